@@ -1,0 +1,37 @@
+# make demo    install into .venv if needed, then run the whole pipeline on rendered landmarks
+# make test    install into .venv if needed, then run all tests
+# make lint    the linter; make bench: the benchmarks; make clean: remove .venv and results
+
+PYTHON ?= python3
+VENV   := .venv
+READY  := $(VENV)/.ready
+# Tests run in two processes: more threads than cores in each only wait for each other.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: install demo test lint bench clean
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@echo "installing ultron and its pinned packages into $(VENV) (several GB with PyTorch; about three minutes)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $(READY)
+
+demo: $(READY)
+	$(VENV)/bin/ultron demo
+
+test: $(READY)
+	$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+
+bench: $(READY)
+	$(VENV)/bin/python benchmarks/evaluate.py
+	$(VENV)/bin/python benchmarks/search.py
+	$(VENV)/bin/python benchmarks/extract.py
+
+clean:
+	rm -rf $(VENV) ultron-demo ultron-runs

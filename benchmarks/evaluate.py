@@ -1,0 +1,201 @@
+"""Evaluation from scores: map_from_scores against sorting everything and walking through it as revisitop does.
+
+    python benchmarks/evaluate.py [--rows 1005000] [--queries 70] [--gnd gnd_roxford5k.pkl] [--lift 1.0] [--json]
+
+Each side runs in a process of its own on the same scores (from one seed) and reports its results, times and peak memory. The results
+are compared first: a difference above 1e-9 in any AP or P@k ends the run with exit code 1 and no times. The side that sorts is timed
+once, after a warm-up on one query, with both kinds of argsort: the stable one puts equal scores in order of row, as map_from_scores
+does; the default one is faster and leaves their order open, so its results are not compared. CPU seconds add up all cores: on a
+machine with other work they say more than the wall clock, in which map_from_scores also gains from every free core.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
+from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
+
+TOLERANCE = 1e-9
+
+
+def rendered_truth(n_queries: int, n_database: int, rng: np.random.Generator) -> GroundTruth:
+    """As many labels per query as Revisited Oxford has on average: 43 easy, 36 hard, 19 junk."""
+    queries = []
+    for _ in range(n_queries):
+        easy, hard, junk = np.split(rng.permutation(n_database)[:98], [43, 79])
+        queries.append(QueryTruth(bbx=None, easy=easy, hard=hard, junk=junk))
+    names = [f"photo{row}" for row in range(n_database)]
+    return GroundTruth(database_names=names, query_names=[f"query{query}" for query in range(n_queries)], queries=queries)
+
+
+def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
+    """(Q, N) float32 scores, cosine-like, labelled photos lifted above the crowd, and their ground truth."""
+    rng = np.random.default_rng(options.seed)
+    truth = load_ground_truth(options.gnd) if options.gnd else rendered_truth(options.queries, min(4993, options.rows), rng)
+    scores = np.empty((len(truth.queries), options.rows), np.float32)
+    for row, query in zip(scores, truth.queries, strict=True):
+        rng.standard_normal(out=row, dtype=np.float32)
+        row *= 0.06
+        for label, lift in (("easy", 0.35), ("hard", 0.15), ("junk", 0.25)):
+            row[getattr(query, label)] += lift * options.lift
+    return scores, truth
+
+
+def walk_ranking(ranking: np.ndarray, positive: np.ndarray, ignored: np.ndarray) -> tuple[float, list[float]]:
+    """AP and P@k the way revisitop goes about it: whole-ranking membership by NumPy, the rest in Python loops over positives."""
+    places = np.arange(len(ranking))
+    found, skipped = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
+    n_above = 0
+    for i in range(len(found)):
+        while n_above < len(skipped) and skipped[n_above] < found[i]:
+            n_above += 1
+        found[i] -= n_above
+    ap = 0.0
+    for i, place in enumerate(found):
+        left = i / place if place else 1.0
+        ap += (left + (i + 1) / (place + 1)) / (2 * len(positive))
+    cuts = [min(k, max(found) + 1) for k in PRECISION_AT]
+    return ap, [float((found < cut).sum() / cut) for cut in cuts]
+
+
+def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
+    """protocol -> [AP, P@1, P@5, P@10] per query, or None for a query without positives."""
+    results = {}
+    for protocol in PROTOCOLS:
+        splits = [truth.split(query, protocol) for query in range(len(truth.queries))]
+        walked = [walk_ranking(ranking, *split) if len(split[0]) else None for ranking, split in zip(ranks, splits, strict=True)]
+        results[protocol] = [one and [one[0], *one[1]] for one in walked]
+    return results
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def run_ultron(scores: np.ndarray, truth: GroundTruth, repeats: int) -> dict:
+    results = map_from_scores(scores, truth)  # also the warm-up
+    times_s, cpu_s = [], []
+    for _ in range(repeats):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        map_from_scores(scores, truth)
+        times_s.append(time.perf_counter() - start)
+        cpu_s.append(time.process_time() - start_cpu)
+    plain = {
+        protocol: [
+            None if np.isnan(ap) else [float(ap), *precision.tolist()] for ap, precision in zip(result.ap, result.precision, strict=True)
+        ]
+        for protocol, result in results.items()
+    }
+    return {"what": "map_from_scores", "results": plain, "times_s": times_s, "cpu_s": cpu_s}
+
+
+def run_sorting(scores: np.ndarray, truth: GroundTruth, kind: str) -> dict:
+    np.argsort(-scores[:1], axis=1, kind=kind)  # warm-up
+    start, start_cpu = time.perf_counter(), time.process_time()
+    results = walk_all(np.argsort(-scores, axis=1, kind=kind), truth)
+    times_s, cpu_s = [time.perf_counter() - start], [time.process_time() - start_cpu]
+    return {"what": f"argsort ({kind}) and loop", "results": results, "times_s": times_s, "cpu_s": cpu_s}
+
+
+SIDES = {
+    "ultron": lambda scores, truth, options: run_ultron(scores, truth, options.repeats),
+    "sorting-stable": lambda scores, truth, options: run_sorting(scores, truth, "stable"),
+    "sorting-default": lambda scores, truth, options: run_sorting(scores, truth, "quicksort"),
+}
+
+
+def run_side(side: str, options: argparse.Namespace) -> dict:
+    """One side in a child process, so that its peak memory is its own."""
+    command = [sys.executable, __file__, "--side", side, "--rows", options.rows, "--queries", options.queries, "--seed", options.seed]
+    command += ["--lift", options.lift, "--repeats", options.repeats, *(["--gnd", options.gnd] if options.gnd else [])]
+    print(f"running {side} ...", file=sys.stderr, flush=True)
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout)
+
+
+def largest_difference(a: dict, b: dict) -> float:
+    """Over AP and P@k of all queries and protocols; infinite where only one side has a number."""
+    worst = 0.0
+    for protocol in PROTOCOLS:
+        for one, other in zip(a["results"][protocol], b["results"][protocol], strict=True):
+            if (one is None) != (other is None):
+                return float("inf")
+            if one is not None:
+                worst = max(worst, *(abs(x - y) for x, y in zip(one, other, strict=True)))
+    return worst
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=1_005_000, help="photos scored per query, distractors included (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=70, help="queries, where no --gnd is named (default: %(default)s)")
+    parser.add_argument("--gnd", type=Path, help="a published ground truth; without it one with as many labels is made up")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of map_from_scores (default: %(default)s)")
+    parser.add_argument("--lift", type=float, default=1.0, help="how far labelled photos stand out; 0: not at all, the slowest case")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        scores, truth = make_case(options)
+        before = peak_mib()
+        outcome = SIDES[options.side](scores, truth, options)
+        print(json.dumps({**outcome, "scores_mib": scores.nbytes / 2**20, "before_mib": before, "peak_mib": peak_mib()}))
+        return 0
+
+    sides = {side: run_side(side, options) for side in SIDES}
+    difference = largest_difference(sides["ultron"], sides["sorting-stable"])
+    if not difference <= TOLERANCE:
+        print(f"results differ by {difference:.3g}, more than {TOLERANCE}: no times are given", file=sys.stderr)
+        return 1
+    own_s, own_cpu_s = (statistics.median(sides["ultron"][key]) for key in ("times_s", "cpu_s"))
+    rows = []
+    for outcome in sides.values():
+        median_s, cpu_s = statistics.median(outcome["times_s"]), statistics.median(outcome["cpu_s"])
+        row = {"what": outcome["what"], "runs": len(outcome["times_s"]), "median_s": median_s, "cpu_s": cpu_s}
+        row |= {"min_s": min(outcome["times_s"]), "max_s": max(outcome["times_s"])}
+        row |= {"ratio": median_s / own_s, "cpu_ratio": cpu_s / own_cpu_s}
+        row |= {"peak_mib": outcome["peak_mib"], "beside_scores_mib": outcome["peak_mib"] - outcome["before_mib"]}
+        rows.append(row)
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
+    machine = {"cpu": cpu_name(), "cores": n_cores, **versions}
+    n_queries, gnd = len(sides["ultron"]["results"]["easy"]), str(options.gnd or "made up")
+    case = {"queries": n_queries, "rows": options.rows, "dtype": "float32", "gnd": gnd, "lift": options.lift}
+    if options.json:
+        print(json.dumps({"case": case, "machine": machine, "largest_difference": difference, "rows": rows}, indent=1))
+        return 0
+    print(", ".join(f"{key} {value}" for key, value in {**case, **machine}.items()))
+    print(f"three protocols; scores {sides['ultron']['scores_mib']:.0f} MiB; largest difference of any AP or P@k {difference:.2g}\n")
+    heads = f"{'':32}{'runs':>5}{'median s':>10}{'min':>8}{'max':>8}{'ratio':>8}{'CPU s':>8}{'ratio':>8}"
+    print(f"{heads}{'peak MiB':>10}{'beside scores':>15}")
+    for row in rows:
+        print(
+            f"{row['what']:32}{row['runs']:5}{row['median_s']:10.3f}{row['min_s']:8.3f}{row['max_s']:8.3f}{row['ratio']:7.1f}x"
+            f"{row['cpu_s']:8.2f}{row['cpu_ratio']:7.1f}x{row['peak_mib']:10.0f}{row['beside_scores_mib']:15.0f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

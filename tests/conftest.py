@@ -1,0 +1,52 @@
+"""Shared by all tests: a small rendered dataset, the shared folder beside the checkout, and a workspace of each test's own."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several test processes share the cores
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real photographs, ground truth and weights for testing; beside the checkout here and in CI, not on a user's machine."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not on this machine")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small set of rendered landmarks: 6 to train on, 4 to evaluate on."""
+    from ultron_cli.datasets.toy import ToyConfig, make_toy
+
+    config = ToyConfig(seed=3, n_train_landmarks=6, n_train_photos=6, n_eval_landmarks=4, n_database_photos=10, n_distractors=8, max_side_px=96)
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    make_toy(folder, config, workers=0)
+    return folder
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def ultron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command through main() in a workspace of the test's own; returns (exit code, stdout, stderr)."""
+    monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
+    monkeypatch.setenv("ULTRON_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from ultron_cli.cli import main
+
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run

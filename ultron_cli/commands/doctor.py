@@ -1,0 +1,37 @@
+"""`ultron doctor`: what this installation has and where it keeps things."""
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    *,
+    backbones: Annotated[str | None, typer.Option(metavar="PATTERN", help="List timm backbones that match (resnet*).")] = None,
+) -> None:
+    """Shows versions, GPU, compiled operators (and why not), Faiss, datasets, workspace and data root."""
+    from ultron_cli.console import print_result, table
+    from ultron_cli.doctor import examine
+
+    if backbones is not None:
+        import timm
+
+        names = timm.list_models(backbones)
+        print_result({"backbones": names}, "\n".join(names) or f"no timm backbone matches {backbones!r}")
+        return
+    facts = examine()
+    print_result(
+        facts,
+        table(
+            ("", ""),
+            [(key, value) for key, value in facts.items() if not isinstance(value, (dict, list))]
+            + [(key, "\n".join(_lines(value))) for key, value in facts.items() if isinstance(value, (dict, list))],
+            left=2,
+        ),
+    )
+
+
+def _lines(value: dict[str, object] | list[object]) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key} {entry}" for key, entry in value.items()] or ["none"]
+    return [str(entry) for entry in value] or ["none"]

@@ -1,0 +1,64 @@
+"""`ultron search`: the nearest photos of queries."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultron_cli.errors import UltronError
+
+SHOWN_QUERIES = 5
+
+
+def search(
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="[QUERY.jpg]...", help="Photos to search for.")] = None,
+    *,
+    queries: Annotated[Path | None, typer.Option(help="Descriptors to search for, instead of photos.")] = None,
+    database: Annotated[Path | None, typer.Option(help="Descriptors to search in.")] = None,
+    index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Photos per query.")] = 10,
+    bbx: Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Part of the photo to search for, in pixels.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="The weights that made the database, if they have moved.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the ranking (HDF5).")] = None,
+) -> None:
+    """Finds the most similar database photos, exactly; without photos, for the queries of the latest extraction."""
+    from ultron_cli import console, workspace
+    from ultron_cli.console import counted, lines, print_result, table
+    from ultron_cli.datasets.protocols import check_box
+    from ultron_cli.provenance import provenance
+    from ultron_cli.retrieval.ranks import write_ranks
+    from ultron_cli.retrieval.searching import latest_descriptors, search_files, search_photos
+
+    if photos and queries:
+        raise UltronError("name photos or --queries, not both")
+    if bbx and len(photos or []) != 1:
+        raise UltronError("--bbx belongs to one photo; name exactly one")
+    if photos:
+        box = None
+        if bbx:
+            try:
+                box = check_box([float(part) for part in bbx.split(",")], "--bbx")
+            except ValueError:
+                raise UltronError(f"--bbx takes four numbers X1,Y1,X2,Y2; found {bbx!r}") from None
+        base = database or workspace.take_latest("extract", "name --database") / "database.h5"
+        found = search_photos(photos, base, k, console.settings.device, bbx=box, index=index, weights=weights)
+    else:
+        found = search_files(*latest_descriptors(queries, database), k, console.settings.device, index)
+    path = out
+    if path is None and not photos:
+        path = workspace.result_folder("search", f"{found.origin['dataset']}-{found.origin['model']}".replace("/", "_")) / "ranks.h5"
+    if path is not None:
+        write_ranks(path, found.ranking, found.query_names, found.database_names, provenance=found.origin | {"searched_by": provenance()})
+        workspace.remember("search", path)
+    results = [{"query": name, "photos": found.ranked_photos(query)} for query, name in enumerate(found.query_names)]
+    tables = [
+        table(
+            ("rank", "photo", "score"), [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in result["photos"]], title=result["query"], left=2
+        )
+        for result in results[:SHOWN_QUERIES]
+    ]
+    more = len(results) - SHOWN_QUERIES
+    print_result(
+        {"results": results, "ranks": str(path) if path else None, "origin": found.origin},
+        lines(*tables, f"and {counted(more, 'more query', 'more queries')} (all in the rank file)" if more > 0 else None, str(path) if path else None),
+    )

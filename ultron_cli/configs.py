@@ -1,0 +1,136 @@
+"""Configurations: frozen dataclasses that are checked when made, read from TOML and flags, and stored whole in results."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ultron_cli.errors import UltronError, nearest_names
+
+C = TypeVar("C")
+
+SCALE_SETS: dict[str, tuple[float, ...]] = {
+    "1": (1.0,),
+    "3": (0.7071, 1.0, 1.4142),  # SuperGlobal and cirtorch
+    "5": (0.3535, 0.5, 0.7071, 1.0, 1.4142),  # DELG and DOLG
+}
+
+
+def parse_scales(text: str) -> tuple[float, ...]:
+    """`1`, `3` or `5` (the published sets) or a list such as `0.5,1,2`. Raises UltronError for anything else."""
+    if text in SCALE_SETS:
+        return SCALE_SETS[text]
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(0.05 <= scale <= 8.0 for scale in scales) or len(set(scales)) != len(scales):
+        raise UltronError(f"--scales takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between (0.7071,1,1.4142); found {text!r}")
+    return scales
+
+
+def one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises UltronError, naming the nearest, unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UltronError(f"{name} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}")
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raises UltronError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise UltronError(f"{name} must lie between {low} and {high}; found {value}")
+
+
+def _convert(name: str, value: Any, wanted: Any) -> Any:
+    """`value` as the annotated type: ints for floats, lists for tuples, text from --set for everything."""
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none" and type(None) in arguments):
+            return None
+        return _convert(name, value, next(kind for kind in arguments if kind is not type(None)))
+    if origin is typing.Literal:
+        one_of(name, value, [str(choice) for choice in arguments])
+        return value
+    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
+        return from_dict(wanted, value, prefix=f"{name}.")
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if isinstance(items, (list, tuple)):
+            return tuple(_convert(name, item, arguments[0]) for item in items)
+    if wanted is bool:
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in ("true", "false"):
+            return str(value).lower() == "true"
+    elif wanted in (int, float):
+        try:
+            if not isinstance(value, bool) and (wanted is float or float(value).is_integer()):
+                return wanted(float(value)) if wanted is float else int(float(value))
+        except (TypeError, ValueError):
+            pass  # said below, with the rule
+    elif (wanted is str and isinstance(value, str)) or ((origin is dict or wanted is dict) and isinstance(value, dict)):
+        return value
+    readable = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(wanted, str(wanted))
+    raise UltronError(f"{name} must be {readable}; found {value!r}")
+
+
+def from_dict(kind: type[C], values: dict[str, Any], prefix: str = "") -> C:
+    """Makes a configuration of dataclass `kind`. Raises UltronError for an unknown key, naming the nearest, or a wrong type."""
+    annotations = typing.get_type_hints(kind)
+    unknown = [key for key in values if key not in annotations]
+    if unknown:
+        raise UltronError(f"unknown setting {prefix}{unknown[0]}{nearest_names(unknown[0], annotations)} (known: {', '.join(annotations)})")
+    return kind(**{key: _convert(prefix + key, value, annotations[key]) for key, value in values.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain data (tuples become lists), as stored in results."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parses a TOML file. Raises UltronError if it is absent or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UltronError(f"configuration {path} does not exist; check --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UltronError(f"{path} is not valid TOML: {error}") from error
+
+
+def apply_set(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """`values` with each `a.b=c` of --set applied; c is read as TOML where it is TOML, else as text."""
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path.strip():
+            raise UltronError(f"--set takes key=value (optimizer.lr=0.1); found {assignment!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *parents, key = path.strip().split(".")
+        where = merged
+        for parent in parents:
+            where = where.setdefault(parent, {})
+            if not isinstance(where, dict):
+                raise UltronError(f"--set {assignment}: {parent} is a single setting, it has no part {key!r}")
+        where[key] = value
+    return merged
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """One phrase for each setting in which two stored configurations differ."""
+    old, new = flatten(stored), flatten(asked)
+    return [f"{key} (stored {old.get(key)}, asked {new.get(key)})" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

@@ -1,0 +1,113 @@
+"""Where output goes: results to stdout, log lines and progress to stderr.
+
+`settings` holds what the global flags chose (--json, -v, -q, --device, --workspace, --data-root); cli.py fills it
+before a command runs.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("ultron")
+
+
+@dataclass
+class Settings:
+    """What the global flags of this process chose."""
+
+    json: bool = False
+    verbosity: int = 0  # -1 warnings only, 0 normal, 1 debug
+    device: str = "auto"
+    workspace: Path | None = None
+    data_root: Path | None = None
+
+
+settings = Settings()
+
+
+def start_log(verbosity: int) -> None:
+    """Sends log lines to the stderr of this moment (tests swap it); warnings carry their level."""
+
+    class LineFormatter(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            text = record.getMessage()
+            return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    log.handlers[:] = [handler]
+    log.propagate = False
+    log.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG))
+
+
+def progress(items: Iterable[Any] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
+    """A tqdm bar on stderr with rate and ETA, shown only on a terminal and never with -q."""
+    from tqdm import tqdm
+
+    hidden = settings.verbosity < 0 or not sys.stderr.isatty()
+    return tqdm(items, total=total, desc=what, unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        return _plain(value.item())
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def dump_json(value: Any, *, indent: int | None = 1) -> str:
+    """JSON text of plain data; NaN and infinity become null, paths and other objects their text."""
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
+
+
+def print_result(result: dict[str, Any], text: str) -> None:
+    """Prints the one result of a command: `text` for people, or `result` as JSON with --json."""
+    try:
+        print(dump_json(result) if settings.json else text, flush=True)
+    except BrokenPipeError:  # `ultron search | head`: the reader has gone, which is not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, left: int = 1) -> str:
+    """A text table; the first `left` columns are aligned left, the others right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(title) if title else None, title_justify="left")
+    for i, name in enumerate(columns):
+        drawn.add_column(name, justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(str(cell)) for cell in row))
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else 200, color_system=None, file=sys.stdout)
+    with console.capture() as captured:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """`1 photo`, `2 photos`."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def lines(*parts: str | None) -> str:
+    """Joins the parts that are there, one per line."""
+    return "\n".join(part for part in parts if part)
+
+
+def chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive blocks of at most `size` that cover range(n)."""
+    for start in range(0, n, size):
+        yield start, min(n, start + size)

@@ -1,0 +1,1 @@
+"""Photos and ground truth: reading, cropping, batching, and the rendered landmarks."""

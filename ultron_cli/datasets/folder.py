@@ -1,0 +1,155 @@
+"""A dataset folder: photos in jpg/ and a ground truth beside them, or any folder of photos."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
+from ultron_cli.errors import UltronError, nearest_names
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Photos of one folder. With a ground truth, names are those of imlist and qimlist; without, relative paths."""
+
+    name: str
+    folder: Path
+    ground_truth_path: Path | None = None
+    ground_truth: GroundTruth | None = field(default=None, repr=False)
+
+    @property
+    def photo_folder(self) -> Path:
+        """jpg/ where there is one, else the folder itself."""
+        return self.folder / "jpg" if (self.folder / "jpg").is_dir() else self.folder
+
+    @cached_property
+    def _path_by_name(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for relative in list_photos(self.photo_folder):
+            found.setdefault(relative, relative)
+            found.setdefault(os.path.splitext(relative)[0], relative)
+        return found
+
+    @cached_property
+    def database_names(self) -> list[str]:
+        """Names of the photos to search in. Raises UltronError for an empty folder."""
+        if self.ground_truth:
+            return self.ground_truth.database_names
+        names = list_photos(self.photo_folder)
+        if not names:
+            raise UltronError(f"{self.photo_folder} has no photos ({', '.join(PHOTO_SUFFIXES)}); name a folder that has some")
+        return names
+
+    @property
+    def query_names(self) -> list[str]:
+        """Names of the query photos; none without a ground truth."""
+        return self.ground_truth.query_names if self.ground_truth else []
+
+    def query(self, name: str) -> QueryTruth:
+        """The box and the labels of a query."""
+        assert self.ground_truth is not None  # a query name exists only with a ground truth
+        return self.ground_truth.queries[self._query_row[name]]
+
+    @cached_property
+    def _query_row(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.query_names)}
+
+    def photo_path(self, name: str) -> Path:
+        """The file of a photo. Raises UltronError if there is none."""
+        direct = self.photo_folder / f"{name}.jpg"
+        if direct.is_file():
+            return direct
+        if name not in self._path_by_name:
+            raise UltronError(
+                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, self._path_by_name)} "
+                "(correct the ground truth or complete the download; `--skip-bad` goes on without it)"
+            )
+        return self.photo_folder / self._path_by_name[name]
+
+    def fingerprint(self, names: list[str], boxes: bool) -> str:
+        """Hexadecimal SHA-256 of photo names (and boxes): tells whether stored descriptors are of the same photos."""
+        content = [[name, list(self.query(name).bbx or []) if boxes else []] for name in names]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def list_photos(folder: Path) -> list[str]:
+    """Relative paths of all photos below `folder`, with forward slashes, sorted; hidden files and folders are left out."""
+    found: list[str] = []
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        prefix = os.path.relpath(where, folder).replace(os.sep, "/")
+        prefix = "" if prefix == "." else prefix + "/"
+        found += [prefix + name for name in files if not name.startswith(".") and name.lower().endswith(PHOTO_SUFFIXES)]
+    return sorted(found)
+
+
+def find_ground_truth(folder: Path) -> Path | None:
+    """The ground truth in a dataset folder: gnd_<folder name> first, JSON before pickle. Raises UltronError if unclear."""
+    found = sorted(path for suffix in ("json", "pkl") for path in folder.glob(f"gnd_*.{suffix}"))
+    for suffix in ("json", "pkl"):
+        named = folder / f"gnd_{folder.resolve().name}.{suffix}"
+        if named in found:
+            return named
+    stems = {path.stem for path in found}
+    if len(stems) > 1:
+        raise UltronError(f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in found))}); choose one with --gnd")
+    return found[0] if found else None
+
+
+def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset:
+    """Opens a dataset by folder, or by name below the data root. Raises UltronError if it is absent or unsound."""
+    folder = Path(text).expanduser()
+    if not folder.is_dir() and (data_root / text).is_dir():
+        folder = data_root / text
+    if not folder.is_dir():
+        if folder.is_file():
+            raise UltronError(f"--dataset takes a folder or a known name, {text} is a file; name its folder")
+        present = sorted(path.name for path in data_root.iterdir() if path.is_dir()) if data_root.is_dir() else []
+        raise UltronError(
+            f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; put it there "
+            "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
+        )
+    gnd = gnd or find_ground_truth(folder)
+    truth = load_ground_truth(gnd) if gnd else None
+    name = gnd.stem.removeprefix("gnd_") if gnd else folder.resolve().name
+    return Dataset(name=name, folder=folder, ground_truth_path=gnd, ground_truth=truth)
+
+
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Facts of a dataset: photo counts, missing photos, and per protocol the queries with positives and their mean number."""
+    missing = []
+    for name in [*dataset.database_names, *dataset.query_names]:
+        try:
+            dataset.photo_path(name)
+        except UltronError:
+            missing.append(name)
+    protocols = {}
+    for protocol in PROTOCOLS if dataset.ground_truth else ():
+        counts = [len(dataset.ground_truth.split(query, protocol)[0]) for query in range(len(dataset.query_names))]
+        used = [count for count in counts if count]
+        protocols[protocol] = {"queries_used": len(used), "positives": sum(used) / max(1, len(used))}
+    return {
+        "name": dataset.name, "folder": str(dataset.folder), "ground_truth": str(dataset.ground_truth_path) if dataset.ground_truth_path else None,
+        "database": len(dataset.database_names), "queries": len(dataset.query_names), "missing_photos": len(missing), "missing": missing[:20],
+        "protocols": protocols,
+    }  # fmt: skip
+
+
+def summaries(data_root: Path) -> list[dict[str, Any]]:
+    """Name, folder and photo counts of every dataset below the data root; an unsound one has its error instead."""
+    found = []
+    for folder in sorted(path for path in data_root.iterdir() if path.is_dir() and not path.name.startswith(".")) if data_root.is_dir() else []:
+        try:
+            dataset = open_dataset(str(folder), data_root)
+            found.append(
+                {"name": folder.name, "folder": str(folder), "database": len(dataset.database_names), "queries": len(dataset.query_names), "error": None}
+            )
+        except UltronError as error:
+            found.append({"name": folder.name, "folder": str(folder), "database": 0, "queries": 0, "error": str(error)})
+    return found

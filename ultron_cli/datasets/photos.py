@@ -1,0 +1,150 @@
+"""Photos: decode to upright 8-bit RGB, crop, resize, and group by shape into batches."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from ultron_cli.errors import UltronError
+
+Box = tuple[float, float, float, float]
+INTERPOLATIONS = {"nearest": Image.NEAREST, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
+BOX_SLACK_PX = 2.0  # boxes drawn by hand end a pixel or two outside; they are clipped, more is a mistake
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoShape:
+    """How a photo becomes an array: longest side in pixels (None: as it is), when to resize, and with what filter."""
+
+    max_side_px: int | None = 1024
+    resize: Literal["down", "always"] = "down"
+    interpolation: str = "bicubic"
+    min_side_px: int = 32
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) after resizing; each side at least min_side_px, so that thin photos pass the network."""
+        longest = max(width, height)
+        if self.max_side_px and (longest > self.max_side_px or self.resize == "always"):
+            scale = self.max_side_px / longest
+            width, height = round(width * scale), round(height * scale)
+        return max(width, self.min_side_px), max(height, self.min_side_px)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL mode as 8-bit RGB: 16-bit is scaled, not cut; transparent places become white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        highest = 1.0 if image.mode == "F" and values.max(initial=0) <= 1.0 else 255.0
+        if values.max(initial=0) > 255.0:
+            highest = 65535.0
+        return Image.fromarray((values.clip(0, highest) * (255.0 / highest)).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def decode_photo(path: Path) -> Image.Image:
+    """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except FileNotFoundError:
+        raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
+    except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
+        reason = "not a photo that Pillow can read" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
+        raise UltronError(f"{path}: cannot be decoded ({reason}); replace it, or go on without it with --skip-bad") from error
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the upright photo, read from its header. Raises UltronError as decode_photo."""
+    try:
+        with Image.open(path) as opened:
+            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (opened.height, opened.width) if turned else (opened.width, opened.height)
+    except FileNotFoundError:
+        raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
+    except Exception as error:
+        raise UltronError(f"{path}: not a photo that Pillow can read ({error}); replace it, or go on without it with --skip-bad") from error
+
+
+def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, int, int]:
+    """The box in whole pixels inside the photo. Raises UltronError if it reaches more than 2 px outside."""
+    x1, y1, x2, y2 = box
+    if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
+        raise UltronError(f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; correct the ground truth, or use --no-crop")
+    left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
+    return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
+
+
+def load_photo(path: Path, box: Box | None, shape: PhotoShape) -> np.ndarray:
+    """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized. Raises UltronError."""
+    image = decode_photo(path)
+    if box is not None:
+        image = image.crop(clip_box(box, *image.size, where=str(path)))
+    target = shape.target(*image.size)
+    if target != image.size:
+        image = image.resize(target, INTERPOLATIONS[shape.interpolation])
+    return np.array(image)
+
+
+@dataclass(frozen=True)
+class LoadedPhoto:
+    """Row of the photo in its list, and (H, W, 3) uint8 pixels, or the reason why there are none."""
+
+    row: int
+    pixels: torch.Tensor | None
+    problem: str = ""
+
+
+class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
+    """Decodes photos for a DataLoader: item i is photo rows[i]. A bad photo is an item with a reason, not an exception."""
+
+    def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
+        self.rows, self.paths, self.boxes, self.shape = rows, paths, boxes, shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> LoadedPhoto:
+        try:
+            return LoadedPhoto(self.rows[i], torch.from_numpy(load_photo(self.paths[i], self.boxes[i], self.shape)))
+        except UltronError as error:
+            return LoadedPhoto(self.rows[i], None, str(error))
+
+
+def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
+    """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
+    yield from torch.utils.data.DataLoader(reader, batch_size=None, num_workers=n_workers, prefetch_factor=8 if n_workers else None, persistent_workers=False)
+
+
+def batches_by_shape(photos: Iterable[LoadedPhoto], batch_size: int, max_waiting: int) -> Iterator[list[LoadedPhoto]]:
+    """Groups photos of equal shape into batches; at most `max_waiting` photos wait for company at any time.
+
+    Rows of a batch need not be consecutive. Photos without pixels come out at once, alone.
+    """
+    waiting: OrderedDict[tuple[int, ...], list[LoadedPhoto]] = OrderedDict()  # least recently filled first
+    n_waiting = 0
+    for photo in photos:
+        if photo.pixels is None:
+            yield [photo]
+            continue
+        key = tuple(photo.pixels.shape)
+        waiting.setdefault(key, []).append(photo)
+        waiting.move_to_end(key)
+        n_waiting += 1
+        if len(waiting[key]) == batch_size:
+            batch = waiting.pop(key)
+        elif n_waiting > max_waiting:
+            _, batch = waiting.popitem(last=False)
+        else:
+            continue
+        n_waiting -= len(batch)
+        yield batch
+    yield from waiting.values()

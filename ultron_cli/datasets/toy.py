@@ -1,0 +1,269 @@
+"""Rendered landmarks: a small landmark data set made from nothing, for trying out and testing the whole pipeline without a download.
+
+Every landmark is a building of its own (toy_building), photographed from many sides, near and far, by day and night, in sun, fog, rain and snow,
+with people, trees and cars in front (toy_scene). Buildings share colours and elements, so that it takes shape and detail to tell them apart.
+
+The same configuration gives the same files on every machine and with any number of processes: each photo draws from its own PCG64 generator,
+seeded by the SHA-256 of (seed, landmark, photo) (toy_random); pixels come from elementwise + - * / and sqrt, which IEEE 754 rounds in one way
+only; there is no matrix product, no sum whose order a library chooses, no sin, exp or pow (sine is a polynomial). The pixels rest on numpy alone;
+the JPEG bytes also on the libjpeg in Pillow.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ultron_cli import __version__
+from ultron_cli.datasets.toy_building import Building, make_building
+from ultron_cli.datasets.toy_random import Draws, draw_order
+from ultron_cli.datasets.toy_scene import Photo, render
+from ultron_cli.datasets.toy_street import Street, make_street
+from ultron_cli.datasets.toy_views import Purpose, View, draw_view, is_fit, label_pair, pair_difficulty, plain_view
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import read_json, sync_folder
+
+FORMAT = "ultron-toy"
+VERSION = 1  # of the pictures: raise it when the same configuration no longer gives the same files
+# Of ten database photos of a landmark: four show its best side, five are from elsewhere, one hardly shows it.
+DATABASE_PURPOSES: tuple[Purpose, ...] = ("near", "wide", "blocked", "wide", "near", "wide", "near", "wide", "near", "wide")
+PHOTOS_PER_OTHER_BUILDING = 4
+MOST_ATTEMPTS = 4
+# field -> (least, greatest)
+LIMITS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1), "n_train_landmarks": (0, 100_000), "n_train_photos": (1, 10_000), "n_eval_landmarks": (1, 100_000),
+    "n_queries_per_landmark": (1, 1000), "n_database_photos": (1, 10_000), "n_distractors": (0, 1_000_000), "max_side_px": (48, 2048), "difficulty": (0.0, 2.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """What to render. difficulty: 0 (every photo much like the next) to 2; it widens the range of views, light, weather and occlusion."""
+
+    seed: int = 0
+    n_train_landmarks: int = 80
+    n_train_photos: int = 12  # per landmark
+    n_eval_landmarks: int = 20  # none of them among the training landmarks
+    n_queries_per_landmark: int = 1
+    n_database_photos: int = 10  # per evaluation landmark
+    n_distractors: int = 100  # photos of other buildings, in no ground truth list
+    max_side_px: int = 256
+    difficulty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, (least, greatest) in LIMITS.items():
+            value = getattr(self, name)
+            kinds, kind = ((int, float), "a number") if name == "difficulty" else ((int,), "a whole number")
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= greatest:
+                raise UltronError(f"{name} must be {kind} from {least} to {greatest}, got {value!r}; set {name} within these limits")
+        object.__setattr__(self, "difficulty", float(self.difficulty))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToySummary:
+    """What the folder holds. n_easy, n_hard, n_junk: (query, photo) pairs over all queries; reused: it was there already."""
+
+    folder: Path
+    n_train_landmarks: int
+    n_train_photos: int
+    n_queries: int
+    n_database: int
+    n_easy: int
+    n_hard: int
+    n_junk: int
+    reused: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoPlan:
+    """One photo to be taken: its key for the draws, its file relative to the folder, its role (train, query, database, distractor)."""
+
+    key: str
+    landmark: str
+    role: str
+    purpose: Purpose
+    file: str
+
+
+def make_toy(folder: Path, config: ToyConfig, *, workers: int = 2, on_photo: Callable[[int, int], None] | None = None) -> ToySummary:
+    """Renders the data set into `folder`, or finds it there already made from an equal configuration.
+
+    workers: processes that render; 0 renders in this one (a script that asks for more needs the usual `if __name__ == "__main__"`).
+    on_photo: called with (photos done, photos in all). The folder appears whole or not at all.
+    Raises UltronError if the folder holds anything else, WorkFailed if the disk is full.
+    """
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise UltronError(f"workers must be a whole number from 0, got {workers!r}; 0 renders without extra processes")
+    folder = Path(folder).absolute()
+    found = _existing(folder, config)
+    if found is not None:
+        return found
+    partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
+    plans = plan_photos(config)
+    try:
+        partial.mkdir(parents=True)
+        for sub in sorted({str(Path(plan.file).parent) for plan in plans} | {"jpg"}):
+            (partial / sub).mkdir(parents=True)
+        records = _render_all(partial, config, plans, workers, on_photo)
+        content = _ground_truth(records)
+        _write_json(partial / "gnd_toy.json", content)
+        _write_json(partial / "toy.json", _description(config, records, content))
+        if folder.exists():
+            folder.rmdir()
+        partial.rename(folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise WorkFailed(f"could not make the rendered landmarks in {folder}: {error.strerror or error}; free disk space or name another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _summary(folder, content, config, reused=False)
+
+
+def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
+    """The summary of an equal data set in the folder; None if there is nothing. Raises UltronError if there is something else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    if not (folder / "toy.json").is_file():
+        raise UltronError(f"{folder} must be new or empty, but it holds something that is not rendered landmarks; name another folder")
+    description = read_json(folder / "toy.json", "description of rendered landmarks")
+    if not isinstance(description, dict) or description.get("format") != FORMAT or description.get("version") != VERSION:
+        raise UltronError(f"{folder} holds rendered landmarks of another version; remove it or name another folder")
+    wanted, there = asdict(config), description.get("config")
+    if there != wanted:
+        there = there if isinstance(there, dict) else {}
+        changed = [f"{name} {there.get(name)} there, {value} asked for" for name, value in wanted.items() if there.get(name) != value]
+        raise UltronError(f"{folder} holds rendered landmarks of another configuration ({'; '.join(changed)}); remove it or name another folder")
+    lost = [photo["file"] for photo in description["photos"] if not (folder / photo["file"]).is_file() or not (folder / photo["file"]).stat().st_size]
+    if lost:
+        raise UltronError(f"{folder} lacks {len(lost)} of its {len(description['photos'])} photos, such as {lost[0]}; remove the folder to render it again")
+    return _summary(folder, read_json(folder / "gnd_toy.json", "ground truth"), config, reused=True)
+
+
+def plan_photos(config: ToyConfig) -> list[PhotoPlan]:
+    """All photos of a configuration, those of a landmark together. File names of queries, database and distractors tell nothing."""
+    shown: list[tuple[str, str, str, Purpose]] = []  # key, landmark, role, purpose
+    for k in range(config.n_eval_landmarks):
+        landmark = f"eval-{k:04d}"
+        shown += [(f"{landmark}/q{q:03d}", landmark, "query", "query") for q in range(config.n_queries_per_landmark)]
+        shown += [(f"{landmark}/d{d:03d}", landmark, "database", DATABASE_PURPOSES[d % len(DATABASE_PURPOSES)]) for d in range(config.n_database_photos)]
+    for k in range(config.n_distractors):
+        landmark = f"other-{k // PHOTOS_PER_OTHER_BUILDING:05d}"
+        shown.append((f"{landmark}/d{k % PHOTOS_PER_OTHER_BUILDING}", landmark, "distractor", "any"))
+    number = {key: place for place, key in enumerate(draw_order(config.seed, [entry[0] for entry in shown]))}
+    plans = [PhotoPlan(key=key, landmark=landmark, role=role, purpose=purpose, file=f"jpg/toy_{number[key]:06d}.jpg") for key, landmark, role, purpose in shown]
+    for k in range(config.n_train_landmarks):
+        landmark = f"train-{k:04d}"
+        plans += [PhotoPlan(key=f"{landmark}/t{p:03d}", landmark=landmark, role="train", purpose="any", file=f"train/{landmark}/{landmark}_{p:03d}.jpg")
+                  for p in range(config.n_train_photos)]
+    return plans
+
+
+def _render_all(folder: Path, config: ToyConfig, plans: list[PhotoPlan], workers: int, on_photo: Callable[[int, int], None] | None) -> list[dict[str, Any]]:
+    """Renders landmark by landmark and returns the records in the order of the plans."""
+    by_landmark: dict[str, list[PhotoPlan]] = {}
+    for plan in plans:
+        by_landmark.setdefault(plan.landmark, []).append(plan)
+    records: dict[str, dict[str, Any]] = {}
+    with contextlib.closing(_finished(folder, config, list(by_landmark.values()), workers)) as groups:
+        for record in itertools.chain.from_iterable(groups):
+            records[record["key"]] = record
+            if on_photo is not None:
+                on_photo(len(records), len(plans))
+    return [records[plan.key] for plan in plans]
+
+
+def _finished(folder: Path, config: ToyConfig, groups: list[list[PhotoPlan]], workers: int) -> Iterator[list[dict[str, Any]]]:
+    if workers == 0:
+        for group in groups:
+            yield render_landmark(folder, config, group)
+        return
+    # Spawned, not forked: the caller may hold threads or a GPU, which a forked child must not inherit.
+    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"))
+    try:
+        for future in as_completed([pool.submit(render_landmark, folder, config, group) for group in groups]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise WorkFailed("a process that renders landmarks died (out of memory, or a script without a main guard); ask for fewer workers") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _take(plan: PhotoPlan, config: ToyConfig, building: Building, street: Street) -> tuple[View, Photo, float]:
+    """The view, the photo and its difficulty; taken again, up to MOST_ATTEMPTS times, while it is not what it is planned for."""
+    for attempt in range(MOST_ATTEMPTS):
+        draws = Draws(config.seed, "photo", plan.key, attempt)
+        view = draw_view(draws, plan.purpose, config.difficulty, building.size_m, building.main_azimuth_deg)
+        plain, last = plain_view(view, building.main_azimuth_deg), attempt == MOST_ATTEMPTS - 1
+        if not last and not is_fit(plan.purpose, pair_difficulty(plain, view, 1.0), None, None, config.difficulty):
+            continue
+        photo = render(building, view, street, draws, config.max_side_px)
+        score = pair_difficulty(plain, view, photo.visible)
+        if last or is_fit(plan.purpose, score, photo.visible, photo.share, config.difficulty):
+            break
+    return view, photo, score
+
+
+def render_landmark(folder: Path, config: ToyConfig, plans: list[PhotoPlan]) -> list[dict[str, Any]]:
+    """Renders and saves all photos of one landmark; returns a record of each: what was shown and how."""
+    street = make_street(config.seed)
+    building = make_building(config.seed, plans[0].landmark, street.atlas)
+    records = []
+    for plan in plans:
+        view, photo, score = _take(plan, config, building, street)
+        Image.fromarray(photo.pixels).save(folder / plan.file, quality=view.jpeg_quality)
+        records.append({"key": plan.key, "file": plan.file, "landmark": plan.landmark, "plan": building.plan, "role": plan.role, "view": view,
+                        "box": list(photo.box), "visible": photo.visible, "share": photo.share, "difficulty": score})
+    return records
+
+
+def _ground_truth(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """The revisitop layout: photos in the order of their neutral names, and for each query its box and labelled rows."""
+    queries = sorted((record for record in records if record["role"] == "query"), key=lambda record: record["file"])
+    database = sorted((record for record in records if record["role"] in ("database", "distractor")), key=lambda record: record["file"])
+    gnd = []
+    for query in queries:
+        rows: dict[str, list[int]] = {"easy": [], "hard": [], "junk": []}
+        for row, record in enumerate(database):
+            if record["landmark"] == query["landmark"]:
+                rows[label_pair(query["view"], record["view"], record["visible"], record["share"])].append(row)
+        gnd.append({"bbx": query["box"], **rows})
+    return {"imlist": [Path(record["file"]).stem for record in database], "qimlist": [Path(record["file"]).stem for record in queries], "gnd": gnd}
+
+
+def _description(config: ToyConfig, records: list[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
+    """The content of toy.json: the configuration, and how every photo was taken; database photos with their label for each query."""
+    labels: dict[str, dict[str, str]] = {}
+    for query, entry in zip(content["qimlist"], content["gnd"], strict=True):
+        for label in ("easy", "hard", "junk"):
+            for row in entry[label]:
+                labels.setdefault(content["imlist"][row], {})[query] = label
+    photos = []
+    for record in records:
+        view: View = record["view"]
+        photos.append({**{name: value for name, value in record.items() if name not in ("key", "view")}, "view": view.as_json(),
+                       "label": labels.get(Path(record["file"]).stem, {})})
+    return {"format": FORMAT, "version": VERSION, "ultron_version": __version__, "config": asdict(config), "photos": photos}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as handle:
+        json.dump(content, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _summary(folder: Path, content: dict[str, Any], config: ToyConfig, *, reused: bool) -> ToySummary:
+    counts = {f"n_{label}": sum(len(entry[label]) for entry in content["gnd"]) for label in ("easy", "hard", "junk")}
+    return ToySummary(folder=folder, n_train_landmarks=config.n_train_landmarks, n_train_photos=config.n_train_landmarks * config.n_train_photos,
+                      n_queries=len(content["qimlist"]), n_database=len(content["imlist"]), reused=reused, **counts)

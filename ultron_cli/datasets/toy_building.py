@@ -1,0 +1,44 @@
+"""One landmark, made from the seed and its name alone: a plan from toy_plans, filled in with a style of its own."""
+
+from dataclasses import dataclass
+
+from ultron_cli.datasets import toy_facades as facades
+from ultron_cli.datasets.toy_facades import PAVEMENTS
+from ultron_cli.datasets.toy_parts import Site
+from ultron_cli.datasets.toy_plans import PLANS
+from ultron_cli.datasets.toy_random import Draws
+from ultron_cli.datasets.toy_solids import Atlas, Mesh, Shape
+from ultron_cli.datasets.toy_walls import bare_wall, draw_style, times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Building:
+    """A landmark in its own axes, its footprint centred on the origin. size_m: extent along x, y, z; main_azimuth_deg: its best side."""
+
+    name: str
+    plan: str
+    atlas: Atlas
+    mesh: Mesh
+    size_m: tuple[float, float, float]
+    main_azimuth_deg: float
+    ground: str
+
+
+def make_building(seed: int, name: str, base: Atlas) -> Building:
+    """The landmark of that name; its atlas holds the textures of `base` first, then its own."""
+    draws = Draws(seed, "building", name)
+    plan, style = draws.choice(tuple(PLANS)), draw_style(draws)
+    shape = Shape(first_texture=len(base.offset))
+    pattern = draws.choice((0, 0, 1, 2))
+    cover = shape.texture(facades.roof(draws, style.roof, 12, 8, pattern))
+    flat = shape.texture(facades.roof(draws, times(style.wall, 0.8), 6, 6, 0))
+    stone = shape.texture(bare_wall(draws, style, 48, 96))
+    PLANS[plan](Site(draws=draws, style=style, shape=shape, cover=cover, flat=flat, stone=stone))
+    mesh = shape.mesh()
+    corners = mesh.corners().reshape(-1, 3)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    mesh.origin[:, :2] -= (low + high)[:2] / 2
+    size = tuple(float(length) for length in high - low)
+    best_side = draws.sign() * draws.uniform(8, 32)  # people step a little aside, so that two walls show
+    return Building(name=name, plan=plan, atlas=base.followed_by(shape.atlas()), mesh=mesh, size_m=size, main_azimuth_deg=best_side,
+                    ground=draws.choice(tuple(PAVEMENTS)))

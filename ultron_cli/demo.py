@@ -1,0 +1,103 @@
+"""The demo: every step of the pipeline through the same functions as the commands, on rendered landmarks."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ultron_cli import console, workspace
+from ultron_cli.console import lines, log, table
+from ultron_cli.datasets.toy import ToyConfig
+from ultron_cli.datasets.toy_default import render_toy
+from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.files import write_text
+from ultron_cli.models.choice import ModelChoice
+from ultron_cli.provenance import provenance
+from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset, protocol_text
+from ultron_cli.retrieval.index import build_index
+from ultron_cli.retrieval.ranks import write_ranks
+from ultron_cli.retrieval.searching import Found, search_files
+from ultron_cli.training.start import start_training
+from ultron_cli.visualization.show import draw_cam, draw_ranks, open_scene
+
+
+class Steps:
+    """Announces each step and measures its time."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._started_s = time.perf_counter()
+
+    def start(self, name: str) -> None:
+        """Says on stderr what comes next."""
+        log.info("--- %s", name)
+        self._name, self._started_s = name, time.perf_counter()
+
+    def end(self) -> None:
+        """Records how long the step took."""
+        self.seconds[self._name] = round(time.perf_counter() - self._started_s, 1)
+
+
+def _evaluate(folder: Path, device: str) -> tuple[Found, dict[str, Any]]:
+    found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
+    named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+    return found, evaluate_ranking(named, Path(found.origin["ground_truth"]))
+
+
+def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
+    """Runs all steps below `out` (dataset in out/data, results in out/runs, which becomes the workspace of this process).
+
+    Returns the summary and a text for people.
+    """
+    console.settings.workspace, console.settings.data_root = out / "runs", out / "data"
+    toy, steps = out / "data" / "toy", Steps()
+    steps.start("render landmarks: photos with exact ground truth, training and evaluation landmarks disjoint")
+    render_toy(toy, ToyConfig(seed=seed))
+    steps.end()
+    steps.start("train a GeM network with ArcFace")
+    run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device)
+    steps.end()
+    steps.start("extract descriptors of queries and database, trained and untrained")
+    request = ExtractRequest(dataset=str(toy), overwrite=True)
+    trained = extract_dataset(request, ModelChoice(run=run["run"]), device)
+    settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
+    untrained = extract_dataset(request, ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings), device)
+    workspace.remember("extract", Path(trained["folder"]))
+    steps.end()
+    steps.start("index and search")
+    index = workspace.result_folder("index", "demo") / "flat.index"
+    build_index(Path(trained["folder"]) / "database.h5", index, kind="flat", overwrite=True)
+    workspace.remember("index", index)
+    found, report = _evaluate(Path(trained["folder"]), device)
+    ranks = workspace.result_folder("search", "demo") / "ranks.h5"
+    write_ranks(ranks, found.ranking, found.query_names, found.database_names, provenance=found.origin | {"searched_by": provenance()})
+    workspace.remember("search", ranks)
+    steps.end()
+    steps.start("evaluate")
+    _, baseline = _evaluate(Path(untrained["folder"]), device)
+    evaluation = workspace.result_folder("evaluate", "demo") / "evaluation.json"
+    write_text(evaluation, console.dump_json(report))
+    workspace.remember("evaluate", evaluation)
+    steps.end()
+    steps.start("draw ranked lists and activation maps")
+    scene = open_scene(found)
+    pictures = workspace.result_folder("visualize", "demo")
+    ranked = draw_ranks(scene, list(range(min(4, len(found.query_names)))), 10, "medium", pictures / "ranks.png")
+    maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
+    workspace.remember("visualize", pictures)
+    steps.end()
+    scores = {name: {"untrained": baseline["protocols"][name]["mAP"], "trained": report["protocols"][name]["mAP"]} for name in report["protocols"]}
+    summary = {
+        "dataset": str(toy), "toy": asdict(ToyConfig(seed=seed)), "workspace": str(out / "runs"), "run": run["run"], "descriptors": trained["folder"],
+        "index": str(index), "ranks": str(ranks), "evaluation": str(evaluation), "pictures": [str(ranked), maps["figure"]],
+        "mAP": scores, "seconds": steps.seconds,
+    }  # fmt: skip
+    rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
+    text = lines(
+        table(("mAP, %", "untrained", "trained"), rows),
+        f"{trained['model']}, {protocol_text(trained['config'])}",
+        *(f"{key:<12} {summary[key]}" for key in ("dataset", "run", "descriptors", "index", "ranks", "evaluation")),
+        *(f"{'picture':<12} {path}" for path in summary["pictures"]),
+        f"{sum(steps.seconds.values()):.0f} s in all; go on with these results: ultron search PHOTO.jpg --workspace {out / 'runs'}",
+    )
+    return summary, text

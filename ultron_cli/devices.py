@@ -1,0 +1,26 @@
+"""Which device to compute on."""
+
+import os
+
+import torch
+
+from ultron_cli.errors import UltronError
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto (a GPU where there is one) | cpu | cuda[:N]. Raises UltronError if the device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise UltronError(f"--device takes auto, cpu, cuda or cuda:N; found {name!r}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UltronError(f"--device {name} was asked for, but torch {torch.__version__} finds no CUDA GPU; use --device cpu (`ultron doctor` says more)")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise UltronError(f"--device {name}: there are {torch.cuda.device_count()} GPUs (cuda:0 to cuda:{torch.cuda.device_count() - 1})")
+    return torch.device(name)
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,57 @@
+"""Examines the installation for `ultron doctor`."""
+
+import platform
+from typing import Any
+
+from ultron_cli import __version__, workspace
+from ultron_cli.datasets.folder import summaries
+from ultron_cli.devices import n_cores
+from ultron_cli.provenance import package_versions
+
+
+def examine() -> dict[str, Any]:
+    """Facts by heading; a part that is missing says why."""
+    return {
+        "ultron": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "cores": n_cores(),
+        "gpu": _gpus(),
+        "operators": _operators(),
+        "faiss": _faiss(),
+        "workspace": str(workspace.workspace_root().absolute()),
+        "data root": str(workspace.data_root().absolute()),
+        "packages": package_versions(),
+        "datasets": {entry["name"]: entry["error"] or f"{entry['database']} photos, {entry['queries']} queries" for entry in summaries(workspace.data_root())},
+        "latest results": {kind: str(path) for kind in workspace.KINDS if (path := workspace.latest(kind))},
+    }
+
+
+def _gpus() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = (
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+        )
+        return f"none ({built})"
+    return ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))
+
+
+def _operators() -> str:
+    """The ULTRON network's operators: which compiled versions load, and the reason where one does not."""
+    try:
+        import ultron_kernels
+    except ImportError as error:
+        return f"not importable: {error}"
+    if not hasattr(ultron_kernels, "status"):
+        return "no compiled operators in this version; the models here do not need them"
+    return str(ultron_kernels.status())
+
+
+def _faiss() -> str:
+    try:
+        import faiss
+    except ImportError as error:
+        return f"not importable ({error}); exact search works without, `ultron index` needs it: pip install faiss-cpu"
+    n_gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+    return f"{faiss.__version__} ({faiss.get_compile_options().strip()}), GPUs it can use: {n_gpus}"

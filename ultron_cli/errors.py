@@ -1,0 +1,22 @@
+"""The two errors that a person sees as one line; everything else is a bug and keeps its traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UltronError(Exception):
+    """Bad usage or input: the rule, what was found, and what to do next, in one line. Exit code 2."""
+
+    exit_code = 2
+
+
+class WorkFailed(UltronError):
+    """The request was sound but the work could not be finished (disk full, loss not finite). Exit code 1."""
+
+    exit_code = 1
+
+
+def nearest_names(name: str, known: Iterable[str], n: int = 3) -> str:
+    """A clause such as `; did you mean a, b?`, or an empty string where nothing known is near `name`."""
+    near = difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
+    return f"; did you mean {', '.join(near)}?" if near else ""

@@ -1,0 +1,104 @@
+"""Scores a search against a ground truth: rankings by name, results per protocol, and the whole provenance beside them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ultron_cli.console import counted, log
+from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, load_ground_truth
+from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.evaluation.metrics import PRECISION_AT, evaluation_report, rankings_with_repeats, revisited_map
+from ultron_cli.provenance import provenance
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NamedRanking:
+    """Rankings with the names that their rows mean. rows: (Q, K) int64 into database_names, -1 pads; origin: how they were made."""
+
+    rows: np.ndarray
+    query_names: list[str]
+    database_names: list[str]
+    origin: dict[str, Any]
+
+
+def find_gnd(given: Path | None, origin: dict[str, Any]) -> Path:
+    """The ground truth to score against: --gnd, else the one recorded at extraction. Raises UltronError if there is none."""
+    if given:
+        return given
+    recorded = origin.get("ground_truth")
+    if not recorded:
+        raise UltronError("these descriptors were made from photos without a ground truth; name one with --gnd gnd_NAME.json")
+    if not Path(recorded).is_file():
+        raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with --gnd")
+    return Path(recorded)
+
+
+def _queries_present(truth: GroundTruth, query_names: Sequence[str], skipped: set[str]) -> tuple[GroundTruth, list[int]]:
+    """The ground truth cut down to the queries that were searched, and their rows in the ranking."""
+    row_of = {name: row for row, name in enumerate(query_names)}
+    absent = [name for name in truth.query_names if name not in row_of]
+    unexplained = [name for name in absent if name not in skipped]
+    if unexplained:
+        raise UltronError(
+            f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for example {unexplained[0]!r}"
+            f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right --gnd"
+        )
+    if absent:
+        log.warning("%s left out at extraction: %s", counted(len(absent), "query", "queries"), ", ".join(absent[:5]))
+    kept = [i for i, name in enumerate(truth.query_names) if name in row_of]
+    if not kept:
+        raise UltronError("not one query of the ground truth is in the ranking; name the right --gnd")
+    cut = dataclasses.replace(truth, query_names=[truth.query_names[i] for i in kept], queries=[truth.queries[i] for i in kept])
+    return cut, [row_of[name] for name in cut.query_names]
+
+
+def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth) -> np.ndarray:
+    """The ranking's rows as rows of the ground truth's database; photos outside it (distractors) get numbers after it."""
+    row_of = {name: row for row, name in enumerate(truth.database_names)}
+    n_known = len(row_of)
+    mapped = np.array([row_of.get(name, n_known + i) for i, name in enumerate(ranking.database_names)], dtype=np.int64)
+    n_missing = n_known - int((mapped < n_known).sum())
+    if n_missing == n_known:
+        raise UltronError("not one photo of the ground truth is in the database; name the right --gnd")
+    if n_missing:
+        log.warning("%s of the ground truth not in the database; as positives they count as not found", counted(n_missing, "photo"))
+    return np.where(ranking.rows >= 0, mapped[ranking.rows], -1)
+
+
+def evaluate_ranking(
+    ranking: NamedRanking, gnd: Path, protocols: Sequence[str] = tuple(PROTOCOLS), duplicates: Literal["count", "first"] = "count"
+) -> dict[str, Any]:
+    """The Evaluation JSON of a ranking as plain data. Raises UltronError if ranking and ground truth do not belong together."""
+    truth = load_ground_truth(gnd)
+    skipped = {entry["name"] for entry in ranking.origin.get("skipped", [])}
+    truth, query_rows = _queries_present(truth, ranking.query_names, skipped)
+    rows = _rows_of_truth(ranking, truth)[query_rows]
+    repeats = rankings_with_repeats(rows)
+    if len(repeats):
+        how = "each repeat counts, as in revisitop (--duplicates first counts only the first)" if duplicates == "count" else "only the first counts"
+        log.warning(
+            "%s a photo more than once, for example that of %s; %s", counted(len(repeats), "ranking names", "rankings name"), truth.query_names[repeats[0]], how
+        )
+    results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
+    return evaluation_report(
+        results,
+        dataset=str(ranking.origin.get("dataset") or gnd.stem.removeprefix("gnd_")),
+        query_names=truth.query_names,
+        n_database=len(ranking.database_names),
+        provenance=ranking.origin | {"ground_truth": str(gnd), "k": int(ranking.rows.shape[1]), "duplicates": duplicates, "evaluated_by": provenance()},
+    )
+
+
+def report_rows(report: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table on screen: protocol, mAP and mP@k in percent, queries used."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.2f}"
+
+    return [
+        [protocol, percent(part["mAP"]), *(percent(part["mP"][str(k)]) for k in PRECISION_AT), str(part["queries_used"])]
+        for protocol, part in report["protocols"].items()
+    ]

@@ -1,0 +1,155 @@
+"""Weights: our checkpoints, timm state dicts, and the hash that names them. Files are read with weights_only=True."""
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ultron_cli import __version__
+from ultron_cli.configs import to_dict
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.files import whole_file
+from ultron_cli.models import create_model
+from ultron_cli.models.core import RetrievalModel
+
+FORMAT, VERSION = "ultron-checkpoint", 1
+CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to use, the hash of its weights, and where they came from (enough to load them again).
+
+    source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
+    """
+
+    model: RetrievalModel
+    weights_sha256: str
+    source: dict[str, Any]
+
+
+def sha256_of_weights(model: torch.nn.Module) -> str:
+    """Hexadecimal SHA-256 over names, types, shapes and bytes of all parameters and buffers, in order of name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) -> None:
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights; `extra` holds plain data and tensors."""
+    content = {
+        "format": FORMAT, "version": VERSION, "ultron_version": __version__,
+        "model": {"name": model.name, "settings": to_dict(model.settings)},
+        "preprocessing": model.preprocessing.to_dict(),
+        "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        **extra,
+    }  # fmt: skip
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def read_weights_file(path: Path) -> dict[str, Any]:
+    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read so."""
+    if not path.is_file():
+        raise UltronError(f"weights {path} does not exist; check --weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # both readers raise many types on damaged files; the reason is kept
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
+            raise UltronError(
+                f"{path} was refused, and nothing in it was run: it holds more than tensors and plain data ({reason}); save its state dict alone"
+            ) from error
+        raise UltronError(f"{path} is truncated or not a weights file ({reason}); get it again") from error
+    if not isinstance(content, dict):
+        raise UltronError(f"{path} must hold a state dict (names to tensors), found {type(content).__name__}")
+    return content
+
+
+def bare_state_dict(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    """The names and tensors inside usual containers, without the `module.` of data-parallel training."""
+    for key in CONTAINERS:
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise UltronError(f"{path} holds no tensors by name; it must be a state dict or a checkpoint of ultron")
+    prefixed = all(name.startswith("module.") for name in tensors)
+    return {name.removeprefix("module.") if prefixed else name: value for name, value in tensors.items()}
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def load_timm_weights(model: RetrievalModel, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads a timm state dict into the model's backbone.
+
+    Raises UltronError listing missing, unexpected or misshapen keys; only a classifier head may be left over.
+    """
+    network, heads = model.backbone.network, model.backbone.classifier_names
+    wanted = network.state_dict()
+    unexpected = sorted(state.keys() - wanted.keys())
+    leftover = [name for name in unexpected if any(name.startswith(f"{head}.") for head in heads)]
+    foreign = [name for name in unexpected if name not in leftover]
+    missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked"))
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in sorted(state.keys() & wanted.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    if missing or foreign or misshapen:
+        parts = [f"{len(names)} {kind}: {_shown(names)}" for kind, names in
+                 (("missing", missing), ("unexpected", foreign), ("of another shape", misshapen)) if names]  # fmt: skip
+        raise UltronError(f"{path} does not fit backbone {model.backbone.name}: {'; '.join(parts)}; check --backbone (only a classifier head may be left over)")
+    if leftover:
+        log.info("weights %s: left over, the classifier head (%s)", path.name, _shown(leftover))
+    network.load_state_dict({name: value for name, value in state.items() if name in wanted}, strict=False)
+
+
+def load_checkpoint(path: Path) -> LoadedModel:
+    """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron."""
+    content = read_weights_file(path)
+    if content.get("format") != FORMAT:
+        raise UltronError(f"{path} is not a checkpoint of ultron; name the model with --model and --backbone and give the file as --weights")
+    if content["version"] > VERSION:
+        raise UltronError(f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron")
+    model = create_model(content["model"]["name"], **content["model"]["settings"])
+    missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
+    if missing or unexpected:
+        raise UltronError(f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected {_shown(unexpected) or 'none'}; train it again")
+    return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())})
+
+
+def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
+    """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for settings["backbone"].
+
+    Raises UltronError if the file and the settings do not fit.
+    """
+    content = read_weights_file(path)
+    if content.get("format") == FORMAT:
+        loaded = load_checkpoint(path)
+        stored = to_dict(loaded.model.settings)
+        wrong = [f"{key} (checkpoint {stored.get(key)}, asked {value})" for key, value in settings.items() if stored.get(key) != value]
+        if model_name not in (None, loaded.model.name):
+            wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
+        if wrong:
+            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out")
+        return loaded
+    model = create_model(model_name or "gem", **settings)
+    if getattr(model, "whitening", None) is not None:
+        raise UltronError(f"{path} has backbone weights only, a whitening layer (descriptor_dim) would stay random; leave it out or train one")
+    load_timm_weights(model, bare_state_dict(content, path), path)
+    return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})

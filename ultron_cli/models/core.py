@@ -1,0 +1,47 @@
+"""What every retrieval model offers to the commands, whatever is inside."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ultron_cli.models.backbones import Preprocessing
+
+
+class RetrievalModel(nn.Module):
+    """Base of all models: images (B, 3, H, W), already normalised -> unit descriptors (B, D) float32.
+
+    A subclass sets the attributes below and implements feature_map and pool.
+    """
+
+    name: str  # as in create_model
+    settings: Any  # the frozen dataclass it was made from
+    preprocessing: Preprocessing
+    min_side_px: int
+    descriptor_dim: int
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""
+        raise NotImplementedError
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, D), not yet of unit norm."""
+        raise NotImplementedError
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, D) unit descriptors."""
+        return F.normalize(self.pool(self.feature_map(images)), dim=1)
+
+    @property
+    def label(self) -> str:
+        """Name for files and titles, for example gem-resnet50."""
+        backbone = getattr(self.settings, "backbone", "")
+        return f"{self.name}-{backbone}" if backbone else self.name
+
+
+def normalise_images(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """(B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32, channels last in memory."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device) * 255.0
+    sd = torch.tensor(preprocessing.sd, device=pixels.device) * 255.0
+    return pixels.float().sub_(mean).div_(sd).permute(0, 3, 1, 2)

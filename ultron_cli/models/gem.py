@@ -1,0 +1,51 @@
+"""The GeM baseline: any backbone, generalised-mean pooling, an optional whitening layer (Radenovic et al., TPAMI 2019)."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ultron_cli.configs import one_of, within
+from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.pooling import POOLINGS, GeM
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemSettings:
+    """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer."""
+
+    backbone: str = "resnet50"
+    pooling: str = "gem"
+    p: float = 3.0
+    p_learnable: bool = False
+    descriptor_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("pooling", self.pooling, list(POOLINGS))
+        within("p", self.p, 0.1, 100.0)
+        if self.descriptor_dim is not None:
+            within("descriptor_dim", self.descriptor_dim, 1, 65536)
+
+
+class GemModel(RetrievalModel):
+    """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are (B, C), or (B, descriptor_dim) with whitening."""
+
+    name = "gem"
+
+    def __init__(self, settings: GemSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = backbone
+        self.preprocessing, self.min_side_px = backbone.preprocessing, backbone.min_side_px
+        self.pooling = GeM(settings.p, settings.p_learnable) if settings.pooling == "gem" else POOLINGS[settings.pooling]()
+        self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
+        self.whitening = nn.Linear(backbone.n_channels, settings.descriptor_dim) if settings.descriptor_dim else None
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone(images)
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        pooled = self.pooling(feature_map)
+        return pooled if self.whitening is None else self.whitening(F.normalize(pooled, dim=1))

@@ -1,0 +1,39 @@
+"""Where a result comes from: versions, command, machine and time, stored in every artefact."""
+
+import importlib.metadata
+import platform
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from ultron_cli import __version__
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "h5py", "pillow", "faiss-gpu", "faiss-cpu", "scikit-learn", "matplotlib", "grad-cam", "typer")
+
+
+def package_versions() -> dict[str, str]:
+    """Version of each package that results depend on; absent ones are left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # an optional package
+    return found
+
+
+def utc_now() -> str:
+    """ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result: ultron and package versions, Python, platform, command line, time."""
+    return {
+        "ultron_version": __version__,
+        "packages": package_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": ["ultron", *sys.argv[1:]],
+        "created": utc_now(),
+    }

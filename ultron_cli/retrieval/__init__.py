@@ -1,0 +1,1 @@
+"""Descriptors, exact search, indexes and rankings."""

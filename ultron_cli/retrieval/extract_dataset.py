@@ -1,0 +1,99 @@
+"""Extracts the queries and the database of a dataset into one folder of the workspace."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ultron_cli import workspace
+from ultron_cli.configs import to_dict
+from ultron_cli.console import log
+from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.toy_default import open_named_dataset
+from ultron_cli.devices import n_cores, resolve_device
+from ultron_cli.models.checkpoints import LoadedModel
+from ultron_cli.models.choice import ModelChoice
+from ultron_cli.retrieval.extraction import ExtractConfig, Extraction, ExtractWork
+
+__all__ = ["ExtractRequest", "extract_dataset", "open_dataset", "protocol_text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractRequest:
+    """What `ultron extract` was asked for. n_workers and out: None chooses."""
+
+    dataset: str | None
+    gnd: Path | None = None
+    crop: Literal["bbx", "none"] = "bbx"
+    scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
+    max_side_px: int | None = 1024
+    resize: Literal["down", "always"] = "down"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    storage: Literal["float32", "float16"] = "float32"
+    batch_size: int = 8
+    n_workers: int | None = None
+    skip_bad: bool = False
+    overwrite: bool = False
+    out: Path | None = None
+
+
+def protocol_text(config: dict[str, Any]) -> str:
+    """How photos were turned into descriptors, in one phrase that stands beside every score."""
+    crop = "queries cropped" if config["crop"] == "bbx" else "queries NOT cropped (not comparable with published scores)"
+    side = f"longest side {config['max_side_px']} px" if config["max_side_px"] else "full resolution"
+    always = ", small photos enlarged" if config["resize"] == "always" else ""
+    return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}"
+
+
+def _config(request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel) -> ExtractConfig:
+    crop = request.crop if role == "query" else "none"
+    return ExtractConfig(
+        dataset=dataset.name, photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"), role=role, crop=crop,
+        scales=request.scales, max_side_px=request.max_side_px, resize=request.resize, precision=request.precision,
+        storage=request.storage, model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        preprocessing=loaded.model.preprocessing.to_dict(), weights_sha256=loaded.weights_sha256,
+    )  # fmt: skip
+
+
+def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: str) -> dict[str, Any]:
+    """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
+
+    Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is written
+    if the dataset, the model or a box is unsound.
+    """
+    device = resolve_device(device_name)
+    dataset = open_named_dataset(request.dataset, request.gnd)
+    dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
+    loaded = choice.load()
+    n_workers = request.n_workers
+    if n_workers is None:
+        n_workers = max(1, min(8, n_cores() - 1)) if device.type == "cuda" else max(1, n_cores() // 2)
+    work = ExtractWork(device=device, batch_size=request.batch_size, n_workers=n_workers, skip_bad=request.skip_bad, overwrite=request.overwrite)
+    folder = request.out or workspace.workspace_root() / "extract" / f"{dataset.name}-{_source_name(loaded)}"
+    roles: list[tuple[Literal["query", "database"], str, list[str]]] = [("database", "database.h5", dataset.database_names)]
+    if dataset.query_names:
+        roles.insert(0, ("query", "queries.h5", dataset.query_names))
+    extractions = []
+    for role, file_name, names in roles:
+        extraction = Extraction(dataset, names, loaded, _config(request, dataset, role, names, loaded), work)
+        extraction.check_photos()
+        extractions.append((role, folder / file_name, extraction))
+    results = {role: extraction.run(path) for role, path, extraction in extractions}
+    workspace.remember("extract", folder)
+    skipped = [entry | {"role": role} for role, result in results.items() for entry in result.skipped]
+    if skipped:
+        log.warning("left out %d photos that could not be decoded", len(skipped))
+    config = to_dict(extractions[0][2].config)
+    return {
+        "model": loaded.model.label, "dataset": dataset.name, "folder": str(folder), "dim": loaded.model.descriptor_dim,
+        "weights_sha256": loaded.weights_sha256, "config": config, "protocol": protocol_text(config), "skipped": skipped,
+        "files": {role: {"path": str(result.path), "n": result.n_photos, "computed": result.n_computed} for role, result in results.items()},
+    }  # fmt: skip
+
+
+def _source_name(loaded: LoadedModel) -> str:
+    """Part of a folder name that tells models apart: the run's name, or the model and how it got its weights."""
+    if loaded.source["kind"] == "checkpoint":
+        path = Path(loaded.source["path"])
+        return path.parent.name if path.name == "checkpoint.pt" else path.stem
+    suffix = "-untrained" if loaded.source["kind"] == "untrained" else ""
+    return loaded.model.label.replace("/", "_") + suffix

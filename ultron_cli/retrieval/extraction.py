@@ -1,0 +1,282 @@
+"""From photos to a descriptor file: shards that survive a kill, continued only by the same configuration."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ultron_cli.configs import differences, to_dict, within
+from ultron_cli.console import counted, log, progress
+from ultron_cli.datasets.folder import Dataset
+from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, clip_box, photo_size, read_photos
+from ultron_cli.errors import UltronError
+from ultron_cli.files import make_folder, read_json, write_text
+from ultron_cli.models.checkpoints import LoadedModel
+from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.provenance import provenance
+from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
+
+PHOTOS_PER_SHARD = 64
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Everything that shapes the numbers of a descriptor file; stored whole in it, and compared before continuing one."""
+
+    dataset: str
+    photos_sha256: str  # names and boxes
+    role: Literal["query", "database"]
+    crop: Literal["bbx", "none"]
+    scales: tuple[float, ...]
+    max_side_px: int | None
+    resize: Literal["down", "always"]
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    storage: Literal["float32", "float16"] = "float32"
+    model: dict[str, Any] = field(default_factory=dict)  # name and settings
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str
+
+    def __post_init__(self) -> None:
+        if self.max_side_px is not None:
+            within("--max-side", self.max_side_px, 32, 16384)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractWork:
+    """How the work is done; none of it shapes the numbers (beyond rounding)."""
+
+    device: torch.device
+    batch_size: int = 8
+    n_workers: int = 1
+    skip_bad: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractResult:
+    """The written file, and how many photos it holds, were computed now, and were left out."""
+
+    path: Path
+    n_photos: int
+    n_computed: int
+    skipped: list[dict[str, str]]
+
+
+def describe(model: RetrievalModel, images: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
+    """(B, 3, H, W) normalised images -> (B, D) float32: per scale the unit descriptor, their mean, made unit again.
+
+    Images are resampled bilinearly to each scale (as in cirtorch and DOLG), no side below the network's minimum.
+    """
+    total: torch.Tensor | None = None
+    for scale in scales:
+        height, width = (max(model.min_side_px, int(side * scale)) for side in images.shape[-2:])
+        if scale == 1.0:
+            scaled = images
+        elif (height, width) == (int(images.shape[-2] * scale), int(images.shape[-1] * scale)):
+            scaled = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        else:
+            scaled = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+        descriptors = model(scaled).float()
+        total = descriptors if total is None else total + descriptors
+    assert total is not None  # parse_scales gives at least one
+    return F.normalize(total, dim=1)
+
+
+def describe_batch(model: RetrievalModel, photos: list[LoadedPhoto], config: ExtractConfig, device: torch.device) -> np.ndarray:
+    """(B, D) descriptors, in the storage type, of photos of one shape."""
+    pixels = torch.stack([photo.pixels for photo in photos if photo.pixels is not None]).to(device)
+    dtype = PRECISIONS[config.precision]
+    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        descriptors = describe(model, normalise_images(pixels, model.preprocessing), config.scales)
+    return descriptors.cpu().numpy().astype(config.storage)
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, so that a second extraction cannot write the same shards."""
+    with open(make_folder(folder) / "lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UltronError(f"another `ultron extract` is writing {folder.with_suffix('')}; wait for it, or name another --out") from None
+        yield
+
+
+@dataclass
+class _Shard:
+    """A run of consecutive photos on its way to a shard file."""
+
+    rows: range
+    descriptors: dict[int, np.ndarray]
+    skipped: dict[int, str]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.descriptors) + len(self.skipped) == len(self.rows)
+
+
+class Extraction:
+    """One descriptor file in the making."""
+
+    def __init__(self, dataset: Dataset, names: list[str], loaded: LoadedModel, config: ExtractConfig, work: ExtractWork) -> None:
+        self.dataset, self.names, self.loaded, self.config, self.work = dataset, names, loaded, config, work
+        self.shape = PhotoShape(
+            max_side_px=config.max_side_px, resize=config.resize,
+            interpolation=loaded.model.preprocessing.interpolation, min_side_px=loaded.model.min_side_px,
+        )  # fmt: skip
+        self.shards = [range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)]
+
+    def run(self, out: Path) -> ExtractResult:
+        """Writes `out`, continuing shards of an interrupted run. Raises UltronError if older work differs in configuration."""
+        if out.exists() and not self.work.overwrite:
+            return self._reuse(out)
+        parts = out.with_name(out.name + ".parts")
+        make_folder(out.parent)
+        with _only_writer(parts):
+            self._continue_or_start(parts)
+            todo = [i for i in range(len(self.shards)) if not self._shard_path(parts, i).exists()]
+            n_computed = sum(len(self.shards[i]) for i in todo)
+            if len(todo) < len(self.shards):
+                log.info("continuing %s: %d of %d photos are there", out, len(self.names) - n_computed, len(self.names))
+            self._compute(parts, todo)
+            skipped = self._merge(parts, out)
+        shutil.rmtree(parts)
+        return ExtractResult(path=out, n_photos=len(self.names) - len(skipped), n_computed=n_computed, skipped=skipped)
+
+    def _reuse(self, out: Path) -> ExtractResult:
+        with DescriptorFile(out) as existing:
+            self._require_equal(existing.info.config, out)
+            shutil.rmtree(out.with_name(out.name + ".parts"), ignore_errors=True)  # left by a kill after the merge
+            log.info("reusing %s: same configuration and weights, %s", out, counted(existing.n, "descriptor"))
+            return ExtractResult(path=out, n_photos=existing.n, n_computed=0, skipped=existing.info.skipped)
+
+    def _require_equal(self, stored: dict[str, Any], where: Path) -> None:
+        differing = differences(stored, to_dict(self.config))
+        if differing:
+            raise UltronError(
+                f"{where} was made with another configuration: {'; '.join(differing)}; replace it with --overwrite, or keep both with another --out"
+            )
+
+    def _continue_or_start(self, parts: Path) -> None:
+        stored = parts / "config.json"
+        if stored.exists() and not self.work.overwrite:
+            self._require_equal(read_json(stored, "configuration of the interrupted extraction"), parts)
+            return
+        for old in parts.glob("shard-*.h5"):
+            old.unlink()
+        write_text(stored, json.dumps(to_dict(self.config), indent=1))
+
+    def _shard_path(self, parts: Path, shard: int) -> Path:
+        return parts / f"shard-{shard:06d}.h5"
+
+    def _box(self, name: str) -> Box | None:
+        return self.dataset.query(name).bbx if self.config.crop == "bbx" else None
+
+    def _paths(self, rows: list[int]) -> list[Path]:
+        """Files of the photos; with --skip-bad a missing one becomes a path that will fail to decode."""
+        paths = []
+        for row in rows:
+            try:
+                paths.append(self.dataset.photo_path(self.names[row]))
+            except UltronError:
+                if not self.work.skip_bad:
+                    raise
+                paths.append(self.dataset.photo_folder / f"{self.names[row]}.jpg")
+        return paths
+
+    def check_photos(self) -> None:
+        """Before anything is written: every photo has a file, every box lies in its photo. Raises UltronError."""
+        paths = self._paths(list(range(len(self.names))))
+        for name, path in zip(self.names, paths, strict=True):
+            box = self._box(name)
+            if box is None or (self.work.skip_bad and not path.exists()):
+                continue
+            try:
+                size = photo_size(path)
+            except UltronError:
+                if self.work.skip_bad:
+                    continue
+                raise
+            clip_box(box, *size, where=f"{self.dataset.name}, query {name}")
+
+    def _compute(self, parts: Path, todo: list[int]) -> None:
+        model, device = self.loaded.model.to(device=self.work.device, memory_format=torch.channels_last), self.work.device
+        rows = [row for i in todo for row in self.shards[i]]
+        reader = PhotoReader(rows, self._paths(rows), [self._box(self.names[row]) for row in rows], self.shape)
+        open_shards = {i: _Shard(self.shards[i], {}, {}) for i in todo}
+        photos = read_photos(reader, self.work.n_workers)
+        with progress(total=len(self.names), what=f"extract {self.config.role}") as bar:
+            bar.update(len(self.names) - len(rows))
+            for batch in batches_by_shape(photos, self.work.batch_size, max_waiting=8 * self.work.batch_size):
+                self._take(open_shards, batch, model, device)
+                bar.update(len(batch))
+                for i in {photo.row // PHOTOS_PER_SHARD for photo in batch}:
+                    if open_shards[i].complete:
+                        self._write_shard(parts, i, open_shards.pop(i))
+
+    def _take(self, open_shards: dict[int, _Shard], batch: list[LoadedPhoto], model: RetrievalModel, device: torch.device) -> None:
+        """Adds the descriptors of one batch (or the reason for a bad photo) to its shards."""
+        bad = batch[0]
+        if bad.pixels is None:
+            if not self.work.skip_bad:
+                raise UltronError(bad.problem)
+            log.warning("left out: %s", bad.problem)
+            open_shards[bad.row // PHOTOS_PER_SHARD].skipped[bad.row] = bad.problem
+            return
+        descriptors = describe_batch(model, batch, self.config, device)
+        finite = np.isfinite(descriptors).all(axis=1)
+        if not finite.all():
+            name = self.names[batch[int(np.argmin(finite))].row]
+            raise UltronError(f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights")
+        for photo, descriptor in zip(batch, descriptors, strict=True):
+            open_shards[photo.row // PHOTOS_PER_SHARD].descriptors[photo.row] = descriptor
+
+    def _info(self, skipped: list[dict[str, str]]) -> DescriptorInfo:
+        config = to_dict(self.config)
+        where = {
+            "weights": self.loaded.source,
+            "dataset_folder": str(self.dataset.folder.resolve()),
+            "ground_truth": str(self.dataset.ground_truth_path.resolve()) if self.dataset.ground_truth_path else None,
+            "device": str(self.work.device),
+        }
+        return DescriptorInfo(
+            model=self.loaded.model.label, weights_sha256=self.loaded.weights_sha256, config=config, dataset=self.config.dataset,
+            role=self.config.role, crop=self.config.crop, scales=list(self.config.scales), skipped=skipped,
+            provenance=provenance() | where,
+        )  # fmt: skip
+
+    def _write_shard(self, parts: Path, i: int, shard: _Shard) -> None:
+        rows = sorted(shard.descriptors)
+        dim = self.loaded.model.descriptor_dim
+        block = np.stack([shard.descriptors[row] for row in rows]) if rows else np.empty((0, dim), self.config.storage)
+        skipped = [{"name": self.names[row], "reason": reason} for row, reason in sorted(shard.skipped.items())]
+        write_descriptors(self._shard_path(parts, i), [self.names[row] for row in rows], [block], dim, self._info(skipped))
+
+    def _merge(self, parts: Path, out: Path) -> list[dict[str, str]]:
+        """Joins all shards into `out` and returns the photos left out."""
+        names: list[str] = []
+        skipped: list[dict[str, str]] = []
+        paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
+        for path in paths:
+            with DescriptorFile(path) as shard:
+                names += shard.names
+                skipped += shard.info.skipped
+
+        def blocks() -> Iterator[np.ndarray]:
+            for path in paths:
+                with DescriptorFile(path) as shard:
+                    yield shard.read().astype(self.config.storage, copy=False)
+
+        if not names:
+            raise UltronError(f"not one of {counted(len(skipped), 'photo')} could be decoded, {out} was not written; check the photos")
+        write_descriptors(out, names, blocks(), self.loaded.model.descriptor_dim, self._info(skipped))
+        return skipped

@@ -1,0 +1,182 @@
+"""Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the descriptors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ultron_cli.console import log, progress
+from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Protocol
+from ultron_cli.devices import resolve_device
+from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.evaluation.metrics import average_precision
+from ultron_cli.files import make_folder
+from ultron_cli.models.choice import reload_model
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.retrieval.extraction import ExtractConfig, describe_batch
+from ultron_cli.retrieval.searching import Found
+from ultron_cli.visualization.cam import Cam, CamPair, cam_figure, similarity_cam, write_overlay
+from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
+from ultron_cli.visualization.ranked import RankedRow, ranks_figure
+from ultron_cli.workspace import data_root
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A search with the photos and the ground truth behind it. queries: None where the queries are photos by path."""
+
+    found: Found
+    queries: Dataset | None
+    database: Dataset
+
+    def query_row(self, name: str | None) -> int:
+        """Row of a query by name; None: the first. Raises UltronError if unknown."""
+        names = self.found.query_names
+        if name is None:
+            return 0
+        if name not in names:
+            raise UltronError(f"query {name!r} is not in the search{nearest_names(name, names)}")
+        return names.index(name)
+
+    def query_photo(self, row: int) -> QueryPhoto:
+        """The query as drawn: its file and its box (none where queries were not cropped)."""
+        name = self.found.query_names[row]
+        if self.queries is None or not self.queries.query_names:
+            return QueryPhoto(Path(name), Path(name).name)
+        box = self.queries.query(name).bbx if self.found.origin["config"]["crop"] == "bbx" else None
+        return QueryPhoto(self.queries.photo_path(name), name, box)
+
+    def verdict(self, row: int, database_name: str, protocol: Protocol) -> Verdict:
+        """Whether a database photo is a positive of a query."""
+        truth = self.queries.ground_truth if self.queries else None
+        name = self.found.query_names[row]
+        if truth is None or name not in truth.query_names:
+            return "unknown"
+        known = self._row_of_truth.get(database_name)
+        positives, ignored = truth.split(truth.query_names.index(name), protocol)
+        if known is not None and known in positives:
+            return "right"
+        return "ignored" if known is not None and known in ignored else "wrong"
+
+    @property
+    def _row_of_truth(self) -> dict[str, int]:
+        assert self.queries is not None and self.queries.ground_truth is not None
+        return {name: i for i, name in enumerate(self.queries.ground_truth.database_names)}
+
+    def ranked(self, row: int, k: int, protocol: Protocol) -> list[RankedPhoto]:
+        """The k best photos of a query with verdicts."""
+        ranking = self.found.ranking
+        pairs = [(int(r), float(s)) for r, s in zip(ranking.rows[row][:k], ranking.scores[row][:k], strict=True) if r >= 0]
+        names = [self.found.database_names[r] for r, _ in pairs]
+        return [
+            RankedPhoto(self.database.photo_path(name), rank, score, self.verdict(row, name, protocol), name)
+            for rank, (name, (_, score)) in enumerate(zip(names, pairs, strict=True), start=1)
+        ]
+
+    def subtitle(self, row: int, protocol: Protocol) -> str:
+        """AP of the query, where the whole database was ranked and it has positives."""
+        verdicts = [self.verdict(row, self.found.database_names[r], protocol) for r in self.found.ranking.rows[row] if r >= 0]
+        if not self.queries or len(verdicts) < len(self.found.database_names) or "right" not in verdicts:
+            return ""
+        kept = [verdict for verdict in verdicts if verdict != "ignored"]
+        places = np.flatnonzero([verdict == "right" for verdict in kept])
+        return f"AP {100 * average_precision(places, len(places)):.1f}"
+
+    @property
+    def model(self) -> str:
+        """Label of the model."""
+        return str(self.found.origin.get("model", "unknown model"))
+
+
+def open_scene(found: Found) -> Scene:
+    """The photo folders and the ground truth that a search was made with. Raises UltronError if they are gone."""
+    origin = found.origin
+    gnd = Path(origin["ground_truth"]) if origin.get("ground_truth") else None
+    if not origin.get("dataset_folder") or not Path(origin["dataset_folder"]).is_dir():
+        raise UltronError(f"the photos were in {origin.get('dataset_folder')}, which is gone; put them back, or extract again")
+    queries = open_dataset(origin["dataset_folder"], data_root(), gnd if gnd and gnd.is_file() else None)
+    stored = all(name in set(queries.query_names) for name in found.query_names)
+    return Scene(
+        found=found,
+        queries=queries if stored else None,
+        database=open_dataset(origin["database_folder"], data_root()) if origin.get("database_folder") != origin["dataset_folder"] else queries,
+    )
+
+
+def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: Path) -> Path:
+    """One picture of the k best photos of several queries."""
+    ranked_rows = [RankedRow(scene.query_photo(row), scene.ranked(row, k, protocol), scene.subtitle(row, protocol)) for row in rows]
+    return ranks_figure(ranked_rows, title_of(scene.model, str(scene.found.origin["dataset"]), protocol), out)
+
+
+def draw_cam(
+    scene: Scene, row: int, k: int, protocol: Protocol, folder: Path, device_name: str, method: str, weights: Path | None, names: list[str]
+) -> dict[str, Any]:
+    """Similarity maps of a query with its k best photos (or the photos named): one figure and an overlay per photo.
+
+    Returns the paths, and per photo its cosine. Raises UltronError if the model's weights or a photo are gone.
+    """
+    origin = scene.found.origin
+    loaded = reload_model(origin["config"], origin.get("weights") or {}, origin["weights_sha256"], weights)
+    device = resolve_device(device_name)
+    view = _View(loaded.model.to(device), ExtractConfig(**(origin["config"] | {"scales": (1.0,)})), device)
+    query = scene.query_photo(row)
+    photos = scene.ranked(row, len(scene.found.database_names) if names else k, protocol)
+    if names:
+        known = {photo.name: photo for photo in photos}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UltronError(f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}")
+        photos = [known[name] for name in names]
+    query_pixels = view.load(Path(str(query.path_or_pixels)), query.bbx)
+    query_descriptor = view.describe(query_pixels)
+    make_folder(folder)
+    pairs, overlays = [], []
+    for photo in progress(photos, what="cam"):
+        pixels = view.load(Path(str(photo.path_or_pixels)), None)
+        cam = similarity_cam(view.model, pixels, query_descriptor, method=method)
+        pairs.append(CamPair(photo, cam))
+        overlays.append(folder / f"{photo.rank:03d}-{file_name(photo.name)}.png")
+        write_overlay(overlays[-1], pixels, cam.heat)
+    first = view.load(Path(str(photos[0].path_or_pixels)), None)
+    query_cam: Cam = similarity_cam(view.model, query_pixels, view.describe(first), method=method)
+    overlays.append(folder / "query.png")
+    write_overlay(overlays[-1], query_pixels, query_cam.heat)
+    flat = [pair.photo.name for pair in pairs if pair.cam and pair.cam.flat]
+    if flat:
+        log.warning("no place raises the similarity of %s: its map is empty", ", ".join(flat))
+    figure = cam_figure(query, query_cam, pairs, title_of(scene.model, str(origin["dataset"]), protocol), folder / "cam.png")
+    cosines = [
+        {"rank": pair.photo.rank, "name": pair.photo.name, "verdict": pair.photo.verdict, "cosine": pair.cam.cosine if pair.cam else None} for pair in pairs
+    ]
+    return {"query": query.name, "figure": str(figure), "overlays": [str(path) for path in overlays], "photos": cosines}
+
+
+def file_name(name: str) -> str:
+    """A photo's name as part of a file name: separators and odd characters become underscores, length bounded."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
+
+
+@dataclass(frozen=True)
+class _View:
+    """Photos and their descriptors at one scale, as the CAM sees them."""
+
+    model: RetrievalModel
+    config: ExtractConfig
+    device: torch.device
+
+    def load(self, path: Path, box: Box | None) -> np.ndarray:
+        """(H, W, 3) uint8, sized as at extraction."""
+        preprocessing = self.model.preprocessing
+        shape = PhotoShape(
+            max_side_px=self.config.max_side_px, resize=self.config.resize, interpolation=preprocessing.interpolation, min_side_px=self.model.min_side_px
+        )
+        return load_photo(path, box, shape)
+
+    def describe(self, pixels: np.ndarray) -> torch.Tensor:
+        """(D,) descriptor of a photo at scale 1."""
+        return torch.from_numpy(describe_batch(self.model, [LoadedPhoto(0, torch.from_numpy(pixels))], self.config, self.device)[0]).float()
