@@ -1,5 +1,6 @@
 """ArcFace against its equation, and the learning-rate schedule."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses import create_loss
 from ultron_cli.training.loop import rate_at
+from ultron_cli.training.losses import create_loss
 
 
 def literal_arcface(descriptors: np.ndarray, weight: np.ndarray, labels: np.ndarray, margin: float, scale: float) -> float:
@@ -75,4 +76,4 @@ def test_schedule_warms_up_then_falls_to_zero() -> None:
     assert rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))

@@ -22,11 +22,12 @@ def compare(
     if not shared:
         raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
     results = {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
-    rows = [
-        (protocol, f"{100 * a['protocols'][protocol]['mAP']:.2f}", f"{100 * b['protocols'][protocol]['mAP']:.2f}", f"{100 * part.difference:+.2f}",
-         f"{100 * part.interval[0]:+.2f} to {100 * part.interval[1]:+.2f}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{part.n_equal}")
-        for protocol, part in results.items()
-    ]  # fmt: skip
+    rows = []
+    for protocol, part in results.items():
+        low, high = (f"{100 * side:+.2f}" for side in part.interval)
+        n_equal = part.n_queries - part.n_better - part.n_worse
+        scores = (f"{100 * part.mAP_a:.2f}", f"{100 * part.mAP_b:.2f}", f"{100 * part.difference:+.2f}")
+        rows.append((protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}"))
     config_a, config_b = (report["provenance"].get("config") or {} for report in (a, b))
     from ultron_cli.configs import differences
 

@@ -7,14 +7,12 @@ from typing import Any, Literal
 from ultron_cli import workspace
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.toy_default import open_named_dataset
 from ultron_cli.devices import n_cores, resolve_device
 from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.retrieval.extraction import ExtractConfig, Extraction, ExtractWork
-
-__all__ = ["ExtractRequest", "extract_dataset", "open_dataset", "protocol_text"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,8 @@ def protocol_text(config: dict[str, Any]) -> str:
     return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}"
 
 
-def _config(request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel) -> ExtractConfig:
+def extraction_config(request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel) -> ExtractConfig:
+    """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
     return ExtractConfig(
         dataset=dataset.name, photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"), role=role, crop=crop,
@@ -74,7 +73,7 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
     extractions = []
     for role, file_name, names in roles:
-        extraction = Extraction(dataset, names, loaded, _config(request, dataset, role, names, loaded), work)
+        extraction = Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work)
         extraction.check_photos()
         extractions.append((role, folder / file_name, extraction))
     results = {role: extraction.run(path) for role, path, extraction in extractions}

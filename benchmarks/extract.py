@@ -1,0 +1,116 @@
+"""Extraction from photo files against the bare network on tensors already in memory: photos per second, both sides in one run.
+
+    python benchmarks/extract.py [--photos DIR] [--backbone tf_efficientnet_lite0] [--max-side 640] [--rounds 5]
+
+Without --photos, landmarks are rendered at the size asked for. The bare side runs the same network on the same batches (decoded,
+stacked and normalised beforehand) and does nothing else. Equality of the descriptors is checked before anything is timed.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ultron_cli import console
+from ultron_cli.datasets.folder import open_dataset
+from ultron_cli.datasets.photos import PhotoReader, batches_by_shape, read_photos
+from ultron_cli.datasets.toy import ToyConfig, make_toy
+from ultron_cli.devices import n_cores
+from ultron_cli.models.choice import ModelChoice
+from ultron_cli.models.core import normalise_images
+from ultron_cli.provenance import package_versions
+from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.extract_dataset import ExtractRequest, extraction_config
+from ultron_cli.retrieval.extraction import Extraction, ExtractWork, describe
+
+MINIMUM_SHARE = 0.9
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path)
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--max-side", type=int, default=640)
+    parser.add_argument("--n-photos", type=int, default=48, help="of rendered photos")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=max(1, n_cores() // 2))
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse()
+    console.start_log(-1)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.photos
+        if folder is None:
+            folder = Path(temporary) / "toy"
+            config = ToyConfig(n_train_landmarks=0, n_eval_landmarks=1, n_distractors=arguments.n_photos - 10, max_side_px=arguments.max_side)
+            make_toy(folder, config, workers=n_cores())
+        dataset = open_dataset(str(folder), Path(temporary))
+        loaded = ModelChoice(untrained=True, model="gem", settings={"backbone": arguments.backbone}).load()
+        work = ExtractWork(device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True)
+        request = ExtractRequest(dataset=str(folder), scales=(1.0,), max_side_px=arguments.max_side)
+        names = dataset.database_names
+        extraction = Extraction(dataset, names, loaded, extraction_config(request, dataset, "database", names, loaded), work)
+        reader = PhotoReader(list(range(len(names))), [dataset.photo_path(name) for name in names], [None] * len(names), extraction.shape)
+        model = loaded.model.to(memory_format=torch.channels_last)
+        batches = [
+            (
+                [photo.row for photo in batch],
+                normalise_images(torch.stack([photo.pixels for photo in batch]), model.preprocessing),
+            )
+            for batch in batches_by_shape(read_photos(reader, 0), arguments.batch_size, 8 * arguments.batch_size)
+        ]
+
+        def bare() -> np.ndarray:
+            descriptors = np.empty((len(names), model.descriptor_dim), np.float32)
+            with torch.inference_mode():
+                for rows, images in batches:
+                    descriptors[rows] = describe(model, images, (1.0,)).numpy()
+            return descriptors
+
+        def ours() -> np.ndarray:
+            result = extraction.run(Path(temporary) / "database.h5")
+            with DescriptorFile(result.path) as stored:
+                return stored.read()
+
+        difference = float(np.abs(bare() - ours()).max())  # also the warm-up
+        if difference > 1e-5:
+            print(f"descriptors differ by {difference}: nothing is timed", file=sys.stderr)
+            return 1
+        seconds: dict[str, list[float]] = {"bare network": [], "ultron extract": []}
+        for _ in range(arguments.rounds):
+            for name, side in (("bare network", bare), ("ultron extract", ours)):
+                started_s = time.perf_counter()
+                side()
+                seconds[name].append(time.perf_counter() - started_s)
+    versions = package_versions()
+    print(f"{cpu_name()}, {n_cores()} cores, torch {versions['torch']} ({torch.get_num_threads()} threads), timm {versions['timm']}")
+    shapes = sorted({tuple(images.shape[-2:]) for _, images in batches})
+    print(f"{arguments.backbone}, {len(names)} JPEG photos in {len(batches)} batches of up to {arguments.batch_size}, shapes {shapes}, 1 scale, float32")
+    for name, values in seconds.items():
+        rates = [len(names) / value for value in values]
+        print(f"{name:<15} {statistics.median(rates):7.2f} photos/s (median of {len(rates)}, {min(rates):.2f} to {max(rates):.2f})")
+    share = statistics.median(b / a for b, a in zip(seconds["bare network"], seconds["ultron extract"], strict=True))
+    print(f"share {share:.3f} (median of the rounds' ratios, at least {MINIMUM_SHARE} wanted); largest difference of descriptors {difference:.1e}")
+    return 0 if share >= MINIMUM_SHARE else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

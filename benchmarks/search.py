@@ -1,0 +1,176 @@
+"""Exact search: exact_search against faiss.IndexFlatIP on the same descriptors, threads and run.
+
+    python benchmarks/search.py [--rows 200000] [--dim 512] [--queries 70] [-k 100] [--runs 7] [--device cpu] [--large]
+
+Equality comes first: exact_search must give the rows and scores of a literal reference (the whole float64 product, sorted by score and
+row), and Faiss the same rows up to those within float32 rounding of the k-th score; otherwise there are no times and the exit code is 1.
+Then both sides run in turns. --large also searches a file of 1,000,000 rows (2 GB for 512 dimensions, in --folder) in a process of its
+own and reports what the search adds to that process's peak memory, the (Q, k) result included. Descriptors are made up from one seed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
+from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.ranks import Ranking
+
+LARGE_ROWS, BLOCK_ROWS = 1_000_000, 20_000
+
+
+def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
+    """(n, D) float32 rows of random direction."""
+    rows = rng.standard_normal((n, dim), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> Ranking:
+    """Every score in float64, rounded to float32, then every row sorted by (-score, row)."""
+    scores = np.concatenate(
+        [queries.astype(np.float64) @ database[at : at + BLOCK_ROWS].astype(np.float64).T for at in range(0, len(database), BLOCK_ROWS)], axis=1
+    ).astype(np.float32)
+    rows = np.stack([np.lexsort((np.arange(len(database)), -row))[:k] for row in scores])
+    return Ranking(rows, np.take_along_axis(scores, rows, axis=1))
+
+
+def differing_rows(own: Ranking, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray) -> tuple[int, float]:
+    """How many rows only Faiss has, and how far the worst of them lies below the k-th score."""
+    n_differing, worst = 0, 0.0
+    for i, (ours, theirs) in enumerate(zip(own.rows, faiss_rows, strict=True)):
+        for row in set(theirs.tolist()) - set(ours.tolist()):
+            n_differing += 1
+            worst = max(worst, float(own.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)))
+    return n_differing, worst
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def search_file(path: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Time and memory of searching a descriptor file, after a warm-up that loads the libraries."""
+    rng = np.random.default_rng(options.seed + 1)
+    queries = unit_rows(rng, options.queries, options.dim)
+    exact_search(queries, unit_rows(rng, 4096, options.dim), min(options.k, 4096), device=options.device)
+    before = peak_mib()
+    with DescriptorFile(path) as database:
+        start = time.perf_counter()
+        ranking = exact_search(queries, database, options.k, device=options.device)
+        seconds = time.perf_counter() - start
+    result_mib = (ranking.rows.nbytes + ranking.scores.nbytes) / 2**20
+    return {"seconds": seconds, "added_mib": peak_mib() - before, "peak_mib": peak_mib(), "result_mib": result_mib}
+
+
+def run_large(options: argparse.Namespace) -> dict[str, float]:
+    """Writes a large descriptor file and searches it in a child process."""
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        path = Path(folder) / "database.h5"
+        rng = np.random.default_rng(options.seed)
+        blocks: Iterator[np.ndarray] = (unit_rows(rng, BLOCK_ROWS, options.dim) for _ in range(LARGE_ROWS // BLOCK_ROWS))
+        info = DescriptorInfo(
+            model="made-up", weights_sha256="", config={}, dataset="made-up", role="database", crop="none", scales=[1.0]
+        )  # fmt: skip
+        print(f"writing {LARGE_ROWS:,} rows to {path} ...", file=sys.stderr, flush=True)
+        write_descriptors(path, [str(row) for row in range(LARGE_ROWS)], blocks, options.dim, info)
+        command = [sys.executable, __file__, "--file", path, "--dim", options.dim, "--queries", options.queries, "-k", options.k]
+        command += ["--seed", options.seed, "--device", options.device]
+        return json.loads(subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=200_000, help="database rows (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=70, help="(default: %(default)s)")
+    parser.add_argument("-k", type=int, default=100, help="rows asked for (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=7, help="timed runs of each side, at least 5 (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="of exact_search; Faiss runs on the CPU (default: %(default)s)")
+    parser.add_argument("--large", action="store_true", help=f"also search a file of {LARGE_ROWS:,} rows and report peak memory")
+    parser.add_argument("--folder", type=Path, help="where --large writes its file (the system's temporary folder)")
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)  # the child process of --large
+    options = parser.parse_args()
+    options.runs = max(5, options.runs)
+    return options
+
+
+def main() -> int:
+    options = parse_options()
+    if options.file:
+        print(json.dumps(search_file(options.file, options)))
+        return 0
+    import faiss
+    import torch
+
+    rng = np.random.default_rng(options.seed)
+    database, queries = unit_rows(rng, options.rows, options.dim), unit_rows(rng, options.queries, options.dim)
+    flat = faiss.IndexFlatIP(options.dim)
+    flat.add(database)
+    sides = {
+        "ultron exact_search": lambda: exact_search(queries, database, options.k, device=options.device),
+        "faiss IndexFlatIP": lambda: flat.search(queries, options.k),
+    }
+    own, (_, faiss_rows) = (side() for side in sides.values())  # also the warm-up
+    reference = literal_search(queries, database, options.k)
+    if not (np.array_equal(own.rows, reference.rows) and np.array_equal(own.scores, reference.scores)):
+        print("exact_search differs from the literal reference: no times are given", file=sys.stderr)
+        return 1
+    n_differing, worst = differing_rows(own, faiss_rows, queries, database)
+    if worst > 2 * options.dim * 2.0**-24:
+        print(f"Faiss has a row {worst:.3g} below the k-th score, more than rounding explains: no times are given", file=sys.stderr)
+        return 1
+
+    times_s: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.runs):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            times_s[name].append(time.perf_counter() - start)
+    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = f"torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}"
+    versions = f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, numpy {np.__version__}"
+    device = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "cpu"
+    load = f", load average before the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, seed {options.seed}, device {device}")
+    print(f"{cpu_name()}, {n_cores} cores, threads: {threads}; {versions}{load}")
+    print(f"rows and scores equal the literal reference; {n_differing} rows only in Faiss's result (at most {worst:.2g} below the k-th)\n")
+    print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}")
+    own_s = statistics.median(times_s["ultron exact_search"])
+    for name, seconds in times_s.items():
+        median_s = statistics.median(seconds)
+        row = f"{name:22}{len(seconds):5}{median_s * 1e3:11.1f}{min(seconds) * 1e3:9.1f}{max(seconds) * 1e3:9.1f}{median_s / own_s:7.2f}x"
+        print(row, flush=True)
+    if options.large:
+        large = run_large(options)
+        print(
+            f"\n{LARGE_ROWS:,} x {options.dim} float32 from a file: {large['seconds']:.2f} s; the search adds {large['added_mib']:.0f} MiB "
+            f"to the peak (result {large['result_mib']:.1f} MiB), process peak {large['peak_mib']:.0f} MiB"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
