@@ -39,9 +39,8 @@ def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 
 def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> Ranking:
     """Every score in float64, rounded to float32, then every row sorted by (-score, row)."""
-    scores = np.concatenate(
-        [queries.astype(np.float64) @ database[at : at + BLOCK_ROWS].astype(np.float64).T for at in range(0, len(database), BLOCK_ROWS)], axis=1
-    ).astype(np.float32)
+    exact, starts = queries.astype(np.float64), range(0, len(database), BLOCK_ROWS)
+    scores = np.hstack([exact @ database[start : start + BLOCK_ROWS].astype(np.float64).T for start in starts]).astype(np.float32)
     rows = np.stack([np.lexsort((np.arange(len(database)), -row))[:k] for row in scores])
     return Ranking(rows, np.take_along_axis(scores, rows, axis=1))
 
@@ -57,9 +56,15 @@ def differing_rows(own: Ranking, faiss_rows: np.ndarray, queries: np.ndarray, da
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    """Peak resident memory of this program in MiB.
+
+    Linux hands getrusage's figure on from the parent to a started program, VmHWM begins anew with it.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def search_file(path: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -82,9 +87,7 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
         path = Path(folder) / "database.h5"
         rng = np.random.default_rng(options.seed)
         blocks: Iterator[np.ndarray] = (unit_rows(rng, BLOCK_ROWS, options.dim) for _ in range(LARGE_ROWS // BLOCK_ROWS))
-        info = DescriptorInfo(
-            model="made-up", weights_sha256="", config={}, dataset="made-up", role="database", crop="none", scales=[1.0]
-        )  # fmt: skip
+        info = DescriptorInfo(model="none", weights_sha256="", config={}, dataset="made-up", role="database", crop="none", scales=[1.0])
         print(f"writing {LARGE_ROWS:,} rows to {path} ...", file=sys.stderr, flush=True)
         write_descriptors(path, [str(row) for row in range(LARGE_ROWS)], blocks, options.dim, info)
         command = [sys.executable, __file__, "--file", path, "--dim", options.dim, "--queries", options.queries, "-k", options.k]
@@ -153,8 +156,8 @@ def main() -> int:
     threads = f"torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}"
     versions = f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, numpy {np.__version__}"
     device = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "cpu"
-    load = f", load average before the end {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, seed {options.seed}, device {device}")
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    print(f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, seed {options.seed}, on {device}")
     print(f"{cpu_name()}, {n_cores} cores, threads: {threads}; {versions}{load}")
     print(f"rows and scores equal the literal reference; {n_differing} rows only in Faiss's result (at most {worst:.2g} below the k-th)\n")
     print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}")

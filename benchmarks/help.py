@@ -1,0 +1,33 @@
+"""Seconds until `ultron --help` and each `COMMAND --help` have answered, process start included.
+
+    python benchmarks/help.py [--rounds 5]
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+COMMANDS = ("", "demo", "train", "extract", "index", "search", "evaluate", "visualize cam", "visualize ranks", "datasets make-toy", "doctor")
+LIMIT_S = 0.5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    slowest = 0.0
+    for command in COMMANDS:
+        seconds = []
+        for _ in range(rounds):
+            started_s = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "ultron_cli", *command.split(), "--help"], check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - started_s)
+        slowest = max(slowest, statistics.median(seconds))
+        print(f"{command or '(ultron)':<18} {statistics.median(seconds):.3f} s (median of {rounds}, {min(seconds):.3f} to {max(seconds):.3f})")
+    return 0 if slowest < LIMIT_S else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
