@@ -52,14 +52,14 @@ class ToyConfig:
     """What to render. difficulty: 0 (every photo much like the next) to 2; it widens the range of views, light, weather and occlusion."""
 
     seed: int = 0
-    n_train_landmarks: int = 80
-    n_train_photos: int = 12  # per landmark
-    n_eval_landmarks: int = 20  # none of them among the training landmarks
+    n_train_landmarks: int = 160
+    n_train_photos: int = 10  # per landmark
+    n_eval_landmarks: int = 24  # none of them among the training landmarks
     n_queries_per_landmark: int = 1
-    n_database_photos: int = 10  # per evaluation landmark
+    n_database_photos: int = 12  # per evaluation landmark
     n_distractors: int = 100  # photos of other buildings, in no ground truth list
     max_side_px: int = 256
-    difficulty: float = 1.0
+    difficulty: float = 0.4
 
     def __post_init__(self) -> None:
         for name, (least, greatest) in LIMITS.items():

@@ -24,12 +24,13 @@ CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
 class LoadedModel:
     """A model ready to use, the hash of its weights, and where they came from (enough to load them again).
 
-    source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
+    train_side_px: side of the training crops, where known. source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
     """
 
     model: RetrievalModel
     weights_sha256: str
     source: dict[str, Any]
+    train_side_px: int | None = None
 
 
 def sha256_of_weights(model: torch.nn.Module) -> str:
@@ -130,7 +131,8 @@ def load_checkpoint(path: Path) -> LoadedModel:
     missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
     if missing or unexpected:
         raise UltronError(f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected {_shown(unexpected) or 'none'}; train it again")
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())})
+    side_px = content.get("train_config", {}).get("side_px")
+    return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())}, side_px)
 
 
 def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:

@@ -56,7 +56,7 @@ def block_sizes(
     return BlockSizes(
         queries=queries,
         disk_rows=max(1, min(2 * share // (18 * dim), 2**26 // (4 * dim))),  # three blocks alive, float16 beside float32
-        rows=max(1, min(most_rows // (n_threads + 1), (2**23 if on_cpu else 2**26) // (4 * dim))),  # 8 MiB are enough for a CPU
+        rows=max(1, min(most_rows // (n_threads + 1), (2**22 if on_cpu else 2**26) // (4 * dim))),  # 4 MiB stay in a CPU's cache
         first_rows=max(1, min(most_rows, max(4096, 2 * DENSE * k))),
         dense_rows=max(1, 2 * share // (queries * 8 + n_threads * 24)),
         exact_rows=max(1, min(share // (n_threads * (queries * 64 + dim * 64)), 2**20 // dim)),
@@ -188,7 +188,7 @@ class QueryGroup:
 
         A sum of D products in any order, with or without fused operations, errs by at most D u / (1 - D u) * |x| |y|, u = 2^-24
         (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, with Cauchy-Schwarz). Eight more u cover the
-        roundings of the final score and of the norms used here; the constant covers underflow.
+        rounding of the final score to float32; the constant covers underflow.
         """
         dim_roundoff = (self.rows64.shape[1] + 8) * 2.0**-24
         return dim_roundoff / max(1 - dim_roundoff, 1e-9) * self.norms * largest_norm + 1e-30
@@ -221,7 +221,7 @@ class QueryGroup:
         if not self.measures_rows:
             return self.largest_norm
         norms = torch.linalg.vector_norm(block, dim=1)
-        largest = float(norms.max())
+        largest = float(norms.max()) * (1 + block.shape[1] * 2.0**-23)  # a float32 sum itself
         if not np.isfinite(largest):
             row = first_row + int(torch.nonzero(~torch.isfinite(norms))[0])
             raise UltronError(f"database descriptors must be finite, row {row} has NaN or infinity; extract the database again")

@@ -17,13 +17,13 @@ from ultron_cli.retrieval.extraction import ExtractConfig, Extraction, ExtractWo
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractRequest:
-    """What `ultron extract` was asked for. n_workers and out: None chooses."""
+    """What `ultron extract` was asked for. max_side_px: 0 is no limit. max_side_px, n_workers and out: None chooses."""
 
     dataset: str | None
     gnd: Path | None = None
     crop: Literal["bbx", "none"] = "bbx"
     scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
-    max_side_px: int | None = 1024
+    max_side_px: int | None = None
     resize: Literal["down", "always"] = "down"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     storage: Literal["float32", "float16"] = "float32"
@@ -42,12 +42,19 @@ def protocol_text(config: dict[str, Any]) -> str:
     return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}"
 
 
+def _max_side_px(asked: int | None, loaded: LoadedModel) -> int | None:
+    """The longest side: as asked (0: no limit), else twice the side of the training crops (512 and 1024 in papers), else 1024."""
+    if asked is not None:
+        return asked or None
+    return 2 * loaded.train_side_px if loaded.train_side_px else 1024
+
+
 def extraction_config(request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
     return ExtractConfig(
         dataset=dataset.name, photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"), role=role, crop=crop,
-        scales=request.scales, max_side_px=request.max_side_px, resize=request.resize, precision=request.precision,
+        scales=request.scales, max_side_px=_max_side_px(request.max_side_px, loaded), resize=request.resize, precision=request.precision,
         storage=request.storage, model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
         preprocessing=loaded.model.preprocessing.to_dict(), weights_sha256=loaded.weights_sha256,
     )  # fmt: skip

@@ -1,0 +1,147 @@
+"""Descriptor files: what is written is read, and anything less than a whole, sound file is refused."""
+
+import h5py
+import numpy as np
+import pytest
+
+from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, check_unit_rows, require_same_dim, write_descriptors
+
+
+def info(storage: str = "float32") -> DescriptorInfo:
+    return DescriptorInfo(
+        model="ultron-s", weights_sha256="ab" * 32, config={"storage": storage, "max_side_px": 1024}, dataset="toy", role="database",
+        crop="none", scales=[0.7071, 1.0], skipped=[{"name": "broken.jpg", "reason": "truncated"}],
+    )  # fmt: skip
+
+
+def unit_rows(n: int, dim: int = 8) -> np.ndarray:
+    rows = np.random.default_rng(n).standard_normal((n, dim)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def names(n: int) -> list[str]:
+    return [f"Kölner Dom {i}.jpg" for i in range(n)]
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "database.h5"
+    write_descriptors(path, names(10), [unit_rows(10)], 8, info())
+    return path
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_round_trip(tmp_path, storage):
+    rows = unit_rows(11).astype(storage)
+    write_descriptors(tmp_path / "d.h5", names(11), [rows[:4], rows[4:5], rows[5:]], 8, info(storage))
+    with DescriptorFile(tmp_path / "d.h5") as opened:
+        assert (opened.n, opened.dim, opened.names) == (11, 8, names(11))
+        assert opened.read().dtype == np.float32
+        np.testing.assert_array_equal(opened.read(), rows.astype(np.float32))
+        np.testing.assert_array_equal(opened.read(3, 6), rows[3:6].astype(np.float32))
+        blocks = list(opened.blocks(4))
+        assert [start for start, _ in blocks] == [0, 4, 8]
+        np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), rows.astype(np.float32))
+        written = info(storage)
+        for key in ("model", "weights_sha256", "config", "dataset", "role", "crop", "scales", "skipped"):
+            assert getattr(opened.info, key) == getattr(written, key)
+        assert opened.info.created.endswith("+00:00")
+    with h5py.File(tmp_path / "d.h5") as handle:
+        assert handle["descriptors"].dtype == storage
+        assert (handle.attrs["format"], handle.attrs["version"], bool(handle.attrs["complete"])) == ("ultron-descriptors", 1, True)
+
+
+def test_an_empty_file_is_a_file(tmp_path):
+    write_descriptors(tmp_path / "d.h5", [], [], 8, info())
+    with DescriptorFile(tmp_path / "d.h5") as opened:
+        assert (opened.n, opened.dim, opened.names, opened.read().shape) == (0, 8, [], (0, 8))
+
+
+def test_a_writer_that_fails_midway_changes_nothing(path, tmp_path):
+    before = path.read_bytes()
+
+    def blocks():
+        yield unit_rows(5)
+        raise RuntimeError("the model failed")
+
+    for out in (path, tmp_path / "new.h5"):
+        with pytest.raises(RuntimeError, match="the model failed"):
+            write_descriptors(out, names(10), blocks(), 8, info())
+    with pytest.raises(ValueError, match="5 descriptor rows for 10 names"):
+        write_descriptors(path, names(10), [unit_rows(5)], 8, info())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad, found", [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (3.0, r"norm 3\.")])
+def test_rows_that_are_not_finite_unit_vectors_are_neither_written_nor_read(path, tmp_path, bad, found):
+    rows = unit_rows(10)
+    rows[7, 0] = bad
+    message = f"must be finite and of unit L2 norm, row 7 has {found}"
+    with pytest.raises(UltronError, match=message):
+        write_descriptors(tmp_path / "new.h5", names(10), [rows[:3], rows[3:]], 8, info())
+    assert not (tmp_path / "new.h5").exists()
+    with h5py.File(path, "r+") as handle:
+        handle["descriptors"][7] = rows[7]
+    with DescriptorFile(path) as opened:
+        assert len(opened.read(0, 7)) == 7
+        with pytest.raises(UltronError, match=message):
+            opened.read(5, 9)
+
+
+def test_float16_rounding_is_within_the_tolerance_of_float16_files_only(tmp_path):
+    rows = (unit_rows(6) * np.float32(1.003)).astype(np.float32)
+    write_descriptors(tmp_path / "half.h5", names(6), [rows.astype(np.float16)], 8, info("float16"))
+    with pytest.raises(UltronError, match=r"row 0 has norm 1\.003"):
+        check_unit_rows(rows, "rows")
+
+
+def test_what_is_not_a_descriptor_file_is_refused(path, tmp_path):
+    with pytest.raises(UltronError, match="does not exist; check the path"):
+        DescriptorFile(tmp_path / "absent.h5")
+    (tmp_path / "text.h5").write_text("not HDF5")
+    with pytest.raises(UltronError, match="truncated or not an HDF5 file"):
+        DescriptorFile(tmp_path / "text.h5")
+    (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:-64])
+    with pytest.raises(UltronError, match="truncated or not an HDF5 file"):
+        DescriptorFile(tmp_path / "cut.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as handle:
+        handle["descriptors"] = unit_rows(3)
+    with pytest.raises(UltronError, match="not a descriptor file: its format attribute must be 'ultron-descriptors', found None"):
+        DescriptorFile(tmp_path / "other.h5")
+
+
+def test_future_and_unfinished_files_are_refused(path):
+    with h5py.File(path, "r+") as handle:
+        handle.attrs["version"] = 2
+    with pytest.raises(UltronError, match="format version 2, this ultron reads up to 1; install a newer ultron"):
+        DescriptorFile(path)
+    with h5py.File(path, "r+") as handle:
+        handle.attrs["version"], handle.attrs["complete"] = 1, False
+    with pytest.raises(UltronError, match="was never finished; run the same `ultron extract` again"):
+        DescriptorFile(path)
+
+
+@pytest.mark.parametrize("values", [unit_rows(9), np.ones(10, np.float32), unit_rows(10).astype(np.float64), np.ones((10, 8), np.int32)])
+def test_wrong_shapes_and_types_are_refused(path, values):
+    with h5py.File(path, "r+") as handle:
+        del handle["descriptors"]
+        handle["descriptors"] = values
+    with pytest.raises(UltronError, match=r"/descriptors must be \(N, D\) float32 or float16 with one name per row"):
+        DescriptorFile(path)
+
+
+@pytest.mark.parametrize("part", ["names", "descriptors", "config", "complete", "model"])
+def test_missing_parts_are_refused(path, part):
+    with h5py.File(path, "r+") as handle:
+        holder = handle if part in handle else handle.attrs
+        del holder[part]
+    with pytest.raises(UltronError, match="lacks a part of a descriptor file"):
+        DescriptorFile(path)
+
+
+def test_different_dimensions_are_refused(path, tmp_path):
+    require_same_dim(path, 8, tmp_path, 8)
+    with pytest.raises(UltronError, match=r"holds 8-d descriptors, .* has 16-d; extract both with one model"):
+        require_same_dim(path, 8, tmp_path, 16)
