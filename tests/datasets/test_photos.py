@@ -72,6 +72,16 @@ def test_truncated_jpeg_is_an_error(tmp_path: Path) -> None:
         decode_photo(tmp_path / "absent.jpg")
 
 
+def test_draft_decoding_is_smaller_but_large_enough(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    two_halves(800, 600).save(path, quality=95)
+    whole, draft = decode_photo(path), decode_photo(path, 150)
+    assert whole.size == (800, 600)
+    assert draft.size == (200, 150)
+    np.testing.assert_allclose(np.array(draft)[75, [20, 180]], np.array(whole)[300, [80, 720]], atol=3)
+    assert decode_photo(path, 500).size == (800, 600)
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "target"),
     [

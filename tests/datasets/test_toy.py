@@ -98,9 +98,9 @@ def test_description_agrees_with_ground_truth(tiny: Path) -> None:
 def test_training_and_evaluation_landmarks_are_disjoint() -> None:
     plans = plan_photos(ToyConfig())
     by_role = {role: {plan.landmark for plan in plans if plan.role == role} for role in ("train", "query", "database", "distractor")}
-    assert by_role["query"] == by_role["database"] and len(by_role["train"]) == 160
+    assert by_role["query"] == by_role["database"] and len(by_role["train"]) == 240
     assert not by_role["train"] & by_role["database"] and not by_role["distractor"] & (by_role["train"] | by_role["database"])
-    assert len({plan.file for plan in plans}) == len(plans) == 160 * 10 + 24 * 13 + 100
+    assert len({plan.file for plan in plans}) == len(plans) == 240 * 8 + 24 * 13 + 100
 
 
 def test_names_do_not_give_the_landmark_away() -> None:

@@ -44,7 +44,7 @@ class TrainingPhotos(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self.photos.paths)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        image = decode_photo(self.photos.paths[i])
+        image = decode_photo(self.photos.paths[i], self.longest_side_px)
         image.thumbnail((self.longest_side_px, self.longest_side_px), Image.BICUBIC)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         return self.augment(pixels), int(self.photos.labels[i])

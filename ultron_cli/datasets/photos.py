@@ -49,10 +49,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_photo(path: Path) -> Image.Image:
-    """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded."""
+def decode_photo(path: Path, draft_side_px: int | None = None) -> Image.Image:
+    """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded.
+
+    draft_side_px: a longest side that is enough; a larger JPEG is then decoded at 1/2, 1/4 or 1/8, which is several times faster.
+    """
     try:
         with Image.open(path) as opened:
+            if draft_side_px and max(opened.size) > draft_side_px:
+                scale = draft_side_px / max(opened.size)
+                opened.draft("RGB", (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
             opened.load()
             return _to_rgb(ImageOps.exif_transpose(opened))
     except FileNotFoundError:

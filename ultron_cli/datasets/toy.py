@@ -52,8 +52,8 @@ class ToyConfig:
     """What to render. difficulty: 0 (every photo much like the next) to 2; it widens the range of views, light, weather and occlusion."""
 
     seed: int = 0
-    n_train_landmarks: int = 160
-    n_train_photos: int = 10  # per landmark
+    n_train_landmarks: int = 240
+    n_train_photos: int = 8  # per landmark
     n_eval_landmarks: int = 24  # none of them among the training landmarks
     n_queries_per_landmark: int = 1
     n_database_photos: int = 12  # per evaluation landmark

@@ -24,7 +24,8 @@ CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
 class LoadedModel:
     """A model ready to use, the hash of its weights, and where they came from (enough to load them again).
 
-    train_side_px: side of the training crops, where known. source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
+    train_side_px: side of the training crops, where known.
+    source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
     """
 
     model: RetrievalModel

@@ -10,6 +10,7 @@ neither on block sizes nor on threads nor on the device. How it stays fast:
 """
 
 import contextlib
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -75,8 +76,9 @@ def exact_search(
     """
     n, dim = database_shape(database)
     check_search(query_descriptors, n, dim, k)
-    target, dense = torch.device(device), DENSE * k > n
+    target = torch.device(device)
     on_cpu = target.type == "cpu"
+    dense = DENSE * k * (1 + math.log(n / k)) > n  # so many candidates are met in a database of random order
     best = np.full((len(query_descriptors), k), EMPTY)  # becomes the rows of the result, in place
     filled = np.zeros(len(query_descriptors), np.int64)
     largest_norm = UNIT_ROW_NORM

@@ -1,6 +1,5 @@
 """From photos to a descriptor file: shards that survive a kill, continued only by the same configuration."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -23,6 +22,11 @@ from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two writers are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
 
 PHOTOS_PER_SHARD = 64
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -105,7 +109,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
     """Holds the folder's lock, so that a second extraction cannot write the same shards."""
     with open(make_folder(folder) / "lock", "w") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UltronError(f"another `ultron extract` is writing {folder.with_suffix('')}; wait for it, or name another --out") from None
         yield
