@@ -31,16 +31,26 @@ class Settings:
 settings = Settings()
 
 
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+class _LogHandler(logging.StreamHandler):
+    """Writes above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "tqdm" in sys.modules and self.stream.isatty():
+            sys.modules["tqdm"].tqdm.write(self.format(record), file=self.stream)
+        else:
+            super().emit(record)
+
+
 def start_log(verbosity: int) -> None:
     """Sends log lines to the stderr of this moment (tests swap it); warnings carry their level."""
-
-    class LineFormatter(logging.Formatter):
-        def format(self, record: logging.LogRecord) -> str:
-            text = record.getMessage()
-            return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
+    handler = _LogHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter())
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG))
@@ -85,7 +95,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=Text(title) if title else None, title_justify="left")
+    drawn = Table(title=Text(title) if title else None, title_justify="left", show_header=any(columns))
     for i, name in enumerate(columns):
         drawn.add_column(name, justify="left" if i < left else "right", overflow="fold")
     for row in rows:

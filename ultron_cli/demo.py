@@ -58,7 +58,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device)
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
-    request = ExtractRequest(dataset=str(toy), overwrite=True)
+    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True)
     trained = extract_dataset(request, ModelChoice(run=run["run"]), device)
     settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
     untrained = extract_dataset(request, ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings), device)

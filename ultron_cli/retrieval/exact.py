@@ -58,7 +58,7 @@ def block_sizes(
         queries=queries,
         disk_rows=max(1, min(2 * share // (18 * dim), 2**26 // (4 * dim))),  # three blocks alive, float16 beside float32
         rows=max(1, min(most_rows // (n_threads + 1), (2**22 if on_cpu else 2**26) // (4 * dim))),  # 4 MiB stay in a CPU's cache
-        first_rows=max(1, min(most_rows, max(4096, 2 * DENSE * k))),
+        first_rows=max(1, min(most_rows, max(1024, 2 * DENSE * k))),
         dense_rows=max(1, 2 * share // (queries * 8 + n_threads * 24)),
         exact_rows=max(1, min(share // (n_threads * (queries * 64 + dim * 64)), 2**20 // dim)),
         candidates=max(1, min(share // 64, max(4096, 4 * queries * k))),
@@ -153,13 +153,21 @@ def database_parts(database: np.ndarray | DescriptorFile, rows_per_part: int) ->
 
 
 @dataclass(frozen=True)
+class Hurdle:
+    """What a row must reach to be a candidate: `products` (padded Q,) float32, from the k-th best scores and the longest row."""
+
+    floor: np.ndarray
+    largest_norm: float
+    products: np.ndarray
+
+
+@dataclass(frozen=True)
 class Scanned:
     """What one float32 product found. positions: flat, in (n, padded Q); None where they are too many to be worth listing."""
 
     start: int
     stop: int
-    largest_norm: float
-    floor: np.ndarray
+    hurdle: Hurdle
     positions: np.ndarray | None = None
     products: np.ndarray | None = None
 
@@ -195,6 +203,12 @@ class QueryGroup:
         dim_roundoff = (self.rows64.shape[1] + 8) * 2.0**-24
         return dim_roundoff / max(1 - dim_roundoff, 1e-9) * self.norms * largest_norm + 1e-30
 
+    def hurdle(self, floor: np.ndarray, largest_norm: float) -> Hurdle:
+        """What float32 products must reach so that no final score of `floor` or more is missed; infinite for padding."""
+        products = np.full(len(self.queries32), np.inf, np.float32)
+        products[: len(floor)] = np.nextafter((floor - self.margin(largest_norm)).astype(np.float32), np.float32(-np.inf))
+        return Hurdle(floor.copy(), largest_norm, products)
+
     def search(self, part: np.ndarray, first_row: int, n_threads: int, dense: bool) -> None:
         """Merges the best of `part`, whose first row is the database's `first_row`. dense: k is a large part of all rows."""
         n_first = self.sizes.rows if self.filled.all() else min(self.sizes.first_rows, len(part))
@@ -203,8 +217,11 @@ class QueryGroup:
             return
         limits = [(0, n_first), *((n_first + a, n_first + b) for a, b in chunks(len(part) - n_first, self.sizes.rows))]
         under_way: deque = deque()
+        hurdle = self.hurdle(self.floor, self.largest_norm)
         for start, stop in limits:
-            under_way.append(self.workers.submit(self.scan, part, first_row, start, min(stop, len(part)), self.floor.copy()))
+            if self.largest_norm > hurdle.largest_norm or not np.array_equal(self.floor, hurdle.floor):
+                hurdle = self.hurdle(self.floor, self.largest_norm)
+            under_way.append(self.workers.submit(self.scan, part, first_row, start, min(stop, len(part)), hurdle))
             # Until there is a threshold for every query each block waits for the one before.
             if len(under_way) > n_threads or not np.isfinite(self.floor).all():
                 self.collect(part, first_row, under_way.popleft().result())
@@ -229,32 +246,33 @@ class QueryGroup:
             raise UltronError(f"database descriptors must be finite, row {row} has NaN or infinity; extract the database again")
         return max(self.largest_norm, largest)
 
-    def scan(self, part: np.ndarray, first_row: int, start: int, stop: int, floor: np.ndarray) -> Scanned:
+    def scan(self, part: np.ndarray, first_row: int, start: int, stop: int, hurdle: Hurdle) -> Scanned:
         """Finds the candidates among rows start..stop of `part`. Runs in a worker and changes nothing."""
-        block, n_queries = self.on_device(part[start:stop]).float(), len(floor)
+        block, n_queries = self.on_device(part[start:stop]).float(), len(self.rows64)
         largest_norm = self.measured(block, first_row + start)
-        scores, margin = torch.mm(block, self.queries32.T), self.margin(largest_norm)
-        if not np.isfinite(floor).all() and len(block) >= DENSE * self.k:
+        scores = torch.mm(block, self.queries32.T)
+        if len(block) >= DENSE * self.k and not np.isfinite(hurdle.floor).all():
             kth = torch.topk(scores[:, :n_queries].T.contiguous(), self.k, dim=1).values[:, -1].double().cpu().numpy()
-            floor = np.maximum(floor, kth - margin)
-        threshold = np.full(scores.shape[1], np.inf, np.float32)  # infinite for padding
-        threshold[:n_queries] = np.nextafter((floor - margin).astype(np.float32), np.float32(-np.inf))
+            hurdle = self.hurdle(np.maximum(hurdle.floor, kth - self.margin(largest_norm)), largest_norm)
+        elif largest_norm > hurdle.largest_norm:
+            hurdle = self.hurdle(hurdle.floor, largest_norm)
         most = len(block) * n_queries // DENSE
         if self.device.type == "cpu":  # NumPy finds what is rare several times faster than torch
-            flags = scores.numpy() >= threshold
+            flags = scores.numpy() >= hurdle.products
             if np.count_nonzero(flags) > most:
-                return Scanned(start, stop, largest_norm, floor)
+                return Scanned(start, stop, hurdle)
             positions = np.flatnonzero(flags)
-            return Scanned(start, stop, largest_norm, floor, positions, scores.numpy().reshape(-1)[positions])
-        flags = (scores >= torch.from_numpy(threshold).to(self.device)).view(-1)
+            return Scanned(start, stop, hurdle, positions, scores.numpy().reshape(-1)[positions])
+        flags = (scores >= torch.from_numpy(hurdle.products).to(self.device)).view(-1)
         if int(flags.sum()) > most:
-            return Scanned(start, stop, largest_norm, floor)
+            return Scanned(start, stop, hurdle)
         positions = flags.nonzero().view(-1)
-        return Scanned(start, stop, largest_norm, floor, positions.cpu().numpy(), scores.view(-1)[positions].cpu().numpy())
+        return Scanned(start, stop, hurdle, positions.cpu().numpy(), scores.view(-1)[positions].cpu().numpy())
 
     def collect(self, part: np.ndarray, first_row: int, scanned: Scanned) -> None:
         """Takes in what `scan` found."""
-        self.largest_norm, self.floor = max(self.largest_norm, scanned.largest_norm), np.maximum(self.floor, scanned.floor)
+        self.largest_norm = max(self.largest_norm, scanned.hurdle.largest_norm)
+        self.floor = np.maximum(self.floor, scanned.hurdle.floor)
         if scanned.positions is None:
             self.score_all(part[scanned.start : scanned.stop], first_row + scanned.start)
             return
