@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from machine import cpu_name
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
@@ -135,14 +136,6 @@ def largest_difference(a: dict, b: dict) -> float:
             if one is not None:
                 worst = max(worst, *(abs(x - y) for x, y in zip(one, other, strict=True)))
     return worst
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main() -> int:

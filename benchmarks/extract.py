@@ -11,7 +11,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 
-import platform
 import statistics
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from machine import cpu_name
 
 from ultron_cli import console
 from ultron_cli.datasets.folder import open_dataset
@@ -34,11 +34,6 @@ from ultron_cli.retrieval.extract_dataset import ExtractRequest, extraction_conf
 from ultron_cli.retrieval.extraction import Extraction, ExtractWork, describe
 
 MINIMUM_SHARE = 0.9
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def parse() -> argparse.Namespace:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from machine import cpu_name
 
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
@@ -94,14 +95,6 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
         command = [sys.executable, __file__, "--file", path, "--dim", options.dim, "--queries", options.queries, "-k", options.k]
         command += ["--seed", options.seed, "--device", options.device]
         return json.loads(subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout)
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def parse_options() -> argparse.Namespace:

@@ -148,11 +148,11 @@ class Extraction:
         make_folder(out.parent)
         with _only_writer(parts):
             self._continue_or_start(parts)
-            todo = [i for i in range(len(self.shards)) if not self._shard_path(parts, i).exists()]
-            n_computed = sum(len(self.shards[i]) for i in todo)
-            if len(todo) < len(self.shards):
+            missing = [i for i in range(len(self.shards)) if not self._shard_path(parts, i).exists()]
+            n_computed = sum(len(self.shards[i]) for i in missing)
+            if len(missing) < len(self.shards):
                 log.info("continuing %s: %d of %d photos are there", out, len(self.names) - n_computed, len(self.names))
-            self._compute(parts, todo)
+            self._compute(parts, missing)
             skipped = self._merge(parts, out)
         shutil.rmtree(parts)
         return ExtractResult(path=out, n_photos=len(self.names) - len(skipped), n_computed=n_computed, skipped=skipped)
@@ -213,11 +213,11 @@ class Extraction:
                 raise
             clip_box(box, *size, where=f"{self.dataset.name}, query {name}")
 
-    def _compute(self, parts: Path, todo: list[int]) -> None:
+    def _compute(self, parts: Path, missing: list[int]) -> None:
         model, device = self.loaded.model.to(device=self.work.device, memory_format=torch.channels_last), self.work.device
-        rows = [row for i in todo for row in self.shards[i]]
+        rows = [row for i in missing for row in self.shards[i]]
         reader = PhotoReader(rows, self._paths(rows), [self._box(self.names[row]) for row in rows], self.shape)
-        open_shards = {i: _Shard(self.shards[i], {}, {}) for i in todo}
+        open_shards = {i: _Shard(self.shards[i], {}, {}) for i in missing}
         photos = read_photos(reader, self.work.n_workers)
         with progress(total=len(self.names), what=f"extract {self.config.role}") as bar:
             bar.update(len(self.names) - len(rows))
