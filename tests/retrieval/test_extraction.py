@@ -43,18 +43,28 @@ def rows_of(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def literal_descriptor(path: Path, box: tuple[float, ...] | None, scales: tuple[float, ...]) -> np.ndarray:
-    """One photo at a time, as cirtorch does it: crop, resize, normalise, per scale unit descriptor, mean, unit."""
+    """One photo at a time, as cirtorch does it: crop, normalise, per scale unit descriptor, mean, unit.
+
+    A side that a scale brings below 32 px, the network's minimum, becomes 32 px.
+    """
     torch.manual_seed(0)
     model = create_model("gem", backbone="test_resnet")
     image = Image.open(path).convert("RGB")
     if box is not None:
         image = image.crop(tuple(round(side) for side in box))
+    assert min(image.size) >= 32
     pixels = np.asarray(image).astype(np.float64) / 255
     mean, sd = np.array(model.preprocessing.mean), np.array(model.preprocessing.sd)
     images = torch.from_numpy((pixels - mean) / sd).permute(2, 0, 1)[None].float()
     total = np.zeros(model.descriptor_dim)
     for scale in scales:
-        scaled = images if scale == 1.0 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        height, width = int(images.shape[-2] * scale), int(images.shape[-1] * scale)
+        if scale == 1.0:
+            scaled = images
+        elif min(height, width) >= 32:
+            scaled = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        else:
+            scaled = F.interpolate(images, size=(max(32, height), max(32, width)), mode="bilinear", align_corners=False)
         with torch.inference_mode():
             pooled = model.backbone(scaled).clamp(min=1e-6).pow(3).mean((-2, -1)).pow(1 / 3)[0].numpy().astype(np.float64)
         total += pooled / np.linalg.norm(pooled)
@@ -128,10 +138,11 @@ def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: py
     assert not list((tmp_path / "x").glob("*.parts"))
 
 
-def test_killed_at_any_moment_only_whole_files_are_left(toy: Path, tmp_path: Path) -> None:
+def test_killed_at_any_moment_only_whole_files_are_left(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL as soon as each next shard appears; every file under a final name must open."""
+    monkeypatch.setattr(extraction, "PHOTOS_PER_SHARD", 2)
     out = tmp_path / "x"
-    code = "from ultron_cli.retrieval import extraction; extraction.PHOTOS_PER_SHARD = 8; from ultron_cli.cli import main; import sys; sys.exit(main())"
+    code = "from ultron_cli.retrieval import extraction; extraction.PHOTOS_PER_SHARD = 2; from ultron_cli.cli import main; import sys; sys.exit(main())"
     flags = ["--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--out", str(out)]
     command = [sys.executable, "-c", code, "extract", str(toy), *flags]
     environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs")}
@@ -148,7 +159,7 @@ def test_killed_at_any_moment_only_whole_files_are_left(toy: Path, tmp_path: Pat
                 assert stored.n == len(stored.read())
     done = len(list(out.glob("database.h5.parts/shard-*.h5")))
     summary = extract_dataset(request(toy, out), CHOICE, "cpu")
-    assert summary["files"]["database"]["computed"] == summary["files"]["database"]["n"] - 8 * done
+    assert summary["files"]["database"]["computed"] == summary["files"]["database"]["n"] - 2 * done
 
 
 @pytest.mark.parametrize(
