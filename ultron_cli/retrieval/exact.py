@@ -57,8 +57,8 @@ def block_sizes(
     return BlockSizes(
         queries=queries,
         disk_rows=max(1, min(2 * share // (18 * dim), 2**26 // (4 * dim))),  # three blocks alive, float16 beside float32
-        rows=max(1, min(most_rows // (n_threads + 1), (2**22 if on_cpu else 2**26) // (4 * dim))),  # 4 MiB stay in a CPU's cache
-        first_rows=max(1, min(most_rows, max(1024, 2 * DENSE * k))),
+        rows=max(1, min(most_rows // n_threads, (2**22 if on_cpu else 2**26) // (4 * dim))),  # 4 MiB stay in a CPU's cache
+        first_rows=max(1, min(most_rows, 2 * DENSE * k)),
         dense_rows=max(1, 2 * share // (queries * 8 + n_threads * 24)),
         exact_rows=max(1, min(share // (n_threads * (queries * 64 + dim * 64)), 2**20 // dim)),
         candidates=max(1, min(share // 64, max(4096, 4 * queries * k))),
@@ -211,19 +211,20 @@ class QueryGroup:
 
     def search(self, part: np.ndarray, first_row: int, n_threads: int, dense: bool) -> None:
         """Merges the best of `part`, whose first row is the database's `first_row`. dense: k is a large part of all rows."""
-        n_first = self.sizes.rows if self.filled.all() else min(self.sizes.first_rows, len(part))
         if dense:
             self.score_all(part, first_row)
             return
+        # A block of many times k rows finds a threshold in itself; else a larger first block gives it, and the others wait for it.
+        waits = self.sizes.rows < DENSE * self.k and not self.filled.all()
+        n_first = min(self.sizes.first_rows if waits else self.sizes.rows, len(part))
         limits = [(0, n_first), *((n_first + a, n_first + b) for a, b in chunks(len(part) - n_first, self.sizes.rows))]
         under_way: deque = deque()
         hurdle = self.hurdle(self.floor, self.largest_norm)
         for start, stop in limits:
             if self.largest_norm > hurdle.largest_norm or not np.array_equal(self.floor, hurdle.floor):
                 hurdle = self.hurdle(self.floor, self.largest_norm)
-            under_way.append(self.workers.submit(self.scan, part, first_row, start, min(stop, len(part)), hurdle))
-            # Until there is a threshold for every query each block waits for the one before.
-            if len(under_way) > n_threads or not np.isfinite(self.floor).all():
+            under_way.append(self.workers.submit(self.scan, part, first_row, start, stop, hurdle))
+            if len(under_way) >= 2 * n_threads or (waits and not np.isfinite(self.floor).all()):
                 self.collect(part, first_row, under_way.popleft().result())
         for scanned in under_way:
             self.collect(part, first_row, scanned.result())

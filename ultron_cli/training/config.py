@@ -42,6 +42,7 @@ class TrainConfig:
     warmup_epochs: float = 1.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     workers: int = 1
+    threads: int | None = None  # of the network's arithmetic on a CPU; None: one per core
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,6 +51,7 @@ class TrainConfig:
         within("batch_size", self.batch_size, 2, 65536)
         within("epochs", self.epochs, 1, 100000)
         within("workers", self.workers, 0, 64)
+        within("threads", self.threads or 1, 1, 1024)
         within("warmup_epochs", self.warmup_epochs, 0, self.epochs)
         if not 0 < self.lr < 100:
             raise UltronError(f"lr must lie between 0 and 100; found {self.lr}")

@@ -1,8 +1,10 @@
 """The training loop: one process, one classification loss; a run folder with config, metrics and checkpoint."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,13 +99,23 @@ class Training:
         n_warmup = round(config.warmup_epochs * len(self.loader))
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_at(step, n_steps, n_warmup))
 
+    @contextlib.contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        """As many threads as configured, and afterwards as many as before."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.config.threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
     def run(self, folder: Path) -> list[dict[str, Any]]:
         """Trains and writes config.json, metrics.jsonl and checkpoint.pt into `folder`; returns one dictionary per epoch."""
         make_folder(folder)
         origin = provenance() | {"device": str(self.device), "dataset_folder": str(self.photos.folder.resolve())}
         write_text(folder / "config.json", json.dumps({"config": to_dict(self.config), "provenance": origin}, indent=1))
         metrics: list[dict[str, Any]] = []
-        with progress(total=self.config.epochs * len(self.loader), what="train", unit="step") as bar:
+        with self._own_threads(), progress(total=self.config.epochs * len(self.loader), what="train", unit="step") as bar:
             for epoch in range(1, self.config.epochs + 1):
                 metrics.append(self._epoch(epoch, bar))
                 write_text(folder / "metrics.jsonl", "".join(dump_json(entry, indent=None) + "\n" for entry in metrics))
