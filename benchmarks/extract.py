@@ -30,7 +30,7 @@ from ultron_cli.models.choice import ModelChoice
 from ultron_cli.models.core import normalise_images
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extract_dataset import ExtractRequest, extraction_config
+from ultron_cli.retrieval.extract_dataset import ExtractRequest, default_workers, extraction_config
 from ultron_cli.retrieval.extraction import Extraction, ExtractWork, describe
 
 MINIMUM_SHARE = 0.9
@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-side", type=int, default=640)
     parser.add_argument("--n-photos", type=int, default=48, help="of rendered photos")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=max(1, n_cores() // 2))
+    parser.add_argument("--workers", type=int, default=default_workers(torch.device("cpu")), help="decoding processes (default: as the command, %(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 

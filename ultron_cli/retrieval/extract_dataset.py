@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from ultron_cli import workspace
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log
@@ -42,6 +44,14 @@ def protocol_text(config: dict[str, Any]) -> str:
     return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}"
 
 
+def default_workers(device: torch.device) -> int:
+    """Decoding processes: beside a GPU all cores but one, up to 8; beside a network on the CPU a quarter of the cores.
+
+    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py).
+    """
+    return max(1, min(8, n_cores() - 1)) if device.type == "cuda" else n_cores() // 4
+
+
 def _max_side_px(asked: int | None, loaded: LoadedModel) -> int | None:
     """The longest side: as asked (0: no limit), else twice the side of the training crops (512 and 1024 in papers), else 1024."""
     if asked is not None:
@@ -70,9 +80,7 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     dataset = open_named_dataset(request.dataset, request.gnd)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
-    n_workers = request.n_workers
-    if n_workers is None:
-        n_workers = max(1, min(8, n_cores() - 1)) if device.type == "cuda" else max(1, n_cores() // 2)
+    n_workers = default_workers(device) if request.n_workers is None else request.n_workers
     work = ExtractWork(device=device, batch_size=request.batch_size, n_workers=n_workers, skip_bad=request.skip_bad, overwrite=request.overwrite)
     folder = request.out or workspace.workspace_root() / "extract" / f"{dataset.name}-{_source_name(loaded)}"
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [("database", "database.h5", dataset.database_names)]
