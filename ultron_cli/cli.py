@@ -69,7 +69,7 @@ def _root(*, version: Annotated[bool, typer.Option("--version", callback=_versio
     """
 
 
-app = typer.Typer(name="ultron", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(name="ultron", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.callback()(with_global_flags(_root))
 
 
@@ -78,7 +78,7 @@ def _add(to: typer.Typer, name: str, function: Callable[..., Any], example: str)
 
 
 def _group(name: str, summary: str) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, help=summary, rich_markup_mode="rich")
+    group = typer.Typer(no_args_is_help=True, help=summary, rich_markup_mode=None)
     app.add_typer(group, name=name)
     return group
 
