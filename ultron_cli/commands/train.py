@@ -15,7 +15,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
 ) -> None:
-    """Trains a model by landmark classification; with no argument, on rendered landmarks in about a minute and a half."""
+    """Trains a model by landmark classification; with no argument, on rendered landmarks in two to three minutes on two cores."""
     from ultron_cli import console
     from ultron_cli.console import counted, print_result
     from ultron_cli.training.start import start_training
