@@ -1,6 +1,7 @@
 # make demo    install into .venv if needed, then run the whole pipeline on rendered landmarks
 # make test    install into .venv if needed, then run all tests
 # make lint    the linter; make bench: the benchmarks; make clean: remove .venv and results
+# make kernels compile the operators now; make gpu-check: on a machine with an NVIDIA GPU, build, test and measure them
 
 PYTHON ?= python3
 VENV   := .venv
@@ -8,7 +9,7 @@ READY  := $(VENV)/.ready
 # Tests run in two processes: more threads than cores in each only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench kernels gpu-check clean
 
 install: $(READY)
 
@@ -32,6 +33,14 @@ bench: $(READY)
 	$(VENV)/bin/python benchmarks/evaluate.py
 	$(VENV)/bin/python benchmarks/search.py
 	$(VENV)/bin/python benchmarks/extract.py
+
+kernels: $(READY)
+	$(VENV)/bin/ultron doctor --build
+
+# GPU_PYTHON: an environment with PyTorch for CUDA, where .venv is not wanted (python3 on a lent machine).
+GPU_PYTHON ?= $(VENV)/bin/python
+gpu-check:
+	$(GPU_PYTHON) benchmarks/gpu_check.py
 
 clean:
 	rm -rf $(VENV) ultron-demo ultron-runs

@@ -9,14 +9,14 @@ from ultron_cli.devices import n_cores
 from ultron_cli.provenance import package_versions
 
 
-def examine() -> dict[str, Any]:
-    """Facts by heading; a part that is missing says why."""
+def examine(*, build: bool = False) -> dict[str, Any]:
+    """Facts by heading; a part that is missing says why. build: the compiled operators are built first, also those that failed before."""
     return {
         "ultron": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
         "cores": n_cores(),
         "gpu": _gpus(),
-        "operators": _operators(),
+        "operators": _operators(build),
         "faiss": _faiss(),
         "workspace": str(workspace.workspace_root().absolute()),
         "data root": str(workspace.data_root().absolute()),
@@ -37,15 +37,11 @@ def _gpus() -> str:
     return ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))
 
 
-def _operators() -> str:
+def _operators(build: bool) -> dict[str, str]:
     """The ULTRON network's operators: which compiled versions load, and the reason where one does not."""
-    try:
-        import ultron_kernels
-    except ImportError as error:
-        return f"not importable: {error}"
-    if not hasattr(ultron_kernels, "status"):
-        return "no compiled operators in this version; the models here do not need them"
-    return str(ultron_kernels.status())
+    import ultron_kernels
+
+    return ultron_kernels.build_all() if build else ultron_kernels.status()
 
 
 def _faiss() -> str:

@@ -8,6 +8,7 @@ import typer
 def doctor(
     *,
     backbones: Annotated[str | None, typer.Option(metavar="PATTERN", help="List timm backbones that match (resnet*).")] = None,
+    build: Annotated[bool, typer.Option("--build", help="Compile the operators now, instead of at first use.")] = False,
 ) -> None:
     """Shows versions, GPU, compiled operators (and why not), Faiss, datasets, workspace and data root."""
     from ultron_cli.console import print_result, table
@@ -19,7 +20,7 @@ def doctor(
         names = timm.list_models(backbones)
         print_result({"backbones": names}, "\n".join(names) or f"no timm backbone matches {backbones!r}")
         return
-    facts = examine()
+    facts = examine(build=build)
     print_result(
         facts,
         table(

@@ -1,0 +1,216 @@
+"""The operators: compiled against the reference and against other libraries, on the CPU or a CUDA device, both sides in one run.
+
+    python benchmarks/kernels.py [--device cpu|cuda] [--runs 15] [--out FILE.md]
+
+Equality with the reference comes first; where it fails there are no times and the exit code is 1. Sides run in turns; the table has
+medians, with the fastest and slowest run. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7, against the gather-and-einsum reference and
+NATTEN's CPU path if installed, and CDConv against three masked depthwise convolutions. On a CUDA device: bfloat16, batch 64, against
+compiled FlexAttention with the same bias as score function, and against the bandwidth floor: the time to read query, key and value
+once and write the output once at the bandwidth of a large copy measured in the same run.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from machine import cpu_name
+from torch import Tensor
+from torch.nn import functional
+from ultron_kernels import cdconv, scala_attention
+
+CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7
+CDCONV_SHAPES = {"cpu": ((1, 192, 64, 64), (1, 384, 32, 32)), "cuda": ((64, 256, 128, 128), (64, 512, 64, 64))}
+Times = dict[str, list[float]]
+
+
+def timed(sides: dict[str, Callable[[], object]], runs: int, device: str) -> Times:
+    """Milliseconds of each run of each side, in turns, after two runs of warm-up."""
+    times: Times = {name: [] for name in sides}
+    for _ in range(2):
+        for side in sides.values():
+            side()
+    for _ in range(runs):
+        for name, side in sides.items():
+            if device == "cpu":
+                start = time.perf_counter()
+                side()
+                times[name].append((time.perf_counter() - start) * 1e3)
+            else:
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin.record()
+                side()
+                end.record()
+                end.synchronize()
+                times[name].append(begin.elapsed_time(end))
+    return times
+
+
+def rows(title: str, times: Times, note: Callable[[float], str] = lambda ms: "") -> list[str]:
+    """Table rows; the first side is what the others are compared with."""
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    own = next(iter(medians.values()))
+    return [
+        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / own:.1f}x | {note(ms)} |"
+        for name, ms in medians.items()
+    ]
+
+
+def attention_inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(3)]
+    return [*tensors, torch.randn(shape[3], 2 * K - 1, 2 * K - 1, generator=generator).to(device)]
+
+
+def far_apart(found: Tensor, right: Tensor) -> float:
+    """Relative to the largest value of the right one."""
+    return float((found.double() - right.double()).abs().max() / right.double().abs().max())
+
+
+def check_equal(what: str, found: Tensor, right: Tensor, limit: float) -> None:
+    apart = far_apart(found, right)
+    if not apart <= limit:
+        print(f"{what} is {apart:.2g} from the reference, more than {limit:.2g}: no times are given", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def both_ways(function: Callable[..., Tensor], tensors: list[Tensor], grad: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    """Forward and backward of function(*tensors)."""
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    return lambda: torch.autograd.grad(function(*leaves), leaves, grad)
+
+
+def attention_sides(device: str, tensors: list[Tensor]) -> dict[str, Callable[..., Tensor]]:
+    """What is compared, by name, the compiled operator first."""
+    sides = {f"ultron {device}": lambda *t: scala_attention(*t, kernel_size=K, backend=device)}
+    if device == "cuda":
+        return sides | {"FlexAttention, compiled": lambda *t: scala_attention(*t, kernel_size=K, backend="flex")}
+    return sides | {"reference (gather, einsum)": lambda *t: scala_attention(*t, kernel_size=K, backend="torch")}
+
+
+def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: float | None) -> list[str]:
+    """Rows of one shape: forward in inference mode, then forward and backward."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    tensors = attention_inputs(shape, dtype, device)
+    sides = attention_sides(device, tensors)
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    small = [tensor[:2] if tensor.ndim == 5 else tensor for tensor in tensors]  # the reference needs (B, H, W, k, k, h, d)
+    limit = 2e-2 if device == "cuda" else 1e-5
+    right = both_ways(lambda *t: scala_attention(*t, kernel_size=K, backend="torch"), small, grad[:2])()
+    for name, side in sides.items():
+        check_equal(name, side(*small), scala_attention(*small, kernel_size=K, backend="torch"), limit)
+        for found, wanted in zip(both_ways(side, small, grad[:2])(), right, strict=True):
+            check_equal(f"{name} backward", found, wanted, 4 * limit)
+    title = f"SCALA {tuple(shape)}, k {K}, {str(dtype)[6:]}"
+    forward = {name: lambda side=side: side(*tensors) for name, side in sides.items()}
+    if device == "cpu":
+        forward |= natten_side(tensors)
+    with torch.inference_mode():
+        found = timed(forward, runs, device)
+    note = (lambda ms: f"{floor_ms / ms:.0%} of the floor") if floor_ms else (lambda ms: "")
+    lines = rows(f"{title}, forward", found, note)
+    return lines + rows(f"{title}, forward and backward", timed({name: both_ways(side, tensors, grad) for name, side in sides.items()}, runs, device))
+
+
+def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
+    """NATTEN without bias (it has none), where it is installed."""
+    try:
+        import natten
+    except ImportError:
+        return {}
+    return {f"NATTEN {natten.__version__}, no bias": lambda: scala_attention(*tensors[:3], kernel_size=K, backend="natten")}
+
+
+def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[str]:
+    """Rows of one shape: the chosen dilation alone against three masked depthwise convolutions."""
+    generator = torch.Generator().manual_seed(0)
+    input, weight = torch.randn(shape, generator=generator).to(device), torch.randn(shape[1], 1, 3, 3, generator=generator).to(device)
+    steps = torch.tensor([1, 3, 6])
+    dilation = steps[torch.randint(0, 3, shape[:2], generator=generator)].to(device)
+    masks = [(dilation == step)[:, :, None, None].to(input) for step in (1, 3, 6)]
+
+    def masked(input: Tensor, weight: Tensor) -> Tensor:
+        taps = zip((1, 3, 6), masks, strict=True)
+        return sum(functional.conv2d(input * mask, weight, padding=step, dilation=step, groups=shape[1]) for step, mask in taps)
+
+    lines = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        laid_out, name = input.contiguous(memory_format=order), "NCHW" if order == torch.contiguous_format else "NHWC"
+        check_equal("cdconv", cdconv(laid_out, weight, dilation, backend=device), masked(laid_out, weight), 1e-4)
+        sides = {
+            f"ultron {device}": lambda t=laid_out: cdconv(t, weight, dilation, backend=device),
+            "three masked convolutions": lambda t=laid_out: masked(t, weight),
+        }
+        with torch.inference_mode():
+            lines += rows(f"CDConv {tuple(shape)}, float32, {name}", timed(sides, runs, device))
+    return lines
+
+
+def copy_bandwidth_gb_s(runs: int) -> float:
+    """Bytes read plus bytes written per second of a 2 GiB copy on the device."""
+    source = torch.empty(2**30, dtype=torch.bfloat16, device="cuda").normal_()
+    target = torch.empty_like(source)
+    times = timed({"copy": lambda: target.copy_(source)}, runs, "cuda")["copy"]
+    return 2 * source.numel() * 2 / statistics.median(times) / 1e6
+
+
+def extra_memory(shape: tuple[int, ...]) -> str:
+    """Peak memory that the CPU operator adds, as a multiple of its output (Linux only)."""
+    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+    if not clear.exists():
+        return "not measured (no /proc)"
+    large = (8, *shape[1:])  # large enough to stand out from the allocator's own pages
+    tensors = attention_inputs(large, torch.float32, "cpu")
+    with torch.inference_mode():
+        scala_attention(*tensors, kernel_size=K, backend="cpu")
+        clear.write_text("5")  # the peak begins anew
+
+        def kib(key: str) -> int:
+            return int(next(line for line in status.read_text().splitlines() if line.startswith(key)).split()[1])
+
+        before = kib("VmRSS")
+        out = scala_attention(*tensors, kernel_size=K, backend="cpu")
+        added = (kib("VmHWM") - before) * 1024
+    return f"{added / (out.numel() * 4):.2f} times the output, the output included"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
+    options = parser.parse_args()
+    device, runs = options.device, options.runs
+    lines = ["| what | side | median ms | fastest to slowest | ratio | |", "|---|---|---|---|---|---|"]
+    if device == "cuda":
+        bandwidth = copy_bandwidth_gb_s(runs)
+        head = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, copy bandwidth {bandwidth:.0f} GB/s, {runs} runs"]
+        for shape in GPU_SHAPES:
+            elements = 4 * torch.Size(shape).numel()
+            lines += measure_attention(shape, device, runs, elements * 2 / bandwidth / 1e6)
+    else:
+        threads = torch.get_num_threads()
+        load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+        head = [f"{cpu_name()}, {threads} threads, python {platform.python_version()}, torch {torch.__version__}, {runs} runs{load}"]
+        lines += measure_attention(CPU_SHAPE, device, runs, None)
+        lines += [f"\nPeak memory of the CPU operator: {extra_memory(CPU_SHAPE)}\n", *lines[:2]]
+    for shape in CDCONV_SHAPES[device]:
+        lines += measure_cdconv(shape, device, runs)
+    text = "\n".join([*head, "", *lines]) + "\n"
+    print(text)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

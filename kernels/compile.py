@@ -1,0 +1,35 @@
+"""python -m ultron_kernels.compile cpu|cuda FOLDER: compiles one operator library into FOLDER. Run by build.py."""
+
+import os
+import sys
+
+from torch.utils import cpp_extension
+from ultron_kernels.build import CPU_SOURCES, CUDA_SOURCES, SOURCES
+
+try:
+    import ninja  # its program need not be on the path: environments are often used without being activated
+except ImportError:
+    ninja = None
+
+CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast"]
+NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr"]
+
+
+def main(which: str, folder: str) -> None:
+    if ninja is not None:
+        os.environ["PATH"] = ninja.BIN_DIR + os.pathsep + os.environ.get("PATH", "")
+    is_cuda = which == "cuda"
+    cpp_extension.load(
+        name=f"ultron_{which}",
+        sources=[str(SOURCES / name) for name in (CUDA_SOURCES if is_cuda else CPU_SOURCES)],
+        extra_cflags=CFLAGS,
+        extra_cuda_cflags=NVCC_FLAGS if is_cuda else None,
+        build_directory=folder,
+        with_cuda=is_cuda,
+        is_python_module=False,
+        verbose=True,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,225 @@
+// cdconv: every thread stays with one (sample, channel), so weights and dilation are read once and only that dilation is computed.
+//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads neighbouring pixels;
+//   (B, H, W, C): a block takes such a band for 32 channels, one per lane; its warps take pixels in turn.
+// The gradient of the input is the same sum with the weights turned round. That of the weights is summed per (sample, channel) into the
+// workspace, then over the samples, in a fixed order.
+#include "cdconv_cuda.h"
+#include "element.cuh"
+
+namespace ultron {
+
+constexpr int TAPS = 9;
+constexpr int CONV_WARPS = 8;
+constexpr int BAND_PIXELS = 1024;  // about, per block: bands share rows, so not fewer; a large map has work for several blocks
+
+struct ConvPlan {
+  int64_t blocks;
+  int bands, band_rows, channel_groups, threads;
+};
+
+template <bool CHANNELS_LAST>
+ConvPlan plan_conv(const CdconvShape& shape, bool in_bands) {
+  ConvPlan plan{};
+  const int64_t rows = in_bands ? larger<int64_t>(1, BAND_PIXELS / shape.width) : shape.height;
+  plan.band_rows = static_cast<int>(smaller(rows, shape.height));
+  plan.bands = static_cast<int>((shape.height + plan.band_rows - 1) / plan.band_rows);
+  plan.channel_groups = static_cast<int>(CHANNELS_LAST ? (shape.channels + 31) / 32 : shape.channels);
+  plan.blocks = shape.batch * plan.channel_groups * plan.bands;
+  const int64_t pixels = CHANNELS_LAST ? INT32_MAX : plan.band_rows * shape.width;  // a small plane does not fill a block
+  plan.threads = static_cast<int>(smaller<int64_t>(32 * CONV_WARPS, (pixels + 31) / 32 * 32));
+  return plan;
+}
+
+// One thread's channel and its walk over the pixels of a band.
+template <bool CHANNELS_LAST>
+struct Walk {
+  int64_t plane;         // sample * C + channel
+  int64_t base, stride;  // elements: of pixel (0, 0), between pixels
+  int channel, y, x, width, height, end_row, step_y, step_x, dilation;
+  bool live;
+
+  __device__ __forceinline__ Walk(const CdconvShape& shape, const ConvPlan& plan) {
+    const int64_t rest = blockIdx.x / plan.channel_groups, sample = rest / plan.bands;
+    const int group = static_cast<int>(blockIdx.x % plan.channel_groups);
+    channel = CHANNELS_LAST ? group * 32 + threadIdx.x % 32 : group;
+    live = channel < shape.channels;
+    plane = sample * shape.channels + channel;
+    width = static_cast<int>(shape.width);
+    height = static_cast<int>(shape.height);
+    stride = CHANNELS_LAST ? shape.channels : 1;
+    base = CHANNELS_LAST ? sample * height * width * shape.channels + channel : plane * height * width;
+    const int first = CHANNELS_LAST ? threadIdx.x / 32 : threadIdx.x, step = CHANNELS_LAST ? blockDim.x / 32 : blockDim.x;
+    const int begin_row = static_cast<int>(rest % plan.bands) * plan.band_rows;
+    end_row = smaller(begin_row + plan.band_rows, height);
+    y = begin_row + first / width;
+    x = first % width;
+    step_y = step / width;
+    step_x = step % width;
+    // Beyond the map all side taps are outside, however far.
+    dilation = live ? static_cast<int>(smaller<int64_t>(shape.dilation[plane], larger(height, width))) : 1;
+  }
+
+  __device__ __forceinline__ bool has_pixel() const { return live && y < end_row; }
+  __device__ __forceinline__ int64_t offset() const { return base + (static_cast<int64_t>(y) * width + x) * stride; }
+  __device__ __forceinline__ void advance() {
+    x += step_x;
+    y += step_y;
+    if (x >= width) {
+      x -= width;
+      ++y;
+    }
+  }
+
+  // The input under tap 3 i + j of this pixel; 0 outside the map.
+  template <typename T>
+  __device__ __forceinline__ void read_taps(const T* input, float (&taps)[TAPS]) const {
+    const T* centre = input + offset();
+    const int64_t column_step = dilation * stride, row_step = column_step * width;
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      const bool row_inside = i == 1 || (i == 0 ? y >= dilation : y < height - dilation);
+#pragma unroll
+      for (int j = 0; j < 3; ++j) {
+        const bool inside = row_inside && (j == 1 || (j == 0 ? x >= dilation : x < width - dilation));
+        taps[3 * i + j] = inside ? to_float(centre[(i - 1) * row_step + (j - 1) * column_step]) : 0.0f;
+      }
+    }
+  }
+};
+
+template <typename T, bool CHANNELS_LAST>
+__global__ void __launch_bounds__(32 * CONV_WARPS)
+    cdconv_map(const __grid_constant__ CdconvShape shape, const __grid_constant__ ConvPlan plan, const T* input, const T* weight, T* output, bool turned) {
+  Walk<CHANNELS_LAST> walk(shape, plan);
+  if (!walk.live) return;
+  float weights[TAPS], taps[TAPS];
+#pragma unroll
+  for (int i = 0; i < TAPS; ++i) weights[i] = to_float(weight[walk.channel * static_cast<int64_t>(TAPS) + (turned ? TAPS - 1 - i : i)]);
+  for (; walk.has_pixel(); walk.advance()) {
+    walk.read_taps(input, taps);
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < TAPS; ++i) sum += weights[i] * taps[i];
+    output[walk.offset()] = from_float<T>(sum);
+  }
+}
+
+// partial_sums: (B, C, 9). A block walks over all pixels of its planes.
+template <typename T, bool CHANNELS_LAST>
+__global__ void __launch_bounds__(32 * CONV_WARPS)
+    cdconv_partial_weight(const __grid_constant__ CdconvShape shape, const __grid_constant__ ConvPlan plan, const T* grad, const T* input, float* partial_sums) {
+  Walk<CHANNELS_LAST> walk(shape, plan);
+  float sums[TAPS] = {}, taps[TAPS];
+  for (; walk.has_pixel(); walk.advance()) {
+    walk.read_taps(input, taps);
+    const float here = to_float(grad[walk.offset()]);
+#pragma unroll
+    for (int i = 0; i < TAPS; ++i) sums[i] += here * taps[i];
+  }
+  // (warps, lanes, 9): 9 is odd, so a warp's lanes write to different banks.
+  float* shared = reinterpret_cast<float*>(shared_memory());
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+#pragma unroll
+  for (int i = 0; i < TAPS; ++i) {
+    if (!CHANNELS_LAST) {
+#pragma unroll
+      for (int distance = 16; distance > 0; distance /= 2) sums[i] += __shfl_xor_sync(ALL_LANES, sums[i], distance);
+    }
+    if (CHANNELS_LAST || lane == 0) shared[(warp * 32 + lane) * TAPS + i] = sums[i];
+  }
+  __syncthreads();
+  if (warp != 0 || !walk.live || (!CHANNELS_LAST && lane != 0)) return;
+  for (int i = 0; i < TAPS; ++i) {
+    float sum = 0.0f;
+    for (int w = 0; w < warps; ++w) sum += shared[(w * 32 + lane) * TAPS + i];
+    partial_sums[walk.plane * TAPS + i] = sum;
+  }
+}
+
+// One thread for one number of (C, 9): the sum over the samples.
+template <typename T>
+__global__ void __launch_bounds__(128) cdconv_weight(const float* partial_sums, int64_t batch, int64_t numbers, T* grad_weight) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= numbers) return;
+  float sum = 0.0f;
+  for (int64_t sample = 0; sample < batch; ++sample) sum += partial_sums[sample * numbers + i];
+  grad_weight[i] = from_float<T>(sum);
+}
+
+const char* refuse(const CdconvShape& shape, const ConvPlan& plan) {
+  if (shape.height > INT32_MAX / 2 || shape.width > INT32_MAX / 2) return "cdconv: height and width must be below 2^30";
+  return plan.blocks > INT32_MAX ? "cdconv: too many planes for one launch; split the batch" : nullptr;
+}
+
+bool is_empty(const CdconvShape& shape) { return shape.batch * shape.channels * shape.height * shape.width == 0; }
+
+template <typename T, bool CHANNELS_LAST>
+const char* launch_map(const CdconvShape& shape, const void* input, const void* weight, void* output, bool turned, void* stream) {
+  const ConvPlan plan = plan_conv<CHANNELS_LAST>(shape, true);
+  if (const char* problem = refuse(shape, plan)) return problem;
+  return launch(cdconv_map<T, CHANNELS_LAST>, dim3(static_cast<unsigned>(plan.blocks)), plan.threads, 0, stream, shape, plan,
+                static_cast<const T*>(input), static_cast<const T*>(weight), static_cast<T*>(output), turned);
+}
+
+template <typename T, bool CHANNELS_LAST>
+const char* launch_weight(const CdconvShape& shape, const void* grad, const void* input, void* grad_weight, float* partial_sums, void* stream) {
+  const char* problem = nullptr;
+  if (!is_empty(shape)) {
+    const ConvPlan plan = plan_conv<CHANNELS_LAST>(shape, false);
+    problem = refuse(shape, plan);
+    if (problem == nullptr) {
+      problem = launch(cdconv_partial_weight<T, CHANNELS_LAST>, dim3(static_cast<unsigned>(plan.blocks)), plan.threads, plan.threads * TAPS * 4, stream,
+                       shape, plan, static_cast<const T*>(grad), static_cast<const T*>(input), partial_sums);
+    }
+  }
+  if (problem != nullptr || shape.channels == 0) return problem;
+  const int64_t numbers = shape.channels * TAPS;
+  // Nothing was summed for an empty map: zeros.
+  return launch(cdconv_weight<T>, dim3(static_cast<unsigned>((numbers + 127) / 128)), 128, 0, stream, partial_sums, is_empty(shape) ? 0 : shape.batch,
+                numbers, static_cast<T*>(grad_weight));
+}
+
+template <typename T>
+const char* map_of_type(const CdconvShape& shape, const void* input, const void* weight, void* output, bool turned, void* stream) {
+  return shape.channels_last ? launch_map<T, true>(shape, input, weight, output, turned, stream)
+                             : launch_map<T, false>(shape, input, weight, output, turned, stream);
+}
+
+const char* map_of(const CdconvShape& shape, const void* input, const void* weight, void* output, bool turned, void* stream) {
+  if (is_empty(shape)) return nullptr;
+  switch (shape.type) {
+    case Type::float32: return map_of_type<float>(shape, input, weight, output, turned, stream);
+    case Type::float16: return map_of_type<__half>(shape, input, weight, output, turned, stream);
+    case Type::bfloat16: return map_of_type<__nv_bfloat16>(shape, input, weight, output, turned, stream);
+    default: return "cdconv: float64 is for the CPU and reference backends, not for CUDA";
+  }
+}
+
+template <typename T>
+const char* weight_of_type(const CdconvShape& shape, const void* grad, const void* input, void* grad_weight, float* partial_sums, void* stream) {
+  return shape.channels_last ? launch_weight<T, true>(shape, grad, input, grad_weight, partial_sums, stream)
+                             : launch_weight<T, false>(shape, grad, input, grad_weight, partial_sums, stream);
+}
+
+const char* cdconv_cuda(const CdconvShape& shape, const void* input, const void* weight, void* output, void* stream) {
+  return map_of(shape, input, weight, output, false, stream);
+}
+
+int64_t cdconv_backward_workspace_cuda(const CdconvShape& shape) { return shape.batch * shape.channels * TAPS * 4; }
+
+const char* cdconv_backward_cuda(const CdconvShape& shape, const void* grad, const void* input, const void* weight, void* grad_input,
+                                 void* grad_weight, void* workspace, void* stream) {
+  if (grad_input != nullptr) {
+    if (const char* problem = map_of(shape, grad, weight, grad_input, true, stream)) return problem;
+  }
+  if (grad_weight == nullptr) return nullptr;
+  float* partial_sums = static_cast<float*>(workspace);
+  switch (shape.type) {
+    case Type::float32: return weight_of_type<float>(shape, grad, input, grad_weight, partial_sums, stream);
+    case Type::float16: return weight_of_type<__half>(shape, grad, input, grad_weight, partial_sums, stream);
+    case Type::bfloat16: return weight_of_type<__nv_bfloat16>(shape, grad, input, grad_weight, partial_sums, stream);
+    default: return "cdconv: float64 is for the CPU and reference backends, not for CUDA";
+  }
+}
+
+}  // namespace ultron

@@ -1,0 +1,36 @@
+// The CPU kernels for x86-64 processors with AVX512; empty elsewhere.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "cdconv_cpu.h"
+#include "cpu_types.h"
+#include "scala_cpu.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")
+#endif
+
+#define ULTRON_VECTOR_BYTES 64
+namespace ultron {
+namespace avx512 {
+namespace {
+#include "cpu_vectors.inc"
+}  // namespace
+#include "scala_cpu_rows.inc"
+#include "scala_cpu_forward.inc"
+#include "scala_cpu_backward.inc"
+#include "cdconv_cpu.inc"
+}  // namespace avx512
+}  // namespace ultron
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif
