@@ -12,10 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from ultron_cli import __version__, console
-from ultron_cli.commands import compare, datasets, demo, doctor, evaluate, extract, index, search, train, visualize, weights
+from ultron_cli.commands import compare, datasets, datasets_build, datasets_get, demo, doctor, evaluate, extract, index, search, train, visualize, weights
 from ultron_cli.errors import UltronError
 
 PANEL = "Global options"
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
 GlobalFlags: dict[str, tuple[Any, Any]] = {
     "device": (Annotated[str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=PANEL)], None),
     "workspace": (Annotated[Path | None, typer.Option(help="Folder of results (ULTRON_WORKSPACE, ./ultron-runs).", rich_help_panel=PANEL)], None),
@@ -100,9 +101,13 @@ _add(app, "doctor", doctor.doctor, "ultron doctor")
 _visualize = _group("visualize", "Pictures of what a model does.")
 _add(_visualize, "cam", visualize.cam, "ultron visualize cam --query all_souls_000013 -k 5")
 _add(_visualize, "ranks", visualize.ranks, "ultron visualize ranks --query all_souls_000013 -k 10")
+_add(_visualize, "report", visualize.report, "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5")
 _datasets = _group("datasets", "Photos and their ground truth.")
 _add(_datasets, "list", datasets.list_datasets, "ultron datasets list")
 _add(_datasets, "info", datasets.info, "ultron datasets info toy")
+_add(_datasets, "download", datasets_get.download, "ultron datasets download roxford5k rparis6k\nultron datasets download instre --mirror /mnt/datasets")
+_add(_datasets, "verify", datasets_get.verify, "ultron datasets verify roxford5k")
+_add(_datasets, "build-gnd", datasets_build.build_gnd, "ultron datasets build-gnd holiday/\nultron datasets build-gnd photos/ --labels labels.csv --out mine/")
 _add(_datasets, "make-toy", datasets.make_toy, "ultron datasets make-toy --out toy --seed 1")
 _weights = _group("weights", "Weight files.")
 _add(_weights, "inspect", weights.inspect, "ultron weights inspect resnet50.pth")
@@ -116,6 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     console.start_log(0)
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except UltronError as error:
         if console.settings.verbosity > 0:

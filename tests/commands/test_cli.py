@@ -15,7 +15,7 @@ MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers
 COMMANDS = (
     [], ["demo"], ["train"], ["extract"], ["index"], ["search"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
     ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
-    ["datasets", "make-toy"], ["weights"], ["weights", "inspect"],
+    ["datasets", "make-toy"], ["datasets", "download"], ["datasets", "verify"], ["datasets", "build-gnd"], ["weights"], ["weights", "inspect"],
 )  # fmt: skip
 
 

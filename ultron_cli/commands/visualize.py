@@ -91,3 +91,34 @@ def ranks(
         for row in rows
     ]
     print_result({"figure": str(path), "queries": shown}, str(path))
+
+
+def report(
+    *,
+    ranks: Annotated[list[Path] | None, typer.Option(help="A rank file; given twice, the second is compared with the first.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="Name of each search in the page, in their order.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Photos shown per query.")] = 10,
+    thumbnail: Annotated[int, typer.Option(metavar="PIXELS", help="Longest side of a thumbnail.")] = 200,
+    maps: Annotated[int, typer.Option(min=0, help="Pairs per query that get a similarity map; slow on a CPU.")] = 0,
+    queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries.")] = None,
+    database: Annotated[Path | None, typer.Option(help="Descriptors of the database.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the page (HTML).")] = None,
+) -> None:
+    """Writes one HTML file with the scores, every query's ranked photos and, on a click, pairs: opens without a server or network."""
+    from ultron_cli import console, workspace
+    from ultron_cli.console import print_result
+    from ultron_cli.errors import UltronError
+    from ultron_cli.visualization.report import ReportConfig, write_report
+
+    paths: list[Path | None] = list(ranks) if ranks else [None]
+    scenes = [_scene(path, queries, database, "medium") for path in paths]
+    if label and len(label) != len(scenes):
+        raise UltronError(f"--label must be given once per search, found {len(label)} for {len(scenes)}")
+    same = len({scene.model for scene in scenes}) < len(scenes)
+    labels = label or [f"{scene.model}, {path.parent.name}/{path.name}" if same and path else scene.model for scene, path in zip(scenes, paths, strict=True)]
+    dataset = scenes[0].found.origin["dataset"]
+    path = out or workspace.result_folder("visualize", f"report-{dataset}-{scenes[0].model}".replace("/", "_")) / "report.html"
+    config = ReportConfig(k=k, thumbnail_px=thumbnail, n_maps=maps)
+    write_report(list(zip(labels, scenes, strict=True)), config, f"{' and '.join(labels)} on {dataset}", path, console.settings.device)
+    workspace.remember("visualize", path)
+    print_result({"report": str(path)}, str(path))

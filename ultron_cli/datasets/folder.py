@@ -8,7 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ultron_cli.datasets.bad_photos import read_bad_photos
+from ultron_cli.datasets.catalog import KNOWN_SETS
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
+from ultron_cli.datasets.source_record import read_source
 from ultron_cli.errors import UltronError, nearest_names
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
@@ -72,6 +75,11 @@ class Dataset:
             )
         return self.photo_folder / self._path_by_name[name]
 
+    @cached_property
+    def bad_photos(self) -> dict[Path, str]:
+        """Files that `ultron datasets verify` listed as bad and that have not changed since, with the reason; --skip-bad leaves them out."""
+        return read_bad_photos(self.folder)
+
     def fingerprint(self, names: list[str], boxes: bool) -> str:
         """Hexadecimal SHA-256 of photo names (and boxes): tells whether stored descriptors are of the same photos."""
         content = [[name, list(self.query(name).bbx or []) if boxes else []] for name in names]
@@ -111,10 +119,14 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         if folder.is_file():
             raise UltronError(f"--dataset takes a folder or a known name, {text} is a file; name its folder")
         present = sorted(path.name for path in data_root.iterdir() if path.is_dir()) if data_root.is_dir() else []
+        get = f"download it with `ultron datasets download {text}`" if text in KNOWN_SETS else "see `ultron datasets list` for known ones"
         raise UltronError(
-            f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; put it there "
+            f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; {get}, put it there "
             "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
         )
+    record = read_source(folder)
+    if record is not None and not record.complete:
+        raise UltronError(f"the download of {folder} is not complete; finish it with `ultron datasets download {record.dataset}`")
     gnd = gnd or find_ground_truth(folder)
     truth = load_ground_truth(gnd) if gnd else None
     name = gnd.stem.removeprefix("gnd_") if gnd else folder.resolve().name
@@ -146,10 +158,11 @@ def summaries(data_root: Path) -> list[dict[str, Any]]:
     found = []
     for folder in sorted(path for path in data_root.iterdir() if path.is_dir() and not path.name.startswith(".")) if data_root.is_dir() else []:
         try:
+            # Millions of photos are not counted again: the record of the download has their number.
+            record = read_source(folder) if find_ground_truth(folder) is None else None
             dataset = open_dataset(str(folder), data_root)
-            found.append(
-                {"name": folder.name, "folder": str(folder), "database": len(dataset.database_names), "queries": len(dataset.query_names), "error": None}
-            )
+            n_database = record.n_unpacked if record else len(dataset.database_names)
+            found.append({"name": folder.name, "folder": str(folder), "database": n_database, "queries": len(dataset.query_names), "error": None})
         except UltronError as error:
             found.append({"name": folder.name, "folder": str(folder), "database": 0, "queries": 0, "error": str(error)})
     return found

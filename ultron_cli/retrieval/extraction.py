@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -216,9 +217,13 @@ class Extraction:
     def _compute(self, parts: Path, missing: list[int]) -> None:
         model, device = self.loaded.model.to(device=self.work.device, memory_format=torch.channels_last), self.work.device
         rows = [row for i in missing for row in self.shards[i]]
-        reader = PhotoReader(rows, self._paths(rows), [self._box(self.names[row]) for row in rows], self.shape)
+        paths = dict(zip(rows, self._paths(rows), strict=True))
+        listed = self.dataset.bad_photos if self.work.skip_bad else {}
+        readable = [row for row in rows if paths[row] not in listed]
+        reader = PhotoReader(readable, [paths[row] for row in readable], [self._box(self.names[row]) for row in readable], self.shape)
         open_shards = {i: _Shard(self.shards[i], {}, {}) for i in missing}
-        photos = read_photos(reader, self.work.n_workers)
+        bad = (LoadedPhoto(row, None, listed[paths[row]]) for row in rows if paths[row] in listed)
+        photos = chain(bad, read_photos(reader, self.work.n_workers))
         with progress(total=len(self.names), what=f"extract {self.config.role}") as bar:
             bar.update(len(self.names) - len(rows))
             for batch in batches_by_shape(photos, self.work.batch_size, max_waiting=8 * self.work.batch_size):

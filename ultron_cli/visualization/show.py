@@ -18,7 +18,7 @@ from ultron_cli.files import make_folder
 from ultron_cli.models.choice import reload_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.retrieval.extraction import ExtractConfig, describe_batch
-from ultron_cli.retrieval.searching import Found
+from ultron_cli.retrieval.searching import Found, extract_config
 from ultron_cli.visualization.cam import Cam, CamPair, cam_figure, similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
 from ultron_cli.visualization.ranked import RankedRow, ranks_figure
@@ -121,9 +121,7 @@ def draw_cam(
     Returns the paths, and per photo its cosine. Raises UltronError if the model's weights or a photo are gone.
     """
     origin = scene.found.origin
-    loaded = reload_model(origin["config"], origin.get("weights") or {}, origin["weights_sha256"], weights)
-    device = resolve_device(device_name)
-    view = _View(loaded.model.to(device), ExtractConfig(**(origin["config"] | {"scales": (1.0,)})), device)
+    view = open_view(scene, device_name, weights)
     query = scene.query_photo(row)
     photos = scene.ranked(row, len(scene.found.database_names) if names else k, protocol)
     if names:
@@ -156,9 +154,38 @@ def draw_cam(
     return {"query": query.name, "figure": str(figure), "overlays": [str(path) for path in overlays], "photos": cosines}
 
 
+class SimilarityMaps:
+    """Small similarity maps of many pairs of one search, for the report."""
+
+    SIDE_PX = 24  # a map is as coarse as the network's last features, whatever the photo's size
+
+    def __init__(self, scene: Scene, device_name: str, method: str) -> None:
+        self.scene, self.method, self.view = scene, method, open_view(scene, device_name, None)
+
+    def of(self, row: int, photos: list[RankedPhoto]) -> list[np.ndarray]:
+        """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most SIDE_PX a side."""
+        query = self.scene.query_photo(row)
+        descriptor = self.view.describe(self.view.load(Path(str(query.path_or_pixels)), query.bbx))
+        maps = []
+        for photo in photos:
+            heat = similarity_cam(self.view.model, self.view.load(Path(str(photo.path_or_pixels)), None), descriptor, method=self.method).heat
+            factor = self.SIDE_PX / max(heat.shape)
+            size = [max(1, round(side * factor)) for side in heat.shape]
+            maps.append(torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None], size=size, mode="area")[0, 0].clamp(0, 1).numpy())
+        return maps
+
+
 def file_name(name: str) -> str:
     """A photo's name as part of a file name: separators and odd characters become underscores, length bounded."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
+
+
+def open_view(scene: Scene, device_name: str, weights: Path | None) -> "_View":
+    """The model that made a search's descriptors. Raises UltronError if its weights are gone."""
+    origin = scene.found.origin
+    loaded = reload_model(origin["config"], origin.get("weights") or {}, origin["weights_sha256"], weights)
+    device = resolve_device(device_name)
+    return _View(loaded.model.to(device), ExtractConfig(**(origin["config"] | {"scales": (1.0,)})), device)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,151 @@
+"""Publishers' labels made readable: small copies of each layout, with answers known beforehand."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from ultron_cli.datasets.bad_photos import Finding, write_bad_photos
+from ultron_cli.datasets.folder import open_dataset
+from ultron_cli.datasets.landmark_lists import open_landmark_list, write_landmark_list
+from ultron_cli.datasets.landmarks import open_landmark_photos
+from ultron_cli.datasets.published_layouts import LAYOUTS
+from ultron_cli.errors import UltronError
+
+
+def photo(path: Path, size: tuple[int, int] = (60, 40)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path, "JPEG")
+
+
+def test_ilias(tmp_path: Path) -> None:
+    folder = tmp_path / "ilias"
+    core = folder / "jpg" / "ilias_core"
+    for thing, number in (("bold_bimp_000", "000"), ("zippy_999", "999")):
+        photo(core / thing / "query" / f"Q{number}_00.jpg")
+        for i in range(2):
+            photo(core / thing / "pos" / f"P{number}_0{i}.jpg")
+    (core / "bold_bimp_000/query/Q000_00_bbox.txt").write_text("10 5 20 10\n20 2 30 8\n")
+    LAYOUTS["ilias"](folder)
+    dataset = open_dataset(str(folder), tmp_path)
+    assert len(dataset.database_names) == 4
+    query = dataset.query("ilias_core/bold_bimp_000/query/Q000_00")
+    assert query.bbx == (10.0, 2.0, 50.0, 15.0)
+    assert [dataset.database_names[row] for row in query.easy] == [f"ilias_core/bold_bimp_000/pos/P000_0{i}" for i in range(2)]
+    assert dataset.query("ilias_core/zippy_999/query/Q999_00").bbx is None
+    assert dataset.photo_path("ilias_core/zippy_999/pos/P999_01").is_file()
+    (core / "zippy_999/query/Q999_00_bbox.txt").write_text("1 2 3")
+    with pytest.raises(UltronError, match="lines of x, y, width and height; found 3 numbers"):
+        LAYOUTS["ilias"](folder)
+
+
+@pytest.mark.parametrize("prefix", ["", "instre/"])
+@pytest.mark.parametrize(("boxes", "corners"), [([[40, 20, 55, 38], [1, 1, 30, 30]], [40, 20, 55, 38]), ([[40, 20, 15, 18], [1, 1, 30, 30]], [40, 20, 55, 38])])
+def test_instre(tmp_path: Path, prefix: str, boxes: list[list[int]], corners: list[int]) -> None:
+    folder = tmp_path / "instre"
+    names = ["INSTRE-S1/01a/001.jpg", "INSTRE-S1/01a/002.jpg", "INSTRE-S1/02b/001.jpg"]
+    queries = ["INSTRE-S1/01a/009.jpg", "INSTRE-S1/02b/009.jpg"]
+    for name in (*names, *queries):
+        photo(folder / "jpg" / (prefix + name))
+    gnd = np.zeros(2, dtype=[("ok", object), ("bbx", object)])
+    gnd["ok"] = [np.array([1, 2]), np.array([3])]
+    gnd["bbx"] = [np.array(box, dtype=float) for box in boxes]
+    savemat(folder / "gnd_instre.mat", {"imlist": np.array(names, dtype=object), "qimlist": np.array(queries, dtype=object), "gnd": gnd})
+    LAYOUTS["instre"](folder)
+    dataset = open_dataset(str(folder), tmp_path)
+    assert dataset.database_names == [prefix + name for name in names]
+    assert dataset.query(prefix + queries[0]).bbx == tuple(corners)
+    assert dataset.query(prefix + queries[0]).easy.tolist() == [0, 1]
+    assert dataset.query(prefix + queries[1]).easy.tolist() == [2]
+    assert dataset.photo_path(prefix + queries[1]).is_file()
+
+
+def test_instre_unsound(tmp_path: Path) -> None:
+    (tmp_path / "gnd_instre.mat").write_bytes(b"no matlab file")
+    with pytest.raises(UltronError, match="is not the ground truth of INSTRE"):
+        LAYOUTS["instre"](tmp_path)
+
+
+def test_sfm120k_clusters_become_landmarks(tmp_path: Path) -> None:
+    folder = tmp_path / "sfm120k"
+    ids = [f"{i:032x}" for i in range(5)]
+    parts = {"train": {"cids": ids[:4], "cluster": [7, 9, 7, 9], "qidxs": [0]}, "val": {"cids": ids[4:], "cluster": [3], "qidxs": []}}
+    for name in ids:
+        photo(folder / "ims" / name[-2:] / name[-4:-2] / name[-6:-4] / name)
+    (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps(parts))
+    LAYOUTS["sfm120k"](folder)
+    photos = open_landmark_photos(folder)
+    assert photos.landmark_names == ["7", "9"]
+    assert dict(zip([path.name for path in photos.paths], photos.labels.tolist(), strict=True)) == {ids[0]: 0, ids[2]: 0, ids[1]: 1, ids[3]: 1}
+    assert all(path.is_file() for path in photos.paths)
+    assert (folder / "landmarks_val.csv").read_text() == f"landmark_id,images\n3,{ids[4]}\n"
+    (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps({"train": []}))
+    with pytest.raises(UltronError, match="has no train part with cids and cluster"):
+        LAYOUTS["sfm120k"](folder)
+
+
+@pytest.fixture
+def gldv2(tmp_path: Path) -> Path:
+    """gldv2-train with four photos of two landmarks, and gldv2-clean, which lists three of them."""
+    train = tmp_path / "gldv2-train"
+    for name in ("0123456789abcdef", "0a23456789abcdef", "fff3456789abcdef", "fff3456789abcde0"):
+        photo(train / "train" / name[0] / name[1] / name[2] / f"{name}.jpg")
+    rows = ["0123456789abcdef,http://x,5", "0a23456789abcdef,http://x,5", "fff3456789abcdef,http://x,11", "fff3456789abcde0,http://x,11"]
+    (train / "train.csv").write_text("id,url,landmark_id\n" + "\n".join(rows) + "\n")
+    LAYOUTS["gldv2_train"](train)
+    (tmp_path / "gldv2-clean").mkdir()
+    (tmp_path / "gldv2-clean/train_clean.csv").write_text("landmark_id,images\n5,0123456789abcdef 0a23456789abcdef\n11,fff3456789abcdef\n")
+    LAYOUTS["gldv2_clean"](tmp_path / "gldv2-clean")
+    return tmp_path
+
+
+def test_gldv2_lists(gldv2: Path) -> None:
+    everything, clean = open_landmark_photos(gldv2 / "gldv2-train"), open_landmark_photos(gldv2 / "gldv2-clean")
+    assert (len(everything.paths), everything.landmark_names) == (4, ["11", "5"])  # landmarks of the list, not the folders 0/1/2
+    assert (len(clean.paths), clean.labels.tolist()) == (3, [1, 1, 0])
+    assert clean.paths[2] == (gldv2 / "gldv2-train/train/f/f/f/fff3456789abcdef.jpg").resolve()
+    assert all(path.is_file() for path in [*everything.paths, *clean.paths])
+    paths, _ = open_landmark_list(gldv2 / "gldv2-clean")
+    assert [path.name for path in paths[1:]] == ["0a23456789abcdef.jpg", "fff3456789abcdef.jpg"]
+
+
+def test_bad_photos_are_left_out_of_training(gldv2: Path) -> None:
+    bad = gldv2 / "gldv2-train/train/0/1/2/0123456789abcdef.jpg"
+    status = bad.stat()
+    finding = Finding(path="train/0/1/2/0123456789abcdef.jpg", kind="truncated", reason="r", n_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    write_bad_photos(gldv2 / "gldv2-train", [finding], [], 4)
+    assert [len(open_landmark_photos(gldv2 / name).paths) for name in ("gldv2-train", "gldv2-clean")] == [3, 2]
+    photo(bad, (61, 41))  # replaced: the list no longer counts
+    assert [len(open_landmark_photos(gldv2 / name).paths) for name in ("gldv2-train", "gldv2-clean")] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("landmark,photos\n1,a\n", "must have the columns landmark_id and images"),
+        ("landmark_id,images\n1,../../etc/passwd\n", "line 2: '../../etc/passwd' is no photo id"),
+        ("landmark_id,images\n", "names no photo"),
+        (None, "does not exist; run `ultron datasets download gldv2-clean`"),
+    ],
+)
+def test_unsound_lists(gldv2: Path, text: str | None, words: str) -> None:
+    path = gldv2 / "gldv2-clean/train_clean.csv"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UltronError) as raised:
+        open_landmark_photos(gldv2 / "gldv2-clean")
+    assert words in str(raised.value)
+
+
+def test_lists_whose_photos_are_absent(tmp_path: Path) -> None:
+    write_landmark_list(tmp_path, "train_clean.csv", "../gldv2-train/train", "gldv2")
+    with pytest.raises(UltronError, match="run `ultron datasets download gldv2-train`"):
+        open_landmark_photos(tmp_path)
+    (tmp_path / "landmarks.json").write_text(json.dumps({"list": "x"}))
+    with pytest.raises(UltronError, match="lacks photos, paths"):
+        open_landmark_photos(tmp_path)

@@ -1,0 +1,126 @@
+"""Archives from strangers: what is sound is unpacked, everything else is refused and writes nothing outside."""
+
+import io
+import stat
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.datasets.conftest import files_below, jpeg, tar_of
+from ultron_cli.datasets import unpacking
+from ultron_cli.datasets.fetching import Stopped
+from ultron_cli.datasets.unpacking import Unsafe, unpack
+from ultron_cli.errors import WorkFailed
+
+PHOTOS = {"paris/defense/paris_defense_000000.jpg": jpeg(1), "paris/eiffel/paris_eiffel_000001.jpg": jpeg(2)}
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, data in files.items():
+            opened.writestr(name, data)
+    return stream.getvalue()
+
+
+def write(tmp_path: Path, data: bytes) -> Path:
+    (tmp_path / "a.bin").write_bytes(data)
+    return tmp_path / "a.bin"
+
+
+@pytest.mark.parametrize("pack", [lambda f: tar_of(f, "w"), tar_of, lambda f: tar_of(f, "w:bz2"), lambda f: tar_of(f, "w:xz"), zip_of])
+def test_every_kind_of_archive(tmp_path: Path, pack: object) -> None:
+    archive = write(tmp_path, pack(PHOTOS | {"paris/._x.jpg": b"resource fork", "paris/notes.txt": b"text"}))  # type: ignore[operator]
+    assert unpack(archive, tmp_path / "tree") == 3
+    assert files_below(tmp_path / "tree") == {*PHOTOS, "paris/notes.txt"}
+    assert unpack(archive, tmp_path / "flat", flat=True) == 2
+    assert files_below(tmp_path / "flat") == {"paris_defense_000000.jpg", "paris_eiffel_000001.jpg"}
+    assert (tmp_path / "flat" / "paris_eiffel_000001.jpg").read_bytes() == PHOTOS["paris/eiffel/paris_eiffel_000001.jpg"]
+
+
+@pytest.mark.parametrize("name", ["../out.jpg", "/out.jpg", "a/../../out.jpg", "C:\\out.jpg", "a\\..\\out.jpg", "a\nb.jpg"])
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+def test_paths_that_leave_the_folder(tmp_path: Path, name: str, pack: object) -> None:
+    archive = write(tmp_path, pack({"good.jpg": b"x", name: b"y"}))  # type: ignore[operator]
+    with pytest.raises(Unsafe, match="leaves its folder or is no file name"):
+        unpack(archive, tmp_path / "in")
+    assert files_below(tmp_path) == {"a.bin", "in/good.jpg"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices(tmp_path: Path, kind: bytes) -> None:
+    def edit(entry: tarfile.TarInfo) -> None:
+        if entry.name == "bad.jpg":
+            entry.type, entry.linkname, entry.size = kind, "/etc/passwd", 0
+
+    with pytest.raises(Unsafe, match="only plain files are unpacked"):
+        unpack(write(tmp_path, tar_of({"bad.jpg": b""}, edit=edit)), tmp_path / "in")
+    assert not (tmp_path / "in" / "bad.jpg").is_symlink()
+
+
+def test_a_link_in_a_zip(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as opened:
+        entry = zipfile.ZipInfo("bad.jpg")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        opened.writestr(entry, "/etc/passwd")
+    with pytest.raises(Unsafe, match="a link or a device"):
+        unpack(write(tmp_path, stream.getvalue()), tmp_path / "in")
+
+
+@pytest.mark.parametrize("pack", [tar_of, lambda f: tar_of(f, "w:xz"), zip_of])
+def test_an_archive_that_expands_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: object) -> None:
+    monkeypatch.setattr(unpacking, "SPARE_BYTES", 0)
+    archive = write(tmp_path, pack({"a.jpg": bytes(1000), "bomb.jpg": bytes(3_000_000)}))  # type: ignore[operator]
+    with pytest.raises(Unsafe, match="expands to more than"):
+        unpack(archive, tmp_path / "in")
+    assert not (tmp_path / "in" / "bomb.jpg").exists()
+
+
+@pytest.mark.parametrize("pack", [lambda f: tar_of(f, "w"), tar_of, lambda f: tar_of(f, "w:xz"), zip_of])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
+def test_an_archive_that_is_cut_short(tmp_path: Path, pack: object, share: float) -> None:
+    data = pack(PHOTOS | {"paris/last.jpg": bytes(i * i % 251 for i in range(90_000))})  # type: ignore[operator]
+    with pytest.raises(Unsafe, match="damaged or not an archive"):
+        unpack(write(tmp_path, data[: int(len(data) * share)]), tmp_path / "in")
+
+
+def test_a_tar_cut_between_two_files(tmp_path: Path) -> None:
+    data = tar_of({"a.jpg": bytes(512), "b.jpg": bytes(512)}, "w")
+    with pytest.raises(Unsafe, match="the end mark is missing"):
+        unpack(write(tmp_path, data[:1024]), tmp_path / "in")
+
+
+def test_a_flipped_bit_in_a_compressed_archive(tmp_path: Path) -> None:
+    data = bytearray(tar_of({"a.jpg": bytes(i * i % 251 for i in range(9000))}))
+    data[-8] ^= 1  # the checksum at its end
+    with pytest.raises(Unsafe, match="damaged or not an archive"):
+        unpack(write(tmp_path, bytes(data)), tmp_path / "in")
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>not found</html>", b"PK\x03\x04 broken", b"\x1f\x8b broken"])
+def test_what_is_no_archive(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(Unsafe, match="damaged or not an archive"):
+        unpack(write(tmp_path, data), tmp_path / "in")
+
+
+def test_two_files_of_one_name_and_no_photos(tmp_path: Path) -> None:
+    with pytest.raises(Unsafe, match=r"two files that would be x\.jpg"):
+        unpack(write(tmp_path, tar_of({"a/x.jpg": b"1", "b/x.jpg": b"2"})), tmp_path / "in", flat=True)
+    with pytest.raises(Unsafe, match="as a file and as a folder"):
+        unpack(write(tmp_path, tar_of({"a": b"1", "a/x.jpg": b"2"})), tmp_path / "in2")
+    with pytest.raises(Unsafe, match="holds no photos"):
+        unpack(write(tmp_path, tar_of({"readme.txt": b"1"})), tmp_path / "in3", flat=True)
+
+
+def test_interruption_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    archive = write(tmp_path, tar_of(PHOTOS))
+    with pytest.raises(Stopped):
+        unpack(archive, tmp_path / "in", stop=stop)
+    with pytest.raises(WorkFailed, match="could not write"):
+        unpack(archive, Path("/proc/nowhere"))

@@ -1,0 +1,64 @@
+"""The list of bad photos in a dataset folder (bad_photos.json): written by `ultron datasets verify`, read by --skip-bad and by training.
+
+An entry counts only as long as its file is as it was found (size and time of change): a photo that was replaced is no longer left out.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ultron_cli.errors import UltronError
+from ultron_cli.files import read_json, write_text
+from ultron_cli.provenance import utc_now
+
+BAD_PHOTOS_FILE = "bad_photos.json"
+Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What is wrong with a photo. path: relative to the dataset folder. n_bytes, mtime_ns: of the file as found, None where there is none."""
+
+    path: str
+    kind: Kind
+    reason: str
+    n_bytes: int | None = None
+    mtime_ns: int | None = None
+
+
+def write_bad_photos(folder: Path, bad: list[Finding], odd: list[Finding], n_checked: int) -> Path:
+    """Writes the list and returns its path. bad: photos to leave out; odd: usable ones that deserve a look."""
+    path = folder / BAD_PHOTOS_FILE
+    content = {"format": "ultron-bad-photos", "version": 1, "checked": utc_now(), "n_checked": n_checked}
+    write_text(path, json.dumps(content | {"bad": [asdict(finding) for finding in bad], "odd": [asdict(finding) for finding in odd]}, indent=1))
+    return path
+
+
+def read_bad_photos(folder: Path) -> dict[Path, str]:
+    """Files to leave out, with the reason; empty without a list. Raises UltronError if the list is unsound."""
+    path = folder / BAD_PHOTOS_FILE
+    if not path.is_file():
+        return {}
+    content = read_json(path, "list of bad photos")
+    try:
+        if content["format"] != "ultron-bad-photos" or content["version"] != 1:
+            raise KeyError("format")
+        found = [Finding(**entry) for entry in content["bad"]]
+    except (KeyError, TypeError) as error:
+        raise UltronError(f"{path} is not a list of bad photos ({error}); make it again with `ultron datasets verify`, or delete it") from error
+    still = [finding for finding in found if _as_found(folder, finding)]
+    return {folder / finding.path: f"{folder / finding.path}: {finding.reason} (listed in {BAD_PHOTOS_FILE})" for finding in still}
+
+
+def _as_found(folder: Path, finding: Finding) -> bool:
+    return (finding.n_bytes, finding.mtime_ns) == file_state(folder / finding.path)
+
+
+def file_state(path: Path) -> tuple[int | None, int | None]:
+    """(size in bytes, time of change in ns) of a file, or (None, None)."""
+    try:
+        status: Any = path.stat()
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,286 @@
+"""Downloads a known dataset into the data root: each part fetched, checked, unpacked aside, moved into place and recorded.
+
+Interrupted anywhere, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files and archives not yet unpacked,
+SET/source.json says which parts are in place. A part that is recorded is never fetched again.
+"""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ultron_cli.configs import within
+from ultron_cli.console import counted, log
+from ultron_cli.datasets.catalog import KnownSet, Part
+from ultron_cli.datasets.fetching import DIGESTS, Download, Fetched, FetchOptions, Wanted, check_file, find_digest
+from ultron_cli.datasets.mirrors import Mirrors
+from ultron_cli.datasets.source_record import PartRecord, SourceRecord, read_seen, read_source, remember_checksum
+from ultron_cli.datasets.transfers import Bars, run_at_once
+from ultron_cli.datasets.transport import free_bytes
+from ultron_cli.datasets.unpacking import Unsafe, move_tree, unpack
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import make_folder
+from ultron_cli.provenance import utc_now
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two downloads at a time are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
+
+RESERVE_BYTES = 256 << 20  # left free on the disk
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallOptions:
+    """How to download. n_at_once: parts at a time. version: of the photos. keep_archives: archives stay in .downloads after unpacking."""
+
+    data_root: Path
+    mirrors: Mirrors
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    n_at_once: int = 4
+    version: str | None = None
+    offline: bool = False
+    keep_archives: bool = False
+
+    def __post_init__(self) -> None:
+        within("--jobs", self.n_at_once, 1, 32)
+
+
+def size_text(n_bytes: float) -> str:
+    """`1.9 GB`, in powers of 1000 as disks and servers count; `?` for 0, an unknown size."""
+    if not n_bytes:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if n_bytes >= 100 or unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+class Installation:
+    """One dataset on its way into the data root."""
+
+    def __init__(self, known: KnownSet, options: InstallOptions) -> None:
+        self.known, self.options = known, options
+        self.folder = options.data_root / known.name
+        self.downloads = options.data_root / ".downloads" / known.name
+        self.record = read_source(self.folder) or SourceRecord(dataset=known.name)
+        self._lock = threading.Lock()
+        # What was begun goes on: the version of the parts in place, whatever the photos in them turned out to be.
+        begun = next((part.version for part in known.parts if part.version and part.file in self.record.parts), None)
+        self.parts = known.chosen_parts(options.version or begun)
+        if begun and options.version not in (None, begun):
+            raise UltronError(f"{self.folder} holds the {begun} photos; delete it to download the {options.version} ones")
+
+    def missing(self) -> list[Part]:
+        """The parts that are not in place yet."""
+        return [part for part in self.parts if part.file not in self.record.parts]
+
+    def run(self) -> SourceRecord:
+        """Brings every part into place. Raises UltronError or WorkFailed, with nothing half-written under a final name."""
+        if self.record.complete and not self.missing():
+            log.info("%s is there: %s", self.known.name, self.folder)
+            return self.record
+        self._refuse_foreign_folder()
+        make_folder(self.downloads)
+        with only_writer(self.downloads, self.known.name):
+            self.record = read_source(self.folder) or self.record  # another process may have gone on in the meantime
+            missing = self.missing()
+            addresses = {part.file: () if self.options.offline else self.options.mirrors.of_part(self.known, part) for part in missing}
+            self._require_space(missing)
+            if missing:
+                self._get(missing, addresses)
+            self._finish()
+        if not self.options.keep_archives:
+            shutil.rmtree(self.downloads, ignore_errors=True)
+        return self.record
+
+    def _refuse_foreign_folder(self) -> None:
+        if read_source(self.folder) is not None or not self.folder.is_dir():
+            return
+        inside = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        if inside:
+            raise UltronError(
+                f"{self.folder} is there already, with {', '.join(inside[:3])}, and was not downloaded by ultron: it can be used as it is "
+                f"(`ultron datasets verify {self.known.name}` checks it); move it away to download"
+            )
+
+    def _require_space(self, parts: Sequence[Part]) -> None:
+        """Archives are deleted as they are unpacked: the photos of all, and the archives under way, must fit. Raises WorkFailed."""
+        sizes = sorted(((part.n_bytes or part.about_bytes or 0) for part in parts), reverse=True)
+        needed = sum(sizes) + (sum(sizes) if self.options.keep_archives else sum(sizes[: self.options.n_at_once]))
+        free = free_bytes(self.options.data_root)
+        if sizes and needed + RESERVE_BYTES > free:
+            raise WorkFailed(
+                f"{self.known.name} needs about {size_text(needed + RESERVE_BYTES)} of disk, {self.options.data_root} has {size_text(free)} free; "
+                "free some, or choose another disk with --data-root or ULTRON_DATA"
+            )
+
+    def _get(self, missing: list[Part], addresses: dict[str, tuple[str, ...]]) -> None:
+        known_sizes = [part.n_bytes or part.about_bytes for part in missing]
+        total = sum(size or 0 for size in known_sizes) if all(known_sizes) else None
+        log.info(
+            "%s: %s%s into %s", self.known.name, counted(len(missing), "file"), f", about {size_text(total)}," if total else " of unknown size", self.folder
+        )
+        bars = Bars(self.known.name, total, self.options.n_at_once)
+        try:
+            work = [(part.file, lambda part=part: self._get_part(part, addresses[part.file], bars)) for part in missing]
+            outcome = run_at_once(work, self.options.n_at_once, self.options.fetch.stop)
+        except KeyboardInterrupt:
+            bars.close()
+            log.warning("%s: what has arrived is kept, the same command goes on from there", self.known.name)
+            raise
+        finally:
+            bars.close()
+        if outcome.failures:
+            first = next(iter(outcome.failures.values()))
+            n_left = len(self.missing())
+            more = f" ({counted(n_left, 'file')} of {self.known.name} still missing; what has arrived is kept)" if n_left > 1 else ""
+            raise type(first)(f"{first}{more}")
+
+    def _get_part(self, part: Part, addresses: tuple[str, ...], bars: Bars) -> None:
+        """One part from its address into its place. Runs in a thread of its own."""
+        digest = self._published_digest(part)
+        fetched = self._present(part, digest) or self._fetch(part, addresses, digest, bars)
+        checked = self._compare_with_seen(part, digest, fetched)
+        n_files = self._put_in_place(part, fetched.path)
+        with self._lock:
+            self.record.parts[part.file] = PartRecord(
+                file=part.file, address=fetched.address, n_bytes=fetched.n_bytes, sha256=fetched.sha256, checked=checked, n_files=n_files, downloaded=utc_now()
+            )
+            self._tell_version(part, fetched)
+            self.record.write(self.folder)
+        if part.kind == "photos" and not self.options.keep_archives:
+            fetched.path.unlink()
+        log.info("%s: %s is in place (%s, %s)", self.known.name, part.file, size_text(fetched.n_bytes), checked)
+
+    def _published_digest(self, part: Part) -> str | None:
+        """The publisher's checksum of a part: in the catalog, or in a file of the publisher's that is fetched first."""
+        if part.sha256 or part.checksum_address is None:
+            return part.sha256
+        path = self.downloads / f"{part.file}.checksum"
+        if not self.options.offline:
+            Download(Wanted(path=path, addresses=self.options.mirrors.of_checksum(self.known, part)), self.options.fetch).run()
+        return find_digest(path, part.file) if path.is_file() else None
+
+    def _present(self, part: Part, digest: str | None) -> Fetched | None:
+        """An archive of an earlier run, or one that the user put there."""
+        path = self.downloads / part.file
+        if not path.is_file():
+            if self.options.offline:
+                raise WorkFailed(
+                    f"{self.known.name} lacks {part.file} and downloads are off (--offline or ULTRON_OFFLINE); put the file at {path}, or run without it"
+                )
+            return None
+        sha256, wrong = check_file(path, part.n_bytes, digest)
+        if not wrong:
+            log.info("%s: using %s, which is there", self.known.name, path)
+            return Fetched(path=path, address=str(path), n_bytes=path.stat().st_size, sha256=sha256)
+        if self.options.offline:
+            raise WorkFailed(f"{path} {wrong}; put the right file there, or run without --offline")
+        log.warning("%s %s; it is downloaded anew", path, wrong)
+        path.unlink()
+        return None
+
+    def _fetch(self, part: Part, addresses: tuple[str, ...], digest: str | None, bars: Bars) -> Fetched:
+        log.debug("%s: fetching %s from %s", self.known.name, part.file, addresses[0])
+        on_progress, close = bars.of_file(part.file)
+
+        def on_size(n_bytes: int) -> None:
+            needed, free = n_bytes * (2 if part.kind == "photos" else 1) + RESERVE_BYTES, free_bytes(self.downloads)
+            if needed > free:
+                raise WorkFailed(f"{part.file} needs {size_text(needed)} of disk, {self.downloads} has {size_text(free)} free; free some and run again")
+
+        try:
+            return Download(Wanted(path=self.downloads / part.file, addresses=addresses, n_bytes=part.n_bytes, digest=digest), self.options.fetch,
+                            on_progress, on_size).run()  # fmt: skip
+        finally:
+            close()
+
+    def _compare_with_seen(self, part: Part, digest: str | None, fetched: Fetched) -> str:
+        """How the file was checked. Raises WorkFailed if an earlier download had other bytes."""
+        if digest:
+            return f"published {DIGESTS[len(digest)].upper()}"
+        if part.known_sha256:
+            if fetched.sha256 == part.known_sha256:
+                return "known SHA-256"
+            log.warning("%s: %s is not the file that ultron knows (SHA-256 %s, known is %s)", self.known.name, part.file, fetched.sha256, part.known_sha256)
+        key = f"{self.known.name}/{part.file}"
+        seen = read_seen(self.options.data_root).get(key)
+        if seen is None:
+            remember_checksum(self.options.data_root, key, fetched.sha256, fetched.address)
+            log.info("%s: no checksum is published for %s; its SHA-256 %s is recorded", self.known.name, part.file, fetched.sha256)
+            return "first download"
+        if seen["sha256"] != fetched.sha256:
+            fetched.path.unlink()
+            raise WorkFailed(
+                f"{part.file} of {fetched.address} has SHA-256 {fetched.sha256}, the first download ({seen['first_seen']}) had {seen['sha256']}; it was "
+                f"deleted; if its publisher has renewed it, remove {key!r} from {self.options.data_root / 'seen_checksums.json'} and run again"
+            )
+        return "earlier download"
+
+    def _put_in_place(self, part: Part, path: Path) -> int:
+        """Moves a file, or the content of an archive, to its place; returns the number of files."""
+        make_folder(self.folder)
+        with self._lock:
+            if read_source(self.folder) is None:  # from here on the folder is known as a download that is not complete
+                self.record.write(self.folder)
+        if part.kind == "file":
+            target = self.folder / (part.into or part.file)
+            make_folder(target.parent)
+            os.replace(path, target)
+            return 1
+        aside = self.downloads / f"unpacked-{part.file}"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            n_files = unpack(path, aside, flat=part.flat, stop=self.options.fetch.stop)
+        except Unsafe:
+            path.unlink(missing_ok=True)  # it would be refused again
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        if hasattr(os, "sync"):
+            os.sync()  # once for thousands of photos, before their names say that they are whole
+        move_tree(aside, self.folder / part.into)
+        return n_files
+
+    def _tell_version(self, part: Part, fetched: Fetched) -> None:
+        """Which version of the photos this is: by a recorded checksum, else by size, else by the file's name."""
+        if not part.version:
+            return
+        seen = read_seen(self.options.data_root)
+        versions = {other.version for other in self.known.parts if seen.get(f"{self.known.name}/{other.file}", {}).get("sha256") == fetched.sha256}
+        sized = {other.version for other in self.known.parts if other.about_bytes == fetched.n_bytes and other.version}
+        if sized and part.version not in sized:
+            version, known_by = sized.pop(), "size"
+            log.warning("%s: %s has the size of the %s photos; recorded as such", self.known.name, part.file, version)
+        elif versions - {part.version}:
+            version, known_by = (versions - {part.version}).pop(), "checksum"
+            log.warning("%s: %s has the checksum of the %s photos; recorded as such", self.known.name, part.file, version)
+        else:
+            version, known_by = part.version, "size" if sized else "file name"
+        self.record.photos_version, self.record.version_known_by = version, known_by
+
+    def _finish(self) -> None:
+        """Makes the publisher's labels readable here, checks the counts, and marks the dataset as complete."""
+        from ultron_cli.datasets.published_layouts import LAYOUTS, check_counts
+
+        if self.known.finish:
+            LAYOUTS[self.known.finish](self.folder)
+        self.record.n_database, self.record.n_queries = check_counts(self.known, self.folder)
+        self.record.complete = True
+        self.record.write(self.folder)
+
+
+@contextmanager
+def only_writer(folder: Path, name: str) -> Iterator[None]:
+    """Holds the folder's lock, so that a second download of the same dataset cannot write the same files."""
+    with open(folder / "lock", "w") as handle:
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UltronError(f"another `ultron datasets download` is downloading {name}; wait for it") from None
+        yield

@@ -1,0 +1,89 @@
+"""Where else to look for a file: mirrors and addresses of one's own, in DATA_ROOT/mirrors.toml and by --mirror; and offline mode.
+
+    mirrors = ["https://mirror.example.org/datasets", "/mnt/archive/datasets"]        # BASE/SET/FILE, tried in this order
+    [addresses]
+    "rgldv2-clean/rgldv2_clean.csv" = ["https://example.org/rgldv2.csv"]               # one file, tried before the mirrors
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ultron_cli.configs import read_toml
+from ultron_cli.datasets.catalog import KnownSet, Part
+from ultron_cli.errors import UltronError, nearest_names
+
+MIRRORS_FILE = "mirrors.toml"
+SCHEMES = ("http", "https", "ftp", "file", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirrors:
+    """asked: bases of --mirror, before everything else; bases, addresses: of mirrors.toml."""
+
+    asked: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
+    addresses: dict[str, tuple[str, ...]]
+
+    def of_part(self, known: KnownSet, part: Part) -> tuple[str, ...]:
+        """Every address of a part, in the order to try. Raises UltronError if there is none."""
+        own = self.addresses.get(f"{known.name}/{part.file}", ())
+        found = tuple(dict.fromkeys((*self._below(self.asked, known, part.file), *own, *self._below(self.bases, known, part.file), *part.addresses)))
+        if not found:
+            raise UltronError(
+                f"{known.name}: {known.withdrawn or 'no address is known'}; with an address of your own write "
+                f'"{known.name}/{part.file}" = ["ADDRESS"] below [addresses] in {MIRRORS_FILE} of the data root'
+            )
+        return found
+
+    def of_checksum(self, known: KnownSet, part: Part) -> tuple[str, ...]:
+        """Addresses of the publisher's checksum file of a part."""
+        assert part.checksum_address is not None  # asked only where there is one
+        name = part.checksum_address.rsplit("/", 1)[1]
+        return (*self._below(self.asked, known, name), *self._below(self.bases, known, name), part.checksum_address)
+
+    @staticmethod
+    def _below(bases: tuple[str, ...], known: KnownSet, file: str) -> tuple[str, ...]:
+        return tuple(f"{base.rstrip('/')}/{known.name}/{file}" for base in bases)
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(address, str) for address in values):
+        raise UltronError(f"{where} must be an address or a list of addresses; found {str(value)[:60]}")
+    for address in values:
+        check_address(address, where)
+    return tuple(values)
+
+
+def check_address(address: str, where: str) -> None:
+    """Raises UltronError unless an address is one that transport.py opens."""
+    if urlsplit(address).scheme not in SCHEMES or not address:
+        raise UltronError(f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; found {address!r}")
+
+
+def read_mirrors(data_root: Path, asked: Sequence[str] = ()) -> Mirrors:
+    """The settings of DATA_ROOT/mirrors.toml (which may be absent) and --mirror. Raises UltronError for an unknown key or a wrong address."""
+    path = data_root / MIRRORS_FILE
+    content = read_toml(path) if path.is_file() else {}
+    known = ("mirrors", "addresses")
+    for key in content:
+        if key not in known:
+            raise UltronError(f"{path}: unknown setting {key!r}{nearest_names(key, known)} (known: {', '.join(known)})")
+    addresses = content.get("addresses", {})
+    if not isinstance(addresses, dict):
+        raise UltronError(f'{path}: addresses must be a table of "SET/FILE" = ["ADDRESS"]; found {str(addresses)[:60]}')
+    for address in asked:
+        check_address(address, "--mirror")
+    return Mirrors(
+        asked=tuple(asked), bases=_texts(content.get("mirrors", []), f"{path}: mirrors"),
+        addresses={key: _texts(value, f"{path}: {key}") for key, value in addresses.items()},
+    )  # fmt: skip
+
+
+def is_offline(asked: bool) -> bool:
+    """--offline, or ULTRON_OFFLINE set to anything but 0, no, false."""
+    return asked or os.environ.get("ULTRON_OFFLINE", "").lower() not in ("", "0", "no", "false")

@@ -1,0 +1,202 @@
+"""Decodes every photo of a dataset and says which are missing, empty, truncated, of another type than their name says, or there twice."""
+
+import hashlib
+import io
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ultron_cli.console import counted, log, progress
+from ultron_cli.datasets.bad_photos import Finding, Kind, file_state
+from ultron_cli.datasets.catalog import KNOWN_SETS
+from ultron_cli.datasets.folder import Dataset, list_photos
+from ultron_cli.datasets.landmark_lists import LIST_FILE, open_landmark_list
+from ultron_cli.datasets.source_record import read_seen, read_source, remember_checksum
+from ultron_cli.errors import UltronError
+
+DRAFT_SCALE = 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
+AHEAD = 64  # photos waiting per thread
+SHOWN = 5  # photos per kind on screen
+SUFFIXES_OF_FORMAT = {
+    "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "DIB": (".bmp",),
+    "TIFF": (".tif", ".tiff"), "GIF": (".gif",), "PPM": (".ppm", ".pgm"),
+}  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Report:
+    """bad: photos to leave out; odd: usable ones that deserve a look; n_used_bad: bad ones that the ground truth (if there is one) names.
+
+    photos_sha256: of all photos that the ground truth names, or of all, by path and content.
+    """
+
+    n_checked: int = 0
+    n_used_bad: int = 0
+    bad: list[Finding] = field(default_factory=list)
+    odd: list[Finding] = field(default_factory=list)
+    photos_sha256: str = ""
+
+    def counts(self) -> dict[str, int]:
+        """Findings by kind, most first."""
+        kinds = [finding.kind for finding in (*self.bad, *self.odd)]
+        return {kind: kinds.count(kind) for kind in sorted(set(kinds), key=lambda kind: (-kinds.count(kind), kind))}
+
+
+@dataclass(frozen=True)
+class _Checked:
+    path: str
+    sha256: str
+    kind: Kind | None
+    reason: str
+
+
+def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
+    """(paths relative to the dataset folder, paths that are named but not there, paths that the ground truth names).
+
+    Raises UltronError if the photos are another dataset's, or if there are none.
+    """
+    folder = dataset.folder
+    found = set(_below(folder, dataset.photo_folder))
+    if dataset.photo_folder != folder and (folder / "train").is_dir():
+        found |= set(_below(folder, folder / "train"))
+    missing: list[str] = []
+    if (folder / LIST_FILE).is_file():
+        listed = open_landmark_list(folder)[0]
+        if folder.resolve() not in listed.folder.parents:
+            raise UltronError(f"{folder} has no photos of its own, they lie in {listed.folder}; run `ultron datasets verify {listed.folder.parent}`")
+        prefix = listed.folder.relative_to(folder.resolve()).as_posix()
+        names = {f"{prefix}/{listed.relative(i)}" for i in range(len(listed))}
+        missing += sorted(name for name in names - found if not (folder / name).is_file())
+        found |= names - set(missing)
+    used = set()
+    for name in [*dataset.database_names, *dataset.query_names] if dataset.ground_truth else []:
+        try:
+            used.add(dataset.photo_path(name).relative_to(folder).as_posix())
+        except UltronError:
+            path = (dataset.photo_folder / f"{name}.jpg").relative_to(folder).as_posix()
+            used.add(path)
+            missing.append(path)
+    if not found and not missing:
+        raise UltronError(f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`")
+    return sorted(found | (used - set(missing))), missing, used
+
+
+def _below(folder: Path, photos: Path) -> Iterator[str]:
+    prefix = photos.relative_to(folder).as_posix()
+    return (name if prefix == "." else f"{prefix}/{name}" for name in list_photos(photos))
+
+
+def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
+    """Reads, hashes and decodes every photo. Raises UltronError if there is nothing to check."""
+    paths, missing, used = photos_to_check(dataset)
+    report = Report(n_checked=len(paths) + len(missing))
+    report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in missing]
+    first_with: dict[str, str] = {}
+    digest = hashlib.sha256()
+    for checked in progress(_check_all(dataset.folder, paths, n_threads or default_threads()), total=len(paths), what="verify"):
+        _add(report, dataset.folder, checked, first_with)
+        if not used or checked.path in used:
+            digest.update(f"{checked.path}\0{checked.sha256}\n".encode())
+    report.bad.sort(key=lambda finding: finding.path)
+    report.photos_sha256 = digest.hexdigest()
+    report.n_used_bad = sum(not used or finding.path in used for finding in report.bad)
+    return report
+
+
+def default_threads() -> int:
+    """One thread per core; decoding and hashing release the interpreter's lock."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, str]) -> None:
+    """Puts what was found of one photo into the report."""
+    n_bytes, mtime_ns = file_state(folder / checked.path)
+    if checked.kind:
+        finding = Finding(path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns)
+        (report.odd if checked.kind == "wrong-type" else report.bad).append(finding)
+        log.debug("%s: %s", checked.path, checked.reason)
+    if checked.kind in (None, "wrong-type"):
+        first = first_with.setdefault(checked.sha256, checked.path)
+        if first != checked.path:
+            reason = f"the same bytes as {first}"
+            report.odd.append(Finding(path=checked.path, kind="duplicate", reason=reason, n_bytes=n_bytes, mtime_ns=mtime_ns))
+
+
+def _check_all(folder: Path, paths: Iterable[str], n_threads: int) -> Iterator[_Checked]:
+    """Results in the order of `paths`; a bounded number of photos waits at any time."""
+    waiting: deque[Future[_Checked]] = deque()
+    # Large photos are no danger here: each is decoded at an eighth and dropped.
+    with warnings.catch_warnings(), ThreadPoolExecutor(n_threads) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            for path in paths:
+                waiting.append(pool.submit(check_photo, folder, path))
+                if len(waiting) > AHEAD * n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def check_photo(folder: Path, path: str) -> _Checked:
+    """Reads and decodes one photo; never raises for what is in the file."""
+    try:
+        data = (folder / path).read_bytes()
+    except OSError as error:
+        return _Checked(path, "", "undecodable", f"cannot be read ({error.strerror})")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if not data:
+        return _Checked(path, sha256, "empty", "the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.draft("RGB", (max(1, opened.width // DRAFT_SCALE), max(1, opened.height // DRAFT_SCALE)))
+            opened.load()
+            ImageOps.exif_transpose(opened).convert("RGB")
+            kind = opened.format or ""
+    except UnidentifiedImageError:
+        looks = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
+        return _Checked(path, sha256, "not-a-photo", f"the content is {looks}")
+    except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
+        truncated = "truncated" in str(error).lower()
+        return _Checked(path, sha256, "truncated" if truncated else "undecodable", f"cannot be decoded ({type(error).__name__}: {error})")
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix and kind in SUFFIXES_OF_FORMAT and suffix not in SUFFIXES_OF_FORMAT[kind]:
+        return _Checked(path, sha256, "wrong-type", f"the content is {kind}, the name says {suffix}")
+    return _Checked(path, sha256, None, "")
+
+
+def report_lines(report: Report, name: str, version: str | None) -> list[str]:
+    """What was found, for people: counts, the first photos of each kind, and what to do."""
+    counts = report.counts()
+    text = [f"{name}: {counted(report.n_checked, 'photo')} checked, {', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'all are well'}"]
+    for kind in counts:
+        found = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
+        text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in found[:SHOWN]]
+        if len(found) > SHOWN:
+            text.append(f"  {kind:<12} ... {len(found) - SHOWN} more")
+    if report.bad:
+        unused = len(report.bad) - report.n_used_bad
+        text.append(f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; --skip-bad and training leave them out")
+    return [*text, f"photos: {version}"] if version else text
+
+
+def tell_version(dataset: Dataset, report: Report, data_root: Path) -> str | None:
+    """The version of the photos of a set that has several: as downloaded (then their digest is recorded), or by a digest recorded earlier."""
+    known = KNOWN_SETS.get(dataset.name)
+    if known is None or not known.versions:
+        return None
+    record = read_source(dataset.folder)
+    key = f"{known.name}/photos:"
+    if record is not None and record.complete and record.photos_version and not report.n_used_bad:
+        remember_checksum(data_root, key + record.photos_version, report.photos_sha256, str(dataset.folder))
+        return record.photos_version
+    seen = read_seen(data_root)
+    return next((version for version in known.versions if seen.get(key + version, {}).get("sha256") == report.photos_sha256), "unknown version")

@@ -1,0 +1,187 @@
+"""One self-contained HTML file about one search or two: summary, per-query results, ranked photos, pairs with similarity maps.
+
+Everything is inside the file, thumbnails included: it opens without a server or a network, and can be sent to somebody. The page
+itself is report_page.html with its style and script beside it; names are only ever set as text, so a photo may be called anything.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ultron_cli.console import log, progress
+from ultron_cli.datasets.protocols import LABELS, PROTOCOLS
+from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.files import write_text
+from ultron_cli.provenance import provenance
+from ultron_cli.visualization import drawing
+from ultron_cli.visualization.drawing import QueryPhoto
+from ultron_cli.visualization.show import Scene, SimilarityMaps
+
+LARGEST_MIB = 30
+THUMBNAIL_QUALITY = 72
+PAGE = Path(__file__).with_name("report_page.html")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """k: photos shown per query. thumbnail_px: longest side. n_maps: pairs per query that get a similarity map; 0 needs no model."""
+
+    k: int = 10
+    thumbnail_px: int = 200
+    n_maps: int = 0
+    method: str = "gradcam"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.k <= 200:
+            raise UltronError(f"-k must be 1 to 200 photos per query, found {self.k}")
+        if not 60 <= self.thumbnail_px <= 600:
+            raise UltronError(f"--thumbnail must be 60 to 600 pixels, found {self.thumbnail_px}")
+
+
+@dataclass
+class Thumbnails:
+    """JPEG thumbnails as data addresses, each photo (with its box) once."""
+
+    side_px: int
+    sources: list[str] = field(default_factory=list)
+    problems: list[tuple[str, Any]] = field(default_factory=list)
+    _number: dict[tuple[str, Any], int] = field(default_factory=dict)
+
+    def add(self, photo: QueryPhoto) -> int:
+        """The number of a photo's thumbnail."""
+        key = (str(photo.path_or_pixels), photo.bbx)
+        if key not in self._number:
+            tile = drawing.load_tile(Path(str(photo.path_or_pixels)), self.side_px, self.side_px)
+            if tile.problem:
+                self.problems.append((photo.name, tile))
+            pixels = drawing.with_box(tile, photo.bbx) if photo.bbx and not tile.problem else tile.pixels
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
+            self._number[key] = len(self.sources)
+            self.sources.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+        return self._number[key]
+
+
+def label_of(scene: Scene) -> list[dict[str, str]]:
+    """Per query of the search, the label (easy, hard, junk) of each database photo that has one; empty without a ground truth."""
+    truth = scene.queries.ground_truth if scene.queries else None
+    if truth is None:
+        return [{} for _ in scene.found.query_names]
+    row_of = {name: row for row, name in enumerate(truth.query_names)}
+    labels = []
+    for name in scene.found.query_names:
+        query = truth.queries[row_of[name]] if name in row_of else None
+        labels.append({truth.database_names[row]: label for label in LABELS for row in getattr(query, label)} if query else {})
+    return labels
+
+
+def settings_of(origin: dict[str, Any]) -> list[tuple[str, str]]:
+    """The protocol of a search, in words: a score without it says nothing."""
+    config, search = origin.get("config") or {}, origin.get("search") or {}
+    wanted = [
+        ("model", origin.get("model")),
+        ("weights", (origin.get("weights") or {}).get("path") or (origin.get("weights") or {}).get("source")),
+        ("weights sha256", str(origin.get("weights_sha256") or "")[:16]),
+        ("queries", {"bbx": "cropped to their box", "none": "whole photos, not cropped"}.get(str(config.get("crop")))),
+        ("scales", config.get("scales")),
+        ("longest side", f"{config['max_side_px']} px" if "max_side_px" in config else None),
+        ("whitening", config.get("whiten") or config.get("whitening")),
+        ("search", search.get("kind") or search.get("method") or "exact"),
+        ("re-ranking", ", ".join(step["name"] for step in search.get("rerank", [])) or "none"),
+        ("ultron", (origin.get("searched_by") or provenance()).get("ultron")),
+    ]
+    return [(key, str(value)) for key, value in wanted if value not in (None, "", [])]
+
+
+def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> dict[str, Any]:
+    """One search as the page reads it."""
+    found = scene.found
+    gnd = found.origin.get("ground_truth")
+    named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+    evaluation = evaluate_ranking(named, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
+    labels, queries = label_of(scene), []
+    maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
+    for row in progress(range(len(found.query_names)), what="report"):
+        photos = scene.ranked(row, config.k, "medium")
+        maps = maker.of(row, photos[: config.n_maps]) if maker else []
+        name = found.query_names[row]
+        queries.append(
+            {
+                "name": name,
+                "thumbnail": thumbnails.add(scene.query_photo(row)),
+                "ap": {p: evaluation["protocols"][p]["ap"].get(name) for p in PROTOCOLS} if evaluation else {},
+                "photos": [
+                    {
+                        "name": photo.name,
+                        "score": round(photo.score, 5),
+                        "label": labels[row].get(photo.name, ""),
+                        "thumbnail": thumbnails.add(QueryPhoto(photo.path_or_pixels, photo.name)),
+                        **({"map": packed_map(maps[i])} if i < len(maps) else {}),
+                    }
+                    for i, photo in enumerate(photos)
+                ],
+                "ranks": positive_ranks(scene, row, labels[row]),
+            }
+        )
+    scores = {p: {"mAP": part["mAP"], "mP": part["mP"], "queries": part["queries_used"]} for p, part in evaluation["protocols"].items()} if evaluation else {}
+    return {"label": label, "settings": settings_of(found.origin), "scores": scores, "queries": queries, "n_database": len(found.database_names)}
+
+
+def positive_ranks(scene: Scene, row: int, labels: dict[str, str]) -> dict[str, int]:
+    """Rank (from 1) of every labelled photo in one query's ranking, for the movements between two searches."""
+    names, rows = scene.found.database_names, scene.found.ranking.rows[row]
+    return {names[r]: rank for rank, r in enumerate(rows.tolist(), start=1) if r >= 0 and names[r] in labels}
+
+
+def packed_map(heat: np.ndarray) -> dict[str, Any]:
+    """A similarity map (h, w) 0..1 as bytes, small: the page draws it over the thumbnail."""
+    height, width = heat.shape
+    return {"h": height, "w": width, "data": base64.b64encode((heat * 255).round().astype(np.uint8).tobytes()).decode()}
+
+
+def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, title: str, out: Path, device: str) -> Path:
+    """Writes the page. scenes: one search or two with a label each; the second is compared with the first.
+
+    Raises UltronError if there are more than two, if they are of other queries, or if the file would be over 30 MiB.
+    """
+    if not 1 <= len(scenes) <= 2:
+        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}")
+    names = [scene.found.query_names for _, scene in scenes]
+    if len(scenes) == 2 and set(names[0]) != set(names[1]):
+        raise UltronError("the two searches must be of the same queries; search with one set of queries under both models")
+    thumbnails = Thumbnails(config.thumbnail_px)
+    results = [result_entry(scene, label, config, thumbnails, device) for label, scene in scenes]
+    data = {
+        "title": title,
+        "dataset": str(scenes[0][1].found.origin.get("dataset", "")),
+        "protocols": {name: {"positive": list(positive), "ignored": list(ignored)} for name, (positive, ignored) in PROTOCOLS.items()},
+        "results": results,
+        "thumbnails": thumbnails.sources,
+        "made_by": provenance(),
+    }
+    text = page(data)
+    size_mib = len(text.encode()) / 2**20
+    if size_mib > LARGEST_MIB:
+        raise UltronError(f"the report would be {size_mib:.0f} MiB, more than {LARGEST_MIB}; show fewer photos with -k, or smaller ones with --thumbnail")
+    drawing.log_problems(thumbnails.problems)
+    write_text(out, text)
+    log.info("%s: %.1f MiB, %d queries, %d thumbnails", out, size_mib, len(results[0]["queries"]), len(thumbnails.sources))
+    return out
+
+
+def page(data: dict[str, Any]) -> str:
+    """The whole page with its style, script and data inside. Raises ValueError for data that is not JSON."""
+    # "<" cannot stand in a script element's text as it could end it; in JSON it can be written so everywhere.
+    encoded = json.dumps(data, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    text = PAGE.read_text(encoding="utf-8")
+    for mark, content in (("/*STYLE*/", PAGE.with_suffix(".css").read_text("utf-8")), ("/*SCRIPT*/", PAGE.with_suffix(".js").read_text("utf-8"))):
+        text = text.replace(mark, content)
+    return text.replace("/*DATA*/", encoded)
