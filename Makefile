@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 # Tests run in two processes: more threads than cores in each only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: install demo test lint bench kernels gpu-check clean
+.PHONY: install demo test browser lint bench kernels gpu-check clean
 
 install: $(READY)
 
@@ -23,8 +23,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(VENV)/bin/ultron demo
 
-test: $(READY)
+test: $(READY) browser
 	$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
+# The report is clicked through in a browser, where there is one or the system's packages can be installed.
+browser:
+	@command -v chromedriver >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "installing Chromium for the tests of the report" && \
+	  { timeout 300 apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null 2>&1 || \
+	    { timeout 120 apt-get update -qq && timeout 300 apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1; }; } || \
+	  echo "no Chromium with its driver: the browser tests of the report are skipped"
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -96,7 +96,7 @@ def settings_of(origin: dict[str, Any]) -> list[tuple[str, str]]:
         ("whitening", config.get("whiten") or config.get("whitening")),
         ("search", search.get("kind") or search.get("method") or "exact"),
         ("re-ranking", ", ".join(step["name"] for step in search.get("rerank", [])) or "none"),
-        ("ultron", (origin.get("searched_by") or provenance()).get("ultron")),
+        ("ultron", (origin.get("searched_by") or provenance()).get("ultron_version")),
     ]
     return [(key, str(value)) for key, value in wanted if value not in (None, "", [])]
 

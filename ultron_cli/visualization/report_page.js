@@ -27,7 +27,7 @@ function drawHead() {
   document.title = data.title;
   byId("title").textContent = data.title;
   const made = data.made_by || {};
-  byId("facts").textContent = `${data.dataset}: ${first.queries.length} queries, ${first.n_database.toLocaleString("en")} database photos; made by ultron ${made.ultron || ""} ${made.created || ""}`;
+  byId("facts").textContent = `${data.dataset}: ${first.queries.length} queries, ${first.n_database.toLocaleString("en")} database photos; made by ultron ${made.ultron_version || ""} ${(made.created || "").slice(0, 16).replace("T", " ")} UTC`;
   for (const result of data.results) {
     const card = element("div", "card"), table = element("table"), head = element("tr");
     card.append(element("h2", "", result.label));
