@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 log = logging.getLogger("ultron")
 
@@ -38,7 +38,14 @@ class _LineFormatter(logging.Formatter):
 
 
 class _LogHandler(logging.StreamHandler):
-    """Writes above a progress bar instead of through it."""
+    """Writes above a progress bar instead of through it, to the stderr of the moment (tests and notebooks swap it)."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" in sys.modules and self.stream.isatty():
@@ -48,8 +55,8 @@ class _LogHandler(logging.StreamHandler):
 
 
 def start_log(verbosity: int) -> None:
-    """Sends log lines to the stderr of this moment (tests swap it); warnings carry their level."""
-    handler = _LogHandler(sys.stderr)
+    """Sends log lines to stderr; warnings carry their level."""
+    handler = _LogHandler()
     handler.setFormatter(_LineFormatter())
     log.handlers[:] = [handler]
     log.propagate = False

@@ -6,7 +6,6 @@
 
 namespace ultron {
 
-constexpr int64_t PARTIAL_SUMS = 1024;  // tables per head, about: enough blocks for any device, and a bound for the workspace
 constexpr int DIAGONALS = STRIP_COLUMNS + TILE_COLUMNS - 1;  // key column - query column within a strip, from -7 to 15
 constexpr int DIAGONALS_PADDED = 24;
 
@@ -95,6 +94,7 @@ __global__ void __launch_bounds__(256) scala_bias_gradient(const float* partial_
   float* shared = reinterpret_cast<float*>(shared_memory());
   float sum = 0.0f;
   if (entry < entries) {
+#pragma unroll 4
     for (int64_t table = warp; table < tables; table += 8) sum += partial_sums[(blockIdx.x * tables + table) * entries + entry];
   }
   shared[threadIdx.x] = sum;
@@ -118,17 +118,15 @@ const char* launch_bias_gradient(const ScalaBackward& backward, const Plan& plan
                 plan.blocks / shape.heads, entries, backward.grad_bias, shape.bias_type == Type::float32);
 }
 
-// A block walks over samples until there are about PARTIAL_SUMS tables per head.
-inline int samples_per_partial_sum(const ScalaShape& shape, int tile_rows) {
-  const int64_t tiles = ((shape.height + tile_rows - 1) / tile_rows) * ((shape.width + TILE_COLUMNS - 1) / TILE_COLUMNS);
-  const int64_t groups = larger<int64_t>(1, smaller(shape.batch, PARTIAL_SUMS / tiles));
-  return static_cast<int>((shape.batch + groups - 1) / groups);
-}
-
 // delta: (B, H, W, h) float32; then the partial sums.
 struct Workspace {
   float *delta, *partial_sums;
 
+  // The most tables that samples_per_block lets any kernel write, whose tiles have 4 rows or more.
+  static int64_t partial_sum_bytes(const ScalaShape& shape) {
+    const int64_t tiles = ((shape.height + 3) / 4) * ((shape.width + TILE_COLUMNS - 1) / TILE_COLUMNS) * shape.heads, side = 2 * shape.kernel_size - 1;
+    return smaller(shape.batch * tiles, 2 * ENOUGH_BLOCKS + tiles) * side * side * 4;
+  }
   static int64_t delta_bytes(const ScalaShape& shape) { return (shape.batch * shape.height * shape.width * shape.heads * 4 + 255) / 256 * 256; }
   Workspace(const ScalaShape& shape, void* memory)
       : delta(static_cast<float*>(memory)), partial_sums(reinterpret_cast<float*>(static_cast<char*>(memory) + delta_bytes(shape))) {}

@@ -107,7 +107,8 @@ __global__ void __launch_bounds__(32 * CONV_WARPS)
 // partial_sums: (B, C, 9). A block walks over all pixels of its planes.
 template <typename T, bool CHANNELS_LAST>
 __global__ void __launch_bounds__(32 * CONV_WARPS)
-    cdconv_partial_weight(const __grid_constant__ CdconvShape shape, const __grid_constant__ ConvPlan plan, const T* grad, const T* input, float* partial_sums) {
+    cdconv_partial_weight(const __grid_constant__ CdconvShape shape, const __grid_constant__ ConvPlan plan, const T* grad, const T* input,
+                          float* partial_sums) {
   Walk<CHANNELS_LAST> walk(shape, plan);
   float sums[TAPS] = {}, taps[TAPS];
   for (; walk.has_pixel(); walk.advance()) {

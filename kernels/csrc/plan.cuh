@@ -41,6 +41,7 @@ Plan make_plan(const ScalaShape& shape, const PlanRequest& request) {
   plan.samples_per_block = request.samples_per_block;
   plan.blocks = static_cast<int64_t>(plan.tiles_y) * plan.tiles_x * shape.heads * ((shape.batch + plan.samples_per_block - 1) / plan.samples_per_block);
 
+  if (plan.blocks > INT32_MAX) return plan;  // refused below
   plan.heads = Divider(static_cast<unsigned>(shape.heads));
   plan.tiles = Divider(static_cast<unsigned>(plan.tiles_y) * plan.tiles_x);
   plan.tiles_per_row = Divider(plan.tiles_x);

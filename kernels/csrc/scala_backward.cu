@@ -1,4 +1,4 @@
-// scala_attention, backward: the kernels for a type and a head dim, padded with zeros to 16, 32, 64 or 128.
+// scala_attention, backward: the kernels for a type and a head dim, padded with zeros to 32, 64 or 128.
 #include "scala_attention_cuda.h"
 #include "scala_backward_float.cuh"
 #include "scala_backward_half.cuh"
@@ -17,7 +17,6 @@ const char* pass_of_dim(const ScalaBackward& backward, void* stream) {
 template <bool KEYS>
 const char* pass(const ScalaBackward& backward, void* stream) {
   const int64_t dim = backward.shape.head_dim;
-  if (dim <= 16) return pass_of_dim<16, KEYS>(backward, stream);
   if (dim <= 32) return pass_of_dim<32, KEYS>(backward, stream);
   if (dim <= 64) return pass_of_dim<64, KEYS>(backward, stream);
   return pass_of_dim<128, KEYS>(backward, stream);
@@ -35,13 +34,7 @@ const char* zero_grad_bias(const ScalaBackward& backward, void* stream) {
 
 int64_t scala_backward_workspace_cuda(const ScalaShape& shape, bool wants_grad_bias, bool) {
   if (refuse(shape) != nullptr || is_empty(shape)) return 0;
-  int64_t bytes = Workspace::delta_bytes(shape);
-  if (wants_grad_bias) {
-    // The fewest rows that a tile has: the most tables that a kernel may write.
-    const int64_t tiles = ((shape.height + 3) / 4) * ((shape.width + TILE_COLUMNS - 1) / TILE_COLUMNS), side = 2 * shape.kernel_size - 1;
-    bytes += shape.heads * smaller(shape.batch * tiles, larger(PARTIAL_SUMS, tiles)) * side * side * 4;
-  }
-  return bytes;
+  return Workspace::delta_bytes(shape) + (wants_grad_bias ? Workspace::partial_sum_bytes(shape) : 0);
 }
 
 const char* scala_attention_backward_cuda(const ScalaBackward& backward, void* stream) {

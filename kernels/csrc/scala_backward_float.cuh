@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(32 * BackwardFloat<D>::MAX_WARPS)
 
   DiagonalSums offset_sums(memory + plan.bias_gradient, shape, warp, line.lane);
   if (wants_grad_bias) offset_sums.clear();
-  load_table<float>(table, backward.bias, shape, plan, block.head);
+  bool is_fresh = true;  // nothing is in shared memory yet
 
   for (; block.sample < block.sample_end; ++block.sample) {
     Quarter<D> left, left_gradient, result, value_result;
@@ -60,8 +60,10 @@ __global__ void __launch_bounds__(32 * BackwardFloat<D>::MAX_WARPS)
     const Moving<float> moving{{element(moving_0), element(moving_1)}, {&moving_0, &moving_1}};
     for (int first_row = halo_rows.begin; first_row < halo_rows.end; first_row += plan.chunk_rows) {
       const int end_row = smaller(first_row + plan.chunk_rows, halo_rows.end);
-      __syncthreads();  // the last chunk has been read
+      if (!is_fresh) __syncthreads();  // the last chunk has been read
       load_chunk<float, D>(memory, plan, moving, dim, first_row, end_row - first_row, halo_columns);
+      if (is_fresh) load_table<float>(table, backward.bias, shape, plan, block.head);  // while the copies are under way
+      is_fresh = false;
       if constexpr (KEYS) {
         load_statistics(moving_lse, moving_delta, backward, delta_map, block, first_row, end_row - first_row, halo_columns, row_positions);
         if (drops) draw_chunk(bits, Dropout(shape, plan.threshold), shape, plan, block, first_row, end_row - first_row, halo_columns, row_positions);
@@ -124,7 +126,7 @@ template <int D, bool KEYS>
 const char* launch_backward_float(const ScalaBackward& backward, void* stream) {
   const bool wants_grad_bias = !KEYS && backward.grad_bias != nullptr;
   const Workspace workspace(backward.shape, backward.workspace);
-  const int samples = wants_grad_bias ? samples_per_partial_sum(backward.shape, BackwardFloat<D>::MAX_WARPS) : 1;
+  const int samples = samples_per_block(backward.shape, BackwardFloat<D>::MAX_WARPS);
   const Plan plan = make_plan<KEYS>(backward.shape, {1, BackwardFloat<D>::MAX_WARPS, D * 4, 0, wants_grad_bias, samples});
   if (const char* problem = refuse(plan)) return problem;
   const char* problem = launch(scala_backward_float<D, KEYS>, dim3(static_cast<unsigned>(plan.blocks)), 32 * plan.warps, plan.shared_bytes, stream,

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
 
   DiagonalSums diagonals(memory + plan.bias_gradient, shape, warp, patch.lane);
   if (wants_grad_bias) diagonals.clear();
-  load_table<T>(table, backward.bias, shape, plan, block.head);
+  bool is_fresh = true;  // nothing is in shared memory yet
 
   for (; block.sample < block.sample_end; ++block.sample) {
     __syncwarp();  // the last sample's results have left the warp's memory
@@ -62,8 +62,10 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
     const Moving<T> moving{{element(moving_0), element(moving_1)}, {&moving_0, &moving_1}};
     for (int first_row = halo_rows.begin; first_row < halo_rows.end; first_row += plan.chunk_rows) {
       const int end_row = smaller(first_row + plan.chunk_rows, halo_rows.end);
-      __syncthreads();  // the last chunk has been read
+      if (!is_fresh) __syncthreads();  // the last chunk has been read
       load_chunk<T, D>(memory, plan, moving, dim, first_row, end_row - first_row, halo_columns);
+      if (is_fresh) load_table<T>(table, backward.bias, shape, plan, block.head);  // while the copies are under way
+      is_fresh = false;
       if constexpr (KEYS) {
         const int row_positions = plan.strips * STRIP_COLUMNS;
         load_statistics(moving_lse, moving_delta, backward, delta_map, block, first_row, end_row - first_row, halo_columns, row_positions);
@@ -138,8 +140,9 @@ template <typename T, int D, bool KEYS>
 const char* launch_backward_half(const ScalaBackward& backward, void* stream) {
   const bool wants_grad_bias = !KEYS && backward.grad_bias != nullptr;
   const Workspace workspace(backward.shape, backward.workspace);
-  const int samples = wants_grad_bias ? samples_per_partial_sum(backward.shape, BackwardHalf<D>::MAX_WARPS * PATCH_ROWS) : 1;
-  const Plan plan = make_plan<KEYS>(backward.shape, {PATCH_ROWS, BackwardHalf<D>::MAX_WARPS, D * 2, 2 * PATCH * D * 2, wants_grad_bias, samples});
+  constexpr int WARPS = BackwardHalf<D>::MAX_WARPS;
+  const int samples = samples_per_block(backward.shape, WARPS * PATCH_ROWS);
+  const Plan plan = make_plan<KEYS>(backward.shape, {PATCH_ROWS, WARPS, D * 2, 2 * PATCH * D * 2, wants_grad_bias, samples});
   if (const char* problem = refuse(plan)) return problem;
   const auto kernel = plan.draws > 0 ? scala_backward_half<T, D, KEYS, true> : scala_backward_half<T, D, KEYS, false>;
   const char* problem = launch(kernel, dim3(static_cast<unsigned>(plan.blocks)), 32 * plan.warps, plan.shared_bytes, stream,

@@ -1,4 +1,4 @@
-// scala_attention, forward: the kernel for a type and a head dim, padded with zeros to 16, 32, 64 or 128.
+// scala_attention, forward: the kernel for a type and a head dim, padded with zeros to 32, 64 or 128.
 #include "scala_attention_cuda.h"
 #include "scala_forward_float.cuh"
 #include "scala_forward_half.cuh"
@@ -21,7 +21,6 @@ const char* scala_attention_cuda(const ScalaForward& forward, void* stream) {
   for (const Map& map : {forward.query, forward.key, forward.value, forward.out}) {
     if (const char* problem = refuse(map)) return problem;
   }
-  if (shape.head_dim <= 16) return forward_of_dim<16>(forward, stream);
   if (shape.head_dim <= 32) return forward_of_dim<32>(forward, stream);
   if (shape.head_dim <= 64) return forward_of_dim<64>(forward, stream);
   return forward_of_dim<128>(forward, stream);

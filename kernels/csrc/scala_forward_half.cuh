@@ -1,6 +1,8 @@
 // Forward in float16 and bfloat16: both products on tensor cores, over the dense block of a warp's 16 queries and strips of 16 keys, with
 // -inf where a query does not see a key. A warp visits only the rows that its own queries see: with k 7, 49 of 128 scores are used.
 #pragma once
+#include <type_traits>
+
 #include "plan.cuh"
 #include "strips.cuh"
 
@@ -35,7 +37,7 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
   const int dim = static_cast<int>(shape.head_dim);
   const float factor = plan.scale * LOG2_E;
 
-  load_table<T>(table, forward.bias, shape, plan, block.head);
+  bool is_fresh = true;  // nothing is in shared memory yet
   for (; block.sample < block.sample_end; ++block.sample) {
     __syncwarp();  // the last sample's results have left the warp's memory
     load_patch<T, D>(stationary, element(forward.query), forward.query, shape, patch, block.x);
@@ -47,8 +49,10 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
     for (int first_row = halo_rows.begin; first_row < halo_rows.end; first_row += plan.chunk_rows) {
       const int end_row = smaller(first_row + plan.chunk_rows, halo_rows.end);
       const bool is_first = first_row == halo_rows.begin;
-      __syncthreads();  // the last chunk has been read
+      if (!is_fresh) __syncthreads();  // the last chunk has been read
       load_chunk<T, D>(memory, plan, moving, dim, first_row, end_row - first_row, halo_columns);
+      if (is_fresh) load_table<T>(table, forward.bias, shape, plan, block.head);  // while the copies are under way
+      is_fresh = false;
       if (DROPS && is_first) draw_patch(bits, Dropout(shape, plan.threshold), shape, plan, block, patch);
       copy_async_wait();
       __syncthreads();
@@ -57,15 +61,24 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
       const int begin = larger(first_row, patch.all_rows.begin), end = smaller(end_row, patch.all_rows.end);
       for (int strip = 0; strip < plan.strips; ++strip) {
         const StripColumns<false> columns(table, patch, shape, halo_columns.begin + strip * STRIP_COLUMNS, DROPS);
-        for (int row = begin; row < end; row += STEP_STRIPS) {
+        // Without branches in it, the work on the strips of a whole step overlaps.
+        const auto step = [&](auto is_whole, int row) {
+          constexpr bool WHOLE = decltype(is_whole)::value;
           const int row_bytes = plan.strips * STRIP_COLUMNS * P::ROW_BYTES, offset = (row - first_row) * row_bytes + strip * STRIP_COLUMNS * P::ROW_BYTES;
           const int row_in_table = table_row(patch, shape, row);
           float scores[STEP_STRIPS][2][4];
           float new_highest[2] = {highest[0], highest[1]};
 #pragma unroll
           for (int i = 0; i < STEP_STRIPS; ++i) {
-            if (row + i < end) {  // the same for the whole warp
-              start_scores(scores[i], patch, columns, row_in_table, row, i);
+            if (WHOLE || row + i < end) {  // the same for the whole warp
+              if (WHOLE) {
+                read_table(scores[i], columns, row_in_table, i);
+                // The two query rows differ in the first and last key rows, which can only be the first and last of a step.
+                if (i == 0 && row < patch.rows[1].begin) hide_row(scores[i], 1);
+                if (i == STEP_STRIPS - 1 && row + i >= patch.rows[0].end) hide_row(scores[i], 0);
+              } else {
+                start_scores(scores[i], patch, columns, row_in_table, row, i);
+              }
               query.multiply(scores[i], keys + offset + i * row_bytes, lane);
             } else {
 #pragma unroll
@@ -91,7 +104,7 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
           }
 #pragma unroll
           for (int i = 0; i < STEP_STRIPS; ++i) {
-            if (row + i < end) {
+            if (WHOLE || row + i < end) {
 #pragma unroll
               for (int j = 0; j < 8; ++j) {
                 float& score = scores[i][j / 4][j % 4];
@@ -109,7 +122,10 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
               accumulate<T, D>(result, scores[i], values + offset + i * row_bytes, lane);
             }
           }
-        }
+        };
+        int row = begin;
+        for (; row + STEP_STRIPS <= end; row += STEP_STRIPS) step(std::true_type(), row);
+        if (row < end) step(std::false_type(), row);
       }
     }
 
@@ -129,7 +145,8 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
 
 template <typename T, int D>
 const char* launch_forward_half(const ScalaForward& forward, void* stream) {
-  const Plan plan = make_plan<false>(forward.shape, {PATCH_ROWS, ForwardHalf<D>::MAX_WARPS, D * 2, PATCH * D * 2, false, samples_per_block(forward.shape, ForwardHalf<D>::MAX_WARPS * PATCH_ROWS)});
+  constexpr int WARPS = ForwardHalf<D>::MAX_WARPS;
+  const Plan plan = make_plan<false>(forward.shape, {PATCH_ROWS, WARPS, D * 2, PATCH * D * 2, false, samples_per_block(forward.shape, WARPS * PATCH_ROWS)});
   if (const char* problem = refuse(plan)) return problem;
   const auto kernel = plan.draws > 0 ? scala_forward_half<T, D, true> : scala_forward_half<T, D, false>;
   return launch(kernel, dim3(static_cast<unsigned>(plan.blocks)), 32 * plan.warps, plan.shared_bytes, stream, forward, plan);

@@ -49,10 +49,8 @@ struct StripColumns {
   }
 };
 
-// Scores of moving row `row + i` start from bias / scale, or from -inf where the stationary position does not see the moving one.
-// `table_row`: the upper stationary row's offset to moving row `row`, in floats from StripColumns::entries.
 template <bool KEYS>
-__device__ __forceinline__ void start_scores(float (&scores)[2][4], const Patch<KEYS>& patch, const StripColumns<KEYS>& columns, int table_row, int row, int i) {
+__device__ __forceinline__ void read_table(float (&scores)[2][4], const StripColumns<KEYS>& columns, int table_row, int i) {
   constexpr int NEXT_MOVING = KEYS ? -TABLE_STRIDE : TABLE_STRIDE;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -60,13 +58,25 @@ __device__ __forceinline__ void start_scores(float (&scores)[2][4], const Patch<
     scores[j / 2][j % 2] = entry[i * NEXT_MOVING];
     scores[j / 2][2 + j % 2] = entry[(i - 1) * NEXT_MOVING];
   }
+}
+
+// The moving row is not seen by the upper (r = 0) or lower stationary row.
+__device__ __forceinline__ void hide_row(float (&scores)[2][4], int r) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) scores[j / 2][2 * r + j % 2] = -INFINITY;
+}
+
+// Scores of moving row `row + i` start from bias / scale, or from -inf where the stationary position does not see the moving one.
+// `table_row`: the upper stationary row's offset to moving row `row`, in floats from StripColumns::entries.
+template <bool KEYS>
+__device__ __forceinline__ void start_scores(float (&scores)[2][4], const Patch<KEYS>& patch, const StripColumns<KEYS>& columns, int table_row,
+                                             int row, int i) {
+  read_table(scores, columns, table_row, i);
   // Only in the first and last moving rows do the two stationary rows differ; the branch is the same for the whole warp.
   if (row + i < patch.seen_by_both.begin || row + i >= patch.seen_by_both.end) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      if (contains(patch.rows[r], row + i)) continue;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) scores[j / 2][2 * r + j % 2] = -INFINITY;
+      if (!contains(patch.rows[r], row + i)) hide_row(scores, r);
     }
   }
 }

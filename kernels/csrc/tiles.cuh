@@ -79,7 +79,7 @@ struct Plan {
   int table;              // bias / scale: see load_table
   int dropout;            // keep bits, a byte per Philox call
   int statistics;         // lse and delta of moving queries
-  int bias_gradient;      // per warp: sums by offset, then a buffer to sum along diagonals
+  int bias_gradient;      // per warp: sums by offset, then a buffer to sum along diagonals (half precision)
   int shared_bytes;
 };
 
@@ -114,14 +114,14 @@ __device__ __forceinline__ T* position_in(T* sample, const Map& map, int y, int 
 template <typename T, int D>
 struct Pieces {
   static constexpr int COUNT = D * static_cast<int>(sizeof(T)) / 16;
-  static constexpr int LOG_2_COUNT = COUNT == 2 ? 1 : COUNT == 4 ? 2 : COUNT == 8 ? 3 : COUNT == 16 ? 4 : 5;
+  static constexpr int LOG_2_COUNT = COUNT == 4 ? 2 : COUNT == 8 ? 3 : COUNT == 16 ? 4 : 5;
   static constexpr int NUMBERS = 16 / static_cast<int>(sizeof(T));
   static constexpr int ROW_BYTES = COUNT * 16;
 
   // To be xor-ed into the number of a piece.
   static __device__ __forceinline__ int exchange(int row) {
-    if (sizeof(T) == 4) return COUNT >= 8 ? (row & 1) << 2 : 0;  // here 2 rows of 4 pieces are read at once
-    return COUNT == 2 ? row >> 2 & 1 : COUNT == 4 ? row >> 1 & 3 : row & 7;
+    if (sizeof(T) == 4) return (row & 1) << 2;  // here 2 rows of 4 pieces are read at once
+    return COUNT == 4 ? row >> 1 & 3 : row & 7;
   }
 };
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from ultron_kernels import build, ops, scala_attention
 
 MINIMAL = (torch.zeros(1, 4, 4, 1, 8),) * 3
@@ -80,7 +79,7 @@ def test_a_build_that_fails_keeps_its_reason_and_is_not_repeated(fresh: Path, tm
 
 def test_a_cache_that_cannot_be_written_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.write_text("a file where the folder should be")
-    with pytest.raises(build.BuildError, match="cannot write to the cache of compiled operators.*set ULTRON_KERNEL_CACHE"):
+    with pytest.raises(build.BuildError, match=r"cannot write to the cache of compiled operators.*set ULTRON_KERNEL_CACHE"):
         build.build("cpu")
 
 
@@ -88,7 +87,7 @@ def test_a_damaged_library_is_said(fresh: Path) -> None:
     library = build.library_path("cpu")
     library.parent.mkdir(parents=True)
     library.write_bytes(b"not a library")
-    with pytest.raises(build.BuildError, match="does not load: .*delete it and run `ultron doctor --build`"):
+    with pytest.raises(build.BuildError, match=r"does not load: .*delete it and run `ultron doctor --build`"):
         build.load("cpu")
 
 
