@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,55 @@ def _gem(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
     return GemModel(settings, create_backbone(settings.backbone, pretrained=pretrained))
 
 
-MODELS: dict[str, Callable[[dict[str, Any], bool], RetrievalModel]] = {"gem": _gem}
+def _ultron(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    from ultron_cli.configs import from_dict
+    from ultron_cli.errors import UltronError
+    from ultron_cli.models.ultron import UltronModel
+    from ultron_cli.models.ultron_settings import SIZES, UltronSettings
+
+    if pretrained:
+        raise UltronError(f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or give a checkpoint with --weights")
+    return UltronModel(name, from_dict(UltronSettings, SIZES[name] | values, prefix="model."))
+
+
+def _superglobal(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    from ultron_cli.configs import from_dict
+    from ultron_cli.models.backbones import create_backbone
+    from ultron_cli.models.superglobal import SuperGlobalModel, SuperGlobalSettings
+
+    settings = from_dict(SuperGlobalSettings, values, prefix="model.")
+    return SuperGlobalModel(settings, create_backbone(settings.backbone, pretrained=pretrained))
+
+
+def _dolg(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    from ultron_cli.configs import from_dict
+    from ultron_cli.models.backbones import create_backbone
+    from ultron_cli.models.dolg import SIZES, DolgModel, DolgSettings
+
+    settings = from_dict(DolgSettings, SIZES[name] | values, prefix="model.")
+    return DolgModel(name, settings, create_backbone(settings.backbone, pretrained=pretrained))
+
+
+def _cfcd(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    from ultron_cli.configs import from_dict
+    from ultron_cli.models.backbones import create_backbone
+    from ultron_cli.models.cfcd import SIZES, CfcdModel, CfcdSettings
+
+    settings = from_dict(CfcdSettings, SIZES[name] | values, prefix="model.")
+    return CfcdModel(name, settings, create_backbone(settings.backbone, pretrained=pretrained))
+
+
+MODELS: dict[str, Callable[[dict[str, Any], bool], RetrievalModel]] = {
+    "cfcd-r101": partial(_cfcd, "cfcd-r101"),
+    "cfcd-r50": partial(_cfcd, "cfcd-r50"),
+    "dolg-r101": partial(_dolg, "dolg-r101"),
+    "dolg-r50": partial(_dolg, "dolg-r50"),
+    "gem": _gem,
+    "superglobal": _superglobal,
+    "ultron-b": partial(_ultron, "ultron-b"),
+    "ultron-s": partial(_ultron, "ultron-s"),
+    "ultron-t": partial(_ultron, "ultron-t"),
+}
 
 
 def list_models() -> list[str]:
@@ -29,7 +78,8 @@ def list_models() -> list[str]:
 def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> RetrievalModel:
     """Makes a model with fresh weights (or timm's with `pretrained`) in evaluation mode.
 
-    settings: the fields of the model's settings, for example backbone="resnet50", p=3.0, descriptor_dim=512 for `gem`.
+    settings: the fields of the model's settings, for example backbone="resnet50", p=3.0, descriptor_dim=512 for `gem`;
+        those of the ultron models are in ultron_settings.py.
     Raises UltronError for an unknown model or setting, naming near ones.
     """
     from ultron_cli.errors import UltronError, nearest_names

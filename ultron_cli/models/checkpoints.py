@@ -152,6 +152,8 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out")
         return loaded
     model = create_model(model_name or "gem", **settings)
+    if not hasattr(model, "backbone"):
+        raise UltronError(f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint of `ultron train`")
     if getattr(model, "whitening", None) is not None:
         raise UltronError(f"{path} has backbone weights only, a whitening layer (descriptor_dim) would stay random; leave it out or train one")
     load_timm_weights(model, bare_state_dict(content, path), path)

@@ -20,6 +20,7 @@ class RetrievalModel(nn.Module):
     preprocessing: Preprocessing
     min_side_px: int
     descriptor_dim: int
+    scale_aggregation: str = "mean"  # of the unit descriptors of several scales: "mean" or "max"
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""

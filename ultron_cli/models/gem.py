@@ -7,26 +7,50 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.configs import one_of, within
+from ultron_cli.errors import UltronError
 from ultron_cli.models.backbones import Backbone
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import POOLINGS, GeM
+from ultron_cli.models.pooling import POOLINGS, GeM, GGeM
 
 
 @dataclass(frozen=True, kw_only=True)
 class GemSettings:
-    """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer."""
+    """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer.
+
+    groups: of `ggem`; None takes as many as the backbone's attention has heads.
+    """
 
     backbone: str = "resnet50"
     pooling: str = "gem"
     p: float = 3.0
     p_learnable: bool = False
     descriptor_dim: int | None = None
+    groups: int | None = None
 
     def __post_init__(self) -> None:
         one_of("pooling", self.pooling, list(POOLINGS))
         within("p", self.p, 0.1, 100.0)
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
+
+
+def make_pooling(settings: GemSettings, backbone: Backbone) -> nn.Module:
+    """The pooling that settings name. Raises UltronError if `ggem` has no number of groups that fits the backbone."""
+    if settings.pooling == "gem":
+        return GeM(settings.p, settings.p_learnable)
+    if settings.pooling != "ggem":
+        return POOLINGS[settings.pooling]()
+    groups = settings.groups or n_heads(backbone)
+    if groups is None or backbone.n_channels % groups:
+        found = "has no attention heads to tell it" if groups is None else f"{groups} do not divide its {backbone.n_channels} channels"
+        raise UltronError(f"ggem needs a number of groups and {backbone.name} {found}; give one with --set model.groups=N")
+    return GGeM(backbone.n_channels, groups, settings.p)
+
+
+def n_heads(backbone: Backbone) -> int | None:
+    """Heads of the last attention layer of a ViT or Swin; None for other backbones."""
+    heads = [module.num_heads for module in backbone.network.modules() if isinstance(getattr(module, "num_heads", None), int)]
+    return heads[-1] if heads else None
 
 
 class GemModel(RetrievalModel):
@@ -39,7 +63,7 @@ class GemModel(RetrievalModel):
         self.settings = settings
         self.backbone = backbone
         self.preprocessing, self.min_side_px = backbone.preprocessing, backbone.min_side_px
-        self.pooling = GeM(settings.p, settings.p_learnable) if settings.pooling == "gem" else POOLINGS[settings.pooling]()
+        self.pooling = make_pooling(settings, backbone)
         self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
         self.whitening = nn.Linear(backbone.n_channels, settings.descriptor_dim) if settings.descriptor_dim else None
 

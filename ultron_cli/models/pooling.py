@@ -41,4 +41,24 @@ class Maximum(nn.Module):
         return feature_map.float().amax(dim=(-2, -1))
 
 
-POOLINGS = {"gem": GeM, "avg": Average, "max": Maximum}
+class GGeM(nn.Module):
+    """Group generalised mean (Ko et al. 2022): channels in groups, as many as attention heads, each with a learnable exponent.
+
+    n_channels: a multiple of n_groups. p: every exponent at first. forward: (B, C, H, W) -> (B, C) float32; values below `eps` count as `eps`.
+    """
+
+    def __init__(self, n_channels: int, n_groups: int, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        if n_groups < 1 or n_channels % n_groups:
+            raise ValueError(f"{n_channels} channels do not divide into {n_groups} groups")
+        self.eps, self.group_size = eps, n_channels // n_groups
+        self.p = nn.Parameter(torch.full((n_groups,), float(p)))
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(feature_map.device.type, enabled=False):
+            values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
+            exponent = self.p.repeat_interleave(self.group_size)
+            return values.clamp(min=self.eps).pow(exponent[:, None, None]).mean(dim=(-2, -1)).pow(1.0 / exponent)
+
+
+POOLINGS = {"gem": GeM, "avg": Average, "max": Maximum, "ggem": GGeM}

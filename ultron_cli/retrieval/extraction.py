@@ -77,7 +77,8 @@ class ExtractResult:
 
 
 def describe(model: RetrievalModel, images: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
-    """(B, 3, H, W) normalised images -> (B, D) float32: per scale the unit descriptor, their mean, made unit again.
+    """(B, 3, H, W) normalised images -> (B, D) float32: per scale the unit descriptor, their mean (or, for models that say so,
+    their maximum per dimension), made unit again.
 
     Images are resampled bilinearly to each scale (as in cirtorch and DOLG), no side below the network's minimum.
     """
@@ -91,7 +92,10 @@ def describe(model: RetrievalModel, images: torch.Tensor, scales: tuple[float, .
         else:
             scaled = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
         descriptors = model(scaled).float()
-        total = descriptors if total is None else total + descriptors
+        if total is None:
+            total = descriptors
+        else:
+            total = torch.maximum(total, descriptors) if model.scale_aggregation == "max" else total + descriptors
     assert total is not None  # parse_scales gives at least one
     return F.normalize(total, dim=1)
 

@@ -1,0 +1,198 @@
+"""The networks side by side: parameters, GFLOPs and photos per second on this machine's CPU, all in one run, as a table for docs/models.md.
+
+    python benchmarks/models.py [--write docs/models.md] [--rounds 5] [--side 512] [--threads 2]
+    python benchmarks/models.py --profile ultron-s          where its time goes (torch.profiler)
+
+Random weights, batch 1, float32, evaluation mode. Each round runs every network once, so that other work on the machine meets them
+all. Before anything is timed, the compiled operators must give the descriptors of the reference ones. Exit code 1 if ultron-s takes
+more than 1.3 times as long as ResNet-101, or more than 2 GiB for one photo of 1024 px.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import cpu_name
+from torch.utils.flop_counter import FlopCounterMode
+
+from ultron_cli.devices import n_cores
+from ultron_cli.models import create_model
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.provenance import package_versions, utc_now
+
+REFERENCE, OURS = "resnet101", "ultron-s"
+NETWORKS = ("ultron-t", OURS, "ultron-b", "resnet50", REFERENCE, "swin_small_patch4_window7_224", "vit_small_patch16_224")
+SLOWEST_RATIO, MOST_MEMORY_MIB, MEMORY_SIDE_PX = 1.3, 2048, 1024
+BEGIN, END = "<!-- begin: benchmarks/models.py -->", "<!-- end: benchmarks/models.py -->"
+
+
+@dataclass
+class Measured:
+    """One network: millions of parameters, GFLOPs of one photo, seconds of each round."""
+
+    name: str
+    n_million: float
+    gflops: float
+    seconds: list[float] = field(default_factory=list)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", n_cores())))
+    parser.add_argument("--profile", metavar="NETWORK")
+    parser.add_argument("--memory", metavar="NETWORK", help="print the process's peak MiB after one photo of 1024 px")
+    return parser.parse_args()
+
+
+def make(name: str) -> RetrievalModel:
+    """A network by name; one of timm's without its classifier, under GeM. Channels last, as extraction runs them."""
+    torch.manual_seed(0)
+    model = create_model(name) if name.startswith("ultron") else create_model("gem", backbone=name)
+    return model.to(memory_format=torch.channels_last)
+
+
+def photo(side_px: int) -> torch.Tensor:
+    """(1, 3, side, side), channels last."""
+    return torch.randn(1, 3, side_px, side_px, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+
+
+def attention_flops(query: torch.Size, *arguments: Any, out_shape: Any = None, **_: Any) -> int:
+    """Of torch.ops.ultron.scala_attention(query (B, H, W, h, d), key, value, bias, seed, k, scale, dropout): two products per key."""
+    batch, height, width, heads, dim = query
+    kernel_size = arguments[4]
+    return 2 * 2 * batch * height * width * heads * dim * min(kernel_size, height) * min(kernel_size, width)
+
+
+def cdconv_flops(features: torch.Size, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Of torch.ops.ultron.cdconv(input (B, C, H, W), ...): nine taps, whatever the dilation."""
+    return 2 * 9 * features.numel()
+
+
+def count_gflops(model: RetrievalModel, images: torch.Tensor) -> float:
+    """Of one forward pass, two per multiply-add; convolutions and products only, as torch counts them, with our operators'."""
+    ours = {torch.ops.ultron.scala_attention: attention_flops, torch.ops.ultron.cdconv: cdconv_flops}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ours) as counter:
+        model(images)
+    return counter.get_total_flops() / 1e9
+
+
+def check_operators() -> None:
+    """Exits unless the compiled operators are there and agree with the reference in the whole network."""
+    from ultron_kernels import status
+
+    model, images = make("ultron-t"), photo(128)
+    with torch.inference_mode():
+        os.environ["ULTRON_KERNELS"] = "off"
+        expected = model(images)
+        os.environ["ULTRON_KERNELS"] = "cpu"
+        difference = float((model(images) - expected).abs().max())
+    if difference > 1e-5:
+        sys.exit(f"compiled and reference operators differ by {difference} in a descriptor: nothing is timed ({status()})")
+    print(f"compiled against reference operators: largest difference of a descriptor {difference:.1e}", file=sys.stderr)
+
+
+def measure(side_px: int, n_rounds: int) -> list[Measured]:
+    """Counts (which also warms up), then n_rounds rounds over all networks."""
+    images = photo(side_px)
+    models = {name: make(name) for name in NETWORKS}
+    results = [Measured(name, sum(p.numel() for p in model.parameters()) / 1e6, count_gflops(model, images)) for name, model in models.items()]
+    with torch.inference_mode():
+        for _ in range(n_rounds):
+            for result in results:
+                started_s = time.perf_counter()
+                models[result.name](images)
+                result.seconds.append(time.perf_counter() - started_s)
+    return results
+
+
+def peak_memory_mib(name: str) -> float:
+    """Peak resident memory of a process of its own that loads torch and the network and describes one photo of 1024 px."""
+    command = [sys.executable, __file__, "--memory", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def print_memory(name: str) -> None:
+    with torch.inference_mode():
+        make(name)(photo(MEMORY_SIDE_PX))
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would report the parent's peak, if that is higher: it survives fork and exec
+        print(next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")))
+    else:
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024))
+
+
+def print_profile(name: str, side_px: int) -> None:
+    model, images = make(name), photo(side_px)
+    with torch.inference_mode():
+        model(images)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            model(images)
+    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=40))
+
+
+def as_markdown(results: list[Measured], ratio: float, memory_mib: float, arguments: argparse.Namespace) -> str:
+    versions = package_versions()
+    rows = [
+        f"| {r.name} | {r.n_million:.1f} | {r.gflops:.1f} | {1 / statistics.median(r.seconds):.2f} ({1 / max(r.seconds):.2f} to {1 / min(r.seconds):.2f}) |"
+        for r in results
+    ]
+    return "\n".join(
+        [
+            f"| network | parameters, millions | GFLOPs at {arguments.side} px | photos/s, median (range of {arguments.rounds}) |",
+            "|---|---:|---:|---:|",
+            *rows,
+            "",
+            f"{OURS} takes {ratio:.2f} times the time of {REFERENCE} (median of the rounds' ratios; at most {SLOWEST_RATIO} wanted). Peak memory of a process",
+            f"that loads torch and {OURS} and describes one photo of {MEMORY_SIDE_PX} px: {memory_mib:,.0f} MiB (at most {MOST_MEMORY_MIB:,} wanted).",
+            "",
+            f"{utc_now()[:10]}, {cpu_name()}, {arguments.threads} of {n_cores()} cores, torch {versions['torch']}, timm {versions['timm']}. Batch 1, float32,",
+            "random weights, timm's networks without classifier under GeM. Two FLOPs per multiply-add, convolutions and products only.",
+            "The machine was shared with other work while this was measured: the ratio holds better than the rates.",
+        ]
+    )
+
+
+def write_between_markers(path: Path, text: str) -> None:
+    """Replaces what stands between BEGIN and END in the file."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> int:
+    arguments = parse()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory:
+        print_memory(arguments.memory)
+        return 0
+    if arguments.profile:
+        print_profile(arguments.profile, arguments.side)
+        return 0
+    check_operators()
+    results = measure(arguments.side, arguments.rounds)
+    seconds = {result.name: result.seconds for result in results}
+    ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds[OURS], seconds[REFERENCE], strict=True))
+    memory_mib = peak_memory_mib(OURS)
+    text = as_markdown(results, ratio, memory_mib, arguments)
+    print(text)
+    if arguments.write:
+        write_between_markers(arguments.write, text)
+    return 0 if ratio <= SLOWEST_RATIO and memory_mib <= MOST_MEMORY_MIB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Ablations of the ULTRON network on rendered landmarks: one setting changed at a time, same seeds and budget, mean and spread of mAP.
+
+    python examples/ablations.py [--out ablations] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
+    python examples/ablations.py --quick                    a few steps and one seed, to see that it runs; the numbers mean nothing
+
+Every run goes through the functions behind `ultron train`, `extract`, `search` and `evaluate`. The landmarks that are searched are not
+among those that are trained on. A finished run is kept in --out and not made again unless its settings changed, so it can be stopped.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ultron_cli import __version__, console
+from ultron_cli.configs import to_dict
+from ultron_cli.console import log, table
+from ultron_cli.datasets.toy import ToyConfig
+from ultron_cli.datasets.toy_default import render_toy
+from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.files import read_json, write_text
+from ultron_cli.models.choice import ModelChoice
+from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.searching import search_files
+from ultron_cli.training.config import load_config
+from ultron_cli.training.start import start_training
+
+# name -> settings of the model that differ from the default's
+VARIANTS: dict[str, list[str]] = {
+    "default (CDConv, gate none, MCK on key, attention pooling)": [],
+    "plain depthwise convolution": ["model.depthwise=plain"],
+    "gate multiply": ["model.gate=multiply"],
+    "thresholds as quantiles": ["model.threshold=quantile"],
+    "MCK on query": ["model.mck_on=query"],
+    "no MCK (NA)": ["model.mck_on=none"],
+    "GeM pooling": ["model.pooling=gem"],
+    "pooling's shift left in": ["model.pooling_shift=left"],
+}
+QUICK_TOY = ToyConfig(n_train_landmarks=4, n_train_photos=4, n_eval_landmarks=3, n_database_photos=4, n_distractors=4, max_side_px=64)
+QUICK = ["epochs=1", "warmup_epochs=0", "batch_size=8", "side_px=32", "workers=0", "validation.share=0"]
+PROTOCOLS = ("easy", "medium", "hard")
+BEGIN, END = "<!-- begin: examples/ablations.py -->", "<!-- end: examples/ablations.py -->"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("ablations"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--preset", default="ultron-t")
+    parser.add_argument("--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs")
+    parser.add_argument("--only", nargs="*", default=[], help="variants whose name contains one of these words")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
+    parser.add_argument("--quick", action="store_true")
+    return parser.parse_args()
+
+
+def score(run: dict[str, Any], toy: Path, device: str) -> dict[str, float]:
+    """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
+    folder = Path(run["run"]) / "descriptors"
+    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True, out=folder)
+    extract_dataset(request, ModelChoice(run=run["run"]), device)
+    found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
+    named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+    report = evaluate_ranking(named, Path(found.origin["ground_truth"]))
+    return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
+
+
+def run_one(variant: str, seed: int, toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """mAP per protocol of one variant and seed; from its file if it is there, made with the same settings."""
+    assignments = [*(QUICK if arguments.quick else []), *arguments.assignments, *VARIANTS[variant], f"seed={seed}"]
+    asked = {"config": to_dict(load_config(arguments.preset, None, assignments)), "toy": toy.name, "ultron_version": __version__}
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    folder = arguments.out / "runs" / name
+    if (folder / "result.json").exists():
+        return read_json(folder / "result.json", "result of an ablation")["mAP"]
+    log.info("--- %s, seed %d", variant, seed)
+    run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
+    result = asked | {"variant": variant, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
+    write_text(folder / "result.json", console.dump_json(result))
+    return result["mAP"]
+
+
+def mean_and_spread(values: Sequence[float | None]) -> str:
+    """Percent: mean and, from two values on, standard deviation."""
+    percent = [100 * value for value in values if value is not None]
+    if not percent:
+        return "no positives"
+    return f"{statistics.mean(percent):.2f}" + (f" ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else "")
+
+
+def rows_of(results: dict[str, list[dict[str, float]]]) -> list[list[str]]:
+    """One row per variant: its mAPs, and how much Medium differs from the first variant's with the same seed."""
+    first = next(iter(results.values()))
+    rows = []
+    for variant, runs in results.items():
+        differences = [run["medium"] - base["medium"] for run, base in zip(runs, first, strict=True)]
+        change = "" if runs is first else mean_and_spread(differences)
+        rows.append([variant, *(mean_and_spread([run[protocol] for run in runs]) for protocol in PROTOCOLS), change])
+    return rows
+
+
+def write_between_markers(path: Path, text: str) -> None:
+    """Replaces what stands between BEGIN and END in the file."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def main() -> int:
+    arguments = parse()
+    if arguments.quick and arguments.write:
+        raise UltronError("--quick measures nothing worth writing; leave out --write")
+    seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
+    variants = [name for name in VARIANTS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)]
+    if not variants:
+        raise UltronError(f"--only {' '.join(arguments.only)} names no variant (known: {'; '.join(VARIANTS)})")
+    console.start_log(-1 if arguments.quick else 0)
+    # Runs remember themselves as the latest of their workspace: not of the one the user works in.
+    console.settings.workspace = arguments.out / "workspace"
+    toy = render_toy(arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig())
+    results = {variant: [run_one(variant, seed, toy, arguments) for seed in seeds] for variant in variants}
+    columns, rows = ["mAP, %", *PROTOCOLS, "medium, against the first"], rows_of(results)
+    print(table(columns, rows))
+    if arguments.write:
+        lines = [" | ".join(cells) for cells in (columns, ["---"] + ["---:"] * 4, *rows)]
+        note = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), preset {arguments.preset}{''.join(f', {text}' for text in arguments.assignments)}."
+        write_between_markers(arguments.write, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UltronError as error:
+        sys.exit(f"error: {error}")

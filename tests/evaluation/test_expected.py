@@ -1,0 +1,38 @@
+"""Published numbers beside measured ones."""
+
+import pytest
+
+from ultron_cli.evaluation.expected import PUBLISHED, comparison, find_published
+
+
+def report(model: str = "dolg-r101", n_database: int = 4993, **origin: object) -> dict:
+    config = {"crop": "bbx", "scales": [0.3535, 0.5, 0.7071, 1.0, 1.4142]}
+    provenance = {"model": model, "config": config, "weights": {"kind": "checkpoint", "path": "dolg.pt"}} | origin
+    protocols = {name: {"mAP": value} for name, value in (("easy", 0.9), ("medium", 0.8137), ("hard", 0.6593))}
+    return {"dataset": "roxford5k", "n_database": n_database, "protocols": protocols, "provenance": provenance}
+
+
+def test_beside_the_published_number() -> None:
+    found = comparison(report())
+    assert found["protocols"]["medium"] == {"ours": pytest.approx(81.37), "published": 82.37, "difference": pytest.approx(-1.0)}
+    assert found["protocols"]["hard"]["difference"] == pytest.approx(1.0)
+    assert "easy" not in found["protocols"]  # not published
+    assert found["differs"] == ["weights are dolg.pt: whether they are the published ones only you know"]
+
+
+def test_what_differs_is_said() -> None:
+    found = comparison(report(config={"crop": "none", "scales": [1.0]}, search={"rerank": [{"name": "aqe"}], "kind": "ivf"}))
+    assert found["differs"][:4] == [
+        "queries are not cropped to their box (whole queries score higher)",
+        "1 scale where 5 are published",
+        "re-ranked by aqe",
+        "searched with an approximate index (ivf)",
+    ]
+
+
+def test_distractors_have_rows_of_their_own() -> None:
+    assert comparison(report(n_database=4993 + 1_001_001))["protocols"]["medium"]["published"] == 73.63
+    assert find_published("gem-resnet101", "rparis6k", 6322).mAP["hard"] == 56.32
+    assert find_published("gem-resnet50", "rparis6k", 6322) is None
+    assert find_published("dolg-r50", "toy", 100) is None
+    assert len({(row.model, row.dataset, row.distractors) for row in PUBLISHED}) == len(PUBLISHED)

@@ -1,0 +1,50 @@
+"""CFCD, first stage: GeM, a layer and batch normalisation, trained with MadaCos (Zhu et al., ICCV 2023)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ultron_cli.configs import within
+from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.pooling import GeM
+
+
+@dataclass(frozen=True, kw_only=True)
+class CfcdSettings:
+    """Settings of `cfcd-r50` and `cfcd-r101`; defaults of the authors' published configuration: p 3 fixed, 512 dimensions."""
+
+    backbone: str = "resnet50"
+    descriptor_dim: int = 512
+    p: float = 3.0
+    p_learnable: bool = False
+
+    def __post_init__(self) -> None:
+        within("descriptor_dim", self.descriptor_dim, 1, 65536)
+        within("p", self.p, 0.1, 100.0)
+
+
+class CfcdModel(RetrievalModel):
+    """backbone -> GeM -> layer -> batch normalisation -> (B, descriptor_dim)."""
+
+    def __init__(self, name: str, settings: CfcdSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.name, self.settings, self.backbone = name, settings, backbone
+        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.pooling = GeM(settings.p, settings.p_learnable)
+        self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
+        self.norm = nn.BatchNorm1d(settings.descriptor_dim)
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone(images)
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.head(self.pooling(feature_map)))
+
+    @property
+    def label(self) -> str:
+        return self.name if self.name.endswith({"resnet50": "r50", "resnet101": "r101"}.get(self.settings.backbone, "?")) else super().label
+
+
+SIZES = {"cfcd-r50": {"backbone": "resnet50"}, "cfcd-r101": {"backbone": "resnet101"}}

@@ -1,0 +1,124 @@
+"""DOLG: local features made orthogonal to the global one, in a single descriptor (Yang et al., ICCV 2021).
+
+Checked against the authors' code (github.com/feymanpriv/DOLG). f3 and f4 are the maps of the ResNet's stages at stride 16 and 32.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ultron_cli.configs import one_of, within
+from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.pooling import GeM
+from ultron_cli.models.resnet_stages import n_channels_of_stages, require_resnet, up_to_stage_3
+
+
+@dataclass(frozen=True, kw_only=True)
+class DolgSettings:
+    """Settings of `dolg-r50` and `dolg-r101`; the defaults are the paper's, the others its ablations (tables 4 to 6).
+
+    local_from: the map of the local branch. fusion: how local vectors meet the global one. global_pooling, p: of the global branch
+    (p learnable, as in the authors' code). dilations: of the multi-atrous 3x3 convolutions. local_dim: also the global vector's.
+    """
+
+    backbone: str = "resnet50"
+    descriptor_dim: int = 512
+    local_from: Literal["f3", "f4"] = "f3"
+    fusion: Literal["orthogonal", "concat", "hadamard"] = "orthogonal"
+    global_pooling: Literal["gem", "avg"] = "gem"
+    p: float = 3.0
+    multi_atrous: bool = True
+    self_attention: bool = True
+    dilations: tuple[int, ...] = (6, 12, 18)
+    atrous_dim: int = 512
+    local_dim: int = 1024
+
+    def __post_init__(self) -> None:
+        one_of("local_from", self.local_from, ["f3", "f4"])
+        one_of("fusion", self.fusion, ["orthogonal", "concat", "hadamard"])
+        one_of("global_pooling", self.global_pooling, ["gem", "avg"])
+        within("p", self.p, 0.1, 100.0)
+        for name in ("descriptor_dim", "atrous_dim", "local_dim"):
+            within(name, getattr(self, name), 1, 65536)
+
+
+class MultiAtrous(nn.Module):
+    """Context at several reaches: a 1x1, dilated 3x3 convolutions and the whole map's mean, joined by a 1x1 convolution and ReLU.
+
+    forward: (B, C, h, w) -> (B, local_dim, h, w).
+    """
+
+    def __init__(self, n_channels: int, settings: DolgSettings) -> None:
+        super().__init__()
+        width = settings.atrous_dim
+        self.branches = nn.ModuleList([nn.Conv2d(n_channels, width, 1)])
+        self.branches.extend(nn.Conv2d(n_channels, width, 3, padding=d, dilation=d) for d in settings.dilations)
+        self.whole = nn.Conv2d(n_channels, width, 1)
+        self.join = nn.Conv2d(width * (len(self.branches) + 1), settings.local_dim, 1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        whole = F.relu(self.whole(maps.mean(dim=(-2, -1), keepdim=True))).expand(-1, -1, *maps.shape[-2:])
+        return F.relu(self.join(torch.cat([whole, *(branch(maps) for branch in self.branches)], dim=1)))
+
+
+class LocalBranch(nn.Module):
+    """Multi-atrous context, then unit vectors times an attention of their own. forward: (B, C, h, w) -> (B, local_dim, h, w)."""
+
+    def __init__(self, n_channels: int, settings: DolgSettings) -> None:
+        super().__init__()
+        self.atrous = MultiAtrous(n_channels, settings) if settings.multi_atrous else None
+        self.reduce = nn.Conv2d(settings.local_dim if settings.multi_atrous else n_channels, settings.local_dim, 1)
+        self.norm = nn.BatchNorm2d(settings.local_dim)
+        self.attention = nn.Conv2d(settings.local_dim, 1, 1) if settings.self_attention else None
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        reduced = self.norm(self.reduce(maps if self.atrous is None else self.atrous(maps)))
+        if self.attention is None:
+            return reduced
+        return F.softplus(self.attention(F.relu(reduced))) * F.normalize(reduced, dim=1)
+
+
+def orthogonal_part(local: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
+    """What of each local vector (B, C, h, w) is orthogonal to the global vector (B, C): equation 4 of the paper."""
+    along = torch.einsum("bchw,bc->bhw", local, whole) / whole.square().sum(1)[:, None, None]
+    return local - along[:, None] * whole[:, :, None, None]
+
+
+class DolgModel(RetrievalModel):
+    """ResNet -> local branch on f3, GeM and a layer on f4 -> fusion -> (B, descriptor_dim)."""
+
+    def __init__(self, name: str, settings: DolgSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.name, self.settings, self.backbone = name, settings, backbone
+        require_resnet(backbone, name)
+        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        n_stage_3, n_stage_4 = n_channels_of_stages(backbone)
+        self.local = LocalBranch(n_stage_3 if settings.local_from == "f3" else n_stage_4, settings)
+        self.global_pooling = GeM(settings.p, learnable=True) if settings.global_pooling == "gem" else None
+        self.global_layer = nn.Linear(n_stage_4, settings.local_dim)
+        self.head = nn.Linear((1 if settings.fusion == "hadamard" else 2) * settings.local_dim, settings.descriptor_dim)
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> f3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
+        return up_to_stage_3(self.backbone.network, images)
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        deep = self.backbone.network.layer4(feature_map)
+        pooled = deep.mean(dim=(-2, -1)) if self.global_pooling is None else self.global_pooling(deep)
+        whole = self.global_layer(pooled)
+        local = self.local(feature_map if self.settings.local_from == "f3" else deep)
+        if self.settings.fusion == "hadamard":
+            return self.head((local * whole[:, :, None, None]).mean(dim=(-2, -1)))
+        kept = orthogonal_part(local, whole) if self.settings.fusion == "orthogonal" else local
+        return self.head(torch.cat([whole, kept.mean(dim=(-2, -1))], dim=1))
+
+    @property
+    def label(self) -> str:
+        return self.name if self.name.endswith({"resnet50": "r50", "resnet101": "r101"}.get(self.settings.backbone, "?")) else super().label
+
+
+SIZES = {"dolg-r50": {"backbone": "resnet50"}, "dolg-r101": {"backbone": "resnet101"}}

@@ -1,0 +1,99 @@
+"""SuperGlobal's extraction: a CVNet-Global ResNet whose poolings are refined without training (Shao et al., ICCV 2023).
+
+Checked against the authors' code (github.com/ShihaoShao-GH/SuperGlobal). Its re-ranking is in retrieval/rerank*.py.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ultron_cli.configs import within
+from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.pooling import GeM
+from ultron_cli.models.resnet_stages import require_resnet
+
+REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' code
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperGlobalSettings:
+    """Settings of `superglobal`; every module of the paper can be switched off.
+
+    gem_plus: GeM with exponent p_plus instead of the trained p. relup: the threshold of ReLUP (section 3.1), 0 for plain ReLU.
+    regional_gem: half of each place is the GeM of the 5 x 5 places around it. scale_gem: the maximum over scales instead of the mean.
+    """
+
+    backbone: str = "resnet101"
+    descriptor_dim: int = 2048
+    p: float = 3.0
+    gem_plus: bool = True
+    p_plus: float = 4.6
+    relup: float = 0.014
+    regional_gem: bool = True
+    scale_gem: bool = True
+
+    def __post_init__(self) -> None:
+        within("descriptor_dim", self.descriptor_dim, 1, 65536)
+        within("p", self.p, 0.1, 100.0)
+        within("p_plus", self.p_plus, 0.1, 100.0)
+        within("relup", self.relup, 0.0, 10.0)
+
+
+class ReLUP(nn.Module):
+    """max(x, threshold): a ReLU whose floor is above 0, so that places without a response still count a little."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.clamp(min=self.threshold)
+
+
+def put_relup(network: nn.Module, threshold: float) -> None:
+    """Replaces the ReLU that ends each block of stages 1 to 3, and in stage 1 those inside too, as the authors' code has it."""
+    for stage in (network.layer1, network.layer2, network.layer3):
+        for block in stage:
+            names = [name for name in ("act1", "act2", "act3") if hasattr(block, name)]
+            for name in names if stage is network.layer1 else names[-1:]:
+                setattr(block, name, ReLUP(threshold))
+
+
+def regional_gem(maps: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) without negative values -> the same shape: the mean of each value and the GeM (p 2.5) of its 5 x 5 surroundings."""
+    reach = REGION_SIDE // 2
+    mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"  # a map of 1 or 2 places has nothing to reflect
+    padded = F.pad(maps, [reach] * 4, mode=mode)
+    surroundings = F.avg_pool2d(padded.pow(REGION_P), REGION_SIDE, stride=1).pow(1 / REGION_P)
+    return (maps + surroundings) / 2
+
+
+class SuperGlobalModel(RetrievalModel):
+    """ResNet with ReLUP -> regional GeM -> GeM+ -> L2 -> layer -> (B, descriptor_dim)."""
+
+    name = "superglobal"
+
+    def __init__(self, settings: SuperGlobalSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.settings, self.backbone = settings, backbone
+        network = require_resnet(backbone, self.name)
+        if settings.relup:
+            put_relup(network, settings.relup)
+        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.scale_aggregation = "max" if settings.scale_gem else "mean"
+        self.pooling = GeM(settings.p, learnable=True)
+        self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone(images)
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        maps = regional_gem(feature_map.float()) if self.settings.regional_gem else feature_map
+        if self.settings.gem_plus:
+            pooled = maps.float().clamp(min=1e-8).pow(self.settings.p_plus).mean(dim=(-2, -1)).pow(1 / self.settings.p_plus)
+        else:
+            pooled = self.pooling(maps)
+        return self.head(F.normalize(pooled, dim=1))

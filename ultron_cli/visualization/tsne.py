@@ -1,0 +1,146 @@
+"""Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model (van der Maaten, JMLR 2014; scikit-learn's)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+from ultron_cli.configs import within
+from ultron_cli.console import log
+from ultron_cli.datasets.protocols import GroundTruth
+from ultron_cli.errors import UltronError
+from ultron_cli.files import whole_file
+from ultron_cli.visualization import drawing
+
+SUFFIXES = (".png", ".pdf", ".svg")
+# Paul Tol's "bright" colours, safe for colour-blind readers; with the shapes, 56 landmarks are told apart.
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#1a1a1a")
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+MOST_IN_LEGEND = 24
+PANEL_INCHES = 6.0
+OTHER = "#c8c8c8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TsneConfig:
+    """perplexity: about the number of neighbours that count; lowered for few photos. seed: of the embedding."""
+
+    perplexity: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        within("perplexity", self.perplexity, 1.0, 1000.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One model's points. points: (N, 2). labels: (N,) int64 into names, -1 for photos of no landmark. paths: photos, for thumbnails."""
+
+    title: str
+    points: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    paths: list[Path] | None = None
+
+
+def landmarks_of(truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
+    """(labels (N,) int64 by database row, -1 where no query finds the photo; names): queries that share a positive are one landmark."""
+    parent = list(range(len(truth.queries)))
+
+    def root(query: int) -> int:
+        while parent[query] != query:
+            query = parent[query]
+        return query
+
+    owner: dict[int, int] = {}
+    for i, query in enumerate(truth.queries):
+        for row in query.rows(("easy", "hard")).tolist():
+            parent[root(i)] = root(owner.setdefault(row, i))
+    roots = sorted({root(i) for i in range(len(truth.queries))})
+    number = {found: i for i, found in enumerate(roots)}
+    labels = np.full(len(truth.database_names), -1, np.int64)
+    for row, query in owner.items():
+        labels[row] = number[root(query)]
+    return labels, [truth.query_names[found] for found in roots]
+
+
+def embed(descriptors: np.ndarray, config: TsneConfig) -> np.ndarray:
+    """(N, D) -> (N, 2) float32; the same seed gives the same points. Raises UltronError for fewer than 4 photos."""
+    from sklearn.manifold import TSNE
+
+    if len(descriptors) < 4:
+        raise UltronError(f"t-SNE needs at least 4 photos, found {len(descriptors)}")
+    perplexity = min(config.perplexity, (len(descriptors) - 1) / 3)
+    if perplexity < config.perplexity:
+        log.info("perplexity %.1f instead of %.1f: there are %d photos", perplexity, config.perplexity, len(descriptors))
+    method = TSNE(n_components=2, perplexity=perplexity, init="pca", method="barnes_hut", random_state=config.seed, n_jobs=1)
+    return method.fit_transform(np.asarray(descriptors, np.float32))
+
+
+def knn_purity(points: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
+    """Share of the k nearest labelled neighbours of labelled points that are of the same landmark; NaN with fewer than two points."""
+    kept = labels >= 0
+    points, labels = points[kept].astype(np.float64), labels[kept]
+    k = min(k, len(points) - 1)
+    if k < 1:
+        return float("nan")
+    distance = np.square(points[:, None] - points[None]).sum(-1)
+    np.fill_diagonal(distance, np.inf)
+    return float((labels[np.argsort(distance, axis=1, kind="stable")[:, :k]] == labels[:, None]).mean())
+
+
+def check_suffix(out: Path) -> None:
+    """Raises UltronError unless a figure can be written under this name."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UltronError(f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so")
+
+
+def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool = False) -> Path:
+    """Draws the panels in a grid. thumbnails: photos instead of marks. Raises UltronError for another suffix than png, pdf, svg."""
+    check_suffix(out)
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = Figure(figsize=(PANEL_INCHES * n_columns, (PANEL_INCHES + 0.5) * n_rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=15)
+    for i, panel in enumerate(panels):
+        axes = figure.add_subplot(n_rows, n_columns, i + 1)
+        axes.set_title(f"{panel.title}\n5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %", fontsize=11)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_xlabel("t-SNE, first axis (no unit)")
+        axes.set_ylabel("t-SNE, second axis (no unit)")
+        _draw_photos(axes, panel) if thumbnails and panel.paths else _draw_marks(axes, panel)
+    with whole_file(out) as temporary:
+        figure.savefig(temporary, format=out.suffix[1:].lower(), dpi=drawing.DPI, metadata={"Date": None} if out.suffix.lower() == ".svg" else None)
+    return out
+
+
+def _style(label: int) -> tuple[str, str]:
+    return COLOURS[label % len(COLOURS)], SHAPES[label // len(COLOURS) % len(SHAPES)]
+
+
+def _draw_marks(axes: Axes, panel: Panel) -> None:
+    others = panel.labels < 0
+    if others.any():
+        axes.scatter(*panel.points[others].T, s=9, c=OTHER, marker=".", label="no landmark", linewidths=0)
+    for label, name in enumerate(panel.names):
+        mine = panel.labels == label
+        if mine.any():
+            colour, shape = _style(label)
+            axes.scatter(*panel.points[mine].T, s=34, c=colour, marker=shape, label=name, linewidths=0.4, edgecolors="white")
+    if len(panel.names) <= MOST_IN_LEGEND:
+        axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False)
+
+
+def _draw_photos(axes: Axes, panel: Panel) -> None:
+    axes.scatter(*panel.points.T, s=0)
+    for point, label, path in zip(panel.points, panel.labels, panel.paths or [], strict=True):
+        tile = drawing.load_tile(path, 34, 34)
+        colour = _style(int(label))[0] if label >= 0 else OTHER
+        frame = {"edgecolor": colour, "linewidth": 1.5, "boxstyle": "square,pad=0.05"}
+        axes.add_artist(AnnotationBbox(OffsetImage(tile.pixels), tuple(point), bboxprops=frame))
