@@ -12,7 +12,23 @@ from typing import Annotated, Any
 import typer
 
 from ultron_cli import __version__, console
-from ultron_cli.commands import compare, datasets, datasets_build, datasets_get, demo, doctor, evaluate, extract, index, search, train, visualize, weights
+from ultron_cli.commands import (
+    compare,
+    datasets,
+    datasets_build,
+    datasets_get,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    index,
+    search,
+    train,
+    visualize,
+    visualize_layers,
+    weights,
+    whiten,
+)
 from ultron_cli.errors import UltronError
 
 PANEL = "Global options"
@@ -92,15 +108,28 @@ _add(
     extract.extract,
     "ultron extract --dataset roxford5k\nultron extract --dataset photos/ --backbone resnet50 --weights resnet50.pth --scales 3",
 )
-_add(app, "index", index.index, "ultron index")
-_add(app, "search", search.search, "ultron search holiday.jpg -k 20")
-_add(app, "evaluate", evaluate.evaluate, "ultron evaluate --protocol hard")
+_add(
+    app,
+    "whiten",
+    whiten.whiten,
+    "ultron whiten train.h5 --method pca-whitening --dim 256 --out w.h5\nultron whiten train.h5 --method lw --labels labels.csv",
+)
+_add(app, "index", index.index, "ultron index\nultron index --type ivfpq --report")
+_add(app, "search", search.search, "ultron search holiday.jpg -k 20\nultron search --rerank aqe,superglobal --rerank-set superglobal.beta=0.2")
+_add(
+    app,
+    "evaluate",
+    evaluate.evaluate,
+    "ultron evaluate --protocol hard\nultron evaluate --rerank superglobal\nultron evaluate --distractors revisitop1m.h5",
+)
 _add(app, "visualize-cam", visualize.cam, "ultron visualize-cam")
 _add(app, "compare", compare.compare, "ultron compare before.json after.json")
 _add(app, "doctor", doctor.doctor, "ultron doctor")
 _visualize = _group("visualize", "Pictures of what a model does.")
 _add(_visualize, "cam", visualize.cam, "ultron visualize cam --query all_souls_000013 -k 5")
 _add(_visualize, "ranks", visualize.ranks, "ultron visualize ranks --query all_souls_000013 -k 10")
+_add(_visualize, "tsne", visualize_layers.tsne, "ultron visualize tsne --perplexity 20")
+_add(_visualize, "selectivity", visualize_layers.selectivity, "ultron visualize selectivity --run a --run b --dataset toy")
 _add(_visualize, "report", visualize.report, "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5")
 _datasets = _group("datasets", "Photos and their ground truth.")
 _add(_datasets, "list", datasets.list_datasets, "ultron datasets list")
@@ -110,6 +139,8 @@ _add(_datasets, "verify", datasets_get.verify, "ultron datasets verify roxford5k
 _add(_datasets, "build-gnd", datasets_build.build_gnd, "ultron datasets build-gnd holiday/\nultron datasets build-gnd photos/ --labels labels.csv --out mine/")
 _add(_datasets, "make-toy", datasets.make_toy, "ultron datasets make-toy --out toy --seed 1")
 _weights = _group("weights", "Weight files.")
+_add(_weights, "list", weights.list_weights, "ultron weights list")
+_add(_weights, "import", weights.import_file, "ultron weights import r101.pyth --from dolg --out dolg-r101.pt")
 _add(_weights, "inspect", weights.inspect, "ultron weights inspect resnet50.pth")
 
 

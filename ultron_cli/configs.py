@@ -101,13 +101,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UltronError(f"{path} is not valid TOML: {error}") from error
 
 
-def apply_set(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """`values` with each `a.b=c` of --set applied; c is read as TOML where it is TOML, else as text."""
+def apply_set(values: dict[str, Any], assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
+    """`values` with each `a.b=c` of --set (or another flag) applied; c is read as TOML where it is TOML, else as text."""
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
-            raise UltronError(f"--set takes key=value (optimizer.lr=0.1); found {assignment!r}")
+            raise UltronError(f"{flag} takes key=value (optimizer.lr=0.1); found {assignment!r}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -117,7 +117,7 @@ def apply_set(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, A
         for parent in parents:
             where = where.setdefault(parent, {})
             if not isinstance(where, dict):
-                raise UltronError(f"--set {assignment}: {parent} is a single setting, it has no part {key!r}")
+                raise UltronError(f"{flag} {assignment}: {parent} is a single setting, it has no part {key!r}")
         where[key] = value
     return merged
 

@@ -12,6 +12,7 @@ from ultron_cli.files import make_folder, read_json, write_text
 KINDS = {
     "train": "ultron train",
     "extract": "ultron extract --dataset DIR",
+    "whiten": "ultron whiten",
     "index": "ultron index",
     "search": "ultron search --out RANKS.h5",
     "evaluate": "ultron evaluate --protocol all",

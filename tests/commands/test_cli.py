@@ -13,7 +13,7 @@ from tests.conftest import Run
 
 MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
 COMMANDS = (
-    [], ["demo"], ["train"], ["extract"], ["index"], ["search"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
+    [], ["demo"], ["train"], ["extract"], ["whiten"], ["index"], ["search"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
     ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
     ["datasets", "make-toy"], ["datasets", "download"], ["datasets", "verify"], ["datasets", "build-gnd"], ["weights"], ["weights", "inspect"],
 )  # fmt: skip
@@ -48,7 +48,7 @@ def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> No
     assert code == 0, err
     run = json.loads(out)
     assert (run["n_photos"], run["n_landmarks"]) == (36, 6)
-    assert {path.name for path in Path(run["run"]).iterdir()} == {"config.json", "metrics.jsonl", "checkpoint.pt"}
+    assert {path.name for path in Path(run["run"]).iterdir()} >= {"config.json", "metrics.jsonl", "steps.jsonl", "split.json", "checkpoint.pt"}
 
     code, out, err = ultron("extract", "--dataset", toy, "--scales", "1", "--workers", "0", "--json")
     assert code == 0, err

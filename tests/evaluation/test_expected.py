@@ -2,7 +2,7 @@
 
 import pytest
 
-from ultron_cli.evaluation.expected import PUBLISHED, comparison, find_published
+from ultron_cli.evaluation.expected import PUBLISHED, comparison, comparison_text, find_published
 
 
 def report(model: str = "dolg-r101", n_database: int = 4993, **origin: object) -> dict:
@@ -36,3 +36,10 @@ def test_distractors_have_rows_of_their_own() -> None:
     assert find_published("gem-resnet50", "rparis6k", 6322) is None
     assert find_published("dolg-r50", "toy", 100) is None
     assert len({(row.model, row.dataset, row.distractors) for row in PUBLISHED}) == len(PUBLISHED)
+
+
+def test_text_for_people() -> None:
+    lines = comparison_text(comparison(report())).splitlines()
+    assert lines[0] == "medium: ours 81.37, published 82.37 (-1.00)"
+    assert lines[2].startswith("published: Yang et al., ICCV 2021")
+    assert "nothing is published" in comparison_text(comparison(report(model="gem-resnet18")))

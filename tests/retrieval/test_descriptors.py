@@ -145,3 +145,34 @@ def test_different_dimensions_are_refused(path, tmp_path):
     require_same_dim(path, 8, tmp_path, 8)
     with pytest.raises(UltronError, match=r"holds 8-d descriptors, .* has 16-d; extract both with one model"):
         require_same_dim(path, 8, tmp_path, 16)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("layout", ["chunked", "contiguous", "compressed", "one row a chunk"])
+def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((700, 24)).astype(np.float32)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(storage)
+    path = tmp_path / "d.h5"
+    write_descriptors(path, [str(i) for i in range(700)], [rows], 24, info(storage))
+    if layout != "chunked":
+        with h5py.File(path, "r+") as handle:
+            del handle["descriptors"]
+            how = {"contiguous": {}, "compressed": {"chunks": (64, 24), "compression": "gzip"}, "one row a chunk": {"chunks": (1, 24)}}[layout]
+            handle.create_dataset("descriptors", data=rows, **how)
+    wanted = np.array([699, 0, 5, 5, 64, 63, 128])
+    with DescriptorFile(path) as file:
+        np.testing.assert_array_equal(file.take(wanted), rows[wanted].astype(np.float32))
+        assert file.take(np.empty(0, np.int64)).shape == (0, 24)
+        np.testing.assert_array_equal(file.take(wanted[::-1]), rows[wanted[::-1]].astype(np.float32))
+
+
+def test_taking_a_damaged_row_is_refused(tmp_path):
+    path = tmp_path / "d.h5"
+    write_descriptors(path, ["a", "b"], [np.eye(2, 4, dtype=np.float32)], 4, info())
+    with h5py.File(path, "r+") as handle:
+        handle["descriptors"][1, 0] = np.nan
+    with DescriptorFile(path) as file:
+        file.take(np.array([0]))
+        with pytest.raises(UltronError, match="rows taken: descriptors must be finite"):
+            file.take(np.array([0, 1]))

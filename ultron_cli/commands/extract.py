@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ultron_cli.commands.whiten import DimFlag, WhitenFlag
 from ultron_cli.errors import UltronError
 
-ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of the core (gem).", rich_help_panel="Model")]
+ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of the core, for example gem or ultron-s.", rich_help_panel="Model")]
 BackboneFlag = Annotated[str | None, typer.Option(help="Any timm backbone.", rich_help_panel="Model")]
 WeightsFlag = Annotated[Path | None, typer.Option(help="A timm state dict, or a checkpoint of ultron.", rich_help_panel="Model")]
 RunFlag = Annotated[str | None, typer.Option(help="A training run: folder or name in the workspace.", rich_help_panel="Model")]
@@ -54,6 +55,8 @@ def extract(
     gnd: Annotated[Path | None, typer.Option(help="Ground truth, where the folder has none or several.")] = None,
     precision: Annotated[str, typer.Option(metavar="float32|bfloat16|float16", help="Arithmetic of the network.")] = "float32",
     storage: Annotated[str, typer.Option(metavar="float32|float16", help="Number type in the file.")] = "float32",
+    whiten: WhitenFlag = None,
+    dim: DimFlag = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos of one shape at a time.")] = 8,
     workers: Annotated[int, typer.Option(min=-1, help="Processes that decode photos; -1 chooses.")] = -1,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be decoded; they are listed and counted.")] = False,
@@ -69,6 +72,7 @@ def extract(
     from ultron_cli.configs import one_of, parse_scales
     from ultron_cli.console import counted, lines, print_result
     from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
+    from ultron_cli.retrieval.whitening import chosen_whitening
 
     if folder and dataset and folder != dataset:
         raise UltronError(f"two datasets were named, {folder} and {dataset}; leave one")
@@ -78,7 +82,7 @@ def extract(
     request = ExtractRequest(
         dataset=dataset or folder, gnd=gnd, crop="none" if no_crop else "bbx", scales=parse_scales(scales), max_side_px=max_side,
         resize=resize, precision=precision, storage=storage, batch_size=batch_size, n_workers=None if workers < 0 else workers,
-        skip_bad=skip_bad, overwrite=overwrite, out=out,
+        skip_bad=skip_bad, overwrite=overwrite, whitening=chosen_whitening(whiten, dim), out=out,
     )  # fmt: skip
     choice = model_choice(model, backbone, run, weights, pretrained, untrained, seed, set_ or [])
     summary = extract_dataset(request, choice, console.settings.device)

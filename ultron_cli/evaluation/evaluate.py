@@ -16,7 +16,7 @@ from ultron_cli.provenance import provenance
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NamedRanking:
-    """Rankings with the names that their rows mean. rows: (Q, K) int64 into database_names, -1 pads; origin: how they were made."""
+    """Rankings with the names that their rows mean. rows: (Q, K) integers into database_names, -1 pads; origin: how they were made."""
 
     rows: np.ndarray
     query_names: list[str]
@@ -55,17 +55,25 @@ def _queries_present(truth: GroundTruth, query_names: Sequence[str], skipped: se
     return cut, [row_of[name] for name in cut.query_names]
 
 
-def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth) -> np.ndarray:
-    """The ranking's rows as rows of the ground truth's database; photos outside it (distractors) get numbers after it."""
+def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]) -> np.ndarray:
+    """Some queries' rankings as rows of the ground truth's database; photos outside it (distractors) get numbers after it.
+
+    (Q, K) int32 where the numbers fit, filled one query at a time: with a million distractors whole copies would be felt.
+    """
     row_of = {name: row for row, name in enumerate(truth.database_names)}
     n_known = len(row_of)
-    mapped = np.array([row_of.get(name, n_known + i) for i, name in enumerate(ranking.database_names)], dtype=np.int64)
+    dtype = np.int32 if n_known + len(ranking.database_names) < 2**31 else np.int64
+    mapped = np.array([row_of.get(name, n_known + i) for i, name in enumerate(ranking.database_names)], dtype)
     n_missing = n_known - int((mapped < n_known).sum())
     if n_missing == n_known:
         raise UltronError("not one photo of the ground truth is in the database; name the right --gnd")
     if n_missing:
         log.warning("%s of the ground truth not in the database; as positives they count as not found", counted(n_missing, "photo"))
-    return np.where(ranking.rows >= 0, mapped[ranking.rows], -1)
+    rows = np.empty((len(queries), ranking.rows.shape[1]), dtype)
+    for i, query in enumerate(queries):
+        own = ranking.rows[query]
+        rows[i] = np.where(own >= 0, mapped[own], -1)
+    return rows
 
 
 def evaluate_ranking(
@@ -75,7 +83,7 @@ def evaluate_ranking(
     truth = load_ground_truth(gnd)
     skipped = {entry["name"] for entry in ranking.origin.get("skipped", [])}
     truth, query_rows = _queries_present(truth, ranking.query_names, skipped)
-    rows = _rows_of_truth(ranking, truth)[query_rows]
+    rows = _rows_of_truth(ranking, truth, query_rows)
     repeats = rankings_with_repeats(rows)
     if len(repeats):
         how = "each repeat counts, as in revisitop (--duplicates first counts only the first)" if duplicates == "count" else "only the first counts"
@@ -102,3 +110,13 @@ def report_rows(report: dict[str, Any]) -> list[list[str]]:
         [protocol, percent(part["mAP"]), *(percent(part["mP"][str(k)]) for k in PRECISION_AT), str(part["queries_used"])]
         for protocol, part in report["protocols"].items()
     ]
+
+
+def search_text(origin: dict[str, Any]) -> str:
+    """What a search did beside comparing descriptors exactly, in one phrase that stands beside every score; empty for nothing."""
+    search = origin.get("search") or {}
+    steps = ", ".join(f"{step['name']} ({step['ms_per_query']:.1f} ms per query)" for step in search.get("rerank", []))
+    distractors = origin.get("distractors") or []
+    joined = f", {sum(part['n'] for part in distractors):,} of them distractors" if distractors else ""
+    index = f"; approximate index {search['kind']}" if search.get("method") == "index" and search.get("kind") != "flat" else ""
+    return joined + index + (f"; re-ranked by {steps}" if steps else "")

@@ -67,6 +67,14 @@ def comparison(report: dict[str, Any]) -> dict[str, Any] | None:
     return {"source": row.source, "protocols": both, "differs": differences_from(row, origin)}
 
 
+def comparison_text(found: dict[str, Any] | None) -> str:
+    """A comparison for people: a line per protocol, the source and what differs."""
+    if found is None:
+        return "nothing is published for this model on this dataset with as many photos"
+    rows = [f"{name}: ours {part['ours']:.2f}, published {part['published']:.2f} ({part['difference']:+.2f})" for name, part in found["protocols"].items()]
+    return "\n".join([*rows, f"published: {found['source']}", *(f"differs: {text}" for text in found["differs"])])
+
+
 def differences_from(row: Published, origin: dict[str, Any]) -> list[str]:
     """What in the making of a result differs from the published protocol, or could, in words."""
     config, search, found = origin.get("config") or {}, origin.get("search") or {}, []

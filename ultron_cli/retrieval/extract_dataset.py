@@ -12,9 +12,12 @@ from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.toy_default import open_named_dataset
 from ultron_cli.devices import n_cores, resolve_device
+from ultron_cli.errors import UltronError
 from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.choice import ModelChoice
+from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction import ExtractConfig, Extraction, ExtractWork
+from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,7 @@ class ExtractRequest:
     n_workers: int | None = None
     skip_bad: bool = False
     overwrite: bool = False
+    whitening: Whitening | None = None
     out: Path | None = None
 
 
@@ -41,7 +45,9 @@ def protocol_text(config: dict[str, Any]) -> str:
     crop = "queries cropped" if config["crop"] == "bbx" else "queries NOT cropped (not comparable with published scores)"
     side = f"longest side {config['max_side_px']} px" if config["max_side_px"] else "full resolution"
     always = ", small photos enlarged" if config["resize"] == "always" else ""
-    return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}"
+    record = config.get("whitening")
+    whitened = f", {record['method']} to {record['dim']}-d" if record else ""
+    return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}{whitened}"
 
 
 def default_workers(device: torch.device) -> int:
@@ -83,6 +89,7 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     n_workers = default_workers(device) if request.n_workers is None else request.n_workers
     work = ExtractWork(device=device, batch_size=request.batch_size, n_workers=n_workers, skip_bad=request.skip_bad, overwrite=request.overwrite)
     folder = request.out or workspace.workspace_root() / "extract" / f"{dataset.name}-{_source_name(loaded)}"
+    raw_folder, folder = _folders(folder, request, loaded)
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [("database", "database.h5", dataset.database_names)]
     if dataset.query_names:
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
@@ -90,18 +97,51 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     for role, file_name, names in roles:
         extraction = Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work)
         extraction.check_photos()
-        extractions.append((role, folder / file_name, extraction))
+        extractions.append((role, raw_folder / file_name, extraction))
     results = {role: extraction.run(path) for role, path, extraction in extractions}
+    paths, config, dim = {role: result.path for role, result in results.items()}, to_dict(extractions[0][2].config), loaded.model.descriptor_dim
+    if request.whitening:
+        paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
+        config, dim = config | {"whitening": request.whitening.record()}, request.whitening.dim
     workspace.remember("extract", folder)
     skipped = [entry | {"role": role} for role, result in results.items() for entry in result.skipped]
     if skipped:
         log.warning("left out %d photos that could not be decoded", len(skipped))
-    config = to_dict(extractions[0][2].config)
     return {
-        "model": loaded.model.label, "dataset": dataset.name, "folder": str(folder), "dim": loaded.model.descriptor_dim,
+        "model": loaded.model.label, "dataset": dataset.name, "folder": str(folder), "dim": dim,
         "weights_sha256": loaded.weights_sha256, "config": config, "protocol": protocol_text(config), "skipped": skipped,
-        "files": {role: {"path": str(result.path), "n": result.n_photos, "computed": result.n_computed} for role, result in results.items()},
+        "files": {role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed} for role, result in results.items()},
     }  # fmt: skip
+
+
+def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tuple[Path, Path]:
+    """(folder of the network's descriptors, folder of the result). They differ where a whitening follows, so that the costly part is kept.
+
+    Raises UltronError if the whitening does not fit the model.
+    """
+    whitening = request.whitening
+    if whitening is None:
+        return folder, folder
+    if whitening.mean.size != loaded.model.descriptor_dim:
+        raise UltronError(
+            f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {loaded.model.label} gives {loaded.model.descriptor_dim}-d; "
+            "learn one from this model's: ultron whiten"
+        )
+    learned = whitening.provenance.get("weights_sha256")
+    if learned and learned != loaded.weights_sha256:
+        log.warning("%s was learned from descriptors of other weights than those used now", whitening.path)
+    if request.out:
+        return folder / "raw", folder
+    return folder, folder.with_name(f"{folder.name}-{whitening.method}-{whitening.dim}")
+
+
+def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
+    """Writes the whitened copy of a descriptor file, block by block, and returns its path."""
+    with WhitenedFile(raw, whitening) as source:
+        storage = source.info.config.get("storage", "float32")
+        blocks = (rows.astype(storage, copy=False) for _, rows in source.blocks(8192))
+        write_descriptors(out, source.names, blocks, source.dim, source.info)
+    return out
 
 
 def _source_name(loaded: LoadedModel) -> str:

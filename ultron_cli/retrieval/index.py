@@ -1,39 +1,36 @@
-"""Faiss indexes of descriptor files: built, stored as folders, opened and searched.
+"""Faiss indexes of descriptor files, opened and searched; index_building.py makes them.
 
-An index is a folder NAME.index: index.faiss (Faiss's own format), names.json (one photo name per row) and index.json (format
-"ultron-index", version, kind, factory, metric, n, dim, created, ultron_version, and `descriptors`: path, size, mtime_ns and sha256
-of the file it was made from). The folder is written under a temporary name and renamed: a name that exists is whole.
+An index is a folder NAME.index: index.faiss (Faiss's own format), names.json (one photo name per row), index.json (format
+"ultron-index", version, kind, factory, metric, n, dim, search, whitening, config, created, ultron_version, and `descriptors`: path, size,
+mtime_ns and sha256 of the file it was made from), and whitening.h5 where descriptors were whitened on their way in.
 """
 
-import contextlib
-import json
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ultron_cli import __version__
-from ultron_cli.console import dump_json, progress
-from ultron_cli.errors import UltronError, WorkFailed, nearest_names
-from ultron_cli.files import make_folder, read_json, sha256_of_file, sync_folder
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.files import read_json, sha256_of_file
 from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.index_kinds import INDEX_KINDS, SearchSettings
 from ultron_cli.retrieval.ranks import EMPTY, PADDING, Ranking, check_search, packed, unpacked
+from ultron_cli.retrieval.whitening import Whitening, open_descriptors, read_whitening
 
 FORMAT, VERSION = "ultron-index", 1
-BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is filled
-TRAINING_ROWS = 1 << 17  # evenly spread over the file, for kinds that learn a partition or a codebook
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """An open index. names: one per row, N in total. kind: as asked for. factory: Faiss's description of it."""
+    """An open index. names: one per row, N in total. kind: as asked for. factory: Faiss's description of it.
+
+    settings: how it is searched. whitening: applied to the descriptors it was made from, and due to queries. descriptor_path: those
+    descriptors, for re-scoring. config: how they were extracted.
+    """
 
     path: Path
     kind: str
@@ -42,31 +39,73 @@ class Index:
     dim: int
     names: list[str]
     faiss_index: Any = field(repr=False)
+    settings: SearchSettings = field(default_factory=lambda: SearchSettings())
+    whitening: Whitening | None = None
+    descriptor_path: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def is_exact(self) -> bool:
         """Whether every row is compared, so that the k best are the k best (within float32 rounding)."""
-        return self.factory == INDEX_KINDS["flat"]
+        return self.factory == INDEX_KINDS["flat"].factory
 
-    def search(self, query_descriptors: np.ndarray, k: int) -> Ranking:
+    @cached_property
+    def descriptors(self) -> DescriptorFile | None:
+        """The descriptors it was made from; None, said once, where they are gone."""
+        if self.descriptor_path is None or not self.descriptor_path.is_file():
+            log.warning("results of %s are not re-scored, as %s is gone", self.path, self.descriptor_path)
+            return None
+        return open_descriptors(self.descriptor_path, self.whitening)
+
+    def agreed_whitening(self, given: Whitening | None) -> Whitening | None:
+        """The whitening that queries need. given: that of --whiten. Raises UltronError if the index was made with another, or none."""
+        if given is not None and (self.whitening is None or given.record() != self.whitening.record()):
+            own = f"{self.whitening.method} to {self.whitening.dim}-d" if self.whitening else "none"
+            raise UltronError(f"index {self.path} was made with another whitening ({own}); leave out --whiten, or build one: ultron index --whiten")
+        return self.whitening
+
+    def search(self, query_descriptors: np.ndarray, k: int, settings: SearchSettings | None = None) -> Ranking:
         """The k rows of largest inner product, equal scores by row; rows end in -1 where an approximate index found fewer.
 
-        query_descriptors: (Q, D) float32. Raises UltronError if k or the dimensions do not fit or a value is not finite.
+        query_descriptors: (Q, D) float32. settings: None takes those of the index. With rescore, the k are the best by exact scores of
+        rescore x k candidates. Raises UltronError if k or the dimensions do not fit or a value is not finite.
         """
         check_search(query_descriptors, self.n, self.dim, k)
+        settings = settings or self.settings
+        settings.apply(self.faiss_index)
         queries = np.ascontiguousarray(query_descriptors, np.float32)
+        rescores = settings.rescore > 0 and not self.is_exact and self.descriptors is not None
+        candidates = self._candidates(queries, min(self.n, max(k, settings.rescore * k)) if rescores else k)
+        return self._rescored(queries, candidates, k) if rescores else candidates
+
+    def _candidates(self, queries: np.ndarray, k: int) -> Ranking:
+        """The k best by Faiss's scores."""
         n_fetched = min(self.n, k + 16) if self.is_exact else k
         scores, rows = self.faiss_index.search(queries, n_fetched)
         # Faiss orders equal scores as it likes: fetch on until those equal to the k-th are all there.
         while self.is_exact and n_fetched < self.n and (scores[:, -1] == scores[:, k - 1]).any():
             n_fetched = min(self.n, 2 * n_fetched)
             scores, rows = self.faiss_index.search(queries, n_fetched)
-        keys = np.where(rows < 0, EMPTY, packed(scores, np.maximum(rows, 0)))
-        keys.sort(axis=1)
-        ranking = unpacked(np.ascontiguousarray(keys[:, :k]))
-        nothing = np.isnan(ranking.scores)
-        ranking.rows[nothing], ranking.scores[nothing] = PADDING, -np.inf
-        return ranking
+        return best_of(scores, rows, k)
+
+    def _rescored(self, queries: np.ndarray, candidates: Ranking, k: int) -> Ranking:
+        """The k best candidates by inner products with the stored descriptors, summed in float64; one query's are read at a time."""
+        scores = np.full(candidates.rows.shape, -np.inf, np.float32)
+        for query, rows in enumerate(candidates.rows):
+            known = rows != PADDING
+            picked = self.descriptors.take(rows[known])
+            scores[query, known] = picked.astype(np.float64) @ queries[query].astype(np.float64)
+        return best_of(scores, candidates.rows, k)
+
+
+def best_of(scores: np.ndarray, rows: np.ndarray, k: int) -> Ranking:
+    """The k of largest score per query, equal scores by row. scores: (Q, n) float32. rows: (Q, n) int64, negative for none."""
+    keys = np.where(rows < 0, EMPTY, packed(scores, np.maximum(rows, 0)))
+    keys.sort(axis=1)
+    ranking = unpacked(np.ascontiguousarray(keys[:, :k]))
+    nothing = np.isnan(ranking.scores)
+    ranking.rows[nothing], ranking.scores[nothing] = PADDING, -np.inf
+    return ranking
 
 
 def load_faiss() -> Any:
@@ -79,62 +118,6 @@ def load_faiss() -> Any:
             "(faiss-gpu on Linux with an NVIDIA GPU), or search without --index"
         ) from error
     return faiss
-
-
-def build_index(descriptor_path: Path, out_path: Path, kind: str = "flat", *, overwrite: bool = False) -> Index:
-    """Builds an index of a descriptor file, read in blocks, into the folder `out_path`.
-
-    kind: a name in INDEX_KINDS or a Faiss factory string, with inner product as metric. Raises UltronError if out_path exists
-    (without overwrite, or when it is no index), kind is unknown, or the file is empty, damaged or changes meanwhile.
-    """
-    if not overwrite and os.path.lexists(out_path):
-        raise UltronError(f"{out_path} exists already; replace it with --overwrite or name another with --out")
-    if os.path.lexists(out_path) and not (out_path / "index.json").is_file():
-        raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
-    with DescriptorFile(descriptor_path) as descriptors:
-        if not descriptors.n:
-            raise UltronError(f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos")
-        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)}
-        factory = INDEX_KINDS.get(kind, kind)
-        faiss_index = filled_index(descriptors, kind, factory)
-        names = descriptors.names
-        source["sha256"] = sha256_of_file(descriptor_path)
-        if file_state(descriptor_path) != {key: source[key] for key in ("size", "mtime_ns")}:
-            raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
-    n, dim = descriptors.n, descriptors.dim
-    description = {
-        "format": FORMAT, "version": VERSION, "kind": kind, "factory": factory, "metric": "inner_product", "n": n, "dim": dim,
-        "descriptors": source, "created": datetime.now(UTC).isoformat(timespec="seconds"), "ultron_version": __version__,
-    }  # fmt: skip
-    with whole_folder(out_path) as folder:
-        try:
-            load_faiss().write_index(faiss_index, str(folder / "index.faiss"))
-        except RuntimeError as error:
-            raise WorkFailed(f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with --out") from error
-        (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
-        (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
-    return Index(path=out_path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index)
-
-
-def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
-    """A Faiss index with every row of the file. Raises UltronError if Faiss cannot make or train that kind."""
-    faiss = load_faiss()
-    rows_per_block = max(1, BLOCK_BYTES // (4 * descriptors.dim))
-    try:
-        faiss_index = faiss.index_factory(descriptors.dim, factory, faiss.METRIC_INNER_PRODUCT)
-        if not faiss_index.is_trained:
-            step = max(1, descriptors.n // TRAINING_ROWS)
-            faiss_index.train(np.concatenate([rows[-start % step :: step] for start, rows in descriptors.blocks(rows_per_block)]))
-    except RuntimeError as error:
-        raise UltronError(
-            f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {descriptors.n} descriptors of "
-            f"{descriptors.dim} dimensions, found {kind!r} ({faiss_reason(error)}){nearest_names(kind, INDEX_KINDS)}"
-        ) from error
-    with progress(total=descriptors.n, what="index", unit="descriptor") as bar:
-        for _, rows in descriptors.blocks(rows_per_block):
-            faiss_index.add(rows)
-            bar.update(len(rows))
-    return faiss_index
 
 
 def open_index(path: Path) -> Index:
@@ -154,6 +137,7 @@ def open_index(path: Path) -> Index:
         )
     try:
         kind, factory, n, dim = (description[key] for key in ("kind", "factory", "n", "dim"))
+        settings = SearchSettings(**description.get("search", {}))  # absent from indexes of the first versions, which were not re-scored
         refuse_stale(path, kind, description["descriptors"])
     except (KeyError, TypeError) as error:
         raise UltronError(f"{path / 'index.json'} lacks a part ({error}); run `ultron index --overwrite` again") from error
@@ -167,7 +151,11 @@ def open_index(path: Path) -> Index:
             f"{path} must hold {n} rows of {dim} dimensions, found {faiss_index.ntotal} of {faiss_index.d} and {len(names)} names; "
             "run `ultron index --overwrite` again"
         )
-    return Index(path=path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index)
+    whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
+    return Index(
+        path=path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index, settings=settings, whitening=whitening,
+        descriptor_path=Path(description["descriptors"]["path"]), config=description.get("config", {}),
+    )  # fmt: skip
 
 
 def refuse_stale(path: Path, kind: str, source: dict[str, Any]) -> None:
@@ -196,39 +184,3 @@ def file_state(path: Path) -> dict[str, int]:
 def faiss_reason(error: RuntimeError) -> str:
     """What Faiss says, without the C++ function and source line in front."""
     return re.sub(r"^Error in .*?\.\w+:\d+: ", "", " ".join(str(error).split()))[:120]
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; when the block ends well its files are flushed and it becomes `path`.
-
-    An older folder at `path` is replaced; on an error it stays and nothing else does. Raises WorkFailed when the disk is full.
-    """
-    make_folder(path.parent)
-    temporary, old = (path.with_name(f".{path.name}-{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
-    try:
-        temporary.mkdir()
-        yield temporary
-        for entry in temporary.iterdir():
-            with open(entry, "rb+") as handle:
-                os.fsync(handle.fileno())
-        sync_folder(temporary)
-        if path.exists():
-            os.replace(path, old)  # no portable call exchanges two folders; for a moment there is none at `path`
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno is None or error.strerror is None:
-            raise
-        raise WorkFailed(f"could not write {path}: {error.strerror}; free disk space or name another place with --out") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-INDEX_KINDS = {"flat": "Flat"}  # name -> Faiss factory string

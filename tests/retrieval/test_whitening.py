@@ -1,0 +1,179 @@
+"""Whitening against literal NumPy forms, its file, and descriptors read through it."""
+
+import dataclasses
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.retrieval.test_ranks import INFO, unit_rows
+from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
+from ultron_cli.retrieval.whitening import (
+    WhitenedFile,
+    chosen_whitening,
+    open_descriptors,
+    read_whitening,
+    require_same_whitening,
+    stored_whitening,
+    write_whitening,
+)
+from ultron_cli.retrieval.whitening_learning import learn_whitening, matching_pairs, pairs_of_ground_truth, pairs_of_labels
+
+N, DIM = 300, 12
+
+
+def literal_pca(x: np.ndarray, whiten: bool) -> tuple[np.ndarray, np.ndarray]:
+    """cirtorch's pcawhitenlearn, columns as rows. x: (N, D) float64."""
+    m = x.mean(axis=0)
+    covariance = (x - m).T @ (x - m) / len(x)
+    values, vectors = np.linalg.eig(covariance)
+    order = values.argsort()[::-1]
+    projection = vectors[:, order].T
+    return m, np.diag(1 / np.sqrt(values[order])) @ projection if whiten else projection
+
+
+def literal_lw(x: np.ndarray, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """cirtorch's whitenlearn. x: (N, D) float64."""
+    columns, qidxs, pidxs = x.T, pairs[:, 0], pairs[:, 1]
+    m = columns[:, qidxs].mean(axis=1, keepdims=True)
+    df = columns[:, qidxs] - columns[:, pidxs]
+    covariance = np.dot(df, df.T) / df.shape[1]
+    p = np.linalg.inv(np.linalg.cholesky(covariance))
+    df = np.dot(p, columns - m)
+    values, vectors = np.linalg.eig(np.dot(df, df.T))
+    return m[:, 0], np.dot(vectors[:, values.argsort()[::-1]].T, p)
+
+
+def literal_apply(x: np.ndarray, m: np.ndarray, p: np.ndarray, dim: int) -> np.ndarray:
+    y = (x - m) @ p[:dim].T
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+def assert_same_up_to_signs(found: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-5)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5)
+
+
+@pytest.fixture
+def rows():
+    skewed = unit_rows(1, N, DIM) * np.linspace(1, 3, DIM, dtype=np.float32) + 0.3
+    return (skewed / np.linalg.norm(skewed, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path, rows):
+    write_descriptors(tmp_path / "d.h5", [f"place{i % 20}/photo{i}.jpg" for i in range(N)], [rows], DIM, INFO)
+    return tmp_path / "d.h5"
+
+
+@pytest.mark.parametrize("method", ["pca", "pca-whitening"])
+@pytest.mark.parametrize("dim", [None, 5])
+def test_pca_equals_the_literal_form_whatever_the_blocks(path, rows, method, dim, monkeypatch):
+    learned = learn_whitening(path, method, dim=dim)
+    mean, projection = literal_pca(rows.astype(np.float64), method == "pca-whitening")
+    np.testing.assert_allclose(learned.mean, mean, atol=1e-9)
+    assert learned.dim == (dim or DIM)
+    assert (np.diff(learned.eigenvalues) <= 0).all()
+    assert_same_up_to_signs(learned.apply(rows), literal_apply(rows, mean, projection, dim or DIM))
+    monkeypatch.setattr("ultron_cli.retrieval.whitening_learning.BLOCK_ROWS", 17)
+    np.testing.assert_allclose(learn_whitening(path, method, dim=dim).projection, learned.projection, atol=1e-7)
+
+
+def test_lw_equals_cirtorch(path, rows, monkeypatch):
+    pairs = pairs_of_labels(None, [f"place{i % 20}/photo{i}.jpg" for i in range(N)], 100_000, 0)
+    learned = learn_whitening(path, "lw", pairs=pairs)
+    mean, projection = literal_lw(rows.astype(np.float64), pairs)
+    np.testing.assert_allclose(learned.mean, mean, atol=1e-9)
+    assert_same_up_to_signs(learned.apply(rows), literal_apply(rows, mean, projection, DIM))
+    assert_same_up_to_signs(learned.reduced(4).apply(rows), literal_apply(rows, mean, projection, 4))
+    monkeypatch.setattr("ultron_cli.retrieval.whitening_learning.BLOCK_ROWS", 17)
+    np.testing.assert_allclose(learn_whitening(path, "lw", pairs=pairs).projection, learned.projection, atol=1e-6)
+
+
+def test_few_rows_or_pairs_determine_few_dimensions(tmp_path):
+    write_descriptors(tmp_path / "few.h5", [str(i) for i in range(5)], [unit_rows(2, 5, DIM)], DIM, INFO)
+    assert learn_whitening(tmp_path / "few.h5", "pca-whitening").dim == 4
+    with pytest.raises(UltronError, match=r"--dim must be between 1 and 4, all that 5 descriptors in .* determine; found 5"):
+        learn_whitening(tmp_path / "few.h5", "pca-whitening", dim=5)
+    assert learn_whitening(tmp_path / "few.h5", "lw", pairs=np.array([[0, 1], [2, 3]])).dim >= 1  # regularised, as cirtorch does
+    write_descriptors(tmp_path / "equal.h5", ["a", "b"], [np.repeat(unit_rows(3, 1, DIM), 2, axis=0)], DIM, INFO)
+    with pytest.raises(UltronError, match="found all equal"):
+        learn_whitening(tmp_path / "equal.h5", "pca")
+    write_descriptors(tmp_path / "one.h5", ["a"], [unit_rows(3, 1, DIM)], DIM, INFO)
+    with pytest.raises(UltronError, match="at least 2 descriptors"):
+        learn_whitening(tmp_path / "one.h5", "pca")
+
+
+def test_pairs_are_within_groups_each_once_and_bounded():
+    groups = [list(range(0, 6)), [7], list(range(10, 50)), [60, 60]]
+    every = matching_pairs(groups, 10_000, 0, "none")
+    assert len(every) == 15 + 780
+    limited = matching_pairs(groups, 100, 0, "none")
+    assert len(limited) == 15 + 50
+    for pairs in (every, limited):
+        assert (pairs[:, 0] < pairs[:, 1]).all() and len(np.unique(pairs, axis=0)) == len(pairs)
+        assert all(any(a in group and b in group for group in groups) for a, b in pairs.tolist())
+    np.testing.assert_array_equal(limited, matching_pairs(groups, 100, 0, "none"))
+    assert not np.array_equal(limited, matching_pairs(groups, 100, 1, "none"))
+    with pytest.raises(UltronError, match="none; name others with --gnd or --labels"):
+        matching_pairs([[1], []], 10, 0, "none")
+
+
+def test_pairs_of_a_table_and_of_a_ground_truth(tmp_path):
+    (tmp_path / "labels.csv").write_text("photo,landmark\na.jpg,x\nb.jpg,y\nc.jpg,x\nd.jpg,\ne.jpg,\n")
+    assert pairs_of_labels(tmp_path / "labels.csv", ["c", "b.jpg", "a.jpg", "d", "e"], 100, 0).tolist() == [[0, 2]]
+    (tmp_path / "gnd_t.json").write_text('{"imlist": ["a", "b", "c", "d"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [3, 2], "junk": [1]}]}')
+    assert pairs_of_ground_truth(tmp_path / "gnd_t.json", ["d", "a", "b"], 100, 0).tolist() == [[0, 1]]
+
+
+def test_a_file_keeps_the_whitening_and_its_origin(path, tmp_path):
+    learned = learn_whitening(path, "pca-whitening")
+    write_whitening(tmp_path / "w.h5", learned)
+    found = read_whitening(tmp_path / "w.h5", 5)
+    np.testing.assert_array_equal(found.projection, learned.projection[:5])
+    assert (found.method, found.dim, len(found.sha256)) == ("pca-whitening", 5, 64)
+    assert found.provenance["descriptors"] == str(path)
+    assert (found.provenance["n"], found.provenance["model"]) == (N, "m")
+    with pytest.raises(UltronError, match=r"--dim must be between 1 and the 12 dimensions of .*w\.h5; found 13"):
+        read_whitening(tmp_path / "w.h5", 13)
+    with pytest.raises(UltronError, match="is not a whitening file"):
+        read_whitening(path)
+    with h5py.File(tmp_path / "w.h5", "r+") as handle:
+        handle["mean"][0] = np.nan
+    with pytest.raises(UltronError, match="must be finite and fit"):
+        read_whitening(tmp_path / "w.h5")
+    with h5py.File(tmp_path / "w.h5", "r+") as handle:
+        del handle["mean"]
+    with pytest.raises(UltronError, match="lacks a readable part"):
+        read_whitening(tmp_path / "w.h5")
+
+
+def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_path):
+    write_whitening(tmp_path / "w.h5", learn_whitening(path, "pca-whitening"))
+    whitening = chosen_whitening(tmp_path / "w.h5", 6)
+    expected = whitening.apply(rows)
+    with open_descriptors(path, whitening) as file:
+        assert (file.n, file.dim) == (N, 6)
+        np.testing.assert_allclose(file.read(), expected, atol=1e-6)
+        np.testing.assert_allclose(file.read(7, 9), expected[7:9], atol=1e-6)
+        np.testing.assert_allclose(file.take(np.array([5, 2, 5])), expected[[5, 2, 5]], atol=1e-6)
+        config, provenance = file.info.config, file.info.provenance
+    assert config["whitening"] == {"method": "pca-whitening", "dim": 6, "sha256": whitening.sha256}
+    assert stored_whitening(config, provenance, None).record() == config["whitening"]
+    assert stored_whitening({}, {}, None) is None
+    with pytest.raises(UltronError, match="which is gone; give it with --whiten"):
+        stored_whitening(config, {"whitening": str(tmp_path / "gone.h5")}, None)
+    with pytest.raises(UltronError, match=r"must be whitened alike; found pca-whitening to 6-d and no whitening"):
+        require_same_whitening(config, {}, "a and b")
+    write_descriptors(tmp_path / "white.h5", [str(i) for i in range(N)], [expected], 6, dataclasses.replace(INFO, config=config))
+    for action in (lambda: WhitenedFile(tmp_path / "white.h5", whitening), lambda: learn_whitening(tmp_path / "white.h5", "pca")):
+        with pytest.raises(UltronError, match="is whitened already"):
+            action()
+    write_descriptors(tmp_path / "other.h5", ["a"], [unit_rows(5, 1, 8)], 8, INFO)
+    with pytest.raises(UltronError, match=r"whitens 12-d descriptors, .* has 8-d; learn one from these: ultron whiten"):
+        WhitenedFile(tmp_path / "other.h5", whitening)
+    with pytest.raises(UltronError, match="--dim cuts the dimensions of a whitening; name one with --whiten"):
+        chosen_whitening(None, 6)
+    with DescriptorFile(path) as raw:
+        assert "whitening" not in raw.info.config

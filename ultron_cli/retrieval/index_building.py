@@ -1,0 +1,177 @@
+"""Builds Faiss indexes of descriptor files in bounded memory: trained on a sample, filled by streaming, written as whole folders."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ultron_cli import __version__
+from ultron_cli.console import dump_json, log, progress
+from ultron_cli.errors import UltronError, WorkFailed, nearest_names
+from ultron_cli.files import make_folder, sha256_of_file, sync_folder
+from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.index import FORMAT, VERSION, Index, faiss_reason, file_state, load_faiss
+from ultron_cli.retrieval.index_kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
+from ultron_cli.retrieval.whitening import Whitening, open_descriptors
+
+BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is filled
+
+
+def build_index(
+    descriptor_path: Path, out_path: Path, kind: str = "flat", *, overwrite: bool = False, whitening: Whitening | None = None
+) -> Index:
+    """Builds an index of a descriptor file, read in blocks, into the folder `out_path`.
+
+    kind: a name in INDEX_KINDS or a Faiss factory string, with inner product as metric. whitening: applied on the way in. Raises UltronError if out_path exists
+    (without overwrite, or when it is no index), kind is unknown, or the file is empty, damaged or changes meanwhile.
+    """
+    if not overwrite and os.path.lexists(out_path):
+        raise UltronError(f"{out_path} exists already; replace it with --overwrite or name another with --out")
+    if os.path.lexists(out_path) and not (out_path / "index.json").is_file():
+        raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
+    with open_descriptors(descriptor_path, whitening) as descriptors:
+        if not descriptors.n:
+            raise UltronError(f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos")
+        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)}
+        factory, settings = plan(kind, descriptors.n, descriptors.dim)
+        faiss_index = filled_index(descriptors, kind, factory)
+        names = descriptors.names
+        source["sha256"] = sha256_of_file(descriptor_path)
+        if file_state(descriptor_path) != {key: source[key] for key in ("size", "mtime_ns")}:
+            raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
+    n, dim, config = descriptors.n, descriptors.dim, descriptors.info.config
+    description = {
+        "format": FORMAT, "version": VERSION, "kind": kind, "factory": factory, "metric": "inner_product", "n": n, "dim": dim,
+        "search": dataclasses.asdict(settings), "whitening": whitening.record() if whitening else None, "config": config,
+        "descriptors": source, "created": datetime.now(UTC).isoformat(timespec="seconds"), "ultron_version": __version__,
+    }  # fmt: skip
+    with whole_folder(out_path) as folder:
+        try:
+            load_faiss().write_index(faiss_index, str(folder / "index.faiss"))
+        except RuntimeError as error:
+            raise WorkFailed(f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with --out") from error
+        (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+        if whitening is not None:
+            shutil.copyfile(whitening.path, folder / "whitening.h5")
+        (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
+    return Index(
+        path=out_path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index, settings=settings, whitening=whitening,
+        descriptor_path=descriptor_path, config=config,
+    )  # fmt: skip
+
+
+def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
+    """A Faiss index with every row of the file. Raises UltronError if Faiss cannot make or train that kind."""
+    faiss = load_faiss()
+    n, dim = descriptors.n, descriptors.dim
+    rows_per_block = max(1, BLOCK_BYTES // (4 * dim))
+    try:
+        faiss_index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        say_memory(faiss_index, n, dim)
+        if not faiss_index.is_trained:
+            step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
+            started_s = time.perf_counter()
+            faiss_index.train(training_sample(descriptors, step, rows_per_block))
+            log.info("trained on every %d. descriptor in %.1f s", step, time.perf_counter() - started_s)
+    except RuntimeError as error:
+        raise UltronError(
+            f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} descriptors of "
+            f"{dim} dimensions, found {kind!r} ({faiss_reason(error)}){nearest_names(kind, INDEX_KINDS)}"
+        ) from error
+    with progress(total=n, what="index", unit="descriptor") as bar:
+        for _, rows in descriptors.blocks(rows_per_block):
+            faiss_index.add(rows)
+            bar.update(len(rows))
+    return faiss_index
+
+
+def training_sample(descriptors: DescriptorFile, step: int, rows_per_block: int) -> np.ndarray:
+    """(n, D) float32: every step-th row of the file, evenly spread over it."""
+    n_sampled = -(-descriptors.n // step)
+    sample, done = np.empty((n_sampled, descriptors.dim), np.float32), 0
+    for start, rows in descriptors.blocks(rows_per_block):
+        picked = rows[-start % step :: step]
+        sample[done : done + len(picked)] = picked
+        done += len(picked)
+    return sample
+
+
+def bytes_per_photo(faiss_index: Any, dim: int) -> float:
+    """Bytes that a photo takes in the index: its code, its number in inverted lists, its links in a graph."""
+    faiss = load_faiss()
+    inner = faiss.downcast_index(faiss_index)
+    while isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    if isinstance(inner, faiss.IndexIVF):
+        return inner.code_size + 8
+    if isinstance(inner, faiss.IndexHNSW):
+        return bytes_per_photo(inner.storage, dim) + 4 * (inner.hnsw.nb_neighbors(0) + 3)
+    return inner.code_size if isinstance(inner, faiss.IndexFlatCodes) else 4 * dim
+
+
+def say_memory(faiss_index: Any, n: int, dim: int) -> int:
+    """Logs the memory that building will need, before it starts, with a warning where the machine has less. Returns it in bytes."""
+    sample = 0 if faiss_index.is_trained else min(n, TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim))) * dim * 4
+    stored = int(n * bytes_per_photo(faiss_index, dim))
+    # Lists of codes grow by doubling, so that up to half of what they hold is room; training copies its sample once.
+    block = min(n * dim * 4, BLOCK_BYTES)
+    needed = max(2 * sample, 2 * stored) + 3 * block
+    log.info(
+        "needs about %.1f MiB at most: %.1f MiB of index (%.0f bytes per photo), %.1f MiB while training, blocks of %.1f MiB",
+        needed / 2**20, stored / 2**20, stored / n, 2 * sample / 2**20, block / 2**20,
+    )  # fmt: skip
+    available = available_bytes()
+    if available is not None and needed > available:
+        log.warning("that is more than the %.0f MiB now free; a smaller kind is ivfpq or sq8", available / 2**20)
+    return needed
+
+
+def available_bytes() -> int | None:
+    """Memory that a program can have without swapping, where the system says it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; when the block ends well its files are flushed and it becomes `path`.
+
+    An older folder at `path` is replaced; on an error it stays and nothing else does. Raises WorkFailed when the disk is full.
+    """
+    make_folder(path.parent)
+    temporary, old = (path.with_name(f".{path.name}-{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        for entry in temporary.iterdir():
+            with open(entry, "rb+") as handle:
+                os.fsync(handle.fileno())
+        sync_folder(temporary)
+        if path.exists():
+            os.replace(path, old)  # no portable call exchanges two folders; for a moment there is none at `path`
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None or error.strerror is None:
+            raise
+        raise WorkFailed(f"could not write {path}: {error.strerror}; free disk space or name another place with --out") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""The kinds of index by name: what Faiss is to build for a database of a given size, and how it is searched."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from ultron_cli.configs import within
+
+TRAINING_ROWS = 1 << 17  # at most, evenly spread over the file, for kinds that learn a partition or a codebook
+TRAINING_BYTES = 1 << 28  # of those rows
+POINTS_PER_CELL = 39  # Faiss warns where fewer train a centroid
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """How an index is searched. 0: does not apply."""
+
+    nprobe: int = 0  # cells of an inverted file that are looked into
+    ef_search: int = 0  # candidates kept on the way through an HNSW graph
+    rescore: int = 0  # times k candidates get exact scores from the stored descriptors
+
+    def __post_init__(self) -> None:
+        within("--nprobe", self.nprobe, 0, 1_000_000)
+        within("--ef-search", self.ef_search, 0, 1_000_000)
+        within("--rescore", self.rescore, 0, 1000)
+
+    def apply(self, faiss_index: Any) -> None:
+        """Sets nprobe and efSearch where the index has them, also behind a rotation."""
+        import faiss
+
+        for name, value in (("nprobe", self.nprobe), ("efSearch", self.ef_search)):
+            if value:
+                try:
+                    faiss.ParameterSpace().set_index_parameter(faiss_index, name, value)
+                except RuntimeError:
+                    continue  # the index has no such parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """factory: Faiss's description; {cells} and {bytes} are chosen by the size of the database, {bits} of a PQ code too."""
+
+    factory: str
+    rescore: int = 0
+
+
+def n_cells(n: int, dim: int) -> int:
+    """Cells of an inverted file: 4 sqrt(N), as Faiss's guide advises for up to a million, and no more than the sample can train."""
+    n_trained = min(n, TRAINING_ROWS, TRAINING_BYTES // (4 * dim))
+    return max(1, min(int(4 * math.sqrt(n)), n_trained // POINTS_PER_CELL))
+
+
+def n_code_bytes(dim: int) -> int:
+    """Bytes of a product code: the largest divisor of D that leaves 8 dimensions or more to a byte (1 where D is below 8)."""
+    return max(count for count in range(1, max(1, dim // 8) + 1) if dim % count == 0)
+
+
+def plan(kind: str, n: int, dim: int) -> tuple[str, SearchSettings]:
+    """(Faiss factory string, how to search) of a kind by name, or of a factory string itself, for N descriptors of D dimensions."""
+    known = INDEX_KINDS.get(kind)
+    cells = n_cells(n, dim)
+    bits = min(8, max(1, int(math.log2(n)))) if n else 8  # a codebook cannot have more entries than there are photos
+    factory = known.factory.format(cells=cells, bytes=n_code_bytes(dim), bits=bits) if known else kind
+    rescore = known.rescore if known else 10 if "PQ" in factory else 0
+    probed = max(1, min(cells, max(8, cells // 32))) if known and "IVF" in factory else 0
+    return factory, SearchSettings(nprobe=probed, ef_search=128 if known and "HNSW" in factory else 0, rescore=rescore)
+
+
+# "np" leaves out Faiss's polysemous training: it takes seconds per byte of code, for a filter that is not used here.
+# Only flat holds the whole database in float32. Codes of two or fewer bytes per dimension lose order among near photos: those are re-scored.
+INDEX_KINDS = {
+    "flat": Kind(factory="Flat"),
+    "fp16": Kind(factory="SQfp16", rescore=2),
+    "sq8": Kind(factory="SQ8", rescore=2),
+    "ivf": Kind(factory="IVF{cells},SQfp16", rescore=2),
+    "ivfpq": Kind(factory="IVF{cells},PQ{bytes}x{bits}np", rescore=10),
+    "opq-ivfpq": Kind(factory="OPQ{bytes},IVF{cells},PQ{bytes}x{bits}np", rescore=10),
+    "hnsw": Kind(factory="HNSW32,SQfp16", rescore=2),
+}

@@ -1,0 +1,71 @@
+"""Chains of re-ranking steps: chosen by name, set from the command line, timed, and recorded.
+
+Each step takes and gives a Stage (rerank_stage.py): a ranking, the queries that made it, and the database. `aqe` also changes the queries
+for the steps after it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.rerank_diffusion import DiffusionConfig, diffusion
+from ultron_cli.retrieval.rerank_expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
+from ultron_cli.retrieval.rerank_kreciprocal import KReciprocalConfig, kreciprocal
+from ultron_cli.retrieval.rerank_stage import Stage
+from ultron_cli.retrieval.rerank_superglobal import SuperGlobalConfig, superglobal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a chain with its settings."""
+
+    name: str
+    config: Any  # the dataclass that RERANKERS names
+
+    def recorded(self) -> dict[str, Any]:
+        """As stored in rank files and evaluations."""
+        return {"name": self.name, **to_dict(self.config)}
+
+
+def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
+    """The steps of --rerank `aqe,superglobal` with --rerank-set `superglobal.beta=0.2`. Raises UltronError for unknown ones."""
+    names = [name.strip() for name in text.split(",")] if text else []
+    for name in names:
+        one_of("--rerank", name, tuple(RERANKERS))
+    values = apply_set({}, assignments, flag="--rerank-set")
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            raise UltronError(f"--rerank-set takes STEP.KEY=VALUE, for example superglobal.beta=0.15; found {key}={value}")
+        if key not in names:
+            raise UltronError(f"--rerank-set {key}.{next(iter(value))}: --rerank must name {key}, found {text or 'no --rerank'}")
+    return [Step(name=name, config=from_dict(RERANKERS[name][0], values.get(name, {}), prefix=f"{name}.")) for name in names]
+
+
+def n_needed(steps: Sequence[Step]) -> int:
+    """How long rankings must be for every step to see what it looks at; 0 without steps."""
+    return max((step.config.n_needed for step in steps), default=0)
+
+
+def rerank(stage: Stage, steps: Sequence[Step]) -> tuple[Stage, list[dict[str, Any]]]:
+    """The stage after all steps, and per step its settings with `ms_per_query` (wall clock), which is logged too."""
+    records = []
+    for step in steps:
+        started_s = time.perf_counter()
+        stage = RERANKERS[step.name][1](stage, step.config)
+        ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(stage.queries))
+        log.info("re-ranking, %s: %.1f ms per query", step.name, ms_per_query)
+        records.append(step.recorded() | {"ms_per_query": ms_per_query})
+    return stage, records
+
+
+RERANKERS: dict[str, tuple[type, Callable[[Stage, Any], Stage]]] = {
+    "superglobal": (SuperGlobalConfig, superglobal),
+    "aqe": (AlphaQEConfig, alpha_qe),
+    "dba": (DBAConfig, dba),
+    "diffusion": (DiffusionConfig, diffusion),
+    "kreciprocal": (KReciprocalConfig, kreciprocal),
+}

@@ -1,0 +1,151 @@
+"""Diffusion on a sparse graph of the database (Iscen et al., Efficient Diffusion on Region Manifolds, CVPR 2017).
+
+Photos are joined where each is among the k nearest of the other. Similarity put in at a query's nearest photos then spreads along the
+graph: f = (1 - alpha) (I - alpha S)^-1 y, S the degree-normalised graph, solved by conjugate gradients for all queries at once.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ultron_cli.configs import within
+from ultron_cli.console import chunks, counted, log
+from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.ranks import Ranking
+from ultron_cli.retrieval.rerank_expansion import similarity_weights
+from ultron_cli.retrieval.rerank_stage import Scored, Stage, put_in_front
+
+BLOCK_BYTES = 1 << 27  # of descriptors whose neighbours are searched together
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """Defaults: section 5.1 of the paper; nodes is ours."""
+
+    nodes: int = 20_000  # at most so many photos in the graph: those that rank best over all queries
+    k: int = 50  # neighbours of a photo; only mutual ones are joined
+    kq: int = 10  # photos where a query enters the graph
+    alpha: float = 0.99  # how far similarity spreads
+    gamma: float = 3.0  # edge weight: similarity to this power
+    iterations: int = 20  # of conjugate gradients, at most
+    tolerance: float = 1e-6  # of the residual's norm, against that of y
+
+    def __post_init__(self) -> None:
+        within("diffusion.nodes", self.nodes, 1, 10_000_000)
+        within("diffusion.k", self.k, 1, 10_000)
+        within("diffusion.kq", self.kq, 1, 10_000)
+        within("diffusion.alpha", self.alpha, 0, 0.9999)
+        within("diffusion.gamma", self.gamma, 0, 100)
+        within("diffusion.iterations", self.iterations, 1, 10_000)
+        within("diffusion.tolerance", self.tolerance, 0, 1)
+
+    @property
+    def n_needed(self) -> int:
+        """Photos of a ranking that the step looks at."""
+        return self.nodes
+
+
+def diffusion(stage: Stage, config: DiffusionConfig) -> Stage:
+    """Orders by diffused similarity the photos that a query reaches, even those new to its ranking; the rest stays behind them.
+
+    Memory: nodes x k numbers for the graph, nodes x queries for the solution, and without an index the nodes' descriptors unless the
+    graph holds the whole database.
+    """
+    nodes = graph_nodes(stage.ranking.rows, config.nodes)
+    started_s = time.perf_counter()
+    graph = normalised_graph(neighbour_graph(stage, nodes, config))
+    log.info("diffusion graph: %s, %s, in %.1f s", counted(len(nodes), "photo"), counted(graph.nnz // 2, "edge"), time.perf_counter() - started_s)
+    start = np.zeros((len(nodes), len(stage.queries)))
+    for query, own in enumerate(stage.queries):
+        rows = stage.first_rows(query, config.kq)
+        places = np.searchsorted(nodes, rows).clip(max=max(0, len(nodes) - 1))
+        known = nodes[places] == rows if len(nodes) else np.zeros(len(rows), bool)
+        similarities = stage.rows_of(rows[known]).astype(np.float64) @ own
+        start[places[known], query] = similarity_weights(similarities, config.gamma)
+    spread = (1 - config.alpha) * conjugate_gradients(graph, start, config)
+
+    def reached(query: int) -> Scored:
+        positive = np.flatnonzero(spread[:, query] > 0)
+        return nodes[positive], spread[positive, query]
+
+    return dataclasses.replace(stage, ranking=put_in_front(stage.ranking, map(reached, range(len(stage.queries))), in_place=stage.in_place))
+
+
+def graph_nodes(rows: np.ndarray, most: int) -> np.ndarray:
+    """(n,) int64, ascending: at most that many database rows, those that stand first in any ranking. rows: (Q, K), -1 pads."""
+    nodes = np.empty(0, np.int64)
+    width = max(1, most // max(1, len(rows)))
+    for start, stop in chunks(rows.shape[1], width):
+        best_first = rows[:, start:stop].T.ravel()
+        _, first_places = np.unique(best_first, return_index=True)
+        fresh = best_first[np.sort(first_places)]
+        fresh = fresh[(fresh >= 0) & ~np.isin(fresh, nodes)]
+        nodes = np.union1d(nodes, fresh[: most - len(nodes)])
+        if len(nodes) == most:
+            break
+    return nodes
+
+
+def neighbour_graph(stage: Stage, nodes: np.ndarray, config: DiffusionConfig) -> sparse.csr_array:
+    """(n, n) weights max(similarity, 0) ** gamma between photos of `nodes` that are among the k nearest of each other."""
+    n = len(nodes)
+    whole = n == stage.n_database
+    if not whole and stage.index_search is None:
+        own_rows = stage.rows_of(nodes)
+    parts = []
+    for start, stop in chunks(n, max(1, BLOCK_BYTES // (4 * stage.queries.shape[1]))):
+        if whole or stage.index_search is not None:
+            found = stage.search(stage.rows_of(nodes[start:stop]), min(config.k + 1, stage.n_database))
+            places = np.searchsorted(nodes, found.rows).clip(max=n - 1)
+            inside = nodes[places] == found.rows
+        else:
+            found = exact_search(own_rows[start:stop], own_rows, min(config.k + 1, n), device=stage.device)
+            places, inside = found.rows, np.ones(found.rows.shape, bool)
+        parts.append(_edges(found, places, inside, start, n, config.gamma))
+    nearest = sparse.vstack(parts, format="csr") if parts else sparse.csr_array((0, 0))
+    mutual = sparse.csr_array(nearest.minimum(nearest.T))
+    mutual.eliminate_zeros()
+    return mutual
+
+
+def _edges(found: Ranking, places: np.ndarray, inside: np.ndarray, first: int, n: int, gamma: float) -> sparse.csr_array:
+    """(b, n) weights of the neighbours found for nodes first..first+b, themselves left out."""
+    weights = similarity_weights(found.scores, gamma)
+    itself = inside & (places == first + np.arange(len(places))[:, None])
+    itself[~itself.any(axis=1), -1] = True  # more duplicates than neighbours: the last leaves, so that all have k
+    weights[itself | ~inside] = 0
+    limits = np.arange(len(places) + 1) * places.shape[1]
+    edges = sparse.csr_array((weights.ravel(), places.ravel(), limits), shape=(len(places), n))
+    edges.eliminate_zeros()
+    edges.sort_indices()
+    return edges
+
+
+def normalised_graph(graph: sparse.csr_array) -> sparse.csr_array:
+    """D^-1/2 W D^-1/2; a photo without edges keeps none."""
+    degrees = np.asarray(graph.sum(axis=1)).ravel()
+    inverse = np.divide(1, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
+    scale = sparse.diags_array(inverse)
+    return sparse.csr_array(scale @ graph @ scale)
+
+
+def conjugate_gradients(graph: sparse.csr_array, start: np.ndarray, config: DiffusionConfig) -> np.ndarray:
+    """(n, Q) float64 solutions f of (I - alpha S) f = y, every query by its own steps. graph: S, (n, n). start: y, (n, Q)."""
+    solution, residual = np.zeros_like(start), start.copy()
+    direction, squared = residual.copy(), (residual**2).sum(axis=0)
+    enough = config.tolerance**2 * squared
+    for _ in range(config.iterations):
+        going = squared > enough
+        if not going.any():
+            break
+        image = direction - config.alpha * (graph @ direction)
+        curvature = (direction * image).sum(axis=0)
+        step = np.divide(squared, curvature, out=np.zeros_like(squared), where=going & (curvature > 0))
+        solution += step * direction
+        residual -= step * image
+        before, squared = squared, np.where(going, (residual**2).sum(axis=0), squared)
+        direction = residual + np.divide(squared, before, out=np.zeros_like(squared), where=going) * direction
+    return solution

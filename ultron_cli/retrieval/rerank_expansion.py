@@ -1,0 +1,109 @@
+"""Query expansion and database-side augmentation: descriptors replaced by weighted means of their neighbours."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from ultron_cli.configs import within
+from ultron_cli.console import chunks
+from ultron_cli.retrieval.ranks import PADDING, Ranking
+from ultron_cli.retrieval.rerank_stage import Stage, put_in_front
+
+BLOCK_BYTES = 1 << 26  # of gathered neighbours at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaQEConfig:
+    """Defaults: Radenovic et al., Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, section 5.4."""
+
+    n: int = 50  # photos averaged with the query
+    alpha: float = 3.0  # weight of a photo: its similarity to this power; 0 is the plain average (AQE, Chum et al. 2007)
+
+    def __post_init__(self) -> None:
+        within("aqe.n", self.n, 1, 10_000)
+        within("aqe.alpha", self.alpha, 0, 100)
+
+    @property
+    def n_needed(self) -> int:
+        """Photos of a ranking that the step looks at."""
+        return self.n
+
+
+@dataclass(frozen=True, kw_only=True)
+class DBAConfig:
+    """Neighbours and weights as of alpha-QE, for the database (Turcot and Lowe 2009; weights as Gordo et al., IJCV 2017, use them)."""
+
+    m: int = 1000  # photos of each ranking that are re-scored
+    n: int = 10  # neighbours, in the whole database, that each is averaged with
+    alpha: float = 3.0
+
+    def __post_init__(self) -> None:
+        within("dba.m", self.m, 1, 10_000_000)
+        within("dba.n", self.n, 1, 10_000)
+        within("dba.alpha", self.alpha, 0, 100)
+
+    @property
+    def n_needed(self) -> int:
+        """Photos of a ranking that the step looks at."""
+        return self.m
+
+
+def similarity_weights(similarities: np.ndarray, alpha: float) -> np.ndarray:
+    """max(similarity, 0) ** alpha, 0 for what is not similar at all (alpha 0: 1 for the others), in float64."""
+    similar = similarities > 0
+    return np.where(similar, np.where(similar, similarities, 1).astype(np.float64) ** alpha, 0)
+
+
+def expanded(own: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n, D) float32 unit rows: own + sum of weighted neighbours. own: (n, D). neighbours: (n, k, D). weights: (n, k)."""
+    total = own + np.einsum("nk,nkd->nd", weights, neighbours)
+    return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
+
+
+def alpha_qe(stage: Stage, config: AlphaQEConfig) -> Stage:
+    """Adds to each query its n best, weighted by similarity ** alpha, and searches again with the unit sum; later steps get that query.
+
+    Similarities are taken anew, as scores of an earlier step may be of another kind.
+    """
+    queries = np.empty_like(stage.queries)
+    for query, own in enumerate(stage.queries):
+        top = stage.rows_of(stage.first_rows(query, config.n))
+        weights = similarity_weights(top.astype(np.float64) @ own, config.alpha)
+        queries[query] = expanded(own[None], top[None], weights[None])[0]
+    ranking = stage.search(queries, stage.ranking.rows.shape[1])
+    return dataclasses.replace(stage, ranking=ranking, queries=queries)
+
+
+def dba(stage: Stage, config: DBAConfig) -> Stage:
+    """Re-scores the first M of every query with their descriptors averaged with their n nearest in the database.
+
+    Averaged descriptors are made in blocks and not kept: later steps see the database as it is. The rest of the ranking stays behind.
+    """
+    firsts = [stage.first_rows(query, config.m) for query in range(len(stage.queries))]
+    wanted = np.unique(np.concatenate([*firsts, np.empty(0, np.int64)]))
+    n_neighbours = min(config.n + 1, stage.n_database)  # one of them is the photo itself
+    scores = [np.empty(len(rows), np.float32) for rows in firsts]
+    dim = stage.queries.shape[1]
+    for start, stop in chunks(len(wanted), max(1, BLOCK_BYTES // (8 * dim * n_neighbours))):
+        block = wanted[start:stop]
+        averaged = augmented(stage, block, n_neighbours, config.alpha)
+        products = stage.queries.astype(np.float64) @ averaged.astype(np.float64).T
+        for query, rows in enumerate(firsts):
+            places = np.searchsorted(block, rows).clip(max=len(block) - 1)
+            here = block[places] == rows
+            scores[query][here] = products[query, places[here]]
+    return dataclasses.replace(stage, ranking=put_in_front(stage.ranking, zip(firsts, scores, strict=True), in_place=stage.in_place))
+
+
+def augmented(stage: Stage, rows: np.ndarray, n_found: int, alpha: float) -> np.ndarray:
+    """(n, D) float32 unit descriptors of database rows averaged with their nearest, themselves left out of the n_found."""
+    own = stage.rows_of(rows)
+    found: Ranking = stage.search(own, n_found)
+    weights = similarity_weights(found.scores, alpha)
+    itself = found.rows == rows[:, None]
+    # With more duplicates than neighbours a photo may miss itself; the last found then leaves, so that all have as many.
+    itself[~itself.any(axis=1), -1] = True
+    weights[itself | (found.rows == PADDING)] = 0
+    neighbours = stage.rows_of(np.maximum(found.rows, 0).ravel()).reshape(*found.rows.shape, -1)
+    return expanded(own, neighbours, weights)

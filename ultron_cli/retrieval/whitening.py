@@ -1,0 +1,172 @@
+"""Whitening: a mean and a projection, applied to descriptors, which become unit vectors again; the only code that reads or writes them.
+
+Layout (a contract, see docs/file-formats.md): attributes format, version, method, created, ultron_version, provenance (JSON); datasets
+/mean (D,), /projection (D', D) with the most important row first, /eigenvalues (D',), all float64.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ultron_cli import __version__
+from ultron_cli.errors import UltronError
+from ultron_cli.files import sha256_of_file, whole_file
+from ultron_cli.retrieval.descriptors import DescriptorFile, open_h5
+
+FORMAT, VERSION = "ultron-whitening", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whitening:
+    """y = projection (x - mean), made a unit vector. mean: (D,). projection: (D', D). eigenvalues: (D',), descending, of the rows."""
+
+    method: str
+    mean: np.ndarray = field(repr=False)
+    projection: np.ndarray = field(repr=False)
+    eigenvalues: np.ndarray = field(repr=False)
+    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+    sha256: str = ""  # of the file it was read from
+    path: Path | None = None
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of what it gives."""
+        return len(self.projection)
+
+    def reduced(self, dim: int | None) -> "Whitening":
+        """The first `dim` rows of the projection (None: all). Raises UltronError if it has fewer."""
+        if dim is None:
+            return self
+        if not 1 <= dim <= self.dim:
+            raise UltronError(f"--dim must be between 1 and the {self.dim} dimensions of {self.path or 'the whitening'}; found {dim}")
+        return dataclasses.replace(self, projection=self.projection[:dim], eigenvalues=self.eigenvalues[:dim])
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """(n, D') float32 unit rows of (n, D) float32 ones. Raises UltronError if a row is the mean itself."""
+        projected = (rows.astype(np.float64) - self.mean) @ self.projection.T
+        norms = np.linalg.norm(projected, axis=1, keepdims=True)
+        if not (norms > 0).all():
+            row = int(np.argmin(norms))
+            raise UltronError(f"row {row} of the descriptors is the mean of {self.path or 'the whitening'} and has no direction; leave that photo out")
+        return (projected / norms).astype(np.float32)
+
+    def record(self) -> dict[str, Any]:
+        """What descriptors and indexes made with it store; it shaped their numbers."""
+        return {"method": self.method, "dim": self.dim, "sha256": self.sha256}
+
+
+class WhitenedFile(DescriptorFile):
+    """A descriptor file whose rows are whitened as they are read, and which says so in its info."""
+
+    def __init__(self, path: Path, whitening: Whitening) -> None:
+        super().__init__(path)
+        self.whitening = whitening
+        problem = None
+        if self.info.config.get("whitening"):
+            problem = f"{path} is whitened already ({described(self.info.config)}); leave out --whiten, or name the file it was made from"
+        elif self.dim != whitening.mean.size:
+            problem = f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {path} has {self.dim}-d; learn one from these: ultron whiten {path}"
+        if problem:
+            self.close()
+            raise UltronError(problem)
+        self.dim = whitening.dim
+        self.info = whitened_info(self.info, whitening)
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(n, D') float32 whitened rows start..stop. Raises as DescriptorFile.read does."""
+        return self.whitening.apply(super().read(start, stop))
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(n, D') float32 whitened rows in any order. Raises as DescriptorFile.take does."""
+        return self.whitening.apply(super().take(rows))
+
+
+def whitened_info(info: Any, whitening: Whitening) -> Any:
+    """The DescriptorInfo of whitened descriptors: `whitening` in the config, where it lies in the provenance."""
+    where = {"whitening": str(whitening.path.resolve()) if whitening.path else None}
+    return dataclasses.replace(info, config=info.config | {"whitening": whitening.record()}, provenance=info.provenance | where)
+
+
+def open_descriptors(path: Path, whitening: Whitening | None = None) -> DescriptorFile:
+    """A descriptor file, whitened as it is read where a whitening is given and the file was not written with the same."""
+    plain = DescriptorFile(path)
+    if whitening is None or plain.info.config.get("whitening") == whitening.record():
+        return plain
+    plain.close()
+    return WhitenedFile(path, whitening)
+
+
+def described(config: dict[str, Any]) -> str:
+    """`pca-whitening to 512-d` of a stored config, or `no whitening`."""
+    record = config.get("whitening")
+    return f"{record['method']} to {record['dim']}-d" if record else "no whitening"
+
+
+def require_same_whitening(a: dict[str, Any], b: dict[str, Any], where: str) -> None:
+    """Raises UltronError if two stored configs have different whitenings."""
+    first, second = a.get("whitening"), b.get("whitening")
+    if first != second:
+        same = described(a) == described(b)
+        found = f"two files of {described(a)}" if same else f"{described(a)} and {described(b)}"
+        raise UltronError(f"{where} must be whitened alike; found {found}; give both with one --whiten and --dim")
+
+
+def write_whitening(path: Path, whitening: Whitening) -> None:
+    """Writes a whitening file atomically."""
+    with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
+        for name in ("mean", "projection", "eigenvalues"):
+            handle[name] = np.asarray(getattr(whitening, name), np.float64)
+        handle.attrs["format"], handle.attrs["version"], handle.attrs["method"] = FORMAT, VERSION, whitening.method
+        handle.attrs["provenance"] = json.dumps(whitening.provenance)
+        handle.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+        handle.attrs["ultron_version"] = __version__
+
+
+def read_whitening(path: Path, dim: int | None = None) -> Whitening:
+    """Reads a whitening, cut to `dim` dimensions. Raises UltronError if it is absent, damaged, too new, or has fewer."""
+    with open_h5(path, FORMAT, VERSION, "whitening file") as handle:
+        try:
+            arrays = {name: handle[name][:].astype(np.float64) for name in ("mean", "projection", "eigenvalues")}
+            method, provenance = str(handle.attrs["method"]), json.loads(handle.attrs.get("provenance", "{}"))
+        except (KeyError, OSError, TypeError, ValueError) as error:
+            raise UltronError(f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again") from error
+    mean, projection, eigenvalues = arrays["mean"], arrays["projection"], arrays["eigenvalues"]
+    fits = mean.ndim == 1 and projection.ndim == 2 and projection.shape[1] == mean.size and eigenvalues.shape == projection.shape[:1] and len(projection)
+    if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
+        shapes = f"{mean.shape}, {projection.shape} and {eigenvalues.shape}"
+        raise UltronError(f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found {shapes}; run `ultron whiten` again")
+    whitening = Whitening(method=method, mean=mean, projection=projection, eigenvalues=eigenvalues, provenance=provenance,
+                          sha256=sha256_of_file(path), path=path)  # fmt: skip
+    return whitening.reduced(dim)
+
+
+def chosen_whitening(path: Path | None, dim: int | None) -> Whitening | None:
+    """The whitening of --whiten and --dim; None without. Raises UltronError for --dim alone."""
+    if path is None:
+        if dim is not None:
+            raise UltronError("--dim cuts the dimensions of a whitening; name one with --whiten FILE (`ultron whiten --method pca` learns one)")
+        return None
+    return read_whitening(path, dim)
+
+
+def stored_whitening(config: dict[str, Any], provenance: dict[str, Any], given: Whitening | None) -> Whitening | None:
+    """The whitening that stored descriptors were made with; None for raw ones. given: the same, from another place.
+
+    Raises UltronError if it is gone or is another one by now.
+    """
+    record = config.get("whitening")
+    if not record:
+        return None
+    path = given.path if given and given.path else Path(provenance.get("whitening") or "")
+    if not path.is_file():
+        raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with --whiten")
+    found = read_whitening(path, record["dim"])
+    if found.record() != record:
+        raise UltronError(f"the descriptors were made with another whitening ({described(config)}) than {path}; give that one with --whiten")
+    return found
