@@ -13,8 +13,9 @@ from tests.conftest import Run
 
 MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
 COMMANDS = (
-    [], ["demo"], ["train"], ["extract"], ["whiten"], ["index"], ["search"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
-    ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
+    [], ["demo"], ["train"], ["extract"], ["whiten"], ["index"], ["search"], ["serve"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
+    ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["visualize", "match"],
+    ["visualize", "dilation"], ["visualize", "attention"], ["visualize", "curves"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
     ["datasets", "make-toy"], ["datasets", "download"], ["datasets", "verify"], ["datasets", "build-gnd"], ["weights"], ["weights", "inspect"],
 )  # fmt: skip
 

@@ -1,30 +1,31 @@
-"""The training loop: it learns, the same seed gives the same run, and a loss that is not finite stops it."""
+"""The training loop: it learns, the same seed gives the same run, and what can go wrong is said."""
 
 import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from runs_for_tests import SMALL, step_losses, train
 
 from ultron_cli.configs import from_dict
+from ultron_cli.console import log
 from ultron_cli.datasets.landmarks import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.checkpoints import load_checkpoint
-from ultron_cli.training.config import TrainConfig, load_config
-from ultron_cli.training.loop import Training, make_optimizer
-
-SMALL: dict[str, Any] = {
-    "model": {"name": "gem", "backbone": "test_resnet"}, "loss": {"name": "arcface", "margin": 0.0, "scale": 16.0}, "side_px": 48,
-    "batch_size": 12, "epochs": 2, "optimizer": "sgd", "lr": 0.05, "workers": 0,
-}  # fmt: skip
+from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.learner import Learner
+from ultron_cli.training.loop import Training
 
 
-def train(toy: Path, folder: Path, **changes: Any) -> list[dict[str, Any]]:
-    config = from_dict(TrainConfig, SMALL | changes)
-    return Training(config, open_landmark_photos(toy), torch.device("cpu")).run(folder)
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """Log lines of ultron."""
+    monkeypatch.setattr(log, "propagate", True)
+    caplog.set_level(logging.INFO, "ultron")
+    return caplog
 
 
 def test_it_learns_the_landmarks(toy: Path, tmp_path: Path) -> None:
@@ -33,52 +34,109 @@ def test_it_learns_the_landmarks(toy: Path, tmp_path: Path) -> None:
     assert metrics[-1]["accuracy"] > 2 / 6  # chance is 1/6
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_same_seed_same_run(toy: Path, tmp_path: Path, workers: int) -> None:
-    first, again, other = (train(toy, tmp_path / name, workers=workers, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
-    assert [epoch["loss"] for epoch in first] == [epoch["loss"] for epoch in again]
-    assert [epoch["loss"] for epoch in first] != [epoch["loss"] for epoch in other]
+def test_same_seed_same_run(toy: Path, tmp_path: Path) -> None:
+    settings = {"a": (3, 0), "b": (3, 1), "c": (4, 0)}  # seed, decoding processes: their number changes nothing
+    for name, (seed, workers) in settings.items():
+        train(toy, tmp_path / name, workers=workers, seed=seed)
+    assert step_losses(tmp_path / "a") == step_losses(tmp_path / "b") != step_losses(tmp_path / "c")
     hashes = [load_checkpoint(tmp_path / name / "checkpoint.pt").weights_sha256 for name in "abc"]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_run_folder_holds_config_and_provenance(toy: Path, tmp_path: Path) -> None:
-    train(toy, tmp_path / "run")
-    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+def test_run_folder_holds_all_that_made_it(toy: Path, tmp_path: Path) -> None:
+    train(toy, tmp_path / "run", checkpoint_minutes=0.0, validation={"share": 0.4})
+    folder = tmp_path / "run"
+    names = {"config.json", "environment.json", "split.json", "metrics.jsonl", "steps.jsonl", "events", "checkpoints", "curves.png", "checkpoint.pt"}
+    assert {path.name for path in folder.iterdir()} == names
+    stored = json.loads((folder / "config.json").read_text())
     assert stored["config"]["side_px"] == 48
     assert stored["provenance"]["packages"]["torch"]
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
-    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").train_side_px == 48
+    assert json.loads((folder / "environment.json").read_text())["processes"] == 1
+    assert len(json.loads((folder / "split.json").read_text())["held_out_landmarks"]) == 2
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert all(0 < epoch["validation_mAP"] <= 1 and epoch["validation_queries"] == 12 for epoch in epochs)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000003.pt", "step-00000004.pt"]  # the last two
+    line = json.loads((folder / "steps.jsonl").read_text().splitlines()[0])
+    assert {"step", "epoch", "loss", "accuracy", "lr", "margin", "scale", "photos_per_s", "wait_share", "memory_mib"} == set(line)
+    assert load_checkpoint(folder / "checkpoint.pt").train_side_px == 48
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ultron_cli.training.losses import ArcFace
 
     monkeypatch.setattr(ArcFace, "logits", lambda self, cosines, labels: cosines * float("nan"))
-    with pytest.raises(WorkFailed, match=r"the loss became nan at lr .*--set lr=0\.005"):
+    with pytest.raises(WorkFailed, match=r"the loss became nan at lr 0\.0\d+, step 1, photos .*\.jpg.* and 4 more; try .*--set lr=0\.005.*clip_norm"):
         train(toy, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
-def test_a_bad_training_photo_is_named(toy: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_changes_no_weight(toy: Path) -> None:
+    learner = Learner(from_dict(TrainConfig, SMALL), 6, 3, torch.device("cpu"))
+    before = [parameter.detach().clone() for parameter in learner.model.parameters()]
+    learner.loss.weight.data[0, 0] = float("inf")
+    result = learner.step(torch.randint(0, 255, (4, 3, 48, 48), dtype=torch.uint8), torch.tensor([0, 1, 2, 3]), 0)
+    assert not torch.isfinite(torch.tensor(result.loss))
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.model.parameters(), strict=True))
+
+
+def spoil(toy: Path, tmp_path: Path, rows: list[int]) -> Any:
     photos = open_landmark_photos(toy)
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    spoiled = dataclasses.replace(photos, paths=[tmp_path / "broken.jpg"] * len(photos.paths))
-    with pytest.raises(UltronError, match=r"broken\.jpg: cannot be decoded"):
-        Training(from_dict(TrainConfig, SMALL), spoiled, torch.device("cpu")).run(tmp_path / "run")
+    paths = [tmp_path / "broken.jpg" if i in rows else path for i, path in enumerate(photos.paths)]
+    return dataclasses.replace(photos, paths=paths)
 
 
-def test_weight_decay_leaves_norms_and_biases_alone() -> None:
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    decayed, plain = make_optimizer(from_dict(TrainConfig, SMALL | {"weight_decay": 0.1}), network).param_groups
-    assert [tuple(parameter.shape) for parameter in decayed["params"]] == [(4, 3, 3, 3)]
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
-    assert len(plain["params"]) == 3
+def test_an_unreadable_photo_is_said_once_counted_and_replaced(toy: Path, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    training = Training(from_dict(TrainConfig, SMALL), spoil(toy, tmp_path, [4]), torch.device("cpu"))
+    metrics = training.run(tmp_path / "run")
+    assert said.text.count("broken.jpg: not a photo that Pillow can read") + said.text.count("broken.jpg: cannot be decoded") == 1
+    assert [epoch["bad_photos"] for epoch in metrics] == [1, 1]
+    assert "1 photo could not be read" in said.text
 
 
-def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text("epochs = 7\nlr = 0.5\n[augment]\nhue = 0.2\n")
-    config = load_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "model.p=4", "augment.flip=false"])
-    assert (config.epochs, config.lr, config.augment.hue, config.augment.flip) == (7, 0.25, 0.2, False)
-    assert config.model == {"name": "gem", "backbone": "test_resnet", "p": 4}
-    assert np.isclose(config.augment.crop_area[0], 0.5)
+def test_photos_that_are_all_unreadable_stop_the_run(toy: Path, tmp_path: Path) -> None:
+    with pytest.raises(UltronError, match=r"broken\.jpg: .*nor can those that were tried in its place"):
+        Training(from_dict(TrainConfig, SMALL), spoil(toy, tmp_path, list(range(36))), torch.device("cpu")).run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(("n_right", "warns"), [(0, True), (110, True), (300, False)])
+def test_chance_level_is_said(toy: Path, said: pytest.LogCaptureFixture, n_right: int, warns: bool) -> None:
+    training = Training(from_dict(TrainConfig, SMALL), open_landmark_photos(toy), torch.device("cpu"))
+    training._epoch_meter.add(1.0, 600, n_right, 1.0, 0.0, is_late=True)
+    training._warn_of_chance()
+    assert ("chance level" in said.text) == warns
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulate": 3, "clip_norm": 1.0, "ema": 0.9, "loss": {"name": "madacos"}},
+        {"precision": "bfloat16", "group_sizes": True, "batch_size": 6, "channels_last": False, "loss": {"name": "subcentre-arcface", "sample_rate": 0.5}},
+        {"optimizer": "adamw", "lr": 1e-3, "switch": {"epoch": 1, "lr": 0.01}, "loss": {"name": "arcface", "curricular": True}},
+    ],
+)
+def test_settings_run_together(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    metrics = train(toy, tmp_path / "run", **changes)
+    assert len(metrics) == 2
+    assert all(0 < epoch["loss"] < 60 for epoch in metrics)
+
+
+def test_accumulation_takes_the_same_step() -> None:
+    """A network without batch statistics: the weights after a step do not depend on the number of parts."""
+    pixels, labels = torch.randint(0, 255, (12, 3, 48, 48), dtype=torch.uint8), torch.arange(12) % 6
+    weights = []
+    for accumulate in (1, 4):
+        config = from_dict(TrainConfig, SMALL | {"accumulate": accumulate, "model": {"name": "gem", "backbone": "test_convnext"}})
+        learner = Learner(config, 6, 3, torch.device("cpu"))
+        learner.train()
+        learner.step(pixels, labels, 0)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()]))
+    assert torch.allclose(*weights, rtol=0, atol=1e-5)
+
+
+def test_the_running_mean_is_what_is_validated_and_kept(toy: Path, tmp_path: Path) -> None:
+    training = Training(from_dict(TrainConfig, SMALL | {"ema": 0.5}), open_landmark_photos(toy), torch.device("cpu"))
+    training.run(tmp_path / "run")
+    kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in training.learner.running_mean.values.items() if name in kept)

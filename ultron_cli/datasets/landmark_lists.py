@@ -60,7 +60,7 @@ def open_landmark_list(folder: Path) -> tuple[ListedPaths, list[str]]:
         raise UltronError(f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets download {owner}`")
     ids: list[str] = []
     landmarks: list[str] = []
-    for landmark, photo in _rows(folder / description["list"]):
+    for landmark, photo in read_rows(folder / description["list"]):
         ids.append(photo)
         landmarks.append(landmark)
     if not ids:
@@ -68,7 +68,7 @@ def open_landmark_list(folder: Path) -> tuple[ListedPaths, list[str]]:
     return ListedPaths(photo_folder, ids, PATHS[description["paths"]]), landmarks
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str]]:
+def read_rows(path: Path) -> Iterator[tuple[str, str]]:
     """(landmark, photo id) of every photo in a list. Raises UltronError for unknown columns."""
     csv.field_size_limit(sys.maxsize)  # a landmark may have thousands of photos in one field
     try:

@@ -1,103 +1,77 @@
-"""The training loop: one process, one classification loss; a run folder with config, metrics and checkpoint."""
+"""The training loop: epochs of steps, a checkpoint now and then, validation, and a run folder that can be resumed exactly."""
 
 import contextlib
+import itertools
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from ultron_cli.configs import to_dict
-from ultron_cli.console import dump_json, log, progress
-from ultron_cli.datasets.landmarks import LandmarkPhotos, TrainingPhotos
+from ultron_cli.console import counted, log, progress
+from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks_aspects import photo_aspects
+from ultron_cli.datasets.landmarks_split import require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
-from ultron_cli.models import create_model
 from ultron_cli.models.checkpoints import save_checkpoint
-from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.provenance import provenance
-from ultron_cli.training.config import AugmentConfig, TrainConfig
-from ultron_cli.training.losses import create_loss
+from ultron_cli.training import ranks
+from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.curves import draw_curves
+from ultron_cli.training.environment import environment
+from ultron_cli.training.journal import Journal, Meter, Stopwatch
+from ultron_cli.training.learner import Learner
+from ultron_cli.training.photo_batches import Augmentation, Batch, TrainingPhotos, make_loader
+from ultron_cli.training.runs import clear_folder
+from ultron_cli.training.sampling import EpochBatches, shape_groups, training_shapes
+from ultron_cli.training.state import load_latest_state, save_state
+from ultron_cli.training.validation import RetrievalValidation, choose_photos
 
-
-def make_augmentation(config: AugmentConfig, side_px: int) -> nn.Module:
-    """(3, H, W) uint8 -> (3, side_px, side_px) uint8, at random."""
-    from torchvision.transforms import v2
-
-    steps: list[nn.Module] = [v2.RandomResizedCrop(side_px, scale=config.crop_area, ratio=config.crop_aspect, antialias=True)]
-    if config.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    steps.append(v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue))
-    if config.grey:
-        steps.append(v2.RandomGrayscale(config.grey))
-    return v2.Compose(steps)
-
-
-def make_optimizer(config: TrainConfig, *modules: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over all parameters; weight decay leaves biases, norms and single exponents alone."""
-    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
-    return torch.optim.AdamW(groups, lr=config.lr)
-
-
-def rate_at(step: int, n_steps: int, n_warmup: int) -> float:
-    """Share of the full learning rate: linear warm-up, then half a cosine down to 0."""
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
-
-
-@dataclass
-class EpochMeter:
-    """Sums of one epoch."""
-
-    loss: float = 0.0
-    n_photos: int = 0
-    n_right: int = 0
-    started_s: float = 0.0
-
-    def result(self, epoch: int, lr: float) -> dict[str, Any]:
-        seconds = time.perf_counter() - self.started_s
-        return {
-            "epoch": epoch, "loss": self.loss / self.n_photos, "accuracy": self.n_right / self.n_photos,
-            "lr": lr, "photos_per_s": self.n_photos / seconds, "seconds": seconds,
-        }  # fmt: skip
+SHOWN_PATHS = 8
+LEAST_FOR_CHANCE = 400  # photos
 
 
 class Training:
-    """One run. `model` ends up trained, in evaluation mode."""
+    """One run. `model` ends up trained, in evaluation mode. excluded: what exclusion lists kept out, for the stored split."""
 
-    def __init__(self, config: TrainConfig, photos: LandmarkPhotos, device: torch.device) -> None:
-        if len(photos.paths) < config.batch_size:
-            smaller = max(2, len(photos.paths) // 2)
-            raise UltronError(f"{photos.folder} has {len(photos.paths)} photos, fewer than a batch of {config.batch_size}; use --set batch_size={smaller}")
-        torch.manual_seed(config.seed)
-        self.config, self.photos, self.device = config, photos, device
-        settings = {key: value for key, value in config.model.items() if key != "name"}
-        self.model: RetrievalModel = create_model(config.model.get("name", "gem"), pretrained=config.pretrained, **settings).to(
-            device, memory_format=torch.channels_last
-        )
-        loss = {key: value for key, value in config.loss.items() if key != "name"}
-        self.loss = create_loss(config.loss.get("name", "arcface"), n_classes=len(photos.landmark_names), dim=self.model.descriptor_dim, **loss).to(device)
-        self.optimizer = make_optimizer(config, self.model, self.loss)
-        dataset = TrainingPhotos(photos, make_augmentation(config.augment, config.side_px), longest_side_px=2 * config.side_px)
-        self.loader = torch.utils.data.DataLoader(
-            dataset, batch_size=config.batch_size, shuffle=True, drop_last=True, num_workers=config.workers,
-            persistent_workers=config.workers > 0, generator=torch.Generator().manual_seed(config.seed),
-        )  # fmt: skip
-        n_steps = config.epochs * len(self.loader)
-        n_warmup = round(config.warmup_epochs * len(self.loader))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate_at(step, n_steps, n_warmup))
+    def __init__(self, config: TrainConfig, photos: LandmarkPhotos, device: torch.device, excluded: list[dict[str, Any]] | None = None) -> None:
+        self.config, self.all_photos, self.device, self.excluded = config, photos, device, excluded or []
+        self.split = split_photos(photos.labels, config.validation.share, config.validation.by, config.seed)
+        self.photos = photos.take(self.split.train_rows)
+        self._check_batch()
+        shapes = training_shapes(config.side_px, config.group_sizes)
+        groups = shape_groups(photo_aspects(self.photos)) if config.group_sizes else None
+        self.batches = EpochBatches(len(self.photos.labels), config.batch_size, config.seed, config.epochs, groups, ranks.rank(), ranks.n_ranks())
+        if not self.batches.n_batches:
+            raise UltronError(f"no shape of group_sizes has a batch of {config.batch_size} photos; use a smaller batch_size, or group_sizes=false")
+        self.learner = Learner(config, len(self.photos.landmark_names), self.batches.n_batches, device)
+        self.model = self.learner.model
+        dataset = TrainingPhotos(self.photos, Augmentation(config.augment, shapes))
+        self.loader = make_loader(dataset, self.batches, config.workers, pin=device.type == "cuda")
+        self.validation: RetrievalValidation | None = None
+        if len(self.split.held_out_rows):
+            rows = choose_photos(photos, self.split.held_out_rows, config.validation.max_photos, config.seed)
+            if len(rows) >= 2:
+                self.validation = RetrievalValidation(photos.take(rows), config.validation.side_px or 2 * config.side_px, config.workers)
+        self.step = 0  # optimiser steps done
+        self.bad_photos: dict[int, str] = {}
+        self._epoch_meter = Meter()
+        self._stop: signal.Signals | None = None
+
+    def _check_batch(self) -> None:
+        n, batch_size = len(self.photos.labels), self.config.batch_size
+        if n < batch_size:
+            raise UltronError(f"{self.photos.folder} has {n} photos, fewer than a batch of {batch_size}; use --set batch_size={max(2, n // 2)}")
+        parts = self.config.accumulate * ranks.n_ranks()
+        if batch_size % parts:
+            near = batch_size // parts * parts or parts
+            raise UltronError(f"batch_size must be a multiple of processes x accumulate = {parts}; found {batch_size}; use --set batch_size={near}")
 
     @contextlib.contextmanager
     def _own_threads(self) -> Iterator[None]:
@@ -109,50 +83,175 @@ class Training:
         finally:
             torch.set_num_threads(before)
 
-    def run(self, folder: Path) -> list[dict[str, Any]]:
-        """Trains and writes config.json, metrics.jsonl and checkpoint.pt into `folder`; returns one dictionary per epoch."""
-        make_folder(folder)
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT stop after the step; a second SIGINT stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, _: Any) -> None:
+            if self._stop is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._stop = signal.Signals(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def run(self, folder: Path, resume: bool = False) -> list[dict[str, Any]]:
+        """Trains into `folder` and returns one dictionary per epoch; with `resume` goes on from the folder's latest checkpoint."""
         origin = provenance() | {"device": str(self.device), "dataset_folder": str(self.photos.folder.resolve())}
-        write_text(folder / "config.json", json.dumps({"config": to_dict(self.config), "provenance": origin}, indent=1))
-        metrics: list[dict[str, Any]] = []
-        with self._own_threads(), progress(total=self.config.epochs * len(self.loader), what="train", unit="step") as bar:
-            for epoch in range(1, self.config.epochs + 1):
-                metrics.append(self._epoch(epoch, bar))
-                write_text(folder / "metrics.jsonl", "".join(dump_json(entry, indent=None) + "\n" for entry in metrics))
-                log.info(
-                    "epoch %d of %d: loss %.3f, accuracy %.1f %%, lr %.2g, %.0f photos/s",
-                    epoch,
-                    self.config.epochs,
-                    *(metrics[-1][key] * factor for key, factor in (("loss", 1), ("accuracy", 100), ("lr", 1), ("photos_per_s", 1))),
-                )
-        self.model.eval()
-        extra = {"train_config": to_dict(self.config), "landmarks": self.photos.landmark_names, "loss_state": self.loss.state_dict(), "provenance": origin}
-        save_checkpoint(folder / "checkpoint.pt", self.model, extra)
-        return metrics
+        state = load_latest_state(folder, self.learner.sharded) if resume else None
+        if ranks.rank() == 0:
+            self._start_folder(folder, origin, resume)
+        ranks.wait_for_ranks()
+        if state is not None:
+            self._take_up(state)
+            log.info("going on after step %d of %d", self.step, self.config.epochs * self.batches.n_batches)
+        self.journal = Journal(folder, self.step, self.step // self.batches.n_batches, self.config.log_every, self.device) if ranks.rank() == 0 else None
+        if state is not None and self.journal:
+            self.journal.meter = Meter(**state["line"])
+        n_steps = self.config.epochs * self.batches.n_batches
+        try:
+            with self._own_threads(), self._signals(), progress(total=n_steps, what="train", unit="step") as bar:
+                bar.update(self.step)
+                self._saved_s = time.monotonic()
+                self.batches.set_start(*divmod(self.step, self.batches.n_batches))
+                batches = iter(self.loader) if self.step < n_steps else iter(())
+                while self.step < n_steps:
+                    self._epoch(batches, folder, bar)
+        finally:
+            if self.journal:
+                self.journal.close()
+        return self._finish(folder, origin)
 
-    def _epoch(self, epoch: int, bar: Any) -> dict[str, Any]:
-        self.model.train()
-        meter = EpochMeter(started_s=time.perf_counter())
-        lr = self.optimizer.param_groups[0]["lr"]
-        for pixels, labels in self.loader:
-            lr = self.optimizer.param_groups[0]["lr"]
-            self._step(pixels.to(self.device), labels.to(self.device), meter)
+    def _start_folder(self, folder: Path, origin: dict[str, Any], resume: bool) -> None:
+        make_folder(folder)
+        clear_folder(folder, torn_only=resume)
+        if resume and (folder / "split.json").exists():
+            require_same_photos(folder / "split.json", self.all_photos)
+        write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
+        write_text(folder / "config.json", json.dumps({"config": self.config.to_plain(), "provenance": origin}, indent=1))
+        write_text(folder / "environment.json", json.dumps(environment(self.device), indent=1))
+
+    def _epoch(self, batches: Iterator[Batch], folder: Path, bar: Any) -> None:
+        """From the present step to the end of its epoch."""
+        epoch, first_batch = divmod(self.step, self.batches.n_batches)
+        if first_batch == 0:
+            self._epoch_meter = Meter()
+        self.learner.train()
+        watch = Stopwatch()
+        for batch in itertools.islice(batches, self.batches.n_batches - first_batch):
+            wait_s = watch.read()
+            self._step(batch, wait_s, watch)
             bar.update()
-        return meter.result(epoch, lr)
+            if self.step % self.batches.n_batches:
+                self._save_if_due(folder)
+        self._end_epoch(epoch + 1)
+        self._save_if_due(folder)
 
-    def _step(self, pixels: torch.Tensor, labels: torch.Tensor, meter: EpochMeter) -> None:
-        """One batch: (B, 3, side, side) uint8 and (B,) labels."""
-        descriptors = self.model(normalise_images(pixels.permute(0, 2, 3, 1), self.model.preprocessing))
-        loss = self.loss(descriptors, labels)
-        if not torch.isfinite(loss):
-            raise WorkFailed(
-                f"the loss became {loss.item()} at lr {self.optimizer.param_groups[0]['lr']:.2g}; try a tenth of it: --set lr={self.config.lr / 10:.2g}"
-            )
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.schedule.step()
-        with torch.no_grad():
-            meter.n_right += int((self.loss.cosines(descriptors).argmax(1) == labels).sum())
-        meter.loss += loss.item() * len(labels)
-        meter.n_photos += len(labels)
+    def _step(self, batch: Batch, wait_s: float, watch: Stopwatch) -> None:
+        for row, reason in batch.problems:
+            if row not in self.bad_photos:
+                self.bad_photos[row] = reason
+                log.warning("another photo takes the place of %s", reason)
+        if not len(batch.pixels):
+            raise UltronError(f"{batch.problems[0][1]}, nor can those that were tried in its place; check them with `ultron datasets verify`")
+        pixels, labels = batch.pixels.to(self.device, non_blocking=True), batch.labels.to(self.device, non_blocking=True)
+        result = self.learner.step(pixels, labels, self.step)
+        if not math.isfinite(result.loss):
+            self._stop_for_loss(result.loss, result.lr, batch if not math.isfinite(result.own_loss) else None)
+        self.step += 1
+        n_batches = self.batches.n_batches
+        is_late = 2 * ((self.step - 1) % n_batches) >= n_batches
+        values = (result.loss, result.n_photos, result.n_right, wait_s + watch.read(), wait_s)
+        self._epoch_meter.add(*values, is_late=is_late)
+        if self.journal:
+            self.journal.meter.add(*values)
+            loss = self.learner.loss
+            self.journal.step(self.step, self.step / n_batches, result.lr, loss.margin_now, loss.scale_now)
+
+    def _stop_for_loss(self, value: float, lr: float, batch: Batch | None) -> None:
+        """Raises WorkFailed with all that helps to find out why. batch: None on ranks whose own loss was finite."""
+        paths = [str(self.photos.paths[int(row)]) for row in batch.rows] if batch else []
+        shown = ", ".join(paths[:SHOWN_PATHS]) + (f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else "")
+        advice = [f"a tenth of the rate: --set lr={self.config.lr / 10:.2g}"]
+        if self.config.clip_norm is None:
+            advice.append("--set clip_norm=5")
+        if self.config.precision != "float32":
+            advice.append("--set precision=float32")
+        raise WorkFailed(
+            f"the loss became {value} at lr {lr:.2g}, step {self.step + 1}, {f'photos {shown}' if paths else 'on another process'}; try {', or '.join(advice)}"
+        )
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Summary, validation and the warning of an epoch, counted from 1."""
+        summary = self._epoch_meter.summary()
+        entry: dict[str, Any] = {"epoch": epoch, **summary, "lr": self.learner.optimizer.param_groups[0]["lr"], "seconds": self._epoch_meter.seconds}
+        if self.bad_photos:
+            entry["bad_photos"] = len(self.bad_photos)
+        is_due = epoch % self.config.validation.every_epochs == 0 or epoch == self.config.epochs
+        if self.journal and self.validation and is_due:
+            with self.learner.best_weights() as model:
+                result = self.validation.run(model, self.device)
+            entry |= {"validation_mAP": result.mAP, "validation_queries": result.n_queries, "validation_photos": result.n_photos}
+        if self.journal:
+            self.journal.epoch(self.step, entry, self.config.epochs)
+            if epoch == 1:
+                self._warn_of_chance()
+
+    def _warn_of_chance(self) -> None:
+        """Warns if the second half of the first epoch was no better than guessing (within two standard deviations; few photos say nothing)."""
+        n, right = self._epoch_meter.n_late, self._epoch_meter.n_right_late
+        chance = 1.0 / max(1.0, len(self.photos.landmark_names) * self.config.loss.get("sample_rate", 1.0))
+        if n >= LEAST_FOR_CHANCE and right <= n * chance + 2.0 * math.sqrt(n * chance * (1.0 - chance)):
+            log.warning(
+                "at chance level after the first epoch: accuracy %.2f %% where guessing gives %.2f %%; if the next epochs are no better, try a lower or higher "
+                "lr, loss.margin=0 to start with, longer warm-up, or check that folders and landmarks agree", 100.0 * right / max(1, n), 100.0 * chance
+            )  # fmt: skip
+
+    def _save_if_due(self, folder: Path) -> None:
+        """Saves after checkpoint_minutes, and when told to stop, which then happens here, on all ranks at the same step."""
+        is_due = time.monotonic() - self._saved_s >= 60.0 * self.config.checkpoint_minutes
+        wanted = ranks.max_numbers([float(is_due and ranks.rank() == 0), float(self._stop is not None)], self.device)
+        if not any(wanted):
+            return
+        save_state(folder, self.step, self._state(), self.config.keep_checkpoints)
+        self._saved_s = time.monotonic()
+        if wanted[1]:
+            name = self._stop.name if self._stop else "another process"
+            raise WorkFailed(f"stopped by {name} after step {self.step}, all saved; go on with `ultron train --resume --out {folder}`")
+
+    def _state(self) -> dict[str, Any]:
+        rows = sorted(self.bad_photos)
+        return self.learner.state() | {
+            "epoch_meter": self._epoch_meter.state(), "line": self.journal.meter.state() if self.journal else {},
+            "bad_rows": rows, "bad_reasons": [self.bad_photos[row] for row in rows],
+        }  # fmt: skip
+
+    def _take_up(self, state: dict[str, Any]) -> None:
+        self.step = int(state["step"])
+        self.learner.load(state, self.step)
+        self._epoch_meter = Meter(**state["epoch_meter"])
+        self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
+
+    def _finish(self, folder: Path, origin: dict[str, Any]) -> list[dict[str, Any]]:
+        """The final checkpoint and the curves; every rank returns the epochs' summaries."""
+        if self.learner.running_mean:
+            self.model.load_state_dict(self.learner.running_mean.values)
+        self.model.eval()
+        metrics = self.journal.metrics if self.journal else []
+        if ranks.rank() == 0:
+            if self.bad_photos:
+                log.warning("%s could not be read and had another in its place; `ultron datasets verify` lists them", counted(len(self.bad_photos), "photo"))
+            draw_curves(folder)
+            loss_state = {} if self.learner.sharded else {"loss_state": self.learner.loss.state_dict()}  # shards are in the training checkpoints
+            extra = {"train_config": self.config.to_plain(), "landmarks": self.photos.landmark_names, "provenance": origin, **loss_state}
+            save_checkpoint(folder / "checkpoint.pt", self.model, extra)
+        return ranks.from_first_rank(metrics)
+
+

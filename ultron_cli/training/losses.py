@@ -1,60 +1,283 @@
-"""Classification losses on unit descriptors; each holds its class weights. Logits and margins are float32 even under autocast."""
+"""Classification losses on unit descriptors; each holds its class weights. Logits and margins are float32 even under autocast.
+
+Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and gives a scalar, the
+mean over the batch. Several processes: medians and running means are over the batch of all ranks.
+"""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ultron_cli.configs import from_dict, within
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.training import ranks
+
+LogNegatives = Callable[[int, float], torch.Tensor]  # (row of the global batch, scale) -> ln of the sum of exp(scale cos) over its other classes
 
 
-class ArcFace(nn.Module):
-    """Additive angular margin (Deng et al., CVPR 2019): the target's logit is scale cos(angle + margin).
+def _float(values: torch.Tensor) -> torch.Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
-    n_classes, dim: shape of the class weights. margin: radians; 0 gives the normalised softmax. scale: inverse temperature.
-    forward: (B, D) unit descriptors, (B,) int64 labels -> scalar.
-    Beyond angle + margin > pi the logit continues linearly (cos angle - margin sin margin), so that it stays monotone.
+
+def _positive(name: str, value: float) -> None:
+    if not 0.0 < value < math.inf:
+        raise UltronError(f"{name} must be positive; found {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """Settings of every loss. Partial-FC (An et al., CVPR 2022): sample_rate: share of the classes that a step compares with, the
+    batch's own always among them; sharded: class weights spread over the ranks instead of copied."""
+
+    sample_rate: float = 1.0
+    sharded: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.sample_rate <= 1.0:
+            raise UltronError(f"loss.sample_rate is a share of the classes, above 0 and up to 1; found {self.sample_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosFaceSettings(LossSettings):
+    """margin: subtracted from the target cosine. scale: inverse temperature. Defaults as published."""
+
+    margin: float = 0.35
+    scale: float = 64.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _positive("loss.scale", self.scale)
+        within("loss.margin", self.margin, 0.0, 2.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArcFaceSettings(LossSettings):
+    """margin: radians; 0 gives the normalised softmax. scale: inverse temperature. Defaults of DOLG. curricular: harder classes weigh
+    more as training goes on (CurricularFace, Huang et al., CVPR 2020; in DOLG's code)."""
+
+    margin: float = 0.15
+    scale: float = 30.0
+    curricular: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.margin < math.pi / 2:
+            raise UltronError(f"loss.margin is an angle in radians from 0 to below pi/2; found {self.margin}")
+        _positive("loss.scale", self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubcentreSettings(ArcFaceSettings):
+    """centres: weights per class, of which the nearest counts; 3 as published."""
+
+    margin: float = 0.5
+    scale: float = 64.0
+    centres: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("loss.centres", self.centres, 1, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadaCosSettings(LossSettings):
+    """rho: 0.02 in CFCD's published configurations; ULTRON is said to use 0.04 (a third party's reading)."""
+
+    rho: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.rho < 1.0:
+            raise UltronError(f"loss.rho must lie between 0 and 1; found {self.rho}")
+
+
+class MarginLoss(nn.Module):
+    """Base: cross-entropy of scale x cosine, a margin on the target. A subclass overrides with_margin, others and adapt.
+
+    scale_now, margin_now: what the last step used. n_right: of the last batch, targets nearest to their class weight, margin aside.
     """
 
-    def __init__(self, n_classes: int, dim: int, margin: float = 0.15, scale: float = 30.0) -> None:
-        super().__init__()
-        if not 0.0 <= margin < math.pi / 2:
-            raise UltronError(f"loss.margin is an angle in radians from 0 to below pi/2; found {margin}")
-        if scale <= 0:
-            raise UltronError(f"loss.scale must be positive; found {scale}")
-        self.margin, self.scale = margin, scale
-        self.weight = nn.Parameter(torch.empty(n_classes, dim))
-        nn.init.xavier_uniform_(self.weight)
+    n_centres = 1
 
-    def cosines(self, descriptors: torch.Tensor) -> torch.Tensor:
-        """(B, D) -> (B, n_classes) cosines to the class weights."""
-        return F.normalize(descriptors.float(), dim=1) @ F.normalize(self.weight.float(), dim=1).T
+    def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
+        super().__init__()
+        self.n_classes, self.settings = n_classes, settings
+        self.scale: float = getattr(settings, "scale", 1.0)
+        self.margin: float = getattr(settings, "margin", 0.0)
+        self.scale_now, self.margin_now = float(self.scale), float(self.margin)
+        self.n_right: torch.Tensor | int = 0
+        weight = torch.empty(n_classes * self.n_centres, dim)
+        nn.init.xavier_uniform_(weight)
+        self.first_class, n_own = 0, n_classes
+        if settings.sharded:
+            self.first_class, n_own = self._own_classes()
+            weight = weight[self.first_class * self.n_centres : (self.first_class + n_own) * self.n_centres].clone()
+        self.weight = nn.Parameter(weight)
+
+    def _own_classes(self) -> tuple[int, int]:
+        """First class and number of classes of this rank's shard."""
+        if self.n_classes < ranks.n_ranks():
+            raise UltronError(f"loss.sharded needs a class per process; found {self.n_classes} classes for {ranks.n_ranks()}; set loss.sharded=false")
+        bounds = [round(i * self.n_classes / ranks.n_ranks()) for i in range(ranks.n_ranks() + 1)]
+        return bounds[ranks.rank()], bounds[ranks.rank() + 1] - bounds[ranks.rank()]
+
+    def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, D) -> (B, N) cosines to the class weights, or to those of `classes` (rows of this rank's weights)."""
+        weight = self.weight.view(-1, self.n_centres, self.weight.shape[1])
+        weight = _float(weight if classes is None else weight[classes])
+        unit = F.normalize(weight, dim=2).flatten(0, 1)
+        cosines = F.normalize(_float(descriptors), dim=1).to(unit.dtype) @ unit.T
+        return cosines if self.n_centres == 1 else cosines.unflatten(1, (-1, self.n_centres)).amax(2)
+
+    def adapt(self, targets: torch.Tensor, log_negatives: LogNegatives) -> None:
+        """Sets margin and scale from the (ranks * B,) target cosines of the global batch, without gradient."""
+
+    def with_margin(self, target: torch.Tensor) -> torch.Tensor:
+        """(B, 1) target cosines -> the same with the margin."""
+        return target
+
+    def others(self, cosines: torch.Tensor, with_margin: torch.Tensor) -> torch.Tensor:
+        """(B, N) cosines -> what the classes other than the target count as. with_margin: (B, 1)."""
+        return cosines
 
     def logits(self, cosines: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(B, n_classes) cosines -> logits with the margin on each target."""
-        target = cosines.gather(1, labels[:, None])
-        # The gradient of the square root is infinite at 0, which a descriptor on its class weight would reach.
-        sine = (1.0 - target.square()).clamp(min=1e-7).sqrt()
-        with_margin = target * math.cos(self.margin) - sine * math.sin(self.margin)
-        beyond = target - math.sin(self.margin) * self.margin
-        target = torch.where(target > math.cos(math.pi - self.margin), with_margin, beyond)
-        return self.scale * cosines.scatter(1, labels[:, None], target)
+        """(B, N) cosines -> logits with the margin on each target."""
+        column = labels[:, None]
+        target = cosines.gather(1, column)
+
+        def log_negatives(row: int, scale: float) -> torch.Tensor:
+            owner, own_row = divmod(row, len(labels))
+            value = cosines.new_full((), -math.inf)
+            if owner == ranks.rank():
+                value = torch.logsumexp(scale * cosines.detach()[own_row].index_fill(0, labels[own_row], -math.inf), 0)
+            return ranks.max_over_ranks(value)
+
+        with torch.no_grad():
+            self.adapt(ranks.gather_rows(target[:, 0]), log_negatives)
+        with_margin = self.with_margin(target)
+        return self.scale * self.others(cosines, with_margin).scatter(1, column, with_margin)
 
     def forward(self, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast(descriptors.device.type, enabled=False):
-            return F.cross_entropy(self.logits(self.cosines(descriptors), labels), labels)
+            if self.settings.sample_rate < 1.0 or self.settings.sharded:
+                from ultron_cli.training.losses_partial import partial_loss
+
+                loss = partial_loss(self, descriptors, labels)
+            else:
+                cosines = self.cosines(descriptors)
+                self.n_right = (cosines.detach().argmax(1) == labels).sum()
+                loss = F.cross_entropy(self.logits(cosines, labels), labels)
+        self.scale_now, self.margin_now = float(self.scale), float(self.margin)
+        return loss
 
 
-LOSSES = {"arcface": ArcFace}
+class Softmax(MarginLoss):
+    """Plain softmax: a linear classifier without bias, logits = class weight . descriptor, no normalisation of the weights."""
+
+    def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, D) -> (B, N) inner products with the class weights."""
+        return _float(descriptors).to(self.weight.dtype) @ _float(self.weight if classes is None else self.weight[classes]).T
 
 
-def create_loss(name: str, *, n_classes: int, dim: int, **settings: Any) -> nn.Module:
-    """A loss by name with its settings. Raises UltronError for an unknown name or setting."""
+class CosFace(MarginLoss):
+    """Additive cosine margin (Wang et al., CVPR 2018, eq. 4): the target's logit is scale (cos - margin)."""
+
+    def with_margin(self, target: torch.Tensor) -> torch.Tensor:
+        return target - self.margin
+
+
+class ArcFace(MarginLoss):
+    """Additive angular margin (Deng et al., CVPR 2019, eq. 3): the target's logit is scale cos(angle + margin).
+
+    Beyond angle + margin > pi the logit continues linearly (cos angle - margin sin margin), so that it stays monotone. With `curricular`
+    a class whose cosine exceeds the target's with margin counts as cos (t + cos), t the running mean of the target cosines (0.01 new).
+    """
+
+    settings: ArcFaceSettings
+
+    def __init__(self, n_classes: int, dim: int, settings: ArcFaceSettings) -> None:
+        super().__init__(n_classes, dim, settings)
+        if settings.curricular:
+            self.register_buffer("running_target", torch.zeros(()))
+
+    def with_margin(self, target: torch.Tensor) -> torch.Tensor:
+        # The gradient of the square root is infinite at 0, which a descriptor on its class weight would reach.
+        sine = (1.0 - target.square()).clamp(min=1e-7).sqrt()
+        added = target * math.cos(self.margin) - sine * math.sin(self.margin)
+        beyond = target - math.sin(self.margin) * self.margin
+        return torch.where(target > math.cos(math.pi - self.margin), added, beyond)
+
+    def adapt(self, targets: torch.Tensor, log_negatives: LogNegatives) -> None:
+        if self.settings.curricular and self.training:
+            self.running_target.mul_(0.99).add_(0.01 * targets.mean())
+
+    def others(self, cosines: torch.Tensor, with_margin: torch.Tensor) -> torch.Tensor:
+        if not self.settings.curricular:
+            return cosines
+        return torch.where(cosines > with_margin.detach(), cosines * (self.running_target + cosines), cosines)
+
+
+class SubcentreArcFace(ArcFace):
+    """ArcFace with several weights per class, the nearest of which counts (Deng et al., ECCV 2020)."""
+
+    def __init__(self, n_classes: int, dim: int, settings: SubcentreSettings) -> None:
+        self.n_centres = settings.centres
+        super().__init__(n_classes, dim, settings)
+
+
+class MadaCos(MarginLoss):
+    """Margin and scale from the median target cosine m of the global batch (CFCD, Zhu et al., ICCV 2023; as in the authors' code).
+
+    scale = ln(9999999 (1 - rho) / rho) / (1 - m), at least 32; margin = m - ln(B rho / (1 - rho)) / scale, at least 0, and 0 when not
+    training; B = the sum of exp(scale cos) over the other classes of the sample that is the median (the lower one of an even number).
+    Neither carries a gradient. logits = scale cos, the target's scale (cos - margin).
+    """
+
+    settings: MadaCosSettings
+    LEAST_SCALE = 32.0
+
+    def __init__(self, n_classes: int, dim: int, settings: MadaCosSettings) -> None:
+        super().__init__(n_classes, dim, settings)
+        self.scale = self.scale_now = self.LEAST_SCALE
+
+    def adapt(self, targets: torch.Tensor, log_negatives: LogNegatives) -> None:
+        rho = self.settings.rho
+        median = float(targets.median())
+        # A median of 1 would make the scale infinite.
+        self.scale = max(math.log(9999999.0 * (1.0 - rho) / rho) / max(1.0 - median, 1e-6), self.LEAST_SCALE)
+        self.margin = 0.0
+        if self.training and math.isfinite(median):
+            row = int((targets == median).nonzero()[0, 0])  # the first: equal on every rank
+            log_b = float(log_negatives(row, self.scale))
+            self.margin = max(median - (log_b + math.log(rho / (1.0 - rho))) / self.scale, 0.0)
+
+    def with_margin(self, target: torch.Tensor) -> torch.Tensor:
+        return target - self.margin
+
+
+LOSSES: dict[str, tuple[type[MarginLoss], type[LossSettings]]] = {
+    "softmax": (Softmax, LossSettings),
+    "arcface": (ArcFace, ArcFaceSettings),
+    "cosface": (CosFace, CosFaceSettings),
+    "subcentre-arcface": (SubcentreArcFace, SubcentreSettings),
+    "madacos": (MadaCos, MadaCosSettings),
+}
+
+
+def loss_settings(name: str, settings: dict[str, Any]) -> LossSettings:
+    """The checked settings of a loss, defaults filled in. Raises UltronError for an unknown name or setting, naming near ones."""
     if name not in LOSSES:
         raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
-    try:
-        return LOSSES[name](n_classes, dim, **settings)
-    except TypeError as error:
-        raise UltronError(f"loss {name}: {str(error).split('__init__() ')[-1]}; see its settings in the documentation") from error
+    return from_dict(LOSSES[name][1], settings, prefix="loss.")
+
+
+def create_loss(name: str, *, n_classes: int, dim: int, **settings: Any) -> MarginLoss:
+    """A loss by name with its settings. Raises UltronError for an unknown name or setting."""
+    checked = loss_settings(name, settings)
+    return LOSSES[name][0](n_classes, dim, checked)

@@ -1,47 +1,101 @@
-"""Starts a training run: configuration, dataset, run folder, and the record of it in the workspace."""
+"""Starts or resumes a training run: configuration, dataset, run folder, processes, and the record of it in the workspace."""
 
+import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ultron_cli import workspace
-from ultron_cli.configs import to_dict
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.landmarks import open_landmark_photos
+from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks_split import exclude_photos
 from ultron_cli.datasets.toy_default import open_named_dataset
 from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
-from ultron_cli.training.config import load_config
+from ultron_cli.training import ranks
+from ultron_cli.training.config import TrainConfig, load_config, resumed_config
 from ultron_cli.training.loop import Training
+from ultron_cli.training.runs import is_unfinished, new_run_folder, run_to_resume
+
+DEFAULT_PRESET = "quickstart"
 
 
-def _run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
-    if out is not None:
-        if (out / "checkpoint.pt").exists() and not overwrite:
-            raise UltronError(f"{out} holds a finished run; replace it with --overwrite, or name another --out")
-        return out
-    stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
-    root = workspace.workspace_root() / "train"
-    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
-    return root / next(name for name in names if not (root / name).exists())
+def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[Path, bool]:
+    """The run's folder, and whether there is something to go on from.
+
+    A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in its folder.
+    """
+    if ranks.restart_count() and not resume:
+        try:
+            return run_to_resume(out), True
+        except UltronError as error:
+            log.info("restarted by torchrun before anything was saved (%s): starting again", error)
+            overwrite = True
+    if resume and overwrite:
+        raise UltronError("--resume and --overwrite exclude each other; leave one")
+    return (run_to_resume(out), True) if resume else (new_run_folder(preset or DEFAULT_PRESET, out, overwrite), False)
+
+
+def _open_photos(config: TrainConfig) -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
+    """The dataset's photos without excluded ones, and what was excluded; the first rank renders, indexes or caches for the others."""
+    if ranks.rank() > 0:
+        ranks.wait_for_ranks()
+    photos, excluded = exclude_photos(open_landmark_photos(open_named_dataset(config.dataset).folder), config.exclude)
+    if ranks.rank() == 0:
+        ranks.wait_for_ranks()
+    return photos, excluded
 
 
 def start_training(
-    preset: str, dataset: str | None, config_file: Path | None, assignments: Sequence[str], out: Path | None, overwrite: bool, device_name: str
-) -> dict[str, Any]:
-    """Trains and returns a summary: run folder, model, config, metrics per epoch. Raises UltronError for bad settings or photos."""
-    config = load_config(preset, config_file, [*assignments, *([f"dataset={dataset}"] if dataset else [])])
-    device = resolve_device(device_name)
-    folder = _run_folder(preset, out, overwrite)
-    photos = open_landmark_photos(open_named_dataset(config.dataset).folder)
-    log.info("training on %s of %s from %s (%s)", counted(len(photos.paths), "photo"), counted(len(photos.landmark_names), "landmark"), photos.folder, device)
-    training = Training(config, photos, device)
+    preset: str | None, dataset: str | None, config_file: Path | None, assignments: Sequence[str], out: Path | None, overwrite: bool, device_name: str,
+    resume: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Trains and returns a summary: run folder, model, config, metrics per epoch. Raises UltronError for bad settings or photos.
+
+    preset: None is the default one, or on `resume` that of the run. Started by torchrun, all processes call it and get the summary.
+    """
+    device = ranks.rank_device(resolve_device(device_name))
+    ranks.join_ranks(device)
+    level = log.level
+    if ranks.rank() > 0:
+        log.setLevel(logging.ERROR)  # the first rank speaks for all
+    try:
+        folder_text, resume = ranks.from_first_rank(_first_rank_choice(preset, out, overwrite, resume))
+        folder = Path(folder_text)
+        changes = [*assignments, *([f"dataset={dataset}"] if dataset else [])]
+        if resume:
+            config = resumed_config(folder / "config.json", preset, config_file, changes)
+        else:
+            config = load_config(preset or DEFAULT_PRESET, config_file, changes)
+        return _train(config, folder, resume, device)
+    finally:
+        log.setLevel(level)
+        ranks.leave_ranks()
+
+
+def _first_rank_choice(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[str, bool]:
+    """Folder and resume as the first rank finds them; other ranks' answers are not used."""
+    if ranks.rank() > 0:
+        return "", False
+    folder, resume = _folder_and_resume(preset, out, overwrite, resume)
+    return str(folder), resume
+
+
+def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict[str, Any]:
+    photos, excluded = _open_photos(config)
+    processes = f", {ranks.n_ranks()} processes" if ranks.n_ranks() > 1 else ""
+    training = Training(config, photos, device, excluded)
+    held_out = len(training.split.held_out_rows)
+    log.info("training on %s of %s from %s (%s%s); %s held out", counted(len(training.photos.labels), "photo"),
+             counted(len(training.photos.landmark_names), "landmark"), photos.folder, device, processes, counted(held_out, "photo"))  # fmt: skip
     started_s = time.perf_counter()
-    metrics = training.run(folder)
-    workspace.remember("train", folder)
+    metrics = training.run(folder, resume=resume and is_unfinished(folder))
+    if ranks.rank() == 0:
+        workspace.remember("train", folder)
     return {
-        "run": str(folder), "checkpoint": str(folder / "checkpoint.pt"), "model": training.model.label, "config": to_dict(config),
-        "n_photos": len(photos.paths), "n_landmarks": len(photos.landmark_names), "seconds": time.perf_counter() - started_s, "metrics": metrics,
+        "run": str(folder), "checkpoint": str(folder / "checkpoint.pt"), "model": training.model.label, "config": config.to_plain(),
+        "n_photos": len(photos.labels), "n_landmarks": len(photos.landmark_names), "n_held_out": held_out,
+        "n_train_photos": len(training.photos.labels), "n_train_landmarks": len(training.photos.landmark_names), "bad_photos": len(training.bad_photos),
+        "seconds": time.perf_counter() - started_s, "metrics": metrics,
     }  # fmt: skip

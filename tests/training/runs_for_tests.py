@@ -1,0 +1,61 @@
+"""Small runs for the tests of training, in this process or in quickly started ones (a fork server that has imported torch once)."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+SMALL: dict[str, Any] = {
+    "model": {"name": "gem", "backbone": "test_resnet"}, "loss": {"name": "arcface", "margin": 0.0, "scale": 16.0}, "side_px": 48,
+    "batch_size": 12, "epochs": 2, "optimizer": "sgd", "lr": 0.05, "workers": 0, "validation": {"share": 0.0}, "log_every": 1, "threads": 1,
+}  # fmt: skip
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch", "timm", "ultron_cli.training.start", "torchvision.transforms.v2"])
+
+
+def train(toy: Path, folder: Path, resume: bool = False, **changes: Any) -> list[dict[str, Any]]:
+    """Trains in this process; returns the epochs' summaries."""
+    import torch
+
+    from ultron_cli.configs import from_dict
+    from ultron_cli.datasets.landmarks import open_landmark_photos
+    from ultron_cli.training import ranks
+    from ultron_cli.training.config import TrainConfig
+    from ultron_cli.training.loop import Training
+
+    ranks.join_ranks(torch.device("cpu"))
+    try:
+        return Training(from_dict(TrainConfig, SMALL | changes), open_landmark_photos(toy), torch.device("cpu")).run(folder, resume)
+    finally:
+        ranks.leave_ranks()
+
+
+def step_losses(folder: Path) -> list[float]:
+    """The loss of every step, as steps.jsonl has it with log_every = 1."""
+    entries = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == list(range(1, len(entries) + 1))
+    return [entry["loss"] for entry in entries]
+
+
+def start_train(toy: Path, folder: Path, rank: int = 0, n_ranks: int = 1, port: int = 0, **changes: Any) -> Any:
+    """Starts train() in a process of its own, as one of `n_ranks`."""
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if n_ranks > 1 else {}
+    process = SERVER.Process(target=_train_in_child, args=(toy, folder, {key: str(value) for key, value in variables.items()}, changes))
+    process.start()
+    return process
+
+
+def _train_in_child(toy: Path, folder: Path, variables: dict[str, str], changes: dict[str, Any]) -> None:
+    os.environ.update(variables)
+    os.nice(5)
+    train(toy, folder, **changes)
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses now."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -1,0 +1,84 @@
+"""Where settings come from, what is refused, and the presets."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import ultron_cli
+from ultron_cli.configs import from_dict
+from ultron_cli.errors import UltronError
+from ultron_cli.training.config import TrainConfig, explain_config, list_presets, load_config, resumed_config
+
+
+def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("epochs = 7\nlr = 0.5\n[augment]\nhue = 0.2\n")
+    config = load_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "model.p=4", "augment.flip=false"])
+    assert (config.epochs, config.lr, config.augment.hue, config.augment.flip) == (7, 0.25, 0.2, False)
+    assert config.model == {"name": "gem", "backbone": "test_resnet", "p": 4}
+    assert config.augment.crop_area == (0.5, 1.0)
+    explained = {key: (value, origin) for key, value, origin in explain_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "switch.epoch=3"])}
+    assert explained["lr"] == (0.25, "--set")
+    assert explained["epochs"] == (7, str(tmp_path / "mine.toml"))
+    assert explained["side_px"] == (64, "preset quickstart")
+    assert explained["augment.contrast"] == (0.3, "default")
+    assert explained["switch.epoch"] == (3, "--set")
+
+
+def test_another_model_or_loss_does_not_inherit_the_settings_of_the_old_one(tmp_path: Path) -> None:
+    config = load_config("quickstart", None, ["loss.rho=0.1", "loss.name=madacos", "model.name=ultron-s", "model.descriptor_dim=128"])
+    assert config.loss == {"name": "madacos", "rho": 0.1}
+    assert config.model == {"name": "ultron-s", "descriptor_dim": 128}
+    (tmp_path / "mine.toml").write_text('[loss]\nname = "cosface"\n')
+    assert load_config("quickstart", tmp_path / "mine.toml", []).loss == {"name": "cosface"}
+
+
+@pytest.mark.parametrize("name", ["quickstart", "ultron-s", "ultron-b", "gem-r50-arcface", "gem-r101-arcface"])
+def test_presets_load_and_say_their_source(name: str) -> None:
+    assert name in list_presets()
+    config = load_config(name, None, [])
+    assert from_dict(TrainConfig, json.loads(json.dumps(config.to_plain()))) == config
+    assert (Path(ultron_cli.__file__).parent / "training/presets" / f"{name}.toml").read_text().startswith("# ")
+
+
+def test_ultron_recipe_as_the_facts_have_it() -> None:
+    config = load_config("ultron-b", None, [])
+    assert (config.optimizer, config.lr, config.epochs, config.warmup_epochs, config.batch_size, config.side_px) == ("adamw", 1e-3, 40, 5, 128, 512)
+    assert config.switch is not None
+    assert (config.switch.epoch, config.switch.optimizer, config.switch.lr, config.switch.momentum, config.switch.weight_decay) == (10, "sgd", 1e-2, 0.9, 1e-4)
+    assert config.loss == {"name": "madacos", "rho": 0.04}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("optimiser=sgd", "unknown setting optimiser; did you mean optimizer"),
+        ("loss.margn=0.2", r"unknown setting loss\.margn; did you mean margin"),
+        ("validation.shared=0.2", r"unknown setting validation\.shared; did you mean share"),
+        ("switch.epochs=3", r"unknown setting switch\.epochs; did you mean epoch"),
+        ("switch.epoch=20", "must lie before the end of 20 epochs"),
+        ("accumulate=5", "batch_size must be a multiple of accumulate"),
+        ("schedule=steps", "step_epochs goes with"),
+        ("schedule=cosin", "schedule must be one of cosine.*did you mean cosine"),
+        ("ema=1.5", "ema must lie between 0 and 1"),
+        ("augment.crop_area=[0.9,0.2]", r"augment\.crop_area must be two numbers, ascending"),
+        ("precision=float8", "precision must be one of"),
+        ("lr=0", "lr must lie between"),
+    ],
+)
+def test_wrong_settings(assignment: str, words: str) -> None:
+    with pytest.raises(UltronError, match=words):
+        load_config("quickstart", None, [assignment])
+
+
+def test_resume_only_with_the_same_settings(tmp_path: Path) -> None:
+    config = load_config("quickstart", None, ["epochs=3", "switch.epoch=1"])
+    stored = tmp_path / "config.json"
+    stored.write_text(json.dumps({"config": config.to_plain()}))
+    assert resumed_config(stored, None, None, []) == config
+    assert resumed_config(stored, "quickstart", None, ["epochs=3", "switch.epoch=1"]) == config
+    assert resumed_config(stored, None, None, ["workers=0", "log_every=1"]).workers == 0  # how, not what
+    with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.1, asked 0.2\)"):
+        resumed_config(stored, None, None, ["lr=0.2"])
+    with pytest.raises(UltronError, match=r"epochs \(stored 3, asked 20\)"):
+        resumed_config(stored, "quickstart", None, [])

@@ -1,0 +1,45 @@
+"""The aspect of every training photo, read once from the headers and cached, for batches of one shape."""
+
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ultron_cli.console import log, progress
+from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.photos import photo_size
+from ultron_cli.errors import UltronError
+from ultron_cli.files import whole_file
+
+ASPECTS_FILE = ".ultron-aspects.npz"
+LEAST_TO_CACHE = 5000
+
+
+def _aspect(path: Path) -> float:
+    try:
+        width, height = photo_size(path)
+    except UltronError:
+        return 1.0  # reported when it is its turn to be read
+    return width / height
+
+
+def photo_aspects(photos: LandmarkPhotos, n_threads: int = 8) -> np.ndarray:
+    """(N,) float32: width over height of the upright photos; 1 for those that cannot be read."""
+    file, key = photos.folder / ASPECTS_FILE, photos.sha256()
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if stored["photos"].tobytes().decode() == key:
+                return stored["aspects"]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        pass  # absent, damaged or of other photos: read again
+    n = len(photos.labels)
+    with ThreadPoolExecutor(n_threads) as pool:  # waits for the disk
+        aspects = np.fromiter(progress(pool.map(_aspect, photos.paths), total=n, what="photo sizes"), np.float32, n)
+    if n >= LEAST_TO_CACHE:
+        try:
+            with whole_file(file) as temporary:
+                np.savez(temporary, photos=np.frombuffer(key.encode(), np.uint8), aspects=aspects)
+        except UltronError as error:
+            log.info("the photos' shapes are not cached (%s)", error)
+    return aspects

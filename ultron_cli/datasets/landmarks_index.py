@@ -1,0 +1,133 @@
+"""Millions of photo paths with their landmark in little memory, and the file that keeps them from one start to the next.
+
+A cached index (.ultron-index.npz in the dataset folder) counts as long as every file and folder that it was made from has its old time
+of change; adding or removing a photo changes that of its folder.
+"""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.files import whole_file
+
+INDEX_FILE = ".ultron-index.npz"
+VERSION = 1
+LEAST_TO_CACHE = 5000  # fewer photos are listed faster than a file is worth
+
+
+class Texts(Sequence[str]):
+    """Strings as one block of UTF-8: text i is block[starts[i]:stops[i]]. block: (bytes,) uint8; starts, stops: (N,) int64."""
+
+    def __init__(self, block: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
+        self.block, self.starts, self.stops = block, starts, stops
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Texts":
+        encoded = [os.fsencode(text) for text in texts]
+        stops = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
+        starts = np.concatenate([np.zeros(1, np.int64), stops[:-1]]) if encoded else stops
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), starts, stops)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> "Texts": ...
+    def __getitem__(self, i: int | slice) -> "str | Texts":
+        if isinstance(i, slice):
+            return Texts(self.block, self.starts[i], self.stops[i])
+        return os.fsdecode(self.block[self.starts[i] : self.stops[i]].tobytes())
+
+    def take(self, rows: np.ndarray) -> "Texts":
+        """The texts at `rows`, sharing the block."""
+        return Texts(self.block, self.starts[rows], self.stops[rows])
+
+    def sha256(self) -> str:
+        """Hexadecimal SHA-256 of the texts in order."""
+        digest = hashlib.sha256((self.stops - self.starts).astype("<i8").tobytes())
+        if len(self) and (self.starts[1:] == self.stops[:-1]).all():
+            digest.update(self.block[self.starts[0] : self.stops[-1]].tobytes())
+        else:
+            for i in range(len(self)):
+                digest.update(self.block[self.starts[i] : self.stops[i]].tobytes())
+        return digest.hexdigest()
+
+
+class PathTable(Sequence[Path]):
+    """Files below one folder; a Path is made when it is asked for."""
+
+    def __init__(self, folder: Path, relative: Texts) -> None:
+        self.folder, self.relative = folder, relative
+
+    def __len__(self) -> int:
+        return len(self.relative)
+
+    @overload
+    def __getitem__(self, i: int) -> Path: ...
+    @overload
+    def __getitem__(self, i: slice) -> "PathTable": ...
+    def __getitem__(self, i: int | slice) -> "Path | PathTable":
+        if isinstance(i, slice):
+            return PathTable(self.folder, self.relative[i])
+        return self.folder / self.relative[i]
+
+    def take(self, rows: np.ndarray) -> "PathTable":
+        """The files at `rows`."""
+        return PathTable(self.folder, self.relative.take(rows))
+
+
+def state_of(paths: Iterable[Path], own_folder: Path) -> str:
+    """One text for the times of change and sizes of files and folders; absent ones count too.
+
+    own_folder: where the index itself lies; writing it changes the folder's time, so its entries count instead.
+    """
+    digest = hashlib.sha256()
+    own_folder = own_folder.absolute()
+    for path in paths:
+        try:
+            status = path.stat()
+            state: object = (status.st_mtime_ns, status.st_size if path.is_file() else 0)
+            if path == own_folder:
+                state = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
+            text = f"{path}\0{state}\n"
+        except OSError:
+            text = f"{path}\0absent\n"
+        digest.update(os.fsencode(text))
+    return digest.hexdigest()
+
+
+def write_index(file: Path, photos: PathTable, labels: np.ndarray, names: list[str], sources: list[Path]) -> None:
+    """Caches a list of photos; a folder that cannot be written is said and goes without."""
+    arrays = {"version": np.array(VERSION), "folder": np.frombuffer(os.fsencode(photos.folder), np.uint8), "labels": labels.astype(np.int32)}
+    for key, texts in (("path", photos.relative), ("name", Texts.of(names)), ("source", Texts.of(map(str, sources)))):
+        arrays |= {f"{key}_block": texts.block, f"{key}_starts": texts.starts, f"{key}_stops": texts.stops}
+    arrays["state"] = np.frombuffer(state_of(sources, file.parent).encode(), np.uint8)
+    try:
+        with whole_file(file) as temporary:
+            np.savez(temporary, **arrays)
+    except UltronError as error:
+        log.info("the list of photos is not cached (%s)", error)
+
+
+def read_index(file: Path) -> tuple[PathTable, np.ndarray, list[str]] | None:
+    """The cached photos, (N,) int64 labels and landmark names; None if there are none, or they are no longer up to date."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            if int(stored["version"]) != VERSION:
+                return None
+            path, name, source = (Texts(*(stored[f"{key}_{part}"] for part in ("block", "starts", "stops"))) for key in ("path", "name", "source"))
+            if stored["state"].tobytes().decode() != state_of(map(Path, source), file.parent):
+                return None
+            folder = Path(os.fsdecode(stored["folder"].tobytes()))
+            return PathTable(folder, path), stored["labels"].astype(np.int64), list(name)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return None  # absent or damaged: it is made again

@@ -1,0 +1,86 @@
+"""Optimisers, the learning-rate schedule, and the running mean of the weights."""
+
+import bisect
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ultron_cli.training.config import SwitchConfig, TrainConfig
+
+
+def is_decayed(name: str, parameter: torch.Tensor, config: TrainConfig) -> bool:
+    """Whether weight decay applies: not to biases, norms and single exponents, which have one dimension or none, nor to biases of tables."""
+    return config.decay_norms_and_biases or (parameter.ndim > 1 and not name.endswith("bias"))
+
+
+def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> torch.optim.Optimizer:
+    """The optimiser of an epoch (counted from 0) over all parameters, in two groups: with weight decay and without."""
+    phase = phase_at(config, epoch)
+    named = [(name, parameter) for module in modules for name, parameter in module.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for name, parameter in named if is_decayed(name, parameter, config)], "weight_decay": phase.weight_decay},
+        {"params": [parameter for name, parameter in named if not is_decayed(name, parameter, config)], "weight_decay": 0.0},
+    ]
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, nesterov=config.nesterov and phase.momentum > 0)
+    return torch.optim.AdamW(groups, lr=phase.lr)
+
+
+def phase_at(config: TrainConfig, epoch: int) -> TrainConfig | SwitchConfig:
+    """The settings (optimizer, lr, momentum, weight_decay) that hold in an epoch counted from 0."""
+    return config.switch if config.switch and epoch >= config.switch.epoch else config
+
+
+def rate_at(step: int, n_steps: int, n_warmup: int) -> float:
+    """Share of the full learning rate: linear warm-up, then half a cosine down to 0."""
+    if step < n_warmup:
+        return (step + 1) / n_warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+
+
+def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step counted from 0. One curve runs over the whole training; a switch of optimisers changes its height only."""
+    n_warmup = round(config.warmup_epochs * steps_per_epoch)
+    share = rate_at(step, config.epochs * steps_per_epoch, n_warmup)
+    if config.schedule != "cosine" and step >= n_warmup:
+        n_drops = bisect.bisect_right(sorted(config.step_epochs), step / steps_per_epoch)
+        share = config.step_factor**n_drops
+    return phase_at(config, step // steps_per_epoch).lr * share
+
+
+class RunningMean:
+    """Exponential moving average of weights and buffers: mean = decay mean + (1 - decay) weight, with a lower decay in the first steps."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Takes in the weights after a step counted from 0."""
+        decay = min(self.decay, (1.0 + step) / (10.0 + step))  # else the first, random weights stay for thousands of steps
+        for name, value in model.state_dict().items():
+            mean = self.values[name]
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1.0 - decay)
+            else:
+                mean.copy_(value)
+
+
+def clip_gradients(own: Iterable[nn.Parameter], sharded: Iterable[nn.Parameter], longest: float) -> torch.Tensor:
+    """Scales all gradients down together to a norm of at most `longest`; returns the norm before.
+
+    own: parameters that every rank has alike; sharded: parameters of which each rank has its own part.
+    """
+    from ultron_cli.training import ranks
+
+    own, sharded = [p for p in own if p.grad is not None], [p for p in sharded if p.grad is not None]
+    squares = [torch.nn.utils.get_total_norm([p.grad for p in part]).square() if part else None for part in (own, sharded)]
+    total = squares[0] if squares[0] is not None else torch.zeros(())
+    if squares[1] is not None:
+        total = total + ranks.sum_over_ranks(squares[1])
+    norm = total.sqrt()
+    torch.nn.utils.clip_grads_with_norm_([*own, *sharded], longest, norm)
+    return norm

@@ -1,0 +1,158 @@
+"""The processes of one training run, as torchrun starts them; alone, every function here does nothing and costs nothing."""
+
+import datetime
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ultron_cli.errors import UltronError
+
+TIMEOUT = datetime.timedelta(minutes=30)  # the other ranks wait while the first validates
+
+
+def started_by_torchrun() -> bool:
+    """Whether torchrun (or a launcher that sets the same variables) started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def restart_count() -> int:
+    """How often torchrun has restarted the run after a failure."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+def rank_device(device: torch.device) -> torch.device:
+    """This rank's device: a GPU each, chosen by LOCAL_RANK. Raises UltronError where there are fewer GPUs than ranks."""
+    if device.type != "cuda" or not started_by_torchrun():
+        return device
+    local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= n_gpus:
+        raise UltronError(f"torchrun started {local + 1} or more processes on a machine with {n_gpus} GPUs; use --nproc-per-node {n_gpus}, or --device cpu")
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def join_ranks(device: torch.device) -> None:
+    """Joins the process group (NCCL on GPUs, Gloo on CPUs); nothing outside torchrun or when joined already."""
+    if not started_by_torchrun() or dist.is_initialized():
+        return
+    where: dict[str, Any] = {}
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torchrun keeps its store over a restart; without a prefix the new processes would read the addresses of the dead ones in it.
+        n_ranks_wanted = int(os.environ["WORLD_SIZE"])
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), n_ranks_wanted, is_master=False, timeout=TIMEOUT)
+        where = {"store": dist.PrefixStore(f"ultron-{restart_count()}", store), "rank": int(os.environ["RANK"]), "world_size": n_ranks_wanted}
+    is_gpu = device.type == "cuda"
+    dist.init_process_group("nccl" if is_gpu else "gloo", timeout=TIMEOUT, device_id=device if is_gpu else None, **where)
+
+
+def leave_ranks() -> None:
+    """Leaves the process group, if any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def n_ranks() -> int:
+    """Number of processes of this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks for the run; known before joining and after leaving the others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def wait_for_ranks() -> None:
+    """Returns when every rank is here."""
+    if n_ranks() > 1:
+        dist.barrier()
+
+
+def from_first_rank(value: Any) -> Any:
+    """`value` (plain data) as the first rank has it."""
+    if n_ranks() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_rows(values: torch.Tensor) -> torch.Tensor:
+    """(B, ...) of every rank -> (ranks * B, ...), without gradient. B must be the same everywhere."""
+    values = values.detach().contiguous()
+    if n_ranks() == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(n_ranks())]
+    dist.all_gather(parts, values)
+    return torch.cat(parts)
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise sum over the ranks, without gradient."""
+    total = values.detach().clone()
+    if n_ranks() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise maximum over the ranks, without gradient."""
+    highest = values.detach().clone()
+    if n_ranks() > 1:
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+    return highest
+
+
+def sum_numbers(values: list[float], device: torch.device) -> list[float]:
+    """Sums of a few numbers over the ranks."""
+    return values if n_ranks() == 1 else sum_over_ranks(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+
+
+def max_numbers(values: list[float], device: torch.device) -> list[float]:
+    """Maxima of a few numbers over the ranks."""
+    return values if n_ranks() == 1 else max_over_ranks(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Replaces each gradient by its mean over the ranks, as DistributedDataParallel does for what it wraps."""
+    if n_ranks() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= n_ranks()
+
+
+class SumWithGradient(torch.autograd.Function):
+    """Sum over ranks of parts of ONE loss that every rank computes whole: the gradient of each part is that of the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return sum_over_ranks(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
+
+
+class GatherWithGradient(torch.autograd.Function):
+    """(B, D) of every rank -> (ranks * B, D), for ONE loss that every rank computes in part from its own classes.
+
+    Backward: the parts of the gradient are summed; times the number of ranks, as DistributedDataParallel takes the mean afterwards.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        ctx.n = len(values)
+        return gather_rows(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        total = sum_over_ranks(gradient.contiguous())
+        return total[rank() * ctx.n : (rank() + 1) * ctx.n] * n_ranks()

@@ -1,0 +1,114 @@
+"""Run folders: a new one, the one to resume, the table of all."""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ultron_cli import workspace
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.files import read_json
+
+# What a run writes; only these are removed when a folder is used again.
+FILES = ("checkpoint.pt", "steps.jsonl", "metrics.jsonl", "curves.png", "split.json", "environment.json", "config.json")
+FOLDERS = ("checkpoints", "events")
+
+
+def clear_folder(folder: Path, torn_only: bool) -> None:
+    """Removes an older run's files from a folder, or (torn_only) only what a kill left half written."""
+    for pattern in ("checkpoints/.*.tmp.pt", ".*.tmp.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    if not torn_only:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        for name in FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
+    """--out, or a folder named by time and preset. Raises UltronError if --out holds a run that is not to be replaced."""
+    if out is not None:
+        if (out / "checkpoint.pt").exists() and not overwrite:
+            raise UltronError(f"{out} holds a finished run; replace it with --overwrite, or name another --out")
+        if is_unfinished(out) and not overwrite:
+            raise UltronError(f"{out} holds an unfinished run; go on with --resume, replace it with --overwrite, or name another --out")
+        return out
+    stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
+    root = workspace.workspace_root() / "train"
+    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
+    return root / next(name for name in names if not (root / name).exists())
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds a run that can be resumed."""
+    from ultron_cli.training.state import saved_steps
+
+    return (folder / "config.json").is_file() and not (folder / "checkpoint.pt").exists() and bool(saved_steps(folder))
+
+
+def run_to_resume(out: Path | None) -> Path:
+    """--out, or the latest unfinished run in the workspace, said on stderr. Raises UltronError if there is none."""
+    root = workspace.workspace_root() / "train"
+    if out is not None:
+        if is_unfinished(out):
+            return out
+        reason = "is finished" if (out / "checkpoint.pt").exists() else "holds no checkpoint of an interrupted run"
+        raise UltronError(f"{out} {reason}, there is nothing to resume; leave out --resume (with --overwrite to train it again)")
+    found = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
+    if not found:
+        raise UltronError(f"no unfinished run in {root}; start one with `ultron train`, or name its folder with --out")
+    latest = max(found, key=lambda path: (path / "checkpoints").stat().st_mtime_ns)
+    log.info("resuming the latest unfinished run: %s", latest)
+    return latest
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Facts of a run for the table. Raises UltronError if its config.json cannot be read."""
+    from ultron_cli.training.journal import METRICS_FILE, read_lines
+    from ultron_cli.training.state import saved_steps
+
+    stored = read_json(folder / "config.json", "configuration of the run")
+    config, metrics, steps = stored["config"], read_lines(folder / METRICS_FILE), saved_steps(folder)
+    if (folder / "checkpoint.pt").exists():
+        state = "finished"
+    else:
+        state = f"stopped, saved at step {steps[-1]}" if steps else "stopped, nothing saved"
+    scores = [entry["validation_mAP"] for entry in metrics if entry.get("validation_mAP") is not None]
+    model = config["model"]
+    return {
+        "run": folder.name, "folder": str(folder), "state": state, "created": stored.get("provenance", {}).get("created"),
+        "model": "-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part), "loss_name": config["loss"].get("name"),
+        "dataset": config["dataset"], "epochs": config["epochs"], "epochs_done": len(metrics), "loss": metrics[-1]["loss"] if metrics else None,
+        "accuracy": metrics[-1].get("accuracy") if metrics else None, "validation_mAP": scores[-1] if scores else None,
+        "seconds": sum(entry.get("seconds", 0.0) for entry in metrics),
+    }  # fmt: skip
+
+
+def list_runs() -> list[dict[str, Any]]:
+    """All runs of the workspace, oldest first; folders that are no runs are left out."""
+    root = workspace.workspace_root() / "train"
+    found = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if (folder / "config.json").is_file():
+            try:
+                found.append(describe_run(folder))
+            except (UltronError, KeyError) as error:
+                log.warning("%s is no readable run (%s)", folder, error)
+    return found
+
+
+def runs_table(runs: list[dict[str, Any]]) -> str:
+    """The table of `ultron train --list`."""
+    from ultron_cli.console import table
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    rows = [
+        (run["run"], run["model"], run["loss_name"], run["dataset"], f"{run['epochs_done']}/{run['epochs']}",
+         "-" if run["loss"] is None else f"{run['loss']:.3f}", percent(run["accuracy"]), percent(run["validation_mAP"]), f"{run['seconds']:.0f}", run["state"])
+        for run in runs
+    ]  # fmt: skip
+    return table(("run", "model", "loss", "dataset", "epochs", "loss", "accuracy %", "held-out mAP %", "s", "state"), rows, left=4)

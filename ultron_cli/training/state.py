@@ -1,0 +1,82 @@
+"""Training checkpoints: everything a run needs to go on exactly, one file per rank, the last few kept.
+
+checkpoints/step-00001200.pt is rank 0's and is written last: where it exists, so do those of the other ranks (...rank1.pt).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.files import whole_file
+from ultron_cli.models.checkpoints import read_weights_file
+from ultron_cli.training import ranks
+
+FOLDER = "checkpoints"
+FORMAT, VERSION = "ultron-training", 1
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+def _path(folder: Path, step: int, rank: int) -> Path:
+    return folder / FOLDER / (f"step-{step:08d}.pt" if rank == 0 else f"step-{step:08d}.rank{rank}.pt")
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints of a run, ascending."""
+    places = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
+    return sorted(int(match[1]) for path in places if (match := _NAME.fullmatch(path.name)))
+
+
+def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) -> Path:
+    """Writes this rank's part of a checkpoint, rank 0's last, and removes all but the last `n_kept`. Every rank calls it."""
+    path = _path(folder, step, ranks.rank())
+    if ranks.rank() > 0:
+        _write(path, step, content)
+    ranks.wait_for_ranks()
+    if ranks.rank() == 0:
+        _write(path, step, content)
+        for old in saved_steps(folder)[:-n_kept]:
+            _path(folder, old, 0).unlink(missing_ok=True)  # first: without it the others count for nothing
+            for part in (folder / FOLDER).glob(f"step-{old:08d}.*"):
+                part.unlink(missing_ok=True)
+    return path
+
+
+def _write(path: Path, step: int, content: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        torch.save({"format": FORMAT, "version": VERSION, "step": step, "n_ranks": ranks.n_ranks(), **content}, temporary)
+
+
+def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
+    """This rank's part of the latest checkpoint that can be read, or None if there is none. Raises UltronError if it does not fit.
+
+    is_sharded: class weights are spread over the ranks, whose number must then be the old one; otherwise a new rank takes rank 0's part.
+    """
+    steps = saved_steps(folder)
+    for step in reversed(steps):
+        try:
+            content = read_weights_file(_path(folder, step, 0))
+        except UltronError as error:
+            log.warning("%s; going back to the checkpoint before it", error)
+            continue
+        _check(content, _path(folder, step, 0), is_sharded)
+        own = _path(folder, step, ranks.rank())
+        return read_weights_file(own) if ranks.rank() and content["n_ranks"] == ranks.n_ranks() else content
+    if steps:
+        raise UltronError(f"not one of {len(steps)} checkpoints in {folder / FOLDER} can be read; start a new run")
+    return None
+
+
+def _check(content: dict[str, Any], path: Path, is_sharded: bool) -> None:
+    if content.get("format") != FORMAT or content["version"] > VERSION:
+        raise UltronError(f"{path} is no training checkpoint of this version of ultron; start a new run, or install the ultron that wrote it")
+    if content["n_ranks"] == ranks.n_ranks():
+        return
+    if is_sharded:
+        raise UltronError(
+            f"{path} holds class weights in {content['n_ranks']} shards, there are {ranks.n_ranks()} processes; resume with {content['n_ranks']}"
+        )
+    log.warning("%s was written by %d processes, there are %d: the losses will differ slightly", path.name, content["n_ranks"], ranks.n_ranks())

@@ -1,0 +1,75 @@
+"""Retrieval among held-out photos during training: each searches the others, those of its landmark are right."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ultron_cli.console import log
+from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.photos import PhotoReader, PhotoShape, batches_by_shape, read_photos
+from ultron_cli.evaluation.metrics import average_precision
+from ultron_cli.models.core import RetrievalModel, normalise_images
+
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationResult:
+    """mAP: 0..1, over the queries that have a second photo of their landmark."""
+
+    mAP: float
+    n_queries: int
+    n_photos: int
+
+
+def retrieval_map(descriptors: np.ndarray, labels: np.ndarray) -> ValidationResult:
+    """(N, D) unit descriptors and (N,) labels -> mAP by the trapezoid rule, every photo a query to the N - 1 others; ties by row."""
+    scores = descriptors.astype(np.float32) @ descriptors.astype(np.float32).T
+    np.fill_diagonal(scores, -np.inf)  # a photo finds itself last, where it is no answer
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
+    found = labels[order] == labels[:, None]
+    values = [average_precision(np.flatnonzero(row), int(row.sum())) for row in found if row.any()]
+    return ValidationResult(mAP=float(np.mean(values)) if values else float("nan"), n_queries=len(values), n_photos=len(labels))
+
+
+def choose_photos(photos: LandmarkPhotos, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """At most about `most` of `rows`: whole landmarks with two or more photos, drawn by the seed."""
+    labels = photos.labels[rows]
+    landmarks, sizes = np.unique(labels, return_counts=True)
+    order = np.random.Generator(np.random.PCG64([seed, 1])).permutation(np.flatnonzero(sizes >= 2))
+    n_taken = max(2, int(np.searchsorted(np.cumsum(sizes[order]), most, side="right")))
+    return rows[np.isin(labels, landmarks[order[:n_taken]])]
+
+
+class RetrievalValidation:
+    """The held-out photos of a run, scored again and again. A photo that cannot be read is left out and said once."""
+
+    def __init__(self, photos: LandmarkPhotos, side_px: int, n_workers: int) -> None:
+        self.photos, self.side_px, self.n_workers = photos, side_px, n_workers
+        self._said: set[int] = set()
+
+    def run(self, model: RetrievalModel, device: torch.device) -> ValidationResult:
+        """Scores a model in evaluation mode; the random state stays as it was."""
+        shape = PhotoShape(max_side_px=self.side_px, interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
+        n = len(self.photos.paths)
+        reader = PhotoReader(list(range(n)), [self.photos.paths[i] for i in range(n)], [None] * n, shape)
+        rows: list[int] = []
+        parts: list[np.ndarray] = []
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 8 * BATCH_SIZE):
+                if batch[0].pixels is None:
+                    self._say(batch[0].row, batch[0].problem)
+                    continue
+                pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
+                parts.append(model(normalise_images(pixels, model.preprocessing)).float().cpu().numpy())
+                rows += [photo.row for photo in batch]
+        if not rows:
+            return ValidationResult(mAP=float("nan"), n_queries=0, n_photos=0)
+        order = np.argsort(rows)
+        return retrieval_map(np.concatenate(parts)[order], self.photos.labels[np.array(rows)[order]])
+
+    def _say(self, row: int, problem: str) -> None:
+        if row not in self._said:
+            self._said.add(row)
+            log.warning("left out of validation: %s", problem.split("; ")[0])
