@@ -18,6 +18,7 @@ from ultron_cli.retrieval.index_building import build_index
 from ultron_cli.retrieval.ranks import write_ranks
 from ultron_cli.retrieval.searching import Found, search_files
 from ultron_cli.training.start import start_training
+from ultron_cli.visualization.report import ReportConfig, write_report
 from ultron_cli.visualization.show import draw_cam, draw_ranks, open_scene
 
 
@@ -79,17 +80,20 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     write_text(evaluation, console.dump_json(report))
     workspace.remember("evaluate", evaluation)
     steps.end()
-    steps.start("draw ranked lists and activation maps")
+    steps.start("draw ranked lists and activation maps, write the report")
     scene = open_scene(found)
     pictures = workspace.result_folder("visualize", "demo")
     ranked = draw_ranks(scene, list(range(min(4, len(found.query_names)))), 10, "medium", pictures / "ranks.png")
     maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
+    before = open_scene(search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device))
+    compared = [("untrained", before), ("trained", scene)]
+    page = write_report(compared, ReportConfig(), "The demo: a network before and after training, on rendered landmarks", pictures / "report.html", device)
     workspace.remember("visualize", pictures)
     steps.end()
     scores = {name: {"untrained": baseline["protocols"][name]["mAP"], "trained": report["protocols"][name]["mAP"]} for name in report["protocols"]}
     summary = {
         "dataset": str(toy), "toy": asdict(ToyConfig(seed=seed)), "workspace": str(out / "runs"), "run": run["run"], "descriptors": trained["folder"],
-        "index": str(index), "ranks": str(ranks), "evaluation": str(evaluation), "pictures": [str(ranked), maps["figure"]],
+        "index": str(index), "ranks": str(ranks), "evaluation": str(evaluation), "pictures": [str(ranked), maps["figure"]], "report": str(page),
         "mAP": scores, "seconds": steps.seconds,
     }  # fmt: skip
     rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
@@ -98,6 +102,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
         f"{trained['model']}, {protocol_text(trained['config'])}",
         *(f"{key:<12} {summary[key]}" for key in ("dataset", "run", "descriptors", "index", "ranks", "evaluation")),
         *(f"{'picture':<12} {path}" for path in summary["pictures"]),
+        f"{'report':<12} {page} (open it in a browser)",
         f"{sum(steps.seconds.values()):.0f} s in all; go on with these results: ultron search PHOTO.jpg --workspace {out / 'runs'}",
     )
     return summary, text
