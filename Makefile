@@ -41,6 +41,10 @@ bench: $(READY)
 	$(VENV)/bin/python benchmarks/evaluate.py
 	$(VENV)/bin/python benchmarks/search.py
 	$(VENV)/bin/python benchmarks/extract.py
+	$(VENV)/bin/python benchmarks/kernels.py
+	$(VENV)/bin/python benchmarks/rerank.py
+	$(VENV)/bin/python benchmarks/train.py
+	$(VENV)/bin/python benchmarks/help.py
 
 kernels: $(READY)
 	$(VENV)/bin/ultron doctor --build

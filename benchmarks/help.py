@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 
-COMMANDS = ("", "demo", "train", "extract", "index", "search", "evaluate", "visualize cam", "visualize ranks", "datasets make-toy", "doctor")
+COMMANDS = (
+    "", "demo", "train", "extract", "whiten", "index", "search", "evaluate", "visualize", "visualize cam", "visualize ranks", "visualize report",
+    "visualize tsne", "datasets", "datasets download", "datasets make-toy", "weights import", "compare", "doctor",
+)  # fmt: skip
 LIMIT_S = 0.5
 
 

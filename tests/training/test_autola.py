@@ -85,7 +85,7 @@ def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
 
 
 def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) -> None:
-    config = SearchConfig(**SMALL)
+    config = SearchConfig(**SMALL | {"batch_size": 16})
     result = search_attention(photos, config, tmp_path)
     assert result.edge_weights.shape == (10, 9)
     np.testing.assert_allclose(result.edge_weights.sum(1), 1, atol=1e-5)
@@ -98,11 +98,13 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
     assert len(lines) == 90 and sum(int(line["chosen"]) for line in lines) == 10
     assert (tmp_path / "genotype.png").stat().st_size > 4000
     found = json.loads((tmp_path / "search.json").read_text())
-    assert found["genotype"] == result.genotype.text and found["config"]["batch_size"] == 6 and len(found["history"]) == 2
+    assert found["genotype"] == result.genotype.text and found["config"]["batch_size"] == 16 and len(found["history"]) == 2
 
 
 def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(photos: LandmarkPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SearchConfig(**SMALL)
+    photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
+    monkeypatch.setattr(autola, "genotype_figure", lambda *arguments, **options: None)
     whole = search_attention(photos, config, tmp_path / "whole")
     first = autola.write_findings
 

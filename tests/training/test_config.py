@@ -33,9 +33,13 @@ def test_another_model_or_loss_does_not_inherit_the_settings_of_the_old_one(tmp_
     assert load_config("quickstart", tmp_path / "mine.toml", []).loss == {"name": "cosface"}
 
 
-@pytest.mark.parametrize("name", ["quickstart", "ultron-s", "ultron-b", "gem-r50-arcface", "gem-r101-arcface"])
+def test_presets_that_the_project_promises_are_there() -> None:
+    promised = {"quickstart", "ultron-s", "ultron-b", "gem-r50-arcface", "gem-r101-arcface", "dolg-r50", "dolg-r101", "cfcd-r50", "cfcd-r101"}
+    assert promised <= set(list_presets())
+
+
+@pytest.mark.parametrize("name", list_presets())
 def test_presets_load_and_say_their_source(name: str) -> None:
-    assert name in list_presets()
     config = load_config(name, None, [])
     assert from_dict(TrainConfig, json.loads(json.dumps(config.to_plain()))) == config
     assert (Path(ultron_cli.__file__).parent / "training/presets" / f"{name}.toml").read_text().startswith("# ")
