@@ -57,7 +57,7 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
     if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
         return from_dict(wanted, value, prefix=f"{name}.")
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
+        items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, (int, float)) else value
         if isinstance(items, (list, tuple)):
             return tuple(_convert(name, item, arguments[0]) for item in items)
     if wanted is bool:

@@ -44,7 +44,9 @@ def extract(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="model.KEY=VALUE", help="A model setting, for example model.p=4.", rich_help_panel="Model")
     ] = None,
-    scales: Annotated[str, typer.Option(metavar="1|3|5|LIST", help="Image scales whose descriptors are averaged.")] = "3",
+    scales: Annotated[
+        str | None, typer.Option(metavar="1|3|5|LIST", help="Image scales whose descriptors are averaged (3, or what the model is made for).")
+    ] = None,
     max_side: Annotated[
         int | None, typer.Option(help="Longest side in pixels; 0 leaves photos as they are (1024; for a training run, twice its training side).")
     ] = None,
@@ -80,7 +82,7 @@ def extract(
     one_of("--precision", precision, ("float32", "bfloat16", "float16"))
     one_of("--storage", storage, ("float32", "float16"))
     request = ExtractRequest(
-        dataset=dataset or folder, gnd=gnd, crop="none" if no_crop else "bbx", scales=parse_scales(scales), max_side_px=max_side,
+        dataset=dataset or folder, gnd=gnd, crop="none" if no_crop else "bbx", scales=parse_scales(scales) if scales else None, max_side_px=max_side,
         resize=resize, precision=precision, storage=storage, batch_size=batch_size, n_workers=None if workers < 0 else workers,
         skip_bad=skip_bad, overwrite=overwrite, whitening=chosen_whitening(whiten, dim), out=out,
     )  # fmt: skip

@@ -76,3 +76,24 @@ def selectivity(
     workspace.remember("visualize", path)
     means = {result.model: {name: float(values.mean()) for name, values in result.layers.items()} for result in results}
     print_result({"figure": str(path), "csv": str(path.with_suffix(".csv")), "mean_selectivity": means}, f"{path}\n{path.with_suffix('.csv')}")
+
+
+def genotype(
+    text: Annotated[str | None, typer.Argument(metavar="[GENOTYPE|FILE]", help="A genotype's text or a file that a search wrote (the published).")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg).")] = None,
+) -> None:
+    """Draws the graph of a searched attention (HOGA, AutoLA): nodes, operations and what each takes in."""
+    from ultron_cli import workspace
+    from ultron_cli.console import print_result
+    from ultron_cli.models.hoga_genotype import PUBLISHED, load_genotype, parse_genotype
+    from ultron_cli.visualization.genotype import genotype_figure
+    from ultron_cli.visualization.tsne import check_suffix
+
+    given = text or PUBLISHED
+    path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
+    check_suffix(path)
+    found = load_genotype(Path(given)) if Path(given).is_file() else parse_genotype(given)
+    genotype_figure(found, "HOGA, the published genotype" if text is None else f"HOGA: {given}"[:90], path)
+    workspace.remember("visualize", path)
+    print_result({"figure": str(path), "genotype": given}, str(path))

@@ -57,9 +57,19 @@ def _cfcd(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel
     return CfcdModel(name, settings, create_backbone(settings.backbone, pretrained=pretrained))
 
 
+def _dalg(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    from ultron_cli.configs import from_dict
+    from ultron_cli.models.backbones import create_backbone
+    from ultron_cli.models.dalg import DalgModel, DalgSettings
+
+    settings = from_dict(DalgSettings, values, prefix="model.")
+    return DalgModel(settings, create_backbone(settings.backbone, pretrained=pretrained))
+
+
 MODELS: dict[str, Callable[[dict[str, Any], bool], RetrievalModel]] = {
     "cfcd-r101": partial(_cfcd, "cfcd-r101"),
     "cfcd-r50": partial(_cfcd, "cfcd-r50"),
+    "dalg": _dalg,
     "dolg-r101": partial(_dolg, "dolg-r101"),
     "dolg-r50": partial(_dolg, "dolg-r50"),
     "gem": _gem,

@@ -20,6 +20,7 @@ class RetrievalModel(nn.Module):
     preprocessing: Preprocessing
     min_side_px: int
     descriptor_dim: int
+    recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)  # what extraction takes unless told otherwise
     scale_aggregation: str = "mean"  # of the unit descriptors of several scales: "mean" or "max"
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:

@@ -91,6 +91,8 @@ def orthogonal_part(local: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 class DolgModel(RetrievalModel):
     """ResNet -> local branch on f3, GeM and a layer on f4 -> fusion -> (B, descriptor_dim)."""
 
+    recommended_scales = (0.3535, 0.5, 0.7071, 1.0, 1.4142)  # the authors' five
+
     def __init__(self, name: str, settings: DolgSettings, backbone: Backbone) -> None:
         super().__init__()
         self.name, self.settings, self.backbone = name, settings, backbone

@@ -8,6 +8,7 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
+from ultron_cli.models.attentions import check_attention, put_attention
 from ultron_cli.models.backbones import Backbone
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.pooling import POOLINGS, GeM, GGeM
@@ -17,7 +18,9 @@ from ultron_cli.models.pooling import POOLINGS, GeM, GGeM
 class GemSettings:
     """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer.
 
-    groups: of `ggem`; None takes as many as the backbone's attention has heads.
+    groups: of `ggem`; None takes as many as the backbone's attention has heads. attention: one of attentions.py, put into the stages
+    attention_stages (of 1 to 4) of a ResNet, attention_at "block" or "stage"; None for these means as its paper has it. genotype: of `hoga`,
+    as hoga_genotype.py writes it; None is the published one.
     """
 
     backbone: str = "resnet50"
@@ -26,12 +29,17 @@ class GemSettings:
     p_learnable: bool = False
     descriptor_dim: int | None = None
     groups: int | None = None
+    attention: str | None = None
+    attention_stages: tuple[int, ...] | None = None
+    attention_at: str | None = None
+    genotype: str | None = None
 
     def __post_init__(self) -> None:
         one_of("pooling", self.pooling, list(POOLINGS))
         within("p", self.p, 0.1, 100.0)
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
+        check_attention(self)
 
 
 def make_pooling(settings: GemSettings, backbone: Backbone) -> nn.Module:
@@ -62,6 +70,7 @@ class GemModel(RetrievalModel):
         super().__init__()
         self.settings = settings
         self.backbone = backbone
+        put_attention(backbone, settings)
         self.preprocessing, self.min_side_px = backbone.preprocessing, backbone.min_side_px
         self.pooling = make_pooling(settings, backbone)
         self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
@@ -73,3 +82,8 @@ class GemModel(RetrievalModel):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         pooled = self.pooling(feature_map)
         return pooled if self.whitening is None else self.whitening(F.normalize(pooled, dim=1))
+
+    @property
+    def label(self) -> str:
+        """gem-resnet50, or gem-resnet50-cbam with an attention."""
+        return super().label + (f"-{self.settings.attention}" if self.settings.attention else "")

@@ -27,7 +27,7 @@ class ExtractRequest:
     dataset: str | None
     gnd: Path | None = None
     crop: Literal["bbx", "none"] = "bbx"
-    scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
+    scales: tuple[float, ...] | None = None  # None: those the model is made for
     max_side_px: int | None = None
     resize: Literal["down", "always"] = "down"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -70,8 +70,8 @@ def extraction_config(request: ExtractRequest, dataset: Dataset, role: Literal["
     crop = request.crop if role == "query" else "none"
     return ExtractConfig(
         dataset=dataset.name, photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"), role=role, crop=crop,
-        scales=request.scales, max_side_px=_max_side_px(request.max_side_px, loaded), resize=request.resize, precision=request.precision,
-        storage=request.storage, model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        scales=request.scales or loaded.model.recommended_scales, max_side_px=_max_side_px(request.max_side_px, loaded), resize=request.resize,
+        precision=request.precision, storage=request.storage, model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
         preprocessing=loaded.model.preprocessing.to_dict(), weights_sha256=loaded.weights_sha256,
     )  # fmt: skip
 

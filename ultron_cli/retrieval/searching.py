@@ -93,7 +93,7 @@ def search_files(
     distractors need 4 bytes per query and photo and a bounded working memory.
     Raises UltronError if the files differ in dimensions, model or whitening, or k does not fit.
     """
-    search = _Search(index, k, device_name, options)
+    search = Searcher(index, k, device_name, options)
     with open_descriptors(queries, search.whitening) as query_file, open_database(database, options, search.whitening) as database_file:
         require_same_dim(queries, query_file.dim, database, database_file.dim)
         require_same_model(query_file.info.config, database_file.info.config, f"{queries} and {database}")
@@ -105,7 +105,7 @@ def search_files(
         return Found(ranking=ranking, query_names=query_file.names, database_names=names, origin=origin)
 
 
-class _Search:
+class Searcher:
     """One way to search, for blocks of queries: exactly or by an index, then re-ranked."""
 
     def __init__(self, index: Path | None, k: int | None, device_name: str, options: SearchOptions) -> None:
@@ -164,7 +164,7 @@ def search_photos(
 
     bbx: part of the photo to search for, pixels of the upright photo (one photo only).
     """
-    search = _Search(index, k, device_name, options)
+    search = Searcher(index, k, device_name, options)
     with DescriptorFile(database) as raw:
         stored = stored_whitening(raw.info.config, raw.info.provenance, search.whitening)
     with open_database(database, options, None if stored else search.whitening) as database_file:

@@ -106,7 +106,8 @@ class Search:
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
         if not loss.isfinite():
-            raise WorkFailed(f"the loss of the search is {float(loss)}; lower lr (now {self.config.lr}) or architecture_lr ({self.config.architecture_lr})")
+            rates = f"lr (now {self.config.lr}) or architecture_lr ({self.config.architecture_lr})"
+            raise WorkFailed(f"the loss of the search is {float(loss.detach())}; lower {rates}")
         return loss, float((logits.detach().argmax(1) == labels).float().mean())
 
     def step_architecture(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
@@ -151,7 +152,7 @@ def _resume(folder: Path, identity: dict[str, Any], search: Search) -> list[dict
     if not (folder / STATE_FILE).is_file():
         return []
     content = read_weights_file(folder / STATE_FILE)
-    if changed := differences(content["identity"], identity):
+    if changed := differences(content.get("identity", {}), identity):
         raise UltronError(f"{folder} holds a search with other settings: {'; '.join(changed[:4])}; name another folder with --out, or give the same settings")
     search.load(content["state"])
     torch.set_rng_state(content["rng"])

@@ -1,0 +1,90 @@
+"""Attentions by name, and how they are put into the stages of a timm ResNet."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import nn
+
+from ultron_cli.configs import one_of
+from ultron_cli.errors import UltronError
+from ultron_cli.models.attentions_gates import Cbam, ChannelGate, EcaGate, Sca
+from ultron_cli.models.attentions_glam import Glam
+from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.hoga import Hoga
+from ultron_cli.models.hoga_genotype import parse_genotype
+from ultron_cli.models.resnet_stages import require_resnet
+
+STAGES = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How an attention is made for C channels, and where its paper puts it.
+
+    at: "block", into every block of a stage, before the shortcut is added; "stage", once after the last block.
+    """
+
+    make: Callable[[int], nn.Module]
+    at: Literal["block", "stage"]
+    stages: tuple[int, ...]
+
+
+class AttentionSettings(Protocol):
+    """The settings of a model that concern its attention; None for `attention_stages` and `attention_at` means as its paper has it."""
+
+    attention: str | None
+    attention_stages: tuple[int, ...] | None
+    attention_at: str | None
+    genotype: str | None
+
+
+def check_attention(settings: AttentionSettings) -> None:
+    """Raises UltronError for an unknown attention, place or stage, a bad genotype, or one of these without what it belongs to."""
+    if settings.genotype is not None:
+        parse_genotype(settings.genotype)
+        if settings.attention != "hoga":
+            raise UltronError(f"a genotype belongs to attention hoga, found attention {settings.attention}; add --set model.attention=hoga")
+    if settings.attention is None:
+        if settings.attention_stages is not None or settings.attention_at is not None:
+            known = ", ".join(ATTENTIONS)
+            raise UltronError(f"attention_stages and attention_at say where an attention goes, and none is set; add --set model.attention=A (one of {known})")
+        return
+    one_of("attention", settings.attention, list(ATTENTIONS))
+    if settings.attention_at is not None:
+        one_of("attention_at", settings.attention_at, ["block", "stage"])
+    stages = settings.attention_stages
+    if stages is not None and (not stages or len(set(stages)) != len(stages) or not set(stages) <= set(STAGES)):
+        raise UltronError(f"attention_stages must be different numbers from 1 to 4 ([3,4]); found {list(stages)}")
+
+
+def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
+    """Puts fresh attentions into the stages of a ResNet, in place. Raises UltronError if it is none, or has attentions in its blocks already."""
+    if settings.attention is None:
+        return
+    network = require_resnet(backbone, f"attention {settings.attention}")
+    kind = ATTENTIONS[settings.attention]
+
+    def make(n_channels: int) -> nn.Module:
+        return kind.make(n_channels) if settings.genotype is None else Hoga(n_channels, settings.genotype)
+
+    for number in settings.attention_stages or kind.stages:
+        stage = getattr(network, f"layer{number}")
+        n_channels = network.feature_info[number]["num_chs"]
+        if (settings.attention_at or kind.at) == "stage":
+            stage.add_module("attention", make(n_channels))
+            continue
+        for block in stage:
+            if getattr(block, "se", None) is not None:
+                raise UltronError(f"{backbone.name} has attentions in its blocks already; choose another backbone, or --set model.attention_at=stage")
+            block.se = make(n_channels)  # timm's place for one: after the last norm, before the shortcut is added
+
+
+ATTENTIONS = {
+    "se": Attention(ChannelGate, "block", STAGES),
+    "eca": Attention(EcaGate, "block", STAGES),
+    "cbam": Attention(Cbam, "block", STAGES),
+    "hoga": Attention(Hoga, "block", STAGES),
+    "sca": Attention(Sca, "stage", (4,)),
+    "glam": Attention(Glam, "stage", (4,)),
+}
