@@ -23,8 +23,10 @@ from ultron_cli.commands import (
     extract,
     index,
     search,
+    serve,
     train,
     visualize,
+    visualize_inside,
     visualize_layers,
     weights,
     whiten,
@@ -122,6 +124,7 @@ _add(
     evaluate.evaluate,
     "ultron evaluate --protocol hard\nultron evaluate --rerank superglobal\nultron evaluate --distractors revisitop1m.h5",
 )
+_add(app, "serve", serve.serve, "ultron serve\nultron serve --index photos.index --rerank superglobal --port 0")
 _add(app, "visualize-cam", visualize.cam, "ultron visualize-cam")
 _add(app, "compare", compare.compare, "ultron compare before.json after.json")
 _add(app, "doctor", doctor.doctor, "ultron doctor")
@@ -129,7 +132,22 @@ _visualize = _group("visualize", "Pictures of what a model does.")
 _add(_visualize, "cam", visualize.cam, "ultron visualize cam --query all_souls_000013 -k 5")
 _add(_visualize, "ranks", visualize.ranks, "ultron visualize ranks --query all_souls_000013 -k 10")
 _add(_visualize, "tsne", visualize_layers.tsne, "ultron visualize tsne --perplexity 20")
+_add(_visualize, "genotype", visualize_layers.genotype, "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2")
 _add(_visualize, "selectivity", visualize_layers.selectivity, "ultron visualize selectivity --run a --run b --dataset toy")
+_add(
+    _visualize,
+    "match",
+    visualize_inside.match,
+    "ultron visualize match --query all_souls_000013 --at 500,320\nultron visualize match --box 400,200,640,420 --photo all_souls_000051",
+)
+_add(
+    _visualize,
+    "dilation",
+    visualize_inside.dilation,
+    "ultron visualize dilation --dataset photos/ --photos 40\nultron visualize dilation --model ultron-t --untrained --dataset toy",
+)
+_add(_visualize, "attention", visualize_inside.attention, "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4")
+_add(_visualize, "curves", visualize_inside.curves, "ultron visualize curves --run a --run b --label plain --label CDConv")
 _add(_visualize, "report", visualize.report, "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5")
 _datasets = _group("datasets", "Photos and their ground truth.")
 _add(_datasets, "list", datasets.list_datasets, "ultron datasets list")

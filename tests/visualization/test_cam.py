@@ -16,7 +16,9 @@ from ultron_cli.models import create_model
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam import Cam, CamPair, QueryPhoto, RankedPhoto, cam_figure, overlay, similarity_cam, write_overlay
+from ultron_cli.visualization.cam import Cam, overlay, similarity_cam, write_overlay
+from ultron_cli.visualization.cam_sheet import CamPair, cam_figure
+from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto
 
 BACKBONES = ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 # Sums over up to 1280 channels in another order, then divided by a maximum; float32.
@@ -206,7 +208,7 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         similarity_cam(model, photo, torch.zeros(6))
     with pytest.raises(UltronError, match="at least 8 px a side, found 64 x 7"):
         similarity_cam(model, photo[:7], torch.ones(6))
-    with pytest.raises(UltronError, match="CAM method must be one of gradcam, hirescam, layercam; found 'gradcan'; did you mean gradcam"):
+    with pytest.raises(UltronError, match=r"CAM method must be one of gradcam, gradcam\+\+, hirescam, .*; found 'gradcan'; did you mean gradcam"):
         similarity_cam(model, photo, torch.ones(6), method="gradcan")
     with pytest.raises(ValueError, match="must be \\(H, W, 3\\) uint8"):
         similarity_cam(model, photo.astype(np.float32), torch.ones(6))

@@ -35,14 +35,17 @@ def cam(
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many of the best photos.")] = 5,
     protocol: ProtocolFlag = "medium",
-    method: Annotated[str, typer.Option(metavar="gradcam", help="Kind of map.")] = "gradcam",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="gradcam, gradcam++, hirescam, layercam, guided-backprop, guided-gradcam, or attention (ULTRON's pooling).")
+    ] = "gradcam",
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="A stage or layer by name (the last map before pooling).")] = None,
     ranks: RanksFlag = None,
     queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries.")] = None,
     database: Annotated[Path | None, typer.Option(help="Descriptors of the database.")] = None,
     weights: Annotated[Path | None, typer.Option(help="The weights that made the descriptors, if they have moved.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
 ) -> None:
-    """Shows what makes a query and its best photos similar: Grad-CAM of the cosine between their descriptors."""
+    """Shows what makes a query and its best photos similar: Grad-CAM, or another --method, of the cosine between their descriptors."""
     from ultron_cli import console, workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
@@ -55,7 +58,7 @@ def cam(
     folder = out or workspace.result_folder(
         "visualize", f"cam-{scene.found.origin['dataset']}-{scene.model}-{file_name(Path(scene.found.query_names[row]).name)}".replace("/", "_")
     )
-    summary = draw_cam(scene, row, k, protocol, folder, console.settings.device, method, weights, photo or [])
+    summary = draw_cam(scene, row, k, protocol, folder, console.settings.device, method, weights, photo or [], layer)
     workspace.remember("visualize", folder)
     text = [f"{entry['rank']:>4}  {entry['cosine']:.4f}  {entry['verdict']:<8} {entry['name']}" for entry in summary["photos"]]
     print_result(summary, "\n".join([f"query {summary['query']}", *text, summary["figure"]]))

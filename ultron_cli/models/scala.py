@@ -60,12 +60,17 @@ class ScalaAttention(nn.Module):
         nn.init.trunc_normal_(self.position_bias, std=0.02)
         self.projection = nn.Linear(n_channels, n_channels)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        batch, height, width, channels = features.shape
+    def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Query, key and value (B, H, W, h, d), context added, as the operator takes them."""
         query, key, value = self.query_key_value(features).chunk(3, dim=-1)  # one product for all three; the operator reads strided maps
         if self.context is not None:
             query, key = (self.context(query), key) if self.mck_on == "query" else (query, self.context(key))
-        query, key, value = (part.unflatten(-1, (self.n_heads, channels // self.n_heads)) for part in (query, key, value))
+        per_head = (self.n_heads, features.shape[-1] // self.n_heads)
+        return query.unflatten(-1, per_head), key.unflatten(-1, per_head), value.unflatten(-1, per_head)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        batch, height, width, channels = features.shape
+        query, key, value = self.heads(features)
         dropout_p = self.attention_dropout if self.training else 0.0
         attended = scala_attention(query, key, value, self.position_bias, kernel_size=self.window, dropout_p=dropout_p)
         return F.dropout(self.projection(attended.reshape(batch, height, width, channels)), self.projection_dropout, self.training)

@@ -19,6 +19,7 @@ from torch import nn
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import whole_file, write_text
 from ultron_cli.visualization import drawing
+from ultron_cli.visualization.stages import named_stages
 from ultron_cli.visualization.tsne import COLOURS, check_suffix
 
 EPSILON = 1e-12  # a unit that never fires has no selectivity: 0
@@ -58,10 +59,7 @@ class ClassMeans:
 
 def default_layers(network: nn.Module) -> list[str]:
     """layer1 to layer4 of a ResNet, else the modules that timm names as the ends of stages. Raises UltronError if there are none."""
-    names = dict(network.named_modules())
-    found = [name for name in ("layer1", "layer2", "layer3", "layer4") if name in names]
-    info = getattr(network, "feature_info", None) or []
-    found = found or [entry["module"] for entry in info if isinstance(entry, dict) and entry.get("module") in names]
+    found = named_stages(network)
     if not found:
         raise UltronError("this network names no stages of its own; give layers with --layer NAME")
     return found

@@ -19,10 +19,13 @@ from ultron_cli.models.choice import reload_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.retrieval.extraction import ExtractConfig, describe_batch
 from ultron_cli.retrieval.searching import Found, extract_config
-from ultron_cli.visualization.cam import Cam, CamPair, cam_figure, similarity_cam, write_overlay
+from ultron_cli.visualization.cam import Cam, similarity_cam, write_overlay
+from ultron_cli.visualization.cam_sheet import CamPair, cam_figure
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
 from ultron_cli.visualization.ranked import RankedRow, ranks_figure
 from ultron_cli.workspace import data_root
+
+MAP_SIDE_PX = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,16 @@ class Scene:
             for rank, (name, (_, score)) in enumerate(zip(names, pairs, strict=True), start=1)
         ]
 
+    def chosen(self, row: int, k: int, protocol: Protocol, names: list[str]) -> list[RankedPhoto]:
+        """The database photos named, or the k best where none is. Raises UltronError for a name that was not ranked."""
+        if not names:
+            return self.ranked(row, k, protocol)
+        known = {photo.name: photo for photo in self.ranked(row, len(self.found.database_names), protocol)}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UltronError(f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}")
+        return [known[name] for name in names]
+
     def subtitle(self, row: int, protocol: Protocol) -> str:
         """AP of the query, where the whole database was ranked and it has positives."""
         verdicts = [self.verdict(row, self.found.database_names[r], protocol) for r in self.found.ranking.rows[row] if r >= 0]
@@ -114,8 +127,9 @@ def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: P
 
 
 def draw_cam(
-    scene: Scene, row: int, k: int, protocol: Protocol, folder: Path, device_name: str, method: str, weights: Path | None, names: list[str]
-) -> dict[str, Any]:
+    scene: Scene, row: int, k: int, protocol: Protocol, folder: Path, device_name: str, method: str, weights: Path | None, names: list[str],
+    layer: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Similarity maps of a query with its k best photos (or the photos named): one figure and an overlay per photo.
 
     Returns the paths, and per photo its cosine. Raises UltronError if the model's weights or a photo are gone.
@@ -123,25 +137,19 @@ def draw_cam(
     origin = scene.found.origin
     view = open_view(scene, device_name, weights)
     query = scene.query_photo(row)
-    photos = scene.ranked(row, len(scene.found.database_names) if names else k, protocol)
-    if names:
-        known = {photo.name: photo for photo in photos}
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UltronError(f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}")
-        photos = [known[name] for name in names]
+    photos = scene.chosen(row, k, protocol, names)
     query_pixels = view.load(Path(str(query.path_or_pixels)), query.bbx)
     query_descriptor = view.describe(query_pixels)
     make_folder(folder)
     pairs, overlays = [], []
     for photo in progress(photos, what="cam"):
         pixels = view.load(Path(str(photo.path_or_pixels)), None)
-        cam = similarity_cam(view.model, pixels, query_descriptor, method=method)
+        cam = similarity_cam(view.model, pixels, query_descriptor, method=method, layer=layer)
         pairs.append(CamPair(photo, cam))
         overlays.append(folder / f"{photo.rank:03d}-{file_name(photo.name)}.png")
         write_overlay(overlays[-1], pixels, cam.heat)
     first = view.load(Path(str(photos[0].path_or_pixels)), None)
-    query_cam: Cam = similarity_cam(view.model, query_pixels, view.describe(first), method=method)
+    query_cam: Cam = similarity_cam(view.model, query_pixels, view.describe(first), method=method, layer=layer)
     overlays.append(folder / "query.png")
     write_overlay(overlays[-1], query_pixels, query_cam.heat)
     flat = [pair.photo.name for pair in pairs if pair.cam and pair.cam.flat]
@@ -157,22 +165,25 @@ def draw_cam(
 class SimilarityMaps:
     """Small similarity maps of many pairs of one search, for the report."""
 
-    SIDE_PX = 24  # a map is as coarse as the network's last features, whatever the photo's size
-
     def __init__(self, scene: Scene, device_name: str, method: str) -> None:
         self.scene, self.method, self.view = scene, method, open_view(scene, device_name, None)
 
     def of(self, row: int, photos: list[RankedPhoto]) -> list[np.ndarray]:
-        """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most SIDE_PX a side."""
+        """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most MAP_SIDE_PX a side."""
         query = self.scene.query_photo(row)
         descriptor = self.view.describe(self.view.load(Path(str(query.path_or_pixels)), query.bbx))
         maps = []
         for photo in photos:
             heat = similarity_cam(self.view.model, self.view.load(Path(str(photo.path_or_pixels)), None), descriptor, method=self.method).heat
-            factor = self.SIDE_PX / max(heat.shape)
-            size = [max(1, round(side * factor)) for side in heat.shape]
-            maps.append(torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None], size=size, mode="area")[0, 0].clamp(0, 1).numpy())
+            maps.append(small_map(heat))
         return maps
+
+
+def small_map(heat: np.ndarray) -> np.ndarray:
+    """(h, w) float32, the longer side MAP_SIDE_PX, of (H, W) float32 heat 0..1: a map is as coarse as the network's last features."""
+    factor = MAP_SIDE_PX / max(heat.shape)
+    size = [max(1, round(side * factor)) for side in heat.shape]
+    return torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None], size=size, mode="area")[0, 0].clamp(0, 1).numpy()
 
 
 def file_name(name: str) -> str:
@@ -185,7 +196,7 @@ def open_view(scene: Scene, device_name: str, weights: Path | None) -> "_View":
     origin = scene.found.origin
     loaded = reload_model(origin["config"], origin.get("weights") or {}, origin["weights_sha256"], weights)
     device = resolve_device(device_name)
-    return _View(loaded.model.to(device), ExtractConfig(**(origin["config"] | {"scales": (1.0,)})), device)
+    return _View(loaded.model.to(device), extract_config(origin["config"], scales=(1.0,)), device)
 
 
 @dataclass(frozen=True)

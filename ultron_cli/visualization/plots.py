@@ -1,0 +1,67 @@
+"""Figures with axes: made, labelled and written alike."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ultron_cli.errors import UltronError
+from ultron_cli.files import whole_file
+from ultron_cli.visualization import drawing
+from ultron_cli.visualization.cam import overlay
+from ultron_cli.visualization.tsne import check_suffix
+
+TITLE_PT, LABEL_PT, SMALL_PT = 13.0, 10.5, 9.0  # at drawing.DPI, 9 points are 12.5 px
+
+
+def text(words: str) -> str:
+    """Words as matplotlib is to draw them: what no font has becomes a square, dollar signs are no formulas."""
+    return drawing.plain_text(words).replace("$", r"\$")
+
+
+def shortened(words: str, width_px: float, size_pt: float = SMALL_PT) -> str:
+    """text(words), its middle left out where it is wider than width_px."""
+    return text(drawing.shorten_middle(words, width_px, round(size_pt * drawing.DPI / 72)))
+
+
+def new_figure(width_inches: float, height_inches: float, title: str) -> Figure:
+    """A figure with its title, to be filled and saved."""
+    if height_inches * drawing.DPI > drawing.MAX_HEIGHT_PX or width_inches * drawing.DPI > drawing.MAX_WIDTH_PX:
+        raise UltronError(f"the figure would be {width_inches:.0f} x {height_inches:.0f} inches; draw fewer photos, runs or layers")
+    figure = Figure(figsize=(width_inches, height_inches), dpi=drawing.DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    room_px = width_inches * drawing.DPI - 2 * drawing.MARGIN_PX
+    lines = drawing.wrap(title, room_px, round(TITLE_PT * drawing.DPI / 72), n_lines=3)
+    figure.suptitle("\n".join(text(line) for line in lines), fontsize=TITLE_PT)
+    return figure
+
+
+def save_figure(figure: Figure, out: Path) -> Path:
+    """Writes a figure as PNG, PDF or SVG, the same bytes each time. Raises UltronError for another suffix."""
+    check_suffix(out)
+    kind = out.suffix[1:].lower()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with whole_file(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
+        figure.savefig(temporary, format=kind, dpi=drawing.DPI, metadata=metadata)
+    return out
+
+
+def heat_colours() -> ListedColormap:
+    """The colours of cam.overlay on a middle grey, for the bar beside overlays."""
+    return ListedColormap(overlay(np.full((256, 1, 3), 128, np.uint8), np.linspace(0.0, 1.0, 256)[:, None])[:, 0] / 255.0)
+
+
+def enlarged(values: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
+    """(h, w) float32 -> (height_px, width_px), bilinear."""
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width_px, height_px), Image.Resampling.BILINEAR))
+
+
+def no_ticks(axes: Axes) -> None:
+    """For axes that hold a photo."""
+    axes.set_xticks([])
+    axes.set_yticks([])

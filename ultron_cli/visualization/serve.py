@@ -1,0 +1,247 @@
+"""The web server of `ultron serve`: a page, photos by row number, and a JSON API (docs/serve.md) over serve_api.PhotoSearch.
+
+It is meant for the person who started it. Against other pages in that person's browser it checks the Host header (DNS rebinding), Origin
+and Sec-Fetch-Site; against anybody, the sizes of bodies, how many requests wait, and how long they may take.
+"""
+
+import ipaddress
+import re
+import signal
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.visualization.serve_api import PhotoSearch
+from ultron_cli.visualization.serve_limits import Refused
+from ultron_cli.visualization.serve_routes import Answer, answer, json_answer
+
+MOST_CONNECTIONS = 64
+IDLE_S = 30  # of a connection, between requests and between two pieces of a body
+UPLOAD_S = 120  # for a whole body
+DRAINED_BYTES = 1 << 26  # of a body that is refused: read, so that the sender gets to read the answer
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    server: "RetrievalServer"
+    protocol_version = "HTTP/1.1"
+    timeout = IDLE_S
+
+    @property
+    def engine(self) -> PhotoSearch:
+        """What searches."""
+        return self.server.engine
+
+    def version_string(self) -> str:
+        """The Server header, without versions."""
+        return "ultron"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are logged with -v; what a client wrote is escaped."""
+        log.debug("%s %s", self.address_string(), ascii(format % args))
+
+    def do_GET(self) -> None:
+        self._respond()
+
+    do_HEAD = do_POST = do_GET
+
+    def _respond(self) -> None:
+        self.parameters: dict[str, str] = {}
+        self.unread = 0
+        try:
+            found = self._answer()
+        except Refused as refusal:
+            found = json_answer({"error": str(refusal)}, refusal.status)
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+            return
+        except UltronError as error:
+            log.error("%s", error)
+            found = json_answer({"error": "the search failed; the terminal of the server says why"}, 500)
+        except Exception:
+            log.exception("a request failed: %s", ascii(self.requestline)[:200])
+            found = json_answer({"error": "the server failed; its terminal says why"}, 500)
+        self._send(found)
+
+    def _answer(self) -> Answer:
+        self._check_body()
+        self._check_caller()
+        return answer(self, self._target())
+
+    def _target(self) -> SplitResult:
+        try:
+            return urlsplit(self.path)
+        except ValueError:
+            raise Refused(400, "the address is malformed") from None
+
+    def _check_body(self) -> None:
+        """Raises Refused for a body whose length is not told, or that does not belong here."""
+        lengths = self.headers.get_all("Content-Length", [])
+        if "Transfer-Encoding" in self.headers or len(lengths) > 1 or (lengths and not re.fullmatch(r"[0-9]{1,15}", lengths[0].strip())):
+            self.close_connection = True
+            raise Refused(411, "a body needs one Content-Length and no Transfer-Encoding")
+        self.unread = int(lengths[0]) if lengths else 0
+        if self.command == "POST" and not lengths:
+            self.close_connection = True
+            raise Refused(411, "a POST needs a Content-Length")
+        if self.command != "POST" and self.unread:
+            raise Refused(400, f"{self.command} takes no body")
+
+    def _check_caller(self) -> None:
+        """Raises Refused for requests that another web page may have caused."""
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or not self.server.answers_to(hosts[0]):
+            found = hosts[0][:60] if len(hosts) == 1 else f"{len(hosts)} of them"
+            raise Refused(403, f"the Host header must name this server, found {found!r}; open the address that `ultron serve` printed")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin.lower() not in (f"http://{hosts[0].strip().lower()}", f"https://{hosts[0].strip().lower()}"):
+            raise Refused(403, "requests of other web pages are not answered")
+        if self.headers.get("Sec-Fetch-Site", "none") in ("cross-site", "same-site") and self._target().path != "/":
+            raise Refused(403, "requests of other web pages are not answered")
+
+    def body(self, most_bytes: int) -> bytes:
+        """The body of a POST. Raises Refused if it is empty, too large, too slow or cut off."""
+        if self.unread > most_bytes:
+            raise Refused(413, f"the upload has {self.unread / 2**20:.1f} MiB; at most {most_bytes / 2**20:g} (--max-upload)")
+        if not self.unread:
+            raise Refused(400, "the upload is empty; send a photo as the body")
+        return b"".join(self._pieces(self.unread))
+
+    def _pieces(self, n_bytes: int) -> Iterator[bytes]:
+        deadline_s = time.monotonic() + UPLOAD_S
+        while n_bytes:
+            piece = self.rfile.read1(min(n_bytes, 1 << 16))  # type: ignore[attr-defined]
+            if not piece:
+                raise ConnectionResetError("the upload was cut off")
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("the upload took too long")
+            n_bytes -= len(piece)
+            self.unread -= len(piece)
+            yield piece
+
+    def _send(self, answer: Answer) -> None:
+        try:
+            if self.unread:
+                self.close_connection = True
+                for _ in self._pieces(min(self.unread, DRAINED_BYTES)):
+                    pass
+            self.send_response(answer.status)
+            for name, value in {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **SECURITY_HEADERS, **answer.headers}.items():
+                self.send_header(name, value)
+            if self.close_connection:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(answer.body)
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True  # the reader has gone
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server itself refuses (malformed requests, unknown methods), as JSON too."""
+        self.close_connection, self.unread, self.request_version = True, 0, self.protocol_version
+        self.command = getattr(self, "command", None) or "GET"
+        self._send(json_answer({"error": "the request is malformed, too long, or of an unknown method"}, int(code)))
+
+
+class RetrievalServer(ThreadingHTTPServer):
+    """Listens as soon as it is made; `serve_forever` answers. Raises UltronError if the address cannot be had. Use as a context manager."""
+
+    daemon_threads = True
+
+    def __init__(self, engine: PhotoSearch, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.engine, self.host = engine, host.strip("[]").lower()
+        self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.known_names = LOCAL_NAMES | {self.host}
+        try:
+            super().__init__((self.host, port), Handler)
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise WorkFailed(f"cannot listen on {host}, port {port} ({reason}); name another --port, or 0 for any that is free") from error
+        bound = ipaddress.ip_address(self.server_address[0])
+        self.is_local, self.is_everywhere = bound.is_loopback, bound.is_unspecified
+        if self.is_everywhere:
+            self.known_names |= {socket.gethostname().lower()}
+
+    def server_bind(self) -> None:
+        """Without the base class's question to DNS for a name of the address."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.host, self.server_address[1]
+
+    @property
+    def url(self) -> str:
+        """The address to open."""
+        name = "127.0.0.1" if self.is_everywhere and self.address_family == socket.AF_INET else "::1" if self.is_everywhere else self.host
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.server_port}/"
+
+    def answers_to(self, host_header: str) -> bool:
+        """Whether a Host header names this server, by any port (it may be tunnelled).
+
+        A page that rebinds its own DNS name to this machine sends that name; addresses in numbers cannot be rebound.
+        """
+        try:
+            parts = urlsplit(f"//{host_header.strip()}")
+            name, _ = parts.hostname, parts.port
+        except ValueError:
+            return False
+        if not name or parts.netloc != host_header.strip() or "@" in parts.netloc:
+            return False
+        if name in self.known_names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.is_everywhere
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A thread per connection, up to a limit; more are closed at once."""
+        if not self._connections.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """As the base class, counted."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A fault outside of an answer: logged instead of printed."""
+        log.debug("connection of %s failed", client_address, exc_info=True)
+
+
+def run(server: RetrievalServer) -> None:
+    """Answers until Ctrl-C or SIGTERM."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    try:
+        server.serve_forever(poll_interval=0.2)
+    except KeyboardInterrupt:
+        log.info("stopped")
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,267 @@
+"""The search behind `ultron serve`: a database and the model that made it, opened once, and photos from anywhere searched in it.
+
+Whatever computes runs in one thread, one request after the other. Whatever a caller sends is checked here, in serve_limits.py or
+serve_routes.py, and what the caller is told names no path of this machine: that goes to the log.
+"""
+
+import copy
+import io
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ultron_cli import __version__
+from ultron_cli.console import log
+from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, LoadedPhoto, PhotoShape, decode_photo, load_photo, photo_size
+from ultron_cli.datasets.protocols import LABELS
+from ultron_cli.devices import resolve_device
+from ultron_cli.errors import UltronError
+from ultron_cli.models.choice import reload_model
+from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.extraction import describe_batch
+from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
+from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, extract_config
+from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
+from ultron_cli.visualization.cam import METHODS, similarity_cam
+from ultron_cli.visualization.report import packed_map
+from ultron_cli.visualization.serve_limits import FORMATS, MOST_PHOTOS, Asked, Kind, Refused, ServeConfig
+from ultron_cli.visualization.show import small_map
+from ultron_cli.workspace import data_root
+
+MOST_STEPS = 4  # of re-ranking
+KEPT_SEARCHES = 256  # whose similarity maps can still be asked for; one descriptor each
+MOST_WAITING = 8  # searches and maps at a time, the one computed among them; each may hold an upload in memory
+SIDES_PX = {"small": 240, "large": 900}
+KEPT_SMALL = 4096  # small photos kept encoded, about 10 kB each
+
+
+class PhotoSearch:
+    """A database open for searching. Use as a context manager.
+
+    database: None takes the descriptors that the index was made from.
+    Raises UltronError if anything is missing, or files differ in model, whitening or photos.
+    """
+
+    def __init__(
+        self, database: Path | None, config: ServeConfig, *, index: Path | None = None, weights: Path | None = None, options: SearchOptions = PLAIN,
+        device: str = "auto",
+    ) -> None:  # fmt: skip
+        self.config, self.session = config, secrets.token_urlsafe(6)
+        self.search = Searcher(index, 1, device, options)
+        opened = self.search.opened
+        database = database or (opened.descriptor_path if opened else None)
+        if database is None:
+            raise UltronError("nothing to search in; name --database or --index")
+        with DescriptorFile(database) as raw:
+            stored = stored_whitening(raw.info.config, raw.info.provenance, self.search.whitening)
+        self.whitening = stored or self.search.whitening
+        self.file = open_descriptors(database, None if stored else self.search.whitening)
+        try:
+            self.info, self.names = self.file.info, self.file.names
+            if opened and opened.names != self.names:
+                raise UltronError(f"index {opened.path} holds other photos than {database}; name the --database that it was made from")
+            self.dataset = photos_of(self.info.provenance)
+            loaded = reload_model(self.info.config, self.info.provenance.get("weights", {}), self.info.weights_sha256, weights)
+        except UltronError:
+            self.file.close()
+            raise
+        self.device = resolve_device(device)
+        self.model = loaded.model.to(self.device)
+        self.extract = extract_config(self.info.config, scales=tuple(self.info.scales), role="query", crop="none")
+        self.shape = PhotoShape(
+            max_side_px=self.extract.max_side_px, resize=self.extract.resize, interpolation=self.model.preprocessing.interpolation,
+            min_side_px=self.model.min_side_px,
+        )  # fmt: skip
+        self._views: OrderedDict[str, np.ndarray] = OrderedDict()  # search -> (D,) descriptor at scale 1, for its maps
+        self._turns, self._decoders = threading.BoundedSemaphore(MOST_WAITING), threading.BoundedSemaphore(2)
+        self._small = lru_cache(KEPT_SMALL)(self._encoded)
+        # OpenMP keeps a pool of threads for every thread that computes, so there is one.
+        self._worker = ThreadPoolExecutor(1, "search")
+        try:
+            self._worker.submit(self._ranked, np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None]), 1, PLAIN.steps).result()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Waits for what is being computed and closes the files."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        self.file.close()
+
+    def __enter__(self) -> "PhotoSearch":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A place in the queue, to be held before a body is read. Raises Refused if too many wait."""
+        if not self._turns.acquire(blocking=False):
+            raise Refused(503, f"{MOST_WAITING} searches are waiting already; try again")
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+    def _compute(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Runs `work` in the one thread that computes. Raises Refused for what it cannot do."""
+        try:
+            future = self._worker.submit(work, *arguments)
+        except RuntimeError:  # shut down
+            raise Refused(503, "the server is stopping") from None
+        try:
+            return future.result()
+        except CancelledError:
+            raise Refused(503, "the server is stopping") from None
+
+    def about(self) -> dict[str, Any]:
+        """What is searched, and within which limits."""
+        opened = self.search.opened
+        return {
+            "ultron_version": __version__, "session": self.session, "dataset": self.info.dataset, "model": self.info.model, "n_photos": len(self.names),
+            "n_queries": len(self.dataset.query_names), "search": opened.kind if opened else "exact", "dim": self.file.dim,
+            "whitening": described(self.info.config), "scales": list(self.info.scales), "max_side_px": self.extract.max_side_px, "k": self.config.k,
+            "most_photos": min(MOST_PHOTOS, len(self.names)), "rerank": self.config.rerank, "rerankers": list(RERANKERS),
+            "maps": find_spec("pytorch_grad_cam") is not None, "method": METHODS[self.config.method],
+            "limits": {"upload_bytes": self.config.max_upload_bytes, "pixels": int(self.config.max_megapixels * 1e6), "formats": list(FORMATS)},
+        }  # fmt: skip
+
+    def queries(self) -> list[dict[str, Any]]:
+        """The dataset's queries: row, name, and box (x1, y1, x2, y2) or null."""
+        return [{"row": row, "name": name, "box": self.dataset.query(name).bbx} for row, name in enumerate(self.dataset.query_names)]
+
+    def path_of(self, kind: Kind, row: int) -> tuple[str, Path]:
+        """(name, file) of a query or database photo. Raises Refused if there is no such row, or its photo is gone or outside the dataset."""
+        names, what = (self.dataset.query_names, "query") if kind == "query" else (self.names, "photo")
+        if not 0 <= row < len(names):
+            raise Refused(404, f"{what} {row} does not exist; rows are 0 to {len(names) - 1}" if names else f"there is no {what}")
+        name = names[row]
+        parts = PurePosixPath(name), PureWindowsPath(name)
+        if any(path.is_absolute() or path.drive or ".." in path.parts for path in parts):
+            log.warning("%s %d is named %r, which leads out of its dataset: not shown", what, row, name)
+            raise Refused(404, f"{what} {row} has a name that leads out of its dataset")
+        try:
+            return name, self.dataset.photo_path(name)
+        except UltronError as error:
+            log.warning("%s", error)
+            raise Refused(404, f"the photo of {what} {row} is gone") from None
+
+    def stored(self, kind: Kind, row: int) -> Asked:
+        """A query or database photo to search for. Raises Refused as path_of, or if it cannot be read."""
+        name, path = self.path_of(kind, row)
+        try:
+            width, height = photo_size(path)
+        except UltronError as error:
+            log.warning("%s", error)
+            raise Refused(404, f"the photo of {kind} {row} cannot be read") from None
+        return Asked(kind=kind, file=path, width=width, height=height, row=row, name=name)
+
+    def find(self, asked: Asked, *, k: int | None = None, box: Box | None = None, rerank: str | None = None) -> dict[str, Any]:
+        """The k best photos, as docs/serve.md says. box: of the upright photo, in pixels. rerank: steps, "" for none. Raises Refused."""
+        most = min(MOST_PHOTOS, len(self.names))
+        k = min(self.config.k, most) if k is None else k
+        if not 1 <= k <= most:
+            raise Refused(400, f"k must be 1 to {most}, found {k}")
+        if box and (min(box[:2]) < -BOX_SLACK_PX or box[2] > asked.width + BOX_SLACK_PX or box[3] > asked.height + BOX_SLACK_PX):
+            raise Refused(400, f"box {[round(side, 1) for side in box]} reaches outside the photo of {asked.width} x {asked.height} px")
+        text = self.config.rerank if rerank is None else rerank
+        names = [name for name in text.split(",") if name]
+        if len(names) > MOST_STEPS or any(name not in RERANKERS for name in names):
+            raise Refused(400, f"rerank takes up to {MOST_STEPS} of {', '.join(RERANKERS)}, joined by commas; found {text[:80]!r}")
+        settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in names]
+        steps = parse_rerank(",".join(names) or None, settings)
+        return self._compute(self._find, asked, k, box, steps)
+
+    def _find(self, asked: Asked, k: int, box: Box | None, steps: Sequence[Any]) -> dict[str, Any]:
+        try:
+            pixels = load_photo(asked.file, box, self.shape)  # type: ignore[arg-type]
+        except UltronError as error:
+            log.warning("%s", error)
+            raise Refused(415, "the photo cannot be decoded; it is damaged or cut off") from None
+        ranking, view, searched = self._ranked(pixels, k, steps)
+        name = secrets.token_urlsafe(9)
+        self._views[name] = view
+        while len(self._views) > KEPT_SEARCHES:
+            self._views.popitem(last=False)
+        labels = self._labels(asked.row) if asked.kind == "query" and asked.row is not None else None
+        pairs = [(row, score) for row, score in zip(ranking.rows[0].tolist(), ranking.scores[0].tolist(), strict=True) if row >= 0]
+        return {
+            "search": name, "k": k, "method": searched.get("kind", searched["method"]), "rerank": searched.get("rerank", []),
+            "query": {"kind": asked.kind, "row": asked.row, "name": asked.name, "width": asked.width, "height": asked.height, "box": box},
+            "photos": [
+                {"rank": rank, "row": row, "name": self.names[row], "score": score, "label": None if labels is None else labels.get(self.names[row], "")}
+                for rank, (row, score) in enumerate(pairs, start=1)
+            ],
+        }  # fmt: skip
+
+    def _ranked(self, pixels: np.ndarray, k: int, steps: Sequence[Any]) -> tuple[Any, np.ndarray, dict[str, Any]]:
+        """(ranking of one query, (D,) descriptor at scale 1, how). pixels: (H, W, 3) uint8. As `ultron search PHOTO` does it."""
+        photo = [LoadedPhoto(0, torch.from_numpy(pixels))]
+        raw = describe_batch(self.model, photo, self.extract, self.device).astype(np.float32)
+        single = raw if self.extract.scales == (1.0,) else describe_batch(self.model, photo, replace(self.extract, scales=(1.0,)), self.device)
+        search = copy.copy(self.search)
+        search.k, search.options = k, replace(search.options, steps=steps)
+        ranking, _, searched = search.run(self.whitening.apply(raw) if self.whitening else raw, self.file)
+        return ranking, single[0].astype(np.float32), searched
+
+    def _labels(self, row: int) -> dict[str, str]:
+        """Database name -> easy, hard or junk, for a query of the dataset."""
+        truth = self.dataset.ground_truth
+        assert truth is not None  # a query row exists only with a ground truth
+        return {truth.database_names[i]: label for label in LABELS for i in getattr(truth.queries[row], label)}
+
+    def heat(self, search: str, row: int) -> dict[str, Any]:
+        """The similarity map of a database photo for an earlier search: h, w, data (base64 of h x w bytes), cosine, flat. Raises Refused."""
+        _, path = self.path_of("photo", row)
+        return self._compute(self._heat, search, row, path)
+
+    def _heat(self, search: str, row: int, path: Path) -> dict[str, Any]:
+        view = self._views.get(search)
+        if view is None:
+            raise Refused(410, f"that search is not among the latest {KEPT_SEARCHES}; search again")
+        try:
+            cam = similarity_cam(self.model, load_photo(path, None, self.shape), torch.from_numpy(view), method=self.config.method)
+        except UltronError as error:
+            log.warning("no map of photo %d: %s", row, error)
+            raise Refused(422, f"photo {row} has no similarity map; the terminal of the server says why") from None
+        return {"row": row, "cosine": cam.cosine, "flat": cam.flat, **packed_map(small_map(cam.heat))}
+
+    def picture(self, kind: Kind, row: int, size: str) -> bytes:
+        """A query or database photo as JPEG, upright and encoded anew, so that nothing but its pixels is sent. Raises Refused."""
+        _, path = self.path_of(kind, row)
+        with self._decoders:
+            return self._small(path, SIDES_PX[size]) if size == "small" else self._encoded(path, SIDES_PX[size])
+
+    @staticmethod
+    def _encoded(path: Path, side_px: int) -> bytes:
+        try:
+            image = decode_photo(path, draft_side_px=side_px)
+        except UltronError as error:
+            log.warning("%s", error)
+            raise Refused(404, "the photo cannot be read") from None
+        image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=82)
+        return buffer.getvalue()
+
+
+def photos_of(provenance: Mapping[str, Any]) -> Dataset:
+    """The photos behind a database file. Raises UltronError if they are gone."""
+    folder, gnd = provenance.get("dataset_folder"), Path(provenance.get("ground_truth") or "")
+    if not folder or not Path(folder).is_dir():
+        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
+    return open_dataset(folder, data_root(), gnd if gnd.is_file() else None)

@@ -1,0 +1,92 @@
+"""What a request to `ultron serve` may ask for: limits, the photo of a search, and the check of uploads before they are decoded."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from ultron_cli.configs import one_of, within
+from ultron_cli.datasets.photos import photo_size
+from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.rerank import parse_rerank
+from ultron_cli.visualization.cam import METHODS
+
+# What a browser sends as photos. Others are refused before they are decoded: Pillow hands EPS to Ghostscript, which runs programs.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MOST_PHOTOS = 500  # per search
+Kind = Literal["query", "photo"]
+
+
+class Refused(Exception):
+    """A request that cannot be answered: an HTTP status, and the reason in one line for the caller."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """How photos are searched for, unless a request says otherwise, and what is too large."""
+
+    k: int = 20
+    rerank: str = ""
+    rerank_set: Sequence[str] = ()
+    method: str = "gradcam"
+    max_upload_mib: float = 32
+    max_megapixels: float = 50
+
+    def __post_init__(self) -> None:
+        within("-k", self.k, 1, MOST_PHOTOS)
+        within("--max-upload", self.max_upload_mib, 0.01, 1024)
+        within("--max-megapixels", self.max_megapixels, 0.001, 170)  # above about 179 Pillow refuses by itself
+        one_of("--method", self.method, tuple(METHODS))
+        parse_rerank(self.rerank or None, self.rerank_set)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """The largest body of a request."""
+        return int(self.max_upload_mib * 2**20)
+
+
+class Upload(io.BytesIO):
+    """The bytes of a photo that was sent, for functions that open a photo by path; never written to disk."""
+
+    def __str__(self) -> str:
+        return "the photo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A photo to search for. file: its path, or the upload. row: among queries or database photos; None for an upload."""
+
+    kind: Literal["query", "photo", "upload"]
+    file: Path | Upload
+    width: int
+    height: int
+    row: int | None = None
+    name: str | None = None
+
+
+def read_upload(content: bytes, config: ServeConfig) -> Asked:
+    """A photo that was sent, its kind and pixel count checked by its header. Raises Refused."""
+    allowed = config.max_megapixels
+    try:
+        with Image.open(Upload(content)) as opened:
+            kind, n_pixels = opened.format, opened.width * opened.height
+    except Image.DecompressionBombError:
+        raise Refused(413, f"the photo has too many pixels; at most {allowed:g} million (--max-megapixels)") from None
+    except Exception:  # Pillow's openers raise many types on damaged input
+        raise Refused(415, f"the upload is not a photo that can be read; send one of {', '.join(FORMATS)}") from None
+    if kind not in FORMATS:
+        raise Refused(415, f"the upload is {kind}; send one of {', '.join(FORMATS)}")
+    if n_pixels > allowed * 1e6:
+        raise Refused(413, f"the photo has {n_pixels / 1e6:.1f} million pixels; at most {allowed:g} (--max-megapixels)")
+    try:
+        width, height = photo_size(Upload(content))  # type: ignore[arg-type]
+    except UltronError:
+        raise Refused(415, "the photo is damaged; send it in whole") from None
+    return Asked(kind="upload", file=Upload(content), width=width, height=height)

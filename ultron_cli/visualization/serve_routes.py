@@ -1,0 +1,159 @@
+"""The addresses of `ultron serve` and what each answers (docs/serve.md); a path is compared with ROUTES, never with a file."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import SplitResult, parse_qs
+
+from ultron_cli.console import dump_json
+from ultron_cli.datasets.photos import Box
+from ultron_cli.datasets.protocols import check_box
+from ultron_cli.errors import UltronError
+from ultron_cli.visualization.serve_api import SIDES_PX, PhotoSearch
+from ultron_cli.visualization.serve_limits import Asked, Refused, read_upload
+
+PAGE = Path(__file__).with_name("serve_page.html")
+STATIC = {"/": (PAGE, "text/html"), "/serve_page.css": (PAGE.with_suffix(".css"), "text/css"), "/serve_page.js": (PAGE.with_suffix(".js"), "text/javascript")}
+
+
+class Request(Protocol):
+    """What a route reads of a request. body(most_bytes): of a POST."""
+
+    engine: PhotoSearch
+    command: str
+    parameters: dict[str, str]
+
+    def body(self, most_bytes: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back. body: text or JSON already encoded."""
+
+    body: bytes
+    content_type: str
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_answer(value: Any, status: int = 200) -> Answer:
+    """`value` as JSON."""
+    return Answer(dump_json(value, indent=None).encode(), "application/json; charset=utf-8", status, {"Cache-Control": "no-store"})
+
+
+def _static(request: Request, path: str) -> Answer:
+    file, content_type = STATIC[path]
+    return Answer(file.read_bytes(), f"{content_type}; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+
+def _about(request: Request, path: str) -> Answer:
+    return json_answer(request.engine.about())
+
+
+def _queries(request: Request, path: str) -> Answer:
+    return json_answer({"queries": request.engine.queries()})
+
+
+def _picture(request: Request, path: str) -> Answer:
+    kind, row = path.strip("/").split("/")
+    size = request.parameters.get("size", "small")
+    if size not in SIDES_PX:
+        raise Refused(400, f"size takes {', '.join(SIDES_PX)}; found {size[:20]!r}")
+    # A page asks with ?v=SESSION, so that a browser does not show photos of another database that was served before.
+    return Answer(request.engine.picture(kind, int(row), size), "image/jpeg", headers={"Cache-Control": "private, max-age=86400"})  # type: ignore[arg-type]
+
+
+def _describe_photo(request: Request, path: str) -> Answer:
+    kind, row = path.removeprefix("/api/").split("/")
+    asked = request.engine.stored(kind, int(row))  # type: ignore[arg-type]
+    box = request.engine.dataset.query(asked.name).bbx if kind == "query" and asked.name else None
+    return json_answer({"kind": kind, "row": asked.row, "name": asked.name, "width": asked.width, "height": asked.height, "box": box})
+
+
+def _search(request: Request, path: str) -> Answer:
+    given = request.parameters
+    k = _whole("k", given["k"]) if "k" in given else None
+    box = _box(given["box"]) if given.get("box") else None
+    with request.engine.turn():
+        started_s = time.perf_counter()
+        found = request.engine.find(_asked(request), k=k, box=box, rerank=given.get("rerank"))
+    return json_answer(found | {"seconds": round(time.perf_counter() - started_s, 4)})
+
+
+def _asked(request: Request) -> Asked:
+    """The photo of a search: the body of a POST, else the query or database photo that is named."""
+    given = request.parameters
+    if request.command == "POST":
+        return read_upload(request.body(request.engine.config.max_upload_bytes), request.engine.config)
+    if ("query" in given) == ("photo" in given):
+        raise Refused(400, "a search names query=ROW or photo=ROW, one of them; or it is a POST with a photo as its body")
+    kind = "query" if "query" in given else "photo"
+    return request.engine.stored(kind, _whole(kind, given[kind]))  # type: ignore[arg-type]
+
+
+def _map(request: Request, path: str) -> Answer:
+    given = request.parameters
+    if "search" not in given or "row" not in given:
+        raise Refused(400, "a map takes search=ID, as a search answered it, and row=ROW of a database photo")
+    with request.engine.turn():
+        return json_answer(request.engine.heat(given["search"], _whole("row", given["row"])))
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise Refused(400, f"{name} must be a whole number, found {text[:40]!r}")
+    return int(text)
+
+
+def _box(text: str) -> Box:
+    try:
+        box = check_box([float(part) for part in text.split(",")], "box")
+    except ValueError:
+        raise Refused(400, f"box takes four numbers X1,Y1,X2,Y2; found {text[:60]!r}") from None
+    except UltronError as error:
+        raise Refused(400, str(error).removeprefix("box: ").removesuffix("; correct the ground truth")) from None
+    assert box is not None  # None is for no value
+    return box
+
+
+Route = tuple[str, re.Pattern[str], tuple[str, ...], Callable[[Request, str], Answer]]
+ROUTES: tuple[Route, ...] = (
+    ("GET", re.compile(r"/|/serve_page\.(?:css|js)"), (), _static),
+    ("GET", re.compile(r"/api/about"), (), _about),
+    ("GET", re.compile(r"/api/queries"), (), _queries),
+    ("GET", re.compile(r"/api/(?:query|photo)/[0-9]{1,9}"), (), _describe_photo),
+    ("GET", re.compile(r"/(?:query|photo)/[0-9]{1,9}"), ("size", "v"), _picture),
+    ("GET", re.compile(r"/api/search"), ("query", "photo", "k", "box", "rerank"), _search),
+    ("POST", re.compile(r"/api/search"), ("k", "box", "rerank"), _search),
+    ("GET", re.compile(r"/api/map"), ("search", "row"), _map),
+)
+
+
+def answer(request: Request, target: SplitResult) -> Answer:
+    """The answer to a checked request. Raises Refused if there is none."""
+    method = "GET" if request.command == "HEAD" else request.command
+    routes = [route for route in ROUTES if route[1].fullmatch(target.path)]
+    if not routes:
+        raise Refused(404, "there is nothing at this address; docs/serve.md lists what there is")
+    for wanted, _, names, function in routes:
+        if wanted == method:
+            request.parameters = _parameters(target.query, names)
+            return function(request, target.path)
+    raise Refused(405, f"{request.command} does not apply here; use {' or '.join(route[0] for route in routes)}")
+
+
+def _parameters(query: str, names: tuple[str, ...]) -> dict[str, str]:
+    """The parameters of an address. Raises Refused for an unknown or repeated one."""
+    try:
+        found = parse_qs(query, keep_blank_values=True, max_num_fields=16)
+    except ValueError:
+        raise Refused(400, "at most 16 parameters") from None
+    for name, values in found.items():
+        if name not in names:
+            raise Refused(400, f"unknown parameter {name[:40]!r}; this takes {', '.join(names) or 'none'}")
+        if len(values) > 1:
+            raise Refused(400, f"{name} is given more than once")
+    return {name: values[0] for name, values in found.items()}
