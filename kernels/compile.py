@@ -11,7 +11,9 @@ try:
 except ImportError:
     ninja = None
 
-CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast"]
+# Without -fopenmp torch's parallel_for runs on one thread, silently. Apple's compiler has no such flag.
+OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
+CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast", *OPENMP]
 NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr"]
 
 
@@ -24,6 +26,7 @@ def main(which: str, folder: str) -> None:
         sources=[str(SOURCES / name) for name in (CUDA_SOURCES if is_cuda else CPU_SOURCES)],
         extra_cflags=CFLAGS,
         extra_cuda_cflags=NVCC_FLAGS if is_cuda else None,
+        extra_ldflags=OPENMP,
         build_directory=folder,
         with_cuda=is_cuda,
         is_python_module=False,
