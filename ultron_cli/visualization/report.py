@@ -88,7 +88,7 @@ def settings_of(origin: dict[str, Any]) -> list[tuple[str, str]]:
     config, search = origin.get("config") or {}, origin.get("search") or {}
     wanted = [
         ("model", origin.get("model")),
-        ("weights", (origin.get("weights") or {}).get("path") or (origin.get("weights") or {}).get("source")),
+        ("weights", (origin.get("weights") or {}).get("path") or (origin.get("weights") or {}).get("kind")),
         ("weights sha256", str(origin.get("weights_sha256") or "")[:16]),
         ("queries", {"bbx": "cropped to their box", "none": "whole photos, not cropped"}.get(str(config.get("crop")))),
         ("scales", config.get("scales")),
