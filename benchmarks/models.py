@@ -27,6 +27,7 @@ from machine import cpu_name
 from torch.utils.flop_counter import FlopCounterMode
 
 from ultron_cli.devices import n_cores
+from ultron_cli.files import replace_between
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.provenance import package_versions, utc_now
@@ -166,13 +167,6 @@ def as_markdown(results: list[Measured], ratio: float, memory_mib: float, argume
     )
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replaces what stands between BEGIN and END in the file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
@@ -190,7 +184,7 @@ def main() -> int:
     text = as_markdown(results, ratio, memory_mib, arguments)
     print(text)
     if arguments.write:
-        write_between_markers(arguments.write, text)
+        replace_between(arguments.write, BEGIN, END, text)
     return 0 if ratio <= SLOWEST_RATIO and memory_mib <= MOST_MEMORY_MIB else 1
 
 

@@ -23,7 +23,7 @@ from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
-from ultron_cli.files import read_json, write_text
+from ultron_cli.files import read_json, replace_between, write_text
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.searching import search_files
@@ -105,13 +105,6 @@ def rows_of(results: dict[str, list[dict[str, float]]]) -> list[list[str]]:
     return rows
 
 
-def write_between_markers(path: Path, text: str) -> None:
-    """Replaces what stands between BEGIN and END in the file."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     arguments = parse()
     if arguments.quick and arguments.write:
@@ -130,7 +123,7 @@ def main() -> int:
     if arguments.write:
         lines = [" | ".join(cells) for cells in (columns, ["---"] + ["---:"] * 4, *rows)]
         note = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), preset {arguments.preset}{''.join(f', {text}' for text in arguments.assignments)}."
-        write_between_markers(arguments.write, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
+        replace_between(arguments.write, BEGIN, END, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
     return 0
 
 

@@ -4,11 +4,17 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ultron_cli.errors import UltronError, WorkFailed
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two writers at a time are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
 
 
 def make_folder(folder: Path) -> Path:
@@ -35,17 +41,67 @@ def whole_file(path: Path) -> Iterator[Path]:
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        with failures_said(path):
+            yield temporary
+            with open(temporary, "rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; when the block ends well its files are flushed and it becomes `path`.
+
+    An older folder at `path` is replaced; on an error it stays and nothing else does. Raises WorkFailed when the disk is full.
+    """
+    make_folder(path.parent)
+    temporary, old = (path.with_name(f".{path.name}-{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    try:
+        with failures_said(path):
+            temporary.mkdir()
+            yield temporary
+            for entry in temporary.iterdir():
+                with open(entry, "rb+") as handle:
+                    os.fsync(handle.fileno())
+            sync_folder(temporary)
+            if path.exists():
+                os.replace(path, old)  # no portable call exchanges two folders; for a moment there is none at `path`
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                if old.exists():
+                    os.replace(old, path)
+                raise
+            sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def failures_said(path: Path) -> Iterator[None]:
+    """Inside, a system's refusal to write becomes WorkFailed, naming `path`."""
+    try:
+        yield
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise
         raise WorkFailed(f"could not write {path}: {error.strerror}; free disk space or name another place with --out") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, refusal: str) -> Iterator[None]:
+    """Holds the folder's lock while it is written. Raises UltronError(refusal) if another process holds it."""
+    with open(make_folder(folder) / "lock", "w") as handle:
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UltronError(refusal) from None
+        yield
 
 
 def sync_folder(folder: Path) -> None:
@@ -81,3 +137,12 @@ def read_json(path: Path, what: str) -> Any:
         raise UltronError(f"{what} {path} does not exist; check the path") from None
     except (ValueError, OSError) as error:
         raise UltronError(f"{what} {path} is not readable JSON ({error}); make it again") from error
+
+
+def replace_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Puts `text` between two marks of a text file, on lines of its own. Raises ValueError if a mark is missing."""
+    before, found_begin, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"{path} must have the marks {begin!r} and {end!r}")
+    write_text(path, f"{before}{begin}\n{text}\n{end}{after}")

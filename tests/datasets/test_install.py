@@ -14,10 +14,11 @@ from ultron_cli.console import start_log
 from ultron_cli.datasets import install
 from ultron_cli.datasets.catalog import GLDV2_TEST, KNOWN_SETS, ROXFORD5K, RPARIS6K, KnownSet, Part, find_set
 from ultron_cli.datasets.fetching import FetchOptions, find_digest
-from ultron_cli.datasets.install import Installation, InstallOptions, only_writer, size_text
+from ultron_cli.datasets.install import Installation, InstallOptions, size_text
 from ultron_cli.datasets.mirrors import read_mirrors
 from ultron_cli.datasets.source_record import SourceRecord, read_seen, read_source
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import only_writer
 
 OXFORD_PHOTOS = {f"oxford_{i:06d}.jpg": jpeg(i) for i in range(4)}
 PARIS_PHOTOS = [{f"paris/defense/paris_{i}_{j}.jpg": jpeg(10 * i + j) for j in range(2)} for i in (1, 2)]
@@ -241,9 +242,11 @@ def test_a_folder_that_ultron_did_not_make_is_left_alone(oxford: MisbehavingServ
     assert oxford.asked == []
 
 
-def test_two_downloads_of_one_set(tmp_path: Path) -> None:
-    with only_writer(tmp_path, "roxford5k"), pytest.raises(UltronError, match="another `ultron datasets download`"), only_writer(tmp_path, "roxford5k"):
-        pass
+def test_two_downloads_of_one_set(oxford: MisbehavingServer, tmp_path: Path) -> None:
+    waiting = installation(oxford, tmp_path, ROXFORD)
+    with only_writer(waiting.downloads, "held"), pytest.raises(UltronError, match="another `ultron datasets download` is downloading roxford5k"):
+        waiting.run()
+    assert oxford.asked == []
 
 
 def test_one_bad_archive_of_many_does_not_stop_the_others(server: MisbehavingServer, tmp_path: Path) -> None:

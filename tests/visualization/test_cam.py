@@ -1,7 +1,6 @@
 """Similarity maps against Grad-CAM's definition worked out by autograd and by hand, and the figure that shows them."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +22,6 @@ from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto
 BACKBONES = ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 # Sums over up to 1280 channels in another order, then divided by a maximum; float32.
 TOLERANCE = 2e-4
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small networks are slower on several threads, much slower on a busy machine."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 class Colours(RetrievalModel):

@@ -1,6 +1,5 @@
 """Grad-CAM++, guided backpropagation, attention maps and maps of inner layers against their definitions, some worked by hand."""
 
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,14 +17,6 @@ from ultron_cli.visualization.cam_methods import gradcam_plus_plus, guided_backp
 from ultron_cli.visualization.stages import find_stage, map_at, stage_names
 
 TOLERANCE = 2e-4  # as in test_cam.py
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 class Rectified(RetrievalModel):

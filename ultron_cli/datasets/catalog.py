@@ -84,8 +84,14 @@ class KnownSet:
         return tuple(part for part in self.parts if part.version in ("", wanted))
 
     def about_bytes(self) -> tuple[int, bool]:
-        """Approximate download size of the first version, and whether it is of all its parts (else the others come on top)."""
-        sizes = [part.n_bytes or part.about_bytes for part in self.chosen_parts(None)]
+        """Approximate download size of the first version, and whether it is of all its parts (else the others come on top).
+
+        0 where the size of some photos is not known: that of the small files alone would mislead.
+        """
+        parts = self.chosen_parts(None)
+        sizes = [part.n_bytes or part.about_bytes for part in parts]
+        if any(part.kind == "photos" and not size for part, size in zip(parts, sizes, strict=True)):
+            return 0, False
         return sum(size or 0 for size in sizes), all(sizes)
 
 

@@ -7,8 +7,7 @@ SET/source.json says which parts are in place. A part that is recorded is never 
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,13 +21,8 @@ from ultron_cli.datasets.transfers import Bars, run_at_once
 from ultron_cli.datasets.transport import free_bytes
 from ultron_cli.datasets.unpacking import Unsafe, move_tree, unpack
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder
+from ultron_cli.files import make_folder, only_writer
 from ultron_cli.provenance import utc_now
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there two downloads at a time are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
 
@@ -86,7 +80,7 @@ class Installation:
             return self.record
         self._refuse_foreign_folder()
         make_folder(self.downloads)
-        with only_writer(self.downloads, self.known.name):
+        with only_writer(self.downloads, f"another `ultron datasets download` is downloading {self.known.name}; wait for it"):
             self.record = read_source(self.folder) or self.record  # another process may have gone on in the meantime
             missing = self.missing()
             addresses = {part.file: () if self.options.offline else self.options.mirrors.of_part(self.known, part) for part in missing}
@@ -272,15 +266,3 @@ class Installation:
         self.record.n_database, self.record.n_queries = check_counts(self.known, self.folder)
         self.record.complete = True
         self.record.write(self.folder)
-
-
-@contextmanager
-def only_writer(folder: Path, name: str) -> Iterator[None]:
-    """Holds the folder's lock, so that a second download of the same dataset cannot write the same files."""
-    with open(folder / "lock", "w") as handle:
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UltronError(f"another `ultron datasets download` is downloading {name}; wait for it") from None
-        yield

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -18,16 +17,11 @@ from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, clip_box, photo_size, read_photos
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, read_json, write_text
+from ultron_cli.files import make_folder, only_writer, read_json, write_text
 from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there two writers are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
 
 PHOTOS_PER_SHARD = 64
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -109,18 +103,6 @@ def describe_batch(model: RetrievalModel, photos: list[LoadedPhoto], config: Ext
     return descriptors.cpu().numpy().astype(config.storage)
 
 
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock, so that a second extraction cannot write the same shards."""
-    with open(make_folder(folder) / "lock", "w") as handle:
-        try:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UltronError(f"another `ultron extract` is writing {folder.with_suffix('')}; wait for it, or name another --out") from None
-        yield
-
-
 @dataclass
 class _Shard:
     """A run of consecutive photos on its way to a shard file."""
@@ -151,7 +133,7 @@ class Extraction:
             return self._reuse(out)
         parts = out.with_name(out.name + ".parts")
         make_folder(out.parent)
-        with _only_writer(parts):
+        with only_writer(parts, f"another `ultron extract` is writing {parts.with_suffix('')}; wait for it, or name another --out"):
             self._continue_or_start(parts)
             missing = [i for i in range(len(self.shards)) if not self._shard_path(parts, i).exists()]
             n_computed = sum(len(self.shards[i]) for i in missing)

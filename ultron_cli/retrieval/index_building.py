@@ -1,13 +1,10 @@
 """Builds Faiss indexes of descriptor files in bounded memory: trained on a sample, filled by streaming, written as whole folders."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import secrets
 import shutil
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import numpy as np
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
-from ultron_cli.files import make_folder, sha256_of_file, sync_folder
+from ultron_cli.files import sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.index import FORMAT, VERSION, Index, faiss_reason, file_state, load_faiss
 from ultron_cli.retrieval.index_kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
@@ -142,36 +139,3 @@ def available_bytes() -> int | None:
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
     except (OSError, StopIteration, ValueError):
         return None
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`; when the block ends well its files are flushed and it becomes `path`.
-
-    An older folder at `path` is replaced; on an error it stays and nothing else does. Raises WorkFailed when the disk is full.
-    """
-    make_folder(path.parent)
-    temporary, old = (path.with_name(f".{path.name}-{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
-    try:
-        temporary.mkdir()
-        yield temporary
-        for entry in temporary.iterdir():
-            with open(entry, "rb+") as handle:
-                os.fsync(handle.fileno())
-        sync_folder(temporary)
-        if path.exists():
-            os.replace(path, old)  # no portable call exchanges two folders; for a moment there is none at `path`
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno is None or error.strerror is None:
-            raise
-        raise WorkFailed(f"could not write {path}: {error.strerror}; free disk space or name another place with --out") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
