@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tests.conftest import Run
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.checkpoints import load_checkpoint, save_checkpoint
+from ultron_cli.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from ultron_cli.models.importers import LAYOUTS, cvnet_name, dolg_name, resnet_name
 from ultron_cli.models.pooling import GGeM
 from ultron_cli.models.superglobal import regional_gem
@@ -179,6 +179,14 @@ def test_settings_travel_with_the_checkpoint(name: str, tmp_path: Path, images: 
     with torch.no_grad():
         assert torch.equal(model(images), loaded(images))
     assert loaded.settings == model.settings
+
+
+@pytest.mark.parametrize(("name", "layers"), [("dolg-r50", "global_layer, head, local"), ("superglobal", "head"), ("cfcd-r50", "head, norm")])
+def test_backbone_weights_alone_are_refused(name: str, layers: str, tmp_path: Path) -> None:
+    model = create_model(name, backbone="test_resnet")
+    torch.save(model.backbone.network.state_dict(), tmp_path / "timm.pth")
+    with pytest.raises(UltronError, match=f"has backbone weights only, {layers} of {name} would stay random"):
+        load_weights(tmp_path / "timm.pth", name, {"backbone": "test_resnet"})
 
 
 def test_pycls_names() -> None:

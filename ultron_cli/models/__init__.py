@@ -10,13 +10,19 @@ if TYPE_CHECKING:
     from ultron_cli.models.core import RetrievalModel
 
 
-def _gem(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+def _over_backbone(settings_class: type, make: Callable[..., RetrievalModel], values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    """make(settings, backbone), the settings from plain values and the backbone that they name."""
     from ultron_cli.configs import from_dict
     from ultron_cli.models.backbones import create_backbone
+
+    settings = from_dict(settings_class, values, prefix="model.")
+    return make(settings, create_backbone(settings.backbone, pretrained=pretrained))
+
+
+def _gem(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
     from ultron_cli.models.gem import GemModel, GemSettings
 
-    settings = from_dict(GemSettings, values, prefix="model.")
-    return GemModel(settings, create_backbone(settings.backbone, pretrained=pretrained))
+    return _over_backbone(GemSettings, GemModel, values, pretrained)
 
 
 def _ultron(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
@@ -31,39 +37,27 @@ def _ultron(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalMod
 
 
 def _superglobal(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.configs import from_dict
-    from ultron_cli.models.backbones import create_backbone
     from ultron_cli.models.superglobal import SuperGlobalModel, SuperGlobalSettings
 
-    settings = from_dict(SuperGlobalSettings, values, prefix="model.")
-    return SuperGlobalModel(settings, create_backbone(settings.backbone, pretrained=pretrained))
+    return _over_backbone(SuperGlobalSettings, SuperGlobalModel, values, pretrained)
 
 
 def _dolg(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.configs import from_dict
-    from ultron_cli.models.backbones import create_backbone
     from ultron_cli.models.dolg import SIZES, DolgModel, DolgSettings
 
-    settings = from_dict(DolgSettings, SIZES[name] | values, prefix="model.")
-    return DolgModel(name, settings, create_backbone(settings.backbone, pretrained=pretrained))
+    return _over_backbone(DolgSettings, partial(DolgModel, name), SIZES[name] | values, pretrained)
 
 
 def _cfcd(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.configs import from_dict
-    from ultron_cli.models.backbones import create_backbone
     from ultron_cli.models.cfcd import SIZES, CfcdModel, CfcdSettings
 
-    settings = from_dict(CfcdSettings, SIZES[name] | values, prefix="model.")
-    return CfcdModel(name, settings, create_backbone(settings.backbone, pretrained=pretrained))
+    return _over_backbone(CfcdSettings, partial(CfcdModel, name), SIZES[name] | values, pretrained)
 
 
 def _dalg(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.configs import from_dict
-    from ultron_cli.models.backbones import create_backbone
     from ultron_cli.models.dalg import DalgModel, DalgSettings
 
-    settings = from_dict(DalgSettings, values, prefix="model.")
-    return DalgModel(settings, create_backbone(settings.backbone, pretrained=pretrained))
+    return _over_backbone(DalgSettings, DalgModel, values, pretrained)
 
 
 MODELS: dict[str, Callable[[dict[str, Any], bool], RetrievalModel]] = {

@@ -42,9 +42,5 @@ class CfcdModel(RetrievalModel):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         return self.norm(self.head(self.pooling(feature_map)))
 
-    @property
-    def label(self) -> str:
-        return self.name if self.name.endswith({"resnet50": "r50", "resnet101": "r101"}.get(self.settings.backbone, "?")) else super().label
-
 
 SIZES = {"cfcd-r50": {"backbone": "resnet50"}, "cfcd-r101": {"backbone": "resnet101"}}

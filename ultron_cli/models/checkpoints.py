@@ -121,6 +121,14 @@ def load_timm_weights(model: RetrievalModel, state: dict[str, torch.Tensor], pat
     network.load_state_dict({name: value for name, value in state.items() if name in wanted}, strict=False)
 
 
+def require_only_backbone(model: RetrievalModel, weights: str) -> None:
+    """Raises UltronError if backbone weights alone would leave a layer of the model random; exponents of a pooling have a value of their own."""
+    trained = {name.split(".")[0] for name, _ in model.named_parameters() if not name.startswith("backbone.") and name.rsplit(".", 1)[-1] != "p"}
+    if trained:
+        layers = ", ".join("a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(trained))
+        raise UltronError(f"{weights} has backbone weights only, {layers} of {model.name} would stay random; train the model, or give a checkpoint of it")
+
+
 def load_checkpoint(path: Path) -> LoadedModel:
     """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron."""
     content = read_weights_file(path)
@@ -154,7 +162,6 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     model = create_model(model_name or "gem", **settings)
     if not hasattr(model, "backbone"):
         raise UltronError(f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint of `ultron train`")
-    if getattr(model, "whitening", None) is not None:
-        raise UltronError(f"{path} has backbone weights only, a whitening layer (descriptor_dim) would stay random; leave it out or train one")
+    require_only_backbone(model, str(path))
     load_timm_weights(model, bare_state_dict(content, path), path)
     return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})

@@ -10,7 +10,7 @@ from ultron_cli.configs import differences
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.checkpoints import LoadedModel, load_checkpoint, load_weights, sha256_of_weights
+from ultron_cli.models.checkpoints import LoadedModel, load_checkpoint, load_weights, require_only_backbone, sha256_of_weights
 from ultron_cli.workspace import take_latest, workspace_root
 
 
@@ -39,6 +39,7 @@ class ModelChoice:
             return load_weights(self.weights.expanduser(), self.model, self.settings)
         if self.pretrained:
             model = create_model(self.model or "gem", pretrained=True, **self.settings)
+            require_only_backbone(model, "timm's download")
             return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
         if self.untrained:
             return untrained_model(self.model or "gem", self.settings, self.seed)

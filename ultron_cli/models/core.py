@@ -39,7 +39,8 @@ class RetrievalModel(nn.Module):
     def label(self) -> str:
         """Name for files and titles, for example gem-resnet50."""
         backbone = getattr(self.settings, "backbone", "")
-        return f"{self.name}-{backbone}" if backbone else self.name
+        says_it = bool(backbone) and self.name.endswith(f"-{backbone.replace('resnet', 'r')}")  # dolg-r50 on resnet50
+        return f"{self.name}-{backbone}" if backbone and not says_it else self.name
 
 
 def normalise_images(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

@@ -118,9 +118,5 @@ class DolgModel(RetrievalModel):
         kept = orthogonal_part(local, whole) if self.settings.fusion == "orthogonal" else local
         return self.head(torch.cat([whole, kept.mean(dim=(-2, -1))], dim=1))
 
-    @property
-    def label(self) -> str:
-        return self.name if self.name.endswith({"resnet50": "r50", "resnet101": "r101"}.get(self.settings.backbone, "?")) else super().label
-
 
 SIZES = {"dolg-r50": {"backbone": "resnet50"}, "dolg-r101": {"backbone": "resnet101"}}
