@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from ultron_kernels import scala_attention
 
+from ultron_cli.models.depthwise import depthwise
 from ultron_cli.models.layers import DropPath
 
 REGIONS = (1, 2, 3)  # dilations of the context kernel: regions of 3x3, 5x5 and 7x7 (Algorithm 2)
@@ -29,7 +30,7 @@ class MultiscaleContext(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         channels_second = features.contiguous().permute(0, 3, 1, 2)  # channels_last in memory: no copy
-        regions = [convolution(channels_second).permute(0, 2, 3, 1) for convolution in self.convolutions]
+        regions = [depthwise(channels_second, convolution.weight, d).permute(0, 2, 3, 1) for d, convolution in zip(REGIONS, self.convolutions, strict=True)]
         return self.projection(torch.cat([features, *regions], dim=-1))
 
 
