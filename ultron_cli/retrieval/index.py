@@ -1,6 +1,6 @@
-"""Faiss indexes of descriptor files, opened and searched; index_building.py makes them.
+"""Indexes of descriptor files, opened and searched, and those of Faiss; index_building.py makes them. Those in Milvus: milvus_index.py.
 
-An index is a folder NAME.index: index.faiss (Faiss's own format), names.json (one photo name per row), index.json (format
+A Faiss index is a folder NAME.index: index.faiss (Faiss's own format), names.json (one photo name per row), index.json (format
 "ultron-index", version, kind, factory, metric, n, dim, search, whitening, config, created, ultron_version, and `descriptors`: path, size,
 mtime_ns and sha256 of the file it was made from), and whitening.h5 where descriptors were whitened on their way in.
 """
@@ -22,11 +22,12 @@ from ultron_cli.retrieval.ranks import EMPTY, PADDING, Ranking, check_search, pa
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, read_whitening
 
 FORMAT, VERSION = "ultron-index", 1
+MILVUS_FORMAT = "ultron-milvus-index"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """An open index. names: one per row, N in total. kind: as asked for. factory: Faiss's description of it.
+    """An open index of any engine. names: one per row, N in total. kind: as asked for.
 
     settings: how it is searched. whitening: applied to the descriptors it was made from, and due to queries. descriptor_path: those
     descriptors, for re-scoring. config: how they were extracted.
@@ -34,20 +35,13 @@ class Index:
 
     path: Path
     kind: str
-    factory: str
     n: int
     dim: int
     names: list[str]
-    faiss_index: Any = field(repr=False)
     settings: SearchSettings = field(default_factory=lambda: SearchSettings())
     whitening: Whitening | None = None
     descriptor_path: Path | None = None
     config: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every row is compared, so that the k best are the k best (within float32 rounding)."""
-        return self.factory == INDEX_KINDS["flat"].factory
 
     @cached_property
     def descriptors(self) -> DescriptorFile | None:
@@ -63,6 +57,28 @@ class Index:
             own = f"{self.whitening.method} to {self.whitening.dim}-d" if self.whitening else "none"
             raise UltronError(f"index {self.path} was made with another whitening ({own}); leave out --whiten, or build one: ultron index --whiten")
         return self.whitening
+
+    def _rescored(self, queries: np.ndarray, candidates: Ranking, k: int) -> Ranking:
+        """The k best candidates by inner products with the stored descriptors, summed in float64; one query's are read at a time."""
+        scores = np.full(candidates.rows.shape, -np.inf, np.float32)
+        for query, rows in enumerate(candidates.rows):
+            known = rows != PADDING
+            picked = self.descriptors.take(rows[known])
+            scores[query, known] = picked.astype(np.float64) @ queries[query].astype(np.float64)
+        return best_of(scores, candidates.rows, k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaissIndex(Index):
+    """An open Faiss index. factory: Faiss's description of it."""
+
+    factory: str
+    faiss_index: Any = field(repr=False)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every row is compared, so that the k best are the k best (within float32 rounding)."""
+        return self.factory == INDEX_KINDS["flat"].factory
 
     def search(self, query_descriptors: np.ndarray, k: int, settings: SearchSettings | None = None) -> Ranking:
         """The k rows of largest inner product, equal scores by row; rows end in -1 where an approximate index found fewer.
@@ -88,15 +104,6 @@ class Index:
             scores, rows = self.faiss_index.search(queries, n_fetched)
         return best_of(scores, rows, k)
 
-    def _rescored(self, queries: np.ndarray, candidates: Ranking, k: int) -> Ranking:
-        """The k best candidates by inner products with the stored descriptors, summed in float64; one query's are read at a time."""
-        scores = np.full(candidates.rows.shape, -np.inf, np.float32)
-        for query, rows in enumerate(candidates.rows):
-            known = rows != PADDING
-            picked = self.descriptors.take(rows[known])
-            scores[query, known] = picked.astype(np.float64) @ queries[query].astype(np.float64)
-        return best_of(scores, candidates.rows, k)
-
 
 def best_of(scores: np.ndarray, rows: np.ndarray, k: int) -> Ranking:
     """The k of largest score per query, equal scores by row. scores: (Q, n) float32. rows: (Q, n) int64, negative for none."""
@@ -121,7 +128,7 @@ def load_faiss() -> Any:
 
 
 def open_index(path: Path) -> Index:
-    """Opens an index folder.
+    """Opens an index folder; what lies in Milvus is connected to.
 
     Raises UltronError if it is absent, damaged, of a newer format, or stale: its descriptor file now has other contents.
     """
@@ -129,6 +136,10 @@ def open_index(path: Path) -> Index:
         raise UltronError(f"index {path} must be a folder that `ultron index` made, found {'a file' if path.exists() else 'nothing'}")
     description = read_json(path / "index.json", "index description")
     found = description.get("format") if isinstance(description, dict) else None
+    if found == MILVUS_FORMAT:
+        from ultron_cli.retrieval.milvus_index import open_milvus
+
+        return open_milvus(path, description)
     if found != FORMAT:
         raise UltronError(f"{path} is not an index: format in index.json must be {FORMAT!r}, found {found!r}; run `ultron index`")
     if not isinstance(description.get("version"), int) or description["version"] > VERSION:
@@ -152,15 +163,16 @@ def open_index(path: Path) -> Index:
             "run `ultron index --overwrite` again"
         )
     whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
-    return Index(
+    return FaissIndex(
         path=path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index, settings=settings, whitening=whitening,
         descriptor_path=Path(description["descriptors"]["path"]), config=description.get("config", {}),
     )  # fmt: skip
 
 
-def refuse_stale(path: Path, kind: str, source: dict[str, Any]) -> None:
+def refuse_stale(path: Path, kind: str, source: dict[str, Any], more_flags: str = "") -> None:
     """Raises UltronError if the descriptor file an index was made from is still there with other contents.
 
+    more_flags: of the command that builds it anew.
     It is hashed only if its size or time differ from the recorded ones (a copied file has a new time and the same contents).
     """
     descriptor_path = Path(source["path"])
@@ -171,7 +183,7 @@ def refuse_stale(path: Path, kind: str, source: dict[str, Any]) -> None:
     if sha256_of_file(descriptor_path) != source["sha256"]:
         raise UltronError(
             f"index {path} is stale: {descriptor_path} has changed since it was built; "
-            f"rebuild it: ultron index {descriptor_path} --type {kind} --out {path} --overwrite"
+            f"rebuild it: ultron index {descriptor_path} --type {kind}{more_flags} --out {path} --overwrite"
         )
 
 

@@ -16,7 +16,7 @@ from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
 from ultron_cli.files import sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.index import FORMAT, VERSION, Index, faiss_reason, file_state, load_faiss
+from ultron_cli.retrieval.index import FORMAT, VERSION, FaissIndex, faiss_reason, file_state, load_faiss
 from ultron_cli.retrieval.index_kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
@@ -25,16 +25,13 @@ BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is fill
 
 def build_index(
     descriptor_path: Path, out_path: Path, kind: str = "flat", *, overwrite: bool = False, whitening: Whitening | None = None
-) -> Index:
+) -> FaissIndex:
     """Builds an index of a descriptor file, read in blocks, into the folder `out_path`.
 
     kind: a name in INDEX_KINDS or a Faiss factory string, with inner product as metric. whitening: applied on the way in. Raises UltronError if out_path exists
     (without overwrite, or when it is no index), kind is unknown, or the file is empty, damaged or changes meanwhile.
     """
-    if not overwrite and os.path.lexists(out_path):
-        raise UltronError(f"{out_path} exists already; replace it with --overwrite or name another with --out")
-    if os.path.lexists(out_path) and not (out_path / "index.json").is_file():
-        raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
+    refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
         if not descriptors.n:
             raise UltronError(f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos")
@@ -60,10 +57,18 @@ def build_index(
         if whitening is not None:
             shutil.copyfile(whitening.path, folder / "whitening.h5")
         (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
-    return Index(
+    return FaissIndex(
         path=out_path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index, settings=settings, whitening=whitening,
         descriptor_path=descriptor_path, config=config,
     )  # fmt: skip
+
+
+def refuse_to_replace(out_path: Path, overwrite: bool) -> None:
+    """Raises UltronError if there is something at out_path, without overwrite, or something that is no index."""
+    if not overwrite and os.path.lexists(out_path):
+        raise UltronError(f"{out_path} exists already; replace it with --overwrite or name another with --out")
+    if os.path.lexists(out_path) and not (out_path / "index.json").is_file():
+        raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
 
 
 def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:

@@ -1,0 +1,161 @@
+"""Writes a descriptor file into a Milvus collection, in batches read from disk; what a broken run left is continued."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ultron_cli import __version__
+from ultron_cli.console import dump_json, log, progress
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import sha256_of_file, whole_folder
+from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.index import MILVUS_FORMAT, file_state
+from ultron_cli.retrieval.index_building import refuse_to_replace
+from ultron_cli.retrieval.milvus import CONSISTENCY, NAME_BYTES, Milvus
+from ultron_cli.retrieval.milvus_index import VERSION, stored_uri
+from ultron_cli.retrieval.milvus_kinds import milvus_plan
+from ultron_cli.retrieval.milvus_place import Place
+from ultron_cli.retrieval.whitening import Whitening, open_descriptors
+
+BATCH_BYTES = 1 << 21  # of descriptors written in one call; pymilvus and milvus-lite hold them as Python numbers for a moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class MilvusRequest:
+    """Where to. uri: None takes milvus.db beside the index. collection: None names one after what goes into it. replace: of other contents."""
+
+    uri: str | None = None
+    collection: str | None = None
+    token_env: str | None = None
+    replace: bool = False
+
+    def place(self, out_path: Path, identity: dict[str, Any]) -> Place:
+        """The collection for such contents."""
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        name = self.collection if self.collection is not None else f"ultron_{identity['kind'].replace('-', '_')}_{digest[:16]}"
+        return Place(uri=self.uri or str(out_path.with_name("milvus.db")), collection=name, token_env=self.token_env)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A finished index in Milvus. n_written: rows sent, fewer than n where some were there."""
+
+    place: Place
+    index_type: str
+    n: int
+    dim: int
+    n_written: int
+
+
+def build_milvus_index(
+    descriptor_path: Path, out_path: Path, kind: str, request: MilvusRequest, *, overwrite: bool = False, whitening: Whitening | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Built:  # fmt: skip
+    """Writes a descriptor file to Milvus, then the index folder `out_path` that names the collection.
+
+    A collection with the same contents, whole or in part, is continued. sleep: waits between tries. Raises UltronError if out_path
+    exists (without overwrite), the kind is unknown, the collection holds something else (without request.replace), or the file is empty,
+    damaged or changes meanwhile; WorkFailed if Milvus stays away.
+    """
+    refuse_to_replace(out_path, overwrite)
+    with open_descriptors(descriptor_path, whitening) as descriptors:
+        n, dim, names, info = descriptors.n, descriptors.dim, descriptors.names, descriptors.info
+        if not n:
+            raise UltronError(f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos")
+        milvus_plan(kind, n, dim, is_lite=False)
+        refuse_long_names(names, descriptor_path)
+        before = file_state(descriptor_path)
+        source = {"path": str(descriptor_path.resolve()), **before, "sha256": sha256_of_file(descriptor_path)}
+        identity = {
+            "format": "ultron-milvus", "version": 1, "descriptors_sha256": source["sha256"], "whitening": whitening.record() if whitening else None,
+            "kind": kind, "n": n, "dim": dim, "model": info.model, "weights_sha256": info.weights_sha256, "dataset": info.dataset,
+        }  # fmt: skip
+        place = request.place(out_path, identity)
+        with Milvus(place, sleep) as milvus:
+            plan = milvus_plan(kind, n, dim, is_lite=milvus.is_lite)
+            if not is_begun(milvus, identity, replace=request.replace):
+                milvus.create(identity, dim)
+            milvus.build_index(plan.index_type, plan.build)
+            milvus.load()
+            n_written = fill(milvus, descriptors, names)
+        if file_state(descriptor_path) != before:
+            raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
+    description = {
+        "format": MILVUS_FORMAT, "version": VERSION, "engine": "milvus", "uri": stored_uri(place, out_path), "collection": place.collection,
+        "token_env": place.token_env, "consistency": CONSISTENCY, "kind": kind, "index_type": plan.index_type, "build": plan.build,
+        "metric": "inner_product", "n": n, "dim": dim, "search": dataclasses.asdict(plan.settings),
+        "whitening": identity["whitening"], "config": info.config, "record": identity, "descriptors": source,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"), "ultron_version": __version__,
+    }  # fmt: skip
+    with whole_folder(out_path) as folder:
+        (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+        if whitening is not None:
+            shutil.copyfile(whitening.path, folder / "whitening.h5")
+        (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
+    return Built(place=place, index_type=plan.index_type, n=n, dim=dim, n_written=n_written)
+
+
+def refuse_long_names(names: list[str], path: Path) -> None:
+    """Raises UltronError if a photo name is longer than the collection's field."""
+    for row, name in enumerate(names):
+        if len(name.encode()) > NAME_BYTES:
+            raise UltronError(f"{path}: Milvus keeps photo names of at most {NAME_BYTES} bytes, row {row} has {len(name.encode())}; rename the photo")
+
+
+def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool:
+    """Whether the collection is there for these contents, with all rows or some or none.
+
+    Other contents of ours are deleted with replace, otherwise refused; what another program made is always refused.
+    """
+    found, where = milvus.record(), f"collection {milvus.place.collection} at {milvus.place.uri}"
+    if found is None:
+        return False
+    if not found:
+        raise UltronError(f"{where} was not made by ultron and stays as it is; name another with --collection")
+    if found == identity:
+        return True
+    if not replace:
+        raise UltronError(f"{where} holds other descriptors or another type; replace it with --overwrite or name another with --collection")
+    milvus.drop()
+    return False
+
+
+def fill(milvus: Milvus, descriptors: DescriptorFile, names: list[str]) -> int:
+    """Writes the rows that are missing, and checks that all are there; returns how many were written.
+
+    Batches are sent in order, each after the one before was confirmed, so that those a broken run left are the first ones. Should the
+    count disagree all the same (a server that lost confirmed rows), everything is written again: a row's key is its number.
+    """
+    n, rows_per_batch, n_written = descriptors.n, batch_rows(descriptors.dim), 0
+    n_there = milvus.count()
+    if n_there == n:
+        log.info("all %d rows are there", n)
+        return 0
+    if n_there:
+        log.info("continuing: %d of %d rows are there", n_there, n)
+    for first in (min(n_there, n) // rows_per_batch * rows_per_batch, 0):
+        with progress(total=n, what="index", unit="descriptor") as bar:
+            bar.update(first)
+            for start in range(first, n, rows_per_batch):
+                stop = min(n, start + rows_per_batch)
+                milvus.write(start, descriptors.read(start, stop), names[start:stop])
+                n_written += stop - start
+                bar.update(stop - start)
+        milvus.flush()
+        n_found = milvus.count()
+        if n_found == n:
+            return n_written
+        log.warning("the collection has %d of %d rows after writing", n_found, n)
+    raise WorkFailed(f"collection {milvus.place.collection} must hold {n} rows after writing, found {n_found}; drop it and run the same command again")
+
+
+def batch_rows(dim: int) -> int:
+    """Rows of one call."""
+    return max(1, min(8192, BATCH_BYTES // (4 * dim)))

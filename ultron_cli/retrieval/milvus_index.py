@@ -1,0 +1,142 @@
+"""Indexes whose descriptors lie in Milvus, opened and searched; milvus_building.py makes them.
+
+Such an index is a folder NAME.index too: index.json (format "ultron-milvus-index", version, engine, uri, collection, token_env, consistency,
+index_type, build, record, and what a Faiss index has: kind, metric, n, dim, search, whitening, config, descriptors, created,
+ultron_version), names.json, and whitening.h5 where descriptors were whitened. A local uri is relative to the folder that the index lies in.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.files import read_json
+from ultron_cli.retrieval.index import Index, best_of, refuse_stale
+from ultron_cli.retrieval.index_kinds import SearchSettings
+from ultron_cli.retrieval.milvus import MOST_RANKED, Milvus
+from ultron_cli.retrieval.milvus_kinds import search_params
+from ultron_cli.retrieval.milvus_place import Place
+from ultron_cli.retrieval.ranks import Ranking, check_search
+from ultron_cli.retrieval.whitening import read_whitening
+
+VERSION = 1
+SPARE = 16  # photos asked for beyond k, so that those with the k-th score are there and can be ordered by row
+
+
+@dataclass(frozen=True, kw_only=True)
+class MilvusIndex(Index):
+    """An open index in Milvus. index_type: Milvus's name of it."""
+
+    index_type: str
+    milvus: Milvus = field(repr=False)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether Milvus compares every row."""
+        return self.index_type == "FLAT"
+
+    def search(self, query_descriptors: np.ndarray, k: int, settings: SearchSettings | None = None) -> Ranking:
+        """The k rows of largest inner product, equal scores by row; rows end in -1 where an approximate index found fewer.
+
+        query_descriptors: (Q, D) float32. settings: None takes those of the index. With rescore, the k are the best by exact scores of
+        rescore x k candidates: with flat what `exact_search` finds. More than Milvus ranks (16,384) is searched exactly in the descriptor file.
+        Raises UltronError if k or the dimensions do not fit or a value is not finite.
+        """
+        check_search(query_descriptors, self.n, self.dim, k)
+        settings, queries = settings or self.settings, np.ascontiguousarray(query_descriptors, np.float32)
+        if k > MOST_RANKED:
+            return self._beyond_milvus(queries, k)
+        rescores = settings.rescore > 0 and self.descriptors is not None
+        scores, rows = self._candidates(queries, k, settings if rescores else SearchSettings(nprobe=settings.nprobe, ef_search=settings.ef_search))
+        candidates = best_of(scores, rows, scores.shape[1] if rescores else k)
+        return self._rescored(queries, candidates, k) if rescores else candidates
+
+    def _candidates(self, queries: np.ndarray, k: int, settings: SearchSettings) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, rows) by Milvus: for flat every row that could be among the k best, for others rescore x k."""
+        most = min(self.n, MOST_RANKED)
+        n_fetched = min(most, max(k, settings.rescore * k) + (SPARE if self.is_exact else 0))
+        scores, rows = self._nearest(queries, n_fetched, settings)
+        # Two float32 sums of D products of unit rows differ by at most 2 D u, u = 2^-24: so near the k-th score the order is not known.
+        margin = np.float32(2 * (self.dim + 8) * 2.0**-24)
+        while self.is_exact and n_fetched < most and (scores[:, -1] >= scores[:, k - 1] - margin).any():
+            n_fetched = min(most, 2 * n_fetched)
+            scores, rows = self._nearest(queries, n_fetched, settings)
+        return scores, rows
+
+    def _nearest(self, queries: np.ndarray, n: int, settings: SearchSettings) -> tuple[np.ndarray, np.ndarray]:
+        return self.milvus.nearest(queries, n, search_params(self.index_type, settings, n))
+
+    def _beyond_milvus(self, queries: np.ndarray, k: int) -> Ranking:
+        """Exact search in the descriptor file."""
+        if self.descriptors is None:
+            raise UltronError(f"Milvus ranks at most {MOST_RANKED} photos per query, found {k}, and {self.descriptor_path} is gone; choose a smaller -k")
+        log.warning(
+            "Milvus ranks at most %d photos per query, %d are asked for: searching exactly in %s instead; choose a smaller -k for Milvus",
+            MOST_RANKED, k, self.descriptor_path,
+        )  # fmt: skip
+        from ultron_cli.retrieval.exact import exact_search  # torch, which `ultron index --engine milvus` does without
+
+        return exact_search(queries, self.descriptors, k)
+
+
+def stored_uri(place: Place, index_path: Path) -> str:
+    """The uri for index.json: a local database below the index's own folder is named from there, so that both can be moved together."""
+    if not place.is_local:
+        return place.uri
+    database, folder = Path(place.uri).resolve(), index_path.resolve().parent
+    return str(database.relative_to(folder) if database.is_relative_to(folder) else database)
+
+
+def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float], None] = time.sleep) -> MilvusIndex:
+    """Opens an index folder by its index.json and connects to its collection.
+
+    Raises UltronError if the folder is damaged, of a newer format or stale, or the collection is gone, unfinished or made from other
+    descriptors; WorkFailed if Milvus cannot be reached.
+    """
+    if not isinstance(description.get("version"), int) or description["version"] > VERSION:
+        raise UltronError(f"{path} has format version {description.get('version')}, this ultron reads up to {VERSION}; install a newer ultron")
+    try:
+        kind, index_type, n, dim, record = (description[key] for key in ("kind", "index_type", "n", "dim", "record"))
+        uri, settings = description["uri"], SearchSettings(**description["search"])
+        local = "://" not in uri
+        place = Place(uri=str(path.parent / uri) if local else uri, collection=description["collection"], token_env=description["token_env"])
+        again = f" --engine milvus --uri {place.uri} --collection {place.collection}"
+        refuse_stale(path, kind, description["descriptors"], again)
+        source = Path(description["descriptors"]["path"])
+    except (KeyError, TypeError) as error:
+        raise UltronError(f"{path / 'index.json'} lacks a part ({error}); run `ultron index --engine milvus --overwrite` again") from error
+    names = read_json(path / "names.json", "names of index")
+    whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
+    rebuild = f"run `ultron index {source} --type {kind}{again} --out {path} --overwrite` again"
+    if local and not Path(place.uri).exists():
+        raise UltronError(f"the Milvus database {place.uri} of index {path} is gone; {rebuild}")
+    if len(names) != n:
+        raise UltronError(f"{path} must hold {n} names, found {len(names)}; {rebuild}")
+    milvus = Milvus(place, sleep)
+    try:
+        require_whole(milvus, record, n, rebuild)
+    except UltronError:
+        milvus.close()
+        raise
+    return MilvusIndex(
+        path=path, kind=kind, n=n, dim=dim, names=names, settings=settings, whitening=whitening, descriptor_path=source,
+        config=description.get("config", {}), index_type=index_type, milvus=milvus,
+    )  # fmt: skip
+
+
+def require_whole(milvus: Milvus, record: dict[str, Any], n: int, rebuild: str) -> None:
+    """Raises UltronError unless the collection is there, was made from these descriptors and has all n rows."""
+    where, found = f"collection {milvus.place.collection} at {milvus.place.uri}", milvus.record()
+    if found is None:
+        raise UltronError(f"{where} is gone; {rebuild}")
+    if found != record:
+        raise UltronError(f"{where} is stale: it was made anew from other descriptors or as another type; {rebuild}")
+    milvus.load()
+    n_found = milvus.count()
+    if n_found != n:
+        raise UltronError(f"{where} must hold {n} rows, found {n_found}: it was not loaded to the end; {rebuild}")
