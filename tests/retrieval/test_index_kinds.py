@@ -58,9 +58,9 @@ def test_a_wider_search_finds_more(descriptors, rows, tmp_path):
 
 
 def test_settings_and_factory_follow_the_size(monkeypatch):
-    assert n_cells(1_000_000, 512) == 3360 and n_cells(100, 512) == 2 and n_cells(1, 4) == 1
+    assert n_cells(1_000_000, 512) == 3205 and n_cells(100, 512) == 2 and n_cells(1, 4) == 1
     assert (n_code_bytes(512), n_code_bytes(2048), n_code_bytes(100), n_code_bytes(7), n_code_bytes(3)) == (64, 256, 10, 1, 1)
-    assert plan("ivfpq", 1_000_000, 512) == ("IVF3360,PQ64x8np", SearchSettings(nprobe=105, rescore=10))
+    assert plan("ivfpq", 1_000_000, 512) == ("IVF3205,PQ64x8np", SearchSettings(nprobe=100, rescore=10))
     assert plan("ivfpq", 100, 512)[0] == "IVF2,PQ64x6np"
     assert plan("IVF16,PQ8", 1000, 64) == ("IVF16,PQ8", SearchSettings(rescore=10))
     assert plan("flat", 10, 8) == ("Flat", SearchSettings())

@@ -59,7 +59,7 @@ def extract(
     storage: Annotated[str, typer.Option(metavar="float32|float16", help="Number type in the file.")] = "float32",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos of one shape at a time.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos of one shape at a time, at most 64.")] = 8,
     workers: Annotated[int, typer.Option(min=-1, help="Processes that decode photos; -1 chooses.")] = -1,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be decoded; they are listed and counted.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of another configuration.")] = False,
@@ -69,12 +69,16 @@ def extract(
 
     Queries are cropped to their boxes. An interrupted run continues where it stopped. Without --run, --weights or --pretrained
     the latest training run is used.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m ultron_cli extract ... (several machines need --out on a shared file system).
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of, parse_scales
     from ultron_cli.console import counted, lines, print_result
     from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
+    from ultron_cli.retrieval.extraction_ranks import OtherRankFailed
     from ultron_cli.retrieval.whitening import chosen_whitening
+    from ultron_cli.training.ranks import is_first_process
 
     if folder and dataset and folder != dataset:
         raise UltronError(f"two datasets were named, {folder} and {dataset}; leave one")
@@ -87,7 +91,12 @@ def extract(
         skip_bad=skip_bad, overwrite=overwrite, whitening=chosen_whitening(whiten, dim), out=out,
     )  # fmt: skip
     choice = model_choice(model, backbone, run, weights, pretrained, untrained, seed, set_ or [])
-    summary = extract_dataset(request, choice, console.settings.device)
+    try:
+        summary = extract_dataset(request, choice, console.settings.device)
+    except OtherRankFailed:
+        raise typer.Exit(OtherRankFailed.exit_code) from None  # that rank has said why
+    if not is_first_process():
+        return
     text = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
     n_bad = len(summary["skipped"])
     named = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")

@@ -84,6 +84,7 @@ class DescriptorFile:
                 f"found {rows.shape} {rows.dtype} and {self._handle['names'].shape[0]} names; run `ultron extract --overwrite`"
             )
         self.n, self.dim = (int(side) for side in rows.shape)
+        self._stored, self._dtype, self._tolerance = rows, rows.dtype, NORM_TOLERANCE[rows.dtype.name]  # asking HDF5 again costs as much as 100 rows
         try:
             config, scales = json.loads(attributes["config"]), json.loads(attributes["scales"])
             skipped, provenance = json.loads(attributes.get("skipped", "[]")), json.loads(attributes.get("provenance", "{}"))
@@ -102,8 +103,8 @@ class DescriptorFile:
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
         stop = self.n if stop is None else stop
-        rows = self._handle["descriptors"][start:stop].astype(np.float32, copy=False)
-        check_unit_rows(rows, f"{self.path}", start, NORM_TOLERANCE[self._handle["descriptors"].dtype.name])
+        rows = self._stored[start:stop].astype(np.float32, copy=False)
+        check_unit_rows(rows, f"{self.path}", start, self._tolerance)
         return rows
 
     def blocks(self, rows_per_block: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -113,17 +114,17 @@ class DescriptorFile:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
-        stored = self._handle["descriptors"]
+        stored = self._stored
         if self._scattered is None:
             self._scattered = scattered_rows(self.path, stored)
         places, windows = self._scattered
         if places is not None:
-            found = windows[places[rows]].view(stored.dtype)
+            found = windows[places[rows]].view(self._dtype)
         else:
             unique, inverse = np.unique(rows, return_inverse=True)
-            found = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), stored.dtype)
+            found = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), self._dtype)
         found = found.astype(np.float32, copy=False)
-        check_unit_rows(found, f"{self.path}, rows taken", 0, NORM_TOLERANCE[stored.dtype.name])
+        check_unit_rows(found, f"{self.path}, rows taken", 0, self._tolerance)
         return found
 
     def close(self) -> None:

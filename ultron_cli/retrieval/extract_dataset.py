@@ -1,5 +1,6 @@
 """Extracts the queries and the database of a dataset into one folder of the workspace."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,9 @@ from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction import ExtractConfig, Extraction, ExtractWork
+from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, extraction_ranks
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
+from ultron_cli.training.ranks import rank_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +56,11 @@ def protocol_text(config: dict[str, Any]) -> str:
 def default_workers(device: torch.device) -> int:
     """Decoding processes: beside a GPU all cores but one, up to 8; beside a network on the CPU a quarter of the cores.
 
-    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py).
+    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py). The processes
+    that torchrun started on this machine share its cores.
     """
-    return max(1, min(8, n_cores() - 1)) if device.type == "cuda" else n_cores() // 4
+    cores = n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, cores - 1)) if device.type == "cuda" else cores // 4
 
 
 def _max_side_px(asked: int | None, loaded: LoadedModel) -> int | None:
@@ -80,9 +85,34 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
 
     Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is written
-    if the dataset, the model or a box is unsound.
+    if the dataset, the model or a box is unsound. Started by torchrun, all processes call it and get the summary; the first one
+    checks, decides, merges and whitens, and it opens dataset and model before the others, which then find them rendered and downloaded.
     """
-    device = resolve_device(device_name)
+    device = rank_device(resolve_device(device_name))
+    with extraction_ranks() as ranks:
+        if not ranks.is_first:
+            ranks.hear("dataset and model are sound")
+            for path, extraction in _prepared(request, choice, device).files.values():
+                extraction.help_run(path, ranks)
+            return ranks.hear("summary")
+        prepared = _prepared(request, choice, device)
+        for _, extraction in prepared.files.values():
+            extraction.check_photos()
+        ranks.tell("dataset and model are sound")
+        return ranks.tell("summary", _extract(prepared, request, ranks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """An opened dataset and a loaded model. folder: of the result. files: role -> where the network's own descriptors go, and their extraction."""
+
+    dataset: Dataset
+    loaded: LoadedModel
+    folder: Path
+    files: dict[str, tuple[Path, Extraction]]
+
+
+def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device) -> _Prepared:
     dataset = open_named_dataset(request.dataset, request.gnd)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
@@ -93,13 +123,19 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [("database", "database.h5", dataset.database_names)]
     if dataset.query_names:
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
-    extractions = []
-    for role, file_name, names in roles:
-        extraction = Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work)
-        extraction.check_photos()
-        extractions.append((role, raw_folder / file_name, extraction))
-    results = {role: extraction.run(path) for role, path, extraction in extractions}
-    paths, config, dim = {role: result.path for role, result in results.items()}, to_dict(extractions[0][2].config), loaded.model.descriptor_dim
+    files = {
+        role: (raw_folder / name, Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work))
+        for role, name, names in roles
+    }
+    return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
+
+
+def _extract(prepared: _Prepared, request: ExtractRequest, ranks: ExtractionRanks) -> dict[str, Any]:
+    """Writes the files; returns the summary."""
+    loaded, folder = prepared.loaded, prepared.folder
+    results = {role: extraction.run(path, ranks) for role, (path, extraction) in prepared.files.items()}
+    first = next(iter(prepared.files.values()))[1]
+    paths, config, dim = {role: result.path for role, result in results.items()}, to_dict(first.config), loaded.model.descriptor_dim
     if request.whitening:
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         config, dim = config | {"whitening": request.whitening.record()}, request.whitening.dim
@@ -108,7 +144,7 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     if skipped:
         log.warning("left out %d photos that could not be decoded", len(skipped))
     return {
-        "model": loaded.model.label, "dataset": dataset.name, "folder": str(folder), "dim": dim,
+        "model": loaded.model.label, "dataset": prepared.dataset.name, "folder": str(folder), "dim": dim,
         "weights_sha256": loaded.weights_sha256, "config": config, "protocol": protocol_text(config), "skipped": skipped,
         "files": {role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed} for role, result in results.items()},
     }  # fmt: skip

@@ -2,9 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +16,15 @@ from ultron_cli.configs import differences, to_dict, within
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, clip_box, photo_size, read_photos
-from ultron_cli.errors import UltronError
+from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, only_writer, read_json, write_text
 from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
+from ultron_cli.retrieval.extraction_ranks import ALONE, ExtractionRanks
 
-PHOTOS_PER_SHARD = 64
+PHOTOS_PER_SHARD = 64  # and at most a batch: batches lie within a shard, so that a photo's descriptor does not depend on who computes which shards
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -127,22 +128,62 @@ class Extraction:
         )  # fmt: skip
         self.shards = [range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)]
 
-    def run(self, out: Path) -> ExtractResult:
-        """Writes `out`, continuing shards of an interrupted run. Raises UltronError if older work differs in configuration."""
+    def run(self, out: Path, ranks: ExtractionRanks = ALONE) -> ExtractResult:
+        """Writes `out`, continuing shards of an interrupted run. Raises UltronError if older work differs in configuration.
+
+        ranks: with others than this first one, which call `help_run`, shards are shared out.
+        """
         if out.exists() and not self.work.overwrite:
+            ranks.tell(self._missing_key, [])
             return self._reuse(out)
         parts = out.with_name(out.name + ".parts")
         make_folder(out.parent)
         with only_writer(parts, f"another `ultron extract` is writing {parts.with_suffix('')}; wait for it, or name another --out"):
             self._continue_or_start(parts)
-            missing = [i for i in range(len(self.shards)) if not self._shard_path(parts, i).exists()]
+            n_before = ranks.count(0)
+            missing = ranks.tell(self._missing_key, self._missing(parts))
             n_computed = sum(len(self.shards[i]) for i in missing)
             if len(missing) < len(self.shards):
                 log.info("continuing %s: %d of %d photos are there", out, len(self.names) - n_computed, len(self.names))
-            self._compute(parts, missing)
+            with progress(total=len(self.names), what=f"extract {self.config.role}") as bar:
+                bar.update(len(self.names) - n_computed)
+
+                def show(n_photos: int) -> None:
+                    bar.update(len(self.names) - n_computed + n_photos - n_before - bar.n)
+
+                self._compute(parts, ranks.share(missing), lambda n: show(ranks.count(n)))
+                for other in range(1, ranks.n if missing else 1):
+                    ranks.hear(f"rank {other} has its {self.config.role} shards", show)
             skipped = self._merge(parts, out)
         shutil.rmtree(parts)
         return ExtractResult(path=out, n_photos=len(self.names) - len(skipped), n_computed=n_computed, skipped=skipped)
+
+    def help_run(self, out: Path, ranks: ExtractionRanks) -> None:
+        """What every rank but the first does: its share of the shards that the first finds missing."""
+        missing = ranks.hear(self._missing_key)
+        if missing:
+            parts = out.with_name(out.name + ".parts")
+            self._require_shared(parts, ranks)
+            self._compute(parts, ranks.share(missing), ranks.count)
+            ranks.tell(f"rank {ranks.rank} has its {self.config.role} shards")
+
+    @property
+    def _missing_key(self) -> str:
+        return f"missing {self.config.role} shards"
+
+    def _missing(self, parts: Path) -> list[int]:
+        """Shards that are not there. One listing: asking for each, a network file system would remember for a while that it was absent."""
+        there = {path.name for path in parts.glob("shard-*.h5")}
+        return [i for i in range(len(self.shards)) if self._shard_path(parts, i).name not in there]
+
+    def _require_shared(self, parts: Path, ranks: ExtractionRanks) -> None:
+        """Raises UltronError if this rank does not see the folder that the first one made, or was asked for something else."""
+        stored = parts / "config.json"
+        if not stored.exists():
+            raise UltronError(f"rank {ranks.rank} does not see {stored.resolve()}, which rank 0 wrote; --out must lie on a file system that all machines share")
+        differing = differences(read_json(stored, "configuration of the extraction"), to_dict(self.config))
+        if differing:
+            raise UltronError(f"rank {ranks.rank} differs from rank 0: {'; '.join(differing)}; start all with the same command, dataset and weights")
 
     def _reuse(self, out: Path) -> ExtractResult:
         with DescriptorFile(out) as existing:
@@ -200,7 +241,7 @@ class Extraction:
                 raise
             clip_box(box, *size, where=f"{self.dataset.name}, query {name}")
 
-    def _compute(self, parts: Path, missing: list[int]) -> None:
+    def _compute(self, parts: Path, missing: list[int], on_photos: Callable[[int], object]) -> None:
         model, device = self.loaded.model.to(device=self.work.device, memory_format=torch.channels_last), self.work.device
         rows = [row for i in missing for row in self.shards[i]]
         paths = dict(zip(rows, self._paths(rows), strict=True))
@@ -210,23 +251,21 @@ class Extraction:
         open_shards = {i: _Shard(self.shards[i], {}, {}) for i in missing}
         bad = (LoadedPhoto(row, None, listed[paths[row]]) for row in rows if paths[row] in listed)
         photos = chain(bad, read_photos(reader, self.work.n_workers))
-        with progress(total=len(self.names), what=f"extract {self.config.role}") as bar:
-            bar.update(len(self.names) - len(rows))
-            for batch in batches_by_shape(photos, self.work.batch_size, max_waiting=8 * self.work.batch_size):
-                self._take(open_shards, batch, model, device)
-                bar.update(len(batch))
-                for i in {photo.row // PHOTOS_PER_SHARD for photo in batch}:
-                    if open_shards[i].complete:
-                        self._write_shard(parts, i, open_shards.pop(i))
+        for i, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
+            for batch in batches_by_shape(of_shard, self.work.batch_size, max_waiting=8 * self.work.batch_size):
+                self._take(open_shards[i], batch, model, device)
+                on_photos(len(batch))
+            if open_shards[i].complete:
+                self._write_shard(parts, i, open_shards.pop(i))
 
-    def _take(self, open_shards: dict[int, _Shard], batch: list[LoadedPhoto], model: RetrievalModel, device: torch.device) -> None:
-        """Adds the descriptors of one batch (or the reason for a bad photo) to its shards."""
+    def _take(self, shard: _Shard, batch: list[LoadedPhoto], model: RetrievalModel, device: torch.device) -> None:
+        """Adds the descriptors of one batch (or the reason for a bad photo) to its shard."""
         bad = batch[0]
         if bad.pixels is None:
             if not self.work.skip_bad:
                 raise UltronError(bad.problem)
             log.warning("left out: %s", bad.problem)
-            open_shards[bad.row // PHOTOS_PER_SHARD].skipped[bad.row] = bad.problem
+            shard.skipped[bad.row] = bad.problem
             return
         descriptors = describe_batch(model, batch, self.config, device)
         finite = np.isfinite(descriptors).all(axis=1)
@@ -234,7 +273,7 @@ class Extraction:
             name = self.names[batch[int(np.argmin(finite))].row]
             raise UltronError(f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights")
         for photo, descriptor in zip(batch, descriptors, strict=True):
-            open_shards[photo.row // PHOTOS_PER_SHARD].descriptors[photo.row] = descriptor
+            shard.descriptors[photo.row] = descriptor
 
     def _info(self, skipped: list[dict[str, str]]) -> DescriptorInfo:
         config = to_dict(self.config)
@@ -262,6 +301,9 @@ class Extraction:
         names: list[str] = []
         skipped: list[dict[str, str]] = []
         paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
+        if missing := self._missing(parts):
+            seen = f"{counted(len(missing), 'shard')} of other ranks cannot be seen in {parts}"
+            raise WorkFailed(f"{seen}; --out must lie on a file system that all machines share")
         for path in paths:
             with DescriptorFile(path) as shard:
                 names += shard.names

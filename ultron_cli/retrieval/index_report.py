@@ -13,7 +13,7 @@ from ultron_cli.console import counted, dump_json, lines, log, table
 from ultron_cli.files import whole_file, write_text
 from ultron_cli.retrieval.descriptors import require_same_dim
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.index import Index, load_faiss
+from ultron_cli.retrieval.index import FaissIndex, load_faiss
 from ultron_cli.retrieval.index_building import bytes_per_photo
 from ultron_cli.retrieval.index_kinds import SearchSettings
 from ultron_cli.retrieval.whitening import open_descriptors, require_same_whitening
@@ -28,7 +28,7 @@ def recall_at(found: np.ndarray, expected: np.ndarray, k: int) -> float:
     return float(np.mean([np.isin(expected[query, :k], found[query, :k]).mean() for query in range(len(found))]))
 
 
-def swept_settings(index: Index) -> list[SearchSettings]:
+def swept_settings(index: FaissIndex) -> list[SearchSettings]:
     """The index's settings with nprobe or efSearch doubled from low to high, and with and without re-scoring where it has one."""
     faiss = load_faiss()
     own, name, values = index.settings, None, [0]
@@ -53,7 +53,7 @@ def _timed(search: Callable[[], Any]) -> tuple[Any, float]:
     return found, statistics.median(seconds)
 
 
-def index_report(index: Index, descriptors: Path, queries: Path | None) -> dict[str, Any]:
+def index_report(index: FaissIndex, descriptors: Path, queries: Path | None) -> dict[str, Any]:
     """Measures recall@1, 10, 100 and queries per second of every setting; writes report.json and report.png beside the index folder.
 
     queries: None takes queries.h5 beside the descriptors, or else 100 of them, which find themselves. Exact search is timed in the same
@@ -69,6 +69,7 @@ def index_report(index: Index, descriptors: Path, queries: Path | None) -> dict[
                 require_same_dim(source, opened.dim, descriptors, database.dim)
                 require_same_whitening(opened.info.config, database.info.config, f"{source} and {descriptors}")
                 asked = opened.read()
+        described = {"dataset": database.info.dataset, "model": database.info.model}
         k = min(max(RECALL_AT), index.n)
         expected, exact_s = _timed(lambda: exact_search(asked, database, k))
     rows = []
@@ -77,7 +78,7 @@ def index_report(index: Index, descriptors: Path, queries: Path | None) -> dict[
         recalls = {str(at): recall_at(found.rows, expected.rows, at) for at in RECALL_AT if at <= k}
         rows.append(dataclasses.asdict(settings) | {"recall": recalls, "queries_per_s": len(asked) / seconds})
         log.debug("%s", rows[-1])
-    report = {
+    report = described | {
         "index": str(index.path), "kind": index.kind, "factory": index.factory, "n": index.n, "dim": index.dim, "n_queries": len(asked), "k": k,
         "queries": str(source) if source else "sampled from the database", "bytes_per_photo": bytes_per_photo(index.faiss_index, index.dim),
         "exact_queries_per_s": len(asked) / exact_s, "rows": rows,

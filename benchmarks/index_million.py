@@ -1,0 +1,226 @@
+"""Approximate indexes of a million descriptors: memory and time to build, then recall@100 and speed against exact search over nprobe.
+
+    python benchmarks/index_million.py [--n 1000000] [--dim 512] [--queries 100] [--kinds ivfpq] [--nprobe 4 8 16 ...] [--rescore 3 10]
+
+Everything goes through the project's own functions: descriptors are streamed into a descriptor file (--folder, 2 GB), which build_index
+reads in blocks, Index.search re-scores from and exact_search reads whole. Each index is built in a process of its own and searched in
+another, so that each one's peak memory is its own; the peak counts the pages of the file that re-scoring has mapped. Exact search and
+every setting of the index get the same queries in the same process, all in one call, in turns; the warm-up comes first and the median
+of --runs counts. CPU time adds up all threads; on a machine with other work its ratio is steadier. Then queries are asked one at a time,
+for which exact search reads the file each time. The target is met where a setting has recall@100 of 0.9 or more at 20 times the speed of
+exact search or more, all queries in one call, and no peak is over 3 GiB; otherwise the exit code is 1.
+
+The descriptors are made up (seed 0) to be as hard as those of landmarks. Directions are not equally strong: variances fall as
+1 / (10 + i), as eigenvalues of real descriptors do, behind a random rotation that hides them from codes and cells; two unrelated photos
+have a similarity of 0 +- 0.08. There are N / 500 themes (a style, a kind of scene) and N / 10 landmarks; photos per landmark follow a
+log-normal law of mean 10. Of a photo's squared length 35 % are its theme's, 30 % its landmark's, 15 % one of the landmark's 3 views and
+20 % noise: similarities are about 0.8 in the same view, 0.65 across views and 0.35 within a theme. So a query's ten photos or so are
+followed by the best of some 500 of its theme, no two of which differ by much, and the 100th of the top 100 is one of these. Queries are
+further photos, which the database does not have. Rows are in random order. --shares 0.25 0.25 0.25 0.25 makes a harder set: a theme is then
+hardly stronger than chance, so that the last of the top 100 are strangers from anywhere.
+"""
+
+import argparse
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import cpu_name
+from search import peak_mib
+
+from ultron_cli.console import chunks, log, start_log, table
+from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
+from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.index import open_index
+from ultron_cli.retrieval.index_building import build_index, bytes_per_photo
+from ultron_cli.retrieval.index_kinds import SearchSettings
+from ultron_cli.retrieval.index_report import recall_at
+
+K, TARGET_RECALL, TARGET_SPEEDUP, MOST_MIB = 100, 0.9, 20.0, 3 * 1024
+BLOCK_ROWS, N_VIEWS, ONE_BY_ONE = 20_000, 3, 5
+SHARES = (0.35, 0.30, 0.15, 0.20)  # of a photo's squared length: theme, landmark, view, noise
+
+
+class Landmarks:
+    """The made-up landmarks; `rows` draws photos of them. All (n, D) float32."""
+
+    def __init__(self, n: int, dim: int, seed: int, shares: Sequence[float] = SHARES) -> None:
+        self.lengths = np.sqrt(np.array(shares, np.float32))
+        rng = self.rng = np.random.default_rng(seed)
+        scale = (1.0 / (10 + np.arange(dim))) ** 0.5
+        self.scale = (scale / np.linalg.norm(scale)).astype(np.float32)  # so that a drawn vector is about 1 long
+        self.rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
+        n_landmarks, self.n_themes = max(1, n // 10), max(1, n // 500)
+        self.themes, self.own = self._drawn(self.n_themes), self._drawn(n_landmarks)
+        self.theme_of = rng.integers(0, self.n_themes, n_landmarks)
+        # exp(N(-s^2/2, s)) has mean 1; a photo's landmark is drawn accordingly.
+        popularity = rng.lognormal(-0.5, 1.0, n_landmarks)
+        self.popularity = popularity / popularity.sum()
+        self.landmark_of_row = rng.choice(n_landmarks, n, p=self.popularity)
+
+    def _drawn(self, n: int) -> np.ndarray:
+        return self.rng.standard_normal((n, len(self.scale)), dtype=np.float32) * self.scale
+
+    def _views(self, landmarks: np.ndarray) -> np.ndarray:
+        """One of each landmark's views: the vectors of other landmarks serve, so that they need not be kept."""
+        view = self.rng.integers(1, N_VIEWS + 1, len(landmarks))
+        return self.own[(landmarks + view * 7919) % len(self.own)]
+
+    def rows(self, landmarks: np.ndarray) -> np.ndarray:
+        """(n, D) float32 unit rows, a photo of each of the landmarks named."""
+        theme, own, view, noise = self.lengths
+        photo = theme * self.themes[self.theme_of[landmarks]] + own * self.own[landmarks]
+        photo += view * self._views(landmarks) + noise * self._drawn(len(landmarks))
+        photo = photo @ self.rotation
+        return photo / np.linalg.norm(photo, axis=1, keepdims=True)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The database."""
+        for start, stop in chunks(len(self.landmark_of_row), BLOCK_ROWS):
+            yield self.rows(self.landmark_of_row[start:stop])
+
+    def queries(self, n: int) -> np.ndarray:
+        """Further photos of landmarks drawn alike."""
+        return self.rows(self.rng.choice(len(self.own), n, p=self.popularity))
+
+
+def write_files(options: argparse.Namespace, folder: Path) -> None:
+    """database.h5 and queries.h5."""
+    made_up = Landmarks(options.n, options.dim, options.seed, options.shares)
+    for role, n, blocks in (("database", options.n, made_up.blocks()), ("query", options.queries, None)):
+        info = DescriptorInfo(model="none", weights_sha256="", config={"storage": options.storage}, dataset="made-up", role=role, crop="none", scales=[1.0])
+        stored = (block.astype(options.storage, copy=False) for block in blocks or [made_up.queries(n)])
+        write_descriptors(folder / ("queries.h5" if role == "query" else "database.h5"), [str(row) for row in range(n)], stored, options.dim, info)
+
+
+def in_turns(sides: Sequence[Callable[[], Any]], runs: int) -> tuple[list[Any], np.ndarray]:
+    """(results of the warm-up, (2, sides) median seconds of the runs after it: wall clock and CPU)."""
+    results, seconds = [side() for side in sides], np.empty((2, runs, len(sides)))
+    for run in range(runs):
+        for i, side in enumerate(sides):
+            started_s, started_cpu_s = time.perf_counter(), time.process_time()
+            side()
+            seconds[:, run, i] = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    return results, np.median(seconds, axis=1)
+
+
+def build(kind: str, folder: Path) -> dict[str, Any]:
+    """Builds one index; its time and this process's peak memory."""
+    started_s = time.perf_counter()
+    built = build_index(folder / "database.h5", folder / f"{kind}.index", kind, overwrite=True)
+    seconds, per_photo = time.perf_counter() - started_s, bytes_per_photo(built.faiss_index, built.dim)
+    return {"build_s": seconds, "build_mib": peak_mib(), "factory": built.factory, "bytes_per_photo": per_photo, "settings": vars(built.settings)}
+
+
+def search(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Recall and speed of every setting against exact search here and now, and this process's peak memory."""
+    with DescriptorFile(folder / "database.h5") as database, DescriptorFile(folder / "queries.h5") as query_file:
+        queries, index = query_file.read(), open_index(folder / f"{kind}.index")
+        expected = exact_search(queries, database, K)
+        exact_mib, single = peak_mib(), queries[:ONE_BY_ONE]
+        settings = [SearchSettings(nprobe=nprobe, rescore=rescore) for rescore in options.rescore for nprobe in options.nprobe]
+        finders: list[Callable[[np.ndarray], Any]] = [lambda asked: exact_search(asked, database, K)]
+        finders += [functools.partial(index.search, k=K, settings=one) for one in settings]
+        found, seconds = in_turns([functools.partial(find, queries) for find in finders], options.runs)
+        _, single_s = in_turns([functools.partial(_one_at_a_time, find, single) for find in finders], 1)
+    rows = [
+        {
+            "nprobe": one.nprobe, "rescore": one.rescore, "recall": recall_at(found[i].rows, expected.rows, K), "queries_per_s": len(queries) / seconds[0, i],
+            "speedup": seconds[0, 0] / seconds[0, i], "cpu_ms": 1e3 * seconds[1, i] / len(queries), "cpu_speedup": seconds[1, 0] / seconds[1, i],
+            "single_ms": 1e3 * single_s[0, i] / len(single),
+        }
+        for i, one in enumerate(settings, start=1)
+    ]  # fmt: skip
+    exact = {
+        "queries_per_s": len(queries) / seconds[0, 0], "cpu_ms": 1e3 * seconds[1, 0] / len(queries), "single_ms": 1e3 * single_s[0, 0] / len(single),
+        "mib": exact_mib, "scores": [float(np.median(expected.scores[:, rank - 1])) for rank in (1, 10, K)],
+    }  # fmt: skip
+    return {"exact": exact, "rows": rows, "search_mib": peak_mib()}
+
+
+def _one_at_a_time(find: Callable[[np.ndarray], Any], queries: np.ndarray) -> None:
+    for i in range(len(queries)):
+        find(queries[i : i + 1])
+
+
+def in_child(step: str, kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs build or search in a process of its own, whose peak memory is then its own."""
+    command = [sys.executable, __file__, "--step", step, "--folder", folder, "--kinds", kind, "--runs", options.runs, "--nprobe", *options.nprobe]
+    command += ["--rescore", *options.rescore]
+    return json.loads(subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout)
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--n", type=int, default=1_000_000, help="database rows (default: %(default)s)")
+    parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--kinds", nargs="+", default=["ivfpq"], help="kinds of index, or Faiss factory strings (default: %(default)s)")
+    parser.add_argument("--nprobe", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], help="(default: %(default)s)")
+    parser.add_argument("--rescore", type=int, nargs="+", default=[3, 10], help="times k candidates are re-scored (default: %(default)s)")
+    parser.add_argument("--storage", choices=("float32", "float16"), default="float32", help="number type in the file (default: %(default)s)")
+    parser.add_argument("--shares", type=float, nargs=4, default=SHARES, metavar=("THEME", "LANDMARK", "VIEW", "NOISE"), help="(default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3, help="timed runs after the warm-up (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where the files are made and deleted again (the system's temporary folder)")
+    parser.add_argument("--keep", action="store_true", help="keep the descriptor files in --folder, and use those that are there")
+    parser.add_argument("--step", choices=("build", "search"), help=argparse.SUPPRESS)  # a child process
+    return parser.parse_args()
+
+
+def report(kind: str, built: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Prints one index's table. Returns whether it met the target."""
+    exact, columns = found["exact"], ("nprobe", "re-scored", f"recall@{K}", "queries/s", "exact", "CPU ms/query", "exact", "one at a time, ms")
+    body = [("exact", "", "1.000", f"{exact['queries_per_s']:.1f}", "1.0x", f"{exact['cpu_ms']:.2f}", "1.0x", f"{exact['single_ms']:,.1f}")]
+    body += [
+        (
+            str(row["nprobe"]), f"{row['rescore']} x k", f"{row['recall']:.3f}", f"{row['queries_per_s']:,.0f}", f"{row['speedup']:.1f}x",
+            f"{row['cpu_ms']:.2f}", f"{row['cpu_speedup']:.1f}x", f"{row['single_ms']:.1f}",
+        )
+        for row in found["rows"]
+    ]  # fmt: skip
+    print(f"\n{kind}: {built['factory']}, {built['bytes_per_photo']:.0f} bytes per photo")
+    print(f"built in {built['build_s']:.0f} s, peak {built['build_mib']:,.0f} MiB")
+    print(f"searching: peak {found['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
+          f"median similarity of the 1st, 10th and {K}th photo {', '.join(f'{score:.2f}' for score in exact['scores'])}")  # fmt: skip
+    print(table(columns, body, left=0), flush=True)
+    fast = any(row["recall"] >= TARGET_RECALL and row["speedup"] >= TARGET_SPEEDUP for row in found["rows"])
+    return fast and max(built["build_mib"], found["search_mib"]) <= MOST_MIB
+
+
+def main() -> int:
+    options = parse_options()
+    start_log(0)
+    if options.step:
+        step = build(options.kinds[0], options.folder) if options.step == "build" else search(options.kinds[0], options.folder, options)
+        print(json.dumps(step))
+        return 0
+    import faiss
+    import torch
+
+    with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
+        folder = options.folder if options.keep and options.folder else Path(temporary)
+        if not (folder / "queries.h5").exists():
+            log.info("writing %d x %d to %s", options.n, options.dim, folder)
+            write_files(options, folder)
+        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        print(f"{options.n:,} x {options.dim} {options.storage} in a file, {options.queries} queries, k {K}, seed {options.seed}, median of {options.runs}")
+        versions = f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, load average {os.getloadavg()[0]:.1f}"
+        print(f"{cpu_name()}, {n_cores} cores, threads: torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}; {versions}", flush=True)
+        met = [report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options)) for kind in options.kinds]
+    wanted = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
+    print(f"\n{wanted}: {', '.join(f'{kind} {is_met}' for kind, is_met in zip(options.kinds, ['met' if one else 'missed' for one in met], strict=True))}")
+    return 0 if any(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Extraction by several processes: the file of one process, whoever computed which shard, and nothing lost with a rank."""
+
+import datetime
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch.distributed as dist
+from PIL import Image
+
+from tests.conftest import Run
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import only_writer
+from ultron_cli.models.choice import ModelChoice
+from ultron_cli.retrieval import extraction_ranks
+from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, OtherRankFailed
+from ultron_cli.training import ranks
+
+N_PHOTOS, N_SHARDS = 270, 5
+FLAGS = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--device", "cpu", "--skip-bad")
+CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_resnet"})
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small photos of noise in several shapes, so that shards have batches of every size; one is broken."""
+    folder, rng = tmp_path_factory.mktemp("ranks") / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(N_PHOTOS):
+        height, width = ((40, 48), (48, 40), (44, 44), (36, 60), (40, 48))[i % 5]
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / f"{i:03d}.jpg")
+    (folder / "200.jpg").write_bytes(b"no photo")
+    return folder
+
+
+def content(path: Path) -> tuple[list[bytes], np.ndarray, dict[str, object]]:
+    """Names, descriptors, and all that the file says of its origin but when, and by which command."""
+    with h5py.File(path) as stored:
+        attributes = dict(stored.attrs)
+        provenance = json.loads(attributes.pop("provenance"))
+        del attributes["created"], provenance["created"], provenance["command"]
+        return stored["names"][:].tolist(), stored["descriptors"][:], attributes | {"provenance": provenance}
+
+
+def require_equal(one: Path, other: Path) -> None:
+    """Bit for bit."""
+    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(one), content(other)
+    assert names_a == names_b
+    assert rows_a.tobytes() == rows_b.tobytes()
+    assert about_a == about_b
+
+
+def request(photos: Path, out: Path, **changes: object) -> ExtractRequest:
+    return ExtractRequest(**({"dataset": str(photos), "out": out, "scales": (1.0,), "n_workers": 0, "skip_bad": True} | changes))  # type: ignore[arg-type]
+
+
+def extract_alone(photos: Path, out: Path) -> dict:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as each of the two processes has
+    try:
+        return extract_dataset(request(photos, out), CHOICE, "cpu")
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """database.h5 of one process."""
+    monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
+    summary = extract_alone(photos, tmp_path / "alone")
+    assert summary["files"]["database"]["computed"] == N_PHOTOS
+    return tmp_path / "alone" / "database.h5"
+
+
+def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path: Path) -> None:
+    out, torchrun = tmp_path / "two", ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", free_port())
+    command = (sys.executable, *torchrun, "-m", "ultron_cli", "extract", photos, *FLAGS, "--out", out)
+    environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    require_equal(alone, out / "database.h5")
+    assert not list(out.glob("*.parts"))
+    assert done.stdout.count("gem-test_resnet on photos") == 1
+    assert done.stdout.count("left out 1 photo that could not be decoded: 200.jpg") == 1
+    assert done.stderr.count("left out 1 photos") == 1
+    assert json.loads((tmp_path / "runs" / "latest.json").read_text())["extract"] == str(out)
+
+
+def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
+    """What torchrun starts: rank 1 dies once the first of its two shards is on disk, leaving a copy of what is there; restarted, it does not."""
+    from ultron_cli.retrieval import extraction
+
+    write = extraction.write_descriptors
+
+    def write_and_die(path: Path, *arguments: Any) -> None:
+        write(path, *arguments)
+        if os.environ["RANK"] == "1" and not ranks.restart_count():
+            shutil.copytree(out, left, ignore=shutil.ignore_patterns(".*"))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    extraction.write_descriptors = write_and_die
+    return extract_alone(Path(photos), Path(out))
+
+
+def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, alone: Path, tmp_path: Path) -> None:
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "timm", "ultron_cli.retrieval.extract_dataset"])
+    launch = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{free_port()}",
+                          rdzv_configs={"rank": 0}, run_id="test", max_restarts=1, monitor_interval=0.2, start_method="forkserver")  # fmt: skip
+    left = tmp_path / "left"
+    summaries = elastic_launch(launch, extract_and_be_killed)(str(photos), str(tmp_path / "two"), str(left))
+    assert summaries[0] == summaries[1]
+    assert 64 <= summaries[0]["files"]["database"]["computed"] <= N_PHOTOS - 64
+    require_equal(alone, tmp_path / "two" / "database.h5")
+
+    missing = {f"shard-{i:06d}.h5" for i in range(N_SHARDS)} - {path.name for path in left.glob("database.h5.parts/*")}
+    assert "shard-000003.h5" in missing and "shard-000001.h5" not in missing
+    assert extract_alone(photos, left)["files"]["database"]["computed"] == 64 * len(missing) - (50 if "shard-000004.h5" in missing else 0)
+    require_equal(alone, left / "database.h5")
+
+
+@pytest.fixture
+def pair() -> tuple[ExtractionRanks, ExtractionRanks]:
+    """Two ranks that share a store, in this process."""
+    stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
+    stores.append(dist.TCPStore("127.0.0.1", stores[0].port, is_master=False, wait_for_workers=False))
+    return ExtractionRanks(0, 2, stores[0]), ExtractionRanks(1, 2, stores[1])
+
+
+def test_what_one_tells_the_other_hears(pair: tuple[ExtractionRanks, ExtractionRanks]) -> None:
+    first, second = pair
+    first.tell("missing", [3, 1, 2])
+    assert second.hear("missing") == [3, 1, 2]
+    assert (first.share([3, 1, 2]), second.share([3, 1, 2])) == ([3, 2], [1])
+    assert (first.count(5), second.count(2), first.count(0)) == (5, 7, 7)
+
+
+def test_nobody_waits_for_ever(pair: tuple[ExtractionRanks, ExtractionRanks], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = pair
+    monkeypatch.setattr(extraction_ranks, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(extraction_ranks, "TIMEOUT", datetime.timedelta(milliseconds=60))
+    with pytest.raises(WorkFailed, match=r"rank 0 waited .* in which no rank finished a batch, for 'x': .* start the same command again"):
+        first.hear("x")
+    second.fail(UltronError("no such photo"))
+    with pytest.raises(OtherRankFailed, match="rank 1 of 2 failed: no such photo"):
+        first.hear("x")
+
+
+def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionRanks, ExtractionRanks], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = pair
+    monkeypatch.setattr(extraction_ranks, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(extraction_ranks, "TIMEOUT", datetime.timedelta(milliseconds=30))
+    seen: list[int] = []
+
+    def goes_on(n_photos: int) -> None:
+        seen.append(n_photos)
+        second.count(1)
+        if n_photos == 9:
+            second.tell("x", "done")
+
+    own = first.count
+    monkeypatch.setattr(first, "count", lambda n: own(n if seen else 1))  # something has happened by the first look
+    assert first.hear("x", goes_on) == "done"
+    assert seen == list(range(2, 10))
+
+
+@pytest.fixture
+def of_two(pair: tuple[ExtractionRanks, ExtractionRanks], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractionRanks:
+    """Makes this process rank 1 of 2; returns rank 0."""
+    first, second = pair
+    monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(extraction_ranks, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(extraction_ranks, "_store", lambda rank: second._store)
+    first.tell("dataset and model are sound")
+    first.tell("missing database shards", [0, 1])
+    return first
+
+
+def test_a_rank_that_does_not_share_the_folder_says_so(photos: Path, tmp_path: Path, of_two: ExtractionRanks) -> None:
+    with pytest.raises(UltronError, match=r"rank 1 does not see .*config\.json, which rank 0 wrote; --out must lie on a file system that all machines share"):
+        extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
+    with pytest.raises(OtherRankFailed, match="rank 1 of 2 failed: rank 1 does not see"):
+        of_two.hear("rank 1 has its database shards")
+
+
+def test_a_rank_with_another_configuration_is_refused(photos: Path, alone: Path, tmp_path: Path, of_two: ExtractionRanks) -> None:
+    parts = tmp_path / "x" / "database.h5.parts"
+    parts.mkdir(parents=True)
+    with h5py.File(alone) as stored:
+        (parts / "config.json").write_text(stored.attrs["config"])
+    with pytest.raises(UltronError, match=r"rank 1 differs from rank 0: scales \(stored \[1.0\], asked \[0.5\]\); start all with the same command"):
+        extract_dataset(request(photos, tmp_path / "x", scales=(0.5,)), CHOICE, "cpu")
+    assert not list(parts.glob("shard-*.h5"))
+
+
+def test_the_failure_of_another_rank_ends_this_one_without_a_word(photos: Path, tmp_path: Path, of_two: ExtractionRanks, ultron: Run) -> None:
+    of_two.fail(UltronError("another `ultron extract` is writing"))
+    of_two._store.delete_key("dataset and model are sound")
+    assert ultron("extract", photos, *FLAGS, "--out", tmp_path / "x") == (1, "", "")
+
+
+def test_the_first_rank_tells_why_it_gives_up(photos: Path, tmp_path: Path, pair: tuple[ExtractionRanks, ExtractionRanks], of_two: ExtractionRanks,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(extraction_ranks, "_store", lambda rank: of_two._store)
+    refusal = "another `ultron extract` is writing"
+    with only_writer(tmp_path / "x" / "database.h5.parts", "held"), pytest.raises(UltronError, match=refusal):
+        extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
+    with pytest.raises(OtherRankFailed, match=f"rank 0 of 2 failed: {refusal}"):
+        pair[1].hear("summary")
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses now."""
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
