@@ -5,10 +5,13 @@
 
 Every run goes through the functions behind `ultron train`, `extract`, `search` and `evaluate`. The landmarks that are searched are not
 among those that are trained on. A finished run is kept in --out and not made again unless its settings changed, so it can be stopped.
+Every measurement goes to ablations.csv in --out, which `ultron visualize ablation` draws.
 """
 
 import argparse
+import csv
 import hashlib
+import io
 import json
 import statistics
 import sys
@@ -105,6 +108,17 @@ def rows_of(results: dict[str, list[dict[str, float]]]) -> list[list[str]]:
     return rows
 
 
+def measurements_of(results: dict[str, list[dict[str, float]]], seeds: Sequence[int]) -> str:
+    """Every measurement as CSV, which `ultron visualize ablation` draws: group, setting, seed, metric, value (0..1)."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["group", "setting", "seed", "metric", "value"])
+    for variant, runs in results.items():
+        for seed, run in zip(seeds, runs, strict=True):
+            lines.writerows(["", variant, seed, f"{protocol} mAP", run[protocol]] for protocol in PROTOCOLS if run[protocol] is not None)
+    return text.getvalue()
+
+
 def main() -> int:
     arguments = parse()
     if arguments.quick and arguments.write:
@@ -118,6 +132,7 @@ def main() -> int:
     console.settings.workspace = arguments.out / "workspace"
     toy = render_toy(arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig())
     results = {variant: [run_one(variant, seed, toy, arguments) for seed in seeds] for variant in variants}
+    write_text(arguments.out / "ablations.csv", measurements_of(results, seeds))
     columns, rows = ["mAP, %", *PROTOCOLS, "medium, against the first"], rows_of(results)
     print(table(columns, rows))
     if arguments.write:

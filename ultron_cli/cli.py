@@ -26,6 +26,7 @@ from ultron_cli.commands import (
     serve,
     train,
     visualize,
+    visualize_curves,
     visualize_inside,
     visualize_layers,
     weights,
@@ -129,8 +130,18 @@ _add(app, "visualize-cam", visualize.cam, "ultron visualize-cam")
 _add(app, "compare", compare.compare, "ultron compare before.json after.json")
 _add(app, "doctor", doctor.doctor, "ultron doctor")
 _visualize = _group("visualize", "Pictures of what a model does.")
-_add(_visualize, "cam", visualize.cam, "ultron visualize cam --query all_souls_000013 -k 5")
-_add(_visualize, "ranks", visualize.ranks, "ultron visualize ranks --query all_souls_000013 -k 10")
+_add(
+    _visualize,
+    "cam",
+    visualize.cam,
+    "ultron visualize cam --query all_souls_000013 -k 5\nultron visualize cam --ranks na.h5 --ranks scala.h5 --label NA --label SCALA --layer stage4 -k 3",
+)
+_add(
+    _visualize,
+    "ranks",
+    visualize.ranks,
+    "ultron visualize ranks --query all_souls_000013 -k 10\nultron visualize ranks --ranks before.h5 --ranks after.h5 --moves -k 8",
+)
 _add(_visualize, "tsne", visualize_layers.tsne, "ultron visualize tsne --perplexity 20")
 _add(_visualize, "genotype", visualize_layers.genotype, "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2")
 _add(_visualize, "selectivity", visualize_layers.selectivity, "ultron visualize selectivity --run a --run b --dataset toy")
@@ -147,7 +158,15 @@ _add(
     "ultron visualize dilation --dataset photos/ --photos 40\nultron visualize dilation --model ultron-t --untrained --dataset toy",
 )
 _add(_visualize, "attention", visualize_inside.attention, "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4")
-_add(_visualize, "curves", visualize_inside.curves, "ultron visualize curves --run a --run b --label plain --label CDConv")
+_add(_visualize, "curves", visualize_curves.curves, "ultron visualize curves --run a --run b --label plain --label CDConv")
+_add(
+    _visualize,
+    "precision-recall",
+    visualize_curves.precision_recall,
+    "ultron visualize precision-recall\nultron visualize precision-recall --ranks before.h5 --ranks after.h5 --protocol hard --out curves.pdf",
+)
+_add(_visualize, "recall-speed", visualize_curves.recall_speed, "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10")
+_add(_visualize, "ablation", visualize_curves.ablation, "ultron visualize ablation ablations.csv --metric \"medium mAP\" --out ablation.pdf")
 _add(_visualize, "report", visualize.report, "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5")
 _datasets = _group("datasets", "Photos and their ground truth.")
 _add(_datasets, "list", datasets.list_datasets, "ultron datasets list")

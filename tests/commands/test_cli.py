@@ -15,7 +15,8 @@ MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers
 COMMANDS = (
     [], ["demo"], ["train"], ["extract"], ["whiten"], ["index"], ["search"], ["serve"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
     ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["visualize", "match"],
-    ["visualize", "dilation"], ["visualize", "attention"], ["visualize", "curves"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
+    ["visualize", "dilation"], ["visualize", "attention"], ["visualize", "curves"],
+    ["visualize", "precision-recall"], ["visualize", "recall-speed"], ["visualize", "ablation"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
     ["datasets", "make-toy"], ["datasets", "download"], ["datasets", "verify"], ["datasets", "build-gnd"], ["weights"], ["weights", "inspect"],
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import Run
 from ultron_cli.datasets.protocols import GroundTruth, QueryTruth
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization.tsne import Panel, TsneConfig, embed, knn_purity, landmarks_of, tsne_figure
+from ultron_cli.visualization.tsne import Panel, TsneConfig, embed, free_cells, knn_purity, landmarks_of, tsne_figure
 
 
 def clusters() -> tuple[np.ndarray, np.ndarray]:
@@ -42,6 +42,16 @@ def test_queries_that_share_a_positive_are_one_landmark() -> None:
     labels, names = landmarks_of(truth)
     assert len(names) == 2
     assert labels[0] == labels[1] == labels[3] != labels[2] and labels[4] == labels[5] == -1
+
+
+def test_thumbnails_get_cells_of_their_own() -> None:
+    """Three points in one place of a 3 x 3 grid: its cell and two beside it; a point far off keeps its own."""
+    shares = np.array([[0.5, 0.5], [0.5, 0.5], [0.52, 0.5], [0.9, 0.1]])
+    cells = free_cells(shares, 3, 3)
+    assert cells is not None and len({tuple(cell) for cell in cells.tolist()}) == 4
+    assert cells[0].tolist() == [1, 1] and cells[3].tolist() == [2, 0]
+    assert np.abs(cells[:3] - 1).sum(axis=1).max() == 1
+    assert free_cells(np.zeros((8, 2)), 3, 3) is None  # too many for a grid with room
 
 
 def test_figures(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`ultron visualize match`, `dilation`, `attention` and `curves`: what local features match, what ULTRON's operators choose, how training went."""
+"""`ultron visualize match`, `dilation` and `attention`: what local features match, what ULTRON's operators choose."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,7 +36,7 @@ def match(
 ) -> None:
     """Shows which places of database photos match a point or box of the query: the cosine of local features."""
     from ultron_cli import console, workspace
-    from ultron_cli.commands.visualize import _scene
+    from ultron_cli.commands.visualize import scenes_of
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
     from ultron_cli.visualization.show import file_name
@@ -48,7 +48,7 @@ def match(
     point, rectangle = (numbers(at, 2, "--at") if at else None), (numbers(box, 4, "--box") if box else None)
     if out:
         check_suffix(out)
-    scene = _scene(ranks, queries, database, protocol)
+    (scene,) = scenes_of([ranks] if ranks else None, queries, database, protocol)
     row = scene.query_row(query)
     name = file_name(f"{Path(scene.found.query_names[row]).name}-{at or box}")
     path = out or workspace.result_folder("visualize", file_name(f"match-{scene.found.origin['dataset']}-{scene.model}")) / f"{name}.png"
@@ -160,38 +160,3 @@ def attention(
         "rows": found.rows.tolist(), "columns": found.columns.tolist(), "weights": found.weights.tolist(),
     }  # fmt: skip
     print_result(summary, str(path))
-
-
-def curves(
-    *,
-    run: Annotated[
-        list[str] | None, typer.Option("--run", help="A training run: folder or name in the workspace; may be given again (the latest).")
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="Name of each run in the picture, in their order (the folders').")] = None,
-    out: FigureFlag = None,
-) -> None:
-    """Draws the training curves of runs in one axes each: loss, held-out mAP, accuracy and learning rate by epoch."""
-    from ultron_cli import workspace
-    from ultron_cli.console import print_result
-    from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.run_curves import curves_figure, read_run
-    from ultron_cli.visualization.tsne import check_suffix
-
-    if out:
-        check_suffix(out)
-    if label and len(label) != len(run or [""]):
-        raise UltronError(f"--label must be given once per --run, found {len(label)} for {len(run or [''])}")
-    root = workspace.workspace_root() / "train"
-    folders = [Path(name).expanduser() if Path(name).expanduser().is_dir() else root / name for name in run or []]
-    folders = folders or [workspace.take_latest("train", "name a run folder with --run")]
-    runs = [read_run(folder, label[i] if label else None) for i, folder in enumerate(folders)]
-    datasets, models = list(dict.fromkeys(r.dataset for r in runs if r.dataset)), list(dict.fromkeys(r.model for r in runs if r.model))
-    path = out or (folders[0] / "training-curves.png" if len(runs) == 1 else workspace.result_folder("visualize", "curves") / "curves.png")
-    what = f"{', '.join(models)} on {', '.join(datasets)}" if models and datasets else ", ".join(models or datasets)
-    curves_figure(runs, f"Training curves: {what}" if what else "Training curves", path)
-    workspace.remember("visualize", path)
-    entries = [
-        {"run": r.label, "epochs": len(r.epochs), "loss": (r.points("loss")[1] or [None])[-1], "validation_mAP": (r.points("validation_mAP")[1] or [None])[-1]}
-        for r in runs
-    ]
-    print_result({"figure": str(path), "runs": entries}, str(path))

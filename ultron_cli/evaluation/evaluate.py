@@ -76,14 +76,22 @@ def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]
     return rows
 
 
+def ranking_against(ranking: NamedRanking, gnd: Path) -> tuple[GroundTruth, np.ndarray]:
+    """(the ground truth of the queries that were searched, their rankings (Q, K) as rows of it, photos outside it numbered after it).
+
+    Raises UltronError if ranking and ground truth do not belong together.
+    """
+    truth = load_ground_truth(gnd)
+    skipped = {entry["name"] for entry in ranking.origin.get("skipped", [])}
+    truth, query_rows = _queries_present(truth, ranking.query_names, skipped)
+    return truth, _rows_of_truth(ranking, truth, query_rows)
+
+
 def evaluate_ranking(
     ranking: NamedRanking, gnd: Path, protocols: Sequence[str] = tuple(PROTOCOLS), duplicates: Literal["count", "first"] = "count"
 ) -> dict[str, Any]:
     """The Evaluation JSON of a ranking as plain data. Raises UltronError if ranking and ground truth do not belong together."""
-    truth = load_ground_truth(gnd)
-    skipped = {entry["name"] for entry in ranking.origin.get("skipped", [])}
-    truth, query_rows = _queries_present(truth, ranking.query_names, skipped)
-    rows = _rows_of_truth(ranking, truth, query_rows)
+    truth, rows = ranking_against(ranking, gnd)
     repeats = rankings_with_repeats(rows)
     if len(repeats):
         how = "each repeat counts, as in revisitop (--duplicates first counts only the first)" if duplicates == "count" else "only the first counts"

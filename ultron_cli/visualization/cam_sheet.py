@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.cam import METHODS, Cam, overlay
@@ -32,7 +33,7 @@ class CamPair:
     cam: Cam | None
 
 
-def _heat_tile(tile: Tile, cam: Cam | None, bbx: tuple[float, float, float, float] | None = None) -> np.ndarray:
+def heat_tile(tile: Tile, cam: Cam | None, bbx: Box | None = None) -> np.ndarray:
     """(h, w, 3) uint8: the tile with heat over it, or over its box only, the rest faded."""
     if cam is None or tile.problem:
         return tile.pixels
@@ -63,7 +64,7 @@ class _Band:
         return 2 * (self.photo_height_px + 2 * drawing.FRAME_PX) + drawing.LABEL_HEIGHT_PX + CAPTION_PX
 
 
-def _draw_colour_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
+def draw_colour_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
     """A bar of the colours of heat, 0 below and 1 above, with its label."""
     values = np.linspace(1.0, 0.0, height_px)[:, None].repeat(16, axis=1)
     sheet.paste(x, y, overlay(np.full((height_px, 16, 3), 128, np.uint8), values))
@@ -86,10 +87,10 @@ def _draw_band(sheet: Sheet, band: _Band, query: QueryPhoto, query_cam: Cam | No
         height_px, width_px = band.query_tile.pixels.shape[:2]
         left = x + (cell_px - width_px) // 2
         sheet.paste(left, base - height_px, drawing.with_box(band.query_tile, query.bbx))
-        sheet.paste(left, heat_base - height_px, _heat_tile(band.query_tile, query_cam, query.bbx))
+        sheet.paste(left, heat_base - height_px, heat_tile(band.query_tile, query_cam, query.bbx))
         drawing.draw_problem(sheet, left, base - height_px, band.query_tile)
         drawing.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, query.name, "")
-        _draw_caption(sheet, x, heat_base, query_cam, "" if own else f"for rank {first_rank}")
+        draw_caption(sheet, x, heat_base, query_cam, "" if own else f"for rank {first_rank}")
     sheet.fill(x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2, y + drawing.FRAME_PX, 1, heat_base - y, drawing.LINE_GREY)
     x += cell_px + 2 * drawing.FRAME_PX + QUERY_GAP_PX
     for pair, tile in zip(band.pairs, band.tiles, strict=True):
@@ -99,22 +100,23 @@ def _draw_band(sheet: Sheet, band: _Band, query: QueryPhoto, query_cam: Cam | No
         sheet.frame(left, base - height_px, width_px, height_px, colour)
         drawing.draw_problem(sheet, left, base - height_px, tile)
         drawing.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, pair.photo, f"cosine {pair.cam.cosine:.3f}" if pair.cam else "no map")
-        sheet.paste(left, heat_base - height_px, _heat_tile(tile, pair.cam))
-        _draw_caption(sheet, x, heat_base, pair.cam, "")
+        sheet.paste(left, heat_base - height_px, heat_tile(tile, pair.cam))
+        draw_caption(sheet, x, heat_base, pair.cam, "")
         x += cell_px + 2 * drawing.FRAME_PX + GAP_PX
     tallest_px = band.photo_height_px
-    _draw_colour_bar(sheet, x + 4, heat_base - tallest_px, tallest_px)
+    draw_colour_bar(sheet, x + 4, heat_base - tallest_px, tallest_px)
 
 
-def _draw_caption(sheet: Sheet, x: int, base: int, cam: Cam | None, text: str) -> None:
+def draw_caption(sheet: Sheet, x: int, base: int, cam: Cam | None, text: str) -> None:
+    """The line below a map that ends at `base`; it says where a map is flat."""
     if cam is not None and cam.flat:
         text = f"{text}, flat map" if text else "flat map"
     sheet.text(x, base + 19, text, drawing.SMALL_PX, colour=drawing.QUIET_INK)
 
 
-def _note(cam: Cam | None, rank: int) -> str:
-    """What the figure's heat is, below its title."""
-    method, layer = (cam.method, cam.layer) if cam else ("gradcam", None)
+def note_of(cam: Cam | None, rank: int, *, with_layer: bool = True) -> str:
+    """What the figure's heat is, below its title. rank: of the photo that the query's own map is for."""
+    method, layer = (cam.method, cam.layer if with_layer else None) if cam else ("gradcam", None)
     return NOTES.get(method, NOTE).format(method=METHODS[method], layer=f" at {layer}" if layer else "", rank=rank)
 
 
@@ -139,7 +141,7 @@ def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair
     cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in [query_tile, *tiles]))
     width_px = 2 * drawing.MARGIN_PX + ROW_LABEL_PX + n_columns * (cell_px + 2 * drawing.FRAME_PX + GAP_PX) + QUERY_GAP_PX - GAP_PX + BAR_PX
     width_px = max(width_px, drawing.MIN_WIDTH_PX)
-    header = Header.of(title, _note(next((pair.cam for pair in pairs if pair.cam), None), pairs[0].photo.rank), width_px)
+    header = Header.of(title, note_of(next((pair.cam for pair in pairs if pair.cam), None), pairs[0].photo.rank), width_px)
     top = header.height_px + drawing.LEGEND_HEIGHT_PX
     height_px = top + sum(band.height_px + BAND_GAP_PX for band in bands) - BAND_GAP_PX + drawing.MARGIN_PX
     drawing.check_size(width_px, height_px, "draw fewer photos with -k")

@@ -5,6 +5,7 @@ object interface, no pyplot) draws text and signs on top; the same input gives t
 """
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Polygon
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
@@ -232,6 +233,19 @@ class Sheet:
                 transform=IdentityTransform(),
             )  # fmt: skip
             self._figure.add_artist(line)
+
+    def arrow(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False, line_px: float = 2.5) -> None:
+        """A line through the points with a head at the last, to which it comes straight down."""
+        height_px = self.pixels.shape[0]
+        (x, y), head_px = points[-1], 3.2 * line_px
+        line = Line2D(
+            [at[0] for at in points], [*(height_px - at[1] for at in points[:-1]), height_px - y + head_px], color=colour, linewidth=line_px * 72 / DPI,
+            linestyle=(0, (3.0, 1.6)) if dashed else "-", marker="None", solid_joinstyle="round", solid_capstyle="butt", transform=IdentityTransform(),
+        )  # fmt: skip
+        self._figure.add_artist(line)
+        up = height_px - y
+        corners = [(x, up), (x - head_px * 0.6, up + head_px), (x + head_px * 0.6, up + head_px)]
+        self._figure.add_artist(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=IdentityTransform()))
 
     def save(self, path: Path) -> None:
         """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be written."""

@@ -117,6 +117,7 @@ def _drawer(key: str, label: str, factor: float) -> Callable[[Axes, RunCurves, d
 PANELS = {
     "loss": ("Training loss", _draw_loss),
     "validation_mAP": ("Held-out mAP", _drawer("validation_mAP", "held-out mAP (%)", 100.0)),
+    "validation_top1": ("Held-out top-1", _drawer("validation_top1", "held-out top-1 (%)", 100.0)),
     "accuracy": ("Training accuracy", _drawer("accuracy", "training accuracy (%)", 100.0)),
     "lr": ("Learning rate", _drawer("lr", "learning rate (no unit)", 1.0)),
 }
@@ -138,21 +139,21 @@ def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:
     for axes, key in zip(grid.flat, panels, strict=False):
         heading, draw = PANELS[key]
         for i, run in enumerate(runs):
-            draw(axes, run, _look(i) | {"markevery": max(1, len(run.points(key)[0]) // 12)})
+            draw(axes, run, look(i) | {"markevery": max(1, len(run.points(key)[0]) // 12)})
         by_step = key == "loss" and any(len(run.points(key, by_step=True)[0]) > 1 for run in runs)
         axes.set_title(heading + (" (thin: by step, thick: running mean)" if by_step else ""), fontsize=plots.LABEL_PT)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.grid(alpha=0.3)
         axes.margins(x=0.02)
-        if key in ("validation_mAP", "accuracy"):
+        if key in ("validation_mAP", "validation_top1", "accuracy"):
             axes.set_ylim(bottom=0)
-    handles = [Line2D([], [], **_look(i), label=_summary(run)) for i, run in enumerate(runs)]
+    handles = [Line2D([], [], **look(i), label=_summary(run)) for i, run in enumerate(runs)]
     figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=plots.LABEL_PT)
     return plots.save_figure(figure, out)
 
 
-def _look(i: int) -> dict[str, Any]:
+def look(i: int) -> dict[str, Any]:
     """Colour, dash and mark of the i-th run; no two of MOST_RUNS are alike."""
     return {
         "color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[(i // len(COLOURS) + i) % len(STYLES)], "marker": MARKERS[i % len(MARKERS)],

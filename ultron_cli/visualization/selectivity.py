@@ -117,7 +117,7 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
         axes.set_xlabel("class selectivity index of a unit (0 to 1)")
         axes.set_ylabel("density of units")
         axes.set_xlim(0, 1)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=9)
     with whole_file(out) as temporary:
         figure.savefig(temporary, format=out.suffix[1:].lower(), dpi=drawing.DPI)
     return out

@@ -1,6 +1,8 @@
 """Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the descriptors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +67,15 @@ class Scene:
             return "right"
         return "ignored" if known is not None and known in ignored else "wrong"
 
-    @property
+    @cached_property
     def _row_of_truth(self) -> dict[str, int]:
         assert self.queries is not None and self.queries.ground_truth is not None
         return {name: i for i, name in enumerate(self.queries.ground_truth.database_names)}
+
+    def ranks_of(self, row: int, names: Sequence[str]) -> list[int | None]:
+        """The rank, from 1, of each photo named in a query's ranking; None where the ranking does not hold it."""
+        rank_of = {self.found.database_names[r]: rank for rank, r in enumerate(self.found.ranking.rows[row].tolist(), start=1) if r >= 0}
+        return [rank_of.get(name) for name in names]
 
     def ranked(self, row: int, k: int, protocol: Protocol) -> list[RankedPhoto]:
         """The k best photos of a query with verdicts."""
@@ -90,14 +97,25 @@ class Scene:
             raise UltronError(f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}")
         return [known[name] for name in names]
 
+    def average_precision(self, row: int, protocol: Protocol) -> float | None:
+        """AP (0..1) of a query as `ultron evaluate` counts it: positives that the ranking lacks count as not found; None without positives."""
+        truth = self.queries.ground_truth if self.queries else None
+        name = self.found.query_names[row]
+        if truth is None or name not in truth.query_names:
+            return None
+        positives, ignored = ({truth.database_names[i] for i in rows} for rows in truth.split(truth.query_names.index(name), protocol))
+        if not positives:
+            return None
+        names = [self.found.database_names[r] for r in self.found.ranking.rows[row].tolist() if r >= 0]
+        kept = [name for name in names if name not in ignored]
+        return average_precision(np.flatnonzero([name in positives for name in kept]), len(positives))
+
     def subtitle(self, row: int, protocol: Protocol) -> str:
-        """AP of the query, where the whole database was ranked and it has positives."""
-        verdicts = [self.verdict(row, self.found.database_names[r], protocol) for r in self.found.ranking.rows[row] if r >= 0]
-        if not self.queries or len(verdicts) < len(self.found.database_names) or "right" not in verdicts:
+        """`AP 71.3`, in percent, of a query that has positives; `in the first 100` is added where not the whole database was ranked."""
+        ap, n_ranked = self.average_precision(row, protocol), self.found.ranking.rows.shape[1]
+        if ap is None:
             return ""
-        kept = [verdict for verdict in verdicts if verdict != "ignored"]
-        places = np.flatnonzero([verdict == "right" for verdict in kept])
-        return f"AP {100 * average_precision(places, len(places)):.1f}"
+        return f"AP {100 * ap:.1f}" + (f" in the first {n_ranked}" if n_ranked < len(self.found.database_names) else "")
 
     @property
     def model(self) -> str:
@@ -191,17 +209,17 @@ def file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
 
 
-def open_view(scene: Scene, device_name: str, weights: Path | None) -> "_View":
+def open_view(scene: Scene, device_name: str, weights: Path | None) -> "View":
     """The model that made a search's descriptors. Raises UltronError if its weights are gone."""
     origin = scene.found.origin
     loaded = reload_model(origin["config"], origin.get("weights") or {}, origin["weights_sha256"], weights)
     device = resolve_device(device_name)
-    return _View(loaded.model.to(device), extract_config(origin["config"], scales=(1.0,)), device)
+    return View(loaded.model.to(device), extract_config(origin["config"], scales=(1.0,)), device)
 
 
 @dataclass(frozen=True)
-class _View:
-    """Photos and their descriptors at one scale, as the CAM sees them."""
+class View:
+    """Photos and their descriptors at one scale, as the CAM sees them. config: of a search; the sizes in it count, not its model."""
 
     model: RetrievalModel
     config: ExtractConfig

@@ -36,7 +36,7 @@ class Stage:
         if backbone is None:
             raise UltronError(f"layer {self.name!r} gives tokens whose grid is not known; name another with --layer{_stages_clause(self.model)}")
         tokens = output[:, backbone.n_prefix_tokens :]
-        height, width = backbone._grid(image_side_px, tokens.shape[1])
+        height, width = backbone.grid(image_side_px, tokens.shape[1])
         return tokens.transpose(1, 2).unflatten(2, (height, width))
 
     def from_map(self, features: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
@@ -92,9 +92,12 @@ def run_through(
 ) -> torch.Tensor:
     """images (B, 3, H, W) -> pooled descriptors (B, D), not of unit norm, with a map (B, C, h, w) passed through `change` on the way.
 
-    layer: whose output it is; None: the last map before pooling. to_the_end: else the feature map is made but not pooled.
+    layer: whose output it is; None: the last map before pooling, or the model's cam_layer on the way to the end. to_the_end: else the feature
+    map is made but not pooled.
     Raises UltronError for an unknown layer and for one that the network did not use.
     """
+    if layer is None and to_the_end:
+        layer = model.cam_layer
     if layer is None:
         features = change(model.feature_map(images))
         return model.pool(features) if to_the_end else features
@@ -106,8 +109,7 @@ def run_through(
 
     handle = stage.module.register_forward_hook(hook)
     try:
-        features = model.feature_map(images)
-        result = model.pool(features) if to_the_end else features
+        result = model.describe(images) if to_the_end else model.feature_map(images)
     finally:
         handle.remove()
     if not used:

@@ -17,12 +17,13 @@ from ultron_cli.files import whole_file
 from ultron_cli.visualization import drawing
 
 SUFFIXES = (".png", ".pdf", ".svg")
-# Paul Tol's "bright" colours, safe for colour-blind readers; with the shapes, 56 landmarks are told apart.
+# Paul Tol's "bright" colours, safe for colour-blind readers; with the shapes, which change with them, 56 landmarks are told apart.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#1a1a1a")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_IN_LEGEND = 24
-PANEL_INCHES = 6.0
-OTHER = "#c8c8c8"
+PANEL_INCHES, PHOTO_PANEL_INCHES = 6.0, 9.0
+THUMBNAIL_PX = 34
+OTHER = "#a8a8a8"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +105,11 @@ def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool 
     check_suffix(out)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = Figure(figsize=(PANEL_INCHES * n_columns, (PANEL_INCHES + 0.5) * n_rows + 0.6), layout="constrained")
+    side_inches = PHOTO_PANEL_INCHES if thumbnails else PANEL_INCHES
+    figure = Figure(figsize=(side_inches * n_columns, (side_inches + 0.5) * n_rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=15)
+    lines = drawing.wrap(title, side_inches * n_columns * drawing.DPI - 2 * drawing.MARGIN_PX, drawing.TITLE_PX, n_lines=3)
+    figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=drawing.TITLE_PX * 72 / drawing.DPI)
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
         axes.set_title(f"{panel.title}\n5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %", fontsize=11)
@@ -121,26 +124,60 @@ def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool 
 
 
 def _style(label: int) -> tuple[str, str]:
-    return COLOURS[label % len(COLOURS)], SHAPES[label // len(COLOURS) % len(SHAPES)]
+    return COLOURS[label % len(COLOURS)], SHAPES[label % len(SHAPES)]
 
 
 def _draw_marks(axes: Axes, panel: Panel) -> None:
     others = panel.labels < 0
     if others.any():
-        axes.scatter(*panel.points[others].T, s=9, c=OTHER, marker=".", label="no landmark", linewidths=0)
+        axes.scatter(*panel.points[others].T, s=30, c=OTHER, marker=".", label="no landmark", linewidths=0)
     for label, name in enumerate(panel.names):
         mine = panel.labels == label
         if mine.any():
             colour, shape = _style(label)
             axes.scatter(*panel.points[mine].T, s=34, c=colour, marker=shape, label=name, linewidths=0.4, edgecolors="white")
     if len(panel.names) <= MOST_IN_LEGEND:
-        axes.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False)
+        axes.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False)
+
+
+def free_cells(shares: np.ndarray, n_columns: int, n_rows: int) -> np.ndarray | None:
+    """(N, 2) int64: for each point, the nearest cell (column, row) of a grid that no earlier point took; None where cells are too few.
+
+    shares: (N, 2) of the grid's width and height. Points are taken from the middle of the crowd outwards, so that clusters stay whole.
+    """
+    if len(shares) > 0.8 * n_columns * n_rows:
+        return None
+    columns, rows = np.meshgrid(np.arange(n_columns), np.arange(n_rows), indexing="ij")
+    cells = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    wanted = shares * (n_columns, n_rows) - 0.5
+    taken = np.zeros(len(cells), bool)
+    found = np.empty((len(shares), 2), np.int64)
+    for point in np.argsort(np.square(shares - np.median(shares, axis=0)).sum(axis=1), kind="stable"):
+        nearest = int(np.argmin(np.where(taken, np.inf, np.square(cells - wanted[point]).sum(axis=1))))
+        taken[nearest], found[point] = True, cells[nearest]
+    return found
 
 
 def _draw_photos(axes: Axes, panel: Panel) -> None:
-    axes.scatter(*panel.points.T, s=0)
-    for point, label, path in zip(panel.points, panel.labels, panel.paths or [], strict=True):
-        tile = drawing.load_tile(path, 34, 34)
+    """Photos framed in their landmark's colour, each beside its point so that none lies over another; over their points where they are too many."""
+    axes.set_xlim(*_widened(panel.points[:, 0]))
+    axes.set_ylim(*_widened(panel.points[:, 1]))
+    low, high = (np.array(limits) for limits in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
+    shares = (panel.points - low) / (high - low)
+    per_side = int(PHOTO_PANEL_INCHES * 72 / (THUMBNAIL_PX + 7))  # an OffsetImage draws a pixel as a point
+    cells = free_cells(shares, per_side, per_side)
+    places = shares if cells is None else (cells + 0.5) / per_side
+    if cells is not None:
+        axes.set_xlabel(f"{axes.get_xlabel()}; photos in the nearest free place, lines lead to their points")
+    for share, place, label, path in zip(shares, places, panel.labels, panel.paths or [], strict=True):
+        tile = drawing.load_tile(path, THUMBNAIL_PX, THUMBNAIL_PX)
         colour = _style(int(label))[0] if label >= 0 else OTHER
-        frame = {"edgecolor": colour, "linewidth": 1.5, "boxstyle": "square,pad=0.05"}
-        axes.add_artist(AnnotationBbox(OffsetImage(tile.pixels), tuple(point), bboxprops=frame))
+        axes.plot(*np.stack([share, place]).T, color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes, zorder=1)
+        frame = {"edgecolor": colour, "linewidth": 2.0, "boxstyle": "square,pad=0.05"}
+        axes.add_artist(AnnotationBbox(OffsetImage(tile.pixels), tuple(place), xycoords="axes fraction", bboxprops=frame, pad=0.0, zorder=2))
+
+
+def _widened(values: np.ndarray) -> tuple[float, float]:
+    """Limits with room for thumbnails at the rim."""
+    room = 0.06 * max(float(np.ptp(values)), 1e-6)
+    return float(values.min()) - room, float(values.max()) + room

@@ -1,0 +1,83 @@
+"""Makes the pictures of real photographs in README and docs: python examples/photo_pictures.py [--photos DIR] [--weights FILE] [--out DIR]
+
+They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) searching landmarks it was never trained for. Any
+folder of photos with a ground truth will do where --query names queries of it; whose the photos are: docs/images/CREDITS.md.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from ultron_cli.cli import main
+from ultron_cli.retrieval.descriptors import DescriptorFile
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+SHARED = CHECKOUT.parent / "shared"
+LONGEST_SIDE_PX, MOST_BYTES = 1400, 250_000
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=SHARED / "minidev", help="a dataset folder with a ground truth")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / "tf_efficientnet_lite0.pth", help="timm's weights of the backbone")
+    parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
+    parser.add_argument("--query", default="sacre_coeur_010", help="a query for the ranked list, the maps and the match")
+    parser.add_argument("--box", default="315,140,455,245", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2")
+    parser.add_argument("--second-query", default="lund_door_001", help="another for the ranked list")
+    parser.add_argument("--reranked-query", default="lund_street_027", help="one that re-ranking changes")
+    parser.add_argument("--layers", nargs="+", default=["blocks.2", "blocks.4", "blocks.6"], help="of the backbone, a column of maps each")
+    parser.add_argument("--max-side", default="512")
+    return parser.parse_args()
+
+
+def run(*arguments: object) -> None:
+    """Runs a command of ultron and stops at its first error."""
+    if main([str(argument) for argument in arguments]) != 0:
+        sys.exit(f"failed: ultron {' '.join(map(str, arguments))}")
+
+
+def keep(picture: Path, target: Path) -> None:
+    """Writes a picture as JPEG, as large as is still sharp on a screen and as good as fits into MOST_BYTES."""
+    with Image.open(picture) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
+    for quality in range(88, 50, -4):
+        image.save(target, quality=quality, optimize=True, subsampling=0)
+        if target.stat().st_size <= MOST_BYTES:
+            break
+    print(f"{target}  {image.width} x {image.height}, {target.stat().st_size / 1000:.0f} KB")
+
+
+def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
+    """Extracts, searches, re-ranks and draws in a workspace of its own; keeps five pictures."""
+    where = ("--workspace", folder / "runs", "--quiet")
+    network = ("--model", "gem", "--backbone", asked.backbone, "--weights", asked.weights)
+    stored, before, after = folder / "descriptors", folder / "before.h5", folder / "after.h5"
+    run("extract", "--dataset", asked.photos, *network, "--scales", "1", "--max-side", asked.max_side, "--workers", "0", "--out", stored, *where)
+    with DescriptorFile(stored / "database.h5") as database:
+        whole = ("-k", database.n)
+    files = ("--queries", stored / "queries.h5", "--database", stored / "database.h5")
+    run("search", *files, *whole, "--out", before, *where)
+    run("search", *files, *whole, "--rerank", "superglobal", "--out", after, *where)
+
+    two = ("--query", asked.query, "--query", asked.second_query)
+    run("visualize", "ranks", "--ranks", before, *two, "-k", "4", "--out", folder / "ranks.png", *where)
+    columns = [part for layer in asked.layers for part in ("--ranks", before, "--label", f"gem-{asked.backbone}", "--layer", layer)]
+    run("visualize", "cam", *columns, "--query", asked.query, "-k", "2", "--out", folder / "cam", *where)
+    run("visualize", "match", "--ranks", before, "--query", asked.query, "--box", asked.box, "-k", "3", "--layer", asked.layers[1], "--out",
+        folder / "match.png", *where)  # fmt: skip
+    run("visualize", "tsne", "--database", stored / "database.h5", "--perplexity", "12", "--most", "10", "--out", folder / "tsne.png", *where)
+    systems = ("--ranks", before, "--label", "GeM", "--ranks", after, "--label", "re-ranked (SuperGlobal)")
+    run("visualize", "ranks", *systems, "--moves", "--query", asked.reranked_query, "-k", "5", "--out", folder / "reranked.png", *where)
+    for source in ("ranks.png", "cam/cam.png", "match.png", "tsne.png", "reranked.png"):
+        keep(folder / source, asked.out / f"photos-{Path(source).stem}.jpg")
+
+
+if __name__ == "__main__":
+    asked_for = parse()
+    with tempfile.TemporaryDirectory() as temporary:
+        make_pictures(asked_for, Path(temporary))
