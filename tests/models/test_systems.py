@@ -146,6 +146,14 @@ def test_cfcd_equals_its_equations(images: Tensor) -> None:
     torch.testing.assert_close(model(images), F.normalize(norm, dim=1), rtol=0, atol=1e-6)
 
 
+def test_regional_gem_has_a_gradient_where_all_is_0() -> None:
+    """A channel without a response anywhere: the root of 0 must not turn training into NaN."""
+    maps = torch.rand(1, 2, 6, 7)
+    maps[:, 1] = 0.0
+    regional_gem(maps.requires_grad_()).sum().backward()
+    assert maps.grad is not None and maps.grad.isfinite().all() and maps.grad[:, 0].min() > 0
+
+
 @torch.no_grad()
 def test_ggem_equals_gem_group_by_group() -> None:
     maps, pooling = torch.randn(2, 12, 4, 5), GGeM(12, 3)
@@ -249,4 +257,4 @@ def test_import_refuses_what_it_cannot_place(tmp_path: Path, ultron: Run) -> Non
     code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "dolg", "--out", tmp_path / "ours.pt")
     assert code == 2 and "check --from" in error
     code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "delf", "--out", tmp_path / "ours.pt")
-    assert code == 2 and "--from must be one of dolg, cvnet, timm" in error
+    assert code == 2 and "--from must be one of dolg, cvnet, senet, cfcd, cirtorch, timm" in error

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,13 @@ from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models import create_model
 from ultron_cli.models.hoga_genotype import OPERATIONS, load_genotype
-from ultron_cli.training import autola
-from ultron_cli.training.autola import Search, search_attention, split_halves
+from ultron_cli.training import autola_run
+from ultron_cli.training.autola import Search, split_halves
 from ultron_cli.training.autola_network import EDGES, Architecture, SearchConfig, choose_genotype, make_network
+from ultron_cli.training.autola_run import search_attention
 
 SMALL = {"backbone": "test_resnet", "width": 8, "small_stem": False, "side_px": 32, "batch_size": 6, "epochs": 2, "architecture_lr": 0.05}
+SMALL |= {"workers": 0, "threads": 1}
 
 
 @pytest.fixture
@@ -104,23 +108,31 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
 def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(photos: LandmarkPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SearchConfig(**SMALL)
     photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
-    monkeypatch.setattr(autola, "genotype_figure", lambda *arguments, **options: None)
+    monkeypatch.setattr(autola_run, "genotype_figure", lambda *arguments, **options: None)
     whole = search_attention(photos, config, tmp_path / "whole")
-    first = autola.write_findings
+    own_step, seen = Search.step_weights, []
 
-    def stop_in_the_second_epoch(folder: Path, edge_weights: np.ndarray, history: list, config: SearchConfig) -> object:
-        if len(history) == 2:
-            raise KeyboardInterrupt
-        return first(folder, edge_weights, history, config)
+    def stop_at_the_third_step(search: Search, *batch: torch.Tensor) -> tuple[float, float]:
+        seen.append(1)
+        if len(seen) == 3:  # within the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return own_step(search, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(autola, "write_findings", stop_in_the_second_epoch)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(Search, "step_weights", stop_at_the_third_step)
+        with pytest.raises(WorkFailed, match="stopped by SIGTERM after step 3, all saved; go on with `ultron train --resume"):
             search_attention(photos, config, tmp_path / "stopped")
-    resumed = search_attention(photos, config, tmp_path / "stopped", resume=True)
-    assert np.array_equal(resumed.edge_weights, whole.edge_weights) and resumed.history == whole.history
+    assert not (tmp_path / "stopped" / "genotype.txt").exists()
     with pytest.raises(UltronError, match=r"holds a search with other settings: config.lr \(stored 0.025, asked 0.1\)"):
         search_attention(photos, SearchConfig(**SMALL | {"lr": 0.1}), tmp_path / "stopped", resume=True)
+    resumed = search_attention(photos, SearchConfig(**SMALL | {"checkpoint_minutes": 3.0}), tmp_path / "stopped", resume=True)
+    assert np.array_equal(resumed.edge_weights, whole.edge_weights) and resumed.history == whole.history
+
+
+def test_a_cifar_resnet_is_searched_in_three_stages() -> None:
+    network = make_network(SearchConfig(backbone="cifar_resnet20", width=8), 10, Architecture())
+    assert [len(getattr(network, f"layer{number}")) for number in (1, 2, 3, 4)] == [3, 3, 3, 0]
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10) and network.num_features == 32
 
 
 def test_default_network_is_the_authors_width() -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 import ultron_cli
-from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError
-from ultron_cli.training.config import TrainConfig, explain_config, list_presets, load_config, resumed_config
+from ultron_cli.training.config import explain_config, list_presets, load_config, make_config, resumed_config
 
 
 def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
@@ -41,7 +40,7 @@ def test_presets_that_the_project_promises_are_there() -> None:
 @pytest.mark.parametrize("name", list_presets())
 def test_presets_load_and_say_their_source(name: str) -> None:
     config = load_config(name, None, [])
-    assert from_dict(TrainConfig, json.loads(json.dumps(config.to_plain()))) == config
+    assert make_config(json.loads(json.dumps(config.to_plain()))) == config
     assert (Path(ultron_cli.__file__).parent / "training/presets" / f"{name}.toml").read_text().startswith("# ")
 
 

@@ -22,6 +22,8 @@ def train(
 ) -> None:
     """Trains a model by landmark classification; with no argument, on rendered landmarks in two to three minutes on two cores.
 
+    --preset autola-search looks for an attention instead (HOGA, AutoLA), on any folder of classes.
+
     On several GPUs: torchrun --nproc-per-node 8 -m ultron_cli train ...
     """
     from ultron_cli.console import print_result, settings, table
@@ -53,9 +55,32 @@ def _text(summary: dict) -> str:
     """The result for people."""
     from ultron_cli.console import counted
 
+    if summary.get("task") == "search":
+        return _search_text(summary)
+    from ultron_cli.training.journal import held_out_text
+
     last = summary["metrics"][-1]
-    held_out = f", held-out mAP {100 * last['validation_mAP']:.1f} %" if last.get("validation_mAP") is not None else ""
+    held_out = f", {held_out_text(last)}" if held_out_text(last) else ""
     return (
         f"trained {summary['model']} on {counted(summary['n_train_photos'], 'photo')} of {counted(summary['n_train_landmarks'], 'landmark')} "
         f"in {summary['seconds']:.0f} s: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f} %{held_out}\n{summary['run']}"
+    )
+
+
+def _search_text(summary: dict) -> str:
+    """What a search found, for people: the weight of every operation on every edge, the chosen one of an edge marked."""
+    from ultron_cli.console import table
+
+    rows = []
+    for edge in summary["edges"]:
+        best = max(edge["weights"][1:])  # the first, none, is never chosen
+        cells = [f"{weight:.3f}{'*' if i and weight == best else ' '}" for i, weight in enumerate(edge["weights"])]
+        rows.append((f"{edge['input'] or 'group'} -> node {edge['node']}", *cells))
+    return "\n".join(
+        [
+            table(("edge", *summary["operations"]), rows),
+            f"genotype {summary['genotype']}",
+            f"next: ultron train --set model.attention=hoga --set model.genotype={summary['genotype']}",
+            *(summary[key] for key in ("genotype_file", "figure", "table")),
+        ]
     )

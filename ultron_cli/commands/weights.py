@@ -1,9 +1,14 @@
 """`ultron weights ...`: what is in a weights file, which models there are, and authors' checkpoints as ours."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ultron_cli.models.importers_cirtorch import LearnedWhitening
 
 
 def inspect(file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file, or a checkpoint of ultron.")]) -> None:
@@ -30,29 +35,48 @@ def list_weights() -> None:
     """Lists the models that can be made, and whose published checkpoints can be imported."""
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.models import list_models
-    from ultron_cli.models.importers import LAYOUTS
+    from ultron_cli.models.importers import SOURCES
 
-    sources = {name: sorted({model for model, _ in layout.models.values()}) for name, layout in LAYOUTS.items()} | {"timm": ["gem"]}
-    text = lines(table(("import --from", "becomes"), [(name, ", ".join(models)) for name, models in sources.items()]), "models: " + ", ".join(list_models()))
-    print_result({"models": list_models(), "sources": sources}, text)
+    text = lines(table(("import --from", "becomes"), [(name, ", ".join(models)) for name, models in SOURCES.items()]), "models: " + ", ".join(list_models()))
+    print_result({"models": list_models(), "sources": SOURCES}, text)
 
 
 def import_file(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth, .pt, .pyth, .safetensors).")],
     *,
-    source: Annotated[str, typer.Option("--from", metavar="dolg|cvnet|timm", help="Whose layout the file has.")],
+    source: Annotated[str, typer.Option("--from", metavar="dolg|cvnet|senet|cfcd|cirtorch|timm", help="Whose layout the file has.")],
     out: Annotated[Path, typer.Option(help="File for the checkpoint of ultron.")],
     backbone: Annotated[str | None, typer.Option(help="With --from timm: the timm network that the file is of.")] = None,
 ) -> None:
     """Turns an authors' checkpoint into one of ultron: maps names, folds BGR input into the stem, refuses keys it cannot place."""
     from ultron_cli.configs import one_of
-    from ultron_cli.console import print_result
+    from ultron_cli.console import lines, print_result
     from ultron_cli.models.checkpoints import sha256_of_weights
-    from ultron_cli.models.importers import LAYOUTS, import_weights
+    from ultron_cli.models.importers import SOURCES, import_weights
 
-    one_of("--from", source, [*LAYOUTS, "timm"])
-    model = import_weights(file, source, out, backbone)
-    scales = LAYOUTS[source].scales if source in LAYOUTS else "1"
-    sha256 = sha256_of_weights(model)
+    one_of("--from", source, list(SOURCES))
+    imported = import_weights(file, source, out, backbone)
+    model, scales, sha256 = imported.model, imported.scales, sha256_of_weights(imported.model)
+    whitenings = [_write_whitening(whitening, out, file, sha256) for whitening in imported.whitenings]
     result = {"checkpoint": str(out), "model": model.label, "descriptor_dim": model.descriptor_dim, "weights_sha256": sha256, "scales": scales}
-    print_result(result, f"{out}: {model.label}, {model.descriptor_dim}-d; next: ultron extract --weights {out} --scales {scales} --dataset NAME")
+    print_result(
+        result | {"whitenings": [str(path) for path in whitenings]},
+        lines(
+            f"{out}: {model.label}, {model.descriptor_dim}-d; next: ultron extract --weights {out} --scales {scales} --dataset NAME",
+            *(f"{path}: learned whitening; for --whiten of extract, index, search and evaluate" for path in whitenings),
+        ),
+    )
+
+
+def _write_whitening(learned: LearnedWhitening, out: Path, file: Path, weights_sha256: str) -> Path:
+    """Writes a whitening that came with a network beside its checkpoint. Its eigenvalues, which nothing depends on, are not published: ones."""
+    import numpy as np
+
+    from ultron_cli.provenance import provenance
+    from ultron_cli.retrieval.whitening import Whitening, write_whitening
+
+    path = out.with_name(f"{out.stem}-lw-{learned.name}.h5")
+    record = provenance() | {"imported": {"from": "cirtorch", "file": file.name, "name": learned.name}, "weights_sha256": weights_sha256}
+    ones = np.ones(len(learned.projection))
+    write_whitening(path, Whitening(method="lw", mean=learned.mean, projection=learned.projection, eigenvalues=ones, provenance=record))
+    return path

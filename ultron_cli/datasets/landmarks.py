@@ -9,6 +9,7 @@ import numpy as np
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.bad_photos import BAD_PHOTOS_FILE, read_bad_photos
+from ultron_cli.datasets.cifar import cifar_photos
 from ultron_cli.datasets.folder import list_photos
 from ultron_cli.datasets.gldv2 import find_gldv2, open_gldv2
 from ultron_cli.datasets.landmark_lists import LIST_FILE, ListedPaths, open_landmark_list
@@ -48,8 +49,10 @@ class LandmarkPhotos:
 def open_landmark_photos(folder: Path) -> LandmarkPhotos:
     """Reads the list of DIR/landmarks.json or of GLDv2's CSV, else DIR/train/LANDMARK/PHOTO or DIR/LANDMARK/PHOTO.
 
-    Photos in bad_photos.json are left out. Large lists are cached in the folder. Raises UltronError if there are fewer than two landmarks.
+    CIFAR's published files are unpacked into photos beside them first. Photos in bad_photos.json are left out. Large lists are cached in
+    the folder. Raises UltronError if there are fewer than two landmarks.
     """
+    folder = cifar_photos(folder) or folder
     cached = read_index(folder / INDEX_FILE)
     if cached is None:
         paths, landmarks, sources = _list_all(folder)

@@ -54,6 +54,12 @@ def _cfcd(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel
     return _over_backbone(CfcdSettings, partial(CfcdModel, name), SIZES[name] | values, pretrained)
 
 
+def _senet(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+    from ultron_cli.models.senet import SIZES, SenetModel, SenetSettings
+
+    return _over_backbone(SenetSettings, partial(SenetModel, name), SIZES[name] | values, pretrained)
+
+
 def _dalg(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
     from ultron_cli.models.dalg import DalgModel, DalgSettings
 
@@ -67,6 +73,8 @@ MODELS: dict[str, Callable[[dict[str, Any], bool], RetrievalModel]] = {
     "dolg-r101": partial(_dolg, "dolg-r101"),
     "dolg-r50": partial(_dolg, "dolg-r50"),
     "gem": _gem,
+    "senet-r101": partial(_senet, "senet-r101"),
+    "senet-r50": partial(_senet, "senet-r50"),
     "superglobal": _superglobal,
     "ultron-b": partial(_ultron, "ultron-b"),
     "ultron-s": partial(_ultron, "ultron-s"),

@@ -1,6 +1,7 @@
 """Attention pooling of ULTRON: one query, made from the map itself, gathers the map into one vector.
 
-After SimPool (Psomas et al., ICCV 2023). That ULTRON pools so, with GeM for the query, is a third party's reading of the paper.
+After SimPool (Psomas et al., ICCV 2023), which is here as published too. That ULTRON pools so, with GeM for the query, is a third party's
+reading of its paper.
 """
 
 from typing import Literal
@@ -8,24 +9,27 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ultron_cli.models.pooling import GeM
+from ultron_cli.models.pooling import Average, GeM
 
 
 class AttentionPooling(nn.Module):
     """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)) over the positions, K = Wk LN(X); result f^-1(f(V) A), f(V) = (V - min V + eps)^gamma.
 
     V = LN(X) as in SimPool's public code; its minimum is taken over each photo (there over the whole batch, which would make a
-    descriptor depend on the photos beside it). gem_p: exponent of GeM. exponent: gamma.
+    descriptor depend on the photos beside it). gem_p: exponent of GeM; None: the query is made from the plain average.
+    exponent: gamma; None: the weighted mean of V, neither power nor shift.
     shift: "undone" as f^-1 says; "left" as in SimPool's code, which takes the root only: then all channels of all photos share a
     constant far larger than what they differ by, and under a linear layer with unit norm training starts with all descriptors alike
     (ultron-t on eight photos, AdamW: loss 2.2 at first, after 3 steps 2.3, undone 0.3; mean cosine between photos 0.98 and 0.15).
     (B, C, H, W) -> (B, C) float32 (float64 stays).
     """
 
-    def __init__(self, n_channels: int, *, gem_p: float = 3.0, exponent: float = 2.0, shift: Literal["undone", "left"] = "undone", eps: float = 1e-6) -> None:
+    def __init__(
+        self, n_channels: int, *, gem_p: float | None = 3.0, exponent: float | None = 2.0, shift: Literal["undone", "left"] = "undone", eps: float = 1e-6
+    ) -> None:
         super().__init__()
         self.exponent, self.shift, self.eps, self.scale = exponent, shift, eps, n_channels**-0.5
-        self.gem = GeM(gem_p)
+        self.summary = Average() if gem_p is None else GeM(gem_p)
         self.norm = nn.LayerNorm(n_channels, eps=1e-6)
         self.query = nn.Linear(n_channels, n_channels, bias=False)
         self.key = nn.Linear(n_channels, n_channels, bias=False)
@@ -34,7 +38,7 @@ class AttentionPooling(nn.Module):
         """A (B, H*W), summing to 1, and LN(X) (B, H*W, C)."""
         values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
         normalised = self.norm(values.flatten(2).transpose(1, 2))
-        query = self.query(self.gem(values))
+        query = self.query(self.summary(values))
         # (K^T q) as LN(X)^T (Wk^T q): no map of keys is made.
         scores = normalised @ (query @ self.key.weight)[:, :, None]
         return (scores[:, :, 0] * self.scale).softmax(dim=1), normalised
@@ -42,9 +46,22 @@ class AttentionPooling(nn.Module):
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         with torch.autocast(feature_map.device.type, enabled=False):  # a power mean in half precision loses its small terms
             weights, values = self.weights(feature_map)
+            if self.exponent is None:
+                return (weights[:, None] @ values)[:, 0]
             shift = self.eps - values.amin(dim=(1, 2), keepdim=True)
             pooled = (weights[:, None] @ (values + shift).pow(self.exponent))[:, 0].pow(1.0 / self.exponent)
             return pooled - shift[:, 0] if self.shift == "undone" else pooled
+
+
+class SimPool(AttentionPooling):
+    """SimPool as its authors' code has it (Psomas et al., ICCV 2023): query of the average, one head, power mean whose shift is left in.
+
+    gamma: published 1.25 for transformers, 2 for convolutional networks; 0: the weighted mean without a power, published as well.
+    shift: as in AttentionPooling. (B, C, H, W) -> (B, C) float32 (float64 stays); the class token takes no part.
+    """
+
+    def __init__(self, n_channels: int, *, gamma: float, shift: Literal["undone", "left"] = "left") -> None:
+        super().__init__(n_channels, gem_p=None, exponent=gamma or None, shift=shift)
 
 
 class NormedGeM(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.models.cifar_resnets import NAMES, is_cifar_resnet, make_cifar_resnet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
         self.network = network
         self.n_channels: int = network.num_features
         self.n_prefix_tokens: int = getattr(network, "num_prefix_tokens", 0)
+        self.has_class_token = self.n_prefix_tokens > 0 and getattr(network, "cls_token", None) is not None  # the first prefix token then
         self.channels_last_output = getattr(network, "output_fmt", "NCHW") == "NHWC"
         if hasattr(getattr(network, "patch_embed", None), "dynamic_img_pad"):
             network.patch_embed.dynamic_img_pad = True  # sides that are no multiple of the patch are padded, not refused
@@ -47,11 +49,15 @@ class Backbone(nn.Module):
         features = self.network.forward_features(images)
         if features.ndim == 4:
             return features.permute(0, 3, 1, 2) if self.channels_last_output else features
-        tokens = features[:, self.n_prefix_tokens :]
-        height, width = self._grid(images.shape[-2:], tokens.shape[1])
+        tokens = features[:, self.n_prefix_tokens :]  # class and register tokens have no place in the photo
+        height, width = self.grid(images.shape[-2:], tokens.shape[1])
         return tokens.transpose(1, 2).reshape(tokens.shape[0], tokens.shape[2], height, width)
 
-    def _grid(self, image_side_px: tuple[int, int], n_tokens: int) -> tuple[int, int]:
+    def class_token(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, C); only where has_class_token."""
+        return self.network.forward_features(images)[:, 0]
+
+    def grid(self, image_side_px: tuple[int, int], n_tokens: int) -> tuple[int, int]:
         """Rows and columns of the token grid."""
         embedding = getattr(self.network, "patch_embed", None)
         if hasattr(embedding, "dynamic_feat_size"):
@@ -114,12 +120,16 @@ def _skip_retries_without_network() -> None:
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
-    """A timm backbone by name. `pretrained` lets timm download its weights.
+    """A backbone by name: timm's, or a ResNet for photos of 32 px (cifar_resnets.py). `pretrained` lets timm download its weights.
 
     Raises UltronError for an unknown name (naming near ones) and when the weights cannot be had.
     """
+    if is_cifar_resnet(name):
+        if pretrained:
+            raise UltronError(f"there are no published weights of {name}; train it (pretrained=false), or give a file with --weights")
+        return Backbone(make_cifar_resnet(name), name)
     if not timm.is_model(name.split(".")[0]):
-        raise UltronError(f"unknown backbone {name!r}{nearest_names(name, timm.list_models())} (any timm model: `ultron doctor --backbones`)")
+        raise UltronError(f"unknown backbone {name!r}{nearest_names(name, [*timm.list_models(), *NAMES])} (any timm model: `ultron doctor --backbones`)")
     if pretrained:
         _skip_retries_without_network()
     try:

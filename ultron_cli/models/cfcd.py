@@ -1,4 +1,7 @@
-"""CFCD, first stage: GeM, a layer and batch normalisation, trained with MadaCos (Zhu et al., ICCV 2023)."""
+"""CFCD: GeM, a layer and batch normalisation, trained with MadaCos, then with local features too (Zhu et al., ICCV 2023).
+
+The second stage changes the training only (training/losses_local.py); checked against the authors' code (github.com/bassyess/CFCD).
+"""
 
 from dataclasses import dataclass
 
@@ -27,6 +30,8 @@ class CfcdSettings:
 
 class CfcdModel(RetrievalModel):
     """backbone -> GeM -> layer -> batch normalisation -> (B, descriptor_dim)."""
+
+    recommended_scales = (0.3535, 0.5, 0.7071, 1.0, 1.4142)  # the authors' five
 
     def __init__(self, name: str, settings: CfcdSettings, backbone: Backbone) -> None:
         super().__init__()

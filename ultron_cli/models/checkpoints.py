@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,11 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) ->
         torch.save(content, temporary)
 
 
-def read_weights_file(path: Path) -> dict[str, Any]:
-    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read so."""
+def read_weights_file(path: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
+    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read so.
+
+    also: what it may name besides tensors and plain data, as torch.serialization.safe_globals takes it.
+    """
     if not path.is_file():
         raise UltronError(f"weights {path} does not exist; check --weights")
     try:
@@ -66,7 +70,8 @@ def read_weights_file(path: Path) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(also)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many types on damaged files; the reason is kept
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():

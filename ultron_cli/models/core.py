@@ -22,6 +22,8 @@ class RetrievalModel(nn.Module):
     descriptor_dim: int
     recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)  # what extraction takes unless told otherwise
     scale_aggregation: str = "mean"  # of the unit descriptors of several scales: "mean" or "max"
+    unit_norm: bool = True  # of forward; a linear classifier is trained on descriptors of any length
+    cam_layer: str | None = None  # whose map a CAM watches where the last map does not reach the descriptor (a class token)
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""
@@ -31,9 +33,17 @@ class RetrievalModel(nn.Module):
         """(B, C, h, w) -> (B, D), not yet of unit norm."""
         raise NotImplementedError
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) -> (B, D) unit descriptors."""
-        return F.normalize(self.pool(self.feature_map(images)), dim=1)
+    def describe(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, D), not yet of unit norm."""
+        return self.pool(self.feature_map(images))
+
+    def forward(self, images: torch.Tensor, with_maps: bool = False) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, H, W) -> (B, D) unit descriptors, or without unit_norm as they are; with_maps: and the (B, C, h, w) maps, for losses on local features."""
+        if with_maps:
+            maps = self.feature_map(images)
+            return F.normalize(self.pool(maps), dim=1), maps
+        described = self.describe(images)
+        return F.normalize(described, dim=1) if self.unit_norm else described
 
     @property
     def label(self) -> str:

@@ -1,6 +1,8 @@
-"""The GeM baseline: any backbone, generalised-mean pooling, an optional whitening layer (Radenovic et al., TPAMI 2019)."""
+"""The GeM baseline: any backbone, generalised-mean or another pooling, an optional whitening layer (Radenovic et al., TPAMI 2019)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,19 +10,22 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
+from ultron_cli.models.attention_pooling import SimPool
 from ultron_cli.models.attentions import check_attention, put_attention
 from ultron_cli.models.backbones import Backbone
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import POOLINGS, GeM, GGeM
+from ultron_cli.models.pooling import Average, GeM, GGeM, Maximum
 
 
 @dataclass(frozen=True, kw_only=True)
 class GemSettings:
     """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer.
 
-    groups: of `ggem`; None takes as many as the backbone's attention has heads. attention: one of attentions.py, put into the stages
-    attention_stages (of 1 to 4) of a ResNet, attention_at "block" or "stage"; None for these means as its paper has it. genotype: of `hoga`,
-    as hoga_genotype.py writes it; None is the published one.
+    pooling: cls is the class token of a ViT; the others are of the patch map. groups: of `ggem`; None takes as many as the backbone's
+    attention has heads. gamma: of `simpool`; None is the published 1.25 for transformers and 2 for others, 0 the published form without a
+    power. pooling_shift: of `simpool`; None is "left", as published; with "undone" training starts sooner, see AttentionPooling.
+    attention: one of attentions.py, put into the stages attention_stages (of 1 to 4) of a ResNet, attention_at "block" or "stage"; None for
+    these means as its paper has it. genotype: of `hoga`, as hoga_genotype.py writes it; None is the published one.
     """
 
     backbone: str = "resnet50"
@@ -29,6 +34,8 @@ class GemSettings:
     p_learnable: bool = False
     descriptor_dim: int | None = None
     groups: int | None = None
+    gamma: float | None = None
+    pooling_shift: Literal["undone", "left"] | None = None
     attention: str | None = None
     attention_stages: tuple[int, ...] | None = None
     attention_at: str | None = None
@@ -37,22 +44,42 @@ class GemSettings:
     def __post_init__(self) -> None:
         one_of("pooling", self.pooling, list(POOLINGS))
         within("p", self.p, 0.1, 100.0)
+        if self.gamma is not None:
+            within("gamma", self.gamma, 0.0, 100.0)
+        for name, value in (("gamma", self.gamma), ("pooling_shift", self.pooling_shift)):
+            if value is not None and self.pooling != "simpool":
+                raise UltronError(f"{name} belongs to pooling simpool, found pooling {self.pooling}; add --set model.pooling=simpool, or leave it out")
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
         check_attention(self)
 
 
-def make_pooling(settings: GemSettings, backbone: Backbone) -> nn.Module:
-    """The pooling that settings name. Raises UltronError if `ggem` has no number of groups that fits the backbone."""
-    if settings.pooling == "gem":
-        return GeM(settings.p, settings.p_learnable)
-    if settings.pooling != "ggem":
-        return POOLINGS[settings.pooling]()
+class ClassToken(nn.Module):
+    """The class token as it is. (B, C) -> (B, C) float32 (float64 stays)."""
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        return token if token.dtype == torch.float64 else token.float()
+
+
+def _ggem(settings: GemSettings, backbone: Backbone) -> nn.Module:
     groups = settings.groups or n_heads(backbone)
     if groups is None or backbone.n_channels % groups:
         found = "has no attention heads to tell it" if groups is None else f"{groups} do not divide its {backbone.n_channels} channels"
         raise UltronError(f"ggem needs a number of groups and {backbone.name} {found}; give one with --set model.groups=N")
     return GGeM(backbone.n_channels, groups, settings.p)
+
+
+def _class_token(settings: GemSettings, backbone: Backbone) -> nn.Module:
+    if not backbone.has_class_token:
+        raise UltronError(f"pooling cls takes the class token of a ViT and {backbone.name} has none; choose another --set model.pooling or backbone")
+    return ClassToken()
+
+
+def _simpool(settings: GemSettings, backbone: Backbone) -> nn.Module:
+    gamma = settings.gamma
+    if gamma is None:
+        gamma = 2.0 if n_heads(backbone) is None else 1.25
+    return SimPool(backbone.n_channels, gamma=gamma, shift=settings.pooling_shift or "left")
 
 
 def n_heads(backbone: Backbone) -> int | None:
@@ -72,7 +99,9 @@ class GemModel(RetrievalModel):
         self.backbone = backbone
         put_attention(backbone, settings)
         self.preprocessing, self.min_side_px = backbone.preprocessing, backbone.min_side_px
-        self.pooling = make_pooling(settings, backbone)
+        self.pooling = POOLINGS[settings.pooling](settings, backbone)
+        if settings.pooling == "cls":
+            self.cam_layer = f"blocks.{max(0, len(backbone.network.blocks) - 2)}"  # what the last block's attention gathers into the class token
         self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
         self.whitening = nn.Linear(backbone.n_channels, settings.descriptor_dim) if settings.descriptor_dim else None
 
@@ -80,10 +109,29 @@ class GemModel(RetrievalModel):
         return self.backbone(images)
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        pooled = self.pooling(feature_map)
+        if self.settings.pooling == "cls":
+            raise ValueError("a class token is not pooled from the map; use describe(images)")
+        return self._whitened(self.pooling(feature_map))
+
+    def describe(self, images: torch.Tensor) -> torch.Tensor:
+        if self.settings.pooling == "cls":
+            return self._whitened(self.pooling(self.backbone.class_token(images)))
+        return super().describe(images)
+
+    def _whitened(self, pooled: torch.Tensor) -> torch.Tensor:
         return pooled if self.whitening is None else self.whitening(F.normalize(pooled, dim=1))
 
     @property
     def label(self) -> str:
         """gem-resnet50, or gem-resnet50-cbam with an attention."""
         return super().label + (f"-{self.settings.attention}" if self.settings.attention else "")
+
+
+POOLINGS: dict[str, Callable[[GemSettings, Backbone], nn.Module]] = {
+    "gem": lambda settings, backbone: GeM(settings.p, settings.p_learnable),
+    "avg": lambda settings, backbone: Average(),
+    "max": lambda settings, backbone: Maximum(),
+    "ggem": _ggem,
+    "cls": _class_token,
+    "simpool": _simpool,
+}

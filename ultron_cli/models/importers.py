@@ -1,13 +1,15 @@
 """The authors' published checkpoints as checkpoints of ultron: names mapped onto our modules, BGR input folded into the stem.
 
-Files are read with weights_only=True. Layouts: pycls ResNets (DOLG, CVNet/SuperGlobal, CFCD) and plain timm state dicts. Every key
-that could not be placed is listed; that is an error unless it is known to serve training only.
+Files are read with weights_only=True. Layouts: pycls ResNets (DOLG, CVNet/SuperGlobal, SENet, CFCD), cirtorch's networks and plain timm
+state dicts. Every key that could not be placed is listed; that is an error unless it is known to serve training only.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +18,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.checkpoints import bare_state_dict, load_timm_weights, read_weights_file, save_checkpoint
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.importers_cirtorch import LearnedWhitening, cirtorch_meta, cirtorch_model, cirtorch_name, cirtorch_whitenings, numpy_parts
 
 State = dict[str, torch.Tensor]
 BLOCK_PARTS = {
@@ -27,12 +30,23 @@ BLOCK = re.compile(r"s(\d)\.b(\d+)\.(f\.[abc](?:_bn)?|proj|bn)\.(.+)")
 @dataclass(frozen=True)
 class Layout:
     """One published layout. models: what it may become, by the number of blocks in the third stage. rename: a key of the file as our
-    name, None if it serves training only, or itself if unknown. bgr: the network was trained on BGR photos."""
+    name, None if it serves training only, or itself if unknown. bgr: the network was trained on BGR photos. settings: those of the model
+    that the file's tensors tell, besides descriptor_dim."""
 
-    models: dict[int, tuple[str, dict[str, object]]]
+    models: dict[int, tuple[str, dict[str, Any]]]
     rename: Callable[[str], str | None]
     bgr: bool
     scales: str
+    settings: Callable[[State], dict[str, Any]] = lambda state: {}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of a file: the model, the scales it is published for, and whitenings for its descriptors."""
+
+    model: RetrievalModel
+    scales: str
+    whitenings: list[LearnedWhitening]
 
 
 def resnet_name(name: str) -> str | None:
@@ -54,14 +68,11 @@ def dolg_name(name: str) -> str | None:
         return resnet_name(name.removeprefix("globalmodel.")) or name
     if name == "pool_g.p":
         return "global_pooling.p"
-    for old, new in (
-        ("localmodel.aspp.aspp.", "local.atrous.branches."), ("localmodel.aspp.im_pool.1.", "local.atrous.whole."),
-        ("localmodel.aspp.conv_after.0.", "local.atrous.join."), ("localmodel.conv1.", "local.reduce."), ("localmodel.bn.", "local.norm."),
-        ("localmodel.conv2.", "local.attention."), ("fc_t.", "global_layer."), ("fc.", "head."),
-    ):  # fmt: skip
-        if name.startswith(old):
-            return new + name.removeprefix(old)
-    return name
+    return _renamed(name, {
+        "localmodel.aspp.aspp.": "local.atrous.branches.", "localmodel.aspp.im_pool.1.": "local.atrous.whole.",
+        "localmodel.aspp.conv_after.0.": "local.atrous.join.", "localmodel.conv1.": "local.reduce.", "localmodel.bn.": "local.norm.",
+        "localmodel.conv2.": "local.attention.", "fc_t.": "global_layer.", "fc.": "head.",
+    })  # fmt: skip
 
 
 def cvnet_name(name: str) -> str | None:
@@ -78,17 +89,58 @@ def cvnet_name(name: str) -> str | None:
     return resnet_name(inner) or name
 
 
+def cfcd_name(name: str) -> str | None:
+    """CFCD (github.com/bassyess/CFCD), either stage: globalmodel, fc, bn; desc_cls is the classifier."""
+    if name.startswith("desc_cls."):
+        return None
+    if name.startswith("globalmodel."):
+        return resnet_name(name.removeprefix("globalmodel.")) or name
+    return _renamed(name, {"fc.": "head.", "bn.": "norm."})
+
+
+def senet_name(name: str) -> str | None:
+    """SENet (github.com/sungonce/SENet): a ResNet, SSM, head.fc."""
+    encoding = re.fullmatch(r"SSM\.SSE\.conv_in\.(\d+)\.([01])\.(.+)", name)
+    if encoding:  # blocks of convolution, norm and ReLU; ours stand in one row
+        return f"similarity.encode.{3 * int(encoding[1]) + int(encoding[2])}.{encoding[3]}"
+    return resnet_name(name) or _renamed(name, {
+        "SSM.ch_reduction_encoder.": "similarity.reduce.", "SSM.SSE.conv1x1_out.": "similarity.widen.", "SSM.FFN.": "similarity.join.", "head.fc.": "head.",
+    })  # fmt: skip
+
+
+def _renamed(name: str, places: dict[str, str]) -> str:
+    """The name with the one of the beginnings that it has replaced; itself without."""
+    for old, new in places.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _dolg_settings(state: State) -> dict[str, Any]:
+    return {"multi_atrous": any(".aspp." in key for key in state)}
+
+
+def _senet_settings(state: State) -> dict[str, Any]:
+    blocks = [tensor for key, tensor in state.items() if re.fullmatch(r"SSM\.SSE\.conv_in\.\d+\.0\.weight", key)]
+    return {"similarity_dim": blocks[0].shape[0], "window": 2 * len(blocks) + 1, "kernel": blocks[0].shape[-1]} if blocks else {}
+
+
 LAYOUTS = {
-    "dolg": Layout({6: ("dolg-r50", {}), 23: ("dolg-r101", {})}, dolg_name, bgr=True, scales="5"),
+    "dolg": Layout({6: ("dolg-r50", {}), 23: ("dolg-r101", {})}, dolg_name, bgr=True, scales="5", settings=_dolg_settings),
     "cvnet": Layout({6: ("superglobal", {"backbone": "resnet50"}), 23: ("superglobal", {"backbone": "resnet101"})}, cvnet_name, bgr=True, scales="3"),
+    "senet": Layout({6: ("senet-r50", {}), 23: ("senet-r101", {})}, senet_name, bgr=True, scales="3", settings=_senet_settings),
+    "cfcd": Layout({6: ("cfcd-r50", {}), 23: ("cfcd-r101", {})}, cfcd_name, bgr=True, scales="5"),
 }
+SOURCES = {name: sorted({model for model, _ in layout.models.values()}) for name, layout in LAYOUTS.items()} | {"cirtorch": ["gem"], "timm": ["gem"]}
 
 
-def import_weights(path: Path, source: str, out: Path, backbone: str | None = None) -> RetrievalModel:
-    """Reads a published checkpoint, writes ours and returns the model. source: a layout's name, or `timm` with `backbone`.
+def import_weights(path: Path, source: str, out: Path, backbone: str | None = None) -> Imported:
+    """Reads a published checkpoint, writes ours and returns it. source: one of SOURCES; `timm` goes with `backbone`.
 
     Raises UltronError for a file that does not fit, naming every key that could not be placed.
     """
+    if source == "cirtorch":
+        return _import_cirtorch(path, out)
     content = read_weights_file(path)
     state = bare_state_dict(content, path)
     if source == "timm":
@@ -97,16 +149,27 @@ def import_weights(path: Path, source: str, out: Path, backbone: str | None = No
         model = create_model("gem", backbone=backbone)
         load_timm_weights(model, state, path)
         save_checkpoint(out, model, {"imported": {"from": source, "file": path.name}})
-        return model
+        return Imported(model, "1", [])
     layout = LAYOUTS[source]
     model = _model_for(state, layout, path, source)
-    placed = place(state, layout, model, path)
+    placed = place(state, layout.rename, model, path)
     if layout.bgr:
         placed["backbone.network.conv1.weight"] = placed["backbone.network.conv1.weight"].flip(1)
     model.load_state_dict(placed, strict=False)
     order = "BGR folded into RGB" if layout.bgr else "RGB"
     save_checkpoint(out, model, {"imported": {"from": source, "file": path.name, "input": order, "scales": layout.scales}})
-    return model
+    return Imported(model, layout.scales, [])
+
+
+def _import_cirtorch(path: Path, out: Path) -> Imported:
+    """Scales: with a whitening layer those that cirtorch tests such networks at; without, its power mean over scales is not ours, so one."""
+    content = read_weights_file(path, also=numpy_parts())
+    state, meta = bare_state_dict(content, path), cirtorch_meta(content, path)
+    model = cirtorch_model(meta, state, path)
+    whitenings, scales = cirtorch_whitenings(meta, model.descriptor_dim, path), "3" if "whiten.weight" in state else "1"
+    model.load_state_dict(place(state, partial(cirtorch_name, meta["architecture"]), model, path), strict=False)
+    save_checkpoint(out, model, {"imported": {"from": "cirtorch", "file": path.name, "input": "RGB", "scales": scales}})
+    return Imported(model, scales, whitenings)
 
 
 def _model_for(state: State, layout: Layout, path: Path, source: str) -> RetrievalModel:
@@ -118,16 +181,14 @@ def _model_for(state: State, layout: Layout, path: Path, source: str) -> Retriev
     heads = [tensor for key, tensor in state.items() if layout.rename(key) == "head.weight"]
     if heads:
         settings = settings | {"descriptor_dim": heads[0].shape[0]}
-    if name.startswith("dolg"):
-        settings = settings | {"multi_atrous": any(".aspp." in key for key in state)}
-    return create_model(name, **settings)
+    return create_model(name, **settings, **layout.settings(state))
 
 
-def place(state: State, layout: Layout, model: RetrievalModel, path: Path) -> State:
-    """The file's tensors under our names. Raises UltronError listing keys without a place, places without a key and wrong shapes."""
+def place(state: State, rename: Callable[[str], str | None], model: RetrievalModel, path: Path) -> State:
+    """The file's tensors under our names. rename: as in Layout. Raises UltronError listing keys without a place, places without a key and wrong shapes."""
     wanted, placed, training_only, foreign, misshapen = model.state_dict(), {}, [], [], []
     for key, tensor in state.items():
-        name = layout.rename(key)
+        name = rename(key)
         if name is None:
             training_only.append(key)
         elif name not in wanted:

@@ -28,10 +28,11 @@ class GeM(nn.Module):
 
 
 class Average(nn.Module):
-    """Mean over positions (SPoC). (B, C, H, W) -> (B, C)."""
+    """Mean over positions (SPoC). (B, C, H, W) -> (B, C) float32 (float64 stays)."""
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        return feature_map.float().mean(dim=(-2, -1))
+        values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
+        return values.mean(dim=(-2, -1))
 
 
 class Maximum(nn.Module):
@@ -59,6 +60,3 @@ class GGeM(nn.Module):
             values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
             exponent = self.p.repeat_interleave(self.group_size)
             return values.clamp(min=self.eps).pow(exponent[:, None, None]).mean(dim=(-2, -1)).pow(1.0 / exponent)
-
-
-POOLINGS = {"gem": GeM, "avg": Average, "max": Maximum, "ggem": GGeM}

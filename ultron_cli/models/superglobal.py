@@ -67,7 +67,8 @@ def regional_gem(maps: torch.Tensor) -> torch.Tensor:
     reach = REGION_SIDE // 2
     mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"  # a map of 1 or 2 places has nothing to reflect
     padded = F.pad(maps, [reach] * 4, mode=mode)
-    surroundings = F.avg_pool2d(padded.pow(REGION_P), REGION_SIDE, stride=1).pow(1 / REGION_P)
+    # The root of 0 has an infinite gradient: where all surroundings are 0, training and CAMs would be of numbers that are none.
+    surroundings = F.avg_pool2d(padded.pow(REGION_P), REGION_SIDE, stride=1).clamp(min=1e-20).pow(1 / REGION_P)
     return (maps + surroundings) / 2
 
 

@@ -1,16 +1,11 @@
-"""AutoLA: the differentiable search for a high-order group attention (Ma et al., NeurIPS 2020), on any folder of classes.
+"""AutoLA: the differentiable search for a high-order group attention (Ma et al., NeurIPS 2020), step by step.
 
 First-order bilevel: in every step the logits of the graph's operations descend on a batch of one half of the photos, then the network's
-weights on a batch of the other half. Numbers as in the authors' code (github.com/btma48/AutoLA).
+weights on a batch of the other half. Numbers as in the authors' code (github.com/btma48/AutoLA). autola_run.py makes a run of it.
 """
 
-import csv
-import io
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,31 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.configs import differences, to_dict
-from ultron_cli.console import log
-from ultron_cli.datasets.landmarks import LandmarkPhotos
-from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder, whole_file, write_text
+from ultron_cli.errors import WorkFailed
 from ultron_cli.models.backbones import Preprocessing
-from ultron_cli.models.checkpoints import read_weights_file
 from ultron_cli.models.core import normalise_images
-from ultron_cli.models.hoga_genotype import OPERATIONS, Genotype, save_genotype
-from ultron_cli.training.autola_network import EDGES, Architecture, SearchConfig, choose_genotype, make_network
-from ultron_cli.training.photo_batches import Augmentation, Batch, TrainingPhotos, make_loader
+from ultron_cli.training.autola_network import Architecture, SearchConfig, make_network
 from ultron_cli.training.sampling import EpochBatches, PhotoDraw
-from ultron_cli.visualization.genotype import genotype_figure
 
 PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
-STATE_FILE = "search.pt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """What a search found. edge_weights: (10, 9) float32, rows EDGES, columns OPERATIONS, rows sum to 1. history: one entry per epoch."""
-
-    genotype: Genotype
-    edge_weights: np.ndarray
-    history: list[dict[str, float]]
 
 
 def split_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,6 +70,11 @@ class Search:
         for name, value in state.items():
             getattr(self, name).load_state_dict(value)
 
+    @property
+    def lr(self) -> float:
+        """Of the network's weights now."""
+        return self.weights_optimizer.param_groups[0]["lr"]
+
     def set_epoch(self, epoch: int) -> None:
         """The learning rate of an epoch, from 0."""
         share = (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
@@ -129,86 +111,3 @@ class Search:
     def edge_weights(self) -> np.ndarray:
         """(10, 9) float32."""
         return self.architecture().detach().cpu().numpy()
-
-
-def write_findings(folder: Path, edge_weights: np.ndarray, history: list[dict[str, float]], config: SearchConfig) -> Genotype:
-    """genotype.txt, edge_weights.csv (a line per edge and operation) and search.json (settings, genotype, history) in `folder`."""
-    genotype, _ = choose_genotype(edge_weights)
-    save_genotype(folder / "genotype.txt", genotype, f"found by ultron's AutoLA search, {len(history)} of {config.epochs} epochs, seed {config.seed}")
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["node", "input", "operation", "weight", "chosen"])
-    for (node, source), row in zip(EDGES, edge_weights, strict=True):
-        chosen = {edge.source: edge.operation for edge in genotype.nodes[node - 1]}[source]
-        writer.writerows([node, source, name, f"{weight:.6f}", int(name == chosen)] for name, weight in zip(OPERATIONS, row, strict=True))
-    write_text(folder / "edge_weights.csv", text.getvalue())
-    content = {"format": "ultron-autola-search", "version": 1, "config": to_dict(config), "genotype": genotype.text, "history": history}
-    write_text(folder / "search.json", json.dumps(content, indent=2) + "\n")
-    return genotype
-
-
-def _resume(folder: Path, identity: dict[str, Any], search: Search) -> list[dict[str, float]]:
-    """The history of the epochs done, with their state taken up; empty without a state. Raises UltronError if it is of other settings."""
-    if not (folder / STATE_FILE).is_file():
-        return []
-    content = read_weights_file(folder / STATE_FILE)
-    if changed := differences(content.get("identity", {}), identity):
-        raise UltronError(f"{folder} holds a search with other settings: {'; '.join(changed[:4])}; name another folder with --out, or give the same settings")
-    search.load(content["state"])
-    torch.set_rng_state(content["rng"])
-    log.info("going on after epoch %d of the search in %s", len(content["history"]), folder)
-    return content["history"]
-
-
-def _check_read(*batches: Batch) -> None:
-    for batch in batches:
-        if not len(batch.pixels):
-            _, reason = batch.problems[0]
-            raise UltronError(f"photos of several classes cannot be read ({reason}); find them with `ultron datasets verify`")
-
-
-def _check_half(n_photos: int, batch_size: int) -> None:
-    if n_photos < batch_size:
-        raise UltronError(f"a half of the photos, {n_photos}, is less than one batch of {batch_size}; lower batch_size or give more photos")
-
-
-def search_attention(
-    photos: LandmarkPhotos, config: SearchConfig, folder: Path, *, device: torch.device | None = None, n_workers: int = 0, resume: bool = False
-) -> SearchResult:
-    """Searches on the photos' classes and writes genotype.txt, edge_weights.csv, search.json, genotype.png and search.pt into `folder`.
-
-    All but the picture are written after every epoch; with `resume` a search of the same settings and photos goes on after its last whole
-    epoch. Raises UltronError if the photos are too few, WorkFailed if the loss is not finite.
-    """
-    device = device or torch.device("cpu")
-    make_folder(folder)
-    rows = split_halves(photos.labels, config.seed)
-    _check_half(min(map(len, rows)), config.batch_size)
-    search = Search(config, len(photos.landmark_names), device)
-    identity = {"config": to_dict(config), "photos": photos.sha256()}
-    history = _resume(folder, identity, search) if resume else []
-    n_steps = len(rows[0]) // config.batch_size  # per epoch
-    batches = HalfBatches(rows[0], config.batch_size, config.seed, config.epochs)
-    batches.set_start(len(history), 0)
-    per_pass = len(rows[1]) // config.batch_size
-    other = HalfBatches(rows[1], config.batch_size, config.seed + 1, config.epochs * n_steps // per_pass + 1)
-    other.set_start(*divmod(len(history) * n_steps, per_pass))
-    dataset = TrainingPhotos(photos, Augmentation(config.augment, [(config.side_px, config.side_px)]))
-    pairs = zip(*(iter(make_loader(dataset, half, n_workers, device.type == "cuda")) for half in (batches, other)), strict=False)
-    for epoch in range(len(history), config.epochs):
-        search.set_epoch(epoch)
-        sums = np.zeros(4)
-        for _ in range(n_steps):
-            own, held_out = next(pairs)
-            _check_read(own, held_out)
-            sums += [*search.step_architecture(held_out.pixels, held_out.labels), *search.step_weights(own.pixels, own.labels)]
-        names = ("architecture_loss", "architecture_accuracy", "weights_loss", "weights_accuracy")
-        history.append({"epoch": epoch + 1, **dict(zip(names, (sums / n_steps).tolist(), strict=True))})
-        genotype = write_findings(folder, search.edge_weights(), history, config)
-        with whole_file(folder / STATE_FILE) as temporary:
-            torch.save({"identity": identity, "state": search.state(), "history": history, "rng": torch.get_rng_state()}, temporary)
-        log.info("epoch %d/%d: held-out loss %.3f, accuracy %.1f%%; %s", epoch + 1, config.epochs, *(sums[:2] / n_steps * (1, 100)), genotype.text)
-    genotype, strengths = choose_genotype(search.edge_weights())
-    genotype_figure(genotype, f"HOGA found on {photos.folder.name}", folder / "genotype.png", strengths=strengths)
-    log.info("next: ultron train --set model.attention=hoga --set model.genotype=%s", genotype.text)
-    return SearchResult(genotype=genotype, edge_weights=search.edge_weights(), history=history)

@@ -4,18 +4,20 @@ As in the authors' code (github.com/btma48/AutoLA); the search itself is in auto
 """
 
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import timm
 import torch
 from torch import nn
 
-from ultron_cli.configs import within
+from ultron_cli.configs import to_dict, within
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.attentions import STAGES
+from ultron_cli.models.cifar_resnets import is_cifar_resnet, make_cifar_resnet
 from ultron_cli.models.hoga import HogaSearch
 from ultron_cli.models.hoga_genotype import N_NODES, OPERATIONS, Edge, Genotype
-from ultron_cli.training.config import AugmentConfig
+from ultron_cli.training.config import AugmentConfig, plain
 
 EDGES = tuple((node, source) for node in range(1, N_NODES + 1) for source in range(node))
 """(node, input) of each row of weights."""
@@ -23,13 +25,18 @@ EDGES = tuple((node, source) for node in range(1, N_NODES + 1) for source in ran
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Settings of a search; the defaults are the authors' for CIFAR-10.
+    """Settings of a search; the defaults are the authors' for CIFAR-10. All that shapes the run is stored whole in its folder.
 
-    backbone: a timm ResNet, trained from nothing. width: channels of its first stage, doubled from stage to stage; None keeps its own.
+    task tells its configuration from that of a training. exclude: files of classes or photo ids to keep out. backbone: a timm ResNet or one
+    of cifar_resnets.py, trained from nothing. width: channels of its first stage, doubled from stage to stage; None keeps its own.
     small_stem: a 3x3 convolution without pooling instead of 7x7 and pooling, for photos of 32 or 64 px. side_px: of the square training crops.
-    lr falls to lr_min along a cosine, epoch by epoch. architecture_*: of the logits (Adam).
+    lr falls to lr_min along a cosine, epoch by epoch. architecture_*: of the logits (Adam). workers, threads, checkpoint_minutes and
+    keep_checkpoints as in TrainConfig.
     """
 
+    task: Literal["search"] = "search"
+    dataset: str = "toy"
+    exclude: tuple[str, ...] = ()
     backbone: str = "resnet34"
     width: int | None = 16
     small_stem: bool = True
@@ -44,17 +51,29 @@ class SearchConfig:
     architecture_lr: float = 3e-3
     architecture_weight_decay: float = 1e-3
     seed: int = 0
+    workers: int = 1
+    threads: int | None = None
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
     augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop_area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0))
 
     def __post_init__(self) -> None:
-        if not timm.is_model(self.backbone):
+        if not timm.is_model(self.backbone) and not is_cifar_resnet(self.backbone):
             raise UltronError(f"unknown backbone {self.backbone!r}{nearest_names(self.backbone, timm.list_models())}; the search takes a ResNet of timm")
         for name, low, high in (("side_px", 16, 4096), ("epochs", 1, 100000), ("batch_size", 2, 65536), ("lr", 0.0, 100.0), ("clip_norm", 1e-6, 1e6)):
             within(name, getattr(self, name), low, high)
+        for name, high in (("seed", 2**31 - 1), ("workers", 64), ("checkpoint_minutes", 10**6)):
+            within(name, getattr(self, name), 0, high)
+        for name, high in (("threads", 1024), ("keep_checkpoints", 1000)):
+            within(name, getattr(self, name) or 1, 1, high)
         for name in ("lr_min", "momentum", "weight_decay", "architecture_lr", "architecture_weight_decay"):
             within(name, getattr(self, name), 0.0, 10.0)
         if self.width is not None and (self.width < N_NODES or self.width % N_NODES):
             raise UltronError(f"width must be a multiple of {N_NODES}, as channels are split in {N_NODES} groups; found {self.width}")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data as JSON gives it back: every tuple a list."""
+        return plain(to_dict(self))
 
 
 class Architecture(nn.Module):
@@ -82,6 +101,22 @@ class SharedSearch(nn.Module):
 
 def make_network(config: SearchConfig, n_classes: int, architecture: Architecture) -> nn.Module:
     """A ResNet with a classifier and the search form in every block. Raises UltronError for a backbone that is no ResNet, or has attentions."""
+    network = _cifar_network(config, n_classes) if is_cifar_resnet(config.backbone) else _timm_network(config, n_classes)
+    for number in STAGES:
+        n_channels = network.feature_info[number]["num_chs"]
+        for block in getattr(network, f"layer{number}"):
+            if block.se is not None:
+                raise UltronError(f"{config.backbone} has attentions in its blocks already; choose one without, such as resnet34")
+            block.se = SharedSearch(n_channels, architecture)
+    return network
+
+
+def _cifar_network(config: SearchConfig, n_classes: int) -> nn.Module:
+    is_named = config.width is None or "_w" in config.backbone
+    return make_cifar_resnet(config.backbone if is_named else f"{config.backbone}_w{config.width}", n_classes)
+
+
+def _timm_network(config: SearchConfig, n_classes: int) -> nn.Module:
     widths = {} if config.width is None else {"channels": tuple(config.width * 2**i for i in range(4))}
     try:
         network = timm.create_model(config.backbone, num_classes=n_classes, zero_init_last=False, **widths)
@@ -94,12 +129,6 @@ def make_network(config: SearchConfig, n_classes: int, architecture: Architectur
         last = network.bn1.num_features
         network.conv1 = nn.Conv2d(3, last, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
-    for number in STAGES:
-        n_channels = network.feature_info[number]["num_chs"]
-        for block in getattr(network, f"layer{number}"):
-            if block.se is not None:
-                raise UltronError(f"{config.backbone} has attentions in its blocks already; choose one without, such as resnet34")
-            block.se = SharedSearch(n_channels, architecture)
     return network
 
 

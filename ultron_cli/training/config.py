@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ultron_cli.configs import apply_set, flatten, from_dict, one_of, read_toml, to_dict, within
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import read_json
+
+if TYPE_CHECKING:
+    from ultron_cli.training.autola_network import SearchConfig
 
 # How the work is done or told: a resumed run may change these and still gives the same numbers.
 FREE_SETTINGS = ("workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
@@ -18,7 +21,9 @@ OPTIMIZERS = ("adamw", "sgd")
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """Random changes of a training photo (torchvision v2). crop_area: range of the random crop's share of the photo; crop_aspect: range
-    of its width over height, squeezed to the training shape (aspect distortion); the rest as in ColorJitter, RandomGrayscale."""
+    of its width over height, squeezed to the training shape (aspect distortion); pad_px: instead of such a crop, the photo at the training
+    shape with a black edge of so many pixels, cropped to the shape at random (as CIFAR is trained on; 0: not); the rest as in ColorJitter,
+    RandomGrayscale."""
 
     crop_area: tuple[float, ...] = (0.4, 1.0)
     crop_aspect: tuple[float, ...] = (0.75, 1.3333)
@@ -28,8 +33,10 @@ class AugmentConfig:
     hue: float = 0.02
     grey: float = 0.0
     flip: bool = True
+    pad_px: int = 0
 
     def __post_init__(self) -> None:
+        within("augment.pad_px", self.pad_px, 0, 1024)
         for name, low, high in (("crop_area", 0.001, 1.0), ("crop_aspect", 0.05, 20.0)):
             value = getattr(self, name)
             if len(value) != 2 or not low <= value[0] <= value[1] <= high:
@@ -40,10 +47,15 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Photos held out, and how often retrieval among them is scored. share: of the landmarks (by="landmarks": none of their photos is
+    """Photos held out, and how often they are scored. kind: "retrieval" among them (mAP), or "classification" of them with the class weights
+    of the loss (top-1 and top-5): of the photos in val/ or test/ beside the training folder train/, where there is one of these, else of
+    the share held out. crop_share: of classification; the photo's middle is taken whose side is so much of its shorter side.
+    share: of the landmarks (by="landmarks": none of their photos is
     trained on) or of each landmark's photos (by="photos", as DOLG's 80/20); 0 holds out nothing. side_px: longest side, None: twice the
-    training side. max_photos: scored photos at most."""
+    training side. max_photos: of retrieval, scored photos at most."""
 
+    kind: Literal["retrieval", "classification"] = "retrieval"
+    crop_share: float = 1.0
     share: float = 0.1
     by: Literal["landmarks", "photos"] = "landmarks"
     every_epochs: int = 1
@@ -52,6 +64,9 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         within("validation.share", self.share, 0.0, 0.9)
+        within("validation.crop_share", self.crop_share, 0.1, 1.0)
+        if self.kind == "classification" and self.by != "photos":
+            raise UltronError('classification can be scored on classes that were trained on only; add --set validation.by=photos to validation.kind')
         within("validation.every_epochs", self.every_epochs, 1, 100000)
         within("validation.max_photos", self.max_photos, 2, 20000)
         within("validation.side_px", self.side_px or 32, 32, 4096)
@@ -89,6 +104,7 @@ class TrainConfig:
     exclude: tuple[str, ...] = ()  # files of landmarks or photo ids to keep out
     model: dict[str, Any] = field(default_factory=lambda: {"name": "gem", "backbone": "resnet10t"})
     pretrained: bool = False
+    weights: str | None = None  # a checkpoint of ultron to start from, with its class weights of the landmarks that it knows
     loss: dict[str, Any] = field(default_factory=lambda: {"name": "arcface"})
     side_px: int = 128
     group_sizes: bool = False  # batches of one aspect ratio instead of squares
@@ -140,8 +156,14 @@ class TrainConfig:
         from ultron_cli.training.losses import loss_settings
 
         loss_settings(str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"})
+        if self.validation.kind == "classification" and self.loss.get("sharded"):
+            raise UltronError("classification needs all class weights in one process; found loss.sharded=true; add --set loss.sharded=false")
+        if self.weights and self.pretrained:
+            raise UltronError(f"weights and pretrained exclude each other; found {self.weights} and pretrained=true; add --set pretrained=false")
         if self.batch_size % self.accumulate:
             raise UltronError(f"batch_size must be a multiple of accumulate; found {self.batch_size} and {self.accumulate}")
+        if self.tuple_size and self.group_sizes:
+            raise UltronError(f"loss {self.loss['name']} takes batches of one shape; found group_sizes=true; add --set group_sizes=false")
         if (self.schedule == "steps") != bool(self.step_epochs):
             raise UltronError(f'step_epochs goes with schedule = "steps"; found {list(self.step_epochs)} with {self.schedule!r}')
         if self.ema is not None and not 0.0 < self.ema < 1.0:
@@ -151,15 +173,24 @@ class TrainConfig:
         if self.switch and self.switch.epoch >= self.epochs:
             raise UltronError(f"switch.epoch must lie before the end of {self.epochs} epochs; found {self.switch.epoch}")
 
+    @property
+    def tuple_size(self) -> int | None:
+        """Photos of a tuple, for a loss that works on tuples (an anchor, a positive, negatives); None for the others."""
+        from ultron_cli.training.losses import loss_settings
+
+        settings = loss_settings(str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"})
+        return getattr(settings, "tuple_size", None)
+
     def to_plain(self) -> dict[str, Any]:
         """Plain data as JSON gives it back: every tuple a list."""
-        return _plain(to_dict(self))
+        return plain(to_dict(self))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """`value` with every tuple a list, at any depth."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def list_presets() -> list[str]:
@@ -188,12 +219,21 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> TrainConfig:
+def make_config(values: dict[str, Any]) -> "TrainConfig | SearchConfig":
+    """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or value."""
+    if "task" not in values:
+        return from_dict(TrainConfig, values)
+    from ultron_cli.training.autola_network import SearchConfig
+
+    return from_dict(SearchConfig, values)
+
+
+def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | SearchConfig":
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
     values = read_preset(preset)
     if file:
         values = _merge(values, read_toml(file))
-    return from_dict(TrainConfig, _assign(values, assignments))
+    return make_config(_assign(values, assignments))
 
 
 def _assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -206,15 +246,15 @@ def _assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
     return values
 
 
-def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> TrainConfig:
+def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | SearchConfig":
     """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for now is another one."""
     from ultron_cli.configs import differences
 
-    before = from_dict(TrainConfig, read_json(stored, "configuration of the run")["config"])
+    before = make_config(read_json(stored, "configuration of the run")["config"])
     if preset is not None:
         now = load_config(preset, file, assignments)
     else:
-        now = from_dict(TrainConfig, _assign(_merge(before.to_plain(), read_toml(file)) if file else before.to_plain(), assignments))
+        now = make_config(_assign(_merge(before.to_plain(), read_toml(file)) if file else before.to_plain(), assignments))
     kept = [{key: value for key, value in config.to_plain().items() if key not in FREE_SETTINGS} for config in (before, now)]
     differing = differences(*kept)
     if differing:

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture: loss, learning rate, accuracy and held-out mAP."""
+"""The curves of a run as a picture: loss, learning rate, accuracy and held-out mAP or top-1."""
 
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def draw_curves(folder: Path) -> Path:
     rate.set_ylabel("learning rate")
     curve(quality, epochs, "accuracy", "training accuracy", 100.0, "o")
     curve(quality, epochs, "validation_mAP", "held-out mAP", 100.0, "o")
+    curve(quality, epochs, "validation_top1", "held-out top-1", 100.0, "o")
     quality.set_ylabel("%")
     for axes in (loss, rate, quality):
         axes.set_xlabel("epoch")

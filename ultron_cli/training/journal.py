@@ -43,6 +43,14 @@ def memory_mib(device: torch.device) -> float:
         return 0.0
 
 
+def held_out_text(entry: dict[str, Any]) -> str:
+    """How an epoch's held-out photos did, for people; empty where none were scored."""
+    for key, name in (("validation_mAP", "mAP"), ("validation_top1", "top-1")):
+        if entry.get(key) is not None:
+            return f"held-out {name} {100 * entry[key]:.1f} %"
+    return ""
+
+
 @dataclass
 class Meter:
     """Sums since the last line, or since the epoch began. n_right_late, n_late: the second half of an epoch."""
@@ -105,7 +113,7 @@ class Journal:
         self.metrics.append(entry)
         write_text(self.folder / METRICS_FILE, "".join(dump_json(line, indent=None) + "\n" for line in self.metrics))
         self._events.add(step, {f"epoch/{key}": float(value) for key, value in entry.items() if isinstance(value, (int, float)) and key != "epoch"})
-        held_out = f", held-out mAP {100 * entry['validation_mAP']:.1f} %" if "validation_mAP" in entry else ""
+        held_out = f", {held_out_text(entry)}" if held_out_text(entry) else ""
         log.info("epoch %d of %d: loss %.3f, accuracy %.1f %%%s, lr %.2g, %.0f photos/s",
                  entry["epoch"], n_epochs, entry["loss"], 100 * entry["accuracy"], held_out, entry["lr"], entry["photos_per_s"])  # fmt: skip
 

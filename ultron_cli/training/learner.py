@@ -40,6 +40,7 @@ class Learner:
         self.model: RetrievalModel = create_model(config.model.get("name", "gem"), pretrained=config.pretrained, **settings)
         loss = {key: value for key, value in config.loss.items() if key != "name"}
         self.loss = create_loss(config.loss.get("name", "arcface"), n_classes=n_landmarks, dim=self.model.descriptor_dim, **loss).to(device)
+        self.model.unit_norm = self.loss.takes_unit
         self.model.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
         self.network = self._wrapped()
         self.running_mean = RunningMean(self.model, config.ema) if config.ema else None
@@ -115,8 +116,11 @@ class Learner:
         images = images.contiguous(memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format)
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            descriptors = self.network(images)
-        return self.loss(descriptors, labels)
+            if self.loss.needs_maps:
+                descriptors, maps = self.network(images, with_maps=True)
+            else:
+                descriptors, maps = self.network(images), None
+        return self.loss(descriptors, labels) if maps is None else self.loss(descriptors, labels, maps)
 
     def _update(self, step: int) -> None:
         """Averages over ranks what DistributedDataParallel does not, clips, and moves the weights."""

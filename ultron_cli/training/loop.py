@@ -1,11 +1,9 @@
 """The training loop: epochs of steps, a checkpoint now and then, validation, and a run folder that can be resumed exactly."""
 
-import contextlib
+import dataclasses
 import itertools
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,15 +20,20 @@ from ultron_cli.files import make_folder, write_text
 from ultron_cli.models.checkpoints import save_checkpoint
 from ultron_cli.provenance import provenance
 from ultron_cli.training import ranks
+from ultron_cli.training.classification import ClassificationValidation, photos_to_score
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.curves import draw_curves
-from ultron_cli.training.environment import environment
+from ultron_cli.training.environment import environment, own_threads
+from ultron_cli.training.hard_examples import hard_examples
 from ultron_cli.training.journal import Journal, Meter, Stopwatch
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.photo_batches import Augmentation, Batch, TrainingPhotos, make_loader
 from ultron_cli.training.runs import clear_folder
 from ultron_cli.training.sampling import EpochBatches, shape_groups, training_shapes
+from ultron_cli.training.sampling_tuples import TupleBatches
+from ultron_cli.training.starting_weights import start_from
 from ultron_cli.training.state import load_latest_state, save_state
+from ultron_cli.training.stopping import StopSignal, stopped_text
 from ultron_cli.training.validation import RetrievalValidation, choose_photos
 
 SHOWN_PATHS = 8
@@ -42,65 +45,53 @@ class Training:
 
     def __init__(self, config: TrainConfig, photos: LandmarkPhotos, device: torch.device, excluded: list[dict[str, Any]] | None = None) -> None:
         self.config, self.all_photos, self.device, self.excluded = config, photos, device, excluded or []
-        self.split = split_photos(photos.labels, config.validation.share, config.validation.by, config.seed)
+        scored = photos_to_score(photos) if config.validation.kind == "classification" else None
+        self.split = split_photos(photos.labels, 0.0 if scored else config.validation.share, config.validation.by, config.seed)
         self.photos = photos.take(self.split.train_rows)
         self._check_batch()
         shapes = training_shapes(config.side_px, config.group_sizes)
-        groups = shape_groups(photo_aspects(self.photos)) if config.group_sizes else None
-        self.batches = EpochBatches(len(self.photos.labels), config.batch_size, config.seed, config.epochs, groups, ranks.rank(), ranks.n_ranks())
+        self.batches = self._make_batches()
         if not self.batches.n_batches:
             raise UltronError(f"no shape of group_sizes has a batch of {config.batch_size} photos; use a smaller batch_size, or group_sizes=false")
         self.learner = Learner(config, len(self.photos.landmark_names), self.batches.n_batches, device)
         self.model = self.learner.model
         dataset = TrainingPhotos(self.photos, Augmentation(config.augment, shapes))
         self.loader = make_loader(dataset, self.batches, config.workers, pin=device.type == "cuda")
-        self.validation: RetrievalValidation | None = None
-        if len(self.split.held_out_rows):
-            rows = choose_photos(photos, self.split.held_out_rows, config.validation.max_photos, config.seed)
-            if len(rows) >= 2:
-                self.validation = RetrievalValidation(photos.take(rows), config.validation.side_px or 2 * config.side_px, config.workers)
+        self.validation = self._make_validation(scored)
+        self.n_held_out = len(scored.labels) if scored else len(self.split.held_out_rows)
         self.step = 0  # optimiser steps done
         self.bad_photos: dict[int, str] = {}
         self._epoch_meter = Meter()
-        self._stop: signal.Signals | None = None
+        self._stop = StopSignal()
+
+    def _make_validation(self, scored: LandmarkPhotos | None) -> RetrievalValidation | ClassificationValidation | None:
+        """scored: the photos that have a folder of their own to be classified."""
+        config, photos, rows = self.config.validation, self.all_photos, self.split.held_out_rows
+        if config.kind == "classification":
+            if scored is None and len(rows):
+                scored = dataclasses.replace(photos.take(rows), labels=photos.labels[rows], landmark_names=photos.landmark_names)
+            if scored is None:
+                raise UltronError(f"classification has no photos to score: {photos.folder} is no train/ beside a val/ or test/; use --set validation.share=0.1")
+            return ClassificationValidation(scored, config.side_px or self.config.side_px, config.crop_share, self.config.workers)
+        rows = choose_photos(photos, rows, config.max_photos, self.config.seed) if len(rows) else rows
+        return RetrievalValidation(photos.take(rows), config.side_px or 2 * self.config.side_px, self.config.workers) if len(rows) >= 2 else None
+
+    def _make_batches(self) -> EpochBatches:
+        """Tuples of photos for a loss that works on them, else photos in any order, in groups of one shape if asked."""
+        config, ranked = self.config, (ranks.rank(), ranks.n_ranks())
+        if config.tuple_size:
+            return TupleBatches(self.photos.labels, config.batch_size, config.seed, config.epochs, config.tuple_size, *ranked)
+        groups = shape_groups(photo_aspects(self.photos)) if config.group_sizes else None
+        return EpochBatches(len(self.photos.labels), config.batch_size, config.seed, config.epochs, groups, *ranked)
 
     def _check_batch(self) -> None:
         n, batch_size = len(self.photos.labels), self.config.batch_size
         if n < batch_size:
             raise UltronError(f"{self.photos.folder} has {n} photos, fewer than a batch of {batch_size}; use --set batch_size={max(2, n // 2)}")
-        parts = self.config.accumulate * ranks.n_ranks()
+        parts = self.config.accumulate * ranks.n_ranks() * (self.config.tuple_size or 1)
         if batch_size % parts:
-            near = batch_size // parts * parts or parts
-            raise UltronError(f"batch_size must be a multiple of processes x accumulate = {parts}; found {batch_size}; use --set batch_size={near}")
-
-    @contextlib.contextmanager
-    def _own_threads(self) -> Iterator[None]:
-        """As many threads as configured, and afterwards as many as before."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads or before)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT stop after the step; a second SIGINT stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, _: Any) -> None:
-            if self._stop is not None and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self._stop = signal.Signals(number)
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            near, of_tuples = batch_size // parts * parts or parts, " x loss.tuple_size" if self.config.tuple_size else ""
+            raise UltronError(f"batch_size must be a multiple of processes x accumulate{of_tuples} = {parts}; found {batch_size}; use --set batch_size={near}")
 
     def run(self, folder: Path, resume: bool = False) -> list[dict[str, Any]]:
         """Trains into `folder` and returns one dictionary per epoch; with `resume` goes on from the folder's latest checkpoint."""
@@ -109,6 +100,7 @@ class Training:
         if ranks.rank() == 0:
             self._start_folder(folder, origin, resume)
         ranks.wait_for_ranks()
+        self._start_weights(folder, is_new=state is None)
         if state is not None:
             self._take_up(state)
             log.info("going on after step %d of %d", self.step, self.config.epochs * self.batches.n_batches)
@@ -117,7 +109,7 @@ class Training:
             self.journal.meter = Meter(**state["line"])
         n_steps = self.config.epochs * self.batches.n_batches
         try:
-            with self._own_threads(), self._signals(), progress(total=n_steps, what="train", unit="step") as bar:
+            with own_threads(self.config.threads), self._stop.watched(), progress(total=n_steps, what="train", unit="step") as bar:
                 bar.update(self.step)
                 self._saved_s = time.monotonic()
                 self.batches.set_start(*divmod(self.step, self.batches.n_batches))
@@ -128,6 +120,14 @@ class Training:
             if self.journal:
                 self.journal.close()
         return self._finish(folder, origin)
+
+    def _start_weights(self, folder: Path, is_new: bool) -> None:
+        """The weights that a new run starts from; and what batches of tuples need to know of them, which the folder keeps for a resumed run."""
+        if is_new and self.config.tuple_size and not (self.config.weights or self.config.pretrained):
+            raise UltronError("the second stage of CFCD goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT")
+        class_weights = start_from(self.learner, Path(self.config.weights), self.photos.landmark_names) if is_new and self.config.weights else None
+        if isinstance(self.batches, TupleBatches):
+            self.batches.taken_for = hard_examples(folder, self.config, self.photos, self.learner, class_weights, is_new)
 
     def _start_folder(self, folder: Path, origin: dict[str, Any], resume: bool) -> None:
         make_folder(folder)
@@ -196,13 +196,20 @@ class Training:
             entry["bad_photos"] = len(self.bad_photos)
         is_due = epoch % self.config.validation.every_epochs == 0 or epoch == self.config.epochs
         if self.journal and self.validation and is_due:
-            with self.learner.best_weights() as model:
-                result = self.validation.run(model, self.device)
-            entry |= {"validation_mAP": result.mAP, "validation_queries": result.n_queries, "validation_photos": result.n_photos}
+            entry |= self._validate()
         if self.journal:
             self.journal.epoch(self.step, entry, self.config.epochs)
             if epoch == 1:
                 self._warn_of_chance()
+
+    def _validate(self) -> dict[str, Any]:
+        """Scores of the held-out photos, as metrics.jsonl has them."""
+        with self.learner.best_weights() as model:
+            if isinstance(self.validation, ClassificationValidation):
+                found = self.validation.run(model, self.learner.loss, self.device)
+                return {"validation_top1": found.top1, "validation_top5": found.top5, "validation_photos": found.n_photos}
+            result = self.validation.run(model, self.device)
+        return {"validation_mAP": result.mAP, "validation_queries": result.n_queries, "validation_photos": result.n_photos}
 
     def _warn_of_chance(self) -> None:
         """Warns if the second half of the first epoch was no better than guessing (within two standard deviations; few photos say nothing)."""
@@ -217,14 +224,14 @@ class Training:
     def _save_if_due(self, folder: Path) -> None:
         """Saves after checkpoint_minutes, and when told to stop, which then happens here, on all ranks at the same step."""
         is_due = time.monotonic() - self._saved_s >= 60.0 * self.config.checkpoint_minutes
-        wanted = ranks.max_numbers([float(is_due and ranks.rank() == 0), float(self._stop is not None)], self.device)
+        wanted = ranks.max_numbers([float(is_due and ranks.rank() == 0), float(self._stop.received is not None)], self.device)
         if not any(wanted):
             return
         save_state(folder, self.step, self._state(), self.config.keep_checkpoints)
         self._saved_s = time.monotonic()
         if wanted[1]:
-            name = self._stop.name if self._stop else "another process"
-            raise WorkFailed(f"stopped by {name} after step {self.step}, all saved; go on with `ultron train --resume --out {folder}`")
+            name = self._stop.received.name if self._stop.received else "another process"
+            raise WorkFailed(stopped_text(name, self.step, folder))
 
     def _state(self) -> dict[str, Any]:
         rows = sorted(self.bad_photos)

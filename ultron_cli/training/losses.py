@@ -16,6 +16,7 @@ from torch import nn
 from ultron_cli.configs import from_dict, within
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.training import ranks
+from ultron_cli.training.losses_local import local_loss
 
 LogNegatives = Callable[[int, float], torch.Tensor]  # (row of the global batch, scale) -> ln of the sum of exp(scale cos) over its other classes
 
@@ -97,6 +98,31 @@ class MadaCosSettings(LossSettings):
             raise UltronError(f"loss.rho must lie between 0 and 1; found {self.rho}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class CfcdStage2Settings(MadaCosSettings):
+    """Of CFCD's second stage. tuple_size: photos of a tuple (anchor, positive, negatives), which also says how batches are made.
+
+    local_weight, local_margin: of the triplet loss, as in the published configurations (the authors' code reads the margin from there but
+    leaves the weight at 1). ratio, attended: of the matching, losses_local.py; as in the authors' code. hard_negatives: photos that the
+    starting weights take for another landmark are drawn with it, sampling_tuples.py.
+    """
+
+    tuple_size: int = 8
+    local_weight: float = 0.05
+    local_margin: float = 0.1
+    ratio: float = 0.9
+    attended: float = 0.5
+    hard_negatives: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("loss.tuple_size", self.tuple_size, 3, 1024)
+        within("loss.local_weight", self.local_weight, 0.0, 1000.0)
+        within("loss.local_margin", self.local_margin, 0.0, 4.0)
+        within("loss.ratio", self.ratio, 0.01, 1.0)
+        within("loss.attended", self.attended, 0.01, 1.0)
+
+
 class MarginLoss(nn.Module):
     """Base: cross-entropy of scale x cosine, a margin on the target. A subclass overrides with_margin, others and adapt.
 
@@ -104,6 +130,8 @@ class MarginLoss(nn.Module):
     """
 
     n_centres = 1
+    takes_unit = True  # descriptors of unit norm; else as the network's last layer gives them
+    needs_maps = False  # whether forward also takes the network's last maps
 
     def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
         super().__init__()
@@ -185,6 +213,20 @@ class Softmax(MarginLoss):
         return _float(descriptors).to(self.weight.dtype) @ _float(self.weight if classes is None else self.weight[classes]).T
 
 
+class Linear(Softmax):
+    """The classifier of networks for classification: a linear layer with bias on descriptors that are not brought to unit norm."""
+
+    takes_unit = False
+
+    def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
+        super().__init__(n_classes, dim, settings)
+        self.bias = nn.Parameter(torch.zeros(len(self.weight)))
+
+    def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, D) -> (B, N) class scores."""
+        return F.linear(_float(descriptors).to(self.weight.dtype), *((p if classes is None else p[classes]) for p in (self.weight, self.bias)))
+
+
 class CosFace(MarginLoss):
     """Additive cosine margin (Wang et al., CVPR 2018, eq. 4): the target's logit is scale (cos - margin)."""
 
@@ -261,12 +303,30 @@ class MadaCos(MarginLoss):
         return target - self.margin
 
 
+class CfcdStage2(MadaCos):
+    """MadaCos, and a triplet loss on local features matched within tuples (CFCD, second stage; losses_local.py). `maps`: (B, C, h, w)."""
+
+    settings: CfcdStage2Settings
+    needs_maps = True
+
+    def forward(self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None) -> torch.Tensor:
+        if maps is None:
+            raise ValueError("the second stage of CFCD needs the maps of the tuples")
+        own = self.settings
+        classification = super().forward(descriptors, labels)
+        with torch.autocast(descriptors.device.type, enabled=False):
+            local = local_loss(_float(maps), labels, own.tuple_size, margin=own.local_margin, ratio=own.ratio, attended=own.attended)
+        return classification + own.local_weight * local
+
+
 LOSSES: dict[str, tuple[type[MarginLoss], type[LossSettings]]] = {
     "softmax": (Softmax, LossSettings),
+    "linear": (Linear, LossSettings),
     "arcface": (ArcFace, ArcFaceSettings),
     "cosface": (CosFace, CosFaceSettings),
     "subcentre-arcface": (SubcentreArcFace, SubcentreSettings),
     "madacos": (MadaCos, MadaCosSettings),
+    "cfcd-stage2": (CfcdStage2, CfcdStage2Settings),
 }
 
 

@@ -100,6 +100,8 @@ class Augmentation:
 
     def __call__(self, path: Path, shape: int) -> torch.Tensor:
         height, width = self.shapes[shape]
+        if self.config.pad_px:
+            return self.change(self._padded(path, height, width))
         opened = _open_plain(path)
         try:
             photo_width, photo_height = opened.size if opened else photo_size(path)
@@ -116,6 +118,13 @@ class Augmentation:
                 opened.close()
         pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
         return self.change(v2.functional.resize(pixels, [height, width], antialias=True))
+
+    def _padded(self, path: Path, height: int, width: int) -> torch.Tensor:
+        """The whole photo in the shape, moved at random by up to pad_px in each direction over black."""
+        image, pad = decode_photo(path, 2 * max(height, width)), self.config.pad_px
+        pixels = v2.functional.resize(torch.from_numpy(np.array(image)).permute(2, 0, 1), [height, width], antialias=True)
+        top, left = torch.randint(0, 2 * pad + 1, (2,)).tolist()
+        return torch.nn.functional.pad(pixels, (pad, pad, pad, pad))[:, top : top + height, left : left + width]
 
 
 def _open_plain(path: Path) -> Image.Image | None:

@@ -11,8 +11,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 
 # What a run writes; only these are removed when a folder is used again.
-FILES = ("checkpoint.pt", "steps.jsonl", "metrics.jsonl", "curves.png", "split.json", "environment.json", "config.json")
+FILES = ("checkpoint.pt", "steps.jsonl", "metrics.jsonl", "curves.png", "split.json", "environment.json", "config.json", "hard_examples.npy",
+         "edge_weights.csv", "search.json", "genotype.png", "genotype.txt")  # fmt: skip
 FOLDERS = ("checkpoints", "events")
+GENOTYPE_FILE = "genotype.txt"  # what a search ends with, as a training with checkpoint.pt
 
 
 def clear_folder(folder: Path, torn_only: bool) -> None:
@@ -30,7 +32,7 @@ def clear_folder(folder: Path, torn_only: bool) -> None:
 def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
     """--out, or a folder named by time and preset. Raises UltronError if --out holds a run that is not to be replaced."""
     if out is not None:
-        if (out / "checkpoint.pt").exists() and not overwrite:
+        if is_finished(out) and not overwrite:
             raise UltronError(f"{out} holds a finished run; replace it with --overwrite, or name another --out")
         if is_unfinished(out) and not overwrite:
             raise UltronError(f"{out} holds an unfinished run; go on with --resume, replace it with --overwrite, or name another --out")
@@ -41,11 +43,16 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
     return root / next(name for name in names if not (root / name).exists())
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds what a run ends with."""
+    return (folder / "checkpoint.pt").exists() or (folder / GENOTYPE_FILE).exists()
+
+
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds a run that can be resumed."""
     from ultron_cli.training.state import saved_steps
 
-    return (folder / "config.json").is_file() and not (folder / "checkpoint.pt").exists() and bool(saved_steps(folder))
+    return (folder / "config.json").is_file() and not is_finished(folder) and bool(saved_steps(folder))
 
 
 def run_to_resume(out: Path | None) -> Path:
@@ -54,7 +61,7 @@ def run_to_resume(out: Path | None) -> Path:
     if out is not None:
         if is_unfinished(out):
             return out
-        reason = "is finished" if (out / "checkpoint.pt").exists() else "holds no checkpoint of an interrupted run"
+        reason = "is finished" if is_finished(out) else "holds no checkpoint of an interrupted run"
         raise UltronError(f"{out} {reason}, there is nothing to resume; leave out --resume (with --overwrite to train it again)")
     found = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
     if not found:
@@ -71,17 +78,17 @@ def describe_run(folder: Path) -> dict[str, Any]:
 
     stored = read_json(folder / "config.json", "configuration of the run")
     config, metrics, steps = stored["config"], read_lines(folder / METRICS_FILE), saved_steps(folder)
-    if (folder / "checkpoint.pt").exists():
+    if is_finished(folder):
         state = "finished"
     else:
         state = f"stopped, saved at step {steps[-1]}" if steps else "stopped, nothing saved"
-    scores = [entry["validation_mAP"] for entry in metrics if entry.get("validation_mAP") is not None]
-    model = config["model"]
+    scores = {key: [entry[key] for entry in metrics if entry.get(key) is not None] or [None] for key in ("validation_mAP", "validation_top1")}
+    model = config["model"] if "task" not in config else {"name": config["task"], "backbone": config["backbone"]}
     return {
         "run": folder.name, "folder": str(folder), "state": state, "created": stored.get("provenance", {}).get("created"),
-        "model": "-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part), "loss_name": config["loss"].get("name"),
+        "model": "-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part), "loss_name": config.get("loss", {}).get("name", "linear"),
         "dataset": config["dataset"], "epochs": config["epochs"], "epochs_done": len(metrics), "loss": metrics[-1]["loss"] if metrics else None,
-        "accuracy": metrics[-1].get("accuracy") if metrics else None, "validation_mAP": scores[-1] if scores else None,
+        "accuracy": metrics[-1].get("accuracy") if metrics else None, **{key: values[-1] for key, values in scores.items()},
         "seconds": sum(entry.get("seconds", 0.0) for entry in metrics),
     }  # fmt: skip
 
@@ -108,7 +115,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
 
     rows = [
         (run["run"], run["model"], run["loss_name"], run["dataset"], f"{run['epochs_done']}/{run['epochs']}",
-         "-" if run["loss"] is None else f"{run['loss']:.3f}", percent(run["accuracy"]), percent(run["validation_mAP"]), f"{run['seconds']:.0f}", run["state"])
-        for run in runs
+         "-" if run["loss"] is None else f"{run['loss']:.3f}", percent(run["accuracy"]), percent(run["validation_mAP"]), percent(run["validation_top1"]),
+         f"{run['seconds']:.0f}", run["state"]) for run in runs
     ]  # fmt: skip
-    return table(("run", "model", "loss", "dataset", "epochs", "loss", "accuracy %", "held-out mAP %", "s", "state"), rows, left=4)
+    return table(("run", "model", "loss", "dataset", "epochs", "loss", "accuracy %", "held-out mAP %", "top-1 %", "s", "state"), rows, left=4)

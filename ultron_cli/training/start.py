@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ultron_cli import workspace
 from ultron_cli.console import counted, log
@@ -17,6 +17,9 @@ from ultron_cli.training import ranks
 from ultron_cli.training.config import TrainConfig, load_config, resumed_config
 from ultron_cli.training.loop import Training
 from ultron_cli.training.runs import is_unfinished, new_run_folder, run_to_resume
+
+if TYPE_CHECKING:
+    from ultron_cli.training.autola_network import SearchConfig
 
 DEFAULT_PRESET = "quickstart"
 
@@ -37,7 +40,7 @@ def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, re
     return (run_to_resume(out), True) if resume else (new_run_folder(preset or DEFAULT_PRESET, out, overwrite), False)
 
 
-def _open_photos(config: TrainConfig) -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
+def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
     """The dataset's photos without excluded ones, and what was excluded; the first rank renders, indexes or caches for the others."""
     if ranks.rank() > 0:
         ranks.wait_for_ranks()
@@ -51,9 +54,10 @@ def start_training(
     preset: str | None, dataset: str | None, config_file: Path | None, assignments: Sequence[str], out: Path | None, overwrite: bool, device_name: str,
     resume: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Trains and returns a summary: run folder, model, config, metrics per epoch. Raises UltronError for bad settings or photos.
+    """Trains, or searches for an attention where the preset says so, and returns a summary: run folder, model, config, metrics per epoch.
 
-    preset: None is the default one, or on `resume` that of the run. Started by torchrun, all processes call it and get the summary.
+    Raises UltronError for bad settings or photos. preset: None is the default one, or on `resume` that of the run. Started by torchrun, all
+    processes call it and get the summary.
     """
     device = ranks.rank_device(resolve_device(device_name))
     ranks.join_ranks(device)
@@ -68,7 +72,7 @@ def start_training(
             config = resumed_config(folder / "config.json", preset, config_file, changes)
         else:
             config = load_config(preset or DEFAULT_PRESET, config_file, changes)
-        return _train(config, folder, resume, device)
+        return _train(config, folder, resume, device) if isinstance(config, TrainConfig) else _search(config, folder, resume, device)
     finally:
         log.setLevel(level)
         ranks.leave_ranks()
@@ -86,7 +90,7 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
     photos, excluded = _open_photos(config)
     processes = f", {ranks.n_ranks()} processes" if ranks.n_ranks() > 1 else ""
     training = Training(config, photos, device, excluded)
-    held_out = len(training.split.held_out_rows)
+    held_out = training.n_held_out
     log.info("training on %s of %s from %s (%s%s); %s held out", counted(len(training.photos.labels), "photo"),
              counted(len(training.photos.landmark_names), "landmark"), photos.folder, device, processes, counted(held_out, "photo"))  # fmt: skip
     started_s = time.perf_counter()
@@ -98,4 +102,27 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
         "n_photos": len(photos.labels), "n_landmarks": len(photos.landmark_names), "n_held_out": held_out,
         "n_train_photos": len(training.photos.labels), "n_train_landmarks": len(training.photos.landmark_names), "bad_photos": len(training.bad_photos),
         "seconds": time.perf_counter() - started_s, "metrics": metrics,
+    }  # fmt: skip
+
+
+def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> dict[str, Any]:
+    """The same for a search; it leaves no model, so that it does not become the workspace's latest training."""
+    from ultron_cli.models.hoga_genotype import OPERATIONS
+    from ultron_cli.training.autola_network import EDGES
+    from ultron_cli.training.autola_run import SearchRun
+    from ultron_cli.training.runs import GENOTYPE_FILE
+
+    if ranks.n_ranks() > 1:
+        raise UltronError(f"the search runs in one process, found {ranks.n_ranks()}; start it without torchrun")
+    photos, _ = _open_photos(config)
+    log.info("searching with %s of %s from %s (%s)", counted(len(photos.labels), "photo"), counted(len(photos.landmark_names), "class", "classes"),
+             photos.folder, device)  # fmt: skip
+    started_s = time.perf_counter()
+    result = SearchRun(photos, config, device).run(folder, resume=resume and is_unfinished(folder))
+    return {
+        "run": str(folder), "task": "search", "genotype": result.genotype.text, "genotype_file": str(folder / GENOTYPE_FILE),
+        "figure": str(folder / "genotype.png"), "table": str(folder / "edge_weights.csv"), "config": config.to_plain(), "n_photos": len(photos.labels),
+        "n_landmarks": len(photos.landmark_names), "operations": list(OPERATIONS),
+        "edges": [{"node": node, "input": source, "weights": row.tolist()} for (node, source), row in zip(EDGES, result.edge_weights, strict=True)],
+        "seconds": time.perf_counter() - started_s, "metrics": result.history,
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Retrieval among held-out photos during training: each searches the others, those of its landmark are right."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,31 +46,38 @@ def choose_photos(photos: LandmarkPhotos, rows: np.ndarray, most: int, seed: int
 class RetrievalValidation:
     """The held-out photos of a run, scored again and again. A photo that cannot be read is left out and said once."""
 
-    def __init__(self, photos: LandmarkPhotos, side_px: int, n_workers: int) -> None:
-        self.photos, self.side_px, self.n_workers = photos, side_px, n_workers
+    def __init__(self, photos: LandmarkPhotos, side_px: int, n_workers: int, what: str = "validation") -> None:
+        self.photos, self.side_px, self.n_workers, self.what = photos, side_px, n_workers, what
         self._said: set[int] = set()
 
     def run(self, model: RetrievalModel, device: torch.device) -> ValidationResult:
         """Scores a model in evaluation mode; the random state stays as it was."""
-        shape = PhotoShape(max_side_px=self.side_px, interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
-        n = len(self.photos.paths)
-        reader = PhotoReader(list(range(n)), [self.photos.paths[i] for i in range(n)], [None] * n, shape)
         rows: list[int] = []
         parts: list[np.ndarray] = []
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 8 * BATCH_SIZE):
-                if batch[0].pixels is None:
-                    self._say(batch[0].row, batch[0].problem)
-                    continue
-                pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
-                parts.append(model(normalise_images(pixels, model.preprocessing)).float().cpu().numpy())
-                rows += [photo.row for photo in batch]
+        for batch_rows, descriptors in self.described(model, device):
+            parts.append(descriptors.cpu().numpy())
+            rows += batch_rows
         if not rows:
             return ValidationResult(mAP=float("nan"), n_queries=0, n_photos=0)
         order = np.argsort(rows)
         return retrieval_map(np.concatenate(parts)[order], self.photos.labels[np.array(rows)[order]])
 
+    def described(self, model: RetrievalModel, device: torch.device) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Rows and their (B, D) float32 descriptors on the device, batch by batch, in any order; those that cannot be read are left out."""
+        shape = PhotoShape(max_side_px=self.side_px, interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
+        n = len(self.photos.paths)
+        reader = PhotoReader(list(range(n)), [self.photos.paths[i] for i in range(n)], [None] * n, shape)
+        with torch.random.fork_rng(devices=[]):
+            for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 8 * BATCH_SIZE):
+                if batch[0].pixels is None:
+                    self._say(batch[0].row, batch[0].problem)
+                    continue
+                pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
+                with torch.inference_mode():
+                    descriptors = model(normalise_images(pixels, model.preprocessing)).float()
+                yield [photo.row for photo in batch], descriptors
+
     def _say(self, row: int, problem: str) -> None:
         if row not in self._said:
             self._said.add(row)
-            log.warning("left out of validation: %s", problem.split("; ")[0])
+            log.warning("left out of %s: %s", self.what, problem.split("; ")[0])

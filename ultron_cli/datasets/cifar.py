@@ -1,0 +1,130 @@
+"""CIFAR-10 and CIFAR-100 in the published files (Krizhevsky 2009), python or binary version, as a folder of photos per class.
+
+Python: pickles of {data: (N, 3072) uint8, labels or fine_labels}, read without running anything in them. Binary: records of one label byte
+(CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's bytes are red, green, blue, each 32 x 32 row by row.
+"""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ultron_cli.console import log, progress
+from ultron_cli.datasets.safe_pickle import load_plain_pickle
+from ultron_cli.errors import UltronError
+from ultron_cli.files import failures_said
+
+SIDE_PX, N_BYTES = 32, 3 * 32 * 32
+PHOTOS = "photos"  # the folder that is made beside the published files: photos/train/CLASS/00001.png, photos/test/...
+_CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files of one published version. label_at: place of the label among a binary record's first n_labels bytes, or the pickle's key."""
+
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    names: str
+    names_key: str
+    label_key: str
+    n_labels: int = 1
+
+
+LAYOUTS = (
+    Layout("cifar-10-batches-py", tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta", "label_names", "labels"),
+    Layout("cifar-100-python", ("train",), "test", "meta", "fine_label_names", "fine_labels"),
+    Layout("cifar-10-batches-bin", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt", "", ""),
+    Layout("cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", "", "", 2),
+)
+
+
+def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
+    """The folder with the published files, `folder` itself or the one in it that bears the published name; None if there is none."""
+    for layout in LAYOUTS:
+        for place in (folder, folder / layout.folder):
+            if all((place / name).is_file() for name in (layout.names, layout.test, layout.train[0])):
+                return place, layout
+    return None
+
+
+def cifar_photos(folder: Path) -> Path | None:
+    """The folder of photos of CIFAR's files, written beside them when it is first asked for; None if `folder` holds no CIFAR."""
+    found = find_cifar(folder)
+    if found is None:
+        return None
+    place, layout = found
+    photos = place / PHOTOS
+    if photos.is_dir():
+        return photos
+    log.info("writing the photos of %s into %s (once)", place.name, photos)
+    temporary = place / f".{PHOTOS}-{secrets.token_hex(4)}.tmp"
+    try:
+        with failures_said(photos):
+            _write_all(place, layout, temporary)
+            os.replace(temporary, photos)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return photos
+
+
+def _write_all(place: Path, layout: Layout, folder: Path) -> None:
+    names = _class_names(place / layout.names, layout)
+    with progress(total=None, what="unpack") as bar:
+        for part, files in (("train", layout.train), ("test", (layout.test,))):
+            for name in names:
+                (folder / part / name).mkdir(parents=True)
+            number = 0
+            for file in files:
+                for pixels, label in read_batch(place / file, layout, len(names)):
+                    number += 1
+                    Image.fromarray(pixels).save(folder / part / names[label] / f"{number:05d}.png", compress_level=1)
+                    bar.update()
+
+
+def _class_names(path: Path, layout: Layout) -> list[str]:
+    """Names of the classes in the order of their numbers; they become folders. Raises UltronError."""
+    if layout.names_key:
+        names = _table(path).get(layout.names_key)
+    else:
+        names = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if not isinstance(names, list) or not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in names) or len(set(names)) < max(2, len(names)):
+        raise UltronError(f"{path} must name the classes, two or more, each in letters, digits, space, _, . or -; get it from its publisher")
+    return names
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A pickled dictionary, its keys as text: Python 2 wrote bytes. Raises UltronError."""
+    content = load_plain_pickle(path, "a batch of CIFAR", "get it from its publisher, or take the binary version")
+    if not isinstance(content, dict):
+        raise UltronError(f"{path} must hold a dictionary of CIFAR, found {type(content).__name__}; get it from its publisher")
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+
+
+def read_batch(path: Path, layout: Layout, n_classes: int) -> Iterator[tuple[np.ndarray, int]]:
+    """(32, 32, 3) uint8 and class of every photo of a file. Raises UltronError if the file has another layout."""
+    if not path.is_file():
+        raise UltronError(f"{path} is not there, the other files of {layout.folder} are; unpack the publisher's archive again")
+    if layout.label_key:
+        table = _table(path)
+        data, labels = table.get("data"), np.array(table.get(layout.label_key, []))
+    else:
+        content = np.fromfile(path, np.uint8)
+        if len(content) % (layout.n_labels + N_BYTES):
+            raise UltronError(f"{path} is no whole number of records of {layout.n_labels + N_BYTES} bytes; get it again")
+        records = content.reshape(-1, layout.n_labels + N_BYTES)
+        data, labels = records[:, layout.n_labels :], records[:, layout.n_labels - 1]
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != N_BYTES or labels.shape != data.shape[:1]:
+        raise UltronError(f"{path} must hold (N, {N_BYTES}) bytes and N labels, as published; get it again")
+    if labels.dtype.kind not in "iu" or (len(labels) and not 0 <= labels.min() <= labels.max() < n_classes):
+        raise UltronError(f"{path} has labels that are not 0 to {n_classes - 1}; get it again")
+    for row, label in zip(data, labels.tolist(), strict=True):
+        yield np.ascontiguousarray(row.reshape(3, SIDE_PX, SIDE_PX).transpose(1, 2, 0)), label

@@ -1,0 +1,96 @@
+"""SENet: a ResNet whose last map is joined with how each place resembles the places around it (Lee et al., CVPR 2023).
+
+Checked against the authors' code (github.com/sungonce/SENet): self-similarity of the channels within a window, encoded by convolutions over
+the window alone, added to the map; two layers; GeM with p = 3; a layer. Not to be taken for squeeze-and-excitation, which has the same name.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ultron_cli.configs import within
+from ultron_cli.errors import UltronError
+from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.pooling import GeM
+from ultron_cli.models.resnet_stages import require_resnet
+
+
+@dataclass(frozen=True, kw_only=True)
+class SenetSettings:
+    """Settings of `senet-r50` and `senet-r101`; defaults of the authors' published configuration.
+
+    similarity_dim: channels that are compared. window: side of the surroundings a place is compared with, odd. kernel: of the convolutions
+    over the window, as many as leave one place of it with a kernel of 3.
+    """
+
+    backbone: str = "resnet50"
+    descriptor_dim: int = 2048
+    similarity_dim: int = 256
+    window: int = 7
+    kernel: int = 3
+    p: float = 3.0
+
+    def __post_init__(self) -> None:
+        within("descriptor_dim", self.descriptor_dim, 1, 65536)
+        within("similarity_dim", self.similarity_dim, 1, 65536)
+        within("window", self.window, 3, 31)
+        within("kernel", self.kernel, 1, 3)
+        within("p", self.p, 0.1, 100.0)
+        if self.window % 2 == 0:
+            raise UltronError(f"window is the odd side of a place's surroundings; found {self.window}")
+
+
+class SelfSimilarity(nn.Module):
+    """(B, C, h, w) -> the same: the map plus its encoded self-similarity, through two 1x1 layers."""
+
+    def __init__(self, n_channels: int, settings: SenetSettings) -> None:
+        super().__init__()
+        width, self.window = settings.similarity_dim, settings.window
+        self.reduce = nn.Conv2d(n_channels, width, 1, bias=False)
+        steps: list[nn.Module] = []
+        for _ in range(settings.window // 2):
+            steps += [nn.Conv2d(width, width, settings.kernel), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        self.encode = nn.Sequential(*steps)
+        self.widen = nn.Sequential(nn.Conv2d(width, n_channels, 1), nn.BatchNorm2d(n_channels))
+        self.join = nn.Sequential(nn.Conv2d(n_channels, n_channels, 1), nn.ReLU(inplace=True), nn.Conv2d(n_channels, n_channels, 1))
+
+    def similarity(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B h w, c, window, window): per channel the product of a place's unit vector with those around it, not below 0.
+
+        Beyond the map's edge it is 0.
+        """
+        unit = F.normalize(self.reduce(maps), dim=1)
+        (n, channels, height, width), side = unit.shape, self.window
+        around = F.unfold(unit, side, padding=side // 2).view(n, channels, side, side, height, width)
+        product = (around * unit[:, :, None, None]).clamp(min=0)
+        return product.permute(0, 4, 5, 1, 2, 3).reshape(-1, channels, side, side)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        encoded = self.encode(self.similarity(maps)).mean(dim=(-2, -1))
+        encoded = encoded.view(len(maps), *maps.shape[-2:], -1).permute(0, 3, 1, 2)
+        return self.join(maps + self.widen(encoded))
+
+
+class SenetModel(RetrievalModel):
+    """ResNet -> self-similarity -> GeM -> layer -> (B, descriptor_dim)."""
+
+    def __init__(self, name: str, settings: SenetSettings, backbone: Backbone) -> None:
+        super().__init__()
+        self.name, self.settings, self.backbone = name, settings, backbone
+        require_resnet(backbone, name)
+        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.similarity = SelfSimilarity(backbone.n_channels, settings)
+        self.pooling = GeM(settings.p)
+        self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        return self.similarity(self.backbone(images))
+
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pooling(feature_map))
+
+
+SIZES = {"senet-r50": {"backbone": "resnet50"}, "senet-r101": {"backbone": "resnet101"}}

@@ -1,0 +1,38 @@
+"""Stopping a run from outside: the step under way is ended and saved first."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+
+class StopSignal:
+    """`received`: SIGTERM or SIGINT, None until then. A second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, both signals are noted instead of ending the process; only the main thread can do so."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(number: int, _: Any) -> None:
+            if self.received is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.received = signal.Signals(number)
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def stopped_text(name: str, step: int, folder: Any) -> str:
+    """What a stopped run says. name: of the signal, or who else stopped it."""
+    return f"stopped by {name} after step {step}, all saved; go on with `ultron train --resume --out {folder}`"
