@@ -104,7 +104,7 @@ def _group(name: str, summary: str) -> typer.Typer:
 
 
 _add(app, "demo", demo.demo, "ultron demo")
-_add(app, "train", train.train, "ultron train\nultron train --dataset photos/ --set model.backbone=resnet50 --set epochs=20")
+_add(app, "train", train.train, "ultron train\nultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20")
 _add(
     app,
     "extract",

@@ -55,7 +55,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     steps.start("render landmarks: photos with exact ground truth, training and evaluation landmarks disjoint")
     render_toy(toy, ToyConfig(seed=seed))
     steps.end()
-    steps.start("train a GeM network with ArcFace")
+    steps.start("train ULTRON-T with ArcFace")
     run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device)
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")

@@ -207,7 +207,7 @@ def test_wrong_flags_of_extract(ultron: Run, toy: Path, tmp_path: Path, argument
         (("--set", "epoch=3"), ("unknown setting epoch", "did you mean epochs")),
         (("--set", "epochs=many"), ("epochs must be a whole number",)),
         (("--set", "epochs"), ("--set takes key=value",)),
-        (("--set", "model.backbone=resnt18"), ("unknown backbone 'resnt18'",)),
+        (("--set", "model.name=gem", "--set", "model.backbone=resnt18"), ("unknown backbone 'resnt18'",)),
         (("--set", "loss.name=arcfce"), ("unknown loss 'arcfce'",)),
         (("--set", "augment.flop=true"), ("unknown setting augment.flop", "did you mean flip")),
         (("--set", "batch_size=4096"), ("fewer than a batch of 4096",)),
@@ -273,7 +273,8 @@ def test_ground_truth_of_another_dataset(ultron: Run, extracted: Path, tmp_path:
 
 
 def test_weights_that_changed_since_extraction(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    train = ("--set", "epochs=1", "--set", "model.backbone=test_resnet", "--set", "batch_size=8", "--set", "side_px=32", "--set", "workers=0")
+    train = ("--set", "epochs=1", "--set", "model.name=gem", "--set", "model.backbone=test_resnet", "--set", "batch_size=8", "--set", "side_px=32",
+             "--set", "workers=0")  # fmt: skip
     assert ultron("train", "--dataset", toy, *train, "--out", tmp_path / "run")[0] == 0
     assert ultron("extract", toy, "--scales", "1", "--workers", "0")[0] == 0
     expect_error(ultron("train", "--dataset", toy, *train, "--out", tmp_path / "run"), "holds a finished run", "--overwrite")

@@ -45,8 +45,8 @@ def test_version_and_no_arguments(ultron: Run) -> None:
 
 
 def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    code, out, err = ultron("train", "--dataset", toy, "--set", "epochs=1", "--set", "model.backbone=test_resnet", "--set", "batch_size=8",
-                            "--set", "side_px=64", "--set", "workers=0", "--json")  # fmt: skip
+    network = ("--set", "model.name=gem", "--set", "model.backbone=test_resnet")
+    code, out, err = ultron("train", "--dataset", toy, *network, "--set", "epochs=1", "--set", "batch_size=8", "--set", "side_px=64", "--set", "workers=0", "--json")
     assert code == 0, err
     run = json.loads(out)
     assert (run["n_photos"], run["n_landmarks"]) == (36, 6)

@@ -114,7 +114,8 @@ def test_bad_photos_are_left_out_by_the_list(ultron: Run, toy: Path, tmp_path: P
     assert code == 0, err
     assert [entry["name"] for entry in json.loads(out)["skipped"]] == [truth["imlist"][2]]
     assert "the file is empty (listed in bad_photos.json)" in err
-    train = ("--set", "epochs=1", "--set", "model.backbone=test_resnet", "--set", "batch_size=8", "--set", "side_px=32", "--set", "workers=0")
+    train = ("--set", "epochs=1", "--set", "model.name=gem", "--set", "model.backbone=test_resnet", "--set", "batch_size=8", "--set", "side_px=32",
+             "--set", "workers=0")  # fmt: skip
     code, out, err = ultron("train", "--dataset", tmp_path / "set", *train, "--json")
     assert code == 0, err
     assert json.loads(out)["n_photos"] == len(trained) - 1

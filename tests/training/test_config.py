@@ -12,14 +12,14 @@ from ultron_cli.training.config import explain_config, list_presets, load_config
 
 def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("epochs = 7\nlr = 0.5\n[augment]\nhue = 0.2\n")
-    config = load_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "model.p=4", "augment.flip=false"])
+    config = load_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "model.window=5", "augment.flip=false"])
     assert (config.epochs, config.lr, config.augment.hue, config.augment.flip) == (7, 0.25, 0.2, False)
-    assert config.model == {"name": "gem", "backbone": "test_resnet", "p": 4}
+    assert config.model == {"name": "ultron-t", "window": 5}
     assert config.augment.crop_area == (0.5, 1.0)
     explained = {key: (value, origin) for key, value, origin in explain_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "switch.epoch=3"])}
     assert explained["lr"] == (0.25, "--set")
     assert explained["epochs"] == (7, str(tmp_path / "mine.toml"))
-    assert explained["side_px"] == (64, "preset quickstart")
+    assert explained["side_px"] == (96, "preset quickstart")
     assert explained["augment.contrast"] == (0.3, "default")
     assert explained["switch.epoch"] == (3, "--set")
 
@@ -59,7 +59,7 @@ def test_ultron_recipe_as_the_facts_have_it() -> None:
         ("loss.margn=0.2", r"unknown setting loss\.margn; did you mean margin"),
         ("validation.shared=0.2", r"unknown setting validation\.shared; did you mean share"),
         ("switch.epochs=3", r"unknown setting switch\.epochs; did you mean epoch"),
-        ("switch.epoch=20", "must lie before the end of 20 epochs"),
+        ("switch.epoch=12", "must lie before the end of 12 epochs"),
         ("accumulate=5", "batch_size must be a multiple of accumulate"),
         ("schedule=steps", "step_epochs goes with"),
         ("schedule=cosin", "schedule must be one of cosine.*did you mean cosine"),
@@ -81,7 +81,7 @@ def test_resume_only_with_the_same_settings(tmp_path: Path) -> None:
     assert resumed_config(stored, None, None, []) == config
     assert resumed_config(stored, "quickstart", None, ["epochs=3", "switch.epoch=1"]) == config
     assert resumed_config(stored, None, None, ["workers=0", "log_every=1"]).workers == 0  # how, not what
-    with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.1, asked 0.2\)"):
+    with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.001, asked 0.2\)"):
         resumed_config(stored, None, None, ["lr=0.2"])
-    with pytest.raises(UltronError, match=r"epochs \(stored 3, asked 20\)"):
+    with pytest.raises(UltronError, match=r"epochs \(stored 3, asked 12\)"):
         resumed_config(stored, "quickstart", None, [])

@@ -137,11 +137,11 @@ def test_runs_are_listed_and_resumed_by_command(ultron: Any, toy: Path, tmp_path
     assert "finished" in ultron("train", "--list")[1]
     (run / "checkpoint.pt").unlink()  # as if stopped before the end
     (entry,) = json.loads(ultron("train", "--list", "--json")[1])["runs"]
-    assert (entry["state"], entry["epochs"], entry["model"]) == ("stopped, saved at step 4", 1, "gem-test_resnet")
+    assert (entry["state"], entry["epochs"], entry["model"]) == ("stopped, saved at step 4", 1, "ultron-t")
     code, _, err = ultron("train", "--dataset", toy, *QUICK, "--out", run)
     assert (code, "holds an unfinished run; go on with --resume" in err) == (2, True)
     code, _, err = ultron("train", "--resume", "--set", "lr=3")
-    assert (code, "another configuration: lr (stored 0.1, asked 3.0)" in err) == (2, True)
+    assert (code, "another configuration: lr (stored 0.001, asked 3.0)" in err) == (2, True)
     code, out, err = ultron("train", "--resume")
     assert code == 0, err
     assert "going on after step 4 of 4" in err

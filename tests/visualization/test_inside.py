@@ -123,7 +123,7 @@ def test_window_weights_of_a_model_and_figure(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, photo = create_model("ultron-t").eval(), photo_of(0, 160, 96)
     found = window_weights(model, photo, (0.99, 0.0), 3)
-    assert (found.grid, found.cell, found.weights.shape) == ((6, 10), (0, 9), (3, 6, 7))
+    assert (found.grid, found.cell, found.weights.shape) == ((6, 10), (0, 9), (2, 6, 7))
     assert found.columns.tolist() == [3, 4, 5, 6, 7, 8, 9] and found.rows.tolist() == [0, 1, 2, 3, 4, 5]
     kept: list[torch.Tensor] = []
     layer = model.stages[2][-1].attention
@@ -134,8 +134,8 @@ def test_window_weights_of_a_model_and_figure(tmp_path: Path) -> None:
     handle.remove()
     files = [attention_figure(photo, found, "model on data", "photo $", tmp_path / f"{i}.png") for i in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    with pytest.raises(UltronError, match="--block must lie between 1 and 3, the blocks of stage 3 of ultron-t; found 4"):
-        window_weights(model, photo, (0.5, 0.5), 3, 4)
+    with pytest.raises(UltronError, match="--block must lie between 1 and 2, the blocks of stage 3 of ultron-t; found 3"):
+        window_weights(model, photo, (0.5, 0.5), 3, 3)
     with pytest.raises(UltronError, match="--stage must be 3 or 4"):
         window_weights(model, photo, (0.5, 0.5), 2)
     resnet = create_model("gem", backbone="test_resnet")
@@ -212,7 +212,7 @@ def test_commands_of_ultron_models(ultron: Run, toy: Path, tmp_path: Path) -> No
     code, out, error = ultron("visualize", "attention", *network, "--dataset", toy, "--at", "10,10", "--stage", 4, "--json")
     assert code == 0, error
     result = json.loads(out)
-    assert result["cell"] == [0, 0] and len(result["weights"]) == 5 and Path(result["figure"]).is_file()
+    assert result["cell"] == [0, 0] and len(result["weights"]) == 4 and Path(result["figure"]).is_file()
     code, _, error = ultron("visualize", "attention", *network, "--dataset", toy, "--at", "10")
     assert code == 2 and "--at takes X,Y, 2 numbers with commas between" in error
 

@@ -13,7 +13,7 @@ def train(
     ] = None,
     dataset: Annotated[str | None, typer.Option(metavar="NAME|DIR", help="A folder with one folder of photos per landmark, or GLDv2.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file whose settings replace the preset's.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=20 or model.backbone=resnet50.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=20 or loss.margin=0.2.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out, or with the latest.")] = False,
@@ -43,7 +43,7 @@ def train(
         result = {"config": load_config(chosen, config, given).to_plain(), "origin": {key: origin for key, _, origin in rows}}
         print_result(result, table(("setting", "value", "from"), [(key, value, origin) for key, value, origin in rows], left=3))
         return
-    from ultron_cli.training.ranks import is_first_process
+    from ultron_cli.ranks import is_first_process
     from ultron_cli.training.start import start_training
 
     summary = start_training(preset, dataset, config, changes, out, overwrite, settings.device, resume)

@@ -98,5 +98,5 @@ class UltronSettings:
 SIZES: dict[str, dict[str, Any]] = {
     "ultron-s": {},
     "ultron-b": {"depths": (5, 7, 18, 5), "widths": (96, 192, 384, 768), "heads": (12, 24), "drop_path": 0.3},
-    "ultron-t": {"depths": (1, 2, 3, 2), "widths": (24, 48, 96, 160), "heads": (3, 5), "expansion": 4, "drop_path": 0.0, "descriptor_dim": 256},
+    "ultron-t": {"depths": (1, 2, 2, 2), "widths": (16, 32, 64, 128), "heads": (2, 4), "expansion": 2, "drop_path": 0.0, "descriptor_dim": 256},
 }
