@@ -43,6 +43,7 @@ bench: $(READY)
 	$(VENV)/bin/python benchmarks/extract.py
 	$(VENV)/bin/python benchmarks/kernels.py
 	$(VENV)/bin/python benchmarks/rerank.py
+	$(VENV)/bin/python benchmarks/diffusion.py
 	$(VENV)/bin/python benchmarks/train.py
 	$(VENV)/bin/python benchmarks/help.py
 

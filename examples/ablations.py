@@ -65,28 +65,35 @@ def parse() -> argparse.Namespace:
 
 def score(run: dict[str, Any], toy: Path, device: str) -> dict[str, float]:
     """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
-    folder = Path(run["run"]) / "descriptors"
-    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True, out=folder)
-    extract_dataset(request, ModelChoice(run=run["run"]), device)
+    return score_model(ModelChoice(run=run["run"]), toy, 2 * run["config"]["side_px"], Path(run["run"]) / "descriptors", device)
+
+
+def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str) -> dict[str, float]:
+    """mAP (0..1) per protocol; descriptors go into `folder`."""
+    extract_dataset(ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder), model, device)
     found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
     named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
     report = evaluate_ranking(named, Path(found.origin["ground_truth"]))
     return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
 
 
-def run_one(variant: str, seed: int, toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """mAP per protocol of one variant and seed; from its file if it is there, made with the same settings."""
-    assignments = [*(QUICK if arguments.quick else []), *arguments.assignments, *VARIANTS[variant], f"seed={seed}"]
+def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """mAP per protocol of one training; from its file if it is there, made with the same settings."""
     asked = {"config": to_dict(load_config(arguments.preset, None, assignments)), "toy": toy.name, "ultron_version": __version__}
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    folder = arguments.out / "runs" / name
+    folder = arguments.out / "runs" / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     if (folder / "result.json").exists():
         return read_json(folder / "result.json", "result of an ablation")["mAP"]
-    log.info("--- %s, seed %d", variant, seed)
+    log.info("--- %s", name)
     run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
-    result = asked | {"variant": variant, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
+    result = asked | {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
     write_text(folder / "result.json", console.dump_json(result))
     return result["mAP"]
+
+
+def run_variant(variant: str, seed: int, toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """mAP per protocol of one variant and seed."""
+    assignments = [*(QUICK if arguments.quick else []), *arguments.assignments, *VARIANTS[variant], f"seed={seed}"]
+    return run_one(f"{variant}, seed {seed}", assignments, toy, arguments)
 
 
 def mean_and_spread(values: Sequence[float | None]) -> str:
@@ -131,7 +138,7 @@ def main() -> int:
     # Runs remember themselves as the latest of their workspace: not of the one the user works in.
     console.settings.workspace = arguments.out / "workspace"
     toy = render_toy(arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig())
-    results = {variant: [run_one(variant, seed, toy, arguments) for seed in seeds] for variant in variants}
+    results = {variant: [run_variant(variant, seed, toy, arguments) for seed in seeds] for variant in variants}
     write_text(arguments.out / "ablations.csv", measurements_of(results, seeds))
     columns, rows = ["mAP, %", *PROTOCOLS, "medium, against the first"], rows_of(results)
     print(table(columns, rows))

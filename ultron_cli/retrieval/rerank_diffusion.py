@@ -58,6 +58,11 @@ def diffusion(stage: Stage, config: DiffusionConfig) -> Stage:
     started_s = time.perf_counter()
     graph = normalised_graph(neighbour_graph(stage, nodes, config))
     log.info("diffusion graph: %s, %s, in %.1f s", counted(len(nodes), "photo"), counted(graph.nnz // 2, "edge"), time.perf_counter() - started_s)
+    return spread_over(stage, nodes, graph, config)
+
+
+def spread_over(stage: Stage, nodes: np.ndarray, graph: sparse.csr_array, config: DiffusionConfig) -> Stage:
+    """The queries' part of diffusion(). nodes: (n,) database rows, ascending. graph: S of them, (n, n)."""
     start = np.zeros((len(nodes), len(stage.queries)))
     for query, own in enumerate(stage.queries):
         rows = stage.first_rows(query, config.kq)

@@ -1,0 +1,78 @@
+"""Diffusion: building the graph, and what the queries take once it is there.
+
+    python benchmarks/diffusion.py [--queries 70] [--rows 5000] [--dim 2048] [--runs 5] [--seed 0]
+
+Equality comes first: conjugate gradients run to the end must give the solution of a direct solver (scipy's sparse LU) for the first queries;
+otherwise there are no times and the exit code is 1. Descriptors are made up from one seed, as in benchmarks/rerank.py.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import time
+
+import numpy as np
+import scipy
+import torch
+from machine import cpu_name
+from rerank import landmarks
+from scipy import sparse
+from scipy.sparse.linalg import splu
+
+from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.rerank_diffusion import DiffusionConfig, conjugate_gradients, graph_nodes, neighbour_graph, normalised_graph, spread_over
+from ultron_cli.retrieval.rerank_stage import Stage
+
+TOLERANCE, TARGET_S, N_COMPARED = 1e-9, 2.0, 5
+
+
+def difference_from_direct(graph: sparse.csr_array, config: DiffusionConfig, seed: int) -> float:
+    """The largest difference between conjugate gradients and the direct solution, for random sparse right sides (n, 5)."""
+    n = graph.shape[0]
+    rng = np.random.default_rng(seed)
+    start = np.where(rng.random((n, N_COMPARED)) < 0.01, rng.random((n, N_COMPARED)), 0.0)
+    direct = splu(sparse.csc_matrix(sparse.eye_array(n) - config.alpha * graph)).solve(start)
+    to_the_end = dataclasses.replace(config, iterations=10_000, tolerance=1e-14)
+    return float(np.abs(conjugate_gradients(graph, start, to_the_end) - direct).max() / np.abs(direct).max())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, default in (("queries", 70), ("rows", 5000), ("dim", 2048), ("runs", 5), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default, help="(default: %(default)s)")
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    centres = landmarks(rng, 200, options.dim, np.zeros((1, options.dim), np.float32))
+    database, queries = (landmarks(rng, n, options.dim, centres) for n in (options.rows, options.queries))
+    config = DiffusionConfig()
+    stage = Stage(ranking=exact_search(queries, database, options.rows), queries=queries, database=database)
+    nodes = graph_nodes(stage.ranking.rows, config.nodes)
+
+    graph_s, queries_s = [], []
+    for _ in range(options.runs + 1):  # the first is the warm-up
+        started_s = time.perf_counter()
+        graph = normalised_graph(neighbour_graph(stage, nodes, config))
+        built_s = time.perf_counter()
+        spread_over(stage, nodes, graph, config)
+        graph_s.append(built_s - started_s)
+        queries_s.append(time.perf_counter() - built_s)
+    worst = difference_from_direct(graph, config, options.seed)
+    if worst > TOLERANCE:
+        print(f"the solution differs from the direct one by {worst:.3g}, more than rounding explains: no times are given", file=sys.stderr)
+        return 1
+    print(f"{options.queries} queries, {options.rows:,} x {options.dim} float32, {graph.nnz // 2:,} edges, {config}")
+    versions = f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
+    print(f"{cpu_name()}, torch threads {torch.get_num_threads()}; {versions}, load average {os.getloadavg()[0]:.1f}")
+    print(f"equal: conjugate gradients to the end and the direct solution within {worst:.2g}\n")
+    for name, seconds in (("graph", graph_s[1:]), (f"{options.queries} queries", queries_s[1:])):
+        print(f"{name:12} median {statistics.median(seconds) * 1e3:8.1f} ms, {min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f} over {len(seconds)} runs")
+    median_s = statistics.median(queries_s[1:])
+    print(f"\ntarget: queries under {TARGET_S:.0f} s; {'reached' if median_s < TARGET_S else 'missed'} with {median_s:.2f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Every method trained from nothing on rendered landmarks, with one budget of photos: mAP before and after, mean and spread over seeds.
+
+    python examples/trained_models.py [--out trained] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
+
+The methods stand on small networks, so that a laptop can do it: timm's test_resnet (0.5 M parameters) where they are published on ResNet-50 or
+101, small transformers elsewhere. So the table shows that each learns and what it costs, not which is best on photographs. Landmarks that
+are searched are not among those that are trained on. Finished runs are kept in --out, seed after seed, so it can be stopped.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from ablations import PROTOCOLS, mean_and_spread, run_one, score_model
+
+from ultron_cli import console
+from ultron_cli.console import table
+from ultron_cli.datasets.toy import ToyConfig
+from ultron_cli.datasets.toy_default import render_toy
+from ultron_cli.errors import UltronError
+from ultron_cli.files import replace_between
+from ultron_cli.models import create_model
+from ultron_cli.models.choice import ModelChoice
+from ultron_cli.training.config import load_config
+
+RESNET = ["model.backbone=test_resnet"]
+# As the quickstart trains ULTRON-T: AdamW. Networks of convolutions learn sooner with SGD and smaller photos.
+WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64"]
+SYSTEMS: dict[str, list[str]] = {
+    "ultron-t": [],
+    "gem over test_resnet": ["model.name=gem", *RESNET, *WITH_SGD],
+    "dolg over test_resnet": ["model.name=dolg-r50", *RESNET, "model.atrous_dim=64", "model.local_dim=128", "model.dilations=[1,2,3]", *WITH_SGD],
+    "superglobal over test_resnet": ["model.name=superglobal", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
+    "cfcd over test_resnet": ["model.name=cfcd-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
+    "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
+    "cbam in test_resnet": ["model.name=gem", *RESNET, "model.attention=cbam", *WITH_SGD],
+    "hoga in test_resnet": ["model.name=gem", *RESNET, "model.attention=hoga", *WITH_SGD],
+    "ggem over test_vit": ["model.name=gem", "model.backbone=test_vit", "model.pooling=ggem", "side_px=64"],
+}
+BEGIN, END = "<!-- begin: examples/trained_models.py -->", "<!-- end: examples/trained_models.py -->"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("trained"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs")
+    parser.add_argument("--only", nargs="*", default=[], help="systems whose name contains one of these words")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
+    parser.set_defaults(preset="quickstart")
+    return parser.parse_args()
+
+
+def before_and_after(name: str, seed: int, toy: Path, arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
+    """mAP per protocol of the network as the seed makes it, and trained."""
+    assignments = [*SYSTEMS[name], *arguments.assignments, f"seed={seed}"]
+    after = run_one(f"{name}, seed {seed}", assignments, toy, arguments)
+    config: Any = load_config(arguments.preset, None, assignments)
+    settings = {key: value for key, value in config.model.items() if key != "name"}
+    choice = ModelChoice(untrained=True, seed=seed, model=config.model["name"], settings=settings)
+    return score_model(choice, toy, 2 * config.side_px, arguments.out / "untrained", arguments.device), after
+
+
+def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], preset: str) -> list[str]:
+    """Name, parameters, Hard mAP untrained, mAP trained per protocol, and what training gave on Hard in the worst seed."""
+    model = load_config(preset, None, SYSTEMS[name]).model  # type: ignore[union-attr]
+    n_million = sum(p.numel() for p in create_model(**model).parameters()) / 1e6
+    gains = [100 * (after["hard"] - before["hard"]) for before, after in scores]
+    trained = [mean_and_spread([after[protocol] for _, after in scores]) for protocol in PROTOCOLS]
+    before = mean_and_spread([before["hard"] for before, _ in scores])
+    return [name, f"{n_million:.2f}", before, *trained, f"{statistics.mean(gains):+.1f} ({min(gains):+.1f})"]
+
+
+def main() -> int:
+    arguments = parse()
+    names = [name for name in SYSTEMS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)]
+    if not names:
+        raise UltronError(f"--only {' '.join(arguments.only)} names no system (known: {'; '.join(SYSTEMS)})")
+    console.start_log(0)
+    console.settings.workspace = arguments.out / "workspace"
+    toy = render_toy(arguments.out / "toy", ToyConfig())
+    scores: dict[str, list[Any]] = {name: [] for name in names}
+    for seed in arguments.seeds:  # seed after seed: stopped early, every system has as many
+        for name in names:
+            scores[name].append(before_and_after(name, seed, toy, arguments))
+    columns = ["system", "parameters, millions", "hard untrained", *PROTOCOLS, "gained on hard: mean (least)"]
+    rows = [row_of(name, scores[name], arguments.preset) for name in names]
+    print(table(columns, rows))
+    if arguments.write:
+        lines = [" | ".join(cells) for cells in (columns, ["---"] + ["---:"] * 6, *rows)]
+        note = f"mAP in %, {len(arguments.seeds)} seeds ({', '.join(map(str, arguments.seeds))}){''.join(f', {text}' for text in arguments.assignments)}."
+        replace_between(arguments.write, BEGIN, END, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UltronError as error:
+        sys.exit(f"error: {error}")
