@@ -13,6 +13,7 @@ import typer
 
 from ultron_cli import __version__, console
 from ultron_cli.commands import (
+    bench,
     compare,
     datasets,
     datasets_build,
@@ -129,6 +130,7 @@ _add(app, "serve", serve.serve, "ultron serve\nultron serve --index photos.index
 _add(app, "visualize-cam", visualize.cam, "ultron visualize-cam")
 _add(app, "compare", compare.compare, "ultron compare before.json after.json")
 _add(app, "doctor", doctor.doctor, "ultron doctor")
+_add(app, "bench", bench.bench, "ultron bench\nultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda")
 _visualize = _group("visualize", "Pictures of what a model does.")
 _add(
     _visualize,

@@ -14,6 +14,7 @@ from tests.conftest import Run
 MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
 COMMANDS = (
     [], ["demo"], ["train"], ["extract"], ["whiten"], ["index"], ["search"], ["serve"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
+    ["bench"],
     ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["visualize", "match"],
     ["visualize", "dilation"], ["visualize", "attention"], ["visualize", "curves"],
     ["visualize", "precision-recall"], ["visualize", "recall-speed"], ["visualize", "ablation"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
@@ -45,8 +46,8 @@ def test_version_and_no_arguments(ultron: Run) -> None:
 
 
 def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    network = ("--set", "model.name=gem", "--set", "model.backbone=test_resnet")
-    code, out, err = ultron("train", "--dataset", toy, *network, "--set", "epochs=1", "--set", "batch_size=8", "--set", "side_px=64", "--set", "workers=0", "--json")
+    settings = ("model.name=gem", "model.backbone=test_resnet", "epochs=1", "batch_size=8", "side_px=64", "workers=0")
+    code, out, err = ultron("train", "--dataset", toy, *(part for setting in settings for part in ("--set", setting)), "--json")
     assert code == 0, err
     run = json.loads(out)
     assert (run["n_photos"], run["n_landmarks"]) == (36, 6)

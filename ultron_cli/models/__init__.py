@@ -34,7 +34,7 @@ def _ultron(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalMod
     if pretrained:
         raise UltronError(f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or give a checkpoint with --weights")
     if "backbone" in values:
-        asked = f"--set model.name=gem --set model.backbone={values['backbone']}"
+        asked = f"--model gem --backbone {values['backbone']} (in training --set model.name=gem --set model.backbone={values['backbone']})"
         raise UltronError(f"{name} has a network of its own; for a timm backbone name the model too: {asked}")
     return UltronModel(name, from_dict(UltronSettings, SIZES[name] | values, prefix="model."))
 

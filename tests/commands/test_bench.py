@@ -1,0 +1,82 @@
+"""`ultron bench` as a person uses it, through main()."""
+
+import json
+
+import pytest
+
+from tests.commands.test_bad_input import expect_error
+from tests.conftest import Run
+
+ROWS = [
+    "decoding", "network", "scala_attention, compiled", "scala_attention, reference", "cdconv, compiled", "cdconv, reference", "exact search",
+]  # fmt: skip
+QUICK = ("bench", "--quick", "--device", "cpu")
+
+
+def test_quick_measures_everything(ultron: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ULTRON_KERNELS", raising=False)
+    code, out, err = ultron(*QUICK, "--rounds", 3, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert list(found["results"]) == ROWS
+    for name, row in found["results"].items():
+        if row["problem"]:  # no compiler here: said, and nothing made up
+            assert name.endswith(", compiled") and (row["value"], row["rounds"]) == (None, 0)
+            continue
+        assert 0 < row["lowest"] <= row["value"] <= row["highest"], name
+        assert row["rounds"] == 3
+    assert {name: row["unit"] for name, row in found["results"].items() if row["unit"] != "ms"} == {
+        "decoding": "photos/s", "network": "photos/s", "exact search": "queries/s",
+    }  # fmt: skip
+    assert found["results"]["decoding"]["of"].startswith("2 rendered JPEGs of 128 px, read at 64 px")
+    assert "ultron-t, 2 x 64 px" in found["results"]["network"]["of"]
+    assert "2,000 x 512 float32 (3.9 MiB; process peak " in found["results"]["exact search"]["of"]
+    assert found["machine"]["cpu"] and found["machine"]["device"] == "cpu" and "torch" in found["machine"]["packages"]
+    assert "measuring" in err
+
+
+def test_the_table_has_the_rows_of_the_json_and_the_machine(ultron: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the operators switched off it says so instead of a time; an option given beside --quick counts; the backbone alone means gem."""
+    monkeypatch.setenv("ULTRON_KERNELS", "off")
+    code, out, err = ultron(*QUICK, "--backbone", "test_resnet", "--side", 96, "--batch-size", 1, "--n", 1)
+    assert code == 0, err
+    cells = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
+    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells}
+    assert list(rows) == ROWS
+    assert rows["network"][0].startswith("gem-test_resnet, 1 x 96 px")
+    assert rows["exact search"][0].startswith("1 x 512 float32") and "k 1," in rows["exact search"][0]
+    assert rows["cdconv, compiled"][1] == "none"
+    assert float(rows["cdconv, reference"][1].replace(",", "")) > 0
+    assert "scala_attention, compiled: not used: ULTRON_KERNELS=off" in out
+    assert "core" in out.splitlines()[-1] and "torch 2." in out.splitlines()[-1]
+
+
+def test_short_calls_are_repeated_and_sides_take_turns() -> None:
+    import torch
+
+    from ultron_cli.bench import BenchConfig, seconds_per_call
+
+    calls: list[str] = []
+    sides = {"quick": lambda: calls.append("quick"), "long": lambda: (calls.append("long"), sum(range(3_000_000)))}
+    found = seconds_per_call(sides, BenchConfig(rounds=2, n=1, shortest_s=0.02), torch.device("cpu"))
+    assert [len(found[name]) for name in sides] == [2, 2]
+    assert 0 < min(found["quick"]) < min(found["long"])
+    assert calls.count("long") == 3  # once to see how long it takes, then once in each round
+    assert calls.count("quick") > 5
+    in_turns = [name for i, name in enumerate(calls) if i == 0 or calls[i - 1] != name]
+    assert in_turns == ["quick", "long"] * 3
+
+
+def test_wrong_options_get_one_line(ultron: Run) -> None:
+    from ultron_cli.retrieval.index_building import available_bytes
+
+    expect_error(ultron(*QUICK, "--model", "ultron-x"), "unknown model 'ultron-x'", "did you mean")
+    expect_error(ultron(*QUICK, "--backbone", "resnet5o"), "resnet5o")
+    expect_error(ultron(*QUICK, "--side", 31), "--side must lie between 32 and 4096; found 31")
+    expect_error(ultron(*QUICK, "--backbone", "inception_v3", "--side", 64), "gem-inception_v3 takes photos from 75 px a side; found --side 64")
+    expect_error(ultron(*QUICK, "--n", 0), "--n must lie between 1 and", "found 0")
+    if available_bytes() is not None:
+        expect_error(ultron(*QUICK, "--n", 2**32 - 1), "--n 4,294,967,295 needs 8,388,608 MiB", "ask for fewer")
+    expect_error(ultron(*QUICK, "--rounds", 0), "--rounds must lie between 1 and 1000; found 0")
+    expect_error(ultron(*QUICK, "--batch-size", 65), "--batch-size must lie between 1 and 64; found 65")
+    expect_error(ultron("bench", "--quick", "--device", "gpu"), "--device takes auto, cpu, cuda or cuda:N")
