@@ -28,7 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--query", default="sacre_coeur_010", help="a query for the ranked list, the maps and the match")
     parser.add_argument("--box", default="315,140,455,245", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2")
     parser.add_argument("--second-query", default="lund_door_001", help="another for the ranked list")
-    parser.add_argument("--reranked-query", default="lund_street_027", help="one that re-ranking changes")
+    parser.add_argument("--reranked-query", default="sacre_coeur_002", help="one that re-ranking changes")
     parser.add_argument("--layers", nargs="+", default=["blocks.2", "blocks.4", "blocks.6"], help="of the backbone, a column of maps each")
     parser.add_argument("--max-side", default="512")
     return parser.parse_args()

@@ -63,6 +63,7 @@ def scala_attention(
     dropout_p: 0 <= p < 1, of the attention weights; the mask comes from torch's generator, so one seed gives one result.
     backend: auto takes the compiled operator, or the reference where none can be built; torch is the reference; cpu and cuda insist
     on the compiled one; natten and flex compare with other libraries. Differentiable in query, key, value and bias (once).
+    Inputs must be finite: on the CPU a key or value that is not reaches only the queries that see it, on CUDA its neighbours too.
     Returns (B, H, W, h, d). Raises ValueError for what does not fit, RuntimeError where a named backend is not there.
     """
     if backend not in BACKENDS:

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <type_traits>
 
 #include "cdconv_cpu.h"
 #include "cpu_types.h"
@@ -15,6 +16,7 @@ namespace {
 #include "cpu_vectors.inc"
 }  // namespace
 #include "scala_cpu_rows.inc"
+#include "scala_cpu_columns.inc"
 #include "scala_cpu_forward.inc"
 #include "scala_cpu_backward.inc"
 #include "cdconv_cpu.inc"

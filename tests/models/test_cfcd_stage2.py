@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import Run
 from tests.training.runs_for_tests import SMALL, free_port, start_train, step_losses, train
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks import open_landmark_photos
@@ -237,6 +238,32 @@ def test_what_stage_2_refuses(toy: Path, stage_1: Path, tmp_path: Path) -> None:
         train(toy, tmp_path / "d", weights=str(stage_1), group_sizes=True, **STAGE_2)
     with pytest.raises(UltronError, match="weights and pretrained exclude each other"):
         train(toy, tmp_path / "e", weights=str(stage_1), pretrained=True, **STAGE_2)
+
+
+SMALL_FLAGS = [flag for value in ("model.backbone=test_resnet", "model.descriptor_dim=16", "side_px=64", "batch_size=8", "workers=0", "epochs=1",
+               "warmup_epochs=0", "precision=float32", "threads=1") for flag in ("--set", value)]  # fmt: skip
+
+
+def test_both_stages_by_their_presets(ultron: Run, toy: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    code, _, err = ultron("train", "--preset", "cfcd-r50", "--dataset", toy, *SMALL_FLAGS, "--set", "pretrained=false", "--out", first)
+    assert code == 0, err
+    weights = first / "checkpoint.pt"
+    code, out, err = ultron("train", "--preset", "cfcd-r50-stage2", "--dataset", toy, *SMALL_FLAGS, "--set", f"weights={weights}", "--out", second)
+    assert code == 0, err
+    assert f"starting from {weights}" in err and "hard negatives: " in err
+    assert out.startswith("trained cfcd-r50-test_resnet on ") and (second / "hard_examples.npy").is_file()
+
+
+def test_what_is_missing_is_said_before_the_photos_are_opened(ultron: Run, tmp_path: Path) -> None:
+    stage_2 = ("train", "--preset", "cfcd-r50-stage2", "--dataset", tmp_path / "no-photos")
+    code, _, err = ultron(*stage_2)
+    assert (code, err.count("\n")) == (2, 1) and "goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT" in err
+    code, _, err = ultron(*stage_2, "--set", f"weights={tmp_path / 'none.pt'}")
+    assert (code, err.count("\n")) == (2, 1) and f"there is no file {tmp_path / 'none.pt'}; give another with --set weights=CHECKPOINT" in err
+    code, _, err = ultron(*stage_2, "--set", "model.name=gem", "--set", "model.backbone=test_vit", "--set", "model.pooling=cls")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pooled from; found model.pooling=cls, which takes the class token instead; add --set model.pooling=gem" in err
 
 
 @pytest.mark.parametrize("name", ["cfcd-r50", "cfcd-r101"])

@@ -21,9 +21,9 @@ from ultron_cli.files import only_writer
 from ultron_cli.models import create_model
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.retrieval import extraction
+from ultron_cli.retrieval.describing import describe
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
-from ultron_cli.retrieval.extraction import describe
 
 CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_resnet"})
 

@@ -18,13 +18,13 @@ import torch.distributed as dist
 from PIL import Image
 
 from tests.conftest import Run
+from ultron_cli import ranks
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.retrieval import extraction_ranks
 from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, OtherRankFailed
-from ultron_cli.training import ranks
 
 N_PHOTOS, N_SHARDS = 270, 5
 FLAGS = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--device", "cpu", "--skip-bad")

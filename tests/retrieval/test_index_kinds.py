@@ -61,11 +61,24 @@ def test_settings_and_factory_follow_the_size(monkeypatch):
     assert n_cells(1_000_000, 512) == 3205 and n_cells(100, 512) == 2 and n_cells(1, 4) == 1
     assert (n_code_bytes(512), n_code_bytes(2048), n_code_bytes(100), n_code_bytes(7), n_code_bytes(3)) == (64, 256, 10, 1, 1)
     assert plan("ivfpq", 1_000_000, 512) == ("IVF3205,PQ64x8np", SearchSettings(nprobe=100, rescore=10))
+    assert [plan("ivf", n, 512)[1].nprobe for n in (100, 4993, 20_000, 50_000, 200_000)] == [2, 128, 512, 358, 179]  # 20,000 photos' cells
     assert plan("ivfpq", 100, 512)[0] == "IVF2,PQ64x6np"
     assert plan("IVF16,PQ8", 1000, 64) == ("IVF16,PQ8", SearchSettings(rescore=10))
     assert plan("flat", 10, 8) == ("Flat", SearchSettings())
     for kind in INDEX_KINDS:
         faiss.index_factory(96, plan(kind, 5000, 96)[0], faiss.METRIC_INNER_PRODUCT)
+
+
+@pytest.mark.parametrize(("kind", "n", "n_centroids"), [("opq-ivfpq", 300, 256), ("ivfpq", 100, 64), ("opq-ivfpq", 100, 64), ("IVF60,SQ8", 200, 60)])
+def test_few_photos_for_a_codebook_are_said_once(rows, tmp_path, monkeypatch, capfd, kind, n, n_centroids):
+    said = []
+    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    write_descriptors(tmp_path / "few.h5", [f"{i}.jpg" for i in range(n)], [rows[:n]], DIM, INFO)
+    build_index(tmp_path / "few.h5", tmp_path / "a.index", kind=kind)
+    assert len(said) == 1 and said[0].startswith(f"{n} descriptors are few to learn {n_centroids} centroids from, Faiss advises {39 * n_centroids} ")
+    assert "clustering" not in capfd.readouterr().err
+    found = open_index(tmp_path / "a.index").search(rows[:20], 1, SearchSettings(nprobe=60, rescore=10))
+    np.testing.assert_array_equal(found.rows[:, 0], np.arange(20))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ def train(toy: Path, folder: Path, resume: bool = False, **changes: Any) -> list
     """Trains in this process; returns the epochs' summaries."""
     import torch
 
+    from ultron_cli import ranks
     from ultron_cli.configs import from_dict
     from ultron_cli.datasets.landmarks import open_landmark_photos
-    from ultron_cli.training import ranks
     from ultron_cli.training.config import TrainConfig
     from ultron_cli.training.loop import Training
 

@@ -140,8 +140,8 @@ def test_search_writes_everything_and_its_genotype_trains(ultron: Run, toy: Path
     assert code == 2 and "holds a finished run; replace it with --overwrite" in err
     code, _, err = ultron("train", "--resume", "--out", folder)
     assert code == 2 and "is finished, there is nothing to resume" in err
-    trained = [f"--set={text}" for text in (f"model.genotype={genotype.text}", "model.attention=hoga", "model.backbone=cifar_resnet8", "side_px=32",
-                                            "epochs=1", "workers=0", "validation.share=0")]  # fmt: skip
+    network = (f"model.genotype={genotype.text}", "model.attention=hoga", "model.name=gem", "model.backbone=cifar_resnet8")
+    trained = [f"--set={text}" for text in (*network, "side_px=32", "epochs=1", "workers=0", "validation.share=0")]
     code, out, err = ultron("train", "--dataset", toy, *trained, "--out", tmp_path / "trained")
     assert code == 0, err
     assert "gem-cifar_resnet8-hoga" in out
@@ -249,7 +249,7 @@ def test_the_middle_is_scored_and_an_unreadable_photo_counts_as_wrong(tmp_path: 
         (["validation.kind=classification"], "scored on classes that were trained on only; add --set validation.by=photos"),
         (["validation.kind=classification", "validation.by=photos", "validation.share=0"], "classification has no photos to score: .* is no train/ beside"),
         (["validation.kind=classification", "validation.by=photos", "loss.sharded=true"], "needs all class weights in one process"),
-        (["model.backbone=cifar_resnet21"], "a CIFAR ResNet is cifar_resnetN with N = 6n"),
+        (["model.name=gem", "model.backbone=cifar_resnet21"], "a CIFAR ResNet is cifar_resnetN with N = 6n"),
     ],
 )
 def test_mistakes_are_one_line(ultron: Run, toy: Path, changes: list[str], words: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from runs_for_tests import SMALL, free_port, start_train, step_losses, train
 
+from ultron_cli import ranks
 from ultron_cli.errors import UltronError
-from ultron_cli.training import ranks
 
 # No batch statistics: they are of each process's own photos on CPUs.
 NETWORK: dict[str, Any] = {"model": {"name": "gem", "backbone": "test_convnext"}, "optimizer": "adamw", "lr": 1e-3, "batch_size": 6, "workers": 0}

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from ultron_cli.configs import from_dict
+from ultron_cli.models import create_model
 from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.losses import create_loss
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, rate_at
 
 
@@ -23,6 +25,37 @@ def test_weight_decay_leaves_norms_and_biases_alone() -> None:
     assert len(plain["params"]) == 3
     everything, nothing = make_optimizer(config(decay_norms_and_biases=True), network).param_groups
     assert (len(everything["params"]), len(nothing["params"])) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "spared", "reached"),
+    [
+        (
+            {"name": "ultron-t", "gate": "multiply"}, "arcface",
+            ["attention.position_bias", "query_key_value.bias"], ["depthwise.importance.weight", "query_key_value.weight"],
+        ),
+        ({"name": "gem", "backbone": "test_vit"}, "softmax", ["network.pos_embed", "network.cls_token", "attn.qkv.bias"], ["attn.qkv.weight"]),
+        ({"name": "gem", "backbone": "resnet10t", "attention": "eca"}, "arcface", ["bn1.weight", "bn1.bias"], ["se.across.weight"]),
+    ],
+)
+def test_weight_decay_by_kind_of_parameter(model: dict, loss: str, spared: list[str], reached: list[str]) -> None:
+    network, classes = create_model(**model), create_loss(loss, n_classes=5, dim=4)
+    names = {id(parameter): name for module in (network, classes) for name, parameter in module.named_parameters()}
+    decayed, plain = ([names[id(parameter)] for parameter in group["params"]] for group in make_optimizer(config(), network, classes).param_groups)
+    for ending in spared:
+        assert any(name.endswith(ending) for name in plain) and not any(name.endswith(ending) for name in decayed), ending
+    for ending in reached:
+        assert any(name.endswith(ending) for name in decayed) and not any(name.endswith(ending) for name in plain), ending
+    assert "weight" in decayed  # the class weights
+    assert len(decayed) + len(plain) == len(names)
+
+
+def test_weight_decay_spares_swin_s_tables() -> None:
+    shapes = {"relative_position_bias_table": (169, 3), "absolute_pos_embed": (1, 49, 8), "weight": (3, 3)}
+    tables = torch.nn.ParameterDict({name: torch.zeros(shape) for name, shape in shapes.items()})
+    decayed, plain = make_optimizer(config(), tables).param_groups
+    assert ([tuple(p.shape) for p in decayed["params"]], len(plain["params"])) == ([(3, 3)], 2)
+    assert len(make_optimizer(config(decay_norms_and_biases=True), tables).param_groups[0]["params"]) == 3
 
 
 def test_schedule_warms_up_then_falls_to_zero() -> None:

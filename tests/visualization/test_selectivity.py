@@ -13,7 +13,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.checkpoints import save_checkpoint
 from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
-from ultron_cli.visualization.selectivity import ClassMeans, find_layers, selectivity_index
+from ultron_cli.visualization.selectivity import ClassMeans, selectivity_index
 
 
 def test_index_equals_a_loop_over_units() -> None:
@@ -52,7 +52,9 @@ def test_layers_of_a_network_on_photos(toy: Path) -> None:
     assert all((values >= 0).all() and (values <= 1).all() for values in result.layers.values())
     assert not model.backbone.network.layer1._forward_hooks  # nothing stays behind
     with pytest.raises(UltronError, match=r"no layer 'layr1'.*layer1"):
-        find_layers(model.backbone.network, ["layr1"])
+        measure(model, "m", photos, rows, ["layr1"], 64, torch.device("cpu"))
+    ultron = measure(create_model("ultron-t"), "u", photos, rows[:4], [], 64, torch.device("cpu"))
+    assert {name: len(values) for name, values in ultron.layers.items()} == {"stage1": 16, "stage2": 32, "stage3": 64, "stage4": 128}
     vit = create_model("gem", backbone="test_vit")
     assert measure(vit, "v", photos, rows[:4], ["blocks.0"], 64, torch.device("cpu")).layers["blocks.0"].shape == (vit.backbone.n_channels,)
 

@@ -19,7 +19,7 @@ class UltronSettings:
     depthwise: "cdconv" [P, Algorithm 1], or "plain" for an ordinary depthwise convolution.
     thresholds, deltas: tau1 and tau2, delta1 and delta2 of CDConv [T]. threshold: whether the taus are values of the importance, as
     Algorithm 1 is written [P], or quantiles of it. gate: "none" is Algorithm 1 to the letter [P]; "multiply" lets a gradient reach
-    the importance. The better gate is not measured yet (examples/ablations.py), so the paper's stands.
+    the importance. On rendered landmarks they give the same within the spread of seeds (docs/models.md), so the paper's stands.
     attention: "scala" [P, Algorithm 2], or "na" for plain neighbourhood attention, the baseline of Fig. 1 [P]; then mck_on has no effect.
     mck_on: what the multiscale context enhances: "key" by the paper's text, "query" by its pseudo-code [P], or "none".
     window: side of the neighbourhood, odd, 3 to 13; 7 as in NAT [O]. attention_dropout, projection_dropout: in Algorithm 2 [P],

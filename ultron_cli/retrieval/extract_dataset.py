@@ -16,11 +16,12 @@ from ultron_cli.devices import n_cores, resolve_device
 from ultron_cli.errors import UltronError
 from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.choice import ModelChoice
+from ultron_cli.ranks import rank_device
+from ultron_cli.retrieval.describing import ExtractConfig
 from ultron_cli.retrieval.descriptors import write_descriptors
-from ultron_cli.retrieval.extraction import ExtractConfig, Extraction, ExtractWork
+from ultron_cli.retrieval.extraction import Extraction, ExtractWork
 from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, extraction_ranks
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
-from ultron_cli.training.ranks import rank_device
 
 
 @dataclass(frozen=True, kw_only=True)

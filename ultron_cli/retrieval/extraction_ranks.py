@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from ultron_cli.console import dump_json, log
 from ultron_cli.errors import WorkFailed
-from ultron_cli.training.ranks import TIMEOUT, restart_count, started_by_torchrun
+from ultron_cli.ranks import TIMEOUT, restart_count, started_by_torchrun
 
 LOOK_EVERY_S = 0.2  # while waiting; the store's own wait, cut short to look whether the others go on, writes warnings to stderr
 

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
@@ -18,6 +16,7 @@ from ultron_cli.files import sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.index import FORMAT, VERSION, FaissIndex, faiss_reason, file_state, load_faiss
 from ultron_cli.retrieval.index_kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
+from ultron_cli.retrieval.index_training import train_index, training_sample
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
 BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is filled
@@ -82,7 +81,7 @@ def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
         if not faiss_index.is_trained:
             step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
             started_s = time.perf_counter()
-            faiss_index.train(training_sample(descriptors, step, rows_per_block))
+            train_index(faiss_index, training_sample(descriptors, step, rows_per_block))
             log.info("trained on every %d. descriptor in %.1f s", step, time.perf_counter() - started_s)
     except RuntimeError as error:
         raise UltronError(
@@ -94,17 +93,6 @@ def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
             faiss_index.add(rows)
             bar.update(len(rows))
     return faiss_index
-
-
-def training_sample(descriptors: DescriptorFile, step: int, rows_per_block: int) -> np.ndarray:
-    """(n, D) float32: every step-th row of the file, evenly spread over it."""
-    n_sampled = -(-descriptors.n // step)
-    sample, done = np.empty((n_sampled, descriptors.dim), np.float32), 0
-    for start, rows in descriptors.blocks(rows_per_block):
-        picked = rows[-start % step :: step]
-        sample[done : done + len(picked)] = picked
-        done += len(picked)
-    return sample
 
 
 def bytes_per_photo(faiss_index: Any, dim: int) -> float:

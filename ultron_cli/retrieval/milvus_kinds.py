@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.retrieval.index_kinds import SearchSettings, n_cells, n_code_bytes
+from ultron_cli.retrieval.index_kinds import SearchSettings, n_cells, n_code_bytes, n_probed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def milvus_plan(kind: str, n: int, dim: int, *, is_lite: bool) -> MilvusPlan:
     cells = min(65536, n_cells(n, dim))
     build, nprobe, ef_search = {}, 0, 0
     if known.index_type.startswith("IVF"):
-        build, nprobe = {"nlist": cells}, max(1, min(cells, max(8, cells // 32)))
+        build, nprobe = {"nlist": cells}, n_probed(n, cells)
     if known.index_type == "IVF_PQ":
         build |= {"m": n_code_bytes(dim), "nbits": 8}
     if known.index_type == "HNSW":

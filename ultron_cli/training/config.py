@@ -164,6 +164,9 @@ class TrainConfig:
             raise UltronError(f"batch_size must be a multiple of accumulate; found {self.batch_size} and {self.accumulate}")
         if self.tuple_size and self.group_sizes:
             raise UltronError(f"loss {self.loss['name']} takes batches of one shape; found group_sizes=true; add --set group_sizes=false")
+        if self.tuple_size and self.model.get("pooling") == "cls":
+            name, found = self.loss["name"], "model.pooling=cls, which takes the class token instead"
+            raise UltronError(f"loss {name} matches places of the maps that the descriptor is pooled from; found {found}; add --set model.pooling=gem")
         if (self.schedule == "steps") != bool(self.step_epochs):
             raise UltronError(f'step_epochs goes with schedule = "steps"; found {list(self.step_epochs)} with {self.schedule!r}')
         if self.ema is not None and not 0.0 < self.ema < 1.0:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 import ultron_cli
+from ultron_cli import ranks
 from ultron_cli.devices import n_cores
 from ultron_cli.provenance import provenance
-from ultron_cli.training import ranks
 
 
 def git_commit() -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ultron_cli import ranks
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.training import ranks
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.validation import RetrievalValidation

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ultron_cli import ranks
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.training import ranks
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import create_loss
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at

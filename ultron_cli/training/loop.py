@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ultron_cli import ranks
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.landmarks import LandmarkPhotos
 from ultron_cli.datasets.landmarks_aspects import photo_aspects
@@ -19,7 +20,6 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.models.checkpoints import save_checkpoint
 from ultron_cli.provenance import provenance
-from ultron_cli.training import ranks
 from ultron_cli.training.classification import ClassificationValidation, photos_to_score
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.curves import draw_curves
@@ -31,7 +31,7 @@ from ultron_cli.training.photo_batches import Augmentation, Batch, TrainingPhoto
 from ultron_cli.training.runs import clear_folder
 from ultron_cli.training.sampling import EpochBatches, shape_groups, training_shapes
 from ultron_cli.training.sampling_tuples import TupleBatches
-from ultron_cli.training.starting_weights import start_from
+from ultron_cli.training.starting_weights import require_start, start_from
 from ultron_cli.training.state import load_latest_state, save_state
 from ultron_cli.training.stopping import StopSignal, stopped_text
 from ultron_cli.training.validation import RetrievalValidation, choose_photos
@@ -123,8 +123,8 @@ class Training:
 
     def _start_weights(self, folder: Path, is_new: bool) -> None:
         """The weights that a new run starts from; and what batches of tuples need to know of them, which the folder keeps for a resumed run."""
-        if is_new and self.config.tuple_size and not (self.config.weights or self.config.pretrained):
-            raise UltronError("the second stage of CFCD goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT")
+        if is_new:
+            require_start(self.config)
         class_weights = start_from(self.learner, Path(self.config.weights), self.photos.landmark_names) if is_new and self.config.weights else None
         if isinstance(self.batches, TupleBatches):
             self.batches.taken_for = hard_examples(folder, self.config, self.photos, self.learner, class_weights, is_new)

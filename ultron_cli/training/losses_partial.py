@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from ultron_cli.training import ranks
+from ultron_cli import ranks
 from ultron_cli.training.losses import MarginLoss
 
 

@@ -9,10 +9,19 @@ from torch import nn
 
 from ultron_cli.training.config import SwitchConfig, TrainConfig
 
+# Tables of positions and tokens, by the last part of their name in Swin and ViT as timm has them.
+NOT_DECAYED = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed", "cls_token", "reg_token", "dist_token")
+
 
 def is_decayed(name: str, parameter: torch.Tensor, config: TrainConfig) -> bool:
-    """Whether weight decay applies: not to biases, norms and single exponents, which have one dimension or none, nor to biases of tables."""
-    return config.decay_norms_and_biases or (parameter.ndim > 1 and not name.endswith("bias"))
+    """Whether weight decay applies: not to biases, norms and single exponents, which have one dimension or none, nor to tables of positions.
+
+    Of these tables SCALA's are called position_bias; Swin's, ViT's and the tokens are left out as their authors do (Liu et al., ICCV 2021;
+    Touvron et al., ICML 2021). It does reach the one-dimensional convolutions of ECA, which are weights as others are, and the class weights,
+    as in DOLG's code and in ArcFace's. decay_norms_and_biases: it reaches everything.
+    """
+    spared = parameter.ndim <= 1 or name.endswith("bias") or name.rpartition(".")[2] in NOT_DECAYED
+    return config.decay_norms_and_biases or not spared
 
 
 def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> torch.optim.Optimizer:
@@ -74,7 +83,7 @@ def clip_gradients(own: Iterable[nn.Parameter], sharded: Iterable[nn.Parameter],
 
     own: parameters that every rank has alike; sharded: parameters of which each rank has its own part.
     """
-    from ultron_cli.training import ranks
+    from ultron_cli import ranks
 
     own, sharded = [p for p in own if p.grad is not None], [p for p in sharded if p.grad is not None]
     squares = [torch.nn.utils.get_total_norm([p.grad for p in part]).square() if part else None for part in (own, sharded)]

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultron_cli import workspace
+from ultron_cli import ranks, workspace
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks_split import exclude_photos
 from ultron_cli.datasets.toy_default import open_named_dataset
 from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
-from ultron_cli.training import ranks
 from ultron_cli.training.config import TrainConfig, load_config, resumed_config
 from ultron_cli.training.loop import Training
 from ultron_cli.training.runs import is_unfinished, new_run_folder, run_to_resume
+from ultron_cli.training.starting_weights import require_start
 
 if TYPE_CHECKING:
     from ultron_cli.training.autola_network import SearchConfig
@@ -87,6 +87,9 @@ def _first_rank_choice(preset: str | None, out: Path | None, overwrite: bool, re
 
 
 def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict[str, Any]:
+    is_resumed = resume and is_unfinished(folder)
+    if not is_resumed:
+        require_start(config)
     photos, excluded = _open_photos(config)
     processes = f", {ranks.n_ranks()} processes" if ranks.n_ranks() > 1 else ""
     training = Training(config, photos, device, excluded)
@@ -94,7 +97,7 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
     log.info("training on %s of %s from %s (%s%s); %s held out", counted(len(training.photos.labels), "photo"),
              counted(len(training.photos.landmark_names), "landmark"), photos.folder, device, processes, counted(held_out, "photo"))  # fmt: skip
     started_s = time.perf_counter()
-    metrics = training.run(folder, resume=resume and is_unfinished(folder))
+    metrics = training.run(folder, resume=is_resumed)
     if ranks.rank() == 0:
         workspace.remember("train", folder)
     return {

@@ -8,8 +8,17 @@ from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models.checkpoints import load_checkpoint, read_weights_file
+from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.optimisers import RunningMean
+
+
+def require_start(config: TrainConfig) -> None:
+    """Before a new run opens its photos. Raises UltronError if it needs weights to start from and has none, or if the file is not there."""
+    if config.tuple_size and not (config.weights or config.pretrained):
+        raise UltronError("the second stage of CFCD goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT")
+    if config.weights and not Path(config.weights).expanduser().is_file():
+        raise UltronError(f"weights must be a checkpoint to start from, there is no file {config.weights}; give another with --set weights=CHECKPOINT")
 
 
 def start_from(learner: Learner, path: Path, landmark_names: list[str]) -> torch.Tensor | None:

@@ -11,7 +11,8 @@ from ultron_cli.datasets.landmarks import LandmarkPhotos
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.visualization.selectivity import ClassMeans, Selectivity, default_layers, find_layers, selectivity_index
+from ultron_cli.visualization.selectivity import ClassMeans, Selectivity, selectivity_index
+from ultron_cli.visualization.stages import find_stage, stage_names
 
 
 def chosen_photos(photos: LandmarkPhotos, n_classes: int, n_photos: int) -> np.ndarray:
@@ -32,14 +33,13 @@ def measure(
     model: RetrievalModel, label: str, photos: LandmarkPhotos, rows: np.ndarray, layers: Sequence[str], side_px: int, device: torch.device
 ) -> Selectivity:
     """The selectivity of every unit of some layers (none named: the stages'). side_px: photos are scaled to this square."""
-    network = getattr(getattr(model, "backbone", None), "network", model)
-    names = list(layers) or default_layers(network)
+    names = list(layers) or stage_names(model)
+    if not names:
+        raise UltronError(f"{model.label} names no stages of its own; give layers with --layer NAME")
+    stages = {name: find_stage(model, name) for name in names}
     means = {name: ClassMeans(len(photos.landmark_names)) for name in names}
-    seen: dict[str, torch.Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, channels_second(output, model)))
-        for name, module in find_layers(network, names).items()
-    ]
+    seen: dict[str, object] = {}
+    hooks = [stage.module.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output)) for name, stage in stages.items()]
     shape = PhotoShape(max_side_px=side_px, resize="always", interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
     try:
         for row in progress(rows.tolist(), what=label):
@@ -49,20 +49,10 @@ def measure(
             for name in names:
                 if name not in seen:
                     raise UltronError(f"layer {name!r} was not used for this photo; name another with --layer")
-                means[name].add(seen[name], photos.labels[row : row + 1])
+                means[name].add(stages[name].to_map(seen[name], tuple(pixels.shape[1:3])), photos.labels[row : row + 1])
             seen.clear()
     finally:
         for hook in hooks:
             hook.remove()
     log.info("%s: %d photos, layers %s", label, len(rows), ", ".join(names))
     return Selectivity(model=label, layers={name: selectivity_index(means[name].means()) for name in names})
-
-
-def channels_second(output: object, model: RetrievalModel) -> torch.Tensor:
-    """A layer's output with its units at axis 1. Tokens (B, N, C) and Swin's (B, h, w, C) are turned."""
-    if not isinstance(output, torch.Tensor) or output.ndim not in (3, 4):
-        raise UltronError("a layer must give one tensor (B, C, h, w) or (B, tokens, C); name another with --layer")
-    if output.ndim == 3:
-        return output.transpose(1, 2)
-    turned = getattr(getattr(model, "backbone", None), "channels_last_output", False)
-    return output.permute(0, 3, 1, 2) if turned else output

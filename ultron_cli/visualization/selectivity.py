@@ -14,12 +14,9 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch import nn
 
-from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import whole_file, write_text
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.stages import named_stages
 from ultron_cli.visualization.tsne import COLOURS, check_suffix
 
 EPSILON = 1e-12  # a unit that never fires has no selectivity: 0
@@ -43,7 +40,7 @@ class ClassMeans:
         self.counts = np.zeros(n_classes, np.int64)
 
     def add(self, maps: torch.Tensor, labels: np.ndarray) -> None:
-        """maps: (B, C, h, w) or (B, tokens, C) or (B, h, w, C)-like with channels at axis 1; labels: (B,). Negative values count as 0."""
+        """maps: (B, C, h, w); labels: (B,). Negative values count as 0."""
         values = maps.detach().float().clamp(min=0).flatten(2).mean(-1).double().cpu().numpy()
         if self.sums is None:
             self.sums = np.zeros((self.n_classes, values.shape[1]))
@@ -55,23 +52,6 @@ class ClassMeans:
         assert self.sums is not None
         kept = self.counts > 0
         return self.sums[kept] / self.counts[kept, None]
-
-
-def default_layers(network: nn.Module) -> list[str]:
-    """layer1 to layer4 of a ResNet, else the modules that timm names as the ends of stages. Raises UltronError if there are none."""
-    found = named_stages(network)
-    if not found:
-        raise UltronError("this network names no stages of its own; give layers with --layer NAME")
-    return found
-
-
-def find_layers(network: nn.Module, wanted: Sequence[str]) -> dict[str, nn.Module]:
-    """Modules by name. Raises UltronError naming near ones."""
-    names = dict(network.named_modules())
-    for name in wanted:
-        if name not in names:
-            raise UltronError(f"the network has no layer {name!r}{nearest_names(name, list(names))}")
-    return {name: names[name] for name in wanted}
 
 
 @dataclass(frozen=True, kw_only=True)

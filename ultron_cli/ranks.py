@@ -1,4 +1,4 @@
-"""The processes of one training run, as torchrun starts them; alone, every function here does nothing and costs nothing."""
+"""The processes of one training or extraction, as torchrun starts them; alone, every function here does nothing and costs nothing."""
 
 import datetime
 import os
