@@ -17,11 +17,11 @@ import time
 import numpy as np
 import scipy
 import torch
-from machine import cpu_name
 from rerank import landmarks
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rerank_diffusion import DiffusionConfig, conjugate_gradients, graph_nodes, neighbour_graph, normalised_graph, spread_over
 from ultron_cli.retrieval.rerank_stage import Stage

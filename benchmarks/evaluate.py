@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from machine import cpu_name
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
+from ultron_cli.devices import cpu_name
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
 
 TOLERANCE = 1e-9

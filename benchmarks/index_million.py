@@ -34,10 +34,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import cpu_name
 from search import peak_mib
 
 from ultron_cli.console import chunks, log, start_log, table
+from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index import open_index

@@ -22,10 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import cpu_name
 from torch import Tensor
 from torch.nn import functional
 from ultron_kernels import cdconv, scala_attention
+
+from ultron_cli.devices import cpu_name
 
 CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7
 CDCONV_SHAPES = {"cpu": ((1, 192, 64, 64), (1, 384, 32, 32)), "cuda": ((64, 256, 128, 128), (64, 512, 64, 64))}

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import cpu_name
 from torch.utils.flop_counter import FlopCounterMode
 
-from ultron_cli.devices import n_cores
+from ultron_cli.console import markdown_table
+from ultron_cli.devices import cpu_name, n_cores
 from ultron_cli.files import replace_between
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
@@ -179,9 +179,8 @@ def speed(seconds: list[float]) -> str:
 
 
 def as_markdown(results: list[Measured], arguments: argparse.Namespace) -> str:
-    rows = [f"| {r.name} | {r.n_million:.1f} | {r.gflops:.1f} | {speed(r.seconds)} | `{command_of(r.name)}` |" for r in results]
-    head = f"| network | parameters, millions | GFLOPs at {arguments.side} px | photos/s, median (range of {arguments.rounds}) | command |"
-    return "\n".join([head, "|---|---:|---:|---:|---|", *rows])
+    columns = ["network", "parameters, millions", f"GFLOPs at {arguments.side} px", f"photos/s, median (range of {arguments.rounds})", "command"]
+    return markdown_table(columns, ([r.name, f"{r.n_million:.1f}", f"{r.gflops:.1f}", speed(r.seconds), f"`{command_of(r.name)}`"] for r in results))
 
 
 def footnotes(ratio: float, memory_mib: float, arguments: argparse.Namespace) -> str:

@@ -18,8 +18,8 @@ import time
 
 import numpy as np
 import torch
-from machine import cpu_name
 
+from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.ranks import Ranking
 from ultron_cli.retrieval.rerank_stage import Stage

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from machine import cpu_name
 
+from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.ranks import Ranking

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import cpu_name
 from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -32,7 +31,7 @@ from ultron_cli import console
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
-from ultron_cli.devices import n_cores
+from ultron_cli.devices import cpu_name, n_cores
 from ultron_cli.provenance import package_versions
 from ultron_cli.training.config import AugmentConfig, TrainConfig, load_config
 from ultron_cli.training.loop import Training

@@ -21,7 +21,7 @@ from typing import Any
 
 from ultron_cli import __version__, console
 from ultron_cli.configs import to_dict
-from ultron_cli.console import log, table
+from ultron_cli.console import log, markdown_table, table
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
@@ -143,9 +143,8 @@ def main() -> int:
     columns, rows = ["mAP, %", *PROTOCOLS, "medium, against the first"], rows_of(results)
     print(table(columns, rows))
     if arguments.write:
-        lines = [" | ".join(cells) for cells in (columns, ["---"] + ["---:"] * 4, *rows)]
         note = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), preset {arguments.preset}{''.join(f', {text}' for text in arguments.assignments)}."
-        replace_between(arguments.write, BEGIN, END, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
+        replace_between(arguments.write, BEGIN, END, f"{markdown_table(columns, rows)}\n\n{note}")
     return 0
 
 

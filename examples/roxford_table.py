@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.console import start_log, table
+from ultron_cli.console import markdown_table, start_log, table
 from ultron_cli.datasets.protocols import GroundTruth, load_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
@@ -226,9 +226,8 @@ def main() -> int:
     full = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
     print(table(columns, [[cell.replace("*", "").replace("`", "") for cell in row] for row in full]))
     if arguments.write and not arguments.plain:
-        lines = [" | ".join(cells) for cells in (columns, ["---"] + ["---:"] * 4, *full)]
         note = f"{len(truth.queries)} queries, {len(truth.database_names):,} photos, {DIM}-d, seed {arguments.seed}."
-        replace_between(arguments.write, BEGIN, END, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
+        replace_between(arguments.write, BEGIN, END, f"{markdown_table(columns, full)}\n\n{note}")
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ablations import PROTOCOLS, mean_and_spread, run_one, score_model
 
 from ultron_cli import console
-from ultron_cli.console import table
+from ultron_cli.console import markdown_table, table
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
@@ -90,9 +90,8 @@ def main() -> int:
     rows = [row_of(name, scores[name], arguments.preset) for name in names]
     print(table(columns, rows))
     if arguments.write:
-        lines = [" | ".join(cells) for cells in (columns, ["---"] + ["---:"] * 6, *rows)]
         note = f"mAP in %, {len(arguments.seeds)} seeds ({', '.join(map(str, arguments.seeds))}){''.join(f', {text}' for text in arguments.assignments)}."
-        replace_between(arguments.write, BEGIN, END, "\n".join(f"| {line} |" for line in lines) + f"\n\n{note}")
+        replace_between(arguments.write, BEGIN, END, f"{markdown_table(columns, rows)}\n\n{note}")
     return 0
 
 

@@ -114,6 +114,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same for a document; the first column is aligned left, the others right."""
+    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def counted(n: int, one: str, many: str | None = None) -> str:
     """`1 photo`, `2 photos`."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"

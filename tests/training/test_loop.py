@@ -17,7 +17,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.checkpoints import load_checkpoint
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.loop import Training
+from ultron_cli.training.loop import Training, judged_epoch
 
 
 @pytest.fixture
@@ -104,8 +104,13 @@ def test_photos_that_are_all_unreadable_stop_the_run(toy: Path, tmp_path: Path) 
 def test_chance_level_is_said(toy: Path, said: pytest.LogCaptureFixture, n_right: int, warns: bool) -> None:
     training = Training(from_dict(TrainConfig, SMALL), open_landmark_photos(toy), torch.device("cpu"))
     training._epoch_meter.add(1.0, 600, n_right, 1.0, 0.0, is_late=True)
-    training._warn_of_chance()
-    assert ("chance level" in said.text) == warns
+    training._warn_of_chance(1)
+    assert ("chance level after epoch 1" in said.text) == warns
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "n_epochs", "judged"), [(57, 14, 3), (150, 14, 1), (12000, 50, 1), (4, 2, 2)])
+def test_chance_level_is_judged_after_enough_steps(steps_per_epoch: int, n_epochs: int, judged: int) -> None:
+    assert judged_epoch(steps_per_epoch, n_epochs) == judged
 
 
 @pytest.mark.parametrize(

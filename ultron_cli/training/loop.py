@@ -38,6 +38,12 @@ from ultron_cli.training.validation import RetrievalValidation, choose_photos
 
 SHOWN_PATHS = 8
 LEAST_FOR_CHANCE = 400  # photos
+STEPS_FOR_CHANCE = 150  # in fewer, no setting leaves chance level among hundreds of landmarks: the quickstart's first epoch has 57
+
+
+def judged_epoch(steps_per_epoch: int, n_epochs: int) -> int:
+    """The epoch, counted from 1, after which chance level is worth a warning: the first that ends after STEPS_FOR_CHANCE, at latest the last."""
+    return min(n_epochs, math.ceil(STEPS_FOR_CHANCE / steps_per_epoch))
 
 
 class Training:
@@ -199,8 +205,8 @@ class Training:
             entry |= self._validate()
         if self.journal:
             self.journal.epoch(self.step, entry, self.config.epochs)
-            if epoch == 1:
-                self._warn_of_chance()
+            if epoch == judged_epoch(self.batches.n_batches, self.config.epochs):
+                self._warn_of_chance(epoch)
 
     def _validate(self) -> dict[str, Any]:
         """Scores of the held-out photos, as metrics.jsonl has them."""
@@ -211,14 +217,14 @@ class Training:
             result = self.validation.run(model, self.device)
         return {"validation_mAP": result.mAP, "validation_queries": result.n_queries, "validation_photos": result.n_photos}
 
-    def _warn_of_chance(self) -> None:
-        """Warns if the second half of the first epoch was no better than guessing (within two standard deviations; few photos say nothing)."""
+    def _warn_of_chance(self, epoch: int) -> None:
+        """Warns if the second half of the epoch was no better than guessing (within two standard deviations; few photos say nothing)."""
         n, right = self._epoch_meter.n_late, self._epoch_meter.n_right_late
         chance = 1.0 / max(1.0, len(self.photos.landmark_names) * self.config.loss.get("sample_rate", 1.0))
         if n >= LEAST_FOR_CHANCE and right <= n * chance + 2.0 * math.sqrt(n * chance * (1.0 - chance)):
             log.warning(
-                "at chance level after the first epoch: accuracy %.2f %% where guessing gives %.2f %%; if the next epochs are no better, try a lower or higher "
-                "lr, loss.margin=0 to start with, longer warm-up, or check that folders and landmarks agree", 100.0 * right / max(1, n), 100.0 * chance
+                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; if the next epochs are no better, try a lower or higher "
+                "lr, loss.margin=0 to start with, longer warm-up, or check that folders and landmarks agree", epoch, 100.0 * right / max(1, n), 100.0 * chance
             )  # fmt: skip
 
     def _save_if_due(self, folder: Path) -> None:
