@@ -86,8 +86,9 @@ def test_cirtorch(architecture: str, pooling: str, whitening: bool, images: Tens
     code, text, error = ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt", "--json")
     assert code == 0, error
     result = json.loads(text)
-    assert (result["model"], result["scales"]) == (f"gem-{architecture}", "3" if whitening else "1")
+    assert (result["model"], result["scales"]) == (f"gem-{architecture}", "3")
     model = load_checkpoint(tmp_path / "ours.pt").model
+    assert model.settings.scale_gem == (pooling == "gem" and not whitening)
     assert (model.whitening is not None) == whitening
     assert_same_descriptors(model(images), theirs(images))
 

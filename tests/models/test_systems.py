@@ -11,6 +11,7 @@ from tests.conftest import Run
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from ultron_cli.models.core import normalise_images
 from ultron_cli.models.importers import LAYOUTS, cvnet_name, dolg_name, resnet_name
 from ultron_cli.models.pooling import GGeM
 from ultron_cli.models.superglobal import regional_gem
@@ -120,14 +121,16 @@ def test_superglobal_equals_its_literal_form(images: Tensor) -> None:
 
 
 @torch.no_grad()
-def test_superglobal_takes_the_maximum_over_scales(images: Tensor) -> None:
+def test_superglobal_takes_the_maximum_over_scales() -> None:
     torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (2, 96, 160, 3), dtype=torch.uint8)
     for scale_gem in (True, False):
         model = create_model("superglobal", backbone="test_resnet", descriptor_dim=12, scale_gem=scale_gem)
-        scaled = [model(F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)) for scale in (0.5, 2.0)] + [model(images)]
-        stacked = torch.stack(scaled)
+        images = normalise_images(pixels, model.preprocessing)
+        sides = ((48, 80), (192, 320), (96, 160))
+        stacked = torch.stack([model(F.interpolate(images, size=size, mode="bilinear", antialias=True)) for size in sides])
         right = F.normalize(stacked.amax(0) if scale_gem else stacked.mean(0), dim=1)
-        torch.testing.assert_close(describe(model, images, (0.5, 2.0, 1.0)), right, rtol=0, atol=1e-6)
+        torch.testing.assert_close(describe(model, pixels, (0.5, 2.0, 1.0)), right, rtol=0, atol=1e-6)
 
 
 def test_regional_gem_of_a_map_too_small_to_reflect() -> None:
@@ -258,3 +261,24 @@ def test_import_refuses_what_it_cannot_place(tmp_path: Path, ultron: Run) -> Non
     assert code == 2 and "check --from" in error
     code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "delf", "--out", tmp_path / "ours.pt")
     assert code == 2 and "--from must be one of dolg, cvnet, senet, cfcd, cirtorch, timm" in error
+
+
+def test_a_trained_network_with_other_switches(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "net.pt", create_model("superglobal", backbone="test_resnet", descriptor_dim=12), {})
+    same, other = (load_weights(tmp_path / "net.pt", "superglobal", changes) for changes in ({}, {"regional_gem": False, "p_plus": 2.0}))
+    assert (other.model.settings.regional_gem, other.model.settings.p_plus, other.model.settings.gem_plus) == (False, 2.0, True)
+    assert same.weights_sha256 == other.weights_sha256
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        right = create_model("superglobal", backbone="test_resnet", descriptor_dim=12, regional_gem=False, p_plus=2.0).eval()
+        right.load_state_dict(same.model.state_dict())
+        assert torch.equal(other.model.eval()(images), right(images))
+        assert not torch.allclose(other.model(images), same.model.eval()(images), atol=1e-4)
+    with pytest.raises(UltronError, match=r"descriptor_dim \(checkpoint 12, asked 13\); leave these flags out \(of superglobal these may differ: gem_plus, "):
+        load_weights(tmp_path / "net.pt", None, {"descriptor_dim": 13, "relup": 0.0})
+
+
+def test_scale_gem_needs_descriptors_that_are_not_negative() -> None:
+    with pytest.raises(UltronError, match=r"scale_gem needs pooling gem and no whitening layer.* found descriptor_dim 8"):
+        create_model("gem", backbone="test_resnet", scale_gem=True, descriptor_dim=8)

@@ -242,5 +242,5 @@ def test_no_side_falls_below_the_networks_minimum() -> None:
     torch.manual_seed(0)
     model = create_model("gem", backbone="test_resnet")
     with torch.inference_mode():
-        descriptors = describe(model, torch.randn(1, 3, 32, 400), (0.3535, 1.0))
+        descriptors = describe(model, torch.randint(0, 256, (1, 32, 400, 3), dtype=torch.uint8), (0.3535, 1.0))
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(1))

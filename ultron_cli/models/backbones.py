@@ -4,7 +4,7 @@ import os
 import socket
 import urllib.parse
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -16,11 +16,13 @@ from ultron_cli.models.cifar_resnets import NAMES, is_cifar_resnet, make_cifar_r
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a backbone expects: RGB scaled to 0..1, minus `mean`, divided by `sd`; and its resizing filter."""
+    """What a network expects: RGB scaled to 0..1, minus `mean`, divided by `sd`; the filter that brings photos to size; and `scaling`,
+    how they are brought to further scales (retrieval/scaling.py), which a method's published code decides."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
     interpolation: str = "bicubic"
+    scaling: Literal["bilinear", "bilinear-rounded", "antialias", "area"] = "bilinear"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as stored in results."""

@@ -3,7 +3,7 @@
 The second stage changes the training only (training/losses_local.py); checked against the authors' code (github.com/bassyess/CFCD).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -36,7 +36,8 @@ class CfcdModel(RetrievalModel):
     def __init__(self, name: str, settings: CfcdSettings, backbone: Backbone) -> None:
         super().__init__()
         self.name, self.settings, self.backbone = name, settings, backbone
-        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded")
+        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
         self.pooling = GeM(settings.p, settings.p_learnable)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
         self.norm = nn.BatchNorm1d(settings.descriptor_dim)

@@ -134,14 +134,17 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
         raise UltronError(f"{weights} has backbone weights only, {layers} of {model.name} would stay random; train the model, or give a checkpoint of it")
 
 
-def load_checkpoint(path: Path) -> LoadedModel:
-    """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron."""
+def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> LoadedModel:
+    """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron.
+
+    changes: settings that are to differ from the stored ones; of the model's `switches`, which no weight depends on.
+    """
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
         raise UltronError(f"{path} is not a checkpoint of ultron; name the model with --model and --backbone and give the file as --weights")
     if content["version"] > VERSION:
         raise UltronError(f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron")
-    model = create_model(content["model"]["name"], **content["model"]["settings"])
+    model = create_model(content["model"]["name"], **content["model"]["settings"] | (changes or {}))
     missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
     if missing or unexpected:
         raise UltronError(f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected {_shown(unexpected) or 'none'}; train it again")
@@ -158,12 +161,14 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
         stored = to_dict(loaded.model.settings)
-        wrong = [f"{key} (checkpoint {stored.get(key)}, asked {value})" for key, value in settings.items() if stored.get(key) != value]
+        changed, switches = {key: value for key, value in settings.items() if stored.get(key) != value}, loaded.model.switches
+        wrong = [f"{key} (checkpoint {stored.get(key)}, asked {value})" for key, value in changed.items() if key not in switches]
         if model_name not in (None, loaded.model.name):
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
-            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out")
-        return loaded
+            may = f" (of {loaded.model.name} these may differ: {', '.join(switches)})" if switches else ""
+            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out{may}")
+        return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
     if not hasattr(model, "backbone"):
         raise UltronError(f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint of `ultron train`")

@@ -10,7 +10,7 @@ from ultron_cli.configs import differences
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.checkpoints import LoadedModel, load_checkpoint, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.models.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
 from ultron_cli.workspace import take_latest, workspace_root
 
 
@@ -82,8 +82,6 @@ def reload_model(config: dict[str, Any], source: dict[str, Any], weights_sha256:
         loaded = untrained_model(name, settings, source["seed"])
     elif kind == "pretrained":
         loaded = ModelChoice(pretrained=True, model=name, settings=settings).load()
-    elif kind == "checkpoint":
-        loaded = load_checkpoint(_existing(source["path"]))
     else:
         loaded = load_weights(_existing(source["path"]), name, settings)
     if loaded.weights_sha256 != weights_sha256:

@@ -3,7 +3,7 @@
 Checked against the authors' code (github.com/feymanpriv/DOLG). f3 and f4 are the maps of the ResNet's stages at stride 16 and 32.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -97,7 +97,8 @@ class DolgModel(RetrievalModel):
         super().__init__()
         self.name, self.settings, self.backbone = name, settings, backbone
         require_resnet(backbone, name)
-        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded")
+        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
         n_stage_3, n_stage_4 = n_channels_of_stages(backbone)
         self.local = LocalBranch(n_stage_3 if settings.local_from == "f3" else n_stage_4, settings)
         self.global_pooling = GeM(settings.p, learnable=True) if settings.global_pooling == "gem" else None

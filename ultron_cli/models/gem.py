@@ -24,6 +24,8 @@ class GemSettings:
     pooling: cls is the class token of a ViT; the others are of the patch map. groups: of `ggem`; None takes as many as the backbone's
     attention has heads. gamma: of `simpool`; None is the published 1.25 for transformers and 2 for others, 0 the published form without a
     power. pooling_shift: of `simpool`; None is "left", as published; with "undone" training starts sooner, see AttentionPooling.
+    scale_gem: descriptors of several scales are joined by GeM with the pooling's exponent instead of by their mean, as cirtorch tests networks
+    without a whitening layer.
     attention: one of attentions.py, put into the stages attention_stages (of 1 to 4) of a ResNet, attention_at "block" or "stage"; None for
     these means as its paper has it. genotype: of `hoga`, as hoga_genotype.py writes it; None is the published one.
     """
@@ -36,6 +38,7 @@ class GemSettings:
     groups: int | None = None
     gamma: float | None = None
     pooling_shift: Literal["undone", "left"] | None = None
+    scale_gem: bool = False
     attention: str | None = None
     attention_stages: tuple[int, ...] | None = None
     attention_at: str | None = None
@@ -51,6 +54,9 @@ class GemSettings:
                 raise UltronError(f"{name} belongs to pooling simpool, found pooling {self.pooling}; add --set model.pooling=simpool, or leave it out")
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
+        if self.scale_gem and (self.pooling != "gem" or self.descriptor_dim is not None):
+            found = f"pooling {self.pooling}" if self.pooling != "gem" else f"descriptor_dim {self.descriptor_dim}, a whitening layer,"
+            raise UltronError(f"scale_gem needs pooling gem and no whitening layer, whose descriptors may be negative; found {found}; leave scale_gem out")
         check_attention(self)
 
 
@@ -92,6 +98,7 @@ class GemModel(RetrievalModel):
     """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are (B, C), or (B, descriptor_dim) with whitening."""
 
     name = "gem"
+    switches = ("scale_gem",)
 
     def __init__(self, settings: GemSettings, backbone: Backbone) -> None:
         super().__init__()
@@ -120,6 +127,11 @@ class GemModel(RetrievalModel):
 
     def _whitened(self, pooled: torch.Tensor) -> torch.Tensor:
         return pooled if self.whitening is None else self.whitening(F.normalize(pooled, dim=1))
+
+    def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
+        if not self.settings.scale_gem:
+            return super().join_scales(descriptors)
+        return descriptors.pow(self.pooling.p).mean(dim=0).pow(1 / self.pooling.p)
 
     @property
     def label(self) -> str:

@@ -162,11 +162,11 @@ def import_weights(path: Path, source: str, out: Path, backbone: str | None = No
 
 
 def _import_cirtorch(path: Path, out: Path) -> Imported:
-    """Scales: with a whitening layer those that cirtorch tests such networks at; without, its power mean over scales is not ours, so one."""
+    """Scales: those that cirtorch tests its networks at."""
     content = read_weights_file(path, also=numpy_parts())
     state, meta = bare_state_dict(content, path), cirtorch_meta(content, path)
     model = cirtorch_model(meta, state, path)
-    whitenings, scales = cirtorch_whitenings(meta, model.descriptor_dim, path), "3" if "whiten.weight" in state else "1"
+    whitenings, scales = cirtorch_whitenings(meta, model.descriptor_dim, path), "3"
     model.load_state_dict(place(state, partial(cirtorch_name, meta["architecture"]), model, path), strict=False)
     save_checkpoint(out, model, {"imported": {"from": "cirtorch", "file": path.name, "input": "RGB", "scales": scales}})
     return Imported(model, scales, whitenings)

@@ -66,6 +66,8 @@ def cirtorch_model(meta: dict[str, Any], state: dict[str, torch.Tensor], path: P
     settings = {"backbone": meta["architecture"], **POOLINGS[meta["pooling"]]}
     if "whiten.weight" in state:
         settings["descriptor_dim"] = len(state["whiten.weight"])
+    elif meta["pooling"] == "gem":
+        settings["scale_gem"] = True
     if meta["pooling"] == "gemmp":
         settings["groups"] = state["pool.p"].numel() if "pool.p" in state else None  # an exponent per channel
     model = create_model("gem", **settings)

@@ -4,7 +4,7 @@ Checked against the authors' code (github.com/sungonce/SENet): self-similarity o
 the window alone, added to the map; two layers; GeM with p = 3; a layer. Not to be taken for squeeze-and-excitation, which has the same name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +81,8 @@ class SenetModel(RetrievalModel):
         super().__init__()
         self.name, self.settings, self.backbone = name, settings, backbone
         require_resnet(backbone, name)
-        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.preprocessing = replace(backbone.preprocessing, scaling="area")
+        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
         self.similarity = SelfSimilarity(backbone.n_channels, settings)
         self.pooling = GeM(settings.p)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)

@@ -3,7 +3,7 @@
 Checked against the authors' code (github.com/ShihaoShao-GH/SuperGlobal). Its re-ranking is in retrieval/rerank*.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -76,6 +76,7 @@ class SuperGlobalModel(RetrievalModel):
     """ResNet with ReLUP -> regional GeM -> GeM+ -> L2 -> layer -> (B, descriptor_dim)."""
 
     name = "superglobal"
+    switches = ("gem_plus", "p_plus", "relup", "regional_gem", "scale_gem")
 
     def __init__(self, settings: SuperGlobalSettings, backbone: Backbone) -> None:
         super().__init__()
@@ -83,8 +84,8 @@ class SuperGlobalModel(RetrievalModel):
         network = require_resnet(backbone, self.name)
         if settings.relup:
             put_relup(network, settings.relup)
-        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
-        self.scale_aggregation = "max" if settings.scale_gem else "mean"
+        self.preprocessing = replace(backbone.preprocessing, scaling="antialias")
+        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
         self.pooling = GeM(settings.p, learnable=True)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
 
@@ -98,3 +99,6 @@ class SuperGlobalModel(RetrievalModel):
         else:
             pooled = self.pooling(maps)
         return self.head(F.normalize(pooled, dim=1))
+
+    def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
+        return descriptors.amax(dim=0) if self.settings.scale_gem else super().join_scales(descriptors)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from ultron_cli.configs import within
 from ultron_cli.datasets.photos import LoadedPhoto
-from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.retrieval.scaling import at_scale
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -36,28 +37,10 @@ class ExtractConfig:
             within("--max-side", self.max_side_px, 32, 16384)
 
 
-def describe(model: RetrievalModel, images: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
-    """(B, 3, H, W) normalised images -> (B, D) float32: per scale the unit descriptor, their mean (or, for models that say so,
-    their maximum per dimension), made unit again.
-
-    Images are resampled bilinearly to each scale (as in cirtorch and DOLG), no side below the network's minimum.
-    """
-    total: torch.Tensor | None = None
-    for scale in scales:
-        height, width = (max(model.min_side_px, int(side * scale)) for side in images.shape[-2:])
-        if scale == 1.0:
-            scaled = images
-        elif (height, width) == (int(images.shape[-2] * scale), int(images.shape[-1] * scale)):
-            scaled = F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-        else:
-            scaled = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
-        descriptors = model(scaled).float()
-        if total is None:
-            total = descriptors
-        else:
-            total = torch.maximum(total, descriptors) if model.scale_aggregation == "max" else total + descriptors
-    assert total is not None  # parse_scales gives at least one
-    return F.normalize(total, dim=1)
+def describe(model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by their mean) and made unit again."""
+    described = [model(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
+    return F.normalize(model.join_scales(torch.stack(described)) if len(described) > 1 else described[0], dim=1)
 
 
 def describe_batch(model: RetrievalModel, photos: list[LoadedPhoto], config: ExtractConfig, device: torch.device) -> np.ndarray:
@@ -65,5 +48,5 @@ def describe_batch(model: RetrievalModel, photos: list[LoadedPhoto], config: Ext
     pixels = torch.stack([photo.pixels for photo in photos if photo.pixels is not None]).to(device)
     dtype = PRECISIONS[config.precision]
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        descriptors = describe(model, normalise_images(pixels, model.preprocessing), config.scales)
+        descriptors = describe(model, pixels, config.scales)
     return descriptors.cpu().numpy().astype(config.storage)
