@@ -34,10 +34,11 @@ SYSTEMS: dict[str, list[str]] = {
     "dolg over test_resnet": ["model.name=dolg-r50", *RESNET, "model.atrous_dim=64", "model.local_dim=128", "model.dilations=[1,2,3]", *WITH_SGD],
     "superglobal over test_resnet": ["model.name=superglobal", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
     "cfcd over test_resnet": ["model.name=cfcd-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
-    "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
+    "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", "model.similarity_dim=32", *WITH_SGD],
+    "dalg over test_swin": ["model.name=dalg", "model.backbone=test_swin", "model.dim=128", "model.n_heads=4", "model.descriptor_dim=256", "model.window=4"],
     "cbam in test_resnet": ["model.name=gem", *RESNET, "model.attention=cbam", *WITH_SGD],
     "hoga in test_resnet": ["model.name=gem", *RESNET, "model.attention=hoga", *WITH_SGD],
-    "ggem over test_vit": ["model.name=gem", "model.backbone=test_vit", "model.pooling=ggem", "side_px=64"],
+    "ggem over test_swin": ["model.name=gem", "model.backbone=test_swin", "model.pooling=ggem"],
 }
 BEGIN, END = "<!-- begin: examples/trained_models.py -->", "<!-- end: examples/trained_models.py -->"
 

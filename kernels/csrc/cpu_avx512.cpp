@@ -26,6 +26,7 @@ namespace {
 }  // namespace
 #include "scala_cpu_rows.inc"
 #include "scala_cpu_columns.inc"
+#include "scala_cpu_pairs.inc"
 #include "scala_cpu_forward.inc"
 #include "scala_cpu_backward.inc"
 #include "cdconv_cpu.inc"

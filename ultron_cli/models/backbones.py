@@ -12,6 +12,8 @@ from torch import nn
 
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.cifar_resnets import NAMES, is_cifar_resnet, make_cifar_resnet
+from ultron_cli.models.small_swin import NAME as SMALL_SWIN
+from ultron_cli.models.small_swin import make_small_swin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,16 +124,16 @@ def _skip_retries_without_network() -> None:
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
-    """A backbone by name: timm's, or a ResNet for photos of 32 px (cifar_resnets.py). `pretrained` lets timm download its weights.
+    """A backbone by name: timm's, a ResNet for photos of 32 px (cifar_resnets.py), or a small Swin (small_swin.py). `pretrained` lets timm download its weights.
 
     Raises UltronError for an unknown name (naming near ones) and when the weights cannot be had.
     """
-    if is_cifar_resnet(name):
+    if is_cifar_resnet(name) or name == SMALL_SWIN:
         if pretrained:
             raise UltronError(f"there are no published weights of {name}; train it (pretrained=false), or give a file with --weights")
-        return Backbone(make_cifar_resnet(name), name)
+        return Backbone(make_small_swin() if name == SMALL_SWIN else make_cifar_resnet(name), name)
     if not timm.is_model(name.split(".")[0]):
-        raise UltronError(f"unknown backbone {name!r}{nearest_names(name, [*timm.list_models(), *NAMES])} (any timm model: `ultron doctor --backbones`)")
+        raise UltronError(f"unknown backbone {name!r}{nearest_names(name, [*timm.list_models(), *NAMES, SMALL_SWIN])} (any timm model: `ultron doctor --backbones`)")
     if pretrained:
         _skip_retries_without_network()
     try:
