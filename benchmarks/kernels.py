@@ -3,7 +3,7 @@
     python benchmarks/kernels.py [--device cpu|cuda] [--runs 15] [--out FILE.md]
 
 Equality with the reference comes first; where it fails there are no times and the exit code is 1. Sides run in turns; the table has
-medians, with the fastest and slowest run. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7, against the gather-and-einsum reference and
+medians over turns, with the fastest and slowest turn. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7, against the gather-and-einsum reference and
 NATTEN's CPU path if installed, and CDConv against three masked depthwise convolutions. On a CUDA device: bfloat16, batch 64, against
 compiled FlexAttention with the same bias as score function, and against the bandwidth floor: the time to read query, key and value
 once and write the output once at the bandwidth of a large copy measured in the same run.
@@ -11,9 +11,6 @@ once and write the output once at the bandwidth of a large copy measured in the 
 
 import argparse
 import os
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
-
 import platform
 import statistics
 import sys
@@ -28,30 +25,38 @@ from ultron_kernels import cdconv, scala_attention
 
 from ultron_cli.devices import cpu_name
 
+TURN_MS = 50.0
 CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7
 CDCONV_SHAPES = {"cpu": ((1, 192, 64, 64), (1, 384, 32, 32)), "cuda": ((64, 256, 128, 128), (64, 512, 64, 64))}
 Times = dict[str, list[float]]
 
 
-def timed(sides: dict[str, Callable[[], object]], runs: int, device: str) -> Times:
-    """Milliseconds of each run of each side, in turns, after two runs of warm-up."""
+def once(side: Callable[[], object], device: str) -> float:
+    """Milliseconds of one run."""
+    if device == "cpu":
+        start = time.perf_counter()
+        side()
+        return (time.perf_counter() - start) * 1e3
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    side()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end)
+
+
+def timed(sides: dict[str, Callable[[], object]], turns: int, device: str) -> Times:
+    """Milliseconds of each side, a number per turn: the sides take turns, and in its turn a side runs for TURN_MS (three times at least).
+
+    The number is the median of these runs without the first two, which pay for what the side before has left in the caches.
+    """
     times: Times = {name: [] for name in sides}
-    for _ in range(2):
-        for side in sides.values():
-            side()
-    for _ in range(runs):
+    for _ in range(turns):
         for name, side in sides.items():
-            if device == "cpu":
-                start = time.perf_counter()
-                side()
-                times[name].append((time.perf_counter() - start) * 1e3)
-            else:
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                begin.record()
-                side()
-                end.record()
-                end.synchronize()
-                times[name].append(begin.elapsed_time(end))
+            runs = [once(side, device) for _ in range(3)]
+            while sum(runs) < TURN_MS:
+                runs.append(once(side, device))
+            times[name].append(statistics.median(runs[2:]))
     return times
 
 
@@ -186,21 +191,23 @@ def extra_memory(shape: tuple[int, ...]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--runs", type=int, default=15, help="turns of each side")
     parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
     options = parser.parse_args()
     device, runs = options.device, options.runs
     lines = ["| what | side | median ms | fastest to slowest | ratio | |", "|---|---|---|---|---|---|"]
     if device == "cuda":
         bandwidth = copy_bandwidth_gb_s(runs)
-        head = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, copy bandwidth {bandwidth:.0f} GB/s, {runs} runs"]
+        head = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, copy bandwidth {bandwidth:.0f} GB/s, {runs} turns"]
         for shape in GPU_SHAPES:
             elements = 4 * torch.Size(shape).numel()
             lines += measure_attention(shape, device, runs, elements * 2 / bandwidth / 1e6)
     else:
         threads = torch.get_num_threads()
         load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-        head = [f"{cpu_name()}, {threads} threads, python {platform.python_version()}, torch {torch.__version__}, {runs} runs{load}"]
+        policy = os.environ.get("OMP_WAIT_POLICY", "not set")  # `ultron` sets PASSIVE, which costs a small operator a tenth and other processes nothing
+        versions = f"python {platform.python_version()}, torch {torch.__version__}, OMP_WAIT_POLICY {policy}"
+        head = [f"{cpu_name()}, {threads} threads, {versions}, {runs} turns{load}"]
         lines += measure_attention(CPU_SHAPE, device, runs, None)
         lines += [f"\nPeak memory of the CPU operator: {extra_memory(CPU_SHAPE)}\n", *lines[:2]]
     for shape in CDCONV_SHAPES[device]:

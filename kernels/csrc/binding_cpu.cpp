@@ -1,6 +1,7 @@
 // torch.ops.ultron.* on a CPU.
 #include <ATen/Parallel.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <string>
 
@@ -34,6 +35,16 @@ Kernels kernels() {
   return least;
 }
 
+// Units go to whichever thread is free: cores that are shared with others are not equally fast, and a fixed share waits for the slowest.
+template <typename Work>
+void share_out(int64_t n_units, const Work& work) {
+  std::atomic<int64_t> next{0};
+  const int64_t n_threads = at::get_num_threads();
+  at::parallel_for(0, n_threads < n_units ? n_threads : n_units, 1, [&](int64_t, int64_t) {
+    for (int64_t unit; (unit = next.fetch_add(1, std::memory_order_relaxed)) < n_units;) work(unit);
+  });
+}
+
 std::tuple<at::Tensor, at::Tensor> scala_attention(
     const at::Tensor& query_, const at::Tensor& key_, const at::Tensor& value_, const std::optional<at::Tensor>& bias_,
     const std::optional<at::Tensor>& seed, int64_t kernel_size, double scale, double dropout_p) {
@@ -51,7 +62,7 @@ std::tuple<at::Tensor, at::Tensor> scala_attention(
   f.lse = lse.data_ptr();
   const auto forward = kernels().scala_forward;
   const ScalaUnits units = scala_units(f.shape, forward_rows(f.shape, at::get_num_threads()));
-  at::parallel_for(0, units.count, 1, [&](int64_t begin, int64_t end) { forward(f, units.rows, begin, end); });
+  share_out(units.count, [&](int64_t unit) { forward(f, units.rows, unit, unit + 1); });
   return {out, lse};
 }
 
@@ -83,7 +94,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> scala_attention_backw
   a.lse = lse.data_ptr();
   const auto backward = kernels().scala_backward;
   void* sums = wants_bias ? bias_sums.data_ptr() : nullptr;
-  at::parallel_for(0, units.count, 1, [&](int64_t begin, int64_t end) { backward(a, sums, units.rows, begin, end); });
+  share_out(units.count, [&](int64_t unit) { backward(a, sums, units.rows, unit, unit + 1); });
   if (wants_bias)  // units are ordered by sample, head and block
     grad_bias.copy_(bias_sums.view({a.shape.batch, a.shape.heads, units.blocks, side, side}).sum(at::IntArrayRef{0, 2}, false, at::kDouble));
   return {grad_query, grad_key, grad_value, grad_bias};

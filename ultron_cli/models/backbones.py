@@ -124,16 +124,17 @@ def _skip_retries_without_network() -> None:
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
-    """A backbone by name: timm's, a ResNet for photos of 32 px (cifar_resnets.py), or a small Swin (small_swin.py). `pretrained` lets timm download its weights.
+    """A backbone by name: timm's, a ResNet for photos of 32 px (cifar_resnets.py), or a small Swin (small_swin.py).
 
-    Raises UltronError for an unknown name (naming near ones) and when the weights cannot be had.
+    pretrained: lets timm download its weights. Raises UltronError for an unknown name (naming near ones) and when the weights cannot be had.
     """
     if is_cifar_resnet(name) or name == SMALL_SWIN:
         if pretrained:
             raise UltronError(f"there are no published weights of {name}; train it (pretrained=false), or give a file with --weights")
         return Backbone(make_small_swin() if name == SMALL_SWIN else make_cifar_resnet(name), name)
     if not timm.is_model(name.split(".")[0]):
-        raise UltronError(f"unknown backbone {name!r}{nearest_names(name, [*timm.list_models(), *NAMES, SMALL_SWIN])} (any timm model: `ultron doctor --backbones`)")
+        near = nearest_names(name, [*timm.list_models(), *NAMES, SMALL_SWIN])
+        raise UltronError(f"unknown backbone {name!r}{near} (any timm model: `ultron doctor --backbones`)")
     if pretrained:
         _skip_retries_without_network()
     try:
