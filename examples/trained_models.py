@@ -28,17 +28,18 @@ from ultron_cli.training.config import load_config
 RESNET = ["model.backbone=test_resnet"]
 # As the quickstart trains ULTRON-T: AdamW. Networks of convolutions learn sooner with SGD and smaller photos.
 WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64"]
+SWIN = ["model.backbone=test_swin", "side_px=64", "batch_size=16"]  # more and smaller steps of the same number of photos
 SYSTEMS: dict[str, list[str]] = {
     "ultron-t": [],
     "gem over test_resnet": ["model.name=gem", *RESNET, *WITH_SGD],
     "dolg over test_resnet": ["model.name=dolg-r50", *RESNET, "model.atrous_dim=64", "model.local_dim=128", "model.dilations=[1,2,3]", *WITH_SGD],
     "superglobal over test_resnet": ["model.name=superglobal", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
     "cfcd over test_resnet": ["model.name=cfcd-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
-    "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", "model.similarity_dim=32", *WITH_SGD],
-    "dalg over test_swin": ["model.name=dalg", "model.backbone=test_swin", "model.dim=128", "model.n_heads=4", "model.descriptor_dim=256", "model.window=4"],
+    "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", "model.similarity_dim=32", "side_px=64"],
+    "dalg over test_swin": ["model.name=dalg", *SWIN, "model.dim=128", "model.n_heads=4", "model.descriptor_dim=256", "model.window=4"],
     "cbam in test_resnet": ["model.name=gem", *RESNET, "model.attention=cbam", *WITH_SGD],
     "hoga in test_resnet": ["model.name=gem", *RESNET, "model.attention=hoga", *WITH_SGD],
-    "ggem over test_swin": ["model.name=gem", "model.backbone=test_swin", "model.pooling=ggem"],
+    "ggem over test_swin": ["model.name=gem", *SWIN, "model.pooling=ggem"],
 }
 BEGIN, END = "<!-- begin: examples/trained_models.py -->", "<!-- end: examples/trained_models.py -->"
 

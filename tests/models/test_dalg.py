@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.backbones import Backbone, list_backbones
 from ultron_cli.models.checkpoints import load_checkpoint, save_checkpoint
 from ultron_cli.models.dalg import DalgModel, DalgSettings, WindowAttention
 
@@ -183,3 +183,16 @@ def test_a_swin_of_timm_and_its_checkpoint(tmp_path: Path) -> None:
     images = torch.randn(1, 3, 64, 112)
     assert loaded.settings == model.settings and torch.equal(model(images), loaded(images))
     assert loaded.label == "dalg-swin_tiny_patch4_window7_224"
+
+
+@torch.no_grad()
+def test_the_small_swin_takes_photos_of_any_size(tmp_path: Path) -> None:
+    model = create_model("dalg", backbone="test_swin", dim=16, n_heads=4, descriptor_dim=8, window=4).eval()
+    for height, width in ((32, 32), (64, 96), (75, 130)):
+        torch.testing.assert_close(model(torch.randn(2, 3, height, width)).norm(dim=1), torch.ones(2))
+    save_checkpoint(tmp_path / "net.pt", model, {})
+    photo = torch.randn(1, 3, 64, 64)
+    assert torch.equal(load_checkpoint(tmp_path / "net.pt").model.eval()(photo), model(photo))
+    assert "test_swin" in list_backbones("test_*") and list_backbones("test_swin") == ["test_swin"]
+    with pytest.raises(UltronError, match="no published weights of test_swin"):
+        create_model("gem", backbone="test_swin", pretrained=True)

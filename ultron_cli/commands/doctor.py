@@ -7,7 +7,7 @@ import typer
 
 def doctor(
     *,
-    backbones: Annotated[str | None, typer.Option(metavar="PATTERN", help="List timm backbones that match (resnet*).")] = None,
+    backbones: Annotated[str | None, typer.Option(metavar="PATTERN", help="List backbones that match (resnet*).")] = None,
     build: Annotated[bool, typer.Option("--build", help="Compile the operators now, instead of at first use.")] = False,
 ) -> None:
     """Shows versions, GPU, compiled operators (and why not), Faiss, datasets, workspace and data root."""
@@ -15,10 +15,10 @@ def doctor(
     from ultron_cli.doctor import examine
 
     if backbones is not None:
-        import timm
+        from ultron_cli.models.backbones import list_backbones
 
-        names = timm.list_models(backbones)
-        print_result({"backbones": names}, "\n".join(names) or f"no timm backbone matches {backbones!r}")
+        names = list_backbones(backbones)
+        print_result({"backbones": names}, "\n".join(names) or f"no backbone matches {backbones!r}")
         return
     facts = examine(build=build)
     print_result(

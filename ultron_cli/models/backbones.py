@@ -1,5 +1,6 @@
 """Backbones from timm: any of its classifiers as a network that gives one feature map (B, C, H, W)."""
 
+import fnmatch
 import os
 import socket
 import urllib.parse
@@ -123,6 +124,11 @@ def _skip_retries_without_network() -> None:
         hub.HF_HUB_OFFLINE = True
 
 
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names that create_backbone knows and the pattern (resnet*) matches: timm's, then this project's."""
+    return [*timm.list_models(pattern), *fnmatch.filter([*NAMES, SMALL_SWIN], pattern)]
+
+
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     """A backbone by name: timm's, a ResNet for photos of 32 px (cifar_resnets.py), or a small Swin (small_swin.py).
 
@@ -133,8 +139,8 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
             raise UltronError(f"there are no published weights of {name}; train it (pretrained=false), or give a file with --weights")
         return Backbone(make_small_swin() if name == SMALL_SWIN else make_cifar_resnet(name), name)
     if not timm.is_model(name.split(".")[0]):
-        near = nearest_names(name, [*timm.list_models(), *NAMES, SMALL_SWIN])
-        raise UltronError(f"unknown backbone {name!r}{near} (any timm model: `ultron doctor --backbones`)")
+        near = nearest_names(name, list_backbones())
+        raise UltronError(f"unknown backbone {name!r}{near} (see `ultron doctor --backbones '*'`)")
     if pretrained:
         _skip_retries_without_network()
     try:
