@@ -78,7 +78,7 @@ def test_token_grid_keeps_rows_and_columns() -> None:
 
 def test_preprocessing_is_the_backbones_own() -> None:
     model = create_model("gem", backbone="tf_efficientnet_lite0")
-    assert model.preprocessing.to_dict() == {"mean": [0.5] * 3, "sd": [0.5] * 3, "interpolation": "bicubic"}
+    assert model.preprocessing.to_dict() == {"mean": [0.5] * 3, "sd": [0.5] * 3, "interpolation": "bicubic", "scaling": "bilinear"}
     pixels = torch.tensor([[[[0, 127, 255]]]], dtype=torch.uint8)
     torch.testing.assert_close(normalise_images(pixels, model.preprocessing)[0, :, 0, 0], torch.tensor([-1.0, -1 / 255, 1.0]))
 
