@@ -7,7 +7,7 @@ two ways. So a network's preprocessing names its own:
 - bilinear-rounded: the same with sides rounded to the nearest (DOLG, CFCD: OpenCV's linear filter on float photos).
 - antialias: sides rounded down, a linear filter as wide as the step where photos shrink (SuperGlobal: torchvision's).
 - area: of 8-bit photos, results rounded to 8 bits; sides rounded to the nearest; each place is the mean of the area that it covers where
-  photos shrink, linear where they grow (CVNet, SENet: OpenCV's INTER_AREA and INTER_LINEAR with factors instead of sizes).
+  photos shrink, linear where they grow (SENet: OpenCV's INTER_AREA and INTER_LINEAR with factors instead of sizes).
 """
 
 import math
