@@ -8,6 +8,8 @@ are searched are not among those that are trained on. Finished runs are kept in 
 """
 
 import argparse
+import hashlib
+import json
 import statistics
 import sys
 from pathlib import Path
@@ -15,12 +17,12 @@ from typing import Any
 
 from ablations import PROTOCOLS, mean_and_spread, run_one, score_model
 
-from ultron_cli import console
+from ultron_cli import __version__, console
 from ultron_cli.console import markdown_table, table
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
-from ultron_cli.files import replace_between
+from ultron_cli.files import read_json, replace_between, write_text
 from ultron_cli.models import create_model
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.training.config import load_config
@@ -37,6 +39,10 @@ SYSTEMS: dict[str, list[str]] = {
     "cfcd over test_resnet": ["model.name=cfcd-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
     "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", "model.similarity_dim=32", "side_px=64"],
     "dalg over test_swin": ["model.name=dalg", *SWIN, "model.dim=128", "model.n_heads=4", "model.descriptor_dim=256", "model.window=4"],
+    "se in test_resnet": ["model.name=gem", *RESNET, "model.attention=se", *WITH_SGD],
+    "eca in test_resnet": ["model.name=gem", *RESNET, "model.attention=eca", *WITH_SGD],
+    "sca in test_resnet": ["model.name=gem", *RESNET, "model.attention=sca", *WITH_SGD],
+    "glam in test_resnet": ["model.name=gem", *RESNET, "model.attention=glam", *WITH_SGD],
     "cbam in test_resnet": ["model.name=gem", *RESNET, "model.attention=cbam", *WITH_SGD],
     "hoga in test_resnet": ["model.name=gem", *RESNET, "model.attention=hoga", *WITH_SGD],
     "ggem over test_swin": ["model.name=gem", *SWIN, "model.pooling=ggem"],
@@ -63,7 +69,12 @@ def before_and_after(name: str, seed: int, toy: Path, arguments: argparse.Namesp
     config: Any = load_config(arguments.preset, None, assignments)
     settings = {key: value for key, value in config.model.items() if key != "name"}
     choice = ModelChoice(untrained=True, seed=seed, model=config.model["name"], settings=settings)
-    return score_model(choice, toy, 2 * config.side_px, arguments.out / "untrained", arguments.device), after
+    asked = {"model": config.model, "seed": seed, "side_px": config.side_px, "toy": toy.name, "ultron_version": __version__}
+    folder = arguments.out / "untrained" / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    if not (folder / "result.json").exists():
+        before = score_model(choice, toy, 2 * config.side_px, folder, arguments.device)
+        write_text(folder / "result.json", console.dump_json(asked | {"mAP": before}))
+    return read_json(folder / "result.json", "result of an untrained network")["mAP"], after
 
 
 def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], preset: str) -> list[str]:

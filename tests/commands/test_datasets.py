@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -138,7 +139,8 @@ def test_ctrl_c_ends_soon_and_leaves_nothing_under_a_final_name(server: Misbehav
     server.manners["instre/instre.tar.gz"] = ["stall 10"]
     environment = {**os.environ, "ULTRON_DATA": str(tmp_path)}
     command = [sys.executable, "-m", "ultron_cli", "datasets", "download", "instre", "--mirror", server.base]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background of a shell, they are started deaf to it
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
         assert server.stalled.wait(30)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
