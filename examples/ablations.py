@@ -15,7 +15,7 @@ import io
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +77,24 @@ def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, d
     return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
 
 
+def kept(parent: Path, asked: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` returned for these settings, in a folder of their own below `parent`; from its file if it is there."""
+    folder = parent / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    if not (folder / "result.json").exists():
+        write_text(folder / "result.json", console.dump_json(asked | measure(folder)))
+    return read_json(folder / "result.json", "result of an ablation")
+
+
 def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """mAP per protocol of one training; from its file if it is there, made with the same settings."""
+
+    def train(folder: Path) -> dict[str, Any]:
+        log.info("--- %s", name)
+        run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
+        return {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
+
     asked = {"config": to_dict(load_config(arguments.preset, None, assignments)), "toy": toy.name, "ultron_version": __version__}
-    folder = arguments.out / "runs" / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    if (folder / "result.json").exists():
-        return read_json(folder / "result.json", "result of an ablation")["mAP"]
-    log.info("--- %s", name)
-    run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
-    result = asked | {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
-    write_text(folder / "result.json", console.dump_json(result))
-    return result["mAP"]
+    return kept(arguments.out / "runs", asked, train)["mAP"]
 
 
 def run_variant(variant: str, seed: int, toy: Path, arguments: argparse.Namespace) -> dict[str, float]:

@@ -8,27 +8,25 @@ are searched are not among those that are trained on. Finished runs are kept in 
 """
 
 import argparse
-import hashlib
-import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from ablations import PROTOCOLS, mean_and_spread, run_one, score_model
+from ablations import PROTOCOLS, kept, mean_and_spread, run_one, score_model
 
 from ultron_cli import __version__, console
 from ultron_cli.console import markdown_table, table
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, replace_between, write_text
+from ultron_cli.files import replace_between
 from ultron_cli.models import create_model
 from ultron_cli.models.choice import ModelChoice
 from ultron_cli.training.config import load_config
 
 RESNET = ["model.backbone=test_resnet"]
-# As the quickstart trains ULTRON-T: AdamW. Networks of convolutions learn sooner with SGD and smaller photos.
+# The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos; only senet does not.
 WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64"]
 SWIN = ["model.backbone=test_swin", "side_px=64", "batch_size=16"]  # more and smaller steps of the same number of photos
 SYSTEMS: dict[str, list[str]] = {
@@ -70,11 +68,10 @@ def before_and_after(name: str, seed: int, toy: Path, arguments: argparse.Namesp
     settings = {key: value for key, value in config.model.items() if key != "name"}
     choice = ModelChoice(untrained=True, seed=seed, model=config.model["name"], settings=settings)
     asked = {"model": config.model, "seed": seed, "side_px": config.side_px, "toy": toy.name, "ultron_version": __version__}
-    folder = arguments.out / "untrained" / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    if not (folder / "result.json").exists():
-        before = score_model(choice, toy, 2 * config.side_px, folder, arguments.device)
-        write_text(folder / "result.json", console.dump_json(asked | {"mAP": before}))
-    return read_json(folder / "result.json", "result of an untrained network")["mAP"], after
+    before = kept(
+        arguments.out / "untrained", asked, lambda folder: {"mAP": score_model(choice, toy, 2 * config.side_px, folder, arguments.device)}
+    )
+    return before["mAP"], after
 
 
 def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], preset: str) -> list[str]:
