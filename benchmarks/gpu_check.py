@@ -1,9 +1,9 @@
 """make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmark on this machine's NVIDIA GPU.
 
-    python benchmarks/gpu_check.py [--skip-sanitizer]
+    python benchmarks/gpu_check.py [--steps build tests memcheck racecheck benchmark]
 
 Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes benchmarks/results/GPU-NAME.md.
-The exit code is 1 if any step failed; every step is run and its end is shown.
+The exit code is 1 if any step failed; every step is run, and its end and time are shown.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+STEPS = ("build", "tests", "memcheck", "racecheck", "benchmark")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -27,8 +29,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 def run(title: str, command: list[str], env: dict[str, str]) -> bool:
     print(f"\n== {title}", flush=True)
+    start = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=env)
-    print(f"== {title}: {'done' if done.returncode == 0 else f'FAILED, exit code {done.returncode}'}", flush=True)
+    ending = "done" if done.returncode == 0 else f"FAILED, exit code {done.returncode}"
+    print(f"== {title}: {ending}, {time.monotonic() - start:.0f} s", flush=True)
     return done.returncode == 0
 
 
@@ -39,9 +43,26 @@ def sanitizer() -> str | None:
     return found or (str(toolkit) if toolkit.exists() else None)
 
 
+def steps(name: str, chosen: list[str]) -> dict[str, list[str]]:
+    """Commands by title, of the chosen steps in their order. name: the GPU's, for the file of results."""
+    python, found = sys.executable, {}
+    if "build" in chosen:
+        found["building"] = [python, "-c", "from ultron_kernels.build import load; load('cuda', retry=True)"]
+    if "tests" in chosen:
+        found["tests marked gpu"] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests"]
+    for tool in ("memcheck", "racecheck"):
+        if tool in chosen and sanitizer():
+            found[f"compute-sanitizer {tool}"] = [sanitizer(), "--tool", tool, "--error-exitcode", "1", python, "benchmarks/sanitized.py"]
+        elif tool in chosen:
+            print(f"compute-sanitizer is not there: {tool} is left out", flush=True)
+    if "benchmark" in chosen:
+        found["benchmark"] = [python, "benchmarks/kernels.py", "--device", "cuda", "--out", f"benchmarks/results/{name}.md"]
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--skip-sanitizer", action="store_true")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to do (all); on a machine lent for minutes, a few at a time")
     options = parser.parse_args()
     import torch
 
@@ -49,18 +70,9 @@ def main() -> int:
         print("no CUDA device here: nothing was checked", file=sys.stderr)
         return 1
     name = re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-").lower()
-    python = sys.executable
     with tempfile.TemporaryDirectory() as folder:
         env = environment(Path(folder))
-        steps = [("building", [python, "-c", "from ultron_kernels.build import load; load('cuda', retry=True)"])]
-        steps += [("tests marked gpu", [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests"])]
-        program = None if options.skip_sanitizer else sanitizer()
-        for tool in ("memcheck", "racecheck") if program else ():
-            steps.append((f"compute-sanitizer {tool}", [program, "--tool", tool, "--error-exitcode", "1", python, "benchmarks/sanitized.py"]))
-        if not program:
-            print("compute-sanitizer is not there or not wanted: memcheck and racecheck are left out", flush=True)
-        steps += [("benchmark", [python, "benchmarks/kernels.py", "--device", "cuda", "--out", f"benchmarks/results/{name}.md"])]
-        results = [run(title, command, env) for title, command in steps]
+        results = [run(title, command, env) for title, command in steps(name, options.steps).items()]
     return 0 if all(results) else 1
 
 

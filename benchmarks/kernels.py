@@ -6,10 +6,13 @@ Equality with the reference comes first; where it fails there are no times and t
 medians over turns, with the fastest and slowest turn. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7, against the gather-and-einsum reference and
 NATTEN's CPU path if installed, and CDConv against three masked depthwise convolutions. On a CUDA device: bfloat16, batch 64, against
 compiled FlexAttention with the same bias as score function, and against the bandwidth floor: the time to read query, key and value
-once and write the output once at the bandwidth of a large copy measured in the same run.
+once and write the output once at the bandwidth of a large copy measured in the same run. Times there are the device's, without Python's for
+launching, over sets of inputs that together are larger than its cache.
 """
 
 import argparse
+import functools
+import itertools
 import os
 import platform
 import statistics
@@ -25,39 +28,68 @@ from ultron_kernels import cdconv, scala_attention
 
 from ultron_cli.devices import cpu_name
 
-TURN_MS = 50.0
+TURN_MS, QUEUED = 50.0, 20
 CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7
 CDCONV_SHAPES = {"cpu": ((1, 192, 64, 64), (1, 384, 32, 32)), "cuda": ((64, 256, 128, 128), (64, 512, 64, 64))}
 Times = dict[str, list[float]]
 
 
-def once(side: Callable[[], object], device: str) -> float:
-    """Milliseconds of one run."""
-    if device == "cpu":
+def turn_on_cpu(side: Callable[[], object]) -> float:
+    """Median of the milliseconds of a run, over TURN_MS (three runs at least).
+
+    The first two runs do not count: they pay for what the side before has left in the caches.
+    """
+    runs: list[float] = []
+    while len(runs) < 3 or sum(runs) < TURN_MS:
         start = time.perf_counter()
         side()
-        return (time.perf_counter() - start) * 1e3
+        runs.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(runs[2:])
+
+
+def turn_on_cuda(side: Callable[[], object]) -> float:
+    """Milliseconds that the device takes for a run, over QUEUED runs in a row.
+
+    They wait behind a kernel that does nothing until all are queued: launching from Python takes longer than the small ones run. Raises
+    RuntimeError for a side that waits for the device itself, which cannot be queued.
+    """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    side()
-    end.record()
-    end.synchronize()
-    return begin.elapsed_time(end)
+    side()  # pays for what the side before has left in the caches
+    wait_cycles = 10_000_000
+    while wait_cycles < 10_000_000_000:
+        torch.cuda.synchronize()
+        torch.cuda._sleep(wait_cycles)
+        begin.record()
+        for _ in range(QUEUED):
+            side()
+        all_queued = not begin.query()
+        end.record()
+        end.synchronize()
+        if all_queued:
+            return begin.elapsed_time(end) / QUEUED
+        wait_cycles *= 2
+    raise RuntimeError("a side waits for the device while it is queued: its time on the device cannot be told")
 
 
 def timed(sides: dict[str, Callable[[], object]], turns: int, device: str) -> Times:
-    """Milliseconds of each side, a number per turn: the sides take turns, and in its turn a side runs for TURN_MS (three times at least).
-
-    The number is the median of these runs without the first two, which pay for what the side before has left in the caches.
-    """
+    """Milliseconds of a run of each side, a number per turn; the sides take turns."""
+    turn = turn_on_cuda if device == "cuda" else turn_on_cpu
     times: Times = {name: [] for name in sides}
     for _ in range(turns):
         for name, side in sides.items():
-            runs = [once(side, device) for _ in range(3)]
-            while sum(runs) < TURN_MS:
-                runs.append(once(side, device))
-            times[name].append(statistics.median(runs[2:]))
+            times[name].append(turn(side))
     return times
+
+
+def over_sets(calls: list[Callable[[], object]]) -> Callable[[], object]:
+    """One of the calls at a time, over and over."""
+    following = itertools.cycle(calls)
+    return lambda: next(following)()
+
+
+def number_of_sets(input_bytes: int, device: str) -> int:
+    """On a GPU so many sets of inputs that no set is still in its cache when its turn comes again; on the CPU one."""
+    return 1 + 3 * torch.cuda.get_device_properties(device).L2_cache_size // input_bytes if device == "cuda" else 1
 
 
 def rows(title: str, times: Times, note: Callable[[float], str] = lambda ms: "") -> list[str]:
@@ -116,14 +148,17 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
         for found, wanted in zip(both_ways(side, small, grad[:2])(), right, strict=True):
             check_equal(f"{name} backward", found, wanted, 4 * limit)
     title = f"SCALA {tuple(shape)}, k {K}, {str(dtype)[6:]}"
-    forward = {name: lambda side=side: side(*tensors) for name, side in sides.items()}
+    n_sets = number_of_sets(sum(tensor.nbytes for tensor in tensors[:3]), device)
+    sets = [tensors, *([tensor.clone() for tensor in tensors] for _ in range(n_sets - 1))]
+    forward = {name: over_sets([functools.partial(side, *one) for one in sets]) for name, side in sides.items()}
     if device == "cpu":
         forward |= natten_side(tensors)
     with torch.inference_mode():
         found = timed(forward, runs, device)
     note = (lambda ms: f"{floor_ms / ms:.0%} of the floor") if floor_ms else (lambda ms: "")
     lines = rows(f"{title}, forward", found, note)
-    return lines + rows(f"{title}, forward and backward", timed({name: both_ways(side, tensors, grad) for name, side in sides.items()}, runs, device))
+    both = {name: over_sets([both_ways(side, one, grad) for one in sets]) for name, side in sides.items()}
+    return lines + rows(f"{title}, forward and backward", timed(both, runs, device))
 
 
 def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
@@ -197,6 +232,7 @@ def main() -> int:
     device, runs = options.device, options.runs
     lines = ["| what | side | median ms | fastest to slowest | ratio | |", "|---|---|---|---|---|---|"]
     if device == "cuda":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # the masked convolutions too are in float32
         bandwidth = copy_bandwidth_gb_s(runs)
         head = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, copy bandwidth {bandwidth:.0f} GB/s, {runs} turns"]
         for shape in GPU_SHAPES:

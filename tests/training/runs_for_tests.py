@@ -14,7 +14,7 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch", "timm", "ultron_cli.training.start", "torchvision.transforms.v2"])
 
 
-def train(toy: Path, folder: Path, resume: bool = False, **changes: Any) -> list[dict[str, Any]]:
+def train(toy: Path, folder: Path, resume: bool = False, device: str = "cpu", **changes: Any) -> list[dict[str, Any]]:
     """Trains in this process; returns the epochs' summaries."""
     import torch
 
@@ -24,9 +24,10 @@ def train(toy: Path, folder: Path, resume: bool = False, **changes: Any) -> list
     from ultron_cli.training.config import TrainConfig
     from ultron_cli.training.loop import Training
 
-    ranks.join_ranks(torch.device("cpu"))
+    place = ranks.rank_device(torch.device(device))
+    ranks.join_ranks(place)
     try:
-        return Training(from_dict(TrainConfig, SMALL | changes), open_landmark_photos(toy), torch.device("cpu")).run(folder, resume)
+        return Training(from_dict(TrainConfig, SMALL | changes), open_landmark_photos(toy), place).run(folder, resume)
     finally:
         ranks.leave_ranks()
 

@@ -11,10 +11,11 @@ import math
 
 import pytest
 import torch
-from pytorch_metric_learning import losses as theirs
 from torch.nn.functional import normalize
 
 from ultron_cli.training.losses import MarginLoss, create_loss
+
+theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
 
 N_CLASSES, DIM, BATCH = 11, 16, 24
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # float32: cosines are good to 1e-7, logits are 64 times as long

@@ -1,0 +1,27 @@
+"""`make gpu-check` on a lent machine: PyTorch's environment is there, optional packages are not, and nothing can be installed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MISSING = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("faiss", "natten", "pytorch_grad_cam", "pymilvus", "milvus_lite", "selenium", "pytorch_metric_learning"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_the_tests_it_runs_are_found_without_optional_packages(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(MISSING)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "--collect-only", "tests"]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    for file in ("test_devices.py", "test_training_on_a_gpu.py", "test_commands_on_a_gpu.py", "test_ranks.py"):
+        assert file in done.stdout
