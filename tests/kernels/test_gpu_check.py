@@ -20,8 +20,9 @@ sys.meta_path.insert(0, Missing())
 
 def test_the_tests_it_runs_are_found_without_optional_packages(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(MISSING)
+    paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "--collect-only", "tests"]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
     for file in ("test_devices.py", "test_training_on_a_gpu.py", "test_commands_on_a_gpu.py", "test_ranks.py"):
         assert file in done.stdout
