@@ -62,12 +62,18 @@ def choose_dilation(
     thresholds: tau1 > tau2. kind: they are values of a, or its quantiles over the channels of each photo (0.75: the 0.75 quantile).
     """
     if kind == "quantile":
-        levels = torch.tensor(thresholds, dtype=importance.dtype, device=importance.device)
-        tau1, tau2 = torch.quantile(importance, levels, dim=1)[..., None].unbind(0)
-        near, middle = importance > tau1, importance > tau2
+        ascending = importance.sort(dim=1).values
+        near, middle = (importance > quantile_of_sorted(ascending, level) for level in thresholds)
     else:
         near, middle = importance > thresholds[0], importance > thresholds[1]
     return torch.where(near, 1, torch.where(middle, deltas[0], deltas[1]))
+
+
+def quantile_of_sorted(ascending: torch.Tensor, level: float) -> torch.Tensor:
+    """(B, C) in ascending order -> (B, 1): the quantile, linear between neighbours. torch.quantile does not trace with PyTorch 2.11."""
+    place = level * (ascending.shape[1] - 1)
+    below = int(place)
+    return torch.lerp(ascending[:, below], ascending[:, min(below + 1, ascending.shape[1] - 1)], place - below)[:, None]
 
 
 def scaled(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
