@@ -79,7 +79,7 @@ __device__ __forceinline__ void write_partial_sums(float* partial_sums, const ch
   const int side = 2 * static_cast<int>(shape.kernel_size) - 1, entries = side * side;
   const int stride = (entries + TILE_COLUMNS * DIAGONALS_PADDED + 3) / 4 * 4;
   const float* sums = reinterpret_cast<const float*>(memory);
-  float* target = partial_sums + (block.head * (plan.blocks / shape.heads) + block.tile_and_group) * entries;
+  float* target = partial_sums + (block.head * plan.blocks_per_head + block.tile_and_group) * entries;
   for (int i = threadIdx.x; i < entries; i += blockDim.x) {
     float sum = 0.0f;
     for (int warp = 0; warp < plan.warps; ++warp) sum += sums[warp * stride + i];
@@ -115,7 +115,7 @@ const char* launch_bias_gradient(const ScalaBackward& backward, const Plan& plan
   const ScalaShape& shape = backward.shape;
   const int side = 2 * static_cast<int>(shape.kernel_size) - 1, entries = side * side;
   return launch(scala_bias_gradient<T>, dim3(static_cast<unsigned>(shape.heads), (entries + 31) / 32), 256, 256 * 4, stream, partial_sums,
-                plan.blocks / shape.heads, entries, backward.grad_bias, shape.bias_type == Type::float32);
+                plan.blocks_per_head, entries, backward.grad_bias, shape.bias_type == Type::float32);
 }
 
 // delta: (B, H, W, h) float32; then the partial sums.

@@ -34,11 +34,11 @@ struct Line {
     offsets = {low, high};
   }
 
-  __device__ __forceinline__ bool is_inside(const ScalaShape& shape, int r) const { return y + r < shape.height && x < shape.width; }
+  __device__ __forceinline__ bool is_inside(const ScalaShape& shape, int r) const { return ultron::is_inside(shape, y + r, x); }
 
   // Of a (B, H, W, h) tensor.
-  __device__ __forceinline__ int64_t position(const ScalaShape& shape, const Block& block, int r) const {
-    return ((block.sample * shape.height + y + r) * shape.width + x) * shape.heads + block.head;
+  __device__ __forceinline__ uint64_t position(const ScalaShape& shape, const Plan& plan, const Block& block, int r) const {
+    return first_number(plan, block) + number_in(shape, block, y + r, x);
   }
 
   // bias / scale for a moving row and a column offset, -inf if not seen.
@@ -63,22 +63,22 @@ struct Quarter {
 
   template <typename L>
   __device__ __forceinline__ void read_global(const float* sample, const Map& map, const ScalaShape& shape, const L& line, int r) {
-    const float* row = position_in(sample, map, line.y + r, line.x);
+    const float* row = sample + offset_in(map, line.y + r, line.x);
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
       const int first = (line.quad + 4 * i) * 4;
       pieces[i] = {0.0f, 0.0f, 0.0f, 0.0f};
-      if (line.is_inside(shape, r) && first < shape.head_dim) pieces[i] = *reinterpret_cast<const float4*>(row + first);
+      if (line.is_inside(shape, r) && first < static_cast<int>(shape.head_dim)) pieces[i] = *reinterpret_cast<const float4*>(row + first);
     }
   }
 
   template <typename L>
   __device__ __forceinline__ void write_global(float* sample, const Map& map, const ScalaShape& shape, const L& line, int r) const {
-    float* row = position_in(sample, map, line.y + r, line.x);
+    float* row = sample + offset_in(map, line.y + r, line.x);
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
       const int first = (line.quad + 4 * i) * 4;
-      if (line.is_inside(shape, r) && first < shape.head_dim) *reinterpret_cast<float4*>(row + first) = pieces[i];
+      if (line.is_inside(shape, r) && first < static_cast<int>(shape.head_dim)) *reinterpret_cast<float4*>(row + first) = pieces[i];
     }
   }
 
@@ -122,8 +122,7 @@ __device__ __forceinline__ void draw_line(uint8_t* bits, const Dropout& dropout,
                                           const Line<false, ROWS>& line) {
   for (int i = line.lane; i < ROWS * TILE_COLUMNS * plan.draws; i += 32) {
     const int row = i / plan.draws, y = line.y + row / TILE_COLUMNS, x = block.x + row % TILE_COLUMNS;
-    const int64_t query = ((block.sample * shape.height + y) * shape.width + x) * shape.heads + block.head;
-    bits[i] = dropout.keep_bits(query, i % plan.draws);
+    bits[i] = dropout.keep_bits(first_number(plan, block) + number_in(shape, block, y, x), i % plan.draws);
   }
 }
 

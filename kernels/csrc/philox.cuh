@@ -15,7 +15,7 @@ struct Dropout {
   }
 
   // Bit i of the result: key 4 * draw + i of this query is kept.
-  __device__ __forceinline__ uint8_t keep_bits(int64_t query, uint32_t draw) const {
+  __device__ __forceinline__ uint8_t keep_bits(uint64_t query, uint32_t draw) const {
     uint32_t c0 = draw, c1 = static_cast<uint32_t>(query), c2 = static_cast<uint32_t>(query >> 32), c3 = 0;
     uint32_t k0 = key0, k1 = key1;
 #pragma unroll

@@ -39,7 +39,9 @@ Plan make_plan(const ScalaShape& shape, const PlanRequest& request) {
   plan.tiles_y = (rows.length + plan.tile_rows - 1) / plan.tile_rows;
   plan.tiles_x = (columns.length + TILE_COLUMNS - 1) / TILE_COLUMNS;
   plan.samples_per_block = request.samples_per_block;
-  plan.blocks = static_cast<int64_t>(plan.tiles_y) * plan.tiles_x * shape.heads * ((shape.batch + plan.samples_per_block - 1) / plan.samples_per_block);
+  plan.sample_numbers = static_cast<int>(shape.height * shape.width * shape.heads);
+  plan.blocks_per_head = static_cast<int64_t>(plan.tiles_y) * plan.tiles_x * ((shape.batch + plan.samples_per_block - 1) / plan.samples_per_block);
+  plan.blocks = plan.blocks_per_head * shape.heads;
 
   if (plan.blocks > INT32_MAX) return plan;  // refused below
   plan.heads = Divider(static_cast<unsigned>(shape.heads));
@@ -104,11 +106,15 @@ inline const char* refuse(const ScalaShape& shape) {
   if (shape.head_dim < 8 || shape.head_dim > 128 || shape.head_dim % 8 != 0) return "scala_attention: head_dim must be a multiple of 8 from 8 to 128";
   if (shape.kernel_size < 3 || shape.kernel_size > 13 || shape.kernel_size % 2 == 0) return "scala_attention: kernel_size must be odd, from 3 to 13";
   if (shape.height > INT32_MAX / 2 || shape.width > INT32_MAX / 2) return "scala_attention: height and width must be below 2^30";
+  if (shape.batch > INT32_MAX) return "scala_attention: the batch must be below 2^31";
+  if (static_cast<double>(shape.height) * shape.width * shape.heads > INT32_MAX) return "scala_attention: height x width x heads must be below 2^31";
   return nullptr;
 }
 
-inline const char* refuse(const Map& map) {
-  return map.row_stride > INT32_MAX || map.column_stride > INT32_MAX ? "scala_attention: strides along the map must be below 2^31 elements" : nullptr;
+// Kernels count within a sample in 32 bits.
+inline const char* refuse(const ScalaShape& shape, const Map& map) {
+  const double rows = static_cast<double>(shape.height) * map.row_stride, columns = static_cast<double>(shape.width) * map.column_stride;
+  return rows + columns > UINT32_MAX ? "scala_attention: one sample must span fewer than 2^32 elements; copy it with contiguous()" : nullptr;
 }
 
 inline bool is_empty(const ScalaShape& shape) { return shape.batch * shape.height * shape.width * shape.heads == 0; }

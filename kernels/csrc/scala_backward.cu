@@ -43,7 +43,7 @@ const char* scala_attention_backward_cuda(const ScalaBackward& backward, void* s
   if (is_empty(shape)) return zero_grad_bias(backward, stream);
   for (const Map& map : {backward.query, backward.key, backward.value, backward.out, backward.grad_out, backward.grad_query, backward.grad_key,
                          backward.grad_value}) {
-    if (const char* problem = refuse(map)) return problem;
+    if (const char* problem = refuse(shape, map)) return problem;
   }
   if (const char* problem = pass<false>(backward, stream)) return problem;
   return pass<true>(backward, stream);  // reads the delta that the first wrote

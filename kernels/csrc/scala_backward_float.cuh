@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(32 * BackwardFloat<D>::MAX_WARPS)
   uint8_t* bits = reinterpret_cast<uint8_t*>(memory + plan.dropout) + (KEYS ? 0 : warp * TILE_COLUMNS * plan.draws);
   float* moving_lse = reinterpret_cast<float*>(memory + plan.statistics);
   float* moving_delta = moving_lse + plan.chunk_rows * row_positions;
-  const auto element = [&](const Map& map) { return static_cast<float*>(map.data) + block.sample * map.batch_stride + block.head * map.head_stride; };
+  const auto element = [&](const Map& map) { return sample_of<float>(map, block); };
   const Map& fixed_0 = KEYS ? backward.key : backward.query;
   const Map& fixed_1 = KEYS ? backward.value : backward.grad_out;
   const Map& moving_0 = KEYS ? backward.query : backward.key;
@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(32 * BackwardFloat<D>::MAX_WARPS)
       out.read_global(element(backward.out), backward.out, shape, line, 0);
       delta = sum_over_quad(left_gradient.dot(out));
       if (line.is_inside(shape, 0)) {
-        lse = static_cast<const float*>(backward.lse)[line.position(shape, block, 0)] * LOG2_E;
-        if (line.quad == 0) delta_map[line.position(shape, block, 0)] = delta;
+        lse = static_cast<const float*>(backward.lse)[line.position(shape, plan, block, 0)] * LOG2_E;
+        if (line.quad == 0) delta_map[line.position(shape, plan, block, 0)] = delta;
       }
     }
 
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(32 * BackwardFloat<D>::MAX_WARPS)
       if (is_fresh) load_table<float>(table, backward.bias, shape, plan, block.head);  // while the copies are under way
       is_fresh = false;
       if constexpr (KEYS) {
-        load_statistics(moving_lse, moving_delta, backward, delta_map, block, first_row, end_row - first_row, halo_columns, row_positions);
+        load_statistics(moving_lse, moving_delta, backward, plan, delta_map, block, first_row, end_row - first_row, halo_columns, row_positions);
         if (drops) draw_chunk(bits, Dropout(shape, plan.threshold), shape, plan, block, first_row, end_row - first_row, halo_columns, row_positions);
       } else if (drops && first_row == halo_rows.begin) {
         draw_line(bits, Dropout(shape, plan.threshold), shape, plan, block, line);

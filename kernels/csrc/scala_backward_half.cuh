@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
   uint8_t* bits = reinterpret_cast<uint8_t*>(memory + plan.dropout) + (KEYS ? 0 : warp * PATCH * plan.draws);
   float* moving_lse = reinterpret_cast<float*>(memory + plan.statistics);
   float* moving_delta = moving_lse + plan.chunk_rows * plan.strips * STRIP_COLUMNS;
-  const auto element = [&](const Map& map) { return static_cast<T*>(map.data) + block.sample * map.batch_stride + block.head * map.head_stride; };
+  const auto element = [&](const Map& map) { return sample_of<T>(map, block); };
   // The operands of the scores and of dO . value: stationary, and moving.
   const Map& fixed_0 = KEYS ? backward.key : backward.query;
   const Map& fixed_1 = KEYS ? backward.value : backward.grad_out;
@@ -48,6 +48,7 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
 
   DiagonalSums diagonals(memory + plan.bias_gradient, shape, warp, patch.lane);
   if (wants_grad_bias) diagonals.clear();
+  StripColumns<KEYS> columns(table, patch, shape, halo_columns.begin, DROPS);
   bool is_fresh = true;  // nothing is in shared memory yet
 
   for (; block.sample < block.sample_end; ++block.sample) {
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
       is_fresh = false;
       if constexpr (KEYS) {
         const int row_positions = plan.strips * STRIP_COLUMNS;
-        load_statistics(moving_lse, moving_delta, backward, delta_map, block, first_row, end_row - first_row, halo_columns, row_positions);
+        load_statistics(moving_lse, moving_delta, backward, plan, delta_map, block, first_row, end_row - first_row, halo_columns, row_positions);
         if (DROPS) draw_chunk(bits, Dropout(shape, plan.threshold), shape, plan, block, first_row, end_row - first_row, halo_columns, row_positions);
       } else if (DROPS && first_row == halo_rows.begin) {
         draw_patch(bits, Dropout(shape, plan.threshold), shape, plan, block, patch);
@@ -78,13 +79,14 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
       if (first_row == halo_rows.begin) {
         left.open(lane);
         left_gradient.open(lane);
-        if constexpr (!KEYS) query_statistics<T, D>(lse, delta, backward, delta_map, block, patch, stationary_gradient, element(backward.out));
+        if constexpr (!KEYS) query_statistics<T, D>(lse, delta, backward, plan, delta_map, block, patch, stationary_gradient, element(backward.out));
       }
 
       const int begin = larger(first_row, patch.all_rows.begin), end = smaller(end_row, patch.all_rows.end);
       for (int strip = 0; strip < plan.strips; ++strip) {
         const int first_column = halo_columns.begin + strip * STRIP_COLUMNS;
-        const StripColumns<KEYS> columns(table, patch, shape, first_column, DROPS);
+        if (plan.strips > 1 || D > 64) columns =  // with so long a head dim no register is left to keep them
+            StripColumns<KEYS>(table, patch, shape, first_column, DROPS);
         if (wants_grad_bias) diagonals.open(first_column - block.x);
         for (int row = begin; row < end; ++row) {
           const int position = ((row - first_row) * plan.strips + strip) * STRIP_COLUMNS;

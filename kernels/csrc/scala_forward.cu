@@ -19,7 +19,7 @@ const char* scala_attention_cuda(const ScalaForward& forward, void* stream) {
   if (const char* problem = refuse(shape)) return problem;
   if (is_empty(shape)) return nullptr;
   for (const Map& map : {forward.query, forward.key, forward.value, forward.out}) {
-    if (const char* problem = refuse(map)) return problem;
+    if (const char* problem = refuse(shape, map)) return problem;
   }
   if (shape.head_dim <= 32) return forward_of_dim<32>(forward, stream);
   if (shape.head_dim <= 64) return forward_of_dim<64>(forward, stream);

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(32 * ForwardFloat<D>::MAX_WARPS)
   char* memory = shared_memory();
   float* table = reinterpret_cast<float*>(memory + plan.table);
   uint8_t* bits = reinterpret_cast<uint8_t*>(memory + plan.dropout) + warp * ROWS * TILE_COLUMNS * plan.draws;
-  const auto element = [&](const Map& map) { return static_cast<float*>(map.data) + block.sample * map.batch_stride + block.head * map.head_stride; };
+  const auto element = [&](const Map& map) { return sample_of<float>(map, block); };
 
   const Moving<float> moving{{element(forward.key), element(forward.value)}, {&forward.key, &forward.value}};
   const Span halo_rows = reach<false>(row_axis(shape), block.y, block.y + plan.tile_rows - 1);
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(32 * ForwardFloat<D>::MAX_WARPS)
     result[r].scale_by(plan.keep_scale / total[r]);
     result[r].write_global(element(forward.out), forward.out, shape, line, r);
     if (line.quad == 0 && line.is_inside(shape, r)) {
-      static_cast<float*>(forward.lse)[line.position(shape, block, r)] = highest[r] * plan.scale + log2_fast(total[r]) * LN_2;
+      static_cast<float*>(forward.lse)[line.position(shape, plan, block, r)] = highest[r] * plan.scale + log2_fast(total[r]) * LN_2;
     }
   }
 }

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
   char* stationary = memory + plan.stationary + warp * PATCH * P::ROW_BYTES;
   float* table = reinterpret_cast<float*>(memory + plan.table);
   uint8_t* bits = reinterpret_cast<uint8_t*>(memory + plan.dropout) + warp * PATCH * plan.draws;
-  const auto element = [&](const Map& map) { return static_cast<T*>(map.data) + block.sample * map.batch_stride + block.head * map.head_stride; };
+  const auto element = [&](const Map& map) { return sample_of<T>(map, block); };
 
   const MatrixLane<T, D> lane(patch.lane);
   const uint32_t keys = shared_address(memory + plan.moving[0]), values = shared_address(memory + plan.moving[1]);
@@ -37,6 +37,7 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
   const int dim = static_cast<int>(shape.head_dim);
   const float factor = plan.scale * LOG2_E;
 
+  StripColumns<false> columns(table, patch, shape, halo_columns.begin, DROPS);
   bool is_fresh = true;  // nothing is in shared memory yet
   for (; block.sample < block.sample_end; ++block.sample) {
     __syncwarp();  // the last sample's results have left the warp's memory
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
 
       const int begin = larger(first_row, patch.all_rows.begin), end = smaller(end_row, patch.all_rows.end);
       for (int strip = 0; strip < plan.strips; ++strip) {
-        const StripColumns<false> columns(table, patch, shape, halo_columns.begin + strip * STRIP_COLUMNS, DROPS);
+        if (plan.strips > 1) columns = StripColumns<false>(table, patch, shape, halo_columns.begin + strip * STRIP_COLUMNS, DROPS);
         // Without branches in it, the work on the strips of a whole step overlaps.
         const auto step = [&](auto is_whole, int row) {
           constexpr bool WHOLE = decltype(is_whole)::value;
@@ -129,17 +130,17 @@ __global__ void __launch_bounds__(32 * ForwardHalf<D>::MAX_WARPS, 2)
       }
     }
 
-    float share[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      total[r] = sum_over_quad(total[r]);
-      share[r] = divide_fast(plan.keep_scale, total[r]);
-      if (patch.quad == 0 && patch.y + r < shape.height && patch.x < shape.width) {
-        static_cast<float*>(forward.lse)[((block.sample * shape.height + patch.y + r) * shape.width + patch.x) * shape.heads + block.head] =
-            highest[r] * plan.scale + log2_fast(total[r]) * LN_2;
-      }
+    // All that lanes exchange comes before what only some of them write: else the compiler copies the exchange into both branches.
+    total[0] = sum_over_quad(total[0]);
+    total[1] = sum_over_quad(total[1]);
+    const float upper = divide_fast(plan.keep_scale, total[0]), lower = divide_fast(plan.keep_scale, total[1]);
+    store_patch<T, D>(stationary, element(forward.out), forward.out, shape, patch, block.x, result, upper, lower);
+    // The first lane of a quad writes the upper row, the second the lower.
+    const int r = patch.quad % 2;
+    if (patch.quad < 2 && is_inside(shape, patch.y + r, patch.x)) {
+      static_cast<float*>(forward.lse)[first_number(plan, block) + number_in(shape, block, patch.y + r, patch.x)] =
+          (r == 0 ? highest[0] : highest[1]) * plan.scale + log2_fast(r == 0 ? total[0] : total[1]) * LN_2;
     }
-    store_patch<T, D>(stationary, element(forward.out), forward.out, shape, patch, block.x, result, share[0], share[1]);
   }
 }
 

@@ -116,6 +116,7 @@ struct Stationary {
 
   __device__ __forceinline__ void read(const MatrixLane<T, D>& lane, int step, uint32_t (&fragment)[4]) const {
     load_matrices(fragment, rows + lane.at(lane.rows_first, step));
+    if ((~keep | sign) == 0u) return;  // a scale above zero
 #pragma unroll
     for (int i = 0; i < 4; ++i) fragment[i] = (fragment[i] & keep) ^ sign;
   }
@@ -166,9 +167,9 @@ __device__ __forceinline__ void load_patch(char* to, const T* sample, const Map&
 #pragma unroll
   for (int j = 0; j < PATCH * P::COUNT / 32; ++j) {
     const int i = j * 32 + patch.lane, row = i / P::COUNT, piece = i % P::COUNT, map_y = patch.y + row / TILE_COLUMNS, map_x = x + row % TILE_COLUMNS;
-    const bool live = map_y < shape.height && map_x < shape.width && piece * P::NUMBERS < shape.head_dim;
-    const T* source = live ? position_in(sample, map, map_y, map_x) + piece * P::NUMBERS : sample;
-    copy_async(to + row * P::ROW_BYTES + (piece ^ P::exchange(row)) * 16, source, live);
+    const bool live = is_inside(shape, map_y, map_x) && piece * P::NUMBERS < static_cast<int>(shape.head_dim);
+    const unsigned from = live ? offset_in(map, map_y, map_x) + piece * P::NUMBERS : 0u;
+    copy_async(to + row * P::ROW_BYTES + (piece ^ P::exchange(row)) * 16, sample + from, live);
   }
 }
 
@@ -190,8 +191,8 @@ __device__ __forceinline__ void store_patch(char* through, T* sample, const Map&
 #pragma unroll
   for (int j = 0; j < PATCH * P::COUNT / 32; ++j) {
     const int i = j * 32 + patch.lane, row = i / P::COUNT, piece = i % P::COUNT, map_y = patch.y + row / TILE_COLUMNS, map_x = x + row % TILE_COLUMNS;
-    if (map_y < shape.height && map_x < shape.width && piece * P::NUMBERS < shape.head_dim) {
-      *reinterpret_cast<uint4*>(position_in(sample, map, map_y, map_x) + piece * P::NUMBERS) =
+    if (is_inside(shape, map_y, map_x) && piece * P::NUMBERS < static_cast<int>(shape.head_dim)) {
+      *reinterpret_cast<uint4*>(sample + (offset_in(map, map_y, map_x) + piece * P::NUMBERS)) =
           *reinterpret_cast<const uint4*>(through + row * P::ROW_BYTES + (piece ^ P::exchange(row)) * 16);
     }
   }
@@ -202,8 +203,7 @@ __device__ __forceinline__ void draw_patch(uint8_t* bits, const Dropout& dropout
                                            const Patch<false>& patch) {
   for (int i = patch.lane; i < PATCH * plan.draws; i += 32) {
     const int row = i / plan.draws, y = patch.y + row / TILE_COLUMNS, x = block.x + row % TILE_COLUMNS;
-    const int64_t query = ((block.sample * shape.height + y) * shape.width + x) * shape.heads + block.head;
-    bits[i] = dropout.keep_bits(query, i % plan.draws);
+    bits[i] = dropout.keep_bits(first_number(plan, block) + number_in(shape, block, y, x), i % plan.draws);
   }
 }
 

@@ -68,7 +68,8 @@ struct Plan {
   uint32_t threshold;     // dropout: floor(p * 2^32)
   float keep_scale;       // 1 / (1 - p)
   int samples_per_block;  // a block walks over so many samples
-  int64_t blocks;
+  int sample_numbers;     // H W h
+  int64_t blocks, blocks_per_head;
   Divider heads, tiles, tiles_per_row;
   float scale;            // |scale|, or 1 where scale is 0
   float inverse_scale;
@@ -86,7 +87,7 @@ struct Plan {
 // Where the block is.
 struct Block {
   int head, y, x;         // of the tile's first position
-  int64_t tile_and_group, sample, sample_end;
+  unsigned tile_and_group, sample, sample_end;
 };
 
 __device__ __forceinline__ Block find_block(const ScalaShape& shape, const Plan& plan) {
@@ -98,15 +99,34 @@ __device__ __forceinline__ Block find_block(const ScalaShape& shape, const Plan&
   block.tile_and_group = rest;
   block.y = static_cast<int>(tile_y) * plan.tile_rows;
   block.x = static_cast<int>(tile - tile_y * plan.tiles_per_row.divisor) * TILE_COLUMNS;
-  block.sample = static_cast<int64_t>(group) * plan.samples_per_block;
-  block.sample_end = smaller<int64_t>(block.sample + plan.samples_per_block, shape.batch);
+  block.sample = group * static_cast<unsigned>(plan.samples_per_block);
+  block.sample_end = smaller(block.sample + static_cast<unsigned>(plan.samples_per_block), static_cast<unsigned>(shape.batch));
   return block;
 }
 
-// Position (y, x) of a sample and head. Strides along the map are below 2^31 (refuse): one wide multiplication each.
+// Addresses. Within a sample 32 bits are enough (refuse): in 64 they were a third of all instructions of a tile.
+
+__device__ __forceinline__ bool is_inside(const ScalaShape& shape, int y, int x) { return y < row_axis(shape).length && x < column_axis(shape).length; }
+
+// The first element of a sample and head. Strides are never negative.
 template <typename T>
-__device__ __forceinline__ T* position_in(T* sample, const Map& map, int y, int x) {
-  return sample + (static_cast<int64_t>(y) * static_cast<int>(map.row_stride) + static_cast<int64_t>(x) * static_cast<int>(map.column_stride));
+__device__ __forceinline__ T* sample_of(const Map& map, const Block& block) {
+  return static_cast<T*>(map.data) + (static_cast<uint64_t>(block.sample) * static_cast<uint64_t>(map.batch_stride) +
+                                      static_cast<uint64_t>(static_cast<unsigned>(block.head)) * static_cast<uint64_t>(map.head_stride));
+}
+
+// From there to position (y, x), in elements.
+__device__ __forceinline__ unsigned offset_in(const Map& map, int y, int x) {
+  return static_cast<unsigned>(y) * static_cast<unsigned>(map.row_stride) + static_cast<unsigned>(x) * static_cast<unsigned>(map.column_stride);
+}
+
+// A (B, H, W, h) tensor: the first number of a sample, and from there that of position (y, x) and the block's head.
+__device__ __forceinline__ uint64_t first_number(const Plan& plan, const Block& block) {
+  return static_cast<uint64_t>(block.sample) * static_cast<unsigned>(plan.sample_numbers);
+}
+__device__ __forceinline__ unsigned number_in(const ScalaShape& shape, const Block& block, int y, int x) {
+  const unsigned position = static_cast<unsigned>(y) * static_cast<unsigned>(column_axis(shape).length) + static_cast<unsigned>(x);
+  return position * static_cast<unsigned>(shape.heads) + static_cast<unsigned>(block.head);
 }
 
 // Shared memory holds rows of D numbers as pieces of 16 bytes. Pieces are exchanged within a row so that 8 consecutive rows, as ldmatrix
@@ -138,10 +158,10 @@ __device__ __forceinline__ void load_chunk(char* memory, const Plan& plan, const
   using P = Pieces<T, D>;
   // The pieces of a row and the threads are powers of two: a thread stays in its column.
   const int row_shift = P::LOG_2_COUNT + LOG_2_STRIP + plan.strips - 1, row_pieces = 1 << row_shift;
-  const int threads = static_cast<int>(blockDim.x), step = larger(1, threads >> row_shift);
+  const int threads = static_cast<int>(blockDim.x), step = larger(1, threads >> row_shift), to_step = step << (row_shift + 4);
   const int first = static_cast<int>(threadIdx.x) >> row_shift;
-  const int64_t step_0 = static_cast<int64_t>(step) * static_cast<int>(moving.map[0]->row_stride);
-  const int64_t step_1 = static_cast<int64_t>(step) * static_cast<int>(moving.map[1]->row_stride);
+  const uint64_t step_0 = sizeof(T) * static_cast<uint64_t>(offset_in(*moving.map[0], step, 0));
+  const uint64_t step_1 = sizeof(T) * static_cast<uint64_t>(offset_in(*moving.map[1], step, 0));
   for (int i = static_cast<int>(threadIdx.x) & (row_pieces - 1); i < row_pieces; i += threads) {
     const int piece = i % P::COUNT, column = i / P::COUNT, x = columns.begin + column;
     const bool live = x < columns.end && piece * P::NUMBERS < head_dim;
@@ -149,16 +169,24 @@ __device__ __forceinline__ void load_chunk(char* memory, const Plan& plan, const
     char *to_0 = memory + plan.moving[0] + offset, *to_1 = memory + plan.moving[1] + offset;
     // The padding too has an address that may be read, but not what lies there.
     const int source_x = live ? x : columns.begin, source_number = live ? piece * P::NUMBERS : 0;
-    const T* from_0 = position_in(moving.sample[0], *moving.map[0], row + first, source_x) + source_number;
-    const T* from_1 = position_in(moving.sample[1], *moving.map[1], row + first, source_x) + source_number;
-#pragma unroll 2
-    for (int r = first; r < n_rows; r += step) {
+    auto from_0 = reinterpret_cast<const char*>(moving.sample[0] + (offset_in(*moving.map[0], row + first, source_x) + source_number));
+    auto from_1 = reinterpret_cast<const char*>(moving.sample[1] + (offset_in(*moving.map[1], row + first, source_x) + source_number));
+    int r = first;
+    // Two rows at a time by hand: to unroll the loop, the compiler would divide.
+#pragma unroll 1
+    for (; r + step < n_rows; r += 2 * step) {
       copy_async(to_0, from_0, live);
       copy_async(to_1, from_1, live);
-      from_0 += step_0;
-      from_1 += step_1;
-      to_0 += step * row_pieces * 16;
-      to_1 += step * row_pieces * 16;
+      copy_async(to_0 + to_step, from_0 + step_0, live);
+      copy_async(to_1 + to_step, from_1 + step_1, live);
+      from_0 += 2 * step_0;
+      from_1 += 2 * step_1;
+      to_0 += 2 * to_step;
+      to_1 += 2 * to_step;
+    }
+    if (r < n_rows) {
+      copy_async(to_0, from_0, live);
+      copy_async(to_1, from_1, live);
     }
   }
 }

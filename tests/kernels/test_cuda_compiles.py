@@ -9,7 +9,8 @@ import pytest
 
 CSRC = Path(__file__).resolve().parents[2] / "kernels" / "csrc"
 SOURCES = sorted(path.name for path in CSRC.glob("*.cu"))
-SPILL_BYTES = 128  # written and read: a few registers cost less than running fewer warps
+SPILL_BYTES = 160  # written and read: a few registers cost less than running fewer warps
+MAIN_SPILL_BYTES = {"sm_80": 64, "sm_90": 32}
 NVCC = shutil.which("nvcc")
 
 
@@ -35,4 +36,4 @@ def test_compiles_and_hardly_spills(source: str, architecture: str, tmp_path: Pa
     # Those that the model runs, forward and backward without dropout at head dim 32 in half precision: no more than outside the inner loop.
     main = [name for name in spills if re.search(r"scala_(forward|backward)_half.*Li32E(Lb[01]E)?Lb0EEE", name)]
     assert len(main) == {"cdconv.cu": 0, "scala_forward.cu": 2, "scala_backward.cu": 4}[source]
-    assert {name: spills[name] for name in main if spills[name] > 32} == {}
+    assert {name: spills[name] for name in main if spills[name] > MAIN_SPILL_BYTES[architecture]} == {}

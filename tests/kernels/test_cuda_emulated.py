@@ -371,11 +371,16 @@ def test_refusals_name_the_rule(kernels: ctypes.CDLL) -> None:
         ({"type": TYPES["float64"]}, b"float64"),
         ({"head_dim": 136}, b"head_dim must be a multiple of 8"),
         ({"kernel_size": 15}, b"kernel_size must be odd"),
+        ({"height": 2**20, "width": 2**12}, b"height x width x heads must be below 2^31"),
+        ({"batch": 2**31}, b"the batch must be below 2^31"),
     ):
         fields = {"batch": 1, "height": 4, "width": 4, "heads": 1, "head_dim": 16, "kernel_size": 3, "window_height": 3, "window_width": 3, "scale": 1.0}
         forward = ScalaForward(shape=ScalaShape(**fields | change))
         assert words in kernels.scala_forward(ctypes.byref(forward))
         assert words in kernels.scala_backward(ctypes.byref(ScalaBackward(shape=forward.shape)))
+    forward.shape = ScalaShape(**fields)
+    forward.value.row_stride = 2**31  # four rows: twice what 32 bits count
+    assert b"must span fewer than 2^32 elements" in kernels.scala_forward(ctypes.byref(forward))
     assert kernels.scala_backward_size() == ctypes.sizeof(ScalaBackward)
 
 
