@@ -1,8 +1,9 @@
-"""make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmark on this machine's NVIDIA GPU.
+"""make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmarks on this machine's NVIDIA GPU.
 
-    python benchmarks/gpu_check.py [--steps build tests memcheck racecheck benchmark]
+    python benchmarks/gpu_check.py [--steps build tests memcheck racecheck benchmark networks]
 
-Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes benchmarks/results/GPU-NAME.md.
+Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes benchmarks/results/GPU-NAME.md (operators)
+and GPU-NAME-networks.md (training and describing with every network).
 The exit code is 1 if any step failed; every step is run, and its end and time are shown.
 """
 
@@ -17,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = ("build", "tests", "memcheck", "racecheck", "benchmark")
+STEPS = ("build", "tests", "memcheck", "racecheck", "benchmark", "networks")
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -57,6 +58,8 @@ def steps(name: str, chosen: list[str]) -> dict[str, list[str]]:
             print(f"compute-sanitizer is not there: {tool} is left out", flush=True)
     if "benchmark" in chosen:
         found["benchmark"] = [python, "benchmarks/kernels.py", "--device", "cuda", "--out", f"benchmarks/results/{name}.md"]
+    if "networks" in chosen:
+        found["networks"] = [python, "benchmarks/gpu_networks.py", "--rounds", "3", "--out", f"benchmarks/results/{name}-networks.md"]
     return found
 
 
