@@ -23,6 +23,7 @@ from models import NETWORKS, OURS
 from ultron_cli.configs import from_dict
 from ultron_cli.console import markdown_table
 from ultron_cli.devices import cpu_name
+from ultron_cli.files import make_folder, write_text
 from ultron_cli.retrieval.describing import describe
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.journal import memory_mib
@@ -146,8 +147,7 @@ def main() -> int:
     text = f"{head}\n\n{markdown_table(HEAD, cells)}\n"
     print(text)
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text, encoding="utf-8")
+        write_text(make_folder(options.out.parent) / options.out.name, text)
     return 0
 
 

@@ -113,8 +113,8 @@ inline const char* refuse(const ScalaShape& shape) {
 
 // Kernels count within a sample in 32 bits.
 inline const char* refuse(const ScalaShape& shape, const Map& map) {
-  const double rows = static_cast<double>(shape.height) * map.row_stride, columns = static_cast<double>(shape.width) * map.column_stride;
-  return rows + columns > UINT32_MAX ? "scala_attention: one sample must span fewer than 2^32 elements; copy it with contiguous()" : nullptr;
+  const double rows = static_cast<double>(shape.height - 1) * map.row_stride, columns = static_cast<double>(shape.width - 1) * map.column_stride;
+  return rows + columns + shape.head_dim > UINT32_MAX ? "scala_attention: one sample must span fewer than 2^32 elements; copy it with contiguous()" : nullptr;
 }
 
 inline bool is_empty(const ScalaShape& shape) { return shape.batch * shape.height * shape.width * shape.heads == 0; }
