@@ -1,6 +1,6 @@
 // cdconv: every thread stays with one (sample, channel), so weights and dilation are read once and only that dilation is computed.
-//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads neighbouring pixels;
-//   (B, H, W, C): a block takes such a band for 32 channels, one per lane; its warps take pixels in turn.
+//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads neighbouring pixels; grid (planes, bands);
+//   (B, H, W, C): a block takes such a band for 32 channels, one per lane, its warps take pixels in turn; grid (samples, groups of channels, bands).
 // The gradient of the input is the same sum with the weights turned round. That of the weights is summed per (sample, channel) into the
 // workspace, then over the samples, in a fixed order.
 #include "cdconv_cuda.h"
@@ -8,13 +8,18 @@
 
 namespace ultron {
 
-constexpr int TAPS = 9;
+constexpr int TAPS = 9, MOST_BLOCKS_YZ = 65535;
 constexpr int CONV_WARPS = 8;
 constexpr int BAND_PIXELS = 1024;  // about, per block: bands share rows, so not fewer; a large map has work for several blocks
 
 struct ConvPlan {
-  int64_t blocks;
-  int bands, band_rows, channel_groups, threads;
+  int64_t outer, groups, bands;  // blocks: planes or samples; groups of 32 channels or 1; bands of rows
+  int band_rows, threads;
+
+  dim3 grid(bool channels_last) const {
+    const auto size = [](int64_t n) { return static_cast<unsigned>(n); };
+    return channels_last ? dim3(size(outer), size(groups), size(bands)) : dim3(size(outer), size(bands));
+  }
 };
 
 template <bool CHANNELS_LAST>
@@ -22,46 +27,51 @@ ConvPlan plan_conv(const CdconvShape& shape, bool in_bands) {
   ConvPlan plan{};
   const int64_t rows = in_bands ? larger<int64_t>(1, BAND_PIXELS / shape.width) : shape.height;
   plan.band_rows = static_cast<int>(smaller(rows, shape.height));
-  plan.bands = static_cast<int>((shape.height + plan.band_rows - 1) / plan.band_rows);
-  plan.channel_groups = static_cast<int>(CHANNELS_LAST ? (shape.channels + 31) / 32 : shape.channels);
-  plan.blocks = shape.batch * plan.channel_groups * plan.bands;
+  plan.bands = (shape.height + plan.band_rows - 1) / plan.band_rows;
+  plan.outer = CHANNELS_LAST ? shape.batch : shape.batch * shape.channels;
+  plan.groups = CHANNELS_LAST ? (shape.channels + 31) / 32 : 1;
   const int64_t pixels = CHANNELS_LAST ? INT32_MAX : plan.band_rows * shape.width;  // a small plane does not fill a block
   plan.threads = static_cast<int>(smaller<int64_t>(32 * CONV_WARPS, (pixels + 31) / 32 * 32));
   return plan;
 }
 
-// One thread's channel and its walk over the pixels of a band.
-template <bool CHANNELS_LAST>
+// One thread's channel and its walk over the pixels of a band. Within a plane or sample, bytes are counted in 32 bits (refuse).
+template <typename T, bool CHANNELS_LAST>
 struct Walk {
   int64_t plane;         // sample * C + channel
-  int64_t base, stride;  // elements: of pixel (0, 0), between pixels
+  int64_t base;          // elements before the plane, or before the sample
+  unsigned offset;       // bytes from there to this pixel and channel
+  unsigned step, row_step, column_step;  // bytes: to the thread's next pixel; by one dilation down, and right
   int channel, y, x, width, height, end_row, step_y, step_x, dilation;
   bool live;
 
   __device__ __forceinline__ Walk(const CdconvShape& shape, const ConvPlan& plan) {
-    const int64_t rest = blockIdx.x / plan.channel_groups, sample = rest / plan.bands;
-    const int group = static_cast<int>(blockIdx.x % plan.channel_groups);
-    channel = CHANNELS_LAST ? group * 32 + threadIdx.x % 32 : group;
-    live = channel < shape.channels;
-    plane = sample * shape.channels + channel;
+    const int64_t outer = blockIdx.x;
     width = static_cast<int>(shape.width);
     height = static_cast<int>(shape.height);
-    stride = CHANNELS_LAST ? shape.channels : 1;
-    base = CHANNELS_LAST ? sample * height * width * shape.channels + channel : plane * height * width;
-    const int first = CHANNELS_LAST ? threadIdx.x / 32 : threadIdx.x, step = CHANNELS_LAST ? blockDim.x / 32 : blockDim.x;
-    const int begin_row = static_cast<int>(rest % plan.bands) * plan.band_rows;
+    channel = static_cast<int>(CHANNELS_LAST ? blockIdx.y * 32 + threadIdx.x % 32 : outer % shape.channels);
+    live = channel < shape.channels;
+    plane = CHANNELS_LAST ? outer * shape.channels + channel : outer;
+    base = outer * height * width * (CHANNELS_LAST ? shape.channels : 1);
+    const unsigned stride = static_cast<unsigned>((CHANNELS_LAST ? shape.channels : 1) * sizeof(T));
+    const int first = CHANNELS_LAST ? threadIdx.x / 32 : threadIdx.x, pixels = CHANNELS_LAST ? blockDim.x / 32 : blockDim.x;
+    const int begin_row = static_cast<int>(CHANNELS_LAST ? blockIdx.z : blockIdx.y) * plan.band_rows;
     end_row = smaller(begin_row + plan.band_rows, height);
     y = begin_row + first / width;
     x = first % width;
-    step_y = step / width;
-    step_x = step % width;
+    step_y = pixels / width;
+    step_x = pixels % width;
     // Beyond the map all side taps are outside, however far.
     dilation = live ? static_cast<int>(smaller<int64_t>(shape.dilation[plane], larger(height, width))) : 1;
+    offset = static_cast<unsigned>(begin_row * width + first) * stride + (CHANNELS_LAST ? static_cast<unsigned>(channel * sizeof(T)) : 0u);
+    step = static_cast<unsigned>(pixels) * stride;
+    column_step = static_cast<unsigned>(dilation) * stride;
+    row_step = column_step * static_cast<unsigned>(width);
   }
 
   __device__ __forceinline__ bool has_pixel() const { return live && y < end_row; }
-  __device__ __forceinline__ int64_t offset() const { return base + (static_cast<int64_t>(y) * width + x) * stride; }
   __device__ __forceinline__ void advance() {
+    offset += step;
     x += step_x;
     y += step_y;
     if (x >= width) {
@@ -70,18 +80,22 @@ struct Walk {
     }
   }
 
+  // `map` begins at the plane or sample.
+  __device__ __forceinline__ T& at(T* map, unsigned bytes) const { return *reinterpret_cast<T*>(reinterpret_cast<char*>(map) + bytes); }
+  __device__ __forceinline__ float read(const T* map, unsigned bytes) const {
+    return to_float(*reinterpret_cast<const T*>(reinterpret_cast<const char*>(map) + bytes));
+  }
+
   // The input under tap 3 i + j of this pixel; 0 outside the map.
-  template <typename T>
-  __device__ __forceinline__ void read_taps(const T* input, float (&taps)[TAPS]) const {
-    const T* centre = input + offset();
-    const int64_t column_step = dilation * stride, row_step = column_step * width;
+  __device__ __forceinline__ void read_taps(const T* map, float (&taps)[TAPS]) const {
+    const bool inside_row[3] = {y >= dilation, true, y < height - dilation}, inside_column[3] = {x >= dilation, true, x < width - dilation};
 #pragma unroll
     for (int i = 0; i < 3; ++i) {
-      const bool row_inside = i == 1 || (i == 0 ? y >= dilation : y < height - dilation);
+      const unsigned row = offset + static_cast<unsigned>(i - 1) * row_step;
 #pragma unroll
       for (int j = 0; j < 3; ++j) {
-        const bool inside = row_inside && (j == 1 || (j == 0 ? x >= dilation : x < width - dilation));
-        taps[3 * i + j] = inside ? to_float(centre[(i - 1) * row_step + (j - 1) * column_step]) : 0.0f;
+        taps[3 * i + j] = 0.0f;
+        if (inside_row[i] && inside_column[j]) taps[3 * i + j] = read(map, row + static_cast<unsigned>(j - 1) * column_step);
       }
     }
   }
@@ -90,8 +104,10 @@ struct Walk {
 template <typename T, bool CHANNELS_LAST>
 __global__ void __launch_bounds__(32 * CONV_WARPS)
     cdconv_map(const __grid_constant__ CdconvShape shape, const __grid_constant__ ConvPlan plan, const T* input, const T* weight, T* output, bool turned) {
-  Walk<CHANNELS_LAST> walk(shape, plan);
+  Walk<T, CHANNELS_LAST> walk(shape, plan);
   if (!walk.live) return;
+  input += walk.base;
+  output += walk.base;
   float weights[TAPS], taps[TAPS];
 #pragma unroll
   for (int i = 0; i < TAPS; ++i) weights[i] = to_float(weight[walk.channel * static_cast<int64_t>(TAPS) + (turned ? TAPS - 1 - i : i)]);
@@ -100,7 +116,7 @@ __global__ void __launch_bounds__(32 * CONV_WARPS)
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < TAPS; ++i) sum += weights[i] * taps[i];
-    output[walk.offset()] = from_float<T>(sum);
+    walk.at(output, walk.offset) = from_float<T>(sum);
   }
 }
 
@@ -109,11 +125,13 @@ template <typename T, bool CHANNELS_LAST>
 __global__ void __launch_bounds__(32 * CONV_WARPS)
     cdconv_partial_weight(const __grid_constant__ CdconvShape shape, const __grid_constant__ ConvPlan plan, const T* grad, const T* input,
                           float* partial_sums) {
-  Walk<CHANNELS_LAST> walk(shape, plan);
+  Walk<T, CHANNELS_LAST> walk(shape, plan);
+  grad += walk.base;
+  input += walk.base;
   float sums[TAPS] = {}, taps[TAPS];
   for (; walk.has_pixel(); walk.advance()) {
     walk.read_taps(input, taps);
-    const float here = to_float(grad[walk.offset()]);
+    const float here = walk.read(grad, walk.offset);
 #pragma unroll
     for (int i = 0; i < TAPS; ++i) sums[i] += here * taps[i];
   }
@@ -149,7 +167,10 @@ __global__ void __launch_bounds__(128) cdconv_weight(const float* partial_sums, 
 
 const char* refuse(const CdconvShape& shape, const ConvPlan& plan) {
   if (shape.height > INT32_MAX / 2 || shape.width > INT32_MAX / 2) return "cdconv: height and width must be below 2^30";
-  return plan.blocks > INT32_MAX ? "cdconv: too many planes for one launch; split the batch" : nullptr;
+  const double numbers = static_cast<double>(shape.height) * shape.width * (shape.channels_last ? shape.channels : 1);
+  if (numbers * 4 > UINT32_MAX) return shape.channels_last ? "cdconv: height x width x channels must be below 2^30" : "cdconv: height x width must be below 2^30";
+  if (plan.outer > INT32_MAX) return "cdconv: too many planes for one launch; split the batch";
+  return plan.groups > MOST_BLOCKS_YZ || plan.bands > MOST_BLOCKS_YZ ? "cdconv: too many channels or rows for one launch" : nullptr;
 }
 
 bool is_empty(const CdconvShape& shape) { return shape.batch * shape.channels * shape.height * shape.width == 0; }
@@ -158,7 +179,7 @@ template <typename T, bool CHANNELS_LAST>
 const char* launch_map(const CdconvShape& shape, const void* input, const void* weight, void* output, bool turned, void* stream) {
   const ConvPlan plan = plan_conv<CHANNELS_LAST>(shape, true);
   if (const char* problem = refuse(shape, plan)) return problem;
-  return launch(cdconv_map<T, CHANNELS_LAST>, dim3(static_cast<unsigned>(plan.blocks)), plan.threads, 0, stream, shape, plan,
+  return launch(cdconv_map<T, CHANNELS_LAST>, plan.grid(CHANNELS_LAST), plan.threads, 0, stream, shape, plan,
                 static_cast<const T*>(input), static_cast<const T*>(weight), static_cast<T*>(output), turned);
 }
 
@@ -169,7 +190,7 @@ const char* launch_weight(const CdconvShape& shape, const void* grad, const void
     const ConvPlan plan = plan_conv<CHANNELS_LAST>(shape, false);
     problem = refuse(shape, plan);
     if (problem == nullptr) {
-      problem = launch(cdconv_partial_weight<T, CHANNELS_LAST>, dim3(static_cast<unsigned>(plan.blocks)), plan.threads, plan.threads * TAPS * 4, stream,
+      problem = launch(cdconv_partial_weight<T, CHANNELS_LAST>, plan.grid(CHANNELS_LAST), plan.threads, plan.threads * TAPS * 4, stream,
                        shape, plan, static_cast<const T*>(grad), static_cast<const T*>(input), partial_sums);
     }
   }

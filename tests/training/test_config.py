@@ -59,7 +59,7 @@ def test_ultron_recipe_as_the_facts_have_it() -> None:
         ("loss.margn=0.2", r"unknown setting loss\.margn; did you mean margin"),
         ("validation.shared=0.2", r"unknown setting validation\.shared; did you mean share"),
         ("switch.epochs=3", r"unknown setting switch\.epochs; did you mean epoch"),
-        ("switch.epoch=14", "must lie before the end of 14 epochs"),
+        ("switch.epoch=12", "must lie before the end of 12 epochs"),
         ("accumulate=5", "batch_size must be a multiple of accumulate"),
         ("schedule=steps", "step_epochs goes with"),
         ("schedule=cosin", "schedule must be one of cosine.*did you mean cosine"),
@@ -83,5 +83,5 @@ def test_resume_only_with_the_same_settings(tmp_path: Path) -> None:
     assert resumed_config(stored, None, None, ["workers=0", "log_every=1"]).workers == 0  # how, not what
     with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.001, asked 0.2\)"):
         resumed_config(stored, None, None, ["lr=0.2"])
-    with pytest.raises(UltronError, match=r"epochs \(stored 3, asked 14\)"):
+    with pytest.raises(UltronError, match=r"epochs \(stored 3, asked 12\)"):
         resumed_config(stored, "quickstart", None, [])
