@@ -37,7 +37,7 @@ def test_descriptors_and_scores_are_those_of_the_cpu(ultron: Run, toy: Path, tmp
         scores.append([report["mAP"] for report in json.loads(text)["protocols"].values()])
     found, right = (rows(tmp_path / place) for place in (f"{DEVICE}/{precision}", "cpu/float32"))
     assert (found * right).sum(1).min() > least
-    np.testing.assert_allclose(scores[1], scores[0], atol=1e-3 if precision == "float32" else 0.05)
+    np.testing.assert_allclose(scores[1], scores[0], atol=0.02 if precision == "float32" else 0.05)  # near ranks may change places: convolutions in TF32
 
 
 def test_from_training_to_pictures(ultron: Run, toy: Path, tmp_path: Path) -> None:
