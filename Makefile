@@ -50,7 +50,8 @@ bench: $(READY)
 kernels: $(READY)
 	$(VENV)/bin/ultron doctor --build
 
-# GPU_PYTHON: an environment with PyTorch for CUDA, where .venv is not wanted (python3 on a lent machine). STEPS: some of build tests memcheck racecheck benchmark networks.
+# GPU_PYTHON: an environment with PyTorch for CUDA, where .venv is not wanted (python3 on a lent machine).
+# STEPS: some of build tests memcheck racecheck benchmark networks.
 GPU_PYTHON ?= $(VENV)/bin/python
 gpu-check:
 	$(GPU_PYTHON) benchmarks/gpu_check.py $(if $(STEPS),--steps $(STEPS))

@@ -3,23 +3,23 @@
     python benchmarks/gpu_networks.py [--side 512] [--batch-size 32] [--rounds 5] [--only NETWORK ...] [--out FILE.md] [--device cuda]
 
 Whole training steps (forward, ArcFace over 10,000 landmarks, backward, SGD) and descriptors at one scale, random weights, bfloat16, channels
-last, photos already on the device: what the network costs, without reading photos. A round is 5 steps or batches, ended by waiting for the
+last, photos already on the device: what the network costs, without reading photos. Rounds are those of `ultron bench`, ended by waiting for the
 device; networks come one after the other, alone in memory. The last row is ultron-s on the reference operators. What does not fit is said.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from models import NETWORKS, OURS
 
+from ultron_cli.bench import BenchConfig, rates_of
 from ultron_cli.configs import from_dict
 from ultron_cli.console import markdown_table
 from ultron_cli.devices import cpu_name
@@ -29,24 +29,9 @@ from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.journal import memory_mib
 from ultron_cli.training.learner import Learner
 
-N_LANDMARKS, STEPS = 10_000, 5
+N_LANDMARKS = 10_000
 REFERENCE_ROW = f"{OURS}, reference operators"
 HEAD = ["network", "parameters, millions", "training, photos/s", "peak MiB", "describing, photos/s", "peak MiB"]
-
-
-@dataclass
-class Side:
-    """One kind of work of one network."""
-
-    run: Callable[[], object]
-    rates: list[float] = field(default_factory=list)
-    peak_mib: float = 0.0
-    problem: str = ""
-
-    def cells(self) -> list[str]:
-        if self.problem:
-            return [self.problem, ""]
-        return [f"{statistics.median(self.rates):,.1f} ({min(self.rates):,.1f} to {max(self.rates):,.1f})", f"{self.peak_mib:,.0f}"]
 
 
 @contextmanager
@@ -69,58 +54,37 @@ def make_learner(row: str, side_px: int, batch_size: int, device: torch.device) 
     return Learner(from_dict(TrainConfig, plain), N_LANDMARKS, 1000, device)
 
 
-def sides_of(learner: Learner, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, Side]:
-    """"train" and "describe". pixels: (B, 3, S, S) uint8; labels: (B,)."""
-    photos = pixels.permute(0, 2, 3, 1).contiguous()
-    steps = iter(range(10**9))
-
-    def train() -> None:
-        learner.train()
-        for _ in range(STEPS):
-            learner.step(pixels, labels, next(steps))
-
-    def describe_all() -> None:
-        learner.model.eval()
-        with torch.inference_mode(), torch.autocast(learner.device.type, dtype=torch.bfloat16):
-            for _ in range(STEPS):
-                descriptors = describe(learner.model, photos, (1.0,))
-            if not descriptors.isfinite().all():
-                raise RuntimeError(f"{learner.model.label} gives descriptors that are not finite")
-
-    return {"train": Side(train), "describe": Side(describe_all)}
-
-
-def turn(side: Side, n_photos: int, device: torch.device) -> None:
-    """One round of one side."""
-    if side.problem:
-        return
-    on_gpu = device.type == "cuda"
+def cells_of(work: Callable[[], object], n_photos: int, config: BenchConfig, device: torch.device) -> list[str]:
+    """Photos/s of work on n_photos, median and range over rounds; MiB at its peak."""
     try:
-        if on_gpu:
+        work()  # chooses algorithms, compiles
+        if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            torch.cuda.synchronize(device)
-        started_s = time.perf_counter()
-        side.run()
-        if on_gpu:
-            torch.cuda.synchronize(device)
-        side.rates.append(n_photos * STEPS / (time.perf_counter() - started_s))
-        side.peak_mib = max(side.peak_mib, memory_mib(device))
+        rates = rates_of(n_photos, work, config, device)
     except torch.OutOfMemoryError:
-        side.problem = "does not fit in memory"
+        return ["does not fit in memory", ""]
+    return [f"{statistics.median(rates):,.1f} ({min(rates):,.1f} to {max(rates):,.1f})", f"{memory_mib(device):,.0f}"]
 
 
-def measure(row: str, pixels: torch.Tensor, labels: torch.Tensor, n_rounds: int, device: torch.device) -> list[str]:
-    """The cells of a network."""
+def measure(row: str, pixels: torch.Tensor, labels: torch.Tensor, config: BenchConfig, device: torch.device) -> list[str]:
+    """The cells of a network. pixels: (B, 3, S, S) uint8; labels: (B,) int64."""
     learner = make_learner(row, pixels.shape[-1], len(pixels), device)
-    sides = sides_of(learner, pixels, labels)
+    photos, steps = pixels.permute(0, 2, 3, 1).contiguous(), itertools.count()
+
+    def describe_all() -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16):
+            return describe(learner.model, photos, (1.0,))
+
     with operators(row):
-        for _ in range(1 + n_rounds):
-            for side in sides.values():
-                turn(side, len(pixels), device)
-    for side in sides.values():
-        del side.rates[:1]  # it chose algorithms and compiled
+        learner.train()
+        trained = cells_of(lambda: learner.step(pixels, labels, next(steps)), len(pixels), config, device)
+        learner.optimizer.zero_grad(set_to_none=True)
+        learner.model.eval()
+        described = cells_of(describe_all, len(pixels), config, device)
+        if described[1] and not describe_all().isfinite().all():
+            raise RuntimeError(f"{row} gives descriptors that are not finite: its times say nothing")
     millions = sum(p.numel() for p in learner.model.parameters()) / 1e6
-    return [row, f"{millions:.1f}", *sides["train"].cells(), *sides["describe"].cells()]
+    return [row, f"{millions:.1f}", *trained, *described]
 
 
 def main() -> int:
@@ -137,9 +101,10 @@ def main() -> int:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (options.batch_size, 3, options.side, options.side), dtype=torch.uint8, generator=generator).to(device)
     labels = torch.randint(N_LANDMARKS, (options.batch_size,), generator=generator).to(device)
+    config = BenchConfig(rounds=options.rounds, side_px=options.side, batch_size=options.batch_size)
     cells = []
     for row in options.only:
-        cells.append(measure(row, pixels, labels, options.rounds, device))
+        cells.append(measure(row, pixels, labels, config, device))
         print(" | ".join(cells[-1]), file=sys.stderr, flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,5 +1,5 @@
 // cdconv: every thread stays with one (sample, channel), so weights and dilation are read once and only that dilation is computed.
-//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads neighbouring pixels; grid (planes, bands);
+//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads neighbouring pixels; grid (planes, 1, bands);
 //   (B, H, W, C): a block takes such a band for 32 channels, one per lane, its warps take pixels in turn; grid (samples, groups of channels, bands).
 // The gradient of the input is the same sum with the weights turned round. That of the weights is summed per (sample, channel) into the
 // workspace, then over the samples, in a fixed order.
@@ -16,10 +16,7 @@ struct ConvPlan {
   int64_t outer, groups, bands;  // blocks: planes or samples; groups of 32 channels or 1; bands of rows
   int band_rows, threads;
 
-  dim3 grid(bool channels_last) const {
-    const auto size = [](int64_t n) { return static_cast<unsigned>(n); };
-    return channels_last ? dim3(size(outer), size(groups), size(bands)) : dim3(size(outer), size(bands));
-  }
+  dim3 grid() const { return dim3(static_cast<unsigned>(outer), static_cast<unsigned>(groups), static_cast<unsigned>(bands)); }
 };
 
 template <bool CHANNELS_LAST>
@@ -55,7 +52,7 @@ struct Walk {
     base = outer * height * width * (CHANNELS_LAST ? shape.channels : 1);
     const unsigned stride = static_cast<unsigned>((CHANNELS_LAST ? shape.channels : 1) * sizeof(T));
     const int first = CHANNELS_LAST ? threadIdx.x / 32 : threadIdx.x, pixels = CHANNELS_LAST ? blockDim.x / 32 : blockDim.x;
-    const int begin_row = static_cast<int>(CHANNELS_LAST ? blockIdx.z : blockIdx.y) * plan.band_rows;
+    const int begin_row = static_cast<int>(blockIdx.z) * plan.band_rows;
     end_row = smaller(begin_row + plan.band_rows, height);
     y = begin_row + first / width;
     x = first % width;
@@ -81,9 +78,11 @@ struct Walk {
   }
 
   // `map` begins at the plane or sample.
-  __device__ __forceinline__ T& at(T* map, unsigned bytes) const { return *reinterpret_cast<T*>(reinterpret_cast<char*>(map) + bytes); }
-  __device__ __forceinline__ float read(const T* map, unsigned bytes) const {
+  static __device__ __forceinline__ float read(const T* map, unsigned bytes) {
     return to_float(*reinterpret_cast<const T*>(reinterpret_cast<const char*>(map) + bytes));
+  }
+  __device__ __forceinline__ void write(T* map, float value) const {
+    *reinterpret_cast<T*>(reinterpret_cast<char*>(map) + offset) = from_float<T>(value);
   }
 
   // The input under tap 3 i + j of this pixel; 0 outside the map.
@@ -116,7 +115,7 @@ __global__ void __launch_bounds__(32 * CONV_WARPS)
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < TAPS; ++i) sum += weights[i] * taps[i];
-    walk.at(output, walk.offset) = from_float<T>(sum);
+    walk.write(output, sum);
   }
 }
 
@@ -179,7 +178,7 @@ template <typename T, bool CHANNELS_LAST>
 const char* launch_map(const CdconvShape& shape, const void* input, const void* weight, void* output, bool turned, void* stream) {
   const ConvPlan plan = plan_conv<CHANNELS_LAST>(shape, true);
   if (const char* problem = refuse(shape, plan)) return problem;
-  return launch(cdconv_map<T, CHANNELS_LAST>, plan.grid(CHANNELS_LAST), plan.threads, 0, stream, shape, plan,
+  return launch(cdconv_map<T, CHANNELS_LAST>, plan.grid(), plan.threads, 0, stream, shape, plan,
                 static_cast<const T*>(input), static_cast<const T*>(weight), static_cast<T*>(output), turned);
 }
 
@@ -190,7 +189,7 @@ const char* launch_weight(const CdconvShape& shape, const void* grad, const void
     const ConvPlan plan = plan_conv<CHANNELS_LAST>(shape, false);
     problem = refuse(shape, plan);
     if (problem == nullptr) {
-      problem = launch(cdconv_partial_weight<T, CHANNELS_LAST>, plan.grid(CHANNELS_LAST), plan.threads, plan.threads * TAPS * 4, stream,
+      problem = launch(cdconv_partial_weight<T, CHANNELS_LAST>, plan.grid(), plan.threads, plan.threads * TAPS * 4, stream,
                        shape, plan, static_cast<const T*>(grad), static_cast<const T*>(input), partial_sums);
     }
   }

@@ -85,8 +85,8 @@ __global__ void __launch_bounds__(32 * BackwardHalf<D>::MAX_WARPS, 2)
       const int begin = larger(first_row, patch.all_rows.begin), end = smaller(end_row, patch.all_rows.end);
       for (int strip = 0; strip < plan.strips; ++strip) {
         const int first_column = halo_columns.begin + strip * STRIP_COLUMNS;
-        if (plan.strips > 1 || D > 64) columns =  // with so long a head dim no register is left to keep them
-            StripColumns<KEYS>(table, patch, shape, first_column, DROPS);
+        // With a long head dim no register is left to keep them.
+        if (plan.strips > 1 || D > 64) columns = StripColumns<KEYS>(table, patch, shape, first_column, DROPS);
         if (wants_grad_bias) diagonals.open(first_column - block.x);
         for (int row = begin; row < end; ++row) {
           const int position = ((row - first_row) * plan.strips + strip) * STRIP_COLUMNS;
