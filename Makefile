@@ -17,7 +17,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing ultron and its pinned packages into $(VENV) (several GB with PyTorch; about three minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@# setuptools warns at length of every editable installation
+	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	@touch $(READY)
 
 demo: $(READY)
