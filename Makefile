@@ -14,11 +14,12 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@echo "installing ultron and its pinned packages into $(VENV) (several GB with PyTorch; about three minutes)"
+	@echo "installing ultron and its pinned packages into $(VENV) (several GB with PyTorch; about four minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@# setuptools warns at length of every editable installation
 	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@$(VENV)/bin/python -c "from ultron_kernels.ops import implementation; implementation('cpu', 'auto')" # compiled now, not in the first command
 	@touch $(READY)
 
 demo: $(READY)
