@@ -22,8 +22,8 @@ from typing import Any
 from ultron_cli import __version__, console
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log, markdown_table, table
+from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
 from ultron_cli.files import read_json, replace_between, write_text

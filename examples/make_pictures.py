@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from toy_sheet import contact_sheet
 
 from ultron_cli.cli import main
-from ultron_cli.datasets.toy_sheet import contact_sheet
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 

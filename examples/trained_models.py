@@ -17,8 +17,8 @@ from ablations import PROTOCOLS, kept, mean_and_spread, run_one, score_model
 
 from ultron_cli import __version__, console
 from ultron_cli.console import markdown_table, table
+from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.errors import UltronError
 from ultron_cli.files import replace_between
 from ultron_cli.models import create_model

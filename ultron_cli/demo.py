@@ -7,8 +7,8 @@ from typing import Any
 
 from ultron_cli import console, workspace
 from ultron_cli.console import lines, log, table
+from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.datasets.toy_default import render_toy
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
 from ultron_cli.files import write_text
 from ultron_cli.models.choice import ModelChoice

@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ultron_cli.datasets import toy, toy_scene
 from ultron_cli.datasets.protocols import load_ground_truth
-from ultron_cli.datasets.toy import ToyConfig, make_toy, plan_photos
-from ultron_cli.datasets.toy_building import make_building
-from ultron_cli.datasets.toy_plans import PLANS
-from ultron_cli.datasets.toy_random import Draws, cosine, draw_order, sine
-from ultron_cli.datasets.toy_scene import Photo, render
-from ultron_cli.datasets.toy_sheet import contact_sheet
-from ultron_cli.datasets.toy_street import make_street
-from ultron_cli.datasets.toy_views import View, draw_view, label_pair, pair_difficulty
+from ultron_cli.datasets.toy import ToyConfig, dataset, make_toy, scene
+from ultron_cli.datasets.toy.building import make_building
+from ultron_cli.datasets.toy.dataset import plan_photos
+from ultron_cli.datasets.toy.draws import Draws, cosine, draw_order, sine
+from ultron_cli.datasets.toy.plans import PLANS
+from ultron_cli.datasets.toy.scene import Photo, render
+from ultron_cli.datasets.toy.street import make_street
+from ultron_cli.datasets.toy.views import View, draw_view, label_pair, pair_difficulty
 from ultron_cli.errors import UltronError
 
 TINY = ToyConfig(n_train_landmarks=2, n_train_photos=2, n_eval_landmarks=2, n_queries_per_landmark=2, n_database_photos=6, n_distractors=3, max_side_px=64)
-# SHA-256 of the pixels of one photo, as the renderer made them when it was written. If it changes, raise toy.VERSION.
+# SHA-256 of the pixels of one photo, as the renderer made them when it was written. If it changes, raise dataset.VERSION.
 GOLDEN = "6fb56d42cbe53ed1561bf50c07fe0473cd717650365e9399f909eed627d514f2"
 
 
@@ -48,7 +47,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_pixels_are_those_recorded() -> None:
     photo, view = one_photo(light="golden", weather="snow", blur=1)
-    assert photo.pixels.shape == (*reversed(toy_scene.photo_size(view.aspect, 96)), 3) and photo.pixels.dtype == np.uint8
+    assert photo.pixels.shape == (*reversed(scene.photo_size(view.aspect, 96)), 3) and photo.pixels.dtype == np.uint8
     assert hashlib.sha256(photo.pixels.tobytes()).hexdigest() == GOLDEN
 
 
@@ -217,9 +216,12 @@ def test_draws_and_sine_are_exact() -> None:
     assert draw_order(0, ["a", "b", "c"]) == draw_order(0, ["c", "a", "b"])
 
 
-def test_contact_sheet(tiny: Path, tmp_path: Path) -> None:
+def test_contact_sheet(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    from toy_sheet import contact_sheet
+
     with Image.open(contact_sheet(tiny, tmp_path / "sheet.png", n_landmarks=2, n_photos=3)) as sheet:
         assert sheet.width > sheet.height > 300
     with pytest.raises(UltronError, match="at least 1"):
         contact_sheet(tiny, tmp_path / "sheet.png", n_photos=0)
-    assert toy.VERSION == 1
+    assert dataset.VERSION == 1

@@ -71,8 +71,8 @@ def make_toy(
 ) -> None:
     """Renders photos of made-up landmarks with exact ground truth, for trying and testing without any download."""
     from ultron_cli.console import print_result
+    from ultron_cli.datasets.named import render_toy
     from ultron_cli.datasets.toy import ToyConfig
-    from ultron_cli.datasets.toy_default import render_toy
     from ultron_cli.workspace import data_root
 
     given = {"n_train_landmarks": train_landmarks, "n_eval_landmarks": eval_landmarks, "max_side_px": max_side, "difficulty": difficulty}

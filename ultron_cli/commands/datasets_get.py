@@ -68,7 +68,7 @@ def verify(
     from ultron_cli.configs import within
     from ultron_cli.console import print_result
     from ultron_cli.datasets.bad_photos import write_bad_photos
-    from ultron_cli.datasets.toy_default import open_named_dataset
+    from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.datasets.verify import report_lines, tell_version
     from ultron_cli.datasets.verify import verify as verify_photos
     from ultron_cli.workspace import data_root

@@ -87,7 +87,7 @@ def dilation(
     """Shows which dilation CDConv chose per channel and photo, as a heat map and shares per stage and block (ULTRON models)."""
     from ultron_cli import workspace
     from ultron_cli.console import print_result
-    from ultron_cli.datasets.toy_default import open_named_dataset
+    from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.dilations import cdconvs_of, dilation_figure, gather, write_csv
     from ultron_cli.visualization.show import file_name
     from ultron_cli.visualization.show_inside import load_photos, model_title, photo_paths
@@ -130,7 +130,7 @@ def attention(
     """Shows SCALA's window weights at a point of a photo, one panel per head (ULTRON models)."""
     from ultron_cli import workspace
     from ultron_cli.console import print_result
-    from ultron_cli.datasets.toy_default import open_named_dataset
+    from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.matching import region_of
     from ultron_cli.visualization.show import file_name
     from ultron_cli.visualization.show_inside import load_photos, model_title, numbers, photo_paths, size_of

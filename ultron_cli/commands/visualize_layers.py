@@ -54,7 +54,7 @@ def selectivity(
     from ultron_cli import console, workspace
     from ultron_cli.console import print_result
     from ultron_cli.datasets.landmarks import open_landmark_photos
-    from ultron_cli.datasets.toy_default import open_named_dataset
+    from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.devices import resolve_device
     from ultron_cli.models.choice import ModelChoice
     from ultron_cli.visualization.measure_selectivity import chosen_photos, measure

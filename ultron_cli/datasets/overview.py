@@ -52,7 +52,7 @@ def _describe_part(part: Part) -> dict[str, Any]:
 
 def describe(text: str, gnd: Path | None) -> dict[str, Any]:
     """Facts of a dataset that is there: photos, labels per protocol, or landmarks of a training list; and the record of its download."""
-    from ultron_cli.datasets.toy_default import open_named_dataset  # brings torch, which the list does not need
+    from ultron_cli.datasets.named import open_named_dataset  # brings torch, which the list does not need
 
     dataset = open_named_dataset(text, gnd)
     if dataset.ground_truth is None and (dataset.folder / LIST_FILE).is_file():

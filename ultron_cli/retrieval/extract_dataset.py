@@ -11,7 +11,7 @@ from ultron_cli import workspace
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.toy_default import open_named_dataset
+from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.devices import n_cores, resolve_device
 from ultron_cli.errors import UltronError
 from ultron_cli.models.checkpoints import LoadedModel

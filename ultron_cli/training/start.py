@@ -10,7 +10,7 @@ from ultron_cli import ranks, workspace
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks_split import exclude_photos
-from ultron_cli.datasets.toy_default import open_named_dataset
+from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
 from ultron_cli.training.config import TrainConfig, load_config, resumed_config

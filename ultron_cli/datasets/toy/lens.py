@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ultron_cli.datasets.toy_light import Sky
-from ultron_cli.datasets.toy_random import Draws, value_noise
-from ultron_cli.datasets.toy_views import View
+from ultron_cli.datasets.toy.draws import Draws, value_noise
+from ultron_cli.datasets.toy.light import Sky
+from ultron_cli.datasets.toy.views import View
 
 
 def paint_sky(sky: Sky, view: View, draws: Draws, height: int, width: int, horizon_row: float, focal_px: float) -> np.ndarray:

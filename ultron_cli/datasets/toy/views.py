@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ultron_cli.datasets.toy_random import Draws
+from ultron_cli.datasets.toy.draws import Draws
 
 Light = Literal["noon", "afternoon", "golden", "dusk", "night"]
 Weather = Literal["clear", "cloudy", "overcast", "fog", "rain", "snow"]

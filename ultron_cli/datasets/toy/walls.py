@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ultron_cli.datasets.toy_random import Draws, value_noise
+from ultron_cli.datasets.toy.draws import Draws, value_noise
 
 TEXELS_PER_M = 12
 HOLE = 255

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from ultron_cli.datasets import toy_facades as facades
-from ultron_cli.datasets.toy_facades import PAVEMENTS
-from ultron_cli.datasets.toy_parts import Site
-from ultron_cli.datasets.toy_plans import PLANS
-from ultron_cli.datasets.toy_random import Draws
-from ultron_cli.datasets.toy_solids import Atlas, Mesh, Shape
-from ultron_cli.datasets.toy_walls import bare_wall, draw_style, times
+from ultron_cli.datasets.toy import facades
+from ultron_cli.datasets.toy.draws import Draws
+from ultron_cli.datasets.toy.facades import PAVEMENTS
+from ultron_cli.datasets.toy.parts import Site
+from ultron_cli.datasets.toy.plans import PLANS
+from ultron_cli.datasets.toy.solids import Atlas, Mesh, Shape
+from ultron_cli.datasets.toy.walls import bare_wall, draw_style, times
 
 
 @dataclass(frozen=True, kw_only=True)

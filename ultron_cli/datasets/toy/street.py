@@ -5,10 +5,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from ultron_cli.datasets import toy_facades as facades
-from ultron_cli.datasets.toy_random import Draws
-from ultron_cli.datasets.toy_solids import Atlas, Shape
-from ultron_cli.datasets.toy_walls import HOLE, ROOF_COLOURS, Colour, draw_style, fill, times
+from ultron_cli.datasets.toy import facades
+from ultron_cli.datasets.toy.draws import Draws
+from ultron_cli.datasets.toy.solids import Atlas, Shape
+from ultron_cli.datasets.toy.walls import HOLE, ROOF_COLOURS, Colour, draw_style, fill, times
 
 N_HOUSES, N_PEOPLE, N_TREES, N_VEHICLES = 10, 12, 6, 6
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from ultron_cli.datasets import toy_facades as facades
-from ultron_cli.datasets.toy_random import Draws
-from ultron_cli.datasets.toy_solids import DOME_PROFILES, Shape
-from ultron_cli.datasets.toy_walls import WallStyle
+from ultron_cli.datasets.toy import facades
+from ultron_cli.datasets.toy.draws import Draws
+from ultron_cli.datasets.toy.solids import DOME_PROFILES, Shape
+from ultron_cli.datasets.toy.walls import WallStyle
 
 CROWNS = ("pyramid", "spire", "dome", "battlement", "lantern", "hip")  # of square towers
 
@@ -23,7 +23,7 @@ class Site:
 
 
 def windowed(site: Site, width: float, height: float, feature: str = "", floors: int | None = None) -> int:
-    """A new texture: a wall with windows, that many metres wide and high (see toy_facades.facade)."""
+    """A new texture: a wall with windows, that many metres wide and high (see facades.facade)."""
     return site.shape.texture(facades.facade(site.draws, site.style, width, height, feature=feature, floors=floors))
 
 

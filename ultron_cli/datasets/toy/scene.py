@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ultron_cli.datasets.toy_building import Building
-from ultron_cli.datasets.toy_lens import blurred, develop, paint_sky
-from ultron_cli.datasets.toy_light import Sky, face_light, sky_for, sun_direction
-from ultron_cli.datasets.toy_random import Draws, cosine, sine
-from ultron_cli.datasets.toy_raster import Camera, Frame, draw, look_at, new_frame, sun_map
-from ultron_cli.datasets.toy_solids import Atlas, Mesh, Shape
-from ultron_cli.datasets.toy_street import Street, add_house
-from ultron_cli.datasets.toy_views import View
+from ultron_cli.datasets.toy.building import Building
+from ultron_cli.datasets.toy.draws import Draws, cosine, sine
+from ultron_cli.datasets.toy.lens import blurred, develop, paint_sky
+from ultron_cli.datasets.toy.light import Sky, face_light, sky_for, sun_direction
+from ultron_cli.datasets.toy.raster import Camera, Frame, draw, look_at, new_frame, sun_map
+from ultron_cli.datasets.toy.solids import Atlas, Mesh, Shape
+from ultron_cli.datasets.toy.street import Street, add_house
+from ultron_cli.datasets.toy.views import View
 
 SAMPLES = 2  # per pixel and axis
 WINDOW_GLOW = (1.0, 0.72, 0.34)

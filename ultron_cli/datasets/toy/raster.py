@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ultron_cli.datasets.toy_random import cosine, sine
-from ultron_cli.datasets.toy_solids import N_LEVELS, Atlas, Mesh, Point
-from ultron_cli.datasets.toy_walls import HOLE, TEXELS_PER_M
+from ultron_cli.datasets.toy.draws import cosine, sine
+from ultron_cli.datasets.toy.solids import N_LEVELS, Atlas, Mesh, Point
+from ultron_cli.datasets.toy.walls import HOLE, TEXELS_PER_M
 
 NEAR_M = 0.3
 

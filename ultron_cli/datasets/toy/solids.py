@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ultron_cli.datasets.toy_random import cosine, sine
+from ultron_cli.datasets.toy.draws import cosine, sine
 
 Point = tuple[float, float, float]
 N_LEVELS = 5

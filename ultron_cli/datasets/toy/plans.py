@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from ultron_cli.datasets import toy_facades as facades
-from ultron_cli.datasets.toy_parts import CROWNS, Site, add_crown, block, parapet, round_tower, square_tower, windowed
-from ultron_cli.datasets.toy_solids import DOME_PROFILES
+from ultron_cli.datasets.toy import facades
+from ultron_cli.datasets.toy.parts import CROWNS, Site, add_crown, block, parapet, round_tower, square_tower, windowed
+from ultron_cli.datasets.toy.solids import DOME_PROFILES
 
 
 def _church(site: Site) -> None:

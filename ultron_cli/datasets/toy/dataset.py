@@ -26,11 +26,11 @@ from typing import Any
 from PIL import Image
 
 from ultron_cli import __version__
-from ultron_cli.datasets.toy_building import Building, make_building
-from ultron_cli.datasets.toy_random import Draws, draw_order
-from ultron_cli.datasets.toy_scene import Photo, render
-from ultron_cli.datasets.toy_street import Street, make_street
-from ultron_cli.datasets.toy_views import Purpose, View, draw_view, is_fit, label_pair, pair_difficulty, plain_view
+from ultron_cli.datasets.toy.building import Building, make_building
+from ultron_cli.datasets.toy.draws import Draws, draw_order
+from ultron_cli.datasets.toy.scene import Photo, render
+from ultron_cli.datasets.toy.street import Street, make_street
+from ultron_cli.datasets.toy.views import Purpose, View, draw_view, is_fit, label_pair, pair_difficulty, plain_view
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import read_json, sync_folder
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from ultron_cli.datasets import toy_walls as walls
-from ultron_cli.datasets.toy_random import Draws, value_noise
-from ultron_cli.datasets.toy_walls import HOLE, WallStyle, fill, texels, times
+from ultron_cli.datasets.toy import walls
+from ultron_cli.datasets.toy.draws import Draws, value_noise
+from ultron_cli.datasets.toy.walls import HOLE, WallStyle, fill, texels, times
 
 
 def facade(draws: Draws, style: WallStyle, width_m: float, height_m: float, *, feature: str = "", floors: int | None = None) -> np.ndarray:

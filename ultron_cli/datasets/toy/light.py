@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ultron_cli.datasets.toy_random import Draws, cosine, sine
-from ultron_cli.datasets.toy_raster import cross, unit
-from ultron_cli.datasets.toy_solids import Mesh
-from ultron_cli.datasets.toy_views import View
+from ultron_cli.datasets.toy.draws import Draws, cosine, sine
+from ultron_cli.datasets.toy.raster import cross, unit
+from ultron_cli.datasets.toy.solids import Mesh
+from ultron_cli.datasets.toy.views import View
 
 Colour = tuple[float, float, float]
 
