@@ -29,7 +29,7 @@ from torchvision.transforms import v2
 
 from ultron_cli import console
 from ultron_cli.configs import from_dict
-from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.devices import cpu_name, n_cores
 from ultron_cli.provenance import package_versions

@@ -16,7 +16,7 @@ from tests.conftest import Run
 from tests.datasets.conftest import jpeg, server, tar_of
 from tests.datasets.misbehaving_server import MisbehavingServer
 from tests.datasets.test_install import OXFORD_PHOTOS, ROXFORD, ground_truth
-from ultron_cli.datasets import catalog
+from ultron_cli.datasets.download import catalog
 
 __all__ = ["server"]  # the fixture
 

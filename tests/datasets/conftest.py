@@ -24,7 +24,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingServer]:
     """A server of the test's own; proxies are off and tries follow each other at once."""
     for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "ULTRON_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("ultron_cli.datasets.fetching.FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("ultron_cli.datasets.download.fetching.FIRST_WAIT_S", 0.0)
     started = MisbehavingServer()
     yield started
     started.close()

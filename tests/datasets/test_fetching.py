@@ -9,8 +9,8 @@ from typing import ClassVar
 import pytest
 
 from tests.datasets.misbehaving_server import MisbehavingServer
-from ultron_cli.datasets import fetching, transport
-from ultron_cli.datasets.fetching import Download, Fetched, FetchOptions, Stopped, Wanted
+from ultron_cli.datasets.download import fetching, transport
+from ultron_cli.datasets.download.fetching import Download, Fetched, FetchOptions, Stopped, Wanted
 from ultron_cli.errors import WorkFailed
 
 DATA = bytes(i * 7 % 251 for i in range(700_000))

@@ -11,12 +11,12 @@ import pytest
 from tests.datasets.conftest import files_below, jpeg, tar_of
 from tests.datasets.misbehaving_server import MisbehavingServer
 from ultron_cli.console import start_log
-from ultron_cli.datasets import install
-from ultron_cli.datasets.catalog import GLDV2_TEST, KNOWN_SETS, ROXFORD5K, RPARIS6K, KnownSet, Part, find_set
-from ultron_cli.datasets.fetching import FetchOptions, find_digest
-from ultron_cli.datasets.install import Installation, InstallOptions, size_text
-from ultron_cli.datasets.mirrors import read_mirrors
-from ultron_cli.datasets.source_record import SourceRecord, read_seen, read_source
+from ultron_cli.datasets.download import install
+from ultron_cli.datasets.download.catalog import GLDV2_TEST, KNOWN_SETS, ROXFORD5K, RPARIS6K, KnownSet, Part, find_set
+from ultron_cli.datasets.download.fetching import FetchOptions, find_digest
+from ultron_cli.datasets.download.install import Installation, InstallOptions, size_text
+from ultron_cli.datasets.download.mirrors import read_mirrors
+from ultron_cli.datasets.download.source_record import SourceRecord, read_seen, read_source
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
 

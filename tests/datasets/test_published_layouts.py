@@ -10,10 +10,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from ultron_cli.datasets.bad_photos import Finding, write_bad_photos
+from ultron_cli.datasets.download.layouts import LAYOUTS
 from ultron_cli.datasets.folder import open_dataset
-from ultron_cli.datasets.landmark_lists import open_landmark_list, write_landmark_list
-from ultron_cli.datasets.landmarks import open_landmark_photos
-from ultron_cli.datasets.published_layouts import LAYOUTS
+from ultron_cli.datasets.landmarks.lists import open_landmark_list, write_landmark_list
+from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 
 

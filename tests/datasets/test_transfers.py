@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ultron_cli.datasets.transfers import GIVE_UP_AFTER, Bars, run_at_once
+from ultron_cli.datasets.download.transfers import GIVE_UP_AFTER, Bars, run_at_once
 from ultron_cli.errors import WorkFailed
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.conftest import files_below, jpeg, tar_of
-from ultron_cli.datasets import unpacking
-from ultron_cli.datasets.fetching import Stopped
-from ultron_cli.datasets.unpacking import Unsafe, unpack
+from ultron_cli.datasets.download import unpacking
+from ultron_cli.datasets.download.fetching import Stopped
+from ultron_cli.datasets.download.unpacking import Unsafe, unpack
 from ultron_cli.errors import WorkFailed
 
 PHOTOS = {"paris/defense/paris_defense_000000.jpg": jpeg(1), "paris/eiffel/paris_eiffel_000001.jpg": jpeg(2)}

@@ -10,9 +10,9 @@ from PIL import Image
 
 from tests.datasets.conftest import jpeg, photo_bytes
 from ultron_cli.datasets.bad_photos import read_bad_photos, write_bad_photos
+from ultron_cli.datasets.download.source_record import SourceRecord
 from ultron_cli.datasets.folder import Dataset, open_dataset
-from ultron_cli.datasets.landmark_lists import write_landmark_list
-from ultron_cli.datasets.source_record import SourceRecord
+from ultron_cli.datasets.landmarks.lists import write_landmark_list
 from ultron_cli.datasets.verify import report_lines, tell_version, verify
 from ultron_cli.errors import UltronError
 

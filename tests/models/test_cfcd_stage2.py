@@ -14,7 +14,7 @@ from torch import Tensor
 from tests.conftest import Run
 from tests.training.runs_for_tests import SMALL, free_port, start_train, step_losses, train
 from ultron_cli.configs import from_dict
-from ultron_cli.datasets.landmarks import open_landmark_photos
+from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.checkpoints import load_checkpoint
 from ultron_cli.training.config import TrainConfig, load_config

@@ -20,7 +20,7 @@ def train(toy: Path, folder: Path, resume: bool = False, device: str = "cpu", **
 
     from ultron_cli import ranks
     from ultron_cli.configs import from_dict
-    from ultron_cli.datasets.landmarks import open_landmark_photos
+    from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.training.config import TrainConfig
     from ultron_cli.training.loop import Training
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models import create_model
 from ultron_cli.models.hoga_genotype import OPERATIONS, load_genotype

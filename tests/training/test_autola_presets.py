@@ -14,8 +14,8 @@ from PIL import Image
 from runs_for_tests import SMALL as SMALL_RUN
 
 from ultron_cli.configs import from_dict
-from ultron_cli.datasets.cifar import LAYOUTS, cifar_photos, find_cifar
-from ultron_cli.datasets.landmarks import open_landmark_photos
+from ultron_cli.datasets.landmarks.cifar import LAYOUTS, cifar_photos, find_cifar
+from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.hoga_genotype import OPERATIONS, load_genotype

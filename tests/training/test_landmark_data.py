@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ultron_cli.datasets import landmarks
-from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks_index import INDEX_FILE, PathTable, Texts
-from ultron_cli.datasets.landmarks_split import exclude_photos, read_exclusions, require_same_photos, split_photos, write_split
+from ultron_cli.datasets.landmarks import photos
+from ultron_cli.datasets.landmarks.path_table import INDEX_FILE, PathTable, Texts
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks.split import exclude_photos, read_exclusions, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError
 
 
@@ -62,11 +62,11 @@ def test_gldv2_without_its_photos(tmp_path: Path) -> None:
 
 
 def test_cached_index_is_used_until_a_photo_comes_or_goes(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landmarks, "LEAST_TO_CACHE", 1)
+    monkeypatch.setattr(photos, "LEAST_TO_CACHE", 1)
     first = open_landmark_photos(folders)
     assert (folders / INDEX_FILE).is_file()
     with monkeypatch.context() as patched:
-        patched.setattr(landmarks, "list_photos", lambda folder: pytest.fail("listed again"))
+        patched.setattr(photos, "list_photos", lambda folder: pytest.fail("listed again"))
         again = open_landmark_photos(folders)
     assert (relative(again), again.labels.tolist(), again.landmark_names) == (relative(first), first.labels.tolist(), first.landmark_names)
     touch(folders / "b/3.jpg")
@@ -80,7 +80,7 @@ def test_cached_index_is_used_until_a_photo_comes_or_goes(folders: Path, monkeyp
 
 
 def test_index_of_a_list_follows_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landmarks, "LEAST_TO_CACHE", 1)
+    monkeypatch.setattr(photos, "LEAST_TO_CACHE", 1)
     touch(tmp_path / "0/1/2/012a.jpg")
     (tmp_path / "train_clean.csv").write_text("landmark_id,images\n5,012a\n11,012b\n")
     assert len(open_landmark_photos(tmp_path).paths) == 2

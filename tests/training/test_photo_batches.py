@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ultron_cli.datasets.landmarks import open_landmark_photos
-from ultron_cli.datasets.landmarks_aspects import photo_aspects
+from ultron_cli.datasets.landmarks.aspects import photo_aspects
+from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.training.config import AugmentConfig
 from ultron_cli.training.photo_batches import Augmentation, TrainingPhotos, change_colours, make_loader
 from ultron_cli.training.sampling import ASPECTS, EpochBatches, PhotoDraw, shape_groups, training_shapes
@@ -114,7 +114,7 @@ def test_the_crop_keeps_its_place_in_a_scaled_decoding(tmp_path: Path) -> None:
 
 
 def _photos(folder: Path):
-    from ultron_cli.datasets.landmarks import LandmarkPhotos
+    from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 
     return LandmarkPhotos(folder=folder, paths=[folder / "a.jpg", folder / "a.png"], labels=np.array([0, 1]), landmark_names=["a", "b"])
 

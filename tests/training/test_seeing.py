@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.models import create_model
 from ultron_cli.training.curves import draw_curves
 from ultron_cli.training.events import EventWriter, crc32c

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import Run
-from ultron_cli.datasets.landmarks import open_landmark_photos
+from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.checkpoints import save_checkpoint

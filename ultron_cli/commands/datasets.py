@@ -9,8 +9,8 @@ import typer
 def list_datasets() -> None:
     """Lists the known datasets (size, licence, what for, whether present) and those of your own below the data root."""
     from ultron_cli.console import lines, print_result, table
+    from ultron_cli.datasets.download.install import size_text
     from ultron_cli.datasets.folder import summaries
-    from ultron_cli.datasets.install import size_text
     from ultron_cli.datasets.overview import known_overview
     from ultron_cli.workspace import data_root
 
@@ -39,7 +39,7 @@ def info(
 ) -> None:
     """Checks a dataset and tells its photos, queries, labels and source; of a known one that is not there, its addresses and checksums."""
     from ultron_cli.console import print_result, table
-    from ultron_cli.datasets.catalog import KNOWN_SETS
+    from ultron_cli.datasets.download.catalog import KNOWN_SETS
     from ultron_cli.datasets.overview import describe, describe_known
     from ultron_cli.workspace import data_root
 

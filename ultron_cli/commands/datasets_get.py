@@ -26,10 +26,10 @@ def download(
     Interrupted at any moment, the same command goes on where it stopped; done twice, it does nothing.
     """
     from ultron_cli.console import counted, print_result
-    from ultron_cli.datasets.catalog import find_set
-    from ultron_cli.datasets.fetching import FetchOptions
-    from ultron_cli.datasets.install import Installation, InstallOptions
-    from ultron_cli.datasets.mirrors import is_offline, read_mirrors
+    from ultron_cli.datasets.download.catalog import find_set
+    from ultron_cli.datasets.download.fetching import FetchOptions
+    from ultron_cli.datasets.download.install import Installation, InstallOptions
+    from ultron_cli.datasets.download.mirrors import is_offline, read_mirrors
     from ultron_cli.workspace import data_root
 
     mirrors = read_mirrors(data_root(), mirror or [])

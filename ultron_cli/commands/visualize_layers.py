@@ -53,7 +53,7 @@ def selectivity(
     """Class selectivity index of every unit of some layers: histograms of several models, and the numbers as CSV."""
     from ultron_cli import console, workspace
     from ultron_cli.console import print_result
-    from ultron_cli.datasets.landmarks import open_landmark_photos
+    from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.devices import resolve_device
     from ultron_cli.models.choice import ModelChoice

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ultron_cli.datasets.bad_photos import read_bad_photos
-from ultron_cli.datasets.catalog import KNOWN_SETS
+from ultron_cli.datasets.download.catalog import KNOWN_SETS
+from ultron_cli.datasets.download.source_record import read_source
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
-from ultron_cli.datasets.source_record import read_source
 from ultron_cli.errors import UltronError, nearest_names
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")

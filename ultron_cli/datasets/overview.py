@@ -4,10 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ultron_cli.datasets.catalog import KNOWN_SETS, KnownSet, Part
+from ultron_cli.datasets.download.catalog import KNOWN_SETS, KnownSet, Part
+from ultron_cli.datasets.download.source_record import read_source
 from ultron_cli.datasets.folder import describe_dataset
-from ultron_cli.datasets.landmark_lists import LIST_FILE, open_landmark_list
-from ultron_cli.datasets.source_record import read_source
+from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
 
 State = Literal["absent", "begun", "present", "own copy"]
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.bad_photos import Finding, Kind, file_state
-from ultron_cli.datasets.catalog import KNOWN_SETS
+from ultron_cli.datasets.download.catalog import KNOWN_SETS
+from ultron_cli.datasets.download.source_record import read_seen, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
-from ultron_cli.datasets.landmark_lists import LIST_FILE, open_landmark_list
-from ultron_cli.datasets.source_record import read_seen, read_source, remember_checksum
+from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
 from ultron_cli.errors import UltronError
 
 DRAFT_SCALE = 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster

@@ -18,7 +18,7 @@ import torch
 
 from ultron_cli.configs import differences
 from ultron_cli.console import dump_json, log, progress
-from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.models.hoga_genotype import OPERATIONS, Genotype, save_genotype

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.photos import INTERPOLATIONS, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, decode_photo, read_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images

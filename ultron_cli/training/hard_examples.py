@@ -7,7 +7,7 @@ import torch
 
 from ultron_cli import ranks
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.training.config import TrainConfig

@@ -13,9 +13,9 @@ import torch
 
 from ultron_cli import ranks
 from ultron_cli.console import counted, log, progress
-from ultron_cli.datasets.landmarks import LandmarkPhotos
-from ultron_cli.datasets.landmarks_aspects import photo_aspects
-from ultron_cli.datasets.landmarks_split import require_same_photos, split_photos, write_split
+from ultron_cli.datasets.landmarks.aspects import photo_aspects
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
+from ultron_cli.datasets.landmarks.split import require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.models.checkpoints import save_checkpoint

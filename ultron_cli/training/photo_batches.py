@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop, v2
 
-from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import decode_photo, photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.training.config import AugmentConfig

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ultron_cli import ranks, workspace
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.landmarks import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks_split import exclude_photos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.landmarks.split import exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError

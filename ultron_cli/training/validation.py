@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ultron_cli.console import log
-from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import PhotoReader, PhotoShape, batches_by_shape, read_photos
 from ultron_cli.evaluation.metrics import average_precision
 from ultron_cli.models.core import RetrievalModel, normalise_images

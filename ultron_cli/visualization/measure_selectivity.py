@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ultron_cli.console import log, progress
-from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.catalog import KnownSet
+from ultron_cli.datasets.download.catalog import KnownSet
 from ultron_cli.datasets.folder import Dataset, describe_dataset, find_ground_truth
-from ultron_cli.datasets.landmark_lists import write_landmark_list
+from ultron_cli.datasets.landmarks.lists import write_landmark_list
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError, WorkFailed

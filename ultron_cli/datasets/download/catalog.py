@@ -58,7 +58,7 @@ class Part:
 class KnownSet:
     """A published dataset. n_database, n_queries: published counts, checked after the download where a ground truth tells them.
 
-    finish: name of the step in published_layouts.py that makes the publisher's labels readable here. needs: a set whose photos this one uses.
+    finish: name of the step in layouts.py that makes the publisher's labels readable here. needs: a set whose photos this one uses.
     versions: of the photos, the first is taken unless another is asked for. withdrawn: why there is no address.
     """
 

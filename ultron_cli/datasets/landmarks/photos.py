@@ -9,11 +9,11 @@ import numpy as np
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.bad_photos import BAD_PHOTOS_FILE, read_bad_photos
-from ultron_cli.datasets.cifar import cifar_photos
 from ultron_cli.datasets.folder import list_photos
-from ultron_cli.datasets.gldv2 import find_gldv2, open_gldv2
-from ultron_cli.datasets.landmark_lists import LIST_FILE, ListedPaths, open_landmark_list
-from ultron_cli.datasets.landmarks_index import INDEX_FILE, LEAST_TO_CACHE, PathTable, Texts, read_index, write_index
+from ultron_cli.datasets.landmarks.cifar import cifar_photos
+from ultron_cli.datasets.landmarks.gldv2 import find_gldv2, open_gldv2
+from ultron_cli.datasets.landmarks.lists import LIST_FILE, ListedPaths, open_landmark_list
+from ultron_cli.datasets.landmarks.path_table import INDEX_FILE, LEAST_TO_CACHE, PathTable, Texts, read_index, write_index
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ultron_cli.console import log, settings
-from ultron_cli.datasets.fetching import Stopped
+from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.errors import WorkFailed
 
 R = TypeVar("R")

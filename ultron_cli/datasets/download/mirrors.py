@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ultron_cli.configs import read_toml
-from ultron_cli.datasets.catalog import KnownSet, Part
+from ultron_cli.datasets.download.catalog import KnownSet, Part
 from ultron_cli.errors import UltronError, nearest_names
 
 MIRRORS_FILE = "mirrors.toml"

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.fetching import Stopped
-from ultron_cli.datasets.transport import free_bytes
+from ultron_cli.datasets.download.fetching import Stopped
+from ultron_cli.datasets.download.transport import free_bytes
 from ultron_cli.errors import WorkFailed
 
 MAX_EXPANSION = 20  # JPEG photos expand by a few per cent; a bomb by thousands

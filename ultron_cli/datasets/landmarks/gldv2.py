@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ultron_cli.datasets.landmark_lists import PATHS, ListedPaths, read_rows
+from ultron_cli.datasets.landmarks.lists import PATHS, ListedPaths, read_rows
 from ultron_cli.errors import UltronError
 
 LISTS = ("train_clean.csv", "train.csv")  # the clean list, where there is one, is the one to train on

@@ -16,7 +16,7 @@ from typing import Any
 
 from ultron_cli.configs import within
 from ultron_cli.console import log
-from ultron_cli.datasets.transport import Broken, Gone, OutOfRange, Reply, open_address
+from ultron_cli.datasets.download.transport import Broken, Gone, OutOfRange, Reply, open_address
 from ultron_cli.errors import WorkFailed
 from ultron_cli.files import make_folder, sync_folder, write_text
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from ultron_cli.configs import within
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.catalog import KnownSet, Part
-from ultron_cli.datasets.fetching import DIGESTS, Download, Fetched, FetchOptions, Wanted, check_file, find_digest
-from ultron_cli.datasets.mirrors import Mirrors
-from ultron_cli.datasets.source_record import PartRecord, SourceRecord, read_seen, read_source, remember_checksum
-from ultron_cli.datasets.transfers import Bars, run_at_once
-from ultron_cli.datasets.transport import free_bytes
-from ultron_cli.datasets.unpacking import Unsafe, move_tree, unpack
+from ultron_cli.datasets.download.catalog import KnownSet, Part
+from ultron_cli.datasets.download.fetching import DIGESTS, Download, Fetched, FetchOptions, Wanted, check_file, find_digest
+from ultron_cli.datasets.download.mirrors import Mirrors
+from ultron_cli.datasets.download.source_record import PartRecord, SourceRecord, read_seen, read_source, remember_checksum
+from ultron_cli.datasets.download.transfers import Bars, run_at_once
+from ultron_cli.datasets.download.transport import free_bytes
+from ultron_cli.datasets.download.unpacking import Unsafe, move_tree, unpack
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, only_writer
 from ultron_cli.provenance import utc_now
@@ -259,7 +259,7 @@ class Installation:
 
     def _finish(self) -> None:
         """Makes the publisher's labels readable here, checks the counts, and marks the dataset as complete."""
-        from ultron_cli.datasets.published_layouts import LAYOUTS, check_counts
+        from ultron_cli.datasets.download.layouts import LAYOUTS, check_counts
 
         if self.known.finish:
             LAYOUTS[self.known.finish](self.folder)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.landmarks import LandmarkPhotos
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json, write_text
 
