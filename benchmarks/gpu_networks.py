@@ -26,8 +26,8 @@ from ultron_cli.devices import cpu_name
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.retrieval.describing import describe
 from ultron_cli.training.config import TrainConfig
-from ultron_cli.training.journal import memory_mib
 from ultron_cli.training.learner import Learner
+from ultron_cli.training.run.journal import memory_mib
 
 N_LANDMARKS = 10_000
 REFERENCE_ROW = f"{OURS}, reference operators"

@@ -33,10 +33,10 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_p
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.devices import cpu_name, n_cores
 from ultron_cli.provenance import package_versions
+from ultron_cli.training.batches.draws import PhotoDraw
+from ultron_cli.training.batches.photos import Augmentation, TrainingPhotos
 from ultron_cli.training.config import AugmentConfig, TrainConfig, load_config
 from ultron_cli.training.loop import Training
-from ultron_cli.training.photo_batches import Augmentation, TrainingPhotos
-from ultron_cli.training.sampling import PhotoDraw
 
 LEAST_SPEEDUP, MOST_DIFFERENCE, MOST_WAITING = 1.5, 4.0, 0.05
 

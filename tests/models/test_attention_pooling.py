@@ -7,7 +7,7 @@ import pytest
 import torch
 from literal_ultron import literal_attention_pooling, weights_of
 
-from ultron_cli.models.attention_pooling import AttentionPooling, NormedGeM
+from ultron_cli.models.parts.attention_pooling import AttentionPooling, NormedGeM
 
 
 def pooling_and_map(**settings: Any) -> tuple[AttentionPooling, torch.Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from literal_ultron import literal_cdconv, literal_depthwise, literal_importance, literal_mobile_block, weights_of
 
-from ultron_cli.models.cdconv import CDConv, ChannelImportance, MobileBlock, PlainDepthwise, eca_kernel_size
+from ultron_cli.models.parts.cdconv import CDConv, ChannelImportance, MobileBlock, PlainDepthwise, eca_kernel_size
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 

@@ -16,11 +16,11 @@ from tests.training.runs_for_tests import SMALL, free_port, start_train, step_lo
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.models.checkpoints import load_checkpoint
+from ultron_cli.models.weights.checkpoints import load_checkpoint
+from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig, load_config
 from ultron_cli.training.losses import create_loss
-from ultron_cli.training.losses_local import local_loss, match
-from ultron_cli.training.sampling_tuples import TupleBatches
+from ultron_cli.training.losses.cfcd import local_loss, match
 
 MODEL = {"name": "cfcd-r50", "backbone": "test_resnet", "descriptor_dim": 16}
 STAGE_2: dict[str, Any] = {

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones import Backbone, list_backbones
-from ultron_cli.models.checkpoints import load_checkpoint, save_checkpoint
 from ultron_cli.models.dalg import DalgModel, DalgSettings, WindowAttention
+from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
 
 SMALL = {"dim": 12, "n_heads": 3, "window": 3, "descriptor_dim": 10}
 

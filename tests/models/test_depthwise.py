@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ultron_cli.models.depthwise import depthwise
+from ultron_cli.models.parts.depthwise import depthwise
 
 SHAPES = [(2, 5, 1, 1), (3, 4, 2, 2), (2, 6, 1, 9), (1, 8, 4, 3), (2, 16, 13, 8), (0, 4, 5, 5)]
 

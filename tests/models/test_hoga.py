@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from tests.models.test_attentions import literal_channel_gate, shaken
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.hoga import Hoga, HogaSearch, make_operation
-from ultron_cli.models.hoga_genotype import OPERATIONS, PUBLISHED, Edge, load_genotype, parse_genotype, save_genotype
+from ultron_cli.models.attentions.genotype import OPERATIONS, PUBLISHED, Edge, load_genotype, parse_genotype, save_genotype
+from ultron_cli.models.attentions.hoga import Hoga, HogaSearch, make_operation
 from ultron_cli.visualization.genotype import genotype_figure
 
 C, H, W = 16, 5, 7

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.conftest import Run
 from tests.models.published_networks import PublishedCfcd, PublishedCirtorch, PublishedSenet
-from ultron_cli.models.checkpoints import load_checkpoint
+from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.retrieval.whitening import read_whitening
 
 

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from ultron_cli.configs import to_dict
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.cdconv import CDConv, MobileBlock
-from ultron_cli.models.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from ultron_cli.models.choice import ModelChoice, untrained_model
 from ultron_cli.models.core import normalise_images
+from ultron_cli.models.parts.cdconv import CDConv, MobileBlock
 from ultron_cli.models.ultron_settings import SIZES, UltronSettings
+from ultron_cli.models.weights.checkpoints import load_checkpoint, load_weights, save_checkpoint
+from ultron_cli.models.weights.choice import ModelChoice, untrained_model
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "heads": (1, 1), "expansion": 2, "descriptor_dim": 12}
 STRIDES = (4, 8, 16, 32)

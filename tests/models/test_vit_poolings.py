@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.attention_pooling import SimPool
-from ultron_cli.models.checkpoints import load_weights
-from ultron_cli.models.pooling import GGeM
+from ultron_cli.models.parts.attention_pooling import SimPool
+from ultron_cli.models.parts.pooling import GGeM
+from ultron_cli.models.weights.checkpoints import load_weights
 from ultron_cli.visualization.cam import similarity_cam
 
 # name -> tokens before the patches: class token, and register tokens

@@ -21,7 +21,7 @@ from tests.conftest import Run
 from ultron_cli import ranks
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
-from ultron_cli.models.choice import ModelChoice
+from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.retrieval import extraction_ranks
 from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, OtherRankFailed

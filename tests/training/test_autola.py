@@ -13,11 +13,11 @@ import torch
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models import create_model
-from ultron_cli.models.hoga_genotype import OPERATIONS, load_genotype
-from ultron_cli.training import autola_run
-from ultron_cli.training.autola import Search, split_halves
-from ultron_cli.training.autola_network import EDGES, Architecture, SearchConfig, choose_genotype, make_network
-from ultron_cli.training.autola_run import search_attention
+from ultron_cli.models.attentions.genotype import OPERATIONS, load_genotype
+from ultron_cli.training.autola import run
+from ultron_cli.training.autola.network import EDGES, Architecture, SearchConfig, choose_genotype, make_network
+from ultron_cli.training.autola.run import search_attention
+from ultron_cli.training.autola.search import Search, split_halves
 
 SMALL = {"backbone": "test_resnet", "width": 8, "small_stem": False, "side_px": 32, "batch_size": 6, "epochs": 2, "architecture_lr": 0.05}
 SMALL |= {"workers": 0, "threads": 1}
@@ -108,7 +108,7 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
 def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(photos: LandmarkPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SearchConfig(**SMALL)
     photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
-    monkeypatch.setattr(autola_run, "genotype_figure", lambda *arguments, **options: None)
+    monkeypatch.setattr(run, "genotype_figure", lambda *arguments, **options: None)
     whole = search_attention(photos, config, tmp_path / "whole")
     own_step, seen = Search.step_weights, []
 

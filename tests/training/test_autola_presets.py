@@ -18,12 +18,12 @@ from ultron_cli.datasets.landmarks.cifar import LAYOUTS, cifar_photos, find_cifa
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.hoga_genotype import OPERATIONS, load_genotype
-from ultron_cli.training.classification import ClassificationValidation, MiddleReader, photos_to_score
+from ultron_cli.models.attentions.genotype import OPERATIONS, load_genotype
+from ultron_cli.training.batches.photos import Augmentation, own_randomness
 from ultron_cli.training.config import AugmentConfig, TrainConfig, load_config
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.losses import create_loss
-from ultron_cli.training.photo_batches import Augmentation, own_randomness
+from ultron_cli.training.validation_classes import ClassificationValidation, MiddleReader, photos_to_score
 
 Run = Callable[..., tuple[int, str, str]]
 SEARCH = [f"--set={text}" for text in ("backbone=cifar_resnet8", "width=8", "batch_size=8", "epochs=2", "architecture_lr=0.05", "workers=0", "threads=1")]

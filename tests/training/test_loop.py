@@ -14,7 +14,7 @@ from ultron_cli.configs import from_dict
 from ultron_cli.console import log
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.models.checkpoints import load_checkpoint
+from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.loop import Training, judged_epoch
@@ -63,7 +63,7 @@ def test_run_folder_holds_all_that_made_it(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ultron_cli.training.losses import ArcFace
+    from ultron_cli.training.losses.margins import ArcFace
 
     monkeypatch.setattr(ArcFace, "logits", lambda self, cosines, labels: cosines * float("nan"))
     with pytest.raises(WorkFailed, match=r"the loss became nan at lr 0\.0\d+, step 1, photos .*\.jpg.* and 4 more; try .*--set lr=0\.005.*clip_norm"):

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses import MarginLoss, create_loss
+from ultron_cli.training.losses import create_loss
+from ultron_cli.training.losses.margins import MarginLoss
 
 LABELS = [0, 1, 2, 3, 4, 0, 2]
 
@@ -136,7 +137,7 @@ def test_partial_loss_with_all_classes_is_the_loss(name: str) -> None:
 
 
 def test_sampled_classes_hold_the_batch_and_move_alone() -> None:
-    from ultron_cli.training.losses_partial import sample_classes
+    from ultron_cli.training.losses.partial_fc import sample_classes
 
     torch.manual_seed(1)
     classes = sample_classes(torch.tensor([7, 3, 7]), 100, 0.1)

@@ -38,7 +38,7 @@ def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path, nam
 def train_and_be_killed(toy: str, folder: str, settings: dict[str, Any]) -> None:
     """What torchrun starts: rank 1 dies once, mid-epoch; the restarted ranks go on from the checkpoint."""
     from ultron_cli.training.learner import Learner
-    from ultron_cli.training.runs import is_unfinished
+    from ultron_cli.training.run.folder import is_unfinished
 
     own = Learner.step
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
+from ultron_cli.training.batches.draws import ASPECTS, EpochBatches, PhotoDraw, shape_groups, training_shapes
+from ultron_cli.training.batches.photos import Augmentation, TrainingPhotos, change_colours, make_loader
 from ultron_cli.training.config import AugmentConfig
-from ultron_cli.training.photo_batches import Augmentation, TrainingPhotos, change_colours, make_loader
-from ultron_cli.training.sampling import ASPECTS, EpochBatches, PhotoDraw, shape_groups, training_shapes
 
 
 def rows(batches: EpochBatches) -> list[list[PhotoDraw]]:

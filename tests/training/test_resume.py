@@ -13,9 +13,9 @@ import torch
 from runs_for_tests import start_train, step_losses, train
 
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.models.checkpoints import load_checkpoint
-from ultron_cli.training.runs import is_unfinished
-from ultron_cli.training.state import saved_steps
+from ultron_cli.models.weights.checkpoints import load_checkpoint
+from ultron_cli.training.run.checkpoints import saved_steps
+from ultron_cli.training.run.folder import is_unfinished
 
 # Everything that has a state: running mean, drawn classes, momentum of two optimisers, dropout, held-out landmarks.
 EVERYTHING: dict[str, Any] = {

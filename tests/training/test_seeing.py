@@ -13,8 +13,8 @@ from PIL import Image
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.models import create_model
 from ultron_cli.training.curves import draw_curves
-from ultron_cli.training.events import EventWriter, crc32c
-from ultron_cli.training.journal import Journal, read_lines
+from ultron_cli.training.run.journal import Journal, read_lines
+from ultron_cli.training.run.tensorboard import EventWriter, crc32c
 from ultron_cli.training.validation import RetrievalValidation, choose_photos, retrieval_map
 
 QUICK = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "side_px=32", "--set", "workers=0", "--set", "log_every=1")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from runs_for_tests import SMALL, free_port, step_losses, train
 
-from ultron_cli.models.checkpoints import load_checkpoint
+from ultron_cli.models.weights.checkpoints import load_checkpoint
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from tests.visualization.test_cam import photo_of
-from ultron_cli.models.hoga_genotype import PUBLISHED, parse_genotype
+from ultron_cli.models.attentions.genotype import PUBLISHED, parse_genotype
 from ultron_cli.visualization.ablation_bars import Measurement, ablation_figure
 from ultron_cli.visualization.cam import Cam
 from ultron_cli.visualization.cam_columns import CamColumn, columns_figure

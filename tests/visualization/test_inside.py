@@ -12,9 +12,9 @@ from tests.conftest import Run
 from tests.visualization.test_cam import Colours, photo_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.cdconv import CDConv
 from ultron_cli.models.core import normalise_images
-from ultron_cli.models.scala import ScalaAttention
+from ultron_cli.models.parts.cdconv import CDConv
+from ultron_cli.models.parts.scala import ScalaAttention
 from ultron_cli.visualization.dilations import Dilations, dilation_figure, gather, write_csv
 from ultron_cli.visualization.drawing import RankedPhoto
 from ultron_cli.visualization.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
@@ -72,7 +72,7 @@ def test_dilations_are_those_the_operator_got(monkeypatch: pytest.MonkeyPatch) -
     torch.manual_seed(0)
     model = create_model("ultron-t").eval()
     given: list[np.ndarray] = []
-    import ultron_cli.models.cdconv as module
+    import ultron_cli.models.parts.cdconv as module
 
     operator = module.cdconv
     monkeypatch.setattr(module, "cdconv", lambda features, weight, dilation: given.append(dilation[0].numpy()) or operator(features, weight, dilation))

@@ -11,7 +11,7 @@ from tests.conftest import Run
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.checkpoints import save_checkpoint
+from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
 from ultron_cli.visualization.selectivity import ClassMeans, selectivity_index
 

@@ -131,7 +131,7 @@ def test_checkpoints_in_columns(searches: list[Path], ultron: Run, tmp_path: Pat
     import torch
 
     from ultron_cli.models import create_model
-    from ultron_cli.models.checkpoints import save_checkpoint
+    from ultron_cli.models.weights.checkpoints import save_checkpoint
 
     for seed in (1, 2):
         torch.manual_seed(seed)

@@ -29,7 +29,7 @@ def train(
     from ultron_cli.console import print_result, settings, table
 
     if list_:
-        from ultron_cli.training.runs import list_runs, runs_table
+        from ultron_cli.training.run.folder import list_runs, runs_table
 
         runs = list_runs()
         print_result({"runs": runs}, runs_table(runs) if runs else "no runs yet; start one with `ultron train`")
@@ -57,7 +57,7 @@ def _text(summary: dict) -> str:
 
     if summary.get("task") == "search":
         return _search_text(summary)
-    from ultron_cli.training.journal import held_out_text
+    from ultron_cli.training.run.journal import held_out_text
 
     last = summary["metrics"][-1]
     held_out = f", {held_out_text(last)}" if held_out_text(last) else ""

@@ -111,7 +111,7 @@ def _systems(scenes: list[Any], ranks: list[Path] | None, run: list[str], weight
     """The models to draw in columns: of several searches, or of runs and checkpoints; none for the one model of one search."""
     from ultron_cli import console
     from ultron_cli.errors import UltronError
-    from ultron_cli.models.choice import ModelChoice
+    from ultron_cli.models.weights.choice import ModelChoice
     from ultron_cli.visualization.show_columns import chosen_system, searched_system
 
     choices = [ModelChoice(run=name) for name in run] + [ModelChoice(weights=path) for path in weights] if run or len(weights) > 1 else []

@@ -56,7 +56,7 @@ def selectivity(
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.devices import resolve_device
-    from ultron_cli.models.choice import ModelChoice
+    from ultron_cli.models.weights.choice import ModelChoice
     from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
     from ultron_cli.visualization.selectivity import selectivity_figure, write_csv
     from ultron_cli.visualization.tsne import check_suffix
@@ -86,7 +86,7 @@ def genotype(
     """Draws the graph of a searched attention (HOGA, AutoLA): nodes, operations and what each takes in."""
     from ultron_cli import workspace
     from ultron_cli.console import print_result
-    from ultron_cli.models.hoga_genotype import PUBLISHED, load_genotype, parse_genotype
+    from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
     from ultron_cli.visualization.genotype import genotype_figure
     from ultron_cli.visualization.tsne import check_suffix
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ultron_cli.models.importers_cirtorch import LearnedWhitening
+    from ultron_cli.models.weights.cirtorch import LearnedWhitening
 
 
 def inspect(file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file, or a checkpoint of ultron.")]) -> None:
     """Shows the tensors of a weights file (name, shape, type) without running anything in it."""
     from ultron_cli.console import counted, lines, print_result, table
     from ultron_cli.files import sha256_of_file
-    from ultron_cli.models.checkpoints import FORMAT, bare_state_dict, read_weights_file
+    from ultron_cli.models.weights.checkpoints import FORMAT, bare_state_dict, read_weights_file
 
     content = read_weights_file(file)
     state = bare_state_dict(content, file)
@@ -35,7 +35,7 @@ def list_weights() -> None:
     """Lists the models that can be made, and whose published checkpoints can be imported."""
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.models import list_models
-    from ultron_cli.models.importers import SOURCES
+    from ultron_cli.models.weights.importers import SOURCES
 
     text = lines(table(("import --from", "becomes"), [(name, ", ".join(models)) for name, models in SOURCES.items()]), "models: " + ", ".join(list_models()))
     print_result({"models": list_models(), "sources": SOURCES}, text)
@@ -51,8 +51,8 @@ def import_file(
     """Turns an authors' checkpoint into one of ultron: maps names, folds BGR input into the stem, refuses keys it cannot place."""
     from ultron_cli.configs import one_of
     from ultron_cli.console import lines, print_result
-    from ultron_cli.models.checkpoints import sha256_of_weights
-    from ultron_cli.models.importers import SOURCES, import_weights
+    from ultron_cli.models.weights.checkpoints import sha256_of_weights
+    from ultron_cli.models.weights.importers import SOURCES, import_weights
 
     one_of("--from", source, list(SOURCES))
     imported = import_weights(file, source, out, backbone)

@@ -1,6 +1,6 @@
 """CFCD: GeM, a layer and batch normalisation, trained with MadaCos, then with local features too (Zhu et al., ICCV 2023).
 
-The second stage changes the training only (training/losses_local.py); checked against the authors' code (github.com/bassyess/CFCD).
+The second stage changes the training only (training/losses/cfcd.py); checked against the authors' code (github.com/bassyess/CFCD).
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch import nn
 from ultron_cli.configs import within
 from ultron_cli.models.backbones import Backbone
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import GeM
+from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
 from ultron_cli.models.backbones import Backbone
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import GeM
+from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.backbones.resnet_stages import n_channels_of_stages, require_resnet, up_to_stage_3
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import GeM
-from ultron_cli.models.resnet_stages import n_channels_of_stages, require_resnet, up_to_stage_3
+from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attention_pooling import SimPool
 from ultron_cli.models.attentions import check_attention, put_attention
 from ultron_cli.models.backbones import Backbone
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import Average, GeM, GGeM, Maximum
+from ultron_cli.models.parts.attention_pooling import SimPool
+from ultron_cli.models.parts.pooling import Average, GeM, GGeM, Maximum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class GemSettings:
     scale_gem: descriptors of several scales are joined by GeM with the pooling's exponent instead of by their mean, as cirtorch tests networks
     without a whitening layer.
     attention: one of attentions.py, put into the stages attention_stages (of 1 to 4) of a ResNet, attention_at "block" or "stage"; None for
-    these means as its paper has it. genotype: of `hoga`, as hoga_genotype.py writes it; None is the published one.
+    these means as its paper has it. genotype: of `hoga`, as attentions/genotype.py writes it; None is the published one.
     """
 
     backbone: str = "resnet50"

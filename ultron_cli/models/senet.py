@@ -13,9 +13,9 @@ from torch import nn
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
 from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.backbones.resnet_stages import require_resnet
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import GeM
-from ultron_cli.models.resnet_stages import require_resnet
+from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)

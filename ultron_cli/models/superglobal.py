@@ -11,9 +11,9 @@ from torch import nn
 
 from ultron_cli.configs import within
 from ultron_cli.models.backbones import Backbone
+from ultron_cli.models.backbones.resnet_stages import require_resnet
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.pooling import GeM
-from ultron_cli.models.resnet_stages import require_resnet
+from ultron_cli.models.parts.pooling import GeM
 
 REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' code
 

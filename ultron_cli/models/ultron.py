@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ultron_cli.models.attention_pooling import AttentionPooling, NormedGeM
 from ultron_cli.models.backbones import Preprocessing
-from ultron_cli.models.cdconv import CDConv, MobileBlock, PlainDepthwise
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.layers import ConvNorm
-from ultron_cli.models.scala import ScalaAttention, ScalaBlock
+from ultron_cli.models.parts.attention_pooling import AttentionPooling, NormedGeM
+from ultron_cli.models.parts.cdconv import CDConv, MobileBlock, PlainDepthwise
+from ultron_cli.models.parts.layers import ConvNorm
+from ultron_cli.models.parts.scala import ScalaAttention, ScalaBlock
 from ultron_cli.models.ultron_settings import UltronSettings
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))

@@ -14,8 +14,8 @@ from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.devices import n_cores, resolve_device
 from ultron_cli.errors import UltronError
-from ultron_cli.models.checkpoints import LoadedModel
-from ultron_cli.models.choice import ModelChoice
+from ultron_cli.models.weights.checkpoints import LoadedModel
+from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.ranks import rank_device
 from ultron_cli.retrieval.describing import ExtractConfig
 from ultron_cli.retrieval.descriptors import write_descriptors

@@ -17,8 +17,8 @@ from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, clip_box, photo_size, read_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, only_writer, read_json, write_text
-from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.describing import ExtractConfig, describe_batch
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors

@@ -11,7 +11,7 @@ from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import read_json
 
 if TYPE_CHECKING:
-    from ultron_cli.training.autola_network import SearchConfig
+    from ultron_cli.training.autola.network import SearchConfig
 
 # How the work is done or told: a resumed run may change these and still gives the same numbers.
 FREE_SETTINGS = ("workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
@@ -226,7 +226,7 @@ def make_config(values: dict[str, Any]) -> "TrainConfig | SearchConfig":
     """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or value."""
     if "task" not in values:
         return from_dict(TrainConfig, values)
-    from ultron_cli.training.autola_network import SearchConfig
+    from ultron_cli.training.autola.network import SearchConfig
 
     return from_dict(SearchConfig, values)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ultron_cli.files import whole_file
-from ultron_cli.training.journal import METRICS_FILE, STEPS_FILE, read_lines
+from ultron_cli.training.run.journal import METRICS_FILE, STEPS_FILE, read_lines
 
 
 def draw_curves(folder: Path) -> Path:

@@ -18,23 +18,23 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.landmarks.split import require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
-from ultron_cli.models.checkpoints import save_checkpoint
+from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.provenance import provenance
-from ultron_cli.training.classification import ClassificationValidation, photos_to_score
+from ultron_cli.training.batches.draws import EpochBatches, shape_groups, training_shapes
+from ultron_cli.training.batches.hard import hard_examples
+from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
+from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.curves import draw_curves
 from ultron_cli.training.environment import environment, own_threads
-from ultron_cli.training.hard_examples import hard_examples
-from ultron_cli.training.journal import Journal, Meter, Stopwatch
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.photo_batches import Augmentation, Batch, TrainingPhotos, make_loader
-from ultron_cli.training.runs import clear_folder
-from ultron_cli.training.sampling import EpochBatches, shape_groups, training_shapes
-from ultron_cli.training.sampling_tuples import TupleBatches
+from ultron_cli.training.run.checkpoints import load_latest_state, save_state
+from ultron_cli.training.run.folder import clear_folder
+from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
+from ultron_cli.training.run.stopping import StopSignal, stopped_text
 from ultron_cli.training.starting_weights import require_start, start_from
-from ultron_cli.training.state import load_latest_state, save_state
-from ultron_cli.training.stopping import StopSignal, stopped_text
 from ultron_cli.training.validation import RetrievalValidation, choose_photos
+from ultron_cli.training.validation_classes import ClassificationValidation, photos_to_score
 
 SHOWN_PATHS = 8
 LEAST_FOR_CHANCE = 400  # photos

@@ -15,11 +15,11 @@ from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
 from ultron_cli.training.config import TrainConfig, load_config, resumed_config
 from ultron_cli.training.loop import Training
-from ultron_cli.training.runs import is_unfinished, new_run_folder, run_to_resume
+from ultron_cli.training.run.folder import is_unfinished, new_run_folder, run_to_resume
 from ultron_cli.training.starting_weights import require_start
 
 if TYPE_CHECKING:
-    from ultron_cli.training.autola_network import SearchConfig
+    from ultron_cli.training.autola.network import SearchConfig
 
 DEFAULT_PRESET = "quickstart"
 
@@ -110,10 +110,10 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
 
 def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> dict[str, Any]:
     """The same for a search; it leaves no model, so that it does not become the workspace's latest training."""
-    from ultron_cli.models.hoga_genotype import OPERATIONS
-    from ultron_cli.training.autola_network import EDGES
-    from ultron_cli.training.autola_run import SearchRun
-    from ultron_cli.training.runs import GENOTYPE_FILE
+    from ultron_cli.models.attentions.genotype import OPERATIONS
+    from ultron_cli.training.autola.network import EDGES
+    from ultron_cli.training.autola.run import SearchRun
+    from ultron_cli.training.run.folder import GENOTYPE_FILE
 
     if ranks.n_ranks() > 1:
         raise UltronError(f"the search runs in one process, found {ranks.n_ranks()}; start it without torchrun")

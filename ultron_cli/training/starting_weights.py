@@ -7,7 +7,7 @@ import torch
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.models.checkpoints import load_checkpoint, read_weights_file
+from ultron_cli.models.weights.checkpoints import load_checkpoint, read_weights_file
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.optimisers import RunningMean

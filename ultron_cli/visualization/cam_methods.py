@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attention_pooling import AttentionPooling
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.gem import ClassToken, GemModel
+from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.visualization.stages import run_through
 
 # Nodes of the autograd graph that are activation functions: ReLU, ReLU6 (a hardtanh), and the smooth ones of newer networks.

@@ -19,8 +19,8 @@ from PIL import Image
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
-from ultron_cli.models.cdconv import CDConv, choose_dilation
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.parts.cdconv import CDConv, choose_dilation
 from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
 

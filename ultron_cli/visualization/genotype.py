@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from ultron_cli.files import whole_file
-from ultron_cli.models.hoga_genotype import N_NODES, OPERATIONS, Edge, Genotype
+from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.tsne import COLOURS, check_suffix
 

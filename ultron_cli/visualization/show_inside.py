@@ -12,8 +12,8 @@ from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import Box, PhotoShape, decode_photo, load_photo
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError
-from ultron_cli.models.checkpoints import LoadedModel
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.visualization.drawing import title_of
 from ultron_cli.visualization.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
 from ultron_cli.visualization.show import Scene, open_view

@@ -17,7 +17,7 @@ from ultron_kernels.reference import window_keys
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.models.scala import ScalaAttention
+from ultron_cli.models.parts.scala import ScalaAttention
 from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
 from ultron_cli.visualization.cam import overlay

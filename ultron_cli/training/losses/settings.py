@@ -1,4 +1,4 @@
-"""Settings of the losses, checked; losses.py has the losses themselves, and which settings go with which."""
+"""Settings of the losses, checked; margins.py has the losses themselves, and which settings go with which."""
 
 import math
 from dataclasses import dataclass
@@ -84,8 +84,8 @@ class CfcdStage2Settings(MadaCosSettings):
     """Of CFCD's second stage. tuple_size: photos of a tuple (anchor, positive, negatives), which also says how batches are made.
 
     local_weight, local_margin: of the triplet loss, as in the published configurations (the authors' code reads the margin from there but
-    leaves the weight at 1). ratio, attended: of the matching, losses_local.py; as in the authors' code. hard_negatives: photos that the
-    starting weights take for another landmark are drawn with it, sampling_tuples.py.
+    leaves the weight at 1). ratio, attended: of the matching, cfcd.py; as in the authors' code. hard_negatives: photos that the
+    starting weights take for another landmark are drawn with it, batches/tuples.py.
     """
 
     tuple_size: int = 8

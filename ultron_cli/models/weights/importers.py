@@ -16,9 +16,9 @@ import torch
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.checkpoints import bare_state_dict, load_timm_weights, read_weights_file, save_checkpoint
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.importers_cirtorch import LearnedWhitening, cirtorch_meta, cirtorch_model, cirtorch_name, cirtorch_whitenings, numpy_parts
+from ultron_cli.models.weights.checkpoints import bare_state_dict, load_timm_weights, read_weights_file, save_checkpoint
+from ultron_cli.models.weights.cirtorch import LearnedWhitening, cirtorch_meta, cirtorch_model, cirtorch_name, cirtorch_whitenings, numpy_parts
 
 State = dict[str, torch.Tensor]
 BLOCK_PARTS = {

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from ultron_kernels import cdconv
 
-from ultron_cli.models.layers import ConvNorm, DropPath, norm_as_scale_and_shift
+from ultron_cli.models.parts.layers import ConvNorm, DropPath, norm_as_scale_and_shift
 
 # Where the importance starts: between the usual thresholds' logits, 0 and 1.1, for a map whose mean is MEAN_AFTER_RELU6.
 FIRST_LOGIT, MEAN_AFTER_RELU6, FIRST_CONTRAST = 0.55, 0.4, 10.0

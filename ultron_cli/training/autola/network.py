@@ -14,9 +14,9 @@ from torch import nn
 from ultron_cli.configs import to_dict, within
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.attentions import STAGES
-from ultron_cli.models.cifar_resnets import is_cifar_resnet, make_cifar_resnet
-from ultron_cli.models.hoga import HogaSearch
-from ultron_cli.models.hoga_genotype import N_NODES, OPERATIONS, Edge, Genotype
+from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
+from ultron_cli.models.attentions.hoga import HogaSearch
+from ultron_cli.models.backbones.cifar_resnets import is_cifar_resnet, make_cifar_resnet
 from ultron_cli.training.config import AugmentConfig, plain
 
 EDGES = tuple((node, source) for node in range(1, N_NODES + 1) for source in range(node))

@@ -6,17 +6,15 @@ mean over the batch. Several processes: medians and running means are over the b
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli import ranks
-from ultron_cli.configs import from_dict
-from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.training.loss_settings import ArcFaceSettings, CfcdStage2Settings, CosFaceSettings, LossSettings, MadaCosSettings, SubcentreSettings
-from ultron_cli.training.losses_local import local_loss
+from ultron_cli.errors import UltronError
+from ultron_cli.training.losses.cfcd import local_loss
+from ultron_cli.training.losses.settings import ArcFaceSettings, CfcdStage2Settings, LossSettings, MadaCosSettings, SubcentreSettings
 
 LogNegatives = Callable[[int, float], torch.Tensor]  # (row of the global batch, scale) -> ln of the sum of exp(scale cos) over its other classes
 
@@ -97,7 +95,7 @@ class MarginLoss(nn.Module):
     def forward(self, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast(descriptors.device.type, enabled=False):
             if self.settings.sample_rate < 1.0 or self.settings.sharded:
-                from ultron_cli.training.losses_partial import partial_loss
+                from ultron_cli.training.losses.partial_fc import partial_loss
 
                 loss = partial_loss(self, descriptors, labels)
             else:
@@ -207,7 +205,7 @@ class MadaCos(MarginLoss):
 
 
 class CfcdStage2(MadaCos):
-    """MadaCos, and a triplet loss on local features matched within tuples (CFCD, second stage; losses_local.py). `maps`: (B, C, h, w)."""
+    """MadaCos, and a triplet loss on local features matched within tuples (CFCD, second stage; cfcd.py). `maps`: (B, C, h, w)."""
 
     settings: CfcdStage2Settings
     needs_maps = True
@@ -220,27 +218,3 @@ class CfcdStage2(MadaCos):
         with torch.autocast(descriptors.device.type, enabled=False):
             local = local_loss(_float(maps), labels, own.tuple_size, margin=own.local_margin, ratio=own.ratio, attended=own.attended)
         return classification + own.local_weight * local
-
-
-LOSSES: dict[str, tuple[type[MarginLoss], type[LossSettings]]] = {
-    "softmax": (Softmax, LossSettings),
-    "linear": (Linear, LossSettings),
-    "arcface": (ArcFace, ArcFaceSettings),
-    "cosface": (CosFace, CosFaceSettings),
-    "subcentre-arcface": (SubcentreArcFace, SubcentreSettings),
-    "madacos": (MadaCos, MadaCosSettings),
-    "cfcd-stage2": (CfcdStage2, CfcdStage2Settings),
-}
-
-
-def loss_settings(name: str, settings: dict[str, Any]) -> LossSettings:
-    """The checked settings of a loss, defaults filled in. Raises UltronError for an unknown name or setting, naming near ones."""
-    if name not in LOSSES:
-        raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
-    return from_dict(LOSSES[name][1], settings, prefix="loss.")
-
-
-def create_loss(name: str, *, n_classes: int, dim: int, **settings: Any) -> MarginLoss:
-    """A loss by name with its settings. Raises UltronError for an unknown name or setting."""
-    checked = loss_settings(name, settings)
-    return LOSSES[name][0](n_classes, dim, checked)

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.models.cifar_resnets import NAMES, is_cifar_resnet, make_cifar_resnet
-from ultron_cli.models.small_swin import NAME as SMALL_SWIN
-from ultron_cli.models.small_swin import make_small_swin
+from ultron_cli.models.backbones.cifar_resnets import NAMES, is_cifar_resnet, make_cifar_resnet
+from ultron_cli.models.backbones.small_swin import NAME as SMALL_SWIN
+from ultron_cli.models.backbones.small_swin import make_small_swin
 
 
 @dataclass(frozen=True, kw_only=True)

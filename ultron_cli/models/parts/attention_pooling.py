@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ultron_cli.models.pooling import Average, GeM
+from ultron_cli.models.parts.pooling import Average, GeM
 
 
 class AttentionPooling(nn.Module):

@@ -1,7 +1,7 @@
 """AutoLA: the differentiable search for a high-order group attention (Ma et al., NeurIPS 2020), step by step.
 
 First-order bilevel: in every step the logits of the graph's operations descend on a batch of one half of the photos, then the network's
-weights on a batch of the other half. Numbers as in the authors' code (github.com/btma48/AutoLA). autola_run.py makes a run of it.
+weights on a batch of the other half. Numbers as in the authors' code (github.com/btma48/AutoLA). run.py makes a run of it.
 """
 
 import math
@@ -16,8 +16,8 @@ from torch import nn
 from ultron_cli.errors import WorkFailed
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import normalise_images
-from ultron_cli.training.autola_network import Architecture, SearchConfig, make_network
-from ultron_cli.training.sampling import EpochBatches, PhotoDraw
+from ultron_cli.training.autola.network import Architecture, SearchConfig, make_network
+from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 
 PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
 

@@ -8,7 +8,7 @@ import math
 import torch
 
 from ultron_cli import ranks
-from ultron_cli.training.losses import MarginLoss
+from ultron_cli.training.losses.margins import MarginLoss
 
 
 def sample_classes(own_labels: torch.Tensor, n_classes: int, sample_rate: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ are none, and for the rest, the negatives are of different landmarks drawn at ra
 import numpy as np
 
 from ultron_cli.errors import UltronError
-from ultron_cli.training.sampling import EpochBatches
+from ultron_cli.training.batches.draws import EpochBatches
 
 RIGHT_ANCHOR_HARD, WRONG_ANCHOR_HARD = 0.5, 1 / 3  # shares of the negatives
 

@@ -10,7 +10,7 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_p
 from ultron_cli.datasets.photos import INTERPOLATIONS, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, decode_photo, read_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.training.losses import MarginLoss
+from ultron_cli.training.losses.margins import MarginLoss
 
 BATCH_SIZE = 64
 FOLDERS = ("val", "test")  # of the photos to score, beside train/

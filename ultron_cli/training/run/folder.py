@@ -50,7 +50,7 @@ def is_finished(folder: Path) -> bool:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds a run that can be resumed."""
-    from ultron_cli.training.state import saved_steps
+    from ultron_cli.training.run.checkpoints import saved_steps
 
     return (folder / "config.json").is_file() and not is_finished(folder) and bool(saved_steps(folder))
 
@@ -73,8 +73,8 @@ def run_to_resume(out: Path | None) -> Path:
 
 def describe_run(folder: Path) -> dict[str, Any]:
     """Facts of a run for the table. Raises UltronError if its config.json cannot be read."""
-    from ultron_cli.training.journal import METRICS_FILE, read_lines
-    from ultron_cli.training.state import saved_steps
+    from ultron_cli.training.run.checkpoints import saved_steps
+    from ultron_cli.training.run.journal import METRICS_FILE, read_lines
 
     stored = read_json(folder / "config.json", "configuration of the run")
     config, metrics, steps = stored["config"], read_lines(folder / METRICS_FILE), saved_steps(folder)

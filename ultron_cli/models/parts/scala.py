@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from ultron_kernels import scala_attention
 
-from ultron_cli.models.depthwise import depthwise
-from ultron_cli.models.layers import DropPath
+from ultron_cli.models.parts.depthwise import depthwise
+from ultron_cli.models.parts.layers import DropPath
 
 REGIONS = (1, 2, 3)  # dilations of the context kernel: regions of 3x3, 5x5 and 7x7 (Algorithm 2)
 

@@ -10,7 +10,7 @@ from ultron_cli.configs import differences
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
 from ultron_cli.workspace import take_latest, workspace_root
 
 

@@ -13,7 +13,7 @@ from ultron_cli import ranks
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.models.checkpoints import read_weights_file
+from ultron_cli.models.weights.checkpoints import read_weights_file
 
 FOLDER = "checkpoints"
 FORMAT, VERSION = "ultron-training", 1

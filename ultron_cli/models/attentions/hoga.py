@@ -1,6 +1,6 @@
 """HOGA, high-order group attention: four groups of channels through a graph of small attentions (AutoLA, Ma et al., NeurIPS 2020).
 
-Checked against the authors' code (github.com/btma48/AutoLA). Which operation each edge has is in hoga_genotype.py; training/autola.py
+Checked against the authors' code (github.com/btma48/AutoLA). Which operation each edge has is in genotype.py; training/autola/
 searches for it. Legend: B batch, C channels, c = C / 4, H W map size.
 """
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attentions_gates import Cbam, ChannelGate, maximum_and_mean
-from ultron_cli.models.hoga_genotype import N_NODES, OPERATIONS, PUBLISHED, parse_genotype
+from ultron_cli.models.attentions.gates import Cbam, ChannelGate, maximum_and_mean
+from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, PUBLISHED, parse_genotype
 
 OPERATION_REDUCTION, OUTER_REDUCTION = 4, 8  # of the authors' code
 
@@ -101,7 +101,7 @@ class GroupFrame(nn.Module):
 
 
 class Hoga(nn.Module):
-    """The attention of one genotype, given as text (hoga_genotype.py). Raises UltronError unless C divides by 4.
+    """The attention of one genotype, given as text (genotype.py). Raises UltronError unless C divides by 4.
 
     About 3.1 C^2 parameters, most of them in the 1x1 convolutions of the frame: in every block of ResNet50, where C is up to 2048, 63 M on top of 24 M.
     """

@@ -16,8 +16,8 @@ from torchvision.transforms import RandomResizedCrop, v2
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import decode_photo, photo_size
 from ultron_cli.errors import UltronError
+from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
-from ultron_cli.training.sampling import EpochBatches, PhotoDraw
 
 BLOCK_ROWS = 64
 MOST_REPLACEMENTS = 8  # photos tried for one that cannot be read

@@ -21,18 +21,18 @@ from ultron_cli.console import dump_json, log, progress
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
-from ultron_cli.models.hoga_genotype import OPERATIONS, Genotype, save_genotype
+from ultron_cli.models.attentions.genotype import OPERATIONS, Genotype, save_genotype
 from ultron_cli.provenance import provenance
-from ultron_cli.training.autola import HalfBatches, Search, split_halves
-from ultron_cli.training.autola_network import EDGES, SearchConfig, choose_genotype
+from ultron_cli.training.autola.network import EDGES, SearchConfig, choose_genotype
+from ultron_cli.training.autola.search import HalfBatches, Search, split_halves
+from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
 from ultron_cli.training.config import FREE_SETTINGS
 from ultron_cli.training.curves import draw_curves
 from ultron_cli.training.environment import environment, own_threads
-from ultron_cli.training.journal import METRICS_FILE, Stopwatch, read_lines
-from ultron_cli.training.photo_batches import Augmentation, Batch, TrainingPhotos, make_loader
-from ultron_cli.training.runs import GENOTYPE_FILE, clear_folder
-from ultron_cli.training.state import load_latest_state, save_state
-from ultron_cli.training.stopping import StopSignal, stopped_text
+from ultron_cli.training.run.checkpoints import load_latest_state, save_state
+from ultron_cli.training.run.folder import GENOTYPE_FILE, clear_folder
+from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, read_lines
+from ultron_cli.training.run.stopping import StopSignal, stopped_text
 from ultron_cli.visualization.genotype import genotype_figure
 
 SUMS = ("architecture_loss", "architecture_accuracy", "loss", "accuracy")  # of an epoch; the last two are the network's, as in a training

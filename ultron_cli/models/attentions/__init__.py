@@ -8,12 +8,12 @@ from torch import nn
 
 from ultron_cli.configs import one_of
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attentions_gates import Cbam, ChannelGate, EcaGate, Sca
-from ultron_cli.models.attentions_glam import Glam
+from ultron_cli.models.attentions.gates import Cbam, ChannelGate, EcaGate, Sca
+from ultron_cli.models.attentions.genotype import parse_genotype
+from ultron_cli.models.attentions.glam import Glam
+from ultron_cli.models.attentions.hoga import Hoga
 from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.hoga import Hoga
-from ultron_cli.models.hoga_genotype import parse_genotype
-from ultron_cli.models.resnet_stages import require_resnet
+from ultron_cli.models.backbones.resnet_stages import require_resnet
 
 STAGES = (1, 2, 3, 4)
 

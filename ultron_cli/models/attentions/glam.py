@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.models.attentions_gates import hidden_channels
+from ultron_cli.models.attentions.gates import hidden_channels
 
 REDUCTION = 8
 ORIGINAL_FIRST = 4.0  # logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first

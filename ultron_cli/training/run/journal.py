@@ -14,7 +14,7 @@ import torch
 
 from ultron_cli.console import dump_json, log
 from ultron_cli.files import write_text
-from ultron_cli.training.events import EventWriter
+from ultron_cli.training.run.tensorboard import EventWriter
 
 STEPS_FILE, METRICS_FILE, EVENTS_FOLDER = "steps.jsonl", "metrics.jsonl", "events"
 

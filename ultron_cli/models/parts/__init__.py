@@ -1,0 +1,1 @@
+"""What the models are built from: poolings, ULTRON's CDConv and SCALA, and small layers."""
