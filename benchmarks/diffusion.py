@@ -23,8 +23,8 @@ from scipy.sparse.linalg import splu
 
 from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rerank_diffusion import DiffusionConfig, conjugate_gradients, graph_nodes, neighbour_graph, normalised_graph, spread_over
-from ultron_cli.retrieval.rerank_stage import Stage
+from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, conjugate_gradients, graph_nodes, neighbour_graph, normalised_graph, spread_over
+from ultron_cli.retrieval.rerank.stage import Stage
 
 TOLERANCE, TARGET_S, N_COMPARED = 1e-9, 2.0, 5
 

@@ -28,10 +28,10 @@ from ultron_cli.devices import cpu_name, n_cores
 from ultron_cli.models.core import normalise_images
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.provenance import package_versions
-from ultron_cli.retrieval.describing import describe
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extract_dataset import ExtractRequest, default_workers, extraction_config
-from ultron_cli.retrieval.extraction import Extraction, ExtractWork
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, default_workers, extraction_config
+from ultron_cli.retrieval.extraction.describe import describe
+from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 
 MINIMUM_SHARE = 0.9
 

@@ -24,7 +24,7 @@ from ultron_cli.configs import from_dict
 from ultron_cli.console import markdown_table
 from ultron_cli.devices import cpu_name
 from ultron_cli.files import make_folder, write_text
-from ultron_cli.retrieval.describing import describe
+from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.run.journal import memory_mib

@@ -21,9 +21,9 @@ import torch
 
 from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.ranks import Ranking
-from ultron_cli.retrieval.rerank_stage import Stage
-from ultron_cli.retrieval.rerank_superglobal import SuperGlobalConfig, superglobal
+from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.rerank.stage import Stage
+from ultron_cli.retrieval.rerank.superglobal import SuperGlobalConfig, superglobal
 
 TOLERANCE = 5e-6  # of final scores near 1, from float32 sums of some 2,000 products in different orders
 TARGET = 12.0

@@ -27,7 +27,7 @@ import numpy as np
 from ultron_cli.devices import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.ranks import Ranking
+from ultron_cli.retrieval.rankings import Ranking
 
 LARGE_ROWS, BLOCK_ROWS = 1_000_000, 20_000
 

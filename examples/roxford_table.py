@@ -27,8 +27,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
 from ultron_cli.files import replace_between
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
-from ultron_cli.retrieval.index_building import build_index
-from ultron_cli.retrieval.index_kinds import INDEX_KINDS
+from ultron_cli.retrieval.index.building import build_index
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 from ultron_cli.retrieval.rerank import parse_rerank
 from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, open_database, search_files
 from ultron_cli.retrieval.whitening import open_descriptors, read_whitening, write_whitening

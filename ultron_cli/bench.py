@@ -26,10 +26,10 @@ from ultron_cli.devices import cpu_name
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.retrieval.describing import ExtractConfig, describe_batch
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.extract_dataset import default_workers
-from ultron_cli.retrieval.index_building import available_bytes
+from ultron_cli.retrieval.extraction.dataset import default_workers
+from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
+from ultron_cli.retrieval.index.building import available_bytes
 from ultron_cli.training.environment import environment
 from ultron_cli.training.run.journal import memory_mib
 

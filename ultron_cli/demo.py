@@ -13,9 +13,9 @@ from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
 from ultron_cli.files import write_text
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset, protocol_text
-from ultron_cli.retrieval.index_building import build_index
-from ultron_cli.retrieval.ranks import write_ranks
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset, protocol_text
+from ultron_cli.retrieval.index.building import build_index
+from ultron_cli.retrieval.rankings import write_ranks
 from ultron_cli.retrieval.searching import Found, search_files
 from ultron_cli.training.start import start_training
 from ultron_cli.visualization.report import ReportConfig, write_report

@@ -20,10 +20,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import only_writer
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.retrieval import extraction
-from ultron_cli.retrieval.describing import describe
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.extraction import shards
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.extraction.describe import describe
 
 CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_resnet"})
 
@@ -31,7 +31,7 @@ CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_re
 @pytest.fixture(autouse=True)
 def own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
-    monkeypatch.setattr(extraction, "PHOTOS_PER_SHARD", 8)
+    monkeypatch.setattr(shards, "PHOTOS_PER_SHARD", 8)
 
 
 def request(dataset: Path, out: Path, **changes: object) -> ExtractRequest:
@@ -113,7 +113,7 @@ def test_batching_does_not_change_descriptors(toy: Path, tmp_path: Path) -> None
 def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_done: int) -> None:
     whole = extract_dataset(request(toy, tmp_path / "whole"), CHOICE, "cpu")
     written = []
-    write = extraction.write_descriptors
+    write = shards.write_descriptors
 
     def stops_after(path: Path, *arguments: object) -> None:
         if "database" in str(path) and len(written) == n_done:
@@ -122,11 +122,11 @@ def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: py
             written.append(path)
         write(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extraction, "write_descriptors", stops_after)
+    monkeypatch.setattr(shards, "write_descriptors", stops_after)
     with pytest.raises(KeyboardInterrupt):
         extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     assert not (tmp_path / "x" / "database.h5").exists()
-    monkeypatch.setattr(extraction, "write_descriptors", write)
+    monkeypatch.setattr(shards, "write_descriptors", write)
     summary = extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     n_database = whole["files"]["database"]["n"]
     assert summary["files"]["database"] == {"path": str(tmp_path / "x" / "database.h5"), "n": n_database, "computed": n_database - 8 * n_done}
@@ -140,9 +140,9 @@ def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: py
 
 def test_killed_at_any_moment_only_whole_files_are_left(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL as soon as each next shard appears; every file under a final name must open."""
-    monkeypatch.setattr(extraction, "PHOTOS_PER_SHARD", 2)
+    monkeypatch.setattr(shards, "PHOTOS_PER_SHARD", 2)
     out = tmp_path / "x"
-    code = "from ultron_cli.retrieval import extraction; extraction.PHOTOS_PER_SHARD = 2; from ultron_cli.cli import main; import sys; sys.exit(main())"
+    code = "from ultron_cli.retrieval.extraction import shards; shards.PHOTOS_PER_SHARD = 2; from ultron_cli.cli import main; import sys; sys.exit(main())"
     flags = ["--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--out", str(out)]
     command = [sys.executable, "-c", code, "extract", str(toy), *flags]
     environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs")}

@@ -22,9 +22,9 @@ from ultron_cli import ranks
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
 from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.retrieval import extraction_ranks
-from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
-from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, OtherRankFailed
+from ultron_cli.retrieval.extraction import processes
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.extraction.processes import ExtractionRanks, OtherRankFailed
 
 N_PHOTOS, N_SHARDS = 270, 5
 FLAGS = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--device", "cpu", "--skip-bad")
@@ -100,9 +100,9 @@ def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path
 
 def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
     """What torchrun starts: rank 1 dies once the first of its two shards is on disk, leaving a copy of what is there; restarted, it does not."""
-    from ultron_cli.retrieval import extraction
+    from ultron_cli.retrieval.extraction import shards
 
-    write = extraction.write_descriptors
+    write = shards.write_descriptors
 
     def write_and_die(path: Path, *arguments: Any) -> None:
         write(path, *arguments)
@@ -110,14 +110,14 @@ def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
             shutil.copytree(out, left, ignore=shutil.ignore_patterns(".*"))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    extraction.write_descriptors = write_and_die
+    shards.write_descriptors = write_and_die
     return extract_alone(Path(photos), Path(out))
 
 
 def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, alone: Path, tmp_path: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "timm", "ultron_cli.retrieval.extract_dataset"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "timm", "ultron_cli.retrieval.extraction.dataset"])
     launch = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{free_port()}",
                           rdzv_configs={"rank": 0}, run_id="test", max_restarts=1, monitor_interval=0.2, start_method="forkserver")  # fmt: skip
     left = tmp_path / "left"
@@ -150,8 +150,8 @@ def test_what_one_tells_the_other_hears(pair: tuple[ExtractionRanks, ExtractionR
 
 def test_nobody_waits_for_ever(pair: tuple[ExtractionRanks, ExtractionRanks], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = pair
-    monkeypatch.setattr(extraction_ranks, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(extraction_ranks, "TIMEOUT", datetime.timedelta(milliseconds=60))
+    monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=60))
     with pytest.raises(WorkFailed, match=r"rank 0 waited .* in which no rank finished a batch, for 'x': .* start the same command again"):
         first.hear("x")
     second.fail(UltronError("no such photo"))
@@ -161,8 +161,8 @@ def test_nobody_waits_for_ever(pair: tuple[ExtractionRanks, ExtractionRanks], mo
 
 def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionRanks, ExtractionRanks], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = pair
-    monkeypatch.setattr(extraction_ranks, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(extraction_ranks, "TIMEOUT", datetime.timedelta(milliseconds=30))
+    monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=30))
     seen: list[int] = []
 
     def goes_on(n_photos: int) -> None:
@@ -184,8 +184,8 @@ def of_two(pair: tuple[ExtractionRanks, ExtractionRanks], tmp_path: Path, monkey
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(extraction_ranks, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(extraction_ranks, "_store", lambda rank: second._store)
+    monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(processes, "_store", lambda rank: second._store)
     first.tell("dataset and model are sound")
     first.tell("missing database shards", [0, 1])
     return first
@@ -217,7 +217,7 @@ def test_the_failure_of_another_rank_ends_this_one_without_a_word(photos: Path, 
 def test_the_first_rank_tells_why_it_gives_up(photos: Path, tmp_path: Path, pair: tuple[ExtractionRanks, ExtractionRanks], of_two: ExtractionRanks,
                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(extraction_ranks, "_store", lambda rank: of_two._store)
+    monkeypatch.setattr(processes, "_store", lambda rank: of_two._store)
     refusal = "another `ultron extract` is writing"
     with only_writer(tmp_path / "x" / "database.h5.parts", "held"), pytest.raises(UltronError, match=refusal):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")

@@ -11,12 +11,12 @@ import pytest
 
 from tests.retrieval.test_ranks import INFO, unit_rows, with_ties
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval import index as index_module
-from ultron_cli.retrieval import index_building
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.index import open_index
-from ultron_cli.retrieval.index_building import build_index
+from ultron_cli.retrieval.index import building
+from ultron_cli.retrieval.index import faiss_index as index_module
+from ultron_cli.retrieval.index.building import build_index
+from ultron_cli.retrieval.index.faiss_index import open_index
 
 pytest.importorskip("faiss")
 
@@ -77,14 +77,14 @@ def test_opened_index_describes_itself(built, descriptors):
 def test_filled_in_blocks(descriptors, tmp_path, monkeypatch):
     queries = unit_rows(3, 4, 16)
     expected = build_index(descriptors, tmp_path / "one.index").search(queries, 30)
-    monkeypatch.setattr(index_building, "BLOCK_BYTES", 7 * 16 * 4)
+    monkeypatch.setattr(building, "BLOCK_BYTES", 7 * 16 * 4)
     found = build_index(descriptors, tmp_path / "many.index").search(queries, 30)
     np.testing.assert_array_equal(found.rows, expected.rows)
 
 
 def test_factory_strings_train_and_pad(descriptors, tmp_path, monkeypatch):
-    monkeypatch.setattr(index_building, "TRAINING_ROWS", 100)
-    monkeypatch.setattr(index_building, "BLOCK_BYTES", 50 * 16 * 4)
+    monkeypatch.setattr(building, "TRAINING_ROWS", 100)
+    monkeypatch.setattr(building, "BLOCK_BYTES", 50 * 16 * 4)
     opened = build_index(descriptors, tmp_path / "ivf.index", kind="IVF2,Flat")
     assert not opened.is_exact
     found = opened.search(unit_rows(4, 3, 16), 600)  # one of two cells is looked into
@@ -113,7 +113,7 @@ def test_failure_leaves_the_old_index_and_nothing_else(built, descriptors, tmp_p
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(index_building, "dump_json", fail)
+    monkeypatch.setattr(building, "dump_json", fail)
     for out in (built, tmp_path / "new.index"):
         with pytest.raises(KeyboardInterrupt):
             build_index(descriptors, out, overwrite=True)

@@ -8,13 +8,13 @@ import pytest
 from tests.retrieval.test_ranks import INFO, unit_rows
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval import index_building
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.index import open_index
-from ultron_cli.retrieval.index_building import available_bytes, build_index, bytes_per_photo, say_memory
-from ultron_cli.retrieval.index_kinds import INDEX_KINDS, SearchSettings, n_cells, n_code_bytes, plan
-from ultron_cli.retrieval.index_report import index_report, recall_at, report_text, swept_settings
+from ultron_cli.retrieval.index import building
+from ultron_cli.retrieval.index.building import available_bytes, build_index, bytes_per_photo, say_memory
+from ultron_cli.retrieval.index.faiss_index import open_index
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS, SearchSettings, n_cells, n_code_bytes, plan
+from ultron_cli.retrieval.index.report import index_report, recall_at, report_text, swept_settings
 from ultron_cli.retrieval.whitening import read_whitening, write_whitening
 from ultron_cli.retrieval.whitening_learning import learn_whitening
 
@@ -94,7 +94,7 @@ def test_memory_is_stated_before_it_is_needed(monkeypatch):
     said = []
     monkeypatch.setattr(log, "info", lambda text, *values: said.append(text % values))
     monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
-    monkeypatch.setattr(index_building, "available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(building, "available_bytes", lambda: 1 << 20)
     say_memory(index, 1_000_000, 512)
     assert "72 bytes per photo" in said[0]
     assert "more than the 1 MiB now free" in said[1]

@@ -14,18 +14,18 @@ from tests.commands.test_bad_input import MODEL, expect_error
 from tests.conftest import Run
 from tests.retrieval.test_ranks import INFO, assert_equal, unit_rows, with_ties
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.retrieval import milvus, milvus_index
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.index import open_index
-from ultron_cli.retrieval.index_building import build_index
-from ultron_cli.retrieval.index_kinds import n_cells
-from ultron_cli.retrieval.index_report import recall_at
-from ultron_cli.retrieval.milvus import Milvus
-from ultron_cli.retrieval.milvus_building import MilvusRequest, build_milvus_index
-from ultron_cli.retrieval.milvus_kinds import MILVUS_KINDS, milvus_plan, search_params
-from ultron_cli.retrieval.milvus_place import Place
-from ultron_cli.retrieval.ranks import read_ranks
+from ultron_cli.retrieval.index.building import build_index
+from ultron_cli.retrieval.index.faiss_index import open_index
+from ultron_cli.retrieval.index.kinds import n_cells
+from ultron_cli.retrieval.index.report import recall_at
+from ultron_cli.retrieval.milvus import client, index
+from ultron_cli.retrieval.milvus.building import MilvusRequest, build_milvus_index
+from ultron_cli.retrieval.milvus.client import Milvus
+from ultron_cli.retrieval.milvus.kinds import MILVUS_KINDS, milvus_plan, search_params
+from ultron_cli.retrieval.milvus.place import Place
+from ultron_cli.retrieval.rankings import read_ranks
 
 pytest.importorskip("pymilvus")
 server_manager = pytest.importorskip("milvus_lite.server_manager").server_manager_instance
@@ -126,8 +126,8 @@ def test_kinds_and_parameters():
 
 
 def test_batches_do_not_show_and_a_second_run_writes_nothing(descriptors, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("ultron_cli.retrieval.milvus_building.BATCH_BYTES", 300 * DIM * 4)
-    monkeypatch.setattr(milvus, "MESSAGE_BYTES", 3 * DIM * 4)
+    monkeypatch.setattr("ultron_cli.retrieval.milvus.building.BATCH_BYTES", 300 * DIM * 4)
+    monkeypatch.setattr(client, "MESSAGE_BYTES", 3 * DIM * 4)
     assert build(descriptors, tmp_path / "m.index").n_written == N
     queries = unit_rows(5, 7, DIM)
     assert_equal(open_index(tmp_path / "m.index").search(queries, 20), exact_search(queries, rows, 20))
@@ -140,16 +140,16 @@ def test_batches_do_not_show_and_a_second_run_writes_nothing(descriptors, rows, 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ultron_cli.retrieval import milvus, milvus_building
-from ultron_cli.retrieval.milvus_building import MilvusRequest, build_milvus_index
-milvus_building.BATCH_BYTES = 300 * 64 * 4
-write, calls = milvus.Milvus.write, []
+from ultron_cli.retrieval.milvus import building, client
+from ultron_cli.retrieval.milvus.building import MilvusRequest, build_milvus_index
+building.BATCH_BYTES = 300 * 64 * 4
+write, calls = client.Milvus.write, []
 def write_then_die(self, *arguments):
     write(self, *arguments)
     calls.append(1)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-milvus.Milvus.write = write_then_die
+client.Milvus.write = write_then_die
 build_milvus_index(Path(sys.argv[1]), Path(sys.argv[2]), "flat", MilvusRequest())
 """
 
@@ -159,7 +159,7 @@ def test_a_killed_load_is_continued(descriptors, rows, tmp_path, monkeypatch):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(descriptors), str(out)], capture_output=True, timeout=100)
     assert killed.returncode == -9, killed.stderr.decode()
     assert not out.exists() and (tmp_path / "milvus.db").is_dir()
-    monkeypatch.setattr("ultron_cli.retrieval.milvus_building.BATCH_BYTES", 300 * DIM * 4)
+    monkeypatch.setattr("ultron_cli.retrieval.milvus.building.BATCH_BYTES", 300 * DIM * 4)
     assert build(descriptors, out).n_written == N - 900
     queries = unit_rows(6, 4, DIM)
     assert_equal(open_index(out).search(queries, 30), exact_search(queries, rows, 30))
@@ -235,7 +235,7 @@ def test_an_unreachable_server_is_tried_a_few_times(descriptors, tmp_path, waits
 
 
 def test_a_server_that_takes_calls_and_never_answers(descriptors, tmp_path, waits, monkeypatch):
-    monkeypatch.setattr(milvus, "CONNECT_S", 0.2)
+    monkeypatch.setattr(client, "CONNECT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(WorkFailed, match="cannot be reached, tried 6 times"):
         build(descriptors, tmp_path / "m.index", uri=f"http://127.0.0.1:{silent.getsockname()[1]}", sleep=waits.append)
     assert len(waits) == 5
@@ -245,7 +245,7 @@ def test_a_server_that_comes_and_goes(descriptors, rows, tmp_path, monkeypatch):
     from milvus_lite.adapter.grpc.server import start_server_in_thread
 
     port, running, events = free_port(), [], []
-    monkeypatch.setattr("ultron_cli.retrieval.milvus_building.BATCH_BYTES", 300 * DIM * 4)
+    monkeypatch.setattr("ultron_cli.retrieval.milvus.building.BATCH_BYTES", 300 * DIM * 4)
 
     def start(wait_s: float) -> None:
         events.append(wait_s)
@@ -310,8 +310,8 @@ def test_a_local_database_that_cannot_be_opened(descriptors, tmp_path):
 
 def test_more_photos_than_milvus_ranks(descriptors, rows, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(milvus_index, "MOST_RANKED", 100)
-    monkeypatch.setattr(milvus_index.log, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(index, "MOST_RANKED", 100)
+    monkeypatch.setattr(index.log, "warning", lambda text, *values: said.append(text % values))
     build(descriptors, tmp_path / "m.index")
     opened, queries = open_index(tmp_path / "m.index"), unit_rows(10, 3, DIM)
     assert_equal(opened.search(queries, 95), exact_search(queries, rows, 95))
@@ -345,7 +345,8 @@ def test_without_the_packages_the_error_says_how_to_install_them(descriptors, tm
 
 
 def test_imports_stay_where_they_are_used():
-    code = "import sys, ultron_cli.retrieval.index, ultron_cli.retrieval.milvus_building; assert not {'pymilvus', 'torch', 'faiss'} & set(sys.modules)"
+    modules = "ultron_cli.retrieval.index.faiss_index, ultron_cli.retrieval.milvus.building"
+    code = f"import sys, {modules}; assert not {{'pymilvus', 'torch', 'faiss'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 

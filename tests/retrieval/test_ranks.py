@@ -9,7 +9,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval import exact
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.ranks import EMPTY, Ranking, key_scores, packed, read_ranks, unpacked, write_ranks
+from ultron_cli.retrieval.rankings import EMPTY, Ranking, key_scores, packed, read_ranks, unpacked, write_ranks
 
 INFO = DescriptorInfo(model="m", weights_sha256="", config={}, dataset="toy", role="database", crop="none", scales=[1.0])
 

@@ -10,13 +10,13 @@ from tests.retrieval.test_ranks import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.ranks import PADDING, Ranking
+from ultron_cli.retrieval.rankings import PADDING, Ranking
 from ultron_cli.retrieval.rerank import n_needed, parse_rerank, rerank
-from ultron_cli.retrieval.rerank_diffusion import DiffusionConfig, diffusion, graph_nodes
-from ultron_cli.retrieval.rerank_expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
-from ultron_cli.retrieval.rerank_kreciprocal import KReciprocalConfig, kreciprocal
-from ultron_cli.retrieval.rerank_stage import Stage, nearest_positions, put_in_front
-from ultron_cli.retrieval.rerank_superglobal import SuperGlobalConfig, superglobal
+from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, diffusion, graph_nodes
+from ultron_cli.retrieval.rerank.expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
+from ultron_cli.retrieval.rerank.kreciprocal import KReciprocalConfig, kreciprocal
+from ultron_cli.retrieval.rerank.stage import Stage, nearest_positions, put_in_front
+from ultron_cli.retrieval.rerank.superglobal import SuperGlobalConfig, superglobal
 
 N, DIM, QUERIES = 60, 16, 4
 TOLERANCE = 3e-6  # float32 sums of a few dozen products of unit rows, in another order
@@ -73,7 +73,7 @@ def test_alpha_qe(n, alpha):
 
 @pytest.mark.parametrize(("m", "n", "alpha"), [(15, 4, 3.0), (1000, 4, 1.0), (60, 1000, 2.0)])
 def test_dba(m, n, alpha, monkeypatch):
-    monkeypatch.setattr("ultron_cli.retrieval.rerank_expansion.BLOCK_BYTES", 8 * DIM * 5 * 7)  # several blocks
+    monkeypatch.setattr("ultron_cli.retrieval.rerank.expansion.BLOCK_BYTES", 8 * DIM * 5 * 7)  # several blocks
     queries, database = landmarks(3)
     stage = stage_of(queries, database)
     found = dba(stage, DBAConfig(m=m, n=n, alpha=alpha)).ranking
@@ -86,7 +86,7 @@ def test_dba(m, n, alpha, monkeypatch):
 @pytest.mark.parametrize("nodes", [1000, 30])
 @pytest.mark.parametrize(("k", "kq"), [(8, 5), (100, 100)])
 def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
-    monkeypatch.setattr("ultron_cli.retrieval.rerank_diffusion.BLOCK_BYTES", 4 * DIM * 13)
+    monkeypatch.setattr("ultron_cli.retrieval.rerank.diffusion.BLOCK_BYTES", 4 * DIM * 13)
     queries, database = landmarks(4)
     stage = stage_of(queries, database)
     config = DiffusionConfig(nodes=nodes, k=k, kq=kq, alpha=0.9, iterations=200, tolerance=1e-12)

@@ -10,8 +10,8 @@ import torch
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import normalise_images
-from ultron_cli.retrieval.describing import describe
-from ultron_cli.retrieval.scaling import at_scale
+from ultron_cli.retrieval.extraction.describe import describe
+from ultron_cli.retrieval.extraction.scales import at_scale
 
 SCALES = [0.3535, 0.5, 0.7071, 0.9, 1.4142, 2.0]
 Axis = Callable[[int, int, float, int], list[tuple[int, float]]]

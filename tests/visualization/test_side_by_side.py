@@ -12,7 +12,7 @@ from tests.visualization.pictures import before_after
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
-from ultron_cli.retrieval.ranks import Ranking, read_ranks, write_ranks
+from ultron_cli.retrieval.rankings import Ranking, read_ranks, write_ranks
 from ultron_cli.retrieval.searching import Found
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.cam import Cam, overlay

@@ -41,7 +41,7 @@ def evaluate(
     from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking, find_gnd, report_rows, search_text
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.files import write_text
-    from ultron_cli.retrieval.extract_dataset import protocol_text
+    from ultron_cli.retrieval.extraction.dataset import protocol_text
 
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
     one_of("--duplicates", duplicates, ("count", "first"))
@@ -50,7 +50,7 @@ def evaluate(
     if index and distractors:
         raise UltronError("an index holds the photos it was made from, --distractors cannot be added; leave out --index")
     if ranks:
-        from ultron_cli.retrieval.ranks import read_ranks
+        from ultron_cli.retrieval.rankings import read_ranks
 
         stored = read_ranks(ranks)
         named = NamedRanking(rows=stored.ranking.rows, query_names=stored.query_names, database_names=stored.database_names, origin=stored.provenance)

@@ -76,8 +76,8 @@ def extract(
     from ultron_cli.configs import one_of, parse_scales
     from ultron_cli.console import counted, lines, print_result
     from ultron_cli.ranks import is_first_process
-    from ultron_cli.retrieval.extract_dataset import ExtractRequest, extract_dataset
-    from ultron_cli.retrieval.extraction_ranks import OtherRankFailed
+    from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
+    from ultron_cli.retrieval.extraction.processes import OtherRankFailed
     from ultron_cli.retrieval.whitening import chosen_whitening
 
     if folder and dataset and folder != dataset:

@@ -49,7 +49,7 @@ def index(
 
     from ultron_cli import workspace
     from ultron_cli.console import counted, lines, print_result
-    from ultron_cli.retrieval.index_building import build_index, bytes_per_photo
+    from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
     from ultron_cli.retrieval.whitening import chosen_whitening
 
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
@@ -57,7 +57,7 @@ def index(
     path = out or workspace.result_folder("index", source.resolve().parent.name) / f"{stem}.index"
     started_s = time.perf_counter()
     if engine == "milvus":
-        from ultron_cli.retrieval.milvus_building import MilvusRequest, build_milvus_index
+        from ultron_cli.retrieval.milvus.building import MilvusRequest, build_milvus_index
 
         request = MilvusRequest(uri=uri, collection=collection, token_env=token_env, replace=overwrite)
         stored = build_milvus_index(source, path, type_, request, overwrite=overwrite or out is None, whitening=chosen_whitening(whiten, dim))
@@ -80,7 +80,7 @@ def index(
     }  # fmt: skip
     text = f"{type_} index of {counted(built.n, 'descriptor')}, {built.dim}-d, {summary['bytes_per_photo']:.0f} bytes each, in {seconds:.1f} s\n{path}"
     if report:
-        from ultron_cli.retrieval.index_report import index_report, report_text
+        from ultron_cli.retrieval.index.report import index_report, report_text
 
         summary["report"] = index_report(built, source, queries)
         text = lines(text, report_text(summary["report"]))

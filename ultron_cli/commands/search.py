@@ -53,7 +53,7 @@ def search(
     from ultron_cli.console import counted, lines, print_result, table
     from ultron_cli.datasets.protocols import check_box
     from ultron_cli.provenance import provenance
-    from ultron_cli.retrieval.ranks import write_ranks
+    from ultron_cli.retrieval.rankings import write_ranks
     from ultron_cli.retrieval.rerank import parse_rerank
     from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
     from ultron_cli.retrieval.whitening import chosen_whitening

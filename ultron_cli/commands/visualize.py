@@ -21,7 +21,7 @@ def searches(ranks: list[Path] | None, queries: Path | None, database: Path | No
 
     if not ranks:
         return [search_files(*latest_descriptors(queries, database), None, console.settings.device)]
-    from ultron_cli.retrieval.ranks import read_ranks
+    from ultron_cli.retrieval.rankings import read_ranks
 
     stored = [read_ranks(path) for path in ranks]
     return [Found(ranking=one.ranking, query_names=one.query_names, database_names=one.database_names, origin=one.provenance) for one in stored]

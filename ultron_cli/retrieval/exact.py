@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.candidates import DENSE, UNIT_ROW_NORM, QueryGroup, block_sizes
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.ranks import EMPTY, Ranking, check_search, unpacked
+from ultron_cli.retrieval.exact_candidates import DENSE, UNIT_ROW_NORM, QueryGroup, block_sizes
+from ultron_cli.retrieval.rankings import EMPTY, Ranking, check_search, unpacked
 
 MOST_THREADS = 32  # more would wait for Python and for memory
 ONE_SEARCH = threading.Lock()  # a search uses every core, and sets torch's process-wide switches while it lasts

@@ -13,13 +13,13 @@ from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
 from ultron_cli.models.weights.choice import reload_model, require_same_model
-from ultron_cli.retrieval.describing import ExtractConfig, describe_batch
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, require_same_dim
 from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
 from ultron_cli.retrieval.joined import JoinedFiles
-from ultron_cli.retrieval.ranks import Ranking
+from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
-from ultron_cli.retrieval.rerank_stage import Stage
+from ultron_cli.retrieval.rerank.stage import Stage
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening, stored_whitening
 
 RANKING_BYTES = 1 << 28  # of rows and scores of the queries that an evaluation searches together
@@ -113,7 +113,7 @@ class Searcher:
         self.opened = None
         self.whitening = options.whitening
         if index is not None:
-            from ultron_cli.retrieval.index import open_index
+            from ultron_cli.retrieval.index.faiss_index import open_index
 
             opened = open_index(index)
             self.opened = replace(opened, settings=replace(opened.settings, **options.index_settings))

@@ -30,8 +30,8 @@ from ultron_cli.datasets.protocols import LABELS
 from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
 from ultron_cli.models.weights.choice import reload_model
-from ultron_cli.retrieval.describing import describe_batch
 from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.extraction.describe import describe_batch
 from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
 from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, extract_config
 from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening

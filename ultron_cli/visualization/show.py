@@ -19,7 +19,7 @@ from ultron_cli.evaluation.metrics import average_precision
 from ultron_cli.files import make_folder
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.choice import reload_model
-from ultron_cli.retrieval.describing import ExtractConfig, describe_batch
+from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
 from ultron_cli.retrieval.searching import Found, extract_config
 from ultron_cli.visualization.cam import Cam, similarity_cam, write_overlay
 from ultron_cli.visualization.cam_sheet import CamPair, cam_figure

@@ -20,7 +20,7 @@ from ultron_cli.models.backbones.small_swin import make_small_swin
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """What a network expects: RGB scaled to 0..1, minus `mean`, divided by `sd`; the filter that brings photos to size; and `scaling`,
-    how they are brought to further scales (retrieval/scaling.py), which a method's published code decides."""
+    how they are brought to further scales (retrieval/extraction/scales.py), which a method's published code decides."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]

@@ -13,9 +13,9 @@ from ultron_cli.console import counted, dump_json, lines, log, table
 from ultron_cli.files import whole_file, write_text
 from ultron_cli.retrieval.descriptors import require_same_dim
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.index import FaissIndex, load_faiss
-from ultron_cli.retrieval.index_building import bytes_per_photo
-from ultron_cli.retrieval.index_kinds import SearchSettings
+from ultron_cli.retrieval.index.building import bytes_per_photo
+from ultron_cli.retrieval.index.faiss_index import FaissIndex, load_faiss
+from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.whitening import open_descriptors, require_same_whitening
 
 RECALL_AT = (1, 10, 100)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.retrieval.index_kinds import SearchSettings, n_cells, n_code_bytes, n_probed
+from ultron_cli.retrieval.index.kinds import SearchSettings, n_cells, n_code_bytes, n_probed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,12 @@ from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.index import MILVUS_FORMAT, file_state
-from ultron_cli.retrieval.index_building import refuse_to_replace
-from ultron_cli.retrieval.milvus import CONSISTENCY, NAME_BYTES, Milvus
-from ultron_cli.retrieval.milvus_index import VERSION, stored_uri
-from ultron_cli.retrieval.milvus_kinds import milvus_plan
-from ultron_cli.retrieval.milvus_place import Place
+from ultron_cli.retrieval.index.building import refuse_to_replace
+from ultron_cli.retrieval.index.faiss_index import MILVUS_FORMAT, file_state
+from ultron_cli.retrieval.milvus.client import CONSISTENCY, NAME_BYTES, Milvus
+from ultron_cli.retrieval.milvus.index import VERSION, stored_uri
+from ultron_cli.retrieval.milvus.kinds import milvus_plan
+from ultron_cli.retrieval.milvus.place import Place
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
 BATCH_BYTES = 1 << 21  # of descriptors written in one call; pymilvus and milvus-lite hold them as Python numbers for a moment

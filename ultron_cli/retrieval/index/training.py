@@ -6,8 +6,8 @@ import numpy as np
 
 from ultron_cli.console import log
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.index import load_faiss
-from ultron_cli.retrieval.index_kinds import POINTS_PER_CELL
+from ultron_cli.retrieval.index.faiss_index import load_faiss
+from ultron_cli.retrieval.index.kinds import POINTS_PER_CELL
 
 
 def training_sample(descriptors: DescriptorFile, step: int, rows_per_block: int) -> np.ndarray:

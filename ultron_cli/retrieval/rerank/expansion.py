@@ -7,8 +7,8 @@ import numpy as np
 
 from ultron_cli.configs import within
 from ultron_cli.console import chunks
-from ultron_cli.retrieval.ranks import PADDING, Ranking
-from ultron_cli.retrieval.rerank_stage import Stage, put_in_front
+from ultron_cli.retrieval.rankings import PADDING, Ranking
+from ultron_cli.retrieval.rerank.stage import Stage, put_in_front
 
 BLOCK_BYTES = 1 << 26  # of gathered neighbours at once
 

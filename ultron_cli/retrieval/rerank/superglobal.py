@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ultron_cli.configs import within
-from ultron_cli.retrieval.rerank_stage import Scored, Stage, nearest_positions, per_query, put_in_front
+from ultron_cli.retrieval.rerank.stage import Scored, Stage, nearest_positions, per_query, put_in_front
 
 
 @dataclass(frozen=True, kw_only=True)

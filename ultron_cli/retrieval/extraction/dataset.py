@@ -17,10 +17,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.ranks import rank_device
-from ultron_cli.retrieval.describing import ExtractConfig
 from ultron_cli.retrieval.descriptors import write_descriptors
-from ultron_cli.retrieval.extraction import Extraction, ExtractWork
-from ultron_cli.retrieval.extraction_ranks import ExtractionRanks, extraction_ranks
+from ultron_cli.retrieval.extraction.describe import ExtractConfig
+from ultron_cli.retrieval.extraction.processes import ExtractionRanks, extraction_ranks
+from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.ranks import key_scores, packed
+from ultron_cli.retrieval.rankings import key_scores, packed
 
 UNIT_ROW_NORM = 1.01  # unit rows with room for float16 rounding; a longer row in an array is measured
 NORM_VALUES = 4096  # summed at once where norms are bounded

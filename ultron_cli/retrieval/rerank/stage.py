@@ -7,7 +7,7 @@ import numpy as np
 
 from ultron_cli.retrieval.descriptors import DescriptorFile, take_rows
 from ultron_cli.retrieval.exact import exact_search, worker_threads
-from ultron_cli.retrieval.ranks import PADDING, Ranking
+from ultron_cli.retrieval.rankings import PADDING, Ranking
 
 Scored = tuple[np.ndarray, np.ndarray]  # (m,) int64 database rows, each once, and (m,) scores
 

@@ -1,6 +1,6 @@
 """Chains of re-ranking steps: chosen by name, set from the command line, timed, and recorded.
 
-Each step takes and gives a Stage (rerank_stage.py): a ranking, the queries that made it, and the database. `aqe` also changes the queries
+Each step takes and gives a Stage (stage.py): a ranking, the queries that made it, and the database. `aqe` also changes the queries
 for the steps after it.
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.rerank_diffusion import DiffusionConfig, diffusion
-from ultron_cli.retrieval.rerank_expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
-from ultron_cli.retrieval.rerank_kreciprocal import KReciprocalConfig, kreciprocal
-from ultron_cli.retrieval.rerank_stage import Stage
-from ultron_cli.retrieval.rerank_superglobal import SuperGlobalConfig, superglobal
+from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, diffusion
+from ultron_cli.retrieval.rerank.expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
+from ultron_cli.retrieval.rerank.kreciprocal import KReciprocalConfig, kreciprocal
+from ultron_cli.retrieval.rerank.stage import Stage
+from ultron_cli.retrieval.rerank.superglobal import SuperGlobalConfig, superglobal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Indexes of descriptor files, opened and searched, and those of Faiss; index_building.py makes them. Those in Milvus: milvus_index.py.
+"""Indexes of descriptor files, opened and searched, and those of Faiss; building.py makes them. Those in Milvus: milvus/index.py.
 
 A Faiss index is a folder NAME.index: index.faiss (Faiss's own format), names.json (one photo name per row), index.json (format
 "ultron-index", version, kind, factory, metric, n, dim, search, whitening, config, created, ultron_version, and `descriptors`: path, size,
@@ -17,8 +17,8 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json, sha256_of_file
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.index_kinds import INDEX_KINDS, SearchSettings
-from ultron_cli.retrieval.ranks import EMPTY, PADDING, Ranking, check_search, packed, unpacked
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS, SearchSettings
+from ultron_cli.retrieval.rankings import EMPTY, PADDING, Ranking, check_search, packed, unpacked
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, read_whitening
 
 FORMAT, VERSION = "ultron-index", 1
@@ -137,7 +137,7 @@ def open_index(path: Path) -> Index:
     description = read_json(path / "index.json", "index description")
     found = description.get("format") if isinstance(description, dict) else None
     if found == MILVUS_FORMAT:
-        from ultron_cli.retrieval.milvus_index import open_milvus
+        from ultron_cli.retrieval.milvus.index import open_milvus
 
         return open_milvus(path, description)
     if found != FORMAT:

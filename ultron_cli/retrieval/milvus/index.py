@@ -1,4 +1,4 @@
-"""Indexes whose descriptors lie in Milvus, opened and searched; milvus_building.py makes them.
+"""Indexes whose descriptors lie in Milvus, opened and searched; building.py makes them.
 
 Such an index is a folder NAME.index too: index.json (format "ultron-milvus-index", version, engine, uri, collection, token_env, consistency,
 index_type, build, record, and what a Faiss index has: kind, metric, n, dim, search, whitening, config, descriptors, created,
@@ -16,12 +16,12 @@ import numpy as np
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
-from ultron_cli.retrieval.index import Index, best_of, refuse_stale
-from ultron_cli.retrieval.index_kinds import SearchSettings
-from ultron_cli.retrieval.milvus import MOST_RANKED, Milvus
-from ultron_cli.retrieval.milvus_kinds import search_params
-from ultron_cli.retrieval.milvus_place import Place
-from ultron_cli.retrieval.ranks import Ranking, check_search
+from ultron_cli.retrieval.index.faiss_index import Index, best_of, refuse_stale
+from ultron_cli.retrieval.index.kinds import SearchSettings
+from ultron_cli.retrieval.milvus.client import MOST_RANKED, Milvus
+from ultron_cli.retrieval.milvus.kinds import search_params
+from ultron_cli.retrieval.milvus.place import Place
+from ultron_cli.retrieval.rankings import Ranking, check_search
 from ultron_cli.retrieval.whitening import read_whitening
 
 VERSION = 1

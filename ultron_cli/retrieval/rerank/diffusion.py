@@ -14,9 +14,9 @@ from scipy import sparse
 from ultron_cli.configs import within
 from ultron_cli.console import chunks, counted, log
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.ranks import Ranking
-from ultron_cli.retrieval.rerank_expansion import similarity_weights
-from ultron_cli.retrieval.rerank_stage import Scored, Stage, put_in_front
+from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.rerank.expansion import similarity_weights
+from ultron_cli.retrieval.rerank.stage import Scored, Stage, put_in_front
 
 BLOCK_BYTES = 1 << 27  # of descriptors whose neighbours are searched together
 

@@ -20,9 +20,9 @@ from ultron_cli.files import make_folder, only_writer, read_json, write_text
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.describing import ExtractConfig, describe_batch
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
-from ultron_cli.retrieval.extraction_ranks import ALONE, ExtractionRanks
+from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
+from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionRanks
 
 PHOTOS_PER_SHARD = 64  # and at most a batch: batches lie within a shard, so that a photo's descriptor does not depend on who computes which shards
 

@@ -18,8 +18,8 @@ import numpy as np
 from ultron_cli.console import chunks, log
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
-from ultron_cli.retrieval.milvus_place import Place
-from ultron_cli.retrieval.ranks import PADDING
+from ultron_cli.retrieval.milvus.place import Place
+from ultron_cli.retrieval.rankings import PADDING
 
 MOST_RANKED = 16384  # photos per query, and queries per call
 MESSAGE_BYTES = 1 << 23  # of queries or of results in one call

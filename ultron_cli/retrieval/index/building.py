@@ -14,9 +14,9 @@ from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
 from ultron_cli.files import sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.index import FORMAT, VERSION, FaissIndex, faiss_reason, file_state, load_faiss
-from ultron_cli.retrieval.index_kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
-from ultron_cli.retrieval.index_training import train_index, training_sample
+from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, file_state, load_faiss
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
+from ultron_cli.retrieval.index.training import train_index, training_sample
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
 BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is filled

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from ultron_cli.configs import within
-from ultron_cli.retrieval.rerank_stage import Scored, Stage, exact_gram, nearest_positions, per_query, put_in_front
+from ultron_cli.retrieval.rerank.stage import Scored, Stage, exact_gram, nearest_positions, per_query, put_in_front
 
 
 @dataclass(frozen=True, kw_only=True)
