@@ -18,8 +18,8 @@ from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.rankings import write_ranks
 from ultron_cli.retrieval.searching import Found, search_files
 from ultron_cli.training.start import start_training
-from ultron_cli.visualization.report import ReportConfig, write_report
-from ultron_cli.visualization.show import draw_cam, draw_ranks, open_scene
+from ultron_cli.visualization.report.report import ReportConfig, write_report
+from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
 
 
 class Steps:

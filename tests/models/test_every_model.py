@@ -19,7 +19,7 @@ from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.visualization.cam import similarity_cam
+from ultron_cli.visualization.cam.similarity import similarity_cam
 
 THIN_ULTRON = {"depths": [1, 1, 2, 1], "widths": [16, 24, 32, 64], "heads": [2, 4], "expansion": 2, "descriptor_dim": 24, "drop_path": 0.0}
 THIN_DOLG = {"backbone": "test_resnet", "atrous_dim": 6, "local_dim": 10, "descriptor_dim": 24}

@@ -233,7 +233,7 @@ def test_weights_that_are_not_there_or_not_ours(tmp_path: Path) -> None:
 
 def test_cam_takes_the_network() -> None:
     pytest.importorskip("pytorch_grad_cam")
-    from ultron_cli.visualization.cam import similarity_cam
+    from ultron_cli.visualization.cam.similarity import similarity_cam
 
     model = tiny()
     pixels = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -13,7 +13,7 @@ from ultron_cli.models import create_model
 from ultron_cli.models.parts.attention_pooling import SimPool
 from ultron_cli.models.parts.pooling import GGeM
 from ultron_cli.models.weights.checkpoints import load_weights
-from ultron_cli.visualization.cam import similarity_cam
+from ultron_cli.visualization.cam.similarity import similarity_cam
 
 # name -> tokens before the patches: class token, and register tokens
 VITS = {"test_vit": 1, "vit_small_patch14_dinov2": 1, "vit_small_patch14_reg4_dinov2": 5, "vit_small_patch16_dinov3": 5}
@@ -170,7 +170,7 @@ def literal_class_attention(model: torch.nn.Module, images: Tensor) -> Tensor:
 
 
 def test_attention_of_the_class_token_is_what_the_last_block_computes() -> None:
-    from ultron_cli.visualization.cam_methods import attention_map
+    from ultron_cli.visualization.cam.methods import attention_map
 
     torch.manual_seed(1)
     model, images = create_model("gem", backbone="test_vit", pooling="cls"), torch.randn(1, 3, 48, 80)

@@ -11,22 +11,22 @@ from PIL import Image
 
 from tests.visualization.test_cam import photo_of
 from ultron_cli.models.attentions.genotype import PUBLISHED, parse_genotype
-from ultron_cli.visualization.ablation_bars import Measurement, ablation_figure
-from ultron_cli.visualization.cam import Cam
-from ultron_cli.visualization.cam_columns import CamColumn, columns_figure
-from ultron_cli.visualization.cam_sheet import CamPair, cam_figure
-from ultron_cli.visualization.dilations import Dilations, dilation_figure
+from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
+from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.similarity import Cam
+from ultron_cli.visualization.curves.ablation_bars import Measurement, ablation_figure
+from ultron_cli.visualization.curves.precision_recall import RECALLS, PrecisionRecall, precision_recall_figure
+from ultron_cli.visualization.curves.recall_speed import recall_speed_figure
+from ultron_cli.visualization.curves.run_curves import RunCurves, curves_figure
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict
 from ultron_cli.visualization.genotype import genotype_figure
-from ultron_cli.visualization.matching import Chosen, Match, match_figure
-from ultron_cli.visualization.precision_recall import RECALLS, PrecisionRecall, precision_recall_figure
-from ultron_cli.visualization.ranked import RankedRow, ranks_figure
-from ultron_cli.visualization.ranked_systems import QueryBlock, SystemRow, systems_figure
-from ultron_cli.visualization.recall_speed import recall_speed_figure
-from ultron_cli.visualization.run_curves import RunCurves, curves_figure
+from ultron_cli.visualization.inside.dilations import Dilations, dilation_figure
+from ultron_cli.visualization.inside.matching import Chosen, Match, match_figure
+from ultron_cli.visualization.inside.windows import WindowWeights, attention_figure
+from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
+from ultron_cli.visualization.ranked.systems import QueryBlock, SystemRow, systems_figure
 from ultron_cli.visualization.selectivity import Selectivity, selectivity_figure
 from ultron_cli.visualization.tsne import Panel, tsne_figure
-from ultron_cli.visualization.windows import WindowWeights, attention_figure
 
 REFERENCES = Path(__file__).with_name("references")
 LONGEST_SIDE_PX = 560  # text stays in its place and shape, and a reference below 40 KB

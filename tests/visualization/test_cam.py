@@ -15,8 +15,8 @@ from ultron_cli.models import create_model
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam import Cam, overlay, similarity_cam, write_overlay
-from ultron_cli.visualization.cam_sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.similarity import Cam, overlay, similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto
 
 BACKBONES = ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]

@@ -12,9 +12,9 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.visualization.cam import METHODS, similarity_cam
-from ultron_cli.visualization.cam_methods import gradcam_plus_plus, guided_backprop, guided_gradient, pixel_heat
-from ultron_cli.visualization.stages import find_stage, map_at, stage_names
+from ultron_cli.visualization.cam.methods import gradcam_plus_plus, guided_backprop, guided_gradient, pixel_heat
+from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
+from ultron_cli.visualization.inside.stages import find_stage, map_at, stage_names
 
 TOLERANCE = 2e-4  # as in test_cam.py
 

@@ -15,11 +15,11 @@ from ultron_cli.models import create_model
 from ultron_cli.models.core import normalise_images
 from ultron_cli.models.parts.cdconv import CDConv
 from ultron_cli.models.parts.scala import ScalaAttention
-from ultron_cli.visualization.dilations import Dilations, dilation_figure, gather, write_csv
+from ultron_cli.visualization.curves.run_curves import RunCurves, curves_figure, read_lines, read_run, running_mean
 from ultron_cli.visualization.drawing import RankedPhoto
-from ultron_cli.visualization.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
-from ultron_cli.visualization.run_curves import RunCurves, curves_figure, read_lines, read_run, running_mean
-from ultron_cli.visualization.windows import attention_figure, weights_at, window_weights
+from ultron_cli.visualization.inside.dilations import Dilations, dilation_figure, gather, write_csv
+from ultron_cli.visualization.inside.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
+from ultron_cli.visualization.inside.windows import attention_figure, weights_at, window_weights
 
 MAGIC = ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml"))
 

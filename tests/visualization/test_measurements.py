@@ -10,9 +10,9 @@ from tests.conftest import Run
 from tests.visualization.pictures import PICTURES, index_report
 from ultron_cli.datasets.protocols import GroundTruth, QueryTruth
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization.ablation_bars import bars_of, read_measurements
-from ultron_cli.visualization.precision_recall import RECALLS, interpolated_precision, mean_curve
-from ultron_cli.visualization.recall_speed import common_cut, lines_of, read_report, recall_speed_figure
+from ultron_cli.visualization.curves.ablation_bars import bars_of, read_measurements
+from ultron_cli.visualization.curves.precision_recall import RECALLS, interpolated_precision, mean_curve
+from ultron_cli.visualization.curves.recall_speed import common_cut, lines_of, read_report, recall_speed_figure
 
 MAGIC = ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml"))
 

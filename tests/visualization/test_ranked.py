@@ -10,7 +10,7 @@ from PIL import Image
 
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.ranked import QueryPhoto, RankedPhoto, RankedRow, ranks_figure
+from ultron_cli.visualization.ranked.lists import QueryPhoto, RankedPhoto, RankedRow, ranks_figure
 
 WHITE = [255, 255, 255]
 TILE, FRAME, QUERY_GAP, GAP = 240, drawing.FRAME_PX, 34, 14  # of a figure with up to five photos a line

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Run
-from ultron_cli.visualization.report import packed_map, page
+from ultron_cli.visualization.report.report import packed_map, page
 
 EVIL = "<img src=x onerror=document.title='broken'>"
 

@@ -26,9 +26,9 @@ from PIL import Image
 
 from tests.conftest import Run
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.visualization.serve import RetrievalServer
-from ultron_cli.visualization.serve_api import MOST_WAITING, PhotoSearch
-from ultron_cli.visualization.serve_limits import Refused, ServeConfig
+from ultron_cli.serve.limits import Refused, ServeConfig
+from ultron_cli.serve.photo_search import MOST_WAITING, PhotoSearch
+from ultron_cli.serve.server import RetrievalServer
 
 EVIL = "<img src=x onerror=document.title='broken'>"
 Ask = Callable[..., tuple[int, Any]]
@@ -245,7 +245,7 @@ def test_a_box_outside_of_an_upload(ask: Ask) -> None:
 TRAVERSALS = (
     "/photo/../../etc/passwd", "/photo/..%2f..%2fetc%2fpasswd", "/photo/%2e%2e/%2e%2e/etc/passwd", "/photo/0/../../serve.py", "/photo/0%00.jpg",
     "/photo/-1", "/photo/0.jpg", "/photo/1e1", "/photo/\\..\\..\\x", "//etc/passwd",
-    "/etc/passwd", "/serve.py", "/serve_page.html", "/../serve_page.css", "/jpg/", "/photo/",
+    "/etc/passwd", "/serve.py", "/page.html", "/../page.css", "/jpg/", "/photo/",
     "/photo/9999999999", "file:///etc/passwd",
 )  # fmt: skip
 
@@ -324,7 +324,7 @@ def test_one_connection_carries_several_requests(server: RetrievalServer) -> Non
 
 
 def test_every_answer_has_the_security_headers(server: RetrievalServer) -> None:
-    for path in ("/", "/serve_page.js", "/serve_page.css", "/api/about", "/photo/0", "/nothing"):
+    for path in ("/", "/page.js", "/page.css", "/api/about", "/photo/0", "/nothing"):
         for method in ("GET", "HEAD"):
             _, headers, body = raw(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             policy = headers["Content-Security-Policy"]
@@ -368,7 +368,7 @@ def test_searching_by_an_index(extracted: Path, photos: Path, ultron: Run, tmp_p
     photo = next((photos / "jpg").glob("*.jpg"))
     code, out, error = ultron("search", photo, "--database", extracted / "database.h5", "--index", tmp_path / "flat.index", "-k", 5, "--json")
     assert code == 0, error
-    from ultron_cli.visualization.serve_limits import read_upload
+    from ultron_cli.serve.limits import read_upload
 
     with PhotoSearch(None, ServeConfig(), index=tmp_path / "flat.index", device="cpu") as engine:
         found = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
@@ -384,7 +384,7 @@ def test_searching_by_an_index(extracted: Path, photos: Path, ultron: Run, tmp_p
 def test_a_whitening_is_applied_to_uploads(extracted: Path, photos: Path, ultron: Run, tmp_path: Path) -> None:
     from ultron_cli.retrieval.searching import SearchOptions
     from ultron_cli.retrieval.whitening import read_whitening
-    from ultron_cli.visualization.serve_limits import read_upload
+    from ultron_cli.serve.limits import read_upload
 
     database, photo, whitening = extracted / "database.h5", next((photos / "jpg").glob("*.jpg")), tmp_path / "w.h5"
     code, _, error = ultron("whiten", database, "--method", "pca", "--dim", 12, "--out", whitening)

@@ -15,11 +15,11 @@ from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
 from ultron_cli.retrieval.rankings import Ranking, read_ranks, write_ranks
 from ultron_cli.retrieval.searching import Found
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam import Cam, overlay
-from ultron_cli.visualization.cam_columns import CamColumn, columns_figure
+from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
+from ultron_cli.visualization.cam.similarity import Cam, overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto
-from ultron_cli.visualization.ranked_systems import DOWN, SAME, UP, QueryBlock, SystemRow, leaving_text, move_text, systems_figure
-from ultron_cli.visualization.show import open_scene
+from ultron_cli.visualization.ranked.systems import DOWN, SAME, UP, QueryBlock, SystemRow, leaving_text, move_text, systems_figure
+from ultron_cli.visualization.scene import open_scene
 
 
 def plain(value: int) -> np.ndarray:

@@ -39,9 +39,9 @@ def serve(
     from ultron_cli.retrieval.rerank import parse_rerank
     from ultron_cli.retrieval.searching import SearchOptions
     from ultron_cli.retrieval.whitening import chosen_whitening
-    from ultron_cli.visualization.serve import RetrievalServer, run
-    from ultron_cli.visualization.serve_api import PhotoSearch
-    from ultron_cli.visualization.serve_limits import ServeConfig
+    from ultron_cli.serve.limits import ServeConfig
+    from ultron_cli.serve.photo_search import PhotoSearch
+    from ultron_cli.serve.server import RetrievalServer, run
 
     steps = ",".join(step.name for step in parse_rerank(rerank, rerank_set or []))
     config = ServeConfig(k=k, rerank=steps, rerank_set=tuple(rerank_set or ()), method=method, max_upload_mib=max_upload, max_megapixels=max_megapixels)

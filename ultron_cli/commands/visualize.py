@@ -31,7 +31,7 @@ def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | N
     """The searches to draw, with their photos and ground truth; one where no or one rank file is named."""
     from ultron_cli.configs import one_of
     from ultron_cli.datasets.protocols import PROTOCOLS
-    from ultron_cli.visualization.show import open_scene
+    from ultron_cli.visualization.scene import open_scene
 
     one_of("--protocol", protocol, tuple(PROTOCOLS))
     return [open_scene(found) for found in searches(ranks, queries, database)]
@@ -84,8 +84,8 @@ def cam(
     from ultron_cli import console, workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.cam import METHODS
-    from ultron_cli.visualization.show import draw_cam, file_name
+    from ultron_cli.visualization.cam.similarity import METHODS
+    from ultron_cli.visualization.scene import draw_cam, file_name
     from ultron_cli.visualization.show_columns import draw_cam_columns
 
     one_of("--method", method, tuple(METHODS))
@@ -154,7 +154,7 @@ def ranks(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.show import draw_ranks, file_name
+    from ultron_cli.visualization.scene import draw_ranks, file_name
     from ultron_cli.visualization.show_columns import draw_systems
 
     scenes = scenes_of(ranks, queries, database, protocol)
@@ -194,7 +194,7 @@ def report(
     """Writes one HTML file with the scores, every query's ranked photos and, on a click, pairs: opens without a server or network."""
     from ultron_cli import console, workspace
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.report import ReportConfig, write_report
+    from ultron_cli.visualization.report.report import ReportConfig, write_report
 
     scenes = scenes_of(ranks, queries, database, "medium")
     labels = labels_of([scene.model for scene in scenes], label, ranks)

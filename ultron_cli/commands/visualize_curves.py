@@ -21,7 +21,7 @@ def curves(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.run_curves import curves_figure, read_run
+    from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
     from ultron_cli.visualization.tsne import check_suffix
 
     if out:
@@ -60,7 +60,7 @@ def precision_recall(
     from ultron_cli.console import print_result
     from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import NamedRanking
-    from ultron_cli.visualization.precision_recall import RECALLS, measure, precision_recall_figure
+    from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
     from ultron_cli.visualization.tsne import check_suffix
 
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
@@ -96,7 +96,7 @@ def recall_speed(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.recall_speed import common_cut, read_report, recall_speed_figure
+    from ultron_cli.visualization.curves.recall_speed import common_cut, read_report, recall_speed_figure
     from ultron_cli.visualization.tsne import check_suffix
 
     if out:
@@ -129,7 +129,7 @@ def ablation(
     from ultron_cli import workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.ablation_bars import ablation_figure, bars_of, read_measurements
+    from ultron_cli.visualization.curves.ablation_bars import ablation_figure, bars_of, read_measurements
     from ultron_cli.visualization.tsne import check_suffix
 
     if out:

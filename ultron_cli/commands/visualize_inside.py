@@ -39,8 +39,8 @@ def match(
     from ultron_cli.commands.visualize import scenes_of
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.show import file_name
-    from ultron_cli.visualization.show_inside import draw_match, numbers
+    from ultron_cli.visualization.inside.photos import draw_match, numbers
+    from ultron_cli.visualization.scene import file_name
     from ultron_cli.visualization.tsne import check_suffix
 
     if (at is None) == (box is None):
@@ -88,9 +88,9 @@ def dilation(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
-    from ultron_cli.visualization.dilations import cdconvs_of, dilation_figure, gather, write_csv
-    from ultron_cli.visualization.show import file_name
-    from ultron_cli.visualization.show_inside import load_photos, model_title, photo_paths
+    from ultron_cli.visualization.inside.dilations import cdconvs_of, dilation_figure, gather, write_csv
+    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths
+    from ultron_cli.visualization.scene import file_name
     from ultron_cli.visualization.tsne import check_suffix
 
     if out:
@@ -131,11 +131,11 @@ def attention(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
-    from ultron_cli.visualization.matching import region_of
-    from ultron_cli.visualization.show import file_name
-    from ultron_cli.visualization.show_inside import load_photos, model_title, numbers, photo_paths, size_of
+    from ultron_cli.visualization.inside.matching import region_of
+    from ultron_cli.visualization.inside.photos import load_photos, model_title, numbers, photo_paths, size_of
+    from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
+    from ultron_cli.visualization.scene import file_name
     from ultron_cli.visualization.tsne import check_suffix
-    from ultron_cli.visualization.windows import attention_figure, attentions_of, window_weights
 
     if out:
         check_suffix(out)

@@ -11,8 +11,8 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.visualization.inside.stages import find_stage, stage_names
 from ultron_cli.visualization.selectivity import ClassMeans, Selectivity, selectivity_index
-from ultron_cli.visualization.stages import find_stage, stage_names
 
 
 def chosen_photos(photos: LandmarkPhotos, n_classes: int, n_photos: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam import overlay
+from ultron_cli.visualization.cam.similarity import overlay
 from ultron_cli.visualization.tsne import check_suffix
 
 TITLE_PT, LABEL_PT, SMALL_PT = 13.0, 10.5, 9.0  # at drawing.DPI, 9 points are 12.5 px

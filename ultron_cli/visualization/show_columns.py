@@ -12,11 +12,11 @@ from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import make_folder
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.retrieval.searching import extract_config
-from ultron_cli.visualization.cam import similarity_cam, write_overlay
-from ultron_cli.visualization.cam_columns import CamColumn, columns_figure
+from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
+from ultron_cli.visualization.cam.similarity import similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import RankedPhoto, title_of
-from ultron_cli.visualization.ranked_systems import QueryBlock, SystemRow, systems_figure
-from ultron_cli.visualization.show import Scene, View, file_name, open_view
+from ultron_cli.visualization.ranked.systems import QueryBlock, SystemRow, systems_figure
+from ultron_cli.visualization.scene import Scene, View, file_name, open_view
 
 
 @dataclass(frozen=True, kw_only=True)

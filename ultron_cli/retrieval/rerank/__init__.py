@@ -12,11 +12,8 @@ from typing import Any
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, diffusion
-from ultron_cli.retrieval.rerank.expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
-from ultron_cli.retrieval.rerank.kreciprocal import KReciprocalConfig, kreciprocal
+from ultron_cli.retrieval.rerank import diffusion, expansion, kreciprocal, superglobal
 from ultron_cli.retrieval.rerank.stage import Stage
-from ultron_cli.retrieval.rerank.superglobal import SuperGlobalConfig, superglobal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +60,9 @@ def rerank(stage: Stage, steps: Sequence[Step]) -> tuple[Stage, list[dict[str, A
 
 
 RERANKERS: dict[str, tuple[type, Callable[[Stage, Any], Stage]]] = {
-    "superglobal": (SuperGlobalConfig, superglobal),
-    "aqe": (AlphaQEConfig, alpha_qe),
-    "dba": (DBAConfig, dba),
-    "diffusion": (DiffusionConfig, diffusion),
-    "kreciprocal": (KReciprocalConfig, kreciprocal),
+    "superglobal": (superglobal.SuperGlobalConfig, superglobal.superglobal),
+    "aqe": (expansion.AlphaQEConfig, expansion.alpha_qe),
+    "dba": (expansion.DBAConfig, expansion.dba),
+    "diffusion": (diffusion.DiffusionConfig, diffusion.diffusion),
+    "kreciprocal": (kreciprocal.KReciprocalConfig, kreciprocal.kreciprocal),
 }

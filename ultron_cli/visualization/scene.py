@@ -21,10 +21,10 @@ from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.choice import reload_model
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
 from ultron_cli.retrieval.searching import Found, extract_config
-from ultron_cli.visualization.cam import Cam, similarity_cam, write_overlay
-from ultron_cli.visualization.cam_sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.similarity import Cam, similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
-from ultron_cli.visualization.ranked import RankedRow, ranks_figure
+from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
 from ultron_cli.workspace import data_root
 
 MAP_SIDE_PX = 24

@@ -1,7 +1,7 @@
 """One self-contained HTML file about one search or two: summary, per-query results, ranked photos, pairs with similarity maps.
 
 Everything is inside the file, thumbnails included: it opens without a server or a network, and can be sent to somebody. The page
-itself is report_page.html with its style and script beside it; names are only ever set as text, so a photo may be called anything.
+itself is page.html with its style and script beside it; names are only ever set as text, so a photo may be called anything.
 """
 
 import base64
@@ -23,11 +23,11 @@ from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.drawing import QueryPhoto
-from ultron_cli.visualization.show import Scene, SimilarityMaps
+from ultron_cli.visualization.scene import Scene, SimilarityMaps
 
 LARGEST_MIB = 30
 THUMBNAIL_QUALITY = 72
-PAGE = Path(__file__).with_name("report_page.html")
+PAGE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True, kw_only=True)

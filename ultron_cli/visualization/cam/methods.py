@@ -15,7 +15,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.gem import ClassToken, GemModel
 from ultron_cli.models.parts.attention_pooling import AttentionPooling
-from ultron_cli.visualization.stages import run_through
+from ultron_cli.visualization.inside.stages import run_through
 
 # Nodes of the autograd graph that are activation functions: ReLU, ReLU6 (a hardtanh), and the smooth ones of newer networks.
 _ACTIVATION = re.compile(r"^(Relu|Hardtanh|LeakyRelu|Elu|Gelu|Silu|Hardswish|Mish)Backward\d*$")

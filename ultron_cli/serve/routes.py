@@ -12,11 +12,11 @@ from ultron_cli.console import dump_json
 from ultron_cli.datasets.photos import Box
 from ultron_cli.datasets.protocols import check_box
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization.serve_api import SIDES_PX, PhotoSearch
-from ultron_cli.visualization.serve_limits import Asked, Refused, read_upload
+from ultron_cli.serve.limits import Asked, Refused, read_upload
+from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch
 
-PAGE = Path(__file__).with_name("serve_page.html")
-STATIC = {"/": (PAGE, "text/html"), "/serve_page.css": (PAGE.with_suffix(".css"), "text/css"), "/serve_page.js": (PAGE.with_suffix(".js"), "text/javascript")}
+PAGE = Path(__file__).with_name("page.html")
+STATIC = {"/": (PAGE, "text/html"), "/page.css": (PAGE.with_suffix(".css"), "text/css"), "/page.js": (PAGE.with_suffix(".js"), "text/javascript")}
 
 
 class Request(Protocol):
@@ -121,7 +121,7 @@ def _box(text: str) -> Box:
 
 Route = tuple[str, re.Pattern[str], tuple[str, ...], Callable[[Request, str], Answer]]
 ROUTES: tuple[Route, ...] = (
-    ("GET", re.compile(r"/|/serve_page\.(?:css|js)"), (), _static),
+    ("GET", re.compile(r"/|/page\.(?:css|js)"), (), _static),
     ("GET", re.compile(r"/api/about"), (), _about),
     ("GET", re.compile(r"/api/queries"), (), _queries),
     ("GET", re.compile(r"/api/(?:query|photo)/[0-9]{1,9}"), (), _describe_photo),

@@ -1,4 +1,4 @@
-"""The web server of `ultron serve`: a page, photos by row number, and a JSON API (docs/serve.md) over serve_api.PhotoSearch.
+"""The web server of `ultron serve`: a page, photos by row number, and a JSON API (docs/serve.md) over photo_search.PhotoSearch.
 
 It is meant for the person who started it. Against other pages in that person's browser it checks the Host header (DNS rebinding), Origin
 and Sec-Fetch-Site; against anybody, the sizes of bodies, how many requests wait, and how long they may take.
@@ -18,9 +18,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.visualization.serve_api import PhotoSearch
-from ultron_cli.visualization.serve_limits import Refused
-from ultron_cli.visualization.serve_routes import Answer, answer, json_answer
+from ultron_cli.serve.limits import Refused
+from ultron_cli.serve.photo_search import PhotoSearch
+from ultron_cli.serve.routes import Answer, answer, json_answer
 
 MOST_CONNECTIONS = 64
 IDLE_S = 30  # of a connection, between requests and between two pieces of a body

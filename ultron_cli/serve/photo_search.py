@@ -1,7 +1,7 @@
 """The search behind `ultron serve`: a database and the model that made it, opened once, and photos from anywhere searched in it.
 
-Whatever computes runs in one thread, one request after the other. Whatever a caller sends is checked here, in serve_limits.py or
-serve_routes.py, and what the caller is told names no path of this machine: that goes to the log.
+Whatever computes runs in one thread, one request after the other. Whatever a caller sends is checked here, in limits.py or
+routes.py, and what the caller is told names no path of this machine: that goes to the log.
 """
 
 import copy
@@ -35,10 +35,10 @@ from ultron_cli.retrieval.extraction.describe import describe_batch
 from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
 from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, extract_config
 from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
-from ultron_cli.visualization.cam import METHODS, similarity_cam
-from ultron_cli.visualization.report import packed_map
-from ultron_cli.visualization.serve_limits import FORMATS, MOST_PHOTOS, Asked, Kind, Refused, ServeConfig
-from ultron_cli.visualization.show import small_map
+from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Asked, Kind, Refused, ServeConfig
+from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
+from ultron_cli.visualization.report.report import packed_map
+from ultron_cli.visualization.scene import small_map
 from ultron_cli.workspace import data_root
 
 MOST_STEPS = 4  # of re-ranking

@@ -26,7 +26,8 @@ from torch import nn
 from ultron_cli.configs import one_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.visualization import cam_methods, drawing
+from ultron_cli.visualization import drawing
+from ultron_cli.visualization.cam import methods
 
 # Descriptors nearer than this differ by rounding (float16 files: 3e-4); so would the gradient of their cosine.
 SAME_DESCRIPTOR = 1e-3
@@ -106,7 +107,7 @@ def similarity_cam(model: RetrievalModel, photo: np.ndarray, other_descriptor: t
     Carin 2020) and `layercam` (Jiang et al., TIP 2021) are of a map, the last before pooling or the output of `layer` (a stage or a
     module by name): it is enlarged bilinearly to the photo and divided by its maximum; where a backbone pads a photo to whole patches
     it is stretched by less than one cell. `guided-backprop` (Springenberg et al. 2015) is of the photo's pixels, `guided-gradcam`
-    (Selvaraju et al., section 3.2) its product with `gradcam`; see cam_methods.pixel_heat. `attention` are the weights of ULTRON's
+    (Selvaraju et al., section 3.2) its product with `gradcam`; see methods.pixel_heat. `attention` are the weights of ULTRON's
     pooling, whatever the other photo is. The model's modes and gradients stay as they were.
     Raises UltronError for a descriptor of another model, a photo too small, an unknown method or layer, or without grad-cam.
     """
@@ -120,17 +121,17 @@ def similarity_cam(model: RetrievalModel, photo: np.ndarray, other_descriptor: t
         other = F.normalize(other_descriptor.detach().clone().to(device, torch.float32), dim=0)
         images = normalise_images(torch.tensor(np.ascontiguousarray(photo), device=device)[None], model.preprocessing)
         if method == "attention":
-            weights, descriptor = cam_methods.attention_map(model, images)
+            weights, descriptor = methods.attention_map(model, images)
             heat = _enlarged(_finite(model, weights.cpu().numpy()), *size)
         elif method == "guided-backprop":
-            gradient, descriptor = cam_methods.guided_backprop(model, images, other)
-            heat = cam_methods.pixel_heat(_finite(model, gradient.cpu().numpy()))
+            gradient, descriptor = methods.guided_backprop(model, images, other)
+            heat = methods.pixel_heat(_finite(model, gradient.cpu().numpy()))
         else:
             raw, descriptor = _map_cam(model, images, other, method, layer)
             heat = np.zeros(size, np.float32) if raw is None else _enlarged(raw, *size)
         if method == "guided-gradcam" and heat.any():
-            gradient, _ = cam_methods.guided_backprop(model, images, other)
-            heat = cam_methods.pixel_heat(_finite(model, gradient.cpu().numpy()) * heat[..., None])
+            gradient, _ = methods.guided_backprop(model, images, other)
+            heat = methods.pixel_heat(_finite(model, gradient.cpu().numpy()) * heat[..., None])
     _finite(model, descriptor.cpu().numpy())
     if method != "attention" and torch.linalg.vector_norm(descriptor - other) < SAME_DESCRIPTOR:
         heat = np.zeros(size, np.float32)
@@ -147,11 +148,11 @@ def _finite(model: RetrievalModel, numbers: np.ndarray) -> np.ndarray:
 def _map_cam(model: RetrievalModel, images: torch.Tensor, other: torch.Tensor, method: str, layer: str | None) -> tuple[np.ndarray | None, torch.Tensor]:
     """(map (h, w) of any sign, None where nothing is above 0; descriptor (D,)) of one photo: images (1, 3, H, W)."""
     if method == "gradcam++":
-        watched = cam_methods.activations_and_gradients(model, images, other, layer)
-        raw, (activations, gradients) = cam_methods.gradcam_plus_plus(*watched[:2]).cpu().numpy(), (kept.cpu().numpy() for kept in watched[:2])
+        watched = methods.activations_and_gradients(model, images, other, layer)
+        raw, (activations, gradients) = methods.gradcam_plus_plus(*watched[:2]).cpu().numpy(), (kept.cpu().numpy() for kept in watched[:2])
         descriptor = watched[2]
     else:
-        traced = cam_methods.Traced(model, layer)
+        traced = methods.Traced(model, layer)
         tool, targets = _cam_class(method)(traced, [traced.map]), [lambda descriptor: descriptor @ other]
         try:
             tool(images, targets)  # scales its map from its own minimum to maximum; the map itself is taken below

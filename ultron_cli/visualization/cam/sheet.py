@@ -10,7 +10,7 @@ from PIL import Image
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam import METHODS, Cam, overlay
+from ultron_cli.visualization.cam.similarity import METHODS, Cam, overlay
 from ultron_cli.visualization.drawing import Header, QueryPhoto, RankedPhoto, Sheet, Tile
 
 GAP_PX, QUERY_GAP_PX, BAND_GAP_PX, ROW_LABEL_PX, BAR_PX, CAPTION_PX = 14, 34, 22, 26, 78, 26

@@ -17,7 +17,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, find_gnd, ranking_against
 from ultron_cli.evaluation.metrics import revisited_map
 from ultron_cli.visualization import plots
-from ultron_cli.visualization.run_curves import look
+from ultron_cli.visualization.curves.run_curves import look
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 MOST_SEARCHES = 14

@@ -20,7 +20,7 @@ from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.models.parts.scala import ScalaAttention
 from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.cam import overlay
+from ultron_cli.visualization.cam.similarity import overlay
 
 PHOTO_INCHES, HEAD_INCHES, HEADS_PER_ROW = 5.2, 2.3, 6
 POINT_COLOUR, WINDOW_COLOUR = "#F0E442", "#56B4E9"

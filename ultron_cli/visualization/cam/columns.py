@@ -7,8 +7,8 @@ from pathlib import Path
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam import Cam
-from ultron_cli.visualization.cam_sheet import BAR_PX, GAP_PX, draw_caption, draw_colour_bar, heat_tile, note_of
+from ultron_cli.visualization.cam.sheet import BAR_PX, GAP_PX, draw_caption, draw_colour_bar, heat_tile, note_of
+from ultron_cli.visualization.cam.similarity import Cam
 from ultron_cli.visualization.drawing import Header, QueryPhoto, RankedPhoto, Sheet, Tile
 
 MOST_MODELS = 8

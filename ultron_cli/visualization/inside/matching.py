@@ -20,9 +20,9 @@ from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.cam import overlay
+from ultron_cli.visualization.cam.similarity import overlay
 from ultron_cli.visualization.drawing import RankedPhoto
-from ultron_cli.visualization.stages import map_at
+from ultron_cli.visualization.inside.stages import map_at
 
 PANEL_INCHES = 3.1
 MOST_PHOTOS = 10

@@ -12,7 +12,7 @@ from ultron_cli.console import counted
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.run_curves import look
+from ultron_cli.visualization.curves.run_curves import look
 
 MOST_REPORTS = 14
 KNOBS = {"nprobe": "nprobe", "ef_search": "efSearch"}

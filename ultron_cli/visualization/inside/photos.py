@@ -15,8 +15,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.visualization.drawing import title_of
-from ultron_cli.visualization.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
-from ultron_cli.visualization.show import Scene, open_view
+from ultron_cli.visualization.inside.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
+from ultron_cli.visualization.scene import Scene, open_view
 
 DRAWN = PhotoShape(max_side_px=640, min_side_px=1)  # a panel is about half as large, in a PDF larger
 

@@ -1,0 +1,1 @@
+"""`ultron visualize report`: one HTML file with scores, every query and pairs; page.* is the page itself."""
