@@ -21,7 +21,7 @@ from rerank import landmarks
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from ultron_cli.devices import cpu_name
+from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, conjugate_gradients, graph_nodes, neighbour_graph, normalised_graph, spread_over
 from ultron_cli.retrieval.rerank.stage import Stage

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
-from ultron_cli.devices import cpu_name
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
+from ultron_cli.machine import cpu_name
 
 TOLERANCE = 1e-9
 

@@ -24,7 +24,7 @@ from ultron_cli import console
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.photos import PhotoReader, batches_by_shape, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
-from ultron_cli.devices import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.models.core import normalise_images
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.provenance import package_versions

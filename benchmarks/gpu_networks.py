@@ -22,8 +22,8 @@ from models import NETWORKS, OURS
 from ultron_cli.bench import BenchConfig, rates_of
 from ultron_cli.configs import from_dict
 from ultron_cli.console import markdown_table
-from ultron_cli.devices import cpu_name
 from ultron_cli.files import make_folder, write_text
+from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner

@@ -37,7 +37,7 @@ import numpy as np
 from search import peak_mib
 
 from ultron_cli.console import chunks, log, start_log, table
-from ultron_cli.devices import cpu_name
+from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import build_index, bytes_per_photo

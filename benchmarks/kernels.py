@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 from ultron_kernels import cdconv, scala_attention
 
-from ultron_cli.devices import cpu_name
+from ultron_cli.machine import cpu_name
 
 TURN_MS, QUEUED = 50.0, 20
 CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7

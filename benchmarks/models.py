@@ -27,8 +27,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ultron_cli.console import markdown_table
-from ultron_cli.devices import cpu_name, n_cores
 from ultron_cli.files import replace_between
+from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.provenance import package_versions, utc_now

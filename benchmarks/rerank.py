@@ -19,7 +19,7 @@ import time
 import numpy as np
 import torch
 
-from ultron_cli.devices import cpu_name
+from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.retrieval.rerank.stage import Stage

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.devices import cpu_name
+from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import Ranking

@@ -31,7 +31,7 @@ from ultron_cli import console
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
-from ultron_cli.devices import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.provenance import package_versions
 from ultron_cli.training.batches.draws import PhotoDraw
 from ultron_cli.training.batches.photos import Augmentation, TrainingPhotos

@@ -22,8 +22,8 @@ from ultron_cli.configs import within
 from ultron_cli.console import log
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, photo_size, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
-from ultron_cli.devices import cpu_name
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.machine import cpu_name
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search

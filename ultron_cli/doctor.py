@@ -5,7 +5,7 @@ from typing import Any
 
 from ultron_cli import __version__, workspace
 from ultron_cli.datasets.folder import summaries
-from ultron_cli.devices import n_cores
+from ultron_cli.machine import n_cores
 from ultron_cli.provenance import package_versions
 
 

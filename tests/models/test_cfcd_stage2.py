@@ -115,7 +115,7 @@ def test_tuples_hold_a_pair_and_photos_of_others() -> None:
     assert np.unique(rows).size == rows.size  # no photo twice while there are others
     assert np.array_equal(rows, TupleBatches(labels, 16, seed=3, n_epochs=2, tuple_size=8).epoch_rows(0)[0])
     assert not np.array_equal(rows, batches.epoch_rows(1)[0])
-    parts = [[draw.row for draw in next(iter(TupleBatches(labels, 16, 3, 2, 8, rank=rank, n_ranks=2)))] for rank in range(2)]
+    parts = [[draw.row for draw in next(iter(TupleBatches(labels, 16, 3, 2, 8, process=rank, n_processes=2)))] for rank in range(2)]
     assert parts[0] + parts[1] == rows[0].tolist()
 
 

@@ -18,13 +18,13 @@ import torch.distributed as dist
 from PIL import Image
 
 from tests.conftest import Run
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.retrieval.extraction import processes
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
-from ultron_cli.retrieval.extraction.processes import ExtractionRanks, OtherRankFailed
+from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, OtherProcessFailed
 
 N_PHOTOS, N_SHARDS = 270, 5
 FLAGS = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--device", "cpu", "--skip-bad")
@@ -99,14 +99,14 @@ def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path
 
 
 def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
-    """What torchrun starts: rank 1 dies once the first of its two shards is on disk, leaving a copy of what is there; restarted, it does not."""
+    """What torchrun starts: process 1 dies once the first of its two shards is on disk, leaving a copy of what is there; restarted, it does not."""
     from ultron_cli.retrieval.extraction import shards
 
     write = shards.write_descriptors
 
     def write_and_die(path: Path, *arguments: Any) -> None:
         write(path, *arguments)
-        if os.environ["RANK"] == "1" and not ranks.restart_count():
+        if os.environ["RANK"] == "1" and not distributed.restart_count():
             shutil.copytree(out, left, ignore=shutil.ignore_patterns(".*"))
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -133,14 +133,14 @@ def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, al
 
 
 @pytest.fixture
-def pair() -> tuple[ExtractionRanks, ExtractionRanks]:
+def pair() -> tuple[ExtractionProcesses, ExtractionProcesses]:
     """Two ranks that share a store, in this process."""
     stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
     stores.append(dist.TCPStore("127.0.0.1", stores[0].port, is_master=False, wait_for_workers=False))
-    return ExtractionRanks(0, 2, stores[0]), ExtractionRanks(1, 2, stores[1])
+    return ExtractionProcesses(0, 2, stores[0]), ExtractionProcesses(1, 2, stores[1])
 
 
-def test_what_one_tells_the_other_hears(pair: tuple[ExtractionRanks, ExtractionRanks]) -> None:
+def test_what_one_tells_the_other_hears(pair: tuple[ExtractionProcesses, ExtractionProcesses]) -> None:
     first, second = pair
     first.tell("missing", [3, 1, 2])
     assert second.hear("missing") == [3, 1, 2]
@@ -148,18 +148,18 @@ def test_what_one_tells_the_other_hears(pair: tuple[ExtractionRanks, ExtractionR
     assert (first.count(5), second.count(2), first.count(0)) == (5, 7, 7)
 
 
-def test_nobody_waits_for_ever(pair: tuple[ExtractionRanks, ExtractionRanks], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_ever(pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = pair
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=60))
-    with pytest.raises(WorkFailed, match=r"rank 0 waited .* in which no rank finished a batch, for 'x': .* start the same command again"):
+    with pytest.raises(WorkFailed, match=r"process 0 waited .* in which no process finished a batch, for 'x': .* start the same command again"):
         first.hear("x")
     second.fail(UltronError("no such photo"))
-    with pytest.raises(OtherRankFailed, match="rank 1 of 2 failed: no such photo"):
+    with pytest.raises(OtherProcessFailed, match="process 1 of 2 failed: no such photo"):
         first.hear("x")
 
 
-def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionRanks, ExtractionRanks], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = pair
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=30))
@@ -178,8 +178,8 @@ def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionRanks, Extraction
 
 
 @pytest.fixture
-def of_two(pair: tuple[ExtractionRanks, ExtractionRanks], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractionRanks:
-    """Makes this process rank 1 of 2; returns rank 0."""
+def of_two(pair: tuple[ExtractionProcesses, ExtractionProcesses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractionProcesses:
+    """Makes this process number 1 of 2; returns number 0."""
     first, second = pair
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
@@ -191,37 +191,37 @@ def of_two(pair: tuple[ExtractionRanks, ExtractionRanks], tmp_path: Path, monkey
     return first
 
 
-def test_a_rank_that_does_not_share_the_folder_says_so(photos: Path, tmp_path: Path, of_two: ExtractionRanks) -> None:
-    with pytest.raises(UltronError, match=r"rank 1 does not see .*config\.json, which rank 0 wrote; --out must lie on a file system that all machines share"):
+def test_a_rank_that_does_not_share_the_folder_says_so(photos: Path, tmp_path: Path, of_two: ExtractionProcesses) -> None:
+    with pytest.raises(UltronError, match=r"process 1 does not see .*config\.json, which process 0 wrote; --out must lie on a file system that all machines share"):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
-    with pytest.raises(OtherRankFailed, match="rank 1 of 2 failed: rank 1 does not see"):
-        of_two.hear("rank 1 has its database shards")
+    with pytest.raises(OtherProcessFailed, match="process 1 of 2 failed: process 1 does not see"):
+        of_two.hear("process 1 has its database shards")
 
 
-def test_a_rank_with_another_configuration_is_refused(photos: Path, alone: Path, tmp_path: Path, of_two: ExtractionRanks) -> None:
+def test_a_rank_with_another_configuration_is_refused(photos: Path, alone: Path, tmp_path: Path, of_two: ExtractionProcesses) -> None:
     parts = tmp_path / "x" / "database.h5.parts"
     parts.mkdir(parents=True)
     with h5py.File(alone) as stored:
         (parts / "config.json").write_text(stored.attrs["config"])
-    with pytest.raises(UltronError, match=r"rank 1 differs from rank 0: scales \(stored \[1.0\], asked \[0.5\]\); start all with the same command"):
+    with pytest.raises(UltronError, match=r"process 1 differs from process 0: scales \(stored \[1.0\], asked \[0.5\]\); start all with the same command"):
         extract_dataset(request(photos, tmp_path / "x", scales=(0.5,)), CHOICE, "cpu")
     assert not list(parts.glob("shard-*.h5"))
 
 
-def test_the_failure_of_another_rank_ends_this_one_without_a_word(photos: Path, tmp_path: Path, of_two: ExtractionRanks, ultron: Run) -> None:
+def test_the_failure_of_another_rank_ends_this_one_without_a_word(photos: Path, tmp_path: Path, of_two: ExtractionProcesses, ultron: Run) -> None:
     of_two.fail(UltronError("another `ultron extract` is writing"))
     of_two._store.delete_key("dataset and model are sound")
     assert ultron("extract", photos, *FLAGS, "--out", tmp_path / "x") == (1, "", "")
 
 
-def test_the_first_rank_tells_why_it_gives_up(photos: Path, tmp_path: Path, pair: tuple[ExtractionRanks, ExtractionRanks], of_two: ExtractionRanks,
+def test_the_first_rank_tells_why_it_gives_up(photos: Path, tmp_path: Path, pair: tuple[ExtractionProcesses, ExtractionProcesses], of_two: ExtractionProcesses,
                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(processes, "_store", lambda rank: of_two._store)
     refusal = "another `ultron extract` is writing"
     with only_writer(tmp_path / "x" / "database.h5.parts", "held"), pytest.raises(UltronError, match=refusal):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
-    with pytest.raises(OtherRankFailed, match=f"rank 0 of 2 failed: {refusal}"):
+    with pytest.raises(OtherProcessFailed, match=f"process 0 of 2 failed: {refusal}"):
         pair[1].hear("summary")
 
 

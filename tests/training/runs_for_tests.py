@@ -18,18 +18,18 @@ def train(toy: Path, folder: Path, resume: bool = False, device: str = "cpu", **
     """Trains in this process; returns the epochs' summaries."""
     import torch
 
-    from ultron_cli import ranks
+    from ultron_cli import distributed
     from ultron_cli.configs import from_dict
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.training.config import TrainConfig
     from ultron_cli.training.loop import Training
 
-    place = ranks.rank_device(torch.device(device))
-    ranks.join_ranks(place)
+    place = distributed.process_device(torch.device(device))
+    distributed.join_processes(place)
     try:
         return Training(from_dict(TrainConfig, SMALL | changes), open_landmark_photos(toy), place).run(folder, resume)
     finally:
-        ranks.leave_ranks()
+        distributed.leave_processes()
 
 
 def step_losses(folder: Path) -> list[float]:
@@ -39,9 +39,9 @@ def step_losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in entries]
 
 
-def start_train(toy: Path, folder: Path, rank: int = 0, n_ranks: int = 1, port: int = 0, **changes: Any) -> Any:
-    """Starts train() in a process of its own, as one of `n_ranks`."""
-    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if n_ranks > 1 else {}
+def start_train(toy: Path, folder: Path, rank: int = 0, n_processes: int = 1, port: int = 0, **changes: Any) -> Any:
+    """Starts train() in a process of its own, as one of `n_processes`."""
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if n_processes > 1 else {}
     process = SERVER.Process(target=_train_in_child, args=(toy, folder, {key: str(value) for key, value in variables.items()}, changes))
     process.start()
     return process

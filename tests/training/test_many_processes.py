@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from runs_for_tests import SMALL, free_port, start_train, step_losses, train
 
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.errors import UltronError
 
 # No batch statistics: they are of each process's own photos on CPUs.
@@ -36,14 +36,14 @@ def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path, nam
 
 
 def train_and_be_killed(toy: str, folder: str, settings: dict[str, Any]) -> None:
-    """What torchrun starts: rank 1 dies once, mid-epoch; the restarted ranks go on from the checkpoint."""
+    """What torchrun starts: process 1 dies once, mid-epoch; the restarted processes go on from the checkpoint."""
     from ultron_cli.training.learner import Learner
     from ultron_cli.training.run.folder import is_unfinished
 
     own = Learner.step
 
     def step(self: Learner, pixels: Any, labels: Any, step: int) -> Any:
-        if step == 4 and ranks.rank() == 1 and not ranks.restart_count():
+        if step == 4 and distributed.process_index() == 1 and not distributed.restart_count():
             os.kill(os.getpid(), signal.SIGKILL)
         return own(self, pixels, labels, step)
 
@@ -69,13 +69,13 @@ def test_alone_nothing_is_gathered() -> None:
     import torch
 
     values = torch.arange(3.0, requires_grad=True)
-    assert (ranks.rank(), ranks.n_ranks()) == (0, 1)
-    assert ranks.gather_rows(values).tolist() == [0, 1, 2]
-    assert ranks.sum_numbers([1.5], torch.device("cpu")) == [1.5]
-    assert ranks.from_first_rank("a") == "a"
+    assert (distributed.process_index(), distributed.n_processes()) == (0, 1)
+    assert distributed.gather_rows(values).tolist() == [0, 1, 2]
+    assert distributed.sum_numbers([1.5], torch.device("cpu")) == [1.5]
+    assert distributed.from_first_process("a") == "a"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "n_ranks", lambda: 5)
+    monkeypatch.setattr(distributed, "n_processes", lambda: 5)
     with pytest.raises(UltronError, match="multiple of processes x accumulate = 5; found 12; use --set batch_size=10"):
         train(toy, tmp_path / "run", **SMALL)

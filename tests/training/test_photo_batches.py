@@ -33,7 +33,7 @@ def test_an_epoch_shows_every_photo_once_and_the_next_in_another_order() -> None
 
 def test_ranks_share_each_batch() -> None:
     whole = rows(EpochBatches(24, 8, seed=3))
-    parts = [rows(EpochBatches(24, 8, seed=3, rank=rank, n_ranks=2)) for rank in (0, 1)]
+    parts = [rows(EpochBatches(24, 8, seed=3, process=rank, n_processes=2)) for rank in (0, 1)]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
 
 

@@ -27,7 +27,7 @@ def bench(
     from ultron_cli.bench import QUICK, BenchConfig
     from ultron_cli.bench import bench as measure
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.devices import resolve_device
+    from ultron_cli.machine import resolve_device
 
     given = {name: value for name, value in (("rounds", rounds), ("side_px", side), ("batch_size", batch_size), ("n", n)) if value is not None}
     config = BenchConfig(**((QUICK if quick else {}) | given))

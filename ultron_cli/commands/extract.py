@@ -75,9 +75,9 @@ def extract(
     from ultron_cli import console
     from ultron_cli.configs import one_of, parse_scales
     from ultron_cli.console import counted, lines, print_result
-    from ultron_cli.ranks import is_first_process
+    from ultron_cli.distributed import is_first_process
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
-    from ultron_cli.retrieval.extraction.processes import OtherRankFailed
+    from ultron_cli.retrieval.extraction.processes import OtherProcessFailed
     from ultron_cli.retrieval.whitening import chosen_whitening
 
     if folder and dataset and folder != dataset:
@@ -93,8 +93,8 @@ def extract(
     choice = model_choice(model, backbone, run, weights, pretrained, untrained, seed, set_ or [])
     try:
         summary = extract_dataset(request, choice, console.settings.device)
-    except OtherRankFailed:
-        raise typer.Exit(OtherRankFailed.exit_code) from None  # that rank has said why
+    except OtherProcessFailed:
+        raise typer.Exit(OtherProcessFailed.exit_code) from None  # that process has said why
     if not is_first_process():
         return
     text = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]

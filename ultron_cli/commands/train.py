@@ -43,7 +43,7 @@ def train(
         result = {"config": load_config(chosen, config, given).to_plain(), "origin": {key: origin for key, _, origin in rows}}
         print_result(result, table(("setting", "value", "from"), [(key, value, origin) for key, value, origin in rows], left=3))
         return
-    from ultron_cli.ranks import is_first_process
+    from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import start_training
 
     summary = start_training(preset, dataset, config, changes, out, overwrite, settings.device, resume)

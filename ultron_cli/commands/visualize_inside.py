@@ -62,7 +62,7 @@ def _load(model: str | None, backbone: str | None, run: str | None, weights: Pat
     """The chosen model on its device."""
     from ultron_cli import console
     from ultron_cli.commands.extract import model_choice
-    from ultron_cli.devices import resolve_device
+    from ultron_cli.machine import resolve_device
 
     loaded = model_choice(model, backbone, run, weights, False, untrained, seed, set_ or []).load()
     loaded.model.to(resolve_device(console.settings.device)).eval()

@@ -55,7 +55,7 @@ def selectivity(
     from ultron_cli.console import print_result
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.datasets.named import open_named_dataset
-    from ultron_cli.devices import resolve_device
+    from ultron_cli.machine import resolve_device
     from ultron_cli.models.weights.choice import ModelChoice
     from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
     from ultron_cli.visualization.selectivity import selectivity_figure, write_csv

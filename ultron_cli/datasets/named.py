@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset, open_dataset
-from ultron_cli.devices import n_cores
 from ultron_cli.files import read_json
+from ultron_cli.machine import n_cores
 from ultron_cli.workspace import data_root, latest
 
 

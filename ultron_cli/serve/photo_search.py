@@ -27,8 +27,8 @@ from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_dataset
 from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, LoadedPhoto, PhotoShape, decode_photo, load_photo, photo_size
 from ultron_cli.datasets.protocols import LABELS
-from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import resolve_device
 from ultron_cli.models.weights.choice import reload_model
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.describe import describe_batch

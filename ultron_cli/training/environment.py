@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import ultron_cli
-from ultron_cli import ranks
-from ultron_cli.devices import n_cores
+from ultron_cli import distributed
+from ultron_cli.machine import n_cores
 from ultron_cli.provenance import provenance
 
 
@@ -46,4 +46,4 @@ def environment(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         gpu = {"gpu": properties.name, "gpu_memory_mib": properties.total_memory // 2**20, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return provenance() | git_commit() | {"device": str(device), "cores": n_cores(), "threads": torch.get_num_threads(), "processes": ranks.n_ranks(), **gpu}
+    return provenance() | git_commit() | {"device": str(device), "cores": n_cores(), "threads": torch.get_num_threads(), "processes": distributed.n_processes(), **gpu}

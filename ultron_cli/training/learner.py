@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
@@ -21,7 +21,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """Of one step over all ranks: mean loss, photos, and those nearest to their own class weight. own_loss: of this rank's photos."""
+    """Of one step over all processes: mean loss, photos, and those nearest to their own class weight. own_loss: of this process's photos."""
 
     loss: float
     n_photos: int
@@ -49,7 +49,7 @@ class Learner:
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.model
-        if ranks.n_ranks() > 1:
+        if distributed.n_processes() > 1:
             if self.config.sync_batchnorm and self.device.type == "cuda":
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self._freeze_unused()
@@ -68,8 +68,8 @@ class Learner:
 
     @property
     def sharded(self) -> bool:
-        """Whether each rank has its own part of the class weights."""
-        return self.config.loss.get("sharded", False) and ranks.n_ranks() > 1
+        """Whether each process has its own part of the class weights."""
+        return self.config.loss.get("sharded", False) and distributed.n_processes() > 1
 
     def train(self) -> None:
         """Training mode, before a step."""
@@ -77,7 +77,7 @@ class Learner:
         self.loss.train()
 
     def step(self, pixels: torch.Tensor, labels: torch.Tensor, step: int) -> StepResult:
-        """One optimiser step, counted from 0. pixels: (B, 3, H, W) uint8 of this rank; labels: (B,) int64.
+        """One optimiser step, counted from 0. pixels: (B, 3, H, W) uint8 of this process; labels: (B,) int64.
 
         With a loss that is not finite nothing is changed, and the result says so.
         """
@@ -86,19 +86,19 @@ class Learner:
         losses, n_right = [], 0.0
         for i, (part, part_labels) in enumerate(parts):
             last = i == len(parts) - 1
-            synchronise = contextlib.nullcontext() if last or ranks.n_ranks() == 1 else self.network.no_sync()
+            synchronise = contextlib.nullcontext() if last or distributed.n_processes() == 1 else self.network.no_sync()
             with synchronise:
                 loss = self._forward(part, part_labels)
                 self.scaler.scale(loss * (len(part_labels) / len(labels))).backward()
             losses.append(loss.detach() * (len(part_labels) / len(labels)))
             n_right += self.loss.n_right
         own_loss = torch.stack(losses).sum().item()
-        # A rank that stopped alone would leave the others waiting: all learn of every loss.
-        loss_sum, right_sum = ranks.sum_numbers([own_loss, float(n_right)], self.device)
+        # A process that stopped alone would leave the others waiting: all learn of every loss.
+        loss_sum, right_sum = distributed.sum_numbers([own_loss, float(n_right)], self.device)
         if math.isfinite(loss_sum):
             self._update(step)
         self.optimizer.zero_grad(set_to_none=True)
-        n = ranks.n_ranks()
+        n = distributed.n_processes()
         return StepResult(loss=loss_sum / n, n_photos=n * len(labels), n_right=right_sum, lr=lr, own_loss=own_loss)
 
     def _prepare(self, step: int) -> float:
@@ -123,9 +123,9 @@ class Learner:
         return self.loss(descriptors, labels) if maps is None else self.loss(descriptors, labels, maps)
 
     def _update(self, step: int) -> None:
-        """Averages over ranks what DistributedDataParallel does not, clips, and moves the weights."""
+        """Averages over processes what DistributedDataParallel does not, clips, and moves the weights."""
         if not self.sharded:
-            ranks.average_gradients(list(self.loss.parameters()))
+            distributed.average_gradients(list(self.loss.parameters()))
         if self.config.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             own, sharded = list(self.model.parameters()), list(self.loss.parameters())
@@ -151,7 +151,7 @@ class Learner:
             self.model.train(was_training)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors and plain data. The loss and its optimiser state are this rank's."""
+        """Everything that the next step depends on, as tensors and plain data. The loss and its optimiser state are this process's."""
         return {
             "model": self.model.state_dict(), "loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(), "running_mean": self.running_mean.values if self.running_mean else None,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
@@ -84,7 +84,7 @@ class Training:
 
     def _make_batches(self) -> EpochBatches:
         """Tuples of photos for a loss that works on them, else photos in any order, in groups of one shape if asked."""
-        config, ranked = self.config, (ranks.rank(), ranks.n_ranks())
+        config, ranked = self.config, (distributed.process_index(), distributed.n_processes())
         if config.tuple_size:
             return TupleBatches(self.photos.labels, config.batch_size, config.seed, config.epochs, config.tuple_size, *ranked)
         groups = shape_groups(photo_aspects(self.photos)) if config.group_sizes else None
@@ -94,7 +94,7 @@ class Training:
         n, batch_size = len(self.photos.labels), self.config.batch_size
         if n < batch_size:
             raise UltronError(f"{self.photos.folder} has {n} photos, fewer than a batch of {batch_size}; use --set batch_size={max(2, n // 2)}")
-        parts = self.config.accumulate * ranks.n_ranks() * (self.config.tuple_size or 1)
+        parts = self.config.accumulate * distributed.n_processes() * (self.config.tuple_size or 1)
         if batch_size % parts:
             near, of_tuples = batch_size // parts * parts or parts, " x loss.tuple_size" if self.config.tuple_size else ""
             raise UltronError(f"batch_size must be a multiple of processes x accumulate{of_tuples} = {parts}; found {batch_size}; use --set batch_size={near}")
@@ -103,14 +103,14 @@ class Training:
         """Trains into `folder` and returns one dictionary per epoch; with `resume` goes on from the folder's latest checkpoint."""
         origin = provenance() | {"device": str(self.device), "dataset_folder": str(self.photos.folder.resolve())}
         state = load_latest_state(folder, self.learner.sharded) if resume else None
-        if ranks.rank() == 0:
+        if distributed.process_index() == 0:
             self._start_folder(folder, origin, resume)
-        ranks.wait_for_ranks()
+        distributed.wait_for_processes()
         self._start_weights(folder, is_new=state is None)
         if state is not None:
             self._take_up(state)
             log.info("going on after step %d of %d", self.step, self.config.epochs * self.batches.n_batches)
-        self.journal = Journal(folder, self.step, self.step // self.batches.n_batches, self.config.log_every, self.device) if ranks.rank() == 0 else None
+        self.journal = Journal(folder, self.step, self.step // self.batches.n_batches, self.config.log_every, self.device) if distributed.process_index() == 0 else None
         if state is not None and self.journal:
             self.journal.meter = Meter(**state["line"])
         n_steps = self.config.epochs * self.batches.n_batches
@@ -182,7 +182,7 @@ class Training:
             self.journal.step(self.step, self.step / n_batches, result.lr, loss.margin_now, loss.scale_now)
 
     def _stop_for_loss(self, value: float, lr: float, batch: Batch | None) -> None:
-        """Raises WorkFailed with all that helps to find out why. batch: None on ranks whose own loss was finite."""
+        """Raises WorkFailed with all that helps to find out why. batch: None on processes whose own loss was finite."""
         paths = [str(self.photos.paths[int(row)]) for row in batch.rows] if batch else []
         shown = ", ".join(paths[:SHOWN_PATHS]) + (f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else "")
         advice = [f"a tenth of the rate: --set lr={self.config.lr / 10:.2g}"]
@@ -228,9 +228,9 @@ class Training:
             )  # fmt: skip
 
     def _save_if_due(self, folder: Path) -> None:
-        """Saves after checkpoint_minutes, and when told to stop, which then happens here, on all ranks at the same step."""
+        """Saves after checkpoint_minutes, and when told to stop, which then happens here, on all processes at the same step."""
         is_due = time.monotonic() - self._saved_s >= 60.0 * self.config.checkpoint_minutes
-        wanted = ranks.max_numbers([float(is_due and ranks.rank() == 0), float(self._stop.received is not None)], self.device)
+        wanted = distributed.max_numbers([float(is_due and distributed.process_index() == 0), float(self._stop.received is not None)], self.device)
         if not any(wanted):
             return
         save_state(folder, self.step, self._state(), self.config.keep_checkpoints)
@@ -253,18 +253,18 @@ class Training:
         self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
 
     def _finish(self, folder: Path, origin: dict[str, Any]) -> list[dict[str, Any]]:
-        """The final checkpoint and the curves; every rank returns the epochs' summaries."""
+        """The final checkpoint and the curves; every process returns the epochs' summaries."""
         if self.learner.running_mean:
             self.model.load_state_dict(self.learner.running_mean.values)
         self.model.eval()
         metrics = self.journal.metrics if self.journal else []
-        if ranks.rank() == 0:
+        if distributed.process_index() == 0:
             if self.bad_photos:
                 log.warning("%s could not be read and had another in its place; `ultron datasets verify` lists them", counted(len(self.bad_photos), "photo"))
             draw_curves(folder)
             loss_state = {} if self.learner.sharded else {"loss_state": self.learner.loss.state_dict()}  # shards are in the training checkpoints
             extra = {"train_config": self.config.to_plain(), "landmarks": self.photos.landmark_names, "provenance": origin, **loss_state}
             save_checkpoint(folder / "checkpoint.pt", self.model, extra)
-        return ranks.from_first_rank(metrics)
+        return distributed.from_first_process(metrics)
 
 

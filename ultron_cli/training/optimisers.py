@@ -81,15 +81,15 @@ class RunningMean:
 def clip_gradients(own: Iterable[nn.Parameter], sharded: Iterable[nn.Parameter], longest: float) -> torch.Tensor:
     """Scales all gradients down together to a norm of at most `longest`; returns the norm before.
 
-    own: parameters that every rank has alike; sharded: parameters of which each rank has its own part.
+    own: parameters that every process has alike; sharded: parameters of which each process has its own part.
     """
-    from ultron_cli import ranks
+    from ultron_cli import distributed
 
     own, sharded = [p for p in own if p.grad is not None], [p for p in sharded if p.grad is not None]
     squares = [torch.nn.utils.get_total_norm([p.grad for p in part]).square() if part else None for part in (own, sharded)]
     total = squares[0] if squares[0] is not None else torch.zeros(())
     if squares[1] is not None:
-        total = total + ranks.sum_over_ranks(squares[1])
+        total = total + distributed.sum_over_processes(squares[1])
     norm = total.sqrt()
     torch.nn.utils.clip_grads_with_norm_([*own, *sharded], longest, norm)
     return norm

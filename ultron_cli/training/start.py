@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultron_cli import ranks, workspace
+from ultron_cli import distributed, workspace
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks.split import exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
-from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import resolve_device
 from ultron_cli.training.config import TrainConfig, load_config, resumed_config
 from ultron_cli.training.loop import Training
 from ultron_cli.training.run.folder import is_unfinished, new_run_folder, run_to_resume
@@ -29,7 +29,7 @@ def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, re
 
     A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in its folder.
     """
-    if ranks.restart_count() and not resume:
+    if distributed.restart_count() and not resume:
         try:
             return run_to_resume(out), True
         except UltronError as error:
@@ -41,12 +41,12 @@ def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, re
 
 
 def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
-    """The dataset's photos without excluded ones, and what was excluded; the first rank renders, indexes or caches for the others."""
-    if ranks.rank() > 0:
-        ranks.wait_for_ranks()
+    """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches for the others."""
+    if distributed.process_index() > 0:
+        distributed.wait_for_processes()
     photos, excluded = exclude_photos(open_landmark_photos(open_named_dataset(config.dataset).folder), config.exclude)
-    if ranks.rank() == 0:
-        ranks.wait_for_ranks()
+    if distributed.process_index() == 0:
+        distributed.wait_for_processes()
     return photos, excluded
 
 
@@ -59,13 +59,13 @@ def start_training(
     Raises UltronError for bad settings or photos. preset: None is the default one, or on `resume` that of the run. Started by torchrun, all
     processes call it and get the summary.
     """
-    device = ranks.rank_device(resolve_device(device_name))
-    ranks.join_ranks(device)
+    device = distributed.process_device(resolve_device(device_name))
+    distributed.join_processes(device)
     level = log.level
-    if ranks.rank() > 0:
-        log.setLevel(logging.ERROR)  # the first rank speaks for all
+    if distributed.process_index() > 0:
+        log.setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        folder_text, resume = ranks.from_first_rank(_first_rank_choice(preset, out, overwrite, resume))
+        folder_text, resume = distributed.from_first_process(_first_process_choice(preset, out, overwrite, resume))
         folder = Path(folder_text)
         changes = [*assignments, *([f"dataset={dataset}"] if dataset else [])]
         if resume:
@@ -75,12 +75,12 @@ def start_training(
         return _train(config, folder, resume, device) if isinstance(config, TrainConfig) else _search(config, folder, resume, device)
     finally:
         log.setLevel(level)
-        ranks.leave_ranks()
+        distributed.leave_processes()
 
 
-def _first_rank_choice(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[str, bool]:
-    """Folder and resume as the first rank finds them; other ranks' answers are not used."""
-    if ranks.rank() > 0:
+def _first_process_choice(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[str, bool]:
+    """Folder and resume as the first process finds them; other processes' answers are not used."""
+    if distributed.process_index() > 0:
         return "", False
     folder, resume = _folder_and_resume(preset, out, overwrite, resume)
     return str(folder), resume
@@ -91,14 +91,14 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
     if not is_resumed:
         require_start(config)
     photos, excluded = _open_photos(config)
-    processes = f", {ranks.n_ranks()} processes" if ranks.n_ranks() > 1 else ""
+    processes = f", {distributed.n_processes()} processes" if distributed.n_processes() > 1 else ""
     training = Training(config, photos, device, excluded)
     held_out = training.n_held_out
     log.info("training on %s of %s from %s (%s%s); %s held out", counted(len(training.photos.labels), "photo"),
              counted(len(training.photos.landmark_names), "landmark"), photos.folder, device, processes, counted(held_out, "photo"))  # fmt: skip
     started_s = time.perf_counter()
     metrics = training.run(folder, resume=is_resumed)
-    if ranks.rank() == 0:
+    if distributed.process_index() == 0:
         workspace.remember("train", folder)
     return {
         "run": str(folder), "checkpoint": str(folder / "checkpoint.pt"), "model": training.model.label, "config": config.to_plain(),
@@ -115,8 +115,8 @@ def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> 
     from ultron_cli.training.autola.run import SearchRun
     from ultron_cli.training.run.folder import GENOTYPE_FILE
 
-    if ranks.n_ranks() > 1:
-        raise UltronError(f"the search runs in one process, found {ranks.n_ranks()}; start it without torchrun")
+    if distributed.n_processes() > 1:
+        raise UltronError(f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun")
     photos, _ = _open_photos(config)
     log.info("searching with %s of %s from %s (%s)", counted(len(photos.labels), "photo"), counted(len(photos.landmark_names), "class", "classes"),
              photos.folder, device)  # fmt: skip

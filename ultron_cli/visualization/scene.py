@@ -13,10 +13,10 @@ from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset, open_dataset
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Protocol
-from ultron_cli.devices import resolve_device
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
 from ultron_cli.files import make_folder
+from ultron_cli.machine import resolve_device
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.choice import reload_model
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch

@@ -12,14 +12,14 @@ from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
-from ultron_cli.devices import n_cores, resolve_device
+from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import n_cores, resolve_device
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.ranks import rank_device
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
-from ultron_cli.retrieval.extraction.processes import ExtractionRanks, extraction_ranks
+from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 
@@ -89,18 +89,18 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     if the dataset, the model or a box is unsound. Started by torchrun, all processes call it and get the summary; the first one
     checks, decides, merges and whitens, and it opens dataset and model before the others, which then find them rendered and downloaded.
     """
-    device = rank_device(resolve_device(device_name))
-    with extraction_ranks() as ranks:
-        if not ranks.is_first:
-            ranks.hear("dataset and model are sound")
+    device = process_device(resolve_device(device_name))
+    with extraction_processes() as processes:
+        if not processes.is_first:
+            processes.hear("dataset and model are sound")
             for path, extraction in _prepared(request, choice, device).files.values():
-                extraction.help_run(path, ranks)
-            return ranks.hear("summary")
+                extraction.help_run(path, processes)
+            return processes.hear("summary")
         prepared = _prepared(request, choice, device)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
-        ranks.tell("dataset and model are sound")
-        return ranks.tell("summary", _extract(prepared, request, ranks))
+        processes.tell("dataset and model are sound")
+        return processes.tell("summary", _extract(prepared, request, processes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +131,10 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
 
 
-def _extract(prepared: _Prepared, request: ExtractRequest, ranks: ExtractionRanks) -> dict[str, Any]:
+def _extract(prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses) -> dict[str, Any]:
     """Writes the files; returns the summary."""
     loaded, folder = prepared.loaded, prepared.folder
-    results = {role: extraction.run(path, ranks) for role, (path, extraction) in prepared.files.items()}
+    results = {role: extraction.run(path, processes) for role, (path, extraction) in prepared.files.items()}
     first = next(iter(prepared.files.values()))[1]
     paths, config, dim = {role: result.path for role, result in results.items()}, to_dict(first.config), loaded.model.descriptor_dim
     if request.whitening:

@@ -22,7 +22,7 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
-from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionRanks
+from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 
 PHOTOS_PER_SHARD = 64  # and at most a batch: batches lie within a shard, so that a photo's descriptor does not depend on who computes which shards
 
@@ -72,20 +72,20 @@ class Extraction:
         )  # fmt: skip
         self.shards = [range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)]
 
-    def run(self, out: Path, ranks: ExtractionRanks = ALONE) -> ExtractResult:
+    def run(self, out: Path, processes: ExtractionProcesses = ALONE) -> ExtractResult:
         """Writes `out`, continuing shards of an interrupted run. Raises UltronError if older work differs in configuration.
 
-        ranks: with others than this first one, which call `help_run`, shards are shared out.
+        processes: with others than this first one, which call `help_run`, shards are shared out.
         """
         if out.exists() and not self.work.overwrite:
-            ranks.tell(self._missing_key, [])
+            processes.tell(self._missing_key, [])
             return self._reuse(out)
         parts = out.with_name(out.name + ".parts")
         make_folder(out.parent)
         with only_writer(parts, f"another `ultron extract` is writing {parts.with_suffix('')}; wait for it, or name another --out"):
             self._continue_or_start(parts)
-            n_before = ranks.count(0)
-            missing = ranks.tell(self._missing_key, self._missing(parts))
+            n_before = processes.count(0)
+            missing = processes.tell(self._missing_key, self._missing(parts))
             n_computed = sum(len(self.shards[i]) for i in missing)
             if len(missing) < len(self.shards):
                 log.info("continuing %s: %d of %d photos are there", out, len(self.names) - n_computed, len(self.names))
@@ -95,21 +95,21 @@ class Extraction:
                 def show(n_photos: int) -> None:
                     bar.update(len(self.names) - n_computed + n_photos - n_before - bar.n)
 
-                self._compute(parts, ranks.share(missing), lambda n: show(ranks.count(n)))
-                for other in range(1, ranks.n if missing else 1):
-                    ranks.hear(f"rank {other} has its {self.config.role} shards", show)
+                self._compute(parts, processes.share(missing), lambda n: show(processes.count(n)))
+                for other in range(1, processes.n if missing else 1):
+                    processes.hear(f"process {other} has its {self.config.role} shards", show)
             skipped = self._merge(parts, out)
         shutil.rmtree(parts)
         return ExtractResult(path=out, n_photos=len(self.names) - len(skipped), n_computed=n_computed, skipped=skipped)
 
-    def help_run(self, out: Path, ranks: ExtractionRanks) -> None:
-        """What every rank but the first does: its share of the shards that the first finds missing."""
-        missing = ranks.hear(self._missing_key)
+    def help_run(self, out: Path, processes: ExtractionProcesses) -> None:
+        """What every process but the first does: its share of the shards that the first finds missing."""
+        missing = processes.hear(self._missing_key)
         if missing:
             parts = out.with_name(out.name + ".parts")
-            self._require_shared(parts, ranks)
-            self._compute(parts, ranks.share(missing), ranks.count)
-            ranks.tell(f"rank {ranks.rank} has its {self.config.role} shards")
+            self._require_shared(parts, processes)
+            self._compute(parts, processes.share(missing), processes.count)
+            processes.tell(f"process {processes.process} has its {self.config.role} shards")
 
     @property
     def _missing_key(self) -> str:
@@ -120,14 +120,14 @@ class Extraction:
         there = {path.name for path in parts.glob("shard-*.h5")}
         return [i for i in range(len(self.shards)) if self._shard_path(parts, i).name not in there]
 
-    def _require_shared(self, parts: Path, ranks: ExtractionRanks) -> None:
-        """Raises UltronError if this rank does not see the folder that the first one made, or was asked for something else."""
+    def _require_shared(self, parts: Path, processes: ExtractionProcesses) -> None:
+        """Raises UltronError if this process does not see the folder that the first one made, or was asked for something else."""
         stored = parts / "config.json"
         if not stored.exists():
-            raise UltronError(f"rank {ranks.rank} does not see {stored.resolve()}, which rank 0 wrote; --out must lie on a file system that all machines share")
+            raise UltronError(f"process {processes.process} does not see {stored.resolve()}, which process 0 wrote; --out must lie on a file system that all machines share")
         differing = differences(read_json(stored, "configuration of the extraction"), to_dict(self.config))
         if differing:
-            raise UltronError(f"rank {ranks.rank} differs from rank 0: {'; '.join(differing)}; start all with the same command, dataset and weights")
+            raise UltronError(f"process {processes.process} differs from process 0: {'; '.join(differing)}; start all with the same command, dataset and weights")
 
     def _reuse(self, out: Path) -> ExtractResult:
         with DescriptorFile(out) as existing:
@@ -246,7 +246,7 @@ class Extraction:
         skipped: list[dict[str, str]] = []
         paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
         if missing := self._missing(parts):
-            seen = f"{counted(len(missing), 'shard')} of other ranks cannot be seen in {parts}"
+            seen = f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}"
             raise WorkFailed(f"{seen}; --out must lie on a file system that all machines share")
         for path in paths:
             with DescriptorFile(path) as shard:

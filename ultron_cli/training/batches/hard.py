@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
@@ -22,7 +22,7 @@ def hard_examples(
 ) -> np.ndarray | None:
     """(N,) int64, the landmark of the nearest of the (classes, D) class weights, -1 for a photo that cannot be read; None if nothing is known.
 
-    A new run works it out, each rank a part, and writes it; a resumed one reads it. Raises UltronError if what it reads does not fit.
+    A new run works it out, each process a part, and writes it; a resumed one reads it. Raises UltronError if what it reads does not fit.
     """
     if is_new:
         known = None
@@ -33,23 +33,23 @@ def hard_examples(
                 known = taken_for(photos, learner, class_weights, config)
                 n_wrong = int(((known != photos.labels) & (known >= 0)).sum())
                 log.info("hard negatives: %s of %d taken for another landmark by the weights it starts from", counted(n_wrong, "photo"), len(known))
-        if ranks.rank() == 0:
+        if distributed.process_index() == 0:
             _write(folder / FILE, known)
-        ranks.wait_for_ranks()
+        distributed.wait_for_processes()
         return known
     return _read(folder / FILE, photos)
 
 
 def taken_for(photos: LandmarkPhotos, learner: Learner, class_weights: torch.Tensor, config: TrainConfig) -> np.ndarray:
     """(N,) int64, by photos of at most side_px, as they are."""
-    own_rows = np.arange(ranks.rank(), len(photos.labels), ranks.n_ranks())
+    own_rows = np.arange(distributed.process_index(), len(photos.labels), distributed.n_processes())
     nearest = torch.full((len(photos.labels),), -1, dtype=torch.int64)
     unit = torch.nn.functional.normalize(class_weights, dim=1)
     with learner.best_weights() as model:
         part = RetrievalValidation(photos.take(own_rows), config.side_px, config.workers, what="the search for hard negatives")
         for rows, descriptors in part.described(model, learner.device):
             nearest[own_rows[rows]] = ((descriptors @ unit.T).argmax(1) // learner.loss.n_centres).cpu()
-    return ranks.max_over_ranks(nearest.to(learner.device)).cpu().numpy()
+    return distributed.max_over_processes(nearest.to(learner.device)).cpu().numpy()
 
 
 def _write(path: Path, known: np.ndarray | None) -> None:

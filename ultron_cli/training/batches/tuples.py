@@ -126,12 +126,12 @@ def _rows_by_number(rows: np.ndarray, numbers: np.ndarray) -> dict[int, list[int
 class TupleBatches(EpochBatches):
     """EpochBatches of tuples, drawn from (seed, epoch) and `taken_for` alone.
 
-    labels: (N,) int64. batch_size: a multiple of ranks x tuple_size. taken_for: (N,) int64, the landmark that each photo was taken for
+    labels: (N,) int64. batch_size: a multiple of processes x tuple_size. taken_for: (N,) int64, the landmark that each photo was taken for
     (-1: not known), or None: no negative is known to be hard; set it before the first batch.
     """
 
-    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, n_epochs: int, tuple_size: int, rank: int = 0, n_ranks: int = 1) -> None:
-        super().__init__(len(labels), batch_size, seed, n_epochs, None, rank, n_ranks)
+    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, n_epochs: int, tuple_size: int, process: int = 0, n_processes: int = 1) -> None:
+        super().__init__(len(labels), batch_size, seed, n_epochs, None, process, n_processes)
         self.labels, self.tuple_size, self.taken_for = labels, tuple_size, None
         sizes = np.bincount(labels)
         usable = sizes[sizes >= 2]

@@ -1,7 +1,7 @@
 """Classification losses on unit descriptors; each holds its class weights. Logits and margins are float32 even under autocast.
 
 Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and gives a scalar, the
-mean over the batch. Several processes: medians and running means are over the batch of all ranks.
+mean over the batch. Several processes: medians and running means are over the batch of all processes.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.errors import UltronError
 from ultron_cli.training.losses.cfcd import local_loss
 from ultron_cli.training.losses.settings import ArcFaceSettings, CfcdStage2Settings, LossSettings, MadaCosSettings, SubcentreSettings
@@ -50,14 +50,14 @@ class MarginLoss(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def _own_classes(self) -> tuple[int, int]:
-        """First class and number of classes of this rank's shard."""
-        if self.n_classes < ranks.n_ranks():
-            raise UltronError(f"loss.sharded needs a class per process; found {self.n_classes} classes for {ranks.n_ranks()}; set loss.sharded=false")
-        bounds = [round(i * self.n_classes / ranks.n_ranks()) for i in range(ranks.n_ranks() + 1)]
-        return bounds[ranks.rank()], bounds[ranks.rank() + 1] - bounds[ranks.rank()]
+        """First class and number of classes of this process's shard."""
+        if self.n_classes < distributed.n_processes():
+            raise UltronError(f"loss.sharded needs a class per process; found {self.n_classes} classes for {distributed.n_processes()}; set loss.sharded=false")
+        bounds = [round(i * self.n_classes / distributed.n_processes()) for i in range(distributed.n_processes() + 1)]
+        return bounds[distributed.process_index()], bounds[distributed.process_index() + 1] - bounds[distributed.process_index()]
 
     def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, D) -> (B, N) cosines to the class weights, or to those of `classes` (rows of this rank's weights)."""
+        """(B, D) -> (B, N) cosines to the class weights, or to those of `classes` (rows of this process's weights)."""
         weight = self.weight.view(-1, self.n_centres, self.weight.shape[1])
         weight = _float(weight if classes is None else weight[classes])
         unit = F.normalize(weight, dim=2).flatten(0, 1)
@@ -65,7 +65,7 @@ class MarginLoss(nn.Module):
         return cosines if self.n_centres == 1 else cosines.unflatten(1, (-1, self.n_centres)).amax(2)
 
     def adapt(self, targets: torch.Tensor, log_negatives: LogNegatives) -> None:
-        """Sets margin and scale from the (ranks * B,) target cosines of the global batch, without gradient."""
+        """Sets margin and scale from the (processes * B,) target cosines of the global batch, without gradient."""
 
     def with_margin(self, target: torch.Tensor) -> torch.Tensor:
         """(B, 1) target cosines -> the same with the margin."""
@@ -83,12 +83,12 @@ class MarginLoss(nn.Module):
         def log_negatives(row: int, scale: float) -> torch.Tensor:
             owner, own_row = divmod(row, len(labels))
             value = cosines.new_full((), -math.inf)
-            if owner == ranks.rank():
+            if owner == distributed.process_index():
                 value = torch.logsumexp(scale * cosines.detach()[own_row].index_fill(0, labels[own_row], -math.inf), 0)
-            return ranks.max_over_ranks(value)
+            return distributed.max_over_processes(value)
 
         with torch.no_grad():
-            self.adapt(ranks.gather_rows(target[:, 0]), log_negatives)
+            self.adapt(distributed.gather_rows(target[:, 0]), log_negatives)
         with_margin = self.with_margin(target)
         return self.scale * self.others(cosines, with_margin).scatter(1, column, with_margin)
 
@@ -196,7 +196,7 @@ class MadaCos(MarginLoss):
         self.scale = max(math.log(9999999.0 * (1.0 - rho) / rho) / max(1.0 - median, 1e-6), self.LEAST_SCALE)
         self.margin = 0.0
         if self.training and math.isfinite(median):
-            row = int((targets == median).nonzero()[0, 0])  # the first: equal on every rank
+            row = int((targets == median).nonzero()[0, 0])  # the first: equal on every process
             log_b = float(log_negatives(row, self.scale))
             self.margin = max(median - (log_b + math.log(rho / (1.0 - rho))) / self.scale, 0.0)
 

@@ -15,7 +15,7 @@ def _positive(name: str, value: float) -> None:
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
     """Settings of every loss. Partial-FC (An et al., CVPR 2022): sample_rate: share of the classes that a step compares with, the
-    batch's own always among them; sharded: class weights spread over the ranks instead of copied."""
+    batch's own always among them; sharded: class weights spread over the processes instead of copied."""
 
     sample_rate: float = 1.0
     sharded: bool = False

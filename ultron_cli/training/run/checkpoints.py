@@ -1,6 +1,6 @@
-"""Training checkpoints: everything a run needs to go on exactly, one file per rank, the last few kept.
+"""Training checkpoints: everything a run needs to go on exactly, one file per process, the last few kept.
 
-checkpoints/step-00001200.pt is rank 0's and is written last: where it exists, so do those of the other ranks (...rank1.pt).
+checkpoints/step-00001200.pt is process 0's and is written last: where it exists, so do those of the other processes (...rank1.pt).
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ultron_cli import ranks
+from ultron_cli import distributed
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
@@ -20,8 +20,8 @@ FORMAT, VERSION = "ultron-training", 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
-def _path(folder: Path, step: int, rank: int) -> Path:
-    return folder / FOLDER / (f"step-{step:08d}.pt" if rank == 0 else f"step-{step:08d}.rank{rank}.pt")
+def _path(folder: Path, step: int, process: int) -> Path:
+    return folder / FOLDER / (f"step-{step:08d}.pt" if process == 0 else f"step-{step:08d}.rank{process}.pt")
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -31,12 +31,12 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) -> Path:
-    """Writes this rank's part of a checkpoint, rank 0's last, and removes all but the last `n_kept`. Every rank calls it."""
-    path = _path(folder, step, ranks.rank())
-    if ranks.rank() > 0:
+    """Writes this process's part of a checkpoint, process 0's last, and removes all but the last `n_kept`. Every process calls it."""
+    path = _path(folder, step, distributed.process_index())
+    if distributed.process_index() > 0:
         _write(path, step, content)
-    ranks.wait_for_ranks()
-    if ranks.rank() == 0:
+    distributed.wait_for_processes()
+    if distributed.process_index() == 0:
         _write(path, step, content)
         for old in saved_steps(folder)[:-n_kept]:
             _path(folder, old, 0).unlink(missing_ok=True)  # first: without it the others count for nothing
@@ -47,13 +47,13 @@ def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) ->
 
 def _write(path: Path, step: int, content: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, "step": step, "n_ranks": ranks.n_ranks(), **content}, temporary)
+        torch.save({"format": FORMAT, "version": VERSION, "step": step, "n_ranks": distributed.n_processes(), **content}, temporary)
 
 
 def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
-    """This rank's part of the latest checkpoint that can be read, or None if there is none. Raises UltronError if it does not fit.
+    """This process's part of the latest checkpoint that can be read, or None if there is none. Raises UltronError if it does not fit.
 
-    is_sharded: class weights are spread over the ranks, whose number must then be the old one; otherwise a new rank takes rank 0's part.
+    is_sharded: class weights are spread over the processes, whose number must then be the old one; otherwise a new process takes process 0's part.
     """
     steps = saved_steps(folder)
     for step in reversed(steps):
@@ -63,8 +63,8 @@ def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
             log.warning("%s; going back to the checkpoint before it", error)
             continue
         _check(content, _path(folder, step, 0), is_sharded)
-        own = _path(folder, step, ranks.rank())
-        return read_weights_file(own) if ranks.rank() and content["n_ranks"] == ranks.n_ranks() else content
+        own = _path(folder, step, distributed.process_index())
+        return read_weights_file(own) if distributed.process_index() and content["n_ranks"] == distributed.n_processes() else content
     if steps:
         raise UltronError(f"not one of {len(steps)} checkpoints in {folder / FOLDER} can be read; start a new run")
     return None
@@ -73,10 +73,10 @@ def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
 def _check(content: dict[str, Any], path: Path, is_sharded: bool) -> None:
     if content.get("format") != FORMAT or content["version"] > VERSION:
         raise UltronError(f"{path} is no training checkpoint of this version of ultron; start a new run, or install the ultron that wrote it")
-    if content["n_ranks"] == ranks.n_ranks():
+    if content["n_ranks"] == distributed.n_processes():
         return
     if is_sharded:
         raise UltronError(
-            f"{path} holds class weights in {content['n_ranks']} shards, there are {ranks.n_ranks()} processes; resume with {content['n_ranks']}"
+            f"{path} holds class weights in {content['n_ranks']} shards, there are {distributed.n_processes()} processes; resume with {content['n_ranks']}"
         )
-    log.warning("%s was written by %d processes, there are %d: the losses will differ slightly", path.name, content["n_ranks"], ranks.n_ranks())
+    log.warning("%s was written by %d processes, there are %d: the losses will differ slightly", path.name, content["n_ranks"], distributed.n_processes())

@@ -85,7 +85,7 @@ class Meter:
 
 
 class Journal:
-    """Writes the lines of one run; only the first rank has one."""
+    """Writes the lines of one run; only the first process has one."""
 
     def __init__(self, folder: Path, first_step: int, n_epochs_done: int, every: int, device: torch.device) -> None:
         self.folder, self.every, self.device = folder, every, device

@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from ultron_cli.errors import UltronError
 
-TIMEOUT = datetime.timedelta(minutes=30)  # the other ranks wait while the first validates
+TIMEOUT = datetime.timedelta(minutes=30)  # the other processes wait while the first validates
 
 
 def started_by_torchrun() -> bool:
@@ -22,8 +22,8 @@ def restart_count() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-def rank_device(device: torch.device) -> torch.device:
-    """This rank's device: a GPU each, chosen by LOCAL_RANK. Raises UltronError where there are fewer GPUs than ranks."""
+def process_device(device: torch.device) -> torch.device:
+    """This process's device: a GPU each, chosen by LOCAL_RANK. Raises UltronError where there are fewer GPUs than processes."""
     if device.type != "cuda" or not started_by_torchrun():
         return device
     local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -33,32 +33,32 @@ def rank_device(device: torch.device) -> torch.device:
     return torch.device("cuda", local)
 
 
-def join_ranks(device: torch.device) -> None:
+def join_processes(device: torch.device) -> None:
     """Joins the process group (NCCL on GPUs, Gloo on CPUs); nothing outside torchrun or when joined already."""
     if not started_by_torchrun() or dist.is_initialized():
         return
     where: dict[str, Any] = {}
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         # torchrun keeps its store over a restart; without a prefix the new processes would read the addresses of the dead ones in it.
-        n_ranks_wanted = int(os.environ["WORLD_SIZE"])
-        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), n_ranks_wanted, is_master=False, timeout=TIMEOUT)
-        where = {"store": dist.PrefixStore(f"ultron-{restart_count()}", store), "rank": int(os.environ["RANK"]), "world_size": n_ranks_wanted}
+        n_expected = int(os.environ["WORLD_SIZE"])
+        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), n_expected, is_master=False, timeout=TIMEOUT)
+        where = {"store": dist.PrefixStore(f"ultron-{restart_count()}", store), "rank": int(os.environ["RANK"]), "world_size": n_expected}
     is_gpu = device.type == "cuda"
     dist.init_process_group("nccl" if is_gpu else "gloo", timeout=TIMEOUT, device_id=device if is_gpu else None, **where)
 
 
-def leave_ranks() -> None:
+def leave_processes() -> None:
     """Leaves the process group, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def n_ranks() -> int:
+def n_processes() -> int:
     """Number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def rank() -> int:
+def process_index() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
@@ -68,15 +68,15 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def wait_for_ranks() -> None:
-    """Returns when every rank is here."""
-    if n_ranks() > 1:
+def wait_for_processes() -> None:
+    """Returns when every process is here."""
+    if n_processes() > 1:
         dist.barrier()
 
 
-def from_first_rank(value: Any) -> Any:
-    """`value` (plain data) as the first rank has it."""
-    if n_ranks() == 1:
+def from_first_process(value: Any) -> Any:
+    """`value` (plain data) as the first process has it."""
+    if n_processes() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
@@ -84,57 +84,57 @@ def from_first_rank(value: Any) -> Any:
 
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
-    """(B, ...) of every rank -> (ranks * B, ...), without gradient. B must be the same everywhere."""
+    """(B, ...) of every process -> (processes * B, ...), without gradient. B must be the same everywhere."""
     values = values.detach().contiguous()
-    if n_ranks() == 1:
+    if n_processes() == 1:
         return values
-    parts = [torch.empty_like(values) for _ in range(n_ranks())]
+    parts = [torch.empty_like(values) for _ in range(n_processes())]
     dist.all_gather(parts, values)
     return torch.cat(parts)
 
 
-def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Element-wise sum over the ranks, without gradient."""
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise sum over the processes, without gradient."""
     total = values.detach().clone()
-    if n_ranks() > 1:
+    if n_processes() > 1:
         dist.all_reduce(total)
     return total
 
 
-def max_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """Element-wise maximum over the ranks, without gradient."""
+def max_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """Element-wise maximum over the processes, without gradient."""
     highest = values.detach().clone()
-    if n_ranks() > 1:
+    if n_processes() > 1:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX)
     return highest
 
 
 def sum_numbers(values: list[float], device: torch.device) -> list[float]:
-    """Sums of a few numbers over the ranks."""
-    return values if n_ranks() == 1 else sum_over_ranks(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    """Sums of a few numbers over the processes."""
+    return values if n_processes() == 1 else sum_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
 
 
 def max_numbers(values: list[float], device: torch.device) -> list[float]:
-    """Maxima of a few numbers over the ranks."""
-    return values if n_ranks() == 1 else max_over_ranks(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    """Maxima of a few numbers over the processes."""
+    return values if n_processes() == 1 else max_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over the ranks, as DistributedDataParallel does for what it wraps."""
-    if n_ranks() == 1:
+    """Replaces each gradient by its mean over the processes, as DistributedDataParallel does for what it wraps."""
+    if n_processes() == 1:
         return
     for parameter in parameters:
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
-            parameter.grad /= n_ranks()
+            parameter.grad /= n_processes()
 
 
 class SumWithGradient(torch.autograd.Function):
-    """Sum over ranks of parts of ONE loss that every rank computes whole: the gradient of each part is that of the sum."""
+    """Sum over processes of parts of ONE loss that every process computes whole: the gradient of each part is that of the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        return sum_over_ranks(values)
+        return sum_over_processes(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
@@ -142,9 +142,9 @@ class SumWithGradient(torch.autograd.Function):
 
 
 class GatherWithGradient(torch.autograd.Function):
-    """(B, D) of every rank -> (ranks * B, D), for ONE loss that every rank computes in part from its own classes.
+    """(B, D) of every process -> (processes * B, D), for ONE loss that every process computes in part from its own classes.
 
-    Backward: the parts of the gradient are summed; times the number of ranks, as DistributedDataParallel takes the mean afterwards.
+    Backward: the parts of the gradient are summed; times the number of processes, as DistributedDataParallel takes the mean afterwards.
     """
 
     @staticmethod
@@ -154,5 +154,5 @@ class GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = sum_over_ranks(gradient.contiguous())
-        return total[rank() * ctx.n : (rank() + 1) * ctx.n] * n_ranks()
+        total = sum_over_processes(gradient.contiguous())
+        return total[process_index() * ctx.n : (process_index() + 1) * ctx.n] * n_processes()
