@@ -2,8 +2,9 @@
 
     python benchmarks/diffusion.py [--queries 70] [--rows 5000] [--dim 2048] [--runs 5] [--seed 0]
 
-Equality comes first: conjugate gradients run to the end must give the solution of a direct solver (scipy's sparse LU) for the first queries;
-otherwise there are no times and the exit code is 1. Descriptors are made up from one seed, as in benchmarks/rerank.py.
+Equality comes first: conjugate gradients run to the end must give the solution of a direct solver (scipy's sparse LU)
+for the first queries; otherwise there are no times and the exit code is 1. Descriptors are made up from one seed, as in
+benchmarks/rerank.py.
 """
 
 import argparse
@@ -23,14 +24,22 @@ from scipy.sparse.linalg import splu
 
 from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, conjugate_gradients, graph_nodes, neighbour_graph, normalised_graph, spread_over
+from ultron_cli.retrieval.rerank.diffusion import (
+    DiffusionConfig,
+    conjugate_gradients,
+    graph_nodes,
+    neighbour_graph,
+    normalised_graph,
+    spread_over,
+)
 from ultron_cli.retrieval.rerank.stage import Stage
 
 TOLERANCE, TARGET_S, N_COMPARED = 1e-9, 2.0, 5
 
 
 def difference_from_direct(graph: sparse.csr_array, config: DiffusionConfig, seed: int) -> float:
-    """The largest difference between conjugate gradients and the direct solution, for random sparse right sides (n, 5)."""
+    """The largest difference between conjugate gradients and the direct solution, for random sparse right sides (n,
+    5)."""
     n = graph.shape[0]
     rng = np.random.default_rng(seed)
     start = np.where(rng.random((n, N_COMPARED)) < 0.01, rng.random((n, N_COMPARED)), 0.0)
@@ -61,16 +70,28 @@ def main() -> int:
         queries_s.append(time.perf_counter() - built_s)
     worst = difference_from_direct(graph, config, options.seed)
     if worst > TOLERANCE:
-        print(f"the solution differs from the direct one by {worst:.3g}, more than rounding explains: no times are given", file=sys.stderr)
+        print(
+            f"the solution differs from the direct one by {worst:.3g}, more than rounding explains: no times are given",
+            file=sys.stderr,
+        )
         return 1
     print(f"{options.queries} queries, {options.rows:,} x {options.dim} float32, {graph.nnz // 2:,} edges, {config}")
-    versions = f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, scipy {scipy.__version__}"
+    versions = (
+        f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, scipy "
+        f"{scipy.__version__}"
+    )
     print(f"{cpu_name()}, torch threads {torch.get_num_threads()}; {versions}, load average {os.getloadavg()[0]:.1f}")
     print(f"equal: conjugate gradients to the end and the direct solution within {worst:.2g}\n")
     for name, seconds in (("graph", graph_s[1:]), (f"{options.queries} queries", queries_s[1:])):
-        print(f"{name:12} median {statistics.median(seconds) * 1e3:8.1f} ms, {min(seconds) * 1e3:.1f} to {max(seconds) * 1e3:.1f} over {len(seconds)} runs")
+        print(
+            f"{name:12} median {statistics.median(seconds) * 1e3:8.1f} ms, {min(seconds) * 1e3:.1f} to "
+            f"{max(seconds) * 1e3:.1f} over {len(seconds)} runs"
+        )
     median_s = statistics.median(queries_s[1:])
-    print(f"\ntarget: queries under {TARGET_S:.0f} s; {'reached' if median_s < TARGET_S else 'missed'} with {median_s:.2f} s")
+    print(
+        f"\ntarget: queries under {TARGET_S:.0f} s; {'reached' if median_s < TARGET_S else 'missed'} with "
+        f"{median_s:.2f} s"
+    )
     return 0
 
 

@@ -2,11 +2,12 @@
 
     python benchmarks/evaluate.py [--rows 1005000] [--queries 70] [--gnd gnd_roxford5k.pkl] [--lift 1.0] [--json]
 
-Each side runs in a process of its own on the same scores (from one seed) and reports its results, times and peak memory. The results
-are compared first: a difference above 1e-9 in any AP or P@k ends the run with exit code 1 and no times. The side that sorts is timed
-once, after a warm-up on one query, with both kinds of argsort: the stable one puts equal scores in order of row, as map_from_scores
-does; the default one is faster and leaves their order open, so its results are not compared. CPU seconds add up all cores: on a
-machine with other work they say more than the wall clock, in which map_from_scores also gains from every free core.
+Each side runs in a process of its own on the same scores (from one seed) and reports its results, times and peak
+memory. The results are compared first: a difference above 1e-9 in any AP or P@k ends the run with exit code 1 and no
+times. The side that sorts is timed once, after a warm-up on one query, with both kinds of argsort: the stable one puts
+equal scores in order of row, as map_from_scores does; the default one is faster and leaves their order open, so its
+results are not compared. CPU seconds add up all cores: on a machine with other work they say more than the wall clock,
+in which map_from_scores also gains from every free core.
 """
 
 import argparse
@@ -36,13 +37,17 @@ def rendered_truth(n_queries: int, n_database: int, rng: np.random.Generator) ->
         easy, hard, junk = np.split(rng.permutation(n_database)[:98], [43, 79])
         queries.append(QueryTruth(bbx=None, easy=easy, hard=hard, junk=junk))
     names = [f"photo{row}" for row in range(n_database)]
-    return GroundTruth(database_names=names, query_names=[f"query{query}" for query in range(n_queries)], queries=queries)
+    return GroundTruth(
+        database_names=names, query_names=[f"query{query}" for query in range(n_queries)], queries=queries
+    )
 
 
 def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
     """(Q, N) float32 scores, cosine-like, labelled photos lifted above the crowd, and their ground truth."""
     rng = np.random.default_rng(options.seed)
-    truth = load_ground_truth(options.gnd) if options.gnd else rendered_truth(options.queries, min(4993, options.rows), rng)
+    truth = (
+        load_ground_truth(options.gnd) if options.gnd else rendered_truth(options.queries, min(4993, options.rows), rng)
+    )
     scores = np.empty((len(truth.queries), options.rows), np.float32)
     for row, query in zip(scores, truth.queries, strict=True):
         rng.standard_normal(out=row, dtype=np.float32)
@@ -53,7 +58,8 @@ def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
 
 
 def walk_ranking(ranking: np.ndarray, positive: np.ndarray, ignored: np.ndarray) -> tuple[float, list[float]]:
-    """AP and P@k the way revisitop goes about it: whole-ranking membership by NumPy, the rest in Python loops over positives."""
+    """AP and P@k the way revisitop goes about it: whole-ranking membership by NumPy, the rest in Python loops over
+    positives."""
     places = np.arange(len(ranking))
     found, skipped = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
     n_above = 0
@@ -74,7 +80,10 @@ def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
     results = {}
     for protocol in PROTOCOLS:
         splits = [truth.split(query, protocol) for query in range(len(truth.queries))]
-        walked = [walk_ranking(ranking, *split) if len(split[0]) else None for ranking, split in zip(ranks, splits, strict=True)]
+        walked = [
+            walk_ranking(ranking, *split) if len(split[0]) else None
+            for ranking, split in zip(ranks, splits, strict=True)
+        ]
         results[protocol] = [one and [one[0], *one[1]] for one in walked]
     return results
 
@@ -95,7 +104,8 @@ def run_ultron(scores: np.ndarray, truth: GroundTruth, repeats: int) -> dict:
         cpu_s.append(time.process_time() - start_cpu)
     plain = {
         protocol: [
-            None if np.isnan(ap) else [float(ap), *precision.tolist()] for ap, precision in zip(result.ap, result.precision, strict=True)
+            None if np.isnan(ap) else [float(ap), *precision.tolist()]
+            for ap, precision in zip(result.ap, result.precision, strict=True)
         ]
         for protocol, result in results.items()
     }
@@ -119,7 +129,18 @@ SIDES = {
 
 def run_side(side: str, options: argparse.Namespace) -> dict:
     """One side in a child process, so that its peak memory is its own."""
-    command = [sys.executable, __file__, "--side", side, "--rows", options.rows, "--queries", options.queries, "--seed", options.seed]
+    command = [
+        sys.executable,
+        __file__,
+        "--side",
+        side,
+        "--rows",
+        options.rows,
+        "--queries",
+        options.queries,
+        "--seed",
+        options.seed,
+    ]
     command += ["--lift", options.lift, "--repeats", options.repeats, *(["--gnd", options.gnd] if options.gnd else [])]
     print(f"running {side} ...", file=sys.stderr, flush=True)
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True)
@@ -140,11 +161,22 @@ def largest_difference(a: dict, b: dict) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_005_000, help="photos scored per query, distractors included (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=70, help="queries, where no --gnd is named (default: %(default)s)")
-    parser.add_argument("--gnd", type=Path, help="a published ground truth; without it one with as many labels is made up")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=1_005_000,
+        help="photos scored per query, distractors included (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--queries", type=int, default=70, help="queries, where no --gnd is named (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--gnd", type=Path, help="a published ground truth; without it one with as many labels is made up"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of map_from_scores (default: %(default)s)")
-    parser.add_argument("--lift", type=float, default=1.0, help="how far labelled photos stand out; 0: not at all, the slowest case")
+    parser.add_argument(
+        "--lift", type=float, default=1.0, help="how far labelled photos stand out; 0: not at all, the slowest case"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -153,7 +185,9 @@ def main() -> int:
         scores, truth = make_case(options)
         before = peak_mib()
         outcome = SIDES[options.side](scores, truth, options)
-        print(json.dumps({**outcome, "scores_mib": scores.nbytes / 2**20, "before_mib": before, "peak_mib": peak_mib()}))
+        print(
+            json.dumps({**outcome, "scores_mib": scores.nbytes / 2**20, "before_mib": before, "peak_mib": peak_mib()})
+        )
         return 0
 
     sides = {side: run_side(side, options) for side in SIDES}
@@ -179,7 +213,10 @@ def main() -> int:
         print(json.dumps({"case": case, "machine": machine, "largest_difference": difference, "rows": rows}, indent=1))
         return 0
     print(", ".join(f"{key} {value}" for key, value in {**case, **machine}.items()))
-    print(f"three protocols; scores {sides['ultron']['scores_mib']:.0f} MiB; largest difference of any AP or P@k {difference:.2g}\n")
+    print(
+        f"three protocols; scores {sides['ultron']['scores_mib']:.0f} MiB; largest difference of any AP or P@k "
+        f"{difference:.2g}\n"
+    )
     heads = f"{'':32}{'runs':>5}{'median s':>10}{'min':>8}{'max':>8}{'ratio':>8}{'CPU s':>8}{'ratio':>8}"
     print(f"{heads}{'peak MiB':>10}{'beside scores':>15}")
     for row in rows:

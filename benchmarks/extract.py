@@ -1,9 +1,11 @@
-"""Extraction from photo files against the bare network on tensors already in memory: photos per second, both sides in one run.
+"""Extraction from photo files against the bare network on tensors already in memory: photos per second, both sides in
+one run.
 
     python benchmarks/extract.py [--photos DIR] [--backbone tf_efficientnet_lite0] [--max-side 640] [--rounds 5]
 
-Without --photos, landmarks are rendered at the size asked for. The bare side runs the same network on the same batches (decoded,
-stacked and normalised beforehand) and does nothing else. Equality of the descriptors is checked before anything is timed.
+Without --photos, landmarks are rendered at the size asked for. The bare side runs the same network on the same batches
+(decoded, stacked and normalised beforehand) and does nothing else. Equality of the descriptors is checked before
+anything is timed.
 """
 
 import argparse
@@ -43,7 +45,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-side", type=int, default=640)
     parser.add_argument("--n-photos", type=int, default=48, help="of rendered photos")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=default_workers(torch.device("cpu")), help="decoding processes (default: as the command, %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=default_workers(torch.device("cpu")),
+        help="decoding processes (default: as the command, %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
@@ -55,15 +62,26 @@ def main() -> int:
         folder = arguments.photos
         if folder is None:
             folder = Path(temporary) / "toy"
-            config = ToyConfig(n_train_landmarks=0, n_eval_landmarks=1, n_distractors=arguments.n_photos - 10, max_side_px=arguments.max_side)
+            config = ToyConfig(
+                n_train_landmarks=0,
+                n_eval_landmarks=1,
+                n_distractors=arguments.n_photos - 10,
+                max_side_px=arguments.max_side,
+            )
             make_toy(folder, config, workers=n_cores())
         dataset = open_dataset(str(folder), Path(temporary))
         loaded = ModelChoice(untrained=True, model="gem", settings={"backbone": arguments.backbone}).load()
-        work = ExtractWork(device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True)
+        work = ExtractWork(
+            device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True
+        )
         request = ExtractRequest(dataset=str(folder), scales=(1.0,), max_side_px=arguments.max_side)
         names = dataset.database_names
-        extraction = Extraction(dataset, names, loaded, extraction_config(request, dataset, "database", names, loaded), work)
-        reader = PhotoReader(list(range(len(names))), [dataset.photo_path(name) for name in names], [None] * len(names), extraction.shape)
+        extraction = Extraction(
+            dataset, names, loaded, extraction_config(request, dataset, "database", names, loaded), work
+        )
+        reader = PhotoReader(
+            list(range(len(names))), [dataset.photo_path(name) for name in names], [None] * len(names), extraction.shape
+        )
         model = loaded.model.to(memory_format=torch.channels_last)
         batches = [
             (
@@ -96,14 +114,26 @@ def main() -> int:
                 side()
                 seconds[name].append(time.perf_counter() - started_s)
     versions = package_versions()
-    print(f"{cpu_name()}, {n_cores()} cores, torch {versions['torch']} ({torch.get_num_threads()} threads), timm {versions['timm']}")
+    print(
+        f"{cpu_name()}, {n_cores()} cores, torch {versions['torch']} ({torch.get_num_threads()} threads), timm "
+        f"{versions['timm']}"
+    )
     shapes = sorted({tuple(images.shape[-2:]) for _, images in batches})
-    print(f"{arguments.backbone}, {len(names)} JPEG photos in {len(batches)} batches of up to {arguments.batch_size}, shapes {shapes}, 1 scale, float32")
+    print(
+        f"{arguments.backbone}, {len(names)} JPEG photos in {len(batches)} batches of up to "
+        f"{arguments.batch_size}, shapes {shapes}, 1 scale, float32"
+    )
     for name, values in seconds.items():
         rates = [len(names) / value for value in values]
-        print(f"{name:<15} {statistics.median(rates):7.2f} photos/s (median of {len(rates)}, {min(rates):.2f} to {max(rates):.2f})")
+        print(
+            f"{name:<15} {statistics.median(rates):7.2f} photos/s (median of {len(rates)}, {min(rates):.2f} to "
+            f"{max(rates):.2f})"
+        )
     share = statistics.median(b / a for b, a in zip(seconds["bare network"], seconds["ultron extract"], strict=True))
-    print(f"share {share:.3f} (median of the rounds' ratios, at least {MINIMUM_SHARE} wanted); largest difference of descriptors {difference:.1e}")
+    print(
+        f"share {share:.3f} (median of the rounds' ratios, at least {MINIMUM_SHARE} wanted); largest "
+        f"difference of descriptors {difference:.1e}"
+    )
     return 0 if share >= MINIMUM_SHARE else 1
 
 

@@ -1,10 +1,11 @@
-"""make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmarks on this machine's NVIDIA GPU.
+"""make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmarks on this
+machine's NVIDIA GPU.
 
     python benchmarks/gpu_check.py [--steps build tests memcheck racecheck benchmark networks]
 
-Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes benchmarks/results/GPU-NAME.md (operators)
-and GPU-NAME-networks.md (training and describing with every network).
-The exit code is 1 if any step failed; every step is run, and its end and time are shown.
+Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes
+benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network). The
+exit code is 1 if any step failed; every step is run, and its end and time are shown.
 """
 
 import argparse
@@ -53,19 +54,47 @@ def steps(name: str, chosen: list[str]) -> dict[str, list[str]]:
         found["tests marked gpu"] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests"]
     for tool in ("memcheck", "racecheck"):
         if tool in chosen and sanitizer():
-            found[f"compute-sanitizer {tool}"] = [sanitizer(), "--tool", tool, "--error-exitcode", "1", python, "benchmarks/sanitized.py"]
+            found[f"compute-sanitizer {tool}"] = [
+                sanitizer(),
+                "--tool",
+                tool,
+                "--error-exitcode",
+                "1",
+                python,
+                "benchmarks/sanitized.py",
+            ]
         elif tool in chosen:
             print(f"compute-sanitizer is not there: {tool} is left out", flush=True)
     if "benchmark" in chosen:
-        found["benchmark"] = [python, "benchmarks/kernels.py", "--device", "cuda", "--out", f"benchmarks/results/{name}.md"]
+        found["benchmark"] = [
+            python,
+            "benchmarks/kernels.py",
+            "--device",
+            "cuda",
+            "--out",
+            f"benchmarks/results/{name}.md",
+        ]
     if "networks" in chosen:
-        found["networks"] = [python, "benchmarks/gpu_networks.py", "--rounds", "3", "--out", f"benchmarks/results/{name}-networks.md"]
+        found["networks"] = [
+            python,
+            "benchmarks/gpu_networks.py",
+            "--rounds",
+            "3",
+            "--out",
+            f"benchmarks/results/{name}-networks.md",
+        ]
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), help="what to do (all); on a machine lent for minutes, a few at a time")
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        choices=STEPS,
+        default=list(STEPS),
+        help="what to do (all); on a machine lent for minutes, a few at a time",
+    )
     options = parser.parse_args()
     import torch
 

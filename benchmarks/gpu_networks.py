@@ -1,10 +1,12 @@
 """Training and describing with every network on a GPU: photos per second and peak memory, all in one run.
 
-    python benchmarks/gpu_networks.py [--side 512] [--batch-size 32] [--rounds 5] [--only NETWORK ...] [--out FILE.md] [--device cuda]
+python benchmarks/gpu_networks.py [--side 512] [--batch-size 32] [--rounds 5] [--only NETWORK ...] [--out FILE.md]
+[--device cuda]
 
-Whole training steps (forward, ArcFace over 10,000 landmarks, backward, SGD) and descriptors at one scale, random weights, bfloat16, channels
-last, photos already on the device: what the network costs, without reading photos. Rounds are those of `ultron bench`, ended by waiting for the
-device; networks come one after the other, alone in memory. The last row is ultron-s on the reference operators. What does not fit is said.
+Whole training steps (forward, ArcFace over 10,000 landmarks, backward, SGD) and descriptors at one scale, random
+weights, bfloat16, channels last, photos already on the device: what the network costs, without reading photos. Rounds
+are those of `ultron bench`, ended by waiting for the device; networks come one after the other, alone in memory. The
+last row is ultron-s on the reference operators. What does not fit is said.
 """
 
 import argparse
@@ -48,9 +50,17 @@ def operators(row: str) -> Iterator[None]:
 def make_learner(row: str, side_px: int, batch_size: int, device: torch.device) -> Learner:
     name, settings = NETWORKS[OURS if row == REFERENCE_ROW else row]
     plain = {
-        "model": {"name": name, **settings}, "loss": {"name": "arcface"}, "side_px": side_px, "batch_size": batch_size, "epochs": 100, "optimizer": "sgd",
-        "lr": 0.01, "clip_norm": 5.0, "precision": "bfloat16", "channels_last": True,
-    }  # fmt: skip
+        "model": {"name": name, **settings},
+        "loss": {"name": "arcface"},
+        "side_px": side_px,
+        "batch_size": batch_size,
+        "epochs": 100,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "clip_norm": 5.0,
+        "precision": "bfloat16",
+        "channels_last": True,
+    }
     return Learner(from_dict(TrainConfig, plain), N_LANDMARKS, 1000, device)
 
 
@@ -66,7 +76,9 @@ def cells_of(work: Callable[[], object], n_photos: int, config: BenchConfig, dev
     return [f"{statistics.median(rates):,.1f} ({min(rates):,.1f} to {max(rates):,.1f})", f"{memory_mib(device):,.0f}"]
 
 
-def measure(row: str, pixels: torch.Tensor, labels: torch.Tensor, config: BenchConfig, device: torch.device) -> list[str]:
+def measure(
+    row: str, pixels: torch.Tensor, labels: torch.Tensor, config: BenchConfig, device: torch.device
+) -> list[str]:
     """The cells of a network. pixels: (B, 3, S, S) uint8; labels: (B,) int64."""
     learner = make_learner(row, pixels.shape[-1], len(pixels), device)
     photos, steps = pixels.permute(0, 2, 3, 1).contiguous(), itertools.count()
@@ -92,14 +104,18 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", metavar="NETWORK", nargs="+", choices=[*NETWORKS, REFERENCE_ROW], default=[*NETWORKS, REFERENCE_ROW])
+    parser.add_argument(
+        "--only", metavar="NETWORK", nargs="+", choices=[*NETWORKS, REFERENCE_ROW], default=[*NETWORKS, REFERENCE_ROW]
+    )
     parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     device = torch.device(options.device)
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (options.batch_size, 3, options.side, options.side), dtype=torch.uint8, generator=generator).to(device)
+    pixels = torch.randint(
+        256, (options.batch_size, 3, options.side, options.side), dtype=torch.uint8, generator=generator
+    ).to(device)
     labels = torch.randint(N_LANDMARKS, (options.batch_size,), generator=generator).to(device)
     config = BenchConfig(rounds=options.rounds, side_px=options.side, batch_size=options.batch_size)
     cells = []
@@ -108,7 +124,10 @@ def main() -> int:
         print(" | ".join(cells[-1]), file=sys.stderr, flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    head = f"{place}, torch {torch.__version__}, CUDA {torch.version.cuda}: {options.batch_size} photos of {options.side} px, bfloat16, {options.rounds} rounds"
+    head = (
+        f"{place}, torch {torch.__version__}, CUDA {torch.version.cuda}: {options.batch_size} photos of "
+        f"{options.side} px, bfloat16, {options.rounds} rounds"
+    )
     text = f"{head}\n\n{markdown_table(HEAD, cells)}\n"
     print(text)
     if options.out:

@@ -1,6 +1,6 @@
 """Seconds until `ultron --help` and each `COMMAND --help` have answered, process start included.
 
-    python benchmarks/help.py [--rounds 5]
+python benchmarks/help.py [--rounds 5]
 """
 
 import argparse
@@ -10,9 +10,26 @@ import sys
 import time
 
 COMMANDS = (
-    "", "demo", "train", "extract", "whiten", "index", "search", "evaluate", "visualize", "visualize cam", "visualize ranks", "visualize report",
-    "visualize tsne", "datasets", "datasets download", "datasets make-toy", "weights import", "compare", "doctor",
-)  # fmt: skip
+    "",
+    "demo",
+    "train",
+    "extract",
+    "whiten",
+    "index",
+    "search",
+    "evaluate",
+    "visualize",
+    "visualize cam",
+    "visualize ranks",
+    "visualize report",
+    "visualize tsne",
+    "datasets",
+    "datasets download",
+    "datasets make-toy",
+    "weights import",
+    "compare",
+    "doctor",
+)
 LIMIT_S = 0.5
 
 
@@ -25,10 +42,15 @@ def main() -> int:
         seconds = []
         for _ in range(rounds):
             started_s = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "ultron_cli", *command.split(), "--help"], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [sys.executable, "-m", "ultron_cli", *command.split(), "--help"], check=True, stdout=subprocess.DEVNULL
+            )
             seconds.append(time.perf_counter() - started_s)
         slowest = max(slowest, statistics.median(seconds))
-        print(f"{command or '(ultron)':<18} {statistics.median(seconds):.3f} s (median of {rounds}, {min(seconds):.3f} to {max(seconds):.3f})")
+        print(
+            f"{command or '(ultron)':<18} {statistics.median(seconds):.3f} s (median of {rounds}, "
+            f"{min(seconds):.3f} to {max(seconds):.3f})"
+        )
     return 0 if slowest < LIMIT_S else 1
 
 

@@ -1,22 +1,26 @@
-"""Approximate indexes of a million descriptors: memory and time to build, then recall@100 and speed against exact search over nprobe.
+"""Approximate indexes of a million descriptors: memory and time to build, then recall@100 and speed against exact
+search over nprobe.
 
-    python benchmarks/index_million.py [--n 1000000] [--dim 512] [--queries 100] [--kinds ivfpq] [--nprobe 4 8 16 ...] [--rescore 3 10]
+python benchmarks/index_million.py [--n 1000000] [--dim 512] [--queries 100] [--kinds ivfpq] [--nprobe 4 8 16 ...]
+[--rescore 3 10]
 
-Everything goes through the project's own functions: descriptors are streamed into a descriptor file (--folder, 2 GB), which build_index
-reads in blocks, Index.search re-scores from and exact_search reads whole. Each index is built in a process of its own and searched in
-another, so that each one's peak memory is its own; the peak counts the pages of the file that re-scoring has mapped. Exact search and
-every setting of the index get the same queries in the same process, all in one call, in turns; the warm-up comes first and the median
-of --runs counts. CPU time adds up all threads; on a machine with other work its ratio is steadier. Then queries are asked one at a time,
-for which exact search reads the file each time. The target is met where a setting has recall@100 of 0.9 or more at 20 times the speed of
-exact search or more, all queries in one call, and no peak is over 3 GiB; otherwise the exit code is 1.
+Everything goes through the project's own functions: descriptors are streamed into a descriptor file (--folder, 2 GB),
+which build_index reads in blocks, Index.search re-scores from and exact_search reads whole. Each index is built in a
+process of its own and searched in another, so that each one's peak memory is its own; the peak counts the pages of the
+file that re-scoring has mapped. Exact search and every setting of the index get the same queries in the same process,
+all in one call, in turns; the warm-up comes first and the median of --runs counts. CPU time adds up all threads; on a
+machine with other work its ratio is steadier. Then queries are asked one at a time, for which exact search reads the
+file each time. The target is met where a setting has recall@100 of 0.9 or more at 20 times the speed of exact search or
+more, all queries in one call, and no peak is over 3 GiB; otherwise the exit code is 1.
 
-The descriptors are made up (seed 0) to be as hard as those of landmarks. Directions are not equally strong: variances fall as
-1 / (10 + i), as eigenvalues of real descriptors do, behind a random rotation that hides them from codes and cells; two unrelated photos
-have a similarity of 0 +- 0.08. There are N / 500 themes (a style, a kind of scene) and N / 10 landmarks; photos per landmark follow a
-log-normal law of mean 10. Of a photo's squared length 35 % are its theme's, 30 % its landmark's, 15 % one of the landmark's 3 views and
-20 % noise: similarities are about 0.8 in the same view, 0.65 across views and 0.35 within a theme. So a query's ten photos or so are
-followed by the best of some 500 of its theme, no two of which differ by much, and the 100th of the top 100 is one of these. Queries are
-further photos, which the database does not have. Rows are in random order. --shares 0.25 0.25 0.25 0.25 makes a harder set: a theme is then
+The descriptors are made up (seed 0) to be as hard as those of landmarks. Directions are not equally strong: variances
+fall as 1 / (10 + i), as eigenvalues of real descriptors do, behind a random rotation that hides them from codes and
+cells; two unrelated photos have a similarity of 0 +- 0.08. There are N / 500 themes (a style, a kind of scene) and N /
+10 landmarks; photos per landmark follow a log-normal law of mean 10. Of a photo's squared length 35 % are its theme's,
+30 % its landmark's, 15 % one of the landmark's 3 views and 20 % noise: similarities are about 0.8 in the same view,
+0.65 across views and 0.35 within a theme. So a query's ten photos or so are followed by the best of some 500 of its
+theme, no two of which differ by much, and the 100th of the top 100 is one of these. Queries are further photos, which
+the database does not have. Rows are in random order. --shares 0.25 0.25 0.25 0.25 makes a harder set: a theme is then
 hardly stronger than chance, so that the last of the top 100 are strangers from anywhere.
 """
 
@@ -97,9 +101,23 @@ def write_files(options: argparse.Namespace, folder: Path) -> None:
     """database.h5 and queries.h5."""
     made_up = Landmarks(options.n, options.dim, options.seed, options.shares)
     for role, n, blocks in (("database", options.n, made_up.blocks()), ("query", options.queries, None)):
-        info = DescriptorInfo(model="none", weights_sha256="", config={"storage": options.storage}, dataset="made-up", role=role, crop="none", scales=[1.0])
+        info = DescriptorInfo(
+            model="none",
+            weights_sha256="",
+            config={"storage": options.storage},
+            dataset="made-up",
+            role=role,
+            crop="none",
+            scales=[1.0],
+        )
         stored = (block.astype(options.storage, copy=False) for block in blocks or [made_up.queries(n)])
-        write_descriptors(folder / ("queries.h5" if role == "query" else "database.h5"), [str(row) for row in range(n)], stored, options.dim, info)
+        write_descriptors(
+            folder / ("queries.h5" if role == "query" else "database.h5"),
+            [str(row) for row in range(n)],
+            stored,
+            options.dim,
+            info,
+        )
 
 
 def in_turns(sides: Sequence[Callable[[], Any]], runs: int) -> tuple[list[Any], np.ndarray]:
@@ -118,7 +136,13 @@ def build(kind: str, folder: Path) -> dict[str, Any]:
     started_s = time.perf_counter()
     built = build_index(folder / "database.h5", folder / f"{kind}.index", kind, overwrite=True)
     seconds, per_photo = time.perf_counter() - started_s, bytes_per_photo(built.faiss_index, built.dim)
-    return {"build_s": seconds, "build_mib": peak_mib(), "factory": built.factory, "bytes_per_photo": per_photo, "settings": vars(built.settings)}
+    return {
+        "build_s": seconds,
+        "build_mib": peak_mib(),
+        "factory": built.factory,
+        "bytes_per_photo": per_photo,
+        "settings": vars(built.settings),
+    }
 
 
 def search(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -127,23 +151,33 @@ def search(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, An
         queries, index = query_file.read(), open_index(folder / f"{kind}.index")
         expected = exact_search(queries, database, K)
         exact_mib, single = peak_mib(), queries[:ONE_BY_ONE]
-        settings = [SearchSettings(nprobe=nprobe, rescore=rescore) for rescore in options.rescore for nprobe in options.nprobe]
+        settings = [
+            SearchSettings(nprobe=nprobe, rescore=rescore) for rescore in options.rescore for nprobe in options.nprobe
+        ]
         finders: list[Callable[[np.ndarray], Any]] = [lambda asked: exact_search(asked, database, K)]
         finders += [functools.partial(index.search, k=K, settings=one) for one in settings]
         found, seconds = in_turns([functools.partial(find, queries) for find in finders], options.runs)
         _, single_s = in_turns([functools.partial(_one_at_a_time, find, single) for find in finders], 1)
     rows = [
         {
-            "nprobe": one.nprobe, "rescore": one.rescore, "recall": recall_at(found[i].rows, expected.rows, K), "queries_per_s": len(queries) / seconds[0, i],
-            "speedup": seconds[0, 0] / seconds[0, i], "cpu_ms": 1e3 * seconds[1, i] / len(queries), "cpu_speedup": seconds[1, 0] / seconds[1, i],
+            "nprobe": one.nprobe,
+            "rescore": one.rescore,
+            "recall": recall_at(found[i].rows, expected.rows, K),
+            "queries_per_s": len(queries) / seconds[0, i],
+            "speedup": seconds[0, 0] / seconds[0, i],
+            "cpu_ms": 1e3 * seconds[1, i] / len(queries),
+            "cpu_speedup": seconds[1, 0] / seconds[1, i],
             "single_ms": 1e3 * single_s[0, i] / len(single),
         }
         for i, one in enumerate(settings, start=1)
-    ]  # fmt: skip
+    ]
     exact = {
-        "queries_per_s": len(queries) / seconds[0, 0], "cpu_ms": 1e3 * seconds[1, 0] / len(queries), "single_ms": 1e3 * single_s[0, 0] / len(single),
-        "mib": exact_mib, "scores": [float(np.median(expected.scores[:, rank - 1])) for rank in (1, 10, K)],
-    }  # fmt: skip
+        "queries_per_s": len(queries) / seconds[0, 0],
+        "cpu_ms": 1e3 * seconds[1, 0] / len(queries),
+        "single_ms": 1e3 * single_s[0, 0] / len(single),
+        "mib": exact_mib,
+        "scores": [float(np.median(expected.scores[:, rank - 1])) for rank in (1, 10, K)],
+    }
     return {"exact": exact, "rows": rows, "search_mib": peak_mib()}
 
 
@@ -154,9 +188,24 @@ def _one_at_a_time(find: Callable[[np.ndarray], Any], queries: np.ndarray) -> No
 
 def in_child(step: str, kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Runs build or search in a process of its own, whose peak memory is then its own."""
-    command = [sys.executable, __file__, "--step", step, "--folder", folder, "--kinds", kind, "--runs", options.runs, "--nprobe", *options.nprobe]
+    command = [
+        sys.executable,
+        __file__,
+        "--step",
+        step,
+        "--folder",
+        folder,
+        "--kinds",
+        kind,
+        "--runs",
+        options.runs,
+        "--nprobe",
+        *options.nprobe,
+    ]
     command += ["--rescore", *options.rescore]
-    return json.loads(subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout)
+    return json.loads(
+        subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout
+    )
 
 
 def parse_options() -> argparse.Namespace:
@@ -164,34 +213,80 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=1_000_000, help="database rows (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=100, help="(default: %(default)s)")
-    parser.add_argument("--kinds", nargs="+", default=["ivfpq"], help="kinds of index, or Faiss factory strings (default: %(default)s)")
+    parser.add_argument(
+        "--kinds", nargs="+", default=["ivfpq"], help="kinds of index, or Faiss factory strings (default: %(default)s)"
+    )
     parser.add_argument("--nprobe", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], help="(default: %(default)s)")
-    parser.add_argument("--rescore", type=int, nargs="+", default=[3, 10], help="times k candidates are re-scored (default: %(default)s)")
-    parser.add_argument("--storage", choices=("float32", "float16"), default="float32", help="number type in the file (default: %(default)s)")
-    parser.add_argument("--shares", type=float, nargs=4, default=SHARES, metavar=("THEME", "LANDMARK", "VIEW", "NOISE"), help="(default: %(default)s)")
+    parser.add_argument(
+        "--rescore",
+        type=int,
+        nargs="+",
+        default=[3, 10],
+        help="times k candidates are re-scored (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--storage",
+        choices=("float32", "float16"),
+        default="float32",
+        help="number type in the file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs=4,
+        default=SHARES,
+        metavar=("THEME", "LANDMARK", "VIEW", "NOISE"),
+        help="(default: %(default)s)",
+    )
     parser.add_argument("--runs", type=int, default=3, help="timed runs after the warm-up (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the files are made and deleted again (the system's temporary folder)")
-    parser.add_argument("--keep", action="store_true", help="keep the descriptor files in --folder, and use those that are there")
+    parser.add_argument(
+        "--folder", type=Path, help="where the files are made and deleted again (the system's temporary folder)"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the descriptor files in --folder, and use those that are there"
+    )
     parser.add_argument("--step", choices=("build", "search"), help=argparse.SUPPRESS)  # a child process
     return parser.parse_args()
 
 
 def report(kind: str, built: dict[str, Any], found: dict[str, Any]) -> bool:
     """Prints one index's table. Returns whether it met the target."""
-    exact, columns = found["exact"], ("nprobe", "re-scored", f"recall@{K}", "queries/s", "exact", "CPU ms/query", "exact", "one at a time, ms")
-    body = [("exact", "", "1.000", f"{exact['queries_per_s']:.1f}", "1.0x", f"{exact['cpu_ms']:.2f}", "1.0x", f"{exact['single_ms']:,.1f}")]
+    exact, columns = (
+        found["exact"],
+        ("nprobe", "re-scored", f"recall@{K}", "queries/s", "exact", "CPU ms/query", "exact", "one at a time, ms"),
+    )
+    body = [
+        (
+            "exact",
+            "",
+            "1.000",
+            f"{exact['queries_per_s']:.1f}",
+            "1.0x",
+            f"{exact['cpu_ms']:.2f}",
+            "1.0x",
+            f"{exact['single_ms']:,.1f}",
+        )
+    ]
     body += [
         (
-            str(row["nprobe"]), f"{row['rescore']} x k", f"{row['recall']:.3f}", f"{row['queries_per_s']:,.0f}", f"{row['speedup']:.1f}x",
-            f"{row['cpu_ms']:.2f}", f"{row['cpu_speedup']:.1f}x", f"{row['single_ms']:.1f}",
+            str(row["nprobe"]),
+            f"{row['rescore']} x k",
+            f"{row['recall']:.3f}",
+            f"{row['queries_per_s']:,.0f}",
+            f"{row['speedup']:.1f}x",
+            f"{row['cpu_ms']:.2f}",
+            f"{row['cpu_speedup']:.1f}x",
+            f"{row['single_ms']:.1f}",
         )
         for row in found["rows"]
-    ]  # fmt: skip
+    ]
     print(f"\n{kind}: {built['factory']}, {built['bytes_per_photo']:.0f} bytes per photo")
     print(f"built in {built['build_s']:.0f} s, peak {built['build_mib']:,.0f} MiB")
-    print(f"searching: peak {found['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
-          f"median similarity of the 1st, 10th and {K}th photo {', '.join(f'{score:.2f}' for score in exact['scores'])}")  # fmt: skip
+    print(
+        f"searching: peak {found['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
+        f"median similarity of the 1st, 10th and {K}th photo {', '.join(f'{score:.2f}' for score in exact['scores'])}"
+    )
     print(table(columns, body, left=0), flush=True)
     fast = any(row["recall"] >= TARGET_RECALL and row["speedup"] >= TARGET_SPEEDUP for row in found["rows"])
     return fast and max(built["build_mib"], found["search_mib"]) <= MOST_MIB
@@ -201,7 +296,11 @@ def main() -> int:
     options = parse_options()
     start_log(0)
     if options.step:
-        step = build(options.kinds[0], options.folder) if options.step == "build" else search(options.kinds[0], options.folder, options)
+        step = (
+            build(options.kinds[0], options.folder)
+            if options.step == "build"
+            else search(options.kinds[0], options.folder, options)
+        )
         print(json.dumps(step))
         return 0
     import faiss
@@ -213,12 +312,26 @@ def main() -> int:
             log.info("writing %d x %d to %s", options.n, options.dim, folder)
             write_files(options, folder)
         n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        print(f"{options.n:,} x {options.dim} {options.storage} in a file, {options.queries} queries, k {K}, seed {options.seed}, median of {options.runs}")
-        versions = f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, load average {os.getloadavg()[0]:.1f}"
-        print(f"{cpu_name()}, {n_cores} cores, threads: torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}; {versions}", flush=True)
-        met = [report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options)) for kind in options.kinds]
+        print(
+            f"{options.n:,} x {options.dim} {options.storage} in a file, {options.queries} queries, k {K}, "
+            f"seed {options.seed}, median of {options.runs}"
+        )
+        versions = (
+            f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, load "
+            f"average {os.getloadavg()[0]:.1f}"
+        )
+        print(
+            f"{cpu_name()}, {n_cores} cores, threads: torch {torch.get_num_threads()}, faiss "
+            f"{faiss.omp_get_max_threads()}; {versions}",
+            flush=True,
+        )
+        met = [
+            report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options))
+            for kind in options.kinds
+        ]
     wanted = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
-    print(f"\n{wanted}: {', '.join(f'{kind} {is_met}' for kind, is_met in zip(options.kinds, ['met' if one else 'missed' for one in met], strict=True))}")
+    verdicts = [f"{kind} {'met' if is_met else 'missed'}" for kind, is_met in zip(options.kinds, met, strict=True)]
+    print(f"\n{wanted}: {', '.join(verdicts)}")
     return 0 if any(met) else 1
 
 

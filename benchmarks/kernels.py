@@ -1,13 +1,15 @@
-"""The operators: compiled against the reference and against other libraries, on the CPU or a CUDA device, both sides in one run.
+"""The operators: compiled against the reference and against other libraries, on the CPU or a CUDA device, both sides in
+one run.
 
     python benchmarks/kernels.py [--device cpu|cuda] [--runs 15] [--out FILE.md]
 
-Equality with the reference comes first; where it fails there are no times and the exit code is 1. Sides run in turns; the table has
-medians over turns, with the fastest and slowest turn. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7, against the gather-and-einsum reference and
-NATTEN's CPU path if installed, and CDConv against three masked depthwise convolutions. On a CUDA device: bfloat16, batch 64, against
-compiled FlexAttention with the same bias as score function, and against the bandwidth floor: the time to read query, key and value
-once and write the output once at the bandwidth of a large copy measured in the same run. Times there are the device's, without Python's for
-launching, over sets of inputs that together are larger than its cache.
+Equality with the reference comes first; where it fails there are no times and the exit code is 1. Sides run in turns;
+the table has medians over turns, with the fastest and slowest turn. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7,
+against the gather-and-einsum reference and NATTEN's CPU path if installed, and CDConv against three masked depthwise
+convolutions. On a CUDA device: bfloat16, batch 64, against compiled FlexAttention with the same bias as score function,
+and against the bandwidth floor: the time to read query, key and value once and write the output once at the bandwidth
+of a large copy measured in the same run. Times there are the device's, without Python's for launching, over sets of
+inputs that together are larger than its cache.
 """
 
 import argparse
@@ -50,8 +52,8 @@ def turn_on_cpu(side: Callable[[], object]) -> float:
 def turn_on_cuda(side: Callable[[], object]) -> float:
     """Milliseconds that the device takes for a run, over QUEUED runs in a row.
 
-    They wait behind a kernel that does nothing until all are queued: launching from Python takes longer than the small ones run. Raises
-    RuntimeError for a side that waits for the device itself, which cannot be queued.
+    They wait behind a kernel that does nothing until all are queued: launching from Python takes longer than the small
+    ones run. Raises RuntimeError for a side that waits for the device itself, which cannot be queued.
     """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     side()  # pays for what the side before has left in the caches
@@ -97,7 +99,8 @@ def rows(title: str, times: Times, note: Callable[[float], str] = lambda ms: "")
     medians = {name: statistics.median(values) for name, values in times.items()}
     own = next(iter(medians.values()))
     return [
-        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / own:.1f}x | {note(ms)} |"
+        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / own:.1f}x | "
+        f"{note(ms)} |"
         for name, ms in medians.items()
     ]
 
@@ -140,7 +143,9 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
     tensors = attention_inputs(shape, dtype, device)
     sides = attention_sides(device, tensors)
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-    small = [tensor[:2] if tensor.ndim == 5 else tensor for tensor in tensors]  # the reference needs (B, H, W, k, k, h, d)
+    small = [
+        tensor[:2] if tensor.ndim == 5 else tensor for tensor in tensors
+    ]  # the reference needs (B, H, W, k, k, h, d)
     limit = 2e-2 if device == "cuda" else 1e-5
     right = both_ways(lambda *t: scala_attention(*t, kernel_size=K, backend="torch"), small, grad[:2])()
     for name, side in sides.items():
@@ -167,20 +172,27 @@ def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
         import natten
     except ImportError:
         return {}
-    return {f"NATTEN {natten.__version__}, no bias": lambda: scala_attention(*tensors[:3], kernel_size=K, backend="natten")}
+    return {
+        f"NATTEN {natten.__version__}, no bias": lambda: scala_attention(*tensors[:3], kernel_size=K, backend="natten")
+    }
 
 
 def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[str]:
     """Rows of one shape: the chosen dilation alone against three masked depthwise convolutions."""
     generator = torch.Generator().manual_seed(0)
-    input, weight = torch.randn(shape, generator=generator).to(device), torch.randn(shape[1], 1, 3, 3, generator=generator).to(device)
+    input, weight = (
+        torch.randn(shape, generator=generator).to(device),
+        torch.randn(shape[1], 1, 3, 3, generator=generator).to(device),
+    )
     steps = torch.tensor([1, 3, 6])
     dilation = steps[torch.randint(0, 3, shape[:2], generator=generator)].to(device)
     masks = [(dilation == step)[:, :, None, None].to(input) for step in (1, 3, 6)]
 
     def masked(input: Tensor, weight: Tensor) -> Tensor:
         taps = zip((1, 3, 6), masks, strict=True)
-        return sum(functional.conv2d(input * mask, weight, padding=step, dilation=step, groups=shape[1]) for step, mask in taps)
+        return sum(
+            functional.conv2d(input * mask, weight, padding=step, dilation=step, groups=shape[1]) for step, mask in taps
+        )
 
     lines = []
     for order in (torch.contiguous_format, torch.channels_last):
@@ -236,17 +248,24 @@ def main() -> int:
     if device == "cuda":
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # the masked convolutions too are in float32
         bandwidth = copy_bandwidth_gb_s(runs)
-        head = [f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, copy bandwidth {bandwidth:.0f} GB/s, {runs} turns"]
+        head = [
+            f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}, copy "
+            f"bandwidth {bandwidth:.0f} GB/s, {runs} turns"
+        ]
         for shape in GPU_SHAPES:
             elements = 4 * torch.Size(shape).numel()
             lines += measure_attention(shape, device, runs, elements * 2 / bandwidth / 1e6)
     else:
         threads = torch.get_num_threads()
         load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-        policy = os.environ.get("OMP_WAIT_POLICY", "not set")  # `ultron` sets PASSIVE, which costs a small operator a tenth and other processes nothing
+        policy = os.environ.get(
+            "OMP_WAIT_POLICY", "not set"
+        )  # `ultron` sets PASSIVE, which costs a small operator a tenth and other processes nothing
         versions = f"python {platform.python_version()}, torch {torch.__version__}, OMP_WAIT_POLICY {policy}"
         head = [f"{cpu_name()}, {threads} threads, {versions}, {runs} turns{load}"]
-        head.append(f"Peak memory of the CPU operator: {extra_memory(CPU_SHAPE)}")  # first: other sides leave memory that would serve it
+        head.append(
+            f"Peak memory of the CPU operator: {extra_memory(CPU_SHAPE)}"
+        )  # first: other sides leave memory that would serve it
         lines += measure_attention(CPU_SHAPE, device, runs, None)
     for shape in CDCONV_SHAPES[device]:
         lines += measure_cdconv(shape, device, runs)

@@ -1,12 +1,13 @@
-"""The networks side by side: parameters, GFLOPs and photos per second on this machine's CPU, all in one run, as a table for docs/models.md.
+"""The networks side by side: parameters, GFLOPs and photos per second on this machine's CPU, all in one run, as a table
+for docs/models.md.
 
     python benchmarks/models.py [--write docs/models.md] [--rounds 5] [--side 512] [--threads 2]
     python benchmarks/models.py --profile ultron-s          where its time goes (torch.profiler)
     python benchmarks/models.py --only dalg --only dolg-r50 --side 128 --rounds 1        a quick look at some of them
 
-Random weights, batch 1, float32, evaluation mode. Each round runs every network once, so that other work on the machine meets them
-all. Before anything is timed, the compiled operators must give the descriptors of the reference ones. Exit code 1 if ultron-s takes
-more than 1.3 times as long as ResNet-101, or more than 2 GiB for one photo of 1024 px.
+Random weights, batch 1, float32, evaluation mode. Each round runs every network once, so that other work on the machine
+meets them all. Before anything is timed, the compiled operators must give the descriptors of the reference ones. Exit
+code 1 if ultron-s takes more than 1.3 times as long as ResNet-101, or more than 2 GiB for one photo of 1024 px.
 """
 
 import argparse
@@ -49,7 +50,10 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dalg": ("dalg", {}),
     "resnet50": ("gem", {"backbone": "resnet50"}),
     REFERENCE: ("gem", {"backbone": REFERENCE}),
-    **{f"resnet50, {name}": ("gem", {"backbone": "resnet50", "attention": name}) for name in ("se", "eca", "cbam", "sca", "glam", "hoga")},
+    **{
+        f"resnet50, {name}": ("gem", {"backbone": "resnet50", "attention": name})
+        for name in ("se", "eca", "cbam", "sca", "glam", "hoga")
+    },
     "resnet50, hoga in stage 4": ("gem", {"backbone": "resnet50", "attention": "hoga", "attention_stages": [4]}),
     "swin_small_patch4_window7_224": ("gem", {"backbone": "swin_small_patch4_window7_224"}),
     "vit_small_patch16_224": ("gem", {"backbone": "vit_small_patch16_224"}),
@@ -75,7 +79,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", n_cores())))
-    parser.add_argument("--only", metavar="NETWORK", action="append", choices=list(NETWORKS), help="leave out the others; may be given again")
+    parser.add_argument(
+        "--only",
+        metavar="NETWORK",
+        action="append",
+        choices=list(NETWORKS),
+        help="leave out the others; may be given again",
+    )
     parser.add_argument("--profile", metavar="NETWORK")
     parser.add_argument("--memory", metavar="NETWORK", help="print the process's peak MiB after one photo of 1024 px")
     return parser.parse_args()
@@ -91,16 +101,24 @@ def make(name: str) -> RetrievalModel:
 def command_of(name: str) -> str:
     """The command that trains this network; presets of the same names have the papers' recipes."""
     model_name, settings = NETWORKS[name]
-    return " ".join([f"ultron train --set model.name={model_name}", *(f"--set model.{key}={value}" for key, value in settings.items())])
+    return " ".join(
+        [
+            f"ultron train --set model.name={model_name}",
+            *(f"--set model.{key}={value}" for key, value in settings.items()),
+        ]
+    )
 
 
 def photo(side_px: int) -> torch.Tensor:
     """(1, 3, side, side), channels last."""
-    return torch.randn(1, 3, side_px, side_px, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=torch.channels_last)
+    return torch.randn(1, 3, side_px, side_px, generator=torch.Generator().manual_seed(0)).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def attention_flops(query: torch.Size, *arguments: Any, out_shape: Any = None, **_: Any) -> int:
-    """Of torch.ops.ultron.scala_attention(query (B, H, W, h, d), key, value, bias, seed, k, scale, dropout): two products per key."""
+    """Of torch.ops.ultron.scala_attention(query (B, H, W, h, d), key, value, bias, seed, k, scale, dropout): two
+    products per key."""
     batch, height, width, heads, dim = query
     kernel_size = arguments[4]
     return 2 * 2 * batch * height * width * heads * dim * min(kernel_size, height) * min(kernel_size, width)
@@ -112,7 +130,8 @@ def cdconv_flops(features: torch.Size, *_: Any, out_shape: Any = None, **__: Any
 
 
 def count_gflops(model: RetrievalModel, images: torch.Tensor) -> float:
-    """Of one forward pass, two per multiply-add; convolutions and products only, as torch counts them, with our operators'."""
+    """Of one forward pass, two per multiply-add; convolutions and products only, as torch counts them, with our
+    operators'."""
     ours = {torch.ops.ultron.scala_attention: attention_flops, torch.ops.ultron.cdconv: cdconv_flops}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ours) as counter:
         model(images)
@@ -130,7 +149,9 @@ def check_operators() -> None:
         os.environ["ULTRON_KERNELS"] = "cpu"
         difference = float((model(images) - expected).abs().max())
     if difference > 1e-5:
-        sys.exit(f"compiled and reference operators differ by {difference} in a descriptor: nothing is timed ({status()})")
+        sys.exit(
+            f"compiled and reference operators differ by {difference} in a descriptor: nothing is timed ({status()})"
+        )
     print(f"compiled against reference operators: largest difference of a descriptor {difference:.1e}", file=sys.stderr)
 
 
@@ -138,7 +159,10 @@ def measure(side_px: int, n_rounds: int, names: list[str]) -> list[Measured]:
     """Counts (which also warms up), then n_rounds rounds over all networks."""
     images = photo(side_px)
     models = {name: make(name) for name in names}
-    results = [Measured(name, sum(p.numel() for p in model.parameters()) / 1e6, count_gflops(model, images)) for name, model in models.items()]
+    results = [
+        Measured(name, sum(p.numel() for p in model.parameters()) / 1e6, count_gflops(model, images))
+        for name, model in models.items()
+    ]
     with torch.inference_mode():
         for _ in range(n_rounds):
             for result in results:
@@ -149,7 +173,8 @@ def measure(side_px: int, n_rounds: int, names: list[str]) -> list[Measured]:
 
 
 def peak_memory_mib(name: str) -> float:
-    """Peak resident memory of a process of its own that loads torch and the network and describes one photo of 1024 px."""
+    """Peak resident memory of a process of its own that loads torch and the network and describes one photo of 1024
+    px."""
     command = [sys.executable, __file__, "--memory", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -179,8 +204,20 @@ def speed(seconds: list[float]) -> str:
 
 
 def as_markdown(results: list[Measured], arguments: argparse.Namespace) -> str:
-    columns = ["network", "parameters, millions", f"GFLOPs at {arguments.side} px", f"photos/s, median (range of {arguments.rounds})", "command"]
-    return markdown_table(columns, ([r.name, f"{r.n_million:.1f}", f"{r.gflops:.1f}", speed(r.seconds), f"`{command_of(r.name)}`"] for r in results))
+    columns = [
+        "network",
+        "parameters, millions",
+        f"GFLOPs at {arguments.side} px",
+        f"photos/s, median (range of {arguments.rounds})",
+        "command",
+    ]
+    return markdown_table(
+        columns,
+        (
+            [r.name, f"{r.n_million:.1f}", f"{r.gflops:.1f}", speed(r.seconds), f"`{command_of(r.name)}`"]
+            for r in results
+        ),
+    )
 
 
 def footnotes(ratio: float, memory_mib: float, arguments: argparse.Namespace) -> str:
@@ -188,12 +225,17 @@ def footnotes(ratio: float, memory_mib: float, arguments: argparse.Namespace) ->
     return "\n".join(
         [
             "\n",
-            f"{OURS} takes {ratio:.2f} times the time of {REFERENCE} (median of the rounds' ratios; at most {SLOWEST_RATIO} wanted). Peak memory of a process",
-            f"that loads torch and {OURS} and describes one photo of {MEMORY_SIDE_PX} px: {memory_mib:,.0f} MiB (at most {MOST_MEMORY_MIB:,} wanted).",
+            f"{OURS} takes {ratio:.2f} times the time of {REFERENCE} (median of the rounds' ratios; at most "
+            f"{SLOWEST_RATIO} wanted). Peak memory of a process",
+            f"that loads torch and {OURS} and describes one photo of {MEMORY_SIDE_PX} px: {memory_mib:,.0f} "
+            f"MiB (at most {MOST_MEMORY_MIB:,} wanted).",
             "",
-            f"{utc_now()[:10]}, {cpu_name()}, {arguments.threads} of {n_cores()} cores, torch {versions['torch']}, timm {versions['timm']}. Batch 1, float32,",
-            "random weights, timm's networks without classifier under GeM where nothing else is said; one scale, so that superglobal, dolg and cfcd take",
-            "three to five times as long in their published protocols. Two FLOPs per multiply-add, convolutions and products only.",
+            f"{utc_now()[:10]}, {cpu_name()}, {arguments.threads} of {n_cores()} cores, torch "
+            f"{versions['torch']}, timm {versions['timm']}. Batch 1, float32,",
+            "random weights, timm's networks without classifier under GeM where nothing else is said; one "
+            "scale, so that superglobal, dolg and cfcd take",
+            "three to five times as long in their published protocols. Two FLOPs per multiply-add, "
+            "convolutions and products only.",
             "The machine was shared with other work while this was measured: the ratio holds better than the rates.",
         ]
     )

@@ -2,11 +2,12 @@
 
     python benchmarks/rerank.py [--queries 70] [--rows 5000] [--dim 2048] [--m 400] [--k 9] [--runs 5]
 
-Equality comes first: both sides must give every re-ranked photo the same final score within float32 rounding, and the same order but for
-photos whose scores lie that near; otherwise there are no times and the exit code is 1. Then both sides run in turns. The authors' side
-follows MDescAug and RerankwMDA of their program step by step: the Gram matrices of all queries, sorted twice, every refined descriptor
-formed from gathered copies (2.3 GB for the defaults), both scores as products with them. --batch forms them for so many queries at a time,
-which saves memory and changes nothing else. Descriptors are made up from one seed: landmarks with photos around them, and distractors.
+Equality comes first: both sides must give every re-ranked photo the same final score within float32 rounding, and the
+same order but for photos whose scores lie that near; otherwise there are no times and the exit code is 1. Then both
+sides run in turns. The authors' side follows MDescAug and RerankwMDA of their program step by step: the Gram matrices
+of all queries, sorted twice, every refined descriptor formed from gathered copies (2.3 GB for the defaults), both
+scores as products with them. --batch forms them for so many queries at a time, which saves memory and changes nothing
+else. Descriptors are made up from one seed: landmarks with photos around them, and distractors.
 """
 
 import argparse
@@ -36,8 +37,11 @@ def landmarks(rng: np.random.Generator, n: int, dim: int, centres: np.ndarray) -
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def authors_order(queries: torch.Tensor, database: torch.Tensor, ranks: torch.Tensor, config: SuperGlobalConfig) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, M) rows and final scores, best first, every intermediate formed. queries: (Q, D). database: (N, D). ranks: (Q, >= M)."""
+def authors_order(
+    queries: torch.Tensor, database: torch.Tensor, ranks: torch.Tensor, config: SuperGlobalConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """(Q, M) rows and final scores, best first, every intermediate formed. queries: (Q, D). database: (N, D). ranks:
+    (Q, >= M)."""
     top_rows, n_taken = ranks[:, : config.m], config.k + 1
     top = database[top_rows]
     gram = torch.einsum("abc,adc->abd", top, top)
@@ -61,7 +65,8 @@ def authors_order(queries: torch.Tensor, database: torch.Tensor, ranks: torch.Te
 
 
 def largest_difference(own: Ranking, rows: np.ndarray, scores: np.ndarray) -> float:
-    """The largest difference of a photo's final scores; infinity where other photos were re-ranked, or in an order the scores forbid."""
+    """The largest difference of a photo's final scores; infinity where other photos were re-ranked, or in an order the
+    scores forbid."""
     worst, m = 0.0, rows.shape[1]
     for query in range(len(rows)):
         expected = dict(zip(rows[query].tolist(), scores[query].tolist(), strict=True))
@@ -81,7 +86,9 @@ def main() -> int:
     parser.add_argument("--dim", type=int, default=2048, help="(default: %(default)s)")
     parser.add_argument("--m", type=int, default=400, help="photos re-ranked (default: %(default)s)")
     parser.add_argument("--k", type=int, default=9, help="neighbours (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=70, help="queries at a time on the authors' side (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=70, help="queries at a time on the authors' side (default: %(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each side (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -115,14 +122,20 @@ def main() -> int:
             times_s[name].append(time.perf_counter() - started_s)
     versions = f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{options.queries} queries, {options.rows:,} x {options.dim} float32, M {config.m}, K {config.k}, beta {config.beta}, seed {options.seed}")
+    print(
+        f"{options.queries} queries, {options.rows:,} x {options.dim} float32, M {config.m}, K {config.k}, "
+        f"beta {config.beta}, seed {options.seed}"
+    )
     print(f"{cpu_name()}, torch threads {torch.get_num_threads()}; {versions}{load}")
-    print(f"equal: final scores within {worst:.2g}; {n_moved} of {rows.size:,} places differ, between scores that near\n")
+    print(
+        f"equal: final scores within {worst:.2g}; {n_moved} of {rows.size:,} places differ, between scores that near\n"
+    )
     print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>10}{'max':>10}{'ms/query':>10}{'ratio':>8}")
     own_s = statistics.median(times_s["ultron superglobal"])
     for name, seconds in times_s.items():
         median_s = statistics.median(seconds)
-        spread = f"{median_s * 1e3:11.1f}{min(seconds) * 1e3:10.1f}{max(seconds) * 1e3:10.1f}{median_s * 1e3 / options.queries:10.2f}"
+        spread = f"{median_s * 1e3:11.1f}{min(seconds) * 1e3:10.1f}{max(seconds) * 1e3:10.1f}"
+        spread += f"{median_s * 1e3 / options.queries:10.2f}"
         print(f"{name:22}{len(seconds):5}{spread}{median_s / own_s:7.2f}x")
     ratio = statistics.median(times_s["authors' order"]) / own_s
     print(f"\ntarget: at least {TARGET:.0f}x; {'reached' if ratio >= TARGET else 'missed'} with {ratio:.1f}x")

@@ -1,4 +1,5 @@
-"""Every CUDA kernel once on small odd shapes, for compute-sanitizer (see gpu_check.py): forward and backward, with bias and dropout."""
+"""Every CUDA kernel once on small odd shapes, for compute-sanitizer (see gpu_check.py): forward and backward, with bias
+and dropout."""
 
 import torch
 from ultron_kernels import cdconv, scala_attention
@@ -11,11 +12,17 @@ def main() -> None:
         for shape, k in SHAPES:
             tensors = [torch.randn(shape, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)]
             bias = torch.randn(shape[3], 2 * k - 1, 2 * k - 1, device="cuda", requires_grad=True)
-            scala_attention(*tensors, bias, kernel_size=k, dropout_p=0.2, backend="cuda").float().square().sum().backward()
+            scala_attention(
+                *tensors, bias, kernel_size=k, dropout_p=0.2, backend="cuda"
+            ).float().square().sum().backward()
         for order in (torch.contiguous_format, torch.channels_last):
-            input = torch.randn(2, 5, 9, 11, device="cuda", dtype=dtype).contiguous(memory_format=order).requires_grad_()
+            input = (
+                torch.randn(2, 5, 9, 11, device="cuda", dtype=dtype).contiguous(memory_format=order).requires_grad_()
+            )
             weight = torch.randn(5, 1, 3, 3, device="cuda", dtype=dtype, requires_grad=True)
-            cdconv(input, weight, torch.randint(1, 7, (2, 5), device="cuda"), backend="cuda").float().square().sum().backward()
+            cdconv(
+                input, weight, torch.randint(1, 7, (2, 5), device="cuda"), backend="cuda"
+            ).float().square().sum().backward()
     torch.cuda.synchronize()
     print("all kernels ran")
 

@@ -2,11 +2,12 @@
 
     python benchmarks/search.py [--rows 200000] [--dim 512] [--queries 70] [-k 100] [--runs 7] [--device cpu] [--large]
 
-Equality comes first: exact_search must give the rows and scores of a literal reference (the whole float64 product, sorted by score and
-row), and Faiss the same rows up to those within float32 rounding of the k-th score; otherwise there are no times and the exit code is 1.
-Then both sides run in turns. --large also searches a file of 1,000,000 rows (2 GB for 512 dimensions, in --folder) in a process of its
-own and reports what the search adds to that process's peak memory, the (Q, k) result included. Descriptors are made up from one seed.
-CPU times add up all cores, waiting in busy loops included; on a machine with other work they vary less than the wall clock.
+Equality comes first: exact_search must give the rows and scores of a literal reference (the whole float64 product,
+sorted by score and row), and Faiss the same rows up to those within float32 rounding of the k-th score; otherwise there
+are no times and the exit code is 1. Then both sides run in turns. --large also searches a file of 1,000,000 rows (2 GB
+for 512 dimensions, in --folder) in a process of its own and reports what the search adds to that process's peak memory,
+the (Q, k) result included. Descriptors are made up from one seed. CPU times add up all cores, waiting in busy loops
+included; on a machine with other work they vary less than the wall clock.
 """
 
 import argparse
@@ -42,18 +43,25 @@ def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> Ranking:
     """Every score in float64, rounded to float32, then every row sorted by (-score, row)."""
     exact, starts = queries.astype(np.float64), range(0, len(database), BLOCK_ROWS)
-    scores = np.hstack([exact @ database[start : start + BLOCK_ROWS].astype(np.float64).T for start in starts]).astype(np.float32)
+    scores = np.hstack([exact @ database[start : start + BLOCK_ROWS].astype(np.float64).T for start in starts]).astype(
+        np.float32
+    )
     rows = np.stack([np.lexsort((np.arange(len(database)), -row))[:k] for row in scores])
     return Ranking(rows, np.take_along_axis(scores, rows, axis=1))
 
 
-def differing_rows(own: Ranking, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray) -> tuple[int, float]:
+def differing_rows(
+    own: Ranking, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
+) -> tuple[int, float]:
     """How many rows only Faiss has, and how far the worst of them lies below the k-th score."""
     n_differing, worst = 0, 0.0
     for i, (ours, theirs) in enumerate(zip(own.rows, faiss_rows, strict=True)):
         for row in set(theirs.tolist()) - set(ours.tolist()):
             n_differing += 1
-            worst = max(worst, float(own.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)))
+            worst = max(
+                worst,
+                float(own.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)),
+            )
     return n_differing, worst
 
 
@@ -88,13 +96,30 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         path = Path(folder) / "database.h5"
         rng = np.random.default_rng(options.seed)
-        blocks: Iterator[np.ndarray] = (unit_rows(rng, BLOCK_ROWS, options.dim) for _ in range(LARGE_ROWS // BLOCK_ROWS))
-        info = DescriptorInfo(model="none", weights_sha256="", config={}, dataset="made-up", role="database", crop="none", scales=[1.0])
+        blocks: Iterator[np.ndarray] = (
+            unit_rows(rng, BLOCK_ROWS, options.dim) for _ in range(LARGE_ROWS // BLOCK_ROWS)
+        )
+        info = DescriptorInfo(
+            model="none", weights_sha256="", config={}, dataset="made-up", role="database", crop="none", scales=[1.0]
+        )
         print(f"writing {LARGE_ROWS:,} rows to {path} ...", file=sys.stderr, flush=True)
         write_descriptors(path, [str(row) for row in range(LARGE_ROWS)], blocks, options.dim, info)
-        command = [sys.executable, __file__, "--file", path, "--dim", options.dim, "--queries", options.queries, "-k", options.k]
+        command = [
+            sys.executable,
+            __file__,
+            "--file",
+            path,
+            "--dim",
+            options.dim,
+            "--queries",
+            options.queries,
+            "-k",
+            options.k,
+        ]
         command += ["--seed", options.seed, "--device", options.device]
-        return json.loads(subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout)
+        return json.loads(
+            subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True).stdout
+        )
 
 
 def parse_options() -> argparse.Namespace:
@@ -103,10 +128,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=70, help="(default: %(default)s)")
     parser.add_argument("-k", type=int, default=100, help="rows asked for (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=7, help="timed runs of each side, at least 5 (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=7, help="timed runs of each side, at least 5 (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="of exact_search; Faiss runs on the CPU (default: %(default)s)")
-    parser.add_argument("--large", action="store_true", help=f"also search a file of {LARGE_ROWS:,} rows and report peak memory")
+    parser.add_argument(
+        "--large", action="store_true", help=f"also search a file of {LARGE_ROWS:,} rows and report peak memory"
+    )
     parser.add_argument("--folder", type=Path, help="where --large writes its file (the system's temporary folder)")
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)  # the child process of --large
     options = parser.parse_args()
@@ -129,7 +158,9 @@ def main() -> int:
     sides = {
         "ultron exact_search": lambda: exact_search(queries, database, options.k, device=options.device),
         "faiss IndexFlatIP": lambda: flat.search(queries, options.k),
-        "torch product + topk": lambda: torch.topk(torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k),  # to compare with
+        "torch product + topk": lambda: torch.topk(
+            torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k
+        ),  # to compare with
     }
     own, (_, faiss_rows), _ = (side() for side in sides.values())  # also the warm-up
     reference = literal_search(queries, database, options.k)
@@ -138,7 +169,10 @@ def main() -> int:
         return 1
     n_differing, worst = differing_rows(own, faiss_rows, queries, database)
     if worst > 2 * options.dim * 2.0**-24:
-        print(f"Faiss has a row {worst:.3g} below the k-th score, more than rounding explains: no times are given", file=sys.stderr)
+        print(
+            f"Faiss has a row {worst:.3g} below the k-th score, more than rounding explains: no times are given",
+            file=sys.stderr,
+        )
         return 1
 
     times_s: dict[str, list[float]] = {name: [] for name in sides}
@@ -151,22 +185,34 @@ def main() -> int:
             cpu_s[name].append(time.process_time() - start_cpu)
     n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = f"torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}"
-    versions = f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, numpy {np.__version__}"
+    versions = (
+        f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, numpy "
+        f"{np.__version__}"
+    )
     device = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "cpu"
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    print(f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, seed {options.seed}, on {device}")
+    print(
+        f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, seed "
+        f"{options.seed}, on {device}"
+    )
     print(f"{cpu_name()}, {n_cores} cores, threads: {threads}; {versions}{load}")
-    print(f"rows and scores equal the literal reference; {n_differing} rows only in Faiss's result (at most {worst:.2g} below the k-th)\n")
+    print(
+        f"rows and scores equal the literal reference; {n_differing} rows only in Faiss's result (at most "
+        f"{worst:.2g} below the k-th)\n"
+    )
     print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}{'CPU ms':>10}{'ratio':>8}", flush=True)
     own_s, own_cpu_s = (statistics.median(measured["ultron exact_search"]) for measured in (times_s, cpu_s))
     for name, seconds in times_s.items():
         median_s, median_cpu_s = statistics.median(seconds), statistics.median(cpu_s[name])
         spread = f"{median_s * 1e3:11.1f}{min(seconds) * 1e3:9.1f}{max(seconds) * 1e3:9.1f}{median_s / own_s:7.2f}x"
-        print(f"{name:22}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / own_cpu_s:7.2f}x", flush=True)
+        print(
+            f"{name:22}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / own_cpu_s:7.2f}x", flush=True
+        )
     if options.large:
         large = run_large(options)
         print(
-            f"\n{LARGE_ROWS:,} x {options.dim} float32 from a file: {large['seconds']:.2f} s; the search adds {large['added_mib']:.0f} MiB "
+            f"\n{LARGE_ROWS:,} x {options.dim} float32 from a file: {large['seconds']:.2f} s; the search adds "
+            f"{large['added_mib']:.0f} MiB "
             f"to the peak (result {large['result_mib']:.1f} MiB), process peak {large['peak_mib']:.0f} MiB"
         )
     return 0

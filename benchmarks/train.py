@@ -1,11 +1,12 @@
-"""The training data pipeline against torchvision's ImageFolder on the same JPEGs (photos per second and core), and how long a training
-step waits for photos.
+"""The training data pipeline against torchvision's ImageFolder on the same JPEGs (photos per second and core), and how
+long a training step waits for photos.
 
     python benchmarks/train.py [--photos DIR] [--side 512] [--photo-side 1600] [--rounds 3] [--share-epochs 2]
 
-Without --photos, landmarks are rendered and enlarged to the size of GLDv2's photos. Both sides run in this one process on one thread: read,
-decode, random resized crop, flip, colour jitter to uint8 tensors. First it is checked that both show the same part of the photos: with
-crops of the whole photo and no jitter, mean absolute differences must stay below 4 of 255 (the scaled decoding smooths otherwise).
+Without --photos, landmarks are rendered and enlarged to the size of GLDv2's photos. Both sides run in this one process
+on one thread: read, decode, random resized crop, flip, colour jitter to uint8 tensors. First it is checked that both
+show the same part of the photos: with crops of the whole photo and no jitter, mean absolute differences must stay below
+4 of 255 (the scaled decoding smooths otherwise).
 """
 
 import argparse
@@ -48,29 +49,50 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photo-side", type=int, default=1600, help="longest side of rendered photos")
     parser.add_argument("--n-photos", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--share-epochs", type=int, default=2, help="epochs of the quickstart network to measure the waiting in; 0: none")
+    parser.add_argument(
+        "--share-epochs",
+        type=int,
+        default=2,
+        help="epochs of the quickstart network to measure the waiting in; 0: none",
+    )
     return parser.parse_args()
 
 
 def render(folder: Path, n_photos: int, side_px: int) -> Path:
     """Rendered photos, enlarged with some noise so that the JPEGs are as large as photographs."""
-    config = ToyConfig(n_train_landmarks=n_photos // 4, n_train_photos=4, n_eval_landmarks=1, n_database_photos=1, n_distractors=0, max_side_px=512)
+    config = ToyConfig(
+        n_train_landmarks=n_photos // 4,
+        n_train_photos=4,
+        n_eval_landmarks=1,
+        n_database_photos=1,
+        n_distractors=0,
+        max_side_px=512,
+    )
     make_toy(folder, config, workers=0)
     noise = np.random.default_rng(0)
     for path in (folder / "train").rglob("*.jpg"):
         image = Image.open(path)
         scale = side_px / max(image.size)
-        pixels = np.asarray(image.resize((round(image.width * scale), round(image.height * scale)), Image.BICUBIC), np.float32)
-        Image.fromarray((pixels + noise.normal(0, 3, pixels.shape[:2])[..., None]).clip(0, 255).astype(np.uint8)).save(path, quality=85)
+        pixels = np.asarray(
+            image.resize((round(image.width * scale), round(image.height * scale)), Image.BICUBIC), np.float32
+        )
+        Image.fromarray((pixels + noise.normal(0, 3, pixels.shape[:2])[..., None]).clip(0, 255).astype(np.uint8)).save(
+            path, quality=85
+        )
     return folder
 
 
 def torchvision_side(photos: LandmarkPhotos, config: AugmentConfig, side_px: int) -> ImageFolder:
     """What a plain training script does."""
-    steps = [v2.PILToTensor(), v2.RandomResizedCrop(side_px, scale=config.crop_area, ratio=config.crop_aspect, antialias=True)]
+    steps = [
+        v2.PILToTensor(),
+        v2.RandomResizedCrop(side_px, scale=config.crop_area, ratio=config.crop_aspect, antialias=True),
+    ]
     steps += [v2.RandomHorizontalFlip()] if config.flip else []
     jitter = (config.brightness, config.contrast, config.saturation, config.hue)
-    return ImageFolder(str(photos.folder), transform=v2.Compose([*steps, *([v2.ColorJitter(*jitter)] if any(jitter) else [])]))
+    return ImageFolder(
+        str(photos.folder), transform=v2.Compose([*steps, *([v2.ColorJitter(*jitter)] if any(jitter) else [])])
+    )
 
 
 def largest_difference(photos: LandmarkPhotos, side_px: int) -> float:
@@ -79,19 +101,32 @@ def largest_difference(photos: LandmarkPhotos, side_px: int) -> float:
     for path in list(photos.paths)[:8]:
         ours = whole_photo(path, side_px)
         pixels = v2.functional.pil_to_tensor(Image.open(path).convert("RGB"))
-        values.append(float((ours.float() - v2.functional.resize(pixels, [side_px, side_px], antialias=True).float()).abs().mean()))
+        values.append(
+            float(
+                (ours.float() - v2.functional.resize(pixels, [side_px, side_px], antialias=True).float()).abs().mean()
+            )
+        )
     return max(values)
 
 
 def whole_photo(path: Path, side_px: int) -> torch.Tensor:
     """The whole photo through our pipeline: its own aspect is the only one allowed."""
     width, height = Image.open(path).size
-    own = AugmentConfig(crop_area=(1.0, 1.0), crop_aspect=(width / height, width / height), brightness=0, contrast=0, saturation=0, hue=0, flip=False)
+    own = AugmentConfig(
+        crop_area=(1.0, 1.0),
+        crop_aspect=(width / height, width / height),
+        brightness=0,
+        contrast=0,
+        saturation=0,
+        hue=0,
+        flip=False,
+    )
     return Augmentation(own, [(side_px, side_px)])(path, 0)
 
 
 def measure(sides: dict[str, Callable[[int], Any]], n: int, rounds: int) -> dict[str, list[float]]:
-    """Photos per second of processor time of each side, round by round: what others do on the machine counts less so."""
+    """Photos per second of processor time of each side, round by round: what others do on the machine counts less
+    so."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for round_number in range(rounds + 1):  # the first warms up
         for name, load in sides.items():
@@ -105,10 +140,17 @@ def measure(sides: dict[str, Callable[[int], Any]], n: int, rounds: int) -> dict
 
 def waiting(photos: LandmarkPhotos, folder: Path, epochs: int) -> tuple[float, str]:
     """Share of the time that the quickstart network waits for photos, and what was trained."""
-    values = load_config("quickstart", None, []).to_plain() | {"epochs": epochs + 1, "batch_size": 16, "log_every": 10**6, "validation": {"share": 0.0}}
+    values = load_config("quickstart", None, []).to_plain() | {
+        "epochs": epochs + 1,
+        "batch_size": 16,
+        "log_every": 10**6,
+        "validation": {"share": 0.0},
+    }
     config = from_dict(TrainConfig, values)
     metrics = Training(config, photos, torch.device("cpu")).run(folder)
-    return statistics.median(entry["wait_share"] for entry in metrics[1:]), f"{config.model['name']}-{config.model.get('backbone', '')}, {config.side_px} px"
+    return statistics.median(
+        entry["wait_share"] for entry in metrics[1:]
+    ), f"{config.model['name']}-{config.model.get('backbone', '')}, {config.side_px} px"
 
 
 def main() -> int:
@@ -123,21 +165,43 @@ def main() -> int:
             print(f"the two sides differ by {difference:.2f} of 255 on whole photos: nothing is timed", file=sys.stderr)
             return 1
         config = AugmentConfig()
-        theirs, ours = torchvision_side(photos, config, arguments.side), TrainingPhotos(photos, Augmentation(config, [(arguments.side, arguments.side)]))
+        theirs, ours = (
+            torchvision_side(photos, config, arguments.side),
+            TrainingPhotos(photos, Augmentation(config, [(arguments.side, arguments.side)])),
+        )
         n = min(arguments.n_photos, len(photos.labels))
-        rates = measure({"torchvision ImageFolder": lambda i: theirs[i], "ultron": lambda i: ours[PhotoDraw(i, i, 0)]}, n, arguments.rounds)
+        rates = measure(
+            {"torchvision ImageFolder": lambda i: theirs[i], "ultron": lambda i: ours[PhotoDraw(i, i, 0)]},
+            n,
+            arguments.rounds,
+        )
         share, what = float("nan"), "not measured"
         if arguments.share_epochs:
             share, what = waiting(small_photos(Path(temporary)), Path(temporary) / "run", arguments.share_epochs)
         sizes = sorted({Image.open(path).size for path in list(photos.paths)[:n]})
     versions = package_versions()
-    print(f"{cpu_name()}, {n_cores()} cores, torch {versions['torch']} (1 thread), torchvision {versions['torchvision']}, pillow {versions['pillow']}")
-    print(f"{n} JPEG photos of {sizes[0]} to {sizes[-1]} px -> {arguments.side} x {arguments.side} uint8; crop, flip, jitter with hue")
+    print(
+        f"{cpu_name()}, {n_cores()} cores, torch {versions['torch']} (1 thread), torchvision "
+        f"{versions['torchvision']}, pillow {versions['pillow']}"
+    )
+    print(
+        f"{n} JPEG photos of {sizes[0]} to {sizes[-1]} px -> {arguments.side} x {arguments.side} uint8; crop, "
+        "flip, jitter with hue"
+    )
     for name, values in rates.items():
-        print(f"{name:<24} {statistics.median(values):7.1f} photos/s and core (median of {len(values)}, {min(values):.1f} to {max(values):.1f})")
+        print(
+            f"{name:<24} {statistics.median(values):7.1f} photos/s and core (median of {len(values)}, "
+            f"{min(values):.1f} to {max(values):.1f})"
+        )
     speedup = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
-    print(f"speed-up {speedup:.2f} (at least {LEAST_SPEEDUP} wanted); largest difference on whole photos {difference:.2f} of 255")
-    print(f"waiting for photos: {100 * share:.1f} % of the training time ({what}; below {100 * MOST_WAITING:.0f} % wanted)")
+    print(
+        f"speed-up {speedup:.2f} (at least {LEAST_SPEEDUP} wanted); largest difference on whole photos "
+        f"{difference:.2f} of 255"
+    )
+    print(
+        f"waiting for photos: {100 * share:.1f} % of the training time ({what}; below {100 * MOST_WAITING:.0f} "
+        "% wanted)"
+    )
     return 0 if speedup >= LEAST_SPEEDUP and not share > MOST_WAITING else 1
 
 

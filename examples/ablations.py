@@ -1,11 +1,13 @@
-"""Ablations of the ULTRON network on rendered landmarks: one setting changed at a time, same seeds and budget, mean and spread of mAP.
+"""Ablations of the ULTRON network on rendered landmarks: one setting changed at a time, same seeds and budget, mean and
+spread of mAP.
 
     python examples/ablations.py [--out ablations] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
-    python examples/ablations.py --quick                    a few steps and one seed, to see that it runs; the numbers mean nothing
+    python examples/ablations.py --quick        a few steps and one seed, to see that it runs; the numbers mean nothing
 
-Every run goes through the functions behind `ultron train`, `extract`, `search` and `evaluate`. The landmarks that are searched are not
-among those that are trained on. A finished run is kept in --out and not made again unless its settings changed, so it can be stopped.
-Every measurement goes to ablations.csv in --out, which `ultron visualize ablation` draws.
+Every run goes through the functions behind `ultron train`, `extract`, `search` and `evaluate`. The landmarks that are
+searched are not among those that are trained on. A finished run is kept in --out and not made again unless its settings
+changed, so it can be stopped. Every measurement goes to ablations.csv in --out, which `ultron visualize ablation`
+draws.
 """
 
 import argparse
@@ -44,7 +46,9 @@ VARIANTS: dict[str, list[str]] = {
     "GeM pooling": ["model.pooling=gem"],
     "pooling's shift left in": ["model.pooling_shift=left"],
 }
-QUICK_TOY = ToyConfig(n_train_landmarks=4, n_train_photos=4, n_eval_landmarks=3, n_database_photos=4, n_distractors=4, max_side_px=64)
+QUICK_TOY = ToyConfig(
+    n_train_landmarks=4, n_train_photos=4, n_eval_landmarks=3, n_database_photos=4, n_distractors=4, max_side_px=64
+)
 QUICK = ["epochs=1", "warmup_epochs=0", "batch_size=8", "side_px=32", "workers=0", "validation.share=0"]
 PROTOCOLS = ("easy", "medium", "hard")
 BEGIN, END = "<!-- begin: examples/ablations.py -->", "<!-- end: examples/ablations.py -->"
@@ -55,7 +59,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("ablations"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--preset", default="ultron-t")
-    parser.add_argument("--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs")
+    parser.add_argument(
+        "--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="variants whose name contains one of these words")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
@@ -65,20 +71,27 @@ def parse() -> argparse.Namespace:
 
 def score(run: dict[str, Any], toy: Path, device: str) -> dict[str, float]:
     """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
-    return score_model(ModelChoice(run=run["run"]), toy, 2 * run["config"]["side_px"], Path(run["run"]) / "descriptors", device)
+    return score_model(
+        ModelChoice(run=run["run"]), toy, 2 * run["config"]["side_px"], Path(run["run"]) / "descriptors", device
+    )
 
 
 def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str) -> dict[str, float]:
     """mAP (0..1) per protocol; descriptors go into `folder`."""
-    extract_dataset(ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder), model, device)
+    extract_dataset(
+        ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder), model, device
+    )
     found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+    named = NamedRanking(
+        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
+    )
     report = evaluate_ranking(named, Path(found.origin["ground_truth"]))
     return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
 
 
 def kept(parent: Path, asked: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` returned for these settings, in a folder of their own below `parent`; from its file if it is there."""
+    """What `measure` returned for these settings, in a folder of their own below `parent`; from its file if it is
+    there."""
     folder = parent / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "result.json").exists():
         write_text(folder / "result.json", console.dump_json(asked | measure(folder)))
@@ -93,7 +106,11 @@ def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argpars
         run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
         return {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
 
-    asked = {"config": to_dict(load_config(arguments.preset, None, assignments)), "toy": toy.name, "ultron_version": __version__}
+    asked = {
+        "config": to_dict(load_config(arguments.preset, None, assignments)),
+        "toy": toy.name,
+        "ultron_version": __version__,
+    }
     return kept(arguments.out / "runs", asked, train)["mAP"]
 
 
@@ -129,7 +146,11 @@ def measurements_of(results: dict[str, list[dict[str, float]]], seeds: Sequence[
     lines.writerow(["group", "setting", "seed", "metric", "value"])
     for variant, runs in results.items():
         for seed, run in zip(seeds, runs, strict=True):
-            lines.writerows(["", variant, seed, f"{protocol} mAP", run[protocol]] for protocol in PROTOCOLS if run[protocol] is not None)
+            lines.writerows(
+                ["", variant, seed, f"{protocol} mAP", run[protocol]]
+                for protocol in PROTOCOLS
+                if run[protocol] is not None
+            )
     return text.getvalue()
 
 
@@ -138,19 +159,26 @@ def main() -> int:
     if arguments.quick and arguments.write:
         raise UltronError("--quick measures nothing worth writing; leave out --write")
     seeds = arguments.seeds[:1] if arguments.quick else arguments.seeds
-    variants = [name for name in VARIANTS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)]
+    variants = [
+        name for name in VARIANTS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)
+    ]
     if not variants:
         raise UltronError(f"--only {' '.join(arguments.only)} names no variant (known: {'; '.join(VARIANTS)})")
     console.start_log(-1 if arguments.quick else 0)
     # Runs remember themselves as the latest of their workspace: not of the one the user works in.
     console.settings.workspace = arguments.out / "workspace"
-    toy = render_toy(arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig())
+    toy = render_toy(
+        arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig()
+    )
     results = {variant: [run_variant(variant, seed, toy, arguments) for seed in seeds] for variant in variants}
     write_text(arguments.out / "ablations.csv", measurements_of(results, seeds))
     columns, rows = ["mAP, %", *PROTOCOLS, "medium, against the first"], rows_of(results)
     print(table(columns, rows))
     if arguments.write:
-        note = f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), preset {arguments.preset}{''.join(f', {text}' for text in arguments.assignments)}."
+        note = (
+            f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), preset "
+            f"{arguments.preset}{''.join(f', {text}' for text in arguments.assignments)}."
+        )
         replace_between(arguments.write, BEGIN, END, f"{markdown_table(columns, rows)}\n\n{note}")
     return 0
 

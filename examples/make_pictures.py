@@ -1,4 +1,5 @@
-"""Makes the pictures of README and docs anew from a finished demo: python examples/make_pictures.py [ultron-demo] (after `ultron demo`)."""
+"""Makes the pictures of README and docs anew from a finished demo: python examples/make_pictures.py [ultron-demo]
+(after `ultron demo`)."""
 
 import sys
 import tempfile
@@ -26,12 +27,18 @@ def make_pictures(demo: Path) -> None:
         run("visualize", "ranks", "--queries-shown", "3", "-k", "8", "--out", str(folder / "ranks.png"), *where)
         run("visualize-cam", "-k", "5", "--out", str(folder / "cam"), *where)
         contact_sheet(demo / "data" / "toy", folder / "toy.png", n_landmarks=6, n_photos=10)
-        for source, target in ((folder / "ranks.png", "ranks.png"), (folder / "cam" / "cam.png", "cam.png"), (folder / "toy.png", "toy.jpg")):
+        for source, target in (
+            (folder / "ranks.png", "ranks.png"),
+            (folder / "cam" / "cam.png", "cam.png"),
+            (folder / "toy.png", "toy.jpg"),
+        ):
             with Image.open(source) as picture:
                 smaller = picture.convert("RGB")
                 smaller.thumbnail((1600, 1600))
                 # 256 colours keep text and frames sharp at a third of the size.
-                final = smaller.quantize(256, dither=Image.Dither.FLOYDSTEINBERG) if target.endswith(".png") else smaller
+                final = (
+                    smaller.quantize(256, dither=Image.Dither.FLOYDSTEINBERG) if target.endswith(".png") else smaller
+                )
                 final.save(IMAGES / target, optimize=True)
                 print(IMAGES / target)
 

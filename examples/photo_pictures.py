@@ -1,7 +1,9 @@
-"""Makes the pictures of real photographs in README and docs: python examples/photo_pictures.py [--photos DIR] [--weights FILE] [--out DIR]
+"""Makes the pictures of real photographs in README and docs: python examples/photo_pictures.py [--photos DIR]
+[--weights FILE] [--out DIR]
 
-They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) searching landmarks it was never trained for. Any
-folder of photos with a ground truth will do where --query names queries of it; whose the photos are: docs/images/CREDITS.md.
+They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) searching landmarks it was
+never trained for. Any folder of photos with a ground truth will do where --query names queries of it; whose the photos
+are: docs/images/CREDITS.md.
 """
 
 import argparse
@@ -23,13 +25,27 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, default=SHARED / "minidev", help="a dataset folder with a ground truth")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / "tf_efficientnet_lite0.pth", help="timm's weights of the backbone")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=SHARED / "weights" / "tf_efficientnet_lite0.pth",
+        help="timm's weights of the backbone",
+    )
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
-    parser.add_argument("--query", default="sacre_coeur_010", help="a query for the ranked list, the maps and the match")
-    parser.add_argument("--box", default="315,140,455,245", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2")
+    parser.add_argument(
+        "--query", default="sacre_coeur_010", help="a query for the ranked list, the maps and the match"
+    )
+    parser.add_argument(
+        "--box", default="315,140,455,245", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2"
+    )
     parser.add_argument("--second-query", default="lund_door_001", help="another for the ranked list")
     parser.add_argument("--reranked-query", default="sacre_coeur_002", help="one that re-ranking changes")
-    parser.add_argument("--layers", nargs="+", default=["blocks.2", "blocks.4", "blocks.6"], help="of the backbone, a column of maps each")
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=["blocks.2", "blocks.4", "blocks.6"],
+        help="of the backbone, a column of maps each",
+    )
     parser.add_argument("--max-side", default="512")
     return parser.parse_args()
 
@@ -57,7 +73,21 @@ def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
     where = ("--workspace", folder / "runs", "--quiet")
     network = ("--model", "gem", "--backbone", asked.backbone, "--weights", asked.weights)
     stored, before, after = folder / "descriptors", folder / "before.h5", folder / "after.h5"
-    run("extract", "--dataset", asked.photos, *network, "--scales", "1", "--max-side", asked.max_side, "--workers", "0", "--out", stored, *where)
+    run(
+        "extract",
+        "--dataset",
+        asked.photos,
+        *network,
+        "--scales",
+        "1",
+        "--max-side",
+        asked.max_side,
+        "--workers",
+        "0",
+        "--out",
+        stored,
+        *where,
+    )
     with DescriptorFile(stored / "database.h5") as database:
         whole = ("-k", database.n)
     files = ("--queries", stored / "queries.h5", "--database", stored / "database.h5")
@@ -66,13 +96,56 @@ def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
 
     two = ("--query", asked.query, "--query", asked.second_query)
     run("visualize", "ranks", "--ranks", before, *two, "-k", "4", "--out", folder / "ranks.png", *where)
-    columns = [part for layer in asked.layers for part in ("--ranks", before, "--label", f"gem-{asked.backbone}", "--layer", layer)]
+    columns = [
+        part
+        for layer in asked.layers
+        for part in ("--ranks", before, "--label", f"gem-{asked.backbone}", "--layer", layer)
+    ]
     run("visualize", "cam", *columns, "--query", asked.query, "-k", "2", "--out", folder / "cam", *where)
-    run("visualize", "match", "--ranks", before, "--query", asked.query, "--box", asked.box, "-k", "3", "--layer", asked.layers[1], "--out",
-        folder / "match.png", *where)  # fmt: skip
-    run("visualize", "tsne", "--database", stored / "database.h5", "--perplexity", "12", "--most", "10", "--out", folder / "tsne.png", *where)
+    run(
+        "visualize",
+        "match",
+        "--ranks",
+        before,
+        "--query",
+        asked.query,
+        "--box",
+        asked.box,
+        "-k",
+        "3",
+        "--layer",
+        asked.layers[1],
+        "--out",
+        folder / "match.png",
+        *where,
+    )
+    run(
+        "visualize",
+        "tsne",
+        "--database",
+        stored / "database.h5",
+        "--perplexity",
+        "12",
+        "--most",
+        "10",
+        "--out",
+        folder / "tsne.png",
+        *where,
+    )
     systems = ("--ranks", before, "--label", "GeM", "--ranks", after, "--label", "re-ranked (SuperGlobal)")
-    run("visualize", "ranks", *systems, "--moves", "--query", asked.reranked_query, "-k", "5", "--out", folder / "reranked.png", *where)
+    run(
+        "visualize",
+        "ranks",
+        *systems,
+        "--moves",
+        "--query",
+        asked.reranked_query,
+        "-k",
+        "5",
+        "--out",
+        folder / "reranked.png",
+        *where,
+    )
     for source in ("ranks.png", "cam/cam.png", "match.png", "tsne.png", "reranked.png"):
         keep(folder / source, asked.out / f"photos-{Path(source).stem}.jpg")
 

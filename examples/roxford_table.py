@@ -1,13 +1,15 @@
-"""Re-rankers, whitenings and kinds of index side by side, on made-up descriptors in the shape of ROxford with its real ground truth.
+"""Re-rankers, whitenings and kinds of index side by side, on made-up descriptors in the shape of ROxford with its real
+ground truth.
 
     python examples/roxford_table.py [--groundtruth ../shared/groundtruth] [--seed 0] [--write docs/retrieval.md]
 
-The folder holds gnd_roxford5k.pkl or .json, as revisitop publishes it: 70 queries, 4,993 database photos. No photo and no model is needed:
-each gets a 512-d descriptor drawn from a seed such that its labels make sense (`Photos` says how), with difficulty set so that plain
-search scores about what published models do (Medium near 80, Hard near 60 % mAP). The table therefore compares methods with each other,
-not models, and no line of it is to be compared with a paper. Everything goes through the functions behind `ultron search`, `evaluate`,
-`whiten` and `index`. ms per query: wall clock of all 70 queries by one call, median of --runs, reading (and whitening) the database
-included. It takes minutes, most of them to train opq-ivfpq.
+The folder holds gnd_roxford5k.pkl or .json, as revisitop publishes it: 70 queries, 4,993 database photos. No photo and
+no model is needed: each gets a 512-d descriptor drawn from a seed such that its labels make sense (`Photos` says how),
+with difficulty set so that plain search scores about what published models do (Medium near 80, Hard near 60 % mAP). The
+table therefore compares methods with each other, not models, and no line of it is to be compared with a paper.
+Everything goes through the functions behind `ultron search`, `evaluate`, `whiten` and `index`. ms per query: wall clock
+of all 70 queries by one call, median of --runs, reading (and whitening) the database included. It takes minutes, most
+of them to train opq-ivfpq.
 """
 
 import argparse
@@ -45,25 +47,41 @@ PROTOCOLS = ("easy", "medium", "hard")
 BEGIN, END = "<!-- begin: examples/roxford_table.py -->", "<!-- end: examples/roxford_table.py -->"
 # (steps, settings) as --rerank and --rerank-set take them
 RERANKINGS: list[tuple[str, list[str]]] = [
-    ("", []), ("superglobal", []), ("aqe", []), ("aqe", ["aqe.n=10"]), ("dba", []), ("diffusion", []), ("kreciprocal", []),
-    ("aqe,superglobal", ["aqe.n=10"]), ("aqe,diffusion", ["aqe.n=10"]),
-]  # fmt: skip
-WHITENINGS: list[tuple[str, int]] = [("pca", 512), ("pca-whitening", 512), ("pca-whitening", 128), ("lw", 512), ("lw", 128)]
+    ("", []),
+    ("superglobal", []),
+    ("aqe", []),
+    ("aqe", ["aqe.n=10"]),
+    ("dba", []),
+    ("diffusion", []),
+    ("kreciprocal", []),
+    ("aqe,superglobal", ["aqe.n=10"]),
+    ("aqe,diffusion", ["aqe.n=10"]),
+]
+WHITENINGS: list[tuple[str, int]] = [
+    ("pca", 512),
+    ("pca-whitening", 512),
+    ("pca-whitening", 128),
+    ("lw", 512),
+    ("lw", 128),
+]
 
 
 class Photos:
     """Draws descriptors.
 
-    A landmark is a direction and N_VIEWS others, its sides: a photo at depth t of a side lies on the arc from the one to the other, so that
-    photos far apart are joined by those between them. A query has a direction of its own too (its framing), which photos that are easy
-    for it share. To every photo come noise, stronger in some (log-normal), and nuisance (light, season, camera): a few directions, the
-    same for all landmarks, in which photos differ most; and one mean of all photos. These last two are what whitening can learn.
+    A landmark is a direction and N_VIEWS others, its sides: a photo at depth t of a side lies on the arc from the one
+    to the other, so that photos far apart are joined by those between them. A query has a direction of its own too (its
+    framing), which photos that are easy for it share. To every photo come noise, stronger in some (log-normal), and
+    nuisance (light, season, camera): a few directions, the same for all landmarks, in which photos differ most; and one
+    mean of all photos. These last two are what whitening can learn.
     """
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.mean = MEAN * self.directions(1)[0]
-        self.nuisance = NUISANCE * np.linalg.qr(self.rng.standard_normal((DIM, 32)))[0].T * np.sqrt(_shares(32))[:, None]
+        self.nuisance = (
+            NUISANCE * np.linalg.qr(self.rng.standard_normal((DIM, 32)))[0].T * np.sqrt(_shares(32))[:, None]
+        )
 
     def directions(self, *shape: int) -> np.ndarray:
         """(..., D) vectors of about unit length."""
@@ -88,7 +106,8 @@ def _shares(n: int) -> np.ndarray:
 
 
 def landmark_of_query(truth: GroundTruth) -> list[int]:
-    """Queries show the same landmark when most of their positives are the same; its number per query. A photo can show two landmarks."""
+    """Queries show the same landmark when most of their positives are the same; its number per query. A photo can show
+    two landmarks."""
     landmark = list(range(len(truth.queries)))
     positives = [set(query.rows(("easy", "hard")).tolist()) for query in truth.queries]
     for i, own in enumerate(positives):
@@ -102,7 +121,11 @@ def draw_roxford(truth: GroundTruth, photos: Photos) -> tuple[np.ndarray, np.nda
     """((Q, D) queries, (N, D) database) float32 unit rows that suit the ground truth."""
     rng, n_queries = photos.rng, len(truth.queries)
     landmark = landmark_of_query(truth)
-    fronts, sides, framings = photos.directions(n_queries), photos.directions(n_queries, N_VIEWS), QUERY_VIEW * photos.directions(n_queries)
+    fronts, sides, framings = (
+        photos.directions(n_queries),
+        photos.directions(n_queries, N_VIEWS),
+        QUERY_VIEW * photos.directions(n_queries),
+    )
     queries = [photos.at(fronts[c], sides[c, 0], rng.uniform(0, 0.15)) + framings[q] for q, c in enumerate(landmark)]
     labels: dict[int, list[tuple[int, str]]] = {}
     for q, query in enumerate(truth.queries):
@@ -117,9 +140,14 @@ def draw_roxford(truth: GroundTruth, photos: Photos) -> tuple[np.ndarray, np.nda
             depth = np.mean([rng.uniform(*DEPTHS[label]) for q, label in known if landmark[q] == c])
             place += photos.at(fronts[c], sides[c, rng.integers(N_VIEWS)], depth)
         easy_for = [q for q, label in known if label == "easy"]
-        framing = framings[easy_for].sum(axis=0) / np.sqrt(len(easy_for)) if easy_for else QUERY_VIEW * photos.directions(1)[0]
+        framing = (
+            framings[easy_for].sum(axis=0) / np.sqrt(len(easy_for))
+            if easy_for
+            else QUERY_VIEW * photos.directions(1)[0]
+        )
         places[row] = place / np.sqrt(len(shown)) + framing
-    # The rest are other buildings, eight photos each; one in ten of them looks like one of the landmarks to some degree.
+    # The rest are other buildings, eight photos each; one in ten of them looks like one of the landmarks to some
+    # degree.
     rest = np.array([row for row in range(len(places)) if row not in labels])
     other = photos.directions(len(rest) // 8 + 1)
     for i, row in enumerate(rest):
@@ -143,7 +171,9 @@ def draw_training(photos: Photos) -> tuple[list[str], np.ndarray]:
 
 
 def write(path: Path, names: Sequence[str], rows: np.ndarray, role: str) -> None:
-    info = DescriptorInfo(model="made-up", weights_sha256="", config={}, dataset="roxford5k", role=role, crop="none", scales=[1.0])
+    info = DescriptorInfo(
+        model="made-up", weights_sha256="", config={}, dataset="roxford5k", role=role, crop="none", scales=[1.0]
+    )
     write_descriptors(path, names, [rows], DIM, info)
 
 
@@ -156,27 +186,43 @@ class Bench:
     runs: int
     device: str
 
-    def line(self, what: str, options: SearchOptions = PLAIN, k: int | None = None, index: Path | None = None) -> list[str]:
+    def line(
+        self, what: str, options: SearchOptions = PLAIN, k: int | None = None, index: Path | None = None
+    ) -> list[str]:
         """One row of the table: mAP per protocol in percent, ms per query."""
         queries, database = self.folder / "queries.h5", self.folder / "database.h5"
         found = search_files(queries, database, k, self.device, index, options=options)
-        named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+        named = NamedRanking(
+            rows=found.ranking.rows,
+            query_names=found.query_names,
+            database_names=found.database_names,
+            origin=found.origin,
+        )
         report = evaluate_ranking(named, self.gnd)
         searcher, times_ms = Searcher(index, k, self.device, options), []
-        with open_descriptors(queries, searcher.whitening) as query_file, open_database(database, options, searcher.whitening) as opened:
+        with (
+            open_descriptors(queries, searcher.whitening) as query_file,
+            open_database(database, options, searcher.whitening) as opened,
+        ):
             asked = query_file.read()
             for _ in range(self.runs):
                 started_s = time.perf_counter()
                 searcher.run(asked, opened)
                 times_ms.append(1e3 * (time.perf_counter() - started_s) / len(asked))
-        return [what, *(f"{100 * report['protocols'][protocol]['mAP']:.1f}" for protocol in PROTOCOLS), f"{statistics.median(times_ms):.1f}"]
+        return [
+            what,
+            *(f"{100 * report['protocols'][protocol]['mAP']:.1f}" for protocol in PROTOCOLS),
+            f"{statistics.median(times_ms):.1f}",
+        ]
 
     def lines(self) -> Iterator[list[str]]:
         """All rows, under headings of one cell."""
         yield ["**Re-ranking**, exact search"]
         for steps, settings in RERANKINGS:
             options = SearchOptions(steps=parse_rerank(steps or None, settings))
-            yield self.line(f"`{steps}`" + (f", `{', '.join(settings)}`" if settings else "") if steps else "none", options)
+            yield self.line(
+                f"`{steps}`" + (f", `{', '.join(settings)}`" if settings else "") if steps else "none", options
+            )
         yield [f"**Whitening**, learned from {N_TRAINING_LANDMARKS * PHOTOS_PER_LANDMARK:,} photos of other landmarks"]
         for method, dim in WHITENINGS:
             path = self.folder / f"{method}.h5"
@@ -195,7 +241,12 @@ class Bench:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = Path(__file__).resolve().parents[2] / "shared" / "groundtruth"
-    parser.add_argument("--groundtruth", type=Path, default=beside, help="folder of gnd_roxford5k.pkl or .json (default: ../shared/groundtruth)")
+    parser.add_argument(
+        "--groundtruth",
+        type=Path,
+        default=beside,
+        help="folder of gnd_roxford5k.pkl or .json (default: ../shared/groundtruth)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=int, default=3, help="timed runs of each line (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
@@ -210,7 +261,10 @@ def main() -> int:
     files = [arguments.groundtruth / f"gnd_roxford5k{suffix}" for suffix in (".pkl", ".json")]
     gnd = next((path for path in files if path.is_file()), None)
     if gnd is None:
-        raise UltronError(f"{arguments.groundtruth} has no gnd_roxford5k.pkl or .json; name the folder that has one with --groundtruth")
+        raise UltronError(
+            f"{arguments.groundtruth} has no gnd_roxford5k.pkl or .json; name the folder that has one with "
+            "--groundtruth"
+        )
     truth, photos = load_ground_truth(gnd), Photos(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         queries, database = draw_roxford(truth, photos)

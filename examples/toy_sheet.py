@@ -12,12 +12,15 @@ GAP_PX = 6
 
 
 def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: int = 8) -> Path:
-    """Writes a PNG with the first photos of the evaluation landmarks (the query leads its row), then of training landmarks; returns its path.
+    """Writes a PNG with the first photos of the evaluation landmarks (the query leads its row), then of training
+    landmarks; returns its path.
 
     Raises UltronError if the folder holds no rendered landmarks.
     """
     if n_landmarks < 1 or n_photos < 1:
-        raise UltronError(f"n_landmarks and n_photos must be at least 1, got {n_landmarks} and {n_photos}; ask for one photo or more")
+        raise UltronError(
+            f"n_landmarks and n_photos must be at least 1, got {n_landmarks} and {n_photos}; ask for one photo or more"
+        )
     photos = read_json(folder / "toy.json", "description of rendered landmarks")["photos"]
     rows: dict[str, list[str]] = {}
     for photo in photos:
@@ -31,7 +34,10 @@ def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: i
             with Image.open(folder / file) as opened:
                 picture = opened.convert("RGB")
             picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
-            place = (GAP_PX + column * step + (CELL_PX - picture.width) // 2, GAP_PX + row * step + (CELL_PX - picture.height) // 2)
+            place = (
+                GAP_PX + column * step + (CELL_PX - picture.width) // 2,
+                GAP_PX + row * step + (CELL_PX - picture.height) // 2,
+            )
             sheet.paste(picture, place)
     with whole_file(out_png) as temporary:
         sheet.save(temporary)

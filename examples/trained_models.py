@@ -1,10 +1,12 @@
-"""Every method trained from nothing on rendered landmarks, with one budget of photos: mAP before and after, mean and spread over seeds.
+"""Every method trained from nothing on rendered landmarks, with one budget of photos: mAP before and after, mean and
+spread over seeds.
 
     python examples/trained_models.py [--out trained] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
 
-The methods stand on small networks, so that a laptop can do it: timm's test_resnet (0.5 M parameters) where they are published on ResNet-50 or
-101, small transformers elsewhere. So the table shows that each learns and what it costs, not which is best on photographs. Landmarks that
-are searched are not among those that are trained on. Finished runs are kept in --out, seed after seed, so it can be stopped.
+The methods stand on small networks, so that a laptop can do it: timm's test_resnet (0.5 M parameters) where they are
+published on ResNet-50 or 101, small transformers elsewhere. So the table shows that each learns and what it costs, not
+which is best on photographs. Landmarks that are searched are not among those that are trained on. Finished runs are
+kept in --out, seed after seed, so it can be stopped.
 """
 
 import argparse
@@ -26,17 +28,42 @@ from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.training.config import load_config
 
 RESNET = ["model.backbone=test_resnet"]
-# The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos; only senet does not.
+# The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos; only senet does
+# not.
 WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64"]
-SWIN = ["model.backbone=test_swin", "side_px=64", "batch_size=16"]  # more and smaller steps of the same number of photos
+SWIN = [
+    "model.backbone=test_swin",
+    "side_px=64",
+    "batch_size=16",
+]  # more and smaller steps of the same number of photos
 SYSTEMS: dict[str, list[str]] = {
     "ultron-t": [],
     "gem over test_resnet": ["model.name=gem", *RESNET, *WITH_SGD],
-    "dolg over test_resnet": ["model.name=dolg-r50", *RESNET, "model.atrous_dim=64", "model.local_dim=128", "model.dilations=[1,2,3]", *WITH_SGD],
+    "dolg over test_resnet": [
+        "model.name=dolg-r50",
+        *RESNET,
+        "model.atrous_dim=64",
+        "model.local_dim=128",
+        "model.dilations=[1,2,3]",
+        *WITH_SGD,
+    ],
     "superglobal over test_resnet": ["model.name=superglobal", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
     "cfcd over test_resnet": ["model.name=cfcd-r50", *RESNET, "model.descriptor_dim=256", *WITH_SGD],
-    "senet over test_resnet": ["model.name=senet-r50", *RESNET, "model.descriptor_dim=256", "model.similarity_dim=32", "side_px=64"],
-    "dalg over test_swin": ["model.name=dalg", *SWIN, "model.dim=128", "model.n_heads=4", "model.descriptor_dim=256", "model.window=4"],
+    "senet over test_resnet": [
+        "model.name=senet-r50",
+        *RESNET,
+        "model.descriptor_dim=256",
+        "model.similarity_dim=32",
+        "side_px=64",
+    ],
+    "dalg over test_swin": [
+        "model.name=dalg",
+        *SWIN,
+        "model.dim=128",
+        "model.n_heads=4",
+        "model.descriptor_dim=256",
+        "model.window=4",
+    ],
     "se in test_resnet": ["model.name=gem", *RESNET, "model.attention=se", *WITH_SGD],
     "eca in test_resnet": ["model.name=gem", *RESNET, "model.attention=eca", *WITH_SGD],
     "sca in test_resnet": ["model.name=gem", *RESNET, "model.attention=sca", *WITH_SGD],
@@ -52,7 +79,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("trained"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs")
+    parser.add_argument(
+        "--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="systems whose name contains one of these words")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
@@ -60,22 +89,33 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def before_and_after(name: str, seed: int, toy: Path, arguments: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
+def before_and_after(
+    name: str, seed: int, toy: Path, arguments: argparse.Namespace
+) -> tuple[dict[str, float], dict[str, float]]:
     """mAP per protocol of the network as the seed makes it, and trained."""
     assignments = [*SYSTEMS[name], *arguments.assignments, f"seed={seed}"]
     after = run_one(f"{name}, seed {seed}", assignments, toy, arguments)
     config: Any = load_config(arguments.preset, None, assignments)
     settings = {key: value for key, value in config.model.items() if key != "name"}
     choice = ModelChoice(untrained=True, seed=seed, model=config.model["name"], settings=settings)
-    asked = {"model": config.model, "seed": seed, "side_px": config.side_px, "toy": toy.name, "ultron_version": __version__}
+    asked = {
+        "model": config.model,
+        "seed": seed,
+        "side_px": config.side_px,
+        "toy": toy.name,
+        "ultron_version": __version__,
+    }
     before = kept(
-        arguments.out / "untrained", asked, lambda folder: {"mAP": score_model(choice, toy, 2 * config.side_px, folder, arguments.device)}
+        arguments.out / "untrained",
+        asked,
+        lambda folder: {"mAP": score_model(choice, toy, 2 * config.side_px, folder, arguments.device)},
     )
     return before["mAP"], after
 
 
 def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], preset: str) -> list[str]:
-    """Name, parameters, Hard mAP untrained, mAP trained per protocol, and what training gave on Hard in the worst seed."""
+    """Name, parameters, Hard mAP untrained, mAP trained per protocol, and what training gave on Hard in the worst
+    seed."""
     model = load_config(preset, None, SYSTEMS[name]).model  # type: ignore[union-attr]
     n_million = sum(p.numel() for p in create_model(**model).parameters()) / 1e6
     gains = [100 * (after["hard"] - before["hard"]) for before, after in scores]
@@ -86,7 +126,9 @@ def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], p
 
 def main() -> int:
     arguments = parse()
-    names = [name for name in SYSTEMS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)]
+    names = [
+        name for name in SYSTEMS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)
+    ]
     if not names:
         raise UltronError(f"--only {' '.join(arguments.only)} names no system (known: {'; '.join(SYSTEMS)})")
     console.start_log(0)
@@ -100,7 +142,10 @@ def main() -> int:
     rows = [row_of(name, scores[name], arguments.preset) for name in names]
     print(table(columns, rows))
     if arguments.write:
-        note = f"mAP in %, {len(arguments.seeds)} seeds ({', '.join(map(str, arguments.seeds))}){''.join(f', {text}' for text in arguments.assignments)}."
+        note = (
+            f"mAP in %, {len(arguments.seeds)} seeds "
+            f"({', '.join(map(str, arguments.seeds))}){''.join(f', {text}' for text in arguments.assignments)}."
+        )
         replace_between(arguments.write, BEGIN, END, f"{markdown_table(columns, rows)}\n\n{note}")
     return 0
 

@@ -1,4 +1,5 @@
-"""Shared by all tests: a small rendered dataset, the shared folder beside the checkout, and a workspace of each test's own."""
+"""Shared by all tests: a small rendered dataset, the shared folder beside the checkout, and a workspace of each test's
+own."""
 
 import os
 
@@ -14,7 +15,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real photographs, ground truth and weights for testing; beside the checkout here and in CI, not on a user's machine."""
+    """Real photographs, ground truth and weights for testing; beside the checkout here and in CI, not on a user's
+    machine."""
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is not on this machine")
     return SHARED
@@ -25,7 +27,15 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small set of rendered landmarks: 6 to train on, 4 to evaluate on."""
     from ultron_cli.datasets.toy import ToyConfig, make_toy
 
-    config = ToyConfig(seed=3, n_train_landmarks=6, n_train_photos=6, n_eval_landmarks=4, n_database_photos=10, n_distractors=8, max_side_px=96)
+    config = ToyConfig(
+        seed=3,
+        n_train_landmarks=6,
+        n_train_photos=6,
+        n_eval_landmarks=4,
+        n_database_photos=10,
+        n_distractors=8,
+        max_side_px=96,
+    )
     folder = tmp_path_factory.mktemp("data") / "toy"
     make_toy(folder, config, workers=0)
     return folder

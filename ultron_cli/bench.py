@@ -1,7 +1,7 @@
 """Measures for `ultron bench` what this machine gives: decoding, the network, the compiled operators, exact search.
 
-Every result is checked before it is timed; the check is the warm-up. Rounds of sides that are compared run in turns; calls shorter than
-SHORTEST_S are repeated within a round. A CUDA device is waited for at both ends of a round.
+Every result is checked before it is timed; the check is the warm-up. Rounds of sides that are compared run in turns;
+calls shorter than SHORTEST_S are repeated within a round. A CUDA device is waited for at both ends of a round.
 """
 
 import os
@@ -35,12 +35,14 @@ from ultron_cli.training.run.journal import memory_mib
 
 DIM, N_QUERIES, K = 512, 70, 100  # of the search: ULTRON's dimensions, Oxford's queries, ranks as deep as people look
 SHORTEST_S, MOST_CALLS = 0.1, 1000
-FARTHEST = 1e-4  # of the compiled operators from the reference in float32, relative to its largest value: sums in another order
+# of the compiled operators from the reference in float32, relative to its largest value: sums in another order
+FARTHEST = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """How much to measure. side_px, batch_size: of the network. photo_side_px: of the rendered photos (Oxford's and Paris's have 1024).
+    """How much to measure. side_px, batch_size: of the network. photo_side_px: of the rendered photos (Oxford's and
+    Paris's have 1024).
 
     operator_side_px: of the photos that give the operators their maps.
     """
@@ -61,12 +63,22 @@ class BenchConfig:
         within("--n", self.n, 1, 2**32 - 1)
         free = available_bytes()
         if free is not None and self.n * DIM * 4 > free:
-            raise UltronError(f"--n {self.n:,} needs {self.n * DIM * 4 / 2**20:,.0f} MiB for descriptors and {free / 2**20:,.0f} MiB are free; ask for fewer")
+            raise UltronError(
+                f"--n {self.n:,} needs {self.n * DIM * 4 / 2**20:,.0f} MiB for descriptors and "
+                f"{free / 2**20:,.0f} MiB are free; ask for fewer"
+            )
 
 
 QUICK: dict[str, Any] = {
-    "rounds": 1, "side_px": 64, "batch_size": 2, "n": 2000, "n_photos": 2, "photo_side_px": 128, "operator_side_px": 128, "shortest_s": 0.0,
-}  # fmt: skip
+    "rounds": 1,
+    "side_px": 64,
+    "batch_size": 2,
+    "n": 2000,
+    "n_photos": 2,
+    "photo_side_px": 128,
+    "operator_side_px": 128,
+    "shortest_s": 0.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +91,29 @@ class Measured:
     problem: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        median, low, high = (statistics.median(self.rounds), min(self.rounds), max(self.rounds)) if self.rounds else (None, None, None)
-        return {"value": median, "unit": self.unit, "lowest": low, "highest": high, "rounds": len(self.rounds), "of": self.of, "problem": self.problem}
+        median, low, high = (
+            (statistics.median(self.rounds), min(self.rounds), max(self.rounds)) if self.rounds else (None, None, None)
+        )
+        return {
+            "value": median,
+            "unit": self.unit,
+            "lowest": low,
+            "highest": high,
+            "rounds": len(self.rounds),
+            "of": self.of,
+            "problem": self.problem,
+        }
 
 
 def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dict[str, Any]:
-    """{"results": name -> as Measured.to_dict, "machine": facts}. Raises UltronError before anything is measured if the model or a size is unsound."""
+    """{"results": name -> as Measured.to_dict, "machine": facts}. Raises UltronError before anything is measured if the
+    model or a size is unsound."""
     loaded = choice.load()
     if config.side_px < loaded.model.min_side_px:
-        raise UltronError(f"{loaded.model.label} takes photos from {loaded.model.min_side_px} px a side; found --side {config.side_px}, ask for more")
+        raise UltronError(
+            f"{loaded.model.label} takes photos from {loaded.model.min_side_px} px a side; found --side "
+            f"{config.side_px}, ask for more"
+        )
     log.info("measuring exact search among %s descriptors", f"{config.n:,}")
     search = measure_search(config, device)  # first, so that the peak of memory is its own
     log.info("measuring decoding (rendering %d photos of %d px first)", config.n_photos, config.photo_side_px)
@@ -97,10 +123,15 @@ def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dic
     log.info("measuring the operators")
     rows = {"decoding": decoding, "network": network, **measure_operators(config, device), "exact search": search}
     load = {"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
-    return {"results": {name: row.to_dict() for name, row in rows.items()}, "machine": {"cpu": cpu_name()} | environment(device) | load}
+    return {
+        "results": {name: row.to_dict() for name, row in rows.items()},
+        "machine": {"cpu": cpu_name()} | environment(device) | load,
+    }
 
 
-def seconds_per_call(sides: dict[str, Callable[[], object]], config: BenchConfig, device: torch.device) -> dict[str, list[float]]:
+def seconds_per_call(
+    sides: dict[str, Callable[[], object]], config: BenchConfig, device: torch.device
+) -> dict[str, list[float]]:
     """Seconds of one call in each round of each side, the sides in turns."""
     wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
 
@@ -112,7 +143,9 @@ def seconds_per_call(sides: dict[str, Callable[[], object]], config: BenchConfig
         wait()
         return (time.perf_counter() - started_s) / n_calls
 
-    n_calls = {name: max(1, min(MOST_CALLS, round(config.shortest_s / seconds(side, 1)))) for name, side in sides.items()}
+    n_calls = {
+        name: max(1, min(MOST_CALLS, round(config.shortest_s / seconds(side, 1)))) for name, side in sides.items()
+    }
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(config.rounds):
         for name, side in sides.items():
@@ -127,9 +160,19 @@ def rates_of(n: int, work: Callable[[], object], config: BenchConfig, device: to
 
 def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measured:
     """Photos/s from JPEG files to pixels at the network's side, in one process, by extraction's reader."""
-    shape = PhotoShape(max_side_px=config.side_px, interpolation=loaded.model.preprocessing.interpolation, min_side_px=loaded.model.min_side_px)
+    shape = PhotoShape(
+        max_side_px=config.side_px,
+        interpolation=loaded.model.preprocessing.interpolation,
+        min_side_px=loaded.model.min_side_px,
+    )
     with tempfile.TemporaryDirectory() as temporary:
-        toy = ToyConfig(n_train_landmarks=0, n_eval_landmarks=1, n_database_photos=config.n_photos - 1, n_distractors=0, max_side_px=config.photo_side_px)
+        toy = ToyConfig(
+            n_train_landmarks=0,
+            n_eval_landmarks=1,
+            n_database_photos=config.n_photos - 1,
+            n_distractors=0,
+            max_side_px=config.photo_side_px,
+        )
         make_toy(Path(temporary) / "toy", toy, workers=0)
         paths = sorted((Path(temporary) / "toy" / "jpg").iterdir())
         reader = PhotoReader(list(range(len(paths))), paths, [None] * len(paths), shape)
@@ -138,7 +181,10 @@ def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.dev
                 raise WorkFailed(photo.problem)
             width, height = shape.target(*photo_size(path))
             if tuple(photo.pixels.shape) != (height, width, 3):
-                raise WorkFailed(f"{path} was read as {tuple(photo.pixels.shape)} and should be {(height, width, 3)}: nothing is timed")
+                raise WorkFailed(
+                    f"{path} was read as {tuple(photo.pixels.shape)} and should be {(height, width, 3)}: "
+                    "nothing is timed"
+                )
         rates = rates_of(len(paths), lambda: list(read_photos(reader, 0)), config, device)
     sides = f"{config.photo_side_px} px, read at {min(config.photo_side_px, config.side_px)} px"
     of = f"{len(paths)} rendered JPEGs of {sides}, one process (extract takes {max(1, default_workers(device))} here)"
@@ -148,58 +194,108 @@ def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.dev
 def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measured:
     """Photos/s from pixels in memory to descriptors in memory, as extraction does a batch, at one scale."""
     model = loaded.model.to(device=device, memory_format=torch.channels_last)
-    made = ExtractConfig(dataset="bench", photos_sha256="", role="database", crop="none", scales=(1.0,), max_side_px=config.side_px,
-                         resize="down", weights_sha256=loaded.weights_sha256)  # fmt: skip
-    pixels = torch.randint(256, (config.batch_size, config.side_px, config.side_px, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    made = ExtractConfig(
+        dataset="bench",
+        photos_sha256="",
+        role="database",
+        crop="none",
+        scales=(1.0,),
+        max_side_px=config.side_px,
+        resize="down",
+        weights_sha256=loaded.weights_sha256,
+    )
+    pixels = torch.randint(
+        256,
+        (config.batch_size, config.side_px, config.side_px, 3),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
+    )
     photos = [LoadedPhoto(row, photo) for row, photo in enumerate(pixels)]
     try:
         norms = np.linalg.norm(describe_batch(model, photos, made, device), axis=1)
         if not np.allclose(norms, 1.0, atol=1e-3):  # also where they are not finite
-            raise WorkFailed(f"{model.label} gave descriptors of norm {norms.min()} to {norms.max()} instead of 1: nothing is timed")
+            raise WorkFailed(
+                f"{model.label} gave descriptors of norm {norms.min()} to {norms.max()} instead of 1: nothing is timed"
+            )
         rates = rates_of(len(photos), lambda: describe_batch(model, photos, made, device), config, device)
     except torch.OutOfMemoryError:
-        raise WorkFailed(f"{model.label} with --batch-size {config.batch_size} and --side {config.side_px} does not fit on {device}; ask for less") from None
-    return Measured(unit="photos/s", of=f"{model.label}, {len(photos)} x {config.side_px} px, 1 scale, {made.precision} on {device}", rounds=rates)
+        raise WorkFailed(
+            f"{model.label} with --batch-size {config.batch_size} and --side {config.side_px} does not fit on "
+            f"{device}; ask for less"
+        ) from None
+    return Measured(
+        unit="photos/s",
+        of=f"{model.label}, {len(photos)} x {config.side_px} px, 1 scale, {made.precision} on {device}",
+        rounds=rates,
+    )
 
 
 def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Measured]:
-    """Milliseconds of each operator's forward pass, compiled and reference, on float32 maps of ultron-s (stages 3 and 2)."""
+    """Milliseconds of each operator's forward pass, compiled and reference, on float32 maps of ultron-s (stages 3 and
+    2)."""
     random, side = torch.Generator().manual_seed(0), config.operator_side_px
     query, key, value = (torch.randn(1, side // 16, side // 16, 10, 32, generator=random).to(device) for _ in range(3))
-    bias, features = torch.randn(10, 13, 13, generator=random).to(device), torch.randn(1, 768, side // 8, side // 8, generator=random).to(device)
-    weight, dilation = torch.randn(768, 1, 3, 3, generator=random).to(device), torch.tensor([1, 3, 6])[torch.randint(3, (1, 768), generator=random)].to(device)
+    bias, features = (
+        torch.randn(10, 13, 13, generator=random).to(device),
+        torch.randn(1, 768, side // 8, side // 8, generator=random).to(device),
+    )
+    weight, dilation = (
+        torch.randn(768, 1, 3, 3, generator=random).to(device),
+        torch.tensor([1, 3, 6])[torch.randint(3, (1, 768), generator=random)].to(device),
+    )
     calls: dict[str, tuple[tuple[int, ...], Callable[[Any], torch.Tensor]]] = {
-        "scala_attention": (tuple(query.shape), lambda backend: ultron_kernels.scala_attention(query, key, value, bias, backend=backend)),
-        "cdconv": (tuple(features.shape), lambda backend: ultron_kernels.cdconv(features, weight, dilation, backend=backend)),
+        "scala_attention": (
+            tuple(query.shape),
+            lambda backend: ultron_kernels.scala_attention(query, key, value, bias, backend=backend),
+        ),
+        "cdconv": (
+            tuple(features.shape),
+            lambda backend: ultron_kernels.cdconv(features, weight, dilation, backend=backend),
+        ),
     }
     is_compiled = ops.implementation(device.type, "auto") != "torch"  # builds it, as the network at its first use
     problem = "" if is_compiled else ultron_kernels.status()[device.type]
     rows = {}
     for name, (shape, call) in calls.items():
-        sides = {"reference": lambda call=call: call("torch")} | ({"compiled": lambda call=call: call(device.type)} if is_compiled else {})
+        sides = {"reference": lambda call=call: call("torch")} | (
+            {"compiled": lambda call=call: call(device.type)} if is_compiled else {}
+        )
         with torch.inference_mode():
             right, *others = [side() for side in sides.values()]
             for found in others:
                 apart = float((found - right).abs().max() / right.abs().max())
                 if not apart <= FARTHEST:
-                    raise WorkFailed(f"the compiled {name} is {apart:.2g} from the reference, more than {FARTHEST}: nothing is timed; see `ultron doctor`")
+                    raise WorkFailed(
+                        f"the compiled {name} is {apart:.2g} from the reference, more than {FARTHEST}: nothing "
+                        "is timed; see `ultron doctor`"
+                    )
             seconds = seconds_per_call(sides, config, device)
         of = f"{shape} float32, forward, on {device}"
-        rows[f"{name}, compiled"] = Measured(unit="ms", of=of, rounds=[1e3 * s for s in seconds.get("compiled", [])], problem=problem)
+        rows[f"{name}, compiled"] = Measured(
+            unit="ms", of=of, rounds=[1e3 * s for s in seconds.get("compiled", [])], problem=problem
+        )
         rows[f"{name}, reference"] = Measured(unit="ms", of=of, rounds=[1e3 * s for s in seconds["reference"]])
     return rows
 
 
 def measure_search(config: BenchConfig, device: torch.device) -> Measured:
-    """Queries/s of exact search among generated unit descriptors; queries are rows of the database and must find themselves first."""
+    """Queries/s of exact search among generated unit descriptors; queries are rows of the database and must find
+    themselves first."""
     database = np.random.default_rng(0).standard_normal((config.n, DIM), dtype=np.float32)
     database /= np.sqrt(np.einsum("nd,nd->n", database, database))[:, None]  # norms without a second array of this size
     rows = np.linspace(0, config.n - 1, N_QUERIES).astype(np.int64)
     queries, k = database[rows], min(K, config.n)
     found = exact_search(queries, database, k, device=str(device)).rows[:, 0]
     if not np.array_equal(found, rows):
-        raise WorkFailed(f"{int((found != rows).sum())} of {N_QUERIES} descriptors did not find themselves first: nothing is timed")
+        raise WorkFailed(
+            f"{int((found != rows).sum())} of {N_QUERIES} descriptors did not find themselves first: nothing is timed"
+        )
     rates = rates_of(N_QUERIES, lambda: exact_search(queries, database, k, device=str(device)), config, device)
-    peaks = f"process peak {memory_mib(torch.device('cpu')):,.0f} MiB" + (f", GPU peak {memory_mib(device):,.0f} MiB" if device.type == "cuda" else "")
-    of = f"{config.n:,} x {DIM} float32 ({database.nbytes / 2**20:,.1f} MiB; {peaks}), {N_QUERIES} queries, k {k}, on {device}"
+    peaks = f"process peak {memory_mib(torch.device('cpu')):,.0f} MiB" + (
+        f", GPU peak {memory_mib(device):,.0f} MiB" if device.type == "cuda" else ""
+    )
+    of = (
+        f"{config.n:,} x {DIM} float32 ({database.nbytes / 2**20:,.1f} MiB; {peaks}), {N_QUERIES} queries, k {k}, "
+        f"on {device}"
+    )
     return Measured(unit="queries/s", of=of, rounds=rates)

@@ -38,12 +38,40 @@ from ultron_cli.errors import UltronError
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 GlobalFlags: dict[str, tuple[Any, Any]] = {
-    "device": (Annotated[str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=PANEL)], None),
-    "workspace": (Annotated[Path | None, typer.Option(help="Folder of results (ULTRON_WORKSPACE, ./ultron-runs).", rich_help_panel=PANEL)], None),
-    "data_root": (Annotated[Path | None, typer.Option(help="Folder of datasets (ULTRON_DATA, ~/.cache/ultron/data).", rich_help_panel=PANEL)], None),
-    "json": (Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=PANEL)], False),
-    "verbose": (Annotated[bool, typer.Option("--verbose", "-v", help="More log lines; tracebacks of errors.", rich_help_panel=PANEL)], False),
-    "quiet": (Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.", rich_help_panel=PANEL)], False),
+    "device": (
+        Annotated[
+            str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=PANEL)
+        ],
+        None,
+    ),
+    "workspace": (
+        Annotated[
+            Path | None,
+            typer.Option(help="Folder of results (ULTRON_WORKSPACE, ./ultron-runs).", rich_help_panel=PANEL),
+        ],
+        None,
+    ),
+    "data_root": (
+        Annotated[
+            Path | None,
+            typer.Option(help="Folder of datasets (ULTRON_DATA, ~/.cache/ultron/data).", rich_help_panel=PANEL),
+        ],
+        None,
+    ),
+    "json": (
+        Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=PANEL)],
+        False,
+    ),
+    "verbose": (
+        Annotated[
+            bool, typer.Option("--verbose", "-v", help="More log lines; tracebacks of errors.", rich_help_panel=PANEL)
+        ],
+        False,
+    ),
+    "quiet": (
+        Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.", rich_help_panel=PANEL)],
+        False,
+    ),
 }
 
 
@@ -70,9 +98,14 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(**values)
 
     own = inspect.signature(function, eval_str=True)
-    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind) for name, (kind, default) in GlobalFlags.items()]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in GlobalFlags.items()
+    ]
     command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()}  # type: ignore[attr-defined]
+    command.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()
+    }  # type: ignore[attr-defined]
     return command
 
 
@@ -82,20 +115,29 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _root(*, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False) -> None:
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Landmark retrieval experiments from photographs to mAP.
 
-    Start with `ultron demo`, or: ultron train, ultron extract --dataset DIR, ultron evaluate --protocol all, ultron visualize-cam.
-    What a command is not told it takes from the latest results in the workspace, and says so on stderr.
+    Start with `ultron demo`, or: ultron train, ultron extract --dataset DIR, ultron evaluate --protocol all, ultron
+    visualize-cam. What a command is not told it takes from the latest results in the workspace, and says so on stderr.
     """
 
 
-app = typer.Typer(name="ultron", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    name="ultron", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 app.callback()(with_global_flags(_root))
 
 
 def _add(to: typer.Typer, name: str, function: Callable[..., Any], example: str) -> None:
-    to.command(name, epilog="Example:\n\n" + example.replace("\n", "\n\n"), no_args_is_help=False)(with_global_flags(function))
+    to.command(name, epilog="Example:\n\n" + example.replace("\n", "\n\n"), no_args_is_help=False)(
+        with_global_flags(function)
+    )
 
 
 def _group(name: str, summary: str) -> typer.Typer:
@@ -110,72 +152,132 @@ _add(
     app,
     "extract",
     extract.extract,
-    "ultron extract --dataset roxford5k\nultron extract --dataset photos/ --backbone resnet50 --weights resnet50.pth --scales 3",
+    "ultron extract --dataset roxford5k\nultron extract --dataset photos/ --backbone resnet50 --weights "
+    "resnet50.pth --scales 3",
 )
 _add(
     app,
     "whiten",
     whiten.whiten,
-    "ultron whiten train.h5 --method pca-whitening --dim 256 --out w.h5\nultron whiten train.h5 --method lw --labels labels.csv",
+    "ultron whiten train.h5 --method pca-whitening --dim 256 --out w.h5\nultron whiten train.h5 --method lw "
+    "--labels labels.csv",
 )
 _add(app, "index", index.index, "ultron index\nultron index --type ivfpq --report")
-_add(app, "search", search.search, "ultron search holiday.jpg -k 20\nultron search --rerank aqe,superglobal --rerank-set superglobal.beta=0.2")
+_add(
+    app,
+    "search",
+    search.search,
+    "ultron search holiday.jpg -k 20\nultron search --rerank aqe,superglobal --rerank-set superglobal.beta=0.2",
+)
 _add(
     app,
     "evaluate",
     evaluate.evaluate,
-    "ultron evaluate --protocol hard\nultron evaluate --rerank superglobal\nultron evaluate --distractors revisitop1m.h5",
+    "ultron evaluate --protocol hard\nultron evaluate --rerank superglobal\nultron evaluate --distractors "
+    "revisitop1m.h5",
 )
 _add(app, "serve", serve.serve, "ultron serve\nultron serve --index photos.index --rerank superglobal --port 0")
 _add(app, "visualize-cam", visualize.cam, "ultron visualize-cam")
 _add(app, "compare", compare.compare, "ultron compare before.json after.json")
 _add(app, "doctor", doctor.doctor, "ultron doctor")
-_add(app, "bench", bench.bench, "ultron bench\nultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda")
+_add(
+    app, "bench", bench.bench, "ultron bench\nultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda"
+)
 _visualize = _group("visualize", "Pictures of what a model does.")
 _add(
     _visualize,
     "cam",
     visualize.cam,
-    "ultron visualize cam --query all_souls_000013 -k 5\nultron visualize cam --ranks na.h5 --ranks scala.h5 --label NA --label SCALA --layer stage4 -k 3",
+    "ultron visualize cam --query all_souls_000013 -k 5\nultron visualize cam --ranks na.h5 --ranks scala.h5 "
+    "--label NA --label SCALA --layer stage4 -k 3",
 )
 _add(
     _visualize,
     "ranks",
     visualize.ranks,
-    "ultron visualize ranks --query all_souls_000013 -k 10\nultron visualize ranks --ranks before.h5 --ranks after.h5 --moves -k 8",
+    "ultron visualize ranks --query all_souls_000013 -k 10\nultron visualize ranks --ranks before.h5 --ranks "
+    "after.h5 --moves -k 8",
 )
 _add(_visualize, "tsne", visualize_layers.tsne, "ultron visualize tsne --perplexity 20")
-_add(_visualize, "genotype", visualize_layers.genotype, "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2")
-_add(_visualize, "selectivity", visualize_layers.selectivity, "ultron visualize selectivity --run a --run b --dataset toy")
+_add(
+    _visualize,
+    "genotype",
+    visualize_layers.genotype,
+    "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2",
+)
+_add(
+    _visualize,
+    "selectivity",
+    visualize_layers.selectivity,
+    "ultron visualize selectivity --run a --run b --dataset toy",
+)
 _add(
     _visualize,
     "match",
     visualize_inside.match,
-    "ultron visualize match --query all_souls_000013 --at 500,320\nultron visualize match --box 400,200,640,420 --photo all_souls_000051",
+    "ultron visualize match --query all_souls_000013 --at 500,320\nultron visualize match --box "
+    "400,200,640,420 --photo all_souls_000051",
 )
 _add(
     _visualize,
     "dilation",
     visualize_inside.dilation,
-    "ultron visualize dilation --dataset photos/ --photos 40\nultron visualize dilation --model ultron-t --untrained --dataset toy",
+    "ultron visualize dilation --dataset photos/ --photos 40\nultron visualize dilation --model ultron-t "
+    "--untrained --dataset toy",
 )
-_add(_visualize, "attention", visualize_inside.attention, "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4")
-_add(_visualize, "curves", visualize_curves.curves, "ultron visualize curves --run a --run b --label plain --label CDConv")
+_add(
+    _visualize,
+    "attention",
+    visualize_inside.attention,
+    "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4",
+)
+_add(
+    _visualize,
+    "curves",
+    visualize_curves.curves,
+    "ultron visualize curves --run a --run b --label plain --label CDConv",
+)
 _add(
     _visualize,
     "precision-recall",
     visualize_curves.precision_recall,
-    "ultron visualize precision-recall\nultron visualize precision-recall --ranks before.h5 --ranks after.h5 --protocol hard --out curves.pdf",
+    "ultron visualize precision-recall\nultron visualize precision-recall --ranks before.h5 --ranks after.h5 "
+    "--protocol hard --out curves.pdf",
 )
-_add(_visualize, "recall-speed", visualize_curves.recall_speed, "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10")
-_add(_visualize, "ablation", visualize_curves.ablation, "ultron visualize ablation ablations.csv --metric \"medium mAP\" --out ablation.pdf")
-_add(_visualize, "report", visualize.report, "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5")
+_add(
+    _visualize,
+    "recall-speed",
+    visualize_curves.recall_speed,
+    "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10",
+)
+_add(
+    _visualize,
+    "ablation",
+    visualize_curves.ablation,
+    'ultron visualize ablation ablations.csv --metric "medium mAP" --out ablation.pdf',
+)
+_add(
+    _visualize,
+    "report",
+    visualize.report,
+    "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5",
+)
 _datasets = _group("datasets", "Photos and their ground truth.")
 _add(_datasets, "list", datasets.list_datasets, "ultron datasets list")
 _add(_datasets, "info", datasets.info, "ultron datasets info toy")
-_add(_datasets, "download", datasets_get.download, "ultron datasets download roxford5k rparis6k\nultron datasets download instre --mirror /mnt/datasets")
+_add(
+    _datasets,
+    "download",
+    datasets_get.download,
+    "ultron datasets download roxford5k rparis6k\nultron datasets download instre --mirror /mnt/datasets",
+)
 _add(_datasets, "verify", datasets_get.verify, "ultron datasets verify roxford5k")
-_add(_datasets, "build-gnd", datasets_build.build_gnd, "ultron datasets build-gnd holiday/\nultron datasets build-gnd photos/ --labels labels.csv --out mine/")
+_add(
+    _datasets,
+    "build-gnd",
+    datasets_build.build_gnd,
+    "ultron datasets build-gnd holiday/\nultron datasets build-gnd photos/ --labels labels.csv --out mine/",
+)
 _add(_datasets, "make-toy", datasets.make_toy, "ultron datasets make-toy --out toy --seed 1")
 _weights = _group("weights", "Weight files.")
 _add(_weights, "list", weights.list_weights, "ultron weights list")
@@ -184,8 +286,10 @@ _add(_weights, "inspect", weights.inspect, "ultron weights inspect resnet50.pth"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command. Returns 0 done, 1 the work failed, 2 bad usage or input; an unexpected error keeps its traceback."""
-    # OpenMP's default is to wait spinning: with a decoding process or another program on the cores, 15 times slower. Before torch.
+    """Runs a command. Returns 0 done, 1 the work failed, 2 bad usage or input; an unexpected error keeps its
+    traceback."""
+    # OpenMP's default is to wait spinning: with a decoding process or another program on the cores, 15 times slower.
+    # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.settings.__init__()  # a process may call main() more than once
     console.start_log(0)

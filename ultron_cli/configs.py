@@ -1,4 +1,5 @@
-"""Configurations: frozen dataclasses that are checked when made, read from TOML and flags, and stored whole in results."""
+"""Configurations: frozen dataclasses that are checked when made, read from TOML and flags, and stored whole in
+results."""
 
 import dataclasses
 import tomllib
@@ -28,14 +29,19 @@ def parse_scales(text: str) -> tuple[float, ...]:
     except ValueError:
         scales = ()
     if not scales or not all(0.05 <= scale <= 8.0 for scale in scales) or len(set(scales)) != len(scales):
-        raise UltronError(f"--scales takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between (0.7071,1,1.4142); found {text!r}")
+        raise UltronError(
+            "--scales takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between "
+            f"(0.7071,1,1.4142); found {text!r}"
+        )
     return scales
 
 
 def one_of(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises UltronError, naming the nearest, unless `value` is one of `choices`."""
     if value not in choices:
-        raise UltronError(f"{name} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}")
+        raise UltronError(
+            f"{name} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}"
+        )
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
@@ -78,17 +84,23 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
 
 
 def from_dict(kind: type[C], values: dict[str, Any], prefix: str = "") -> C:
-    """Makes a configuration of dataclass `kind`. Raises UltronError for an unknown key, naming the nearest, or a wrong type."""
+    """Makes a configuration of dataclass `kind`. Raises UltronError for an unknown key, naming the nearest, or a wrong
+    type."""
     annotations = typing.get_type_hints(kind)
     unknown = [key for key in values if key not in annotations]
     if unknown:
-        raise UltronError(f"unknown setting {prefix}{unknown[0]}{nearest_names(unknown[0], annotations)} (known: {', '.join(annotations)})")
+        raise UltronError(
+            f"unknown setting {prefix}{unknown[0]}{nearest_names(unknown[0], annotations)} (known: "
+            f"{', '.join(annotations)})"
+        )
     return kind(**{key: _convert(prefix + key, value, annotations[key]) for key, value in values.items()})
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain data (tuples become lists), as stored in results."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
+    }
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -102,7 +114,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_set(values: dict[str, Any], assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
-    """`values` with each `a.b=c` of --set (or another flag) applied; c is read as TOML where it is TOML, else as text."""
+    """`values` with each `a.b=c` of --set (or another flag) applied; c is read as TOML where it is TOML, else as
+    text."""
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -133,4 +146,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """One phrase for each setting in which two stored configurations differ."""
     old, new = flatten(stored), flatten(asked)
-    return [f"{key} (stored {old.get(key)}, asked {new.get(key)})" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    return [
+        f"{key} (stored {old.get(key)}, asked {new.get(key)})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]

@@ -41,12 +41,15 @@ class Steps:
 
 def _evaluate(folder: Path, device: str) -> tuple[Found, dict[str, Any]]:
     found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+    named = NamedRanking(
+        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
+    )
     return found, evaluate_ranking(named, Path(found.origin["ground_truth"]))
 
 
 def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
-    """Runs all steps below `out` (dataset in out/data, results in out/runs, which becomes the workspace of this process).
+    """Runs all steps below `out` (dataset in out/data, results in out/runs, which becomes the workspace of this
+    process).
 
     Returns the summary and a text for people.
     """
@@ -62,7 +65,9 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True)
     trained = extract_dataset(request, ModelChoice(run=run["run"]), device)
     settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
-    untrained = extract_dataset(request, ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings), device)
+    untrained = extract_dataset(
+        request, ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings), device
+    )
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
     steps.start("index and search")
@@ -71,7 +76,13 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     workspace.remember("index", index)
     found, report = _evaluate(Path(trained["folder"]), device)
     ranks = workspace.result_folder("search", "demo") / "ranks.h5"
-    write_ranks(ranks, found.ranking, found.query_names, found.database_names, provenance=found.origin | {"searched_by": provenance()})
+    write_ranks(
+        ranks,
+        found.ranking,
+        found.query_names,
+        found.database_names,
+        provenance=found.origin | {"searched_by": provenance()},
+    )
     workspace.remember("search", ranks)
     steps.end()
     steps.start("evaluate")
@@ -85,17 +96,37 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     pictures = workspace.result_folder("visualize", "demo")
     ranked = draw_ranks(scene, list(range(min(4, len(found.query_names)))), 10, "medium", pictures / "ranks.png")
     maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
-    before = open_scene(search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device))
+    before = open_scene(
+        search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)
+    )
     compared = [("untrained", before), ("trained", scene)]
-    page = write_report(compared, ReportConfig(), "The demo: a network before and after training, on rendered landmarks", pictures / "report.html", device)
+    page = write_report(
+        compared,
+        ReportConfig(),
+        "The demo: a network before and after training, on rendered landmarks",
+        pictures / "report.html",
+        device,
+    )
     workspace.remember("visualize", pictures)
     steps.end()
-    scores = {name: {"untrained": baseline["protocols"][name]["mAP"], "trained": report["protocols"][name]["mAP"]} for name in report["protocols"]}
+    scores = {
+        name: {"untrained": baseline["protocols"][name]["mAP"], "trained": report["protocols"][name]["mAP"]}
+        for name in report["protocols"]
+    }
     summary = {
-        "dataset": str(toy), "toy": asdict(ToyConfig(seed=seed)), "workspace": str(out / "runs"), "run": run["run"], "descriptors": trained["folder"],
-        "index": str(index), "ranks": str(ranks), "evaluation": str(evaluation), "pictures": [str(ranked), maps["figure"]], "report": str(page),
-        "mAP": scores, "seconds": steps.seconds,
-    }  # fmt: skip
+        "dataset": str(toy),
+        "toy": asdict(ToyConfig(seed=seed)),
+        "workspace": str(out / "runs"),
+        "run": run["run"],
+        "descriptors": trained["folder"],
+        "index": str(index),
+        "ranks": str(ranks),
+        "evaluation": str(evaluation),
+        "pictures": [str(ranked), maps["figure"]],
+        "report": str(page),
+        "mAP": scores,
+        "seconds": steps.seconds,
+    }
     rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
     text = lines(
         table(("mAP, %", "untrained", "trained"), rows),
@@ -103,6 +134,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
         *(f"{key:<12} {summary[key]}" for key in ("dataset", "run", "descriptors", "index", "ranks", "evaluation")),
         *(f"{'picture':<12} {path}" for path in summary["pictures"]),
         f"{'report':<12} {page} (open it in a browser)",
-        f"{sum(steps.seconds.values()):.0f} s in all; go on with these results: ultron search PHOTO.jpg --workspace {out / 'runs'}",
+        f"{sum(steps.seconds.values()):.0f} s in all; go on with these results: ultron search PHOTO.jpg "
+        f"--workspace {out / 'runs'}",
     )
     return summary, text

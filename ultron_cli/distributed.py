@@ -1,4 +1,5 @@
-"""The processes of one training or extraction, as torchrun starts them; alone, every function here does nothing and costs nothing."""
+"""The processes of one training or extraction, as torchrun starts them; alone, every function here does nothing and
+costs nothing."""
 
 import datetime
 import os
@@ -23,12 +24,16 @@ def restart_count() -> int:
 
 
 def process_device(device: torch.device) -> torch.device:
-    """This process's device: a GPU each, chosen by LOCAL_RANK. Raises UltronError where there are fewer GPUs than processes."""
+    """This process's device: a GPU each, chosen by LOCAL_RANK. Raises UltronError where there are fewer GPUs than
+    processes."""
     if device.type != "cuda" or not started_by_torchrun():
         return device
     local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= n_gpus:
-        raise UltronError(f"torchrun started {local + 1} or more processes on a machine with {n_gpus} GPUs; use --nproc-per-node {n_gpus}, or --device cpu")
+        raise UltronError(
+            f"torchrun started {local + 1} or more processes on a machine with {n_gpus} GPUs; use "
+            f"--nproc-per-node {n_gpus}, or --device cpu"
+        )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
 
@@ -39,12 +44,21 @@ def join_processes(device: torch.device) -> None:
         return
     where: dict[str, Any] = {}
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # torchrun keeps its store over a restart; without a prefix the new processes would read the addresses of the dead ones in it.
+        # torchrun keeps its store over a restart; without a prefix the new processes would read the addresses of the
+        # dead ones in it.
         n_expected = int(os.environ["WORLD_SIZE"])
-        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), n_expected, is_master=False, timeout=TIMEOUT)
-        where = {"store": dist.PrefixStore(f"ultron-{restart_count()}", store), "rank": int(os.environ["RANK"]), "world_size": n_expected}
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), n_expected, is_master=False, timeout=TIMEOUT
+        )
+        where = {
+            "store": dist.PrefixStore(f"ultron-{restart_count()}", store),
+            "rank": int(os.environ["RANK"]),
+            "world_size": n_expected,
+        }
     is_gpu = device.type == "cuda"
-    dist.init_process_group("nccl" if is_gpu else "gloo", timeout=TIMEOUT, device_id=device if is_gpu else None, **where)
+    dist.init_process_group(
+        "nccl" if is_gpu else "gloo", timeout=TIMEOUT, device_id=device if is_gpu else None, **where
+    )
 
 
 def leave_processes() -> None:
@@ -111,12 +125,20 @@ def max_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 def sum_numbers(values: list[float], device: torch.device) -> list[float]:
     """Sums of a few numbers over the processes."""
-    return values if n_processes() == 1 else sum_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    return (
+        values
+        if n_processes() == 1
+        else sum_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    )
 
 
 def max_numbers(values: list[float], device: torch.device) -> list[float]:
     """Maxima of a few numbers over the processes."""
-    return values if n_processes() == 1 else max_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    return (
+        values
+        if n_processes() == 1
+        else max_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
+    )
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
@@ -130,7 +152,8 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 class SumWithGradient(torch.autograd.Function):
-    """Sum over processes of parts of ONE loss that every process computes whole: the gradient of each part is that of the sum."""
+    """Sum over processes of parts of ONE loss that every process computes whole: the gradient of each part is that of
+    the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
@@ -142,9 +165,11 @@ class SumWithGradient(torch.autograd.Function):
 
 
 class GatherWithGradient(torch.autograd.Function):
-    """(B, D) of every process -> (processes * B, D), for ONE loss that every process computes in part from its own classes.
+    """(B, D) of every process -> (processes * B, D), for ONE loss that every process computes in part from its own
+    classes.
 
-    Backward: the parts of the gradient are summed; times the number of processes, as DistributedDataParallel takes the mean afterwards.
+    Backward: the parts of the gradient are summed; times the number of processes, as DistributedDataParallel takes the
+    mean afterwards.
     """
 
     @staticmethod

@@ -10,7 +10,8 @@ from ultron_cli.provenance import package_versions
 
 
 def examine(*, build: bool = False) -> dict[str, Any]:
-    """Facts by heading; a part that is missing says why. build: the compiled operators are built first, also those that failed before."""
+    """Facts by heading; a part that is missing says why. build: the compiled operators are built first, also those that
+    failed before."""
     return {
         "ultron": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
@@ -21,7 +22,10 @@ def examine(*, build: bool = False) -> dict[str, Any]:
         "workspace": str(workspace.workspace_root().absolute()),
         "data root": str(workspace.data_root().absolute()),
         "packages": package_versions(),
-        "datasets": {entry["name"]: entry["error"] or f"{entry['database']} photos, {entry['queries']} queries" for entry in summaries(workspace.data_root())},
+        "datasets": {
+            entry["name"]: entry["error"] or f"{entry['database']} photos, {entry['queries']} queries"
+            for entry in summaries(workspace.data_root())
+        },
         "latest results": {kind: str(path) for kind in workspace.KINDS if (path := workspace.latest(kind))},
     }
 
@@ -31,7 +35,9 @@ def _gpus() -> str:
 
     if not torch.cuda.is_available():
         built = (
-            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}" if torch.version.cuda else f"torch {torch.__version__} is built without CUDA"
+            f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+            if torch.version.cuda
+            else f"torch {torch.__version__} is built without CUDA"
         )
         return f"none ({built})"
     return ", ".join(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))

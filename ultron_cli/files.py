@@ -27,7 +27,9 @@ def make_folder(folder: Path) -> Path:
     except (FileExistsError, NotADirectoryError):
         raise UltronError(f"{folder} must be a folder but a file is in the way; name another with --out") from None
     except OSError as error:
-        raise UltronError(f"cannot write in {folder} ({error.strerror}); name another folder with --out or --workspace") from error
+        raise UltronError(
+            f"cannot write in {folder} ({error.strerror}); name another folder with --out or --workspace"
+        ) from error
     return folder
 
 
@@ -55,7 +57,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; when the block ends well its files are flushed and it becomes `path`.
 
-    An older folder at `path` is replaced; on an error it stays and nothing else does. Raises WorkFailed when the disk is full.
+    An older folder at `path` is replaced; on an error it stays and nothing else does. Raises WorkFailed when the disk
+    is full.
     """
     make_folder(path.parent)
     temporary, old = (path.with_name(f".{path.name}-{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
@@ -89,7 +92,9 @@ def failures_said(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None or error.strerror is None:
             raise
-        raise WorkFailed(f"could not write {path}: {error.strerror}; free disk space or name another place with --out") from error
+        raise WorkFailed(
+            f"could not write {path}: {error.strerror}; free disk space or name another place with --out"
+        ) from error
 
 
 @contextlib.contextmanager

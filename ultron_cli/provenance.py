@@ -8,7 +8,21 @@ from typing import Any
 
 from ultron_cli import __version__
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "h5py", "pillow", "faiss-gpu", "faiss-cpu", "scikit-learn", "matplotlib", "grad-cam", "typer")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scipy",
+    "h5py",
+    "pillow",
+    "faiss-gpu",
+    "faiss-cpu",
+    "scikit-learn",
+    "matplotlib",
+    "grad-cam",
+    "typer",
+)
 
 
 def package_versions() -> dict[str, str]:

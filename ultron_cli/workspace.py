@@ -61,6 +61,9 @@ def take_latest(kind: str, instead: str) -> Path:
     """The latest result of a kind, said on stderr. Raises UltronError, with what to do instead, if there is none."""
     path = latest(kind)
     if path is None:
-        raise UltronError(f"no result of `{KINDS[kind].split(' --')[0]}` in the workspace {workspace_root()}; run `{KINDS[kind]}` first, or {instead}")
+        raise UltronError(
+            f"no result of `{KINDS[kind].split(' --')[0]}` in the workspace {workspace_root()}; run "
+            f"`{KINDS[kind]}` first, or {instead}"
+        )
     console.log.info("taking the latest %s result: %s", kind, path)
     return path

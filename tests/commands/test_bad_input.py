@@ -29,7 +29,11 @@ def expect_error(result: tuple[int, str, str], *words: str, code: int = 2) -> No
 
 def no_results(tmp_path: Path) -> bool:
     """Whether the workspace holds no file under a final name."""
-    return not [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.suffix in (".h5", ".json", ".pt", ".png")]
+    return not [
+        path
+        for path in (tmp_path / "runs").rglob("*")
+        if path.is_file() and path.suffix in (".h5", ".json", ".pt", ".png")
+    ]
 
 
 @pytest.fixture
@@ -55,7 +59,9 @@ def spoil_gnd(dataset: Path, change: object) -> None:
 
 
 def test_missing_dataset_and_empty_folder(ultron: Run, tmp_path: Path) -> None:
-    expect_error(ultron("extract", "--dataset", "roxford5k", *MODEL), "'roxford5k' is neither a folder nor a dataset", "make-toy")
+    expect_error(
+        ultron("extract", "--dataset", "roxford5k", *MODEL), "'roxford5k' is neither a folder nor a dataset", "make-toy"
+    )
     (tmp_path / "empty").mkdir()
     expect_error(ultron("extract", tmp_path / "empty", *MODEL), "has no photos")
     expect_error(ultron("train", "--dataset", tmp_path / "empty"), "one folder per landmark")
@@ -76,7 +82,9 @@ def test_missing_dataset_and_empty_folder(ultron: Run, tmp_path: Path) -> None:
         (lambda truth: truth.pop("gnd"), ("lacks gnd",)),
     ],
 )
-def test_unsound_ground_truth(ultron: Run, dataset: Path, tmp_path: Path, change: object, words: tuple[str, ...]) -> None:
+def test_unsound_ground_truth(
+    ultron: Run, dataset: Path, tmp_path: Path, change: object, words: tuple[str, ...]
+) -> None:
     spoil_gnd(dataset, change)
     expect_error(ultron("extract", dataset, *MODEL), *words)
     assert no_results(tmp_path)
@@ -104,7 +112,9 @@ def test_undecodable_photo(ultron: Run, dataset: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("evaluate",), ("search",)])
-def test_descriptors_of_another_dimension(ultron: Run, toy: Path, extracted: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_descriptors_of_another_dimension(
+    ultron: Run, toy: Path, extracted: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
     ultron("extract", toy, *MODEL, "--set", "model.descriptor_dim=16", "--out", tmp_path / "y")
     files = ("--queries", extracted / "queries.h5", "--database", tmp_path / "y" / "database.h5")
     expect_error(ultron(*command, *files), "holds 96-d descriptors", "has 16-d", "--overwrite")
@@ -195,7 +205,9 @@ def test_k_outside_the_database(ultron: Run, extracted: Path, k: int) -> None:
         (("--no-such-flag",), ("--no-such-flag", "--help")),
     ],
 )
-def test_wrong_flags_of_extract(ultron: Run, toy: Path, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_wrong_flags_of_extract(
+    ultron: Run, toy: Path, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     expect_error(ultron("extract", toy, *arguments), *words)
     assert no_results(tmp_path)
 
@@ -214,7 +226,9 @@ def test_wrong_flags_of_extract(ultron: Run, toy: Path, tmp_path: Path, argument
         (("--config", "nowhere.toml"), ("nowhere.toml does not exist",)),
     ],
 )
-def test_wrong_flags_of_train(ultron: Run, toy: Path, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_wrong_flags_of_train(
+    ultron: Run, toy: Path, tmp_path: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
     expect_error(ultron("train", "--dataset", toy, *arguments), *words)
     assert no_results(tmp_path)
 
@@ -273,12 +287,28 @@ def test_ground_truth_of_another_dataset(ultron: Run, extracted: Path, tmp_path:
 
 
 def test_weights_that_changed_since_extraction(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    train = ("--set", "epochs=1", "--set", "model.name=gem", "--set", "model.backbone=test_resnet", "--set", "batch_size=8", "--set", "side_px=32",
-             "--set", "workers=0")  # fmt: skip
+    train = (
+        "--set",
+        "epochs=1",
+        "--set",
+        "model.name=gem",
+        "--set",
+        "model.backbone=test_resnet",
+        "--set",
+        "batch_size=8",
+        "--set",
+        "side_px=32",
+        "--set",
+        "workers=0",
+    )
     assert ultron("train", "--dataset", toy, *train, "--out", tmp_path / "run")[0] == 0
     assert ultron("extract", toy, "--scales", "1", "--workers", "0")[0] == 0
-    expect_error(ultron("train", "--dataset", toy, *train, "--out", tmp_path / "run"), "holds a finished run", "--overwrite")
-    assert ultron("train", "--dataset", toy, *train, "--set", "seed=1", "--out", tmp_path / "run", "--overwrite")[0] == 0
+    expect_error(
+        ultron("train", "--dataset", toy, *train, "--out", tmp_path / "run"), "holds a finished run", "--overwrite"
+    )
+    assert (
+        ultron("train", "--dataset", toy, *train, "--set", "seed=1", "--out", tmp_path / "run", "--overwrite")[0] == 0
+    )
     expect_error(ultron("visualize-cam"), "no longer those the descriptors were made with")
     shutil.rmtree(tmp_path / "run")
     expect_error(ultron("visualize-cam"), "which is gone", "--weights")

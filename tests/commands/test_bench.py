@@ -8,8 +8,14 @@ from tests.commands.test_bad_input import expect_error
 from tests.conftest import Run
 
 ROWS = [
-    "decoding", "network", "scala_attention, compiled", "scala_attention, reference", "cdconv, compiled", "cdconv, reference", "exact search",
-]  # fmt: skip
+    "decoding",
+    "network",
+    "scala_attention, compiled",
+    "scala_attention, reference",
+    "cdconv, compiled",
+    "cdconv, reference",
+    "exact search",
+]
 QUICK = ("bench", "--quick", "--device", "cpu")
 
 
@@ -26,8 +32,10 @@ def test_quick_measures_everything(ultron: Run, monkeypatch: pytest.MonkeyPatch)
         assert 0 < row["lowest"] <= row["value"] <= row["highest"], name
         assert row["rounds"] == 3
     assert {name: row["unit"] for name, row in found["results"].items() if row["unit"] != "ms"} == {
-        "decoding": "photos/s", "network": "photos/s", "exact search": "queries/s",
-    }  # fmt: skip
+        "decoding": "photos/s",
+        "network": "photos/s",
+        "exact search": "queries/s",
+    }
     assert found["results"]["decoding"]["of"].startswith("2 rendered JPEGs of 128 px, read at 64 px")
     assert "ultron-t, 2 x 64 px" in found["results"]["network"]["of"]
     assert "2,000 x 512 float32 (3.9 MiB; process peak " in found["results"]["exact search"]["of"]
@@ -36,7 +44,8 @@ def test_quick_measures_everything(ultron: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_table_has_the_rows_of_the_json_and_the_machine(ultron: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the operators switched off it says so instead of a time; an option given beside --quick counts; the backbone alone means gem."""
+    """With the operators switched off it says so instead of a time; an option given beside --quick counts; the backbone
+    alone means gem."""
     monkeypatch.setenv("ULTRON_KERNELS", "off")
     code, out, err = ultron(*QUICK, "--backbone", "test_resnet", "--side", 96, "--batch-size", 1, "--n", 1)
     assert code == 0, err
@@ -73,7 +82,10 @@ def test_wrong_options_get_one_line(ultron: Run) -> None:
     expect_error(ultron(*QUICK, "--model", "ultron-x"), "unknown model 'ultron-x'", "did you mean")
     expect_error(ultron(*QUICK, "--backbone", "resnet5o"), "resnet5o")
     expect_error(ultron(*QUICK, "--side", 31), "--side must lie between 32 and 4096; found 31")
-    expect_error(ultron(*QUICK, "--backbone", "inception_v3", "--side", 64), "gem-inception_v3 takes photos from 75 px a side; found --side 64")
+    expect_error(
+        ultron(*QUICK, "--backbone", "inception_v3", "--side", 64),
+        "gem-inception_v3 takes photos from 75 px a side; found --side 64",
+    )
     expect_error(ultron(*QUICK, "--n", 0), "--n must lie between 1 and", "found 0")
     if available_bytes() is not None:
         expect_error(ultron(*QUICK, "--n", 2**32 - 1), "--n 4,294,967,295 needs 8,388,608 MiB", "ask for fewer")

@@ -13,18 +13,49 @@ from tests.conftest import Run
 
 MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
 COMMANDS = (
-    [], ["demo"], ["train"], ["extract"], ["whiten"], ["index"], ["search"], ["serve"], ["evaluate"], ["visualize-cam"], ["compare"], ["doctor"],
+    [],
+    ["demo"],
+    ["train"],
+    ["extract"],
+    ["whiten"],
+    ["index"],
+    ["search"],
+    ["serve"],
+    ["evaluate"],
+    ["visualize-cam"],
+    ["compare"],
+    ["doctor"],
     ["bench"],
-    ["visualize"], ["visualize", "cam"], ["visualize", "ranks"], ["visualize", "match"],
-    ["visualize", "dilation"], ["visualize", "attention"], ["visualize", "curves"],
-    ["visualize", "precision-recall"], ["visualize", "recall-speed"], ["visualize", "ablation"], ["datasets"], ["datasets", "list"], ["datasets", "info"],
-    ["datasets", "make-toy"], ["datasets", "download"], ["datasets", "verify"], ["datasets", "build-gnd"], ["weights"], ["weights", "inspect"],
-)  # fmt: skip
+    ["visualize"],
+    ["visualize", "cam"],
+    ["visualize", "ranks"],
+    ["visualize", "match"],
+    ["visualize", "dilation"],
+    ["visualize", "attention"],
+    ["visualize", "curves"],
+    ["visualize", "precision-recall"],
+    ["visualize", "recall-speed"],
+    ["visualize", "ablation"],
+    ["datasets"],
+    ["datasets", "list"],
+    ["datasets", "info"],
+    ["datasets", "make-toy"],
+    ["datasets", "download"],
+    ["datasets", "verify"],
+    ["datasets", "build-gnd"],
+    ["weights"],
+    ["weights", "inspect"],
+)
 
 
 def test_importing_the_cli_leaves_heavy_packages_out() -> None:
-    code = "import sys, ultron_cli.cli; print(sorted({'torch', 'timm', 'faiss', 'h5py', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    code = (
+        "import sys, ultron_cli.cli; print(sorted({'torch', 'timm', 'faiss', 'h5py', 'numpy', 'PIL', 'matplotlib'} "
+        "& set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -47,11 +78,19 @@ def test_version_and_no_arguments(ultron: Run) -> None:
 
 def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> None:
     settings = ("model.name=gem", "model.backbone=test_resnet", "epochs=1", "batch_size=8", "side_px=64", "workers=0")
-    code, out, err = ultron("train", "--dataset", toy, *(part for setting in settings for part in ("--set", setting)), "--json")
+    code, out, err = ultron(
+        "train", "--dataset", toy, *(part for setting in settings for part in ("--set", setting)), "--json"
+    )
     assert code == 0, err
     run = json.loads(out)
     assert (run["n_photos"], run["n_landmarks"]) == (36, 6)
-    assert {path.name for path in Path(run["run"]).iterdir()} >= {"config.json", "metrics.jsonl", "steps.jsonl", "split.json", "checkpoint.pt"}
+    assert {path.name for path in Path(run["run"]).iterdir()} >= {
+        "config.json",
+        "metrics.jsonl",
+        "steps.jsonl",
+        "split.json",
+        "checkpoint.pt",
+    }
 
     code, out, err = ultron("extract", "--dataset", toy, "--scales", "1", "--workers", "0", "--json")
     assert code == 0, err
@@ -63,7 +102,9 @@ def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> No
     assert code == 0, err
     index = json.loads(out)["index"]
 
-    code, out, err = ultron("search", "--out", tmp_path / "ranks.h5", "-k", extracted["files"]["database"]["n"], "--json")
+    code, out, err = ultron(
+        "search", "--out", tmp_path / "ranks.h5", "-k", extracted["files"]["database"]["n"], "--json"
+    )
     assert code == 0, err
     exact = json.loads(out)["results"]
     code, out, err = ultron("search", "--index", index, "-k", 5, "--json")
@@ -190,8 +231,21 @@ def test_quiet_keeps_stderr_empty(ultron: Run, toy: Path) -> None:
 def test_real_photographs_give_the_measured_baseline(ultron: Run, shared: Path) -> None:
     """The figures of shared/minidev/README.txt, within half a point."""
     weights = shared / "weights" / "tf_efficientnet_lite0.pth"
-    code, _, err = ultron("extract", "--dataset", shared / "minidev", "--model", "gem", "--backbone", "tf_efficientnet_lite0",
-                          "--weights", weights, "--scales", "3", "--max-side", "640")  # fmt: skip
+    code, _, err = ultron(
+        "extract",
+        "--dataset",
+        shared / "minidev",
+        "--model",
+        "gem",
+        "--backbone",
+        "tf_efficientnet_lite0",
+        "--weights",
+        weights,
+        "--scales",
+        "3",
+        "--max-side",
+        "640",
+    )
     assert code == 0, err
     assert "left over, the classifier head" in err
     code, out, err = ultron("evaluate", "--protocol", "all", "--json")

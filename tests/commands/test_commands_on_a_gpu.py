@@ -1,4 +1,5 @@
-"""The commands with --device cuda, as a person uses them: what they write is what the CPU writes. `make gpu-check` runs this."""
+"""The commands with --device cuda, as a person uses them: what they write is what the CPU writes. `make gpu-check` runs
+this."""
 
 import json
 from pathlib import Path
@@ -26,31 +27,43 @@ def rows(folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("precision", "least"), [("float32", 0.99999), ("bfloat16", 0.99)])
-def test_descriptors_and_scores_are_those_of_the_cpu(ultron: Run, toy: Path, tmp_path: Path, precision: str, least: float) -> None:
+def test_descriptors_and_scores_are_those_of_the_cpu(
+    ultron: Run, toy: Path, tmp_path: Path, precision: str, least: float
+) -> None:
     scores = []
     for device, number_type in (("cpu", "float32"), (DEVICE, precision)):
         out = tmp_path / device / number_type
-        code, _, err = ultron("extract", toy, *MODEL, "--scales", "3", "--device", device, "--precision", number_type, "--out", out)
+        code, _, err = ultron(
+            "extract", toy, *MODEL, "--scales", "3", "--device", device, "--precision", number_type, "--out", out
+        )
         assert code == 0, err
-        code, text, err = ultron("evaluate", "--queries", out / "queries.h5", "--database", out / "database.h5", "--device", device, "--json")
+        code, text, err = ultron(
+            "evaluate", "--queries", out / "queries.h5", "--database", out / "database.h5", "--device", device, "--json"
+        )
         assert code == 0, err
         scores.append([report["mAP"] for report in json.loads(text)["protocols"].values()])
     found, right = (rows(tmp_path / place) for place in (f"{DEVICE}/{precision}", "cpu/float32"))
     assert (found * right).sum(1).min() > least
-    np.testing.assert_allclose(scores[1], scores[0], atol=0.02 if precision == "float32" else 0.05)  # near ranks may change places: convolutions in TF32
+    np.testing.assert_allclose(
+        scores[1], scores[0], atol=0.02 if precision == "float32" else 0.05
+    )  # near ranks may change places: convolutions in TF32
 
 
 def test_from_training_to_pictures(ultron: Run, toy: Path, tmp_path: Path) -> None:
     settings = ("model.name=ultron-t", "epochs=1", "batch_size=8", "side_px=64", "workers=2", "precision=bfloat16")
     on_device = ("--device", DEVICE, "--json")
-    code, out, err = ultron("train", "--dataset", toy, *(part for setting in settings for part in ("--set", setting)), *on_device)
+    code, out, err = ultron(
+        "train", "--dataset", toy, *(part for setting in settings for part in ("--set", setting)), *on_device
+    )
     assert code == 0, err
     stored = json.loads((Path(json.loads(out)["run"]) / "environment.json").read_text())
     assert stored["gpu"] == torch.cuda.get_device_name()
     commands = [
-        ("extract", "--dataset", toy, "--scales", "3"), ("search", "-k", 5), ("search", toy / "jpg" / sorted((toy / "jpg").iterdir())[0].name, "-k", 3),
+        ("extract", "--dataset", toy, "--scales", "3"),
+        ("search", "-k", 5),
+        ("search", toy / "jpg" / sorted((toy / "jpg").iterdir())[0].name, "-k", 3),
         ("evaluate", "--protocol", "all"),
-    ]  # fmt: skip
+    ]
     for command in commands:
         code, _, err = ultron(*command, *on_device)
         assert code == 0, (command, err)

@@ -1,4 +1,5 @@
-"""`ultron datasets ...` as a person uses it, through main(): download from a local server, verify, and own photos up to a score."""
+"""`ultron datasets ...` as a person uses it, through main(): download from a local server, verify, and own photos up to
+a score."""
 
 import json
 import os
@@ -28,7 +29,9 @@ def oxford(server: MisbehavingServer, monkeypatch: pytest.MonkeyPatch) -> Misbeh
     monkeypatch.setitem(catalog.KNOWN_SETS, "roxford5k", replace(ROXFORD, parts=parts))
     for base in ("published", "roxford5k"):
         server.files[f"{base}/oxbuild_images-v1.tgz"] = tar_of(OXFORD_PHOTOS)
-        server.files[f"{base}/gnd_roxford5k.pkl"] = ground_truth([f"oxford_{i:06d}" for i in range(3)], ["oxford_000003"])
+        server.files[f"{base}/gnd_roxford5k.pkl"] = ground_truth(
+            [f"oxford_{i:06d}" for i in range(3)], ["oxford_000003"]
+        )
     return server
 
 
@@ -57,7 +60,9 @@ def test_from_download_to_extraction(ultron: Run, oxford: MisbehavingServer, tmp
     assert "there: " in ultron("datasets", "download", "roxford5k")[2]
 
 
-def test_mirrors_and_offline(ultron: Run, oxford: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirrors_and_offline(
+    ultron: Run, oxford: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ULTRON_OFFLINE", "1")
     expect_error(ultron("datasets", "download", "roxford5k"), "downloads are off", "put the file at", code=1)
     assert oxford.asked == []
@@ -74,7 +79,10 @@ def test_a_failure_is_one_line_and_the_list_says_begun(ultron: Run, oxford: Misb
         oxford.manners[f"{base}/oxbuild_images-v1.tgz"] = ["404"]
     expect_error(ultron("datasets", "download", "roxford5k"), "answered 404", "--mirror", code=1)
     assert state(ultron, "roxford5k") == "begun"
-    expect_error(ultron("extract", "--dataset", "roxford5k", *MODEL), "is not complete; finish it with `ultron datasets download roxford5k`")
+    expect_error(
+        ultron("extract", "--dataset", "roxford5k", *MODEL),
+        "is not complete; finish it with `ultron datasets download roxford5k`",
+    )
     oxford.manners["published/oxbuild_images-v1.tgz"] = ["cut 300", "500"]
     code, _, err = ultron("datasets", "download", "roxford5k")
     assert code == 0, err
@@ -115,8 +123,20 @@ def test_bad_photos_are_left_out_by_the_list(ultron: Run, toy: Path, tmp_path: P
     assert code == 0, err
     assert [entry["name"] for entry in json.loads(out)["skipped"]] == [truth["imlist"][2]]
     assert "the file is empty (listed in bad_photos.json)" in err
-    train = ("--set", "epochs=1", "--set", "model.name=gem", "--set", "model.backbone=test_resnet", "--set", "batch_size=8", "--set", "side_px=32",
-             "--set", "workers=0")  # fmt: skip
+    train = (
+        "--set",
+        "epochs=1",
+        "--set",
+        "model.name=gem",
+        "--set",
+        "model.backbone=test_resnet",
+        "--set",
+        "batch_size=8",
+        "--set",
+        "side_px=32",
+        "--set",
+        "workers=0",
+    )
     code, out, err = ultron("train", "--dataset", tmp_path / "set", *train, "--json")
     assert code == 0, err
     assert json.loads(out)["n_photos"] == len(trained) - 1
@@ -139,7 +159,9 @@ def test_ctrl_c_ends_soon_and_leaves_nothing_under_a_final_name(server: Misbehav
     server.manners["instre/instre.tar.gz"] = ["stall 10"]
     environment = {**os.environ, "ULTRON_DATA": str(tmp_path)}
     command = [sys.executable, "-m", "ultron_cli", "datasets", "download", "instre", "--mirror", server.base]
-    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background of a shell, they are started deaf to it
+    heeds = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # where the tests run in the background of a shell, they are started deaf to it
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
         assert server.stalled.wait(30)
         process.send_signal(signal.SIGINT)

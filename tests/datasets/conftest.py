@@ -1,4 +1,5 @@
-"""Shared by the tests of datasets: a misbehaving server, archives laid out as the real ones, and no pauses between tries."""
+"""Shared by the tests of datasets: a misbehaving server, archives laid out as the real ones, and no pauses between
+tries."""
 
 import io
 import random
@@ -22,7 +23,16 @@ def log_to_this_test() -> None:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MisbehavingServer]:
     """A server of the test's own; proxies are off and tries follow each other at once."""
-    for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "ULTRON_OFFLINE"):
+    for name in (
+        "http_proxy",
+        "https_proxy",
+        "ftp_proxy",
+        "all_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "ULTRON_OFFLINE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ultron_cli.datasets.download.fetching.FIRST_WAIT_S", 0.0)
     started = MisbehavingServer()

@@ -7,11 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class MisbehavingServer:
-    """files: bytes by path. manners: what the next requests for a path meet, first first; an empty list is good manners.
+    """files: bytes by path. manners: what the next requests for a path meet, first first; an empty list is good
+    manners.
 
-    Manners: `cut N` (the connection ends after N bytes of the body), `no ranges`, `short N` (Content-Length is N more than comes),
-    `no length`, `STATUS` (an HTTP code), `redirect PATH`, `stall N` (silence after N bytes, until the server ends), `page` (a web page),
-    `weak` (no usable tag), `wrong range`, `encoded` (said to be gzip-encoded).
+    Manners: `cut N` (the connection ends after N bytes of the body), `no ranges`, `short N` (Content-Length is N more
+    than comes), `no length`, `STATUS` (an HTTP code), `redirect PATH`, `stall N` (silence after N bytes, until the
+    server ends), `page` (a web page), `weak` (no usable tag), `wrong range`, `encoded` (said to be gzip-encoded).
     """
 
     def __init__(self) -> None:

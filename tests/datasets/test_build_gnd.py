@@ -1,4 +1,5 @@
-"""Own photos become a dataset: folders, labels, pairs; queries by rule and seed; every mistake in a table named with its line."""
+"""Own photos become a dataset: folders, labels, pairs; queries by rule and seed; every mistake in a table named with
+its line."""
 
 import json
 from pathlib import Path
@@ -12,9 +13,15 @@ from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.errors import UltronError
 
 PHOTOS = {
-    "castle/1.jpg": 40, "castle/2.jpg": 44, "castle/3.jpg": 64, "market/a.jpg": 30, "market/b.png": 34, "lonely/x.jpg": 24, "distractors/d.jpg": 24,
+    "castle/1.jpg": 40,
+    "castle/2.jpg": 44,
+    "castle/3.jpg": 64,
+    "market/a.jpg": 30,
+    "market/b.png": 34,
+    "lonely/x.jpg": 24,
+    "distractors/d.jpg": 24,
     "loose.jpg": 28,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -35,7 +42,10 @@ def test_a_folder_per_landmark(photos: Path) -> None:
     made, truth = build(photos, query_rule="first")
     assert truth["qimlist"] == ["castle/1", "market/a"]
     assert truth["imlist"] == ["castle/2", "castle/3", "distractors/d", "lonely/x", "loose", "market/b.png"]
-    assert truth["gnd"] == [{"bbx": None, "easy": [0, 1], "hard": [], "junk": []}, {"bbx": None, "easy": [5], "hard": [], "junk": []}]
+    assert truth["gnd"] == [
+        {"bbx": None, "easy": [0, 1], "hard": [], "junk": []},
+        {"bbx": None, "easy": [5], "hard": [], "junk": []},
+    ]
     assert (made["landmarks"], made["single_photo_landmarks"]) == (3, ["lonely"])
     dataset = open_dataset(str(photos), photos.parent)
     assert all(dataset.photo_path(name).is_file() for name in [*dataset.database_names, *dataset.query_names])
@@ -51,7 +61,9 @@ def test_query_rules(photos: Path) -> None:
     (photos / "another").mkdir()
     for i in range(2):
         (photos / f"another/{i}.jpg").write_bytes(jpeg(50 + i))
-    assert set(by_seed[3]) <= set(build(photos, seed=3, overwrite=True)[1]["qimlist"])  # a new landmark changes no other
+    assert set(by_seed[3]) <= set(
+        build(photos, seed=3, overwrite=True)[1]["qimlist"]
+    )  # a new landmark changes no other
 
 
 def test_another_folder_gets_the_photos(photos: Path, tmp_path: Path) -> None:
@@ -80,13 +92,17 @@ def test_labels(photos: Path, tmp_path: Path) -> None:
     made, truth = build(photos, labels=table)
     assert truth["qimlist"] == ["castle/1"]
     row = {name: i for i, name in enumerate(truth["imlist"])}
-    assert truth["gnd"] == [{"bbx": [2, 3, 30, 38], "easy": [row["market/a"]], "hard": [row["castle/2"]], "junk": [row["castle/3"]]}]
+    assert truth["gnd"] == [
+        {"bbx": [2, 3, 30, 38], "easy": [row["market/a"]], "hard": [row["castle/2"]], "junk": [row["castle/3"]]}
+    ]
     assert made["labels"] == {"easy": 1, "hard": 1, "junk": 1}
     assert "lonely/x" in row  # without a line: a distractor
 
 
 def test_pairs_and_boxes(photos: Path, tmp_path: Path) -> None:
-    (tmp_path / "pairs.csv").write_text("query\tphoto\tlabel\ncastle/1\tcastle/2\t\ncastle/1\tcastle/3\thard\nmarket/a\tcastle/3\teasy\n")
+    (tmp_path / "pairs.csv").write_text(
+        "query\tphoto\tlabel\ncastle/1\tcastle/2\t\ncastle/1\tcastle/3\thard\nmarket/a\tcastle/3\teasy\n"
+    )
     (tmp_path / "boxes.csv").write_text("photo,x1,y1,x2,y2\nmarket/a.jpg,0,0,29.5,30\ncastle/2.jpg,0,0,5,5\n")
     made, truth = build(photos, pairs=tmp_path / "pairs.csv", boxes=tmp_path / "boxes.csv")
     row = {name: i for i, name in enumerate(truth["imlist"])}
@@ -102,19 +118,39 @@ def test_pairs_and_boxes(photos: Path, tmp_path: Path) -> None:
     [
         ("labels", "photo\ncastle/1.jpg\n", ("must name the columns photo, landmark", "landmark is missing")),
         ("labels", "photo,landmark,lable\nx,y,z\n", ("unknown column 'lable'", "did you mean label")),
-        ("labels", "photo,landmark\ncastle/9.jpg,castle\n", ("line 2: 'castle/9.jpg' is no photo of the folder", "did you mean castle/")),
+        (
+            "labels",
+            "photo,landmark\ncastle/9.jpg,castle\n",
+            ("line 2: 'castle/9.jpg' is no photo of the folder", "did you mean castle/"),
+        ),
         ("labels", "photo,landmark\n,castle\n", ("line 2: photo is empty",)),
         ("labels", "photo,landmark\na,b,c\n", ("line 2 must have 2 fields",)),
-        ("labels", "photo,landmark,label\ncastle/1.jpg,castle,simple\n", ("line 2: label must be one of easy, hard, junk; found 'simple'",)),
+        (
+            "labels",
+            "photo,landmark,label\ncastle/1.jpg,castle,simple\n",
+            ("line 2: label must be one of easy, hard, junk; found 'simple'",),
+        ),
         ("labels", "photo,landmark,role\ncastle/1.jpg,castle,asked\n", ("role must be one of query, database",)),
-        ("labels", "photo,landmark\ncastle/1.jpg,castle\ncastle/1.jpg,market\n", ("line 3: castle/1.jpg stands there before",)),
+        (
+            "labels",
+            "photo,landmark\ncastle/1.jpg,castle\ncastle/1.jpg,market\n",
+            ("line 3: castle/1.jpg stands there before",),
+        ),
         ("labels", "photo,landmark\ncastle/1.jpg,castle\n", ("gives 1 landmark and none with two photos",)),
         ("labels", "photo,landmark,x1,y1,x2,y2\ncastle/1.jpg,castle,1,2,3,\n", ("line 2: a box is four numbers",)),
         ("labels", "photo,landmark,x1,y1,x2,y2\ncastle/1.jpg,castle,9,2,3,4\n", ("line 2: 0 <= x1 < x2",)),
-        ("labels", "photo,landmark,role,x1,y1,x2,y2\ncastle/1.jpg,c,query,1,2,300,4\ncastle/2.jpg,c,,,,,\n", ("reaches outside the photo of 40 x 40",)),
+        (
+            "labels",
+            "photo,landmark,role,x1,y1,x2,y2\ncastle/1.jpg,c,query,1,2,300,4\ncastle/2.jpg,c,,,,,\n",
+            ("reaches outside the photo of 40 x 40",),
+        ),
         ("labels", "photo,landmark,label\ncastle/1.jpg,c,junk\ncastle/2.jpg,c,junk\n", ("none with two photos",)),
         ("pairs", "query,photo\ncastle/1,castle/1\n", ("castle/1 is an answer to itself",)),
-        ("pairs", "query,photo,label\ncastle/1,castle/2,easy\ncastle/1,castle/2,hard\n", ("line 3: castle/2 is hard for castle/1 here and easy before",)),
+        (
+            "pairs",
+            "query,photo,label\ncastle/1,castle/2,easy\ncastle/1,castle/2,hard\n",
+            ("line 3: castle/2 is hard for castle/1 here and easy before",),
+        ),
         ("pairs", "query,photo\ncastle/1,castle/2\ncastle/2,castle/3\n", ("castle/2.jpg is a query and an answer",)),
         ("pairs", "query,photo,label\ncastle/1,castle/2,junk\n", ("castle/1.jpg has junk answers only",)),
         ("pairs", "query,photo\n", ("the table has no pairs",)),

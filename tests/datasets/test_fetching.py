@@ -1,4 +1,5 @@
-"""One download against a server that misbehaves: it ends whole or with a clear error, and never under its name when it is not whole."""
+"""One download against a server that misbehaves: it ends whole or with a clear error, and never under its name when it
+is not whole."""
 
 import hashlib
 import json
@@ -26,7 +27,12 @@ def place(tmp_path: Path, server: MisbehavingServer) -> Path:
 
 
 def fetch(
-    server: MisbehavingServer, place: Path, *paths: str, digest: str | None = None, n_bytes: int | None = None, options: FetchOptions = OPTIONS
+    server: MisbehavingServer,
+    place: Path,
+    *paths: str,
+    digest: str | None = None,
+    n_bytes: int | None = None,
+    options: FetchOptions = OPTIONS,
 ) -> Fetched:
     addresses = tuple(server.address(path) for path in paths or ("f.tar",))
     return Download(Wanted(path=place, addresses=addresses, digest=digest, n_bytes=n_bytes), options).run()
@@ -44,7 +50,13 @@ def test_a_good_server(server: MisbehavingServer, place: Path, digest: str | Non
 
 
 def test_cut_connections_are_continued_where_they_ended(server: MisbehavingServer, place: Path) -> None:
-    server.manners["f.tar"] = ["cut 100000", "cut 200000", "cut 5", "cut 1", "cut 1"]  # more than the attempts, but each brings something
+    server.manners["f.tar"] = [
+        "cut 100000",
+        "cut 200000",
+        "cut 5",
+        "cut 1",
+        "cut 1",
+    ]  # more than the attempts, but each brings something
     fetch(server, place)
     assert whole(place)
     assert server.ranges("f.tar") == ["", *(f"bytes={n}-" for n in (100000, 300000, 300005, 300006, 300007))]
@@ -130,7 +142,10 @@ def test_a_silent_server_is_left_and_continued(server: MisbehavingServer, place:
         (["404"], ("answered 404",)),
         (["403"], ("answered 403",)),
         (["500"] * 3, ("failed 3 times without progress", "answered 500")),
-        (["cut 10", "cut 0", "cut 0", "cut 0"], ("the connection ended after 10 of 700,000 bytes", "10 bytes are kept")),
+        (
+            ["cut 10", "cut 0", "cut 0", "cut 0"],
+            ("the connection ended after 10 of 700,000 bytes", "10 bytes are kept"),
+        ),
         (["short 50"] * 20, ("failed 3 times without progress",)),
         (["page"], ("answered with a web page",)),
         (["no length"], ("does not tell the file's size", "no checksum is published")),
@@ -138,7 +153,9 @@ def test_a_silent_server_is_left_and_continued(server: MisbehavingServer, place:
         (["encoded"], ("sends the file in content encoding x-gzip",)),
     ],
 )
-def test_what_cannot_be_mended_is_told(server: MisbehavingServer, place: Path, manners: list[str], words: tuple[str, ...]) -> None:
+def test_what_cannot_be_mended_is_told(
+    server: MisbehavingServer, place: Path, manners: list[str], words: tuple[str, ...]
+) -> None:
     server.manners["old" if "redirect old" in manners else "f.tar"] = manners
     with pytest.raises(WorkFailed) as raised:
         fetch(server, place, "old" if "redirect old" in manners else "f.tar")
@@ -234,7 +251,12 @@ def test_a_full_disk_is_told(server: MisbehavingServer, place: Path, monkeypatch
     real = Download._write
 
     def write(self: Download, reply: transport.Reply) -> None:
-        real(self, transport.Reply(read=lambda n: full(self, reply), close=reply.close, start=0, n_bytes=reply.n_bytes, validator=""))  # type: ignore[arg-type, return-value]
+        real(
+            self,
+            transport.Reply(
+                read=lambda n: full(self, reply), close=reply.close, start=0, n_bytes=reply.n_bytes, validator=""
+            ),
+        )  # type: ignore[arg-type, return-value]
 
     monkeypatch.setattr(fetching.Download, "_write", write)
     with pytest.raises(WorkFailed, match="the disk is full at 0 bytes"):

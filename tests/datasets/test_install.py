@@ -57,13 +57,26 @@ def installation(server: MisbehavingServer, root: Path, known: KnownSet, **chang
 def test_oxford_is_laid_out_recorded_and_not_fetched_twice(oxford: MisbehavingServer, tmp_path: Path) -> None:
     record = installation(oxford, tmp_path, ROXFORD).run()
     assert files_below(tmp_path) == {
-        "seen_checksums.json", "roxford5k/source.json", "roxford5k/gnd_roxford5k.pkl", *(f"roxford5k/jpg/{name}" for name in OXFORD_PHOTOS)
-    }  # fmt: skip
+        "seen_checksums.json",
+        "roxford5k/source.json",
+        "roxford5k/gnd_roxford5k.pkl",
+        *(f"roxford5k/jpg/{name}" for name in OXFORD_PHOTOS),
+    }
     assert (tmp_path / "roxford5k/jpg/oxford_000002.jpg").read_bytes() == OXFORD_PHOTOS["oxford_000002.jpg"]
-    assert (record.complete, record.photos_version, record.version_known_by, record.n_database, record.n_queries) == (True, "blurred", "file name", 3, 1)
+    assert (record.complete, record.photos_version, record.version_known_by, record.n_database, record.n_queries) == (
+        True,
+        "blurred",
+        "file name",
+        3,
+        1,
+    )
     archive = record.parts["oxbuild_images-v1.tgz"]
     assert archive.sha256 == hashlib.sha256(oxford.files["roxford5k/oxbuild_images-v1.tgz"]).hexdigest()
-    assert (archive.checked, archive.n_files, archive.address) == ("first download", 4, oxford.address("roxford5k/oxbuild_images-v1.tgz"))
+    assert (archive.checked, archive.n_files, archive.address) == (
+        "first download",
+        4,
+        oxford.address("roxford5k/oxbuild_images-v1.tgz"),
+    )
     assert read_source(tmp_path / "roxford5k") == record
     n_asked = len(oxford.asked)
     assert installation(oxford, tmp_path, ROXFORD).run() == record
@@ -75,16 +88,26 @@ def test_paris_comes_in_two_archives_with_folders(server: MisbehavingServer, tmp
         server.files[f"rparis6k/paris_{i}-v1.tgz"] = tar_of(PARIS_PHOTOS[i - 1])
     server.files["rparis6k/gnd_rparis6k.pkl"] = ground_truth(["paris_1_0", "paris_1_1", "paris_2_0"], ["paris_2_1"])
     record = installation(server, tmp_path, RPARIS).run()
-    assert {path.name for path in (tmp_path / "rparis6k/jpg").iterdir()} == {"paris_1_0.jpg", "paris_1_1.jpg", "paris_2_0.jpg", "paris_2_1.jpg"}
+    assert {path.name for path in (tmp_path / "rparis6k/jpg").iterdir()} == {
+        "paris_1_0.jpg",
+        "paris_1_1.jpg",
+        "paris_2_0.jpg",
+        "paris_2_1.jpg",
+    }
     assert record.complete
 
 
 @pytest.mark.parametrize(("sized", "checked", "known_by"), [(True, False, "size"), (False, True, "checksum")])
-def test_versions_of_the_photos_are_told_apart(oxford: MisbehavingServer, tmp_path: Path, sized: bool, checked: bool, known_by: str) -> None:
+def test_versions_of_the_photos_are_told_apart(
+    oxford: MisbehavingServer, tmp_path: Path, sized: bool, checked: bool, known_by: str
+) -> None:
     original = oxford.files["roxford5k/oxbuild_images.tgz"] = tar_of(OXFORD_PHOTOS | {"extra.jpg": jpeg(9)})
     known = ROXFORD
     if sized:
-        parts = [replace(part, about_bytes={"original": len(original), "blurred": 5}.get(part.version)) for part in ROXFORD.parts]
+        parts = [
+            replace(part, about_bytes={"original": len(original), "blurred": 5}.get(part.version))
+            for part in ROXFORD.parts
+        ]
         known = replace(ROXFORD, parts=tuple(parts))
     if checked:
         assert installation(oxford, tmp_path, known, version="original").run().photos_version == "original"
@@ -121,7 +144,9 @@ def test_a_download_that_failed_goes_on(oxford: MisbehavingServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize("at", ["unpack", "move_tree", "_tell_version", "_finish"])
-def test_a_kill_at_any_moment_is_mended_by_the_next_run(oxford: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+def test_a_kill_at_any_moment_is_mended_by_the_next_run(
+    oxford: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
     def killed(*arguments: object, **options: object) -> None:
         if at == "unpack":  # half of it has been written
             Path(arguments[1]).mkdir(parents=True)  # type: ignore[arg-type]
@@ -147,7 +172,9 @@ def test_a_damaged_archive_is_told_deleted_and_fetched_again(oxford: Misbehaving
         installation(oxford, tmp_path, ROXFORD).run()
     assert not list(tmp_path.rglob("*.jpg"))
     oxford.files[path] = good
-    with pytest.raises(WorkFailed, match="the first download"):  # its checksum was recorded: another file is suspicious, and said to be
+    with pytest.raises(
+        WorkFailed, match="the first download"
+    ):  # its checksum was recorded: another file is suspicious, and said to be
         installation(oxford, tmp_path, ROXFORD).run()
     (tmp_path / "seen_checksums.json").unlink()
     assert installation(oxford, tmp_path, ROXFORD).run().complete
@@ -162,11 +189,15 @@ def test_a_file_that_changed_since_the_first_download_is_refused(oxford: Misbeha
     assert not list((tmp_path / "roxford5k").rglob("*.jpg"))
 
 
-def test_a_file_that_ultron_knows_is_compared(oxford: MisbehavingServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_ultron_knows_is_compared(
+    oxford: MisbehavingServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start_log(0)
     sha256 = hashlib.sha256(oxford.files["roxford5k/gnd_roxford5k.pkl"]).hexdigest()
     for known_sha256, checked in ((sha256, "known SHA-256"), ("0" * 64, "first download")):
-        parts = tuple(replace(part, known_sha256=known_sha256 if part.kind == "file" else None) for part in ROXFORD.parts)
+        parts = tuple(
+            replace(part, known_sha256=known_sha256 if part.kind == "file" else None) for part in ROXFORD.parts
+        )
         record = installation(oxford, tmp_path / known_sha256, replace(ROXFORD, parts=parts)).run()
         assert record.parts["gnd_roxford5k.pkl"].checked == checked
     assert capsys.readouterr().err.count("is not the file that ultron knows") == 1
@@ -189,12 +220,19 @@ def gldv2(server: MisbehavingServer, checksum: str | None = None) -> KnownSet:
 def test_published_checksums_are_fetched_and_compared(server: MisbehavingServer, tmp_path: Path) -> None:
     record = installation(server, tmp_path, gldv2(server), n_at_once=2).run()
     assert [record.parts[f"images_00{i}.tar"].checked for i in (0, 1)] == ["published MD5"] * 2
-    assert files_below(tmp_path / "gldv2-test") == {"source.json", "test.csv", "test/0/1/2/000.jpg", "test/0/1/2/001.jpg"}
+    assert files_below(tmp_path / "gldv2-test") == {
+        "source.json",
+        "test.csv",
+        "test/0/1/2/000.jpg",
+        "test/0/1/2/001.jpg",
+    }
     assert set(read_seen(tmp_path)) == {"gldv2-test/test.csv"}
 
 
 def test_a_wrong_published_checksum(server: MisbehavingServer, tmp_path: Path) -> None:
-    with pytest.raises(WorkFailed, match=f"where {'a' * 32} is published; it was deleted.*2 files of gldv2-test still missing"):
+    with pytest.raises(
+        WorkFailed, match=f"where {'a' * 32} is published; it was deleted.*2 files of gldv2-test still missing"
+    ):
         installation(server, tmp_path, gldv2(server, checksum="a" * 32)).run()
     assert not list(tmp_path.rglob("*.jpg"))
     with pytest.raises(WorkFailed, match=r"holds none for images_00\d.tar"):
@@ -218,7 +256,9 @@ def test_archives_are_kept_on_request(oxford: MisbehavingServer, tmp_path: Path)
     assert (tmp_path / ".downloads/roxford5k/oxbuild_images-v1.tgz").is_file()
 
 
-def test_disk_space_is_checked_before_and_when_the_size_is_told(oxford: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_space_is_checked_before_and_when_the_size_is_told(
+    oxford: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(install, "free_bytes", lambda folder: 10**9)
     big = replace(ROXFORD, parts=tuple(replace(part, about_bytes=10**9) for part in ROXFORD.parts))
     with pytest.raises(WorkFailed, match=r"needs about 4\.3 GB of disk, .* has 1\.0 GB free"):
@@ -244,7 +284,10 @@ def test_a_folder_that_ultron_did_not_make_is_left_alone(oxford: MisbehavingServ
 
 def test_two_downloads_of_one_set(oxford: MisbehavingServer, tmp_path: Path) -> None:
     waiting = installation(oxford, tmp_path, ROXFORD)
-    with only_writer(waiting.downloads, "held"), pytest.raises(UltronError, match="another `ultron datasets download` is downloading roxford5k"):
+    with (
+        only_writer(waiting.downloads, "held"),
+        pytest.raises(UltronError, match="another `ultron datasets download` is downloading roxford5k"),
+    ):
         waiting.run()
     assert oxford.asked == []
 
@@ -259,12 +302,18 @@ def test_one_bad_archive_of_many_does_not_stop_the_others(server: MisbehavingSer
 
 def test_mirrors_toml(tmp_path: Path) -> None:
     known, part = KNOWN_SETS["roxford5k"], KNOWN_SETS["roxford5k"].parts[0]
-    (tmp_path / "mirrors.toml").write_text('mirrors = ["/mnt/x", "https://m.org/"]\n[addresses]\n"roxford5k/oxbuild_images-v1.tgz" = "ftp://own.org/ox.tgz"\n')
+    (tmp_path / "mirrors.toml").write_text(
+        'mirrors = ["/mnt/x", "https://m.org/"]\n[addresses]\n"roxford5k/oxbuild_images-v1.tgz" = '
+        '"ftp://own.org/ox.tgz"\n'
+    )
     found = read_mirrors(tmp_path, ["http://asked"]).of_part(known, part)
     assert found == (
-        "http://asked/roxford5k/oxbuild_images-v1.tgz", "ftp://own.org/ox.tgz", "/mnt/x/roxford5k/oxbuild_images-v1.tgz",
-        "https://m.org/roxford5k/oxbuild_images-v1.tgz", *part.addresses,
-    )  # fmt: skip
+        "http://asked/roxford5k/oxbuild_images-v1.tgz",
+        "ftp://own.org/ox.tgz",
+        "/mnt/x/roxford5k/oxbuild_images-v1.tgz",
+        "https://m.org/roxford5k/oxbuild_images-v1.tgz",
+        *part.addresses,
+    )
     for text, words in (
         ("mirrrors = []", "unknown setting 'mirrrors'; did you mean mirrors"),
         ("mirrors = 3", "must be an address or a list"),
@@ -290,14 +339,26 @@ def test_the_catalog_is_sound() -> None:
         assert known.sources
         assert known.needs in ("", *KNOWN_SETS)
     n_archives = {name: sum(part.kind == "photos" for part in known.parts) for name, known in KNOWN_SETS.items()}
-    assert [n_archives[name] for name in ("gldv2-train", "gldv2-index", "gldv2-test", "revisitop1m")] == [500, 100, 20, 100]
+    assert [n_archives[name] for name in ("gldv2-train", "gldv2-index", "gldv2-test", "revisitop1m")] == [
+        500,
+        100,
+        20,
+        100,
+    ]
     with pytest.raises(UltronError, match="did you mean roxford5k"):
         find_set("oxford5k")
     assert Part(file="x").addresses == ()
 
 
 def test_small_things(tmp_path: Path) -> None:
-    assert [size_text(n) for n in (0, 12, 4_200, 640_000_000, 1_938_238_004, 6.3e12)] == ["?", "12 B", "4.2 kB", "640 MB", "1.9 GB", "6.3 TB"]
+    assert [size_text(n) for n in (0, 12, 4_200, 640_000_000, 1_938_238_004, 6.3e12)] == [
+        "?",
+        "12 B",
+        "4.2 kB",
+        "640 MB",
+        "1.9 GB",
+        "6.3 TB",
+    ]
     (tmp_path / "sums").write_text(f"{'0' * 64} https://x.org/other.tar\n{'A' * 64} https://x.org/ilias_core.tar\n")
     assert find_digest(tmp_path / "sums", "ilias_core.tar") == "a" * 64
     (tmp_path / "source.json").write_text(json.dumps({"format": "other"}))

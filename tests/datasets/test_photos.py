@@ -7,7 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, clip_box, decode_photo, load_photo, photo_size, read_photos
+from ultron_cli.datasets.photos import (
+    LoadedPhoto,
+    PhotoReader,
+    PhotoShape,
+    batches_by_shape,
+    clip_box,
+    decode_photo,
+    load_photo,
+    photo_size,
+    read_photos,
+)
 from ultron_cli.errors import UltronError
 
 RED, WHITE = (200, 30, 40), (255, 255, 255)
@@ -22,7 +32,12 @@ def two_halves(width: int = 8, height: int = 6) -> Image.Image:
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     upright = two_halves()
-    for orientation, transposed in ((3, Image.ROTATE_180), (6, Image.ROTATE_90), (8, Image.ROTATE_270), (2, Image.FLIP_LEFT_RIGHT)):
+    for orientation, transposed in (
+        (3, Image.ROTATE_180),
+        (6, Image.ROTATE_90),
+        (8, Image.ROTATE_270),
+        (2, Image.FLIP_LEFT_RIGHT),
+    ):
         stored = upright.transpose(transposed)
         exif = Image.Exif()
         exif[0x0112] = orientation

@@ -88,7 +88,9 @@ class Calls:
         return self.call  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize("function", [eval, exec, open, __import__, getattr, pickle.loads, np.load, np.frombuffer, io.open])
+@pytest.mark.parametrize(
+    "function", [eval, exec, open, __import__, getattr, pickle.loads, np.load, np.frombuffer, io.open]
+)
 def test_a_pickle_that_calls_something_is_refused_and_runs_nothing(tmp_path: Path, function: object) -> None:
     path, witness = tmp_path / "gnd_bad.pkl", tmp_path / "witness"
     path.write_bytes(pickle.dumps({"imlist": Calls(function, f"open({str(witness)!r}, 'w')")}))

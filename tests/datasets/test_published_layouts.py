@@ -35,7 +35,9 @@ def test_ilias(tmp_path: Path) -> None:
     assert len(dataset.database_names) == 4
     query = dataset.query("ilias_core/bold_bimp_000/query/Q000_00")
     assert query.bbx == (10.0, 2.0, 50.0, 15.0)
-    assert [dataset.database_names[row] for row in query.easy] == [f"ilias_core/bold_bimp_000/pos/P000_0{i}" for i in range(2)]
+    assert [dataset.database_names[row] for row in query.easy] == [
+        f"ilias_core/bold_bimp_000/pos/P000_0{i}" for i in range(2)
+    ]
     assert dataset.query("ilias_core/zippy_999/query/Q999_00").bbx is None
     assert dataset.photo_path("ilias_core/zippy_999/pos/P999_01").is_file()
     (core / "zippy_999/query/Q999_00_bbox.txt").write_text("1 2 3")
@@ -44,7 +46,10 @@ def test_ilias(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "instre/"])
-@pytest.mark.parametrize(("boxes", "corners"), [([[40, 20, 55, 38], [1, 1, 30, 30]], [40, 20, 55, 38]), ([[40, 20, 15, 18], [1, 1, 30, 30]], [40, 20, 55, 38])])
+@pytest.mark.parametrize(
+    ("boxes", "corners"),
+    [([[40, 20, 55, 38], [1, 1, 30, 30]], [40, 20, 55, 38]), ([[40, 20, 15, 18], [1, 1, 30, 30]], [40, 20, 55, 38])],
+)
 def test_instre(tmp_path: Path, prefix: str, boxes: list[list[int]], corners: list[int]) -> None:
     folder = tmp_path / "instre"
     names = ["INSTRE-S1/01a/001.jpg", "INSTRE-S1/01a/002.jpg", "INSTRE-S1/02b/001.jpg"]
@@ -54,7 +59,10 @@ def test_instre(tmp_path: Path, prefix: str, boxes: list[list[int]], corners: li
     gnd = np.zeros(2, dtype=[("ok", object), ("bbx", object)])
     gnd["ok"] = [np.array([1, 2]), np.array([3])]
     gnd["bbx"] = [np.array(box, dtype=float) for box in boxes]
-    savemat(folder / "gnd_instre.mat", {"imlist": np.array(names, dtype=object), "qimlist": np.array(queries, dtype=object), "gnd": gnd})
+    savemat(
+        folder / "gnd_instre.mat",
+        {"imlist": np.array(names, dtype=object), "qimlist": np.array(queries, dtype=object), "gnd": gnd},
+    )
     LAYOUTS["instre"](folder)
     dataset = open_dataset(str(folder), tmp_path)
     assert dataset.database_names == [prefix + name for name in names]
@@ -73,14 +81,22 @@ def test_instre_unsound(tmp_path: Path) -> None:
 def test_sfm120k_clusters_become_landmarks(tmp_path: Path) -> None:
     folder = tmp_path / "sfm120k"
     ids = [f"{i:032x}" for i in range(5)]
-    parts = {"train": {"cids": ids[:4], "cluster": [7, 9, 7, 9], "qidxs": [0]}, "val": {"cids": ids[4:], "cluster": [3], "qidxs": []}}
+    parts = {
+        "train": {"cids": ids[:4], "cluster": [7, 9, 7, 9], "qidxs": [0]},
+        "val": {"cids": ids[4:], "cluster": [3], "qidxs": []},
+    }
     for name in ids:
         photo(folder / "ims" / name[-2:] / name[-4:-2] / name[-6:-4] / name)
     (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps(parts))
     LAYOUTS["sfm120k"](folder)
     photos = open_landmark_photos(folder)
     assert photos.landmark_names == ["7", "9"]
-    assert dict(zip([path.name for path in photos.paths], photos.labels.tolist(), strict=True)) == {ids[0]: 0, ids[2]: 0, ids[1]: 1, ids[3]: 1}
+    assert dict(zip([path.name for path in photos.paths], photos.labels.tolist(), strict=True)) == {
+        ids[0]: 0,
+        ids[2]: 0,
+        ids[1]: 1,
+        ids[3]: 1,
+    }
     assert all(path.is_file() for path in photos.paths)
     assert (folder / "landmarks_val.csv").read_text() == f"landmark_id,images\n3,{ids[4]}\n"
     (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps({"train": []}))
@@ -94,18 +110,28 @@ def gldv2(tmp_path: Path) -> Path:
     train = tmp_path / "gldv2-train"
     for name in ("0123456789abcdef", "0a23456789abcdef", "fff3456789abcdef", "fff3456789abcde0"):
         photo(train / "train" / name[0] / name[1] / name[2] / f"{name}.jpg")
-    rows = ["0123456789abcdef,http://x,5", "0a23456789abcdef,http://x,5", "fff3456789abcdef,http://x,11", "fff3456789abcde0,http://x,11"]
+    rows = [
+        "0123456789abcdef,http://x,5",
+        "0a23456789abcdef,http://x,5",
+        "fff3456789abcdef,http://x,11",
+        "fff3456789abcde0,http://x,11",
+    ]
     (train / "train.csv").write_text("id,url,landmark_id\n" + "\n".join(rows) + "\n")
     LAYOUTS["gldv2_train"](train)
     (tmp_path / "gldv2-clean").mkdir()
-    (tmp_path / "gldv2-clean/train_clean.csv").write_text("landmark_id,images\n5,0123456789abcdef 0a23456789abcdef\n11,fff3456789abcdef\n")
+    (tmp_path / "gldv2-clean/train_clean.csv").write_text(
+        "landmark_id,images\n5,0123456789abcdef 0a23456789abcdef\n11,fff3456789abcdef\n"
+    )
     LAYOUTS["gldv2_clean"](tmp_path / "gldv2-clean")
     return tmp_path
 
 
 def test_gldv2_lists(gldv2: Path) -> None:
     everything, clean = open_landmark_photos(gldv2 / "gldv2-train"), open_landmark_photos(gldv2 / "gldv2-clean")
-    assert (len(everything.paths), everything.landmark_names) == (4, ["11", "5"])  # landmarks of the list, not the folders 0/1/2
+    assert (len(everything.paths), everything.landmark_names) == (
+        4,
+        ["11", "5"],
+    )  # landmarks of the list, not the folders 0/1/2
     assert (len(clean.paths), clean.labels.tolist()) == (3, [1, 1, 0])
     assert clean.paths[2] == (gldv2 / "gldv2-train/train/f/f/f/fff3456789abcdef.jpg").resolve()
     assert all(path.is_file() for path in [*everything.paths, *clean.paths])
@@ -116,7 +142,13 @@ def test_gldv2_lists(gldv2: Path) -> None:
 def test_bad_photos_are_left_out_of_training(gldv2: Path) -> None:
     bad = gldv2 / "gldv2-train/train/0/1/2/0123456789abcdef.jpg"
     status = bad.stat()
-    finding = Finding(path="train/0/1/2/0123456789abcdef.jpg", kind="truncated", reason="r", n_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    finding = Finding(
+        path="train/0/1/2/0123456789abcdef.jpg",
+        kind="truncated",
+        reason="r",
+        n_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+    )
     write_bad_photos(gldv2 / "gldv2-train", [finding], [], 4)
     assert [len(open_landmark_photos(gldv2 / name).paths) for name in ("gldv2-train", "gldv2-clean")] == [3, 2]
     photo(bad, (61, 41))  # replaced: the list no longer counts

@@ -21,13 +21,26 @@ from ultron_cli.datasets.toy.street import make_street
 from ultron_cli.datasets.toy.views import View, draw_view, label_pair, pair_difficulty
 from ultron_cli.errors import UltronError
 
-TINY = ToyConfig(n_train_landmarks=2, n_train_photos=2, n_eval_landmarks=2, n_queries_per_landmark=2, n_database_photos=6, n_distractors=3, max_side_px=64)
-# SHA-256 of the pixels of one photo, as the renderer made them when it was written. If it changes, raise dataset.VERSION.
+TINY = ToyConfig(
+    n_train_landmarks=2,
+    n_train_photos=2,
+    n_eval_landmarks=2,
+    n_queries_per_landmark=2,
+    n_database_photos=6,
+    n_distractors=3,
+    max_side_px=64,
+)
+# SHA-256 of the pixels of one photo, as the renderer made them when it was written. If it changes, raise
+# dataset.VERSION.
 GOLDEN = "6fb56d42cbe53ed1561bf50c07fe0473cd717650365e9399f909eed627d514f2"
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def one_photo(purpose: str = "near", seed: int = 3, max_side_px: int = 96, **changes: object) -> tuple[Photo, View]:
@@ -96,9 +109,14 @@ def test_description_agrees_with_ground_truth(tiny: Path) -> None:
 
 def test_training_and_evaluation_landmarks_are_disjoint() -> None:
     plans = plan_photos(ToyConfig())
-    by_role = {role: {plan.landmark for plan in plans if plan.role == role} for role in ("train", "query", "database", "distractor")}
+    by_role = {
+        role: {plan.landmark for plan in plans if plan.role == role}
+        for role in ("train", "query", "database", "distractor")
+    }
     assert by_role["query"] == by_role["database"] and len(by_role["train"]) == 240
-    assert not by_role["train"] & by_role["database"] and not by_role["distractor"] & (by_role["train"] | by_role["database"])
+    assert not by_role["train"] & by_role["database"] and not by_role["distractor"] & (
+        by_role["train"] | by_role["database"]
+    )
     assert len({plan.file for plan in plans}) == len(plans) == 240 * 8 + 24 * 13 + 100
 
 
@@ -109,7 +127,9 @@ def test_names_do_not_give_the_landmark_away() -> None:
 
 
 def test_default_queries_have_easy_hard_and_junk(tmp_path: Path) -> None:
-    make_toy(tmp_path / "toy", ToyConfig(n_train_landmarks=0, n_eval_landmarks=8, n_distractors=0, max_side_px=64), workers=0)
+    make_toy(
+        tmp_path / "toy", ToyConfig(n_train_landmarks=0, n_eval_landmarks=8, n_distractors=0, max_side_px=64), workers=0
+    )
     entries = json.loads((tmp_path / "toy" / "gnd_toy.json").read_text())["gnd"]
     assert all(len(entry["easy"]) >= 3 and len(entry["junk"]) >= 1 for entry in entries)
     n_hard = [len(entry["hard"]) for entry in entries]
@@ -168,7 +188,12 @@ def test_interruption_leaves_nothing(tmp_path: Path, workers: int) -> None:
 
 def test_progress_counts_every_photo(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    make_toy(tmp_path / "toy", replace(TINY, n_train_landmarks=0), workers=0, on_photo=lambda done, total: seen.append((done, total)))
+    make_toy(
+        tmp_path / "toy",
+        replace(TINY, n_train_landmarks=0),
+        workers=0,
+        on_photo=lambda done, total: seen.append((done, total)),
+    )
     assert seen == [(done, 19) for done in range(1, 20)]
 
 
@@ -180,7 +205,9 @@ def test_equal_configuration_is_reused(tiny: Path) -> None:
 
 
 def test_other_content_is_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(UltronError, match=r"another configuration.*seed 0 there, 9 asked for.*remove it or name another folder"):
+    with pytest.raises(
+        UltronError, match=r"another configuration.*seed 0 there, 9 asked for.*remove it or name another folder"
+    ):
         make_toy(tiny, replace(TINY, seed=9), workers=0)
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UltronError, match=r"must be new or empty.*name another folder"):
@@ -196,8 +223,19 @@ def test_lost_photo_is_noticed(tmp_path: Path) -> None:
         make_toy(tmp_path / "toy", config, workers=0)
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", -1), ("n_eval_landmarks", 0), ("max_side_px", 10), ("difficulty", 2.5), ("difficulty", float("nan")),
-                                             ("n_train_photos", 1.5), ("n_distractors", True), ("max_side_px", "256")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("n_eval_landmarks", 0),
+        ("max_side_px", 10),
+        ("difficulty", 2.5),
+        ("difficulty", float("nan")),
+        ("n_train_photos", 1.5),
+        ("n_distractors", True),
+        ("max_side_px", "256"),
+    ],
+)
 def test_bad_configuration_is_a_clear_error(name: str, value: object) -> None:
     with pytest.raises(UltronError, match=rf"{name} must be a .*number from .* to .*, got .*; set {name} within"):
         ToyConfig(**{name: value})

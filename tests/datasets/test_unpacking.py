@@ -31,17 +31,23 @@ def write(tmp_path: Path, data: bytes) -> Path:
     return tmp_path / "a.bin"
 
 
-@pytest.mark.parametrize("pack", [lambda f: tar_of(f, "w"), tar_of, lambda f: tar_of(f, "w:bz2"), lambda f: tar_of(f, "w:xz"), zip_of])
+@pytest.mark.parametrize(
+    "pack", [lambda f: tar_of(f, "w"), tar_of, lambda f: tar_of(f, "w:bz2"), lambda f: tar_of(f, "w:xz"), zip_of]
+)
 def test_every_kind_of_archive(tmp_path: Path, pack: object) -> None:
     archive = write(tmp_path, pack(PHOTOS | {"paris/._x.jpg": b"resource fork", "paris/notes.txt": b"text"}))  # type: ignore[operator]
     assert unpack(archive, tmp_path / "tree") == 3
     assert files_below(tmp_path / "tree") == {*PHOTOS, "paris/notes.txt"}
     assert unpack(archive, tmp_path / "flat", flat=True) == 2
     assert files_below(tmp_path / "flat") == {"paris_defense_000000.jpg", "paris_eiffel_000001.jpg"}
-    assert (tmp_path / "flat" / "paris_eiffel_000001.jpg").read_bytes() == PHOTOS["paris/eiffel/paris_eiffel_000001.jpg"]
+    assert (tmp_path / "flat" / "paris_eiffel_000001.jpg").read_bytes() == PHOTOS[
+        "paris/eiffel/paris_eiffel_000001.jpg"
+    ]
 
 
-@pytest.mark.parametrize("name", ["../out.jpg", "/out.jpg", "a/../../out.jpg", "C:\\out.jpg", "a\\..\\out.jpg", "a\nb.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../out.jpg", "/out.jpg", "a/../../out.jpg", "C:\\out.jpg", "a\\..\\out.jpg", "a\nb.jpg"]
+)
 @pytest.mark.parametrize("pack", [tar_of, zip_of])
 def test_paths_that_leave_the_folder(tmp_path: Path, name: str, pack: object) -> None:
     archive = write(tmp_path, pack({"good.jpg": b"x", name: b"y"}))  # type: ignore[operator]

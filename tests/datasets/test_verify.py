@@ -1,4 +1,5 @@
-"""Photos that are missing, empty, cut, of another type, or there twice: found, listed, and left out by those who read the list."""
+"""Photos that are missing, empty, cut, of another type, or there twice: found, listed, and left out by those who read
+the list."""
 
 import io
 import json
@@ -24,13 +25,24 @@ def spoiled(folder: Path) -> Dataset:
     good, png = jpeg(1, 400), io.BytesIO()
     Image.new("RGB", (30, 20)).save(png, "PNG")
     contents = {
-        "good": good, "copy": good, "query": jpeg(2, 64), "cut": jpeg(3, 400)[:-2000], "empty": b"", "page": b" <!DOCTYPE html><p>not found",
-        "noise": b"\x01\x02" * 50, "png": png.getvalue(), "unused": b"",
-    }  # fmt: skip
+        "good": good,
+        "copy": good,
+        "query": jpeg(2, 64),
+        "cut": jpeg(3, 400)[:-2000],
+        "empty": b"",
+        "page": b" <!DOCTYPE html><p>not found",
+        "noise": b"\x01\x02" * 50,
+        "png": png.getvalue(),
+        "unused": b"",
+    }
     for name, data in contents.items():
         (photos / f"{name}.jpg").write_bytes(data)
     (photos / "cut.png").write_bytes(photo_bytes(5, 64, "PNG")[:-1500])
-    truth = {"imlist": ["good", "copy", "cut", "empty", "page", "noise", "png", "gone"], "qimlist": ["query"], "gnd": [{"easy": [0], "hard": [], "bbx": None}]}
+    truth = {
+        "imlist": ["good", "copy", "cut", "empty", "page", "noise", "png", "gone"],
+        "qimlist": ["query"],
+        "gnd": [{"easy": [0], "hard": [], "bbx": None}],
+    }
     (folder / f"gnd_{folder.name}.json").write_text(json.dumps(truth))
     return open_dataset(str(folder), folder.parent)
 
@@ -38,9 +50,14 @@ def spoiled(folder: Path) -> Dataset:
 def test_every_kind_of_trouble_is_found(tmp_path: Path) -> None:
     report = verify(spoiled(tmp_path / "set"), 2)
     assert {finding.path: finding.kind for finding in report.bad} == {
-        "jpg/cut.jpg": "truncated", "jpg/cut.png": "truncated", "jpg/empty.jpg": "empty", "jpg/unused.jpg": "empty", "jpg/page.jpg": "not-a-photo",
-        "jpg/noise.jpg": "not-a-photo", "jpg/gone.jpg": "missing",
-    }  # fmt: skip
+        "jpg/cut.jpg": "truncated",
+        "jpg/cut.png": "truncated",
+        "jpg/empty.jpg": "empty",
+        "jpg/unused.jpg": "empty",
+        "jpg/page.jpg": "not-a-photo",
+        "jpg/noise.jpg": "not-a-photo",
+        "jpg/gone.jpg": "missing",
+    }
     odd = {(finding.path, finding.kind): finding.reason for finding in report.odd}
     assert odd[("jpg/png.jpg", "wrong-type")] == "the content is PNG, the name says .jpg"
     assert odd[("jpg/good.jpg", "duplicate")] == "the same bytes as jpg/copy.jpg"
@@ -68,10 +85,14 @@ def test_the_list_counts_as_long_as_the_file_is_as_found(tmp_path: Path) -> None
     (photos / "empty.jpg").write_bytes(jpeg())
     (photos / "gone.jpg").write_bytes(jpeg())
     os.utime(photos / "cut.jpg", ns=(1, 1))
-    assert set(read_bad_photos(dataset.folder)) == set(listed) - {photos / name for name in ("empty.jpg", "gone.jpg", "cut.jpg")}
+    assert set(read_bad_photos(dataset.folder)) == set(listed) - {
+        photos / name for name in ("empty.jpg", "gone.jpg", "cut.jpg")
+    }
 
 
-@pytest.mark.parametrize("text", ["[]", '{"format": "x"}', '{"format": "ultron-bad-photos", "version": 2, "bad": []}', "{"])
+@pytest.mark.parametrize(
+    "text", ["[]", '{"format": "x"}', '{"format": "ultron-bad-photos", "version": 2, "bad": []}', "{"]
+)
 def test_an_unsound_list_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad_photos.json").write_text(text)
     with pytest.raises(UltronError, match=r"bad_photos\.json"):

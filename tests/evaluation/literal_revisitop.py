@@ -1,7 +1,7 @@
 """The definition of revisitop spelled out photo by photo, slow on purpose: what metrics.py is compared with.
 
-Written from the paper (Radenovic et al., CVPR 2018) and from what the reference program computes, independently of metrics.py: no
-arrays, no shared code, every place in a ranking looked at in turn.
+Written from the paper (Radenovic et al., CVPR 2018) and from what the reference program computes, independently of
+metrics.py: no arrays, no shared code, every place in a ranking looked at in turn.
 """
 
 import math
@@ -45,7 +45,10 @@ def literal_map(rankings, ground_truth, protocol, cuts=(1, 5, 10)):
     """(mAP, [mP at each cut], [AP per query]) over the queries that have positives."""
     aps, precisions = [], []
     for ranking, truth in zip(rankings, ground_truth.queries, strict=True):
-        rows = {side: [row for label in labels for row in getattr(truth, label)] for side, labels in LABELS_OF[protocol].items()}
+        rows = {
+            side: [row for label in labels for row in getattr(truth, label)]
+            for side, labels in LABELS_OF[protocol].items()
+        }
         ap, at_cuts = literal_query(ranking, rows["positive"], rows["ignored"], cuts)
         aps.append(ap)
         precisions.append(at_cuts)

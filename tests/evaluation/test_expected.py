@@ -14,14 +14,20 @@ def report(model: str = "dolg-r101", n_database: int = 4993, **origin: object) -
 
 def test_beside_the_published_number() -> None:
     found = comparison(report())
-    assert found["protocols"]["medium"] == {"ours": pytest.approx(81.37), "published": 82.37, "difference": pytest.approx(-1.0)}
+    assert found["protocols"]["medium"] == {
+        "ours": pytest.approx(81.37),
+        "published": 82.37,
+        "difference": pytest.approx(-1.0),
+    }
     assert found["protocols"]["hard"]["difference"] == pytest.approx(1.0)
     assert "easy" not in found["protocols"]  # not published
     assert found["differs"] == ["weights are dolg.pt: whether they are the published ones only you know"]
 
 
 def test_what_differs_is_said() -> None:
-    found = comparison(report(config={"crop": "none", "scales": [1.0]}, search={"rerank": [{"name": "aqe"}], "kind": "ivf"}))
+    found = comparison(
+        report(config={"crop": "none", "scales": [1.0]}, search={"rerank": [{"name": "aqe"}], "kind": "ivf"})
+    )
     assert found["differs"][:4] == [
         "queries are not cropped to their box (whole queries score higher)",
         "1 scale where 5 are published",

@@ -1,4 +1,5 @@
-"""Metrics of the revisited protocols: answers worked by hand, then equality with the literal definition on many rankings."""
+"""Metrics of the revisited protocols: answers worked by hand, then equality with the literal definition on many
+rankings."""
 
 import json
 import math
@@ -29,7 +30,9 @@ DATASETS = ("roxford5k", "rparis6k")
 
 def truth_of(*queries: dict[str, list[int]], n_database: int = 10) -> GroundTruth:
     """A ground truth from lists of rows per label."""
-    rows = [{label: np.array(query.get(label, []), np.int64) for label in ("easy", "hard", "junk")} for query in queries]
+    rows = [
+        {label: np.array(query.get(label, []), np.int64) for label in ("easy", "hard", "junk")} for query in queries
+    ]
     return GroundTruth(
         database_names=[f"photo{i}" for i in range(n_database)],
         query_names=[f"query{i}" for i in range(len(queries))],
@@ -61,8 +64,11 @@ def stable_ranks(scores: np.ndarray) -> np.ndarray:
     return np.stack([np.lexsort((rows, -row.astype(np.float64))) for row in scores])
 
 
-def noisy_perfect_scores(rng: np.random.Generator, truth: GroundTruth, n_photos: int, decimals: int | None = None) -> np.ndarray:
-    """(Q, n_photos) float32: noise, with positives and junk lifted so that most, not all, come first; rounding makes ties."""
+def noisy_perfect_scores(
+    rng: np.random.Generator, truth: GroundTruth, n_photos: int, decimals: int | None = None
+) -> np.ndarray:
+    """(Q, n_photos) float32: noise, with positives and junk lifted so that most, not all, come first; rounding makes
+    ties."""
     scores = rng.normal(0, 0.1, (len(truth.queries), n_photos))
     for row, query in zip(scores, truth.queries, strict=True):
         row[query.easy] += 0.3
@@ -204,7 +210,12 @@ def test_random_rankings_equal_the_literal(seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_labels_that_overlap_or_repeat_equal_the_literal(seed):
     rng = np.random.default_rng(seed)
-    truth = truth_of(*({label: rng.integers(0, 10, rng.integers(0, 6)).tolist() for label in ("easy", "hard", "junk")} for _ in range(4)))
+    truth = truth_of(
+        *(
+            {label: rng.integers(0, 10, rng.integers(0, 6)).tolist() for label in ("easy", "hard", "junk")}
+            for _ in range(4)
+        )
+    )
     ranks = np.stack([rng.permutation(10) for _ in range(4)])
     assert_literal(ranks, truth)
     scores = -np.argsort(ranks, axis=1).astype(np.float32)
@@ -225,7 +236,9 @@ def test_first_of_repeats_equals_the_literal_of_the_ranking_without_them(seed):
     packed = np.stack([np.concatenate([ranking[ranking >= 0], ranking[ranking < 0]]) for ranking in ranks])
     for protocol in PROTOCOLS:
         aps = literal_map(alone, truth, protocol)[2]
-        np.testing.assert_allclose(revisited_map(packed, truth, protocol, duplicates="first").ap, aps, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(
+            revisited_map(packed, truth, protocol, duplicates="first").ap, aps, rtol=0, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -313,10 +326,16 @@ def test_only_the_protocols_asked_for():
 @pytest.mark.parametrize(
     ("ranks", "text"),
     [
-        (np.zeros((3, 5), np.int64), r"ranks must have one row for each of the 2 queries; found shape \(3, 5\); use the queries of"),
+        (
+            np.zeros((3, 5), np.int64),
+            r"ranks must have one row for each of the 2 queries; found shape \(3, 5\); use the queries of",
+        ),
         (np.zeros((5, 2), np.int64), r"found shape \(5, 2\); it looks turned, pass its transpose"),
         (np.zeros(5, np.int64), r"found shape \(5,\)"),
-        (np.zeros((2, 5)), "ranks must hold whole numbers, the rows of database photos; found float64; convert them first"),
+        (
+            np.zeros((2, 5)),
+            "ranks must hold whole numbers, the rows of database photos; found float64; convert them first",
+        ),
     ],
 )
 def test_unsound_ranks_are_named(ranks, text):
@@ -326,7 +345,9 @@ def test_unsound_ranks_are_named(ranks, text):
 
 def test_unknown_choices_are_named():
     truth, ranks = truth_of({"easy": [0]}), np.array([[0]])
-    with pytest.raises(UltronError, match="a protocol must be one of easy, medium, hard; found 'hart'; did you mean hard"):
+    with pytest.raises(
+        UltronError, match="a protocol must be one of easy, medium, hard; found 'hart'; did you mean hard"
+    ):
         revisited_map(ranks, truth, "hart")
     with pytest.raises(UltronError, match="duplicates must be count or first; found 'last'"):
         revisited_map(ranks, truth, "easy", duplicates="last")
@@ -335,12 +356,16 @@ def test_unknown_choices_are_named():
 def test_unsound_scores_are_named():
     truth = truth_of({"easy": [0]}, {"junk": [1]}, n_database=4)
     scores = np.zeros((2, 6), np.float32)
-    with pytest.raises(UltronError, match="scores must cover the database of 4 photos, distractors after it; found 3; score all of it"):
+    with pytest.raises(
+        UltronError, match="scores must cover the database of 4 photos, distractors after it; found 3; score all of it"
+    ):
         map_from_scores(scores[:, :3], truth)
     with pytest.raises(UltronError, match="scores must hold floating-point numbers, one per photo; found int64"):
         map_from_scores(scores.astype(np.int64), truth)
     scores[1, 5] = np.nan  # in a distractor, of a query that has no positives
-    with pytest.raises(UltronError, match="scores must be numbers; found NaN for query query1 at row 5; make its descriptors again"):
+    with pytest.raises(
+        UltronError, match="scores must be numbers; found NaN for query query1 at row 5; make its descriptors again"
+    ):
         map_from_scores(scores, truth)
 
 
@@ -348,14 +373,26 @@ def test_report_is_the_evaluation_json():
     truth = truth_of({"easy": [0], "hard": [1]}, {"hard": [2]}, n_database=5)
     ranks = np.array([[0, 1, 2], [1, 2, 0]])
     results = {protocol: revisited_map(ranks, truth, protocol) for protocol in ("easy", "hard")}
-    report = evaluation_report(results, dataset="toy", query_names=truth.query_names, n_database=5, provenance={"ranks": "r.h5"})
+    report = evaluation_report(
+        results, dataset="toy", query_names=truth.query_names, n_database=5, provenance={"ranks": "r.h5"}
+    )
     assert json.loads(json.dumps(report, allow_nan=False)) == {
         "dataset": "toy",
         "n_queries": 2,
         "n_database": 5,
         "protocols": {
-            "easy": {"mAP": 1.0, "mP": {"1": 1.0, "5": 1.0, "10": 1.0}, "queries_used": 1, "ap": {"query0": 1.0, "query1": None}},
-            "hard": {"mAP": 0.625, "mP": {"1": 0.5, "5": 0.75, "10": 0.75}, "queries_used": 2, "ap": {"query0": 1.0, "query1": 0.25}},
+            "easy": {
+                "mAP": 1.0,
+                "mP": {"1": 1.0, "5": 1.0, "10": 1.0},
+                "queries_used": 1,
+                "ap": {"query0": 1.0, "query1": None},
+            },
+            "hard": {
+                "mAP": 0.625,
+                "mP": {"1": 0.5, "5": 0.75, "10": 0.75},
+                "queries_used": 2,
+                "ap": {"query0": 1.0, "query1": 0.25},
+            },
         },
         "provenance": {"ranks": "r.h5"},
     }
@@ -365,4 +402,9 @@ def test_report_of_nothing_has_nulls():
     truth = truth_of({"junk": [0]})
     results = {"hard": revisited_map(np.array([[0]]), truth, "hard")}
     report = evaluation_report(results, dataset="toy", query_names=truth.query_names, n_database=10, provenance={})
-    assert report["protocols"]["hard"] == {"mAP": None, "mP": {"1": None, "5": None, "10": None}, "queries_used": 0, "ap": {"query0": None}}
+    assert report["protocols"]["hard"] == {
+        "mAP": None,
+        "mP": {"1": None, "5": None, "10": None},
+        "queries_used": 0,
+        "ap": {"query0": None},
+    }

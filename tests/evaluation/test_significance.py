@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.significance import bootstrap_interval, compare_evaluations, read_evaluation, sign_flip_p_value
+from ultron_cli.evaluation.significance import (
+    bootstrap_interval,
+    compare_evaluations,
+    read_evaluation,
+    sign_flip_p_value,
+)
 
 
 def evaluation(ap: dict[str, float | None], *, dataset: str = "toy", n_database: int = 10) -> dict:
@@ -64,7 +69,9 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     differences = np.random.default_rng(3).normal(0.02, 0.1, 70)
 
     def numbers(seed: int):
-        return sign_flip_p_value(differences, resamples=500, seed=seed), bootstrap_interval(differences, resamples=500, seed=seed)
+        return sign_flip_p_value(differences, resamples=500, seed=seed), bootstrap_interval(
+            differences, resamples=500, seed=seed
+        )
 
     first = numbers(0)
     assert first == numbers(0) != numbers(1)
@@ -87,11 +94,20 @@ def test_without_a_difference_p_values_are_uniform_and_intervals_cover():
 @pytest.mark.parametrize(
     ("b", "text"),
     [
-        (evaluation({"q0": 0.5}, dataset="other"), "must have the same dataset; found toy and other; evaluate both on the same dataset"),
-        (evaluation({"q0": 0.5}, n_database=99), "must have the same n_database; found 10 and 99; use the same distractors for both"),
+        (
+            evaluation({"q0": 0.5}, dataset="other"),
+            "must have the same dataset; found toy and other; evaluate both on the same dataset",
+        ),
+        (
+            evaluation({"q0": 0.5}, n_database=99),
+            "must have the same n_database; found 10 and 99; use the same distractors for both",
+        ),
         (evaluation({"q1": 0.5}), "must have AP for the same queries; q0 has it in one alone; use one ground truth"),
         (evaluation({"q0": None}), "must have AP for the same queries; q0 has it in one alone"),
-        ({**evaluation({}), "protocols": {}}, "the second evaluation must have protocol hard; it has none; run `ultron evaluate"),
+        (
+            {**evaluation({}), "protocols": {}},
+            "the second evaluation must have protocol hard; it has none; run `ultron evaluate",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_said(b, text):
@@ -112,7 +128,9 @@ def test_reading_an_evaluation(tmp_path):
     path.write_text(json.dumps(evaluation({"q0": 0.5})))
     assert read_evaluation(path) == evaluation({"q0": 0.5})
     path.write_text("[1, 2]")
-    with pytest.raises(UltronError, match="must be an evaluation, with protocols and the AP of every query; make it with"):
+    with pytest.raises(
+        UltronError, match="must be an evaluation, with protocols and the AP of every query; make it with"
+    ):
         read_evaluation(path)
     with pytest.raises(UltronError, match=r"evaluation .*none.json does not exist"):
         read_evaluation(tmp_path / "none.json")

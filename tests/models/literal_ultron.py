@@ -1,6 +1,8 @@
-"""The algorithms of ULTRON a second time, as their pseudo-code reads: loops over photos, channels and positions, in float64.
+"""The algorithms of ULTRON a second time, as their pseudo-code reads: loops over photos, channels and positions, in
+float64.
 
-Maps are (B, C, H, W) for CDConv and pooling, (B, H, W, C) for SCALA. `weights` are state dicts of the modules as NumPy arrays.
+Maps are (B, C, H, W) for CDConv and pooling, (B, H, W, C) for SCALA. `weights` are state dicts of the modules as NumPy
+arrays.
 """
 
 import math
@@ -26,7 +28,10 @@ def literal_importance(features: np.ndarray, weight: np.ndarray) -> np.ndarray:
     kernel = weight[0, 0]
     importance = np.zeros((n_photos, n_channels))
     for b in range(n_photos):
-        average = [sum(float(features[b, c, y, x]) for y in range(height) for x in range(width)) / (height * width) for c in range(n_channels)]
+        average = [
+            sum(float(features[b, c, y, x]) for y in range(height) for x in range(width)) / (height * width)
+            for c in range(n_channels)
+        ]
         for c in range(n_channels):
             total = 0.0
             for i, tap in enumerate(kernel):
@@ -60,7 +65,14 @@ def literal_depthwise(plane: np.ndarray, kernel: np.ndarray, dilation: int) -> n
     return output
 
 
-def literal_cdconv(features: np.ndarray, weights: Weights, thresholds: tuple[float, float], kind: str, deltas: tuple[int, int], gate: str) -> np.ndarray:
+def literal_cdconv(
+    features: np.ndarray,
+    weights: Weights,
+    thresholds: tuple[float, float],
+    kind: str,
+    deltas: tuple[int, int],
+    gate: str,
+) -> np.ndarray:
     """Algorithm 1: per photo and channel, the branch by its importance, then the convolution."""
     importance = literal_importance(features, weights["importance.weight"])
     output = np.zeros_like(features)
@@ -76,7 +88,9 @@ def literal_cdconv(features: np.ndarray, weights: Weights, thresholds: tuple[flo
                 dilation = deltas[0]
             else:
                 dilation = deltas[1]
-            output[b, c] = literal_depthwise(features[b, c], weights["weight"][c, 0], dilation) * (a if gate == "multiply" else 1.0)
+            output[b, c] = literal_depthwise(features[b, c], weights["weight"][c, 0], dilation) * (
+                a if gate == "multiply" else 1.0
+            )
     return output
 
 
@@ -85,7 +99,9 @@ def literal_norm(features: np.ndarray, weights: Weights, prefix: str, eps: float
     output = np.zeros_like(features)
     for c in range(features.shape[1]):
         sd = math.sqrt(weights[f"{prefix}running_var"][c] + eps)
-        output[:, c] = (features[:, c] - weights[f"{prefix}running_mean"][c]) / sd * weights[f"{prefix}weight"][c] + weights[f"{prefix}bias"][c]
+        output[:, c] = (features[:, c] - weights[f"{prefix}running_mean"][c]) / sd * weights[f"{prefix}weight"][
+            c
+        ] + weights[f"{prefix}bias"][c]
     return output
 
 
@@ -112,7 +128,12 @@ def literal_mobile_block(features: np.ndarray, weights: Weights, **cdconv: Any) 
 
 
 def literal_linear(vector: np.ndarray, weights: Weights, name: str) -> np.ndarray:
-    return np.array([sum(weights[f"{name}.weight"][i] * vector) + weights[f"{name}.bias"][i] for i in range(len(weights[f"{name}.bias"]))])
+    return np.array(
+        [
+            sum(weights[f"{name}.weight"][i] * vector) + weights[f"{name}.bias"][i]
+            for i in range(len(weights[f"{name}.bias"]))
+        ]
+    )
 
 
 def literal_mck(features: np.ndarray, weights: Weights) -> np.ndarray:
@@ -122,7 +143,10 @@ def literal_mck(features: np.ndarray, weights: Weights) -> np.ndarray:
     for b in range(n_photos):
         planes = [features[b, :, :, c] for c in range(n_channels)]
         for dilation in (1, 2, 3):
-            planes += [literal_depthwise(features[b, :, :, c], weights[f"convolutions.{dilation - 1}.weight"][c, 0], dilation) for c in range(n_channels)]
+            planes += [
+                literal_depthwise(features[b, :, :, c], weights[f"convolutions.{dilation - 1}.weight"][c, 0], dilation)
+                for c in range(n_channels)
+            ]
         for y in range(height):
             for x in range(width):
                 output[b, y, x] = literal_linear(np.array([plane[y, x] for plane in planes]), weights, "projection")
@@ -130,7 +154,8 @@ def literal_mck(features: np.ndarray, weights: Weights) -> np.ndarray:
 
 
 def literal_window(position: int, length: int, window: int) -> range:
-    """The positions of one axis that a position attends to: centred, moved inward at the borders, the whole of a short axis."""
+    """The positions of one axis that a position attends to: centred, moved inward at the borders, the whole of a short
+    axis."""
     if length <= window:
         return range(length)
     start = position - window // 2
@@ -197,8 +222,11 @@ def literal_scala_block(features: np.ndarray, weights: Weights, n_heads: int, wi
     return features + at_each_position(features, mlp)
 
 
-def literal_attention_pooling(feature_map: np.ndarray, weights: Weights, gem_p: float, exponent: float, shift: str, eps: float = 1e-6) -> np.ndarray:
-    """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)); f^-1(f(V) A) with f(V) = (V - min V + eps)^gamma. (B, C, H, W) -> (B, C).
+def literal_attention_pooling(
+    feature_map: np.ndarray, weights: Weights, gem_p: float, exponent: float, shift: str, eps: float = 1e-6
+) -> np.ndarray:
+    """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)); f^-1(f(V) A) with f(V) = (V - min V + eps)^gamma. (B, C, H, W) ->
+    (B, C).
 
     shift: "left" takes the root only, as SimPool's code; "undone" is the whole inverse of f.
     """
@@ -206,13 +234,21 @@ def literal_attention_pooling(feature_map: np.ndarray, weights: Weights, gem_p: 
     pooled = np.zeros((n_photos, n_channels))
     for b in range(n_photos):
         positions = [feature_map[b, :, y, x] for y in range(height) for x in range(width)]
-        gem = np.array([(sum(max(float(v[c]), 1e-6) ** gem_p for v in positions) / len(positions)) ** (1.0 / gem_p) for c in range(n_channels)])
+        gem = np.array(
+            [
+                (sum(max(float(v[c]), 1e-6) ** gem_p for v in positions) / len(positions)) ** (1.0 / gem_p)
+                for c in range(n_channels)
+            ]
+        )
         query = weights["query.weight"] @ gem
         values = [literal_layer_norm(vector, weights, "norm", 1e-6) for vector in positions]
         scores = [float(query @ (weights["key.weight"] @ vector)) / math.sqrt(n_channels) for vector in values]
         exponentials = [math.exp(score) for score in scores]
         least = min(float(vector.min()) for vector in values)
         for c in range(n_channels):
-            total = sum(share / sum(exponentials) * (float(v[c]) - least + eps) ** exponent for share, v in zip(exponentials, values, strict=True))
+            total = sum(
+                share / sum(exponentials) * (float(v[c]) - least + eps) ** exponent
+                for share, v in zip(exponentials, values, strict=True)
+            )
             pooled[b, c] = total ** (1.0 / exponent) + (least - eps if shift == "undone" else 0.0)
     return pooled

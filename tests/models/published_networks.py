@@ -1,4 +1,5 @@
-"""The networks of published checkpoints, written plainly from their papers, with the layers named as in the authors' files."""
+"""The networks of published checkpoints, written plainly from their papers, with the layers named as in the authors'
+files."""
 
 import torch
 import torch.nn.functional as F
@@ -32,9 +33,13 @@ class PyclsResNet(nn.Module):
             for j in range(depth):
                 stride = 2 if i and not j else 1
                 layers = named(
-                    a=nn.Conv2d(n_in, width, 1, bias=False), a_bn=nn.BatchNorm2d(width), b=nn.Conv2d(width, width, 3, stride, 1, bias=False),
-                    b_bn=nn.BatchNorm2d(width), c=nn.Conv2d(width, 4 * width, 1, bias=False), c_bn=nn.BatchNorm2d(4 * width),
-                )  # fmt: skip
+                    a=nn.Conv2d(n_in, width, 1, bias=False),
+                    a_bn=nn.BatchNorm2d(width),
+                    b=nn.Conv2d(width, width, 3, stride, 1, bias=False),
+                    b_bn=nn.BatchNorm2d(width),
+                    c=nn.Conv2d(width, 4 * width, 1, bias=False),
+                    c_bn=nn.BatchNorm2d(4 * width),
+                )
                 block = named(f=layers)
                 if not j:
                     block.proj, block.bn = nn.Conv2d(n_in, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
@@ -66,14 +71,19 @@ class PublishedCfcd(nn.Module):
 
 
 class PublishedSenet(PyclsResNet):
-    """Stages, SSM, head.fc. Self-similarity over a window of 7, encoded by three blocks of 3 x 3 in the window, as 3-D convolutions."""
+    """Stages, SSM, head.fc. Self-similarity over a window of 7, encoded by three blocks of 3 x 3 in the window, as 3-D
+    convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
         blocks = [nn.Sequential(nn.Conv3d(256, 256, (1, 3, 3)), nn.BatchNorm3d(256), nn.ReLU()) for _ in range(3)]
         out = nn.Sequential(nn.Conv2d(256, 2048, 1), nn.BatchNorm2d(2048))
         ffn = nn.Sequential(nn.Conv2d(2048, 2048, 1), nn.ReLU(), nn.Conv2d(2048, 2048, 1))
-        self.SSM = named(ch_reduction_encoder=nn.Conv2d(2048, 256, 1, bias=False), SSE=named(conv_in=nn.Sequential(*blocks), conv1x1_out=out), FFN=ffn)
+        self.SSM = named(
+            ch_reduction_encoder=nn.Conv2d(2048, 256, 1, bias=False),
+            SSE=named(conv_in=nn.Sequential(*blocks), conv1x1_out=out),
+            FFN=ffn,
+        )
         self.head = named(fc=nn.Linear(2048, 2048))
 
     def forward(self, bgr: Tensor) -> Tensor:
@@ -84,7 +94,9 @@ class PublishedSenet(PyclsResNet):
         similar = torch.zeros(n, channels, height * width, 7, 7)
         for y in range(height):
             for x in range(width):
-                similar[:, :, y * width + x] = (padded[:, :, y : y + 7, x : x + 7] * reduced[:, :, y, x, None, None]).clamp(min=0)
+                similar[:, :, y * width + x] = (
+                    padded[:, :, y : y + 7, x : x + 7] * reduced[:, :, y, x, None, None]
+                ).clamp(min=0)
         encoded = ssm.SSE.conv_in(similar).mean((3, 4)).view(n, channels, height, width)
         joined = ssm.FFN(maps + ssm.SSE.conv1x1_out(encoded))
         return F.normalize(self.head.fc(gem(joined, 3.0)), dim=1)
@@ -98,7 +110,11 @@ class PublishedCirtorch(nn.Module):
 
         super().__init__()
         network = getattr(torchvision.models, architecture)(weights=None)
-        layers = list(network.children())[:-2] if architecture.startswith("resnet") else [*network.features.children(), nn.ReLU()]
+        layers = (
+            list(network.children())[:-2]
+            if architecture.startswith("resnet")
+            else [*network.features.children(), nn.ReLU()]
+        )
         self.features, self.pooling = nn.Sequential(*layers), pooling
         dim = 512 if architecture == "resnet18" else 1024
         exponents = {"gem": 2.9 * torch.ones(1), "gemmp": torch.linspace(1.5, 5.0, dim)}
@@ -107,9 +123,15 @@ class PublishedCirtorch(nn.Module):
             self.pool.p = nn.Parameter(exponents[pooling])
         self.whiten = nn.Linear(dim, dim) if whitening else None
         self.meta = {
-            "architecture": architecture, "local_whitening": False, "pooling": pooling, "regional": False, "whitening": whitening,
-            "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "outputdim": dim,
-        }  # fmt: skip
+            "architecture": architecture,
+            "local_whitening": False,
+            "pooling": pooling,
+            "regional": False,
+            "whitening": whitening,
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "outputdim": dim,
+        }
 
     def forward(self, rgb: Tensor) -> Tensor:
         maps = self.features(rgb)

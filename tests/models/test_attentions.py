@@ -78,7 +78,9 @@ def literal_sca(module: nn.Module, photo: Tensor) -> Tensor:
     powers = torch.stack([(w @ torch.tanh(u * channel.mean() + b)).exp() for channel in photo])
     photo = torch.stack([channel * C * power / powers.sum() for channel, power in zip(photo, powers, strict=True)])
     u, b, w = module.place_hidden.weight[:, :, 0, 0], module.place_hidden.bias, module.place_score.weight[0, :, 0, 0]
-    powers = torch.stack([torch.stack([(w @ torch.tanh(u @ photo[:, y, x] + b)).exp() for x in range(W)]) for y in range(H)])
+    powers = torch.stack(
+        [torch.stack([(w @ torch.tanh(u @ photo[:, y, x] + b)).exp() for x in range(W)]) for y in range(H)]
+    )
     return photo * H * W * powers / powers.sum()
 
 
@@ -86,14 +88,19 @@ def literal_glam(module: nn.Module, photo: Tensor) -> Tensor:
     state = module.state_dict()
 
     def across(name: str) -> Tensor:
-        return F.conv1d(photo.mean((1, 2))[None, None], state[f"{name}.weight"], state[f"{name}.bias"], padding=1)[0, 0].sigmoid()
+        return F.conv1d(photo.mean((1, 2))[None, None], state[f"{name}.weight"], state[f"{name}.bias"], padding=1)[
+            0, 0
+        ].sigmoid()
 
     def convolved(name: str, x: Tensor, d: int = 0) -> Tensor:
         return F.conv2d(x[None], state[f"{name}.weight"], state[f"{name}.bias"], padding=d, dilation=max(d, 1))[0]
 
     local = photo + photo * across("local_branch.across")[:, None, None]
     reduced = convolved("local_branch.reduce", photo)
-    score = convolved("local_branch.score", torch.cat([reduced, *(convolved(f"local_branch.reaches.{d - 1}", reduced, d) for d in (1, 2, 3))]))
+    score = convolved(
+        "local_branch.score",
+        torch.cat([reduced, *(convolved(f"local_branch.reaches.{d - 1}", reduced, d) for d in (1, 2, 3))]),
+    )
     local = local + local * score
     query, key = across("global_branch.channel_query"), across("global_branch.channel_key")
     by_channel = torch.zeros_like(photo)
@@ -114,7 +121,10 @@ def literal_glam(module: nn.Module, photo: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("make", "literal"),
     [
-        (lambda: ChannelGate(C, reduction=4), lambda module, photo: literal_channel_gate(module, photo, with_maximum=False)),
+        (
+            lambda: ChannelGate(C, reduction=4),
+            lambda module, photo: literal_channel_gate(module, photo, with_maximum=False),
+        ),
         (lambda: EcaGate(C), literal_eca),
         (lambda: Cbam(C, reduction=4), literal_cbam),
         (lambda: Sca(C), literal_sca),
@@ -163,15 +173,25 @@ def test_every_attention_trains_at_both_places(name: str, at: str) -> None:
     put = [stage[0].se if at == "block" else stage.attention for stage in (network.layer2, network.layer4)]
     assert network.layer1[0].se is None and not hasattr(network.layer3, "attention")
     for attention in put:
-        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in attention.parameters())
+        assert all(
+            parameter.grad is not None and parameter.grad.isfinite().all() for parameter in attention.parameters()
+        )
 
 
 @torch.no_grad()
 def test_default_places_follow_the_papers() -> None:
     inside = create_model("gem", backbone="test_resnet", attention="cbam").backbone.network
-    assert all(isinstance(block.se, Cbam) for stage in (inside.layer1, inside.layer2, inside.layer3, inside.layer4) for block in stage)
+    assert all(
+        isinstance(block.se, Cbam)
+        for stage in (inside.layer1, inside.layer2, inside.layer3, inside.layer4)
+        for block in stage
+    )
     after = create_model("gem", backbone="test_resnet", attention="glam").backbone.network
-    assert isinstance(after.layer4.attention, Glam) and after.layer4[0].se is None and not hasattr(after.layer3, "attention")
+    assert (
+        isinstance(after.layer4.attention, Glam)
+        and after.layer4[0].se is None
+        and not hasattr(after.layer3, "attention")
+    )
 
 
 @torch.no_grad()
@@ -187,12 +207,21 @@ def test_settings_travel_with_the_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"attention": "cbma"}, "attention must be one of se, eca, cbam, hoga, sca, glam; found 'cbma'; did you mean cbam"),
-        ({"attention": "se", "attention_stages": (0, 5)}, r"attention_stages must be different numbers from 1 to 4 \(\[3,4\]\); found \[0, 5\]"),
+        (
+            {"attention": "cbma"},
+            "attention must be one of se, eca, cbam, hoga, sca, glam; found 'cbma'; did you mean cbam",
+        ),
+        (
+            {"attention": "se", "attention_stages": (0, 5)},
+            r"attention_stages must be different numbers from 1 to 4 \(\[3,4\]\); found \[0, 5\]",
+        ),
         ({"attention": "se", "attention_stages": (3, 3)}, "different numbers"),
         ({"attention": "se", "attention_at": "end"}, "attention_at must be one of block, stage"),
         ({"attention_stages": (4,)}, "say where an attention goes, and none is set; add --set model.attention="),
-        ({"attention": "se", "genotype": "skip:0/skip:0/skip:0/skip:0"}, "a genotype belongs to attention hoga, found attention se"),
+        (
+            {"attention": "se", "genotype": "skip:0/skip:0/skip:0/skip:0"},
+            "a genotype belongs to attention hoga, found attention se",
+        ),
         ({"attention": "se", "backbone": "test_vit"}, "attention se takes a ResNet of timm"),
     ],
 )
@@ -202,5 +231,7 @@ def test_mistakes_are_told(settings: dict, message: str) -> None:
 
 
 def test_a_backbone_with_attentions_of_its_own_is_refused() -> None:
-    with pytest.raises(UltronError, match="seresnet18 has attentions in its blocks already; choose another backbone, or --set"):
+    with pytest.raises(
+        UltronError, match="seresnet18 has attentions in its blocks already; choose another backbone, or --set"
+    ):
         create_model("gem", backbone="seresnet18", attention="se")

@@ -13,7 +13,9 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 def features(*shape: int, seed: int = 0) -> torch.Tensor:
     """Positive on the whole, each channel with a level of its own, so that all branches are taken."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator) + 0.6 * torch.rand(*shape[:2], 1, 1, dtype=torch.float64, generator=generator)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator) + 0.6 * torch.rand(
+        *shape[:2], 1, 1, dtype=torch.float64, generator=generator
+    )
 
 
 def randomise(module: torch.nn.Module) -> torch.nn.Module:
@@ -28,14 +30,18 @@ def randomise(module: torch.nn.Module) -> torch.nn.Module:
     return module.double().eval()
 
 
-@pytest.mark.parametrize(("n_channels", "size"), [(1, 1), (2, 1), (16, 3), (64, 3), (256, 5), (384, 5), (512, 5), (768, 5), (2048, 7)])
+@pytest.mark.parametrize(
+    ("n_channels", "size"), [(1, 1), (2, 1), (16, 3), (64, 3), (256, 5), (384, 5), (512, 5), (768, 5), (2048, 7)]
+)
 def test_eca_kernel_is_the_nearest_odd_number(n_channels: int, size: int) -> None:
     assert eca_kernel_size(n_channels) == size
 
 
 def test_importance_equals_its_definition() -> None:
     module, values = randomise(ChannelImportance(16)), features(2, 16, 3, 4)
-    np.testing.assert_allclose(module(values).detach().numpy(), literal_importance(values.numpy(), weights_of(module)["weight"]), **EXACT)
+    np.testing.assert_allclose(
+        module(values).detach().numpy(), literal_importance(values.numpy(), weights_of(module)["weight"]), **EXACT
+    )
 
 
 @pytest.mark.parametrize("gate", ["none", "multiply"])
@@ -46,7 +52,9 @@ def test_cdconv_equals_algorithm_1(shape: tuple[int, ...], kind: str, gate: str)
     choice = {"thresholds": (0.75, 0.5), "kind": kind, "deltas": (3, 6), "gate": gate}
     expected = literal_cdconv(values.numpy(), weights_of(module), **choice)
     np.testing.assert_allclose(module(values).detach().numpy(), expected, **EXACT)
-    np.testing.assert_allclose(module(values.contiguous(memory_format=torch.channels_last)).detach().numpy(), expected, **EXACT)
+    np.testing.assert_allclose(
+        module(values.contiguous(memory_format=torch.channels_last)).detach().numpy(), expected, **EXACT
+    )
 
 
 def test_all_three_branches_were_taken() -> None:
@@ -59,14 +67,20 @@ def test_plain_depthwise_is_pytorchs() -> None:
     module, values = PlainDepthwise(6).double(), features(2, 6, 5, 4)
     expected = torch.nn.functional.conv2d(values, module.weight, padding=1, groups=6)
     torch.testing.assert_close(module(values), expected, **EXACT)
-    np.testing.assert_allclose(expected[1, 3].detach().numpy(), literal_depthwise(values[1, 3].numpy(), module.weight[3, 0].detach().numpy(), 1), **EXACT)
+    np.testing.assert_allclose(
+        expected[1, 3].detach().numpy(),
+        literal_depthwise(values[1, 3].numpy(), module.weight[3, 0].detach().numpy(), 1),
+        **EXACT,
+    )
 
 
 @pytest.mark.parametrize("gate", ["none", "multiply"])
 def test_mobile_block_equals_its_definition(gate: str) -> None:
     choice = {"thresholds": (0.7, 0.55), "kind": "value", "deltas": (2, 4), "gate": gate}
     block, values = randomise(MobileBlock(4, 4, CDConv(16, **choice))), features(2, 4, 6, 5)
-    np.testing.assert_allclose(block(values).detach().numpy(), literal_mobile_block(values.numpy(), weights_of(block), **choice), **EXACT)
+    np.testing.assert_allclose(
+        block(values).detach().numpy(), literal_mobile_block(values.numpy(), weights_of(block), **choice), **EXACT
+    )
 
 
 @pytest.mark.parametrize("gate", ["none", "multiply"])
@@ -96,11 +110,17 @@ def test_gradients_of_a_gated_block_are_right() -> None:
 
 
 def test_at_first_about_a_third_of_the_channels_takes_each_branch() -> None:
-    """For maps that differ from photo to photo as those of photos do: channel means of 0.4 with a spread of 0.17 (seen on rendered landmarks)."""
+    """For maps that differ from photo to photo as those of photos do: channel means of 0.4 with a spread of 0.17 (seen
+    on rendered landmarks)."""
     shares = []
     for seed in range(8):
         torch.manual_seed(seed)
         means = (0.4 + 0.17 * torch.randn(4, 384, 1, 1)).clamp(min=0)
         importance = ChannelImportance(384)(means)
-        shares.append([float(part.float().mean()) for part in (importance > 0.75, (importance <= 0.75) & (importance > 0.5), importance <= 0.5)])
+        shares.append(
+            [
+                float(part.float().mean())
+                for part in (importance > 0.75, (importance <= 0.75) & (importance > 0.5), importance <= 0.5)
+            ]
+        )
     assert all(0.2 < share < 0.5 for share in np.mean(shares, axis=0))

@@ -1,4 +1,5 @@
-"""CFCD's second stage against a literal form of its loss, its batches of tuples, and short runs that go on from a first stage."""
+"""CFCD's second stage against a literal form of its loss, its batches of tuples, and short runs that go on from a first
+stage."""
 
 import copy
 import json
@@ -24,9 +25,13 @@ from ultron_cli.training.losses.cfcd import local_loss, match
 
 MODEL = {"name": "cfcd-r50", "backbone": "test_resnet", "descriptor_dim": 16}
 STAGE_2: dict[str, Any] = {
-    "model": MODEL, "loss": {"name": "cfcd-stage2", "tuple_size": 4, "local_weight": 0.5, "ratio": 0.99}, "lr": 0.02, "warmup_epochs": 0.0, "epochs": 4,
+    "model": MODEL,
+    "loss": {"name": "cfcd-stage2", "tuple_size": 4, "local_weight": 0.5, "ratio": 0.99},
+    "lr": 0.02,
+    "warmup_epochs": 0.0,
+    "epochs": 4,
     "side_px": 96,
-}  # fmt: skip
+}
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -81,7 +86,11 @@ def test_matches_are_mutual_distinct_and_attended() -> None:
     anchor = torch.eye(4)
     positive = torch.stack([anchor[2], anchor[0], (anchor[1] + anchor[3]) / 2**0.5, anchor[1]])
     anchors, positives = match(anchor, positive, torch.tensor([4.0, 3.0, 2.0, 1.0]), 0.9, 1.0)
-    assert list(zip(anchors.tolist(), positives.tolist(), strict=True)) == [(2, 0), (0, 1), (1, 3)]  # place 2 lies between two of the anchor's
+    assert list(zip(anchors.tolist(), positives.tolist(), strict=True)) == [
+        (2, 0),
+        (0, 1),
+        (1, 3),
+    ]  # place 2 lies between two of the anchor's
     assert match(anchor, positive, torch.tensor([1.0, 3.0, 2.0, 4.0]), 0.9, 0.5)[1].tolist() == [1, 3]
     assert match(anchor[:1], positive, torch.ones(4), 0.9, 1.0)[0].tolist() == []
 
@@ -115,7 +124,10 @@ def test_tuples_hold_a_pair_and_photos_of_others() -> None:
     assert np.unique(rows).size == rows.size  # no photo twice while there are others
     assert np.array_equal(rows, TupleBatches(labels, 16, seed=3, n_epochs=2, tuple_size=8).epoch_rows(0)[0])
     assert not np.array_equal(rows, batches.epoch_rows(1)[0])
-    parts = [[draw.row for draw in next(iter(TupleBatches(labels, 16, 3, 2, 8, process=rank, n_processes=2)))] for rank in range(2)]
+    parts = [
+        [draw.row for draw in next(iter(TupleBatches(labels, 16, 3, 2, 8, process=rank, n_processes=2)))]
+        for rank in range(2)
+    ]
     assert parts[0] + parts[1] == rows[0].tolist()
 
 
@@ -141,7 +153,10 @@ def test_photos_taken_for_a_landmark_become_its_hard_negatives() -> None:
 
 
 def test_too_few_photos_for_tuples() -> None:
-    with pytest.raises(UltronError, match="tuples of 8 need a landmark with two photos and 6 photos of others, found 8 photos of 2 landmarks"):
+    with pytest.raises(
+        UltronError,
+        match="tuples of 8 need a landmark with two photos and 6 photos of others, found 8 photos of 2 landmarks",
+    ):
         TupleBatches(np.repeat([0, 1], 4), 8, 0, 1, 8)
 
 
@@ -163,13 +178,20 @@ def test_stage_2_starts_from_stage_1_and_learns(toy: Path, stage_1: Path, stage_
     epochs = [json.loads(line) for line in (stage_2 / "metrics.jsonl").read_text().splitlines()]
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
     assert epochs[-1]["accuracy"] > epochs[0]["accuracy"]
-    train(toy, tmp_path / "run", weights=str(stage_1), **(STAGE_2 | {"epochs": 1, "loss": STAGE_2["loss"] | {"local_weight": 0.0}}))
+    train(
+        toy,
+        tmp_path / "run",
+        weights=str(stage_1),
+        **(STAGE_2 | {"epochs": 1, "loss": STAGE_2["loss"] | {"local_weight": 0.0}}),
+    )
     assert step_losses(tmp_path / "run")[0] < step_losses(stage_2)[0] - 0.01  # the same photos without the local part
     known = np.load(stage_2 / "hard_examples.npy")
     assert known.shape == (36,) and known.min() >= 0 and known.max() <= 5
     model = load_checkpoint(stage_2 / "checkpoint.pt").model
     assert model.name == "cfcd-r50" and model(torch.randn(1, 3, 64, 96)).shape == (1, 16)
-    assert set(model.state_dict()) == set(load_checkpoint(stage_1).model.state_dict())  # the local part is in training only
+    assert set(model.state_dict()) == set(
+        load_checkpoint(stage_1).model.state_dict()
+    )  # the local part is in training only
 
 
 def test_the_first_step_is_that_of_the_stage_1_weights(toy: Path, stage_1: Path) -> None:
@@ -181,13 +203,17 @@ def test_the_first_step_is_that_of_the_stage_1_weights(toy: Path, stage_1: Path)
     content = torch.load(stage_1, weights_only=True)
     weight = start_from(learner, stage_1, ["another landmark", *names[1:]])
     assert weight is not None and torch.equal(learner.loss.weight, weight)
-    assert torch.equal(weight[1:], content["loss_state"]["weight"][1:]) and not torch.equal(weight[0], content["loss_state"]["weight"][0])
+    assert torch.equal(weight[1:], content["loss_state"]["weight"][1:]) and not torch.equal(
+        weight[0], content["loss_state"]["weight"][0]
+    )
     for name, value in learner.model.state_dict().items():
         assert torch.equal(value, content["state_dict"][name])
     assert start_from(learner, stage_1, ["none", "of", "them", "is", "known", "here"]) is None
 
 
-def test_stage_2_stopped_and_resumed_ends_as_if_undisturbed(toy: Path, stage_1: Path, stage_2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_2_stopped_and_resumed_ends_as_if_undisturbed(
+    toy: Path, stage_1: Path, stage_2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ultron_cli.training.loop import Training
 
     own, folder = Training._step, tmp_path / "run"
@@ -207,12 +233,20 @@ def test_stage_2_stopped_and_resumed_ends_as_if_undisturbed(toy: Path, stage_1: 
     moved.unlink()  # a resumed run needs it no more
     train(toy, folder, resume=True, weights=str(moved), **settings)
     assert step_losses(folder) == step_losses(stage_2)
-    assert load_checkpoint(folder / "checkpoint.pt").weights_sha256 == load_checkpoint(stage_2 / "checkpoint.pt").weights_sha256
+    assert (
+        load_checkpoint(folder / "checkpoint.pt").weights_sha256
+        == load_checkpoint(stage_2 / "checkpoint.pt").weights_sha256
+    )
 
 
 def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path) -> None:
     """With a network without batch statistics, which on CPUs are of each process's own photos."""
-    network: dict[str, Any] = {"model": {"name": "gem", "backbone": "test_convnext"}, "optimizer": "adamw", "lr": 1e-3, "side_px": 96}
+    network: dict[str, Any] = {
+        "model": {"name": "gem", "backbone": "test_convnext"},
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "side_px": 96,
+    }
     train(toy, tmp_path / "first", loss={"name": "madacos"}, epochs=1, **network)
     settings = STAGE_2 | network | {"weights": str(tmp_path / "first/checkpoint.pt"), "batch_size": 8, "epochs": 1}
     port = free_port()
@@ -228,7 +262,10 @@ def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path) -> 
 
 
 def test_what_stage_2_refuses(toy: Path, stage_1: Path, tmp_path: Path) -> None:
-    with pytest.raises(UltronError, match=r"goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT"):
+    with pytest.raises(
+        UltronError,
+        match=r"goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT",
+    ):
         train(toy, tmp_path / "a", **STAGE_2)
     with pytest.raises(UltronError, match=r"holds another model than the one to train: .*descriptor_dim.*"):
         train(toy, tmp_path / "b", weights=str(stage_1), **(STAGE_2 | {"model": MODEL | {"descriptor_dim": 8}}))
@@ -240,16 +277,42 @@ def test_what_stage_2_refuses(toy: Path, stage_1: Path, tmp_path: Path) -> None:
         train(toy, tmp_path / "e", weights=str(stage_1), pretrained=True, **STAGE_2)
 
 
-SMALL_FLAGS = [flag for value in ("model.backbone=test_resnet", "model.descriptor_dim=16", "side_px=64", "batch_size=8", "workers=0", "epochs=1",
-               "warmup_epochs=0", "precision=float32", "threads=1") for flag in ("--set", value)]  # fmt: skip
+SMALL_FLAGS = [
+    flag
+    for value in (
+        "model.backbone=test_resnet",
+        "model.descriptor_dim=16",
+        "side_px=64",
+        "batch_size=8",
+        "workers=0",
+        "epochs=1",
+        "warmup_epochs=0",
+        "precision=float32",
+        "threads=1",
+    )
+    for flag in ("--set", value)
+]
 
 
 def test_both_stages_by_their_presets(ultron: Run, toy: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    code, _, err = ultron("train", "--preset", "cfcd-r50", "--dataset", toy, *SMALL_FLAGS, "--set", "pretrained=false", "--out", first)
+    code, _, err = ultron(
+        "train", "--preset", "cfcd-r50", "--dataset", toy, *SMALL_FLAGS, "--set", "pretrained=false", "--out", first
+    )
     assert code == 0, err
     weights = first / "checkpoint.pt"
-    code, out, err = ultron("train", "--preset", "cfcd-r50-stage2", "--dataset", toy, *SMALL_FLAGS, "--set", f"weights={weights}", "--out", second)
+    code, out, err = ultron(
+        "train",
+        "--preset",
+        "cfcd-r50-stage2",
+        "--dataset",
+        toy,
+        *SMALL_FLAGS,
+        "--set",
+        f"weights={weights}",
+        "--out",
+        second,
+    )
     assert code == 0, err
     assert f"starting from {weights}" in err and "hard negatives: " in err
     assert out.startswith("trained cfcd-r50-test_resnet on ") and (second / "hard_examples.npy").is_file()
@@ -258,18 +321,34 @@ def test_both_stages_by_their_presets(ultron: Run, toy: Path, tmp_path: Path) ->
 def test_what_is_missing_is_said_before_the_photos_are_opened(ultron: Run, tmp_path: Path) -> None:
     stage_2 = ("train", "--preset", "cfcd-r50-stage2", "--dataset", tmp_path / "no-photos")
     code, _, err = ultron(*stage_2)
-    assert (code, err.count("\n")) == (2, 1) and "goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT" in err
+    assert (code, err.count("\n")) == (
+        2,
+        1,
+    ) and "goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT" in err
     code, _, err = ultron(*stage_2, "--set", f"weights={tmp_path / 'none.pt'}")
-    assert (code, err.count("\n")) == (2, 1) and f"there is no file {tmp_path / 'none.pt'}; give another with --set weights=CHECKPOINT" in err
-    code, _, err = ultron(*stage_2, "--set", "model.name=gem", "--set", "model.backbone=test_vit", "--set", "model.pooling=cls")
+    assert (code, err.count("\n")) == (
+        2,
+        1,
+    ) and f"there is no file {tmp_path / 'none.pt'}; give another with --set weights=CHECKPOINT" in err
+    code, _, err = ultron(
+        *stage_2, "--set", "model.name=gem", "--set", "model.backbone=test_vit", "--set", "model.pooling=cls"
+    )
     assert (code, err.count("\n")) == (2, 1)
-    assert "pooled from; found model.pooling=cls, which takes the class token instead; add --set model.pooling=gem" in err
+    assert (
+        "pooled from; found model.pooling=cls, which takes the class token instead; add --set model.pooling=gem" in err
+    )
 
 
 @pytest.mark.parametrize("name", ["cfcd-r50", "cfcd-r101"])
 def test_presets_go_on_from_the_first_stage(name: str) -> None:
     first, second = load_config(name, None, []), load_config(f"{name}-stage2", None, ["weights=run/checkpoint.pt"])
-    assert second.model == first.model and second.loss == {"name": "cfcd-stage2", "rho": 0.02, "tuple_size": 8, "local_weight": 0.05, "local_margin": 0.1}
+    assert second.model == first.model and second.loss == {
+        "name": "cfcd-stage2",
+        "rho": 0.02,
+        "tuple_size": 8,
+        "local_weight": 0.05,
+        "local_margin": 0.1,
+    }
     changed = {"pretrained", "weights", "loss", "warmup_epochs"}
     before, after = copy.deepcopy(first.to_plain()), second.to_plain()
     assert {key for key in before if before[key] != after[key]} == changed

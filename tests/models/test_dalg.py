@@ -19,7 +19,15 @@ SMALL = {"dim": 12, "n_heads": 3, "window": 3, "descriptor_dim": 10}
 
 def small_swin() -> Backbone:
     """A Swin of four stages of one block, 8 to 64 channels, for photos of any size."""
-    network = SwinTransformer(img_size=64, window_size=4, embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 4), num_classes=0, strict_img_size=False)
+    network = SwinTransformer(
+        img_size=64,
+        window_size=4,
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 2, 2, 4),
+        num_classes=0,
+        strict_img_size=False,
+    )
     network.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "classifier": "head.fc"}
     return Backbone(network, "small_swin")
 
@@ -56,17 +64,30 @@ def literal_attention(attention: WindowAttention, x: Tensor) -> Tensor:
     """(H, W, C): each place attends to the places of the map in its own window, place by place and head by head."""
     height, width, channels = x.shape
     k, n_heads, d = attention.window, attention.n_heads, channels // attention.n_heads
-    joined = [[linear(attention.query_key_value, x[i, j]).view(3, n_heads, d) for j in range(width)] for i in range(height)]
+    joined = [
+        [linear(attention.query_key_value, x[i, j]).view(3, n_heads, d) for j in range(width)] for i in range(height)
+    ]
     out = torch.zeros_like(x)
     for i in range(height):
         for j in range(width):
             window = ((i + attention.shift) // k, (j + attention.shift) // k)
-            others = [(a, b) for a in range(height) for b in range(width) if ((a + attention.shift) // k, (b + attention.shift) // k) == window]
+            others = [
+                (a, b)
+                for a in range(height)
+                for b in range(width)
+                if ((a + attention.shift) // k, (b + attention.shift) // k) == window
+            ]
             heads = []
             for head in range(n_heads):
                 bias = [attention.position_bias[head, i - a + k - 1, j - b + k - 1] for a, b in others]
-                scores = torch.stack([joined[i][j][0, head] @ joined[a][b][1, head] / d**0.5 for a, b in others]) + torch.stack(bias)
-                heads.append(sum(weight * joined[a][b][2, head] for weight, (a, b) in zip(scores.softmax(0), others, strict=True)))
+                scores = torch.stack(
+                    [joined[i][j][0, head] @ joined[a][b][1, head] / d**0.5 for a, b in others]
+                ) + torch.stack(bias)
+                heads.append(
+                    sum(
+                        weight * joined[a][b][2, head] for weight, (a, b) in zip(scores.softmax(0), others, strict=True)
+                    )
+                )
             out[i, j] = linear(attention.projection, torch.cat(heads))
     return out
 
@@ -82,7 +103,12 @@ def literal_dalg(model: DalgModel, images: Tensor) -> Tensor:
     stage_4 = network.forward_features(images)
     descriptors = []
     for three, four in zip(stage_3, stage_4, strict=True):
-        pooled = torch.stack([(four[..., c].clamp(min=1e-6) ** model.global_pooling.p).mean() ** (1 / model.global_pooling.p) for c in range(four.shape[-1])])
+        pooled = torch.stack(
+            [
+                (four[..., c].clamp(min=1e-6) ** model.global_pooling.p).mean() ** (1 / model.global_pooling.p)
+                for c in range(four.shape[-1])
+            ]
+        )
         whole = linear(model.global_layer, pooled)
         local = model.local_branch
         x = each(lambda v: linear(local.reduce, v), three)  # noqa: B023
@@ -91,7 +117,10 @@ def literal_dalg(model: DalgModel, images: Tensor) -> Tensor:
             x = x + each(lambda v: literal_mlp(block.mlp, layer_norm(block.mlp_norm, v)), x)  # noqa: B023
         x = each(lambda v: layer_norm(local.norm, v), x)  # noqa: B023
         x = each(lambda v: F.softplus(linear(local.score, v.clamp(min=0))) * v, x)  # noqa: B023
-        places = [*x.flatten(0, 1), *(layer_norm(model.deep_layer[1], linear(model.deep_layer[0], v)) for v in four.flatten(0, 1))]
+        places = [
+            *x.flatten(0, 1),
+            *(layer_norm(model.deep_layer[1], linear(model.deep_layer[0], v)) for v in four.flatten(0, 1)),
+        ]
         for block in model.fusion:
             d = len(whole) // block.n_heads
             query = linear(block.query, layer_norm(block.query_norm, whole)).view(block.n_heads, d)
@@ -120,7 +149,9 @@ def test_window_attention_at_any_size(size: tuple[int, int], window: int, shift:
     attention = WindowAttention(6, 2, window, shift)
     attention.position_bias.normal_()
     maps = torch.randn(2, *size, 6)
-    torch.testing.assert_close(attention(maps), torch.stack([literal_attention(attention, photo) for photo in maps]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        attention(maps), torch.stack([literal_attention(attention, photo) for photo in maps]), rtol=0, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -134,14 +165,26 @@ def test_any_input_size(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "ablation", [{}, {"fusion": "concat"}, {"spatial_attention": False}, {"global_pooling": "avg"}, {"local_blocks": 0}, {"fusion_blocks": 3}]
+    "ablation",
+    [
+        {},
+        {"fusion": "concat"},
+        {"spatial_attention": False},
+        {"global_pooling": "avg"},
+        {"local_blocks": 0},
+        {"fusion_blocks": 3},
+    ],
 )
 def test_ablations_train(ablation: dict, images: Tensor) -> None:
     model = small_dalg(**ablation).train()
     descriptors = model(images)
     assert descriptors.shape == (2, 10)
     descriptors[:, 0].sum().backward()
-    missing = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.isfinite().all()]
+    missing = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.isfinite().all()
+    ]
     assert not missing
 
 

@@ -1,6 +1,8 @@
-"""Networks and losses compute where their weights are: on tensors that claim to be on a GPU, everywhere; on a real GPU, where there is one.
+"""Networks and losses compute where their weights are: on tensors that claim to be on a GPU, everywhere; on a real GPU,
+where there is one.
 
-PyTorch's fake tensors know shape and device only; an operation on a fake CUDA tensor and one of the CPU fails, as it would on a GPU.
+PyTorch's fake tensors know shape and device only; an operation on a fake CUDA tensor and one of the CPU fails, as it
+would on a GPU.
 """
 
 from collections.abc import Iterator
@@ -21,12 +23,15 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA dev
 
 
 def claim_gpu(module: nn.Module, mode: FakeTensorMode) -> nn.Module:
-    """Parameters and buffers become fake tensors on a GPU, as module.to() would move them; other tensors stay where they are."""
+    """Parameters and buffers become fake tensors on a GPU, as module.to() would move them; other tensors stay where
+    they are."""
     with mode:
         for part in module.modules():
             for name, parameter in list(part._parameters.items()):
                 if parameter is not None:
-                    part._parameters[name] = nn.Parameter(torch.empty_like(mode.from_tensor(parameter), device=GPU), parameter.requires_grad)
+                    part._parameters[name] = nn.Parameter(
+                        torch.empty_like(mode.from_tensor(parameter), device=GPU), parameter.requires_grad
+                    )
             for name, buffer in list(part._buffers.items()):
                 if buffer is not None:
                     part._buffers[name] = torch.empty_like(mode.from_tensor(buffer), device=GPU)
@@ -45,7 +50,9 @@ def test_no_tensor_of_a_network_is_made_elsewhere(name: str, monkeypatch: pytest
         assert model.eval().feature_map(images).device == GPU
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("madacos", "cfcd-stage2")])  # their scale follows the values
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if name not in ("madacos", "cfcd-stage2")]
+)  # their scale follows the values
 def test_no_tensor_of_a_loss_is_made_elsewhere(name: str) -> None:
     mode = FakeTensorMode()
     loss = claim_gpu(create_loss(name, n_classes=5, dim=8), mode)
@@ -88,13 +95,17 @@ def test_descriptors_and_gradients_on_a_gpu_are_those_of_the_cpu(name: str, plai
     (on_cpu, gradients_on_cpu), (on_gpu, gradients_on_gpu) = found
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=1e-4)
     assert gradients_on_gpu.keys() == gradients_on_cpu.keys()
-    all_on_gpu, all_on_cpu = (torch.cat([grads[key].flatten() for key in gradients_on_cpu]) for grads in (gradients_on_gpu, gradients_on_cpu))
+    all_on_gpu, all_on_cpu = (
+        torch.cat([grads[key].flatten() for key in gradients_on_cpu]) for grads in (gradients_on_gpu, gradients_on_cpu)
+    )
     assert far_apart(all_on_gpu, all_on_cpu) < 1e-2
 
 
 @pytest.mark.gpu
 @on_a_gpu
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "cfcd-stage2"])  # of maps: see test_training_on_a_gpu.py
+@pytest.mark.parametrize(
+    "name", [name for name in LOSSES if name != "cfcd-stage2"]
+)  # of maps: see test_training_on_a_gpu.py
 def test_losses_on_a_gpu_are_those_of_the_cpu(name: str) -> None:
     torch.manual_seed(0)
     loss = create_loss(name, n_classes=5, dim=24)

@@ -1,4 +1,5 @@
-"""Every model of the registry does what the commands ask of one: any size, a training step, its settings and weights written and read, a CAM.
+"""Every model of the registry does what the commands ask of one: any size, a training step, its settings and weights
+written and read, a CAM.
 
 In small form: settings that only make a network thinner, and stand-ins for large backbones.
 """
@@ -21,7 +22,14 @@ from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.visualization.cam.similarity import similarity_cam
 
-THIN_ULTRON = {"depths": [1, 1, 2, 1], "widths": [16, 24, 32, 64], "heads": [2, 4], "expansion": 2, "descriptor_dim": 24, "drop_path": 0.0}
+THIN_ULTRON = {
+    "depths": [1, 1, 2, 1],
+    "widths": [16, 24, 32, 64],
+    "heads": [2, 4],
+    "expansion": 2,
+    "descriptor_dim": 24,
+    "drop_path": 0.0,
+}
 THIN_DOLG = {"backbone": "test_resnet", "atrous_dim": 6, "local_dim": 10, "descriptor_dim": 24}
 SMALL_FORMS: dict[str, dict[str, Any]] = {
     "cfcd-r101": {"backbone": "test_resnet", "descriptor_dim": 24},
@@ -46,7 +54,11 @@ def small_swin(monkeypatch: pytest.MonkeyPatch) -> None:
     original = timm.create_model
 
     def make(name: str, **options: Any) -> nn.Module:
-        return original(name, **options, **({"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)} if name == SWIN else {}))
+        return original(
+            name,
+            **options,
+            **({"embed_dim": 24, "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 8)} if name == SWIN else {}),
+        )
 
     monkeypatch.setattr(timm, "create_model", make)
 
@@ -67,7 +79,8 @@ def test_no_model_is_forgotten() -> None:
 @pytest.mark.parametrize("name", list_models())
 @torch.inference_mode()
 def test_sizes(name: str) -> None:
-    """Square, wide, and 1024 px: unit descriptors, a map as wide as the photo asks, and a photo's own whatever the batch holds."""
+    """Square, wide, and 1024 px: unit descriptors, a map as wide as the photo asks, and a photo's own whatever the
+    batch holds."""
     model = small(name)
     for n, height, width in ((2, 224, 224), (1, 384, 512), (1, 1024, 1024)):
         images = photos(n, 3, height, width)
@@ -83,9 +96,16 @@ def test_sizes(name: str) -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_a_training_step_moves_every_weight(name: str) -> None:
     settings = {
-        "model": {"name": name, **SMALL_FORMS[name]}, "loss": {"name": "arcface", "margin": 0.1, "scale": 16.0}, "side_px": 64, "batch_size": 4,
-        "optimizer": "adamw", "lr": 0.002, "weight_decay": 0.0, "warmup_epochs": 0.0, "epochs": 2,
-    }  # fmt: skip
+        "model": {"name": name, **SMALL_FORMS[name]},
+        "loss": {"name": "arcface", "margin": 0.1, "scale": 16.0},
+        "side_px": 64,
+        "batch_size": 4,
+        "optimizer": "adamw",
+        "lr": 0.002,
+        "weight_decay": 0.0,
+        "warmup_epochs": 0.0,
+        "epochs": 2,
+    }
     learner = Learner(from_dict(TrainConfig, settings), 4, 10, torch.device("cpu"))
     before = {key: value.detach().clone() for key, value in learner.model.named_parameters()}
     learner.train()
@@ -93,7 +113,8 @@ def test_a_training_step_moves_every_weight(name: str) -> None:
     losses = [learner.step(pixels, torch.arange(4), step).loss for step in range(4)]
     assert np.isfinite(losses).all() and losses[3] < losses[0]
     still = [key for key, value in learner.model.named_parameters() if torch.equal(value, before[key])]
-    # A threshold has no gradient (CDConv, as published), and a backbone may have a norm that serves its classifier alone.
+    # A threshold has no gradient (CDConv, as published), and a backbone may have a norm that serves its classifier
+    # alone.
     assert len(still) <= 0.1 * len(before), still
 
 

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from tests.models.test_attentions import literal_channel_gate, shaken
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.attentions.genotype import OPERATIONS, PUBLISHED, Edge, load_genotype, parse_genotype, save_genotype
+from ultron_cli.models.attentions.genotype import (
+    OPERATIONS,
+    PUBLISHED,
+    Edge,
+    load_genotype,
+    parse_genotype,
+    save_genotype,
+)
 from ultron_cli.models.attentions.hoga import Hoga, HogaSearch, make_operation
 from ultron_cli.visualization.genotype import genotype_figure
 
@@ -44,7 +51,9 @@ def literal_operation(name: str, module: nn.Module, x: Tensor) -> Tensor:
     weights = [part.weight for part in module.op if isinstance(part, nn.Conv2d)]
     norms = [part for part in module.op if isinstance(part, nn.BatchNorm2d)]
     if name.startswith("dil"):
-        depthwise = F.conv2d(seen[None], weights[0], padding=2, dilation=2, groups=1 if name == "dil_spatial" else len(seen))
+        depthwise = F.conv2d(
+            seen[None], weights[0], padding=2, dilation=2, groups=1 if name == "dil_spatial" else len(seen)
+        )
         return x * norm(norms[0], F.conv2d(depthwise, weights[1])[0]).sigmoid()
     first = F.conv2d(F.conv2d(seen[None], weights[0], padding=1, groups=len(seen)), weights[1])[0]
     first = norm(norms[0], first).clamp(min=0)
@@ -54,7 +63,9 @@ def literal_operation(name: str, module: nn.Module, x: Tensor) -> Tensor:
 
 def literal_frame(frame: nn.Module, photo: Tensor, nodes: list[Tensor]) -> Tensor:
     c = C // 4
-    summed = literal_channel_gate(frame.sum_gate, photo[:c] + photo[c : 2 * c] + photo[2 * c : 3 * c] + photo[3 * c :], with_maximum=False)
+    summed = literal_channel_gate(
+        frame.sum_gate, photo[:c] + photo[c : 2 * c] + photo[2 * c : 3 * c] + photo[3 * c :], with_maximum=False
+    )
     joined = norm(frame.join_norm, F.conv2d(torch.cat([*nodes, summed])[None], frame.join.weight)[0]).clamp(min=0)
     back = norm(frame.back_norm, F.conv2d(joined[None], frame.back.weight)[0])
     return literal_channel_gate(frame.gate, back + photo, with_maximum=False)
@@ -66,7 +77,9 @@ def literal_frame(frame: nn.Module, photo: Tensor, nodes: list[Tensor]) -> Tenso
 def test_operations_equal_their_literal_form(name: str, affine: bool, maps: Tensor) -> None:
     torch.manual_seed(0)
     module = shaken(make_operation(name, C, affine=affine))
-    torch.testing.assert_close(module(maps), torch.stack([literal_operation(name, module, photo) for photo in maps]), rtol=0, atol=2e-5)
+    torch.testing.assert_close(
+        module(maps), torch.stack([literal_operation(name, module, photo) for photo in maps]), rtol=0, atol=2e-5
+    )
 
 
 @torch.no_grad()
@@ -81,7 +94,12 @@ def test_hoga_equals_its_literal_form(maps: Tensor) -> None:
         n1 = g1
         n2 = literal_operation("sep_spatial", op[1][0], g2) + literal_operation("sep", op[1][1], n1)
         n3 = literal_operation("cbam", op[2][0], g3) + n2 + literal_operation("sep", op[2][2], n1)
-        n4 = literal_operation("sep", op[3][0], g4) + n1 + literal_operation("sep", op[3][2], n3) + literal_operation("dil", op[3][3], n2)
+        n4 = (
+            literal_operation("sep", op[3][0], g4)
+            + n1
+            + literal_operation("sep", op[3][2], n3)
+            + literal_operation("dil", op[3][3], n2)
+        )
         out.append(literal_frame(module.frame, photo, [n1, n2, n3, n4]))
     torch.testing.assert_close(module(maps), torch.stack(out), rtol=0, atol=2e-5)
 
@@ -98,7 +116,9 @@ def test_search_form_is_the_weighted_sum(maps: Tensor) -> None:
             total = torch.zeros_like(group)
             for source in [group, *nodes]:
                 for column, name in enumerate(OPERATIONS[1:], start=1):
-                    total = total + weights[edge, column] * literal_operation(name, module.edges[edge][column - 1], source)
+                    total = total + weights[edge, column] * literal_operation(
+                        name, module.edges[edge][column - 1], source
+                    )
                 edge += 1
             nodes.append(total)
         out.append(literal_frame(module.frame, photo, nodes))
@@ -127,7 +147,12 @@ def test_search_with_one_operation_per_edge_is_that_genotype(maps: Tensor) -> No
 
 def test_genotype_is_text_and_file(tmp_path: Path) -> None:
     genotype = parse_genotype(PUBLISHED)
-    assert genotype.text == PUBLISHED and genotype.nodes[3] == (Edge("sep", 0), Edge("skip", 1), Edge("sep", 3), Edge("dil", 2))
+    assert genotype.text == PUBLISHED and genotype.nodes[3] == (
+        Edge("sep", 0),
+        Edge("skip", 1),
+        Edge("sep", 3),
+        Edge("dil", 2),
+    )
     authors = "skip_connect:0 / sep_conv_3x3_spatial:0, sep_conv_3x3:1 / CBAM:0,skip_connect:2,sep_conv_3x3:1 "
     assert parse_genotype(authors + "/ sep_conv_3x3:0,skip_connect:1,sep_conv_3x3:3,dil_conv_3x3:2") == genotype
     save_genotype(tmp_path / "g.txt", genotype, "found on CIFAR-10\nseed 2")
@@ -161,7 +186,9 @@ def test_mistakes_in_a_genotype_file_are_told(tmp_path: Path) -> None:
 
 
 def test_a_genotype_of_ones_own_is_used_and_odd_channels_are_refused() -> None:
-    model = create_model("gem", backbone="test_resnet", attention="hoga", genotype="se:0/skip:0/skip:0/skip:0", attention_stages=(4,))
+    model = create_model(
+        "gem", backbone="test_resnet", attention="hoga", genotype="se:0/skip:0/skip:0/skip:0", attention_stages=(4,)
+    )
     assert model.backbone.network.layer4[0].se.genotype.text == "se:0/skip:0/skip:0/skip:0"
     with pytest.raises(UltronError, match="hoga splits channels into 4 groups and 18 do not divide"):
         Hoga(18)
@@ -169,7 +196,12 @@ def test_a_genotype_of_ones_own_is_used_and_odd_channels_are_refused() -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_genotype_is_drawn(suffix: str, tmp_path: Path) -> None:
-    out = genotype_figure(parse_genotype(PUBLISHED), "HOGA", tmp_path / f"g.{suffix}", strengths=[[0.5], [0.4, 0.9], [0.1, 0.2, 0.3], [0.4, 0.4, 0.4, 0.4]])
+    out = genotype_figure(
+        parse_genotype(PUBLISHED),
+        "HOGA",
+        tmp_path / f"g.{suffix}",
+        strengths=[[0.5], [0.4, 0.9], [0.1, 0.2, 0.3], [0.4, 0.4, 0.4, 0.4]],
+    )
     assert out.stat().st_size > 4000
     if suffix == "png":
         with Image.open(out) as image:

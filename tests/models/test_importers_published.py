@@ -24,7 +24,8 @@ def images() -> Tensor:
 
 
 def with_statistics(network: nn.Module) -> nn.Module:
-    """In evaluation mode, normalisations and biases with values that are not the initial ones, layers that keep the spread of what they get."""
+    """In evaluation mode, normalisations and biases with values that are not the initial ones, layers that keep the
+    spread of what they get."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
@@ -43,14 +44,23 @@ def assert_same_descriptors(ours: Tensor, theirs: Tensor) -> None:
     assert (theirs[0] - theirs[1]).abs().max() > 1e-3  # else equal descriptors of different photos would say little
 
 
-@pytest.mark.parametrize(("source", "network", "label", "scales"), [("cfcd", PublishedCfcd, "cfcd-r50", "5"), ("senet", PublishedSenet, "senet-r50", "3")])
+@pytest.mark.parametrize(
+    ("source", "network", "label", "scales"),
+    [("cfcd", PublishedCfcd, "cfcd-r50", "5"), ("senet", PublishedSenet, "senet-r50", "3")],
+)
 @torch.no_grad()
-def test_pycls_layouts(source: str, network: type[nn.Module], label: str, scales: str, images: Tensor, tmp_path: Path, ultron: Run) -> None:
+def test_pycls_layouts(
+    source: str, network: type[nn.Module], label: str, scales: str, images: Tensor, tmp_path: Path, ultron: Run
+) -> None:
     torch.manual_seed(0)
     theirs = with_statistics(network())
-    state = {f"module.{name}": value for name, value in theirs.state_dict().items()}  # as data-parallel training saves it
+    state = {
+        f"module.{name}": value for name, value in theirs.state_dict().items()
+    }  # as data-parallel training saves it
     torch.save({"epoch": 3, "model_state": state}, tmp_path / "authors.pyth")
-    code, text, error = ultron("weights", "import", tmp_path / "authors.pyth", "--from", source, "--out", tmp_path / "ours.pt", "--json")
+    code, text, error = ultron(
+        "weights", "import", tmp_path / "authors.pyth", "--from", source, "--out", tmp_path / "ours.pt", "--json"
+    )
     assert code == 0, error
     result = json.loads(text)
     assert (result["model"], result["scales"], result["whitenings"]) == (label, scales, [])
@@ -60,7 +70,12 @@ def test_pycls_layouts(source: str, network: type[nn.Module], label: str, scales
     assert_same_descriptors(model(images), theirs(images.flip(1)))
     assert len(model.recommended_scales) == int(scales)
     imported = torch.load(tmp_path / "ours.pt", weights_only=True)
-    assert imported["imported"] == {"from": source, "file": "authors.pyth", "input": "BGR folded into RGB", "scales": scales}
+    assert imported["imported"] == {
+        "from": source,
+        "file": "authors.pyth",
+        "input": "BGR folded into RGB",
+        "scales": scales,
+    }
     assert imported["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
 
 
@@ -69,21 +84,35 @@ def test_keys_without_a_place_are_listed(tmp_path: Path, ultron: Run) -> None:
     state["SSM.SSE.conv_in.3.0.bias"] = torch.zeros(2)
     del state["SSM.FFN.2.bias"]
     torch.save(state, tmp_path / "authors.pth")
-    code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "senet", "--out", tmp_path / "ours.pt")
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "authors.pth", "--from", "senet", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and not (tmp_path / "ours.pt").exists()
     assert "1 keys without a place: SSM.SSE.conv_in.3.0.bias; 1 places without a key: similarity.join.2.bias" in error
 
 
 @pytest.mark.parametrize(
     ("architecture", "pooling", "whitening"),
-    [("resnet18", "gem", True), ("resnet18", "gemmp", False), ("resnet18", "mac", False), ("densenet121", "spoc", True)],
+    [
+        ("resnet18", "gem", True),
+        ("resnet18", "gemmp", False),
+        ("resnet18", "mac", False),
+        ("densenet121", "spoc", True),
+    ],
 )
 @torch.no_grad()
-def test_cirtorch(architecture: str, pooling: str, whitening: bool, images: Tensor, tmp_path: Path, ultron: Run) -> None:
+def test_cirtorch(
+    architecture: str, pooling: str, whitening: bool, images: Tensor, tmp_path: Path, ultron: Run
+) -> None:
     torch.manual_seed(0)
     theirs = with_statistics(PublishedCirtorch(architecture, pooling, whitening))
-    torch.save({"epoch": 1, "meta": theirs.meta, "state_dict": theirs.state_dict(), "min_loss": np.float64(0.5)}, tmp_path / "net.pth")
-    code, text, error = ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt", "--json")
+    torch.save(
+        {"epoch": 1, "meta": theirs.meta, "state_dict": theirs.state_dict(), "min_loss": np.float64(0.5)},
+        tmp_path / "net.pth",
+    )
+    code, text, error = ultron(
+        "weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt", "--json"
+    )
     assert code == 0, error
     result = json.loads(text)
     assert (result["model"], result["scales"]) == (f"gem-{architecture}", "3")
@@ -99,12 +128,25 @@ def lw(dim: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_learned_whitenings_of_cirtorch_become_whitening_files(zipped: bool, images: Tensor, tmp_path: Path, ultron: Run) -> None:
+def test_learned_whitenings_of_cirtorch_become_whitening_files(
+    zipped: bool, images: Tensor, tmp_path: Path, ultron: Run
+) -> None:
     """zipped False: the format of 2018, in which the published networks are."""
     theirs = with_statistics(PublishedCirtorch("resnet18", "gem", False))
-    whitenings = {"retrieval-SfM-120k": {"ss": lw(512), "ms": {"m": lw(512)["m"] + 0.5, "P": lw(512)["P"][:64].astype(np.float32)}}}
-    torch.save({"meta": theirs.meta | {"Lw": whitenings}, "state_dict": theirs.state_dict()}, tmp_path / "net.pth", _use_new_zipfile_serialization=zipped)
-    code, text, error = ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")
+    whitenings = {
+        "retrieval-SfM-120k": {
+            "ss": lw(512),
+            "ms": {"m": lw(512)["m"] + 0.5, "P": lw(512)["P"][:64].astype(np.float32)},
+        }
+    }
+    torch.save(
+        {"meta": theirs.meta | {"Lw": whitenings}, "state_dict": theirs.state_dict()},
+        tmp_path / "net.pth",
+        _use_new_zipfile_serialization=zipped,
+    )
+    code, text, error = ultron(
+        "weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt"
+    )
     assert code == 0, error
     names = [tmp_path / f"ours-lw-retrieval-SfM-120k-{scales}.h5" for scales in ("ms", "ss")]
     assert all(f"{path}: learned whitening" in text for path in names)
@@ -113,7 +155,9 @@ def test_learned_whitenings_of_cirtorch_become_whitening_files(zipped: bool, ima
     assert whitening.method == "lw" and whitening.provenance["imported"]["name"] == "retrieval-SfM-120k-ss"
     with torch.no_grad():
         descriptors = load_checkpoint(tmp_path / "ours.pt").model(images).numpy()
-    right = whitenings["retrieval-SfM-120k"]["ss"]["P"] @ (descriptors.T.astype(np.float64) - whitenings["retrieval-SfM-120k"]["ss"]["m"])
+    right = whitenings["retrieval-SfM-120k"]["ss"]["P"] @ (
+        descriptors.T.astype(np.float64) - whitenings["retrieval-SfM-120k"]["ss"]["m"]
+    )
     right = right / (np.linalg.norm(right, axis=0, keepdims=True) + 1e-6)
     np.testing.assert_allclose(whitening.apply(descriptors), right.T, atol=1e-6)
 
@@ -125,7 +169,9 @@ def test_names_of_arrays_as_numpy_1_wrote_them(tmp_path: Path, ultron: Run) -> N
     data = (tmp_path / "new.pth").read_bytes()
     assert b"numpy._core.multiarray" in data
     (tmp_path / "net.pth").write_bytes(data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
-    assert ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")[0] == 0
+    assert (
+        ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")[0] == 0
+    )
     np.testing.assert_array_equal(read_whitening(tmp_path / "ours-lw-a-ss.h5").projection, lw(512)["P"])
 
 
@@ -137,12 +183,16 @@ class Harmful:
 def test_nothing_in_a_cirtorch_file_is_run(tmp_path: Path, ultron: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARM", str(tmp_path / "harm"))
     torch.save({"meta": {"architecture": Harmful()}, "state_dict": {}}, tmp_path / "net.pth")
-    code, _, error = ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and "was refused, and nothing in it was run" in error
     objects = np.array([Harmful()], dtype=object)
     meta = {"architecture": "resnet18", "pooling": "gem", "Lw": {"a": {"ss": {"m": objects, "P": objects}}}}
     torch.save({"meta": meta, "state_dict": {}}, tmp_path / "net.pth")
-    assert ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")[0] == 2
+    assert (
+        ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")[0] == 2
+    )
     assert not (tmp_path / "harm").exists()
 
 
@@ -152,26 +202,46 @@ def test_nothing_in_a_cirtorch_file_is_run(tmp_path: Path, ultron: Run, monkeypa
         ({"architecture": "vgg16"}, "has architecture vgg16, which ultron does not import (it takes resnet18"),
         ({"pooling": "rmac", "regional": True}, "has pooling rmac and regional, which"),
         ({"local_whitening": True}, "has local whitening, which"),
-        ({"mean": [0.5, 0.5, 0.5]}, "wants photos of mean [0.5, 0.5, 0.5], resnet18 is given those of [0.485, 0.456, 0.406]"),
+        (
+            {"mean": [0.5, 0.5, 0.5]},
+            "wants photos of mean [0.5, 0.5, 0.5], resnet18 is given those of [0.485, 0.456, 0.406]",
+        ),
         ({"Lw": {"a": {"ss": lw(8)}}}, "whitening a-ss has m (8, 1) and P (8, 8), the descriptors have 512 dimensions"),
-        ({"Lw": {"a": {"ss": {"m": np.full((512, 1), np.nan), "P": np.eye(512)}}}}, "whitening a-ss must hold finite numbers m and P"),
+        (
+            {"Lw": {"a": {"ss": {"m": np.full((512, 1), np.nan), "P": np.eye(512)}}}},
+            "whitening a-ss must hold finite numbers m and P",
+        ),
     ],
 )
 def test_what_cirtorch_networks_are_refused(change: dict, words: str, tmp_path: Path, ultron: Run) -> None:
-    meta = {"architecture": "resnet18", "pooling": "gem", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]} | change
+    meta = {
+        "architecture": "resnet18",
+        "pooling": "gem",
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+    } | change
     torch.save({"meta": meta, "state_dict": {"pool.p": torch.ones(1)}}, tmp_path / "net.pth")
-    code, _, error = ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and words in error and error.count("\n") == 1, error
     assert not (tmp_path / "ours.pt").exists()
 
 
 def test_other_files_are_no_networks_of_cirtorch(tmp_path: Path, ultron: Run) -> None:
     torch.save({"a": torch.zeros(2)}, tmp_path / "net.pth")
-    code, _, error = ultron("weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt")
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and "is no network of cirtorch: it must hold state_dict, and meta" in error
 
 
 def test_list_names_every_source(ultron: Run) -> None:
     code, text, _ = ultron("weights", "list", "--json")
     sources = json.loads(text)["sources"]
-    assert code == 0 and sources["senet"] == ["senet-r101", "senet-r50"] and sources["cirtorch"] == ["gem"] and sources["cfcd"] == ["cfcd-r101", "cfcd-r50"]
+    assert (
+        code == 0
+        and sources["senet"] == ["senet-r101", "senet-r50"]
+        and sources["cirtorch"] == ["gem"]
+        and sources["cfcd"] == ["cfcd-r101", "cfcd-r50"]
+    )

@@ -78,9 +78,16 @@ def test_token_grid_keeps_rows_and_columns() -> None:
 
 def test_preprocessing_is_the_backbones_own() -> None:
     model = create_model("gem", backbone="tf_efficientnet_lite0")
-    assert model.preprocessing.to_dict() == {"mean": [0.5] * 3, "sd": [0.5] * 3, "interpolation": "bicubic", "scaling": "bilinear"}
+    assert model.preprocessing.to_dict() == {
+        "mean": [0.5] * 3,
+        "sd": [0.5] * 3,
+        "interpolation": "bicubic",
+        "scaling": "bilinear",
+    }
     pixels = torch.tensor([[[[0, 127, 255]]]], dtype=torch.uint8)
-    torch.testing.assert_close(normalise_images(pixels, model.preprocessing)[0, :, 0, 0], torch.tensor([-1.0, -1 / 255, 1.0]))
+    torch.testing.assert_close(
+        normalise_images(pixels, model.preprocessing)[0, :, 0, 0], torch.tensor([-1.0, -1 / 255, 1.0])
+    )
 
 
 def test_whitening_layer_sets_the_dimension() -> None:
@@ -125,7 +132,11 @@ def timm_state(**options: object) -> dict[str, torch.Tensor]:
 
 def test_timm_state_dict_with_its_classifier_loads(tmp_path: Path) -> None:
     state = timm_state()
-    for content in (state, {"state_dict": state, "epoch": 3}, {f"module.{name}": value for name, value in state.items()}):
+    for content in (
+        state,
+        {"state_dict": state, "epoch": 3},
+        {f"module.{name}": value for name, value in state.items()},
+    ):
         torch.save(content, tmp_path / "w.pth")
         loaded = load_weights(tmp_path / "w.pth", "gem", {"backbone": SMALL})
         torch.testing.assert_close(loaded.model.backbone.network.state_dict()[FIRST], state[FIRST])
@@ -140,7 +151,11 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     torch.save(state, path)
     with pytest.raises(UltronError) as raised:
         load_weights(path, "gem", {"backbone": SMALL})
-    for words in (f"1 missing: {FIRST}", "1 unexpected: extra.weight", "1 of another shape: layer1.0.conv1.weight (3,) for"):
+    for words in (
+        f"1 missing: {FIRST}",
+        "1 unexpected: extra.weight",
+        "1 of another shape: layer1.0.conv1.weight (3,) for",
+    ):
         assert words in str(raised.value)
 
 
@@ -157,7 +172,9 @@ def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
     assert not witness.exists()
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"", "truncated or not"), (b"rubbish", "truncated or not"), (None, "does not exist")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "truncated or not"), (b"rubbish", "truncated or not"), (None, "does not exist")]
+)
 def test_unreadable_weights(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "w.pth"
     if content is not None:

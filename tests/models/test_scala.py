@@ -25,7 +25,9 @@ def with_clear_weights(module: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize("shape", [(2, 8, 7, 4), (1, 1, 3, 4), (1, 2, 1, 2)])
 def test_mck_equals_its_definition(shape: tuple[int, ...]) -> None:
     module, values = with_clear_weights(MultiscaleContext(shape[-1])), features(*shape)
-    np.testing.assert_allclose(module(values).detach().numpy(), literal_mck(values.numpy(), weights_of(module)), **EXACT)
+    np.testing.assert_allclose(
+        module(values).detach().numpy(), literal_mck(values.numpy(), weights_of(module)), **EXACT
+    )
 
 
 @pytest.mark.parametrize("mck_on", ["key", "query", "none"])
@@ -33,18 +35,24 @@ def test_mck_equals_its_definition(shape: tuple[int, ...]) -> None:
 def test_scala_equals_algorithm_2(size: tuple[int, int], window: int, mck_on: str) -> None:
     module = with_clear_weights(ScalaAttention(16, 2, window=window, mck_on=mck_on)).eval()
     values = features(1, *size, 16)
-    np.testing.assert_allclose(module(values).detach().numpy(), literal_scala(values.numpy(), weights_of(module), 2, window, mck_on), **EXACT)
+    np.testing.assert_allclose(
+        module(values).detach().numpy(), literal_scala(values.numpy(), weights_of(module), 2, window, mck_on), **EXACT
+    )
 
 
 @pytest.mark.parametrize("mck_on", ["key", "none"])
 def test_block_equals_its_definition(mck_on: str) -> None:
     block = with_clear_weights(ScalaBlock(16, ScalaAttention(16, 2, window=3, mck_on=mck_on), mlp_ratio=1.5)).eval()
     values = features(2, 4, 3, 16)
-    np.testing.assert_allclose(block(values).detach().numpy(), literal_scala_block(values.numpy(), weights_of(block), 2, 3, mck_on), **EXACT)
+    np.testing.assert_allclose(
+        block(values).detach().numpy(), literal_scala_block(values.numpy(), weights_of(block), 2, 3, mck_on), **EXACT
+    )
 
 
 def test_key_and_query_differ_and_none_has_no_context() -> None:
-    modules = {where: with_clear_weights(ScalaAttention(16, 2, window=3, mck_on=where)) for where in ("key", "query", "none")}
+    modules = {
+        where: with_clear_weights(ScalaAttention(16, 2, window=3, mck_on=where)) for where in ("key", "query", "none")
+    }
     values = features(1, 4, 4, 16)
     assert not torch.allclose(modules["key"](values), modules["query"](values))
     assert modules["none"].context is None

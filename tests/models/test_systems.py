@@ -1,4 +1,5 @@
-"""DOLG, SuperGlobal, CFCD and GGeM against literal second implementations, and their checkpoints through the importer."""
+"""DOLG, SuperGlobal, CFCD and GGeM against literal second implementations, and their checkpoints through the
+importer."""
 
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def literal_dolg(model: nn.Module, images: Tensor) -> Tensor:
         for y in range(reduced.shape[1]):
             for x in range(reduced.shape[2]):
                 vector = reduced[:, y, x]
-                attention = F.softplus(state["attention.weight"][0, :, 0, 0] @ F.relu(vector) + state["attention.bias"][0])
+                attention = F.softplus(
+                    state["attention.weight"][0, :, 0, 0] @ F.relu(vector) + state["attention.bias"][0]
+                )
                 placed = attention * vector / vector.norm()
                 orthogonal.append(placed - (placed @ whole) / (whole @ whole) * whole)
         fused = torch.cat([whole, torch.stack(orthogonal).mean(0)])
@@ -79,7 +82,14 @@ def test_dolg_local_part_is_orthogonal_to_the_global_vector(images: Tensor) -> N
 
 @pytest.mark.parametrize(
     "ablation",
-    [{"local_from": "f4"}, {"fusion": "concat"}, {"fusion": "hadamard"}, {"global_pooling": "avg"}, {"multi_atrous": False}, {"self_attention": False}],
+    [
+        {"local_from": "f4"},
+        {"fusion": "concat"},
+        {"fusion": "hadamard"},
+        {"global_pooling": "avg"},
+        {"multi_atrous": False},
+        {"self_attention": False},
+    ],
 )
 def test_dolg_ablations_run_and_differ(ablation: dict, images: Tensor) -> None:
     torch.manual_seed(0)
@@ -117,7 +127,9 @@ def test_superglobal_equals_its_literal_form(images: Tensor) -> None:
             around = torch.stack([maps[:, :, i, j] for i in rows for j in columns])
             refined[:, :, y, x] = (maps[:, :, y, x] + (around**2.5).mean(0) ** (1 / 2.5)) / 2
     pooled = F.normalize((refined.clamp(min=1e-8) ** 4.6).mean((2, 3)) ** (1 / 4.6), dim=1)
-    torch.testing.assert_close(model(images), F.normalize(pooled @ model.head.weight.T + model.head.bias, dim=1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        model(images), F.normalize(pooled @ model.head.weight.T + model.head.bias, dim=1), rtol=0, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -128,7 +140,9 @@ def test_superglobal_takes_the_maximum_over_scales() -> None:
         model = create_model("superglobal", backbone="test_resnet", descriptor_dim=12, scale_gem=scale_gem)
         images = normalise_images(pixels, model.preprocessing)
         sides = ((48, 80), (192, 320), (96, 160))
-        stacked = torch.stack([model(F.interpolate(images, size=size, mode="bilinear", antialias=True)) for size in sides])
+        stacked = torch.stack(
+            [model(F.interpolate(images, size=size, mode="bilinear", antialias=True)) for size in sides]
+        )
         right = F.normalize(stacked.amax(0) if scale_gem else stacked.mean(0), dim=1)
         torch.testing.assert_close(describe(model, pixels, (0.5, 2.0, 1.0)), right, rtol=0, atol=1e-6)
 
@@ -145,7 +159,9 @@ def test_cfcd_equals_its_equations(images: Tensor) -> None:
     model = with_statistics(create_model("cfcd-r50", backbone="test_resnet", descriptor_dim=8))
     pooled = (model.feature_map(images).clamp(min=1e-6) ** 3).mean((2, 3)) ** (1 / 3)
     head = pooled @ model.head.weight.T + model.head.bias
-    norm = (head - model.norm.running_mean) / (model.norm.running_var + 1e-5).sqrt() * model.norm.weight + model.norm.bias
+    norm = (head - model.norm.running_mean) / (
+        model.norm.running_var + 1e-5
+    ).sqrt() * model.norm.weight + model.norm.bias
     torch.testing.assert_close(model(images), F.normalize(norm, dim=1), rtol=0, atol=1e-6)
 
 
@@ -161,7 +177,9 @@ def test_regional_gem_has_a_gradient_where_all_is_0() -> None:
 def test_ggem_equals_gem_group_by_group() -> None:
     maps, pooling = torch.randn(2, 12, 4, 5), GGeM(12, 3)
     pooling.p.copy_(torch.tensor([1.0, 2.5, 6.0]))
-    right = [(maps[:, i].clamp(min=1e-6) ** pooling.p[i // 4]).mean((1, 2)) ** (1 / pooling.p[i // 4]) for i in range(12)]
+    right = [
+        (maps[:, i].clamp(min=1e-6) ** pooling.p[i // 4]).mean((1, 2)) ** (1 / pooling.p[i // 4]) for i in range(12)
+    ]
     torch.testing.assert_close(pooling(maps), torch.stack(right, 1))
     with pytest.raises(ValueError, match="12 channels do not divide into 5 groups"):
         GGeM(12, 5)
@@ -171,7 +189,9 @@ def test_ggem_takes_as_many_groups_as_heads() -> None:
     model = create_model("gem", backbone="test_vit", pooling="ggem")
     assert model.pooling.p.shape == (model.backbone.network.blocks[-1].attn.num_heads,)
     assert model(torch.randn(1, 3, 64, 96)).shape == (1, model.descriptor_dim)  # not square
-    with pytest.raises(UltronError, match="ggem needs a number of groups and test_resnet has no attention heads to tell it"):
+    with pytest.raises(
+        UltronError, match="ggem needs a number of groups and test_resnet has no attention heads to tell it"
+    ):
         create_model("gem", backbone="test_resnet", pooling="ggem")
 
 
@@ -192,7 +212,9 @@ def test_settings_travel_with_the_checkpoint(name: str, tmp_path: Path, images: 
     assert loaded.settings == model.settings
 
 
-@pytest.mark.parametrize(("name", "layers"), [("dolg-r50", "global_layer, head, local"), ("superglobal", "head"), ("cfcd-r50", "head, norm")])
+@pytest.mark.parametrize(
+    ("name", "layers"), [("dolg-r50", "global_layer, head, local"), ("superglobal", "head"), ("cfcd-r50", "head, norm")]
+)
 def test_backbone_weights_alone_are_refused(name: str, layers: str, tmp_path: Path) -> None:
     model = create_model(name, backbone="test_resnet")
     torch.save(model.backbone.network.state_dict(), tmp_path / "timm.pth")
@@ -210,26 +232,42 @@ def test_pycls_names() -> None:
 
 
 def published(model: nn.Module, layout: str) -> dict[str, Tensor]:
-    """A model's weights as its authors' file has them: their names, BGR, a classifier, the prefix of data-parallel training."""
+    """A model's weights as its authors' file has them: their names, BGR, a classifier, the prefix of data-parallel
+    training."""
     ours = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ours["backbone.network.conv1.weight"] = ours["backbone.network.conv1.weight"].flip(1)
-    candidates = [f"stem.{part}.{leaf}" for part in ("conv", "bn") for leaf in ("weight", "bias", "running_mean", "running_var")]
+    candidates = [
+        f"stem.{part}.{leaf}" for part in ("conv", "bn") for leaf in ("weight", "bias", "running_mean", "running_var")
+    ]
     candidates += [
         f"s{stage}.b{block}.{part}.{leaf}"
-        for stage in range(1, 5) for block in range(1, 24) for part in ("f.a", "f.a_bn", "f.b", "f.b_bn", "f.c", "f.c_bn", "proj", "bn")
+        for stage in range(1, 5)
+        for block in range(1, 24)
+        for part in ("f.a", "f.a_bn", "f.b", "f.b_bn", "f.c", "f.c_bn", "proj", "bn")
         for leaf in ("weight", "bias", "running_mean", "running_var")
-    ]  # fmt: skip
+    ]
     if layout == "dolg":
         names = [f"globalmodel.{name}" for name in candidates]
         names += [f"localmodel.aspp.aspp.{i}.{leaf}" for i in range(4) for leaf in ("weight", "bias")]
-        parts = ("localmodel.aspp.im_pool.1", "localmodel.aspp.conv_after.0", "localmodel.conv1", "localmodel.conv2", "fc_t", "fc")
+        parts = (
+            "localmodel.aspp.im_pool.1",
+            "localmodel.aspp.conv_after.0",
+            "localmodel.conv1",
+            "localmodel.conv2",
+            "fc_t",
+            "fc",
+        )
         names += [f"{part}.{leaf}" for part in parts for leaf in ("weight", "bias")]
         names += [f"localmodel.bn.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")] + ["pool_g.p"]
     else:
         names = [f"encoder_q.{name}" for name in [*candidates, "head.fc.weight", "head.fc.bias", "head.pool.p"]]
     file = {name: ours[new] for name in names if (new := LAYOUTS[layout].rename(name)) in ours}
     assert len(file) == len([name for name in ours if not name.endswith("num_batches_tracked")])
-    extra = {"desc_cls.weight": torch.zeros(3, 512), "desc_cls.t": torch.zeros(1)} if layout == "dolg" else {"encoder_q.sefc.bias": torch.zeros(1)}
+    extra = (
+        {"desc_cls.weight": torch.zeros(3, 512), "desc_cls.t": torch.zeros(1)}
+        if layout == "dolg"
+        else {"encoder_q.sefc.bias": torch.zeros(1)}
+    )
     pool = "pool_g.p" if layout == "dolg" else "encoder_q.head.pool.p"
     return {f"module.{name}": tensor.reshape(1) if name == pool else tensor for name, tensor in (file | extra).items()}
 
@@ -237,9 +275,13 @@ def published(model: nn.Module, layout: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("layout", "name"), [("dolg", "dolg-r50"), ("cvnet", "superglobal")])
 def test_import_gives_the_descriptor_of_the_bgr_network(layout: str, name: str, tmp_path: Path, ultron: Run) -> None:
     torch.manual_seed(0)
-    model = with_statistics(create_model(name, backbone="resnet50", **({} if layout == "dolg" else {"descriptor_dim": 64})))
+    model = with_statistics(
+        create_model(name, backbone="resnet50", **({} if layout == "dolg" else {"descriptor_dim": 64}))
+    )
     torch.save({"model_state": published(model, layout)}, tmp_path / "authors.pyth")
-    code, text, error = ultron("weights", "import", tmp_path / "authors.pyth", "--from", layout, "--out", tmp_path / "ours.pt")
+    code, text, error = ultron(
+        "weights", "import", tmp_path / "authors.pyth", "--from", layout, "--out", tmp_path / "ours.pt"
+    )
     assert code == 0, error
     assert "next: ultron extract --weights" in text and "of use in training only" in error
     imported = load_checkpoint(tmp_path / "ours.pt").model
@@ -254,31 +296,55 @@ def test_import_refuses_what_it_cannot_place(tmp_path: Path, ultron: Run) -> Non
     state["module.encoder_q.head.unknown"] = torch.zeros(2)
     del state["module.encoder_q.s4.b3.f.c.weight"]
     torch.save(state, tmp_path / "authors.pth")
-    code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "cvnet", "--out", tmp_path / "ours.pt")
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "authors.pth", "--from", "cvnet", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and not (tmp_path / "ours.pt").exists()
-    assert "1 keys without a place: encoder_q.head.unknown" in error and "1 places without a key: backbone.network.layer4.2.conv3.weight" in error
-    code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "dolg", "--out", tmp_path / "ours.pt")
+    assert (
+        "1 keys without a place: encoder_q.head.unknown" in error
+        and "1 places without a key: backbone.network.layer4.2.conv3.weight" in error
+    )
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "authors.pth", "--from", "dolg", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and "check --from" in error
-    code, _, error = ultron("weights", "import", tmp_path / "authors.pth", "--from", "delf", "--out", tmp_path / "ours.pt")
+    code, _, error = ultron(
+        "weights", "import", tmp_path / "authors.pth", "--from", "delf", "--out", tmp_path / "ours.pt"
+    )
     assert code == 2 and "--from must be one of dolg, cvnet, senet, cfcd, cirtorch, timm" in error
 
 
 def test_a_trained_network_with_other_switches(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "net.pt", create_model("superglobal", backbone="test_resnet", descriptor_dim=12), {})
-    same, other = (load_weights(tmp_path / "net.pt", "superglobal", changes) for changes in ({}, {"regional_gem": False, "p_plus": 2.0}))
-    assert (other.model.settings.regional_gem, other.model.settings.p_plus, other.model.settings.gem_plus) == (False, 2.0, True)
+    same, other = (
+        load_weights(tmp_path / "net.pt", "superglobal", changes)
+        for changes in ({}, {"regional_gem": False, "p_plus": 2.0})
+    )
+    assert (other.model.settings.regional_gem, other.model.settings.p_plus, other.model.settings.gem_plus) == (
+        False,
+        2.0,
+        True,
+    )
     assert same.weights_sha256 == other.weights_sha256
     images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        right = create_model("superglobal", backbone="test_resnet", descriptor_dim=12, regional_gem=False, p_plus=2.0).eval()
+        right = create_model(
+            "superglobal", backbone="test_resnet", descriptor_dim=12, regional_gem=False, p_plus=2.0
+        ).eval()
         right.load_state_dict(same.model.state_dict())
         assert torch.equal(other.model.eval()(images), right(images))
         assert not torch.allclose(other.model(images), same.model.eval()(images), atol=1e-4)
-    with pytest.raises(UltronError, match=r"descriptor_dim \(checkpoint 12, asked 13\); leave these flags out \(of superglobal these may differ: gem_plus, "):
+    with pytest.raises(
+        UltronError,
+        match=r"descriptor_dim \(checkpoint 12, asked 13\); leave these flags out \(of superglobal these may differ: "
+        r"gem_plus, ",
+    ):
         load_weights(tmp_path / "net.pt", None, {"descriptor_dim": 13, "relup": 0.0})
 
 
 def test_scale_gem_needs_descriptors_that_are_not_negative() -> None:
-    with pytest.raises(UltronError, match=r"scale_gem needs pooling gem and no whitening layer.* found descriptor_dim 8"):
+    with pytest.raises(
+        UltronError, match=r"scale_gem needs pooling gem and no whitening layer.* found descriptor_dim 8"
+    ):
         create_model("gem", backbone="test_resnet", scale_gem=True, descriptor_dim=8)

@@ -1,4 +1,5 @@
-"""The whole network: sizes and shapes, settings and their errors, precision, compilation, checkpointing, first steps of learning."""
+"""The whole network: sizes and shapes, settings and their errors, precision, compilation, checkpointing, first steps of
+learning."""
 
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def tiny(name: str = "ultron-t", seed: int = 0, **settings: object) -> torch.nn.
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 65), (48, 160), (131, 40)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_any_size_gives_stage_maps_and_unit_descriptors(size: tuple[int, int], memory_format: torch.memory_format) -> None:
+def test_any_size_gives_stage_maps_and_unit_descriptors(
+    size: tuple[int, int], memory_format: torch.memory_format
+) -> None:
     model = tiny().to(memory_format=memory_format)
     images = photos(2, *size).contiguous(memory_format=memory_format)
     with torch.inference_mode():
@@ -50,7 +53,9 @@ def test_any_size_gives_stage_maps_and_unit_descriptors(size: tuple[int, int], m
         assert stage_map.shape == (2, width, -(-size[0] // stride), -(-size[1] // stride))
     torch.testing.assert_close(model.feature_map(images), maps[-1])
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2))
-    torch.testing.assert_close(descriptors, tiny()(images.contiguous()), rtol=1e-4, atol=1e-5)  # whatever the memory order
+    torch.testing.assert_close(
+        descriptors, tiny()(images.contiguous()), rtol=1e-4, atol=1e-5
+    )  # whatever the memory order
 
 
 def test_rows_and_columns_stay_in_place() -> None:
@@ -76,7 +81,12 @@ def test_sizes_of_the_three_models() -> None:
 def test_settings_of_s_are_the_papers() -> None:
     settings = UltronSettings()
     assert (settings.depths, settings.widths, settings.heads) == ((3, 5, 9, 5), (64, 128, 320, 512), (10, 16))
-    assert (settings.thresholds, settings.deltas, settings.threshold, settings.gate) == ((0.75, 0.5), (3, 6), "value", "none")
+    assert (settings.thresholds, settings.deltas, settings.threshold, settings.gate) == (
+        (0.75, 0.5),
+        (3, 6),
+        "value",
+        "none",
+    )
     assert (settings.mck_on, settings.attention, settings.window, settings.descriptor_dim) == ("key", "scala", 7, 512)
     b = create_model_settings("ultron-b")
     assert (b.depths, b.widths, b.heads) == ((5, 7, 18, 5), (96, 192, 384, 768), (12, 24))
@@ -114,12 +124,26 @@ def test_every_choice_changes_the_network() -> None:
         reference = base(images)
         assert torch.equal(base(images), reference)  # so that any difference below comes from the setting
         for settings in (
-            {"mck_on": "query"}, {"mck_on": "none"}, {"attention": "na"}, {"depthwise": "plain"}, {"gate": "multiply"},
-            {"threshold": "quantile"}, {"thresholds": (0.6, 0.4)}, {"deltas": (2, 3)}, {"window": 3}, {"pooling": "gem"},
-            {"pooling_exponent": 3.0}, {"gem_p": 1.0}, {"pooling_shift": "left"},
-        ):  # fmt: skip
+            {"mck_on": "query"},
+            {"mck_on": "none"},
+            {"attention": "na"},
+            {"depthwise": "plain"},
+            {"gate": "multiply"},
+            {"threshold": "quantile"},
+            {"thresholds": (0.6, 0.4)},
+            {"deltas": (2, 3)},
+            {"window": 3},
+            {"pooling": "gem"},
+            {"pooling_exponent": 3.0},
+            {"gem_p": 1.0},
+            {"pooling_shift": "left"},
+        ):
             other = tiny(**settings)
-            shared = {key: value for key, value in base.state_dict().items() if key in other.state_dict() and value.shape == other.state_dict()[key].shape}
+            shared = {
+                key: value
+                for key, value in base.state_dict().items()
+                if key in other.state_dict() and value.shape == other.state_dict()[key].shape
+            }
             other.load_state_dict(shared, strict=False)
             assert not torch.equal(other(images), reference), settings
 
@@ -137,7 +161,8 @@ def test_a_photo_stands_alone_in_its_batch() -> None:
 
 @pytest.mark.parametrize(("gate", "seed"), [("none", 0), ("none", 2), ("multiply", 2)])
 def test_bfloat16_is_near_float32(gate: str, seed: int) -> None:
-    """1 - cosine under 1e-3 on random weights; with dilations chosen from bfloat16 it was up to 8e-3 for these seeds."""
+    """1 - cosine under 1e-3 on random weights; with dilations chosen from bfloat16 it was up to 8e-3 for these
+    seeds."""
     torch.manual_seed(seed)
     model = awake(create_model("ultron-t", gate=gate)).to(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -159,10 +184,15 @@ def test_compiles_as_one_graph(training: bool, backend: str) -> None:
         for output in outputs:
             output[0, :4].sum().backward()
         for (name, parameter), other in zip(model.named_parameters(), twin.parameters(), strict=True):
-            torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                parameter.grad, other.grad, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
-@pytest.mark.parametrize("settings", [{"threshold": "quantile", "pooling": "gem"}, {"checkpointing": True, "drop_path": 0.3, "attention_dropout": 0.2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"threshold": "quantile", "pooling": "gem"}, {"checkpointing": True, "drop_path": 0.3, "attention_dropout": 0.2}],
+)
 def test_other_settings_trace_as_one_graph(settings: dict[str, object]) -> None:
     compiled = torch.compile(tiny(**settings).train(), fullgraph=True, backend="eager")
     assert compiled(photos()).shape == (2, 12)
@@ -183,14 +213,17 @@ def test_checkpointing_changes_no_number() -> None:
 
 @pytest.mark.parametrize("settings", [{"gate": "none"}, {"gate": "multiply"}, {"attention": "na", "pooling": "gem"}])
 def test_training_gets_going(settings: dict[str, object]) -> None:
-    """From random weights, t tells eight smooth photos apart in a few steps, under shifts and noise; every weight has a gradient."""
+    """From random weights, t tells eight smooth photos apart in a few steps, under shifts and noise; every weight has a
+    gradient."""
     torch.manual_seed(0)
     model = create_model("ultron-t", **settings).train()
     classes = torch.nn.Parameter(torch.randn(8, model.descriptor_dim))
     optimizer = torch.optim.AdamW([*(p for p in model.parameters() if p.requires_grad), classes], lr=1e-3)
     images, labels, losses = photos(8, 64, 64), torch.arange(8).repeat(2), []
     for step in range(14):
-        batch = torch.cat([images.roll((step, -step), (2, 3)), images.flip(3).roll(-2 * step, 3)]) + 0.1 * torch.randn(16, 3, 64, 64)
+        batch = torch.cat([images.roll((step, -step), (2, 3)), images.flip(3).roll(-2 * step, 3)]) + 0.1 * torch.randn(
+            16, 3, 64, 64
+        )
         loss = F.cross_entropy(16 * model(batch) @ F.normalize(classes, dim=1).T, labels)
         optimizer.zero_grad()
         loss.backward()

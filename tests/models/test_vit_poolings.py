@@ -1,4 +1,5 @@
-"""Poolings of ViT tokens: SimPool, GGeM and the class token to the letter, register tokens left out, any size, DINOv2 and DINOv3."""
+"""Poolings of ViT tokens: SimPool, GGeM and the class token to the letter, register tokens left out, any size, DINOv2
+and DINOv3."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +21,19 @@ VITS = {"test_vit": 1, "vit_small_patch14_dinov2": 1, "vit_small_patch14_reg4_di
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 
 
-def literal_simpool(tokens: np.ndarray, query: np.ndarray, key: np.ndarray, norm: tuple[np.ndarray, np.ndarray], gamma: float) -> np.ndarray:
-    """Psomas et al. (ICCV 2023), section 3.3, one photo: tokens (N, C), Wq and Wk (C, C), LN's scale and shift (C,) -> (C,); no matrices."""
+def literal_simpool(
+    tokens: np.ndarray, query: np.ndarray, key: np.ndarray, norm: tuple[np.ndarray, np.ndarray], gamma: float
+) -> np.ndarray:
+    """Psomas et al. (ICCV 2023), section 3.3, one photo: tokens (N, C), Wq and Wk (C, C), LN's scale and shift (C,) ->
+    (C,); no matrices."""
     n, c = tokens.shape
     normed = np.zeros((n, c))
     for i in range(n):
         mean = sum(tokens[i]) / c
         variance = sum((value - mean) ** 2 for value in tokens[i]) / c
-        normed[i] = [(value - mean) / (variance + 1e-6) ** 0.5 * norm[0][j] + norm[1][j] for j, value in enumerate(tokens[i])]
+        normed[i] = [
+            (value - mean) / (variance + 1e-6) ** 0.5 * norm[0][j] + norm[1][j] for j, value in enumerate(tokens[i])
+        ]
     average = [sum(tokens[:, j]) / n for j in range(c)]  # u0: of the tokens as they are
     q = [sum(query[row, j] * average[j] for j in range(c)) for row in range(c)]
     scores = []
@@ -39,7 +45,9 @@ def literal_simpool(tokens: np.ndarray, query: np.ndarray, key: np.ndarray, norm
     if gamma == 0:
         return np.array([sum(weights[i] * normed[i, j] for i in range(n)) for j in range(c)])
     least = normed.min()
-    return np.array([sum(weights[i] * (normed[i, j] - least + 1e-6) ** gamma for i in range(n)) ** (1 / gamma) for j in range(c)])
+    return np.array(
+        [sum(weights[i] * (normed[i, j] - least + 1e-6) ** gamma for i in range(n)) ** (1 / gamma) for j in range(c)]
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.25, 2.0])
@@ -52,7 +60,9 @@ def test_simpool_equals_its_equations(gamma: float) -> None:
     norm = pooling.norm.weight.double().numpy(), pooling.norm.bias.double().numpy()
     for photo, pooled in zip(maps, pooling(maps), strict=True):
         tokens = photo.flatten(1).T.double().numpy()
-        expected = literal_simpool(tokens, pooling.query.weight.double().numpy(), pooling.key.weight.double().numpy(), norm, gamma)
+        expected = literal_simpool(
+            tokens, pooling.query.weight.double().numpy(), pooling.key.weight.double().numpy(), norm, gamma
+        )
         np.testing.assert_allclose(pooled.numpy(), expected, **TOLERANCE)
 
 
@@ -78,7 +88,9 @@ def test_class_token_and_map_are_those_of_timm(backbone: str) -> None:
     model = create_model("gem", backbone=backbone, pooling="cls")
     images = torch.randn(2, 3, 56, 112)
     tokens = model.backbone.network.forward_features(images)
-    np.testing.assert_allclose(model(images).numpy(), torch.nn.functional.normalize(tokens[:, 0], dim=1).numpy(), **TOLERANCE)
+    np.testing.assert_allclose(
+        model(images).numpy(), torch.nn.functional.normalize(tokens[:, 0], dim=1).numpy(), **TOLERANCE
+    )
     maps = model.feature_map(images)
     rows, columns = maps.shape[2:]
     assert tokens.shape[1] == VITS[backbone] + rows * columns
@@ -123,11 +135,20 @@ def test_simpool_takes_the_published_gamma(backbone: str, gamma: float) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"backbone": "test_resnet", "pooling": "cls"}, "pooling cls takes the class token of a ViT and test_resnet has none; choose another"),
+        (
+            {"backbone": "test_resnet", "pooling": "cls"},
+            "pooling cls takes the class token of a ViT and test_resnet has none; choose another",
+        ),
         ({"backbone": "test_vit2", "pooling": "cls"}, "test_vit2 has none"),  # register token, no class token
-        ({"backbone": "test_vit", "gamma": 2.0}, "gamma belongs to pooling simpool, found pooling gem; add --set model.pooling=simpool"),
+        (
+            {"backbone": "test_vit", "gamma": 2.0},
+            "gamma belongs to pooling simpool, found pooling gem; add --set model.pooling=simpool",
+        ),
         ({"backbone": "test_vit", "pooling": "simpool", "gamma": -1.0}, "gamma must lie between 0.0 and 100.0"),
-        ({"backbone": "test_vit", "pooling": "simpol"}, "pooling must be one of gem, avg, max, ggem, cls, simpool; found 'simpol'; did you mean simpool"),
+        (
+            {"backbone": "test_vit", "pooling": "simpol"},
+            "pooling must be one of gem, avg, max, ggem, cls, simpool; found 'simpol'; did you mean simpool",
+        ),
     ],
 )
 def test_mistakes_are_told(settings: dict, words: str) -> None:
@@ -138,7 +159,10 @@ def test_mistakes_are_told(settings: dict, words: str) -> None:
 def test_backbone_weights_alone_do_for_a_class_token_but_not_for_simpool(tmp_path: Path) -> None:
     model = create_model("gem", backbone="test_vit", pooling="cls")
     torch.save(model.backbone.network.state_dict(), tmp_path / "w.pth")
-    assert load_weights(tmp_path / "w.pth", "gem", {"backbone": "test_vit", "pooling": "cls"}).model.settings.pooling == "cls"
+    assert (
+        load_weights(tmp_path / "w.pth", "gem", {"backbone": "test_vit", "pooling": "cls"}).model.settings.pooling
+        == "cls"
+    )
     with pytest.raises(UltronError, match="has backbone weights only, pooling of gem would stay random"):
         load_weights(tmp_path / "w.pth", "gem", {"backbone": "test_vit", "pooling": "simpool"})
 
@@ -148,7 +172,9 @@ def test_gradient_reaches_all_that_is_trained(pooling: str) -> None:
     torch.manual_seed(0)
     model = create_model("gem", backbone="test_vit", pooling=pooling, descriptor_dim=8).train()
     model(torch.randn(2, 3, 48, 64))[:, :3].sum().backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert without == []
 
 
@@ -184,7 +210,9 @@ def test_attention_of_the_class_token_is_what_the_last_block_computes() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "vit_small_patch16_dinov3"])
-@pytest.mark.parametrize(("pooling", "method"), [("cls", "attention"), ("cls", "hirescam"), ("simpool", "attention"), ("ggem", "hirescam")])
+@pytest.mark.parametrize(
+    ("pooling", "method"), [("cls", "attention"), ("cls", "hirescam"), ("simpool", "attention"), ("ggem", "hirescam")]
+)
 def test_maps_of_similarity(backbone: str, pooling: str, method: str) -> None:
     torch.manual_seed(0)
     model = create_model("gem", backbone=backbone, pooling=pooling)
@@ -198,9 +226,21 @@ def test_maps_of_similarity(backbone: str, pooling: str, method: str) -> None:
     assert cam.heat.shape == (64, 96) and cam.heat.max() == pytest.approx(1.0) and not cam.flat
 
 
-def test_class_token_is_extracted_and_seen(ultron: Callable[..., tuple[int, str, str]], toy: Path, tmp_path: Path) -> None:
+def test_class_token_is_extracted_and_seen(
+    ultron: Callable[..., tuple[int, str, str]], toy: Path, tmp_path: Path
+) -> None:
     """A user's way: extract, search, visualize cam by gradient and by attention."""
-    flags = ("--untrained", "--backbone", "vit_small_patch14_reg4_dinov2", "--set", "model.pooling=cls", "--max-side", "84", "--scales", "1")
+    flags = (
+        "--untrained",
+        "--backbone",
+        "vit_small_patch14_reg4_dinov2",
+        "--set",
+        "model.pooling=cls",
+        "--max-side",
+        "84",
+        "--scales",
+        "1",
+    )
     code, _, err = ultron("extract", "--dataset", toy, *flags)
     assert code == 0, err
     assert ultron("search")[0] == 0

@@ -1,7 +1,8 @@
 """Re-ranking as its papers and authors' code compute it, in loops, for comparison.
 
-Each function takes (D,) or (Q, D) queries and an (N, D) database and follows the published order of computation; equal values are taken
-in the order of the ranking (or by row, in the final order), where the authors' sorts leave them in any order.
+Each function takes (D,) or (Q, D) queries and an (N, D) database and follows the published order of computation; equal
+values are taken in the order of the ranking (or by row, in the final order), where the authors' sorts leave them in any
+order.
 """
 
 import numpy as np

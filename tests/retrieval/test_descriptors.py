@@ -5,14 +5,26 @@ import numpy as np
 import pytest
 
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, check_unit_rows, require_same_dim, write_descriptors
+from ultron_cli.retrieval.descriptors import (
+    DescriptorFile,
+    DescriptorInfo,
+    check_unit_rows,
+    require_same_dim,
+    write_descriptors,
+)
 
 
 def info(storage: str = "float32") -> DescriptorInfo:
     return DescriptorInfo(
-        model="ultron-s", weights_sha256="ab" * 32, config={"storage": storage, "max_side_px": 1024}, dataset="toy", role="database",
-        crop="none", scales=[0.7071, 1.0], skipped=[{"name": "broken.jpg", "reason": "truncated"}],
-    )  # fmt: skip
+        model="ultron-s",
+        weights_sha256="ab" * 32,
+        config={"storage": storage, "max_side_px": 1024},
+        dataset="toy",
+        role="database",
+        crop="none",
+        scales=[0.7071, 1.0],
+        skipped=[{"name": "broken.jpg", "reason": "truncated"}],
+    )
 
 
 def unit_rows(n: int, dim: int = 8) -> np.ndarray:
@@ -49,7 +61,11 @@ def test_round_trip(tmp_path, storage):
         assert opened.info.created.endswith("+00:00")
     with h5py.File(tmp_path / "d.h5") as handle:
         assert handle["descriptors"].dtype == storage
-        assert (handle.attrs["format"], handle.attrs["version"], bool(handle.attrs["complete"])) == ("ultron-descriptors", 1, True)
+        assert (handle.attrs["format"], handle.attrs["version"], bool(handle.attrs["complete"])) == (
+            "ultron-descriptors",
+            1,
+            True,
+        )
 
 
 def test_an_empty_file_is_a_file(tmp_path):
@@ -108,7 +124,9 @@ def test_what_is_not_a_descriptor_file_is_refused(path, tmp_path):
         DescriptorFile(tmp_path / "cut.h5")
     with h5py.File(tmp_path / "other.h5", "w") as handle:
         handle["descriptors"] = unit_rows(3)
-    with pytest.raises(UltronError, match="not a descriptor file: its format attribute must be 'ultron-descriptors', found None"):
+    with pytest.raises(
+        UltronError, match="not a descriptor file: its format attribute must be 'ultron-descriptors', found None"
+    ):
         DescriptorFile(tmp_path / "other.h5")
 
 
@@ -123,7 +141,9 @@ def test_future_and_unfinished_files_are_refused(path):
         DescriptorFile(path)
 
 
-@pytest.mark.parametrize("values", [unit_rows(9), np.ones(10, np.float32), unit_rows(10).astype(np.float64), np.ones((10, 8), np.int32)])
+@pytest.mark.parametrize(
+    "values", [unit_rows(9), np.ones(10, np.float32), unit_rows(10).astype(np.float64), np.ones((10, 8), np.int32)]
+)
 def test_wrong_shapes_and_types_are_refused(path, values):
     with h5py.File(path, "r+") as handle:
         del handle["descriptors"]
@@ -158,7 +178,11 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
     if layout != "chunked":
         with h5py.File(path, "r+") as handle:
             del handle["descriptors"]
-            how = {"contiguous": {}, "compressed": {"chunks": (64, 24), "compression": "gzip"}, "one row a chunk": {"chunks": (1, 24)}}[layout]
+            how = {
+                "contiguous": {},
+                "compressed": {"chunks": (64, 24), "compression": "gzip"},
+                "one row a chunk": {"chunks": (1, 24)},
+            }[layout]
             handle.create_dataset("descriptors", data=rows, **how)
     wanted = np.array([699, 0, 5, 5, 64, 63, 128])
     with DescriptorFile(path) as file:

@@ -67,7 +67,9 @@ def literal_descriptor(path: Path, box: tuple[float, ...] | None, scales: tuple[
         else:
             scaled = F.interpolate(images, size=(max(32, height), max(32, width)), mode="bilinear", align_corners=False)
         with torch.inference_mode():
-            pooled = model.backbone(scaled).clamp(min=1e-6).pow(3).mean((-2, -1)).pow(1 / 3)[0].numpy().astype(np.float64)
+            pooled = (
+                model.backbone(scaled).clamp(min=1e-6).pow(3).mean((-2, -1)).pow(1 / 3)[0].numpy().astype(np.float64)
+            )
         total += pooled / np.linalg.norm(pooled)
     return total / np.linalg.norm(total)
 
@@ -89,13 +91,24 @@ def test_file_says_everything_that_shaped_it(toy: Path, tmp_path: Path) -> None:
         attributes = dict(stored.attrs)
         assert stored["descriptors"].dtype == np.float16
         assert stored["names"].asstr()[0].startswith("toy_")
-    assert (attributes["format"], attributes["version"], bool(attributes["complete"])) == ("ultron-descriptors", 1, True)
+    assert (attributes["format"], attributes["version"], bool(attributes["complete"])) == (
+        "ultron-descriptors",
+        1,
+        True,
+    )
     assert (attributes["dataset"], attributes["role"], attributes["crop"]) == ("toy", "query", "bbx")
     assert json.loads(attributes["scales"]) == [1.0]
     config = json.loads(attributes["config"])
     assert config["max_side_px"] == 80
     assert config["model"]["name"] == "gem"
-    settings = {"backbone": "test_resnet", "pooling": "gem", "p": 3.0, "p_learnable": False, "descriptor_dim": None, "attention": None}
+    settings = {
+        "backbone": "test_resnet",
+        "pooling": "gem",
+        "p": 3.0,
+        "p_learnable": False,
+        "descriptor_dim": None,
+        "attention": None,
+    }
     assert config["model"]["settings"].items() >= settings.items()
     assert config["weights_sha256"] == attributes["weights_sha256"]
     assert config["preprocessing"]["interpolation"] in ("bicubic", "bilinear")
@@ -129,7 +142,11 @@ def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(shards, "write_descriptors", write)
     summary = extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     n_database = whole["files"]["database"]["n"]
-    assert summary["files"]["database"] == {"path": str(tmp_path / "x" / "database.h5"), "n": n_database, "computed": n_database - 8 * n_done}
+    assert summary["files"]["database"] == {
+        "path": str(tmp_path / "x" / "database.h5"),
+        "n": n_database,
+        "computed": n_database - 8 * n_done,
+    }
     assert summary["files"]["query"]["computed"] == 0
     for file_name in ("queries.h5", "database.h5"):
         (names_a, a), (names_b, b) = (rows_of(tmp_path / folder / file_name) for folder in ("whole", "x"))
@@ -138,11 +155,16 @@ def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: py
     assert not list((tmp_path / "x").glob("*.parts"))
 
 
-def test_killed_at_any_moment_only_whole_files_are_left(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_any_moment_only_whole_files_are_left(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SIGKILL as soon as each next shard appears; every file under a final name must open."""
     monkeypatch.setattr(shards, "PHOTOS_PER_SHARD", 2)
     out = tmp_path / "x"
-    code = "from ultron_cli.retrieval.extraction import shards; shards.PHOTOS_PER_SHARD = 2; from ultron_cli.cli import main; import sys; sys.exit(main())"
+    code = (
+        "from ultron_cli.retrieval.extraction import shards; shards.PHOTOS_PER_SHARD = 2; from ultron_cli.cli "
+        "import main; import sys; sys.exit(main())"
+    )
     flags = ["--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--out", str(out)]
     command = [sys.executable, "-c", code, "extract", str(toy), *flags]
     environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs")}
@@ -170,7 +192,9 @@ def test_killed_at_any_moment_only_whole_files_are_left(toy: Path, tmp_path: Pat
         ({"crop": "none"}, r"crop \(stored bbx, asked none\)"),
     ],
 )
-def test_another_configuration_is_refused_and_told(toy: Path, tmp_path: Path, changes: dict[str, object], words: str) -> None:
+def test_another_configuration_is_refused_and_told(
+    toy: Path, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
     extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     before = (tmp_path / "x" / "queries.h5").read_bytes()
     with pytest.raises(UltronError, match=words) as raised:
@@ -234,7 +258,10 @@ def test_no_readable_photo_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused(toy: Path, tmp_path: Path) -> None:
-    with only_writer(tmp_path / "x" / "queries.h5.parts", "held"), pytest.raises(UltronError, match="another `ultron extract` is writing"):
+    with (
+        only_writer(tmp_path / "x" / "queries.h5.parts", "held"),
+        pytest.raises(UltronError, match="another `ultron extract` is writing"),
+    ):
         extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
 
 

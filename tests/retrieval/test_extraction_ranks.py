@@ -1,4 +1,5 @@
-"""Extraction by several processes: the file of one process, whoever computed which shard, and nothing lost with a rank."""
+"""Extraction by several processes: the file of one process, whoever computed which shard, and nothing lost with a
+rank."""
 
 import datetime
 import json
@@ -61,7 +62,9 @@ def require_equal(one: Path, other: Path) -> None:
 
 
 def request(photos: Path, out: Path, **changes: object) -> ExtractRequest:
-    return ExtractRequest(**({"dataset": str(photos), "out": out, "scales": (1.0,), "n_workers": 0, "skip_bad": True} | changes))  # type: ignore[arg-type]
+    return ExtractRequest(
+        **({"dataset": str(photos), "out": out, "scales": (1.0,), "n_workers": 0, "skip_bad": True} | changes)
+    )  # type: ignore[arg-type]
 
 
 def extract_alone(photos: Path, out: Path) -> dict:
@@ -85,7 +88,19 @@ def alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path: Path) -> None:
-    out, torchrun = tmp_path / "two", ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", free_port())
+    out, torchrun = (
+        tmp_path / "two",
+        (
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--master-addr",
+            "127.0.0.1",
+            "--master-port",
+            free_port(),
+        ),
+    )
     command = (sys.executable, *torchrun, "-m", "ultron_cli", "extract", photos, *FLAGS, "--out", out)
     environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, timeout=100)
@@ -99,7 +114,8 @@ def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path
 
 
 def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
-    """What torchrun starts: process 1 dies once the first of its two shards is on disk, leaving a copy of what is there; restarted, it does not."""
+    """What torchrun starts: process 1 dies once the first of its two shards is on disk, leaving a copy of what is
+    there; restarted, it does not."""
     from ultron_cli.retrieval.extraction import shards
 
     write = shards.write_descriptors
@@ -117,9 +133,21 @@ def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
 def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, alone: Path, tmp_path: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "timm", "ultron_cli.retrieval.extraction.dataset"])
-    launch = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{free_port()}",
-                          rdzv_configs={"rank": 0}, run_id="test", max_restarts=1, monitor_interval=0.2, start_method="forkserver")  # fmt: skip
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["torch", "timm", "ultron_cli.retrieval.extraction.dataset"]
+    )
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="static",
+        rdzv_endpoint=f"127.0.0.1:{free_port()}",
+        rdzv_configs={"rank": 0},
+        run_id="test",
+        max_restarts=1,
+        monitor_interval=0.2,
+        start_method="forkserver",
+    )
     left = tmp_path / "left"
     summaries = elastic_launch(launch, extract_and_be_killed)(str(photos), str(tmp_path / "two"), str(left))
     assert summaries[0] == summaries[1]
@@ -128,7 +156,9 @@ def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, al
 
     missing = {f"shard-{i:06d}.h5" for i in range(N_SHARDS)} - {path.name for path in left.glob("database.h5.parts/*")}
     assert "shard-000003.h5" in missing and "shard-000001.h5" not in missing
-    assert extract_alone(photos, left)["files"]["database"]["computed"] == 64 * len(missing) - (50 if "shard-000004.h5" in missing else 0)
+    assert extract_alone(photos, left)["files"]["database"]["computed"] == 64 * len(missing) - (
+        50 if "shard-000004.h5" in missing else 0
+    )
     require_equal(alone, left / "database.h5")
 
 
@@ -148,18 +178,25 @@ def test_what_one_tells_the_other_hears(pair: tuple[ExtractionProcesses, Extract
     assert (first.count(5), second.count(2), first.count(0)) == (5, 7, 7)
 
 
-def test_nobody_waits_for_ever(pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_ever(
+    pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = pair
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=60))
-    with pytest.raises(WorkFailed, match=r"process 0 waited .* in which no process finished a batch, for 'x': .* start the same command again"):
+    with pytest.raises(
+        WorkFailed,
+        match=r"process 0 waited .* in which no process finished a batch, for 'x': .* start the same command again",
+    ):
         first.hear("x")
     second.fail(UltronError("no such photo"))
     with pytest.raises(OtherProcessFailed, match="process 1 of 2 failed: no such photo"):
         first.hear("x")
 
 
-def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_go_on_are_waited_for(
+    pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = pair
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=30))
@@ -178,11 +215,19 @@ def test_ranks_that_go_on_are_waited_for(pair: tuple[ExtractionProcesses, Extrac
 
 
 @pytest.fixture
-def of_two(pair: tuple[ExtractionProcesses, ExtractionProcesses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExtractionProcesses:
+def of_two(
+    pair: tuple[ExtractionProcesses, ExtractionProcesses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ExtractionProcesses:
     """Makes this process number 1 of 2; returns number 0."""
     first, second = pair
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
-    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "_store", lambda rank: second._store)
@@ -191,31 +236,50 @@ def of_two(pair: tuple[ExtractionProcesses, ExtractionProcesses], tmp_path: Path
     return first
 
 
-def test_a_rank_that_does_not_share_the_folder_says_so(photos: Path, tmp_path: Path, of_two: ExtractionProcesses) -> None:
-    with pytest.raises(UltronError, match=r"process 1 does not see .*config\.json, which process 0 wrote; --out must lie on a file system that all machines share"):
+def test_a_rank_that_does_not_share_the_folder_says_so(
+    photos: Path, tmp_path: Path, of_two: ExtractionProcesses
+) -> None:
+    with pytest.raises(
+        UltronError,
+        match=r"process 1 does not see .*config\.json, which process 0 wrote; --out must lie on a file system that "
+        r"all machines share",
+    ):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
     with pytest.raises(OtherProcessFailed, match="process 1 of 2 failed: process 1 does not see"):
         of_two.hear("process 1 has its database shards")
 
 
-def test_a_rank_with_another_configuration_is_refused(photos: Path, alone: Path, tmp_path: Path, of_two: ExtractionProcesses) -> None:
+def test_a_rank_with_another_configuration_is_refused(
+    photos: Path, alone: Path, tmp_path: Path, of_two: ExtractionProcesses
+) -> None:
     parts = tmp_path / "x" / "database.h5.parts"
     parts.mkdir(parents=True)
     with h5py.File(alone) as stored:
         (parts / "config.json").write_text(stored.attrs["config"])
-    with pytest.raises(UltronError, match=r"process 1 differs from process 0: scales \(stored \[1.0\], asked \[0.5\]\); start all with the same command"):
+    with pytest.raises(
+        UltronError,
+        match=r"process 1 differs from process 0: scales \(stored \[1.0\], asked \[0.5\]\); start all with the "
+        r"same command",
+    ):
         extract_dataset(request(photos, tmp_path / "x", scales=(0.5,)), CHOICE, "cpu")
     assert not list(parts.glob("shard-*.h5"))
 
 
-def test_the_failure_of_another_rank_ends_this_one_without_a_word(photos: Path, tmp_path: Path, of_two: ExtractionProcesses, ultron: Run) -> None:
+def test_the_failure_of_another_rank_ends_this_one_without_a_word(
+    photos: Path, tmp_path: Path, of_two: ExtractionProcesses, ultron: Run
+) -> None:
     of_two.fail(UltronError("another `ultron extract` is writing"))
     of_two._store.delete_key("dataset and model are sound")
     assert ultron("extract", photos, *FLAGS, "--out", tmp_path / "x") == (1, "", "")
 
 
-def test_the_first_rank_tells_why_it_gives_up(photos: Path, tmp_path: Path, pair: tuple[ExtractionProcesses, ExtractionProcesses], of_two: ExtractionProcesses,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_first_rank_tells_why_it_gives_up(
+    photos: Path,
+    tmp_path: Path,
+    pair: tuple[ExtractionProcesses, ExtractionProcesses],
+    of_two: ExtractionProcesses,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(processes, "_store", lambda rank: of_two._store)
     refusal = "another `ultron extract` is writing"

@@ -22,7 +22,9 @@ pytest.importorskip("faiss")
 
 
 def write(path, rows: np.ndarray) -> None:
-    write_descriptors(path, [f"photo{i}.jpg" for i in range(len(rows))], [rows] if len(rows) else [], rows.shape[1], INFO)
+    write_descriptors(
+        path, [f"photo{i}.jpg" for i in range(len(rows))], [rows] if len(rows) else [], rows.shape[1], INFO
+    )
 
 
 @pytest.fixture
@@ -66,9 +68,19 @@ def test_flat_orders_a_large_group_of_equal_scores_by_row(tmp_path):
 
 def test_opened_index_describes_itself(built, descriptors):
     opened = open_index(built)
-    assert (opened.n, opened.dim, opened.kind, opened.factory, opened.names[:2]) == (600, 16, "flat", "Flat", ["photo0.jpg", "photo1.jpg"])
+    assert (opened.n, opened.dim, opened.kind, opened.factory, opened.names[:2]) == (
+        600,
+        16,
+        "flat",
+        "Flat",
+        ["photo0.jpg", "photo1.jpg"],
+    )
     description = json.loads((built / "index.json").read_text())
-    assert (description["format"], description["version"], description["metric"]) == ("ultron-index", 1, "inner_product")
+    assert (description["format"], description["version"], description["metric"]) == (
+        "ultron-index",
+        1,
+        "inner_product",
+    )
     assert description["descriptors"]["path"] == str(descriptors)
     assert sorted(path.name for path in built.iterdir()) == ["index.faiss", "index.json", "names.json"]
     assert sorted(path.name for path in built.parent.iterdir()) == ["database.h5", "flat.index"]  # nothing temporary
@@ -132,7 +144,9 @@ def test_a_touched_or_absent_descriptor_file_is_no_reason_to_refuse(built, descr
     os.utime(descriptors, ns=(1, 1))
     assert open_index(built).n == 600  # hashed, found the same
     os.utime(descriptors, ns=(json.loads((built / "index.json").read_text())["descriptors"]["mtime_ns"],) * 2)
-    monkeypatch.setattr(index_module, "sha256_of_file", lambda path: pytest.fail("hashed although nothing tells of a change"))
+    monkeypatch.setattr(
+        index_module, "sha256_of_file", lambda path: pytest.fail("hashed although nothing tells of a change")
+    )
     assert open_index(built).n == 600
     descriptors.unlink()
     assert open_index(built).n == 600

@@ -1,4 +1,5 @@
-"""Every kind of index: recall after re-scoring, memory stated, settings kept, whitening carried along, and the report."""
+"""Every kind of index: recall after re-scoring, memory stated, settings kept, whitening carried along, and the
+report."""
 
 import json
 
@@ -36,7 +37,9 @@ def descriptors(rows, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("kind", "at_least"), [("fp16", 1), ("sq8", 1), ("ivf", 0.9), ("ivfpq", 0.9), ("opq-ivfpq", 0.85), ("hnsw", 0.95)])
+@pytest.mark.parametrize(
+    ("kind", "at_least"), [("fp16", 1), ("sq8", 1), ("ivf", 0.9), ("ivfpq", 0.9), ("opq-ivfpq", 0.85), ("hnsw", 0.95)]
+)
 def test_every_kind_finds_what_exact_search_finds(descriptors, rows, tmp_path, kind, at_least):
     build_index(descriptors, tmp_path / "a.index", kind=kind)
     opened, queries = open_index(tmp_path / "a.index"), rows[:20]
@@ -45,23 +48,39 @@ def test_every_kind_finds_what_exact_search_finds(descriptors, rows, tmp_path, k
     same = found.rows == expected.rows
     np.testing.assert_array_equal(found.scores[same], expected.scores[same])  # re-scored: the scores of exact search
     assert (np.lexsort((found.rows, -found.scores), axis=1) == np.arange(10)).all()
-    as_scored = opened.search(queries, 10, SearchSettings(nprobe=opened.settings.nprobe, ef_search=opened.settings.ef_search))
+    as_scored = opened.search(
+        queries, 10, SearchSettings(nprobe=opened.settings.nprobe, ef_search=opened.settings.ef_search)
+    )
     assert recall_at(as_scored.rows, expected.rows, 10) > 0.3
 
 
 def test_a_wider_search_finds_more(descriptors, rows, tmp_path):
     opened = build_index(descriptors, tmp_path / "a.index", kind="ivf")
     expected = exact_search(rows[:50], rows, 10)
-    narrow, wide = (recall_at(opened.search(rows[:50], 10, SearchSettings(nprobe=n)).rows, expected.rows, 10) for n in (1, 38))
+    narrow, wide = (
+        recall_at(opened.search(rows[:50], 10, SearchSettings(nprobe=n)).rows, expected.rows, 10) for n in (1, 38)
+    )
     assert narrow < wide
     assert wide > 0.99
 
 
 def test_settings_and_factory_follow_the_size(monkeypatch):
     assert n_cells(1_000_000, 512) == 3205 and n_cells(100, 512) == 2 and n_cells(1, 4) == 1
-    assert (n_code_bytes(512), n_code_bytes(2048), n_code_bytes(100), n_code_bytes(7), n_code_bytes(3)) == (64, 256, 10, 1, 1)
+    assert (n_code_bytes(512), n_code_bytes(2048), n_code_bytes(100), n_code_bytes(7), n_code_bytes(3)) == (
+        64,
+        256,
+        10,
+        1,
+        1,
+    )
     assert plan("ivfpq", 1_000_000, 512) == ("IVF3205,PQ64x8np", SearchSettings(nprobe=100, rescore=10))
-    assert [plan("ivf", n, 512)[1].nprobe for n in (100, 4993, 20_000, 50_000, 200_000)] == [2, 128, 512, 358, 179]  # 20,000 photos' cells
+    assert [plan("ivf", n, 512)[1].nprobe for n in (100, 4993, 20_000, 50_000, 200_000)] == [
+        2,
+        128,
+        512,
+        358,
+        179,
+    ]  # 20,000 photos' cells
     assert plan("ivfpq", 100, 512)[0] == "IVF2,PQ64x6np"
     assert plan("IVF16,PQ8", 1000, 64) == ("IVF16,PQ8", SearchSettings(rescore=10))
     assert plan("flat", 10, 8) == ("Flat", SearchSettings())
@@ -69,20 +88,34 @@ def test_settings_and_factory_follow_the_size(monkeypatch):
         faiss.index_factory(96, plan(kind, 5000, 96)[0], faiss.METRIC_INNER_PRODUCT)
 
 
-@pytest.mark.parametrize(("kind", "n", "n_centroids"), [("opq-ivfpq", 300, 256), ("ivfpq", 100, 64), ("opq-ivfpq", 100, 64), ("IVF60,SQ8", 200, 60)])
+@pytest.mark.parametrize(
+    ("kind", "n", "n_centroids"),
+    [("opq-ivfpq", 300, 256), ("ivfpq", 100, 64), ("opq-ivfpq", 100, 64), ("IVF60,SQ8", 200, 60)],
+)
 def test_few_photos_for_a_codebook_are_said_once(rows, tmp_path, monkeypatch, capfd, kind, n, n_centroids):
     said = []
     monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
     write_descriptors(tmp_path / "few.h5", [f"{i}.jpg" for i in range(n)], [rows[:n]], DIM, INFO)
     build_index(tmp_path / "few.h5", tmp_path / "a.index", kind=kind)
-    assert len(said) == 1 and said[0].startswith(f"{n} descriptors are few to learn {n_centroids} centroids from, Faiss advises {39 * n_centroids} ")
+    assert len(said) == 1 and said[0].startswith(
+        f"{n} descriptors are few to learn {n_centroids} centroids from, Faiss advises {39 * n_centroids} "
+    )
     assert "clustering" not in capfd.readouterr().err
     found = open_index(tmp_path / "a.index").search(rows[:20], 1, SearchSettings(nprobe=60, rescore=10))
     np.testing.assert_array_equal(found.rows[:, 0], np.arange(20))
 
 
 @pytest.mark.parametrize(
-    ("factory", "n_bytes"), [("Flat", 128), ("SQfp16", 64), ("SQ8", 32), ("IVF4,SQfp16", 72), ("IVF4,PQ4x8", 12), ("OPQ4,IVF4,PQ4x8", 12), ("PQ4x8", 4)]
+    ("factory", "n_bytes"),
+    [
+        ("Flat", 128),
+        ("SQfp16", 64),
+        ("SQ8", 32),
+        ("IVF4,SQfp16", 72),
+        ("IVF4,PQ4x8", 12),
+        ("OPQ4,IVF4,PQ4x8", 12),
+        ("PQ4x8", 4),
+    ],
 )
 def test_bytes_per_photo(factory, n_bytes):
     assert bytes_per_photo(faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT), 32) == n_bytes
@@ -129,7 +162,14 @@ def test_without_its_descriptors_an_index_answers_by_its_own_scores(descriptors,
 
 def test_report_measures_against_exact_search(descriptors, tmp_path):
     built = build_index(descriptors, tmp_path / "ivfpq.index", kind="IVF8,PQ4x4np")
-    assert [(row.nprobe, row.rescore) for row in swept_settings(built)] == [(1, 0), (4, 0), (8, 0), (1, 10), (4, 10), (8, 10)]
+    assert [(row.nprobe, row.rescore) for row in swept_settings(built)] == [
+        (1, 0),
+        (4, 0),
+        (8, 0),
+        (1, 10),
+        (4, 10),
+        (8, 10),
+    ]
     report = index_report(built, descriptors, None)
     assert json.loads((tmp_path / "ivfpq.report.json").read_text())["n_queries"] == 100
     assert (tmp_path / "ivfpq.report.png").read_bytes()[:4] == b"\x89PNG"
@@ -145,4 +185,6 @@ def test_report_measures_against_exact_search(descriptors, tmp_path):
 
 
 def test_recall_counts_rows_in_any_order():
-    assert recall_at(np.array([[3, 1, 9], [4, 5, 6]]), np.array([[1, 3, 2], [4, 6, 5]]), 3) == pytest.approx((2 / 3 + 1) / 2)
+    assert recall_at(np.array([[3, 1, 9], [4, 5, 6]]), np.array([[1, 3, 2], [4, 6, 5]]), 3) == pytest.approx(
+        (2 / 3 + 1) / 2
+    )

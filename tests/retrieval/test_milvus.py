@@ -1,4 +1,5 @@
-"""Descriptors in Milvus, against milvus-lite itself: the ranks of exact search and of Faiss, loads that broke, servers that stay away."""
+"""Descriptors in Milvus, against milvus-lite itself: the ranks of exact search and of Faiss, loads that broke, servers
+that stay away."""
 
 import json
 import shutil
@@ -39,7 +40,9 @@ def databases_closed():
 
 
 def write(path: Path, rows: np.ndarray) -> Path:
-    write_descriptors(path, [f"photo{i}.jpg" for i in range(len(rows))], [rows] if len(rows) else [], rows.shape[1], INFO)
+    write_descriptors(
+        path, [f"photo{i}.jpg" for i in range(len(rows))], [rows] if len(rows) else [], rows.shape[1], INFO
+    )
     return path
 
 
@@ -114,11 +117,19 @@ def test_approximate_kinds(descriptors, rows, tmp_path, kind):
 
 def test_kinds_and_parameters():
     assert milvus_plan("ivf", 1_000_000, 512, is_lite=False).build == {"nlist": n_cells(1_000_000, 512)}
-    assert milvus_plan("ivfpq", 1_000_000, 512, is_lite=False).build == {"nlist": n_cells(1_000_000, 512), "m": 64, "nbits": 8}
+    assert milvus_plan("ivfpq", 1_000_000, 512, is_lite=False).build == {
+        "nlist": n_cells(1_000_000, 512),
+        "m": 64,
+        "nbits": 8,
+    }
     hnsw = milvus_plan("hnsw", 1000, 64, is_lite=True)
-    assert search_params("HNSW", hnsw.settings, 10) == {"ef": 128} and search_params("HNSW", hnsw.settings, 400) == {"ef": 400}
+    assert search_params("HNSW", hnsw.settings, 10) == {"ef": 128} and search_params("HNSW", hnsw.settings, 400) == {
+        "ef": 400
+    }
     assert search_params("FLAT", hnsw.settings, 10) == {}
-    with pytest.raises(UltronError, match="must be one of flat, ivf, ivf-sq8, hnsw, found 'ivfpq', which milvus-lite has not"):
+    with pytest.raises(
+        UltronError, match="must be one of flat, ivf, ivf-sq8, hnsw, found 'ivfpq', which milvus-lite has not"
+    ):
         milvus_plan("ivfpq", 1000, 64, is_lite=True)
     with pytest.raises(UltronError, match=r"found 'sq8', which Milvus has not; did you mean ivf-sq8\?"):
         milvus_plan("sq8", 1000, 64, is_lite=False)
@@ -134,7 +145,9 @@ def test_batches_do_not_show_and_a_second_run_writes_nothing(descriptors, rows, 
     with pytest.raises(UltronError, match="exists already; replace it with --overwrite"):
         build(descriptors, tmp_path / "m.index")
     assert build(descriptors, tmp_path / "m.index", overwrite=True).n_written == 0
-    assert build(descriptors, tmp_path / "second.index").n_written == 0  # the same database beside it, the same contents
+    assert (
+        build(descriptors, tmp_path / "second.index").n_written == 0
+    )  # the same database beside it, the same contents
 
 
 KILLED = """
@@ -156,7 +169,9 @@ build_milvus_index(Path(sys.argv[1]), Path(sys.argv[2]), "flat", MilvusRequest()
 
 def test_a_killed_load_is_continued(descriptors, rows, tmp_path, monkeypatch):
     out = tmp_path / "m.index"
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(descriptors), str(out)], capture_output=True, timeout=100)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(descriptors), str(out)], capture_output=True, timeout=100
+    )
     assert killed.returncode == -9, killed.stderr.decode()
     assert not out.exists() and (tmp_path / "milvus.db").is_dir()
     monkeypatch.setattr("ultron_cli.retrieval.milvus.building.BATCH_BYTES", 300 * DIM * 4)
@@ -172,7 +187,10 @@ def test_rows_lost_in_the_middle_are_written_again(descriptors, rows, tmp_path):
         opened.load()
         opened.call("delete", place.collection, ids=[5, 700])
         assert opened.count() == N - 2
-    with pytest.raises(UltronError, match=r"must hold 2000 rows, found 1998: it was not loaded to the end; run `ultron index .* --engine milvus"):
+    with pytest.raises(
+        UltronError,
+        match=r"must hold 2000 rows, found 1998: it was not loaded to the end; run `ultron index .* --engine milvus",
+    ):
         open_index(out)
     build(descriptors, out, overwrite=True)
     assert_equal(open_index(out).search(rows[[5, 700]], 3), exact_search(rows[[5, 700]], rows, 3))
@@ -181,13 +199,21 @@ def test_rows_lost_in_the_middle_are_written_again(descriptors, rows, tmp_path):
 def test_a_collection_of_something_else_is_not_touched(descriptors, rows, tmp_path):
     uri, other = str(tmp_path / "shared.db"), write(tmp_path / "other.h5", unit_rows(7, 50, DIM))
     place = build(other, tmp_path / "o.index", uri=uri, collection="photos").place
-    with pytest.raises(UltronError, match=r"collection photos at .* holds other descriptors or another type; replace it with --overwrite"):
+    with pytest.raises(
+        UltronError,
+        match=r"collection photos at .* holds other descriptors or another type; replace it with --overwrite",
+    ):
         build(descriptors, tmp_path / "m.index", uri=uri, collection="photos")
-    with pytest.raises(UltronError, match="holds other descriptors"):  # the index folder may be replaced, the collection not
+    with pytest.raises(
+        UltronError, match="holds other descriptors"
+    ):  # the index folder may be replaced, the collection not
         build(descriptors, tmp_path / "o.index", uri=uri, collection="photos", overwrite=True)
     with Milvus(place) as opened:
         opened.client.create_collection("theirs", dimension=8)
-    with pytest.raises(UltronError, match=r"collection theirs at .* was not made by ultron and stays as it is; name another with --collection"):
+    with pytest.raises(
+        UltronError,
+        match=r"collection theirs at .* was not made by ultron and stays as it is; name another with --collection",
+    ):
         build(descriptors, tmp_path / "m.index", uri=uri, collection="theirs", replace=True)
     assert open_index(tmp_path / "o.index").n == 50
     build(descriptors, tmp_path / "m.index", uri=uri, collection="photos", replace=True)
@@ -222,13 +248,18 @@ def test_stale_moved_and_damaged_indexes(descriptors, rows, tmp_path):
         open_index(index)
     assert not (tmp_path / "b" / "milvus.db").exists()
     write(descriptors, unit_rows(8, N, DIM))
-    with pytest.raises(UltronError, match=r"is stale: .* has changed since it was built; rebuild it: ultron index .* --engine milvus --uri"):
+    with pytest.raises(
+        UltronError,
+        match=r"is stale: .* has changed since it was built; rebuild it: ultron index .* --engine milvus --uri",
+    ):
         open_index(index)
 
 
 def test_an_unreachable_server_is_tried_a_few_times(descriptors, tmp_path, waits):
     uri = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(WorkFailed, match=rf"Milvus at {uri} cannot be reached, tried 6 times .*start it or check --uri"):
+    with pytest.raises(
+        WorkFailed, match=rf"Milvus at {uri} cannot be reached, tried 6 times .*start it or check --uri"
+    ):
         build(descriptors, tmp_path / "m.index", uri=uri, sleep=waits.append)
     assert waits == [0.5, 1, 2, 4, 8]
     assert not (tmp_path / "m.index").exists()
@@ -236,7 +267,10 @@ def test_an_unreachable_server_is_tried_a_few_times(descriptors, tmp_path, waits
 
 def test_a_server_that_takes_calls_and_never_answers(descriptors, tmp_path, waits, monkeypatch):
     monkeypatch.setattr(client, "CONNECT_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(WorkFailed, match="cannot be reached, tried 6 times"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(WorkFailed, match="cannot be reached, tried 6 times"),
+    ):
         build(descriptors, tmp_path / "m.index", uri=f"http://127.0.0.1:{silent.getsockname()[1]}", sleep=waits.append)
     assert len(waits) == 5
 
@@ -282,9 +316,11 @@ def test_collection_names(name):
 
 def test_places_and_secrets(monkeypatch):
     for uri, words in (
-        ("https://me:secret@h:1", "must hold no user or password"), ("ftp://h", "must be http://HOST:PORT"), ("http://", "must be http://HOST:PORT"),
+        ("https://me:secret@h:1", "must hold no user or password"),
+        ("ftp://h", "must be http://HOST:PORT"),
+        ("http://", "must be http://HOST:PORT"),
         ("milvus", "a file that ends in .db"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UltronError, match=words) as caught:
             Place(uri=uri, collection="c")
         assert "secret" not in str(caught.value)
@@ -292,7 +328,9 @@ def test_places_and_secrets(monkeypatch):
         Place(uri="http://h:1", collection="c", token_env="HOME")
     place = Place(uri="http://h:1", collection="c", token_env="MILVUS_TOKEN")
     monkeypatch.delenv("MILVUS_TOKEN", raising=False)
-    with pytest.raises(UltronError, match="variable MILVUS_TOKEN of --token-env must hold the token of http://h:1, it is not set"):
+    with pytest.raises(
+        UltronError, match="variable MILVUS_TOKEN of --token-env must hold the token of http://h:1, it is not set"
+    ):
         place.token()
     monkeypatch.setenv("MILVUS_TOKEN", "root:pass")
     assert place.token() == "root:pass" and "pass" not in repr(place)
@@ -301,7 +339,10 @@ def test_places_and_secrets(monkeypatch):
 def test_a_local_database_that_cannot_be_opened(descriptors, tmp_path):
     from milvus_lite import MilvusLite
 
-    with MilvusLite(str(tmp_path / "milvus.db")), pytest.raises(WorkFailed, match=r"did not connect \(does another process use it\? DataDirLockedError"):
+    with (
+        MilvusLite(str(tmp_path / "milvus.db")),
+        pytest.raises(WorkFailed, match=r"did not connect \(does another process use it\? DataDirLockedError"),
+    ):
         build(descriptors, tmp_path / "m.index")
     (tmp_path / "old.db").write_bytes(b"SQLite format 3")
     with pytest.raises(UltronError, match="must be a folder of milvus-lite 3 or absent, found a file"):
@@ -320,7 +361,9 @@ def test_more_photos_than_milvus_ranks(descriptors, rows, tmp_path, monkeypatch)
     assert "ranks at most 100 photos per query, 101 are asked for: searching exactly" in said[0]
     descriptors.unlink()
     alone = open_index(tmp_path / "m.index")
-    with pytest.raises(UltronError, match=r"Milvus ranks at most 100 photos per query, found 101, and .* is gone; choose a smaller -k"):
+    with pytest.raises(
+        UltronError, match=r"Milvus ranks at most 100 photos per query, found 101, and .* is gone; choose a smaller -k"
+    ):
         alone.search(queries, 101)
     found = alone.search(queries, 10)  # Milvus's own scores
     np.testing.assert_array_equal(found.rows, exact_search(queries, rows, 10).rows)
@@ -337,7 +380,9 @@ def test_bad_input_is_refused(descriptors, tmp_path):
         open_index(tmp_path / "m.index").search(unit_rows(1, 1, DIM), N + 1)
 
 
-@pytest.mark.parametrize(("module", "words"), [("pymilvus", "Milvus needs pymilvus"), ("milvus_lite", "needs milvus-lite")])
+@pytest.mark.parametrize(
+    ("module", "words"), [("pymilvus", "Milvus needs pymilvus"), ("milvus_lite", "needs milvus-lite")]
+)
 def test_without_the_packages_the_error_says_how_to_install_them(descriptors, tmp_path, monkeypatch, module, words):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UltronError, match=rf'{words}.*pip install "ultron\[milvus\]"'):
@@ -370,19 +415,45 @@ def test_index_search_and_evaluate_on_rendered_landmarks(ultron: Run, toy: Path,
     np.testing.assert_array_equal(rankings["milvus"].ranking.rows, rankings["faiss"].ranking.rows)
     assert rankings["milvus"].database_names == rankings["faiss"].database_names
     steps = ("--rerank", "aqe,superglobal,diffusion")
-    by_milvus, exactly = (done(ultron("evaluate", *files, *flags, *steps, "--json")) for flags in (("--index", built["index"]), ()))
+    by_milvus, exactly = (
+        done(ultron("evaluate", *files, *flags, *steps, "--json")) for flags in (("--index", built["index"]), ())
+    )
     assert by_milvus["protocols"] == exactly["protocols"]
     assert done(ultron("evaluate", "--ranks", tmp_path / "milvus.h5", "--json"))["n_queries"] == 4
     done(ultron("whiten", tmp_path / "d" / "database.h5", "--dim", 8, "--out", tmp_path / "w.h5", "--json"))
-    white = done(ultron("index", tmp_path / "d" / "database.h5", "--engine", "milvus", "--whiten", tmp_path / "w.h5", "--out", tmp_path / "w.index", "--json"))
+    white = done(
+        ultron(
+            "index",
+            tmp_path / "d" / "database.h5",
+            "--engine",
+            "milvus",
+            "--whiten",
+            tmp_path / "w.h5",
+            "--out",
+            tmp_path / "w.index",
+            "--json",
+        )
+    )
     assert white["dim"] == 8
-    by_milvus, exactly = (done(ultron("evaluate", *files, *flags, "--json")) for flags in (("--index", white["index"]), ("--whiten", tmp_path / "w.h5")))
+    by_milvus, exactly = (
+        done(ultron("evaluate", *files, *flags, "--json"))
+        for flags in (("--index", white["index"]), ("--whiten", tmp_path / "w.h5"))
+    )
     assert by_milvus["protocols"] == exactly["protocols"]
 
 
 def test_flags_that_do_not_fit_get_one_line(ultron: Run, descriptors: Path) -> None:
-    expect_error(ultron("index", descriptors, "--engine", "milvs"), "--engine must be one of faiss, milvus", "did you mean milvus?")
+    expect_error(
+        ultron("index", descriptors, "--engine", "milvs"),
+        "--engine must be one of faiss, milvus",
+        "did you mean milvus?",
+    )
     expect_error(ultron("index", descriptors, "--uri", "x.db"), "--uri belongs to Milvus; add --engine milvus")
     expect_error(ultron("index", descriptors, "--engine", "milvus", "--report"), "--report measures Faiss indexes")
-    expect_error(ultron("index", descriptors, "--engine", "milvus", "--type", "opq-ivfpq"), "--type with --engine milvus must be one of flat")
-    expect_error(ultron("index", descriptors, "--engine", "milvus", "--collection", "a-b"), "--collection must be up to 255")
+    expect_error(
+        ultron("index", descriptors, "--engine", "milvus", "--type", "opq-ivfpq"),
+        "--type with --engine milvus must be one of flat",
+    )
+    expect_error(
+        ultron("index", descriptors, "--engine", "milvus", "--collection", "a-b"), "--collection must be up to 255"
+    )

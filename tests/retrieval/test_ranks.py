@@ -11,7 +11,9 @@ from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, wri
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import EMPTY, Ranking, key_scores, packed, read_ranks, unpacked, write_ranks
 
-INFO = DescriptorInfo(model="m", weights_sha256="", config={}, dataset="toy", role="database", crop="none", scales=[1.0])
+INFO = DescriptorInfo(
+    model="m", weights_sha256="", config={}, dataset="toy", role="database", crop="none", scales=[1.0]
+)
 
 
 def unit_rows(seed: int, n: int, dim: int) -> np.ndarray:
@@ -158,7 +160,12 @@ def test_any_memory_layout():
     expected = literal_search(queries, database, 9)
     frozen = database.copy()
     frozen.flags.writeable = False
-    for layout in (np.asfortranarray(database), np.repeat(database, 2, axis=0)[::2], database[::-1].copy()[::-1], frozen):
+    for layout in (
+        np.asfortranarray(database),
+        np.repeat(database, 2, axis=0)[::2],
+        database[::-1].copy()[::-1],
+        frozen,
+    ):
         assert_equal(exact_search(np.asfortranarray(queries), layout, 9), expected)
 
 

@@ -1,4 +1,5 @@
-"""Re-ranking against literal transcriptions, also with duplicates, ties and databases smaller than the settings ask for."""
+"""Re-ranking against literal transcriptions, also with duplicates, ties and databases smaller than the settings ask
+for."""
 
 import dataclasses
 
@@ -29,7 +30,9 @@ def landmarks(seed: int, n: int = N, n_landmarks: int = 8) -> tuple[np.ndarray, 
     rows = centres[rng.integers(0, n_landmarks, n)] + 0.2 * rng.standard_normal((n, DIM)).astype(np.float32)
     rows[rng.choice(n, n // 5, replace=False)] = rows[rng.integers(0, n, n // 5)]
     queries = centres[:QUERIES] + 0.2 * rng.standard_normal((QUERIES, DIM)).astype(np.float32)
-    return tuple(np.ascontiguousarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32) for x in (queries, rows))
+    return tuple(
+        np.ascontiguousarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32) for x in (queries, rows)
+    )
 
 
 def stage_of(queries: np.ndarray, database: np.ndarray, k: int | None = None) -> Stage:
@@ -41,21 +44,27 @@ def assert_front(found: Ranking, before: Ranking, query: int, rows: np.ndarray, 
     m = len(rows)
     assert sorted(found.rows[query, :m].tolist()) == sorted(rows.tolist())
     expected = dict(zip(rows.tolist(), scores.tolist(), strict=True))
-    np.testing.assert_allclose(found.scores[query, :m], [expected[row] for row in found.rows[query, :m].tolist()], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        found.scores[query, :m], [expected[row] for row in found.rows[query, :m].tolist()], atol=TOLERANCE
+    )
     order = np.lexsort((found.rows[query, :m], -found.scores[query, :m]))
     assert (order == np.arange(m)).all()
     rest = [row for row in before.rows[query].tolist() if row not in expected]
     assert found.rows[query, m:].tolist() == rest[: before.rows.shape[1] - m]
 
 
-@pytest.mark.parametrize(("m", "k", "beta"), [(30, 9, 0.15), (400, 9, 0.15), (10, 20, 0.5), (1, 9, 0.15), (25, 0, 0.15), (60, 3, 0)])
+@pytest.mark.parametrize(
+    ("m", "k", "beta"), [(30, 9, 0.15), (400, 9, 0.15), (10, 20, 0.5), (1, 9, 0.15), (25, 0, 0.15), (60, 3, 0)]
+)
 def test_superglobal_equals_the_authors_order(m, k, beta):
     queries, database = landmarks(1)
     stage = stage_of(queries, database)
     found = superglobal(stage, SuperGlobalConfig(m=m, k=k, beta=beta)).ranking
     for query in range(QUERIES):
         rows = stage.ranking.rows[query, :m]
-        scores = literal_rerank.superglobal(queries[query].astype(np.float64), database[rows].astype(np.float64), k, beta, rows)
+        scores = literal_rerank.superglobal(
+            queries[query].astype(np.float64), database[rows].astype(np.float64), k, beta, rows
+        )
         assert_front(found, stage.ranking, query, rows, scores)
 
 
@@ -65,7 +74,9 @@ def test_alpha_qe(n, alpha):
     stage = stage_of(queries, database, 20)
     found = alpha_qe(stage, AlphaQEConfig(n=n, alpha=alpha))
     for query in range(QUERIES):
-        expected = literal_rerank.alpha_qe(queries[query].astype(np.float64), database.astype(np.float64), stage.ranking.rows[query], n, alpha)
+        expected = literal_rerank.alpha_qe(
+            queries[query].astype(np.float64), database.astype(np.float64), stage.ranking.rows[query], n, alpha
+        )
         np.testing.assert_allclose(found.queries[query], expected, atol=TOLERANCE)
     again = exact_search(found.queries, database, 20)
     np.testing.assert_array_equal(found.ranking.rows, again.rows)
@@ -98,19 +109,30 @@ def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
     else:
         kqs = [kq] * QUERIES
     for query in range(QUERIES):
-        spread = literal_rerank.diffusion(queries[query : query + 1].astype(np.float64), database[used].astype(np.float64), k, kqs[query], 0.9, 3.0)[0]
+        spread = literal_rerank.diffusion(
+            queries[query : query + 1].astype(np.float64), database[used].astype(np.float64), k, kqs[query], 0.9, 3.0
+        )[0]
         reached = spread > 1e-12
         assert_front(found, stage.ranking, query, used[reached], spread[reached])
 
 
-@pytest.mark.parametrize(("m", "k1", "k2", "weight"), [(40, 10, 4, 0.3), (400, 20, 6, 0.3), (7, 3, 1, 0.0), (30, 100, 100, 0.5), (1, 20, 6, 0.3)])
+@pytest.mark.parametrize(
+    ("m", "k1", "k2", "weight"),
+    [(40, 10, 4, 0.3), (400, 20, 6, 0.3), (7, 3, 1, 0.0), (30, 100, 100, 0.5), (1, 20, 6, 0.3)],
+)
 def test_kreciprocal_equals_the_authors_loops(m, k1, k2, weight):
     queries, database = landmarks(5)
     stage = stage_of(queries, database)
     found = kreciprocal(stage, KReciprocalConfig(m=m, k1=k1, k2=k2, weight=weight)).ranking
     for query in range(QUERIES):
         rows = stage.ranking.rows[query, :m]
-        assert_front(found, stage.ranking, query, rows, 1 - literal_rerank.kreciprocal(queries[query], database[rows], k1, k2, weight))
+        assert_front(
+            found,
+            stage.ranking,
+            query,
+            rows,
+            1 - literal_rerank.kreciprocal(queries[query], database[rows], k1, k2, weight),
+        )
 
 
 STEPS = [superglobal, alpha_qe, dba, diffusion, kreciprocal]
@@ -158,7 +180,9 @@ def test_a_descriptor_file_gives_what_an_array_gives(tmp_path, step, config, sto
     expected = step(stage_of(queries, database.astype(storage).astype(np.float32)), config()).ranking
     with DescriptorFile(tmp_path / "d.h5") as file:
         found = step(Stage(ranking=exact_search(queries, file, N), queries=queries, database=file), config()).ranking
-        again = step(Stage(ranking=exact_search(queries, file, N), queries=queries, database=file, in_place=True), config()).ranking
+        again = step(
+            Stage(ranking=exact_search(queries, file, N), queries=queries, database=file, in_place=True), config()
+        ).ranking
     for ranking in (found, again):
         np.testing.assert_array_equal(ranking.rows, expected.rows)
         np.testing.assert_array_equal(ranking.scores, expected.scores)
@@ -185,14 +209,18 @@ def test_put_in_front_brings_new_rows_and_cuts_to_k():
 def test_chains_are_parsed_run_in_order_and_recorded():
     steps = parse_rerank("aqe,superglobal", ["superglobal.beta=0.2", "superglobal.m=30", "aqe.n=3"])
     assert [step.recorded() for step in steps] == [
-        {"name": "aqe", "n": 3, "alpha": 3.0}, {"name": "superglobal", "m": 30, "k": 9, "beta": 0.2},
-    ]  # fmt: skip
+        {"name": "aqe", "n": 3, "alpha": 3.0},
+        {"name": "superglobal", "m": 30, "k": 9, "beta": 0.2},
+    ]
     assert n_needed(steps) == 30
     stage = stage_of(*landmarks(14))
     by_hand = superglobal(alpha_qe(stage, AlphaQEConfig(n=3)), SuperGlobalConfig(m=30, beta=0.2)).ranking
     found, records = rerank(stage, steps)
     np.testing.assert_array_equal(found.ranking.rows, by_hand.rows)
-    assert [sorted(record) for record in records] == [["alpha", "ms_per_query", "n", "name"], ["beta", "k", "m", "ms_per_query", "name"]]
+    assert [sorted(record) for record in records] == [
+        ["alpha", "ms_per_query", "n", "name"],
+        ["beta", "k", "m", "ms_per_query", "name"],
+    ]
     assert parse_rerank(None, []) == []
 
 

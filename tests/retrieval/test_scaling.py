@@ -46,7 +46,10 @@ def triangle(place: int, n_in: int, step: float, n_out: int) -> list[tuple[int, 
 
 def area(place: int, n_in: int, step: float, n_out: int) -> list[tuple[int, float]]:
     start, end = place * step, min((place + 1) * step, n_in)
-    return [(source, max(0.0, min(end, source + 1) - max(start, source)) / (end - start)) for source in range(int(start), min(n_in, math.ceil(end)))]
+    return [
+        (source, max(0.0, min(end, source + 1) - max(start, source)) / (end - start))
+        for source in range(int(start), min(n_in, math.ceil(end)))
+    ]
 
 
 def literal(photo: np.ndarray, sides: tuple[int, int], steps: tuple[float, float], axis: Axis) -> np.ndarray:
@@ -75,7 +78,9 @@ def test_float_ways_equal_their_literal_form(way: str, axis: Axis, scale: float,
 def test_area_equals_its_literal_form(scale: float, pixels: torch.Tensor) -> None:
     sides = (round(45 * scale), round(67 * scale))
     found = at_scale(pixels, scale, settings("area"), 8)
-    right = np.stack([literal(photo, sides, (1 / scale, 1 / scale), area) for photo in pixels.numpy()]).transpose(0, 3, 1, 2)
+    right = np.stack([literal(photo, sides, (1 / scale, 1 / scale), area) for photo in pixels.numpy()]).transpose(
+        0, 3, 1, 2
+    )
     levels = (found * 255).numpy()
     assert levels.shape == right.shape and np.abs(levels - levels.round()).max() < 1e-3
     assert np.abs(levels - right).max() < 0.501  # rounded to whole levels
@@ -105,7 +110,12 @@ def test_linear_of_8_bits_equals_whole_number_arithmetic(scale: float, pixels: t
 
 @pytest.mark.parametrize("way", ["bilinear", "bilinear-rounded", "antialias", "area"])
 def test_no_side_below_the_minimum_and_scale_1_untouched(way: str, pixels: torch.Tensor) -> None:
-    assert at_scale(pixels, 0.5, settings(way), 32).shape == (2, 3, 32, 34 if way in ("bilinear-rounded", "area") else 33)
+    assert at_scale(pixels, 0.5, settings(way), 32).shape == (
+        2,
+        3,
+        32,
+        34 if way in ("bilinear-rounded", "area") else 33,
+    )
     assert torch.equal(at_scale(pixels, 1.0, settings(way), 32), normalise_images(pixels, settings(way)))
     flat = at_scale(torch.full((1, 40, 50, 3), 200, dtype=torch.uint8), 0.6, settings(way), 32)
     torch.testing.assert_close(flat, torch.full_like(flat, 200 / 255))
@@ -114,9 +124,21 @@ def test_no_side_below_the_minimum_and_scale_1_untouched(way: str, pixels: torch
 def test_each_method_has_the_way_of_its_published_code() -> None:
     ways = {
         name: create_model(name, backbone="test_resnet", **extra).preprocessing.scaling
-        for name, extra in (("gem", {}), ("superglobal", {}), ("cfcd-r50", {}), ("dolg-r50", {"dilations": [1, 2, 3]}), ("senet-r50", {}))
+        for name, extra in (
+            ("gem", {}),
+            ("superglobal", {}),
+            ("cfcd-r50", {}),
+            ("dolg-r50", {"dilations": [1, 2, 3]}),
+            ("senet-r50", {}),
+        )
     }
-    assert ways == {"gem": "bilinear", "superglobal": "antialias", "cfcd-r50": "bilinear-rounded", "dolg-r50": "bilinear-rounded", "senet-r50": "area"}
+    assert ways == {
+        "gem": "bilinear",
+        "superglobal": "antialias",
+        "cfcd-r50": "bilinear-rounded",
+        "dolg-r50": "bilinear-rounded",
+        "senet-r50": "area",
+    }
 
 
 @torch.no_grad()
@@ -126,7 +148,9 @@ def test_several_scales_by_the_power_mean_of_gem(pixels: torch.Tensor) -> None:
     scales = (0.7071, 1.0, 1.4142)
     each = torch.stack([model(at_scale(pixels, scale, model.preprocessing, model.min_side_px)) for scale in scales])
     right = each.double().pow(2.5).sum(0).div(3).pow(1 / 2.5)
-    torch.testing.assert_close(describe(model, pixels, scales), torch.nn.functional.normalize(right, dim=1).float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        describe(model, pixels, scales), torch.nn.functional.normalize(right, dim=1).float(), atol=1e-6, rtol=0
+    )
     mean = create_model("gem", backbone="test_resnet", p=2.5).eval()
     mean.load_state_dict(model.state_dict())
     assert not torch.allclose(describe(mean, pixels, scales), describe(model, pixels, scales), atol=1e-5)

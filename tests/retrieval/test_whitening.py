@@ -18,7 +18,12 @@ from ultron_cli.retrieval.whitening import (
     stored_whitening,
     write_whitening,
 )
-from ultron_cli.retrieval.whitening_learning import learn_whitening, matching_pairs, pairs_of_ground_truth, pairs_of_labels
+from ultron_cli.retrieval.whitening_learning import (
+    learn_whitening,
+    matching_pairs,
+    pairs_of_ground_truth,
+    pairs_of_labels,
+)
 
 N, DIM = 300, 12
 
@@ -94,9 +99,13 @@ def test_lw_equals_cirtorch(path, rows, monkeypatch):
 def test_few_rows_or_pairs_determine_few_dimensions(tmp_path):
     write_descriptors(tmp_path / "few.h5", [str(i) for i in range(5)], [unit_rows(2, 5, DIM)], DIM, INFO)
     assert learn_whitening(tmp_path / "few.h5", "pca-whitening").dim == 4
-    with pytest.raises(UltronError, match=r"--dim must be between 1 and 4, all that 5 descriptors in .* determine; found 5"):
+    with pytest.raises(
+        UltronError, match=r"--dim must be between 1 and 4, all that 5 descriptors in .* determine; found 5"
+    ):
         learn_whitening(tmp_path / "few.h5", "pca-whitening", dim=5)
-    assert learn_whitening(tmp_path / "few.h5", "lw", pairs=np.array([[0, 1], [2, 3]])).dim >= 1  # regularised, as cirtorch does
+    assert (
+        learn_whitening(tmp_path / "few.h5", "lw", pairs=np.array([[0, 1], [2, 3]])).dim >= 1
+    )  # regularised, as cirtorch does
     write_descriptors(tmp_path / "equal.h5", ["a", "b"], [np.repeat(unit_rows(3, 1, DIM), 2, axis=0)], DIM, INFO)
     with pytest.raises(UltronError, match="found all equal"):
         learn_whitening(tmp_path / "equal.h5", "pca")
@@ -123,7 +132,9 @@ def test_pairs_are_within_groups_each_once_and_bounded():
 def test_pairs_of_a_table_and_of_a_ground_truth(tmp_path):
     (tmp_path / "labels.csv").write_text("photo,landmark\na.jpg,x\nb.jpg,y\nc.jpg,x\nd.jpg,\ne.jpg,\n")
     assert pairs_of_labels(tmp_path / "labels.csv", ["c", "b.jpg", "a.jpg", "d", "e"], 100, 0).tolist() == [[0, 2]]
-    (tmp_path / "gnd_t.json").write_text('{"imlist": ["a", "b", "c", "d"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [3, 2], "junk": [1]}]}')
+    (tmp_path / "gnd_t.json").write_text(
+        '{"imlist": ["a", "b", "c", "d"], "qimlist": ["q"], "gnd": [{"easy": [0], "hard": [3, 2], "junk": [1]}]}'
+    )
     assert pairs_of_ground_truth(tmp_path / "gnd_t.json", ["d", "a", "b"], 100, 0).tolist() == [[0, 1]]
 
 
@@ -166,8 +177,13 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
         stored_whitening(config, {"whitening": str(tmp_path / "gone.h5")}, None)
     with pytest.raises(UltronError, match=r"must be whitened alike; found pca-whitening to 6-d and no whitening"):
         require_same_whitening(config, {}, "a and b")
-    write_descriptors(tmp_path / "white.h5", [str(i) for i in range(N)], [expected], 6, dataclasses.replace(INFO, config=config))
-    for action in (lambda: WhitenedFile(tmp_path / "white.h5", whitening), lambda: learn_whitening(tmp_path / "white.h5", "pca")):
+    write_descriptors(
+        tmp_path / "white.h5", [str(i) for i in range(N)], [expected], 6, dataclasses.replace(INFO, config=config)
+    )
+    for action in (
+        lambda: WhitenedFile(tmp_path / "white.h5", whitening),
+        lambda: learn_whitening(tmp_path / "white.h5", "pca"),
+    ):
         with pytest.raises(UltronError, match="is whitened already"):
             action()
     write_descriptors(tmp_path / "other.h5", ["a"], [unit_rows(5, 1, 8)], 8, INFO)

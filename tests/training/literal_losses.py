@@ -24,12 +24,18 @@ def softmax(descriptors: np.ndarray, weight: np.ndarray, labels: list[int]) -> f
 
 def cosface(descriptors: np.ndarray, weight: np.ndarray, labels: list[int], margin: float, scale: float) -> float:
     """Wang et al. (CVPR 2018), eq. 4."""
-    rows = [[scale * (cosine(x, w) - (margin if j == label else 0.0)) for j, w in enumerate(weight)] for x, label in zip(descriptors, labels, strict=True)]
+    rows = [
+        [scale * (cosine(x, w) - (margin if j == label else 0.0)) for j, w in enumerate(weight)]
+        for x, label in zip(descriptors, labels, strict=True)
+    ]
     return cross_entropy(rows, labels)
 
 
-def arcface(descriptors: np.ndarray, weight: np.ndarray, labels: list[int], margin: float, scale: float, centres: int = 1) -> float:
-    """Deng et al. (CVPR 2019), eq. 3, with the angle itself; with centres (ECCV 2020, eq. 4) the class's nearest weight counts."""
+def arcface(
+    descriptors: np.ndarray, weight: np.ndarray, labels: list[int], margin: float, scale: float, centres: int = 1
+) -> float:
+    """Deng et al. (CVPR 2019), eq. 3, with the angle itself; with centres (ECCV 2020, eq. 4) the class's nearest weight
+    counts."""
     rows = []
     for x, label in zip(descriptors, labels, strict=True):
         logits = []
@@ -43,9 +49,13 @@ def arcface(descriptors: np.ndarray, weight: np.ndarray, labels: list[int], marg
     return cross_entropy(rows, labels)
 
 
-def curricular(descriptors: np.ndarray, weight: np.ndarray, labels: list[int], margin: float, scale: float, t: float) -> tuple[float, float]:
+def curricular(
+    descriptors: np.ndarray, weight: np.ndarray, labels: list[int], margin: float, scale: float, t: float
+) -> tuple[float, float]:
     """Huang et al. (CVPR 2020), eq. 4 to 6: returns the loss and the new t."""
-    t = 0.99 * t + 0.01 * statistics.mean(cosine(x, weight[label]) for x, label in zip(descriptors, labels, strict=True))
+    t = 0.99 * t + 0.01 * statistics.mean(
+        cosine(x, weight[label]) for x, label in zip(descriptors, labels, strict=True)
+    )
     rows = []
     for x, label in zip(descriptors, labels, strict=True):
         target = math.cos(math.acos(cosine(x, weight[label])) + margin)
@@ -66,5 +76,8 @@ def madacos(descriptors: np.ndarray, weight: np.ndarray, labels: list[int], rho:
     sample = targets.index(m)
     b = sum(math.exp(scale * value) for j, value in enumerate(cosines[sample]) if j != labels[sample])
     margin = max(m - math.log(b * rho / (1 - rho)) / scale, 0.0)
-    rows = [[scale * (value - (margin if j == label else 0.0)) for j, value in enumerate(row)] for row, label in zip(cosines, labels, strict=True)]
+    rows = [
+        [scale * (value - (margin if j == label else 0.0)) for j, value in enumerate(row)]
+        for row, label in zip(cosines, labels, strict=True)
+    ]
     return cross_entropy(rows, labels), margin, scale

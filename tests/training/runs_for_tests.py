@@ -1,4 +1,5 @@
-"""Small runs for the tests of training, in this process or in quickly started ones (a fork server that has imported torch once)."""
+"""Small runs for the tests of training, in this process or in quickly started ones (a fork server that has imported
+torch once)."""
 
 import json
 import multiprocessing
@@ -7,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 SMALL: dict[str, Any] = {
-    "model": {"name": "gem", "backbone": "test_resnet"}, "loss": {"name": "arcface", "margin": 0.0, "scale": 16.0}, "side_px": 48,
-    "batch_size": 12, "epochs": 2, "optimizer": "sgd", "lr": 0.05, "workers": 0, "validation": {"share": 0.0}, "log_every": 1, "threads": 1,
-}  # fmt: skip
+    "model": {"name": "gem", "backbone": "test_resnet"},
+    "loss": {"name": "arcface", "margin": 0.0, "scale": 16.0},
+    "side_px": 48,
+    "batch_size": 12,
+    "epochs": 2,
+    "optimizer": "sgd",
+    "lr": 0.05,
+    "workers": 0,
+    "validation": {"share": 0.0},
+    "log_every": 1,
+    "threads": 1,
+}
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch", "timm", "ultron_cli.training.start", "torchvision.transforms.v2"])
 
@@ -41,8 +51,14 @@ def step_losses(folder: Path) -> list[float]:
 
 def start_train(toy: Path, folder: Path, rank: int = 0, n_processes: int = 1, port: int = 0, **changes: Any) -> Any:
     """Starts train() in a process of its own, as one of `n_processes`."""
-    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if n_processes > 1 else {}
-    process = SERVER.Process(target=_train_in_child, args=(toy, folder, {key: str(value) for key, value in variables.items()}, changes))
+    variables = (
+        {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        if n_processes > 1
+        else {}
+    )
+    process = SERVER.Process(
+        target=_train_in_child, args=(toy, folder, {key: str(value) for key, value in variables.items()}, changes)
+    )
     process.start()
     return process
 

@@ -1,4 +1,5 @@
-"""AutoLA's search: halves, choice of the genotype, the two kinds of step, a small search with its files, and going on after a stop."""
+"""AutoLA's search: halves, choice of the genotype, the two kinds of step, a small search with its files, and going on
+after a stop."""
 
 import csv
 import json
@@ -19,7 +20,15 @@ from ultron_cli.training.autola.network import EDGES, Architecture, SearchConfig
 from ultron_cli.training.autola.run import search_attention
 from ultron_cli.training.autola.search import Search, split_halves
 
-SMALL = {"backbone": "test_resnet", "width": 8, "small_stem": False, "side_px": 32, "batch_size": 6, "epochs": 2, "architecture_lr": 0.05}
+SMALL = {
+    "backbone": "test_resnet",
+    "width": 8,
+    "small_stem": False,
+    "side_px": 32,
+    "batch_size": 6,
+    "epochs": 2,
+    "architecture_lr": 0.05,
+}
 SMALL |= {"workers": 0, "threads": 1}
 
 
@@ -37,14 +46,27 @@ def test_halves_share_every_class() -> None:
     labels = np.repeat([0, 1, 2, 3], [4, 5, 7, 1])
     left, right = split_halves(labels, seed=0)
     assert sorted([*left, *right]) == list(range(17))
-    assert np.bincount(labels[left], minlength=4).tolist() == [2, 3, 3, 1] and np.bincount(labels[right], minlength=4).tolist() == [2, 2, 4, 0]
-    assert not np.array_equal(left, split_halves(labels, seed=1)[0]) and np.array_equal(left, split_halves(labels, seed=0)[0])
+    assert np.bincount(labels[left], minlength=4).tolist() == [2, 3, 3, 1] and np.bincount(
+        labels[right], minlength=4
+    ).tolist() == [2, 2, 4, 0]
+    assert not np.array_equal(left, split_halves(labels, seed=1)[0]) and np.array_equal(
+        left, split_halves(labels, seed=0)[0]
+    )
 
 
 def test_genotype_of_weights_worked_by_hand() -> None:
     weights = np.full((10, 9), 0.01)
     column = {name: i for i, name in enumerate(OPERATIONS)}
-    strongest = {(1, 0): "sep", (2, 0): "skip", (2, 1): "cbam", (3, 0): "se", (3, 1): "dil", (3, 2): "skip", (4, 0): "sep", (4, 1): "se_max"}
+    strongest = {
+        (1, 0): "sep",
+        (2, 0): "skip",
+        (2, 1): "cbam",
+        (3, 0): "se",
+        (3, 1): "dil",
+        (3, 2): "skip",
+        (4, 0): "sep",
+        (4, 1): "se_max",
+    }
     strongest |= {(4, 2): "dil_spatial", (4, 3): "sep_spatial"}
     for i, edge in enumerate(EDGES):
         weights[i, column[strongest[edge]]] = 0.3 + 0.05 * i
@@ -65,7 +87,9 @@ def test_each_step_moves_its_own_parameters_only() -> None:
     logits = search.architecture.logits.detach().clone()
     search.step_weights(*batch(1))
     assert torch.equal(search.architecture.logits, logits)
-    assert sum(not torch.equal(parameter, network[name]) for name, parameter in search.network.named_parameters()) > 0.9 * len(network)
+    assert sum(
+        not torch.equal(parameter, network[name]) for name, parameter in search.network.named_parameters()
+    ) > 0.9 * len(network)
 
 
 def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
@@ -94,7 +118,9 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
     assert result.edge_weights.shape == (10, 9)
     np.testing.assert_allclose(result.edge_weights.sum(1), 1, atol=1e-5)
     assert np.abs(result.edge_weights - 1 / 9).max() > 0.01  # they began within 0.001 of it
-    assert [entry["epoch"] for entry in result.history] == [1, 2] and all(np.isfinite(list(entry.values())).all() for entry in result.history)
+    assert [entry["epoch"] for entry in result.history] == [1, 2] and all(
+        np.isfinite(list(entry.values())).all() for entry in result.history
+    )
     assert load_genotype(tmp_path / "genotype.txt") == result.genotype
     assert create_model("gem", backbone="test_resnet", attention="hoga", genotype=result.genotype.text)
     with open(tmp_path / "edge_weights.csv", newline="") as handle:
@@ -102,10 +128,14 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
     assert len(lines) == 90 and sum(int(line["chosen"]) for line in lines) == 10
     assert (tmp_path / "genotype.png").stat().st_size > 4000
     found = json.loads((tmp_path / "search.json").read_text())
-    assert found["genotype"] == result.genotype.text and found["config"]["batch_size"] == 16 and len(found["history"]) == 2
+    assert (
+        found["genotype"] == result.genotype.text and found["config"]["batch_size"] == 16 and len(found["history"]) == 2
+    )
 
 
-def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(photos: LandmarkPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(
+    photos: LandmarkPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = SearchConfig(**SMALL)
     photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
     monkeypatch.setattr(run, "genotype_figure", lambda *arguments, **options: None)
@@ -120,12 +150,16 @@ def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(photos: LandmarkPhoto
 
     with monkeypatch.context() as patch:
         patch.setattr(Search, "step_weights", stop_at_the_third_step)
-        with pytest.raises(WorkFailed, match="stopped by SIGTERM after step 3, all saved; go on with `ultron train --resume"):
+        with pytest.raises(
+            WorkFailed, match="stopped by SIGTERM after step 3, all saved; go on with `ultron train --resume"
+        ):
             search_attention(photos, config, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "genotype.txt").exists()
     with pytest.raises(UltronError, match=r"holds a search with other settings: config.lr \(stored 0.025, asked 0.1\)"):
         search_attention(photos, SearchConfig(**SMALL | {"lr": 0.1}), tmp_path / "stopped", resume=True)
-    resumed = search_attention(photos, SearchConfig(**SMALL | {"checkpoint_minutes": 3.0}), tmp_path / "stopped", resume=True)
+    resumed = search_attention(
+        photos, SearchConfig(**SMALL | {"checkpoint_minutes": 3.0}), tmp_path / "stopped", resume=True
+    )
     assert np.array_equal(resumed.edge_weights, whole.edge_weights) and resumed.history == whole.history
 
 
@@ -159,7 +193,10 @@ def test_mistakes_are_told(settings: dict, message: str) -> None:
 
 
 def test_too_few_photos_and_a_loss_that_is_not_finite_are_told(photos: LandmarkPhotos, tmp_path: Path) -> None:
-    with pytest.raises(UltronError, match="a half of the photos, 18, is less than one batch of 32; lower batch_size or give more photos"):
+    with pytest.raises(
+        UltronError,
+        match="a half of the photos, 18, is less than one batch of 32; lower batch_size or give more photos",
+    ):
         search_attention(photos, SearchConfig(**SMALL | {"batch_size": 32}), tmp_path)
     search = Search(SearchConfig(**SMALL), 6, torch.device("cpu"))
     search.network.conv1[0].weight.data.fill_(float("nan"))

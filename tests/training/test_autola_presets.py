@@ -1,4 +1,5 @@
-"""AutoLA by presets: the search as a run of `ultron train`, training with what it found, CIFAR's published files, top-1 of held-out photos."""
+"""AutoLA by presets: the search as a run of `ultron train`, training with what it found, CIFAR's published files, top-1
+of held-out photos."""
 
 import csv
 import json
@@ -26,12 +27,24 @@ from ultron_cli.training.losses import create_loss
 from ultron_cli.training.validation_classes import ClassificationValidation, MiddleReader, photos_to_score
 
 Run = Callable[..., tuple[int, str, str]]
-SEARCH = [f"--set={text}" for text in ("backbone=cifar_resnet8", "width=8", "batch_size=8", "epochs=2", "architecture_lr=0.05", "workers=0", "threads=1")]
+SEARCH = [
+    f"--set={text}"
+    for text in (
+        "backbone=cifar_resnet8",
+        "width=8",
+        "batch_size=8",
+        "epochs=2",
+        "architecture_lr=0.05",
+        "workers=0",
+        "threads=1",
+    )
+]
 NAMES = ["airplane", "cat", "ship"]
 
 
 def write_cifar10(folder: Path, n: int = 8, part: str = "python") -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """CIFAR-10 in the published layout, with few photos: pixels (n, 3072) uint8 and labels of each file. Class c is bright in channel c."""
+    """CIFAR-10 in the published layout, with few photos: pixels (n, 3072) uint8 and labels of each file. Class c is
+    bright in channel c."""
     draws, written = np.random.default_rng(5), {}
     place = folder / ("cifar-10-batches-py" if part == "python" else "cifar-10-batches-bin")
     place.mkdir(parents=True)
@@ -45,7 +58,9 @@ def write_cifar10(folder: Path, n: int = 8, part: str = "python") -> dict[str, t
             table = {b"batch_label": b"few", b"labels": labels.tolist(), b"data": data, b"filenames": [b"x.png"] * n}
             (place / name).write_bytes(pickle.dumps(table, protocol=2))
         else:
-            (place / f"{name}.bin").write_bytes(np.concatenate([labels[:, None].astype(np.uint8), data], axis=1).tobytes())
+            (place / f"{name}.bin").write_bytes(
+                np.concatenate([labels[:, None].astype(np.uint8), data], axis=1).tobytes()
+            )
     if part == "python":
         (place / "batches.meta").write_bytes(pickle.dumps({"label_names": NAMES, "num_vis": 3072}, protocol=2))
     else:
@@ -59,7 +74,9 @@ def test_published_files_become_photos_bit_by_bit(tmp_path: Path, part: str) -> 
     photos = open_landmark_photos(tmp_path)  # the folder that holds the published one, as torchvision's root
     assert photos.landmark_names == NAMES and len(photos.paths) == 40 and photos.folder.name == "train"
     data, labels = written["data_batch_2"]
-    pixels = np.asarray(Image.open(photos.folder / NAMES[labels[1]] / "00010.png"))  # the second photo of the second file
+    pixels = np.asarray(
+        Image.open(photos.folder / NAMES[labels[1]] / "00010.png")
+    )  # the second photo of the second file
     assert pixels.shape == (32, 32, 3)
     assert pixels[3, 7].tolist() == [data[1, channel * 1024 + 3 * 32 + 7] for channel in range(3)]
     scored = photos_to_score(photos)
@@ -78,15 +95,22 @@ def test_cifar100_takes_the_fine_label_of_both_versions(tmp_path: Path) -> None:
         (tmp_path / "cifar-100-python" / name).write_bytes(pickle.dumps(table, protocol=2))
         records = np.concatenate([np.array([[0, 1], [0, 0]], np.uint8), data], axis=1)
         (tmp_path / "cifar-100-binary" / f"{name}.bin").write_bytes(records.tobytes())
-    (tmp_path / "cifar-100-python" / "meta").write_bytes(pickle.dumps({"fine_label_names": ["apple", "bee"], "coarse_label_names": ["all"]}, protocol=2))
+    (tmp_path / "cifar-100-python" / "meta").write_bytes(
+        pickle.dumps({"fine_label_names": ["apple", "bee"], "coarse_label_names": ["all"]}, protocol=2)
+    )
     (tmp_path / "cifar-100-binary" / "fine_label_names.txt").write_text("apple\nbee\n")
     for layout in (LAYOUTS[1], LAYOUTS[3]):
         place = cifar_photos(tmp_path / layout.folder)
         assert place is not None and find_cifar(tmp_path / layout.folder) == (tmp_path / layout.folder, layout)
         assert sorted(path.relative_to(place).as_posix() for path in place.rglob("*.png")) == [
-            "test/apple/00002.png", "test/bee/00001.png", "train/apple/00002.png", "train/bee/00001.png"
-        ]  # fmt: skip
-        np.testing.assert_array_equal(np.asarray(Image.open(place / "train/bee/00001.png")), data[0].reshape(3, 32, 32).transpose(1, 2, 0))
+            "test/apple/00002.png",
+            "test/bee/00001.png",
+            "train/apple/00002.png",
+            "train/bee/00001.png",
+        ]
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(place / "train/bee/00001.png")), data[0].reshape(3, 32, 32).transpose(1, 2, 0)
+        )
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
@@ -98,15 +122,25 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
             return Path.touch, (witness,)
 
     (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(pickle.dumps({"data": Runs(), "labels": [0]}))
-    with pytest.raises(UltronError, match=r"data_batch_3 was refused, and nothing in it was run: a batch of CIFAR may hold only .* or take the binary version"):
+    with pytest.raises(
+        UltronError,
+        match=r"data_batch_3 was refused, and nothing in it was run: a batch of CIFAR may hold only .* or take the "
+        r"binary version",
+    ):
         open_landmark_photos(tmp_path)
-    assert not witness.exists() and not list((tmp_path / "cifar-10-batches-py").glob("*photos*"))  # nothing half written stays
+    assert not witness.exists() and not list(
+        (tmp_path / "cifar-10-batches-py").glob("*photos*")
+    )  # nothing half written stays
 
 
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("data_batch_1", {"data": np.zeros((2, 10), np.uint8), "labels": [0, 1]}, r"must hold \(N, 3072\) bytes and N labels"),
+        (
+            "data_batch_1",
+            {"data": np.zeros((2, 10), np.uint8), "labels": [0, 1]},
+            r"must hold \(N, 3072\) bytes and N labels",
+        ),
         ("data_batch_1", {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 3]}, "has labels that are not 0 to 2"),
         ("data_batch_1", [1, 2], "must hold a dictionary of CIFAR, found list"),
         ("batches.meta", {"label_names": ["../up", "cat"]}, "must name the classes"),
@@ -134,23 +168,34 @@ def test_search_writes_everything_and_its_genotype_trains(ultron: Run, toy: Path
     for line in lines[:9]:
         assert f"{float(line['weight']):.3f}" in out  # the printed table
     stored = json.loads((folder / "config.json").read_text())["config"]
-    assert stored["task"] == "search" and stored["seed"] == 0 and stored["epochs"] == 2 and stored["dataset"] == str(toy)
+    assert (
+        stored["task"] == "search" and stored["seed"] == 0 and stored["epochs"] == 2 and stored["dataset"] == str(toy)
+    )
     assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     code, _, err = ultron("train", "--preset", "autola-search", "--dataset", toy, *SEARCH, "--out", folder)
     assert code == 2 and "holds a finished run; replace it with --overwrite" in err
     code, _, err = ultron("train", "--resume", "--out", folder)
     assert code == 2 and "is finished, there is nothing to resume" in err
-    network = (f"model.genotype={genotype.text}", "model.attention=hoga", "model.name=gem", "model.backbone=cifar_resnet8")
+    network = (
+        f"model.genotype={genotype.text}",
+        "model.attention=hoga",
+        "model.name=gem",
+        "model.backbone=cifar_resnet8",
+    )
     trained = [f"--set={text}" for text in (*network, "side_px=32", "epochs=1", "workers=0", "validation.share=0")]
     code, out, err = ultron("train", "--dataset", toy, *trained, "--out", tmp_path / "trained")
     assert code == 0, err
     assert "gem-cifar_resnet8-hoga" in out
     blocks = torch.load(tmp_path / "trained" / "checkpoint.pt", weights_only=True)
-    assert blocks["model"]["settings"]["genotype"] == genotype.text and any(".se.operations." in name for name in blocks["state_dict"])
+    assert blocks["model"]["settings"]["genotype"] == genotype.text and any(
+        ".se.operations." in name for name in blocks["state_dict"]
+    )
 
 
 def test_runs_are_listed_and_a_search_is_not_taken_for_a_model(ultron: Run, toy: Path) -> None:
-    code, out, err = ultron("--json", "train", "--preset", "autola-search", "--dataset", toy, *SEARCH, "--set", "epochs=1")
+    code, out, err = ultron(
+        "--json", "train", "--preset", "autola-search", "--dataset", toy, *SEARCH, "--set", "epochs=1"
+    )
     assert code == 0, err
     summary = json.loads(out)
     assert len(summary["edges"]) == 10 and sum(summary["edges"][0]["weights"]) == pytest.approx(1.0, abs=1e-4)
@@ -163,19 +208,28 @@ def test_runs_are_listed_and_a_search_is_not_taken_for_a_model(ultron: Run, toy:
 def test_cifar_is_trained_on_and_scored(ultron: Run, tmp_path: Path) -> None:
     """Classes of one bright channel each: learned in a few steps from the published files, top-1 on the test file."""
     write_cifar10(tmp_path)
-    changes = [f"--set={text}" for text in ("model.backbone=cifar_resnet8", "batch_size=20", "epochs=6", "workers=0", "threads=1", "lr=0.05")]
-    code, out, err = ultron("--json", "train", "--preset", "autola-cifar10", "--dataset", tmp_path, *changes, "--out", tmp_path / "run")
+    changes = [
+        f"--set={text}"
+        for text in ("model.backbone=cifar_resnet8", "batch_size=20", "epochs=6", "workers=0", "threads=1", "lr=0.05")
+    ]
+    code, out, err = ultron(
+        "--json", "train", "--preset", "autola-cifar10", "--dataset", tmp_path, *changes, "--out", tmp_path / "run"
+    )
     assert code == 0, err
     summary = json.loads(out)
     last = summary["metrics"][-1]
     assert summary["n_held_out"] == 8 and summary["n_train_photos"] == 40
-    assert last["validation_photos"] == 8 and last["validation_top5"] == 1.0 and last["validation_top1"] > 0.6, summary["metrics"]
+    assert last["validation_photos"] == 8 and last["validation_top5"] == 1.0 and last["validation_top1"] > 0.6, summary[
+        "metrics"
+    ]
     stored = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert stored["loss_state"]["weight"].shape == (3, 64) and stored["loss_state"]["bias"].shape == (3,)
     assert "held-out top-1" in err
 
 
-@pytest.mark.parametrize("preset", ["autola-cifar10", "autola-cifar100", "autola-imagenet", "ggem-vit-b", "autola-search"])
+@pytest.mark.parametrize(
+    "preset", ["autola-cifar10", "autola-cifar100", "autola-imagenet", "ggem-vit-b", "autola-search"]
+)
 def test_presets_are_whole(preset: str) -> None:
     config = load_config(preset, None, [])
     if preset == "autola-search":
@@ -185,19 +239,29 @@ def test_presets_are_whole(preset: str) -> None:
     if preset == "ggem-vit-b":
         assert config.model["pooling"] == "ggem" and config.model["backbone"] == "vit_base_patch16_224"
         return
-    assert config.loss["name"] == "linear" and config.validation.kind == "classification" and config.model["attention"] == "hoga"
+    assert (
+        config.loss["name"] == "linear"
+        and config.validation.kind == "classification"
+        and config.model["attention"] == "hoga"
+    )
     expected = {"autola-cifar10": (500, 256), "autola-cifar100": (500, 128), "autola-imagenet": (100, 256)}[preset]
     assert (config.epochs, config.batch_size) == expected
     if preset == "autola-imagenet":
         assert config.schedule == "steps" and config.step_epochs == (30, 60, 90) and config.step_factor == 0.1
     else:
         model = create_model("gem", **{key: value for key, value in config.model.items() if key != "name"})
-        assert model.backbone.network.layer1[0].conv1.out_channels == {"autola-cifar10": 16, "autola-cifar100": 64}[preset]
+        assert (
+            model.backbone.network.layer1[0].conv1.out_channels == {"autola-cifar10": 16, "autola-cifar100": 64}[preset]
+        )
 
 
 def test_linear_loss_is_a_linear_layer_on_descriptors_of_any_length() -> None:
     torch.manual_seed(0)
-    loss, descriptors, labels = create_loss("linear", n_classes=4, dim=6), 3 * torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 0])
+    loss, descriptors, labels = (
+        create_loss("linear", n_classes=4, dim=6),
+        3 * torch.randn(5, 6),
+        torch.tensor([0, 1, 2, 3, 0]),
+    )
     loss.bias.data.normal_()
     expected = torch.nn.functional.cross_entropy(descriptors @ loss.weight.T + loss.bias, labels)
     torch.testing.assert_close(loss(descriptors, labels), expected)
@@ -219,7 +283,9 @@ def test_padded_crops_move_the_photo_over_black(tmp_path: Path) -> None:
     for seed in range(12):
         with own_randomness(seed):
             found = augment(tmp_path / "x.png", 0).numpy()
-        places = [(y, x) for y in range(9) for x in range(9) if np.array_equal(padded[:, y : y + 32, x : x + 32], found)]
+        places = [
+            (y, x) for y in range(9) for x in range(9) if np.array_equal(padded[:, y : y + 32, x : x + 32], found)
+        ]
         assert len(places) == 1
         seen.add(places[0])
     assert len(seen) > 6
@@ -246,9 +312,18 @@ def test_the_middle_is_scored_and_an_unreadable_photo_counts_as_wrong(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        (["validation.kind=classification"], "scored on classes that were trained on only; add --set validation.by=photos"),
-        (["validation.kind=classification", "validation.by=photos", "validation.share=0"], "classification has no photos to score: .* is no train/ beside"),
-        (["validation.kind=classification", "validation.by=photos", "loss.sharded=true"], "needs all class weights in one process"),
+        (
+            ["validation.kind=classification"],
+            "scored on classes that were trained on only; add --set validation.by=photos",
+        ),
+        (
+            ["validation.kind=classification", "validation.by=photos", "validation.share=0"],
+            "classification has no photos to score: .* is no train/ beside",
+        ),
+        (
+            ["validation.kind=classification", "validation.by=photos", "loss.sharded=true"],
+            "needs all class weights in one process",
+        ),
         (["model.name=gem", "model.backbone=cifar_resnet21"], "a CIFAR ResNet is cifar_resnetN with N = 6n"),
     ],
 )

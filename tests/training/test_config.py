@@ -16,7 +16,10 @@ def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
     assert (config.epochs, config.lr, config.augment.hue, config.augment.flip) == (7, 0.25, 0.2, False)
     assert config.model == {"name": "ultron-t", "window": 5}
     assert config.augment.crop_area == (0.5, 1.0)
-    explained = {key: (value, origin) for key, value, origin in explain_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "switch.epoch=3"])}
+    explained = {
+        key: (value, origin)
+        for key, value, origin in explain_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "switch.epoch=3"])
+    }
     assert explained["lr"] == (0.25, "--set")
     assert explained["epochs"] == (7, str(tmp_path / "mine.toml"))
     assert explained["side_px"] == (96, "preset quickstart")
@@ -25,7 +28,9 @@ def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
 
 
 def test_another_model_or_loss_does_not_inherit_the_settings_of_the_old_one(tmp_path: Path) -> None:
-    config = load_config("quickstart", None, ["loss.rho=0.1", "loss.name=madacos", "model.name=ultron-s", "model.descriptor_dim=128"])
+    config = load_config(
+        "quickstart", None, ["loss.rho=0.1", "loss.name=madacos", "model.name=ultron-s", "model.descriptor_dim=128"]
+    )
     assert config.loss == {"name": "madacos", "rho": 0.1}
     assert config.model == {"name": "ultron-s", "descriptor_dim": 128}
     (tmp_path / "mine.toml").write_text('[loss]\nname = "cosface"\n')
@@ -33,7 +38,17 @@ def test_another_model_or_loss_does_not_inherit_the_settings_of_the_old_one(tmp_
 
 
 def test_presets_that_the_project_promises_are_there() -> None:
-    promised = {"quickstart", "ultron-s", "ultron-b", "gem-r50-arcface", "gem-r101-arcface", "dolg-r50", "dolg-r101", "cfcd-r50", "cfcd-r101"}
+    promised = {
+        "quickstart",
+        "ultron-s",
+        "ultron-b",
+        "gem-r50-arcface",
+        "gem-r101-arcface",
+        "dolg-r50",
+        "dolg-r101",
+        "cfcd-r50",
+        "cfcd-r101",
+    }
     assert promised <= set(list_presets())
 
 
@@ -46,9 +61,22 @@ def test_presets_load_and_say_their_source(name: str) -> None:
 
 def test_ultron_recipe_as_the_facts_have_it() -> None:
     config = load_config("ultron-b", None, [])
-    assert (config.optimizer, config.lr, config.epochs, config.warmup_epochs, config.batch_size, config.side_px) == ("adamw", 1e-3, 40, 5, 128, 512)
+    assert (config.optimizer, config.lr, config.epochs, config.warmup_epochs, config.batch_size, config.side_px) == (
+        "adamw",
+        1e-3,
+        40,
+        5,
+        128,
+        512,
+    )
     assert config.switch is not None
-    assert (config.switch.epoch, config.switch.optimizer, config.switch.lr, config.switch.momentum, config.switch.weight_decay) == (10, "sgd", 1e-2, 0.9, 1e-4)
+    assert (
+        config.switch.epoch,
+        config.switch.optimizer,
+        config.switch.lr,
+        config.switch.momentum,
+        config.switch.weight_decay,
+    ) == (10, "sgd", 1e-2, 0.9, 1e-4)
     assert config.loss == {"name": "madacos", "rho": 0.04}
 
 

@@ -11,7 +11,13 @@ import pytest
 from ultron_cli.datasets.landmarks import photos
 from ultron_cli.datasets.landmarks.path_table import INDEX_FILE, PathTable, Texts
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks.split import exclude_photos, read_exclusions, require_same_photos, split_photos, write_split
+from ultron_cli.datasets.landmarks.split import (
+    exclude_photos,
+    read_exclusions,
+    require_same_photos,
+    split_photos,
+    write_split,
+)
 from ultron_cli.errors import UltronError
 
 
@@ -47,7 +53,9 @@ def test_texts() -> None:
 def test_gldv2_as_published(tmp_path: Path, inner: str) -> None:
     for name in ("0123456789abcdef", "0a23456789abcdef", "fff3456789abcdef"):
         touch(tmp_path / inner / name[0] / name[1] / name[2] / f"{name}.jpg")
-    (tmp_path / "train.csv").write_text("id,url,landmark_id\n0123456789abcdef,u,5\n0a23456789abcdef,u,5\nfff3456789abcdef,u,11\n")
+    (tmp_path / "train.csv").write_text(
+        "id,url,landmark_id\n0123456789abcdef,u,5\n0a23456789abcdef,u,5\nfff3456789abcdef,u,11\n"
+    )
     photos = open_landmark_photos(tmp_path)
     assert (photos.labels.tolist(), photos.landmark_names) == ([1, 1, 0], ["11", "5"])
     assert all(path.is_file() for path in photos.paths)
@@ -68,7 +76,11 @@ def test_cached_index_is_used_until_a_photo_comes_or_goes(folders: Path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(photos, "list_photos", lambda folder: pytest.fail("listed again"))
         again = open_landmark_photos(folders)
-    assert (relative(again), again.labels.tolist(), again.landmark_names) == (relative(first), first.labels.tolist(), first.landmark_names)
+    assert (relative(again), again.labels.tolist(), again.landmark_names) == (
+        relative(first),
+        first.labels.tolist(),
+        first.landmark_names,
+    )
     touch(folders / "b/3.jpg")
     assert "b/3.jpg" in relative(open_landmark_photos(folders))
     touch(folders / "d/1.jpg")
@@ -97,7 +109,9 @@ def test_split_by_landmarks() -> None:
     assert sorted([*split.train_rows, *split.held_out_rows]) == list(range(100))
     assert split_photos(labels, 0.2, "landmarks", 1).held_out_rows.tolist() == split.held_out_rows.tolist()
     assert split_photos(labels, 0.2, "landmarks", 2).held_out_rows.tolist() != split.held_out_rows.tolist()
-    assert len(split_photos(labels[:15], 0.1, "landmarks", 1).held_out_rows) == 0  # fewer than two landmarks say nothing
+    assert (
+        len(split_photos(labels[:15], 0.1, "landmarks", 1).held_out_rows) == 0
+    )  # fewer than two landmarks say nothing
 
 
 def test_split_by_photos_leaves_every_landmark_one() -> None:
@@ -113,7 +127,12 @@ def test_stored_split(folders: Path, tmp_path: Path) -> None:
     split = split_photos(photos.labels, 0.3, "photos", 2)
     write_split(tmp_path / "split.json", split, photos, [])
     stored = json.loads((tmp_path / "split.json").read_text())
-    assert (stored["by"], stored["n_train"], stored["n_held_out"], len(stored["held_out_photos"])) == ("photos", 4, 2, 2)
+    assert (stored["by"], stored["n_train"], stored["n_held_out"], len(stored["held_out_photos"])) == (
+        "photos",
+        4,
+        2,
+        2,
+    )
     require_same_photos(tmp_path / "split.json", photos)
     with pytest.raises(UltronError, match="no longer those"):
         require_same_photos(tmp_path / "split.json", photos.take(np.arange(5)))
@@ -126,7 +145,10 @@ def test_exclusion_lists(folders: Path, tmp_path: Path) -> None:
     kept, report = exclude_photos(photos, [str(tmp_path / "landmarks.txt"), str(tmp_path / "photos.csv")])
     assert relative(kept) == ["b/1.jpg", "c/1.jpg", "c/2.jpg"]
     assert (kept.landmark_names, kept.labels.tolist()) == (["b", "c"], [0, 1, 1])
-    assert [(entry["entries"], entry["landmarks"], entry["photos"], entry["unmatched"]) for entry in report] == [(2, 1, 2, 1), (1, 0, 1, 0)]
+    assert [(entry["entries"], entry["landmarks"], entry["photos"], entry["unmatched"]) for entry in report] == [
+        (2, 1, 2, 1),
+        (1, 0, 1, 0),
+    ]
     (tmp_path / "all.txt").write_text("a\nb\nc\n")
     with pytest.raises(UltronError, match="leave none of 6 photos"):
         exclude_photos(photos, [str(tmp_path / "all.txt")])

@@ -46,7 +46,17 @@ def test_same_seed_same_run(toy: Path, tmp_path: Path) -> None:
 def test_run_folder_holds_all_that_made_it(toy: Path, tmp_path: Path) -> None:
     train(toy, tmp_path / "run", checkpoint_minutes=0.0, validation={"share": 0.4})
     folder = tmp_path / "run"
-    names = {"config.json", "environment.json", "split.json", "metrics.jsonl", "steps.jsonl", "events", "checkpoints", "curves.png", "checkpoint.pt"}
+    names = {
+        "config.json",
+        "environment.json",
+        "split.json",
+        "metrics.jsonl",
+        "steps.jsonl",
+        "events",
+        "checkpoints",
+        "curves.png",
+        "checkpoint.pt",
+    }
     assert {path.name for path in folder.iterdir()} == names
     stored = json.loads((folder / "config.json").read_text())
     assert stored["config"]["side_px"] == 48
@@ -56,9 +66,23 @@ def test_run_folder_holds_all_that_made_it(toy: Path, tmp_path: Path) -> None:
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert all(0 < epoch["validation_mAP"] <= 1 and epoch["validation_queries"] == 12 for epoch in epochs)
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-00000003.pt", "step-00000004.pt"]  # the last two
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "step-00000003.pt",
+        "step-00000004.pt",
+    ]  # the last two
     line = json.loads((folder / "steps.jsonl").read_text().splitlines()[0])
-    assert {"step", "epoch", "loss", "accuracy", "lr", "margin", "scale", "photos_per_s", "wait_share", "memory_mib"} == set(line)
+    assert {
+        "step",
+        "epoch",
+        "loss",
+        "accuracy",
+        "lr",
+        "margin",
+        "scale",
+        "photos_per_s",
+        "wait_share",
+        "memory_mib",
+    } == set(line)
     assert load_checkpoint(folder / "checkpoint.pt").train_side_px == 48
 
 
@@ -66,7 +90,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy: Path, tmp_path: Path, monk
     from ultron_cli.training.losses.margins import ArcFace
 
     monkeypatch.setattr(ArcFace, "logits", lambda self, cosines, labels: cosines * float("nan"))
-    with pytest.raises(WorkFailed, match=r"the loss became nan at lr 0\.0\d+, step 1, photos .*\.jpg.* and 4 more; try .*--set lr=0\.005.*clip_norm"):
+    with pytest.raises(
+        WorkFailed,
+        match=r"the loss became nan at lr 0\.0\d+, step 1, photos .*\.jpg.* and "
+        r"4 more; try .*--set lr=0\.005.*clip_norm",
+    ):
         train(toy, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
@@ -87,17 +115,25 @@ def spoil(toy: Path, tmp_path: Path, rows: list[int]) -> Any:
     return dataclasses.replace(photos, paths=paths)
 
 
-def test_an_unreadable_photo_is_said_once_counted_and_replaced(toy: Path, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_photo_is_said_once_counted_and_replaced(
+    toy: Path, tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
     training = Training(from_dict(TrainConfig, SMALL), spoil(toy, tmp_path, [4]), torch.device("cpu"))
     metrics = training.run(tmp_path / "run")
-    assert said.text.count("broken.jpg: not a photo that Pillow can read") + said.text.count("broken.jpg: cannot be decoded") == 1
+    assert (
+        said.text.count("broken.jpg: not a photo that Pillow can read")
+        + said.text.count("broken.jpg: cannot be decoded")
+        == 1
+    )
     assert [epoch["bad_photos"] for epoch in metrics] == [1, 1]
     assert "1 photo could not be read" in said.text
 
 
 def test_photos_that_are_all_unreadable_stop_the_run(toy: Path, tmp_path: Path) -> None:
     with pytest.raises(UltronError, match=r"broken\.jpg: .*nor can those that were tried in its place"):
-        Training(from_dict(TrainConfig, SMALL), spoil(toy, tmp_path, list(range(36))), torch.device("cpu")).run(tmp_path / "run")
+        Training(from_dict(TrainConfig, SMALL), spoil(toy, tmp_path, list(range(36))), torch.device("cpu")).run(
+            tmp_path / "run"
+        )
 
 
 @pytest.mark.parametrize(("n_right", "warns"), [(0, True), (110, True), (300, False)])
@@ -108,7 +144,9 @@ def test_chance_level_is_said(toy: Path, said: pytest.LogCaptureFixture, n_right
     assert ("chance level after epoch 1" in said.text) == warns
 
 
-@pytest.mark.parametrize(("steps_per_epoch", "n_epochs", "judged"), [(57, 14, 3), (150, 14, 1), (12000, 50, 1), (4, 2, 2)])
+@pytest.mark.parametrize(
+    ("steps_per_epoch", "n_epochs", "judged"), [(57, 14, 3), (150, 14, 1), (12000, 50, 1), (4, 2, 2)]
+)
 def test_chance_level_is_judged_after_enough_steps(steps_per_epoch: int, n_epochs: int, judged: int) -> None:
     assert judged_epoch(steps_per_epoch, n_epochs) == judged
 
@@ -117,8 +155,19 @@ def test_chance_level_is_judged_after_enough_steps(steps_per_epoch: int, n_epoch
     "changes",
     [
         {"accumulate": 3, "clip_norm": 1.0, "ema": 0.9, "loss": {"name": "madacos"}},
-        {"precision": "bfloat16", "group_sizes": True, "batch_size": 6, "channels_last": False, "loss": {"name": "subcentre-arcface", "sample_rate": 0.5}},
-        {"optimizer": "adamw", "lr": 1e-3, "switch": {"epoch": 1, "lr": 0.01}, "loss": {"name": "arcface", "curricular": True}},
+        {
+            "precision": "bfloat16",
+            "group_sizes": True,
+            "batch_size": 6,
+            "channels_last": False,
+            "loss": {"name": "subcentre-arcface", "sample_rate": 0.5},
+        },
+        {
+            "optimizer": "adamw",
+            "lr": 1e-3,
+            "switch": {"epoch": 1, "lr": 0.01},
+            "loss": {"name": "arcface", "curricular": True},
+        },
     ],
 )
 def test_settings_run_together(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -132,7 +181,9 @@ def test_accumulation_takes_the_same_step() -> None:
     pixels, labels = torch.randint(0, 255, (12, 3, 48, 48), dtype=torch.uint8), torch.arange(12) % 6
     weights = []
     for accumulate in (1, 4):
-        config = from_dict(TrainConfig, SMALL | {"accumulate": accumulate, "model": {"name": "gem", "backbone": "test_convnext"}})
+        config = from_dict(
+            TrainConfig, SMALL | {"accumulate": accumulate, "model": {"name": "gem", "backbone": "test_convnext"}}
+        )
         learner = Learner(config, 6, 3, torch.device("cpu"))
         learner.train()
         learner.step(pixels, labels, 0)
@@ -144,4 +195,6 @@ def test_the_running_mean_is_what_is_validated_and_kept(toy: Path, tmp_path: Pat
     training = Training(from_dict(TrainConfig, SMALL | {"ema": 0.5}), open_landmark_photos(toy), torch.device("cpu"))
     training.run(tmp_path / "run")
     kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
-    assert all(torch.equal(kept[name], value) for name, value in training.learner.running_mean.values.items() if name in kept)
+    assert all(
+        torch.equal(kept[name], value) for name, value in training.learner.running_mean.values.items() if name in kept
+    )

@@ -11,13 +11,17 @@ from ultron_cli.training.losses.margins import MarginLoss
 LABELS = [0, 1, 2, 3, 4, 0, 2]
 
 
-def make(name: str, n_classes: int = 5, dim: int = 7, **settings: object) -> tuple[MarginLoss, torch.Tensor, torch.Tensor]:
+def make(
+    name: str, n_classes: int = 5, dim: int = 7, **settings: object
+) -> tuple[MarginLoss, torch.Tensor, torch.Tensor]:
     """A loss in float64 with (7, dim) descriptors near their class weights, as halfway through training."""
     torch.manual_seed(0)
     loss = create_loss(name, n_classes=n_classes, dim=dim, **settings).double()
     labels = torch.tensor(LABELS)
     first = loss.weight.detach()[:: loss.n_centres]
-    descriptors = torch.nn.functional.normalize(torch.nn.functional.normalize(first[labels], dim=1) + 0.4 * torch.randn(len(labels), dim), dim=1)
+    descriptors = torch.nn.functional.normalize(
+        torch.nn.functional.normalize(first[labels], dim=1) + 0.4 * torch.randn(len(labels), dim), dim=1
+    )
     return loss, descriptors, labels
 
 
@@ -33,22 +37,31 @@ def test_softmax_equals_its_equation() -> None:
 @pytest.mark.parametrize(("margin", "scale"), [(0.0, 16.0), (0.35, 64.0)])
 def test_cosface_equals_its_equation(margin: float, scale: float) -> None:
     loss, descriptors, labels = make("cosface", margin=margin, scale=scale)
-    assert loss(descriptors, labels).item() == pytest.approx(literal.cosface(*plain(loss, descriptors), margin, scale), abs=1e-11)
+    assert loss(descriptors, labels).item() == pytest.approx(
+        literal.cosface(*plain(loss, descriptors), margin, scale), abs=1e-11
+    )
 
 
 @pytest.mark.parametrize(("margin", "scale"), [(0.0, 16.0), (0.15, 30.0), (0.5, 64.0)])
 def test_arcface_equals_its_equation(margin: float, scale: float) -> None:
     loss, descriptors, labels = make("arcface", margin=margin, scale=scale)
-    descriptors[5] = -torch.nn.functional.normalize(loss.weight.detach()[0], dim=0)  # angle pi: beyond it the logit goes on linearly
-    # At angle pi the sine is 0; the floor under its root, which keeps the gradient finite, moves the logit by scale x 3e-4.
-    assert loss(descriptors, labels).item() == pytest.approx(literal.arcface(*plain(loss, descriptors), margin, scale), abs=1e-9)
+    descriptors[5] = -torch.nn.functional.normalize(
+        loss.weight.detach()[0], dim=0
+    )  # angle pi: beyond it the logit goes on linearly
+    # At angle pi the sine is 0; the floor under its root, which keeps the gradient finite, moves the logit by scale x
+    # 3e-4.
+    assert loss(descriptors, labels).item() == pytest.approx(
+        literal.arcface(*plain(loss, descriptors), margin, scale), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("centres", [1, 3])
 def test_subcentre_arcface_equals_its_equation(centres: int) -> None:
     loss, descriptors, labels = make("subcentre-arcface", margin=0.3, scale=32.0, centres=centres)
     assert loss.weight.shape == (5 * centres, 7)
-    assert loss(descriptors, labels).item() == pytest.approx(literal.arcface(*plain(loss, descriptors), 0.3, 32.0, centres), abs=1e-11)
+    assert loss(descriptors, labels).item() == pytest.approx(
+        literal.arcface(*plain(loss, descriptors), 0.3, 32.0, centres), abs=1e-11
+    )
 
 
 def test_curricular_arcface_equals_its_equation_over_several_steps() -> None:
@@ -67,7 +80,9 @@ def test_curricular_arcface_equals_its_equation_over_several_steps() -> None:
 def test_madacos_equals_its_equation(rho: float, n_photos: int) -> None:
     loss, descriptors, labels = make("madacos", rho=rho)
     value = loss(descriptors[:n_photos], labels[:n_photos]).item()
-    expected, margin, scale = literal.madacos(descriptors[:n_photos].numpy(), loss.weight.detach().numpy(), LABELS[:n_photos], rho)
+    expected, margin, scale = literal.madacos(
+        descriptors[:n_photos].numpy(), loss.weight.detach().numpy(), LABELS[:n_photos], rho
+    )
     assert value == pytest.approx(expected, abs=1e-10)
     assert (loss.margin_now, loss.scale_now) == (pytest.approx(margin, abs=1e-12), pytest.approx(scale))
 
@@ -100,7 +115,9 @@ def test_margin_and_scale_of_madacos_carry_no_gradient() -> None:
 def test_gradients(name: str) -> None:
     loss, descriptors, labels = make(name)
     loss.eval()
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels) if name != "madacos" else loss.cosines(x).sum(), (descriptors.requires_grad_(),))
+    assert torch.autograd.gradcheck(
+        lambda x: loss(x, labels) if name != "madacos" else loss.cosines(x).sum(), (descriptors.requires_grad_(),)
+    )
 
 
 def test_gradient_is_finite_at_angle_zero() -> None:

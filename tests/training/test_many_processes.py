@@ -13,7 +13,13 @@ from ultron_cli import distributed
 from ultron_cli.errors import UltronError
 
 # No batch statistics: they are of each process's own photos on CPUs.
-NETWORK: dict[str, Any] = {"model": {"name": "gem", "backbone": "test_convnext"}, "optimizer": "adamw", "lr": 1e-3, "batch_size": 6, "workers": 0}
+NETWORK: dict[str, Any] = {
+    "model": {"name": "gem", "backbone": "test_convnext"},
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "batch_size": 6,
+    "workers": 0,
+}
 LOSSES: dict[str, dict[str, Any]] = {
     "madacos": {"loss": {"name": "madacos"}, "clip_norm": 1.0, "accumulate": 1, "validation": {"share": 0.4}},
     "sharded": {"loss": {"name": "arcface", "margin": 0.3, "curricular": True, "sharded": True}, "clip_norm": 1.0},
@@ -55,8 +61,18 @@ def test_one_of_two_is_killed_and_the_curve_is_that_of_an_undisturbed_run(toy: P
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     settings = NETWORK | LOSSES["sharded"] | {"checkpoint_minutes": 0.0, "ema": 0.9}
-    launch = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=2, rdzv_backend="static", rdzv_endpoint=f"127.0.0.1:{free_port()}",
-                          rdzv_configs={"rank": 0}, run_id="test", max_restarts=1, monitor_interval=0.2, start_method="forkserver")  # fmt: skip
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="static",
+        rdzv_endpoint=f"127.0.0.1:{free_port()}",
+        rdzv_configs={"rank": 0},
+        run_id="test",
+        max_restarts=1,
+        monitor_interval=0.2,
+        start_method="forkserver",
+    )
     elastic_launch(launch, train_and_be_killed)(str(toy), str(tmp_path / "killed"), settings)
     port = free_port()
     processes = [start_train(toy, tmp_path / "undisturbed", rank, 2, port, **settings) for rank in range(2)]

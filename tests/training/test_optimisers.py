@@ -14,7 +14,9 @@ from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, m
 
 
 def config(**changes: object) -> TrainConfig:
-    return from_dict(TrainConfig, {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.1, "epochs": 10, "warmup_epochs": 0} | changes)
+    return from_dict(
+        TrainConfig, {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.1, "epochs": 10, "warmup_epochs": 0} | changes
+    )
 
 
 def test_weight_decay_leaves_norms_and_biases_alone() -> None:
@@ -31,21 +33,40 @@ def test_weight_decay_leaves_norms_and_biases_alone() -> None:
     ("model", "loss", "spared", "reached"),
     [
         (
-            {"name": "ultron-t", "gate": "multiply"}, "arcface",
-            ["attention.position_bias", "query_key_value.bias"], ["depthwise.importance.weight", "query_key_value.weight"],
+            {"name": "ultron-t", "gate": "multiply"},
+            "arcface",
+            ["attention.position_bias", "query_key_value.bias"],
+            ["depthwise.importance.weight", "query_key_value.weight"],
         ),
-        ({"name": "gem", "backbone": "test_vit"}, "softmax", ["network.pos_embed", "network.cls_token", "attn.qkv.bias"], ["attn.qkv.weight"]),
-        ({"name": "gem", "backbone": "resnet10t", "attention": "eca"}, "arcface", ["bn1.weight", "bn1.bias"], ["se.across.weight"]),
+        (
+            {"name": "gem", "backbone": "test_vit"},
+            "softmax",
+            ["network.pos_embed", "network.cls_token", "attn.qkv.bias"],
+            ["attn.qkv.weight"],
+        ),
+        (
+            {"name": "gem", "backbone": "resnet10t", "attention": "eca"},
+            "arcface",
+            ["bn1.weight", "bn1.bias"],
+            ["se.across.weight"],
+        ),
     ],
 )
 def test_weight_decay_by_kind_of_parameter(model: dict, loss: str, spared: list[str], reached: list[str]) -> None:
     network, classes = create_model(**model), create_loss(loss, n_classes=5, dim=4)
     names = {id(parameter): name for module in (network, classes) for name, parameter in module.named_parameters()}
-    decayed, plain = ([names[id(parameter)] for parameter in group["params"]] for group in make_optimizer(config(), network, classes).param_groups)
+    decayed, plain = (
+        [names[id(parameter)] for parameter in group["params"]]
+        for group in make_optimizer(config(), network, classes).param_groups
+    )
     for ending in spared:
-        assert any(name.endswith(ending) for name in plain) and not any(name.endswith(ending) for name in decayed), ending
+        assert any(name.endswith(ending) for name in plain) and not any(name.endswith(ending) for name in decayed), (
+            ending
+        )
     for ending in reached:
-        assert any(name.endswith(ending) for name in decayed) and not any(name.endswith(ending) for name in plain), ending
+        assert any(name.endswith(ending) for name in decayed) and not any(name.endswith(ending) for name in plain), (
+            ending
+        )
     assert "weight" in decayed  # the class weights
     assert len(decayed) + len(plain) == len(names)
 
@@ -69,13 +90,22 @@ def test_schedule_warms_up_then_falls_to_zero() -> None:
 
 def test_steps_and_constant() -> None:
     steps = config(schedule="steps", step_epochs=[4, 8], warmup_epochs=1)
-    assert [round(lr_at(steps, epoch * 5, 5), 6) for epoch in (1, 3, 4, 7, 8, 9)] == [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    assert [round(lr_at(steps, epoch * 5, 5), 6) for epoch in (1, 3, 4, 7, 8, 9)] == [
+        0.1,
+        0.1,
+        0.01,
+        0.01,
+        0.001,
+        0.001,
+    ]
     assert lr_at(steps, 0, 5) == pytest.approx(0.02)
     assert lr_at(config(schedule="constant"), 49, 5) == 0.1
 
 
 def test_switch_of_optimisers_changes_the_height_of_one_curve() -> None:
-    switched = config(optimizer="adamw", lr=1e-3, epochs=40, warmup_epochs=5, switch={"epoch": 10, "optimizer": "sgd", "lr": 1e-2})
+    switched = config(
+        optimizer="adamw", lr=1e-3, epochs=40, warmup_epochs=5, switch={"epoch": 10, "optimizer": "sgd", "lr": 1e-2}
+    )
     network = torch.nn.Linear(3, 3)
     assert isinstance(make_optimizer(switched, network, epoch=9), torch.optim.AdamW)
     second = make_optimizer(switched, network, epoch=10)

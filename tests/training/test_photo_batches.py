@@ -42,7 +42,14 @@ def test_batches_of_one_shape() -> None:
     batches = rows(EpochBatches(20, 4, seed=0, groups=groups))
     assert Counter(batch[0].shape for batch in batches) == {0: 1, 3: 2}
     assert all(len({draw.shape for draw in batch}) == 1 for batch in batches)
-    assert [ASPECTS[i] for i in shape_groups(np.array([0.4, 0.74, 1.02, 1.35, 1.5, 3.0]))] == [0.5, 0.75, 1.0, 4 / 3, 1.5, 2.0]
+    assert [ASPECTS[i] for i in shape_groups(np.array([0.4, 0.74, 1.02, 1.35, 1.5, 3.0]))] == [
+        0.5,
+        0.75,
+        1.0,
+        4 / 3,
+        1.5,
+        2.0,
+    ]
     shapes = training_shapes(512, True)
     assert shapes[3] == (512, 512)
     assert shapes[4] == (448, 608) or shapes[4] == (448, 576)
@@ -60,7 +67,14 @@ def test_pixels_depend_on_the_draw_alone(toy: Path) -> None:
     assert dataset[PhotoDraw(3, 11, 6)].pixels.shape == (1, 3, 32, 64)
 
 
-COLOUR_CHANGES = [((1, 1, 1), 0.02), ((1, 1, 1), -0.4), ((1.1, 1, 1), 0), ((1, 0.8, 1), 0), ((1, 1, 1.3), 0), ((0.8, 1.2, 0.7), 0.1)]
+COLOUR_CHANGES = [
+    ((1, 1, 1), 0.02),
+    ((1, 1, 1), -0.4),
+    ((1.1, 1, 1), 0),
+    ((1, 0.8, 1), 0),
+    ((1, 1, 1.3), 0),
+    ((0.8, 1.2, 0.7), 0.1),
+]
 
 
 @pytest.mark.parametrize(("factors", "turns"), COLOUR_CHANGES)
@@ -72,10 +86,14 @@ def test_colours_change_as_torchvision_does(factors: tuple[float, ...], turns: f
     pixels[:, :8] = torch.randint(60, 190, (1,)).to(torch.uint8)  # grey
     pixels[0, 8:16] = pixels[1, 8:16]
     expected = functional.adjust_brightness(pixels, factors[0])
-    expected = functional.adjust_hue(functional.adjust_saturation(functional.adjust_contrast(expected, factors[1]), factors[2]), turns)
+    expected = functional.adjust_hue(
+        functional.adjust_saturation(functional.adjust_contrast(expected, factors[1]), factors[2]), turns
+    )
     difference = (change_colours(pixels, *factors, turns).int() - expected.int()).abs()
     n_changes = sum(factor != 1 for factor in factors) + bool(turns)
-    assert difference.max() <= (1 if n_changes == 1 else 5)  # torchvision cuts to whole numbers after each step, this rounds once
+    assert difference.max() <= (
+        1 if n_changes == 1 else 5
+    )  # torchvision cuts to whole numbers after each step, this rounds once
     assert difference.float().mean() < n_changes
     assert torch.equal(change_colours(pixels, 1.0, 1.0, 1.0, 0.0), pixels)
 
@@ -116,7 +134,9 @@ def test_the_crop_keeps_its_place_in_a_scaled_decoding(tmp_path: Path) -> None:
 def _photos(folder: Path):
     from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 
-    return LandmarkPhotos(folder=folder, paths=[folder / "a.jpg", folder / "a.png"], labels=np.array([0, 1]), landmark_names=["a", "b"])
+    return LandmarkPhotos(
+        folder=folder, paths=[folder / "a.jpg", folder / "a.png"], labels=np.array([0, 1]), landmark_names=["a", "b"]
+    )
 
 
 def test_unreadable_photos_are_replaced_by_their_landmark_and_named(toy: Path, tmp_path: Path) -> None:

@@ -19,9 +19,18 @@ from ultron_cli.training.run.folder import is_unfinished
 
 # Everything that has a state: running mean, drawn classes, momentum of two optimisers, dropout, held-out landmarks.
 EVERYTHING: dict[str, Any] = {
-    "epochs": 3, "ema": 0.9, "checkpoint_minutes": 0.0, "batch_size": 6, "optimizer": "adamw", "lr": 1e-3, "switch": {"epoch": 2, "lr": 0.01},
-    "loss": {"name": "arcface", "sample_rate": 0.5, "curricular": True}, "validation": {"share": 0.4}, "group_sizes": False, "augment": {"grey": 0.3},
-}  # fmt: skip
+    "epochs": 3,
+    "ema": 0.9,
+    "checkpoint_minutes": 0.0,
+    "batch_size": 6,
+    "optimizer": "adamw",
+    "lr": 1e-3,
+    "switch": {"epoch": 2, "lr": 0.01},
+    "loss": {"name": "arcface", "sample_rate": 0.5, "curricular": True},
+    "validation": {"share": 0.4},
+    "group_sizes": False,
+    "augment": {"grey": 0.3},
+}
 
 
 def finished(folder: Path) -> tuple[list[float], str]:
@@ -36,13 +45,19 @@ def undisturbed(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[li
 
 
 @pytest.mark.parametrize("seed", [0])
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(toy: Path, tmp_path: Path, undisturbed: tuple[list[float], str], seed: int) -> None:
+def test_killed_at_random_moments_it_ends_as_if_undisturbed(
+    toy: Path, tmp_path: Path, undisturbed: tuple[list[float], str], seed: int
+) -> None:
     chance, folder, n_kills = random.Random(seed), tmp_path / "run", 0
     while n_kills < 3:
         process = start_train(toy, folder, resume=is_unfinished(folder), **EVERYTHING)
         before = len(saved_steps(folder)) and saved_steps(folder)[-1]
         deadline_s = time.monotonic() + 60
-        while process.is_alive() and time.monotonic() < deadline_s and (not saved_steps(folder) or saved_steps(folder)[-1] < before + 2):
+        while (
+            process.is_alive()
+            and time.monotonic() < deadline_s
+            and (not saved_steps(folder) or saved_steps(folder)[-1] < before + 2)
+        ):
             time.sleep(0.01)
         time.sleep(chance.random() * 0.3)
         if not process.is_alive():
@@ -58,7 +73,9 @@ def test_killed_at_random_moments_it_ends_as_if_undisturbed(toy: Path, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_save_and_stop(toy: Path, tmp_path: Path, undisturbed: tuple[list[float], str], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_signals_save_and_stop(
+    toy: Path, tmp_path: Path, undisturbed: tuple[list[float], str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     from ultron_cli.training.learner import Learner
 
     own = Learner.step
@@ -73,14 +90,20 @@ def test_signals_save_and_stop(toy: Path, tmp_path: Path, undisturbed: tuple[lis
     settings = EVERYTHING | {"checkpoint_minutes": 1000.0, "workers": 1}
     with monkeypatch.context() as patched:
         patched.setattr(Learner, "step", step)
-        with pytest.raises(WorkFailed, match=rf"stopped by {signal.Signals(number).name} after step 7, all saved; go on with `ultron train --resume --out"):
+        with pytest.raises(
+            WorkFailed,
+            match=rf"stopped by {signal.Signals(number).name} after step 7, all saved; go on with `ultron train "
+            r"--resume --out",
+        ):
             train(toy, tmp_path / "run", **settings)
     assert saved_steps(tmp_path / "run") == [7]
     train(toy, tmp_path / "run", resume=True, **settings)
     assert finished(tmp_path / "run") == undisturbed
 
 
-def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(toy: Path, tmp_path: Path, undisturbed: tuple[list[float], str]) -> None:
+def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(
+    toy: Path, tmp_path: Path, undisturbed: tuple[list[float], str]
+) -> None:
     folder = tmp_path / "run"
     train(toy, folder, **EVERYTHING)
     (folder / "checkpoint.pt").unlink()

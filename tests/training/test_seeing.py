@@ -1,4 +1,5 @@
-"""What a run shows: event files that TensorBoard reads, lines, curves, the table of runs, the settings and their origin."""
+"""What a run shows: event files that TensorBoard reads, lines, curves, the table of runs, the settings and their
+origin."""
 
 import json
 import struct
@@ -17,7 +18,18 @@ from ultron_cli.training.run.journal import Journal, read_lines
 from ultron_cli.training.run.tensorboard import EventWriter, crc32c
 from ultron_cli.training.validation import RetrievalValidation, choose_photos, retrieval_map
 
-QUICK = ("--set", "epochs=1", "--set", "batch_size=8", "--set", "side_px=32", "--set", "workers=0", "--set", "log_every=1")
+QUICK = (
+    "--set",
+    "epochs=1",
+    "--set",
+    "batch_size=8",
+    "--set",
+    "side_px=32",
+    "--set",
+    "workers=0",
+    "--set",
+    "log_every=1",
+)
 
 
 def test_crc32c_of_the_standard_s_examples() -> None:
@@ -34,7 +46,10 @@ def literal_records(data: bytes) -> list[bytes]:
         parts = (data[place : place + 8], place + 8), (data[place + 12 : place + 12 + length], place + 12 + length)
         for content, at in parts:
             value = crc32c(content)
-            assert struct.unpack_from("<I", data, at)[0] == (((value >> 15) | (value << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32
+            assert (
+                struct.unpack_from("<I", data, at)[0]
+                == (((value >> 15) | (value << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32
+            )
         records.append(parts[1][0])
         place += 16 + length
     return records
@@ -49,7 +64,9 @@ def test_event_file(tmp_path: Path) -> None:
     assert version[9:] == b"\x1a\x0dbrain.Event:2"
     assert event[0] == 0x09
     # step 300; summary of 19 bytes; value of 17; tag; simple_value 2.5
-    assert event[9:] == b"\x10\xac\x02" + b"\x2a\x13" + b"\x0a\x11" + b"\x0a\x0atrain/loss" + b"\x15" + struct.pack("<f", 2.5)
+    assert event[9:] == b"\x10\xac\x02" + b"\x2a\x13" + b"\x0a\x11" + b"\x0a\x0atrain/loss" + b"\x15" + struct.pack(
+        "<f", 2.5
+    )
 
 
 def test_tensorboard_reads_it(tmp_path: Path) -> None:
@@ -74,14 +91,26 @@ def test_journal_drops_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     journal.close()
     first, second = read_lines(tmp_path / "steps.jsonl")
     assert first == lines[0]
-    assert {key: second[key] for key in ("step", "loss", "accuracy", "photos_per_s", "wait_share", "margin", "scale")} == {
-        "step": 4, "loss": 3.0, "accuracy": 0.5, "photos_per_s": 4.0, "wait_share": 0.25, "margin": 0.2, "scale": 30.0
-    }  # fmt: skip
+    assert {
+        key: second[key] for key in ("step", "loss", "accuracy", "photos_per_s", "wait_share", "margin", "scale")
+    } == {
+        "step": 4,
+        "loss": 3.0,
+        "accuracy": 0.5,
+        "photos_per_s": 4.0,
+        "wait_share": 0.25,
+        "margin": 0.2,
+        "scale": 30.0,
+    }
 
 
 def test_curves(tmp_path: Path) -> None:
-    (tmp_path / "steps.jsonl").write_text('{"step": 1, "epoch": 0.5, "loss": 3.0, "lr": 0.1}\n{"step": 2, "epoch": 1.0, "loss": null, "lr": 0.1}\n')
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 3.0, "lr": 0.1, "accuracy": 0.1, "validation_mAP": 0.3}\n')
+    (tmp_path / "steps.jsonl").write_text(
+        '{"step": 1, "epoch": 0.5, "loss": 3.0, "lr": 0.1}\n{"step": 2, "epoch": 1.0, "loss": null, "lr": 0.1}\n'
+    )
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"epoch": 1, "loss": 3.0, "lr": 0.1, "accuracy": 0.1, "validation_mAP": 0.3}\n'
+    )
     with Image.open(draw_curves(tmp_path)) as picture:
         assert picture.size[0] > 1000
 
@@ -93,7 +122,8 @@ def test_retrieval_map_by_hand() -> None:
 
     perfect = retrieval_map(at(0, 1, 90, 91), np.array([0, 0, 1, 1]))
     assert (perfect.mAP, perfect.n_queries) == (1.0, 4)
-    # The landmark's other photo comes second for both: AP = (0/1 + 1/2) / 2; landmark 1 has no second photo and asks nothing.
+    # The landmark's other photo comes second for both: AP = (0/1 + 1/2) / 2; landmark 1 has no second photo and asks
+    # nothing.
     worse = retrieval_map(at(0, 20, 10), np.array([0, 0, 1]))
     assert (worse.mAP, worse.n_queries, worse.n_photos) == (pytest.approx(0.25), 2, 3)
 
@@ -105,7 +135,9 @@ def test_validation_takes_whole_landmarks_and_leaves_bad_photos_out(toy: Path, t
     assert len(np.unique(photos.labels[rows])) == 3
     (tmp_path / "broken.jpg").write_bytes(b"")
     paths = [tmp_path / "broken.jpg", *(photos.paths[i] for i in range(1, 12))]
-    held_out = LandmarkPhotos(folder=photos.folder, paths=paths, labels=photos.labels[:12], landmark_names=photos.landmark_names[:2])
+    held_out = LandmarkPhotos(
+        folder=photos.folder, paths=paths, labels=photos.labels[:12], landmark_names=photos.landmark_names[:2]
+    )
     model, state = create_model("gem", backbone="test_resnet"), torch.get_rng_state()
     result = RetrievalValidation(held_out, 64, 0).run(model, torch.device("cpu"))
     assert (result.n_photos, result.n_queries) == (11, 11)
@@ -115,12 +147,31 @@ def test_validation_takes_whole_landmarks_and_leaves_bad_photos_out(toy: Path, t
 
 def test_show_config_says_where_values_come_from(ultron: Any, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("epochs = 3\n")
-    code, out, _ = ultron("train", "--show-config", "--preset", "ultron-s", "--config", tmp_path / "mine.toml", "--set", "switch.epoch=2", "--set",
-                          "warmup_epochs=1", "--json")  # fmt: skip
+    code, out, _ = ultron(
+        "train",
+        "--show-config",
+        "--preset",
+        "ultron-s",
+        "--config",
+        tmp_path / "mine.toml",
+        "--set",
+        "switch.epoch=2",
+        "--set",
+        "warmup_epochs=1",
+        "--json",
+    )
     shown = json.loads(out)
     assert code == 0
-    assert (shown["config"]["epochs"], shown["config"]["switch"]["epoch"], shown["config"]["loss"]["rho"]) == (3, 2, 0.04)
-    assert (shown["origin"]["epochs"], shown["origin"]["loss.rho"], shown["origin"]["ema"]) == (str(tmp_path / "mine.toml"), "preset ultron-s", "default")
+    assert (shown["config"]["epochs"], shown["config"]["switch"]["epoch"], shown["config"]["loss"]["rho"]) == (
+        3,
+        2,
+        0.04,
+    )
+    assert (shown["origin"]["epochs"], shown["origin"]["loss.rho"], shown["origin"]["ema"]) == (
+        str(tmp_path / "mine.toml"),
+        "preset ultron-s",
+        "default",
+    )
     code, out, _ = ultron("train", "--show-config")
     assert "side_px" in out
     assert "preset quickstart" in out

@@ -1,4 +1,5 @@
-"""Training on a GPU: every precision, compiled, as one rank of torchrun, resumed, with a loss on maps. `make gpu-check` runs this."""
+"""Training on a GPU: every precision, compiled, as one rank of torchrun, resumed, with a loss on maps. `make gpu-check`
+runs this."""
 
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,35 @@ from ultron_cli.models.weights.checkpoints import load_checkpoint
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-THIN_ULTRON = {"name": "ultron-t", "depths": [1, 1, 2, 1], "widths": [16, 24, 32, 64], "heads": [2, 4], "expansion": 2, "descriptor_dim": 24}
+THIN_ULTRON = {
+    "name": "ultron-t",
+    "depths": [1, 1, 2, 1],
+    "widths": [16, 24, 32, 64],
+    "heads": [2, 4],
+    "expansion": 2,
+    "descriptor_dim": 24,
+}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {},
-        {"precision": "bfloat16", "channels_last": True, "model": THIN_ULTRON, "optimizer": "adamw", "lr": 2e-3, "ema": 0.9, "clip_norm": 1.0},
-        {"precision": "float16", "workers": 2, "accumulate": 2, "loss": {"name": "subcentre-arcface", "sample_rate": 0.5}},
+        {
+            "precision": "bfloat16",
+            "channels_last": True,
+            "model": THIN_ULTRON,
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "ema": 0.9,
+            "clip_norm": 1.0,
+        },
+        {
+            "precision": "float16",
+            "workers": 2,
+            "accumulate": 2,
+            "loss": {"name": "subcentre-arcface", "sample_rate": 0.5},
+        },
         {"precision": "bfloat16", "compile": True, "model": THIN_ULTRON, "loss": {"name": "madacos"}},
     ],
     ids=["float32", "bfloat16", "float16", "compiled"],
@@ -40,7 +61,15 @@ def test_the_first_loss_is_that_of_the_cpu(toy: Path, tmp_path: Path) -> None:
 
 
 def test_it_goes_on_where_it_stopped(toy: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"epochs": 3, "checkpoint_minutes": 0.0, "optimizer": "adamw", "lr": 1e-3, "precision": "float16", "ema": 0.9, "log_every": 1}
+    settings: dict[str, Any] = {
+        "epochs": 3,
+        "checkpoint_minutes": 0.0,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "precision": "float16",
+        "ema": 0.9,
+        "log_every": 1,
+    }
     folder = tmp_path / "run"
     train(toy, folder, device=DEVICE, **settings)
     undisturbed = step_losses(folder)
@@ -61,7 +90,15 @@ def test_as_the_only_rank_of_torchrun(toy: Path, tmp_path: Path, monkeypatch: py
 
 def test_a_loss_on_maps(toy: Path, tmp_path: Path) -> None:
     """CFCD's second stage, after an epoch of the first."""
-    both: dict[str, Any] = {"model": {"name": "cfcd-r50", "backbone": "test_resnet", "descriptor_dim": 16}, "side_px": 96, "precision": "bfloat16"}
+    both: dict[str, Any] = {
+        "model": {"name": "cfcd-r50", "backbone": "test_resnet", "descriptor_dim": 16},
+        "side_px": 96,
+        "precision": "bfloat16",
+    }
     train(toy, tmp_path / "first", device=DEVICE, **both, epochs=1)
-    second = both | {"loss": {"name": "cfcd-stage2", "tuple_size": 4}, "weights": str(tmp_path / "first/checkpoint.pt"), "warmup_epochs": 0.0}
+    second = both | {
+        "loss": {"name": "cfcd-stage2", "tuple_size": 4},
+        "weights": str(tmp_path / "first/checkpoint.pt"),
+        "warmup_epochs": 0.0,
+    }
     assert len(train(toy, tmp_path / "second", device=DEVICE, **second)) == SMALL["epochs"]

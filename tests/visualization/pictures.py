@@ -1,6 +1,8 @@
-"""The pictures that are compared with stored references: each kind of figure, drawn from fixed inputs, and how it is made small.
+"""The pictures that are compared with stored references: each kind of figure, drawn from fixed inputs, and how it is
+made small.
 
-`python -m tests.visualization.renew_references` draws the references anew, after a change that is meant. Look at them before keeping them.
+`python -m tests.visualization.renew_references` draws the references anew, after a change that is meant. Look at them
+before keeping them.
 """
 
 from collections.abc import Callable
@@ -46,7 +48,10 @@ def _photos(first_seed: int, n: int = 5) -> list[RankedPhoto]:
     """Photos of several shapes; the same seed is the same photo."""
     sizes = ((160, 120), (120, 160), (150, 150), (180, 100), (140, 130))
     seeds = [first_seed + i for i in range(n)]
-    return [RankedPhoto(photo_of(s, *sizes[s % 5]), i, 1 - 0.07 * i, VERDICTS[s % 5], f"photo {s}") for i, s in enumerate(seeds, start=1)]
+    return [
+        RankedPhoto(photo_of(s, *sizes[s % 5]), i, 1 - 0.07 * i, VERDICTS[s % 5], f"photo {s}")
+        for i, s in enumerate(seeds, start=1)
+    ]
 
 
 def _query() -> QueryPhoto:
@@ -61,7 +66,10 @@ def _heat(width: int, height: int, x: float, y: float) -> np.ndarray:
 
 def _cams(photos: list[RankedPhoto], x: float, layer: str | None = None) -> list[Cam]:
     shapes = [np.shape(photo.path_or_pixels) for photo in photos]
-    return [Cam(_heat(shape[1], shape[0], x, 0.4), 0.9 - 0.1 * i, i == 2, "gradcam", layer) for i, shape in enumerate(shapes)]
+    return [
+        Cam(_heat(shape[1], shape[0], x, 0.4), 0.9 - 0.1 * i, i == 2, "gradcam", layer)
+        for i, shape in enumerate(shapes)
+    ]
 
 
 def cam_sheet(out: Path) -> Path:
@@ -73,8 +81,16 @@ def cam_sheet(out: Path) -> Path:
 def cam_columns(out: Path) -> Path:
     """Two models of other map sizes and layers: heat of other shapes than the photos."""
     photos = _photos(0, 3)
-    first = CamColumn("neighbourhood attention", Cam(_heat(100, 90, 0.5, 0.5), 0.9, layer="stage3"), _cams(photos, 0.3, "stage3"), None, [1, 2, 3])
-    second = CamColumn("SCALA", Cam(_heat(50, 45, 0.3, 0.6), 0.9), _cams(photos, 0.7), (30.0, 20.0, 130.0, 110.0), [2, None, 41])
+    first = CamColumn(
+        "neighbourhood attention",
+        Cam(_heat(100, 90, 0.5, 0.5), 0.9, layer="stage3"),
+        _cams(photos, 0.3, "stage3"),
+        None,
+        [1, 2, 3],
+    )
+    second = CamColumn(
+        "SCALA", Cam(_heat(50, 45, 0.3, 0.6), 0.9), _cams(photos, 0.7), (30.0, 20.0, 130.0, 110.0), [2, None, 41]
+    )
     return columns_figure(_query(), photos, [first, second], TITLE, out, searched="model")
 
 
@@ -93,15 +109,28 @@ def ranks(out: Path) -> Path:
 
 
 def ranks_of_systems(out: Path) -> Path:
-    return systems_figure([QueryBlock(_query(), [SystemRow("baseline", _photos(0, 4), "AP 40.0"), SystemRow("SCALA", _photos(2, 4), "AP 71.3")])], TITLE, out)
+    return systems_figure(
+        [
+            QueryBlock(
+                _query(),
+                [SystemRow("baseline", _photos(0, 4), "AP 40.0"), SystemRow("SCALA", _photos(2, 4), "AP 71.3")],
+            )
+        ],
+        TITLE,
+        out,
+    )
 
 
 def before_after(*, moved: bool = True) -> QueryBlock:
-    """Photos 0 to 4 before, 2, 0, 7, 3, 9 after: two up or down, one from rank 37, one that was not found before, two that leave.
+    """Photos 0 to 4 before, 2, 0, 7, 3, 9 after: two up or down, one from rank 37, one that was not found before, two
+    that leave.
 
     moved: else the first two stayed where they were.
     """
-    after = [RankedPhoto(photo_of(s, 150, 120), i, 0.8, VERDICTS[s % 5], f"photo {s}") for i, s in enumerate((2, 0, 7, 3, 9), start=1)]
+    after = [
+        RankedPhoto(photo_of(s, 150, 120), i, 0.8, VERDICTS[s % 5], f"photo {s}")
+        for i, s in enumerate((2, 0, 7, 3, 9), start=1)
+    ]
     came_from = [3, 1, 37, 4, None] if moved else [1, 2, 37, 4, None]
     rows = [
         SystemRow("before", _photos(0, 5), "AP 40.0", (), [2, 14, 1, 4, None]),
@@ -118,22 +147,35 @@ def tsne(out: Path) -> Path:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(-1, 5), 20)
     points = rng.standard_normal((6, 2))[labels] * 6 + rng.standard_normal((120, 2))
-    panels = [Panel(title=f"model {i}", points=points * sign, labels=labels, names=list("abcde")) for i, sign in enumerate((1, -1))]
+    panels = [
+        Panel(title=f"model {i}", points=points * sign, labels=labels, names=list("abcde"))
+        for i, sign in enumerate((1, -1))
+    ]
     return tsne_figure(panels, "t-SNE on data", out)
 
 
 def selectivity(out: Path) -> Path:
     rng = np.random.default_rng(0)
-    results = [Selectivity(model=f"model {i}", layers={f"stage{s}": rng.beta(2, 3 + i + s, 400) for s in (3, 4)}) for i in range(2)]
+    results = [
+        Selectivity(model=f"model {i}", layers={f"stage{s}": rng.beta(2, 3 + i + s, 400) for s in (3, 4)})
+        for i in range(2)
+    ]
     return selectivity_figure(results, "Class selectivity on data: 100 photos", out)
 
 
 def curves(out: Path) -> Path:
-    epochs = [{"epoch": e, "loss": 4.0 / e, "accuracy": 1 - 1 / e, "lr": 0.1 * (1 - e / 12), "validation_mAP": 0.6 - 0.5 / e} for e in range(1, 11)]
+    epochs = [
+        {"epoch": e, "loss": 4.0 / e, "accuracy": 1 - 1 / e, "lr": 0.1 * (1 - e / 12), "validation_mAP": 0.6 - 0.5 / e}
+        for e in range(1, 11)
+    ]
     steps = [{"epoch": s / 10, "loss": 4.0 / (1 + s / 10) + 0.3 * np.sin(s)} for s in range(100)]
     runs = [
         RunCurves(label="plain", epochs=epochs, steps=steps, model="gem-resnet18"),
-        RunCurves(label="CDConv", epochs=[e | {"loss": 0.7 * e["loss"], "validation_mAP": 1.2 * e["validation_mAP"]} for e in epochs], steps=[]),
+        RunCurves(
+            label="CDConv",
+            epochs=[e | {"loss": 0.7 * e["loss"], "validation_mAP": 1.2 * e["validation_mAP"]} for e in epochs],
+            steps=[],
+        ),
     ]
     return curves_figure(runs, "Training curves: model on data", out)
 
@@ -142,52 +184,100 @@ def precision_recall(out: Path, hard: float = 0.3) -> Path:
     mAP = {"easy": 0.8, "medium": 0.6, "hard": hard}
     searches = [
         PrecisionRecall(
-            label=f"search {i}", dataset="data", n_database=100, mAP={key: value / (i + 1) for key, value in mAP.items()}, n_queries=dict.fromkeys(mAP, 70),
+            label=f"search {i}",
+            dataset="data",
+            n_database=100,
+            mAP={key: value / (i + 1) for key, value in mAP.items()},
+            n_queries=dict.fromkeys(mAP, 70),
             curves={key: (1 - RECALLS ** (1 + 5 * value)) / (i + 1) for key, value in mAP.items()},
         )
         for i in range(3)
-    ]  # fmt: skip
+    ]
     return precision_recall_figure(searches, "Precision and recall: model on data", out)
 
 
 def index_report(kind: str, factor: float) -> dict[str, object]:
     """What `ultron index --report` writes, from a formula."""
     rows = [
-        {"nprobe": n, "ef_search": 0, "rescore": r, "recall": {"1": 0.5, "10": min(1.0, 0.5 + 0.04 * n + 0.1 * bool(r))}, "queries_per_s": factor / (n + r)}
-        for r in (0, 2) for n in (1, 4, 16)
-    ]  # fmt: skip
-    return {"kind": kind, "n": 5000, "dim": 64, "k": 10, "n_queries": 70, "bytes_per_photo": 24.0, "exact_queries_per_s": 300.0, "rows": rows}
+        {
+            "nprobe": n,
+            "ef_search": 0,
+            "rescore": r,
+            "recall": {"1": 0.5, "10": min(1.0, 0.5 + 0.04 * n + 0.1 * bool(r))},
+            "queries_per_s": factor / (n + r),
+        }
+        for r in (0, 2)
+        for n in (1, 4, 16)
+    ]
+    return {
+        "kind": kind,
+        "n": 5000,
+        "dim": 64,
+        "k": 10,
+        "n_queries": 70,
+        "bytes_per_photo": 24.0,
+        "exact_queries_per_s": 300.0,
+        "rows": rows,
+    }
 
 
 def recall_speed(out: Path) -> Path:
-    return recall_speed_figure([index_report("ivfpq", 9000.0), index_report("hnsw", 20000.0)], ["ivfpq", "hnsw"], "Recall and speed: model on data", out)
+    return recall_speed_figure(
+        [index_report("ivfpq", 9000.0), index_report("hnsw", 20000.0)],
+        ["ivfpq", "hnsw"],
+        "Recall and speed: model on data",
+        out,
+    )
 
 
 def ablation(out: Path) -> Path:
     lines = [
-        Measurement(group=group, setting=f"{group} {i}", seed=str(seed), metric=metric, value=base - 0.06 * i + 0.01 * seed * (i + 1))
-        for group in ("operator", "pooling") for i in range(3) for seed in range(3) for metric, base in (("medium mAP", 0.6), ("hard mAP", 0.4))
-    ]  # fmt: skip
+        Measurement(
+            group=group,
+            setting=f"{group} {i}",
+            seed=str(seed),
+            metric=metric,
+            value=base - 0.06 * i + 0.01 * seed * (i + 1),
+        )
+        for group in ("operator", "pooling")
+        for i in range(3)
+        for seed in range(3)
+        for metric, base in (("medium mAP", 0.6), ("hard mAP", 0.4))
+    ]
     return ablation_figure(lines, "Ablation: model on data", out)
 
 
 def dilation(out: Path) -> Path:
     rng = np.random.default_rng(0)
     choices = {f"stage {s}": [rng.choice((1, 3, 6), (6, 24 * s)) for _ in range(s)] for s in (1, 2)}
-    return dilation_figure(Dilations(names=[f"photo {i}" for i in range(6)], choices=choices, values=(1, 3, 6)), "Dilations: model on data", out)
+    return dilation_figure(
+        Dilations(names=[f"photo {i}" for i in range(6)], choices=choices, values=(1, 3, 6)),
+        "Dilations: model on data",
+        out,
+    )
 
 
 def attention(out: Path) -> Path:
     weights = np.stack([_heat(7, 7, 0.2 + 0.2 * head, 0.5) for head in range(4)])
     found = WindowWeights(
-        weights=weights / weights.sum(axis=(1, 2), keepdims=True), rows=np.arange(1, 8), columns=np.arange(3, 10), cell=(4, 6), grid=(9, 12)
+        weights=weights / weights.sum(axis=(1, 2), keepdims=True),
+        rows=np.arange(1, 8),
+        columns=np.arange(3, 10),
+        cell=(4, 6),
+        grid=(9, 12),
     )
     return attention_figure(photo_of(3, 192, 144), found, "Window weights: model on data", "photo 3", out)
 
 
 def match(out: Path) -> Path:
     chosen = Chosen("query", photo_of(1, 120, 100), (0.2, 0.2, 0.6, 0.7), _heat(6, 5, 0.4, 0.4))
-    return match_figure(chosen, [Match(photo, photo.path_or_pixels, _heat(7, 6, 0.7, 0.3)) for photo in _photos(0, 3)], TITLE, out, layer="stage3")
+    return match_figure(
+        chosen,
+        [Match(photo, photo.path_or_pixels, _heat(7, 6, 0.7, 0.3)) for photo in _photos(0, 3)],
+        TITLE,
+        out,
+        layer="stage3",
+    )
 
 
 def genotype(out: Path) -> Path:
@@ -195,7 +285,19 @@ def genotype(out: Path) -> Path:
 
 
 PICTURES: dict[str, Callable[[Path], Path]] = {
-    "cam-sheet": cam_sheet, "cam-columns": cam_columns, "ranks": ranks, "ranks-systems": ranks_of_systems, "ranks-before-after": ranks_before_after,
-    "tsne": tsne, "selectivity": selectivity, "curves": curves, "precision-recall": precision_recall, "recall-speed": recall_speed,
-    "ablation": ablation, "dilation": dilation, "attention": attention, "match": match, "genotype": genotype,
-}  # fmt: skip
+    "cam-sheet": cam_sheet,
+    "cam-columns": cam_columns,
+    "ranks": ranks,
+    "ranks-systems": ranks_of_systems,
+    "ranks-before-after": ranks_before_after,
+    "tsne": tsne,
+    "selectivity": selectivity,
+    "curves": curves,
+    "precision-recall": precision_recall,
+    "recall-speed": recall_speed,
+    "ablation": ablation,
+    "dilation": dilation,
+    "attention": attention,
+    "match": match,
+    "genotype": genotype,
+}

@@ -1,4 +1,5 @@
-"""Draws the reference pictures anew: python -m tests.visualization.renew_references [NAME ...], from the checkout's folder."""
+"""Draws the reference pictures anew: python -m tests.visualization.renew_references [NAME ...], from the checkout's
+folder."""
 
 import sys
 import tempfile

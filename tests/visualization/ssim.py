@@ -1,4 +1,5 @@
-"""Structural similarity (Wang, Bovik, Sheikh and Simoncelli, Image quality assessment, IEEE TIP 2004), written out for comparing pictures."""
+"""Structural similarity (Wang, Bovik, Sheikh and Simoncelli, Image quality assessment, IEEE TIP 2004), written out for
+comparing pictures."""
 
 import numpy as np
 
@@ -27,13 +28,19 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     mean_a, mean_b = windowed(a), windowed(b)
     variance_a, variance_b = windowed(a * a) - mean_a**2, windowed(b * b) - mean_b**2
     covariance = windowed(a * b) - mean_a * mean_b
-    return (2 * mean_a * mean_b + C1) * (2 * covariance + C2) / ((mean_a**2 + mean_b**2 + C1) * (variance_a + variance_b + C2))
+    return (
+        (2 * mean_a * mean_b + C1)
+        * (2 * covariance + C2)
+        / ((mean_a**2 + mean_b**2 + C1) * (variance_a + variance_b + C2))
+    )
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """(mean SSIM, lowest mean of any block of 32 px) of two pictures (H, W, 3) uint8 over channels and the places where either is not blank.
+    """(mean SSIM, lowest mean of any block of 32 px) of two pictures (H, W, 3) uint8 over channels and the places where
+    either is not blank.
 
-    Blank paper is alike in all figures and would hide what changed; one wrong frame among many photos is seen in its block.
+    Blank paper is alike in all figures and would hide what changed; one wrong frame among many photos is seen in its
+    block.
     """
     inked = np.zeros((a.shape[0] - WINDOW_PX + 1, a.shape[1] - WINDOW_PX + 1), bool)
     for picture in (a, b):
@@ -44,6 +51,8 @@ def similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     found = np.mean([ssim_map(a[..., channel], b[..., channel]) for channel in range(3)], axis=0)
     blocks = [
         found[y : y + BLOCK_PX, x : x + BLOCK_PX][inked[y : y + BLOCK_PX, x : x + BLOCK_PX]].mean()
-        for y in range(0, inked.shape[0], BLOCK_PX) for x in range(0, inked.shape[1], BLOCK_PX) if inked[y : y + BLOCK_PX, x : x + BLOCK_PX].any()
-    ]  # fmt: skip
+        for y in range(0, inked.shape[0], BLOCK_PX)
+        for x in range(0, inked.shape[1], BLOCK_PX)
+        if inked[y : y + BLOCK_PX, x : x + BLOCK_PX].any()
+    ]
     return float(found[inked].mean()), float(min(blocks))

@@ -79,20 +79,27 @@ def descriptor_of(model: RetrievalModel, photo: np.ndarray) -> torch.Tensor:
         return model(normalise_images(torch.from_numpy(photo)[None], model.preprocessing))[0]
 
 
-def by_definition(model: RetrievalModel, photo: np.ndarray, other: torch.Tensor, method: str = "gradcam") -> tuple[np.ndarray, float]:
+def by_definition(
+    model: RetrievalModel, photo: np.ndarray, other: torch.Tensor, method: str = "gradcam"
+) -> tuple[np.ndarray, float]:
     """The heat and the cosine straight from the formulas."""
     images = normalise_images(torch.from_numpy(photo)[None], model.preprocessing)
     activations = model.feature_map(images).detach().requires_grad_()
     cosine = F.cosine_similarity(model.pool(activations)[0], other, dim=0)
     (gradient,) = torch.autograd.grad(cosine, activations)
-    weights = {"gradcam": gradient.mean(dim=(2, 3), keepdim=True), "hirescam": gradient, "layercam": gradient.clamp(min=0)}[method]
+    weights = {
+        "gradcam": gradient.mean(dim=(2, 3), keepdim=True),
+        "hirescam": gradient,
+        "layercam": gradient.clamp(min=0),
+    }[method]
     raw = (weights * activations.detach()).sum(dim=1, keepdim=True).relu()
     heat = F.interpolate(raw, size=photo.shape[:2], mode="bilinear", align_corners=False)[0, 0]
     return (heat / heat.max() if heat.max() > 0 else heat).numpy(), float(cosine.detach())
 
 
 def test_two_pixels_by_hand() -> None:
-    """Pixels (2,0,0) and (0,2,0), other (1,0,0): weights (+c, -c, 0), so the map is (2c, -2c), as heat (1, 0); cosine 1/sqrt 2."""
+    """Pixels (2,0,0) and (0,2,0), other (1,0,0): weights (+c, -c, 0), so the map is (2c, -2c), as heat (1, 0); cosine
+    1/sqrt 2."""
     photo = np.array([[[2, 0, 0], [0, 2, 0]]], np.uint8)
     cam = similarity_cam(Colours(), photo, torch.tensor([3.0, 0.0, 0.0]))
     np.testing.assert_allclose(cam.heat, [[1.0, 0.0]], atol=1e-6)
@@ -101,7 +108,8 @@ def test_two_pixels_by_hand() -> None:
 
 
 def test_small_values_keep_their_shape() -> None:
-    """Reds 4, 2, 0 beside a green of 1: mean (2,1,0), weights towards red (1,-2,0) c, map (2c, 0, -2c); also at a scale of 1e-9."""
+    """Reds 4, 2, 0 beside a green of 1: mean (2,1,0), weights towards red (1,-2,0) c, map (2c, 0, -2c); also at a scale
+    of 1e-9."""
     photo = np.array([[[4, 1, 0], [2, 1, 0], [0, 1, 0]]], np.uint8)
     for scale in (1.0, 1e-9):
         cam = similarity_cam(Colours(scale=scale), photo, torch.tensor([1.0, 0.0, 0.0]))
@@ -161,8 +169,11 @@ def test_map_of_one_cell_is_flat() -> None:
 
 
 def test_negative_map_is_flat() -> None:
-    """Descriptor (2,1,0) from pixels (2,0,0) and a bias (0,1,0): less red raises the cosine with green, no place does."""
-    cam = similarity_cam(Colours(bias=(0.0, 1.0, 0.0)), np.full((2, 3, 3), (2, 0, 0), np.uint8), torch.tensor([0.0, 1.0, 0.0]))
+    """Descriptor (2,1,0) from pixels (2,0,0) and a bias (0,1,0): less red raises the cosine with green, no place
+    does."""
+    cam = similarity_cam(
+        Colours(bias=(0.0, 1.0, 0.0)), np.full((2, 3, 3), (2, 0, 0), np.uint8), torch.tensor([0.0, 1.0, 0.0])
+    )
     assert cam.flat and cam.heat.shape == (2, 3) and not cam.heat.any()
     assert cam.cosine == pytest.approx(0.2**0.5, abs=1e-6)
 
@@ -192,13 +203,18 @@ def test_under_inference_mode_and_twice_the_same() -> None:
 
 def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     model, photo = Small(0), photo_of(0, 64, 48)
-    with pytest.raises(UltronError, match=r"descriptor has shape \(5,\), small gives \(6,\); take one of the same model"):
+    with pytest.raises(
+        UltronError, match=r"descriptor has shape \(5,\), small gives \(6,\); take one of the same model"
+    ):
         similarity_cam(model, photo, torch.ones(5))
     with pytest.raises(UltronError, match="zero or not finite; extract it again"):
         similarity_cam(model, photo, torch.zeros(6))
     with pytest.raises(UltronError, match="at least 8 px a side, found 64 x 7"):
         similarity_cam(model, photo[:7], torch.ones(6))
-    with pytest.raises(UltronError, match=r"CAM method must be one of gradcam, gradcam\+\+, hirescam, .*; found 'gradcan'; did you mean gradcam"):
+    with pytest.raises(
+        UltronError,
+        match=r"CAM method must be one of gradcam, gradcam\+\+, hirescam, .*; found 'gradcan'; did you mean gradcam",
+    ):
         similarity_cam(model, photo, torch.ones(6), method="gradcan")
     with pytest.raises(ValueError, match="must be \\(H, W, 3\\) uint8"):
         similarity_cam(model, photo.astype(np.float32), torch.ones(6))
@@ -236,14 +252,19 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_figure_at_known_places(tmp_path: Path) -> None:
-    """Square photos fill cells of 280 px; the first database photo starts 26 + 280 + 10 + 34 px right of margin and frame."""
+    """Square photos fill cells of 280 px; the first database photo starts 26 + 280 + 10 + 34 px right of margin and
+    frame."""
     query = QueryPhoto(np.full((100, 100, 3), 60, np.uint8), "q", (20.0, 20.0, 80.0, 80.0))
     pairs = [pair_of(1, "right", 1.0), pair_of(2, "wrong", 0.0, flat=True)]
     path = cam_figure(query, Cam(np.ones((60, 60), np.float32), 0.5), pairs, "model on data", tmp_path / "cam.png")
     picture = read(path)
     query_x = drawing.MARGIN_PX + 26 + drawing.FRAME_PX
     first_x = query_x + 280 + 10 + 34
-    top = drawing.Header.of("model on data", "a note of more than one line? no", picture.shape[1]).height_px + drawing.LEGEND_HEIGHT_PX + drawing.FRAME_PX
+    top = (
+        drawing.Header.of("model on data", "a note of more than one line? no", picture.shape[1]).height_px
+        + drawing.LEGEND_HEIGHT_PX
+        + drawing.FRAME_PX
+    )
     for x, verdict in ((first_x, "right"), (first_x + 280 + 10 + 14, "wrong")):
         assert picture[top + 140, x - 1].tolist() == list(drawing.VERDICT_COLOURS[verdict])
         assert picture[top + 140, x - 6].tolist() == [255, 255, 255]
@@ -254,7 +275,10 @@ def test_figure_at_known_places(tmp_path: Path) -> None:
     assert picture[heat_top + 140, first_x + 140].tolist() == hot
     assert picture[heat_top + 140, first_x + 304 + 140].tolist() == cold
     # The query's heat lies in its box; outside the photo is faded.
-    assert picture[heat_top + 140, query_x + 140].tolist() == overlay(np.full((1, 1, 3), 60, np.uint8), np.ones((1, 1), np.float32))[0, 0].tolist()
+    assert (
+        picture[heat_top + 140, query_x + 140].tolist()
+        == overlay(np.full((1, 1, 3), 60, np.uint8), np.ones((1, 1), np.float32))[0, 0].tolist()
+    )
     assert picture[heat_top + 20, query_x + 20].tolist() == [187, 187, 187]
     assert picture[top + 140, query_x + 57].tolist() == list(drawing.BOX_COLOUR)
     # The colour bar, right of the last photo, is hot at its upper and cold at its lower end.
@@ -265,7 +289,9 @@ def test_figure_at_known_places(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["again.png", "cam.png"]
 
 
-def test_figure_of_many_and_of_bad_photos(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_of_many_and_of_bad_photos(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad = CamPair(RankedPhoto(tmp_path / "gone.jpg", 12, 0.1, "ignored", "n" * 300), None)
     pairs = [*(pair_of(rank, "unknown", 0.3) for rank in range(1, 12)), bad]
     monkeypatch.setattr(drawing.log, "propagate", True)

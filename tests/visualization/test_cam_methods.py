@@ -1,5 +1,5 @@
-"""Grad-CAM++, guided backpropagation, attention maps and maps of inner layers against their definitions, some worked by hand."""
-
+"""Grad-CAM++, guided backpropagation, attention maps and maps of inner layers against their definitions, some worked by
+hand."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,11 @@ class Rectified(RetrievalModel):
 
 
 def test_guided_gradient_by_hand() -> None:
-    """Photo (1, 2, 3), y = relu(W x) with rows (1,0,0), (0,1,0), (-1,0,0), (0,0,1), score = 2 y1 - 3 y2 + 5 y3 + 7 y4, through one ReLU more.
+    """Photo (1, 2, 3), y = relu(W x) with rows (1,0,0), (0,1,0), (-1,0,0), (0,0,1), score = 2 y1 - 3 y2 + 5 y3 + 7 y4,
+    through one ReLU more.
 
-    y1 = 1 passes 2. y2's gradient -3 is stopped. y3 = relu(-1) = 0 is off. y4 passes 7. A plain gradient has -3 in the middle.
+    y1 = 1 passes 2. y2's gradient -3 is stopped. y3 = relu(-1) = 0 is off. y4 passes 7. A plain gradient has -3 in the
+    middle.
     """
     images = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
     weight = torch.tensor([[1.0, 0, 0], [0, 1, 0], [-1, 0, 0], [0, 0, 1]])
@@ -100,11 +102,16 @@ def test_guided_backprop_and_guided_gradcam_of_a_small_network(seed: int) -> Non
 
 
 def test_gradcam_plus_plus_by_hand() -> None:
-    """A = (1, 3), g = (1, -1): alpha1 = 1 / (2 + 4 * 1) = 1/6, relu(g2) = 0, w = 1/6, map (1/6, 1/2). A second channel without gradient adds 0."""
+    """A = (1, 3), g = (1, -1): alpha1 = 1 / (2 + 4 * 1) = 1/6, relu(g2) = 0, w = 1/6, map (1/6, 1/2). A second channel
+    without gradient adds 0."""
     activations = torch.tensor([[[1.0, 3.0]], [[5.0, 6.0]]])
     gradients = torch.tensor([[[1.0, -1.0]], [[0.0, 0.0]]])
-    torch.testing.assert_close(gradcam_plus_plus(activations, gradients), torch.tensor([[1 / 6, 1 / 2]], dtype=torch.float64))
-    negative = gradcam_plus_plus(torch.tensor([[[-1.0, -3.0]]]), torch.tensor([[[0.5, 0.5]]]))  # denominator 2 - 4 * 0.5 = 0
+    torch.testing.assert_close(
+        gradcam_plus_plus(activations, gradients), torch.tensor([[1 / 6, 1 / 2]], dtype=torch.float64)
+    )
+    negative = gradcam_plus_plus(
+        torch.tensor([[[-1.0, -3.0]]]), torch.tensor([[[0.5, 0.5]]])
+    )  # denominator 2 - 4 * 0.5 = 0
     assert negative.tolist() == [[0.0, 0.0]]
 
 
@@ -121,7 +128,9 @@ def test_gradcam_plus_plus_by_its_formula() -> None:
     alpha = torch.where(g != 0, g**2 / denominator, 0.0)
     raw = ((alpha * g.relu()).sum(dim=(2, 3), keepdim=True) * features.detach()).sum(1, keepdim=True).relu()
     heat = F.interpolate(raw, size=photo.shape[:2], mode="bilinear", align_corners=False)[0, 0]
-    np.testing.assert_allclose(similarity_cam(model, photo, other, method="gradcam++").heat, (heat / heat.max()).numpy(), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        similarity_cam(model, photo, other, method="gradcam++").heat, (heat / heat.max()).numpy(), atol=TOLERANCE
+    )
 
 
 def test_pixel_heat_by_hand() -> None:
@@ -181,7 +190,10 @@ def test_stage_names_and_errors() -> None:
     model, photo = create_model("ultron-t").eval(), photo_of(0, 64, 64)
     assert stage_names(model) == ["stage1", "stage2", "stage3", "stage4"]
     other = torch.ones(model.descriptor_dim)
-    with pytest.raises(UltronError, match=r"ultron-t has no layer 'stage5'; did you mean stage.*\(stages: stage1, stage2, stage3, stage4\)"):
+    with pytest.raises(
+        UltronError,
+        match=r"ultron-t has no layer 'stage5'; did you mean stage.*\(stages: stage1, stage2, stage3, stage4\)",
+    ):
         similarity_cam(model, photo, other, layer="stage5")
     with pytest.raises(UltronError, match=r"layer 'stages\.2' was not used for this photo"):
         similarity_cam(model, photo, other, layer="stages.2")

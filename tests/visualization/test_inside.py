@@ -1,4 +1,5 @@
-"""Matches of places, CDConv's choices, SCALA's window weights and training curves: numbers by hand or by the model's own operators, and the commands."""
+"""Matches of places, CDConv's choices, SCALA's window weights and training curves: numbers by hand or by the model's
+own operators, and the commands."""
 
 import json
 from pathlib import Path
@@ -18,7 +19,15 @@ from ultron_cli.models.parts.scala import ScalaAttention
 from ultron_cli.visualization.curves.run_curves import RunCurves, curves_figure, read_lines, read_run, running_mean
 from ultron_cli.visualization.drawing import RankedPhoto
 from ultron_cli.visualization.inside.dilations import Dilations, dilation_figure, gather, write_csv
-from ultron_cli.visualization.inside.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
+from ultron_cli.visualization.inside.matching import (
+    Chosen,
+    Match,
+    local_features,
+    match_figure,
+    match_map,
+    region_feature,
+    region_of,
+)
 from ultron_cli.visualization.inside.windows import attention_figure, weights_at, window_weights
 
 MAGIC = ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml"))
@@ -35,7 +44,9 @@ def test_match_by_hand() -> None:
     np.testing.assert_allclose(between, [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
     box = region_feature(features, (0.0, 0.0, 0.5, 1.0))  # red and green
     np.testing.assert_allclose(box, between, atol=1e-6)
-    small = region_feature(features, (0.30, 0.4, 0.35, 0.6))  # holds no centre: its own middle, 0.8 of the way from red to green
+    small = region_feature(
+        features, (0.30, 0.4, 0.35, 0.6)
+    )  # holds no centre: its own middle, 0.8 of the way from red to green
     np.testing.assert_allclose(small, np.array([0.2, 0.8, 0.0]) / 0.68**0.5, atol=1e-5)
 
 
@@ -43,7 +54,9 @@ def test_region_in_shares_of_what_the_model_saw() -> None:
     assert region_of((30.0, 20.0), None, None, (60, 80)) == (0.5, 0.25, 0.5, 0.25)
     assert region_of((30.0, 20.0), None, (20.0, 10.0, 60.0, 50.0), (60, 80)) == (0.25, 0.25, 0.25, 0.25)
     assert region_of(None, (20.0, 10.0, 40.0, 50.0), (20.0, 10.0, 60.0, 50.0), (60, 80)) == (0.0, 0.0, 0.5, 1.0)
-    with pytest.raises(UltronError, match=r"5,20 lies outside of the query's box, x 20 to 60 and y 10 to 50; choose a place inside"):
+    with pytest.raises(
+        UltronError, match=r"5,20 lies outside of the query's box, x 20 to 60 and y 10 to 50; choose a place inside"
+    ):
         region_of((5.0, 20.0), None, (20.0, 10.0, 60.0, 50.0), (60, 80))
     with pytest.raises(UltronError, match="X1 below X2"):
         region_of(None, (20.0, 10.0, 20.0, 50.0), None, (60, 80))
@@ -59,7 +72,9 @@ def test_best_place_and_figure(tmp_path: Path) -> None:
     assert match.best == (0.75, 0.625, 0.5)
     chosen = Chosen("q", photo_of(1, 60, 50), (0.2, 0.2, 0.2, 0.2), np.ones((2, 2), np.float32))
     for suffix, magic in MAGIC:
-        files = [match_figure(chosen, [match], "model on data", tmp_path / f"{i}{suffix}", layer="stage3") for i in range(2)]
+        files = [
+            match_figure(chosen, [match], "model on data", tmp_path / f"{i}{suffix}", layer="stage3") for i in range(2)
+        ]
         assert files[0].read_bytes().startswith(magic) and files[0].read_bytes() == files[1].read_bytes()
     with pytest.raises(UltronError, match="1 to 10 database photos, found 0"):
         match_figure(chosen, [], "t", tmp_path / "none.png")
@@ -75,7 +90,11 @@ def test_dilations_are_those_the_operator_got(monkeypatch: pytest.MonkeyPatch) -
     import ultron_cli.models.parts.cdconv as module
 
     operator = module.cdconv
-    monkeypatch.setattr(module, "cdconv", lambda features, weight, dilation: given.append(dilation[0].numpy()) or operator(features, weight, dilation))
+    monkeypatch.setattr(
+        module,
+        "cdconv",
+        lambda features, weight, dilation: given.append(dilation[0].numpy()) or operator(features, weight, dilation),
+    )
     result = gather(model, iter([("a", photo_of(0, 64, 48)), ("b", photo_of(1, 48, 64))]))
     assert result.names == ["a", "b"] and result.values == (1, 3, 6)
     assert {stage: len(blocks) for stage, blocks in result.choices.items()} == {"stage 1": 1, "stage 2": 2}
@@ -101,7 +120,8 @@ def test_dilation_shares_table_and_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(9, 11), (4, 5), (7, 1)], ids=str)
 @pytest.mark.parametrize("mck_on", ["key", "query", "none"])
 def test_window_weights_give_the_operators_output(size: tuple[int, int], mck_on: str) -> None:
-    """Weights times values equals scala_attention at that cell: in the middle, at borders, on maps smaller than the window."""
+    """Weights times values equals scala_attention at that cell: in the middle, at borders, on maps smaller than the
+    window."""
     torch.manual_seed(0)
     height, width = size
     attention = ScalaAttention(32, 2, window=7, mck_on=mck_on).eval()  # type: ignore[arg-type]
@@ -116,7 +136,9 @@ def test_window_weights_give_the_operators_output(size: tuple[int, int], mck_on:
             torch.testing.assert_close(weights.sum(dim=(1, 2)), torch.ones(2))
             rows, columns = (min(max(at - 3, 0), max(length - 7, 0)) for at, length in ((row, height), (column, width)))
             near = value[0, rows : rows + 7, columns : columns + 7]
-            torch.testing.assert_close(torch.einsum("hij,ijhd->hd", weights, near), wanted[0, row, column], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                torch.einsum("hij,ijhd->hd", weights, near), wanted[0, row, column], atol=1e-5, rtol=1e-4
+            )
 
 
 def test_window_weights_of_a_model_and_figure(tmp_path: Path) -> None:
@@ -134,7 +156,9 @@ def test_window_weights_of_a_model_and_figure(tmp_path: Path) -> None:
     handle.remove()
     files = [attention_figure(photo, found, "model on data", "photo $", tmp_path / f"{i}.png") for i in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
-    with pytest.raises(UltronError, match="--block must lie between 1 and 2, the blocks of stage 3 of ultron-t; found 3"):
+    with pytest.raises(
+        UltronError, match="--block must lie between 1 and 2, the blocks of stage 3 of ultron-t; found 3"
+    ):
         window_weights(model, photo, (0.5, 0.5), 3, 3)
     with pytest.raises(UltronError, match="--stage must be 3 or 4"):
         window_weights(model, photo, (0.5, 0.5), 2)
@@ -149,12 +173,17 @@ def write_run(folder: Path, metrics: str, steps: str = "") -> Path:
     folder.mkdir()
     (folder / "metrics.jsonl").write_text(metrics)
     (folder / "steps.jsonl").write_text(steps)
-    (folder / "config.json").write_text(json.dumps({"config": {"model": {"name": "gem", "backbone": "resnet18"}, "dataset": "data/toy"}}))
+    (folder / "config.json").write_text(
+        json.dumps({"config": {"model": {"name": "gem", "backbone": "resnet18"}, "dataset": "data/toy"}})
+    )
     return folder
 
 
 def test_curves_read_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    metrics = '{"epoch": 1, "loss": 2.5, "accuracy": 0.5, "new": 1}\n{"epoch": 2, "loss": null, "validation_mAP": 0.25}\n{"epoch": 3, "loss": NaN}\n{"epo'
+    metrics = (
+        '{"epoch": 1, "loss": 2.5, "accuracy": 0.5, "new": 1}\n{"epoch": 2, "loss": null, "validation_mAP": '
+        '0.25}\n{"epoch": 3, "loss": NaN}\n{"epo'
+    )
     run = read_run(write_run(tmp_path / "a", metrics, '{"step": 1, "epoch": 0.5, "loss": 3}\n'))
     assert (run.label, run.model, run.dataset) == ("a", "gem-resnet18", "toy")
     assert run.points("loss") == ([1.0], [2.5]) and run.points("validation_mAP", 100.0) == ([2.0], [25.0])
@@ -174,8 +203,13 @@ def test_running_mean_by_hand() -> None:
 
 
 def test_curves_figure(tmp_path: Path) -> None:
-    epochs = [{"epoch": e, "loss": 3.0 / e, "accuracy": e / 9, "lr": 0.1, "validation_mAP": e / 10} for e in range(1, 6)]
-    runs = [RunCurves(label=f"run {i}", epochs=epochs, steps=[{"epoch": s / 4, "loss": 2.0} for s in range(20 * i)]) for i in range(2)]
+    epochs = [
+        {"epoch": e, "loss": 3.0 / e, "accuracy": e / 9, "lr": 0.1, "validation_mAP": e / 10} for e in range(1, 6)
+    ]
+    runs = [
+        RunCurves(label=f"run {i}", epochs=epochs, steps=[{"epoch": s / 4, "loss": 2.0} for s in range(20 * i)])
+        for i in range(2)
+    ]
     for suffix, magic in MAGIC:
         files = [curves_figure(runs, "curves", tmp_path / f"{i}{suffix}") for i in range(2)]
         assert files[0].read_bytes().startswith(magic) and files[0].read_bytes() == files[1].read_bytes()
@@ -187,7 +221,10 @@ def test_curves_figure(tmp_path: Path) -> None:
 
 def test_curves_command(ultron: Run, tmp_path: Path) -> None:
     (tmp_path / "runs" / "train").mkdir(parents=True)
-    write_run(tmp_path / "runs" / "train" / "named", '{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.0, "validation_mAP": 0.5}\n')
+    write_run(
+        tmp_path / "runs" / "train" / "named",
+        '{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.0, "validation_mAP": 0.5}\n',
+    )
     other = write_run(tmp_path / "other", '{"epoch": 1, "loss": 2.0}\n')
     code, out, error = ultron("visualize", "curves", "--run", "named", "--run", other, "--json")
     assert code == 0, error
@@ -204,12 +241,16 @@ def test_curves_command(ultron: Run, tmp_path: Path) -> None:
 def test_commands_of_ultron_models(ultron: Run, toy: Path, tmp_path: Path) -> None:
     """dilation, attention, cam at a stage and match on rendered landmarks with an untrained ultron-t."""
     network = ("--model", "ultron-t", "--untrained")
-    code, out, error = ultron("visualize", "dilation", *network, "--dataset", toy, "--photos", 3, "--out", tmp_path / "d.svg", "--json")
+    code, out, error = ultron(
+        "visualize", "dilation", *network, "--dataset", toy, "--photos", 3, "--out", tmp_path / "d.svg", "--json"
+    )
     assert code == 0, error
     result = json.loads(out)
     assert len(result["photos"]) == 3 and sum(result["shares"]["stage 1"].values()) == pytest.approx(1.0)
     assert Path(result["figure"]).is_file() and Path(result["csv"]).is_file()
-    code, out, error = ultron("visualize", "attention", *network, "--dataset", toy, "--at", "10,10", "--stage", 4, "--json")
+    code, out, error = ultron(
+        "visualize", "attention", *network, "--dataset", toy, "--at", "10,10", "--stage", 4, "--json"
+    )
     assert code == 0, error
     result = json.loads(out)
     assert result["cell"] == [0, 0] and len(result["weights"]) == 4 and Path(result["figure"]).is_file()
@@ -217,7 +258,11 @@ def test_commands_of_ultron_models(ultron: Run, toy: Path, tmp_path: Path) -> No
     assert code == 2 and "--at takes X,Y, 2 numbers with commas between" in error
 
     assert ultron("extract", "--dataset", toy, *network, "--scales", "1", "--workers", "0", "--max-side", "64")[0] == 0
-    for options in (("--method", "attention"), ("--method", "guided-gradcam", "--layer", "stage3"), ("--method", "gradcam++", "--layer", "stage2")):
+    for options in (
+        ("--method", "attention"),
+        ("--method", "guided-gradcam", "--layer", "stage3"),
+        ("--method", "gradcam++", "--layer", "stage2"),
+    ):
         code, out, error = ultron("visualize", "cam", "-k", 1, *options, "--json")
         assert code == 0, error
         assert Path(json.loads(out)["figure"]).is_file()

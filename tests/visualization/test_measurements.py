@@ -1,4 +1,5 @@
-"""Precision and recall, recall and speed, ablation bars: numbers by hand, files as they are written, and the commands."""
+"""Precision and recall, recall and speed, ablation bars: numbers by hand, files as they are written, and the
+commands."""
 
 import json
 from pathlib import Path
@@ -41,9 +42,16 @@ def test_mean_curve_leaves_junk_out() -> None:
     """Junk 2 stands first and 0 twice: without it the positives are 1st of 2 and, for the other query, 2nd of 1."""
 
     def query(easy: list[int], hard: list[int], junk: list[int]) -> QueryTruth:
-        return QueryTruth(bbx=None, **{key: np.array(rows, np.int64) for key, rows in (("easy", easy), ("hard", hard), ("junk", junk))})
+        return QueryTruth(
+            bbx=None,
+            **{key: np.array(rows, np.int64) for key, rows in (("easy", easy), ("hard", hard), ("junk", junk))},
+        )
 
-    truth = GroundTruth(database_names=list("abcd"), query_names=["p", "q", "r"], queries=[query([0, 3], [], [2]), query([1], [], []), query([], [], [])])
+    truth = GroundTruth(
+        database_names=list("abcd"),
+        query_names=["p", "q", "r"],
+        queries=[query([0, 3], [], [2]), query([1], [], []), query([], [], [])],
+    )
     rows = np.array([[2, 0, 0, 1], [0, 1, 9, -1], [0, 1, 2, 3]])
     curve = mean_curve(rows, truth, "easy")
     np.testing.assert_allclose(curve[[0, 50, 51, 100]], [(1 + 0.5) / 2, (1 + 0.5) / 2, 0.25, 0.25])
@@ -52,7 +60,23 @@ def test_mean_curve_leaves_junk_out() -> None:
 
 
 def test_precision_recall_command(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    assert ultron("extract", "--dataset", toy, "--backbone", "test_resnet", "--untrained", "--scales", 1, "--workers", 0, "--max-side", 64)[0] == 0
+    assert (
+        ultron(
+            "extract",
+            "--dataset",
+            toy,
+            "--backbone",
+            "test_resnet",
+            "--untrained",
+            "--scales",
+            1,
+            "--workers",
+            0,
+            "--max-side",
+            64,
+        )[0]
+        == 0
+    )
     code, out, error = ultron("evaluate", "--protocol", "all", "--json")
     assert code == 0, error
     scores = {protocol: part["mAP"] for protocol, part in json.loads(out)["protocols"].items()}
@@ -83,7 +107,23 @@ def test_lines_of_an_index_report() -> None:
 
 def test_recall_speed_command_on_a_real_report(ultron: Run, toy: Path, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
-    assert ultron("extract", "--dataset", toy, "--backbone", "test_resnet", "--untrained", "--scales", 1, "--workers", 0, "--max-side", 64)[0] == 0
+    assert (
+        ultron(
+            "extract",
+            "--dataset",
+            toy,
+            "--backbone",
+            "test_resnet",
+            "--untrained",
+            "--scales",
+            1,
+            "--workers",
+            0,
+            "--max-side",
+            64,
+        )[0]
+        == 0
+    )
     reports = []
     for kind in ("sq8", "hnsw"):
         code, out, error = ultron("index", "--type", kind, "--report", "--out", tmp_path / f"{kind}.index", "--json")
@@ -93,10 +133,17 @@ def test_recall_speed_command_on_a_real_report(ultron: Run, toy: Path, tmp_path:
     assert code == 0, error
     result = json.loads(out)
     assert [entry["index"] for entry in result["indexes"]] == ["sq8", "hnsw"] and (tmp_path / "s.pdf").is_file()
-    assert all(0 <= point["recall"] <= 1 and point["queries_per_s"] > 0 for entry in result["indexes"] for point in entry["points"])
+    assert all(
+        0 <= point["recall"] <= 1 and point["queries_per_s"] > 0
+        for entry in result["indexes"]
+        for point in entry["points"]
+    )
     content = read_report(reports[0])
     assert (content["dataset"], content["model"]) == ("toy", "gem-test_resnet")
-    with pytest.raises(UltronError, match=r"must be of the same descriptors, found 48 x .* and 5,000 x 64 with 70 queries; draw them apart"):
+    with pytest.raises(
+        UltronError,
+        match=r"must be of the same descriptors, found 48 x .* and 5,000 x 64 with 70 queries; draw them apart",
+    ):
         recall_speed_figure([content, index_report("a", 9.0)], ["a", "b"], "t", tmp_path / "no.png")
     (tmp_path / "other.json").write_text('{"rows": [], "n": 3}')
     code, _, error = ultron("visualize", "recall-speed", tmp_path / "other.json")
@@ -105,18 +152,32 @@ def test_recall_speed_command_on_a_real_report(ultron: Run, toy: Path, tmp_path:
 
 def test_ablation_table(tmp_path: Path, ultron: Run) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("setting,seed,metric,value,group\nbase,0,hard mAP,0.5,\nbase,1,hard mAP,0.7,\nother,0,hard mAP,0.25,\n")
+    table.write_text(
+        "setting,seed,metric,value,group\nbase,0,hard mAP,0.5,\nbase,1,hard mAP,0.7,\nother,0,hard mAP,0.25,\n"
+    )
     base, other = bars_of(read_measurements(table))
     assert (base.mean, other.mean, other.spread) == (pytest.approx(0.6), 0.25, None)
     assert base.spread == pytest.approx(0.02**0.5)
-    code, out, error = ultron("visualize", "ablation", table, "--title", "model on data", "--out", tmp_path / "a.svg", "--json")
+    code, out, error = ultron(
+        "visualize", "ablation", table, "--title", "model on data", "--out", tmp_path / "a.svg", "--json"
+    )
     assert code == 0, error
-    assert json.loads(out)["bars"][1] == {"group": "", "setting": "other", "metric": "hard mAP", "mean": 0.25, "spread": None, "seeds": 1}
+    assert json.loads(out)["bars"][1] == {
+        "group": "",
+        "setting": "other",
+        "metric": "hard mAP",
+        "mean": 0.25,
+        "spread": None,
+        "seeds": 1,
+    }
     code, _, error = ultron("visualize", "ablation", table, "--metric", "hard map")
     assert code == 2 and "--metric must be one of hard mAP; found 'hard map'" in error
     head = "group,setting,seed,metric,value\n"
     for text, message in (
-        (head + "g,a,0,mAP,62.3\n", r"t\.csv, line 2: value must be a fraction from 0 to 1 \(0\.623, not 62\.3\); found '62\.3'"),
+        (
+            head + "g,a,0,mAP,62.3\n",
+            r"t\.csv, line 2: value must be a fraction from 0 to 1 \(0\.623, not 62\.3\); found '62\.3'",
+        ),
         (head + "g,a,0,mAP,nan\n", "line 2: value must be a fraction"),
         (head + "g,,0,mAP,0.1\n", "line 2: setting and metric must not be empty"),
         (head + "g,a,0,mAP,0.1\ng,a,0,mAP,0.2\n", "line 3: 'a', seed 0, mAP stands there twice; leave one"),

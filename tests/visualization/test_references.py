@@ -1,4 +1,5 @@
-"""Every kind of picture looks as its reference does, by structural similarity; a change that is meant: see pictures.py."""
+"""Every kind of picture looks as its reference does, by structural similarity; a change that is meant: see
+pictures.py."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from tests.visualization.ssim import similarity
 from ultron_cli.visualization.ranked.lists import ranks_figure
 from ultron_cli.visualization.ranked.systems import systems_figure
 
-# Matplotlib brings its own fonts and font renderer, so that even small differences come from a change here or of matplotlib's version.
+# Matplotlib brings its own fonts and font renderer, so that even small differences come from a change here or of
+# matplotlib's version.
 AT_LEAST, AT_LEAST_IN_A_BLOCK = 0.95, 0.75
 
 
@@ -32,11 +34,15 @@ def test_looks_like_its_reference(name: str, tmp_path: Path) -> None:
     drawn = PICTURES[name](tmp_path / f"{name}.png")
     wanted = reference(name)
     found = small(drawn, wanted)
-    advice = f"the new picture is {drawn}; if the change is meant: python -m tests.visualization.renew_references {name}"
+    advice = (
+        f"the new picture is {drawn}; if the change is meant: python -m tests.visualization.renew_references {name}"
+    )
     assert found.size == wanted.size, f"{name} is {found.size} small, its reference {wanted.size}; {advice}"
     mean, worst = similarity(rgb(found), rgb(wanted))
     assert mean >= AT_LEAST, f"{name} is like its reference to {mean:.3f}, at least {AT_LEAST} is wanted; {advice}"
-    assert worst >= AT_LEAST_IN_A_BLOCK, f"a part of {name} is like its reference to {worst:.3f}, at least {AT_LEAST_IN_A_BLOCK} is wanted; {advice}"
+    assert worst >= AT_LEAST_IN_A_BLOCK, (
+        f"a part of {name} is like its reference to {worst:.3f}, at least {AT_LEAST_IN_A_BLOCK} is wanted; {advice}"
+    )
 
 
 def test_references_are_small_and_all_are_used() -> None:
@@ -46,12 +52,17 @@ def test_references_are_small_and_all_are_used() -> None:
 
 
 def test_a_change_is_seen(tmp_path: Path) -> None:
-    """Another verdict, an arrow that is not drawn, a curve that is lower, a figure that lies 3 px lower: none passes for the reference."""
+    """Another verdict, an arrow that is not drawn, a curve that is lower, a figure that lies 3 px lower: none passes
+    for the reference."""
     ranked = pictures.ranked_row()
     wrong = [replace(ranked.photos[0], verdict="wrong"), *ranked.photos[1:]]
     changed = {
-        "ranks": ranks_figure([replace(ranked, photos=wrong), pictures.short_row()], pictures.TITLE, tmp_path / "ranks.png"),
-        "ranks-before-after": systems_figure([pictures.before_after(moved=False)], pictures.TITLE, tmp_path / "moves.png"),
+        "ranks": ranks_figure(
+            [replace(ranked, photos=wrong), pictures.short_row()], pictures.TITLE, tmp_path / "ranks.png"
+        ),
+        "ranks-before-after": systems_figure(
+            [pictures.before_after(moved=False)], pictures.TITLE, tmp_path / "moves.png"
+        ),
         "precision-recall": pictures.precision_recall(tmp_path / "pr.png", hard=0.22),
     }
     for name, path in changed.items():

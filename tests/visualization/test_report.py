@@ -55,10 +55,16 @@ def test_report_of_one_search(searches: tuple[Path, Path], ultron: Run, tmp_path
     result = data["results"][0]
     code, text, _ = ultron("evaluate", "--ranks", searches[0], "--protocol", "all", "--json")
     scores = json.loads(text)["protocols"]
-    assert {name: part["mAP"] for name, part in result["scores"].items()} == {name: part["mAP"] for name, part in scores.items()}
+    assert {name: part["mAP"] for name, part in result["scores"].items()} == {
+        name: part["mAP"] for name, part in scores.items()
+    }
     for query in result["queries"]:
         assert query["ap"]["medium"] == scores["medium"]["ap"][query["name"]]
-        assert [len(query["photos"]), query["photos"][0]["map"]["w"] > 0, "map" in query["photos"][1]] == [5, True, False]
+        assert [len(query["photos"]), query["photos"][0]["map"]["w"] > 0, "map" in query["photos"][1]] == [
+            5,
+            True,
+            False,
+        ]
         assert query["photos"] == sorted(query["photos"], key=lambda photo: -photo["score"])
     assert all(source.startswith("data:image/jpeg;base64,") for source in data["thumbnails"])
     assert dict(result["settings"])["queries"] == "cropped to their box"
@@ -96,7 +102,22 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
     from selenium.webdriver.support.ui import WebDriverWait
 
     out = tmp_path / "report.html"
-    arguments = ["--ranks", searches[0], "--ranks", searches[1], "--label", "before", "--label", "<b>after", "-k", 6, "--maps", 1, "--out", out]
+    arguments = [
+        "--ranks",
+        searches[0],
+        "--ranks",
+        searches[1],
+        "--label",
+        "before",
+        "--label",
+        "<b>after",
+        "-k",
+        6,
+        "--maps",
+        1,
+        "--out",
+        out,
+    ]
     code, _, error = ultron("visualize", "report", *arguments)
     assert code == 0, error
     data = data_of(out.read_text(encoding="utf-8"))
@@ -153,7 +174,9 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
     # A pair with its map, the next one by key, closed by Escape.
     all_of("#lists .photo")[0].click()
     dialog = browser.find_element(By.ID, "pair")
-    WebDriverWait(browser, 10).until(lambda _: browser.execute_script("return document.getElementById('pair-photo').width") > 300)
+    WebDriverWait(browser, 10).until(
+        lambda _: browser.execute_script("return document.getElementById('pair-photo').width") > 300
+    )
     assert dialog.is_displayed() and "rank 1 of" in browser.find_element(By.ID, "pair-title").text
     assert browser.find_element(By.ID, "map-switch").is_displayed()
     press(Keys.ARROW_RIGHT)
@@ -165,7 +188,10 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
     # What moved from one search to the other is marked, with sign and number.
     moved = texts("#lists .row:last-child .up, #lists .row:last-child .down")
     assert moved and all(re.fullmatch(r"[▲▼] (\d+|new here)", text) for text in moved)
-    before, browser_dark = browser.execute_script("return getComputedStyle(document.body).backgroundColor"), browser.find_element(By.ID, "theme")
+    before, browser_dark = (
+        browser.execute_script("return getComputedStyle(document.body).backgroundColor"),
+        browser.find_element(By.ID, "theme"),
+    )
     browser_dark.click()
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") != before
     assert browser.get_log("browser") == []

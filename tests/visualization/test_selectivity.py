@@ -54,9 +54,16 @@ def test_layers_of_a_network_on_photos(toy: Path) -> None:
     with pytest.raises(UltronError, match=r"no layer 'layr1'.*layer1"):
         measure(model, "m", photos, rows, ["layr1"], 64, torch.device("cpu"))
     ultron = measure(create_model("ultron-t"), "u", photos, rows[:4], [], 64, torch.device("cpu"))
-    assert {name: len(values) for name, values in ultron.layers.items()} == {"stage1": 16, "stage2": 32, "stage3": 64, "stage4": 128}
+    assert {name: len(values) for name, values in ultron.layers.items()} == {
+        "stage1": 16,
+        "stage2": 32,
+        "stage3": 64,
+        "stage4": 128,
+    }
     vit = create_model("gem", backbone="test_vit")
-    assert measure(vit, "v", photos, rows[:4], ["blocks.0"], 64, torch.device("cpu")).layers["blocks.0"].shape == (vit.backbone.n_channels,)
+    assert measure(vit, "v", photos, rows[:4], ["blocks.0"], 64, torch.device("cpu")).layers["blocks.0"].shape == (
+        vit.backbone.n_channels,
+    )
 
 
 def test_command(toy: Path, ultron: Run, tmp_path: Path) -> None:
@@ -65,7 +72,9 @@ def test_command(toy: Path, ultron: Run, tmp_path: Path) -> None:
         save_checkpoint(tmp_path / f"m{seed}.pt", create_model("gem", backbone="test_resnet"), {})
     out = tmp_path / "s.svg"
     files = ["--weights", tmp_path / "m0.pt", "--weights", tmp_path / "m1.pt"]
-    code, text, error = ultron("visualize", "selectivity", *files, "--dataset", toy, "--classes", 3, "--photos", 2, "--side", 64, "--out", out)
+    code, text, error = ultron(
+        "visualize", "selectivity", *files, "--dataset", toy, "--classes", 3, "--photos", 2, "--side", 64, "--out", out
+    )
     assert code == 0, error
     assert text.split() == [str(out), str(out.with_suffix(".csv"))]
     with open(out.with_suffix(".csv"), newline="") as handle:

@@ -1,4 +1,5 @@
-"""`ultron serve`: its JSON API over a real connection, what it refuses, and the page clicked through in headless Chromium."""
+"""`ultron serve`: its JSON API over a real connection, what it refuses, and the page clicked through in headless
+Chromium."""
 
 import base64
 import http.client
@@ -62,7 +63,9 @@ def extracted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(extracted: Path) -> Iterator[RetrievalServer]:
     """A running server; uploads up to 0.25 MiB and 2 million pixels."""
-    config = ServeConfig(k=6, rerank="superglobal", rerank_set=("superglobal.beta=0.3",), max_upload_mib=0.25, max_megapixels=2)
+    config = ServeConfig(
+        k=6, rerank="superglobal", rerank_set=("superglobal.beta=0.3",), max_upload_mib=0.25, max_megapixels=2
+    )
     with PhotoSearch(extracted / "database.h5", config, device="cpu") as engine, RetrievalServer(engine) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
@@ -75,7 +78,9 @@ def server(extracted: Path) -> Iterator[RetrievalServer]:
 def ask(server: RetrievalServer) -> Ask:
     """Sends a request; returns (status, JSON or bytes). Keywords are parameters of the address."""
 
-    def send(path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **parameters: Any) -> tuple[int, Any]:
+    def send(
+        path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **parameters: Any
+    ) -> tuple[int, Any]:
         address = server.url.rstrip("/") + path + (f"?{urlencode(parameters)}" if parameters else "")
         request = urllib.request.Request(address, data=body, headers=headers or {})
         try:
@@ -99,7 +104,9 @@ def raw(server: RetrievalServer, text: bytes) -> tuple[int, dict[str, str], byte
 
 def jpeg(width: int, height: int, seed: int = 0) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(buffer, "JPEG", quality=60)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(
+        buffer, "JPEG", quality=60
+    )
     return buffer.getvalue()
 
 
@@ -110,7 +117,9 @@ def huge_png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
 
 
 def pairs(photos: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
@@ -129,7 +138,10 @@ def test_an_upload_is_searched_as_the_command_does(
         exif[0x0112] = 6
         image.rotate(90, expand=True).save(upload, quality=90, exif=exif)
     corners = ",".join(str(side) for side in box) if box else None
-    flags = [*(["--bbx", corners] if corners else []), *(["--rerank", rerank, "--rerank-set", "superglobal.beta=0.3"] if rerank else [])]
+    flags = [
+        *(["--bbx", corners] if corners else []),
+        *(["--rerank", rerank, "--rerank-set", "superglobal.beta=0.3"] if rerank else []),
+    ]
     code, out, error = ultron("search", upload, "--database", extracted / "database.h5", "-k", 9, *flags, "--json")
     assert code == 0, error
     wanted = json.loads(out)["results"][0]["photos"]
@@ -137,7 +149,14 @@ def test_an_upload_is_searched_as_the_command_does(
     assert status == 200, found
     assert pairs(found["photos"]) == pairs(wanted)
     with Image.open(source) as image:
-        assert found["query"] == {"kind": "upload", "row": None, "name": None, "width": image.width, "height": image.height, "box": list(box) if box else None}
+        assert found["query"] == {
+            "kind": "upload",
+            "row": None,
+            "name": None,
+            "width": image.width,
+            "height": image.height,
+            "box": list(box) if box else None,
+        }
     assert [step["name"] for step in found["rerank"]] == [name for name in [rerank] if name]
     assert all(photo["label"] is None for photo in found["photos"])
 
@@ -147,14 +166,19 @@ def test_a_query_of_the_dataset_and_its_labels(ask: Ask, photos: Path) -> None:
     status, listed = ask("/api/queries")
     assert status == 200
     assert [(query["row"], query["name"], query["box"]) for query in listed["queries"]] == [
-        (row, name, [float(side) for side in entry["bbx"]]) for row, (name, entry) in enumerate(zip(truth["qimlist"], truth["gnd"], strict=True))
+        (row, name, [float(side) for side in entry["bbx"]])
+        for row, (name, entry) in enumerate(zip(truth["qimlist"], truth["gnd"], strict=True))
     ]
     status, about = ask("/api/query/1")
     assert (status, about["name"], about["box"]) == (200, truth["qimlist"][1], listed["queries"][1]["box"])
-    status, found = ask("/api/search", query=1, k=len(truth["imlist"]), rerank="", box=",".join(str(side) for side in about["box"]))
+    status, found = ask(
+        "/api/search", query=1, k=len(truth["imlist"]), rerank="", box=",".join(str(side) for side in about["box"])
+    )
     assert status == 200, found
     labels = {truth["imlist"][row]: label for label in ("easy", "hard", "junk") for row in truth["gnd"][1][label]}
-    assert {photo["name"]: photo["label"] for photo in found["photos"]} == {name: labels.get(name, "") for name in truth["imlist"]}
+    assert {photo["name"]: photo["label"] for photo in found["photos"]} == {
+        name: labels.get(name, "") for name in truth["imlist"]
+    }
     assert labels and sorted(photo["row"] for photo in found["photos"]) == list(range(len(truth["imlist"])))
     assert found["method"] == "exact" and "/" not in json.dumps(found | {"photos": []})  # no path of the machine
     status, itself = ask("/api/search", photo=found["photos"][3]["row"], k=1, rerank="")
@@ -166,7 +190,12 @@ def test_defaults_are_those_of_the_command(ask: Ask) -> None:
     _, found = ask("/api/search", query=0)
     assert (found["k"], found["rerank"][0]["name"], found["rerank"][0]["beta"]) == (6, "superglobal", 0.3)
     _, about = ask("/api/about")
-    assert (about["k"], about["rerank"], about["n_queries"], about["limits"]["pixels"]) == (6, "superglobal", 4, 2_000_000)
+    assert (about["k"], about["rerank"], about["n_queries"], about["limits"]["pixels"]) == (
+        6,
+        "superglobal",
+        4,
+        2_000_000,
+    )
 
 
 def test_similarity_maps(ask: Ask) -> None:
@@ -177,7 +206,10 @@ def test_similarity_maps(ask: Ask) -> None:
         values = base64.b64decode(heat["data"])
         assert max(heat["h"], heat["w"]) == 24 and len(values) == heat["h"] * heat["w"]
         assert heat["flat"] or max(values) > 128
-    assert ask("/api/map", search="of-another-server", row=0) == (410, {"error": "that search is not among the latest 256; search again"})
+    assert ask("/api/map", search="of-another-server", row=0) == (
+        410,
+        {"error": "that search is not among the latest 256; search again"},
+    )
 
 
 def test_photos_come_by_row_encoded_anew(ask: Ask, extracted: Path, server: RetrievalServer) -> None:
@@ -212,7 +244,9 @@ BAD_SEARCHES = (
 )
 
 
-@pytest.mark.parametrize(("parameters", "status", "message"), BAD_SEARCHES, ids=[urlencode(entry[0]) or "nothing" for entry in BAD_SEARCHES])
+@pytest.mark.parametrize(
+    ("parameters", "status", "message"), BAD_SEARCHES, ids=[urlencode(entry[0]) or "nothing" for entry in BAD_SEARCHES]
+)
 def test_bad_searches(ask: Ask, parameters: dict[str, Any], status: int, message: str) -> None:
     found_status, found = ask("/api/search", **parameters)
     assert (found_status, set(found)) == (status, {"error"})
@@ -223,7 +257,11 @@ BAD_UPLOADS = {
     "empty": (b"", 400, "the upload is empty"),
     "too large": (bytes(1 << 20), 413, "the upload has 1.0 MiB; at most 0.25 (--max-upload)"),
     "text": (b"<html>not a photo</html>" * 20, 415, "is not a photo that can be read"),
-    "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n(x) print\n%%EOF\n", 415, "the upload is EPS; send one of JPEG"),
+    "PostScript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n(x) print\n%%EOF\n",
+        415,
+        "the upload is EPS; send one of JPEG",
+    ),
     "bomb": (huge_png(1500, 1400), 413, "the photo has 2.1 million pixels; at most 2 (--max-megapixels)"),
     "huge bomb": (huge_png(60_000, 60_000), 413, "the photo has too many pixels; at most 2 million"),
     "cut off": (jpeg(300, 200)[:9000], 415, "damaged or cut off"),
@@ -239,15 +277,32 @@ def test_bad_uploads(ask: Ask, name: str) -> None:
 
 
 def test_a_box_outside_of_an_upload(ask: Ask) -> None:
-    assert ask("/api/search", jpeg(80, 60), box="0,0,100,50") == (400, {"error": "box [0.0, 0.0, 100.0, 50.0] reaches outside the photo of 80 x 60 px"})
+    assert ask("/api/search", jpeg(80, 60), box="0,0,100,50") == (
+        400,
+        {"error": "box [0.0, 0.0, 100.0, 50.0] reaches outside the photo of 80 x 60 px"},
+    )
 
 
 TRAVERSALS = (
-    "/photo/../../etc/passwd", "/photo/..%2f..%2fetc%2fpasswd", "/photo/%2e%2e/%2e%2e/etc/passwd", "/photo/0/../../serve.py", "/photo/0%00.jpg",
-    "/photo/-1", "/photo/0.jpg", "/photo/1e1", "/photo/\\..\\..\\x", "//etc/passwd",
-    "/etc/passwd", "/serve.py", "/page.html", "/../page.css", "/jpg/", "/photo/",
-    "/photo/9999999999", "file:///etc/passwd",
-)  # fmt: skip
+    "/photo/../../etc/passwd",
+    "/photo/..%2f..%2fetc%2fpasswd",
+    "/photo/%2e%2e/%2e%2e/etc/passwd",
+    "/photo/0/../../serve.py",
+    "/photo/0%00.jpg",
+    "/photo/-1",
+    "/photo/0.jpg",
+    "/photo/1e1",
+    "/photo/\\..\\..\\x",
+    "//etc/passwd",
+    "/etc/passwd",
+    "/serve.py",
+    "/page.html",
+    "/../page.css",
+    "/jpg/",
+    "/photo/",
+    "/photo/9999999999",
+    "file:///etc/passwd",
+)
 
 
 @pytest.mark.parametrize("path", TRAVERSALS)
@@ -257,7 +312,9 @@ def test_no_path_leads_to_a_file(server: RetrievalServer, path: str) -> None:
     assert json.loads(body) == {"error": "there is nothing at this address; docs/serve.md lists what there is"}
 
 
-def test_a_name_in_the_descriptors_does_not_lead_out_of_the_dataset(server: RetrievalServer, monkeypatch: pytest.MonkeyPatch, photos: Path) -> None:
+def test_a_name_in_the_descriptors_does_not_lead_out_of_the_dataset(
+    server: RetrievalServer, monkeypatch: pytest.MonkeyPatch, photos: Path
+) -> None:
     Image.new("RGB", (50, 50)).save(photos / "secret.jpg")
     for name in ("../secret", "a/../../secret", str(photos / "secret"), "..\\secret", "C:\\secret"):
         monkeypatch.setattr(server.engine, "names", [name])
@@ -265,7 +322,15 @@ def test_a_name_in_the_descriptors_does_not_lead_out_of_the_dataset(server: Retr
             server.engine.picture("photo", 0, "small")
 
 
-OTHER_HOSTS = ("evil.example", "evil.example:8765", "127.0.0.1.evil.example", "localhost@evil.example", "10.0.0.7", "", "localhost\r\nHost: evil.example")
+OTHER_HOSTS = (
+    "evil.example",
+    "evil.example:8765",
+    "127.0.0.1.evil.example",
+    "localhost@evil.example",
+    "10.0.0.7",
+    "",
+    "localhost\r\nHost: evil.example",
+)
 
 
 @pytest.mark.parametrize("host", OTHER_HOSTS)
@@ -283,7 +348,10 @@ def test_own_names_are_answered_by_any_port(server: RetrievalServer, host: str) 
 def test_requests_of_other_pages_are_refused(ask: Ask, server: RetrievalServer) -> None:
     origins = [{"Origin": origin} for origin in ("http://evil.example", "null", "http://[bad")]
     for headers in (*origins, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}):
-        assert ask("/api/search", jpeg(40, 40), headers) == (403, {"error": "requests of other web pages are not answered"})
+        assert ask("/api/search", jpeg(40, 40), headers) == (
+            403,
+            {"error": "requests of other web pages are not answered"},
+        )
         assert ask("/photo/0", headers=headers)[0] == 403
     assert ask("/", headers={"Sec-Fetch-Site": "cross-site"})[0] == 200  # a link to the page
     assert ask("/api/about", headers={"Origin": server.url.rstrip("/"), "Sec-Fetch-Site": "same-origin"})[0] == 200
@@ -314,9 +382,13 @@ def test_malformed_requests(server: RetrievalServer, request_text: str, status: 
 def test_one_connection_carries_several_requests(server: RetrievalServer) -> None:
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
     for method, path, body, wanted in (
-        ("POST", "/api/search?k=1", jpeg(40, 40), 200), ("GET", "/api/about", None, 200), ("GET", "/nothing", None, 404), ("GET", "/photo/0", None, 200),
-        ("POST", "/api/search?k=0", jpeg(40, 40), 400), ("GET", "/photo/1", None, 200),
-    ):  # fmt: skip
+        ("POST", "/api/search?k=1", jpeg(40, 40), 200),
+        ("GET", "/api/about", None, 200),
+        ("GET", "/nothing", None, 404),
+        ("GET", "/photo/0", None, 200),
+        ("POST", "/api/search?k=0", jpeg(40, 40), 400),
+        ("GET", "/photo/1", None, 200),
+    ):
         connection.request(method, path, body)
         reply = connection.getresponse()
         assert (reply.status, bool(reply.read())) == (wanted, True)
@@ -326,10 +398,15 @@ def test_one_connection_carries_several_requests(server: RetrievalServer) -> Non
 def test_every_answer_has_the_security_headers(server: RetrievalServer) -> None:
     for path in ("/", "/page.js", "/page.css", "/api/about", "/photo/0", "/nothing"):
         for method in ("GET", "HEAD"):
-            _, headers, body = raw(server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            _, headers, body = raw(
+                server, f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+            )
             policy = headers["Content-Security-Policy"]
             assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
-            assert (headers["X-Content-Type-Options"], headers["Cross-Origin-Resource-Policy"]) == ("nosniff", "same-origin")
+            assert (headers["X-Content-Type-Options"], headers["Cross-Origin-Resource-Policy"]) == (
+                "nosniff",
+                "same-origin",
+            )
             assert bool(body) == (method == "GET")
 
 
@@ -343,7 +420,10 @@ def test_searches_wait_in_a_queue_with_an_end(ask: Ask, server: RetrievalServer)
         for turn in held:
             turn.__exit__(None, None, None)
     answers: list[int] = []
-    threads = [threading.Thread(target=lambda row=row: answers.append(ask("/api/search", query=row)[0])) for row in (0, 1, 2, 3)]
+    threads = [
+        threading.Thread(target=lambda row=row: answers.append(ask("/api/search", query=row)[0]))
+        for row in (0, 1, 2, 3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -366,7 +446,9 @@ def test_searching_by_an_index(extracted: Path, photos: Path, ultron: Run, tmp_p
     code, _, error = ultron("index", extracted / "database.h5", "--out", tmp_path / "flat.index")
     assert code == 0, error
     photo = next((photos / "jpg").glob("*.jpg"))
-    code, out, error = ultron("search", photo, "--database", extracted / "database.h5", "--index", tmp_path / "flat.index", "-k", 5, "--json")
+    code, out, error = ultron(
+        "search", photo, "--database", extracted / "database.h5", "--index", tmp_path / "flat.index", "-k", 5, "--json"
+    )
     assert code == 0, error
     from ultron_cli.serve.limits import read_upload
 
@@ -391,7 +473,9 @@ def test_a_whitening_is_applied_to_uploads(extracted: Path, photos: Path, ultron
     assert code == 0, error
     code, out, error = ultron("search", photo, "--database", database, "--whiten", whitening, "-k", 5, "--json")
     assert code == 0, error
-    with PhotoSearch(database, ServeConfig(), options=SearchOptions(whitening=read_whitening(whitening)), device="cpu") as engine:
+    with PhotoSearch(
+        database, ServeConfig(), options=SearchOptions(whitening=read_whitening(whitening)), device="cpu"
+    ) as engine:
         found = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
         assert (engine.about()["dim"], engine.about()["whitening"]) == (12, "pca to 12-d")
     assert pairs(found["photos"]) == pairs(json.loads(out)["results"][0]["photos"])
@@ -412,7 +496,10 @@ def test_bad_usage_is_one_line(ultron: Run, extracted: Path) -> None:
         (["--max-upload", 0], "--max-upload must lie between 0.01 and 1024"),
         (["--method", "magic"], "--method must be one of gradcam"),
         (["--nprobe", 3], "--nprobe belongs to an index"),
-        (["--host", "no.such.name.invalid", "--database", extracted / "database.h5"], "cannot listen on no.such.name.invalid"),
+        (
+            ["--host", "no.such.name.invalid", "--database", extracted / "database.h5"],
+            "cannot listen on no.such.name.invalid",
+        ),
         ([], "no result of `ultron extract` in the workspace"),
     ):
         code, _, error = ultron("serve", "--port", 0, *flags)
@@ -420,7 +507,18 @@ def test_bad_usage_is_one_line(ultron: Run, extracted: Path) -> None:
 
 
 def test_ctrl_c_ends_it_cleanly(extracted: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ultron_cli", "serve", "--database", str(extracted / "database.h5"), "--port", "0", "--workspace", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "ultron_cli",
+        "serve",
+        "--database",
+        str(extracted / "database.h5"),
+        "--port",
+        "0",
+        "--workspace",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stderr
         line = process.stdout.readline()
@@ -443,7 +541,9 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
         return browser.find_element(By.ID, name)
 
     def names() -> list[str]:
-        return browser.execute_script("return [...document.querySelectorAll('#photos .name')].map((name) => name.textContent)")
+        return browser.execute_script(
+            "return [...document.querySelectorAll('#photos .name')].map((name) => name.textContent)"
+        )
 
     def until(condition: Callable[[], Any]) -> Any:
         return WebDriverWait(browser, 30, poll_frequency=0.1).until(lambda _: condition())
@@ -468,34 +568,53 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     box = ",".join(str(side) for side in query["box"])
     until(lambda: names() == wanted(query=0, box=box))
     assert one("box").is_displayed() and one("legend").is_displayed()
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#photos .photo.right, #photos .photo.wrong, #photos .photo.ignored")) == 6
+    assert (
+        len(
+            browser.find_elements(By.CSS_SELECTOR, "#photos .photo.right, #photos .photo.wrong, #photos .photo.ignored")
+        )
+        == 6
+    )
 
     # All photos without re-ranking; the one whose name would be HTML is text.
     one("rerank-on").click()
-    browser.execute_script("const k = document.getElementById('k'); k.value = arguments[0]; k.dispatchEvent(new Event('change'))", n)
+    browser.execute_script(
+        "const k = document.getElementById('k'); k.value = arguments[0]; k.dispatchEvent(new Event('change'))", n
+    )
     until(lambda: idle() and names() == wanted(query=0, box=box, k=n, rerank=""))
     assert EVIL in names() and browser.title == "toy: search by photo"
-    until(lambda: browser.execute_script("return [...document.querySelectorAll('#photos img')].slice(0, 6).every((image) => image.naturalWidth > 0)"))
+    until(
+        lambda: browser.execute_script(
+            "return [...document.querySelectorAll('#photos img')].slice(0, 6).every((image) => image.naturalWidth > 0)"
+        )
+    )
 
     # A box drawn by mouse over the middle of the photo.
     frame = one("photo").rect
     start = (-round(frame["width"] * 0.25), -round(frame["height"] * 0.3))
     drag = ActionChains(browser).move_to_element_with_offset(one("photo"), *start).click_and_hold()
-    drag.move_by_offset(round(frame["width"] * 0.3), round(frame["height"] * 0.3)).move_by_offset(round(frame["width"] * 0.2), round(frame["height"] * 0.3))
+    drag.move_by_offset(round(frame["width"] * 0.3), round(frame["height"] * 0.3)).move_by_offset(
+        round(frame["width"] * 0.2), round(frame["height"] * 0.3)
+    )
     drag.release().perform()
-    until(lambda: idle() and browser.execute_script("return state.found && state.found.query.box[0]") != query["box"][0])
+    until(
+        lambda: idle() and browser.execute_script("return state.found && state.found.query.box[0]") != query["box"][0]
+    )
     drawn = browser.execute_script("return state.found.query.box")
     for side, share, whole in zip(drawn, (0.25, 0.2, 0.75, 0.8), [query["width"], query["height"]] * 2, strict=True):
         assert side == pytest.approx(share * whole, abs=0.02 * whole)
     assert names() == wanted(query=0, box=",".join(f"{side:.2f}" for side in drawn), k=n, rerank="")
-    assert [float(one(corner).get_attribute("value")) for corner in ("x1", "y1", "x2", "y2")] == [pytest.approx(side, abs=0.51) for side in drawn]
+    assert [float(one(corner).get_attribute("value")) for corner in ("x1", "y1", "x2", "y2")] == [
+        pytest.approx(side, abs=0.51) for side in drawn
+    ]
 
     # The similarity map comes while the pointer rests on a photo, and goes.
     cards = browser.find_elements(By.CSS_SELECTOR, "#photos .photo")
     ActionChains(browser).move_to_element(cards[1]).perform()
     until(lambda: cards[1].find_elements(By.CSS_SELECTOR, "canvas, .note"))
     assert not cards[1].find_elements(By.CSS_SELECTOR, ".note"), cards[1].text
-    painted = "const c = arguments[0]; return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+    painted = (
+        "const c = arguments[0]; return new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+    )
     assert browser.execute_script(painted, cards[1].find_element(By.CSS_SELECTOR, "canvas")) > 20
     browser.save_screenshot(str(tmp_path / "hover.png"))
     ActionChains(browser).move_to_element(one("title")).perform()
@@ -525,10 +644,15 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     until(lambda: idle() and names() == [photo["name"] for photo in found["photos"]])
     assert one("photo-facts").text == f"{own.name}, 120 × 90 px"
     assert browser.execute_script("return state.found.query.kind") == "upload"
-    dropped = """const photo = new File([Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0))], "dropped.jpg", {type: "image/jpeg"});
+    dropped = """const letters = atob(arguments[0]);
+        const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
+        const photo = new File([bytes], "dropped.jpg", {type: "image/jpeg"});
         const brought = new DataTransfer();
         brought.items.add(photo);
-        for (const kind of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: brought, bubbles: true, cancelable: true}));"""
+        for (const kind of ["dragover", "drop"]) {
+            const event = new DragEvent(kind, {dataTransfer: brought, bubbles: true, cancelable: true});
+            document.body.dispatchEvent(event);
+        }"""
     content = jpeg(64, 100, seed=5)
     browser.execute_script(dropped, base64.b64encode(content).decode())
     found = ask("/api/search", content, k=n, rerank="")[1]

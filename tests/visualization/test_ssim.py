@@ -14,7 +14,11 @@ def by_loop(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         for x in range(found.shape[1]):
             p, q = a[y : y + 11, x : x + 11].astype(float), b[y : y + 11, x : x + 11].astype(float)
             mp, mq = (window * p).sum(), (window * q).sum()
-            vp, vq, c = (window * (p - mp) ** 2).sum(), (window * (q - mq) ** 2).sum(), (window * (p - mp) * (q - mq)).sum()
+            vp, vq, c = (
+                (window * (p - mp) ** 2).sum(),
+                (window * (q - mq) ** 2).sum(),
+                (window * (p - mp) * (q - mq)).sum(),
+            )
             found[y, x] = (2 * mp * mq + C1) * (2 * c + C2) / ((mp**2 + mq**2 + C1) * (vp + vq + C2))
     return found
 
@@ -41,7 +45,8 @@ def test_flat_pictures_by_hand() -> None:
 
 
 def test_blank_paper_does_not_count() -> None:
-    """A square that is gone lowers the similarity as much on large paper as on small; one of many is seen in its block."""
+    """A square that is gone lowers the similarity as much on large paper as on small; one of many is seen in its
+    block."""
     found = []
     for side in (60, 400):
         drawn = np.full((side, side, 3), 255, np.uint8)

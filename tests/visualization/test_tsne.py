@@ -36,9 +36,15 @@ def test_knn_purity_by_hand() -> None:
 
 def test_queries_that_share_a_positive_are_one_landmark() -> None:
     def query(easy: list[int], hard: list[int]) -> QueryTruth:
-        return QueryTruth(bbx=None, easy=np.array(easy, np.int64), hard=np.array(hard, np.int64), junk=np.array([5], np.int64))
+        return QueryTruth(
+            bbx=None, easy=np.array(easy, np.int64), hard=np.array(hard, np.int64), junk=np.array([5], np.int64)
+        )
 
-    truth = GroundTruth(database_names=list("abcdef"), query_names=["p", "q", "r"], queries=[query([0], [1]), query([2], []), query([1], [3])])
+    truth = GroundTruth(
+        database_names=list("abcdef"),
+        query_names=["p", "q", "r"],
+        queries=[query([0], [1]), query([2], []), query([1], [3])],
+    )
     labels, names = landmarks_of(truth)
     assert len(names) == 2
     assert labels[0] == labels[1] == labels[3] != labels[2] and labels[4] == labels[5] == -1
@@ -74,7 +80,9 @@ def test_command_on_rendered_landmarks(toy: Path, ultron: Run, tmp_path: Path) -
         assert code == 0, error
         files += ["--database", tmp_path / f"e{seed}" / "database.h5"]
     out = tmp_path / "tsne.png"
-    code, text, error = ultron("visualize", "tsne", *files, "--label", "zero", "--label", "one", "--thumbnails", "--out", out)
+    code, text, error = ultron(
+        "visualize", "tsne", *files, "--label", "zero", "--label", "one", "--thumbnails", "--out", out
+    )
     assert code == 0, error
     assert text.strip() == str(out) and out.stat().st_size > 20_000
     code, _, error = ultron("visualize", "tsne", *files, "--label", "zero", "--out", out)

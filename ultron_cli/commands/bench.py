@@ -12,16 +12,25 @@ def bench(
     model: ModelFlag = None,
     backbone: BackboneFlag = None,
     side: Annotated[int | None, typer.Option(metavar="PX", help="Side of the network's photos (512).")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Photos that the network takes at a time, at most 64 (4).")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Descriptors to search; they take N x 512 x 4 bytes of memory (100,000, which take 195 MiB).")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Photos that the network takes at a time, at most 64 (4).")
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option(
+            "--n", help="Descriptors to search; they take N x 512 x 4 bytes of memory (100,000, which take 195 MiB)."
+        ),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds that medians and ranges are over (5).")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes and one round, where not told otherwise: does everything work?")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes and one round, where not told otherwise: does everything work?")
+    ] = False,
 ) -> None:
     """Measures this machine: photos decoded, photos described, the compiled operators, exact search.
 
-    The network is ultron-t (with --backbone: gem over it) with random weights, in float32 as `ultron extract`. Photos are rendered and
-    descriptors generated: nothing is downloaded, and only a temporary folder is written. Memory: N x 512 x 4 bytes for the descriptors,
-    up to 768 MiB for the search, and what the network needs for a batch.
+    The network is ultron-t (with --backbone: gem over it) with random weights, in float32 as `ultron extract`. Photos
+    are rendered and descriptors generated: nothing is downloaded, and only a temporary folder is written. Memory: N x
+    512 x 4 bytes for the descriptors, up to 768 MiB for the search, and what the network needs for a batch.
     """
     from ultron_cli import console
     from ultron_cli.bench import QUICK, BenchConfig
@@ -29,17 +38,29 @@ def bench(
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.machine import resolve_device
 
-    given = {name: value for name, value in (("rounds", rounds), ("side_px", side), ("batch_size", batch_size), ("n", n)) if value is not None}
+    given = {
+        name: value
+        for name, value in (("rounds", rounds), ("side_px", side), ("batch_size", batch_size), ("n", n))
+        if value is not None
+    }
     config = BenchConfig(**((QUICK if quick else {}) | given))
     choice = model_choice(model or (None if backbone else "ultron-t"), backbone, None, None, False, True, 0, [])
     measured = measure(config, choice, resolve_device(console.settings.device))
     results = measured["results"]
     shown = table(
         ("what", "of", "median", "range", "unit"),
-        [(name, row["of"], _number(row["value"]), f"{_number(row['lowest'])} to {_number(row['highest'])}" if row["rounds"] else "", row["unit"])
-         for name, row in results.items()],
+        [
+            (
+                name,
+                row["of"],
+                _number(row["value"]),
+                f"{_number(row['lowest'])} to {_number(row['highest'])}" if row["rounds"] else "",
+                row["unit"],
+            )
+            for name, row in results.items()
+        ],
         left=2,
-    )  # fmt: skip
+    )
     problems = [f"{name}: {row['problem']}" for name, row in results.items() if row["problem"]]
     print_result(measured, lines(shown, *problems, _machine(measured["machine"])))
 
@@ -47,16 +68,27 @@ def bench(
 def _number(value: float | None) -> str:
     if value is None:
         return "none"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 100 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
+    return (
+        f"{value:,.0f}"
+        if value >= 1000
+        else f"{value:.1f}"
+        if value >= 100
+        else f"{value:.2f}"
+        if value >= 1
+        else f"{value:.4f}"
+    )
 
 
 def _machine(facts: dict[str, Any]) -> str:
     from ultron_cli.console import counted
 
     gpu = facts.get("gpu") or "no GPU used"
-    versions = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "timm", "numpy") if name in facts["packages"])
+    versions = ", ".join(
+        f"{name} {facts['packages'][name]}" for name in ("torch", "timm", "numpy") if name in facts["packages"]
+    )
     load = f", load average {facts['load_average']:.1f}" if "load_average" in facts else ""
     return (
-        f"{facts['cpu']}, {counted(facts['cores'], 'core')}, {counted(facts['threads'], 'thread')}, {gpu}, ultron {facts['ultron_version']}, "
+        f"{facts['cpu']}, {counted(facts['cores'], 'core')}, {counted(facts['threads'], 'thread')}, {gpu}, "
+        f"ultron {facts['ultron_version']}, "
         f"Python {facts['python']}, {versions}{load}"
     )

@@ -27,7 +27,9 @@ def compare(
         low, high = (f"{100 * side:+.2f}" for side in part.interval)
         n_equal = part.n_queries - part.n_better - part.n_worse
         scores = (f"{100 * part.mAP_a:.2f}", f"{100 * part.mAP_b:.2f}", f"{100 * part.difference:+.2f}")
-        rows.append((protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}"))
+        rows.append(
+            (protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}")
+        )
     config_a, config_b = (report["provenance"].get("config") or {} for report in (a, b))
     from ultron_cli.configs import differences
 

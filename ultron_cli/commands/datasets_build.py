@@ -7,38 +7,63 @@ import typer
 
 
 def build_gnd(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Photos: one folder per landmark, or any folder with --labels or --pairs.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Photos: one folder per landmark, or any folder with --labels or --pairs."),
+    ],
     *,
-    labels: Annotated[Path | None, typer.Option(help="CSV of photo,landmark; also label (easy|hard|junk), role (query|database), x1,y1,x2,y2.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV of photo,landmark; also label (easy|hard|junk), role (query|database), x1,y1,x2,y2."),
+    ] = None,
     pairs: Annotated[Path | None, typer.Option(help="CSV of query,photo; also label (easy|hard|junk).")] = None,
-    boxes: Annotated[Path | None, typer.Option(help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels.")] = None,
-    query_rule: Annotated[str, typer.Option(metavar="random|first|largest", help="Which photos of a landmark become queries.")] = "random",
+    boxes: Annotated[
+        Path | None, typer.Option(help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels.")
+    ] = None,
+    query_rule: Annotated[
+        str, typer.Option(metavar="random|first|largest", help="Which photos of a landmark become queries.")
+    ] = "random",
     queries_per_landmark: Annotated[int, typer.Option(help="How many; at least one photo is left to find.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of --query-rule random.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the dataset (that of its folder).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Another folder for the dataset; photos are linked, or copied, into its jpg/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Another folder for the dataset; photos are linked, or copied, into its jpg/.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ground truth that is there.")] = False,
 ) -> None:
     """Writes a ground truth for photos of your own, so that they can be evaluated on.
 
-    Photos in a folder `distractors`, without landmark or without line in the CSV are in the database and right for no query.
+    Photos in a folder `distractors`, without landmark or without line in the CSV are in the database and right for no
+    query.
     """
     from ultron_cli.console import counted, lines, print_result
     from ultron_cli.datasets.build_gnd import GroundTruthConfig, build_ground_truth
 
     config = GroundTruthConfig(
-        source=source, out=out, name=name, labels=labels, pairs=pairs, boxes=boxes, query_rule=query_rule,  # type: ignore[arg-type]
-        queries_per_landmark=queries_per_landmark, seed=seed, overwrite=overwrite,
-    )  # fmt: skip
+        source=source,
+        out=out,
+        name=name,
+        labels=labels,
+        pairs=pairs,
+        boxes=boxes,
+        query_rule=query_rule,  # type: ignore[arg-type]
+        queries_per_landmark=queries_per_landmark,
+        seed=seed,
+        overwrite=overwrite,
+    )
     made = build_ground_truth(config)
     count, single = made["labels"], made["single_photo_landmarks"]
     print_result(
         made,
         lines(
-            f"{made['name']}: {counted(made['queries'], 'query', 'queries')} ({counted(made['boxes'], 'box', 'boxes')}) of "
+            f"{made['name']}: {counted(made['queries'], 'query', 'queries')} "
+            f"({counted(made['boxes'], 'box', 'boxes')}) of "
             f"{counted(made['landmarks'] - len(single), 'landmark')}, {counted(made['database'], 'database photo')}, "
             f"{count['easy']} easy, {count['hard']} hard and {count['junk']} junk labels",
-            f"{counted(len(single), 'landmark')} without a photo to ask with and one to find, kept as distractors: {', '.join(single[:5])}" if single else None,
+            f"{counted(len(single), 'landmark')} without a photo to ask with and one to find, kept as "
+            f"distractors: {', '.join(single[:5])}"
+            if single
+            else None,
             str(made["ground_truth"]),
             f"next: ultron extract {made['folder']} --skip-bad, then ultron evaluate",
         ),

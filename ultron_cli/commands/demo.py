@@ -11,7 +11,8 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's dataset and results.")] = Path("ultron-demo"),
     seed: Annotated[int, typer.Option(help="Seed of the photos and of the training.")] = 0,
 ) -> None:
-    """Renders landmarks, trains, extracts, indexes, searches, evaluates and draws; minutes on a laptop, nothing downloaded."""
+    """Renders landmarks, trains, extracts, indexes, searches, evaluates and draws; minutes on a laptop, nothing
+    downloaded."""
     from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.demo import run_demo

@@ -7,7 +7,9 @@ import typer
 
 def doctor(
     *,
-    backbones: Annotated[str | None, typer.Option(metavar="PATTERN", help="List backbones that match (resnet*).")] = None,
+    backbones: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="List backbones that match (resnet*).")
+    ] = None,
     build: Annotated[bool, typer.Option("--build", help="Compile the operators now, instead of at first use.")] = False,
 ) -> None:
     """Shows versions, GPU, compiled operators (and why not), Faiss, datasets, workspace and data root."""

@@ -12,25 +12,37 @@ from ultron_cli.errors import UltronError
 
 def evaluate(
     *,
-    protocol: Annotated[str, typer.Option(metavar="easy|medium|hard|all", help="Protocol of Revisited Oxford and Paris.")] = "all",
+    protocol: Annotated[
+        str, typer.Option(metavar="easy|medium|hard|all", help="Protocol of Revisited Oxford and Paris.")
+    ] = "all",
     queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries.")] = None,
     database: Annotated[Path | None, typer.Option(help="Descriptors of the database.")] = None,
     ranks: Annotated[Path | None, typer.Option(help="A rank file instead of descriptors.")] = None,
-    distractors: Annotated[list[Path] | None, typer.Option(help="Descriptors of photos that answer no query; may be given several times.")] = None,
+    distractors: Annotated[
+        list[Path] | None, typer.Option(help="Descriptors of photos that answer no query; may be given several times.")
+    ] = None,
     index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
-    k: Annotated[int | None, typer.Option("-k", help="Photos ranked per query; positives behind them count as not found (all).")] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", help="Photos ranked per query; positives behind them count as not found (all).")
+    ] = None,
     rerank: RerankFlag = None,
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     gnd: Annotated[Path | None, typer.Option(help="Ground truth (that of the extraction).")] = None,
     duplicates: Annotated[
-        str, typer.Option(metavar="count|first", help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.")
+        str,
+        typer.Option(
+            metavar="count|first",
+            help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.",
+        ),
     ] = "count",
-    expected: Annotated[bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")] = False,
+    expected: Annotated[
+        bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="File for the result (JSON).")] = None,
 ) -> None:
     """mAP and mP@1,5,10 of the latest extraction, equal to revisitop's, with the settings that the score belongs to."""
@@ -46,27 +58,46 @@ def evaluate(
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
     one_of("--duplicates", duplicates, ("count", "first"))
     if ranks and (queries or database or distractors or index or k or rerank or whiten):
-        raise UltronError("--ranks holds the search already; leave out --queries, --database, --distractors, --index, -k, --rerank and --whiten")
+        raise UltronError(
+            "--ranks holds the search already; leave out --queries, --database, --distractors, --index, -k, "
+            "--rerank and --whiten"
+        )
     if index and distractors:
-        raise UltronError("an index holds the photos it was made from, --distractors cannot be added; leave out --index")
+        raise UltronError(
+            "an index holds the photos it was made from, --distractors cannot be added; leave out --index"
+        )
     if ranks:
         from ultron_cli.retrieval.rankings import read_ranks
 
         stored = read_ranks(ranks)
-        named = NamedRanking(rows=stored.ranking.rows, query_names=stored.query_names, database_names=stored.database_names, origin=stored.provenance)
+        named = NamedRanking(
+            rows=stored.ranking.rows,
+            query_names=stored.query_names,
+            database_names=stored.database_names,
+            origin=stored.provenance,
+        )
     else:
         from ultron_cli.retrieval.rerank import parse_rerank
         from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files
         from ultron_cli.retrieval.whitening import chosen_whitening
 
         options = SearchOptions(
-            steps=parse_rerank(rerank, rerank_set or []), whitening=chosen_whitening(whiten, dim), distractors=tuple(distractors or ()),
+            steps=parse_rerank(rerank, rerank_set or []),
+            whitening=chosen_whitening(whiten, dim),
+            distractors=tuple(distractors or ()),
             index_settings=index_settings(nprobe, ef_search, rescore, index),
-        )  # fmt: skip
+        )
         files = latest_descriptors(queries, database)
         found = search_files(*files, k, console.settings.device, index, options=options, rows_only=True)
-        named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
-    report = evaluate_ranking(named, find_gnd(gnd, named.origin), tuple(PROTOCOLS) if protocol == "all" else (protocol,), duplicates)
+        named = NamedRanking(
+            rows=found.ranking.rows,
+            query_names=found.query_names,
+            database_names=found.database_names,
+            origin=found.origin,
+        )
+    report = evaluate_ranking(
+        named, find_gnd(gnd, named.origin), tuple(PROTOCOLS) if protocol == "all" else (protocol,), duplicates
+    )
     name = f"{report['dataset']}-{named.origin.get('model', 'ranks')}".replace("/", "_")
     path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
     write_text(path, dump_json(report))
@@ -78,4 +109,7 @@ def evaluate(
     how += search_text(named.origin)
     published = comparison(report) if expected else None
     beside = comparison_text(published) if expected else ""
-    print_result(report | ({"expected": published} if expected else {}), lines(shown, beside, how, str(path)) if beside else lines(shown, how, str(path)))
+    print_result(
+        report | ({"expected": published} if expected else {}),
+        lines(shown, beside, how, str(path)) if beside else lines(shown, how, str(path)),
+    )

@@ -8,14 +8,27 @@ import typer
 from ultron_cli.commands.whiten import DimFlag, WhitenFlag
 from ultron_cli.errors import UltronError
 
-ModelFlag = Annotated[str | None, typer.Option("--model", help="Model of the core, for example gem or ultron-s.", rich_help_panel="Model")]
+ModelFlag = Annotated[
+    str | None, typer.Option("--model", help="Model of the core, for example gem or ultron-s.", rich_help_panel="Model")
+]
 BackboneFlag = Annotated[str | None, typer.Option(help="Any timm backbone.", rich_help_panel="Model")]
-WeightsFlag = Annotated[Path | None, typer.Option(help="A timm state dict, or a checkpoint of ultron.", rich_help_panel="Model")]
-RunFlag = Annotated[str | None, typer.Option(help="A training run: folder or name in the workspace.", rich_help_panel="Model")]
+WeightsFlag = Annotated[
+    Path | None, typer.Option(help="A timm state dict, or a checkpoint of ultron.", rich_help_panel="Model")
+]
+RunFlag = Annotated[
+    str | None, typer.Option(help="A training run: folder or name in the workspace.", rich_help_panel="Model")
+]
 
 
 def model_choice(
-    model: str | None, backbone: str | None, run: str | None, weights: Path | None, pretrained: bool, untrained: bool, seed: int, assignments: list[str]
+    model: str | None,
+    backbone: str | None,
+    run: str | None,
+    weights: Path | None,
+    pretrained: bool,
+    untrained: bool,
+    seed: int,
+    assignments: list[str],
 ) -> Any:
     """The model flags of a command as a ModelChoice."""
     from ultron_cli.configs import apply_set
@@ -24,53 +37,93 @@ def model_choice(
     values = apply_set({"model": {"backbone": backbone} if backbone else {}}, assignments)
     foreign = [key for key in values if key != "model"]
     if foreign:
-        raise UltronError(f"--set {foreign[0]}: only model settings can be set here (model.p=4); see `ultron extract --help`")
-    return ModelChoice(run=run, weights=weights, pretrained=pretrained, untrained=untrained, seed=seed, model=model, settings=values["model"])
+        raise UltronError(
+            f"--set {foreign[0]}: only model settings can be set here (model.p=4); see `ultron extract --help`"
+        )
+    return ModelChoice(
+        run=run,
+        weights=weights,
+        pretrained=pretrained,
+        untrained=untrained,
+        seed=seed,
+        model=model,
+        settings=values["model"],
+    )
 
 
 def extract(
     folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="The same as --dataset.")] = None,
     *,
     dataset: Annotated[
-        str | None, typer.Option(metavar="NAME|DIR", help="A dataset by name, or a folder of photos (with jpg/ and gnd_*.json or .pkl for evaluation).")
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="A dataset by name, or a folder of photos (with jpg/ and gnd_*.json or .pkl for evaluation).",
+        ),
     ] = None,
     model: ModelFlag = None,
     backbone: BackboneFlag = None,
     run: RunFlag = None,
     weights: WeightsFlag = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="timm's own weights (downloaded).", rich_help_panel="Model")] = False,
-    untrained: Annotated[bool, typer.Option("--untrained", help="Fresh random weights from --seed, as a baseline.", rich_help_panel="Model")] = False,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="timm's own weights (downloaded).", rich_help_panel="Model")
+    ] = False,
+    untrained: Annotated[
+        bool,
+        typer.Option("--untrained", help="Fresh random weights from --seed, as a baseline.", rich_help_panel="Model"),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of --untrained.", rich_help_panel="Model")] = 0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="model.KEY=VALUE", help="A model setting, for example model.p=4.", rich_help_panel="Model")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="model.KEY=VALUE", help="A model setting, for example model.p=4.", rich_help_panel="Model"
+        ),
     ] = None,
     scales: Annotated[
-        str | None, typer.Option(metavar="1|3|5|LIST", help="Image scales whose descriptors are averaged (3, or what the model is made for).")
+        str | None,
+        typer.Option(
+            metavar="1|3|5|LIST", help="Image scales whose descriptors are averaged (3, or what the model is made for)."
+        ),
     ] = None,
     max_side: Annotated[
-        int | None, typer.Option(help="Longest side in pixels; 0 leaves photos as they are (1024; for a training run, twice its training side).")
+        int | None,
+        typer.Option(
+            help="Longest side in pixels; 0 leaves photos as they are (1024; for a training run, twice its "
+            "training side)."
+        ),
     ] = None,
-    resize: Annotated[str, typer.Option(metavar="down|always", help="Whether smaller photos are enlarged to --max-side too.")] = "down",
+    resize: Annotated[
+        str, typer.Option(metavar="down|always", help="Whether smaller photos are enlarged to --max-side too.")
+    ] = "down",
     no_crop: Annotated[
-        bool, typer.Option("--no-crop", help="Whole query photos instead of their boxes (scores are not comparable with published ones).")
+        bool,
+        typer.Option(
+            "--no-crop",
+            help="Whole query photos instead of their boxes (scores are not comparable with published ones).",
+        ),
     ] = False,
     gnd: Annotated[Path | None, typer.Option(help="Ground truth, where the folder has none or several.")] = None,
-    precision: Annotated[str, typer.Option(metavar="float32|bfloat16|float16", help="Arithmetic of the network.")] = "float32",
+    precision: Annotated[
+        str, typer.Option(metavar="float32|bfloat16|float16", help="Arithmetic of the network.")
+    ] = "float32",
     storage: Annotated[str, typer.Option(metavar="float32|float16", help="Number type in the file.")] = "float32",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos of one shape at a time, at most 64.")] = 8,
     workers: Annotated[int, typer.Option(min=-1, help="Processes that decode photos; -1 chooses.")] = -1,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out photos that cannot be decoded; they are listed and counted.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out photos that cannot be decoded; they are listed and counted.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of another configuration.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for queries.h5 and database.h5.")] = None,
 ) -> None:
     """Computes descriptors of a dataset's queries and database photos.
 
-    Queries are cropped to their boxes. An interrupted run continues where it stopped. Without --run, --weights or --pretrained
-    the latest training run is used.
+    Queries are cropped to their boxes. An interrupted run continues where it stopped. Without --run, --weights or
+    --pretrained the latest training run is used.
 
-    On several GPUs: torchrun --nproc-per-node 8 -m ultron_cli extract ... (several machines need --out on a shared file system).
+    On several GPUs: torchrun --nproc-per-node 8 -m ultron_cli extract ... (several machines need --out on a shared file
+    system).
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of, parse_scales
@@ -86,10 +139,21 @@ def extract(
     one_of("--precision", precision, ("float32", "bfloat16", "float16"))
     one_of("--storage", storage, ("float32", "float16"))
     request = ExtractRequest(
-        dataset=dataset or folder, gnd=gnd, crop="none" if no_crop else "bbx", scales=parse_scales(scales) if scales else None, max_side_px=max_side,
-        resize=resize, precision=precision, storage=storage, batch_size=batch_size, n_workers=None if workers < 0 else workers,
-        skip_bad=skip_bad, overwrite=overwrite, whitening=chosen_whitening(whiten, dim), out=out,
-    )  # fmt: skip
+        dataset=dataset or folder,
+        gnd=gnd,
+        crop="none" if no_crop else "bbx",
+        scales=parse_scales(scales) if scales else None,
+        max_side_px=max_side,
+        resize=resize,
+        precision=precision,
+        storage=storage,
+        batch_size=batch_size,
+        n_workers=None if workers < 0 else workers,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+        whitening=chosen_whitening(whiten, dim),
+        out=out,
+    )
     choice = model_choice(model, backbone, run, weights, pretrained, untrained, seed, set_ or [])
     try:
         summary = extract_dataset(request, choice, console.settings.device)
@@ -101,4 +165,7 @@ def extract(
     n_bad = len(summary["skipped"])
     named = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
     bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {named}" if n_bad else None
-    print_result(summary, lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *text, bad))
+    print_result(
+        summary,
+        lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *text, bad),
+    )

@@ -10,21 +10,42 @@ from ultron_cli.errors import UltronError
 
 SHOWN_QUERIES = 5
 RerankFlag = Annotated[
-    str | None, typer.Option(metavar="STEP[,STEP]", help="Re-ranking, in this order: superglobal, aqe, dba, diffusion, kreciprocal.")
+    str | None,
+    typer.Option(
+        metavar="STEP[,STEP]", help="Re-ranking, in this order: superglobal, aqe, dba, diffusion, kreciprocal."
+    ),
 ]
 RerankSetFlag = Annotated[
-    list[str] | None, typer.Option("--rerank-set", metavar="STEP.KEY=VALUE", help="A setting of a step, for example superglobal.beta=0.15.")
+    list[str] | None,
+    typer.Option(
+        "--rerank-set", metavar="STEP.KEY=VALUE", help="A setting of a step, for example superglobal.beta=0.15."
+    ),
 ]
-NprobeFlag = Annotated[int | None, typer.Option(help="Cells of an ivf index to look into; more finds more.", rich_help_panel="Index")]
-EfSearchFlag = Annotated[int | None, typer.Option(help="Candidates on the way through an hnsw index; more finds more.", rich_help_panel="Index")]
+NprobeFlag = Annotated[
+    int | None, typer.Option(help="Cells of an ivf index to look into; more finds more.", rich_help_panel="Index")
+]
+EfSearchFlag = Annotated[
+    int | None,
+    typer.Option(help="Candidates on the way through an hnsw index; more finds more.", rich_help_panel="Index"),
+]
 RescoreFlag = Annotated[
-    int | None, typer.Option(help="Candidates of an index, times k, that get exact scores from its descriptors; 0 none.", rich_help_panel="Index")
+    int | None,
+    typer.Option(
+        help="Candidates of an index, times k, that get exact scores from its descriptors; 0 none.",
+        rich_help_panel="Index",
+    ),
 ]
 
 
-def index_settings(nprobe: int | None, ef_search: int | None, rescore: int | None, index: Path | None) -> dict[str, int]:
+def index_settings(
+    nprobe: int | None, ef_search: int | None, rescore: int | None, index: Path | None
+) -> dict[str, int]:
     """What the flags say of searching an index. Raises UltronError where there is none."""
-    given = {name: value for name, value in (("nprobe", nprobe), ("ef_search", ef_search), ("rescore", rescore)) if value is not None}
+    given = {
+        name: value
+        for name, value in (("nprobe", nprobe), ("ef_search", ef_search), ("rescore", rescore))
+        if value is not None
+    }
     if given and index is None:
         raise UltronError(f"--{next(iter(given)).replace('_', '-')} belongs to an index; name one with --index")
     return given
@@ -40,12 +61,16 @@ def search(
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
-    bbx: Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Part of the photo to search for, in pixels.")] = None,
+    bbx: Annotated[
+        str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Part of the photo to search for, in pixels.")
+    ] = None,
     rerank: RerankFlag = None,
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    weights: Annotated[Path | None, typer.Option(help="The weights that made the database, if they have moved.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights that made the database, if they have moved.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the ranking (HDF5).")] = None,
 ) -> None:
     """Finds the most similar database photos, exactly; without photos, for the queries of the latest extraction."""
@@ -61,9 +86,10 @@ def search(
     if photos and queries:
         raise UltronError("name photos or --queries, not both")
     options = SearchOptions(
-        steps=parse_rerank(rerank, rerank_set or []), whitening=chosen_whitening(whiten, dim),
+        steps=parse_rerank(rerank, rerank_set or []),
+        whitening=chosen_whitening(whiten, dim),
         index_settings=index_settings(nprobe, ef_search, rescore, index),
-    )  # fmt: skip
+    )
     if bbx and len(photos or []) != 1:
         raise UltronError("--bbx belongs to one photo; name exactly one")
     if photos:
@@ -74,24 +100,42 @@ def search(
             except ValueError:
                 raise UltronError(f"--bbx takes four numbers X1,Y1,X2,Y2; found {bbx!r}") from None
         base = database or workspace.take_latest("extract", "name --database") / "database.h5"
-        found = search_photos(photos, base, k, console.settings.device, bbx=box, index=index, weights=weights, options=options)
+        found = search_photos(
+            photos, base, k, console.settings.device, bbx=box, index=index, weights=weights, options=options
+        )
     else:
         found = search_files(*latest_descriptors(queries, database), k, console.settings.device, index, options=options)
     path = out
     if path is None and not photos:
-        path = workspace.result_folder("search", f"{found.origin['dataset']}-{found.origin['model']}".replace("/", "_")) / "ranks.h5"
+        path = (
+            workspace.result_folder("search", f"{found.origin['dataset']}-{found.origin['model']}".replace("/", "_"))
+            / "ranks.h5"
+        )
     if path is not None:
-        write_ranks(path, found.ranking, found.query_names, found.database_names, provenance=found.origin | {"searched_by": provenance()})
+        write_ranks(
+            path,
+            found.ranking,
+            found.query_names,
+            found.database_names,
+            provenance=found.origin | {"searched_by": provenance()},
+        )
         workspace.remember("search", path)
     results = [{"query": name, "photos": found.ranked_photos(query)} for query, name in enumerate(found.query_names)]
     tables = [
         table(
-            ("rank", "photo", "score"), [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in result["photos"]], title=result["query"], left=2
+            ("rank", "photo", "score"),
+            [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in result["photos"]],
+            title=result["query"],
+            left=2,
         )
         for result in results[:SHOWN_QUERIES]
     ]
     more = len(results) - SHOWN_QUERIES
     print_result(
         {"results": results, "ranks": str(path) if path else None, "origin": found.origin},
-        lines(*tables, f"and {counted(more, 'more query', 'more queries')} (all in the rank file)" if more > 0 else None, str(path) if path else None),
+        lines(
+            *tables,
+            f"and {counted(more, 'more query', 'more queries')} (all in the rank file)" if more > 0 else None,
+            str(path) if path else None,
+        ),
     )

@@ -13,9 +13,15 @@ LIMITS = "Limits"
 
 def serve(
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody on the network search and see the photos.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. The address is printed.")] = 8765,
-    database: Annotated[Path | None, typer.Option(help="Descriptors to search in (those of --index, else of the latest extraction).")] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody on the network search and see the photos.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. The address is printed.")
+    ] = 8765,
+    database: Annotated[
+        Path | None, typer.Option(help="Descriptors to search in (those of --index, else of the latest extraction).")
+    ] = None,
     index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
     k: Annotated[int, typer.Option("-k", help="Photos per search, unless a request says otherwise.")] = 20,
     nprobe: NprobeFlag = None,
@@ -25,12 +31,19 @@ def serve(
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    weights: Annotated[Path | None, typer.Option(help="The weights that made the database, if they have moved.")] = None,
-    method: Annotated[str, typer.Option(metavar="gradcam|hirescam|layercam", help="Kind of similarity map.")] = "gradcam",
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights that made the database, if they have moved.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(metavar="gradcam|hirescam|layercam", help="Kind of similarity map.")
+    ] = "gradcam",
     max_upload: Annotated[float, typer.Option(metavar="MIB", help="Largest upload.", rich_help_panel=LIMITS)] = 32,
-    max_megapixels: Annotated[float, typer.Option(help="Most pixels of an uploaded photo, in millions.", rich_help_panel=LIMITS)] = 50,
+    max_megapixels: Annotated[
+        float, typer.Option(help="Most pixels of an uploaded photo, in millions.", rich_help_panel=LIMITS)
+    ] = 50,
 ) -> None:
-    """Opens a local web page (and JSON API) to search with photos: drop one, draw a box round the landmark, see the ranked photos.
+    """Opens a local web page (and JSON API) to search with photos: drop one, draw a box round the landmark, see the
+    ranked photos.
 
     Listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
     """
@@ -44,17 +57,38 @@ def serve(
     from ultron_cli.serve.server import RetrievalServer, run
 
     steps = ",".join(step.name for step in parse_rerank(rerank, rerank_set or []))
-    config = ServeConfig(k=k, rerank=steps, rerank_set=tuple(rerank_set or ()), method=method, max_upload_mib=max_upload, max_megapixels=max_megapixels)
-    options = SearchOptions(whitening=chosen_whitening(whiten, dim), index_settings=index_settings(nprobe, ef_search, rescore, index))
+    config = ServeConfig(
+        k=k,
+        rerank=steps,
+        rerank_set=tuple(rerank_set or ()),
+        method=method,
+        max_upload_mib=max_upload,
+        max_megapixels=max_megapixels,
+    )
+    options = SearchOptions(
+        whitening=chosen_whitening(whiten, dim), index_settings=index_settings(nprobe, ef_search, rescore, index)
+    )
     if database is None and index is None:
         database = workspace.take_latest("extract", "name --database or --index") / "database.h5"
     with (
-        PhotoSearch(database, config, index=index, weights=weights, options=options, device=console.settings.device) as engine,
+        PhotoSearch(
+            database, config, index=index, weights=weights, options=options, device=console.settings.device
+        ) as engine,
         RetrievalServer(engine, host, port) as server,
     ):
         if not server.is_local:
-            log.warning("listening on %s: whoever reaches this machine can search and see the photos; there is no password", host)
+            log.warning(
+                "listening on %s: whoever reaches this machine can search and see the photos; there is no password",
+                host,
+            )
         n, info = len(engine.names), engine.info
-        summary = {"url": server.url, "host": host, "port": server.server_port, "dataset": info.dataset, "model": info.model, "photos": n}
+        summary = {
+            "url": server.url,
+            "host": host,
+            "port": server.server_port,
+            "dataset": info.dataset,
+            "model": info.model,
+            "photos": n,
+        }
         print_result(summary, f"{server.url}  searches {n} photos of {info.dataset} with {info.model}; Ctrl-C stops")
         run(server)

@@ -9,18 +9,33 @@ import typer
 def train(
     *,
     preset: Annotated[
-        str | None, typer.Option(metavar="quickstart|ultron-s|gem-r50-arcface|...", help="Settings to start from (quickstart).", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="quickstart|ultron-s|gem-r50-arcface|...",
+            help="Settings to start from (quickstart).",
+            show_default=False,
+        ),
     ] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="NAME|DIR", help="A folder with one folder of photos per landmark, or GLDv2.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="A folder with one folder of photos per landmark, or GLDv2.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file whose settings replace the preset's.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=20 or loss.margin=0.2.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=20 or loss.margin=0.2."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the interrupted run in --out, or with the latest.")] = False,
-    show_config: Annotated[bool, typer.Option("--show-config", help="Only show the settings and where each came from.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in --out, or with the latest.")
+    ] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Only show the settings and where each came from.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Only list the runs of the workspace.")] = False,
 ) -> None:
-    """Trains a model by landmark classification; with no argument, on rendered landmarks in two to three minutes on two cores.
+    """Trains a model by landmark classification; with no argument, on rendered landmarks in two to three minutes on two
+    cores.
 
     --preset autola-search looks for an attention instead (HOGA, AutoLA), on any folder of classes.
 
@@ -40,8 +55,13 @@ def train(
 
         chosen, given = preset or "quickstart", [*changes, *([f"dataset={dataset}"] if dataset else [])]
         rows = explain_config(chosen, config, given)
-        result = {"config": load_config(chosen, config, given).to_plain(), "origin": {key: origin for key, _, origin in rows}}
-        print_result(result, table(("setting", "value", "from"), [(key, value, origin) for key, value, origin in rows], left=3))
+        result = {
+            "config": load_config(chosen, config, given).to_plain(),
+            "origin": {key: origin for key, _, origin in rows},
+        }
+        print_result(
+            result, table(("setting", "value", "from"), [(key, value, origin) for key, value, origin in rows], left=3)
+        )
         return
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import start_training
@@ -62,13 +82,16 @@ def _text(summary: dict) -> str:
     last = summary["metrics"][-1]
     held_out = f", {held_out_text(last)}" if held_out_text(last) else ""
     return (
-        f"trained {summary['model']} on {counted(summary['n_train_photos'], 'photo')} of {counted(summary['n_train_landmarks'], 'landmark')} "
-        f"in {summary['seconds']:.0f} s: loss {last['loss']:.3f}, training accuracy {100 * last['accuracy']:.1f} %{held_out}\n{summary['run']}"
+        f"trained {summary['model']} on {counted(summary['n_train_photos'], 'photo')} of "
+        f"{counted(summary['n_train_landmarks'], 'landmark')} "
+        f"in {summary['seconds']:.0f} s: loss {last['loss']:.3f}, training accuracy "
+        f"{100 * last['accuracy']:.1f} %{held_out}\n{summary['run']}"
     )
 
 
 def _search_text(summary: dict) -> str:
-    """What a search found, for people: the weight of every operation on every edge, the chosen one of an edge marked."""
+    """What a search found, for people: the weight of every operation on every edge, the chosen one of an edge
+    marked."""
     from ultron_cli.console import table
 
     rows = []

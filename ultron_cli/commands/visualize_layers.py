@@ -8,11 +8,18 @@ import typer
 
 def tsne(
     *,
-    database: Annotated[list[Path] | None, typer.Option(help="Descriptors of the database; given again, another panel (the latest extraction).")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="Title of each panel, in their order (its model).")] = None,
+    database: Annotated[
+        list[Path] | None,
+        typer.Option(help="Descriptors of the database; given again, another panel (the latest extraction)."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Title of each panel, in their order (its model).")
+    ] = None,
     perplexity: Annotated[float, typer.Option(help="About how many neighbours count.")] = 30.0,
     seed: Annotated[int, typer.Option(help="Seed of the embedding.")] = 0,
-    most: Annotated[int, typer.Option("--most", min=4, help="Photos of no landmark beyond this many are left out.")] = 2000,
+    most: Annotated[
+        int, typer.Option("--most", min=4, help="Photos of no landmark beyond this many are left out.")
+    ] = 2000,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Photos instead of marks.")] = False,
     out: Annotated[Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg).")] = None,
 ) -> None:
@@ -33,22 +40,35 @@ def tsne(
     dataset = panels[0][1]
     path = out or workspace.result_folder("visualize", f"tsne-{dataset}") / "tsne.png"
     drawn = [panel for panel, _ in panels]
-    tsne_figure(drawn, f"t-SNE of descriptors on {dataset}, perplexity {perplexity:g}, seed {seed}", path, thumbnails=thumbnails)
+    tsne_figure(
+        drawn, f"t-SNE of descriptors on {dataset}, perplexity {perplexity:g}, seed {seed}", path, thumbnails=thumbnails
+    )
     workspace.remember("visualize", path)
-    result = {panel.title: {"photos": len(panel.points), "knn_purity": knn_purity(panel.points, panel.labels)} for panel in drawn}
+    result = {
+        panel.title: {"photos": len(panel.points), "knn_purity": knn_purity(panel.points, panel.labels)}
+        for panel in drawn
+    }
     print_result({"figure": str(path), "perplexity": perplexity, "seed": seed, "panels": result}, str(path))
 
 
 def selectivity(
     *,
-    run: Annotated[list[str] | None, typer.Option("--run", help="A training run; given again, another model (the latest).")] = None,
+    run: Annotated[
+        list[str] | None, typer.Option("--run", help="A training run; given again, another model (the latest).")
+    ] = None,
     weights: Annotated[list[Path] | None, typer.Option(help="A checkpoint of ultron; may be given again.")] = None,
-    dataset: Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos by landmark (rendered landmarks).")] = None,
-    layer: Annotated[list[str] | None, typer.Option("--layer", help="A layer by name; may be given again (the network's stages).")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Photos by landmark (rendered landmarks).")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", help="A layer by name; may be given again (the network's stages).")
+    ] = None,
     classes: Annotated[int, typer.Option(min=2, help="Landmarks.")] = 50,
     photos: Annotated[int, typer.Option(min=2, help="Photos of each landmark.")] = 10,
     side: Annotated[int, typer.Option(min=32, help="Longest side of a photo in pixels.")] = 224,
-    out: Annotated[Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg); the numbers go beside it as CSV.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg); the numbers go beside it as CSV.")
+    ] = None,
 ) -> None:
     """Class selectivity index of every unit of some layers: histograms of several models, and the numbers as CSV."""
     from ultron_cli import console, workspace
@@ -75,11 +95,19 @@ def selectivity(
     write_csv(results, path.with_suffix(".csv"))
     workspace.remember("visualize", path)
     means = {result.model: {name: float(values.mean()) for name, values in result.layers.items()} for result in results}
-    print_result({"figure": str(path), "csv": str(path.with_suffix(".csv")), "mean_selectivity": means}, f"{path}\n{path.with_suffix('.csv')}")
+    print_result(
+        {"figure": str(path), "csv": str(path.with_suffix(".csv")), "mean_selectivity": means},
+        f"{path}\n{path.with_suffix('.csv')}",
+    )
 
 
 def genotype(
-    text: Annotated[str | None, typer.Argument(metavar="[GENOTYPE|FILE]", help="A genotype's text or a file that a search wrote (the published).")] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[GENOTYPE|FILE]", help="A genotype's text or a file that a search wrote (the published)."
+        ),
+    ] = None,
     *,
     out: Annotated[Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg).")] = None,
 ) -> None:

@@ -7,24 +7,40 @@ import typer
 
 from ultron_cli.errors import UltronError
 
-WhitenFlag = Annotated[Path | None, typer.Option("--whiten", help="A whitening of `ultron whiten` to apply.", rich_help_panel="Whitening")]
-DimFlag = Annotated[int | None, typer.Option("--dim", help="Dimensions to keep of --whiten (all).", rich_help_panel="Whitening")]
+WhitenFlag = Annotated[
+    Path | None, typer.Option("--whiten", help="A whitening of `ultron whiten` to apply.", rich_help_panel="Whitening")
+]
+DimFlag = Annotated[
+    int | None, typer.Option("--dim", help="Dimensions to keep of --whiten (all).", rich_help_panel="Whitening")
+]
 
 
 def whiten(
-    descriptors: Annotated[Path | None, typer.Argument(help="Descriptors to learn from (the database of the latest extraction).")] = None,
+    descriptors: Annotated[
+        Path | None, typer.Argument(help="Descriptors to learn from (the database of the latest extraction).")
+    ] = None,
     *,
     method: Annotated[
-        str, typer.Option(metavar="pca|pca-whitening|lw", help="lw is supervised: matching pairs of --gnd, --labels or folders.")
+        str,
+        typer.Option(
+            metavar="pca|pca-whitening|lw", help="lw is supervised: matching pairs of --gnd, --labels or folders."
+        ),
     ] = "pca-whitening",
-    gnd: Annotated[Path | None, typer.Option(help="lw: pairs are positives of the same query. Not that of the test set.")] = None,
+    gnd: Annotated[
+        Path | None, typer.Option(help="lw: pairs are positives of the same query. Not that of the test set.")
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="lw: CSV of photo,landmark.")] = None,
-    max_pairs: Annotated[int, typer.Option(min=1, help="lw: at most so many pairs, drawn evenly over landmarks.")] = 100_000,
+    max_pairs: Annotated[
+        int, typer.Option(min=1, help="lw: at most so many pairs, drawn evenly over landmarks.")
+    ] = 100_000,
     seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
-    dim: Annotated[int | None, typer.Option(help="Dimensions to keep (all); --dim can cut further when it is applied.")] = None,
+    dim: Annotated[
+        int | None, typer.Option(help="Dimensions to keep (all); --dim can cut further when it is applied.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the whitening (HDF5).")] = None,
 ) -> None:
-    """Learns a whitening that --whiten applies in extract, index, search and evaluate. Learn it from other photos than you evaluate on."""
+    """Learns a whitening that --whiten applies in extract, index, search and evaluate. Learn it from other photos than
+    you evaluate on."""
     from ultron_cli import workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import counted, print_result
@@ -42,13 +58,28 @@ def whiten(
     if method == "lw":
         with DescriptorFile(source) as opened:
             names = opened.names
-        pairs = pairs_of_ground_truth(gnd, names, max_pairs, seed) if gnd else pairs_of_labels(labels, names, max_pairs, seed)
-    whitening = learn_whitening(source, method, pairs=pairs, dim=dim, labels=str(gnd or labels or "folders") if method == "lw" else None)
+        pairs = (
+            pairs_of_ground_truth(gnd, names, max_pairs, seed)
+            if gnd
+            else pairs_of_labels(labels, names, max_pairs, seed)
+        )
+    whitening = learn_whitening(
+        source, method, pairs=pairs, dim=dim, labels=str(gnd or labels or "folders") if method == "lw" else None
+    )
     path = out or workspace.result_folder("whiten", source.resolve().parent.name) / f"{method}.h5"
     write_whitening(path, whitening)
     n, n_pairs = whitening.provenance["n"], None if pairs is None else len(pairs)
     summary = {
-        "whitening": str(path), "descriptors": str(source), "method": method, "n": n, "pairs": n_pairs, "from_dim": whitening.mean.size, "dim": whitening.dim,
-    }  # fmt: skip
+        "whitening": str(path),
+        "descriptors": str(source),
+        "method": method,
+        "n": n,
+        "pairs": n_pairs,
+        "from_dim": whitening.mean.size,
+        "dim": whitening.dim,
+    }
     with_pairs = f" and {counted(n_pairs, 'pair')}" if n_pairs else ""
-    print_result(summary, f"{method} of {counted(n, 'descriptor')}{with_pairs}: {whitening.mean.size}-d to {whitening.dim}-d\n{path}")
+    print_result(
+        summary,
+        f"{method} of {counted(n, 'descriptor')}{with_pairs}: {whitening.mean.size}-d to {whitening.dim}-d\n{path}",
+    )

@@ -1,6 +1,8 @@
-"""The list of bad photos in a dataset folder (bad_photos.json): written by `ultron datasets verify`, read by --skip-bad and by training.
+"""The list of bad photos in a dataset folder (bad_photos.json): written by `ultron datasets verify`, read by --skip-bad
+and by training.
 
-An entry counts only as long as its file is as it was found (size and time of change): a photo that was replaced is no longer left out.
+An entry counts only as long as its file is as it was found (size and time of change): a photo that was replaced is no
+longer left out.
 """
 
 import json
@@ -18,7 +20,8 @@ Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "w
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is wrong with a photo. path: relative to the dataset folder. n_bytes, mtime_ns: of the file as found, None where there is none."""
+    """What is wrong with a photo. path: relative to the dataset folder. n_bytes, mtime_ns: of the file as found, None
+    where there is none."""
 
     path: str
     kind: Kind
@@ -31,7 +34,13 @@ def write_bad_photos(folder: Path, bad: list[Finding], odd: list[Finding], n_che
     """Writes the list and returns its path. bad: photos to leave out; odd: usable ones that deserve a look."""
     path = folder / BAD_PHOTOS_FILE
     content = {"format": "ultron-bad-photos", "version": 1, "checked": utc_now(), "n_checked": n_checked}
-    write_text(path, json.dumps(content | {"bad": [asdict(finding) for finding in bad], "odd": [asdict(finding) for finding in odd]}, indent=1))
+    write_text(
+        path,
+        json.dumps(
+            content | {"bad": [asdict(finding) for finding in bad], "odd": [asdict(finding) for finding in odd]},
+            indent=1,
+        ),
+    )
     return path
 
 
@@ -46,9 +55,14 @@ def read_bad_photos(folder: Path) -> dict[Path, str]:
             raise KeyError("format")
         found = [Finding(**entry) for entry in content["bad"]]
     except (KeyError, TypeError) as error:
-        raise UltronError(f"{path} is not a list of bad photos ({error}); make it again with `ultron datasets verify`, or delete it") from error
+        raise UltronError(
+            f"{path} is not a list of bad photos ({error}); make it again with `ultron datasets verify`, or delete it"
+        ) from error
     still = [finding for finding in found if _as_found(folder, finding)]
-    return {folder / finding.path: f"{folder / finding.path}: {finding.reason} (listed in {BAD_PHOTOS_FILE})" for finding in still}
+    return {
+        folder / finding.path: f"{folder / finding.path}: {finding.reason} (listed in {BAD_PHOTOS_FILE})"
+        for finding in still
+    }
 
 
 def _as_found(folder: Path, finding: Finding) -> bool:

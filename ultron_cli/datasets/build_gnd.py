@@ -1,4 +1,5 @@
-"""Own photos become a dataset: a ground truth from a folder per landmark, a CSV of labels, or a CSV of pairs; queries by rule and seed."""
+"""Own photos become a dataset: a ground truth from a folder per landmark, a CSV of labels, or a CSV of pairs; queries
+by rule and seed."""
 
 import filecmp
 import hashlib
@@ -25,7 +26,8 @@ QUERY_RULES = ("random", "first", "largest")
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruthConfig:
-    """How own photos become a dataset. query_rule: which photos of a landmark become queries; the same seed always takes the same ones."""
+    """How own photos become a dataset. query_rule: which photos of a landmark become queries; the same seed always
+    takes the same ones."""
 
     source: Path
     out: Path | None = None
@@ -49,7 +51,8 @@ class GroundTruthConfig:
 
 @dataclass(kw_only=True)
 class Plan:
-    """Photos as queries and database, and (query, photo) -> easy, hard or junk. single: landmarks with one photo, which no query can stand for."""
+    """Photos as queries and database, and (query, photo) -> easy, hard or junk. single: landmarks with one photo, which
+    no query can stand for."""
 
     queries: list[str] = field(default_factory=list)
     database: list[str] = field(default_factory=list)
@@ -60,7 +63,8 @@ class Plan:
 
 
 def build_ground_truth(config: GroundTruthConfig) -> dict[str, object]:
-    """Writes gnd_NAME.json (and with --out the photos beside it). Returns a summary. Raises UltronError; nothing is written then."""
+    """Writes gnd_NAME.json (and with --out the photos beside it). Returns a summary. Raises UltronError; nothing is
+    written then."""
     if not config.source.is_dir():
         raise UltronError(f"{config.source} is not a folder of photos; name one")
     photo_folder = config.source / "jpg" if (config.source / "jpg").is_dir() else config.source
@@ -82,15 +86,27 @@ def build_ground_truth(config: GroundTruthConfig) -> dict[str, object]:
     write_text(target, json.dumps(content, indent=1))
     n_labels = {label: sum(value == label for value in plan.labels.values()) for label in ("easy", "hard", "junk")}
     return {
-        "ground_truth": str(target), "folder": str(folder), "name": name, "queries": len(plan.queries), "database": len(plan.database),
-        "landmarks": plan.n_landmarks, "labels": n_labels, "boxes": len(plan.boxes), "single_photo_landmarks": plan.single,
-        "query_rule": None if config.pairs else config.query_rule, "seed": config.seed,
-    }  # fmt: skip
+        "ground_truth": str(target),
+        "folder": str(folder),
+        "name": name,
+        "queries": len(plan.queries),
+        "database": len(plan.database),
+        "landmarks": plan.n_landmarks,
+        "labels": n_labels,
+        "boxes": len(plan.boxes),
+        "single_photo_landmarks": plan.single,
+        "query_rule": None if config.pairs else config.query_rule,
+        "seed": config.seed,
+    }
 
 
 def _plan(config: GroundTruthConfig, photo_folder: Path, photos: list[str]) -> Plan:
     known = _by_name(photos)
-    boxes = {_known(label.photo, known, label.where): label.box for label in read_boxes(config.boxes) if label.box} if config.boxes else {}
+    boxes = (
+        {_known(label.photo, known, label.where): label.box for label in read_boxes(config.boxes) if label.box}
+        if config.boxes
+        else {}
+    )
     if config.pairs:
         plan = plan_from_pairs([_known_pair(pair, known) for pair in read_pairs(config.pairs)], photos)
         plan.boxes = {photo: box for photo, box in boxes.items() if photo in set(plan.queries)}
@@ -121,7 +137,9 @@ def _by_name(photos: list[str]) -> dict[str, str]:
 
 def _known(name: str, known: dict[str, str], where: str) -> str:
     if name not in known:
-        raise UltronError(f"{where}: {name!r} is no photo of the folder (paths are relative to it){nearest_names(name, known)}")
+        raise UltronError(
+            f"{where}: {name!r} is no photo of the folder (paths are relative to it){nearest_names(name, known)}"
+        )
     return known[name]
 
 
@@ -133,8 +151,11 @@ def _known_pair(pair: Pair, known: dict[str, str]) -> Pair:
     return replace(pair, query=_known(pair.query, known, pair.where), photo=_known(pair.photo, known, pair.where))
 
 
-def plan_from_labels(labels: list[PhotoLabel], photos: list[str], config: GroundTruthConfig, photo_folder: Path) -> Plan:
-    """Queries by rule among each landmark's photos; its others are their answers. Photos without landmark or line are distractors."""
+def plan_from_labels(
+    labels: list[PhotoLabel], photos: list[str], config: GroundTruthConfig, photo_folder: Path
+) -> Plan:
+    """Queries by rule among each landmark's photos; its others are their answers. Photos without landmark or line are
+    distractors."""
     by_landmark: dict[str, list[PhotoLabel]] = {}
     for label in labels:
         if label.landmark:
@@ -150,7 +171,8 @@ def plan_from_labels(labels: list[PhotoLabel], photos: list[str], config: Ground
         plan.labels |= {(query, answer.photo): answer.label for query in queries for answer in answers}
     if not plan.queries:
         raise UltronError(
-            f"{config.labels or photo_folder} gives {counted(len(by_landmark), 'landmark')} and none with two photos, one to ask with and one to find; "
+            f"{config.labels or photo_folder} gives {counted(len(by_landmark), 'landmark')} and none with two "
+            "photos, one to ask with and one to find; "
             "sort photos into one folder per landmark, or write --labels or --pairs"
         )
     chosen = set(plan.queries)
@@ -158,7 +180,9 @@ def plan_from_labels(labels: list[PhotoLabel], photos: list[str], config: Ground
     return plan
 
 
-def _choose_queries(landmark: str, members: list[PhotoLabel], config: GroundTruthConfig, photo_folder: Path) -> list[str]:
+def _choose_queries(
+    landmark: str, members: list[PhotoLabel], config: GroundTruthConfig, photo_folder: Path
+) -> list[str]:
     """The photos of role query, or else as many as asked by rule, leaving one to find; junk photos are no queries."""
     named = sorted(member.photo for member in members if member.role == "query")
     if named:
@@ -184,8 +208,14 @@ def plan_from_pairs(pairs: Iterable[Pair], photos: list[str]) -> Plan:
     chosen = set(plan.queries)
     both = sorted({photo for _, photo in plan.labels if photo in chosen})
     if both:
-        raise UltronError(f"--pairs: {both[0]} is a query and an answer; a query is not in the database, so make it one of the two")
-    without = [query for query in plan.queries if all(label == "junk" for (asked, _), label in plan.labels.items() if asked == query)]
+        raise UltronError(
+            f"--pairs: {both[0]} is a query and an answer; a query is not in the database, so make it one of the two"
+        )
+    without = [
+        query
+        for query in plan.queries
+        if all(label == "junk" for (asked, _), label in plan.labels.items() if asked == query)
+    ]
     if without or not plan.queries:
         found = f"{without[0]} has junk answers only" if without else "the table has no pairs"
         raise UltronError(f"--pairs: every query needs an answer that is easy or hard; {found}")
@@ -206,9 +236,13 @@ def _warn_of_copies(plan: Plan, photo_folder: Path) -> None:
         sizes.setdefault((photo_folder / photo).stat().st_size, []).append(photo)
     for query in plan.queries:
         content = (photo_folder / query).read_bytes()
-        copy = next((photo for photo in sizes.get(len(content), ()) if (photo_folder / photo).read_bytes() == content), None)
+        copy = next(
+            (photo for photo in sizes.get(len(content), ()) if (photo_folder / photo).read_bytes() == content), None
+        )
         if copy:
-            log.warning("query %s is the same file as %s in the database; remove one, or its score means nothing", query, copy)
+            log.warning(
+                "query %s is the same file as %s in the database; remove one, or its score means nothing", query, copy
+            )
 
 
 def _name(photo: str) -> str:
@@ -222,16 +256,31 @@ def _content(plan: Plan) -> dict[str, object]:
     for (query, photo), label in plan.labels.items():
         answers[query][label].append(row[photo])
     boxes = {query: list(plan.boxes[query]) if query in plan.boxes else None for query in plan.queries}
-    gnd = [{"bbx": boxes[query]} | {label: sorted(rows) for label, rows in answers[query].items()} for query in plan.queries]
-    return {"imlist": [_name(photo) for photo in plan.database], "qimlist": [_name(photo) for photo in plan.queries], "gnd": gnd}
+    gnd = [
+        {"bbx": boxes[query]} | {label: sorted(rows) for label, rows in answers[query].items()}
+        for query in plan.queries
+    ]
+    return {
+        "imlist": [_name(photo) for photo in plan.database],
+        "qimlist": [_name(photo) for photo in plan.queries],
+        "gnd": gnd,
+    }
 
 
 def _place_photos(source: Path, target: Path, photos: list[str], overwrite: bool) -> None:
-    """Hard links, or copies where links are not possible; each whole or absent. Raises UltronError if another file is in the way."""
-    todo = [photo for photo in photos if not (target / photo).exists() or not filecmp.cmp(source / photo, target / photo, shallow=False)]
+    """Hard links, or copies where links are not possible; each whole or absent. Raises UltronError if another file is
+    in the way."""
+    todo = [
+        photo
+        for photo in photos
+        if not (target / photo).exists() or not filecmp.cmp(source / photo, target / photo, shallow=False)
+    ]
     in_the_way = [photo for photo in todo if (target / photo).exists()]
     if in_the_way and not overwrite:
-        raise UltronError(f"{target / in_the_way[0]} is there already and is another photo; name another --out, or replace it with --overwrite")
+        raise UltronError(
+            f"{target / in_the_way[0]} is there already and is another photo; name another --out, or replace "
+            "it with --overwrite"
+        )
     for photo in todo:
         (target / photo).parent.mkdir(parents=True, exist_ok=True)
         (target / photo).unlink(missing_ok=True)

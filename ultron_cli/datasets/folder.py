@@ -46,7 +46,9 @@ class Dataset:
             return self.ground_truth.database_names
         names = list_photos(self.photo_folder)
         if not names:
-            raise UltronError(f"{self.photo_folder} has no photos ({', '.join(PHOTO_SUFFIXES)}); name a folder that has some")
+            raise UltronError(
+                f"{self.photo_folder} has no photos ({', '.join(PHOTO_SUFFIXES)}); name a folder that has some"
+            )
         return names
 
     @property
@@ -77,7 +79,8 @@ class Dataset:
 
     @cached_property
     def bad_photos(self) -> dict[Path, str]:
-        """Files that `ultron datasets verify` listed as bad and that have not changed since, with the reason; --skip-bad leaves them out."""
+        """Files that `ultron datasets verify` listed as bad and that have not changed since, with the reason;
+        --skip-bad leaves them out."""
         return read_bad_photos(self.folder)
 
     def fingerprint(self, names: list[str], boxes: bool) -> str:
@@ -87,7 +90,8 @@ class Dataset:
 
 
 def list_photos(folder: Path) -> list[str]:
-    """Relative paths of all photos below `folder`, with forward slashes, sorted; hidden files and folders are left out."""
+    """Relative paths of all photos below `folder`, with forward slashes, sorted; hidden files and folders are left
+    out."""
     found: list[str] = []
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -98,7 +102,8 @@ def list_photos(folder: Path) -> list[str]:
 
 
 def find_ground_truth(folder: Path) -> Path | None:
-    """The ground truth in a dataset folder: gnd_<folder name> first, JSON before pickle. Raises UltronError if unclear."""
+    """The ground truth in a dataset folder: gnd_<folder name> first, JSON before pickle. Raises UltronError if
+    unclear."""
     found = sorted(path for suffix in ("json", "pkl") for path in folder.glob(f"gnd_*.{suffix}"))
     for suffix in ("json", "pkl"):
         named = folder / f"gnd_{folder.resolve().name}.{suffix}"
@@ -106,7 +111,10 @@ def find_ground_truth(folder: Path) -> Path | None:
             return named
     stems = {path.stem for path in found}
     if len(stems) > 1:
-        raise UltronError(f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in found))}); choose one with --gnd")
+        raise UltronError(
+            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in found))}); choose "
+            "one with --gnd"
+        )
     return found[0] if found else None
 
 
@@ -119,14 +127,21 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         if folder.is_file():
             raise UltronError(f"--dataset takes a folder or a known name, {text} is a file; name its folder")
         present = sorted(path.name for path in data_root.iterdir() if path.is_dir()) if data_root.is_dir() else []
-        get = f"download it with `ultron datasets download {text}`" if text in KNOWN_SETS else "see `ultron datasets list` for known ones"
+        get = (
+            f"download it with `ultron datasets download {text}`"
+            if text in KNOWN_SETS
+            else "see `ultron datasets list` for known ones"
+        )
         raise UltronError(
-            f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; {get}, put it there "
+            f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; "
+            f"{get}, put it there "
             "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
         )
     record = read_source(folder)
     if record is not None and not record.complete:
-        raise UltronError(f"the download of {folder} is not complete; finish it with `ultron datasets download {record.dataset}`")
+        raise UltronError(
+            f"the download of {folder} is not complete; finish it with `ultron datasets download {record.dataset}`"
+        )
     gnd = gnd or find_ground_truth(folder)
     truth = load_ground_truth(gnd) if gnd else None
     name = gnd.stem.removeprefix("gnd_") if gnd else folder.resolve().name
@@ -134,7 +149,8 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """Facts of a dataset: photo counts, missing photos, and per protocol the queries with positives and their mean number."""
+    """Facts of a dataset: photo counts, missing photos, and per protocol the queries with positives and their mean
+    number."""
     missing = []
     for name in [*dataset.database_names, *dataset.query_names]:
         try:
@@ -147,22 +163,39 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         used = [count for count in counts if count]
         protocols[protocol] = {"queries_used": len(used), "positives": sum(used) / max(1, len(used))}
     return {
-        "name": dataset.name, "folder": str(dataset.folder), "ground_truth": str(dataset.ground_truth_path) if dataset.ground_truth_path else None,
-        "database": len(dataset.database_names), "queries": len(dataset.query_names), "missing_photos": len(missing), "missing": missing[:20],
+        "name": dataset.name,
+        "folder": str(dataset.folder),
+        "ground_truth": str(dataset.ground_truth_path) if dataset.ground_truth_path else None,
+        "database": len(dataset.database_names),
+        "queries": len(dataset.query_names),
+        "missing_photos": len(missing),
+        "missing": missing[:20],
         "protocols": protocols,
-    }  # fmt: skip
+    }
 
 
 def summaries(data_root: Path) -> list[dict[str, Any]]:
     """Name, folder and photo counts of every dataset below the data root; an unsound one has its error instead."""
     found = []
-    for folder in sorted(path for path in data_root.iterdir() if path.is_dir() and not path.name.startswith(".")) if data_root.is_dir() else []:
+    for folder in (
+        sorted(path for path in data_root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        if data_root.is_dir()
+        else []
+    ):
         try:
             # Millions of photos are not counted again: the record of the download has their number.
             record = read_source(folder) if find_ground_truth(folder) is None else None
             dataset = open_dataset(str(folder), data_root)
             n_database = record.n_unpacked if record else len(dataset.database_names)
-            found.append({"name": folder.name, "folder": str(folder), "database": n_database, "queries": len(dataset.query_names), "error": None})
+            found.append(
+                {
+                    "name": folder.name,
+                    "folder": str(folder),
+                    "database": n_database,
+                    "queries": len(dataset.query_names),
+                    "error": None,
+                }
+            )
         except UltronError as error:
             found.append({"name": folder.name, "folder": str(folder), "database": 0, "queries": 0, "error": str(error)})
     return found

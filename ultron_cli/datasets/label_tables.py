@@ -1,5 +1,6 @@
-"""Reads what people say of their own photos from CSV files: labels (which photo shows which landmark), pairs (which photo answers which query)
-and boxes. Commas, semicolons or tabs, UTF-8 with or without mark; every error names the file and the line."""
+"""Reads what people say of their own photos from CSV files: labels (which photo shows which landmark), pairs (which
+photo answers which query) and boxes. Commas, semicolons or tabs, UTF-8 with or without mark; every error names the file
+and the line."""
 
 import csv
 import io
@@ -17,7 +18,8 @@ ROLES = ("query", "database", "")
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLabel:
-    """One photo: its landmark (empty: none of them), label as an answer, role (query, database, or empty: chosen by rule) and box."""
+    """One photo: its landmark (empty: none of them), label as an answer, role (query, database, or empty: chosen by
+    rule) and box."""
 
     photo: str
     landmark: str
@@ -59,14 +61,23 @@ def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Itera
     missing = [column for column in required if column not in columns]
     if missing:
         has = first_line.strip()[:80]
-        raise UltronError(f"{path}: the first line must name the columns {', '.join(required)}; {', '.join(missing)} is missing, it is {has!r}")
+        raise UltronError(
+            f"{path}: the first line must name the columns {', '.join(required)}; {', '.join(missing)} is "
+            f"missing, it is {has!r}"
+        )
     for column in columns:
         if column not in (*required, *optional):
-            raise UltronError(f"{path}: unknown column {column!r}{nearest_names(column, (*required, *optional))} (known: {', '.join((*required, *optional))})")
+            raise UltronError(
+                f"{path}: unknown column {column!r}{nearest_names(column, (*required, *optional))} (known: "
+                f"{', '.join((*required, *optional))})"
+            )
     for values in reader:
         where = f"{path}, line {reader.line_num}"
         if None in values or None in values.values():
-            raise UltronError(f"{where} must have {len(columns)} fields, as the first line; put a field that has a {delimiter!r} in quotes")
+            raise UltronError(
+                f"{where} must have {len(columns)} fields, as the first line; put a field that has a "
+                f"{delimiter!r} in quotes"
+            )
         stripped = {key: value.strip() for key, value in values.items()}
         if any(stripped.values()):
             yield _Row(where, stripped)
@@ -87,44 +98,66 @@ def _photo(row: _Row, column: str) -> str:
 
 
 def _box(row: _Row) -> Box | None:
-    """The box of a row, or None where all its columns are empty. Raises UltronError if it is malformed, negative or inverted."""
+    """The box of a row, or None where all its columns are empty. Raises UltronError if it is malformed, negative or
+    inverted."""
     texts = [row.values.get(column, "") for column in BOX_COLUMNS]
     if not any(texts):
         return None
     try:
         x1, y1, x2, y2 = (float(text) for text in texts)
     except ValueError:
-        raise UltronError(f"{row.where}: a box is four numbers x1, y1, x2, y2 in pixels, or nothing; found {', '.join(texts)}") from None
+        raise UltronError(
+            f"{row.where}: a box is four numbers x1, y1, x2, y2 in pixels, or nothing; found {', '.join(texts)}"
+        ) from None
     if not (0 <= x1 < x2 < float("inf") and 0 <= y1 < y2 < float("inf")):
         raise UltronError(f"{row.where}: 0 <= x1 < x2 and 0 <= y1 < y2 must hold for a box; found {', '.join(texts)}")
     return x1, y1, x2, y2
 
 
 def read_labels(path: Path) -> list[PhotoLabel]:
-    """`photo,landmark` and, if wanted, `label` (easy, hard, junk), `role` (query, database) and `x1,y1,x2,y2`. Raises UltronError."""
+    """`photo,landmark` and, if wanted, `label` (easy, hard, junk), `role` (query, database) and `x1,y1,x2,y2`. Raises
+    UltronError."""
     labels: dict[str, PhotoLabel] = {}
     for row in _rows(path, ("photo", "landmark"), ("label", "role", *BOX_COLUMNS)):
         photo = _photo(row, "photo")
         label = PhotoLabel(
-            photo=photo, landmark=row.values["landmark"], label=_chosen(row, "label", PAIR_LABELS, "easy"), role=_chosen(row, "role", ROLES, ""),
-            box=_box(row), where=row.where,
-        )  # fmt: skip
+            photo=photo,
+            landmark=row.values["landmark"],
+            label=_chosen(row, "label", PAIR_LABELS, "easy"),
+            role=_chosen(row, "role", ROLES, ""),
+            box=_box(row),
+            where=row.where,
+        )
         if photo in labels and labels[photo] != label:
-            raise UltronError(f"{row.where}: {photo} stands there before with other values; a photo has one line (for several landmarks in one, use --pairs)")
+            raise UltronError(
+                f"{row.where}: {photo} stands there before with other values; a photo has one line (for "
+                "several landmarks in one, use --pairs)"
+            )
         labels[photo] = label
     return list(labels.values())
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """`query,photo` and, if wanted, `label` (easy, hard, junk; easy). Raises UltronError, also for a pair with two labels."""
+    """`query,photo` and, if wanted, `label` (easy, hard, junk; easy). Raises UltronError, also for a pair with two
+    labels."""
     pairs: dict[tuple[str, str], Pair] = {}
     for row in _rows(path, ("query", "photo"), ("label",)):
-        pair = Pair(query=_photo(row, "query"), photo=_photo(row, "photo"), label=_chosen(row, "label", PAIR_LABELS, "easy"), where=row.where)
+        pair = Pair(
+            query=_photo(row, "query"),
+            photo=_photo(row, "photo"),
+            label=_chosen(row, "label", PAIR_LABELS, "easy"),
+            where=row.where,
+        )
         earlier = pairs.setdefault((pair.query, pair.photo), pair)
         if earlier != pair:
-            raise UltronError(f"{row.where}: {pair.photo} is {pair.label} for {pair.query} here and {earlier.label} before; keep one")
+            raise UltronError(
+                f"{row.where}: {pair.photo} is {pair.label} for {pair.query} here and {earlier.label} before; keep one"
+            )
         if pair.query == pair.photo:
-            raise UltronError(f"{row.where}: {pair.query} is an answer to itself; a query is searched among the other photos, remove the line")
+            raise UltronError(
+                f"{row.where}: {pair.query} is an answer to itself; a query is searched among the other "
+                "photos, remove the line"
+            )
     return list(pairs.values())
 
 

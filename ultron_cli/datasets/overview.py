@@ -26,18 +26,30 @@ def known_overview(data_root: Path) -> list[dict[str, Any]]:
     """One entry per known dataset, for the list."""
     return [
         {
-            "name": known.name, "state": state_of(known, data_root), "purpose": known.purpose, "photos": known.photos, "licence": known.licence,
-            "download_bytes": known.about_bytes()[0] or None, "download_bytes_of_all": known.about_bytes()[1], "files": len(known.chosen_parts(None)),
-            "needs": known.needs or None, "withdrawn": known.withdrawn or None,
+            "name": known.name,
+            "state": state_of(known, data_root),
+            "purpose": known.purpose,
+            "photos": known.photos,
+            "licence": known.licence,
+            "download_bytes": known.about_bytes()[0] or None,
+            "download_bytes_of_all": known.about_bytes()[1],
+            "files": len(known.chosen_parts(None)),
+            "needs": known.needs or None,
+            "withdrawn": known.withdrawn or None,
         }
         for known in KNOWN_SETS.values()
-    ]  # fmt: skip
+    ]
 
 
 def describe_known(known: KnownSet, data_root: Path) -> dict[str, Any]:
-    """The catalog's facts of a dataset: parts with addresses, sizes and how each will be checked, and where the figures come from."""
+    """The catalog's facts of a dataset: parts with addresses, sizes and how each will be checked, and where the figures
+    come from."""
     entry = next(entry for entry in known_overview(data_root) if entry["name"] == known.name)
-    return entry | {"versions": list(known.versions), "sources": list(known.sources), "parts": [_describe_part(part) for part in known.parts]}
+    return entry | {
+        "versions": list(known.versions),
+        "sources": list(known.sources),
+        "parts": [_describe_part(part) for part in known.parts],
+    }
 
 
 def _describe_part(part: Part) -> dict[str, Any]:
@@ -45,22 +57,31 @@ def _describe_part(part: Part) -> dict[str, Any]:
     if part.sha256 or part.checksum_address:
         checked = "SHA-256 published" if part.sha256 else f"checksum in {part.checksum_address}"
     return {
-        "file": part.file, "addresses": list(part.addresses), "bytes": part.n_bytes or part.about_bytes, "bytes_published": part.n_bytes is not None,
-        "checked_by": checked, "version": part.version or None,
-    }  # fmt: skip
+        "file": part.file,
+        "addresses": list(part.addresses),
+        "bytes": part.n_bytes or part.about_bytes,
+        "bytes_published": part.n_bytes is not None,
+        "checked_by": checked,
+        "version": part.version or None,
+    }
 
 
 def describe(text: str, gnd: Path | None) -> dict[str, Any]:
-    """Facts of a dataset that is there: photos, labels per protocol, or landmarks of a training list; and the record of its download."""
+    """Facts of a dataset that is there: photos, labels per protocol, or landmarks of a training list; and the record of
+    its download."""
     from ultron_cli.datasets.named import open_named_dataset  # brings torch, which the list does not need
 
     dataset = open_named_dataset(text, gnd)
     if dataset.ground_truth is None and (dataset.folder / LIST_FILE).is_file():
         paths, landmarks = open_landmark_list(dataset.folder)
         facts: dict[str, Any] = {
-            "name": dataset.name, "folder": str(dataset.folder), "photo_folder": str(paths.folder), "photos": len(paths), "landmarks": len(set(landmarks)),
+            "name": dataset.name,
+            "folder": str(dataset.folder),
+            "photo_folder": str(paths.folder),
+            "photos": len(paths),
+            "landmarks": len(set(landmarks)),
             "protocols": {},
-        }  # fmt: skip
+        }
     else:
         facts = describe_dataset(dataset)
     record = read_source(dataset.folder)

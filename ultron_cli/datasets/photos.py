@@ -13,7 +13,12 @@ from PIL import Image, ImageOps
 from ultron_cli.errors import UltronError
 
 Box = tuple[float, float, float, float]
-INTERPOLATIONS = {"nearest": Image.NEAREST, "bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
+INTERPOLATIONS = {
+    "nearest": Image.NEAREST,
+    "bilinear": Image.BILINEAR,
+    "bicubic": Image.BICUBIC,
+    "lanczos": Image.LANCZOS,
+}
 BOX_SLACK_PX = 2.0  # boxes drawn by hand end a pixel or two outside; they are clipped, more is a mistake
 
 
@@ -52,7 +57,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def decode_photo(path: Path, draft_side_px: int | None = None) -> Image.Image:
     """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded.
 
-    draft_side_px: a longest side that is enough; a larger JPEG is then decoded at 1/2, 1/4 or 1/8, which is several times faster.
+    draft_side_px: a longest side that is enough; a larger JPEG is then decoded at 1/2, 1/4 or 1/8, which is several
+    times faster.
     """
     try:
         with Image.open(path) as opened:
@@ -64,8 +70,14 @@ def decode_photo(path: Path, draft_side_px: int | None = None) -> Image.Image:
     except FileNotFoundError:
         raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
-        reason = "not a photo that Pillow can read" if "cannot identify" in str(error) else f"{type(error).__name__}: {error}"
-        raise UltronError(f"{path}: cannot be decoded ({reason}); replace it, or go on without it with --skip-bad") from error
+        reason = (
+            "not a photo that Pillow can read"
+            if "cannot identify" in str(error)
+            else f"{type(error).__name__}: {error}"
+        )
+        raise UltronError(
+            f"{path}: cannot be decoded ({reason}); replace it, or go on without it with --skip-bad"
+        ) from error
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -77,14 +89,19 @@ def photo_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
     except Exception as error:
-        raise UltronError(f"{path}: not a photo that Pillow can read ({error}); replace it, or go on without it with --skip-bad") from error
+        raise UltronError(
+            f"{path}: not a photo that Pillow can read ({error}); replace it, or go on without it with --skip-bad"
+        ) from error
 
 
 def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, int, int]:
     """The box in whole pixels inside the photo. Raises UltronError if it reaches more than 2 px outside."""
     x1, y1, x2, y2 = box
     if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
-        raise UltronError(f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; correct the ground truth, or use --no-crop")
+        raise UltronError(
+            f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; correct the "
+            "ground truth, or use --no-crop"
+        )
     left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
     return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
 
@@ -110,7 +127,8 @@ class LoadedPhoto:
 
 
 class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
-    """Decodes photos for a DataLoader: item i is photo rows[i]. A bad photo is an item with a reason, not an exception."""
+    """Decodes photos for a DataLoader: item i is photo rows[i]. A bad photo is an item with a reason, not an
+    exception."""
 
     def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
         self.rows, self.paths, self.boxes, self.shape = rows, paths, boxes, shape
@@ -127,7 +145,13 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
 
 def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
     """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
-    yield from torch.utils.data.DataLoader(reader, batch_size=None, num_workers=n_workers, prefetch_factor=8 if n_workers else None, persistent_workers=False)
+    yield from torch.utils.data.DataLoader(
+        reader,
+        batch_size=None,
+        num_workers=n_workers,
+        prefetch_factor=8 if n_workers else None,
+        persistent_workers=False,
+    )
 
 
 def batches_by_shape(photos: Iterable[LoadedPhoto], batch_size: int, max_waiting: int) -> Iterator[list[LoadedPhoto]]:

@@ -25,7 +25,8 @@ LABELS = ("easy", "hard", "junk")
 
 @dataclass(frozen=True, kw_only=True)
 class QueryTruth:
-    """One query: its box in pixels (x1, y1, x2, y2) or None for the whole photo, and (n,) int64 database rows per label."""
+    """One query: its box in pixels (x1, y1, x2, y2) or None for the whole photo, and (n,) int64 database rows per
+    label."""
 
     bbx: tuple[float, float, float, float] | None
     easy: np.ndarray = field(repr=False)
@@ -56,56 +57,82 @@ def _rows(value: Any, n_database: int, where: str) -> np.ndarray:
     if rows.size == 0:
         return np.empty(0, np.int64)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise UltronError(f"{where} must be a list of whole numbers, indices into imlist; found {str(value)[:60]}; correct the ground truth")
+        raise UltronError(
+            f"{where} must be a list of whole numbers, indices into imlist; found {str(value)[:60]}; correct "
+            "the ground truth"
+        )
     outside = rows[(rows < 0) | (rows >= n_database)]
     if outside.size:
-        raise UltronError(f"{where} holds index {outside[0]}, but imlist has {n_database} photos (0 to {n_database - 1}); correct the ground truth")
+        raise UltronError(
+            f"{where} holds index {outside[0]}, but imlist has {n_database} photos (0 to {n_database - 1}); "
+            "correct the ground truth"
+        )
     return rows.astype(np.int64)
 
 
 def check_box(value: Any, where: str) -> tuple[float, float, float, float] | None:
-    """A box (x1, y1, x2, y2) in pixels, or None for none. Raises UltronError if it is malformed, negative or inverted."""
+    """A box (x1, y1, x2, y2) in pixels, or None for none. Raises UltronError if it is malformed, negative or
+    inverted."""
     if value is None:
         return None
     box = np.asarray(value)
     if box.shape != (4,) or box.dtype.kind not in "iuf" or not np.isfinite(box).all():
-        raise UltronError(f"{where}: bbx must be four numbers x1, y1, x2, y2; found {str(value)[:60]}; correct the ground truth")
+        raise UltronError(
+            f"{where}: bbx must be four numbers x1, y1, x2, y2; found {str(value)[:60]}; correct the ground truth"
+        )
     x1, y1, x2, y2 = (float(number) for number in box)
     if x2 <= x1 or y2 <= y1:
-        raise UltronError(f"{where}: bbx is inverted or empty, x1 < x2 and y1 < y2 must hold; found {[x1, y1, x2, y2]}; correct the ground truth")
+        raise UltronError(
+            f"{where}: bbx is inverted or empty, x1 < x2 and y1 < y2 must hold; found {[x1, y1, x2, y2]}; "
+            "correct the ground truth"
+        )
     return x1, y1, x2, y2
 
 
 def _names(value: Any, key: str, path: Path) -> list[str]:
     if not isinstance(value, (list, tuple, np.ndarray)) or not all(isinstance(name, str) for name in value):
-        raise UltronError(f"{path}: {key} must be a list of photo names; found {str(value)[:60]}; correct the ground truth")
+        raise UltronError(
+            f"{path}: {key} must be a list of photo names; found {str(value)[:60]}; correct the ground truth"
+        )
     names = [str(name) for name in value]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UltronError(f"{path}: {key} names {twice!r} more than once; every photo may stand there once; correct the ground truth")
+        raise UltronError(
+            f"{path}: {key} names {twice!r} more than once; every photo may stand there once; correct the ground truth"
+        )
     return names
 
 
 def parse_ground_truth(content: Any, path: Path) -> GroundTruth:
-    """Checks the published layout {"imlist", "qimlist", "gnd"} in every part. Raises UltronError that names the query."""
+    """Checks the published layout {"imlist", "qimlist", "gnd"} in every part. Raises UltronError that names the
+    query."""
     missing = [key for key in ("imlist", "qimlist", "gnd") if not isinstance(content, dict) or key not in content]
     if missing:
-        raise UltronError(f"{path} lacks {', '.join(missing)}; a ground truth is a dictionary of imlist, qimlist and gnd")
+        raise UltronError(
+            f"{path} lacks {', '.join(missing)}; a ground truth is a dictionary of imlist, qimlist and gnd"
+        )
     database_names, query_names = _names(content["imlist"], "imlist", path), _names(content["qimlist"], "qimlist", path)
     if len(content["gnd"]) != len(query_names):
-        raise UltronError(f"{path}: gnd has {len(content['gnd'])} entries for {len(query_names)} queries in qimlist; they must be equal in number")
+        raise UltronError(
+            f"{path}: gnd has {len(content['gnd'])} entries for {len(query_names)} queries in qimlist; they "
+            "must be equal in number"
+        )
     queries = []
     for name, entry in zip(query_names, content["gnd"], strict=True):
         where = f"{path}, query {name}"
         if not isinstance(entry, dict) or not {"easy", "hard"} <= set(entry):
-            raise UltronError(f"{where}: an entry of gnd must have easy and hard (junk and bbx may be absent); found {str(entry)[:60]}")
+            raise UltronError(
+                f"{where}: an entry of gnd must have easy and hard (junk and bbx may be absent); found "
+                f"{str(entry)[:60]}"
+            )
         rows = {label: _rows(entry.get(label), len(database_names), f"{where}: {label}") for label in LABELS}
         queries.append(QueryTruth(bbx=check_box(entry.get("bbx"), where), **rows))
     return GroundTruth(database_names=database_names, query_names=query_names, queries=queries)
 
 
 def load_ground_truth(path: Path) -> GroundTruth:
-    """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is unsound."""
+    """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is
+    unsound."""
     if not path.is_file():
         raise UltronError(f"ground truth {path} does not exist; name one with --gnd")
     content = read_json(path, "ground truth") if path.suffix == ".json" else load_plain_pickle(path)

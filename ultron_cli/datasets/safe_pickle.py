@@ -1,7 +1,8 @@
 """Reads a pickle of plain data without running anything that it contains.
 
-The published ground truth (revisitop) and CIFAR's batches are pickles, and a pickle is a program. This unpickler resolves only what numpy
-arrays need; plain containers, numbers and strings need no name at all. Any other name is refused before it is imported.
+The published ground truth (revisitop) and CIFAR's batches are pickles, and a pickle is a program. This unpickler
+resolves only what numpy arrays need; plain containers, numbers and strings need no name at all. Any other name is
+refused before it is imported.
 """
 
 import io
@@ -76,10 +77,13 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("a reference to an object outside the file")
 
 
-def load_plain_pickle(path: Path, what: str = "a ground truth", advice: str = "get it from its publisher or write it as JSON") -> Any:
+def load_plain_pickle(
+    path: Path, what: str = "a ground truth", advice: str = "get it from its publisher or write it as JSON"
+) -> Any:
     """Unpickles plain containers, numbers, strings and numpy arrays of numbers or strings; runs no code of the file.
 
-    what, advice: for the error: what the file is said to be, and what to do instead. Raises UltronError if the file holds anything else or is damaged.
+    what, advice: for the error: what the file is said to be, and what to do instead. Raises UltronError if the file
+    holds anything else or is damaged.
     """
     data = path.read_bytes()
     try:
@@ -89,5 +93,15 @@ def load_plain_pickle(path: Path, what: str = "a ground truth", advice: str = "g
             f"{path} was refused, and nothing in it was run: {what} may hold only plain containers, numbers, "
             f"strings and numpy arrays, this one has {error}; {advice}"
         ) from error
-    except (EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ImportError, MemoryError, OverflowError) as error:
+    except (
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ImportError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         raise UltronError(f"{path} is not a whole pickle ({type(error).__name__}: {error}); get it again") from error

@@ -1,4 +1,5 @@
-"""Decodes every photo of a dataset and says which are missing, empty, truncated, of another type than their name says, or there twice."""
+"""Decodes every photo of a dataset and says which are missing, empty, truncated, of another type than their name says,
+or there twice."""
 
 import hashlib
 import io
@@ -24,14 +25,22 @@ DRAFT_SCALE = 8  # a JPEG decoded at an eighth is read to its last byte all the 
 AHEAD = 64  # photos waiting per thread
 SHOWN = 5  # photos per kind on screen
 SUFFIXES_OF_FORMAT = {
-    "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",), "DIB": (".bmp",),
-    "TIFF": (".tif", ".tiff"), "GIF": (".gif",), "PPM": (".ppm", ".pgm"),
-}  # fmt: skip
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "DIB": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm"),
+}
 
 
 @dataclass(kw_only=True)
 class Report:
-    """bad: photos to leave out; odd: usable ones that deserve a look; n_used_bad: bad ones that the ground truth (if there is one) names.
+    """bad: photos to leave out; odd: usable ones that deserve a look; n_used_bad: bad ones that the ground truth (if
+    there is one) names.
 
     photos_sha256: of all photos that the ground truth names, or of all, by path and content.
     """
@@ -69,7 +78,10 @@ def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
     if (folder / LIST_FILE).is_file():
         listed = open_landmark_list(folder)[0]
         if folder.resolve() not in listed.folder.parents:
-            raise UltronError(f"{folder} has no photos of its own, they lie in {listed.folder}; run `ultron datasets verify {listed.folder.parent}`")
+            raise UltronError(
+                f"{folder} has no photos of its own, they lie in {listed.folder}; run `ultron datasets verify "
+                f"{listed.folder.parent}`"
+            )
         prefix = listed.folder.relative_to(folder.resolve()).as_posix()
         names = {f"{prefix}/{listed.relative(i)}" for i in range(len(listed))}
         missing += sorted(name for name in names - found if not (folder / name).is_file())
@@ -83,7 +95,9 @@ def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
             used.add(path)
             missing.append(path)
     if not found and not missing:
-        raise UltronError(f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`")
+        raise UltronError(
+            f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`"
+        )
     return sorted(found | (used - set(missing))), missing, used
 
 
@@ -99,7 +113,9 @@ def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
     report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in missing]
     first_with: dict[str, str] = {}
     digest = hashlib.sha256()
-    for checked in progress(_check_all(dataset.folder, paths, n_threads or default_threads()), total=len(paths), what="verify"):
+    for checked in progress(
+        _check_all(dataset.folder, paths, n_threads or default_threads()), total=len(paths), what="verify"
+    ):
         _add(report, dataset.folder, checked, first_with)
         if not used or checked.path in used:
             digest.update(f"{checked.path}\0{checked.sha256}\n".encode())
@@ -118,14 +134,18 @@ def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, 
     """Puts what was found of one photo into the report."""
     n_bytes, mtime_ns = file_state(folder / checked.path)
     if checked.kind:
-        finding = Finding(path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns)
+        finding = Finding(
+            path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns
+        )
         (report.odd if checked.kind == "wrong-type" else report.bad).append(finding)
         log.debug("%s: %s", checked.path, checked.reason)
     if checked.kind in (None, "wrong-type"):
         first = first_with.setdefault(checked.sha256, checked.path)
         if first != checked.path:
             reason = f"the same bytes as {first}"
-            report.odd.append(Finding(path=checked.path, kind="duplicate", reason=reason, n_bytes=n_bytes, mtime_ns=mtime_ns))
+            report.odd.append(
+                Finding(path=checked.path, kind="duplicate", reason=reason, n_bytes=n_bytes, mtime_ns=mtime_ns)
+            )
 
 
 def _check_all(folder: Path, paths: Iterable[str], n_threads: int) -> Iterator[_Checked]:
@@ -166,7 +186,12 @@ def check_photo(folder: Path, path: str) -> _Checked:
         return _Checked(path, sha256, "not-a-photo", f"the content is {looks}")
     except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
         truncated = "truncated" in str(error).lower()
-        return _Checked(path, sha256, "truncated" if truncated else "undecodable", f"cannot be decoded ({type(error).__name__}: {error})")
+        return _Checked(
+            path,
+            sha256,
+            "truncated" if truncated else "undecodable",
+            f"cannot be decoded ({type(error).__name__}: {error})",
+        )
     suffix = os.path.splitext(path)[1].lower()
     if suffix and kind in SUFFIXES_OF_FORMAT and suffix not in SUFFIXES_OF_FORMAT[kind]:
         return _Checked(path, sha256, "wrong-type", f"the content is {kind}, the name says {suffix}")
@@ -176,7 +201,10 @@ def check_photo(folder: Path, path: str) -> _Checked:
 def report_lines(report: Report, name: str, version: str | None) -> list[str]:
     """What was found, for people: counts, the first photos of each kind, and what to do."""
     counts = report.counts()
-    text = [f"{name}: {counted(report.n_checked, 'photo')} checked, {', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'all are well'}"]
+    text = [
+        f"{name}: {counted(report.n_checked, 'photo')} checked, "
+        f"{', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'all are well'}"
+    ]
     for kind in counts:
         found = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
         text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in found[:SHOWN]]
@@ -184,12 +212,16 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
             text.append(f"  {kind:<12} ... {len(found) - SHOWN} more")
     if report.bad:
         unused = len(report.bad) - report.n_used_bad
-        text.append(f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; --skip-bad and training leave them out")
+        text.append(
+            f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; "
+            "--skip-bad and training leave them out"
+        )
     return [*text, f"photos: {version}"] if version else text
 
 
 def tell_version(dataset: Dataset, report: Report, data_root: Path) -> str | None:
-    """The version of the photos of a set that has several: as downloaded (then their digest is recorded), or by a digest recorded earlier."""
+    """The version of the photos of a set that has several: as downloaded (then their digest is recorded), or by a
+    digest recorded earlier."""
     known = KNOWN_SETS.get(dataset.name)
     if known is None or not known.versions:
         return None
@@ -199,4 +231,7 @@ def tell_version(dataset: Dataset, report: Report, data_root: Path) -> str | Non
         remember_checksum(data_root, key + record.photos_version, report.photos_sha256, str(dataset.folder))
         return record.photos_version
     seen = read_seen(data_root)
-    return next((version for version in known.versions if seen.get(key + version, {}).get("sha256") == report.photos_sha256), "unknown version")
+    return next(
+        (version for version in known.versions if seen.get(key + version, {}).get("sha256") == report.photos_sha256),
+        "unknown version",
+    )

@@ -1,4 +1,5 @@
-"""Scores a search against a ground truth: rankings by name, results per protocol, and the whole provenance beside them."""
+"""Scores a search against a ground truth: rankings by name, results per protocol, and the whole provenance beside
+them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from ultron_cli.provenance import provenance
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NamedRanking:
-    """Rankings with the names that their rows mean. rows: (Q, K) integers into database_names, -1 pads; origin: how they were made."""
+    """Rankings with the names that their rows mean. rows: (Q, K) integers into database_names, -1 pads; origin: how
+    they were made."""
 
     rows: np.ndarray
     query_names: list[str]
@@ -25,25 +27,31 @@ class NamedRanking:
 
 
 def find_gnd(given: Path | None, origin: dict[str, Any]) -> Path:
-    """The ground truth to score against: --gnd, else the one recorded at extraction. Raises UltronError if there is none."""
+    """The ground truth to score against: --gnd, else the one recorded at extraction. Raises UltronError if there is
+    none."""
     if given:
         return given
     recorded = origin.get("ground_truth")
     if not recorded:
-        raise UltronError("these descriptors were made from photos without a ground truth; name one with --gnd gnd_NAME.json")
+        raise UltronError(
+            "these descriptors were made from photos without a ground truth; name one with --gnd gnd_NAME.json"
+        )
     if not Path(recorded).is_file():
         raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with --gnd")
     return Path(recorded)
 
 
-def _queries_present(truth: GroundTruth, query_names: Sequence[str], skipped: set[str]) -> tuple[GroundTruth, list[int]]:
+def _queries_present(
+    truth: GroundTruth, query_names: Sequence[str], skipped: set[str]
+) -> tuple[GroundTruth, list[int]]:
     """The ground truth cut down to the queries that were searched, and their rows in the ranking."""
     row_of = {name: row for row, name in enumerate(query_names)}
     absent = [name for name in truth.query_names if name not in row_of]
     unexplained = [name for name in absent if name not in skipped]
     if unexplained:
         raise UltronError(
-            f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for example {unexplained[0]!r}"
+            f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for "
+            f"example {unexplained[0]!r}"
             f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right --gnd"
         )
     if absent:
@@ -51,14 +59,18 @@ def _queries_present(truth: GroundTruth, query_names: Sequence[str], skipped: se
     kept = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not kept:
         raise UltronError("not one query of the ground truth is in the ranking; name the right --gnd")
-    cut = dataclasses.replace(truth, query_names=[truth.query_names[i] for i in kept], queries=[truth.queries[i] for i in kept])
+    cut = dataclasses.replace(
+        truth, query_names=[truth.query_names[i] for i in kept], queries=[truth.queries[i] for i in kept]
+    )
     return cut, [row_of[name] for name in cut.query_names]
 
 
 def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]) -> np.ndarray:
-    """Some queries' rankings as rows of the ground truth's database; photos outside it (distractors) get numbers after it.
+    """Some queries' rankings as rows of the ground truth's database; photos outside it (distractors) get numbers after
+    it.
 
-    (Q, K) int32 where the numbers fit, filled one query at a time: with a million distractors whole copies would be felt.
+    (Q, K) int32 where the numbers fit, filled one query at a time: with a million distractors whole copies would be
+    felt.
     """
     row_of = {name: row for row, name in enumerate(truth.database_names)}
     n_known = len(row_of)
@@ -68,7 +80,10 @@ def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]
     if n_missing == n_known:
         raise UltronError("not one photo of the ground truth is in the database; name the right --gnd")
     if n_missing:
-        log.warning("%s of the ground truth not in the database; as positives they count as not found", counted(n_missing, "photo"))
+        log.warning(
+            "%s of the ground truth not in the database; as positives they count as not found",
+            counted(n_missing, "photo"),
+        )
     rows = np.empty((len(queries), ranking.rows.shape[1]), dtype)
     for i, query in enumerate(queries):
         own = ranking.rows[query]
@@ -77,7 +92,8 @@ def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]
 
 
 def ranking_against(ranking: NamedRanking, gnd: Path) -> tuple[GroundTruth, np.ndarray]:
-    """(the ground truth of the queries that were searched, their rankings (Q, K) as rows of it, photos outside it numbered after it).
+    """(the ground truth of the queries that were searched, their rankings (Q, K) as rows of it, photos outside it
+    numbered after it).
 
     Raises UltronError if ranking and ground truth do not belong together.
     """
@@ -88,15 +104,26 @@ def ranking_against(ranking: NamedRanking, gnd: Path) -> tuple[GroundTruth, np.n
 
 
 def evaluate_ranking(
-    ranking: NamedRanking, gnd: Path, protocols: Sequence[str] = tuple(PROTOCOLS), duplicates: Literal["count", "first"] = "count"
+    ranking: NamedRanking,
+    gnd: Path,
+    protocols: Sequence[str] = tuple(PROTOCOLS),
+    duplicates: Literal["count", "first"] = "count",
 ) -> dict[str, Any]:
-    """The Evaluation JSON of a ranking as plain data. Raises UltronError if ranking and ground truth do not belong together."""
+    """The Evaluation JSON of a ranking as plain data. Raises UltronError if ranking and ground truth do not belong
+    together."""
     truth, rows = ranking_against(ranking, gnd)
     repeats = rankings_with_repeats(rows)
     if len(repeats):
-        how = "each repeat counts, as in revisitop (--duplicates first counts only the first)" if duplicates == "count" else "only the first counts"
+        how = (
+            "each repeat counts, as in revisitop (--duplicates first counts only the first)"
+            if duplicates == "count"
+            else "only the first counts"
+        )
         log.warning(
-            "%s a photo more than once, for example that of %s; %s", counted(len(repeats), "ranking names", "rankings name"), truth.query_names[repeats[0]], how
+            "%s a photo more than once, for example that of %s; %s",
+            counted(len(repeats), "ranking names", "rankings name"),
+            truth.query_names[repeats[0]],
+            how,
         )
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
     return evaluation_report(
@@ -104,7 +131,13 @@ def evaluate_ranking(
         dataset=str(ranking.origin.get("dataset") or gnd.stem.removeprefix("gnd_")),
         query_names=truth.query_names,
         n_database=len(ranking.database_names),
-        provenance=ranking.origin | {"ground_truth": str(gnd), "k": int(ranking.rows.shape[1]), "duplicates": duplicates, "evaluated_by": provenance()},
+        provenance=ranking.origin
+        | {
+            "ground_truth": str(gnd),
+            "k": int(ranking.rows.shape[1]),
+            "duplicates": duplicates,
+            "evaluated_by": provenance(),
+        },
     )
 
 
@@ -115,16 +148,26 @@ def report_rows(report: dict[str, Any]) -> list[list[str]]:
         return "-" if value is None else f"{100 * value:.2f}"
 
     return [
-        [protocol, percent(part["mAP"]), *(percent(part["mP"][str(k)]) for k in PRECISION_AT), str(part["queries_used"])]
+        [
+            protocol,
+            percent(part["mAP"]),
+            *(percent(part["mP"][str(k)]) for k in PRECISION_AT),
+            str(part["queries_used"]),
+        ]
         for protocol, part in report["protocols"].items()
     ]
 
 
 def search_text(origin: dict[str, Any]) -> str:
-    """What a search did beside comparing descriptors exactly, in one phrase that stands beside every score; empty for nothing."""
+    """What a search did beside comparing descriptors exactly, in one phrase that stands beside every score; empty for
+    nothing."""
     search = origin.get("search") or {}
     steps = ", ".join(f"{step['name']} ({step['ms_per_query']:.1f} ms per query)" for step in search.get("rerank", []))
     distractors = origin.get("distractors") or []
     joined = f", {sum(part['n'] for part in distractors):,} of them distractors" if distractors else ""
-    index = f"; approximate index {search['kind']}" if search.get("method") == "index" and search.get("kind") != "flat" else ""
+    index = (
+        f"; approximate index {search['kind']}"
+        if search.get("method") == "index" and search.get("kind") != "flat"
+        else ""
+    )
     return joined + index + (f"; re-ranked by {steps}" if steps else "")

@@ -13,7 +13,8 @@ GEM_SOURCE = "the published self-test of R101-GeM (Radenovic et al., TPAMI 2019)
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One row of a published table. mAP: percent by protocol. model: as labels begin here. n_scales: of the published extraction."""
+    """One row of a published table. mAP: percent by protocol. model: as labels begin here. n_scales: of the published
+    extraction."""
 
     model: str
     dataset: str
@@ -26,7 +27,9 @@ class Published:
 
 def _dolg(model: str, dataset: str, distractors: bool, medium: float, hard: float) -> Published:
     mean = {"medium": medium, "hard": hard}
-    return Published(model=model, dataset=dataset, distractors=distractors, mAP=mean, source=DOLG_SOURCE, n_scales=DOLG_SCALES)
+    return Published(
+        model=model, dataset=dataset, distractors=distractors, mAP=mean, source=DOLG_SOURCE, n_scales=DOLG_SCALES
+    )
 
 
 PUBLISHED = (
@@ -38,23 +41,38 @@ PUBLISHED = (
     _dolg("dolg-r101", "roxford5k", True, 73.63, 51.57),
     _dolg("dolg-r101", "rparis6k", False, 90.97, 81.71),
     _dolg("dolg-r101", "rparis6k", True, 80.44, 62.95),
-    Published(model="gem-resnet101", dataset="roxford5k", mAP={"easy": 84.81, "medium": 64.67, "hard": 38.47}, source=GEM_SOURCE),
-    Published(model="gem-resnet101", dataset="rparis6k", mAP={"easy": 92.12, "medium": 77.20, "hard": 56.32}, source=GEM_SOURCE),
+    Published(
+        model="gem-resnet101",
+        dataset="roxford5k",
+        mAP={"easy": 84.81, "medium": 64.67, "hard": 38.47},
+        source=GEM_SOURCE,
+    ),
+    Published(
+        model="gem-resnet101",
+        dataset="rparis6k",
+        mAP={"easy": 92.12, "medium": 77.20, "hard": 56.32},
+        source=GEM_SOURCE,
+    ),
 )
 
 
 def find_published(model: str, dataset: str, n_database: int) -> Published | None:
-    """The published row of a model (by label) on a dataset; with the million distractors if as many photos were searched."""
+    """The published row of a model (by label) on a dataset; with the million distractors if as many photos were
+    searched."""
     with_distractors = n_database > N_DISTRACTORS
     for row in PUBLISHED:
-        if (model == row.model or model.startswith(f"{row.model}-")) and dataset == row.dataset and row.distractors == with_distractors:
+        if (
+            (model == row.model or model.startswith(f"{row.model}-"))
+            and dataset == row.dataset
+            and row.distractors == with_distractors
+        ):
             return row
     return None
 
 
 def comparison(report: dict[str, Any]) -> dict[str, Any] | None:
-    """An evaluation (evaluation_report) beside the published one, percent: {"source", "protocols": {name: {"ours", "published",
-    "difference"}}, "differs": [what in the protocol differs]}; None if nothing is published for it."""
+    """An evaluation (evaluation_report) beside the published one, percent: {"source", "protocols": {name: {"ours",
+    "published", "difference"}}, "differs": [what in the protocol differs]}; None if nothing is published for it."""
     origin = report["provenance"]
     row = find_published(str(origin.get("model", "")), report["dataset"], report["n_database"])
     if row is None:
@@ -63,7 +81,11 @@ def comparison(report: dict[str, Any]) -> dict[str, Any] | None:
     for name, published in row.mAP.items():
         part = report["protocols"].get(name)
         if part and part["mAP"] is not None:
-            both[name] = {"ours": 100 * part["mAP"], "published": published, "difference": 100 * part["mAP"] - published}
+            both[name] = {
+                "ours": 100 * part["mAP"],
+                "published": published,
+                "difference": 100 * part["mAP"] - published,
+            }
     return {"source": row.source, "protocols": both, "differs": differences_from(row, origin)}
 
 
@@ -71,7 +93,10 @@ def comparison_text(found: dict[str, Any] | None) -> str:
     """A comparison for people: a line per protocol, the source and what differs."""
     if found is None:
         return "nothing is published for this model on this dataset with as many photos"
-    rows = [f"{name}: ours {part['ours']:.2f}, published {part['published']:.2f} ({part['difference']:+.2f})" for name, part in found["protocols"].items()]
+    rows = [
+        f"{name}: ours {part['ours']:.2f}, published {part['published']:.2f} ({part['difference']:+.2f})"
+        for name, part in found["protocols"].items()
+    ]
     return "\n".join([*rows, f"published: {found['source']}", *(f"differs: {text}" for text in found["differs"])])
 
 
@@ -79,7 +104,11 @@ def differences_from(row: Published, origin: dict[str, Any]) -> list[str]:
     """What in the making of a result differs from the published protocol, or could, in words."""
     config, search, found = origin.get("config") or {}, origin.get("search") or {}, []
     if config.get("crop") != row.crop:
-        found.append("queries are not cropped to their box (whole queries score higher)" if row.crop == "bbx" else "queries are cropped to their box")
+        found.append(
+            "queries are not cropped to their box (whole queries score higher)"
+            if row.crop == "bbx"
+            else "queries are cropped to their box"
+        )
     n_scales = len(config.get("scales") or [1.0])
     if n_scales != row.n_scales:
         found.append(f"{n_scales} scale{'s' if n_scales != 1 else ''} where {row.n_scales} are published")
@@ -90,5 +119,8 @@ def differences_from(row: Published, origin: dict[str, Any]) -> list[str]:
     if config.get("whiten") or search.get("whiten"):
         found.append("whitened")
     weights = origin.get("weights") or {}
-    found.append(f"weights are {weights.get('path') or weights.get('kind') or 'not recorded'}: whether they are the published ones only you know")
+    found.append(
+        f"weights are {weights.get('path') or weights.get('kind') or 'not recorded'}: whether they are the "
+        "published ones only you know"
+    )
     return found

@@ -1,7 +1,7 @@
 """Average precision of Revisited Oxford and Paris, from rankings or straight from scores, and the Evaluation JSON.
 
-Definition: Radenovic et al., Revisiting Oxford and Paris, CVPR 2018, and its reference program revisitop, whose numbers these
-are on every ranking: full or partial, with or without repeats.
+Definition: Radenovic et al., Revisiting Oxford and Paris, CVPR 2018, and its reference program revisitop. The numbers
+are revisitop's on every ranking: full or partial, with or without repeats.
   - The photos a protocol ignores leave the ranking first; each positive moves up by the number of them above it.
   - AP is the area under precision over recall by the trapezoid rule, recall counted over all positives, found or not.
   - mP@k: positives among the first k, over k, where k is cut at the place of the last positive found.
@@ -27,7 +27,8 @@ Places = Callable[[np.ndarray], np.ndarray]  # database rows -> their places in 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RevisitedResult:
-    """One protocol over all queries; every number but queries_used is a fraction (AP can pass 1 where a ranking repeats photos).
+    """One protocol over all queries; every number but queries_used is a fraction (AP can pass 1 where a ranking repeats
+    photos).
 
     mP: k -> mean precision at k. ap: (Q,) float64. precision: (Q, 3) float64, at the k of PRECISION_AT. NaN in `ap` and
     `precision` marks a query without positives; NaN in mAP and mP means that no query had any.
@@ -43,11 +44,13 @@ class RevisitedResult:
 def average_precision(positive_ranks: np.ndarray, n_positives: int) -> float:
     """Average precision of one query by the trapezoid rule of revisitop (Radenovic et al. 2018).
 
-    positive_ranks: (P,) integers, ascending, from 0, ignored photos already taken out. n_positives: at least 1, found or not.
-    Raises ValueError if n_positives < 1.
+    positive_ranks: (P,) integers, ascending, from 0, ignored photos already taken out. n_positives: at least 1, found
+    or not. Raises ValueError if n_positives < 1.
     """
     if n_positives < 1:
-        raise ValueError(f"n_positives must be at least 1, found {n_positives}; a query without positives has no average precision")
+        raise ValueError(
+            f"n_positives must be at least 1, found {n_positives}; a query without positives has no average precision"
+        )
     ranks = np.asarray(positive_ranks, np.float64)
     n_found_before = np.arange(len(ranks))
     # Precision just above the positive, 1 by definition at the very top, and precision with it.
@@ -73,12 +76,12 @@ def revisited_map(
 ) -> RevisitedResult:
     """mAP and mP@k of rankings under one protocol.
 
-    ranks: (Q, K) integers, database rows, best first (an array, or anything with a shape that gives one query's row by index, such as
-    an HDF5 dataset). K may be smaller than the database. Rows beyond database_names are distractors and count as negatives. -1
-    means no photo and pads the end of a row; in front of a photo it keeps its place, as in revisitop.
-    duplicates: what to do with a photo that a ranking shows again: "count" every time, as revisitop does (AP can then pass 1), or
-    take the "first" place and drop the later ones before scoring.
-    Raises UltronError if there is not one row per query, the rows are not whole numbers, or the protocol is unknown.
+    ranks: (Q, K) integers, database rows, best first (an array, or anything with a shape that gives one query's row by
+    index, such as an HDF5 dataset). K may be smaller than the database. Rows beyond database_names are distractors and
+    count as negatives. -1 means no photo and pads the end of a row; in front of a photo it keeps its place, as in
+    revisitop. duplicates: what to do with a photo that a ranking shows again: "count" every time, as revisitop does (AP
+    can then pass 1), or take the "first" place and drop the later ones before scoring. Raises UltronError if there is
+    not one row per query, the rows are not whole numbers, or the protocol is unknown.
     """
     _check_protocol(protocol)
     if duplicates not in ("count", "first"):
@@ -89,12 +92,15 @@ def revisited_map(
         ranking = np.asarray(table[query])
         if duplicates == "first":
             ranking = _without_repeats(ranking)
-        results.add(query, ground_truth, protocol, lambda photos, ranking=ranking: np.flatnonzero(np.isin(ranking, photos)))
+        results.add(
+            query, ground_truth, protocol, lambda photos, ranking=ranking: np.flatnonzero(np.isin(ranking, photos))
+        )
     return results.summary()
 
 
 def rankings_with_repeats(ranks: np.ndarray) -> np.ndarray:
-    """(n,) int64: the queries whose ranking shows a photo more than once. ranks: (Q, K) integers; -1, no photo, may repeat."""
+    """(n,) int64: the queries whose ranking shows a photo more than once. ranks: (Q, K) integers; -1, no photo, may
+    repeat."""
     table = ranks if hasattr(ranks, "shape") else np.asarray(ranks)
     return np.array([query for query in range(len(table)) if _has_repeats(np.asarray(table[query]))], dtype=np.int64)
 
@@ -102,12 +108,14 @@ def rankings_with_repeats(ranks: np.ndarray) -> np.ndarray:
 def map_from_scores(
     scores: np.ndarray, ground_truth: GroundTruth, protocols: Iterable[Protocol] = tuple(PROTOCOLS)
 ) -> dict[str, RevisitedResult]:
-    """The results of several protocols straight from similarity scores, without a ranking: only labelled photos are placed.
+    """The results of several protocols straight from similarity scores, without a ranking: only labelled photos are
+    placed.
 
-    scores: (Q, N) floats, higher is better, N the database with its distractors after it (an array, or anything with a shape that
-    gives one query's scores by index, such as a memory map). Equal to revisited_map on the full ranking by score in which equal
-    scores stand by row. Queries are shared among the CPU cores; beside `scores` a core needs about 8 bytes per photo.
-    Raises UltronError if a score is NaN, there is not one row per query, or N is less than the database.
+    scores: (Q, N) floats, higher is better, N the database with its distractors after it (an array, or anything with a
+    shape that gives one query's scores by index, such as a memory map). Equal to revisited_map on the full ranking by
+    score in which equal scores stand by row. Queries are shared among the CPU cores; beside `scores` a core needs about
+    8 bytes per photo. Raises UltronError if a score is NaN, there is not one row per query, or N is less than the
+    database.
     """
     protocols = list(protocols)
     for protocol in protocols:
@@ -116,7 +124,8 @@ def map_from_scores(
     n_database = len(ground_truth.database_names)
     if table.shape[1] < n_database:
         raise UltronError(
-            f"scores must cover the database of {n_database} photos, distractors after it; found {table.shape[1]}; score all of it"
+            f"scores must cover the database of {n_database} photos, distractors after it; found "
+            f"{table.shape[1]}; score all of it"
         )
     results = {protocol: QueryScores(len(ground_truth.queries)) for protocol in protocols}
 
@@ -127,7 +136,9 @@ def map_from_scores(
             places = places_by_score(own_scores, photos)
         except NotANumber as error:
             name = ground_truth.query_names[query]
-            raise UltronError(f"scores must be numbers; found NaN for query {name} at row {error}; make its descriptors again") from None
+            raise UltronError(
+                f"scores must be numbers; found NaN for query {name} at row {error}; make its descriptors again"
+            ) from None
 
         def places_of(wanted: np.ndarray) -> np.ndarray:
             slots = np.searchsorted(photos, wanted).clip(max=len(photos) - 1)
@@ -150,9 +161,9 @@ def places_by_score(scores: np.ndarray, photos: np.ndarray) -> np.ndarray:
 
     scores: (N,) floats. photos: (P,) integers, rows of `scores`. Raises NotANumber if a score is NaN.
 
-    Only scores are sorted, not rows, and only those from the lowest of `photos` upwards: NumPy 2 partitions and sorts float32 with
-    vector instructions, many times faster than argsort (benchmarks/evaluate.py has the figures). Binary search then gives the number
-    of higher scores, and rows are looked at only where a photo shares its score.
+    Only scores are sorted, not rows, and only those from the lowest of `photos` upwards: NumPy 2 partitions and sorts
+    float32 with vector instructions, many times faster than argsort (benchmarks/evaluate.py has the figures). Binary
+    search then gives the number of higher scores, and rows are looked at only where a photo shares its score.
     """
     if scores.dtype == np.float16:
         scores = scores.astype(np.float32)  # exact, and compared faster
@@ -202,7 +213,8 @@ class QueryScores:
         self.precision = np.full((n_queries, len(PRECISION_AT)), np.nan)
 
     def add(self, query: int, ground_truth: GroundTruth, protocol: Protocol, places_of: Places) -> None:
-        """Scores one query. `places_of` finds given database photos in its ranking; photos outside the ranking are left out."""
+        """Scores one query. `places_of` finds given database photos in its ranking; photos outside the ranking are left
+        out."""
         positives, ignored = ground_truth.split(query, protocol)
         if len(positives) == 0:
             return
@@ -227,9 +239,15 @@ class QueryScores:
 
 
 def evaluation_report(
-    results: Mapping[str, RevisitedResult], *, dataset: str, query_names: Sequence[str], n_database: int, provenance: Mapping[str, Any]
+    results: Mapping[str, RevisitedResult],
+    *,
+    dataset: str,
+    query_names: Sequence[str],
+    n_database: int,
+    provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The Evaluation JSON (docs: file formats) as plain data; fractions, and None for what a query without positives has not got.
+    """The Evaluation JSON (docs: file formats) as plain data; fractions, and None for what a query without positives
+    has not got.
 
     results: protocol -> result. n_database: photos searched, distractors included.
     """
@@ -257,17 +275,24 @@ def evaluation_report(
 
 def _check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
-        raise UltronError(f"a protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}{nearest_names(protocol, PROTOCOLS)}")
+        raise UltronError(
+            f"a protocol must be one of {', '.join(PROTOCOLS)}; found {protocol!r}{nearest_names(protocol, PROTOCOLS)}"
+        )
 
 
 def _checked_table(table: Any, ground_truth: GroundTruth, name: str, *, kinds: str, what: str) -> Any:
-    """`table` itself, or an array of it where it is a list. Raises UltronError if it is not one row of numbers per query."""
+    """`table` itself, or an array of it where it is a list. Raises UltronError if it is not one row of numbers per
+    query."""
     table = table if hasattr(table, "shape") else np.asarray(table)
     n_queries, shape = len(ground_truth.queries), tuple(table.shape)
     if len(shape) != 2 or shape[0] != n_queries:
         turned = len(shape) == 2 and shape[1] == n_queries
-        advice = "it looks turned, pass its transpose" if turned else "use the queries of this ground truth, in its order"
-        raise UltronError(f"{name} must have one row for each of the {n_queries} queries; found shape {shape}; {advice}")
+        advice = (
+            "it looks turned, pass its transpose" if turned else "use the queries of this ground truth, in its order"
+        )
+        raise UltronError(
+            f"{name} must have one row for each of the {n_queries} queries; found shape {shape}; {advice}"
+        )
     dtype = np.asarray(table[:0]).dtype
     if dtype.kind not in kinds:
         raise UltronError(f"{name} must hold {what}; found {dtype}; convert them first")

@@ -1,10 +1,11 @@
-"""Is the difference between two evaluations more than chance? A paired comparison, query by query, of two Evaluation JSONs.
+"""Is the difference between two evaluations more than chance? A paired comparison, query by query, of two Evaluation
+JSONs.
 
-Both methods use the 70 or so differences of AP, one per query. The randomisation test asks how often a difference in mAP this large
-comes up when every query's two results change places by the toss of a coin (Smucker et al., A comparison of statistical significance
-tests for information retrieval evaluation, CIKM 2007). The bootstrap draws queries anew and gives the interval that holds 95% of the
-mean differences (Efron and Tibshirani 1993, percentile interval). Neither knows of anything but the choice of queries: not of another
-training seed, not of another dataset.
+Both methods use the 70 or so differences of AP, one per query. The randomisation test asks how often a difference in
+mAP this large comes up when every query's two results change places by the toss of a coin (Smucker et al., A comparison
+of statistical significance tests for information retrieval evaluation, CIKM 2007). The bootstrap draws queries anew and
+gives the interval that holds 95% of the mean differences (Efron and Tibshirani 1993, percentile interval). Neither
+knows of anything but the choice of queries: not of another training seed, not of another dataset.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ EXACT_PATTERNS = 1 << 16  # at most this many sign patterns are tried one by one
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Evaluation B against A under one protocol. mAP, differences and interval are fractions; differences are B minus A.
+    """Evaluation B against A under one protocol. mAP, differences and interval are fractions; differences are B minus
+    A.
 
     p_value: two-sided, of no difference; `exact` where few enough queries differ to try every exchange.
     interval: 95% bootstrap interval of `difference`. n_better, n_worse: queries whose AP is higher, lower in B.
@@ -48,15 +50,23 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """An Evaluation JSON that `ultron evaluate` wrote. Raises UltronError if the file is something else."""
     content = read_json(path, "evaluation")
     protocols = content.get("protocols") if isinstance(content, dict) else None
-    if not isinstance(protocols, dict) or not all(isinstance(p, dict) and isinstance(p.get("ap"), dict) for p in protocols.values()):
-        raise UltronError(f"{path} must be an evaluation, with protocols and the AP of every query; make it with `ultron evaluate --out`")
+    if not isinstance(protocols, dict) or not all(
+        isinstance(p, dict) and isinstance(p.get("ap"), dict) for p in protocols.values()
+    ):
+        raise UltronError(
+            f"{path} must be an evaluation, with protocols and the AP of every query; make it with `ultron "
+            "evaluate --out`"
+        )
     return content
 
 
-def compare_evaluations(a: dict[str, Any], b: dict[str, Any], protocol: Protocol, *, resamples: int = 10_000, seed: int = 0) -> Comparison:
+def compare_evaluations(
+    a: dict[str, Any], b: dict[str, Any], protocol: Protocol, *, resamples: int = 10_000, seed: int = 0
+) -> Comparison:
     """Compares two Evaluation JSONs (see docs: file formats) under one protocol; the same seed gives the same numbers.
 
-    Raises UltronError if the two are not of the same dataset and queries, or lack the protocol, or no query has positives.
+    Raises UltronError if the two are not of the same dataset and queries, or lack the protocol, or no query has
+    positives.
     """
     if resamples < 1:
         raise UltronError(f"resamples must be at least 1; found {resamples}; 10000 is usual")
@@ -80,30 +90,47 @@ def compare_evaluations(a: dict[str, Any], b: dict[str, Any], protocol: Protocol
 
 
 def paired_ap(a: dict[str, Any], b: dict[str, Any], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) float64 twice: AP of the same queries in both, queries without positives left out. Raises as compare_evaluations."""
-    for key, advice in (("dataset", "evaluate both on the same dataset"), ("n_database", "use the same distractors for both")):
+    """(n,) float64 twice: AP of the same queries in both, queries without positives left out. Raises as
+    compare_evaluations."""
+    for key, advice in (
+        ("dataset", "evaluate both on the same dataset"),
+        ("n_database", "use the same distractors for both"),
+    ):
         if a.get(key) != b.get(key):
-            raise UltronError(f"two evaluations must have the same {key}; found {a.get(key)} and {b.get(key)}; {advice}")
+            raise UltronError(
+                f"two evaluations must have the same {key}; found {a.get(key)} and {b.get(key)}; {advice}"
+            )
     for evaluation, which in ((a, "first"), (b, "second")):
         if protocol not in evaluation["protocols"]:
             there = ", ".join(evaluation["protocols"]) or "none"
-            raise UltronError(f"the {which} evaluation must have protocol {protocol}; it has {there}; run `ultron evaluate --protocol all`")
+            raise UltronError(
+                f"the {which} evaluation must have protocol {protocol}; it has {there}; run `ultron evaluate "
+                "--protocol all`"
+            )
     ap_a, ap_b = (evaluation["protocols"][protocol]["ap"] for evaluation in (a, b))
-    unpaired = sorted(set(ap_a) ^ set(ap_b)) or sorted(name for name in ap_a if (ap_a[name] is None) != (ap_b[name] is None))
+    unpaired = sorted(set(ap_a) ^ set(ap_b)) or sorted(
+        name for name in ap_a if (ap_a[name] is None) != (ap_b[name] is None)
+    )
     if unpaired:
-        raise UltronError(f"two evaluations must have AP for the same queries; {unpaired[0]} has it in one alone; use one ground truth")
+        raise UltronError(
+            f"two evaluations must have AP for the same queries; {unpaired[0]} has it in one alone; use one "
+            "ground truth"
+        )
     names = [name for name in ap_a if ap_a[name] is not None]
     if not names:
-        raise UltronError(f"a comparison must have a query with positives; found none under protocol {protocol}; choose another protocol")
+        raise UltronError(
+            f"a comparison must have a query with positives; found none under protocol {protocol}; choose "
+            "another protocol"
+        )
     return np.array([ap_a[name] for name in names], np.float64), np.array([ap_b[name] for name in names], np.float64)
 
 
 def sign_flip_p_value(differences: np.ndarray, *, resamples: int, seed: int) -> tuple[float, bool]:
     """Two-sided p-value of the paired randomisation test on the mean, and whether it is exact.
 
-    differences: (n,) float64. Where the sign patterns of the queries that differ are no more than `resamples` (and EXACT_PATTERNS),
-    each is tried once and the value is exact; otherwise `resamples` random patterns are tried and the observed one is counted among
-    them, so that the value is never 0.
+    differences: (n,) float64. Where the sign patterns of the queries that differ are no more than `resamples` (and
+    EXACT_PATTERNS), each is tried once and the value is exact; otherwise `resamples` random patterns are tried and the
+    observed one is counted among them, so that the value is never 0.
     """
     changed = differences[differences != 0]  # a query without difference stays the same whichever way it is exchanged
     # Patterns that give the observed sum in another order of addition must count as equal to it.
@@ -119,16 +146,21 @@ def sign_flip_p_value(differences: np.ndarray, *, resamples: int, seed: int) -> 
     return (1 + n_reached) / (1 + resamples), False
 
 
-def bootstrap_interval(differences: np.ndarray, *, resamples: int, seed: int, level: float = 0.95) -> tuple[float, float]:
+def bootstrap_interval(
+    differences: np.ndarray, *, resamples: int, seed: int, level: float = 0.95
+) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean. differences: (n,) float64, n at least 1. level: in (0, 1)."""
     n = len(differences)
-    means = np.concatenate([differences[(draws * n).astype(np.int64)].mean(axis=1) for draws in _uniform_draws(resamples, n, seed)])
+    means = np.concatenate(
+        [differences[(draws * n).astype(np.int64)].mean(axis=1) for draws in _uniform_draws(resamples, n, seed)]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def _uniform_draws(n_rows: int, n_columns: int, seed: int) -> Iterator[np.ndarray]:
-    """Blocks of rows of an (n_rows, n_columns) array of float64 in [0, 1); the numbers do not depend on the block size."""
+    """Blocks of rows of an (n_rows, n_columns) array of float64 in [0, 1); the numbers do not depend on the block
+    size."""
     generator = np.random.default_rng(seed)
     block = max(1, DRAWS_AT_ONCE // max(1, n_columns))
     for start in range(0, n_rows, block):

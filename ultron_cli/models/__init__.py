@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from ultron_cli.models.core import RetrievalModel
 
 
-def _over_backbone(settings_class: type, make: Callable[..., RetrievalModel], values: dict[str, Any], pretrained: bool) -> RetrievalModel:
+def _over_backbone(
+    settings_class: type, make: Callable[..., RetrievalModel], values: dict[str, Any], pretrained: bool
+) -> RetrievalModel:
     """make(settings, backbone), the settings from plain values and the backbone that they name."""
     from ultron_cli.configs import from_dict
     from ultron_cli.models.backbones import create_backbone
@@ -32,9 +34,15 @@ def _ultron(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalMod
     from ultron_cli.models.ultron_settings import SIZES, UltronSettings
 
     if pretrained:
-        raise UltronError(f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or give a checkpoint with --weights")
+        raise UltronError(
+            f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or "
+            "give a checkpoint with --weights"
+        )
     if "backbone" in values:
-        asked = f"--model gem --backbone {values['backbone']} (in training --set model.name=gem --set model.backbone={values['backbone']})"
+        asked = (
+            f"--model gem --backbone {values['backbone']} (in training --set model.name=gem --set "
+            f"model.backbone={values['backbone']})"
+        )
         raise UltronError(f"{name} has a network of its own; for a timm backbone name the model too: {asked}")
     return UltronModel(name, from_dict(UltronSettings, SIZES[name] | values, prefix="model."))
 

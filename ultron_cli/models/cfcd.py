@@ -1,6 +1,8 @@
-"""CFCD: GeM, a layer and batch normalisation, trained with MadaCos, then with local features too (Zhu et al., ICCV 2023).
+"""CFCD: GeM, a layer and batch normalisation, trained with MadaCos, then with local features too (Zhu et al., ICCV
+2023).
 
-The second stage changes the training only (training/losses/cfcd.py); checked against the authors' code (github.com/bassyess/CFCD).
+The second stage changes the training only (training/losses/cfcd.py); checked against the authors' code
+(github.com/bassyess/CFCD).
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +18,8 @@ from ultron_cli.models.parts.pooling import GeM
 
 @dataclass(frozen=True, kw_only=True)
 class CfcdSettings:
-    """Settings of `cfcd-r50` and `cfcd-r101`; defaults of the authors' published configuration: p 3 fixed, 512 dimensions."""
+    """Settings of `cfcd-r50` and `cfcd-r101`; defaults of the authors' published configuration: p 3 fixed, 512
+    dimensions."""
 
     backbone: str = "resnet50"
     descriptor_dim: int = 512

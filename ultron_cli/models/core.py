@@ -22,8 +22,12 @@ class RetrievalModel(nn.Module):
     descriptor_dim: int
     recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)  # what extraction takes unless told otherwise
     unit_norm: bool = True  # of forward; a linear classifier is trained on descriptors of any length
-    switches: tuple[str, ...] = ()  # settings that no weight depends on, so that a trained model can be used with others
-    cam_layer: str | None = None  # whose map a CAM watches where the last map does not reach the descriptor (a class token)
+    switches: tuple[
+        str, ...
+    ] = ()  # settings that no weight depends on, so that a trained model can be used with others
+    cam_layer: str | None = (
+        None  # whose map a CAM watches where the last map does not reach the descriptor (a class token)
+    )
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""
@@ -41,8 +45,11 @@ class RetrievalModel(nn.Module):
         """(scales, B, D) unit descriptors of the same photos -> (B, D), not yet of unit norm: their mean."""
         return descriptors.mean(dim=0)
 
-    def forward(self, images: torch.Tensor, with_maps: bool = False) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) -> (B, D) unit descriptors, or without unit_norm as they are; with_maps: and the (B, C, h, w) maps, for losses on local features."""
+    def forward(
+        self, images: torch.Tensor, with_maps: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """(B, 3, H, W) -> (B, D) unit descriptors, or without unit_norm as they are; with_maps: and the (B, C, h, w)
+        maps, for losses on local features."""
         if with_maps:
             maps = self.feature_map(images)
             return F.normalize(self.pool(maps), dim=1), maps

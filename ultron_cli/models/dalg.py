@@ -1,7 +1,9 @@
-"""DALG: a Swin with a local branch of window and spatial attention, fused with the global vector by cross-attention (Song et al., 2022).
+"""DALG: a Swin with a local branch of window and spatial attention, fused with the global vector by cross-attention
+(Song et al., 2022).
 
-The paper's text fixes the parts and their order; widths, heads and what the queries are it leaves open, and here they are: stage 3 (stride
-16) feeds the local branch, stage 4 (stride 32) the global vector; that vector asks, the places of both maps answer.
+The paper's text fixes the parts and their order; widths, heads and what the queries are it leaves open, and here they
+are: stage 3 (stride 16) feeds the local branch, stage 4 (stride 32) the global vector; that vector asks, the places of
+both maps answer.
 """
 
 from dataclasses import dataclass
@@ -22,9 +24,10 @@ from ultron_cli.models.parts.pooling import GeM
 class DalgSettings:
     """Settings of `dalg`.
 
-    dim: channels of the local branch, the fusion and the global vector. n_heads divides it. window: k, places along a side of a window.
-    local_blocks: window attention blocks, of which every second has its windows shifted by half of one. fusion_blocks: cross-attentions, one
-    after the other. spatial_attention, fusion: for ablation; "concat" puts the local map's mean beside the global vector instead.
+    dim: channels of the local branch, the fusion and the global vector. n_heads divides it. window: k, places along a
+    side of a window. local_blocks: window attention blocks, of which every second has its windows shifted by half of
+    one. fusion_blocks: cross-attentions, one after the other. spatial_attention, fusion: for ablation; "concat" puts
+    the local map's mean beside the global vector instead.
     """
 
     backbone: str = "swin_small_patch4_window7_224"
@@ -45,7 +48,13 @@ class DalgSettings:
         one_of("fusion", self.fusion, ["cross", "concat"])
         within("p", self.p, 0.1, 100.0)
         within("mlp_ratio", self.mlp_ratio, 0.25, 16.0)
-        for name, low, high in (("descriptor_dim", 1, 65536), ("dim", 1, 65536), ("n_heads", 1, 256), ("window", 1, 32), ("fusion_blocks", 1, 16)):
+        for name, low, high in (
+            ("descriptor_dim", 1, 65536),
+            ("dim", 1, 65536),
+            ("n_heads", 1, 256),
+            ("window", 1, 32),
+            ("fusion_blocks", 1, 16),
+        ):
             within(name, getattr(self, name), low, high)
         within("local_blocks", self.local_blocks, 0, 16)
         if self.dim % self.n_heads:
@@ -62,14 +71,20 @@ def windows_of(maps: torch.Tensor, window: int) -> torch.Tensor:
 def from_windows(cut: torch.Tensor, window: int, shape: tuple[int, int, int]) -> torch.Tensor:
     """The inverse of windows_of. shape: (B, H, W)."""
     batch, height, width = shape
-    return cut.view(batch, height // window, width // window, window, window, -1).transpose(2, 3).reshape(batch, height, width, -1)
+    return (
+        cut.view(batch, height // window, width // window, window, window, -1)
+        .transpose(2, 3)
+        .reshape(batch, height, width, -1)
+    )
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside k x k windows with relative position bias, as in Swin (Liu et al., ICCV 2021). (B, H, W, C) -> the same shape.
+    """Multi-head attention inside k x k windows with relative position bias, as in Swin (Liu et al., ICCV 2021). (B, H,
+    W, C) -> the same shape.
 
-    shift: places by which the windows are moved up and left. Windows that reach over the map's edge attend to the places on it alone, so
-    any size passes; instead of Swin's cyclic shift the map is padded, which needs no special case for regions that wrap.
+    shift: places by which the windows are moved up and left. Windows that reach over the map's edge attend to the
+    places on it alone, so any size passes; instead of Swin's cyclic shift the map is padded, which needs no special
+    case for regions that wrap.
     """
 
     def __init__(self, n_channels: int, n_heads: int, window: int, shift: int = 0) -> None:
@@ -81,7 +96,9 @@ class WindowAttention(nn.Module):
         self.projection = nn.Linear(n_channels, n_channels)
         rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
         places = torch.stack([rows.flatten(), columns.flatten()], dim=1)
-        self.register_buffer("offsets", places[:, None] - places[None] + window - 1, persistent=False)  # (k*k, k*k, 2), from 0 to 2k - 2
+        self.register_buffer(
+            "offsets", places[:, None] - places[None] + window - 1, persistent=False
+        )  # (k*k, k*k, 2), from 0 to 2k - 2
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         batch, height, width, channels = features.shape
@@ -89,12 +106,16 @@ class WindowAttention(nn.Module):
         margins = (shift, -(width + shift) % window, shift, -(height + shift) % window)  # left, right, top, bottom
         padded = F.pad(features, (0, 0, *margins))
         shape = (batch, padded.shape[1], padded.shape[2])
-        cut = windows_of(self.query_key_value(padded), window).unflatten(-1, (3, self.n_heads, channels // self.n_heads))
+        cut = windows_of(self.query_key_value(padded), window).unflatten(
+            -1, (3, self.n_heads, channels // self.n_heads)
+        )
         query, key, value = cut.permute(2, 0, 3, 1, 4)  # each (B * windows, h, k*k, d)
         bias = self.position_bias[:, self.offsets[..., 0], self.offsets[..., 1]].to(query.dtype)
         if any(margins):
             on_map = F.pad(features.new_ones(1, height, width), margins)
-            outside = windows_of(on_map, window) == 0  # (windows, k*k); no window is outside whole, as each margin is below k
+            outside = (
+                windows_of(on_map, window) == 0
+            )  # (windows, k*k); no window is outside whole, as each margin is below k
             bias = bias.masked_fill(outside[:, None, None], float("-inf")).repeat(batch, 1, 1, 1)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         joined = from_windows(attended.transpose(1, 2).flatten(2), window, shape)
@@ -122,10 +143,11 @@ class WindowBlock(nn.Module):
 
 
 class LocalBranch(nn.Module):
-    """Window attention on the places of stage 3, then normalised vectors times a score per place. (B, H, W, C3) -> (B, H, W, dim).
+    """Window attention on the places of stage 3, then normalised vectors times a score per place. (B, H, W, C3) -> (B,
+    H, W, dim).
 
-    The spatial attention is DOLG's, softplus of a linear score of ReLU(x), on layer-normed instead of unit vectors: in the fusion they stand
-    beside the layer-normed places of stage 4.
+    The spatial attention is DOLG's, softplus of a linear score of ReLU(x), on layer-normed instead of unit vectors: in
+    the fusion they stand beside the layer-normed places of stage 4.
     """
 
     def __init__(self, n_channels: int, settings: DalgSettings) -> None:
@@ -133,7 +155,14 @@ class LocalBranch(nn.Module):
         self.reduce = nn.Linear(n_channels, settings.dim)
         shifts = [settings.window // 2 if i % 2 else 0 for i in range(settings.local_blocks)]
         self.blocks = nn.Sequential(
-            *(WindowBlock(WindowAttention(settings.dim, settings.n_heads, settings.window, shift), settings.dim, settings.mlp_ratio) for shift in shifts)
+            *(
+                WindowBlock(
+                    WindowAttention(settings.dim, settings.n_heads, settings.window, shift),
+                    settings.dim,
+                    settings.mlp_ratio,
+                )
+                for shift in shifts
+            )
         )
         self.norm = nn.LayerNorm(settings.dim)
         self.score = nn.Linear(settings.dim, 1) if settings.spatial_attention else None
@@ -144,7 +173,8 @@ class LocalBranch(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The global vector asks the places: g + attention(LayerNorm(g), places), then g + MLP(LayerNorm(g)). g: (B, C); places: (B, P, C).
+    """The global vector asks the places: g + attention(LayerNorm(g), places), then g + MLP(LayerNorm(g)). g: (B, C);
+    places: (B, P, C).
 
     The places come normalised; another norm here would undo the scores of the spatial attention.
     """
@@ -168,8 +198,15 @@ class CrossAttention(nn.Module):
 def require_swin(backbone: Backbone) -> nn.Module:
     """The timm network inside. Raises UltronError unless it is a Swin (v1 or v2): an embedding, four stages, a norm."""
     network = backbone.network
-    if not (backbone.channels_last_output and all(hasattr(network, part) for part in ("patch_embed", "layers", "norm")) and len(network.layers) == 4):
-        raise UltronError(f"dalg takes a Swin of timm as its backbone (swin_small_patch4_window7_224, swinv2_tiny_window8_256, ...), found {backbone.name}")
+    if not (
+        backbone.channels_last_output
+        and all(hasattr(network, part) for part in ("patch_embed", "layers", "norm"))
+        and len(network.layers) == 4
+    ):
+        raise UltronError(
+            "dalg takes a Swin of timm as its backbone (swin_small_patch4_window7_224, "
+            f"swinv2_tiny_window8_256, ...), found {backbone.name}"
+        )
     return network
 
 
@@ -183,13 +220,19 @@ class DalgModel(RetrievalModel):
         super().__init__()
         self.settings, self.backbone = settings, backbone
         network = require_swin(backbone)
-        self.preprocessing, self.min_side_px, self.descriptor_dim = backbone.preprocessing, backbone.min_side_px, settings.descriptor_dim
+        self.preprocessing, self.min_side_px, self.descriptor_dim = (
+            backbone.preprocessing,
+            backbone.min_side_px,
+            settings.descriptor_dim,
+        )
         n_stage_3, n_stage_4 = network.feature_info[-2]["num_chs"], network.feature_info[-1]["num_chs"]
         self.local_branch = LocalBranch(n_stage_3, settings)
         self.global_pooling = GeM(settings.p, learnable=True) if settings.global_pooling == "gem" else None
         self.global_layer = nn.Linear(n_stage_4, settings.dim)
         crossing = settings.fusion == "cross"
-        self.deep_layer = nn.Sequential(nn.Linear(n_stage_4, settings.dim), nn.LayerNorm(settings.dim)) if crossing else None
+        self.deep_layer = (
+            nn.Sequential(nn.Linear(n_stage_4, settings.dim), nn.LayerNorm(settings.dim)) if crossing else None
+        )
         self.fusion = nn.ModuleList(CrossAttention(settings) for _ in range(settings.fusion_blocks if crossing else 0))
         self.head = nn.Linear(settings.dim if crossing else 2 * settings.dim, settings.descriptor_dim)
 

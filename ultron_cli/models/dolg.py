@@ -1,6 +1,7 @@
 """DOLG: local features made orthogonal to the global one, in a single descriptor (Yang et al., ICCV 2021).
 
-Checked against the authors' code (github.com/feymanpriv/DOLG). f3 and f4 are the maps of the ResNet's stages at stride 16 and 32.
+Checked against the authors' code (github.com/feymanpriv/DOLG). f3 and f4 are the maps of the ResNet's stages at stride
+16 and 32.
 """
 
 from dataclasses import dataclass, replace
@@ -21,8 +22,9 @@ from ultron_cli.models.parts.pooling import GeM
 class DolgSettings:
     """Settings of `dolg-r50` and `dolg-r101`; the defaults are the paper's, the others its ablations (tables 4 to 6).
 
-    local_from: the map of the local branch. fusion: how local vectors meet the global one. global_pooling, p: of the global branch
-    (p learnable, as in the authors' code). dilations: of the multi-atrous 3x3 convolutions. local_dim: also the global vector's.
+    local_from: the map of the local branch. fusion: how local vectors meet the global one. global_pooling, p: of the
+    global branch (p learnable, as in the authors' code). dilations: of the multi-atrous 3x3 convolutions. local_dim:
+    also the global vector's.
     """
 
     backbone: str = "resnet50"
@@ -47,7 +49,8 @@ class DolgSettings:
 
 
 class MultiAtrous(nn.Module):
-    """Context at several reaches: a 1x1, dilated 3x3 convolutions and the whole map's mean, joined by a 1x1 convolution and ReLU.
+    """Context at several reaches: a 1x1, dilated 3x3 convolutions and the whole map's mean, joined by a 1x1 convolution
+    and ReLU.
 
     forward: (B, C, h, w) -> (B, local_dim, h, w).
     """
@@ -66,7 +69,8 @@ class MultiAtrous(nn.Module):
 
 
 class LocalBranch(nn.Module):
-    """Multi-atrous context, then unit vectors times an attention of their own. forward: (B, C, h, w) -> (B, local_dim, h, w)."""
+    """Multi-atrous context, then unit vectors times an attention of their own. forward: (B, C, h, w) -> (B, local_dim,
+    h, w)."""
 
     def __init__(self, n_channels: int, settings: DolgSettings) -> None:
         super().__init__()

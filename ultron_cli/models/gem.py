@@ -1,4 +1,5 @@
-"""The GeM baseline: any backbone, generalised-mean or another pooling, an optional whitening layer (Radenovic et al., TPAMI 2019)."""
+"""The GeM baseline: any backbone, generalised-mean or another pooling, an optional whitening layer (Radenovic et al.,
+TPAMI 2019)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,13 +22,14 @@ from ultron_cli.models.parts.pooling import Average, GeM, GGeM, Maximum
 class GemSettings:
     """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer.
 
-    pooling: cls is the class token of a ViT; the others are of the patch map. groups: of `ggem`; None takes as many as the backbone's
-    attention has heads. gamma: of `simpool`; None is the published 1.25 for transformers and 2 for others, 0 the published form without a
-    power. pooling_shift: of `simpool`; None is "left", as published; with "undone" training starts sooner, see AttentionPooling.
-    scale_gem: descriptors of several scales are joined by GeM with the pooling's exponent instead of by their mean, as cirtorch tests networks
-    without a whitening layer.
-    attention: one of attentions.py, put into the stages attention_stages (of 1 to 4) of a ResNet, attention_at "block" or "stage"; None for
-    these means as its paper has it. genotype: of `hoga`, as attentions/genotype.py writes it; None is the published one.
+    pooling: cls is the class token of a ViT; the others are of the patch map. groups: of `ggem`; None takes as many as
+    the backbone's attention has heads. gamma: of `simpool`; None is the published 1.25 for transformers and 2 for
+    others, 0 the published form without a power. pooling_shift: of `simpool`; None is "left", as published; with
+    "undone" training starts sooner, see AttentionPooling. scale_gem: descriptors of several scales are joined by GeM
+    with the pooling's exponent instead of by their mean, as cirtorch tests networks without a whitening layer.
+    attention: one of attentions.py, put into the stages attention_stages (of 1 to 4) of a ResNet, attention_at "block"
+    or "stage"; None for these means as its paper has it. genotype: of `hoga`, as attentions/genotype.py writes it; None
+    is the published one.
     """
 
     backbone: str = "resnet50"
@@ -51,12 +53,22 @@ class GemSettings:
             within("gamma", self.gamma, 0.0, 100.0)
         for name, value in (("gamma", self.gamma), ("pooling_shift", self.pooling_shift)):
             if value is not None and self.pooling != "simpool":
-                raise UltronError(f"{name} belongs to pooling simpool, found pooling {self.pooling}; add --set model.pooling=simpool, or leave it out")
+                raise UltronError(
+                    f"{name} belongs to pooling simpool, found pooling {self.pooling}; add --set "
+                    "model.pooling=simpool, or leave it out"
+                )
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
         if self.scale_gem and (self.pooling != "gem" or self.descriptor_dim is not None):
-            found = f"pooling {self.pooling}" if self.pooling != "gem" else f"descriptor_dim {self.descriptor_dim}, a whitening layer,"
-            raise UltronError(f"scale_gem needs pooling gem and no whitening layer, whose descriptors may be negative; found {found}; leave scale_gem out")
+            found = (
+                f"pooling {self.pooling}"
+                if self.pooling != "gem"
+                else f"descriptor_dim {self.descriptor_dim}, a whitening layer,"
+            )
+            raise UltronError(
+                "scale_gem needs pooling gem and no whitening layer, whose descriptors may be negative; found "
+                f"{found}; leave scale_gem out"
+            )
         check_attention(self)
 
 
@@ -70,14 +82,23 @@ class ClassToken(nn.Module):
 def _ggem(settings: GemSettings, backbone: Backbone) -> nn.Module:
     groups = settings.groups or n_heads(backbone)
     if groups is None or backbone.n_channels % groups:
-        found = "has no attention heads to tell it" if groups is None else f"{groups} do not divide its {backbone.n_channels} channels"
-        raise UltronError(f"ggem needs a number of groups and {backbone.name} {found}; give one with --set model.groups=N")
+        found = (
+            "has no attention heads to tell it"
+            if groups is None
+            else f"{groups} do not divide its {backbone.n_channels} channels"
+        )
+        raise UltronError(
+            f"ggem needs a number of groups and {backbone.name} {found}; give one with --set model.groups=N"
+        )
     return GGeM(backbone.n_channels, groups, settings.p)
 
 
 def _class_token(settings: GemSettings, backbone: Backbone) -> nn.Module:
     if not backbone.has_class_token:
-        raise UltronError(f"pooling cls takes the class token of a ViT and {backbone.name} has none; choose another --set model.pooling or backbone")
+        raise UltronError(
+            f"pooling cls takes the class token of a ViT and {backbone.name} has none; choose another --set "
+            "model.pooling or backbone"
+        )
     return ClassToken()
 
 
@@ -90,12 +111,15 @@ def _simpool(settings: GemSettings, backbone: Backbone) -> nn.Module:
 
 def n_heads(backbone: Backbone) -> int | None:
     """Heads of the last attention layer of a ViT or Swin; None for other backbones."""
-    heads = [module.num_heads for module in backbone.network.modules() if isinstance(getattr(module, "num_heads", None), int)]
+    heads = [
+        module.num_heads for module in backbone.network.modules() if isinstance(getattr(module, "num_heads", None), int)
+    ]
     return heads[-1] if heads else None
 
 
 class GemModel(RetrievalModel):
-    """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are (B, C), or (B, descriptor_dim) with whitening."""
+    """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are (B, C), or (B, descriptor_dim) with
+    whitening."""
 
     name = "gem"
     switches = ("scale_gem",)
@@ -108,7 +132,8 @@ class GemModel(RetrievalModel):
         self.preprocessing, self.min_side_px = backbone.preprocessing, backbone.min_side_px
         self.pooling = POOLINGS[settings.pooling](settings, backbone)
         if settings.pooling == "cls":
-            self.cam_layer = f"blocks.{max(0, len(backbone.network.blocks) - 2)}"  # what the last block's attention gathers into the class token
+            # what the last block's attention gathers into the class token
+            self.cam_layer = f"blocks.{max(0, len(backbone.network.blocks) - 2)}"
         self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
         self.whitening = nn.Linear(backbone.n_channels, settings.descriptor_dim) if settings.descriptor_dim else None
 

@@ -1,7 +1,8 @@
 """SENet: a ResNet whose last map is joined with how each place resembles the places around it (Lee et al., CVPR 2023).
 
-Checked against the authors' code (github.com/sungonce/SENet): self-similarity of the channels within a window, encoded by convolutions over
-the window alone, added to the map; two layers; GeM with p = 3; a layer. Not to be taken for squeeze-and-excitation, which has the same name.
+Checked against the authors' code (github.com/sungonce/SENet): self-similarity of the channels within a window, encoded
+by convolutions over the window alone, added to the map; two layers; GeM with p = 3; a layer. Not to be taken for
+squeeze-and-excitation, which has the same name.
 """
 
 from dataclasses import dataclass, replace
@@ -22,8 +23,8 @@ from ultron_cli.models.parts.pooling import GeM
 class SenetSettings:
     """Settings of `senet-r50` and `senet-r101`; defaults of the authors' published configuration.
 
-    similarity_dim: channels that are compared. window: side of the surroundings a place is compared with, odd. kernel: of the convolutions
-    over the window, as many as leave one place of it with a kernel of 3.
+    similarity_dim: channels that are compared. window: side of the surroundings a place is compared with, odd. kernel:
+    of the convolutions over the window, as many as leave one place of it with a kernel of 3.
     """
 
     backbone: str = "resnet50"
@@ -55,10 +56,13 @@ class SelfSimilarity(nn.Module):
             steps += [nn.Conv2d(width, width, settings.kernel), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.encode = nn.Sequential(*steps)
         self.widen = nn.Sequential(nn.Conv2d(width, n_channels, 1), nn.BatchNorm2d(n_channels))
-        self.join = nn.Sequential(nn.Conv2d(n_channels, n_channels, 1), nn.ReLU(inplace=True), nn.Conv2d(n_channels, n_channels, 1))
+        self.join = nn.Sequential(
+            nn.Conv2d(n_channels, n_channels, 1), nn.ReLU(inplace=True), nn.Conv2d(n_channels, n_channels, 1)
+        )
 
     def similarity(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B h w, c, window, window): per channel the product of a place's unit vector with those around it, not below 0.
+        """(B, C, h, w) -> (B h w, c, window, window): per channel the product of a place's unit vector with those
+        around it, not below 0.
 
         Beyond the map's edge it is 0.
         """

@@ -22,8 +22,9 @@ REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' cod
 class SuperGlobalSettings:
     """Settings of `superglobal`; every module of the paper can be switched off.
 
-    gem_plus: GeM with exponent p_plus instead of the trained p. relup: the threshold of ReLUP (section 3.1), 0 for plain ReLU.
-    regional_gem: half of each place is the GeM of the 5 x 5 places around it. scale_gem: the maximum over scales instead of the mean.
+    gem_plus: GeM with exponent p_plus instead of the trained p. relup: the threshold of ReLUP (section 3.1), 0 for
+    plain ReLU. regional_gem: half of each place is the GeM of the 5 x 5 places around it. scale_gem: the maximum over
+    scales instead of the mean.
     """
 
     backbone: str = "resnet101"
@@ -54,7 +55,8 @@ class ReLUP(nn.Module):
 
 
 def put_relup(network: nn.Module, threshold: float) -> None:
-    """Replaces the ReLU that ends each block of stages 1 to 3, and in stage 1 those inside too, as the authors' code has it."""
+    """Replaces the ReLU that ends each block of stages 1 to 3, and in stage 1 those inside too, as the authors' code
+    has it."""
     for stage in (network.layer1, network.layer2, network.layer3):
         for block in stage:
             names = [name for name in ("act1", "act2", "act3") if hasattr(block, name)]
@@ -63,11 +65,13 @@ def put_relup(network: nn.Module, threshold: float) -> None:
 
 
 def regional_gem(maps: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) without negative values -> the same shape: the mean of each value and the GeM (p 2.5) of its 5 x 5 surroundings."""
+    """(B, C, h, w) without negative values -> the same shape: the mean of each value and the GeM (p 2.5) of its 5 x 5
+    surroundings."""
     reach = REGION_SIDE // 2
     mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"  # a map of 1 or 2 places has nothing to reflect
     padded = F.pad(maps, [reach] * 4, mode=mode)
-    # The root of 0 has an infinite gradient: where all surroundings are 0, training and CAMs would be of numbers that are none.
+    # The root of 0 has an infinite gradient: where all surroundings are 0, training and CAMs would be of numbers that
+    # are none.
     surroundings = F.avg_pool2d(padded.pow(REGION_P), REGION_SIDE, stride=1).clamp(min=1e-20).pow(1 / REGION_P)
     return (maps + surroundings) / 2
 
@@ -95,7 +99,9 @@ class SuperGlobalModel(RetrievalModel):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         maps = regional_gem(feature_map.float()) if self.settings.regional_gem else feature_map
         if self.settings.gem_plus:
-            pooled = maps.float().clamp(min=1e-8).pow(self.settings.p_plus).mean(dim=(-2, -1)).pow(1 / self.settings.p_plus)
+            pooled = (
+                maps.float().clamp(min=1e-8).pow(self.settings.p_plus).mean(dim=(-2, -1)).pow(1 / self.settings.p_plus)
+            )
         else:
             pooled = self.pooling(maps)
         return self.head(F.normalize(pooled, dim=1))

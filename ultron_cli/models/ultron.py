@@ -23,10 +23,15 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
 
 
 class Stem(nn.Sequential):
-    """Two 3x3 convolutions of stride 2 (as in NAT), BatchNorm after each, ReLU6 between. (B, 3, H, W) -> (B, C, H/4, W/4), rounded up."""
+    """Two 3x3 convolutions of stride 2 (as in NAT), BatchNorm after each, ReLU6 between. (B, 3, H, W) -> (B, C, H/4,
+    W/4), rounded up."""
 
     def __init__(self, n_channels: int) -> None:
-        super().__init__(ConvNorm(3, n_channels // 2, 3, stride=2), nn.ReLU6(inplace=True), ConvNorm(n_channels // 2, n_channels, 3, stride=2))
+        super().__init__(
+            ConvNorm(3, n_channels // 2, 3, stride=2),
+            nn.ReLU6(inplace=True),
+            ConvNorm(n_channels // 2, n_channels, 3, stride=2),
+        )
 
 
 class Halving(nn.Module):
@@ -55,9 +60,17 @@ class UltronModel(RetrievalModel):
         self.preprocessing, self.descriptor_dim = IMAGENET, settings.descriptor_dim
         widths, drop_paths = settings.widths, settings.drop_paths()
         self.entries = nn.ModuleList(
-            [Stem(widths[0]), ConvNorm(widths[0], widths[1], 3, stride=2), Halving(widths[1], widths[2]), Halving(widths[2], widths[3])]
+            [
+                Stem(widths[0]),
+                ConvNorm(widths[0], widths[1], 3, stride=2),
+                Halving(widths[1], widths[2]),
+                Halving(widths[2], widths[3]),
+            ]
         )
-        convolutional = [nn.ModuleList(_mobile_block(settings, width, p) for p in rates) for width, rates in zip(widths[:2], drop_paths[:2], strict=True)]
+        convolutional = [
+            nn.ModuleList(_mobile_block(settings, width, p) for p in rates)
+            for width, rates in zip(widths[:2], drop_paths[:2], strict=True)
+        ]
         attentive = [
             nn.ModuleList(_scala_block(settings, width, n_heads, p) for p in rates)
             for width, n_heads, rates in zip(widths[2:], settings.heads, drop_paths[2:], strict=True)
@@ -79,7 +92,9 @@ class UltronModel(RetrievalModel):
             with self._precision(i, images.device.type):
                 features = entry(features)
                 if i < 2 and features.device.type == "cpu":
-                    features = features.contiguous()  # the depthwise operator is 5 times faster so on a CPU than in channels_last
+                    features = (
+                        features.contiguous()
+                    )  # the depthwise operator is 5 times faster so on a CPU than in channels_last
                 for block in blocks:
                     features = self._run(block, features)
             if i >= 2:
@@ -102,9 +117,14 @@ class UltronModel(RetrievalModel):
 
     def _run(self, block: nn.Module, features: torch.Tensor) -> torch.Tensor:
         # Compiled, the compiler decides what to compute anew.
-        if not (self.settings.checkpointing and self.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        if (
+            not (self.settings.checkpointing and self.training and torch.is_grad_enabled())
+            or torch.compiler.is_compiling()
+        ):
             return block(features)
-        return checkpoint(block, features, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(block)))
+        return checkpoint(
+            block, features, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _statistics_kept(block))
+        )
 
 
 @contextlib.contextmanager
@@ -127,23 +147,30 @@ def _mobile_block(settings: UltronSettings, width: int, drop_path: float) -> Mob
     if settings.depthwise == "plain":
         depthwise: nn.Module = PlainDepthwise(n_wide)
     else:
-        depthwise = CDConv(n_wide, thresholds=settings.thresholds, kind=settings.threshold, deltas=settings.deltas, gate=settings.gate)
+        depthwise = CDConv(
+            n_wide, thresholds=settings.thresholds, kind=settings.threshold, deltas=settings.deltas, gate=settings.gate
+        )
     return MobileBlock(width, settings.expansion, depthwise, drop_path)
 
 
 def _scala_block(settings: UltronSettings, width: int, n_heads: int, drop_path: float) -> ScalaBlock:
     attention = ScalaAttention(
-        width, n_heads, window=settings.window, mck_on=settings.context_on, attention_dropout=settings.attention_dropout,
+        width,
+        n_heads,
+        window=settings.window,
+        mck_on=settings.context_on,
+        attention_dropout=settings.attention_dropout,
         projection_dropout=settings.projection_dropout,
-    )  # fmt: skip
+    )
     return ScalaBlock(width, attention, settings.mlp_ratio, drop_path)
 
 
 def _initialise(module: nn.Module) -> None:
-    """Linear layers as in ViT, convolutions by their outputs (He et al., ICCV 2015); other modules set their own weights.
+    """Linear layers as in ViT, convolutions by their outputs (He et al., ICCV 2015); other modules set their own
+    weights.
 
-    MobileNet blocks begin as the identity (Goyal et al., 2017): ultron-t on the rendered landmarks, 14 % of the training photos right after
-    5 epochs instead of 8 %, whatever the depthwise convolution.
+    MobileNet blocks begin as the identity (Goyal et al., 2017): ultron-t on the rendered landmarks, 14 % of the
+    training photos right after 5 epochs instead of 8 %, whatever the depthwise convolution.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

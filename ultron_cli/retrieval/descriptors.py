@@ -1,7 +1,8 @@
 """Descriptor files (HDF5): the only code that reads or writes them.
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, complete, model, weights_sha256, config,
-dataset, role, crop, scales, created, ultron_version, skipped, provenance; datasets /names (N,) UTF-8 and /descriptors (N, D).
+dataset, role, crop, scales, created, ultron_version, skipped, provenance; datasets /names (N,) UTF-8 and /descriptors
+(N, D).
 """
 
 import json
@@ -35,13 +36,16 @@ class DescriptorInfo:
     crop: Literal["bbx", "none"]
     scales: list[float]
     skipped: list[dict[str, str]] = field(default_factory=list)  # [{"name", "reason"}] of photos left out by --skip-bad
-    provenance: dict[str, Any] = field(default_factory=dict)  # where it was made: versions, command, paths; shapes no number
+    provenance: dict[str, Any] = field(
+        default_factory=dict
+    )  # where it was made: versions, command, paths; shapes no number
     created: str = ""
     ultron_version: str = __version__
 
 
 def open_h5(path: Path, format_name: str, version: int, what: str) -> h5py.File:
-    """Opens an HDF5 file of ours for reading. Raises UltronError if it is absent, damaged, of another kind or too new."""
+    """Opens an HDF5 file of ours for reading. Raises UltronError if it is absent, damaged, of another kind or too
+    new."""
     if not path.is_file():
         raise UltronError(f"{what} {path} does not exist; check the path")
     try:
@@ -54,7 +58,9 @@ def open_h5(path: Path, format_name: str, version: int, what: str) -> h5py.File:
         raise UltronError(f"{path} is not a {what}: its format attribute must be {format_name!r}, found {found!r}")
     if not isinstance(found_version, (int, np.integer)) or found_version > version:
         handle.close()
-        raise UltronError(f"{path} has format version {found_version}, this ultron reads up to {version}; install a newer ultron")
+        raise UltronError(
+            f"{path} has format version {found_version}, this ultron reads up to {version}; install a newer ultron"
+        )
     return handle
 
 
@@ -64,12 +70,16 @@ class DescriptorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle = open_h5(path, FORMAT, VERSION, "descriptor file")
-        self._scattered: tuple[np.ndarray | None, np.ndarray | None] | None = None  # see scattered_rows; once `take` has looked
+        self._scattered: tuple[np.ndarray | None, np.ndarray | None] | None = (
+            None  # see scattered_rows; once `take` has looked
+        )
         try:
             self._check()
         except KeyError as error:
             self.close()
-            raise UltronError(f"{path} lacks a part of a descriptor file ({error}); run `ultron extract --overwrite`") from error
+            raise UltronError(
+                f"{path} lacks a part of a descriptor file ({error}); run `ultron extract --overwrite`"
+            ) from error
         except UltronError:
             self.close()
             raise
@@ -78,22 +88,42 @@ class DescriptorFile:
         attributes, rows = self._handle.attrs, self._handle["descriptors"]
         if not attributes["complete"]:
             raise UltronError(f"{self.path} was never finished; run the same `ultron extract` again to continue it")
-        if rows.ndim != 2 or rows.dtype not in (np.float32, np.float16) or rows.shape[0] != self._handle["names"].shape[0]:
+        if (
+            rows.ndim != 2
+            or rows.dtype not in (np.float32, np.float16)
+            or rows.shape[0] != self._handle["names"].shape[0]
+        ):
             raise UltronError(
                 f"{self.path}: /descriptors must be (N, D) float32 or float16 with one name per row, "
-                f"found {rows.shape} {rows.dtype} and {self._handle['names'].shape[0]} names; run `ultron extract --overwrite`"
+                f"found {rows.shape} {rows.dtype} and {self._handle['names'].shape[0]} names; run `ultron "
+                "extract --overwrite`"
             )
         self.n, self.dim = (int(side) for side in rows.shape)
-        self._stored, self._dtype, self._tolerance = rows, rows.dtype, NORM_TOLERANCE[rows.dtype.name]  # asking HDF5 again costs as much as 100 rows
+        self._stored, self._dtype, self._tolerance = (
+            rows,
+            rows.dtype,
+            NORM_TOLERANCE[rows.dtype.name],
+        )  # asking HDF5 again costs as much as 100 rows
         try:
             config, scales = json.loads(attributes["config"]), json.loads(attributes["scales"])
-            skipped, provenance = json.loads(attributes.get("skipped", "[]")), json.loads(attributes.get("provenance", "{}"))
+            skipped, provenance = (
+                json.loads(attributes.get("skipped", "[]")),
+                json.loads(attributes.get("provenance", "{}")),
+            )
         except ValueError as error:
-            raise UltronError(f"{self.path}: its config attributes are not JSON ({error}); run `ultron extract --overwrite`") from error
+            raise UltronError(
+                f"{self.path}: its config attributes are not JSON ({error}); run `ultron extract --overwrite`"
+            ) from error
         self.info = DescriptorInfo(
-            config=config, scales=scales, skipped=skipped, provenance=provenance,
-            **{key: str(attributes[key]) for key in ("model", "weights_sha256", "dataset", "role", "crop", "created", "ultron_version")},
-        )  # fmt: skip
+            config=config,
+            scales=scales,
+            skipped=skipped,
+            provenance=provenance,
+            **{
+                key: str(attributes[key])
+                for key in ("model", "weights_sha256", "dataset", "role", "crop", "created", "ultron_version")
+            },
+        )
 
     @property
     def names(self) -> list[str]:
@@ -140,7 +170,8 @@ class DescriptorFile:
 
 
 def row_places(stored: h5py.Dataset) -> np.ndarray | None:
-    """(N,) int64 byte offsets of the rows in the file; None where they do not lie there as they are (compressed, absent, byte-swapped)."""
+    """(N,) int64 byte offsets of the rows in the file; None where they do not lie there as they are (compressed,
+    absent, byte-swapped)."""
     n, dim = stored.shape
     native = stored.dtype.isnative and stored.id.get_create_plist().get_nfilters() == 0
     if not native or not n:
@@ -165,16 +196,19 @@ def row_places(stored: h5py.Dataset) -> np.ndarray | None:
 
 
 def scattered_rows(path: Path, stored: h5py.Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(byte offsets of the rows, the file's bytes seen as a window of one row's length at every offset); None where that cannot be.
+    """(byte offsets of the rows, the file's bytes seen as a window of one row's length at every offset); None where
+    that cannot be.
 
-    HDF5 reads scattered rows one selection at a time; a gather from the mapped file is many times faster, and the map is kept because
-    mapping pages anew costs more than copying them.
+    HDF5 reads scattered rows one selection at a time; a gather from the mapped file is many times faster, and the map
+    is kept because mapping pages anew costs more than copying them.
     """
     places = row_places(stored)
     if places is None:
         return None, None
     content, n_bytes = np.memmap(path, np.uint8, "r"), stored.shape[1] * stored.dtype.itemsize
-    return places, np.lib.stride_tricks.as_strided(content, (len(content) - n_bytes + 1, n_bytes), (1, 1), writeable=False)
+    return places, np.lib.stride_tricks.as_strided(
+        content, (len(content) - n_bytes + 1, n_bytes), (1, 1), writeable=False
+    )
 
 
 def take_rows(database: np.ndarray | DescriptorFile, rows: np.ndarray) -> np.ndarray:
@@ -182,17 +216,24 @@ def take_rows(database: np.ndarray | DescriptorFile, rows: np.ndarray) -> np.nda
     return database[rows].astype(np.float32, copy=False) if isinstance(database, np.ndarray) else database.take(rows)
 
 
-def check_unit_rows(rows: np.ndarray, where: str, first_row: int = 0, tolerance: float = NORM_TOLERANCE["float32"]) -> None:
+def check_unit_rows(
+    rows: np.ndarray, where: str, first_row: int = 0, tolerance: float = NORM_TOLERANCE["float32"]
+) -> None:
     """Raises UltronError naming the first row that is not finite or whose L2 norm is not 1 within `tolerance`."""
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     bad = np.flatnonzero(~(np.abs(norms - 1.0) <= tolerance))
     if bad.size:
         row = int(bad[0])
         found = "NaN or infinity" if not np.isfinite(norms[row]) else f"norm {norms[row]:.4f}"
-        raise UltronError(f"{where}: descriptors must be finite and of unit L2 norm, row {first_row + row} has {found}; extract it again")
+        raise UltronError(
+            f"{where}: descriptors must be finite and of unit L2 norm, row {first_row + row} has {found}; "
+            "extract it again"
+        )
 
 
-def write_descriptors(path: Path, names: Sequence[str], blocks: Iterable[np.ndarray], dim: int, info: DescriptorInfo) -> None:
+def write_descriptors(
+    path: Path, names: Sequence[str], blocks: Iterable[np.ndarray], dim: int, info: DescriptorInfo
+) -> None:
     """Writes a descriptor file atomically from consecutive blocks of (n, D) float32 or float16 rows, N in total.
 
     Raises UltronError if the rows are not finite unit vectors, ValueError if their number differs from the names'.
@@ -201,7 +242,9 @@ def write_descriptors(path: Path, names: Sequence[str], blocks: Iterable[np.ndar
     with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
         handle["names"] = np.array(list(names), dtype=h5py.string_dtype("utf-8"))
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
-        stored = handle.create_dataset("descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None)
+        stored = handle.create_dataset(
+            "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None
+        )
         done = 0
         for block in blocks:
             check_unit_rows(block.astype(np.float32, copy=False), str(path), done, NORM_TOLERANCE[dtype.name])
@@ -221,4 +264,7 @@ def write_descriptors(path: Path, names: Sequence[str], blocks: Iterable[np.ndar
 def require_same_dim(path: Path, got: int, other: Path, want: int) -> None:
     """Raises UltronError if two descriptor files, or a file and an index, differ in dimensions."""
     if got != want:
-        raise UltronError(f"{path} holds {got}-d descriptors, {other} has {want}-d; extract both with one model (`ultron extract --overwrite`)")
+        raise UltronError(
+            f"{path} holds {got}-d descriptors, {other} has {want}-d; extract both with one model (`ultron "
+            "extract --overwrite`)"
+        )

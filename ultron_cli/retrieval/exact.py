@@ -1,12 +1,15 @@
 """Exact search by inner product, in blocks of bounded memory, on the CPU or a CUDA device.
 
-A score is the float64 inner product of the float32 rows rounded to float32, equal scores are ordered by row: the result depends
-neither on block sizes nor on threads nor on the device. How it stays fast:
-  1. float32 matrix products find candidates: rows that the rounding error could still put among the k best (`QueryGroup.margin`);
-  2. only candidates get their final score (`final_scores`); where they are many, float64 matrix products give every score;
-  3. score and row are packed into one integer whose order is the order of the ranking, so merging and ties are integer sorts;
-  4. threads take a block each, with one-threaded libraries: they never wait for each other inside a product, which on a machine
-     with other work costs more than the product.
+A score is the float64 inner product of the float32 rows, rounded to float32. Equal scores are ordered by row. The
+result depends neither on block sizes nor on threads nor on the device. How it stays fast:
+  1. float32 matrix products find candidates: rows that the rounding error could still put among the k best
+     (`QueryGroup.margin`);
+  2. only candidates get their final score (`final_scores`); where they are many, float64 matrix products give every
+     score;
+  3. score and row are packed into one integer whose order is the order of the ranking, so merging and ties are integer
+     sorts;
+  4. threads take a block each, with one-threaded libraries: they never wait for each other inside a product, which on a
+     machine with other work costs more than the product.
 """
 
 import contextlib
@@ -29,12 +32,20 @@ MOST_THREADS = 32  # more would wait for Python and for memory
 ONE_SEARCH = threading.Lock()  # a search uses every core, and sets torch's process-wide switches while it lasts
 
 
-def exact_search(query_descriptors: np.ndarray, database: np.ndarray | DescriptorFile, k: int, *, device: str = "cpu", max_memory_mib: float = 768) -> Ranking:
+def exact_search(
+    query_descriptors: np.ndarray,
+    database: np.ndarray | DescriptorFile,
+    k: int,
+    *,
+    device: str = "cpu",
+    max_memory_mib: float = 768,
+) -> Ranking:
     """The k database rows of largest inner product per query, equal scores by row.
 
-    query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, which is read in
-    blocks with the next one read ahead. k: 1..N. max_memory_mib bounds what is used beside the inputs and the (Q, k) result.
-    Uses as many threads as torch may. Raises UltronError if k or the dimensions do not fit or a value is not finite.
+    query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, which is
+    read in blocks with the next one read ahead. k: 1..N. max_memory_mib bounds what is used beside the inputs and the
+    (Q, k) result. Uses as many threads as torch may. Raises UltronError if k or the dimensions do not fit or a value is
+    not finite.
     """
     n, dim = database_shape(database)
     check_search(query_descriptors, n, dim, k)
@@ -45,17 +56,29 @@ def exact_search(query_descriptors: np.ndarray, database: np.ndarray | Descripto
     filled = np.zeros(len(query_descriptors), np.int64)
     largest_norm = UNIT_ROW_NORM
     with ONE_SEARCH, full_float32(), worker_threads() as (n_threads, workers):
-        in_place = on_cpu and (not isinstance(database, np.ndarray) or (database.dtype == np.float32 and database.flags.carray))
+        in_place = on_cpu and (
+            not isinstance(database, np.ndarray) or (database.dtype == np.float32 and database.flags.carray)
+        )
         sizes = block_sizes(
-            len(query_descriptors), dim, k,
-            n_threads=n_threads, dense=dense, in_place=in_place, on_cpu=on_cpu, max_memory_mib=max_memory_mib,
-        )  # fmt: skip
+            len(query_descriptors),
+            dim,
+            k,
+            n_threads=n_threads,
+            dense=dense,
+            in_place=in_place,
+            on_cpu=on_cpu,
+            max_memory_mib=max_memory_mib,
+        )
         with contextlib.closing(database_parts(database, sizes.disk_rows)) as parts:
             for first_row, part in parts:
                 for start, stop in chunks(len(query_descriptors), sizes.queries):
-                    group = QueryGroup(query_descriptors[start:stop], best[start:stop], filled[start:stop], sizes, target, workers)
+                    group = QueryGroup(
+                        query_descriptors[start:stop], best[start:stop], filled[start:stop], sizes, target, workers
+                    )
                     group.largest_norm = largest_norm
-                    group.measures_rows = start == 0 and isinstance(database, np.ndarray)  # files are checked as they are read
+                    group.measures_rows = start == 0 and isinstance(
+                        database, np.ndarray
+                    )  # files are checked as they are read
                     group.search(part, first_row, n_threads, dense)
                     largest_norm = group.largest_norm
     return unpacked(best)
@@ -90,19 +113,24 @@ def full_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
-    """Yields as many workers as torch may use threads, each with a one-threaded torch; then torch has its threads back."""
+    """Yields as many workers as torch may use threads, each with a one-threaded torch; then torch has its threads
+    back."""
     before = torch.get_num_threads()
     n_threads = min(before, MOST_THREADS)
     try:
         one_thread = threadpool_limits(1, "blas")  # NumPy's products; torch's are set per thread
-        with one_thread, ThreadPoolExecutor(n_threads, "search", initializer=torch.set_num_threads, initargs=(1,)) as workers:
+        with (
+            one_thread,
+            ThreadPoolExecutor(n_threads, "search", initializer=torch.set_num_threads, initargs=(1,)) as workers,
+        ):
             yield n_threads, workers
     finally:
         torch.set_num_threads(before)
 
 
 def database_parts(database: np.ndarray | DescriptorFile, rows_per_part: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of consecutive parts: an array whole, a file in blocks of which a thread reads the next one ahead."""
+    """(first row, rows) of consecutive parts: an array whole, a file in blocks of which a thread reads the next one
+    ahead."""
     if isinstance(database, np.ndarray):
         yield 0, database
         return

@@ -1,7 +1,7 @@
 """What exact search keeps of some queries while it goes through the database: the best rows so far and the candidates.
 
-A candidate is a row whose float32 product lies so near the k-th best score that rounding could have put it on the wrong side; only
-candidates get a final score. See `exact.py` for the whole.
+A candidate is a row whose float32 product lies so near the k-th best score that rounding could have put it on the wrong
+side; only candidates get a final score. See `exact.py` for the whole.
 """
 
 import math
@@ -35,18 +35,33 @@ class BlockSizes:
     candidates: int  # that may wait for re-scoring
 
 
-def block_sizes(n_queries: int, dim: int, k: int, *, n_threads: int, dense: bool, in_place: bool, on_cpu: bool, max_memory_mib: float) -> BlockSizes:
+def block_sizes(
+    n_queries: int,
+    dim: int,
+    k: int,
+    *,
+    n_threads: int,
+    dense: bool,
+    in_place: bool,
+    on_cpu: bool,
+    max_memory_mib: float,
+) -> BlockSizes:
     """Cuts the work so that all buffers together stay under 3/4 of max_memory_mib; the rest is for matrix libraries.
 
-    in_place: products read the database's own memory; otherwise blocks are copied, converted and perhaps sent to a device.
+    in_place: products read the database's own memory; otherwise blocks are copied, converted and perhaps sent to a
+    device.
     """
     share = int(max_memory_mib * 2**20 * 3 / 4) // 8  # 8 shares: disk 2, dense rows 2, each of the others 1
     queries = max(1, min(n_queries, 64 if dense else 1024, share // (20 * dim)))  # float32 twice, float64 once
     most_rows = share // (queries * 8 + (0 if in_place else dim * 10))  # per score 4 bytes, a flag, few survivors
     return BlockSizes(
         queries=queries,
-        disk_rows=max(1, min(2 * share // (18 * dim), 2**26 // (4 * dim))),  # three blocks alive, float16 beside float32
-        rows=max(1, min(most_rows // n_threads, (2**22 if on_cpu else 2**26) // (4 * dim))),  # 4 MiB stay in a CPU's cache
+        disk_rows=max(
+            1, min(2 * share // (18 * dim), 2**26 // (4 * dim))
+        ),  # three blocks alive, float16 beside float32
+        rows=max(
+            1, min(most_rows // n_threads, (2**22 if on_cpu else 2**26) // (4 * dim))
+        ),  # 4 MiB stay in a CPU's cache
         first_rows=max(1, min(most_rows, 2 * DENSE * k)),
         dense_rows=max(1, 2 * share // (queries * 8 + n_threads * 24)),
         exact_rows=max(1, min(share // (n_threads * (queries * 64 + dim * 64)), 2**20 // dim)),
@@ -56,7 +71,8 @@ def block_sizes(n_queries: int, dim: int, k: int, *, n_threads: int, dense: bool
 
 @dataclass(frozen=True)
 class Hurdle:
-    """What a row must reach to be a candidate: `products` (padded Q,) float32, from the k-th best scores and the longest row."""
+    """What a row must reach to be a candidate: `products` (padded Q,) float32, from the k-th best scores and the
+    longest row."""
 
     floor: np.ndarray
     largest_norm: float
@@ -65,7 +81,8 @@ class Hurdle:
 
 @dataclass(frozen=True)
 class Scanned:
-    """What one float32 product found. positions: flat, in (n, padded Q); None where they are too many to be worth listing."""
+    """What one float32 product found. positions: flat, in (n, padded Q); None where they are too many to be worth
+    listing."""
 
     start: int
     stop: int
@@ -75,16 +92,24 @@ class Scanned:
 
 
 class QueryGroup:
-    """Queries searched together: their best keys so far (shared with the result) and the candidates that wait for a final score."""
+    """Queries searched together: their best keys so far (shared with the result) and the candidates that wait for a
+    final score."""
 
     def __init__(
-        self, descriptors: np.ndarray, best: np.ndarray, filled: np.ndarray, sizes: BlockSizes, device: torch.device,
+        self,
+        descriptors: np.ndarray,
+        best: np.ndarray,
+        filled: np.ndarray,
+        sizes: BlockSizes,
+        device: torch.device,
         workers: ThreadPoolExecutor,
-    ) -> None:  # fmt: skip
+    ) -> None:
         n_queries, dim = descriptors.shape
         self.rows64 = np.asarray(descriptors, np.float32).astype(np.float64)
         self.norms = np.sqrt(np.einsum("ij,ij->i", self.rows64, self.rows64))
-        padded = np.zeros((-(-n_queries // 8) * 8, dim), np.float32)  # matrix libraries are up to a fifth slower on odd widths
+        padded = np.zeros(
+            (-(-n_queries // 8) * 8, dim), np.float32
+        )  # matrix libraries are up to a fifth slower on odd widths
         padded[:n_queries] = descriptors
         self.queries32 = torch.from_numpy(padded).to(device)
         self.best, self.filled, self.k = best, filled, best.shape[1]
@@ -92,32 +117,39 @@ class QueryGroup:
         self.on_cpu = device.type == "cpu"
         self.largest_norm, self.measures_rows = UNIT_ROW_NORM, False
         full = filled == self.k
-        self.floor = np.where(full, key_scores(best[:, -1]), -np.inf).astype(np.float64)  # no k-th best score is below it
+        self.floor = np.where(full, key_scores(best[:, -1]), -np.inf).astype(
+            np.float64
+        )  # no k-th best score is below it
         self.pool: list[tuple[np.ndarray, ...]] = []  # (query, row in the part, float32 product) of candidates
         self.n_pooled = 0
 
     def margin(self, largest_norm: float) -> np.ndarray:
         """(Q,) how far a float32 product with a row of at most that norm can lie from the final score.
 
-        A sum of D products in any order, with or without fused operations, errs by at most D u / (1 - D u) * |x| |y|, u = 2^-24
-        (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, with Cauchy-Schwarz). Eight more u cover the
-        rounding of the final score to float32; the constant covers underflow.
+        A sum of D products in any order, with or without fused operations, errs by at most D u / (1 - D u) * |x| |y|, u
+        = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, with Cauchy-Schwarz).
+        Eight more u cover the rounding of the final score to float32; the constant covers underflow.
         """
         dim_roundoff = (self.rows64.shape[1] + 8) * 2.0**-24
         return dim_roundoff / max(1 - dim_roundoff, 1e-9) * self.norms * largest_norm + 1e-30
 
     def hurdle(self, floor: np.ndarray, largest_norm: float) -> Hurdle:
-        """What float32 products must reach so that no final score of `floor` or more is missed; infinite for padding."""
+        """What float32 products must reach so that no final score of `floor` or more is missed; infinite for
+        padding."""
         products = np.full(len(self.queries32), np.inf, np.float32)
-        products[: len(floor)] = np.nextafter((floor - self.margin(largest_norm)).astype(np.float32), np.float32(-np.inf))
+        products[: len(floor)] = np.nextafter(
+            (floor - self.margin(largest_norm)).astype(np.float32), np.float32(-np.inf)
+        )
         return Hurdle(floor.copy(), largest_norm, products)
 
     def search(self, part: np.ndarray, first_row: int, n_threads: int, dense: bool) -> None:
-        """Merges the best of `part`, whose first row is the database's `first_row`. dense: k is a large part of all rows."""
+        """Merges the best of `part`, whose first row is the database's `first_row`. dense: k is a large part of all
+        rows."""
         if dense:
             self.score_all(part, first_row)
             return
-        # A block of many times k rows finds a threshold in itself; else a larger first block gives it, and the others wait for it.
+        # A block of many times k rows finds a threshold in itself; else a larger first block gives it, and the others
+        # wait for it.
         waits = self.sizes.rows < DENSE * self.k and not self.filled.all()
         n_first = min(self.sizes.first_rows if waits else self.sizes.rows, len(part))
         limits = [(0, n_first), *((n_first + a, n_first + b) for a, b in chunks(len(part) - n_first, self.sizes.rows))]
@@ -140,7 +172,8 @@ class QueryGroup:
         return block if self.on_cpu else block.pin_memory().to(self.device, non_blocking=True)
 
     def squares(self, block: torch.Tensor) -> np.ndarray:
-        """Numbers of which the largest is at least the largest squared norm of a row, and at most a few times that of unit rows."""
+        """Numbers of which the largest is at least the largest squared norm of a row, and at most a few times that of
+        unit rows."""
         if not self.on_cpu:
             return (block * block).sum(1).cpu().numpy()
         # A call per row costs more than its sum, so a sum goes over several rows; the bound may be that much too large.
@@ -158,8 +191,12 @@ class QueryGroup:
             squares = (block.double() ** 2).sum(1).cpu().numpy()
             if not np.isfinite(squares).all():
                 row = first_row + int(np.flatnonzero(~np.isfinite(squares))[0])
-                raise UltronError(f"database descriptors must be finite, row {row} has NaN or infinity; extract the database again")
-        largest = math.sqrt(float(squares.max())) * (1 + max(NORM_VALUES, block.shape[1]) * 2.0**-23)  # the sums have rounding errors
+                raise UltronError(
+                    f"database descriptors must be finite, row {row} has NaN or infinity; extract the database again"
+                )
+        largest = math.sqrt(float(squares.max())) * (
+            1 + max(NORM_VALUES, block.shape[1]) * 2.0**-23
+        )  # the sums have rounding errors
         return max(self.largest_norm, largest)
 
     def scan(self, part: np.ndarray, first_row: int, start: int, stop: int, hurdle: Hurdle) -> Scanned:
@@ -206,7 +243,9 @@ class QueryGroup:
         if not self.pool:
             return
         query, row, product = (np.concatenate(column) for column in zip(*self.pool, strict=True))
-        order = np.argsort(query.astype(np.uint64) << np.uint64(32) | packed(product, row) >> np.uint64(32))  # by query, best first
+        order = np.argsort(
+            query.astype(np.uint64) << np.uint64(32) | packed(product, row) >> np.uint64(32)
+        )  # by query, best first
         query, row, product = query[order], row[order], product[order]
         limits, margin = np.searchsorted(query, np.arange(len(self.floor) + 1)), self.margin(self.largest_norm)
         kth = limits[:-1] + self.k - 1
@@ -216,7 +255,8 @@ class QueryGroup:
         self.pool, self.n_pooled = [(query[keep], row[keep], product[keep])], int(keep.sum())
 
     def rescore(self, part: np.ndarray, first_row: int) -> None:
-        """Gives the pooled candidates their final scores, merges them and empties the pool (which `prune` has sorted)."""
+        """Gives the pooled candidates their final scores, merges them and empties the pool (which `prune` has
+        sorted)."""
         if not self.pool:
             return
         query, row, _ = self.pool[0]
@@ -234,7 +274,11 @@ class QueryGroup:
 
         queries = np.flatnonzero(np.diff(limits)).tolist()
         # Threads that do little between calls wait longer for Python than they compute.
-        list(self.workers.map(rescore_query, queries) if len(row) > THREADED_ROWS * len(queries) else map(rescore_query, queries))
+        list(
+            self.workers.map(rescore_query, queries)
+            if len(row) > THREADED_ROWS * len(queries)
+            else map(rescore_query, queries)
+        )
         self.pool, self.n_pooled = [], 0
 
     def score_all(self, part: np.ndarray, first_row: int) -> None:
@@ -256,10 +300,11 @@ class QueryGroup:
             list(self.workers.map(self.merge, range(len(keys)), keys))
 
     def final_scores(self, products: np.ndarray, queries: slice, rows: np.ndarray, largest_norm: float) -> np.ndarray:
-        """(q, n) float32 scores of these queries and (n, D) rows from float64 products summed in whatever order a library chose.
+        """(q, n) float32 scores of these queries and (n, D) rows from float64 products summed in whatever order a
+        library chose.
 
-        Two orders differ by at most twice D v / (1 - D v) * |x| |y|, v = 2^-53. Where that could change the rounding to float32
-        (about one score in 100,000), the sum is taken again in one fixed order.
+        Two orders differ by at most twice D v / (1 - D v) * |x| |y|, v = 2^-53. Where that could change the rounding to
+        float32 (about one score in 100,000), the sum is taken again in one fixed order.
         """
         bound = (2.02 * (rows.shape[1] + 4) * 2.0**-53 * largest_norm) * self.norms[queries, None] + 1e-300
         scores = (products - bound).astype(np.float32)
@@ -270,7 +315,8 @@ class QueryGroup:
         return scores
 
     def merge(self, i: int, keys: np.ndarray) -> None:
-        """Takes new keys of query i into its best. A row of `best` is sorted once it is full; k <= N, so each gets full."""
+        """Takes new keys of query i into its best. A row of `best` is sorted once it is full; k <= N, so each gets
+        full."""
         best, n_taken = self.best[i], min(self.k - int(self.filled[i]), keys.size)
         if n_taken:
             best[self.filled[i] : self.filled[i] + n_taken] = keys[:n_taken]
@@ -281,8 +327,8 @@ class QueryGroup:
             keys = keys[n_taken:]
         keys = np.sort(keys[keys < best[-1]])[: self.k]
         if keys.size:
-            # The k smallest of two ascending lists: pair the first's tail, from its end, with the second's head and keep each
-            # pair's smaller (the first stage of a bitonic merge). In place, however large k is.
+            # The k smallest of two ascending lists: pair the first's tail, from its end, with the second's head and
+            # keep each pair's smaller (the first stage of a bitonic merge). In place, however large k is.
             tail = best[self.k - keys.size :]
             np.minimum(tail, keys[::-1], out=tail)
             best.sort()
@@ -290,7 +336,8 @@ class QueryGroup:
 
 
 def dot_in_fixed_order(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(n,) float64 inner products of rows. left, right: (n, D) holding float32 values, whose products float64 holds exactly."""
+    """(n,) float64 inner products of rows. left, right: (n, D) holding float32 values, whose products float64 holds
+    exactly."""
     terms = left.astype(np.float64) * right.astype(np.float64)
     width = terms.shape[1]
     while width > 1:  # halves are added to each other: the order depends on D alone

@@ -42,10 +42,14 @@ class JoinedFiles(DescriptorFile):
         require_same_dim(other.path, other.dim, database.path, database.dim)
         require_same_model(database.info.config, other.info.config, where)
         require_same_whitening(database.info.config, other.info.config, where)
-        own, theirs = ({key: config.get(key) for key in COMPARED} for config in (database.info.config, other.info.config))
+        own, theirs = (
+            {key: config.get(key) for key in COMPARED} for config in (database.info.config, other.info.config)
+        )
         differing = differences(own, theirs)
         if differing:
-            raise UltronError(f"{where} were extracted differently: {'; '.join(differing)}; extract the distractors as the database")
+            raise UltronError(
+                f"{where} were extracted differently: {'; '.join(differing)}; extract the distractors as the database"
+            )
 
     @cached_property
     def names(self) -> list[str]:  # type: ignore[override]
@@ -79,4 +83,6 @@ class JoinedFiles(DescriptorFile):
 
     def recorded(self) -> list[dict[str, Any]]:
         """The distractors as an evaluation stores them."""
-        return [{"path": str(file.path.resolve()), "n": file.n, "dataset": file.info.dataset} for file in self.files[1:]]
+        return [
+            {"path": str(file.path.resolve()), "n": file.n, "dataset": file.info.dataset} for file in self.files[1:]
+        ]

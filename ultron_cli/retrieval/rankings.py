@@ -1,7 +1,8 @@
-"""Rankings, their order, and the only code that reads or writes rank files (HDF5). The searches are in exact.py and index.py.
+"""Rankings, their order, and the only code that reads or writes rank files (HDF5). The searches are in exact.py and
+index.py.
 
-Layout (a contract, see docs/file-formats.md): attributes format, version, created, ultron_version, provenance (JSON); datasets
-/ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8.
+Layout (a contract, see docs/file-formats.md): attributes format, version, created, ultron_version, provenance (JSON);
+datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8.
 """
 
 import json
@@ -38,7 +39,8 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class RankFile:
-    """What a rank file holds. provenance: whatever its writer said of the search (index, re-ranking, descriptor files)."""
+    """What a rank file holds. provenance: whatever its writer said of the search (index, re-ranking, descriptor
+    files)."""
 
     path: Path
     ranking: Ranking
@@ -50,7 +52,12 @@ class RankFile:
 
 
 def write_ranks(
-    path: Path, ranking: Ranking, query_names: Sequence[str], database_names: Sequence[str], *, provenance: dict[str, Any]
+    path: Path,
+    ranking: Ranking,
+    query_names: Sequence[str],
+    database_names: Sequence[str],
+    *,
+    provenance: dict[str, Any],
 ) -> None:
     """Writes a rank file atomically. Raises ValueError if the ranking does not fit the names."""
     fault = fault_in(ranking, len(query_names), len(database_names))
@@ -67,7 +74,8 @@ def write_ranks(
 
 
 def read_ranks(path: Path) -> RankFile:
-    """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each other."""
+    """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each
+    other."""
     with open_h5(path, FORMAT, VERSION, "rank file") as handle:
         try:
             ranking = Ranking(handle["ranks"][:], handle["scores"][:])
@@ -75,7 +83,9 @@ def read_ranks(path: Path) -> RankFile:
             provenance = json.loads(handle.attrs.get("provenance", "{}"))
             written = {key: str(handle.attrs.get(key, "")) for key in ("created", "ultron_version")}
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise UltronError(f"{path} lacks a readable part of a rank file ({error}); run `ultron search --out {path}` again") from error
+            raise UltronError(
+                f"{path} lacks a readable part of a rank file ({error}); run `ultron search --out {path}` again"
+            ) from error
     fault = fault_in(ranking, len(names["query_names"]), len(names["database_names"]))
     if fault:
         raise UltronError(f"{path}: {fault}; run `ultron search --out {path}` again")
@@ -83,11 +93,19 @@ def read_ranks(path: Path) -> RankFile:
 
 
 def fault_in(ranking: Ranking, n_queries: int, n_database: int) -> str | None:
-    """What is wrong with a ranking for that many queries and database rows: the rule and what was found; None if nothing is."""
+    """What is wrong with a ranking for that many queries and database rows: the rule and what was found; None if
+    nothing is."""
     rows, scores = ranking.rows, ranking.scores
-    if rows.ndim != 2 or rows.dtype != np.int64 or scores.dtype != np.float32 or scores.shape != rows.shape or len(rows) != n_queries:
+    if (
+        rows.ndim != 2
+        or rows.dtype != np.int64
+        or scores.dtype != np.float32
+        or scores.shape != rows.shape
+        or len(rows) != n_queries
+    ):
         return (
-            f"ranks must be (Q, K) int64 and scores (Q, K) float32 with one name per query, found ranks {rows.shape} {rows.dtype}, "
+            "ranks must be (Q, K) int64 and scores (Q, K) float32 with one name per query, found ranks "
+            f"{rows.shape} {rows.dtype}, "
             f"scores {scores.shape} {scores.dtype} and {n_queries} query names"
         )
     for start, stop in chunks(n_queries, max(1, (1 << 22) // max(1, rows.shape[1]))):
@@ -95,10 +113,16 @@ def fault_in(ranking: Ranking, n_queries: int, n_database: int) -> str | None:
         wrong = (block < PADDING) | (block >= n_database)
         if wrong.any():
             query, place = (int(at[0]) for at in np.nonzero(wrong))
-            return f"ranks must be rows of the {n_database} database names or -1, found {block[query, place]} for query {start + query}"
+            return (
+                f"ranks must be rows of the {n_database} database names or -1, found {block[query, place]} for "
+                f"query {start + query}"
+            )
         gaps = ((block[:, :-1] == PADDING) & (block[:, 1:] != PADDING)).any(axis=1)
         if gaps.any():
-            return f"-1 must fill only the end of a row of ranks, query {start + int(np.flatnonzero(gaps)[0])} has a row after it"
+            return (
+                f"-1 must fill only the end of a row of ranks, query {start + int(np.flatnonzero(gaps)[0])} has a "
+                "row after it"
+            )
         nans = np.isnan(scores[start:stop]).any(axis=1)
         if nans.any():
             return f"scores must not be NaN, found one for query {start + int(np.flatnonzero(nans)[0])}"
@@ -106,7 +130,8 @@ def fault_in(ranking: Ranking, n_queries: int, n_database: int) -> str | None:
 
 
 def check_search(query_descriptors: np.ndarray, n: int, dim: int, k: int) -> None:
-    """Raises UltronError unless the queries are finite (Q, D) rows for a database of n rows of `dim` values, and k is 1..n."""
+    """Raises UltronError unless the queries are finite (Q, D) rows for a database of n rows of `dim` values, and k is
+    1..n."""
     if query_descriptors.ndim != 2 or query_descriptors.shape[1] != dim:
         raise UltronError(
             f"queries must be (Q, {dim}) like the database, found {query_descriptors.shape}; "
@@ -118,7 +143,9 @@ def check_search(query_descriptors: np.ndarray, n: int, dim: int, k: int) -> Non
         bad = np.flatnonzero(~np.isfinite(query_descriptors[start:stop]).all(axis=1))
         if bad.size:
             row = start + int(bad[0])
-            raise UltronError(f"query descriptors must be finite, row {row} has NaN or infinity; extract the queries again")
+            raise UltronError(
+                f"query descriptors must be finite, row {row} has NaN or infinity; extract the queries again"
+            )
 
 
 def packed(scores: np.ndarray, rows: np.ndarray) -> np.ndarray:

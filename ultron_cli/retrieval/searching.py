@@ -27,7 +27,8 @@ RANKING_BYTES = 1 << 28  # of rows and scores of the queries that an evaluation 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What may be added to a search: re-ranking steps, a whitening of raw descriptors, distractor files after the database.
+    """What may be added to a search: re-ranking steps, a whitening of raw descriptors, distractor files after the
+    database.
 
     index_settings: what replaces an index's own SearchSettings (nprobe, ef_search, rescore).
     """
@@ -53,7 +54,11 @@ class Found:
     def ranked_photos(self, query: int) -> list[dict[str, Any]]:
         """The ranking of one query by name: [{"rank" from 1, "name", "score"}], best first."""
         pairs = zip(self.ranking.rows[query].tolist(), self.ranking.scores[query].tolist(), strict=True)
-        return [{"rank": i, "name": self.database_names[row], "score": score} for i, (row, score) in enumerate(pairs, start=1) if row >= 0]
+        return [
+            {"rank": i, "name": self.database_names[row], "score": score}
+            for i, (row, score) in enumerate(pairs, start=1)
+            if row >= 0
+        ]
 
 
 def latest_descriptors(queries: Path | None, database: Path | None) -> tuple[Path, Path]:
@@ -63,7 +68,9 @@ def latest_descriptors(queries: Path | None, database: Path | None) -> tuple[Pat
     folder = workspace.take_latest("extract", "name both --queries and --database")
     found = queries or folder / "queries.h5", database or folder / "database.h5"
     if not found[0].exists():
-        raise UltronError(f"{folder} has no queries.h5, as its dataset has no ground truth; name photos to search for, or --queries")
+        raise UltronError(
+            f"{folder} has no queries.h5, as its dataset has no ground truth; name photos to search for, or --queries"
+        )
     return found
 
 
@@ -71,30 +78,46 @@ def origin_of(database: DescriptorInfo, queries: DescriptorInfo | None = None) -
     """What a ranking must record of the descriptors it came from; crop is the queries'."""
     config = (queries or database).config
     return {
-        "dataset": database.dataset, "model": database.model, "weights_sha256": database.weights_sha256, "config": config,
-        "weights": database.provenance.get("weights"), "dataset_folder": (queries or database).provenance.get("dataset_folder"),
-        "database_folder": database.provenance.get("dataset_folder"), "ground_truth": (queries or database).provenance.get("ground_truth"),
+        "dataset": database.dataset,
+        "model": database.model,
+        "weights_sha256": database.weights_sha256,
+        "config": config,
+        "weights": database.provenance.get("weights"),
+        "dataset_folder": (queries or database).provenance.get("dataset_folder"),
+        "database_folder": database.provenance.get("dataset_folder"),
+        "ground_truth": (queries or database).provenance.get("ground_truth"),
         "skipped": [*database.skipped, *(queries.skipped if queries else [])],
-    }  # fmt: skip
+    }
 
 
 def open_database(path: Path, options: SearchOptions, whitening: Whitening | None) -> DescriptorFile:
     """The database file, with distractors after it where there are some."""
-    return JoinedFiles(path, options.distractors, whitening) if options.distractors else open_descriptors(path, whitening)
+    return (
+        JoinedFiles(path, options.distractors, whitening) if options.distractors else open_descriptors(path, whitening)
+    )
 
 
 def search_files(
-    queries: Path, database: Path, k: int | None, device_name: str, index: Path | None = None, *, options: SearchOptions = PLAIN,
+    queries: Path,
+    database: Path,
+    k: int | None,
+    device_name: str,
+    index: Path | None = None,
+    *,
+    options: SearchOptions = PLAIN,
     rows_only: bool = False,
-) -> Found:  # fmt: skip
+) -> Found:
     """Searches every query of a file. k: None ranks the whole database. index: an index folder instead of exact search.
 
-    rows_only: for evaluation; the ranking then holds int32 rows and no scores, and queries are searched in blocks, so that a million
-    distractors need 4 bytes per query and photo and a bounded working memory.
-    Raises UltronError if the files differ in dimensions, model or whitening, or k does not fit.
+    rows_only: for evaluation; the ranking then holds int32 rows and no scores, and queries are searched in blocks, so
+    that a million distractors need 4 bytes per query and photo and a bounded working memory. Raises UltronError if the
+    files differ in dimensions, model or whitening, or k does not fit.
     """
     search = Searcher(index, k, device_name, options)
-    with open_descriptors(queries, search.whitening) as query_file, open_database(database, options, search.whitening) as database_file:
+    with (
+        open_descriptors(queries, search.whitening) as query_file,
+        open_database(database, options, search.whitening) as database_file,
+    ):
         require_same_dim(queries, query_file.dim, database, database_file.dim)
         require_same_model(query_file.info.config, database_file.info.config, f"{queries} and {database}")
         require_same_whitening(query_file.info.config, database_file.info.config, f"{queries} and {database}")
@@ -130,17 +153,31 @@ class Searcher:
             ranking, searched = exact_search(descriptors, database, k_first, device=self.device), {"method": "exact"}
         else:
             if options.steps and (opened.dim != database.dim or opened.names != names):
-                raise UltronError(f"re-ranking reads descriptors from {database.path}, which index {opened.path} was not made from; name its --database")
+                raise UltronError(
+                    f"re-ranking reads descriptors from {database.path}, which index {opened.path} was not "
+                    "made from; name its --database"
+                )
             if opened.config:
                 require_same_model(database.info.config, opened.config, f"{database.path} and index {opened.path}")
             index_search, names = opened.search, opened.names
             ranking = opened.search(descriptors, min(opened.n, k_first))
             searched = {"method": "index", "index": str(opened.path), "kind": opened.kind, **asdict(opened.settings)}
         if options.steps:
-            stage = Stage(ranking=ranking, queries=descriptors, database=database, index_search=index_search, device=self.device, in_place=True)
+            stage = Stage(
+                ranking=ranking,
+                queries=descriptors,
+                database=database,
+                index_search=index_search,
+                device=self.device,
+                in_place=True,
+            )
             stage, searched["rerank"] = rerank(stage, options.steps)
             ranking = stage.ranking
-        return Ranking(np.ascontiguousarray(ranking.rows[:, :k]), np.ascontiguousarray(ranking.scores[:, :k])), names, searched
+        return (
+            Ranking(np.ascontiguousarray(ranking.rows[:, :k]), np.ascontiguousarray(ranking.scores[:, :k])),
+            names,
+            searched,
+        )
 
     def rows(self, descriptors: np.ndarray, database: DescriptorFile) -> tuple[Ranking, list[str], dict[str, Any]]:
         """As `run`, without scores and with (Q, K) int32 rows, a block of queries at a time."""
@@ -157,9 +194,16 @@ class Searcher:
 
 
 def search_photos(
-    photos: list[Path], database: Path, k: int, device_name: str, *, bbx: tuple[float, float, float, float] | None = None,
-    index: Path | None = None, weights: Path | None = None, options: SearchOptions = PLAIN,
-) -> Found:  # fmt: skip
+    photos: list[Path],
+    database: Path,
+    k: int,
+    device_name: str,
+    *,
+    bbx: tuple[float, float, float, float] | None = None,
+    index: Path | None = None,
+    weights: Path | None = None,
+    options: SearchOptions = PLAIN,
+) -> Found:
     """Searches for photos by path, described by the model, scales, size and whitening that made the database.
 
     bbx: part of the photo to search for, pixels of the upright photo (one photo only).
@@ -172,12 +216,16 @@ def search_photos(
         loaded = reload_model(info.config, info.provenance.get("weights", {}), info.weights_sha256, weights)
         config = extract_config(info.config, scales=tuple(info.scales), role="query", crop="bbx" if bbx else "none")
         shape = PhotoShape(
-            max_side_px=config.max_side_px, resize=config.resize, interpolation=loaded.model.preprocessing.interpolation,
+            max_side_px=config.max_side_px,
+            resize=config.resize,
+            interpolation=loaded.model.preprocessing.interpolation,
             min_side_px=loaded.model.min_side_px,
-        )  # fmt: skip
+        )
         device = resolve_device(device_name)
         loaded.model.to(device)
-        described = np.stack([describe_batch(loaded.model, [_loaded(path, bbx, shape)], config, device)[0] for path in photos]).astype(np.float32)
+        described = np.stack(
+            [describe_batch(loaded.model, [_loaded(path, bbx, shape)], config, device)[0] for path in photos]
+        ).astype(np.float32)
         ranking, names, searched = search.run(whitening.apply(described) if whitening else described, database_file)
         origin = origin_of(info) | {"search": searched}
         return Found(ranking=ranking, query_names=[str(path) for path in photos], database_names=names, origin=origin)

@@ -1,7 +1,8 @@
-"""Whitening: a mean and a projection, applied to descriptors, which become unit vectors again; the only code that reads or writes them.
+"""Whitening: a mean and a projection, applied to descriptors, which become unit vectors again; the only code that reads
+or writes them.
 
-Layout (a contract, see docs/file-formats.md): attributes format, version, method, created, ultron_version, provenance (JSON); datasets
-/mean (D,), /projection (D', D) with the most important row first, /eigenvalues (D',), all float64.
+Layout (a contract, see docs/file-formats.md): attributes format, version, method, created, ultron_version, provenance
+(JSON); datasets /mean (D,), /projection (D', D) with the most important row first, /eigenvalues (D',), all float64.
 """
 
 import dataclasses
@@ -24,7 +25,8 @@ FORMAT, VERSION = "ultron-whitening", 1
 
 @dataclass(frozen=True, kw_only=True)
 class Whitening:
-    """y = projection (x - mean), made a unit vector. mean: (D,). projection: (D', D). eigenvalues: (D',), descending, of the rows."""
+    """y = projection (x - mean), made a unit vector. mean: (D,). projection: (D', D). eigenvalues: (D',), descending,
+    of the rows."""
 
     method: str
     mean: np.ndarray = field(repr=False)
@@ -44,7 +46,9 @@ class Whitening:
         if dim is None:
             return self
         if not 1 <= dim <= self.dim:
-            raise UltronError(f"--dim must be between 1 and the {self.dim} dimensions of {self.path or 'the whitening'}; found {dim}")
+            raise UltronError(
+                f"--dim must be between 1 and the {self.dim} dimensions of {self.path or 'the whitening'}; found {dim}"
+            )
         return dataclasses.replace(self, projection=self.projection[:dim], eigenvalues=self.eigenvalues[:dim])
 
     def apply(self, rows: np.ndarray) -> np.ndarray:
@@ -53,7 +57,10 @@ class Whitening:
         norms = np.linalg.norm(projected, axis=1, keepdims=True)
         if not (norms > 0).all():
             row = int(np.argmin(norms))
-            raise UltronError(f"row {row} of the descriptors is the mean of {self.path or 'the whitening'} and has no direction; leave that photo out")
+            raise UltronError(
+                f"row {row} of the descriptors is the mean of {self.path or 'the whitening'} and has no "
+                "direction; leave that photo out"
+            )
         return (projected / norms).astype(np.float32)
 
     def record(self) -> dict[str, Any]:
@@ -69,9 +76,15 @@ class WhitenedFile(DescriptorFile):
         self.whitening = whitening
         problem = None
         if self.info.config.get("whitening"):
-            problem = f"{path} is whitened already ({described(self.info.config)}); leave out --whiten, or name the file it was made from"
+            problem = (
+                f"{path} is whitened already ({described(self.info.config)}); leave out --whiten, or name the file "
+                "it was made from"
+            )
         elif self.dim != whitening.mean.size:
-            problem = f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {path} has {self.dim}-d; learn one from these: ultron whiten {path}"
+            problem = (
+                f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {path} has {self.dim}-d; learn one "
+                f"from these: ultron whiten {path}"
+            )
         if problem:
             self.close()
             raise UltronError(problem)
@@ -90,11 +103,14 @@ class WhitenedFile(DescriptorFile):
 def whitened_info(info: Any, whitening: Whitening) -> Any:
     """The DescriptorInfo of whitened descriptors: `whitening` in the config, where it lies in the provenance."""
     where = {"whitening": str(whitening.path.resolve()) if whitening.path else None}
-    return dataclasses.replace(info, config=info.config | {"whitening": whitening.record()}, provenance=info.provenance | where)
+    return dataclasses.replace(
+        info, config=info.config | {"whitening": whitening.record()}, provenance=info.provenance | where
+    )
 
 
 def open_descriptors(path: Path, whitening: Whitening | None = None) -> DescriptorFile:
-    """A descriptor file, whitened as it is read where a whitening is given and the file was not written with the same."""
+    """A descriptor file, whitened as it is read where a whitening is given and the file was not written with the
+    same."""
     plain = DescriptorFile(path)
     if whitening is None or plain.info.config.get("whitening") == whitening.record():
         return plain
@@ -129,20 +145,39 @@ def write_whitening(path: Path, whitening: Whitening) -> None:
 
 
 def read_whitening(path: Path, dim: int | None = None) -> Whitening:
-    """Reads a whitening, cut to `dim` dimensions. Raises UltronError if it is absent, damaged, too new, or has fewer."""
+    """Reads a whitening, cut to `dim` dimensions. Raises UltronError if it is absent, damaged, too new, or has
+    fewer."""
     with open_h5(path, FORMAT, VERSION, "whitening file") as handle:
         try:
             arrays = {name: handle[name][:].astype(np.float64) for name in ("mean", "projection", "eigenvalues")}
             method, provenance = str(handle.attrs["method"]), json.loads(handle.attrs.get("provenance", "{}"))
         except (KeyError, OSError, TypeError, ValueError) as error:
-            raise UltronError(f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again") from error
+            raise UltronError(
+                f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again"
+            ) from error
     mean, projection, eigenvalues = arrays["mean"], arrays["projection"], arrays["eigenvalues"]
-    fits = mean.ndim == 1 and projection.ndim == 2 and projection.shape[1] == mean.size and eigenvalues.shape == projection.shape[:1] and len(projection)
+    fits = (
+        mean.ndim == 1
+        and projection.ndim == 2
+        and projection.shape[1] == mean.size
+        and eigenvalues.shape == projection.shape[:1]
+        and len(projection)
+    )
     if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
         shapes = f"{mean.shape}, {projection.shape} and {eigenvalues.shape}"
-        raise UltronError(f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found {shapes}; run `ultron whiten` again")
-    whitening = Whitening(method=method, mean=mean, projection=projection, eigenvalues=eigenvalues, provenance=provenance,
-                          sha256=sha256_of_file(path), path=path)  # fmt: skip
+        raise UltronError(
+            f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found "
+            f"{shapes}; run `ultron whiten` again"
+        )
+    whitening = Whitening(
+        method=method,
+        mean=mean,
+        projection=projection,
+        eigenvalues=eigenvalues,
+        provenance=provenance,
+        sha256=sha256_of_file(path),
+        path=path,
+    )
     return whitening.reduced(dim)
 
 
@@ -150,7 +185,10 @@ def chosen_whitening(path: Path | None, dim: int | None) -> Whitening | None:
     """The whitening of --whiten and --dim; None without. Raises UltronError for --dim alone."""
     if path is None:
         if dim is not None:
-            raise UltronError("--dim cuts the dimensions of a whitening; name one with --whiten FILE (`ultron whiten --method pca` learns one)")
+            raise UltronError(
+                "--dim cuts the dimensions of a whitening; name one with --whiten FILE (`ultron whiten "
+                "--method pca` learns one)"
+            )
         return None
     return read_whitening(path, dim)
 
@@ -168,5 +206,8 @@ def stored_whitening(config: dict[str, Any], provenance: dict[str, Any], given: 
         raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with --whiten")
     found = read_whitening(path, record["dim"])
     if found.record() != record:
-        raise UltronError(f"the descriptors were made with another whitening ({described(config)}) than {path}; give that one with --whiten")
+        raise UltronError(
+            f"the descriptors were made with another whitening ({described(config)}) than {path}; give that "
+            "one with --whiten"
+        )
     return found

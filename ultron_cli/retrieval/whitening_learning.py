@@ -1,7 +1,8 @@
 """Learns a whitening from a descriptor file, read in blocks: PCA, PCA-whitening, or supervised from matching pairs.
 
-PCA-whitening: Jegou and Chum, ECCV 2012. Supervised ("Lw"): Mikolajczyk and Matas, ICCV 2007, as Radenovic et al. (ECCV 2016, section 4)
-and their program cirtorch (whiten.py: whitenlearn) compute it; the eigenvectors' signs, which no result depends on, are made unique.
+PCA-whitening: Jegou and Chum, ECCV 2012. Supervised ("Lw"): Mikolajczyk and Matas, ICCV 2007, as Radenovic et al. (ECCV
+2016, section 4) and their program cirtorch (whiten.py: whitenlearn) compute it; the eigenvectors' signs, which no
+result depends on, are made unique.
 """
 
 from collections import defaultdict
@@ -25,17 +26,24 @@ BLOCK_ROWS = 8192  # float64 rows in memory at once
 RANK_TOLERANCE = 1e-9  # of the largest eigenvalue; smaller ones are rounding, and their directions noise
 
 
-def learn_whitening(path: Path, method: str, *, pairs: np.ndarray | None = None, dim: int | None = None, labels: str | None = None) -> Whitening:
-    """Learns from all rows of a descriptor file. pairs: (P, 2) int64 matching rows, for lw. labels: what they came from, as recorded.
+def learn_whitening(
+    path: Path, method: str, *, pairs: np.ndarray | None = None, dim: int | None = None, labels: str | None = None
+) -> Whitening:
+    """Learns from all rows of a descriptor file. pairs: (P, 2) int64 matching rows, for lw. labels: what they came
+    from, as recorded.
 
-    dim: rows of the projection that are kept (None: all that the data determine). Memory: a few (D, D) float64 and one block.
-    Raises UltronError if there are too few rows, or dim is more than they determine.
+    dim: rows of the projection that are kept (None: all that the data determine). Memory: a few (D, D) float64 and one
+    block. Raises UltronError if there are too few rows, or dim is more than they determine.
     """
     with DescriptorFile(path) as source:
         if source.info.config.get("whitening"):
-            raise UltronError(f"{path} is whitened already ({described(source.info.config)}); learn from the file it was made from")
+            raise UltronError(
+                f"{path} is whitened already ({described(source.info.config)}); learn from the file it was made from"
+            )
         if source.n < 2:
-            raise UltronError(f"a whitening is learned from at least 2 descriptors, {path} has {source.n}; extract more photos")
+            raise UltronError(
+                f"a whitening is learned from at least 2 descriptors, {path} has {source.n}; extract more photos"
+            )
         if method == "lw":
             assert pairs is not None
             mean, projection, eigenvalues = supervised(source, pairs)
@@ -43,16 +51,29 @@ def learn_whitening(path: Path, method: str, *, pairs: np.ndarray | None = None,
             mean, projection, eigenvalues = principal(source, whiten=method == "pca-whitening")
         info, n = source.info, source.n
     if dim is not None and not 1 <= dim <= len(projection):
-        raise UltronError(f"--dim must be between 1 and {len(projection)}, all that {counted(n, 'descriptor')} in {path} determine; found {dim}")
+        raise UltronError(
+            f"--dim must be between 1 and {len(projection)}, all that {counted(n, 'descriptor')} in {path} "
+            f"determine; found {dim}"
+        )
     record: dict[str, Any] = provenance() | {
-        "descriptors": str(path.resolve()), "descriptors_sha256": sha256_of_file(path), "n": n, "dataset": info.dataset, "model": info.model,
-        "weights_sha256": info.weights_sha256, "config": info.config, "n_pairs": None if pairs is None else len(pairs), "labels": labels,
-    }  # fmt: skip
-    return Whitening(method=method, mean=mean, projection=projection[:dim], eigenvalues=eigenvalues[:dim], provenance=record)
+        "descriptors": str(path.resolve()),
+        "descriptors_sha256": sha256_of_file(path),
+        "n": n,
+        "dataset": info.dataset,
+        "model": info.model,
+        "weights_sha256": info.weights_sha256,
+        "config": info.config,
+        "n_pairs": None if pairs is None else len(pairs),
+        "labels": labels,
+    }
+    return Whitening(
+        method=method, mean=mean, projection=projection[:dim], eigenvalues=eigenvalues[:dim], provenance=record
+    )
 
 
 def principal(source: DescriptorFile, *, whiten: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, projection, eigenvalues) of the covariance (divided by N); with whiten, rows divided by the root of their eigenvalue."""
+    """(mean, projection, eigenvalues) of the covariance (divided by N); with whiten, rows divided by the root of their
+    eigenvalue."""
     mean = sum(rows.sum(axis=0, dtype=np.float64) for _, rows in source.blocks(BLOCK_ROWS)) / source.n
     covariance = np.zeros((source.dim, source.dim))
     for _, rows in source.blocks(BLOCK_ROWS):
@@ -65,8 +86,8 @@ def principal(source: DescriptorFile, *, whiten: bool) -> tuple[np.ndarray, np.n
 def supervised(source: DescriptorFile, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, projection, eigenvalues) of cirtorch's whitenlearn.
 
-    The mean of each pair's first photo; differences within pairs made white by the Cholesky factor of their covariance; then the
-    principal directions of all descriptors so transformed. pairs: (P, 2) int64 rows.
+    The mean of each pair's first photo; differences within pairs made white by the Cholesky factor of their covariance;
+    then the principal directions of all descriptors so transformed. pairs: (P, 2) int64 rows.
     """
     mean, within = np.zeros(source.dim), np.zeros((source.dim, source.dim))
     for start, stop in chunks(len(pairs), BLOCK_ROWS):
@@ -85,7 +106,8 @@ def supervised(source: DescriptorFile, pairs: np.ndarray) -> tuple[np.ndarray, n
 
 
 def cholesky(matrix: np.ndarray) -> np.ndarray:
-    """Lower factor, after adding to the diagonal as little of 1e-10, 1e-9 ... as makes the matrix positive definite (as cirtorch)."""
+    """Lower factor, after adding to the diagonal as little of 1e-10, 1e-9 ... as makes the matrix positive definite (as
+    cirtorch)."""
     added = 0.0
     while True:
         try:
@@ -94,7 +116,11 @@ def cholesky(matrix: np.ndarray) -> np.ndarray:
             added = 10 * added or 1e-10
             continue
         if added:
-            log.warning("the pairs do not determine all %d dimensions; %.0e was added to the diagonal; more pairs are better", len(matrix), added)
+            log.warning(
+                "the pairs do not determine all %d dimensions; %.0e was added to the diagonal; more pairs are better",
+                len(matrix),
+                added,
+            )
         return factor
 
 
@@ -117,33 +143,44 @@ def pairs_of_ground_truth(gnd: Path, names: Sequence[str], most: int, seed: int)
     """(P, 2) int64 rows of photos that are positive (easy or hard) for the same query."""
     truth = load_ground_truth(gnd)
     row_of = {name: row for row, name in enumerate(names)}
-    groups = [[row_of[name] for row in query.rows(("easy", "hard")) if (name := truth.database_names[row]) in row_of] for query in truth.queries]
+    groups = [
+        [row_of[name] for row in query.rows(("easy", "hard")) if (name := truth.database_names[row]) in row_of]
+        for query in truth.queries
+    ]
     return matching_pairs(groups, most, seed, f"{gnd} has no query with two positives among the descriptors")
 
 
 def pairs_of_labels(labels: Path | None, names: Sequence[str], most: int, seed: int) -> np.ndarray:
-    """(P, 2) int64 rows of photos of the same landmark: of a CSV (photo,landmark), or without one of the same folder."""
+    """(P, 2) int64 rows of photos of the same landmark: of a CSV (photo,landmark), or without one of the same
+    folder."""
     groups: dict[str, list[int]] = defaultdict(list)
     if labels is None:
         for row, name in enumerate(names):
             if "/" in name:
                 groups[name.rsplit("/", 1)[0]].append(row)
-        return matching_pairs(list(groups.values()), most, seed, "no two descriptors are named LANDMARK/PHOTO with the same landmark")
+        return matching_pairs(
+            list(groups.values()), most, seed, "no two descriptors are named LANDMARK/PHOTO with the same landmark"
+        )
     landmark_of = {label.photo: label.landmark for label in read_labels(labels)}
     landmark_of |= {photo.rsplit(".", 1)[0]: landmark for photo, landmark in landmark_of.items()}
     for row, name in enumerate(names):
         landmark = landmark_of.get(name) or landmark_of.get(name.rsplit(".", 1)[0])
         if landmark:
             groups[landmark].append(row)
-    return matching_pairs(list(groups.values()), most, seed, f"{labels} has no landmark with two photos among the descriptors")
+    return matching_pairs(
+        list(groups.values()), most, seed, f"{labels} has no landmark with two photos among the descriptors"
+    )
 
 
 def matching_pairs(groups: Sequence[Sequence[int]], most: int, seed: int, none_found: str) -> np.ndarray:
-    """(P, 2) int64: all pairs within each group, each once; where they are more than `most`, that many drawn evenly over the groups."""
+    """(P, 2) int64: all pairs within each group, each once; where they are more than `most`, that many drawn evenly
+    over the groups."""
     rng = np.random.default_rng(seed)
     usable = [np.unique(group) for group in groups if len(set(group)) > 1]
     if not usable:
-        raise UltronError(f"{none_found}; name others with --gnd or --labels, or learn without pairs (--method pca-whitening)")
+        raise UltronError(
+            f"{none_found}; name others with --gnd or --labels, or learn without pairs (--method pca-whitening)"
+        )
     share = max(1, most // len(usable))
     found = []
     for group in usable:
@@ -151,8 +188,13 @@ def matching_pairs(groups: Sequence[Sequence[int]], most: int, seed: int, none_f
         if n_pairs <= share:
             first, second = np.triu_indices(len(group), 1)
         else:
-            drawn = np.sort(rng.choice(n_pairs, share, replace=False)) if n_pairs < 1 << 24 else np.unique(rng.integers(0, n_pairs, share))
-            # Pair number p of the triangle below the diagonal: row (1 + sqrt(1 + 8 p)) / 2, mended where the root was rounded.
+            drawn = (
+                np.sort(rng.choice(n_pairs, share, replace=False))
+                if n_pairs < 1 << 24
+                else np.unique(rng.integers(0, n_pairs, share))
+            )
+            # Pair number p of the triangle below the diagonal: row (1 + sqrt(1 + 8 p)) / 2, mended where the root was
+            # rounded.
             second = ((1 + np.sqrt(1 + 8 * drawn.astype(np.float64))) / 2).astype(np.int64)
             second -= second * (second - 1) // 2 > drawn
             second += (second + 1) * second // 2 <= drawn

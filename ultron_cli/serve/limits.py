@@ -1,4 +1,5 @@
-"""What a request to `ultron serve` may ask for: limits, the photo of a search, and the check of uploads before they are decoded."""
+"""What a request to `ultron serve` may ask for: limits, the photo of a search, and the check of uploads before they are
+decoded."""
 
 import io
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.rerank import parse_rerank
 from ultron_cli.visualization.cam.similarity import METHODS
 
-# What a browser sends as photos. Others are refused before they are decoded: Pillow hands EPS to Ghostscript, which runs programs.
+# What a browser sends as photos. Others are refused before they are decoded: Pillow hands EPS to Ghostscript, which
+# runs programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MOST_PHOTOS = 500  # per search
 Kind = Literal["query", "photo"]
@@ -61,7 +63,8 @@ class Upload(io.BytesIO):
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A photo to search for. file: its path, or the upload. row: among queries or database photos; None for an upload."""
+    """A photo to search for. file: its path, or the upload. row: among queries or database photos; None for an
+    upload."""
 
     kind: Literal["query", "photo", "upload"]
     file: Path | Upload

@@ -1,7 +1,8 @@
-"""The search behind `ultron serve`: a database and the model that made it, opened once, and photos from anywhere searched in it.
+"""The search behind `ultron serve`: a database and the model that made it, opened once, and photos from anywhere
+searched in it.
 
-Whatever computes runs in one thread, one request after the other. Whatever a caller sends is checked here, in limits.py or
-routes.py, and what the caller is told names no path of this machine: that goes to the log.
+Whatever computes runs in one thread, one request after the other. Whatever a caller sends is checked here, in limits.py
+or routes.py, and what the caller is told names no path of this machine: that goes to the log.
 """
 
 import copy
@@ -56,9 +57,15 @@ class PhotoSearch:
     """
 
     def __init__(
-        self, database: Path | None, config: ServeConfig, *, index: Path | None = None, weights: Path | None = None, options: SearchOptions = PLAIN,
+        self,
+        database: Path | None,
+        config: ServeConfig,
+        *,
+        index: Path | None = None,
+        weights: Path | None = None,
+        options: SearchOptions = PLAIN,
         device: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config, self.session = config, secrets.token_urlsafe(6)
         self.search = Searcher(index, 1, device, options)
         opened = self.search.opened
@@ -72,9 +79,13 @@ class PhotoSearch:
         try:
             self.info, self.names = self.file.info, self.file.names
             if opened and opened.names != self.names:
-                raise UltronError(f"index {opened.path} holds other photos than {database}; name the --database that it was made from")
+                raise UltronError(
+                    f"index {opened.path} holds other photos than {database}; name the --database that it was made from"
+                )
             self.dataset = photos_of(self.info.provenance)
-            loaded = reload_model(self.info.config, self.info.provenance.get("weights", {}), self.info.weights_sha256, weights)
+            loaded = reload_model(
+                self.info.config, self.info.provenance.get("weights", {}), self.info.weights_sha256, weights
+            )
         except UltronError:
             self.file.close()
             raise
@@ -82,16 +93,20 @@ class PhotoSearch:
         self.model = loaded.model.to(self.device)
         self.extract = extract_config(self.info.config, scales=tuple(self.info.scales), role="query", crop="none")
         self.shape = PhotoShape(
-            max_side_px=self.extract.max_side_px, resize=self.extract.resize, interpolation=self.model.preprocessing.interpolation,
+            max_side_px=self.extract.max_side_px,
+            resize=self.extract.resize,
+            interpolation=self.model.preprocessing.interpolation,
             min_side_px=self.model.min_side_px,
-        )  # fmt: skip
+        )
         self._views: OrderedDict[str, np.ndarray] = OrderedDict()  # search -> (D,) descriptor at scale 1, for its maps
         self._turns, self._decoders = threading.BoundedSemaphore(MOST_WAITING), threading.BoundedSemaphore(2)
         self._small = lru_cache(KEPT_SMALL)(self._encoded)
         # OpenMP keeps a pool of threads for every thread that computes, so there is one.
         self._worker = ThreadPoolExecutor(1, "search")
         try:
-            self._worker.submit(self._ranked, np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None]), 1, PLAIN.steps).result()
+            self._worker.submit(
+                self._ranked, np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None]), 1, PLAIN.steps
+            ).result()
         except BaseException:
             self.close()
             raise
@@ -132,23 +147,45 @@ class PhotoSearch:
         """What is searched, and within which limits."""
         opened = self.search.opened
         return {
-            "ultron_version": __version__, "session": self.session, "dataset": self.info.dataset, "model": self.info.model, "n_photos": len(self.names),
-            "n_queries": len(self.dataset.query_names), "search": opened.kind if opened else "exact", "dim": self.file.dim,
-            "whitening": described(self.info.config), "scales": list(self.info.scales), "max_side_px": self.extract.max_side_px, "k": self.config.k,
-            "most_photos": min(MOST_PHOTOS, len(self.names)), "rerank": self.config.rerank, "rerankers": list(RERANKERS),
-            "maps": find_spec("pytorch_grad_cam") is not None, "method": METHODS[self.config.method],
-            "limits": {"upload_bytes": self.config.max_upload_bytes, "pixels": int(self.config.max_megapixels * 1e6), "formats": list(FORMATS)},
-        }  # fmt: skip
+            "ultron_version": __version__,
+            "session": self.session,
+            "dataset": self.info.dataset,
+            "model": self.info.model,
+            "n_photos": len(self.names),
+            "n_queries": len(self.dataset.query_names),
+            "search": opened.kind if opened else "exact",
+            "dim": self.file.dim,
+            "whitening": described(self.info.config),
+            "scales": list(self.info.scales),
+            "max_side_px": self.extract.max_side_px,
+            "k": self.config.k,
+            "most_photos": min(MOST_PHOTOS, len(self.names)),
+            "rerank": self.config.rerank,
+            "rerankers": list(RERANKERS),
+            "maps": find_spec("pytorch_grad_cam") is not None,
+            "method": METHODS[self.config.method],
+            "limits": {
+                "upload_bytes": self.config.max_upload_bytes,
+                "pixels": int(self.config.max_megapixels * 1e6),
+                "formats": list(FORMATS),
+            },
+        }
 
     def queries(self) -> list[dict[str, Any]]:
         """The dataset's queries: row, name, and box (x1, y1, x2, y2) or null."""
-        return [{"row": row, "name": name, "box": self.dataset.query(name).bbx} for row, name in enumerate(self.dataset.query_names)]
+        return [
+            {"row": row, "name": name, "box": self.dataset.query(name).bbx}
+            for row, name in enumerate(self.dataset.query_names)
+        ]
 
     def path_of(self, kind: Kind, row: int) -> tuple[str, Path]:
-        """(name, file) of a query or database photo. Raises Refused if there is no such row, or its photo is gone or outside the dataset."""
+        """(name, file) of a query or database photo. Raises Refused if there is no such row, or its photo is gone or
+        outside the dataset."""
         names, what = (self.dataset.query_names, "query") if kind == "query" else (self.names, "photo")
         if not 0 <= row < len(names):
-            raise Refused(404, f"{what} {row} does not exist; rows are 0 to {len(names) - 1}" if names else f"there is no {what}")
+            raise Refused(
+                404, f"{what} {row} does not exist; rows are 0 to {len(names) - 1}" if names else f"there is no {what}"
+            )
         name = names[row]
         parts = PurePosixPath(name), PureWindowsPath(name)
         if any(path.is_absolute() or path.drive or ".." in path.parts for path in parts):
@@ -170,18 +207,29 @@ class PhotoSearch:
             raise Refused(404, f"the photo of {kind} {row} cannot be read") from None
         return Asked(kind=kind, file=path, width=width, height=height, row=row, name=name)
 
-    def find(self, asked: Asked, *, k: int | None = None, box: Box | None = None, rerank: str | None = None) -> dict[str, Any]:
-        """The k best photos, as docs/serve.md says. box: of the upright photo, in pixels. rerank: steps, "" for none. Raises Refused."""
+    def find(
+        self, asked: Asked, *, k: int | None = None, box: Box | None = None, rerank: str | None = None
+    ) -> dict[str, Any]:
+        """The k best photos, as docs/serve.md says. box: of the upright photo, in pixels. rerank: steps, "" for none.
+        Raises Refused."""
         most = min(MOST_PHOTOS, len(self.names))
         k = min(self.config.k, most) if k is None else k
         if not 1 <= k <= most:
             raise Refused(400, f"k must be 1 to {most}, found {k}")
-        if box and (min(box[:2]) < -BOX_SLACK_PX or box[2] > asked.width + BOX_SLACK_PX or box[3] > asked.height + BOX_SLACK_PX):
-            raise Refused(400, f"box {[round(side, 1) for side in box]} reaches outside the photo of {asked.width} x {asked.height} px")
+        if box and (
+            min(box[:2]) < -BOX_SLACK_PX or box[2] > asked.width + BOX_SLACK_PX or box[3] > asked.height + BOX_SLACK_PX
+        ):
+            raise Refused(
+                400,
+                f"box {[round(side, 1) for side in box]} reaches outside the photo of {asked.width} x "
+                f"{asked.height} px",
+            )
         text = self.config.rerank if rerank is None else rerank
         names = [name for name in text.split(",") if name]
         if len(names) > MOST_STEPS or any(name not in RERANKERS for name in names):
-            raise Refused(400, f"rerank takes up to {MOST_STEPS} of {', '.join(RERANKERS)}, joined by commas; found {text[:80]!r}")
+            raise Refused(
+                400, f"rerank takes up to {MOST_STEPS} of {', '.join(RERANKERS)}, joined by commas; found {text[:80]!r}"
+            )
         settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in names]
         steps = parse_rerank(",".join(names) or None, settings)
         return self._compute(self._find, asked, k, box, steps)
@@ -198,21 +246,46 @@ class PhotoSearch:
         while len(self._views) > KEPT_SEARCHES:
             self._views.popitem(last=False)
         labels = self._labels(asked.row) if asked.kind == "query" and asked.row is not None else None
-        pairs = [(row, score) for row, score in zip(ranking.rows[0].tolist(), ranking.scores[0].tolist(), strict=True) if row >= 0]
+        pairs = [
+            (row, score)
+            for row, score in zip(ranking.rows[0].tolist(), ranking.scores[0].tolist(), strict=True)
+            if row >= 0
+        ]
         return {
-            "search": name, "k": k, "method": searched.get("kind", searched["method"]), "rerank": searched.get("rerank", []),
-            "query": {"kind": asked.kind, "row": asked.row, "name": asked.name, "width": asked.width, "height": asked.height, "box": box},
+            "search": name,
+            "k": k,
+            "method": searched.get("kind", searched["method"]),
+            "rerank": searched.get("rerank", []),
+            "query": {
+                "kind": asked.kind,
+                "row": asked.row,
+                "name": asked.name,
+                "width": asked.width,
+                "height": asked.height,
+                "box": box,
+            },
             "photos": [
-                {"rank": rank, "row": row, "name": self.names[row], "score": score, "label": None if labels is None else labels.get(self.names[row], "")}
+                {
+                    "rank": rank,
+                    "row": row,
+                    "name": self.names[row],
+                    "score": score,
+                    "label": None if labels is None else labels.get(self.names[row], ""),
+                }
                 for rank, (row, score) in enumerate(pairs, start=1)
             ],
-        }  # fmt: skip
+        }
 
     def _ranked(self, pixels: np.ndarray, k: int, steps: Sequence[Any]) -> tuple[Any, np.ndarray, dict[str, Any]]:
-        """(ranking of one query, (D,) descriptor at scale 1, how). pixels: (H, W, 3) uint8. As `ultron search PHOTO` does it."""
+        """(ranking of one query, (D,) descriptor at scale 1, how). pixels: (H, W, 3) uint8. As `ultron search PHOTO`
+        does it."""
         photo = [LoadedPhoto(0, torch.from_numpy(pixels))]
         raw = describe_batch(self.model, photo, self.extract, self.device).astype(np.float32)
-        single = raw if self.extract.scales == (1.0,) else describe_batch(self.model, photo, replace(self.extract, scales=(1.0,)), self.device)
+        single = (
+            raw
+            if self.extract.scales == (1.0,)
+            else describe_batch(self.model, photo, replace(self.extract, scales=(1.0,)), self.device)
+        )
         search = copy.copy(self.search)
         search.k, search.options = k, replace(search.options, steps=steps)
         ranking, _, searched = search.run(self.whitening.apply(raw) if self.whitening else raw, self.file)
@@ -225,7 +298,8 @@ class PhotoSearch:
         return {truth.database_names[i]: label for label in LABELS for i in getattr(truth.queries[row], label)}
 
     def heat(self, search: str, row: int) -> dict[str, Any]:
-        """The similarity map of a database photo for an earlier search: h, w, data (base64 of h x w bytes), cosine, flat. Raises Refused."""
+        """The similarity map of a database photo for an earlier search: h, w, data (base64 of h x w bytes), cosine,
+        flat. Raises Refused."""
         _, path = self.path_of("photo", row)
         return self._compute(self._heat, search, row, path)
 
@@ -234,14 +308,17 @@ class PhotoSearch:
         if view is None:
             raise Refused(410, f"that search is not among the latest {KEPT_SEARCHES}; search again")
         try:
-            cam = similarity_cam(self.model, load_photo(path, None, self.shape), torch.from_numpy(view), method=self.config.method)
+            cam = similarity_cam(
+                self.model, load_photo(path, None, self.shape), torch.from_numpy(view), method=self.config.method
+            )
         except UltronError as error:
             log.warning("no map of photo %d: %s", row, error)
             raise Refused(422, f"photo {row} has no similarity map; the terminal of the server says why") from None
         return {"row": row, "cosine": cam.cosine, "flat": cam.flat, **packed_map(small_map(cam.heat))}
 
     def picture(self, kind: Kind, row: int, size: str) -> bytes:
-        """A query or database photo as JPEG, upright and encoded anew, so that nothing but its pixels is sent. Raises Refused."""
+        """A query or database photo as JPEG, upright and encoded anew, so that nothing but its pixels is sent. Raises
+        Refused."""
         _, path = self.path_of(kind, row)
         with self._decoders:
             return self._small(path, SIDES_PX[size]) if size == "small" else self._encoded(path, SIDES_PX[size])

@@ -1,4 +1,5 @@
-"""The addresses of `ultron serve` and what each answers (docs/serve.md); a path is compared with ROUTES, never with a file."""
+"""The addresses of `ultron serve` and what each answers (docs/serve.md); a path is compared with ROUTES, never with a
+file."""
 
 import re
 import time
@@ -16,7 +17,11 @@ from ultron_cli.serve.limits import Asked, Refused, read_upload
 from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch
 
 PAGE = Path(__file__).with_name("page.html")
-STATIC = {"/": (PAGE, "text/html"), "/page.css": (PAGE.with_suffix(".css"), "text/css"), "/page.js": (PAGE.with_suffix(".js"), "text/javascript")}
+STATIC = {
+    "/": (PAGE, "text/html"),
+    "/page.css": (PAGE.with_suffix(".css"), "text/css"),
+    "/page.js": (PAGE.with_suffix(".js"), "text/javascript"),
+}
 
 
 class Request(Protocol):
@@ -41,7 +46,9 @@ class Answer:
 
 def json_answer(value: Any, status: int = 200) -> Answer:
     """`value` as JSON."""
-    return Answer(dump_json(value, indent=None).encode(), "application/json; charset=utf-8", status, {"Cache-Control": "no-store"})
+    return Answer(
+        dump_json(value, indent=None).encode(), "application/json; charset=utf-8", status, {"Cache-Control": "no-store"}
+    )
 
 
 def _static(request: Request, path: str) -> Answer:
@@ -63,14 +70,18 @@ def _picture(request: Request, path: str) -> Answer:
     if size not in SIDES_PX:
         raise Refused(400, f"size takes {', '.join(SIDES_PX)}; found {size[:20]!r}")
     # A page asks with ?v=SESSION, so that a browser does not show photos of another database that was served before.
-    return Answer(request.engine.picture(kind, int(row), size), "image/jpeg", headers={"Cache-Control": "private, max-age=86400"})  # type: ignore[arg-type]
+    return Answer(
+        request.engine.picture(kind, int(row), size), "image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
+    )  # type: ignore[arg-type]
 
 
 def _describe_photo(request: Request, path: str) -> Answer:
     kind, row = path.removeprefix("/api/").split("/")
     asked = request.engine.stored(kind, int(row))  # type: ignore[arg-type]
     box = request.engine.dataset.query(asked.name).bbx if kind == "query" and asked.name else None
-    return json_answer({"kind": kind, "row": asked.row, "name": asked.name, "width": asked.width, "height": asked.height, "box": box})
+    return json_answer(
+        {"kind": kind, "row": asked.row, "name": asked.name, "width": asked.width, "height": asked.height, "box": box}
+    )
 
 
 def _search(request: Request, path: str) -> Answer:
@@ -89,7 +100,9 @@ def _asked(request: Request) -> Asked:
     if request.command == "POST":
         return read_upload(request.body(request.engine.config.max_upload_bytes), request.engine.config)
     if ("query" in given) == ("photo" in given):
-        raise Refused(400, "a search names query=ROW or photo=ROW, one of them; or it is a POST with a photo as its body")
+        raise Refused(
+            400, "a search names query=ROW or photo=ROW, one of them; or it is a POST with a photo as its body"
+        )
     kind = "query" if "query" in given else "photo"
     return request.engine.stored(kind, _whole(kind, given[kind]))  # type: ignore[arg-type]
 

@@ -1,7 +1,9 @@
-"""The web server of `ultron serve`: a page, photos by row number, and a JSON API (docs/serve.md) over photo_search.PhotoSearch.
+"""The web server of `ultron serve`: a page, photos by row number, and a JSON API (docs/serve.md) over
+photo_search.PhotoSearch.
 
-It is meant for the person who started it. Against other pages in that person's browser it checks the Host header (DNS rebinding), Origin
-and Sec-Fetch-Site; against anybody, the sizes of bodies, how many requests wait, and how long they may take.
+It is meant for the person who started it. Against other pages in that person's browser it checks the Host header (DNS
+rebinding), Origin and Sec-Fetch-Site; against anybody, the sizes of bodies, how many requests wait, and how long they
+may take.
 """
 
 import ipaddress
@@ -27,7 +29,9 @@ IDLE_S = 30  # of a connection, between requests and between two pieces of a bod
 UPLOAD_S = 120  # for a whole body
 DRAINED_BYTES = 1 << 26  # of a body that is refused: read, so that the sender gets to read the answer
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; "
+    "script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -95,7 +99,11 @@ class Handler(BaseHTTPRequestHandler):
     def _check_body(self) -> None:
         """Raises Refused for a body whose length is not told, or that does not belong here."""
         lengths = self.headers.get_all("Content-Length", [])
-        if "Transfer-Encoding" in self.headers or len(lengths) > 1 or (lengths and not re.fullmatch(r"[0-9]{1,15}", lengths[0].strip())):
+        if (
+            "Transfer-Encoding" in self.headers
+            or len(lengths) > 1
+            or (lengths and not re.fullmatch(r"[0-9]{1,15}", lengths[0].strip()))
+        ):
             self.close_connection = True
             raise Refused(411, "a body needs one Content-Length and no Transfer-Encoding")
         self.unread = int(lengths[0]) if lengths else 0
@@ -110,9 +118,15 @@ class Handler(BaseHTTPRequestHandler):
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or not self.server.answers_to(hosts[0]):
             found = hosts[0][:60] if len(hosts) == 1 else f"{len(hosts)} of them"
-            raise Refused(403, f"the Host header must name this server, found {found!r}; open the address that `ultron serve` printed")
+            raise Refused(
+                403,
+                f"the Host header must name this server, found {found!r}; open the address that `ultron serve` printed",
+            )
         origin = self.headers.get("Origin")
-        if origin is not None and origin.lower() not in (f"http://{hosts[0].strip().lower()}", f"https://{hosts[0].strip().lower()}"):
+        if origin is not None and origin.lower() not in (
+            f"http://{hosts[0].strip().lower()}",
+            f"https://{hosts[0].strip().lower()}",
+        ):
             raise Refused(403, "requests of other web pages are not answered")
         if self.headers.get("Sec-Fetch-Site", "none") in ("cross-site", "same-site") and self._target().path != "/":
             raise Refused(403, "requests of other web pages are not answered")
@@ -120,7 +134,9 @@ class Handler(BaseHTTPRequestHandler):
     def body(self, most_bytes: int) -> bytes:
         """The body of a POST. Raises Refused if it is empty, too large, too slow or cut off."""
         if self.unread > most_bytes:
-            raise Refused(413, f"the upload has {self.unread / 2**20:.1f} MiB; at most {most_bytes / 2**20:g} (--max-upload)")
+            raise Refused(
+                413, f"the upload has {self.unread / 2**20:.1f} MiB; at most {most_bytes / 2**20:g} (--max-upload)"
+            )
         if not self.unread:
             raise Refused(400, "the upload is empty; send a photo as the body")
         return b"".join(self._pieces(self.unread))
@@ -144,7 +160,12 @@ class Handler(BaseHTTPRequestHandler):
                 for _ in self._pieces(min(self.unread, DRAINED_BYTES)):
                     pass
             self.send_response(answer.status)
-            for name, value in {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **SECURITY_HEADERS, **answer.headers}.items():
+            for name, value in {
+                "Content-Type": answer.content_type,
+                "Content-Length": str(len(answer.body)),
+                **SECURITY_HEADERS,
+                **answer.headers,
+            }.items():
                 self.send_header(name, value)
             if self.close_connection:
                 self.send_header("Connection", "close")
@@ -162,7 +183,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class RetrievalServer(ThreadingHTTPServer):
-    """Listens as soon as it is made; `serve_forever` answers. Raises UltronError if the address cannot be had. Use as a context manager."""
+    """Listens as soon as it is made; `serve_forever` answers. Raises UltronError if the address cannot be had. Use as a
+    context manager."""
 
     daemon_threads = True
 
@@ -175,7 +197,9 @@ class RetrievalServer(ThreadingHTTPServer):
             super().__init__((self.host, port), Handler)
         except (OSError, OverflowError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise WorkFailed(f"cannot listen on {host}, port {port} ({reason}); name another --port, or 0 for any that is free") from error
+            raise WorkFailed(
+                f"cannot listen on {host}, port {port} ({reason}); name another --port, or 0 for any that is free"
+            ) from error
         bound = ipaddress.ip_address(self.server_address[0])
         self.is_local, self.is_everywhere = bound.is_loopback, bound.is_unspecified
         if self.is_everywhere:
@@ -189,7 +213,13 @@ class RetrievalServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The address to open."""
-        name = "127.0.0.1" if self.is_everywhere and self.address_family == socket.AF_INET else "::1" if self.is_everywhere else self.host
+        name = (
+            "127.0.0.1"
+            if self.is_everywhere and self.address_family == socket.AF_INET
+            else "::1"
+            if self.is_everywhere
+            else self.host
+        )
         return f"http://{f'[{name}]' if ':' in name else name}:{self.server_port}/"
 
     def answers_to(self, host_header: str) -> bool:

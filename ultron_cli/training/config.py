@@ -20,10 +20,10 @@ OPTIMIZERS = ("adamw", "sgd")
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes of a training photo (torchvision v2). crop_area: range of the random crop's share of the photo; crop_aspect: range
-    of its width over height, squeezed to the training shape (aspect distortion); pad_px: instead of such a crop, the photo at the training
-    shape with a black edge of so many pixels, cropped to the shape at random (as CIFAR is trained on; 0: not); the rest as in ColorJitter,
-    RandomGrayscale."""
+    """Random changes of a training photo (torchvision v2). crop_area: range of the random crop's share of the photo;
+    crop_aspect: range of its width over height, squeezed to the training shape (aspect distortion); pad_px: instead of
+    such a crop, the photo at the training shape with a black edge of so many pixels, cropped to the shape at random (as
+    CIFAR is trained on; 0: not); the rest as in ColorJitter, RandomGrayscale."""
 
     crop_area: tuple[float, ...] = (0.4, 1.0)
     crop_aspect: tuple[float, ...] = (0.75, 1.3333)
@@ -40,19 +40,21 @@ class AugmentConfig:
         for name, low, high in (("crop_area", 0.001, 1.0), ("crop_aspect", 0.05, 20.0)):
             value = getattr(self, name)
             if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-                raise UltronError(f"augment.{name} must be two numbers, ascending, from {low} to {high}; found {list(value)}")
+                raise UltronError(
+                    f"augment.{name} must be two numbers, ascending, from {low} to {high}; found {list(value)}"
+                )
         for name, high in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5), ("grey", 1.0)):
             within(f"augment.{name}", getattr(self, name), 0.0, high)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Photos held out, and how often they are scored. kind: "retrieval" among them (mAP), or "classification" of them with the class weights
-    of the loss (top-1 and top-5): of the photos in val/ or test/ beside the training folder train/, where there is one of these, else of
-    the share held out. crop_share: of classification; the photo's middle is taken whose side is so much of its shorter side.
-    share: of the landmarks (by="landmarks": none of their photos is
-    trained on) or of each landmark's photos (by="photos", as DOLG's 80/20); 0 holds out nothing. side_px: longest side, None: twice the
-    training side. max_photos: of retrieval, scored photos at most."""
+    """Photos held out, and how often they are scored. kind: "retrieval" among them (mAP), or "classification" of them
+    with the class weights of the loss (top-1 and top-5): of the photos in val/ or test/ beside the training folder
+    train/, where there is one of these, else of the share held out. crop_share: of classification; the photo's middle
+    is taken whose side is so much of its shorter side. share: of the landmarks (by="landmarks": none of their photos is
+    trained on) or of each landmark's photos (by="photos", as DOLG's 80/20); 0 holds out nothing. side_px: longest side,
+    None: twice the training side. max_photos: of retrieval, scored photos at most."""
 
     kind: Literal["retrieval", "classification"] = "retrieval"
     crop_share: float = 1.0
@@ -66,7 +68,10 @@ class ValidationConfig:
         within("validation.share", self.share, 0.0, 0.9)
         within("validation.crop_share", self.crop_share, 0.1, 1.0)
         if self.kind == "classification" and self.by != "photos":
-            raise UltronError('classification can be scored on classes that were trained on only; add --set validation.by=photos to validation.kind')
+            raise UltronError(
+                "classification can be scored on classes that were trained on only; add --set "
+                "validation.by=photos to validation.kind"
+            )
         within("validation.every_epochs", self.every_epochs, 1, 100000)
         within("validation.max_photos", self.max_photos, 2, 20000)
         within("validation.side_px", self.side_px or 32, 32, 4096)
@@ -74,7 +79,8 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SwitchConfig:
-    """A second optimiser that takes over after `epoch` epochs, with fresh momentum; ULTRON's recipe goes from AdamW to SGD."""
+    """A second optimiser that takes over after `epoch` epochs, with fresh momentum; ULTRON's recipe goes from AdamW to
+    SGD."""
 
     epoch: int = 0  # must be given
     optimizer: str = "sgd"
@@ -97,14 +103,17 @@ def _rate(name: str, value: float) -> None:
 class TrainConfig:
     """All that shapes a run; stored whole in its folder and its checkpoint.
 
-    Sides in pixels. batch_size: photos per optimiser step, over all processes and all `accumulate` parts; lr is per such a step.
+    Sides in pixels. batch_size: photos per optimiser step, over all processes and all `accumulate` parts; lr is per
+    such a step.
     """
 
     dataset: str = "toy"
     exclude: tuple[str, ...] = ()  # files of landmarks or photo ids to keep out
     model: dict[str, Any] = field(default_factory=lambda: {"name": "gem", "backbone": "resnet10t"})
     pretrained: bool = False
-    weights: str | None = None  # a checkpoint of ultron to start from, with its class weights of the landmarks that it knows
+    weights: str | None = (
+        None  # a checkpoint of ultron to start from, with its class weights of the landmarks that it knows
+    )
     loss: dict[str, Any] = field(default_factory=lambda: {"name": "arcface"})
     side_px: int = 128
     group_sizes: bool = False  # batches of one aspect ratio instead of squares
@@ -142,9 +151,20 @@ class TrainConfig:
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, ("cosine", "steps", "constant"))
         one_of("precision", self.precision, ("float32", "bfloat16", "float16"))
-        limits = {"side_px": (32, 2048), "batch_size": (2, 65536), "epochs": (1, 100000), "workers": (0, 64), "warmup_epochs": (0, self.epochs),
-                  "accumulate": (1, self.batch_size), "keep_checkpoints": (1, 1000), "log_every": (1, 10**9), "checkpoint_minutes": (0, 10**6),
-                  "momentum": (0, 0.9999), "weight_decay": (0, 10), "seed": (0, 2**31 - 1)}  # fmt: skip
+        limits = {
+            "side_px": (32, 2048),
+            "batch_size": (2, 65536),
+            "epochs": (1, 100000),
+            "workers": (0, 64),
+            "warmup_epochs": (0, self.epochs),
+            "accumulate": (1, self.batch_size),
+            "keep_checkpoints": (1, 1000),
+            "log_every": (1, 10**9),
+            "checkpoint_minutes": (0, 10**6),
+            "momentum": (0, 0.9999),
+            "weight_decay": (0, 10),
+            "seed": (0, 2**31 - 1),
+        }
         for name, (low, high) in limits.items():
             within(name, getattr(self, name), low, high)
         within("threads", self.threads or 1, 1, 1024)
@@ -155,33 +175,56 @@ class TrainConfig:
         """Settings that must fit each other."""
         from ultron_cli.training.losses import loss_settings
 
-        loss_settings(str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"})
+        loss_settings(
+            str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"}
+        )
         if self.validation.kind == "classification" and self.loss.get("sharded"):
-            raise UltronError("classification needs all class weights in one process; found loss.sharded=true; add --set loss.sharded=false")
+            raise UltronError(
+                "classification needs all class weights in one process; found loss.sharded=true; add --set "
+                "loss.sharded=false"
+            )
         if self.weights and self.pretrained:
-            raise UltronError(f"weights and pretrained exclude each other; found {self.weights} and pretrained=true; add --set pretrained=false")
+            raise UltronError(
+                f"weights and pretrained exclude each other; found {self.weights} and pretrained=true; add "
+                "--set pretrained=false"
+            )
         if self.batch_size % self.accumulate:
-            raise UltronError(f"batch_size must be a multiple of accumulate; found {self.batch_size} and {self.accumulate}")
+            raise UltronError(
+                f"batch_size must be a multiple of accumulate; found {self.batch_size} and {self.accumulate}"
+            )
         if self.tuple_size and self.group_sizes:
-            raise UltronError(f"loss {self.loss['name']} takes batches of one shape; found group_sizes=true; add --set group_sizes=false")
+            raise UltronError(
+                f"loss {self.loss['name']} takes batches of one shape; found group_sizes=true; add --set "
+                "group_sizes=false"
+            )
         if self.tuple_size and self.model.get("pooling") == "cls":
             name, found = self.loss["name"], "model.pooling=cls, which takes the class token instead"
-            raise UltronError(f"loss {name} matches places of the maps that the descriptor is pooled from; found {found}; add --set model.pooling=gem")
+            raise UltronError(
+                f"loss {name} matches places of the maps that the descriptor is pooled from; found {found}; "
+                "add --set model.pooling=gem"
+            )
         if (self.schedule == "steps") != bool(self.step_epochs):
-            raise UltronError(f'step_epochs goes with schedule = "steps"; found {list(self.step_epochs)} with {self.schedule!r}')
+            raise UltronError(
+                f'step_epochs goes with schedule = "steps"; found {list(self.step_epochs)} with {self.schedule!r}'
+            )
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise UltronError(f"ema must lie between 0 and 1 (0.999), or be none; found {self.ema}")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise UltronError(f"clip_norm must be positive, or none; found {self.clip_norm}")
         if self.switch and self.switch.epoch >= self.epochs:
-            raise UltronError(f"switch.epoch must lie before the end of {self.epochs} epochs; found {self.switch.epoch}")
+            raise UltronError(
+                f"switch.epoch must lie before the end of {self.epochs} epochs; found {self.switch.epoch}"
+            )
 
     @property
     def tuple_size(self) -> int | None:
-        """Photos of a tuple, for a loss that works on tuples (an anchor, a positive, negatives); None for the others."""
+        """Photos of a tuple, for a loss that works on tuples (an anchor, a positive, negatives); None for the
+        others."""
         from ultron_cli.training.losses import loss_settings
 
-        settings = loss_settings(str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"})
+        settings = loss_settings(
+            str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"}
+        )
         return getattr(settings, "tuple_size", None)
 
     def to_plain(self) -> dict[str, Any]:
@@ -198,19 +241,26 @@ def plain(value: Any) -> Any:
 
 def list_presets() -> list[str]:
     """Names that --preset takes."""
-    return sorted(entry.name.removesuffix(".toml") for entry in (resources.files("ultron_cli.training") / "presets").iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in (resources.files("ultron_cli.training") / "presets").iterdir()
+        if entry.name.endswith(".toml")
+    )
 
 
 def read_preset(name: str) -> dict[str, Any]:
     """The values that a preset sets. Raises UltronError for an unknown name."""
     if name not in list_presets():
-        raise UltronError(f"unknown preset {name!r}{nearest_names(name, list_presets())} (known: {', '.join(list_presets())})")
+        raise UltronError(
+            f"unknown preset {name!r}{nearest_names(name, list_presets())} (known: {', '.join(list_presets())})"
+        )
     with resources.as_file(resources.files("ultron_cli.training") / "presets" / f"{name}.toml") as path:
         return read_toml(path)
 
 
 def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` over them. A table that names another loss or model starts anew: the old one's settings are not its own."""
+    """`values` with `changes` over them. A table that names another loss or model starts anew: the old one's settings
+    are not its own."""
     merged = dict(values)
     for key, change in changes.items():
         before = merged.get(key)
@@ -223,7 +273,8 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_config(values: dict[str, Any]) -> "TrainConfig | SearchConfig":
-    """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or value."""
+    """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
+    value."""
     if "task" not in values:
         return from_dict(TrainConfig, values)
     from ultron_cli.training.autola.network import SearchConfig
@@ -249,19 +300,29 @@ def _assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
     return values
 
 
-def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | SearchConfig":
-    """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for now is another one."""
+def resumed_config(
+    stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]
+) -> "TrainConfig | SearchConfig":
+    """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
+    now is another one."""
     from ultron_cli.configs import differences
 
     before = make_config(read_json(stored, "configuration of the run")["config"])
     if preset is not None:
         now = load_config(preset, file, assignments)
     else:
-        now = make_config(_assign(_merge(before.to_plain(), read_toml(file)) if file else before.to_plain(), assignments))
-    kept = [{key: value for key, value in config.to_plain().items() if key not in FREE_SETTINGS} for config in (before, now)]
+        now = make_config(
+            _assign(_merge(before.to_plain(), read_toml(file)) if file else before.to_plain(), assignments)
+        )
+    kept = [
+        {key: value for key, value in config.to_plain().items() if key not in FREE_SETTINGS} for config in (before, now)
+    ]
     differing = differences(*kept)
     if differing:
-        raise UltronError(f"{stored.parent} was started with another configuration: {'; '.join(differing)}; resume without them, or start a new run")
+        raise UltronError(
+            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; resume without "
+            "them, or start a new run"
+        )
     return now
 
 

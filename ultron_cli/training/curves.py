@@ -15,7 +15,9 @@ def draw_curves(folder: Path) -> Path:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     loss, rate, quality = figure.subplots(1, 3)
 
-    def curve(axes: Any, entries: list[dict[str, Any]], key: str, label: str, factor: float = 1.0, marker: str | None = None) -> None:
+    def curve(
+        axes: Any, entries: list[dict[str, Any]], key: str, label: str, factor: float = 1.0, marker: str | None = None
+    ) -> None:
         points = [(entry["epoch"], factor * entry[key]) for entry in entries if entry.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker=marker, markersize=3)

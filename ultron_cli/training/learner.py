@@ -1,4 +1,5 @@
-"""What learns: network, loss and optimiser, one optimiser step at a time; and all of it as plain state for checkpoints."""
+"""What learns: network, loss and optimiser, one optimiser step at a time; and all of it as plain state for
+checkpoints."""
 
 import contextlib
 import math
@@ -21,7 +22,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """Of one step over all processes: mean loss, photos, and those nearest to their own class weight. own_loss: of this process's photos."""
+    """Of one step over all processes: mean loss, photos, and those nearest to their own class weight. own_loss: of this
+    process's photos."""
 
     loss: float
     n_photos: int
@@ -31,15 +33,20 @@ class StepResult:
 
 
 class Learner:
-    """Network and loss of a run. `model` is the bare network; step() runs it through DistributedDataParallel or torch.compile if asked."""
+    """Network and loss of a run. `model` is the bare network; step() runs it through DistributedDataParallel or
+    torch.compile if asked."""
 
     def __init__(self, config: TrainConfig, n_landmarks: int, steps_per_epoch: int, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device, self.steps_per_epoch = config, device, steps_per_epoch
         settings = {key: value for key, value in config.model.items() if key != "name"}
-        self.model: RetrievalModel = create_model(config.model.get("name", "gem"), pretrained=config.pretrained, **settings)
+        self.model: RetrievalModel = create_model(
+            config.model.get("name", "gem"), pretrained=config.pretrained, **settings
+        )
         loss = {key: value for key, value in config.loss.items() if key != "name"}
-        self.loss = create_loss(config.loss.get("name", "arcface"), n_classes=n_landmarks, dim=self.model.descriptor_dim, **loss).to(device)
+        self.loss = create_loss(
+            config.loss.get("name", "arcface"), n_classes=n_landmarks, dim=self.model.descriptor_dim, **loss
+        ).to(device)
         self.model.unit_norm = self.loss.takes_unit
         self.model.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
         self.network = self._wrapped()
@@ -53,11 +60,14 @@ class Learner:
             if self.config.sync_batchnorm and self.device.type == "cuda":
                 self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
             self._freeze_unused()
-            network = nn.parallel.DistributedDataParallel(self.model, find_unused_parameters=self.config.unused_parameters)
+            network = nn.parallel.DistributedDataParallel(
+                self.model, find_unused_parameters=self.config.unused_parameters
+            )
         return torch.compile(network) if self.config.compile else network
 
     def _freeze_unused(self) -> None:
-        """Freezes parameters that no descriptor depends on (timm's norms before a classifier): DistributedDataParallel would wait for them."""
+        """Freezes parameters that no descriptor depends on (timm's norms before a classifier): DistributedDataParallel
+        would wait for them."""
         side_px = max(64, self.model.min_side_px)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             self.model.eval()(torch.randn(1, 3, side_px, side_px, device=self.device)).sum().backward()
@@ -113,7 +123,9 @@ class Learner:
 
     def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         images = normalise_images(pixels.permute(0, 2, 3, 1), self.model.preprocessing)
-        images = images.contiguous(memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format)
+        images = images.contiguous(
+            memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format
+        )
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             if self.loss.needs_maps:
@@ -151,12 +163,17 @@ class Learner:
             self.model.train(was_training)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors and plain data. The loss and its optimiser state are this process's."""
+        """Everything that the next step depends on, as tensors and plain data. The loss and its optimiser state are
+        this process's."""
         return {
-            "model": self.model.state_dict(), "loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(), "running_mean": self.running_mean.values if self.running_mean else None,
-            "random": torch.get_rng_state(), "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-        }  # fmt: skip
+            "model": self.model.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "running_mean": self.running_mean.values if self.running_mean else None,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
 
     def load(self, state: dict[str, Any], step: int) -> None:
         """Takes up a state() that was saved before step `step`."""

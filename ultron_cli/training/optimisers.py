@@ -10,15 +10,24 @@ from torch import nn
 from ultron_cli.training.config import SwitchConfig, TrainConfig
 
 # Tables of positions and tokens, by the last part of their name in Swin and ViT as timm has them.
-NOT_DECAYED = ("relative_position_bias_table", "absolute_pos_embed", "pos_embed", "cls_token", "reg_token", "dist_token")
+NOT_DECAYED = (
+    "relative_position_bias_table",
+    "absolute_pos_embed",
+    "pos_embed",
+    "cls_token",
+    "reg_token",
+    "dist_token",
+)
 
 
 def is_decayed(name: str, parameter: torch.Tensor, config: TrainConfig) -> bool:
-    """Whether weight decay applies: not to biases, norms and single exponents, which have one dimension or none, nor to tables of positions.
+    """Whether weight decay applies: not to biases, norms and single exponents, which have one dimension or none, nor to
+    tables of positions.
 
-    Of these tables SCALA's are called position_bias; Swin's, ViT's and the tokens are left out as their authors do (Liu et al., ICCV 2021;
-    Touvron et al., ICML 2021). It does reach the one-dimensional convolutions of ECA, which are weights as others are, and the class weights,
-    as in DOLG's code and in ArcFace's. decay_norms_and_biases: it reaches everything.
+    Of these tables SCALA's are called position_bias; Swin's, ViT's and the tokens are left out as their authors do (Liu
+    et al., ICCV 2021; Touvron et al., ICML 2021). It does reach the one-dimensional convolutions of ECA, which are
+    weights as others are, and the class weights, as in DOLG's code and in ArcFace's. decay_norms_and_biases: it reaches
+    everything.
     """
     spared = parameter.ndim <= 1 or name.endswith("bias") or name.rpartition(".")[2] in NOT_DECAYED
     return config.decay_norms_and_biases or not spared
@@ -27,13 +36,26 @@ def is_decayed(name: str, parameter: torch.Tensor, config: TrainConfig) -> bool:
 def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> torch.optim.Optimizer:
     """The optimiser of an epoch (counted from 0) over all parameters, in two groups: with weight decay and without."""
     phase = phase_at(config, epoch)
-    named = [(name, parameter) for module in modules for name, parameter in module.named_parameters() if parameter.requires_grad]
+    named = [
+        (name, parameter)
+        for module in modules
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    ]
     groups = [
-        {"params": [parameter for name, parameter in named if is_decayed(name, parameter, config)], "weight_decay": phase.weight_decay},
-        {"params": [parameter for name, parameter in named if not is_decayed(name, parameter, config)], "weight_decay": 0.0},
+        {
+            "params": [parameter for name, parameter in named if is_decayed(name, parameter, config)],
+            "weight_decay": phase.weight_decay,
+        },
+        {
+            "params": [parameter for name, parameter in named if not is_decayed(name, parameter, config)],
+            "weight_decay": 0.0,
+        },
     ]
     if phase.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, nesterov=config.nesterov and phase.momentum > 0)
+        return torch.optim.SGD(
+            groups, lr=phase.lr, momentum=phase.momentum, nesterov=config.nesterov and phase.momentum > 0
+        )
     return torch.optim.AdamW(groups, lr=phase.lr, fused=True)  # one pass over each tensor: four times as fast on a CPU
 
 
@@ -50,7 +72,8 @@ def rate_at(step: int, n_steps: int, n_warmup: int) -> float:
 
 
 def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step counted from 0. One curve runs over the whole training; a switch of optimisers changes its height only."""
+    """Learning rate of a step counted from 0. One curve runs over the whole training; a switch of optimisers changes
+    its height only."""
     n_warmup = round(config.warmup_epochs * steps_per_epoch)
     share = rate_at(step, config.epochs * steps_per_epoch, n_warmup)
     if config.schedule != "cosine" and step >= n_warmup:
@@ -60,7 +83,8 @@ def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
 
 
 class RunningMean:
-    """Exponential moving average of weights and buffers: mean = decay mean + (1 - decay) weight, with a lower decay in the first steps."""
+    """Exponential moving average of weights and buffers: mean = decay mean + (1 - decay) weight, with a lower decay in
+    the first steps."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -69,7 +93,9 @@ class RunningMean:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Takes in the weights after a step counted from 0."""
-        decay = min(self.decay, (1.0 + step) / (10.0 + step))  # else the first, random weights stay for thousands of steps
+        decay = min(
+            self.decay, (1.0 + step) / (10.0 + step)
+        )  # else the first, random weights stay for thousands of steps
         for name, value in model.state_dict().items():
             mean = self.values[name]
             if mean.dtype.is_floating_point:
@@ -86,7 +112,9 @@ def clip_gradients(own: Iterable[nn.Parameter], sharded: Iterable[nn.Parameter],
     from ultron_cli import distributed
 
     own, sharded = [p for p in own if p.grad is not None], [p for p in sharded if p.grad is not None]
-    squares = [torch.nn.utils.get_total_norm([p.grad for p in part]).square() if part else None for part in (own, sharded)]
+    squares = [
+        torch.nn.utils.get_total_norm([p.grad for p in part]).square() if part else None for part in (own, sharded)
+    ]
     total = squares[0] if squares[0] is not None else torch.zeros(())
     if squares[1] is not None:
         total = total + distributed.sum_over_processes(squares[1])

@@ -1,4 +1,5 @@
-"""Starts or resumes a training run: configuration, dataset, run folder, processes, and the record of it in the workspace."""
+"""Starts or resumes a training run: configuration, dataset, run folder, processes, and the record of it in the
+workspace."""
 
 import logging
 import time
@@ -27,7 +28,8 @@ DEFAULT_PRESET = "quickstart"
 def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[Path, bool]:
     """The run's folder, and whether there is something to go on from.
 
-    A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in its folder.
+    A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in
+    its folder.
     """
     if distributed.restart_count() and not resume:
         try:
@@ -41,7 +43,8 @@ def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, re
 
 
 def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
-    """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches for the others."""
+    """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
+    for the others."""
     if distributed.process_index() > 0:
         distributed.wait_for_processes()
     photos, excluded = exclude_photos(open_landmark_photos(open_named_dataset(config.dataset).folder), config.exclude)
@@ -51,13 +54,20 @@ def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, 
 
 
 def start_training(
-    preset: str | None, dataset: str | None, config_file: Path | None, assignments: Sequence[str], out: Path | None, overwrite: bool, device_name: str,
+    preset: str | None,
+    dataset: str | None,
+    config_file: Path | None,
+    assignments: Sequence[str],
+    out: Path | None,
+    overwrite: bool,
+    device_name: str,
     resume: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """Trains, or searches for an attention where the preset says so, and returns a summary: run folder, model, config, metrics per epoch.
+) -> dict[str, Any]:
+    """Trains, or searches for an attention where the preset says so, and returns a summary: run folder, model, config,
+    metrics per epoch.
 
-    Raises UltronError for bad settings or photos. preset: None is the default one, or on `resume` that of the run. Started by torchrun, all
-    processes call it and get the summary.
+    Raises UltronError for bad settings or photos. preset: None is the default one, or on `resume` that of the run.
+    Started by torchrun, all processes call it and get the summary.
     """
     device = distributed.process_device(resolve_device(device_name))
     distributed.join_processes(device)
@@ -72,7 +82,11 @@ def start_training(
             config = resumed_config(folder / "config.json", preset, config_file, changes)
         else:
             config = load_config(preset or DEFAULT_PRESET, config_file, changes)
-        return _train(config, folder, resume, device) if isinstance(config, TrainConfig) else _search(config, folder, resume, device)
+        return (
+            _train(config, folder, resume, device)
+            if isinstance(config, TrainConfig)
+            else _search(config, folder, resume, device)
+        )
     finally:
         log.setLevel(level)
         distributed.leave_processes()
@@ -94,18 +108,33 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
     processes = f", {distributed.n_processes()} processes" if distributed.n_processes() > 1 else ""
     training = Training(config, photos, device, excluded)
     held_out = training.n_held_out
-    log.info("training on %s of %s from %s (%s%s); %s held out", counted(len(training.photos.labels), "photo"),
-             counted(len(training.photos.landmark_names), "landmark"), photos.folder, device, processes, counted(held_out, "photo"))  # fmt: skip
+    log.info(
+        "training on %s of %s from %s (%s%s); %s held out",
+        counted(len(training.photos.labels), "photo"),
+        counted(len(training.photos.landmark_names), "landmark"),
+        photos.folder,
+        device,
+        processes,
+        counted(held_out, "photo"),
+    )
     started_s = time.perf_counter()
     metrics = training.run(folder, resume=is_resumed)
     if distributed.process_index() == 0:
         workspace.remember("train", folder)
     return {
-        "run": str(folder), "checkpoint": str(folder / "checkpoint.pt"), "model": training.model.label, "config": config.to_plain(),
-        "n_photos": len(photos.labels), "n_landmarks": len(photos.landmark_names), "n_held_out": held_out,
-        "n_train_photos": len(training.photos.labels), "n_train_landmarks": len(training.photos.landmark_names), "bad_photos": len(training.bad_photos),
-        "seconds": time.perf_counter() - started_s, "metrics": metrics,
-    }  # fmt: skip
+        "run": str(folder),
+        "checkpoint": str(folder / "checkpoint.pt"),
+        "model": training.model.label,
+        "config": config.to_plain(),
+        "n_photos": len(photos.labels),
+        "n_landmarks": len(photos.landmark_names),
+        "n_held_out": held_out,
+        "n_train_photos": len(training.photos.labels),
+        "n_train_landmarks": len(training.photos.landmark_names),
+        "bad_photos": len(training.bad_photos),
+        "seconds": time.perf_counter() - started_s,
+        "metrics": metrics,
+    }
 
 
 def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> dict[str, Any]:
@@ -116,16 +145,34 @@ def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> 
     from ultron_cli.training.run.folder import GENOTYPE_FILE
 
     if distributed.n_processes() > 1:
-        raise UltronError(f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun")
+        raise UltronError(
+            f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun"
+        )
     photos, _ = _open_photos(config)
-    log.info("searching with %s of %s from %s (%s)", counted(len(photos.labels), "photo"), counted(len(photos.landmark_names), "class", "classes"),
-             photos.folder, device)  # fmt: skip
+    log.info(
+        "searching with %s of %s from %s (%s)",
+        counted(len(photos.labels), "photo"),
+        counted(len(photos.landmark_names), "class", "classes"),
+        photos.folder,
+        device,
+    )
     started_s = time.perf_counter()
     result = SearchRun(photos, config, device).run(folder, resume=resume and is_unfinished(folder))
     return {
-        "run": str(folder), "task": "search", "genotype": result.genotype.text, "genotype_file": str(folder / GENOTYPE_FILE),
-        "figure": str(folder / "genotype.png"), "table": str(folder / "edge_weights.csv"), "config": config.to_plain(), "n_photos": len(photos.labels),
-        "n_landmarks": len(photos.landmark_names), "operations": list(OPERATIONS),
-        "edges": [{"node": node, "input": source, "weights": row.tolist()} for (node, source), row in zip(EDGES, result.edge_weights, strict=True)],
-        "seconds": time.perf_counter() - started_s, "metrics": result.history,
-    }  # fmt: skip
+        "run": str(folder),
+        "task": "search",
+        "genotype": result.genotype.text,
+        "genotype_file": str(folder / GENOTYPE_FILE),
+        "figure": str(folder / "genotype.png"),
+        "table": str(folder / "edge_weights.csv"),
+        "config": config.to_plain(),
+        "n_photos": len(photos.labels),
+        "n_landmarks": len(photos.landmark_names),
+        "operations": list(OPERATIONS),
+        "edges": [
+            {"node": node, "input": source, "weights": row.tolist()}
+            for (node, source), row in zip(EDGES, result.edge_weights, strict=True)
+        ],
+        "seconds": time.perf_counter() - started_s,
+        "metrics": result.history,
+    }

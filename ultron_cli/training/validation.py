@@ -25,13 +25,16 @@ class ValidationResult:
 
 
 def retrieval_map(descriptors: np.ndarray, labels: np.ndarray) -> ValidationResult:
-    """(N, D) unit descriptors and (N,) labels -> mAP by the trapezoid rule, every photo a query to the N - 1 others; ties by row."""
+    """(N, D) unit descriptors and (N,) labels -> mAP by the trapezoid rule, every photo a query to the N - 1 others;
+    ties by row."""
     scores = descriptors.astype(np.float32) @ descriptors.astype(np.float32).T
     np.fill_diagonal(scores, -np.inf)  # a photo finds itself last, where it is no answer
     order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
     found = labels[order] == labels[:, None]
     values = [average_precision(np.flatnonzero(row), int(row.sum())) for row in found if row.any()]
-    return ValidationResult(mAP=float(np.mean(values)) if values else float("nan"), n_queries=len(values), n_photos=len(labels))
+    return ValidationResult(
+        mAP=float(np.mean(values)) if values else float("nan"), n_queries=len(values), n_photos=len(labels)
+    )
 
 
 def choose_photos(photos: LandmarkPhotos, rows: np.ndarray, most: int, seed: int) -> np.ndarray:
@@ -63,8 +66,11 @@ class RetrievalValidation:
         return retrieval_map(np.concatenate(parts)[order], self.photos.labels[np.array(rows)[order]])
 
     def described(self, model: RetrievalModel, device: torch.device) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Rows and their (B, D) float32 descriptors on the device, batch by batch, in any order; those that cannot be read are left out."""
-        shape = PhotoShape(max_side_px=self.side_px, interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
+        """Rows and their (B, D) float32 descriptors on the device, batch by batch, in any order; those that cannot be
+        read are left out."""
+        shape = PhotoShape(
+            max_side_px=self.side_px, interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px
+        )
         n = len(self.photos.paths)
         reader = PhotoReader(list(range(n)), [self.photos.paths[i] for i in range(n)], [None] * n, shape)
         with torch.random.fork_rng(devices=[]):

@@ -7,7 +7,15 @@ import torch
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.photos import INTERPOLATIONS, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, decode_photo, read_photos
+from ultron_cli.datasets.photos import (
+    INTERPOLATIONS,
+    LoadedPhoto,
+    PhotoReader,
+    PhotoShape,
+    batches_by_shape,
+    decode_photo,
+    read_photos,
+)
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.training.losses.margins import MarginLoss
@@ -26,7 +34,8 @@ class ClassificationResult:
 
 
 def photos_to_score(photos: LandmarkPhotos) -> LandmarkPhotos | None:
-    """The photos of val/ or test/ beside the training folder train/, labelled as `photos`; None if there is no such folder.
+    """The photos of val/ or test/ beside the training folder train/, labelled as `photos`; None if there is no such
+    folder.
 
     Raises UltronError if a class of theirs is not trained on.
     """
@@ -39,7 +48,10 @@ def photos_to_score(photos: LandmarkPhotos) -> LandmarkPhotos | None:
     unknown = [name for name in found.landmark_names if name not in number]
     if unknown:
         names = ", ".join(unknown[:3])
-        raise UltronError(f"{place} has {counted(len(unknown), 'class', 'classes')} that {photos.folder} has not ({names}); name the folders alike in both")
+        raise UltronError(
+            f"{place} has {counted(len(unknown), 'class', 'classes')} that {photos.folder} has not ({names}); "
+            "name the folders alike in both"
+        )
     labels = np.array([number[name] for name in found.landmark_names], np.int64)[found.labels]
     return LandmarkPhotos(folder=found.folder, paths=found.paths, labels=labels, landmark_names=photos.landmark_names)
 
@@ -47,8 +59,12 @@ def photos_to_score(photos: LandmarkPhotos) -> LandmarkPhotos | None:
 class MiddleReader(PhotoReader):
     """Item i: the middle square of photo rows[i], side_px wide: its side is crop_share of the photo's shorter side."""
 
-    def __init__(self, rows: list[int], photos: LandmarkPhotos, side_px: int, crop_share: float, interpolation: str) -> None:
-        super().__init__(rows, [photos.paths[row] for row in rows], [None] * len(rows), PhotoShape(interpolation=interpolation))
+    def __init__(
+        self, rows: list[int], photos: LandmarkPhotos, side_px: int, crop_share: float, interpolation: str
+    ) -> None:
+        super().__init__(
+            rows, [photos.paths[row] for row in rows], [None] * len(rows), PhotoShape(interpolation=interpolation)
+        )
         self.side_px, self.crop_share = side_px, crop_share
 
     def __getitem__(self, i: int) -> LoadedPhoto:
@@ -62,7 +78,9 @@ class MiddleReader(PhotoReader):
         if size != image.size:
             image = image.resize(size, INTERPOLATIONS[self.shape.interpolation])
         left, top = (size[0] - self.side_px) // 2, (size[1] - self.side_px) // 2
-        return LoadedPhoto(self.rows[i], torch.from_numpy(np.array(image.crop((left, top, left + self.side_px, top + self.side_px)))))
+        return LoadedPhoto(
+            self.rows[i], torch.from_numpy(np.array(image.crop((left, top, left + self.side_px, top + self.side_px))))
+        )
 
 
 class ClassificationValidation:
@@ -75,7 +93,9 @@ class ClassificationValidation:
     def run(self, model: RetrievalModel, loss: MarginLoss, device: torch.device) -> ClassificationResult:
         """Scores a model in evaluation mode; the random state stays as it was."""
         labels = self.photos.labels
-        reader = MiddleReader(list(range(len(labels))), self.photos, self.side_px, self.crop_share, model.preprocessing.interpolation)
+        reader = MiddleReader(
+            list(range(len(labels))), self.photos, self.side_px, self.crop_share, model.preprocessing.interpolation
+        )
         n_first = n_five = 0
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 2 * BATCH_SIZE):

@@ -1,7 +1,8 @@
-"""What the figures share: photos as tiles, verdict frames and signs, text that fits, and a sheet of pixels written as PNG.
+"""What the figures share: photos as tiles, verdict frames and signs, text that fits, and a sheet of pixels written as
+PNG.
 
-Everything is laid out in whole pixels from the top left. Photos and frames are copied into the sheet unchanged, matplotlib (its
-object interface, no pyplot) draws text and signs on top; the same input gives the same bytes.
+Everything is laid out in whole pixels from the top left. Photos and frames are copied into the sheet unchanged,
+matplotlib (its object interface, no pyplot) draws text and signs on top; the same input gives the same bytes.
 """
 
 import unicodedata
@@ -28,9 +29,14 @@ from ultron_cli.files import whole_file
 Verdict = Literal["right", "wrong", "ignored", "unknown"]
 Colour = tuple[int, int, int]
 
-# Okabe and Ito's palette (Color Universal Design, 2008). Under simulated protanopia and deuteranopia (Machado et al. 2009) these
-# three stay at least 37 apart in CIELAB; the signs say the same without any colour.
-VERDICT_COLOURS: dict[str, Colour] = {"right": (0, 158, 115), "wrong": (213, 94, 0), "ignored": (86, 180, 233), "unknown": (190, 190, 190)}
+# Okabe and Ito's palette (Color Universal Design, 2008). Under simulated protanopia and deuteranopia (Machado et al.
+# 2009) these three stay at least 37 apart in CIELAB; the signs say the same without any colour.
+VERDICT_COLOURS: dict[str, Colour] = {
+    "right": (0, 158, 115),
+    "wrong": (213, 94, 0),
+    "ignored": (86, 180, 233),
+    "unknown": (190, 190, 190),
+}
 BOX_COLOUR: Colour = (240, 228, 66)
 INK, QUIET_INK, LINE_GREY = "#1a1a1a", "#5c5c5c", (205, 205, 205)
 TILE_GREY: Colour = (226, 226, 226)
@@ -48,12 +54,21 @@ SIGN_STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "ignored": [[(-0.5, 0.0), (0.5, 0.0)]],
 }
 # Used, where installed, for characters that DejaVu Sans (which comes with matplotlib) lacks.
-FALLBACK_FAMILIES = ("Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic")
+FALLBACK_FAMILIES = (
+    "Noto Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+)
 
 
 @dataclass(frozen=True)
 class QueryPhoto:
-    """A query as drawn. path_or_pixels: a file, or (H, W, 3) uint8. bbx: its box (x1, y1, x2, y2) in pixels of the upright photo."""
+    """A query as drawn. path_or_pixels: a file, or (H, W, 3) uint8. bbx: its box (x1, y1, x2, y2) in pixels of the
+    upright photo."""
 
     path_or_pixels: Path | np.ndarray
     name: str
@@ -62,7 +77,8 @@ class QueryPhoto:
 
 @dataclass(frozen=True)
 class RankedPhoto:
-    """A database photo in a ranking. rank: from 1. score: similarity. verdict: `unknown` where there is no ground truth."""
+    """A database photo in a ranking. rank: from 1. score: similarity. verdict: `unknown` where there is no ground
+    truth."""
 
     path_or_pixels: Path | np.ndarray
     rank: int
@@ -73,7 +89,8 @@ class RankedPhoto:
 
 @dataclass(frozen=True)
 class Tile:
-    """A photo scaled to fit: pixels (h, w, 3) uint8, the two scale factors, or the problem for which there is grey instead."""
+    """A photo scaled to fit: pixels (h, w, 3) uint8, the two scale factors, or the problem for which there is grey
+    instead."""
 
     pixels: np.ndarray
     scale: tuple[float, float] = (1.0, 1.0)  # horizontal, vertical
@@ -89,7 +106,9 @@ def load_tile(path_or_pixels: Path | np.ndarray, width_px: int, height_px: int) 
     """The photo, as large as fits into width_px x height_px; a grey tile with the reason if it cannot be read."""
     if isinstance(path_or_pixels, np.ndarray):
         if path_or_pixels.dtype != np.uint8 or path_or_pixels.ndim != 3 or path_or_pixels.shape[2] != 3:
-            raise ValueError(f"photo pixels must be (H, W, 3) uint8, found {path_or_pixels.shape} {path_or_pixels.dtype}")
+            raise ValueError(
+                f"photo pixels must be (H, W, 3) uint8, found {path_or_pixels.shape} {path_or_pixels.dtype}"
+            )
         image = Image.fromarray(path_or_pixels)
     else:
         try:
@@ -105,9 +124,13 @@ def load_tile(path_or_pixels: Path | np.ndarray, width_px: int, height_px: int) 
 
 
 def box_on_tile(tile: Tile, bbx: Box) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a box given in pixels of the whole photo, in pixels of the tile and clipped to it."""
+    """(left, top, right, bottom) of a box given in pixels of the whole photo, in pixels of the tile and clipped to
+    it."""
     height, width = tile.pixels.shape[:2]
-    left, top = min(max(round(bbx[0] * tile.scale[0]), 0), width - 1), min(max(round(bbx[1] * tile.scale[1]), 0), height - 1)
+    left, top = (
+        min(max(round(bbx[0] * tile.scale[0]), 0), width - 1),
+        min(max(round(bbx[1] * tile.scale[1]), 0), height - 1),
+    )
     right, bottom = min(round(bbx[2] * tile.scale[0]), width), min(round(bbx[3] * tile.scale[1]), height)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
@@ -144,7 +167,8 @@ def _can_draw(character: str, bold: bool) -> bool:
 
 
 def plain_text(text: str, bold: bool = False) -> str:
-    """The text on one line; control characters become spaces, characters that no font has (or is no text) become squares."""
+    """The text on one line; control characters become spaces, characters that no font has (or is no text) become
+    squares."""
     spaced = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
     return "".join(c if unicodedata.category(c)[0] != "C" and _can_draw(c, bold) else "\u25a1" for c in spaced)
 
@@ -169,7 +193,8 @@ def shorten_middle(text: str, width_px: float, size_px: int, *, bold: bool = Fal
 
 
 def wrap(text: str, width_px: float, size_px: int, *, n_lines: int, bold: bool = False) -> list[str]:
-    """The text in at most n_lines lines of at most width_px, broken at spaces; words too long are shortened, as is a last line."""
+    """The text in at most n_lines lines of at most width_px, broken at spaces; words too long are shortened, as is a
+    last line."""
     lines: list[str] = []
     words = plain_text(text, bold).split()
     while words:
@@ -209,15 +234,33 @@ class Sheet:
         self.fill(x + width_px, top, line_px, full_height_px, colour)
 
     def text(
-        self, x: float, y: float, text: str, size_px: int = BODY_PX, *, colour: str = INK, bold: bool = False,
-        align: Literal["left", "center", "right"] = "left", upright: bool = True,
-    ) -> None:  # fmt: skip
-        """One line of plain text with its baseline at y (not upright: turned to run upwards, centred on y, its left edge at x)."""
+        self,
+        x: float,
+        y: float,
+        text: str,
+        size_px: int = BODY_PX,
+        *,
+        colour: str = INK,
+        bold: bool = False,
+        align: Literal["left", "center", "right"] = "left",
+        upright: bool = True,
+    ) -> None:
+        """One line of plain text with its baseline at y (not upright: turned to run upwards, centred on y, its left
+        edge at x)."""
         self._figure.text(
-            x, self.pixels.shape[0] - y, plain_text(text, bold), color=colour, ha=align if upright else "left", va="baseline" if upright else "center",
-            rotation=0 if upright else 90, fontproperties=_font(bold), fontsize=size_px * 72 / DPI,
-            parse_math=False, usetex=False, transform=IdentityTransform(),
-        )  # fmt: skip
+            x,
+            self.pixels.shape[0] - y,
+            plain_text(text, bold),
+            color=colour,
+            ha=align if upright else "left",
+            va="baseline" if upright else "center",
+            rotation=0 if upright else 90,
+            fontproperties=_font(bold),
+            fontsize=size_px * 72 / DPI,
+            parse_math=False,
+            usetex=False,
+            transform=IdentityTransform(),
+        )
 
     def sign(self, x: float, y: float, verdict: Verdict, radius_px: float = 9.0) -> None:
         """A disc with a check mark, a cross or a dash, its centre at (x, y); nothing for `unknown`."""
@@ -225,30 +268,50 @@ class Sheet:
             return
         up = self.pixels.shape[0] - y
         colour = "#{:02x}{:02x}{:02x}".format(*VERDICT_COLOURS[verdict])
-        self._figure.add_artist(Circle((x, up), radius_px, facecolor=colour, edgecolor="none", transform=IdentityTransform()))
+        self._figure.add_artist(
+            Circle((x, up), radius_px, facecolor=colour, edgecolor="none", transform=IdentityTransform())
+        )
         for stroke in SIGN_STROKES[verdict]:
             line = Line2D(
-                [x + dx * radius_px for dx, _ in stroke], [up + dy * radius_px for _, dy in stroke], color="white",
-                linewidth=0.24 * radius_px * 72 / DPI, linestyle="-", marker="None", solid_capstyle="round", solid_joinstyle="round",
+                [x + dx * radius_px for dx, _ in stroke],
+                [up + dy * radius_px for _, dy in stroke],
+                color="white",
+                linewidth=0.24 * radius_px * 72 / DPI,
+                linestyle="-",
+                marker="None",
+                solid_capstyle="round",
+                solid_joinstyle="round",
                 transform=IdentityTransform(),
-            )  # fmt: skip
+            )
             self._figure.add_artist(line)
 
-    def arrow(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False, line_px: float = 2.5) -> None:
+    def arrow(
+        self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False, line_px: float = 2.5
+    ) -> None:
         """A line through the points with a head at the last, to which it comes straight down."""
         height_px = self.pixels.shape[0]
         (x, y), head_px = points[-1], 3.2 * line_px
         line = Line2D(
-            [at[0] for at in points], [*(height_px - at[1] for at in points[:-1]), height_px - y + head_px], color=colour, linewidth=line_px * 72 / DPI,
-            linestyle=(0, (3.0, 1.6)) if dashed else "-", marker="None", solid_joinstyle="round", solid_capstyle="butt", transform=IdentityTransform(),
-        )  # fmt: skip
+            [at[0] for at in points],
+            [*(height_px - at[1] for at in points[:-1]), height_px - y + head_px],
+            color=colour,
+            linewidth=line_px * 72 / DPI,
+            linestyle=(0, (3.0, 1.6)) if dashed else "-",
+            marker="None",
+            solid_joinstyle="round",
+            solid_capstyle="butt",
+            transform=IdentityTransform(),
+        )
         self._figure.add_artist(line)
         up = height_px - y
         corners = [(x, up), (x - head_px * 0.6, up + head_px), (x + head_px * 0.6, up + head_px)]
-        self._figure.add_artist(Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=IdentityTransform()))
+        self._figure.add_artist(
+            Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=IdentityTransform())
+        )
 
     def save(self, path: Path) -> None:
-        """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be written."""
+        """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
+        written."""
         self._canvas.draw()
         drawn = np.asarray(self._canvas.buffer_rgba())
         touched = drawn[..., 3] > 0
@@ -259,7 +322,8 @@ class Sheet:
 
 
 def save_png(path: Path, pixels: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be written."""
+    """Writes (H, W, 3) uint8 as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
+    written."""
     if path.suffix.lower() != ".png":
         raise UltronError(f"figures are PNG files; found {path.name!r}; name one that ends in .png with --out")
     with whole_file(path) as temporary:
@@ -269,7 +333,10 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
 def check_size(width_px: int, height_px: int, advice: str) -> None:
     """Raises UltronError with `advice` where a figure would be larger than figures may be."""
     if width_px > MAX_WIDTH_PX or height_px > MAX_HEIGHT_PX:
-        raise UltronError(f"the figure would have {width_px} x {height_px} px, at most {MAX_WIDTH_PX} x {MAX_HEIGHT_PX} is drawn; {advice}")
+        raise UltronError(
+            f"the figure would have {width_px} x {height_px} px, at most {MAX_WIDTH_PX} x {MAX_HEIGHT_PX} is "
+            f"drawn; {advice}"
+        )
 
 
 @dataclass(frozen=True)
@@ -306,7 +373,14 @@ def draw_problem(sheet: Sheet, x: int, y: int, tile: Tile) -> None:
     height_px, width_px = tile.pixels.shape[:2]
     lines = wrap(tile.problem, width_px - 12, SMALL_PX, n_lines=max(1, height_px // 18 - 1))
     for i, line in enumerate(lines):
-        sheet.text(x + width_px / 2, y + height_px / 2 + 18 * (i - (len(lines) - 1) / 2) + 5, line, SMALL_PX, colour=INK, align="center")
+        sheet.text(
+            x + width_px / 2,
+            y + height_px / 2 + 18 * (i - (len(lines) - 1) / 2) + 5,
+            line,
+            SMALL_PX,
+            colour=INK,
+            align="center",
+        )
 
 
 def draw_label(sheet: Sheet, x: int, y: int, width_px: int, photo: RankedPhoto, score_text: str) -> None:
@@ -328,7 +402,8 @@ def draw_query_label(sheet: Sheet, x: int, y: int, width_px: int, name: str, sub
 
 
 def draw_legend(sheet: Sheet, x: int, y: int, verdicts: set[str], has_box: bool) -> None:
-    """One line that explains frames and signs (all three, if any verdict is known) and the query's box; y is its middle."""
+    """One line that explains frames and signs (all three, if any verdict is known) and the query's box; y is its
+    middle."""
     entries = ["right", "wrong", "ignored"] if verdicts - {"unknown"} else []
     for verdict in entries:
         sheet.frame(x + FRAME_PX, y - 7, 18, 14, VERDICT_COLOURS[verdict])

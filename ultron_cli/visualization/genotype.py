@@ -1,4 +1,5 @@
-"""A genotype of high-order group attention as a picture of its graph: groups below their nodes, operations on the edges."""
+"""A genotype of high-order group attention as a picture of its graph: groups below their nodes, operations on the
+edges."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,13 @@ from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Gen
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.tsne import COLOURS, check_suffix
 
-OPERATION_COLOURS = dict(zip(OPERATIONS, ("#bbbbbb", "#1a1a1a", "#4477AA", "#66CCEE", "#228833", "#CCBB44", "#AA3377", "#EE6677", "#994F00"), strict=True))
+OPERATION_COLOURS = dict(
+    zip(
+        OPERATIONS,
+        ("#bbbbbb", "#1a1a1a", "#4477AA", "#66CCEE", "#228833", "#CCBB44", "#AA3377", "#EE6677", "#994F00"),
+        strict=True,
+    )
+)
 SPACING = 3.4  # between nodes, in the axes' units
 GROUP_Y = -1.7  # the groups stand below their nodes
 BEND = 0.42  # of edges that pass over other nodes, per unit of distance along the row
@@ -24,11 +31,19 @@ def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
     axes.text(x, y, text, ha="center", va="center", fontsize=11, bbox=style, zorder=3)
 
 
-def _edge(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str, colour: str, *, bent: bool) -> None:
+def _edge(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str, colour: str, *, bent: bool
+) -> None:
     """An arrow, bent upwards where it passes over nodes, its label halfway."""
     curve = -BEND if bent else 0.0
     gap = 15 if start[0] == end[0] else 24  # boxes are wider than high
-    shape = {"connectionstyle": f"arc3,rad={curve}", "arrowstyle": "-|>", "mutation_scale": 14, "shrinkA": gap, "shrinkB": gap}
+    shape = {
+        "connectionstyle": f"arc3,rad={curve}",
+        "arrowstyle": "-|>",
+        "mutation_scale": 14,
+        "shrinkA": gap,
+        "shrinkB": gap,
+    }
     axes.add_patch(FancyArrowPatch(start, end, color=colour, linewidth=1.8, zorder=1, **shape))
     # A quadratic curve is highest halfway, at half of its control point's distance from the chord.
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - curve * (end[0] - start[0]) / 2)
@@ -41,12 +56,16 @@ def _labels(edges: Sequence[Edge], weights: Sequence[float] | None) -> dict[int,
     lines: dict[int, list[str]] = {}
     colours: dict[int, str] = {}
     for place, (operation, source) in enumerate(edges):
-        lines.setdefault(source, []).append(operation.replace("_", " ") + (f" {weights[place]:.2f}" if weights is not None else ""))
+        lines.setdefault(source, []).append(
+            operation.replace("_", " ") + (f" {weights[place]:.2f}" if weights is not None else "")
+        )
         colours.setdefault(source, OPERATION_COLOURS[operation])
     return {source: ("\n".join(text), colours[source]) for source, text in lines.items()}
 
 
-def genotype_figure(genotype: Genotype, title: str, out: Path, *, strengths: Sequence[Sequence[float]] | None = None) -> Path:
+def genotype_figure(
+    genotype: Genotype, title: str, out: Path, *, strengths: Sequence[Sequence[float]] | None = None
+) -> Path:
     """Draws the graph of a genotype. Raises UltronError for another suffix than png, pdf, svg.
 
     strengths: per node, per edge, the weight in 0..1 that the search gave it, written beside the operation.
@@ -65,7 +84,10 @@ def genotype_figure(genotype: Genotype, title: str, out: Path, *, strengths: Seq
             _edge(axes, start, (x, 0.0), label, colour, bent=source not in (0, number - 1))
     axes.text(SPACING / 2, 0.0, "sums of\ntheir edges", ha="center", va="center", fontsize=10, color="#555555")
     axes.text(SPACING / 2, GROUP_Y, "channels in\nfour groups", ha="center", va="center", fontsize=10, color="#555555")
-    note = "the nodes' outputs and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends the attention"
+    note = (
+        "the nodes' outputs and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an "
+        "SE ends the attention"
+    )
     axes.text((N_NODES + 1) * SPACING / 2, GROUP_Y - 0.9, note, ha="center", va="center", fontsize=9, color="#555555")
     axes.set_xlim(0.1, (N_NODES + 0.6) * SPACING)
     axes.set_ylim(GROUP_Y - 1.2, BEND * (N_NODES - 1) * SPACING / 2 + 0.6)

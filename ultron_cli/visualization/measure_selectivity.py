@@ -30,17 +30,32 @@ def chosen_photos(photos: LandmarkPhotos, n_classes: int, n_photos: int) -> np.n
 
 
 def measure(
-    model: RetrievalModel, label: str, photos: LandmarkPhotos, rows: np.ndarray, layers: Sequence[str], side_px: int, device: torch.device
+    model: RetrievalModel,
+    label: str,
+    photos: LandmarkPhotos,
+    rows: np.ndarray,
+    layers: Sequence[str],
+    side_px: int,
+    device: torch.device,
 ) -> Selectivity:
-    """The selectivity of every unit of some layers (none named: the stages'). side_px: photos are scaled to this square."""
+    """The selectivity of every unit of some layers (none named: the stages'). side_px: photos are scaled to this
+    square."""
     names = list(layers) or stage_names(model)
     if not names:
         raise UltronError(f"{model.label} names no stages of its own; give layers with --layer NAME")
     stages = {name: find_stage(model, name) for name in names}
     means = {name: ClassMeans(len(photos.landmark_names)) for name in names}
     seen: dict[str, object] = {}
-    hooks = [stage.module.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output)) for name, stage in stages.items()]
-    shape = PhotoShape(max_side_px=side_px, resize="always", interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
+    hooks = [
+        stage.module.register_forward_hook(lambda _, __, output, name=name: seen.__setitem__(name, output))
+        for name, stage in stages.items()
+    ]
+    shape = PhotoShape(
+        max_side_px=side_px,
+        resize="always",
+        interpolation=model.preprocessing.interpolation,
+        min_side_px=model.min_side_px,
+    )
     try:
         for row in progress(rows.tolist(), what=label):
             pixels = torch.from_numpy(load_photo(Path(photos.paths[row]), None, shape))[None].to(device)

@@ -32,7 +32,9 @@ def shortened(words: str, width_px: float, size_pt: float = SMALL_PT) -> str:
 def new_figure(width_inches: float, height_inches: float, title: str) -> Figure:
     """A figure with its title, to be filled and saved."""
     if height_inches * drawing.DPI > drawing.MAX_HEIGHT_PX or width_inches * drawing.DPI > drawing.MAX_WIDTH_PX:
-        raise UltronError(f"the figure would be {width_inches:.0f} x {height_inches:.0f} inches; draw fewer photos, runs or layers")
+        raise UltronError(
+            f"the figure would be {width_inches:.0f} x {height_inches:.0f} inches; draw fewer photos, runs or layers"
+        )
     figure = Figure(figsize=(width_inches, height_inches), dpi=drawing.DPI, layout="constrained")
     FigureCanvasAgg(figure)
     room_px = width_inches * drawing.DPI - 2 * drawing.MARGIN_PX
@@ -53,12 +55,16 @@ def save_figure(figure: Figure, out: Path) -> Path:
 
 def heat_colours() -> ListedColormap:
     """The colours of cam.overlay on a middle grey, for the bar beside overlays."""
-    return ListedColormap(overlay(np.full((256, 1, 3), 128, np.uint8), np.linspace(0.0, 1.0, 256)[:, None])[:, 0] / 255.0)
+    return ListedColormap(
+        overlay(np.full((256, 1, 3), 128, np.uint8), np.linspace(0.0, 1.0, 256)[:, None])[:, 0] / 255.0
+    )
 
 
 def enlarged(values: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
     """(h, w) float32 -> (height_px, width_px), bilinear."""
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize((width_px, height_px), Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(values.astype(np.float32)).resize((width_px, height_px), Image.Resampling.BILINEAR)
+    )
 
 
 def no_ticks(axes: Axes) -> None:

@@ -1,4 +1,5 @@
-"""Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the descriptors."""
+"""Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the
+descriptors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,13 +75,19 @@ class Scene:
 
     def ranks_of(self, row: int, names: Sequence[str]) -> list[int | None]:
         """The rank, from 1, of each photo named in a query's ranking; None where the ranking does not hold it."""
-        rank_of = {self.found.database_names[r]: rank for rank, r in enumerate(self.found.ranking.rows[row].tolist(), start=1) if r >= 0}
+        rank_of = {
+            self.found.database_names[r]: rank
+            for rank, r in enumerate(self.found.ranking.rows[row].tolist(), start=1)
+            if r >= 0
+        }
         return [rank_of.get(name) for name in names]
 
     def ranked(self, row: int, k: int, protocol: Protocol) -> list[RankedPhoto]:
         """The k best photos of a query with verdicts."""
         ranking = self.found.ranking
-        pairs = [(int(r), float(s)) for r, s in zip(ranking.rows[row][:k], ranking.scores[row][:k], strict=True) if r >= 0]
+        pairs = [
+            (int(r), float(s)) for r, s in zip(ranking.rows[row][:k], ranking.scores[row][:k], strict=True) if r >= 0
+        ]
         names = [self.found.database_names[r] for r, _ in pairs]
         return [
             RankedPhoto(self.database.photo_path(name), rank, score, self.verdict(row, name, protocol), name)
@@ -94,16 +101,21 @@ class Scene:
         known = {photo.name: photo for photo in self.ranked(row, len(self.found.database_names), protocol)}
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise UltronError(f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}")
+            raise UltronError(
+                f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}"
+            )
         return [known[name] for name in names]
 
     def average_precision(self, row: int, protocol: Protocol) -> float | None:
-        """AP (0..1) of a query as `ultron evaluate` counts it: positives that the ranking lacks count as not found; None without positives."""
+        """AP (0..1) of a query as `ultron evaluate` counts it: positives that the ranking lacks count as not found;
+        None without positives."""
         truth = self.queries.ground_truth if self.queries else None
         name = self.found.query_names[row]
         if truth is None or name not in truth.query_names:
             return None
-        positives, ignored = ({truth.database_names[i] for i in rows} for rows in truth.split(truth.query_names.index(name), protocol))
+        positives, ignored = (
+            {truth.database_names[i] for i in rows} for rows in truth.split(truth.query_names.index(name), protocol)
+        )
         if not positives:
             return None
         names = [self.found.database_names[r] for r in self.found.ranking.rows[row].tolist() if r >= 0]
@@ -111,7 +123,8 @@ class Scene:
         return average_precision(np.flatnonzero([name in positives for name in kept]), len(positives))
 
     def subtitle(self, row: int, protocol: Protocol) -> str:
-        """`AP 71.3`, in percent, of a query that has positives; `in the first 100` is added where not the whole database was ranked."""
+        """`AP 71.3`, in percent, of a query that has positives; `in the first 100` is added where not the whole
+        database was ranked."""
         ap, n_ranked = self.average_precision(row, protocol), self.found.ranking.rows.shape[1]
         if ap is None:
             return ""
@@ -128,26 +141,40 @@ def open_scene(found: Found) -> Scene:
     origin = found.origin
     gnd = Path(origin["ground_truth"]) if origin.get("ground_truth") else None
     if not origin.get("dataset_folder") or not Path(origin["dataset_folder"]).is_dir():
-        raise UltronError(f"the photos were in {origin.get('dataset_folder')}, which is gone; put them back, or extract again")
+        raise UltronError(
+            f"the photos were in {origin.get('dataset_folder')}, which is gone; put them back, or extract again"
+        )
     queries = open_dataset(origin["dataset_folder"], data_root(), gnd if gnd and gnd.is_file() else None)
     stored = all(name in set(queries.query_names) for name in found.query_names)
     return Scene(
         found=found,
         queries=queries if stored else None,
-        database=open_dataset(origin["database_folder"], data_root()) if origin.get("database_folder") != origin["dataset_folder"] else queries,
+        database=open_dataset(origin["database_folder"], data_root())
+        if origin.get("database_folder") != origin["dataset_folder"]
+        else queries,
     )
 
 
 def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: Path) -> Path:
     """One picture of the k best photos of several queries."""
-    ranked_rows = [RankedRow(scene.query_photo(row), scene.ranked(row, k, protocol), scene.subtitle(row, protocol)) for row in rows]
+    ranked_rows = [
+        RankedRow(scene.query_photo(row), scene.ranked(row, k, protocol), scene.subtitle(row, protocol)) for row in rows
+    ]
     return ranks_figure(ranked_rows, title_of(scene.model, str(scene.found.origin["dataset"]), protocol), out)
 
 
 def draw_cam(
-    scene: Scene, row: int, k: int, protocol: Protocol, folder: Path, device_name: str, method: str, weights: Path | None, names: list[str],
+    scene: Scene,
+    row: int,
+    k: int,
+    protocol: Protocol,
+    folder: Path,
+    device_name: str,
+    method: str,
+    weights: Path | None,
+    names: list[str],
     layer: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Similarity maps of a query with its k best photos (or the photos named): one figure and an overlay per photo.
 
     Returns the paths, and per photo its cosine. Raises UltronError if the model's weights or a photo are gone.
@@ -173,9 +200,17 @@ def draw_cam(
     flat = [pair.photo.name for pair in pairs if pair.cam and pair.cam.flat]
     if flat:
         log.warning("no place raises the similarity of %s: its map is empty", ", ".join(flat))
-    figure = cam_figure(query, query_cam, pairs, title_of(scene.model, str(origin["dataset"]), protocol), folder / "cam.png")
+    figure = cam_figure(
+        query, query_cam, pairs, title_of(scene.model, str(origin["dataset"]), protocol), folder / "cam.png"
+    )
     cosines = [
-        {"rank": pair.photo.rank, "name": pair.photo.name, "verdict": pair.photo.verdict, "cosine": pair.cam.cosine if pair.cam else None} for pair in pairs
+        {
+            "rank": pair.photo.rank,
+            "name": pair.photo.name,
+            "verdict": pair.photo.verdict,
+            "cosine": pair.cam.cosine if pair.cam else None,
+        }
+        for pair in pairs
     ]
     return {"query": query.name, "figure": str(figure), "overlays": [str(path) for path in overlays], "photos": cosines}
 
@@ -187,21 +222,29 @@ class SimilarityMaps:
         self.scene, self.method, self.view = scene, method, open_view(scene, device_name, None)
 
     def of(self, row: int, photos: list[RankedPhoto]) -> list[np.ndarray]:
-        """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most MAP_SIDE_PX a side."""
+        """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most MAP_SIDE_PX a
+        side."""
         query = self.scene.query_photo(row)
         descriptor = self.view.describe(self.view.load(Path(str(query.path_or_pixels)), query.bbx))
         maps = []
         for photo in photos:
-            heat = similarity_cam(self.view.model, self.view.load(Path(str(photo.path_or_pixels)), None), descriptor, method=self.method).heat
+            heat = similarity_cam(
+                self.view.model, self.view.load(Path(str(photo.path_or_pixels)), None), descriptor, method=self.method
+            ).heat
             maps.append(small_map(heat))
         return maps
 
 
 def small_map(heat: np.ndarray) -> np.ndarray:
-    """(h, w) float32, the longer side MAP_SIDE_PX, of (H, W) float32 heat 0..1: a map is as coarse as the network's last features."""
+    """(h, w) float32, the longer side MAP_SIDE_PX, of (H, W) float32 heat 0..1: a map is as coarse as the network's
+    last features."""
     factor = MAP_SIDE_PX / max(heat.shape)
     size = [max(1, round(side * factor)) for side in heat.shape]
-    return torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None], size=size, mode="area")[0, 0].clamp(0, 1).numpy()
+    return (
+        torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None], size=size, mode="area")[0, 0]
+        .clamp(0, 1)
+        .numpy()
+    )
 
 
 def file_name(name: str) -> str:
@@ -219,7 +262,8 @@ def open_view(scene: Scene, device_name: str, weights: Path | None) -> "View":
 
 @dataclass(frozen=True)
 class View:
-    """Photos and their descriptors at one scale, as the CAM sees them. config: of a search; the sizes in it count, not its model."""
+    """Photos and their descriptors at one scale, as the CAM sees them. config: of a search; the sizes in it count, not
+    its model."""
 
     model: RetrievalModel
     config: ExtractConfig
@@ -229,10 +273,15 @@ class View:
         """(H, W, 3) uint8, sized as at extraction."""
         preprocessing = self.model.preprocessing
         shape = PhotoShape(
-            max_side_px=self.config.max_side_px, resize=self.config.resize, interpolation=preprocessing.interpolation, min_side_px=self.model.min_side_px
+            max_side_px=self.config.max_side_px,
+            resize=self.config.resize,
+            interpolation=preprocessing.interpolation,
+            min_side_px=self.model.min_side_px,
         )
         return load_photo(path, box, shape)
 
     def describe(self, pixels: np.ndarray) -> torch.Tensor:
         """(D,) descriptor of a photo at scale 1."""
-        return torch.from_numpy(describe_batch(self.model, [LoadedPhoto(0, torch.from_numpy(pixels))], self.config, self.device)[0]).float()
+        return torch.from_numpy(
+            describe_batch(self.model, [LoadedPhoto(0, torch.from_numpy(pixels))], self.config, self.device)[0]
+        ).float()

@@ -1,7 +1,9 @@
-"""Class selectivity of the units of a network's layers (Morcos et al., ICLR 2018), as AutoLA's figure 1 compares models.
+"""Class selectivity of the units of a network's layers (Morcos et al., ICLR 2018), as AutoLA's figure 1 compares
+models.
 
-Per unit, with mu_c its mean activation over the photos of class c: (mu_max - mu_rest) / (mu_max + mu_rest), where mu_rest is the mean of
-the other classes' mu. 0: all classes excite it alike; 1: only one does. Activations are averaged over positions first.
+Per unit, with mu_c its mean activation over the photos of class c: (mu_max - mu_rest) / (mu_max + mu_rest), where
+mu_rest is the mean of the other classes' mu. 0: all classes excite it alike; 1: only one does. Activations are averaged
+over positions first.
 """
 
 import csv
@@ -25,7 +27,9 @@ EPSILON = 1e-12  # a unit that never fires has no selectivity: 0
 def selectivity_index(class_means: np.ndarray) -> np.ndarray:
     """(U,) float64 in 0..1 from (K, U) mean activations, none negative, K at least 2. Raises ValueError otherwise."""
     if class_means.ndim != 2 or len(class_means) < 2 or (class_means < 0).any():
-        raise ValueError(f"class means must be (K, U) with K at least 2 and nothing negative, found shape {class_means.shape}")
+        raise ValueError(
+            f"class means must be (K, U) with K at least 2 and nothing negative, found shape {class_means.shape}"
+        )
     largest = class_means.max(0).astype(np.float64)
     rest = (class_means.sum(0, dtype=np.float64) - largest) / (len(class_means) - 1)
     return np.where(largest + rest > EPSILON, (largest - rest) / np.maximum(largest + rest, EPSILON), 0.0)
@@ -74,7 +78,8 @@ def write_csv(results: Sequence[Selectivity], out: Path) -> None:
 
 
 def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) -> Path:
-    """Histograms of the models in one axes per layer, by the layers' place. Raises UltronError for another suffix than png, pdf, svg."""
+    """Histograms of the models in one axes per layer, by the layers' place. Raises UltronError for another suffix than
+    png, pdf, svg."""
     check_suffix(out)
     n_layers = max(len(result.layers) for result in results)
     n_columns = min(2, n_layers)
@@ -92,7 +97,16 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
             titles.append(layer)
             colour, style = COLOURS[i % len(COLOURS)], ("-", "--", ":", "-.")[i % 4]
             label = f"{result.model}: mean {values.mean():.2f}, {len(values)} units"
-            axes.hist(values, bins=np.linspace(0, 1, 26), density=True, histtype="step", linewidth=2, color=colour, linestyle=style, label=label)
+            axes.hist(
+                values,
+                bins=np.linspace(0, 1, 26),
+                density=True,
+                histtype="step",
+                linewidth=2,
+                color=colour,
+                linestyle=style,
+                label=label,
+            )
         axes.set_title(" / ".join(dict.fromkeys(titles)))
         axes.set_xlabel("class selectivity index of a unit (0 to 1)")
         axes.set_ylabel("density of units")

@@ -1,4 +1,5 @@
-"""Gathers what pictures of several systems side by side need: the maps of several models, the rankings of several searches."""
+"""Gathers what pictures of several systems side by side need: the maps of several models, the rankings of several
+searches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from ultron_cli.visualization.scene import Scene, View, file_name, open_view
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One column: a name, a search whose photo sizes (and, if it is this model's own, ranks) count, and how to load the model."""
+    """One column: a name, a search whose photo sizes (and, if it is this model's own, ranks) count, and how to load the
+    model."""
 
     label: str
     scene: Scene
@@ -32,7 +34,9 @@ class System:
 
 def searched_system(scene: Scene, label: str, layer: str | None, device_name: str) -> System:
     """The model behind a search's descriptors."""
-    return System(label=label, scene=scene, open=lambda: open_view(scene, device_name, None), own_search=True, layer=layer)
+    return System(
+        label=label, scene=scene, open=lambda: open_view(scene, device_name, None), own_search=True, layer=layer
+    )
 
 
 def chosen_system(scene: Scene, choice: ModelChoice, label: str | None, layer: str | None, device_name: str) -> System:
@@ -50,11 +54,17 @@ def require_same_queries(scenes: Sequence[Scene], query: str) -> None:
     """Raises UltronError unless the searches are of one dataset and all have the query."""
     datasets = list(dict.fromkeys(str(scene.found.origin["dataset"]) for scene in scenes))
     if len(datasets) > 1:
-        raise UltronError(f"searches side by side must be of one dataset, found {' and '.join(datasets)}; search the same photos with each")
+        raise UltronError(
+            f"searches side by side must be of one dataset, found {' and '.join(datasets)}; search the same "
+            "photos with each"
+        )
     for scene in scenes:
         names = scene.found.query_names
         if query not in names:
-            raise UltronError(f"searches side by side must have the same query, {query!r} is not in that of {scene.model}{nearest_names(query, names)}")
+            raise UltronError(
+                f"searches side by side must have the same query, {query!r} is not in that of "
+                f"{scene.model}{nearest_names(query, names)}"
+            )
 
 
 def _maps(system: System, query: str, photos: Sequence[RankedPhoto], method: str, folder: Path) -> CamColumn:
@@ -83,9 +93,11 @@ def _maps(system: System, query: str, photos: Sequence[RankedPhoto], method: str
 def draw_cam_columns(
     systems: Sequence[System], query: str, k: int, protocol: Protocol, method: str, folder: Path, names: list[str]
 ) -> dict[str, Any]:
-    """Maps of several models for a query and the first search's best photos (or those named): one figure, an overlay per photo and model.
+    """Maps of several models for a query and the first search's best photos (or those named): one figure, an overlay
+    per photo and model.
 
-    Returns the paths, and per model and photo its cosine. Raises UltronError if searches do not fit or weights are gone.
+    Returns the paths, and per model and photo its cosine. Raises UltronError if searches do not fit or weights are
+    gone.
     """
     first = systems[0].scene
     require_same_queries([system.scene for system in systems], query)
@@ -93,22 +105,36 @@ def draw_cam_columns(
     photos = first.chosen(row, k, protocol, names)
     folders = [make_folder(folder / f"{i}-{file_name(system.label)}") for i, system in enumerate(systems, start=1)]
     columns = [_maps(system, query, photos, method, place) for system, place in zip(systems, folders, strict=True)]
-    title = title_of(" and ".join(dict.fromkeys(system.label for system in systems)), str(first.found.origin["dataset"]), protocol)
+    title = title_of(
+        " and ".join(dict.fromkeys(system.label for system in systems)), str(first.found.origin["dataset"]), protocol
+    )
     figure = columns_figure(first.query_photo(row), photos, columns, title, folder / "cam.png", searched=first.model)
     models = [
         {
-            "model": system.label, "layer": system.layer, "overlays": str(place),
+            "model": system.label,
+            "layer": system.layer,
+            "overlays": str(place),
             "photos": [
-                {"rank": photo.rank, "name": photo.name, "verdict": photo.verdict, "cosine": cam.cosine} for photo, cam in zip(photos, column.cams, strict=True)
+                {"rank": photo.rank, "name": photo.name, "verdict": photo.verdict, "cosine": cam.cosine}
+                for photo, cam in zip(photos, column.cams, strict=True)
             ],
         }
         for system, column, place in zip(systems, columns, folders, strict=True)
-    ]  # fmt: skip
+    ]
     return {"query": query, "figure": str(figure), "models": models}
 
 
-def draw_systems(scenes: Sequence[Scene], labels: Sequence[str], queries: Sequence[str], k: int, protocol: Protocol, moves: bool, out: Path) -> None:
-    """One picture of the k best photos of several searches, per query a row for each; moves: with arrows from row to row.
+def draw_systems(
+    scenes: Sequence[Scene],
+    labels: Sequence[str],
+    queries: Sequence[str],
+    k: int,
+    protocol: Protocol,
+    moves: bool,
+    out: Path,
+) -> None:
+    """One picture of the k best photos of several searches, per query a row for each; moves: with arrows from row to
+    row.
 
     Raises UltronError if the searches are not of one dataset or lack a query.
     """
@@ -120,12 +146,14 @@ def draw_systems(scenes: Sequence[Scene], labels: Sequence[str], queries: Sequen
         names = [[photo.name for photo in photos] for photos in lists]
         systems = [
             SystemRow(
-                label, photos, scene.subtitle(row, protocol),
+                label,
+                photos,
+                scene.subtitle(row, protocol),
                 scenes[i - 1].ranks_of(rows[i - 1], names[i]) if moves and i else (),
                 scenes[i + 1].ranks_of(rows[i + 1], names[i]) if moves and i + 1 < len(scenes) else (),
             )
             for i, (label, scene, row, photos) in enumerate(zip(labels, scenes, rows, lists, strict=True))
-        ]  # fmt: skip
+        ]
         blocks.append(QueryBlock(scenes[0].query_photo(rows[0]), systems))
     models = list(dict.fromkeys(scene.model for scene in scenes))
     systems_figure(blocks, title_of(" and ".join(models), str(scenes[0].found.origin["dataset"]), protocol), out)

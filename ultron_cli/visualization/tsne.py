@@ -1,4 +1,5 @@
-"""Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model (van der Maaten, JMLR 2014; scikit-learn's)."""
+"""Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model (van der Maaten, JMLR 2014;
+scikit-learn's)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from ultron_cli.files import whole_file
 from ultron_cli.visualization import drawing
 
 SUFFIXES = (".png", ".pdf", ".svg")
-# Paul Tol's "bright" colours, safe for colour-blind readers; with the shapes, which change with them, 56 landmarks are told apart.
+# Paul Tol's "bright" colours, safe for colour-blind readers; with the shapes, which change with them, 56 landmarks are
+# told apart.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#1a1a1a")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_IN_LEGEND = 24
@@ -39,7 +41,8 @@ class TsneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One model's points. points: (N, 2). labels: (N,) int64 into names, -1 for photos of no landmark. paths: photos, for thumbnails."""
+    """One model's points. points: (N, 2). labels: (N,) int64 into names, -1 for photos of no landmark. paths: photos,
+    for thumbnails."""
 
     title: str
     points: np.ndarray
@@ -49,7 +52,8 @@ class Panel:
 
 
 def landmarks_of(truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
-    """(labels (N,) int64 by database row, -1 where no query finds the photo; names): queries that share a positive are one landmark."""
+    """(labels (N,) int64 by database row, -1 where no query finds the photo; names): queries that share a positive are
+    one landmark."""
     parent = list(range(len(truth.queries)))
 
     def root(query: int) -> int:
@@ -77,13 +81,18 @@ def embed(descriptors: np.ndarray, config: TsneConfig) -> np.ndarray:
         raise UltronError(f"t-SNE needs at least 4 photos, found {len(descriptors)}")
     perplexity = min(config.perplexity, (len(descriptors) - 1) / 3)
     if perplexity < config.perplexity:
-        log.info("perplexity %.1f instead of %.1f: there are %d photos", perplexity, config.perplexity, len(descriptors))
-    method = TSNE(n_components=2, perplexity=perplexity, init="pca", method="barnes_hut", random_state=config.seed, n_jobs=1)
+        log.info(
+            "perplexity %.1f instead of %.1f: there are %d photos", perplexity, config.perplexity, len(descriptors)
+        )
+    method = TSNE(
+        n_components=2, perplexity=perplexity, init="pca", method="barnes_hut", random_state=config.seed, n_jobs=1
+    )
     return method.fit_transform(np.asarray(descriptors, np.float32))
 
 
 def knn_purity(points: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
-    """Share of the k nearest labelled neighbours of labelled points that are of the same landmark; NaN with fewer than two points."""
+    """Share of the k nearest labelled neighbours of labelled points that are of the same landmark; NaN with fewer than
+    two points."""
     kept = labels >= 0
     points, labels = points[kept].astype(np.float64), labels[kept]
     k = min(k, len(points) - 1)
@@ -97,29 +106,42 @@ def knn_purity(points: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
 def check_suffix(out: Path) -> None:
     """Raises UltronError unless a figure can be written under this name."""
     if out.suffix.lower() not in SUFFIXES:
-        raise UltronError(f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so")
+        raise UltronError(
+            f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so"
+        )
 
 
 def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool = False) -> Path:
-    """Draws the panels in a grid. thumbnails: photos instead of marks. Raises UltronError for another suffix than png, pdf, svg."""
+    """Draws the panels in a grid. thumbnails: photos instead of marks. Raises UltronError for another suffix than png,
+    pdf, svg."""
     check_suffix(out)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     side_inches = PHOTO_PANEL_INCHES if thumbnails else PANEL_INCHES
     figure = Figure(figsize=(side_inches * n_columns, (side_inches + 0.5) * n_rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    lines = drawing.wrap(title, side_inches * n_columns * drawing.DPI - 2 * drawing.MARGIN_PX, drawing.TITLE_PX, n_lines=3)
+    lines = drawing.wrap(
+        title, side_inches * n_columns * drawing.DPI - 2 * drawing.MARGIN_PX, drawing.TITLE_PX, n_lines=3
+    )
     figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=drawing.TITLE_PX * 72 / drawing.DPI)
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
-        axes.set_title(f"{panel.title}\n5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %", fontsize=11)
+        axes.set_title(
+            f"{panel.title}\n5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %",
+            fontsize=11,
+        )
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel("t-SNE, first axis (no unit)")
         axes.set_ylabel("t-SNE, second axis (no unit)")
         _draw_photos(axes, panel) if thumbnails and panel.paths else _draw_marks(axes, panel)
     with whole_file(out) as temporary:
-        figure.savefig(temporary, format=out.suffix[1:].lower(), dpi=drawing.DPI, metadata={"Date": None} if out.suffix.lower() == ".svg" else None)
+        figure.savefig(
+            temporary,
+            format=out.suffix[1:].lower(),
+            dpi=drawing.DPI,
+            metadata={"Date": None} if out.suffix.lower() == ".svg" else None,
+        )
     return out
 
 
@@ -135,15 +157,19 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
         mine = panel.labels == label
         if mine.any():
             colour, shape = _style(label)
-            axes.scatter(*panel.points[mine].T, s=34, c=colour, marker=shape, label=name, linewidths=0.4, edgecolors="white")
+            axes.scatter(
+                *panel.points[mine].T, s=34, c=colour, marker=shape, label=name, linewidths=0.4, edgecolors="white"
+            )
     if len(panel.names) <= MOST_IN_LEGEND:
         axes.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False)
 
 
 def free_cells(shares: np.ndarray, n_columns: int, n_rows: int) -> np.ndarray | None:
-    """(N, 2) int64: for each point, the nearest cell (column, row) of a grid that no earlier point took; None where cells are too few.
+    """(N, 2) int64: for each point, the nearest cell (column, row) of a grid that no earlier point took; None where
+    cells are too few.
 
-    shares: (N, 2) of the grid's width and height. Points are taken from the middle of the crowd outwards, so that clusters stay whole.
+    shares: (N, 2) of the grid's width and height. Points are taken from the middle of the crowd outwards, so that
+    clusters stay whole.
     """
     if len(shares) > 0.8 * n_columns * n_rows:
         return None
@@ -159,7 +185,8 @@ def free_cells(shares: np.ndarray, n_columns: int, n_rows: int) -> np.ndarray | 
 
 
 def _draw_photos(axes: Axes, panel: Panel) -> None:
-    """Photos framed in their landmark's colour, each beside its point so that none lies over another; over their points where they are too many."""
+    """Photos framed in their landmark's colour, each beside its point so that none lies over another; over their points
+    where they are too many."""
     axes.set_xlim(*_widened(panel.points[:, 0]))
     axes.set_ylim(*_widened(panel.points[:, 1]))
     low, high = (np.array(limits) for limits in zip(axes.get_xlim(), axes.get_ylim(), strict=True))
@@ -172,9 +199,15 @@ def _draw_photos(axes: Axes, panel: Panel) -> None:
     for share, place, label, path in zip(shares, places, panel.labels, panel.paths or [], strict=True):
         tile = drawing.load_tile(path, THUMBNAIL_PX, THUMBNAIL_PX)
         colour = _style(int(label))[0] if label >= 0 else OTHER
-        axes.plot(*np.stack([share, place]).T, color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes, zorder=1)
+        axes.plot(
+            *np.stack([share, place]).T, color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes, zorder=1
+        )
         frame = {"edgecolor": colour, "linewidth": 2.0, "boxstyle": "square,pad=0.05"}
-        axes.add_artist(AnnotationBbox(OffsetImage(tile.pixels), tuple(place), xycoords="axes fraction", bboxprops=frame, pad=0.0, zorder=2))
+        axes.add_artist(
+            AnnotationBbox(
+                OffsetImage(tile.pixels), tuple(place), xycoords="axes fraction", bboxprops=frame, pad=0.0, zorder=2
+            )
+        )
 
 
 def _widened(values: np.ndarray) -> tuple[float, float]:

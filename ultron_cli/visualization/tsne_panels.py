@@ -14,12 +14,15 @@ from ultron_cli.workspace import data_root
 
 
 def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None) -> tuple[Panel, str]:
-    """(the panel, the dataset's name) of a descriptor file. most_others: photos of no landmark that are kept, evenly spread."""
+    """(the panel, the dataset's name) of a descriptor file. most_others: photos of no landmark that are kept, evenly
+    spread."""
     with DescriptorFile(path) as stored:
         info, names = stored.info, list(stored.names)
         gnd = info.provenance.get("ground_truth")
         if not gnd or not Path(gnd).is_file():
-            raise UltronError(f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with --gnd")
+            raise UltronError(
+                f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with --gnd"
+            )
         labels_of_truth, landmarks = landmarks_of(load_ground_truth(Path(gnd)))
         label_of = dict(zip(load_ground_truth(Path(gnd)).database_names, labels_of_truth.tolist(), strict=True))
         labels = np.array([label_of.get(name, -1) for name in names], np.int64)
@@ -35,5 +38,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
     if folder and Path(folder).is_dir():
         opened = open_dataset(folder, data_root(), Path(gnd))
         paths = [opened.photo_path(names[row]) for row in rows]
-    panel = Panel(title=title or info.model, points=embed(descriptors, config), labels=labels[rows], names=landmarks, paths=paths)
+    panel = Panel(
+        title=title or info.model, points=embed(descriptors, config), labels=labels[rows], names=landmarks, paths=paths
+    )
     return panel, info.dataset

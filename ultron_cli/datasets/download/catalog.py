@@ -1,8 +1,9 @@
 """The known datasets: their parts, addresses, sizes and checksums, each figure with its source.
 
-Addresses are those of the publishers' own scripts and pages. A checksum stands here only where the publisher gives one: as a file next to
-the data (`checksum_address`), read at download time. Where there is none the checksum is None, and install.py records what the first
-download had. Sizes are approximate unless they are in `n_bytes`; they serve to tell the disk space beforehand.
+Addresses are those of the publishers' own scripts and pages. A checksum stands here only where the publisher gives one:
+as a file next to the data (`checksum_address`), read at download time. Where there is none the checksum is None, and
+install.py records what the first download had. Sizes are approximate unless they are in `n_bytes`; they serve to tell
+the disk space beforehand.
 """
 
 from dataclasses import dataclass
@@ -34,11 +35,11 @@ GB = 10**9
 class Part:
     """One file to download.
 
-    kind: `photos` is an archive to unpack into the folder `into`, `file` is kept as it is at the path `into` (empty: under its own name).
-    flat: photos only, folders of the archive dropped. n_bytes: published size. about_bytes: approximate size, for disk space and the list.
-    sha256: published checksum. checksum_address: a file of the publisher that holds it (MD5 or SHA-256, told apart by length).
-    known_sha256: of the file as this project knows it; another one is a warning, not an error.
-    version: of the photos, where there are several.
+    kind: `photos` is an archive to unpack into the folder `into`, `file` is kept as it is at the path `into` (empty:
+    under its own name). flat: photos only, folders of the archive dropped. n_bytes: published size. about_bytes:
+    approximate size, for disk space and the list. sha256: published checksum. checksum_address: a file of the publisher
+    that holds it (MD5 or SHA-256, told apart by length). known_sha256: of the file as this project knows it; another
+    one is a warning, not an error. version: of the photos, where there are several.
     """
 
     file: str
@@ -56,10 +57,12 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownSet:
-    """A published dataset. n_database, n_queries: published counts, checked after the download where a ground truth tells them.
+    """A published dataset. n_database, n_queries: published counts, checked after the download where a ground truth
+    tells them.
 
-    finish: name of the step in layouts.py that makes the publisher's labels readable here. needs: a set whose photos this one uses.
-    versions: of the photos, the first is taken unless another is asked for. withdrawn: why there is no address.
+    finish: name of the step in layouts.py that makes the publisher's labels readable here. needs: a set whose photos
+    this one uses. versions: of the photos, the first is taken unless another is asked for. withdrawn: why there is no
+    address.
     """
 
     name: str
@@ -78,13 +81,18 @@ class KnownSet:
     def chosen_parts(self, version: str | None) -> tuple[Part, ...]:
         """The parts of one version of the photos (None: the first). Raises UltronError for an unknown version."""
         if version is not None and version not in self.versions:
-            offered = f"it has {', '.join(self.versions)}" if self.versions else "it has one version only; leave --photos away"
+            offered = (
+                f"it has {', '.join(self.versions)}"
+                if self.versions
+                else "it has one version only; leave --photos away"
+            )
             raise UltronError(f"--photos {version}: {self.name} has no such version of its photos; {offered}")
         wanted = version or (self.versions[0] if self.versions else "")
         return tuple(part for part in self.parts if part.version in ("", wanted))
 
     def about_bytes(self) -> tuple[int, bool]:
-        """Approximate download size of the first version, and whether it is of all its parts (else the others come on top).
+        """Approximate download size of the first version, and whether it is of all its parts (else the others come on
+        top).
 
         0 where the size of some photos is not known: that of the small files alone would mislead.
         """
@@ -107,48 +115,108 @@ def _revisited(name: str) -> str:
 
 
 ROXFORD5K = KnownSet(
-    name="roxford5k", purpose="evaluation: Revisited Oxford, easy/medium/hard", photos="4,993 photos, 70 queries", licence=FLICKR,
-    n_database=4993, n_queries=70, versions=("blurred", "original"), sources=(REVISITOP, f"sizes: {MEASURED}"),
+    name="roxford5k",
+    purpose="evaluation: Revisited Oxford, easy/medium/hard",
+    photos="4,993 photos, 70 queries",
+    licence=FLICKR,
+    n_database=4993,
+    n_queries=70,
+    versions=("blurred", "original"),
+    sources=(REVISITOP, f"sizes: {MEASURED}"),
     parts=(
-        Part(file="oxbuild_images-v1.tgz", addresses=(f"{VGG}/oxbuildings/oxbuild_images-v1.tgz",), kind="photos", into="jpg", flat=True,
-             about_bytes=1_938_238_004, version="blurred"),
+        Part(
+            file="oxbuild_images-v1.tgz",
+            addresses=(f"{VGG}/oxbuildings/oxbuild_images-v1.tgz",),
+            kind="photos",
+            into="jpg",
+            flat=True,
+            about_bytes=1_938_238_004,
+            version="blurred",
+        ),
         # VGG's page no longer links the photos as they were before June 2022; the address is the one its page had.
-        Part(file="oxbuild_images.tgz", addresses=(f"{VGG}/oxbuildings/oxbuild_images.tgz",), kind="photos", into="jpg", flat=True,
-             about_bytes=1_980_280_437, version="original"),
-        Part(file="gnd_roxford5k.pkl", addresses=(_revisited("roxford5k"),), about_bytes=149_871,
-             known_sha256="ba7967754bd2d7d2210a5799f9c45ad5835e269a80ef9d3eba44caa35816c471"),
+        Part(
+            file="oxbuild_images.tgz",
+            addresses=(f"{VGG}/oxbuildings/oxbuild_images.tgz",),
+            kind="photos",
+            into="jpg",
+            flat=True,
+            about_bytes=1_980_280_437,
+            version="original",
+        ),
+        Part(
+            file="gnd_roxford5k.pkl",
+            addresses=(_revisited("roxford5k"),),
+            about_bytes=149_871,
+            known_sha256="ba7967754bd2d7d2210a5799f9c45ad5835e269a80ef9d3eba44caa35816c471",
+        ),
     ),
-)  # fmt: skip
+)
 
 RPARIS6K = KnownSet(
-    name="rparis6k", purpose="evaluation: Revisited Paris, easy/medium/hard", photos="6,322 photos, 70 queries", licence=FLICKR,
-    n_database=6322, n_queries=70, versions=("blurred", "original"), sources=(REVISITOP,),
+    name="rparis6k",
+    purpose="evaluation: Revisited Paris, easy/medium/hard",
+    photos="6,322 photos, 70 queries",
+    licence=FLICKR,
+    n_database=6322,
+    n_queries=70,
+    versions=("blurred", "original"),
+    sources=(REVISITOP,),
     parts=(
-        *(Part(file=f"paris_{i}{suffix}.tgz", addresses=(f"{VGG}/parisbuildings/paris_{i}{suffix}.tgz",), kind="photos", into="jpg", flat=True, version=version)
-          for version, suffix in (("blurred", "-v1"), ("original", "")) for i in (1, 2)),
-        Part(file="gnd_rparis6k.pkl", addresses=(_revisited("rparis6k"),), about_bytes=276_508,
-             known_sha256="d2e729a5293dda7dda8a15c8383424a42e4964a2c4cfea2f32fa85d11d2df499"),
+        *(
+            Part(
+                file=f"paris_{i}{suffix}.tgz",
+                addresses=(f"{VGG}/parisbuildings/paris_{i}{suffix}.tgz",),
+                kind="photos",
+                into="jpg",
+                flat=True,
+                version=version,
+            )
+            for version, suffix in (("blurred", "-v1"), ("original", ""))
+            for i in (1, 2)
+        ),
+        Part(
+            file="gnd_rparis6k.pkl",
+            addresses=(_revisited("rparis6k"),),
+            about_bytes=276_508,
+            known_sha256="d2e729a5293dda7dda8a15c8383424a42e4964a2c4cfea2f32fa85d11d2df499",
+        ),
     ),
-)  # fmt: skip
+)
 
 REVISITOP1M = KnownSet(
-    name="revisitop1m", purpose="evaluation: a million distractors for roxford5k and rparis6k", photos="1,001,001 photos",
-    licence="photos under Flickr's terms, for research", sources=(REVISITOP,),
+    name="revisitop1m",
+    purpose="evaluation: a million distractors for roxford5k and rparis6k",
+    photos="1,001,001 photos",
+    licence="photos under Flickr's terms, for research",
+    sources=(REVISITOP,),
     parts=(
-        *(Part(file=f"revisitop1m.{i}.tar.gz", addresses=(f"{DISTRACTOR_SERVER}/jpg/revisitop1m.{i}.tar.gz",), kind="photos", into="jpg")
-          for i in range(1, 101)),
+        *(
+            Part(
+                file=f"revisitop1m.{i}.tar.gz",
+                addresses=(f"{DISTRACTOR_SERVER}/jpg/revisitop1m.{i}.tar.gz",),
+                kind="photos",
+                into="jpg",
+            )
+            for i in range(1, 101)
+        ),
         Part(file="revisitop1m.txt", addresses=(f"{DISTRACTOR_SERVER}/revisitop1m.txt",)),
     ),
-)  # fmt: skip
+)
 
 
 def _gldv2_archives(split: str, n_archives: int, about_bytes: int) -> tuple[Part, ...]:
     """The archives of a split; each has an MD5 file beside it."""
     return tuple(
-        Part(file=f"images_{i:03d}.tar", addresses=(f"{GLDV2_SERVER}/{split}/images_{i:03d}.tar",), kind="photos", into=split, about_bytes=about_bytes,
-             checksum_address=f"{GLDV2_SERVER}/md5sum/{split}/md5.images_{i:03d}.txt")
+        Part(
+            file=f"images_{i:03d}.tar",
+            addresses=(f"{GLDV2_SERVER}/{split}/images_{i:03d}.tar",),
+            kind="photos",
+            into=split,
+            about_bytes=about_bytes,
+            checksum_address=f"{GLDV2_SERVER}/md5sum/{split}/md5.images_{i:03d}.txt",
+        )
         for i in range(n_archives)
-    )  # fmt: skip
+    )
 
 
 def _gldv2_tables(*paths: str) -> tuple[Part, ...]:
@@ -156,78 +224,152 @@ def _gldv2_tables(*paths: str) -> tuple[Part, ...]:
 
 
 GLDV2_TRAIN = KnownSet(
-    name="gldv2-train", purpose="training: Google Landmarks v2, all of it (noisy)", photos="4,132,914 photos", licence="CC BY, without ND",
-    sources=(GLDV2, "sizes: ~1 GB per archive (its README)"), finish="gldv2_train",
-    parts=(*_gldv2_archives("train", 500, GB), *_gldv2_tables("metadata/train.csv", "metadata/train_label_to_category.csv")),
-)  # fmt: skip
+    name="gldv2-train",
+    purpose="training: Google Landmarks v2, all of it (noisy)",
+    photos="4,132,914 photos",
+    licence="CC BY, without ND",
+    sources=(GLDV2, "sizes: ~1 GB per archive (its README)"),
+    finish="gldv2_train",
+    parts=(
+        *_gldv2_archives("train", 500, GB),
+        *_gldv2_tables("metadata/train.csv", "metadata/train_label_to_category.csv"),
+    ),
+)
 
 GLDV2_INDEX = KnownSet(
-    name="gldv2-index", purpose="evaluation: Google Landmarks v2, database", photos="761,757 photos", licence="CC0 or public domain",
+    name="gldv2-index",
+    purpose="evaluation: Google Landmarks v2, database",
+    photos="761,757 photos",
+    licence="CC0 or public domain",
     sources=(GLDV2, "sizes: ~850 MB per archive (its README)"),
-    parts=(*_gldv2_archives("index", 100, 850 * 10**6),
-           *_gldv2_tables("metadata/index.csv", "metadata/index_image_to_landmark.csv", "metadata/index_label_to_category.csv")),
-)  # fmt: skip
+    parts=(
+        *_gldv2_archives("index", 100, 850 * 10**6),
+        *_gldv2_tables(
+            "metadata/index.csv", "metadata/index_image_to_landmark.csv", "metadata/index_label_to_category.csv"
+        ),
+    ),
+)
 
 GLDV2_TEST = KnownSet(
-    name="gldv2-test", purpose="evaluation: Google Landmarks v2, queries and their solutions (2.1)", photos="117,577 photos",
-    licence="CC0 or public domain", sources=(GLDV2, "sizes: ~500 MB per archive (its README)"),
-    parts=(*_gldv2_archives("test", 20, 500 * 10**6),
-           *_gldv2_tables("metadata/test.csv", "ground_truth/recognition_solution_v2.1.csv", "ground_truth/retrieval_solution_v2.1.csv")),
-)  # fmt: skip
+    name="gldv2-test",
+    purpose="evaluation: Google Landmarks v2, queries and their solutions (2.1)",
+    photos="117,577 photos",
+    licence="CC0 or public domain",
+    sources=(GLDV2, "sizes: ~500 MB per archive (its README)"),
+    parts=(
+        *_gldv2_archives("test", 20, 500 * 10**6),
+        *_gldv2_tables(
+            "metadata/test.csv",
+            "ground_truth/recognition_solution_v2.1.csv",
+            "ground_truth/retrieval_solution_v2.1.csv",
+        ),
+    ),
+)
 
 GLDV2_CLEAN = KnownSet(
-    name="gldv2-clean", purpose="training: the clean list of gldv2-train", photos="1,580,470 photos of 81,313 landmarks (in gldv2-train)",
-    licence="list by team smlyaka; photos as gldv2-train", sources=(GLDV2,), finish="gldv2_clean", needs="gldv2-train",
+    name="gldv2-clean",
+    purpose="training: the clean list of gldv2-train",
+    photos="1,580,470 photos of 81,313 landmarks (in gldv2-train)",
+    licence="list by team smlyaka; photos as gldv2-train",
+    sources=(GLDV2,),
+    finish="gldv2_clean",
+    needs="gldv2-train",
     parts=_gldv2_tables("metadata/train_clean.csv"),
-)  # fmt: skip
+)
 
 RGLDV2_CLEAN = KnownSet(
-    name="rgldv2-clean", purpose="training: gldv2-clean without the landmarks of roxford5k and rparis6k",
-    photos="1,565 photos and 17 landmarks fewer than gldv2-clean", licence="MIT (list); photos as gldv2-train", sources=(RGLDV2,),
-    finish="rgldv2_clean", needs="gldv2-train",
+    name="rgldv2-clean",
+    purpose="training: gldv2-clean without the landmarks of roxford5k and rparis6k",
+    photos="1,565 photos and 17 landmarks fewer than gldv2-clean",
+    licence="MIT (list); photos as gldv2-train",
+    sources=(RGLDV2,),
+    finish="rgldv2_clean",
+    needs="gldv2-train",
     withdrawn=(
-        "its authors publish no address at present (their README of 24 April 2024: 'to be released soon'; one of 25 October 2023 linked the file "
+        "its authors publish no address at present (their README of 24 April 2024: 'to be released soon'; one "
+        "of 25 October 2023 linked the file "
         "1AV65-pbcG4EceBVw3dqcjQc5KSZK6kLI on Google Drive)"
     ),
     parts=(Part(file="rgldv2_clean.csv"),),
-)  # fmt: skip
+)
 
 SFM120K = KnownSet(
-    name="sfm120k", purpose="training: retrieval-SfM-120k, landmarks by 3D reconstruction", photos="about 120,000 photos (with the 30k subset)",
-    licence="photos under Flickr's terms, for research", sources=(CIRTORCH,), finish="sfm120k",
+    name="sfm120k",
+    purpose="training: retrieval-SfM-120k, landmarks by 3D reconstruction",
+    photos="about 120,000 photos (with the 30k subset)",
+    licence="photos under Flickr's terms, for research",
+    sources=(CIRTORCH,),
+    finish="sfm120k",
     parts=(
         Part(file="ims.tar.gz", addresses=(f"{SFM_SERVER}/ims/ims.tar.gz",), kind="photos", into="ims"),
         Part(file="retrieval-SfM-120k.pkl", addresses=(f"{SFM_SERVER}/dbs/retrieval-SfM-120k.pkl",)),
         Part(file="retrieval-SfM-120k-whiten.pkl", addresses=(f"{SFM_SERVER}/dbs/retrieval-SfM-120k-whiten.pkl",)),
     ),
-)  # fmt: skip
+)
 
 INSTRE = KnownSet(
-    name="instre", purpose="evaluation: small objects and logos, 1,250 queries (Iscen et al., CVPR 2017)", photos="27,293 photos, 1,250 queries",
-    licence="not stated; for research", n_database=27293, n_queries=1250, finish="instre",
+    name="instre",
+    purpose="evaluation: small objects and logos, 1,250 queries (Iscen et al., CVPR 2017)",
+    photos="27,293 photos, 1,250 queries",
+    licence="not stated; for research",
+    n_database=27293,
+    n_queries=1250,
+    finish="instre",
     sources=(OS2D, "sizes: 2.3 GB and 200 KB (README of os2d)"),
     parts=(
-        Part(file="instre.tar.gz", addresses=(f"{INSTRE_SERVER}/instre.tar.gz",), kind="photos", into="jpg", about_bytes=2_300_000_000),
+        Part(
+            file="instre.tar.gz",
+            addresses=(f"{INSTRE_SERVER}/instre.tar.gz",),
+            kind="photos",
+            into="jpg",
+            about_bytes=2_300_000_000,
+        ),
         Part(file="gnd_instre.mat", addresses=(f"{INSTRE_SERVER}/gnd_instre.mat",), about_bytes=200_000),
     ),
-)  # fmt: skip
+)
 
 
 def _ilias_ids(*names: str) -> tuple[Part, ...]:
-    return tuple(Part(file=name, addresses=(f"{ILIAS_SERVER}/image_ids/{name}",), into=f"image_ids/{name}") for name in names)
+    return tuple(
+        Part(file=name, addresses=(f"{ILIAS_SERVER}/image_ids/{name}",), into=f"image_ids/{name}") for name in names
+    )
 
 
 ILIAS_MINI = KnownSet(
-    name="ilias", purpose="evaluation: ILIAS, 1,000 objects; queries and positives (the 5M distractors of mini-ILIAS are picked from 6.3 TB of YFCC100M)",
-    photos="4,715 photos, 1,232 queries", licence="CC BY 4.0, or as the photo's own address says", n_database=4715, n_queries=1232, finish="ilias",
+    name="ilias",
+    purpose="evaluation: ILIAS, 1,000 objects; queries and positives (the 5M distractors of mini-ILIAS are picked from "
+    "6.3 TB of YFCC100M)",
+    photos="4,715 photos, 1,232 queries",
+    licence="CC BY 4.0, or as the photo's own address says",
+    n_database=4715,
+    n_queries=1232,
+    finish="ilias",
     sources=(ILIAS,),
     parts=(
-        Part(file="ilias_core.tar", addresses=(f"{ILIAS_SERVER}/ilias_core.tar",), kind="photos", into="jpg", checksum_address=f"{ILIAS_SERVER}/checksums.txt"),
+        Part(
+            file="ilias_core.tar",
+            addresses=(f"{ILIAS_SERVER}/ilias_core.tar",),
+            kind="photos",
+            into="jpg",
+            checksum_address=f"{ILIAS_SERVER}/checksums.txt",
+        ),
         *_ilias_ids("image_query_ids.txt", "text_query_ids.txt", "positive_ids.txt", "mini_ilias_yfcc100m_ids.txt"),
     ),
-)  # fmt: skip
+)
 
 KNOWN_SETS: dict[str, KnownSet] = {
     known.name: known
-    for known in (ROXFORD5K, RPARIS6K, REVISITOP1M, GLDV2_TRAIN, GLDV2_CLEAN, RGLDV2_CLEAN, GLDV2_INDEX, GLDV2_TEST, SFM120K, INSTRE, ILIAS_MINI)
+    for known in (
+        ROXFORD5K,
+        RPARIS6K,
+        REVISITOP1M,
+        GLDV2_TRAIN,
+        GLDV2_CLEAN,
+        RGLDV2_CLEAN,
+        GLDV2_INDEX,
+        GLDV2_TEST,
+        SFM120K,
+        INSTRE,
+        ILIAS_MINI,
+    )
 }

@@ -1,7 +1,8 @@
-"""Downloads one file: resumed after every interruption, tried again with growing pauses, checked, and only then given its name.
+"""Downloads one file: resumed after every interruption, tried again with growing pauses, checked, and only then given
+its name.
 
-While it is incomplete a file is NAME.part, with NAME.part.json beside it (address, size, and the ETag or date that tells whether the server
-still has the same file). Neither is ever taken for the file itself.
+While it is incomplete a file is NAME.part, with NAME.part.json beside it (address, size, and the ETag or date that
+tells whether the server still has the same file). Neither is ever taken for the file itself.
 """
 
 import errno
@@ -32,7 +33,8 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchOptions:
-    """attempts: per address, without any byte of progress between them. timeout_s: of silence on a connection. stop: set to end soon."""
+    """attempts: per address, without any byte of progress between them. timeout_s: of silence on a connection. stop:
+    set to end soon."""
 
     attempts: int = 5
     timeout_s: float = 60.0
@@ -55,7 +57,8 @@ class Fetched:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A file to have at `path`, from the first of `addresses` that gives it. digest: hexadecimal MD5, SHA-1 or SHA-256 that it must have."""
+    """A file to have at `path`, from the first of `addresses` that gives it. digest: hexadecimal MD5, SHA-1 or SHA-256
+    that it must have."""
 
     path: Path
     addresses: tuple[str, ...]
@@ -86,21 +89,34 @@ def check_file(path: Path, n_bytes: int | None, digest: str | None) -> tuple[str
 
 
 def find_digest(path: Path, file: str) -> str:
-    """The digest of `file` in a checksum file: `DIGEST FILE` or `DIGEST ADDRESS/FILE` per line, or a single digest. Raises WorkFailed."""
+    """The digest of `file` in a checksum file: `DIGEST FILE` or `DIGEST ADDRESS/FILE` per line, or a single digest.
+    Raises WorkFailed."""
     lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     for words in lines:
         names_it = len(words) == 1 or any(word.lstrip("*").rsplit("/", 1)[-1] == file for word in words[1:])
-        if names_it and len(words[0]) in DIGESTS and all(character in "0123456789abcdefABCDEF" for character in words[0]):
+        if (
+            names_it
+            and len(words[0]) in DIGESTS
+            and all(character in "0123456789abcdefABCDEF" for character in words[0])
+        ):
             return words[0].lower()
     path.unlink()
-    raise WorkFailed(f"the publisher's checksum file holds none for {file}; it was deleted, try again later or name a mirror with --mirror")
+    raise WorkFailed(
+        f"the publisher's checksum file holds none for {file}; it was deleted, try again later or name a "
+        "mirror with --mirror"
+    )
 
 
 class Download:
-    """One file on its way. on_progress(bytes there, bytes in all or None); on_size(bytes still to come) may raise to stop before they do."""
+    """One file on its way. on_progress(bytes there, bytes in all or None); on_size(bytes still to come) may raise to
+    stop before they do."""
 
     def __init__(
-        self, wanted: Wanted, options: FetchOptions, on_progress: Callable[[int, int | None], None] | None = None, on_size: Callable[[int], None] | None = None
+        self,
+        wanted: Wanted,
+        options: FetchOptions,
+        on_progress: Callable[[int, int | None], None] | None = None,
+        on_size: Callable[[int], None] | None = None,
     ) -> None:
         self.wanted, self.options = wanted, options
         self._on_progress = on_progress or (lambda done, total: None)
@@ -111,7 +127,8 @@ class Download:
         self._n_wrong = self._most = 0
 
     def run(self) -> Fetched:
-        """Fetches the file. Raises WorkFailed, with what each address said, if none gives it whole; Stopped if the user interrupts."""
+        """Fetches the file. Raises WorkFailed, with what each address said, if none gives it whole; Stopped if the user
+        interrupts."""
         make_folder(self.part.parent)
         problems = []
         for address in self.wanted.addresses:
@@ -124,9 +141,14 @@ class Download:
             n_bytes = self.part.stat().st_size
             self._give_name()
             return Fetched(path=self.wanted.path, address=address, n_bytes=n_bytes, sha256=sha256)
-        kept = f"; {self.part.stat().st_size:,} bytes are kept, the same command goes on from there" if self.part.exists() else ""
+        kept = (
+            f"; {self.part.stat().st_size:,} bytes are kept, the same command goes on from there"
+            if self.part.exists()
+            else ""
+        )
         raise WorkFailed(
-            f"{self.wanted.path.name} could not be downloaded: {'; '.join(problems)}{kept}; try again later, name a mirror with --mirror, "
+            f"{self.wanted.path.name} could not be downloaded: {'; '.join(problems)}{kept}; try again later, "
+            "name a mirror with --mirror, "
             f"or put the file at {self.wanted.path} yourself"
         )
 
@@ -183,7 +205,9 @@ class Download:
             self._continued = reply.start > 0
             if not self._continued:
                 self._start_anew()
-                write_text(self.note, json.dumps({"address": address, "n_bytes": reply.n_bytes, "validator": reply.validator}))
+                write_text(
+                    self.note, json.dumps({"address": address, "n_bytes": reply.n_bytes, "validator": reply.validator})
+                )
             self._write(reply)
         finally:
             reply.close()
@@ -192,7 +216,10 @@ class Download:
         if self.wanted.n_bytes is not None and reply.n_bytes not in (None, self.wanted.n_bytes):
             raise Gone(f"has {reply.n_bytes:,} bytes where {self.wanted.n_bytes:,} are published")
         if reply.n_bytes is None and self.wanted.n_bytes is None and not self.wanted.digest:
-            raise Gone("does not tell the file's size, and no checksum is published: a file cut short could not be told from a whole one")
+            raise Gone(
+                "does not tell the file's size, and no checksum is published: a file cut short could not be "
+                "told from a whole one"
+            )
         if reply.n_bytes is not None:
             self._on_size(reply.n_bytes - reply.start)
 
@@ -210,8 +237,14 @@ class Download:
                     if self.options.stop.is_set():
                         raise Stopped
         except OSError as error:
-            full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"writing failed ({error.strerror})"
-            raise WorkFailed(f"{full} at {done:,} bytes of {self.part}; free some space, the same command goes on from there") from error
+            full = (
+                "the disk is full"
+                if error.errno in (errno.ENOSPC, errno.EDQUOT)
+                else f"writing failed ({error.strerror})"
+            )
+            raise WorkFailed(
+                f"{full} at {done:,} bytes of {self.part}; free some space, the same command goes on from there"
+            ) from error
         if total is not None and done < total:
             raise Broken(f"the connection ended after {done:,} of {total:,} bytes")
         if total is not None and done > total:
@@ -219,13 +252,18 @@ class Download:
             raise Broken(f"sent {done:,} bytes where it had told {total:,}")
 
     def _checked(self) -> str:
-        """SHA-256 of .part if it is what it should be. A wrong one is deleted; if it was put together from pieces it is fetched once more."""
+        """SHA-256 of .part if it is what it should be. A wrong one is deleted; if it was put together from pieces it is
+        fetched once more."""
         sha256, wrong = check_file(self.part, self.wanted.n_bytes, self.wanted.digest)
         if not wrong:
             return sha256
         self._start_anew()
         self._n_wrong, self._most = self._n_wrong + 1, 0
-        raise Broken(f"the file {wrong}") if self._continued and self._n_wrong == 1 else Gone(f"gave a file that {wrong}; it was deleted")
+        raise (
+            Broken(f"the file {wrong}")
+            if self._continued and self._n_wrong == 1
+            else Gone(f"gave a file that {wrong}; it was deleted")
+        )
 
     def _give_name(self) -> None:
         with open(self.part, "rb+") as handle:

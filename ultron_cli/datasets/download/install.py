@@ -1,7 +1,9 @@
-"""Downloads a known dataset into the data root: each part fetched, checked, unpacked aside, moved into place and recorded.
+"""Downloads a known dataset into the data root: each part fetched, checked, unpacked aside, moved into place and
+recorded.
 
-Interrupted anywhere, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files and archives not yet unpacked,
-SET/source.json says which parts are in place. A part that is recorded is never fetched again.
+Interrupted anywhere, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files and
+archives not yet unpacked, SET/source.json says which parts are in place. A part that is recorded is never fetched
+again.
 """
 
 import os
@@ -14,9 +16,23 @@ from pathlib import Path
 from ultron_cli.configs import within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.catalog import KnownSet, Part
-from ultron_cli.datasets.download.fetching import DIGESTS, Download, Fetched, FetchOptions, Wanted, check_file, find_digest
+from ultron_cli.datasets.download.fetching import (
+    DIGESTS,
+    Download,
+    Fetched,
+    FetchOptions,
+    Wanted,
+    check_file,
+    find_digest,
+)
 from ultron_cli.datasets.download.mirrors import Mirrors
-from ultron_cli.datasets.download.source_record import PartRecord, SourceRecord, read_seen, read_source, remember_checksum
+from ultron_cli.datasets.download.source_record import (
+    PartRecord,
+    SourceRecord,
+    read_seen,
+    read_source,
+    remember_checksum,
+)
 from ultron_cli.datasets.download.transfers import Bars, run_at_once
 from ultron_cli.datasets.download.transport import free_bytes
 from ultron_cli.datasets.download.unpacking import Unsafe, move_tree, unpack
@@ -29,7 +45,8 @@ RESERVE_BYTES = 256 << 20  # left free on the disk
 
 @dataclass(frozen=True, kw_only=True)
 class InstallOptions:
-    """How to download. n_at_once: parts at a time. version: of the photos. keep_archives: archives stay in .downloads after unpacking."""
+    """How to download. n_at_once: parts at a time. version: of the photos. keep_archives: archives stay in .downloads
+    after unpacking."""
 
     data_root: Path
     mirrors: Mirrors
@@ -67,23 +84,31 @@ class Installation:
         begun = next((part.version for part in known.parts if part.version and part.file in self.record.parts), None)
         self.parts = known.chosen_parts(options.version or begun)
         if begun and options.version not in (None, begun):
-            raise UltronError(f"{self.folder} holds the {begun} photos; delete it to download the {options.version} ones")
+            raise UltronError(
+                f"{self.folder} holds the {begun} photos; delete it to download the {options.version} ones"
+            )
 
     def missing(self) -> list[Part]:
         """The parts that are not in place yet."""
         return [part for part in self.parts if part.file not in self.record.parts]
 
     def run(self) -> SourceRecord:
-        """Brings every part into place. Raises UltronError or WorkFailed, with nothing half-written under a final name."""
+        """Brings every part into place. Raises UltronError or WorkFailed, with nothing half-written under a final
+        name."""
         if self.record.complete and not self.missing():
             log.info("%s is there: %s", self.known.name, self.folder)
             return self.record
         self._refuse_foreign_folder()
         make_folder(self.downloads)
-        with only_writer(self.downloads, f"another `ultron datasets download` is downloading {self.known.name}; wait for it"):
+        with only_writer(
+            self.downloads, f"another `ultron datasets download` is downloading {self.known.name}; wait for it"
+        ):
             self.record = read_source(self.folder) or self.record  # another process may have gone on in the meantime
             missing = self.missing()
-            addresses = {part.file: () if self.options.offline else self.options.mirrors.of_part(self.known, part) for part in missing}
+            addresses = {
+                part.file: () if self.options.offline else self.options.mirrors.of_part(self.known, part)
+                for part in missing
+            }
             self._require_space(missing)
             if missing:
                 self._get(missing, addresses)
@@ -98,18 +123,21 @@ class Installation:
         inside = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
         if inside:
             raise UltronError(
-                f"{self.folder} is there already, with {', '.join(inside[:3])}, and was not downloaded by ultron: it can be used as it is "
+                f"{self.folder} is there already, with {', '.join(inside[:3])}, and was not downloaded by "
+                "ultron: it can be used as it is "
                 f"(`ultron datasets verify {self.known.name}` checks it); move it away to download"
             )
 
     def _require_space(self, parts: Sequence[Part]) -> None:
-        """Archives are deleted as they are unpacked: the photos of all, and the archives under way, must fit. Raises WorkFailed."""
+        """Archives are deleted as they are unpacked: the photos of all, and the archives under way, must fit. Raises
+        WorkFailed."""
         sizes = sorted(((part.n_bytes or part.about_bytes or 0) for part in parts), reverse=True)
         needed = sum(sizes) + (sum(sizes) if self.options.keep_archives else sum(sizes[: self.options.n_at_once]))
         free = free_bytes(self.options.data_root)
         if sizes and needed + RESERVE_BYTES > free:
             raise WorkFailed(
-                f"{self.known.name} needs about {size_text(needed + RESERVE_BYTES)} of disk, {self.options.data_root} has {size_text(free)} free; "
+                f"{self.known.name} needs about {size_text(needed + RESERVE_BYTES)} of disk, "
+                f"{self.options.data_root} has {size_text(free)} free; "
                 "free some, or choose another disk with --data-root or ULTRON_DATA"
             )
 
@@ -117,7 +145,11 @@ class Installation:
         known_sizes = [part.n_bytes or part.about_bytes for part in missing]
         total = sum(size or 0 for size in known_sizes) if all(known_sizes) else None
         log.info(
-            "%s: %s%s into %s", self.known.name, counted(len(missing), "file"), f", about {size_text(total)}," if total else " of unknown size", self.folder
+            "%s: %s%s into %s",
+            self.known.name,
+            counted(len(missing), "file"),
+            f", about {size_text(total)}," if total else " of unknown size",
+            self.folder,
         )
         bars = Bars(self.known.name, total, self.options.n_at_once)
         try:
@@ -132,7 +164,11 @@ class Installation:
         if outcome.failures:
             first = next(iter(outcome.failures.values()))
             n_left = len(self.missing())
-            more = f" ({counted(n_left, 'file')} of {self.known.name} still missing; what has arrived is kept)" if n_left > 1 else ""
+            more = (
+                f" ({counted(n_left, 'file')} of {self.known.name} still missing; what has arrived is kept)"
+                if n_left > 1
+                else ""
+            )
             raise type(first)(f"{first}{more}")
 
     def _get_part(self, part: Part, addresses: tuple[str, ...], bars: Bars) -> None:
@@ -143,7 +179,13 @@ class Installation:
         n_files = self._put_in_place(part, fetched.path)
         with self._lock:
             self.record.parts[part.file] = PartRecord(
-                file=part.file, address=fetched.address, n_bytes=fetched.n_bytes, sha256=fetched.sha256, checked=checked, n_files=n_files, downloaded=utc_now()
+                file=part.file,
+                address=fetched.address,
+                n_bytes=fetched.n_bytes,
+                sha256=fetched.sha256,
+                checked=checked,
+                n_files=n_files,
+                downloaded=utc_now(),
             )
             self._tell_version(part, fetched)
             self.record.write(self.folder)
@@ -157,7 +199,9 @@ class Installation:
             return part.sha256
         path = self.downloads / f"{part.file}.checksum"
         if not self.options.offline:
-            Download(Wanted(path=path, addresses=self.options.mirrors.of_checksum(self.known, part)), self.options.fetch).run()
+            Download(
+                Wanted(path=path, addresses=self.options.mirrors.of_checksum(self.known, part)), self.options.fetch
+            ).run()
         return find_digest(path, part.file) if path.is_file() else None
 
     def _present(self, part: Part, digest: str | None) -> Fetched | None:
@@ -166,7 +210,8 @@ class Installation:
         if not path.is_file():
             if self.options.offline:
                 raise WorkFailed(
-                    f"{self.known.name} lacks {part.file} and downloads are off (--offline or ULTRON_OFFLINE); put the file at {path}, or run without it"
+                    f"{self.known.name} lacks {part.file} and downloads are off (--offline or ULTRON_OFFLINE); "
+                    f"put the file at {path}, or run without it"
                 )
             return None
         sha256, wrong = check_file(path, part.n_bytes, digest)
@@ -186,11 +231,18 @@ class Installation:
         def on_size(n_bytes: int) -> None:
             needed, free = n_bytes * (2 if part.kind == "photos" else 1) + RESERVE_BYTES, free_bytes(self.downloads)
             if needed > free:
-                raise WorkFailed(f"{part.file} needs {size_text(needed)} of disk, {self.downloads} has {size_text(free)} free; free some and run again")
+                raise WorkFailed(
+                    f"{part.file} needs {size_text(needed)} of disk, {self.downloads} has {size_text(free)} "
+                    "free; free some and run again"
+                )
 
         try:
-            return Download(Wanted(path=self.downloads / part.file, addresses=addresses, n_bytes=part.n_bytes, digest=digest), self.options.fetch,
-                            on_progress, on_size).run()  # fmt: skip
+            return Download(
+                Wanted(path=self.downloads / part.file, addresses=addresses, n_bytes=part.n_bytes, digest=digest),
+                self.options.fetch,
+                on_progress,
+                on_size,
+            ).run()
         finally:
             close()
 
@@ -201,18 +253,31 @@ class Installation:
         if part.known_sha256:
             if fetched.sha256 == part.known_sha256:
                 return "known SHA-256"
-            log.warning("%s: %s is not the file that ultron knows (SHA-256 %s, known is %s)", self.known.name, part.file, fetched.sha256, part.known_sha256)
+            log.warning(
+                "%s: %s is not the file that ultron knows (SHA-256 %s, known is %s)",
+                self.known.name,
+                part.file,
+                fetched.sha256,
+                part.known_sha256,
+            )
         key = f"{self.known.name}/{part.file}"
         seen = read_seen(self.options.data_root).get(key)
         if seen is None:
             remember_checksum(self.options.data_root, key, fetched.sha256, fetched.address)
-            log.info("%s: no checksum is published for %s; its SHA-256 %s is recorded", self.known.name, part.file, fetched.sha256)
+            log.info(
+                "%s: no checksum is published for %s; its SHA-256 %s is recorded",
+                self.known.name,
+                part.file,
+                fetched.sha256,
+            )
             return "first download"
         if seen["sha256"] != fetched.sha256:
             fetched.path.unlink()
             raise WorkFailed(
-                f"{part.file} of {fetched.address} has SHA-256 {fetched.sha256}, the first download ({seen['first_seen']}) had {seen['sha256']}; it was "
-                f"deleted; if its publisher has renewed it, remove {key!r} from {self.options.data_root / 'seen_checksums.json'} and run again"
+                f"{part.file} of {fetched.address} has SHA-256 {fetched.sha256}, the first download "
+                f"({seen['first_seen']}) had {seen['sha256']}; it was "
+                f"deleted; if its publisher has renewed it, remove {key!r} from "
+                f"{self.options.data_root / 'seen_checksums.json'} and run again"
             )
         return "earlier download"
 
@@ -245,14 +310,20 @@ class Installation:
         if not part.version:
             return
         seen = read_seen(self.options.data_root)
-        versions = {other.version for other in self.known.parts if seen.get(f"{self.known.name}/{other.file}", {}).get("sha256") == fetched.sha256}
+        versions = {
+            other.version
+            for other in self.known.parts
+            if seen.get(f"{self.known.name}/{other.file}", {}).get("sha256") == fetched.sha256
+        }
         sized = {other.version for other in self.known.parts if other.about_bytes == fetched.n_bytes and other.version}
         if sized and part.version not in sized:
             version, known_by = sized.pop(), "size"
             log.warning("%s: %s has the size of the %s photos; recorded as such", self.known.name, part.file, version)
         elif versions - {part.version}:
             version, known_by = (versions - {part.version}).pop(), "checksum"
-            log.warning("%s: %s has the checksum of the %s photos; recorded as such", self.known.name, part.file, version)
+            log.warning(
+                "%s: %s has the checksum of the %s photos; recorded as such", self.known.name, part.file, version
+            )
         else:
             version, known_by = part.version, "size" if sized else "file name"
         self.record.photos_version, self.record.version_known_by = version, known_by

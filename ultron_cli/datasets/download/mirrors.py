@@ -1,8 +1,9 @@
-"""Where else to look for a file: mirrors and addresses of one's own, in DATA_ROOT/mirrors.toml and by --mirror; and offline mode.
+"""Where else to look for a file: mirrors and addresses of one's own, in DATA_ROOT/mirrors.toml and by --mirror; and
+offline mode.
 
-    mirrors = ["https://mirror.example.org/datasets", "/mnt/archive/datasets"]        # BASE/SET/FILE, tried in this order
-    [addresses]
-    "rgldv2-clean/rgldv2_clean.csv" = ["https://example.org/rgldv2.csv"]               # one file, tried before the mirrors
+mirrors = ["https://mirror.example.org/datasets", "/mnt/archive/datasets"]        # BASE/SET/FILE, tried in this order
+[addresses]
+"rgldv2-clean/rgldv2_clean.csv" = ["https://example.org/rgldv2.csv"]               # one file, tried before the mirrors
 """
 
 import os
@@ -31,7 +32,16 @@ class Mirrors:
     def of_part(self, known: KnownSet, part: Part) -> tuple[str, ...]:
         """Every address of a part, in the order to try. Raises UltronError if there is none."""
         own = self.addresses.get(f"{known.name}/{part.file}", ())
-        found = tuple(dict.fromkeys((*self._below(self.asked, known, part.file), *own, *self._below(self.bases, known, part.file), *part.addresses)))
+        found = tuple(
+            dict.fromkeys(
+                (
+                    *self._below(self.asked, known, part.file),
+                    *own,
+                    *self._below(self.bases, known, part.file),
+                    *part.addresses,
+                )
+            )
+        )
         if not found:
             raise UltronError(
                 f"{known.name}: {known.withdrawn or 'no address is known'}; with an address of your own write "
@@ -62,11 +72,14 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
 def check_address(address: str, where: str) -> None:
     """Raises UltronError unless an address is one that transport.py opens."""
     if urlsplit(address).scheme not in SCHEMES or not address:
-        raise UltronError(f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; found {address!r}")
+        raise UltronError(
+            f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; found {address!r}"
+        )
 
 
 def read_mirrors(data_root: Path, asked: Sequence[str] = ()) -> Mirrors:
-    """The settings of DATA_ROOT/mirrors.toml (which may be absent) and --mirror. Raises UltronError for an unknown key or a wrong address."""
+    """The settings of DATA_ROOT/mirrors.toml (which may be absent) and --mirror. Raises UltronError for an unknown key
+    or a wrong address."""
     path = data_root / MIRRORS_FILE
     content = read_toml(path) if path.is_file() else {}
     known = ("mirrors", "addresses")
@@ -79,9 +92,10 @@ def read_mirrors(data_root: Path, asked: Sequence[str] = ()) -> Mirrors:
     for address in asked:
         check_address(address, "--mirror")
     return Mirrors(
-        asked=tuple(asked), bases=_texts(content.get("mirrors", []), f"{path}: mirrors"),
+        asked=tuple(asked),
+        bases=_texts(content.get("mirrors", []), f"{path}: mirrors"),
         addresses={key: _texts(value, f"{path}: {key}") for key, value in addresses.items()},
-    )  # fmt: skip
+    )
 
 
 def is_offline(asked: bool) -> bool:

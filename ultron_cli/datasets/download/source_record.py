@@ -1,6 +1,7 @@
 """What a downloaded dataset was made from: source.json in its folder, and the checksums seen so far in the data root.
 
-seen_checksums.json holds, for files whose publisher gives no checksum, what the first download had; later downloads must have the same.
+seen_checksums.json holds, for files whose publisher gives no checksum, what the first download had; later downloads
+must have the same.
 """
 
 import json
@@ -22,7 +23,8 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """A part as it came. checked: `published MD5` or `SHA256`, `known SHA-256`, `first download` or `earlier download`."""
+    """A part as it came. checked: `published MD5` or `SHA256`, `known SHA-256`, `first download` or `earlier
+    download`."""
 
     file: str
     address: str
@@ -35,7 +37,8 @@ class PartRecord:
 
 @dataclass(kw_only=True)
 class SourceRecord:
-    """source.json. parts: by file name, those that are in place; complete: all are; photos_version and how it is known, where there are several."""
+    """source.json. parts: by file name, those that are in place; complete: all are; photos_version and how it is known,
+    where there are several."""
 
     dataset: str
     complete: bool = False
@@ -53,11 +56,14 @@ class SourceRecord:
 
     def write(self, folder: Path) -> None:
         """Writes source.json, whole or not at all."""
-        write_text(folder / SOURCE_FILE, json.dumps({"format": "ultron-source", "version": 1, **asdict(self)}, indent=1))
+        write_text(
+            folder / SOURCE_FILE, json.dumps({"format": "ultron-source", "version": 1, **asdict(self)}, indent=1)
+        )
 
 
 def read_source(folder: Path) -> SourceRecord | None:
-    """The record in a dataset folder, or None if it was not downloaded by ultron. Raises UltronError if it is unreadable."""
+    """The record in a dataset folder, or None if it was not downloaded by ultron. Raises UltronError if it is
+    unreadable."""
     path = folder / SOURCE_FILE
     if not path.is_file():
         return None
@@ -68,7 +74,9 @@ def read_source(folder: Path) -> SourceRecord | None:
         parts = {name: PartRecord(**part) for name, part in content.pop("parts").items()}
         return SourceRecord(parts=parts, **content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UltronError(f"{path} is not a record of a download ({error}); delete it and run `ultron datasets download` again") from error
+        raise UltronError(
+            f"{path} is not a record of a download ({error}); delete it and run `ultron datasets download` again"
+        ) from error
 
 
 def read_seen(data_root: Path) -> dict[str, dict[str, Any]]:

@@ -30,7 +30,15 @@ class Bars:
 
     def _bar(self, what: str, total: int | None, position: int) -> Any:
         return self._make(
-            total=total, desc=what, unit="B", unit_scale=True, position=position, leave=not position, disable=self._hidden, file=sys.stderr, dynamic_ncols=True
+            total=total,
+            desc=what,
+            unit="B",
+            unit_scale=True,
+            position=position,
+            leave=not position,
+            disable=self._hidden,
+            file=sys.stderr,
+            dynamic_ncols=True,
         )
 
     def of_file(self, what: str) -> tuple[Callable[[int, int | None], None], Callable[[], None]]:
@@ -74,10 +82,12 @@ class Outcome(Generic[R]):
 
 
 def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, stop: threading.Event) -> Outcome[R]:
-    """Runs named pieces of work in `n_at_once` threads. A WorkFailed is kept and the rest goes on, until three have failed.
+    """Runs named pieces of work in `n_at_once` threads. A WorkFailed is kept and the rest goes on, until three have
+    failed.
 
-    Any other exception, and Ctrl-C, sets `stop`, waits a few seconds for the threads and is raised. Threads are daemons: one that waits on a
-    dead connection does not hold the program, and whatever it leaves is continued by the next run.
+    Any other exception, and Ctrl-C, sets `stop`, waits a few seconds for the threads and is raised. Threads are
+    daemons: one that waits on a dead connection does not hold the program, and whatever it leaves is continued by the
+    next run.
     """
     todo: queue.SimpleQueue[tuple[str, Callable[[], R]]] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[str, R | BaseException]] = queue.SimpleQueue()

@@ -1,6 +1,7 @@
 """Opens an address at an offset: HTTP and HTTPS (with the system's proxy settings), FTP, and plain files.
 
-What goes wrong becomes one of two exceptions: Broken (worth another try) and Gone (this address will not serve the file).
+What goes wrong becomes one of two exceptions: Broken (worth another try) and Gone (this address will not serve the
+file).
 """
 
 import ftplib
@@ -44,7 +45,8 @@ class OutOfRange(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An open transfer. start: offset of its first byte; n_bytes: of the whole file; validator: what tells versions of the file apart."""
+    """An open transfer. start: offset of its first byte; n_bytes: of the whole file; validator: what tells versions of
+    the file apart."""
 
     read: Callable[[int], bytes]
     close: Callable[[], None]
@@ -54,7 +56,8 @@ class Reply:
 
 
 def open_address(address: str, offset: int, validator: str, timeout_s: float) -> Reply:
-    """Starts a transfer at `offset` if the file is still the one of `validator` (empty: not asked), else at 0. Raises Broken, Gone or OutOfRange."""
+    """Starts a transfer at `offset` if the file is still the one of `validator` (empty: not asked), else at 0. Raises
+    Broken, Gone or OutOfRange."""
     scheme = urlsplit(address).scheme
     if scheme in ("", "file"):
         return _open_file(address, offset, validator)
@@ -73,7 +76,9 @@ def _open_http(address: str, offset: int, validator: str, timeout_s: float) -> R
             headers["If-Range"] = validator
     try:
         # A new opener each time: it reads the proxy settings of this moment.
-        response = urllib.request.build_opener().open(urllib.request.Request(address, headers=headers), timeout=timeout_s)
+        response = urllib.request.build_opener().open(
+            urllib.request.Request(address, headers=headers), timeout=timeout_s
+        )
     except urllib.error.HTTPError as error:
         with error:
             _refused(error)
@@ -102,10 +107,14 @@ def _http_reply(response: http.client.HTTPResponse, offset: int, address: str) -
     headers = response.headers
     if headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         response.close()
-        raise Gone("answered with a web page instead of the file (a login, a notice, or a page that asks for confirmation)")
+        raise Gone(
+            "answered with a web page instead of the file (a login, a notice, or a page that asks for confirmation)"
+        )
     encoding = headers.get("Content-Encoding", "identity").lower()
     # Some servers call a .tgz gzip-encoded; the bytes are the file's own all the same.
-    if encoding not in ("identity", "") and not (encoding in ("gzip", "x-gzip") and urlsplit(address).path.endswith((".gz", ".tgz"))):
+    if encoding not in ("identity", "") and not (
+        encoding in ("gzip", "x-gzip") and urlsplit(address).path.endswith((".gz", ".tgz"))
+    ):
         response.close()
         raise Gone(f"sends the file in content encoding {encoding}, which was not asked for")
     length = headers.get("Content-Length", "")
@@ -115,7 +124,10 @@ def _http_reply(response: http.client.HTTPResponse, offset: int, address: str) -
         if not place or int(place[1]) != offset:
             response.close()
             raise OutOfRange(None)
-        start, n_bytes = offset, int(place[2]) if place[2].isdigit() else (offset + n_bytes if n_bytes is not None else None)
+        start, n_bytes = (
+            offset,
+            int(place[2]) if place[2].isdigit() else (offset + n_bytes if n_bytes is not None else None),
+        )
     etag = headers.get("ETag", "")
     # A weak tag does not promise equal bytes; If-Range takes strong ones and dates only.
     validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")

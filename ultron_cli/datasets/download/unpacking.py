@@ -1,6 +1,7 @@
 """Unpacks a downloaded archive (tar, tar.gz, tar.bz2, tar.xz, zip) into an empty folder and trusts nothing in it.
 
-Refused: a path that leaves the folder, a link, a device, an archive that expands beyond a limit, one that is cut short, and two files of one name.
+Refused: a path that leaves the folder, a link, a device, an archive that expands beyond a limit, one that is cut short,
+and two files of one name.
 """
 
 import bz2
@@ -49,7 +50,8 @@ class Member:
 def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.Event | None = None) -> int:
     """Writes the archive's files below `folder`, which must not hold any of them, and returns their number.
 
-    flat: photos only, without the archive's folders. Raises Unsafe (a WorkFailed) for an archive that breaks a rule, Stopped on interruption.
+    flat: photos only, without the archive's folders. Raises Unsafe (a WorkFailed) for an archive that breaks a rule,
+    Stopped on interruption.
     """
     limit = archive.stat().st_size * MAX_EXPANSION + SPARE_BYTES
     n_files = n_bytes = n_left = 0
@@ -61,12 +63,28 @@ def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.E
                 continue
             n_files, n_bytes = n_files + 1, n_bytes + member.n_bytes
             if n_bytes > limit or n_files > MAX_FILES:
-                raise Unsafe(f"{archive} expands to more than {limit:,} bytes or {MAX_FILES:,} files, which no set of photos does; it was refused")
+                raise Unsafe(
+                    f"{archive} expands to more than {limit:,} bytes or {MAX_FILES:,} files, which no set of "
+                    "photos does; it was refused"
+                )
             _write(member, folder / (name if flat else member.path), archive, stop)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, NotImplementedError, RuntimeError) as error:
-        raise Unsafe(f"{archive} is damaged or not an archive ({error or type(error).__name__}); delete it and download again") from error
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        gzip.BadGzipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise Unsafe(
+            f"{archive} is damaged or not an archive ({error or type(error).__name__}); delete it and download again"
+        ) from error
     if not n_files:
-        raise Unsafe(f"{archive} holds no {'photos' if flat else 'files'}; delete it and download again, or check its address")
+        raise Unsafe(
+            f"{archive} holds no {'photos' if flat else 'files'}; delete it and download again, or check its address"
+        )
     if n_left:
         log.debug("%s: %s that are no photos were left out", archive.name, counted(n_left, "file"))
     return n_files
@@ -86,18 +104,26 @@ def _write(member: Member, target: Path, archive: Path, stop: threading.Event | 
         if member.read(1):  # also makes zipfile check the file's own checksum
             raise EOFError(f"{member.path} is longer than it says")
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        clash = f"two files that would be {target.name}" if target.is_file() else f"{member.path!r} as a file and as a folder"
+        clash = (
+            f"two files that would be {target.name}"
+            if target.is_file()
+            else f"{member.path!r} as a file and as a folder"
+        )
         raise Unsafe(f"{archive} holds {clash}; it was refused") from None
     except OSError as error:
         if isinstance(error, gzip.BadGzipFile) or error.strerror is None:
             raise EOFError(str(error)) from error  # damage in the compressed stream, said by the caller
-        raise WorkFailed(f"could not write {target} ({error.strerror}, {free_bytes(target):,} bytes free); free disk space and run again") from error
+        raise WorkFailed(
+            f"could not write {target} ({error.strerror}, {free_bytes(target):,} bytes free); free disk space "
+            "and run again"
+        ) from error
     if n_left:
         raise EOFError(f"{member.path} is cut short")
 
 
 def move_tree(source: Path, target: Path) -> None:
-    """Moves every file below `source` to the same place below `target` (one file system), then deletes `source`. Repeated, it goes on."""
+    """Moves every file below `source` to the same place below `target` (one file system), then deletes `source`.
+    Repeated, it goes on."""
     for where, _, files in os.walk(source):
         place = target / os.path.relpath(where, source)
         place.mkdir(parents=True, exist_ok=True)
@@ -107,9 +133,16 @@ def move_tree(source: Path, target: Path) -> None:
 
 
 def safe_path(name: str, archive: Path) -> str:
-    """A member's name as a relative path with forward slashes. Raises Unsafe if it is absolute, leaves the folder or has control characters."""
+    """A member's name as a relative path with forward slashes. Raises Unsafe if it is absolute, leaves the folder or
+    has control characters."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    bad = name.startswith("/") or ".." in parts or "\\" in name or re.match(r"[A-Za-z]:", name) or any(ord(character) < 32 for character in name)
+    bad = (
+        name.startswith("/")
+        or ".." in parts
+        or "\\" in name
+        or re.match(r"[A-Za-z]:", name)
+        or any(ord(character) < 32 for character in name)
+    )
     if bad or not parts:
         raise Unsafe(f"{archive} holds the path {name!r}, which leaves its folder or is no file name; it was refused")
     return "/".join(parts)
@@ -128,7 +161,8 @@ def _members(archive: Path) -> Iterator[Member]:
 
 
 class _LastBlock:
-    """A file that remembers the last block read from it: a tar that ends properly ends in zeros, a cut one in nothing."""
+    """A file that remembers the last block read from it: a tar that ends properly ends in zeros, a cut one in
+    nothing."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -157,7 +191,10 @@ def _tar_members(archive: Path, stream: IO[bytes]) -> Iterator[Member]:
             if entry.isdir() or not path:
                 continue
             if not entry.isreg():
-                raise Unsafe(f"{archive} holds {entry.name!r}, a {'link' if entry.islnk() or entry.issym() else 'device'}; only plain files are unpacked")
+                raise Unsafe(
+                    f"{archive} holds {entry.name!r}, a "
+                    f"{'link' if entry.islnk() or entry.issym() else 'device'}; only plain files are unpacked"
+                )
             content = tar.extractfile(entry)
             assert content is not None  # a plain file has content
             yield Member(path=path, n_bytes=entry.size, read=content.read)

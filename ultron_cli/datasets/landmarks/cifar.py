@@ -1,7 +1,9 @@
-"""CIFAR-10 and CIFAR-100 in the published files (Krizhevsky 2009), python or binary version, as a folder of photos per class.
+"""CIFAR-10 and CIFAR-100 in the published files (Krizhevsky 2009), python or binary version, as a folder of photos per
+class.
 
-Python: pickles of {data: (N, 3072) uint8, labels or fine_labels}, read without running anything in them. Binary: records of one label byte
-(CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's bytes are red, green, blue, each 32 x 32 row by row.
+Python: pickles of {data: (N, 3072) uint8, labels or fine_labels}, read without running anything in them. Binary:
+records of one label byte (CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's bytes are red, green, blue, each
+32 x 32 row by row.
 """
 
 import os
@@ -28,7 +30,8 @@ _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 
 @dataclass(frozen=True)
 class Layout:
-    """Files of one published version. label_at: place of the label among a binary record's first n_labels bytes, or the pickle's key."""
+    """Files of one published version. label_at: place of the label among a binary record's first n_labels bytes, or the
+    pickle's key."""
 
     folder: str
     train: tuple[str, ...]
@@ -40,15 +43,30 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("cifar-10-batches-py", tuple(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta", "label_names", "labels"),
+    Layout(
+        "cifar-10-batches-py",
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test_batch",
+        "batches.meta",
+        "label_names",
+        "labels",
+    ),
     Layout("cifar-100-python", ("train",), "test", "meta", "fine_label_names", "fine_labels"),
-    Layout("cifar-10-batches-bin", tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin", "batches.meta.txt", "", ""),
+    Layout(
+        "cifar-10-batches-bin",
+        tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        "test_batch.bin",
+        "batches.meta.txt",
+        "",
+        "",
+    ),
     Layout("cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", "", "", 2),
 )
 
 
 def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
-    """The folder with the published files, `folder` itself or the one in it that bears the published name; None if there is none."""
+    """The folder with the published files, `folder` itself or the one in it that bears the published name; None if
+    there is none."""
     for layout in LAYOUTS:
         for place in (folder, folder / layout.folder):
             if all((place / name).is_file() for name in (layout.names, layout.test, layout.train[0])):
@@ -57,7 +75,8 @@ def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
 
 
 def cifar_photos(folder: Path) -> Path | None:
-    """The folder of photos of CIFAR's files, written beside them when it is first asked for; None if `folder` holds no CIFAR."""
+    """The folder of photos of CIFAR's files, written beside them when it is first asked for; None if `folder` holds no
+    CIFAR."""
     found = find_cifar(folder)
     if found is None:
         return None
@@ -95,9 +114,18 @@ def _class_names(path: Path, layout: Layout) -> list[str]:
     if layout.names_key:
         names = _table(path).get(layout.names_key)
     else:
-        names = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    if not isinstance(names, list) or not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in names) or len(set(names)) < max(2, len(names)):
-        raise UltronError(f"{path} must name the classes, two or more, each in letters, digits, space, _, . or -; get it from its publisher")
+        names = [
+            line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ]
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in names)
+        or len(set(names)) < max(2, len(names))
+    ):
+        raise UltronError(
+            f"{path} must name the classes, two or more, each in letters, digits, space, _, . or -; get it "
+            "from its publisher"
+        )
     return names
 
 
@@ -105,24 +133,36 @@ def _table(path: Path) -> dict[str, Any]:
     """A pickled dictionary, its keys as text: Python 2 wrote bytes. Raises UltronError."""
     content = load_plain_pickle(path, "a batch of CIFAR", "get it from its publisher, or take the binary version")
     if not isinstance(content, dict):
-        raise UltronError(f"{path} must hold a dictionary of CIFAR, found {type(content).__name__}; get it from its publisher")
+        raise UltronError(
+            f"{path} must hold a dictionary of CIFAR, found {type(content).__name__}; get it from its publisher"
+        )
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
 def read_batch(path: Path, layout: Layout, n_classes: int) -> Iterator[tuple[np.ndarray, int]]:
     """(32, 32, 3) uint8 and class of every photo of a file. Raises UltronError if the file has another layout."""
     if not path.is_file():
-        raise UltronError(f"{path} is not there, the other files of {layout.folder} are; unpack the publisher's archive again")
+        raise UltronError(
+            f"{path} is not there, the other files of {layout.folder} are; unpack the publisher's archive again"
+        )
     if layout.label_key:
         table = _table(path)
         data, labels = table.get("data"), np.array(table.get(layout.label_key, []))
     else:
         content = np.fromfile(path, np.uint8)
         if len(content) % (layout.n_labels + N_BYTES):
-            raise UltronError(f"{path} is no whole number of records of {layout.n_labels + N_BYTES} bytes; get it again")
+            raise UltronError(
+                f"{path} is no whole number of records of {layout.n_labels + N_BYTES} bytes; get it again"
+            )
         records = content.reshape(-1, layout.n_labels + N_BYTES)
         data, labels = records[:, layout.n_labels :], records[:, layout.n_labels - 1]
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != N_BYTES or labels.shape != data.shape[:1]:
+    if (
+        not isinstance(data, np.ndarray)
+        or data.dtype != np.uint8
+        or data.ndim != 2
+        or data.shape[1] != N_BYTES
+        or labels.shape != data.shape[:1]
+    ):
         raise UltronError(f"{path} must hold (N, {N_BYTES}) bytes and N labels, as published; get it again")
     if labels.dtype.kind not in "iu" or (len(labels) and not 0 <= labels.min() <= labels.max() < n_classes):
         raise UltronError(f"{path} has labels that are not 0 to {n_classes - 1}; get it again")

@@ -1,4 +1,5 @@
-"""Google Landmarks v2 as published (Weyand et al., CVPR 2020): train.csv, train_clean.csv, and photos a/b/c/abc....jpg."""
+"""Google Landmarks v2 as published (Weyand et al., CVPR 2020): train.csv, train_clean.csv, and photos
+a/b/c/abc....jpg."""
 
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def find_gldv2(folder: Path) -> Path | None:
 
 
 def open_gldv2(list_file: Path) -> tuple[ListedPaths, list[str]]:
-    """The photos of a list, which lie in train/ beside it or beside it, and the landmark of each. Raises UltronError if they do not."""
+    """The photos of a list, which lie in train/ beside it or beside it, and the landmark of each. Raises UltronError if
+    they do not."""
     ids: list[str] = []
     landmarks: list[str] = []
     for landmark, photo in read_rows(list_file):
@@ -26,5 +28,8 @@ def open_gldv2(list_file: Path) -> tuple[ListedPaths, list[str]]:
     first = PATHS["gldv2"](ids[0])
     root = next((place for place in (folder / "train", folder) if (place / first[0]).is_dir()), None)
     if root is None:
-        raise UltronError(f"the photos of {list_file} must lie in {folder / 'train'} or {folder} as {first}; neither has a folder {first[0]}/")
+        raise UltronError(
+            f"the photos of {list_file} must lie in {folder / 'train'} or {folder} as {first}; neither has a "
+            f"folder {first[0]}/"
+        )
     return ListedPaths(root, ids, PATHS["gldv2"]), landmarks

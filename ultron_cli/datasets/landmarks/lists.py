@@ -1,8 +1,11 @@
-"""Training photos named by a list: landmarks.json in a dataset folder says which CSV names the landmarks and where the photos lie.
+"""Training photos named by a list: landmarks.json in a dataset folder says which CSV names the landmarks and where the
+photos lie.
 
-    {"format": "ultron-landmarks", "version": 1, "list": "train_clean.csv", "photos": "../gldv2-train/train", "paths": "gldv2"}
+{"format": "ultron-landmarks", "version": 1, "list": "train_clean.csv", "photos": "../gldv2-train/train", "paths":
+"gldv2"}
 
-The list is a CSV as Google Landmarks v2 has it: `landmark_id,images` (photo ids, spaces between) or `id,...,landmark_id` (one photo per line).
+The list is a CSV as Google Landmarks v2 has it: `landmark_id,images` (photo ids, spaces between) or
+`id,...,landmark_id` (one photo per line).
 """
 
 import csv
@@ -21,7 +24,12 @@ LIST_FILE = "landmarks.json"
 
 def write_landmark_list(folder: Path, list_file: str, photos: str, paths: str) -> None:
     """Writes landmarks.json. photos: their folder, relative to `folder`."""
-    write_text(folder / LIST_FILE, json.dumps({"format": "ultron-landmarks", "version": 1, "list": list_file, "photos": photos, "paths": paths}, indent=1))
+    write_text(
+        folder / LIST_FILE,
+        json.dumps(
+            {"format": "ultron-landmarks", "version": 1, "list": list_file, "photos": photos, "paths": paths}, indent=1
+        ),
+    )
 
 
 class ListedPaths(Sequence[Path]):
@@ -48,16 +56,27 @@ class ListedPaths(Sequence[Path]):
 
 
 def open_landmark_list(folder: Path) -> tuple[ListedPaths, list[str]]:
-    """The photos of a list and the landmark of each. Raises UltronError if the list, a column or the photos' folder is missing."""
+    """The photos of a list and the landmark of each. Raises UltronError if the list, a column or the photos' folder is
+    missing."""
     description = read_json(folder / LIST_FILE, "description of a landmark list")
-    missing = [key for key in ("list", "photos", "paths") if not isinstance(description, dict) or not isinstance(description.get(key), str)]
+    missing = [
+        key
+        for key in ("list", "photos", "paths")
+        if not isinstance(description, dict) or not isinstance(description.get(key), str)
+    ]
     if missing:
-        raise UltronError(f"{folder / LIST_FILE} lacks {', '.join(missing)}; it must name list, photos and paths (docs/file-formats.md)")
+        raise UltronError(
+            f"{folder / LIST_FILE} lacks {', '.join(missing)}; it must name list, photos and paths "
+            "(docs/file-formats.md)"
+        )
     one_of(f"{folder / LIST_FILE}: paths", description["paths"], list(PATHS))
     photo_folder = (folder / description["photos"]).resolve()
     if not photo_folder.is_dir():
         owner = photo_folder.parent.name
-        raise UltronError(f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets download {owner}`")
+        raise UltronError(
+            f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets "
+            f"download {owner}`"
+        )
     ids: list[str] = []
     landmarks: list[str] = []
     for landmark, photo in read_rows(folder / description["list"]):
@@ -77,14 +96,20 @@ def read_rows(path: Path) -> Iterator[tuple[str, str]]:
             columns = set(reader.fieldnames or ())
             if not ({"landmark_id", "images"} <= columns or {"landmark_id", "id"} <= columns):
                 has = ", ".join(map(str, columns)) or "none"
-                raise UltronError(f"{path} must have the columns landmark_id and images, or id and landmark_id; it has {has[:80]}")
+                raise UltronError(
+                    f"{path} must have the columns landmark_id and images, or id and landmark_id; it has {has[:80]}"
+                )
             for row in reader:
                 for photo in (row["images"] or "").split() if "images" in columns else [row["id"]]:
                     if not photo.replace("_", "").replace("-", "").isalnum():
-                        raise UltronError(f"{path}, line {reader.line_num}: {photo[:40]!r} is no photo id (letters, digits, - and _)")
+                        raise UltronError(
+                            f"{path}, line {reader.line_num}: {photo[:40]!r} is no photo id (letters, digits, - and _)"
+                        )
                     yield sys.intern(str(row["landmark_id"])), photo
     except FileNotFoundError:
-        raise UltronError(f"the list {path} does not exist; run `ultron datasets download {path.parent.name}`") from None
+        raise UltronError(
+            f"the list {path} does not exist; run `ultron datasets download {path.parent.name}`"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UltronError(f"{path} is not a CSV in UTF-8 ({error}); download it again") from error
 

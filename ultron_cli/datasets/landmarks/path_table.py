@@ -1,7 +1,8 @@
-"""Millions of photo paths with their landmark in little memory, and the file that keeps them from one start to the next.
+"""Millions of photo paths with their landmark in little memory, and the file that keeps them from one start to the
+next.
 
-A cached index (.ultron-index.npz in the dataset folder) counts as long as every file and folder that it was made from has its old time
-of change; adding or removing a photo changes that of its folder.
+A cached index (.ultron-index.npz in the dataset folder) counts as long as every file and folder that it was made from
+has its old time of change; adding or removing a photo changes that of its folder.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ LEAST_TO_CACHE = 5000  # fewer photos are listed faster than a file is worth
 
 
 class Texts(Sequence[str]):
-    """Strings as one block of UTF-8: text i is block[starts[i]:stops[i]]. block: (bytes,) uint8; starts, stops: (N,) int64."""
+    """Strings as one block of UTF-8: text i is block[starts[i]:stops[i]]. block: (bytes,) uint8; starts, stops: (N,)
+    int64."""
 
     def __init__(self, block: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
         self.block, self.starts, self.stops = block, starts, stops
@@ -107,7 +109,11 @@ def state_of(paths: Iterable[Path], own_folder: Path) -> str:
 
 def write_index(file: Path, photos: PathTable, labels: np.ndarray, names: list[str], sources: list[Path]) -> None:
     """Caches a list of photos; a folder that cannot be written is said and goes without."""
-    arrays = {"version": np.array(VERSION), "folder": np.frombuffer(os.fsencode(photos.folder), np.uint8), "labels": labels.astype(np.int32)}
+    arrays = {
+        "version": np.array(VERSION),
+        "folder": np.frombuffer(os.fsencode(photos.folder), np.uint8),
+        "labels": labels.astype(np.int32),
+    }
     for key, texts in (("path", photos.relative), ("name", Texts.of(names)), ("source", Texts.of(map(str, sources)))):
         arrays |= {f"{key}_block": texts.block, f"{key}_starts": texts.starts, f"{key}_stops": texts.stops}
     arrays["state"] = np.frombuffer(state_of(sources, file.parent).encode(), np.uint8)
@@ -119,12 +125,16 @@ def write_index(file: Path, photos: PathTable, labels: np.ndarray, names: list[s
 
 
 def read_index(file: Path) -> tuple[PathTable, np.ndarray, list[str]] | None:
-    """The cached photos, (N,) int64 labels and landmark names; None if there are none, or they are no longer up to date."""
+    """The cached photos, (N,) int64 labels and landmark names; None if there are none, or they are no longer up to
+    date."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             if int(stored["version"]) != VERSION:
                 return None
-            path, name, source = (Texts(*(stored[f"{key}_{part}"] for part in ("block", "starts", "stops"))) for key in ("path", "name", "source"))
+            path, name, source = (
+                Texts(*(stored[f"{key}_{part}"] for part in ("block", "starts", "stops")))
+                for key in ("path", "name", "source")
+            )
             if stored["state"].tobytes().decode() != state_of(map(Path, source), file.parent):
                 return None
             folder = Path(os.fsdecode(stored["folder"].tobytes()))

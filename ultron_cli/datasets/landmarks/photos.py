@@ -13,7 +13,14 @@ from ultron_cli.datasets.folder import list_photos
 from ultron_cli.datasets.landmarks.cifar import cifar_photos
 from ultron_cli.datasets.landmarks.gldv2 import find_gldv2, open_gldv2
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, ListedPaths, open_landmark_list
-from ultron_cli.datasets.landmarks.path_table import INDEX_FILE, LEAST_TO_CACHE, PathTable, Texts, read_index, write_index
+from ultron_cli.datasets.landmarks.path_table import (
+    INDEX_FILE,
+    LEAST_TO_CACHE,
+    PathTable,
+    Texts,
+    read_index,
+    write_index,
+)
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 
@@ -49,8 +56,8 @@ class LandmarkPhotos:
 def open_landmark_photos(folder: Path) -> LandmarkPhotos:
     """Reads the list of DIR/landmarks.json or of GLDv2's CSV, else DIR/train/LANDMARK/PHOTO or DIR/LANDMARK/PHOTO.
 
-    CIFAR's published files are unpacked into photos beside them first. Photos in bad_photos.json are left out. Large lists are cached in
-    the folder. Raises UltronError if there are fewer than two landmarks.
+    CIFAR's published files are unpacked into photos beside them first. Photos in bad_photos.json are left out. Large
+    lists are cached in the folder. Raises UltronError if there are fewer than two landmarks.
     """
     folder = cifar_photos(folder) or folder
     cached = read_index(folder / INDEX_FILE)
@@ -64,7 +71,10 @@ def open_landmark_photos(folder: Path) -> LandmarkPhotos:
     else:
         paths, labels, names = cached
     if len(names) < 2:
-        raise UltronError(f"{paths.folder} has {len(names)} folders with photos; training takes one folder per landmark, two or more (LANDMARK/PHOTO.jpg)")
+        raise UltronError(
+            f"{paths.folder} has {len(names)} folders with photos; training takes one folder per landmark, two "
+            "or more (LANDMARK/PHOTO.jpg)"
+        )
     photos = LandmarkPhotos(folder=paths.folder, paths=paths, labels=labels, landmark_names=names)
     return _without_bad(photos, paths, {folder, folder.resolve(), paths.folder.parent})
 
@@ -79,7 +89,11 @@ def _list_all(folder: Path) -> tuple[PathTable, list[str], list[Path]]:
         listed, sources = open_gldv2(list_file), [list_file]
     if listed is not None:
         ids, landmarks = listed
-        return PathTable(ids.folder, Texts.of(ids.relative(i) for i in range(len(ids)))), landmarks, [path.absolute() for path in sources]
+        return (
+            PathTable(ids.folder, Texts.of(ids.relative(i) for i in range(len(ids)))),
+            landmarks,
+            [path.absolute() for path in sources],
+        )
     root = folder / "train" if (folder / "train").is_dir() else folder
     relative = [name for name in list_photos(root) if "/" in name]
     folders = {"", *(name.rpartition("/")[0] for name in relative)}
@@ -95,7 +109,10 @@ def _without_bad(photos: LandmarkPhotos, paths: PathTable, owners: set[Path]) ->
     bad: set[str] = set()
     for owner in owners:
         if (owner / BAD_PHOTOS_FILE).is_file():
-            bad |= {os.path.relpath(path.absolute(), paths.folder.absolute()).replace(os.sep, "/") for path in read_bad_photos(owner)}
+            bad |= {
+                os.path.relpath(path.absolute(), paths.folder.absolute()).replace(os.sep, "/")
+                for path in read_bad_photos(owner)
+            }
     if not bad:
         return photos
     kept = np.array([i for i, name in enumerate(paths.relative) if name not in bad], np.int64)

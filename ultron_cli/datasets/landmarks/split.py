@@ -29,7 +29,8 @@ class Split:
 
 
 def split_photos(labels: np.ndarray, share: float, by: Literal["landmarks", "photos"], seed: int) -> Split:
-    """Holds out a share of the landmarks, or of the photos so that each landmark keeps one; fewer than two landmarks: nothing.
+    """Holds out a share of the landmarks, or of the photos so that each landmark keeps one; fewer than two landmarks:
+    nothing.
 
     labels: (N,) int64. The same seed and labels give the same split on every machine.
     """
@@ -56,19 +57,31 @@ def write_split(path: Path, split: Split, photos: LandmarkPhotos, excluded: list
         held["held_out_landmarks"] = [photos.landmark_names[i] for i in np.unique(photos.labels[split.held_out_rows])]
     else:
         held["held_out_photos"] = [photos.relative(int(row)) for row in split.held_out_rows]
-    content = {"by": split.by, "share": split.share, "seed": split.seed, "photos_sha256": photos.sha256(), "n_train": len(split.train_rows),
-               "n_held_out": len(split.held_out_rows), "excluded": excluded, **held}  # fmt: skip
+    content = {
+        "by": split.by,
+        "share": split.share,
+        "seed": split.seed,
+        "photos_sha256": photos.sha256(),
+        "n_train": len(split.train_rows),
+        "n_held_out": len(split.held_out_rows),
+        "excluded": excluded,
+        **held,
+    }
     write_text(path, json.dumps(content, indent=1))
 
 
 def require_same_photos(path: Path, photos: LandmarkPhotos) -> None:
     """Raises UltronError if the photos are no longer those that the stored split was made of."""
     if read_json(path, "split of the run")["photos_sha256"] != photos.sha256():
-        raise UltronError(f"the photos of {photos.folder} are no longer those that {path.parent} was started with; restore them, or start a new run")
+        raise UltronError(
+            f"the photos of {photos.folder} are no longer those that {path.parent} was started with; restore "
+            "them, or start a new run"
+        )
 
 
 def read_exclusions(path: Path) -> set[str]:
-    """Landmarks, photo ids or relative paths, one per line, or in the first known column of a CSV. Raises UltronError if there are none."""
+    """Landmarks, photo ids or relative paths, one per line, or in the first known column of a CSV. Raises UltronError
+    if there are none."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
             rows = [row for row in csv.reader(handle) if row and row[0].strip() and not row[0].startswith("#")]
@@ -80,12 +93,15 @@ def read_exclusions(path: Path) -> set[str]:
     column = next((header.index(name) for name in COLUMNS if name in header), None)
     entries = {row[column or 0].strip() for row in rows[column is not None :] if len(row) > (column or 0)}
     if not entries:
-        raise UltronError(f"{path} names no landmark and no photo; give one per line, or a CSV with a column {' or '.join(COLUMNS)}")
+        raise UltronError(
+            f"{path} names no landmark and no photo; give one per line, or a CSV with a column {' or '.join(COLUMNS)}"
+        )
     return entries
 
 
 def exclude_photos(photos: LandmarkPhotos, lists: Sequence[str]) -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
-    """The photos without listed landmarks and photos, and per list what overlapped: landmarks, photos, and entries that named nothing."""
+    """The photos without listed landmarks and photos, and per list what overlapped: landmarks, photos, and entries that
+    named nothing."""
     kept = np.ones(len(photos.labels), bool)
     report = []
     for name in lists:
@@ -101,10 +117,24 @@ def exclude_photos(photos: LandmarkPhotos, lists: Sequence[str]) -> tuple[Landma
             if names:
                 hit[row] = True
                 found |= names
-        report.append({"list": str(name), "entries": len(entries), "landmarks": int(by_landmark.sum()), "photos": int((hit & kept).sum()),
-                       "unmatched": len(entries - found)})  # fmt: skip
-        log.info("%s: %s of %s and %s kept out of training; %d of %s are not in this dataset", name, counted(int((hit & kept).sum()), "photo"),
-                 counted(int(by_landmark.sum()), "landmark"), "single photos", len(entries - found), counted(len(entries), "entry", "entries"))  # fmt: skip
+        report.append(
+            {
+                "list": str(name),
+                "entries": len(entries),
+                "landmarks": int(by_landmark.sum()),
+                "photos": int((hit & kept).sum()),
+                "unmatched": len(entries - found),
+            }
+        )
+        log.info(
+            "%s: %s of %s and %s kept out of training; %d of %s are not in this dataset",
+            name,
+            counted(int((hit & kept).sum()), "photo"),
+            counted(int(by_landmark.sum()), "landmark"),
+            "single photos",
+            len(entries - found),
+            counted(len(entries), "entry", "entries"),
+        )
         kept &= ~hit
     if not kept.any():
         raise UltronError(f"the exclusion lists leave none of {counted(len(kept), 'photo')}; check `exclude`")

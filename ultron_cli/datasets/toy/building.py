@@ -13,7 +13,8 @@ from ultron_cli.datasets.toy.walls import bare_wall, draw_style, times
 
 @dataclass(frozen=True, kw_only=True)
 class Building:
-    """A landmark in its own axes, its footprint centred on the origin. size_m: extent along x, y, z; main_azimuth_deg: its best side."""
+    """A landmark in its own axes, its footprint centred on the origin. size_m: extent along x, y, z; main_azimuth_deg:
+    its best side."""
 
     name: str
     plan: str
@@ -40,5 +41,12 @@ def make_building(seed: int, name: str, base: Atlas) -> Building:
     mesh.origin[:, :2] -= (low + high)[:2] / 2
     size = tuple(float(length) for length in high - low)
     best_side = draws.sign() * draws.uniform(8, 32)  # people step a little aside, so that two walls show
-    return Building(name=name, plan=plan, atlas=base.followed_by(shape.atlas()), mesh=mesh, size_m=size, main_azimuth_deg=best_side,
-                    ground=draws.choice(tuple(PAVEMENTS)))
+    return Building(
+        name=name,
+        plan=plan,
+        atlas=base.followed_by(shape.atlas()),
+        mesh=mesh,
+        size_m=size,
+        main_azimuth_deg=best_side,
+        ground=draws.choice(tuple(PAVEMENTS)),
+    )

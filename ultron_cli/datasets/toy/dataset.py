@@ -1,12 +1,14 @@
-"""Rendered landmarks: a small landmark data set made from nothing, for trying out and testing the whole pipeline without a download.
+"""Rendered landmarks: a small landmark data set made from nothing, for trying out and testing the whole pipeline
+without a download.
 
-Every landmark is a building of its own (toy_building), photographed from many sides, near and far, by day and night, in sun, fog, rain and snow,
-with people, trees and cars in front (toy_scene). Buildings share colours and elements, so that it takes shape and detail to tell them apart.
+Every landmark is a building of its own (toy_building), photographed from many sides, near and far, by day and night, in
+sun, fog, rain and snow, with people, trees and cars in front (toy_scene). Buildings share colours and elements, so that
+it takes shape and detail to tell them apart.
 
-The same configuration gives the same files on every machine and with any number of processes: each photo draws from its own PCG64 generator,
-seeded by the SHA-256 of (seed, landmark, photo) (toy_random); pixels come from elementwise + - * / and sqrt, which IEEE 754 rounds in one way
-only; there is no matrix product, no sum whose order a library chooses, no sin, exp or pow (sine is a polynomial). The pixels rest on numpy alone;
-the JPEG bytes also on the libjpeg in Pillow.
+The same configuration gives the same files on every machine and with any number of processes: each photo draws from its
+own PCG64 generator, seeded by the SHA-256 of (seed, landmark, photo) (toy_random); pixels come from elementwise + - * /
+and sqrt, which IEEE 754 rounds in one way only; there is no matrix product, no sum whose order a library chooses, no
+sin, exp or pow (sine is a polynomial). The pixels rest on numpy alone; the JPEG bytes also on the libjpeg in Pillow.
 """
 
 import contextlib
@@ -37,19 +39,38 @@ from ultron_cli.files import read_json, sync_folder
 FORMAT = "ultron-toy"
 VERSION = 1  # of the pictures: raise it when the same configuration no longer gives the same files
 # Of ten database photos of a landmark: four show its best side, five are from elsewhere, one hardly shows it.
-DATABASE_PURPOSES: tuple[Purpose, ...] = ("near", "wide", "blocked", "wide", "near", "wide", "near", "wide", "near", "wide")
+DATABASE_PURPOSES: tuple[Purpose, ...] = (
+    "near",
+    "wide",
+    "blocked",
+    "wide",
+    "near",
+    "wide",
+    "near",
+    "wide",
+    "near",
+    "wide",
+)
 PHOTOS_PER_OTHER_BUILDING = 4
 MOST_ATTEMPTS = 4
 # field -> (least, greatest)
 LIMITS: dict[str, tuple[float, float]] = {
-    "seed": (0, 2**63 - 1), "n_train_landmarks": (0, 100_000), "n_train_photos": (1, 10_000), "n_eval_landmarks": (1, 100_000),
-    "n_queries_per_landmark": (1, 1000), "n_database_photos": (1, 10_000), "n_distractors": (0, 1_000_000), "max_side_px": (48, 2048), "difficulty": (0.0, 2.0),
+    "seed": (0, 2**63 - 1),
+    "n_train_landmarks": (0, 100_000),
+    "n_train_photos": (1, 10_000),
+    "n_eval_landmarks": (1, 100_000),
+    "n_queries_per_landmark": (1, 1000),
+    "n_database_photos": (1, 10_000),
+    "n_distractors": (0, 1_000_000),
+    "max_side_px": (48, 2048),
+    "difficulty": (0.0, 2.0),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig:
-    """What to render. difficulty: 0 (every photo much like the next) to 2; it widens the range of views, light, weather and occlusion."""
+    """What to render. difficulty: 0 (every photo much like the next) to 2; it widens the range of views, light, weather
+    and occlusion."""
 
     seed: int = 0
     n_train_landmarks: int = 240
@@ -66,13 +87,16 @@ class ToyConfig:
             value = getattr(self, name)
             kinds, kind = ((int, float), "a number") if name == "difficulty" else ((int,), "a whole number")
             if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= greatest:
-                raise UltronError(f"{name} must be {kind} from {least} to {greatest}, got {value!r}; set {name} within these limits")
+                raise UltronError(
+                    f"{name} must be {kind} from {least} to {greatest}, got {value!r}; set {name} within these limits"
+                )
         object.__setattr__(self, "difficulty", float(self.difficulty))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToySummary:
-    """What the folder holds. n_easy, n_hard, n_junk: (query, photo) pairs over all queries; reused: it was there already."""
+    """What the folder holds. n_easy, n_hard, n_junk: (query, photo) pairs over all queries; reused: it was there
+    already."""
 
     folder: Path
     n_train_landmarks: int
@@ -87,7 +111,8 @@ class ToySummary:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoPlan:
-    """One photo to be taken: its key for the draws, its file relative to the folder, its role (train, query, database, distractor)."""
+    """One photo to be taken: its key for the draws, its file relative to the folder, its role (train, query, database,
+    distractor)."""
 
     key: str
     landmark: str
@@ -96,12 +121,14 @@ class PhotoPlan:
     file: str
 
 
-def make_toy(folder: Path, config: ToyConfig, *, workers: int = 2, on_photo: Callable[[int, int], None] | None = None) -> ToySummary:
+def make_toy(
+    folder: Path, config: ToyConfig, *, workers: int = 2, on_photo: Callable[[int, int], None] | None = None
+) -> ToySummary:
     """Renders the data set into `folder`, or finds it there already made from an equal configuration.
 
-    workers: processes that render; 0 renders in this one (a script that asks for more needs the usual `if __name__ == "__main__"`).
-    on_photo: called with (photos done, photos in all). The folder appears whole or not at all.
-    Raises UltronError if the folder holds anything else, WorkFailed if the disk is full.
+    workers: processes that render; 0 renders in this one (a script that asks for more needs the usual `if __name__ ==
+    "__main__"`). on_photo: called with (photos done, photos in all). The folder appears whole or not at all. Raises
+    UltronError if the folder holds anything else, WorkFailed if the disk is full.
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise UltronError(f"workers must be a whole number from 0, got {workers!r}; 0 renders without extra processes")
@@ -124,52 +151,93 @@ def make_toy(folder: Path, config: ToyConfig, *, workers: int = 2, on_photo: Cal
         partial.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
-        raise WorkFailed(f"could not make the rendered landmarks in {folder}: {error.strerror or error}; free disk space or name another folder") from error
+        raise WorkFailed(
+            f"could not make the rendered landmarks in {folder}: {error.strerror or error}; free disk space or "
+            "name another folder"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _summary(folder, content, config, reused=False)
 
 
 def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
-    """The summary of an equal data set in the folder; None if there is nothing. Raises UltronError if there is something else."""
+    """The summary of an equal data set in the folder; None if there is nothing. Raises UltronError if there is
+    something else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     if not (folder / "toy.json").is_file():
-        raise UltronError(f"{folder} must be new or empty, but it holds something that is not rendered landmarks; name another folder")
+        raise UltronError(
+            f"{folder} must be new or empty, but it holds something that is not rendered landmarks; name another folder"
+        )
     description = read_json(folder / "toy.json", "description of rendered landmarks")
-    if not isinstance(description, dict) or description.get("format") != FORMAT or description.get("version") != VERSION:
+    if (
+        not isinstance(description, dict)
+        or description.get("format") != FORMAT
+        or description.get("version") != VERSION
+    ):
         raise UltronError(f"{folder} holds rendered landmarks of another version; remove it or name another folder")
     wanted, there = asdict(config), description.get("config")
     if there != wanted:
         there = there if isinstance(there, dict) else {}
-        changed = [f"{name} {there.get(name)} there, {value} asked for" for name, value in wanted.items() if there.get(name) != value]
-        raise UltronError(f"{folder} holds rendered landmarks of another configuration ({'; '.join(changed)}); remove it or name another folder")
-    lost = [photo["file"] for photo in description["photos"] if not (folder / photo["file"]).is_file() or not (folder / photo["file"]).stat().st_size]
+        changed = [
+            f"{name} {there.get(name)} there, {value} asked for"
+            for name, value in wanted.items()
+            if there.get(name) != value
+        ]
+        raise UltronError(
+            f"{folder} holds rendered landmarks of another configuration ({'; '.join(changed)}); remove it or "
+            "name another folder"
+        )
+    lost = [
+        photo["file"]
+        for photo in description["photos"]
+        if not (folder / photo["file"]).is_file() or not (folder / photo["file"]).stat().st_size
+    ]
     if lost:
-        raise UltronError(f"{folder} lacks {len(lost)} of its {len(description['photos'])} photos, such as {lost[0]}; remove the folder to render it again")
+        raise UltronError(
+            f"{folder} lacks {len(lost)} of its {len(description['photos'])} photos, such as {lost[0]}; remove "
+            "the folder to render it again"
+        )
     return _summary(folder, read_json(folder / "gnd_toy.json", "ground truth"), config, reused=True)
 
 
 def plan_photos(config: ToyConfig) -> list[PhotoPlan]:
-    """All photos of a configuration, those of a landmark together. File names of queries, database and distractors tell nothing."""
+    """All photos of a configuration, those of a landmark together. File names of queries, database and distractors tell
+    nothing."""
     shown: list[tuple[str, str, str, Purpose]] = []  # key, landmark, role, purpose
     for k in range(config.n_eval_landmarks):
         landmark = f"eval-{k:04d}"
         shown += [(f"{landmark}/q{q:03d}", landmark, "query", "query") for q in range(config.n_queries_per_landmark)]
-        shown += [(f"{landmark}/d{d:03d}", landmark, "database", DATABASE_PURPOSES[d % len(DATABASE_PURPOSES)]) for d in range(config.n_database_photos)]
+        shown += [
+            (f"{landmark}/d{d:03d}", landmark, "database", DATABASE_PURPOSES[d % len(DATABASE_PURPOSES)])
+            for d in range(config.n_database_photos)
+        ]
     for k in range(config.n_distractors):
         landmark = f"other-{k // PHOTOS_PER_OTHER_BUILDING:05d}"
         shown.append((f"{landmark}/d{k % PHOTOS_PER_OTHER_BUILDING}", landmark, "distractor", "any"))
     number = {key: place for place, key in enumerate(draw_order(config.seed, [entry[0] for entry in shown]))}
-    plans = [PhotoPlan(key=key, landmark=landmark, role=role, purpose=purpose, file=f"jpg/toy_{number[key]:06d}.jpg") for key, landmark, role, purpose in shown]
+    plans = [
+        PhotoPlan(key=key, landmark=landmark, role=role, purpose=purpose, file=f"jpg/toy_{number[key]:06d}.jpg")
+        for key, landmark, role, purpose in shown
+    ]
     for k in range(config.n_train_landmarks):
         landmark = f"train-{k:04d}"
-        plans += [PhotoPlan(key=f"{landmark}/t{p:03d}", landmark=landmark, role="train", purpose="any", file=f"train/{landmark}/{landmark}_{p:03d}.jpg")
-                  for p in range(config.n_train_photos)]
+        plans += [
+            PhotoPlan(
+                key=f"{landmark}/t{p:03d}",
+                landmark=landmark,
+                role="train",
+                purpose="any",
+                file=f"train/{landmark}/{landmark}_{p:03d}.jpg",
+            )
+            for p in range(config.n_train_photos)
+        ]
     return plans
 
 
-def _render_all(folder: Path, config: ToyConfig, plans: list[PhotoPlan], workers: int, on_photo: Callable[[int, int], None] | None) -> list[dict[str, Any]]:
+def _render_all(
+    folder: Path, config: ToyConfig, plans: list[PhotoPlan], workers: int, on_photo: Callable[[int, int], None] | None
+) -> list[dict[str, Any]]:
     """Renders landmark by landmark and returns the records in the order of the plans."""
     by_landmark: dict[str, list[PhotoPlan]] = {}
     for plan in plans:
@@ -183,7 +251,9 @@ def _render_all(folder: Path, config: ToyConfig, plans: list[PhotoPlan], workers
     return [records[plan.key] for plan in plans]
 
 
-def _finished(folder: Path, config: ToyConfig, groups: list[list[PhotoPlan]], workers: int) -> Iterator[list[dict[str, Any]]]:
+def _finished(
+    folder: Path, config: ToyConfig, groups: list[list[PhotoPlan]], workers: int
+) -> Iterator[list[dict[str, Any]]]:
     if workers == 0:
         for group in groups:
             yield render_landmark(folder, config, group)
@@ -194,13 +264,17 @@ def _finished(folder: Path, config: ToyConfig, groups: list[list[PhotoPlan]], wo
         for future in as_completed([pool.submit(render_landmark, folder, config, group) for group in groups]):
             yield future.result()
     except BrokenProcessPool as error:
-        raise WorkFailed("a process that renders landmarks died (out of memory, or a script without a main guard); ask for fewer workers") from error
+        raise WorkFailed(
+            "a process that renders landmarks died (out of memory, or a script without a main guard); ask for "
+            "fewer workers"
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _take(plan: PhotoPlan, config: ToyConfig, building: Building, street: Street) -> tuple[View, Photo, float]:
-    """The view, the photo and its difficulty; taken again, up to MOST_ATTEMPTS times, while it is not what it is planned for."""
+    """The view, the photo and its difficulty; taken again, up to MOST_ATTEMPTS times, while it is not what it is
+    planned for."""
     for attempt in range(MOST_ATTEMPTS):
         draws = Draws(config.seed, "photo", plan.key, attempt)
         view = draw_view(draws, plan.purpose, config.difficulty, building.size_m, building.main_azimuth_deg)
@@ -222,15 +296,31 @@ def render_landmark(folder: Path, config: ToyConfig, plans: list[PhotoPlan]) -> 
     for plan in plans:
         view, photo, score = _take(plan, config, building, street)
         Image.fromarray(photo.pixels).save(folder / plan.file, quality=view.jpeg_quality)
-        records.append({"key": plan.key, "file": plan.file, "landmark": plan.landmark, "plan": building.plan, "role": plan.role, "view": view,
-                        "box": list(photo.box), "visible": photo.visible, "share": photo.share, "difficulty": score})
+        records.append(
+            {
+                "key": plan.key,
+                "file": plan.file,
+                "landmark": plan.landmark,
+                "plan": building.plan,
+                "role": plan.role,
+                "view": view,
+                "box": list(photo.box),
+                "visible": photo.visible,
+                "share": photo.share,
+                "difficulty": score,
+            }
+        )
     return records
 
 
 def _ground_truth(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The revisitop layout: photos in the order of their neutral names, and for each query its box and labelled rows."""
+    """The revisitop layout: photos in the order of their neutral names, and for each query its box and labelled
+    rows."""
     queries = sorted((record for record in records if record["role"] == "query"), key=lambda record: record["file"])
-    database = sorted((record for record in records if record["role"] in ("database", "distractor")), key=lambda record: record["file"])
+    database = sorted(
+        (record for record in records if record["role"] in ("database", "distractor")),
+        key=lambda record: record["file"],
+    )
     gnd = []
     for query in queries:
         rows: dict[str, list[int]] = {"easy": [], "hard": [], "junk": []}
@@ -238,11 +328,16 @@ def _ground_truth(records: list[dict[str, Any]]) -> dict[str, Any]:
             if record["landmark"] == query["landmark"]:
                 rows[label_pair(query["view"], record["view"], record["visible"], record["share"])].append(row)
         gnd.append({"bbx": query["box"], **rows})
-    return {"imlist": [Path(record["file"]).stem for record in database], "qimlist": [Path(record["file"]).stem for record in queries], "gnd": gnd}
+    return {
+        "imlist": [Path(record["file"]).stem for record in database],
+        "qimlist": [Path(record["file"]).stem for record in queries],
+        "gnd": gnd,
+    }
 
 
 def _description(config: ToyConfig, records: list[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
-    """The content of toy.json: the configuration, and how every photo was taken; database photos with their label for each query."""
+    """The content of toy.json: the configuration, and how every photo was taken; database photos with their label for
+    each query."""
     labels: dict[str, dict[str, str]] = {}
     for query, entry in zip(content["qimlist"], content["gnd"], strict=True):
         for label in ("easy", "hard", "junk"):
@@ -251,9 +346,20 @@ def _description(config: ToyConfig, records: list[dict[str, Any]], content: dict
     photos = []
     for record in records:
         view: View = record["view"]
-        photos.append({**{name: value for name, value in record.items() if name not in ("key", "view")}, "view": view.as_json(),
-                       "label": labels.get(Path(record["file"]).stem, {})})
-    return {"format": FORMAT, "version": VERSION, "ultron_version": __version__, "config": asdict(config), "photos": photos}
+        photos.append(
+            {
+                **{name: value for name, value in record.items() if name not in ("key", "view")},
+                "view": view.as_json(),
+                "label": labels.get(Path(record["file"]).stem, {}),
+            }
+        )
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "ultron_version": __version__,
+        "config": asdict(config),
+        "photos": photos,
+    }
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -265,5 +371,12 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _summary(folder: Path, content: dict[str, Any], config: ToyConfig, *, reused: bool) -> ToySummary:
     counts = {f"n_{label}": sum(len(entry[label]) for entry in content["gnd"]) for label in ("easy", "hard", "junk")}
-    return ToySummary(folder=folder, n_train_landmarks=config.n_train_landmarks, n_train_photos=config.n_train_landmarks * config.n_train_photos,
-                      n_queries=len(content["qimlist"]), n_database=len(content["imlist"]), reused=reused, **counts)
+    return ToySummary(
+        folder=folder,
+        n_train_landmarks=config.n_train_landmarks,
+        n_train_photos=config.n_train_landmarks * config.n_train_photos,
+        n_queries=len(content["qimlist"]),
+        n_database=len(content["imlist"]),
+        reused=reused,
+        **counts,
+    )

@@ -1,6 +1,7 @@
 """Numbers that are the same on every machine: seeded draws by name, and sine and cosine from + - * / alone.
 
-A library's sin, cos, exp and normal() may differ in the last bit between processors and builds, so the rendered landmarks use none of them.
+A library's sin, cos, exp and normal() may differ in the last bit between processors and builds, so the rendered
+landmarks use none of them.
 """
 
 import hashlib
@@ -36,8 +37,8 @@ def cosine(angle_deg: float) -> float:
 class Draws:
     """Random draws that depend on their key alone, so photos can be made in any order by any number of processes.
 
-    The key (for example seed, landmark, photo) is hashed with SHA-256 into the seed of numpy's PCG64. Only uniform 53-bit fractions and raw
-    bytes are taken from it: their streams involve no rounding and no library function.
+    The key (for example seed, landmark, photo) is hashed with SHA-256 into the seed of numpy's PCG64. Only uniform
+    53-bit fractions and raw bytes are taken from it: their streams involve no rounding and no library function.
     """
 
     def __init__(self, *key: str | int) -> None:
@@ -70,7 +71,8 @@ class Draws:
         return option
 
     def bell(self, spread: float) -> float:
-        """A bell-shaped number about 0 with standard deviation `spread`, within 3.5 spreads: the sum of four uniform ones."""
+        """A bell-shaped number about 0 with standard deviation `spread`, within 3.5 spreads: the sum of four uniform
+        ones."""
         return (sum(float(self._generator.random()) for _ in range(4)) - 2.0) * 1.7320508 * spread
 
     def sign(self) -> float:

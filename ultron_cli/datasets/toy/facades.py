@@ -1,4 +1,5 @@
-"""Whole facades, roofs, colonnades and pavements, composed of the elements in toy_walls. Tiles are (h, w, 4) uint8, row 0 at the foot."""
+"""Whole facades, roofs, colonnades and pavements, composed of the elements in toy_walls. Tiles are (h, w, 4) uint8, row
+0 at the foot."""
 
 import numpy as np
 
@@ -7,8 +8,11 @@ from ultron_cli.datasets.toy.draws import Draws, value_noise
 from ultron_cli.datasets.toy.walls import HOLE, WallStyle, fill, texels, times
 
 
-def facade(draws: Draws, style: WallStyle, width_m: float, height_m: float, *, feature: str = "", floors: int | None = None) -> np.ndarray:
-    """A wall with windows in bays and floors. feature: "" or "portal", "rose", "clock" (with the portal where there is room below)."""
+def facade(
+    draws: Draws, style: WallStyle, width_m: float, height_m: float, *, feature: str = "", floors: int | None = None
+) -> np.ndarray:
+    """A wall with windows in bays and floors. feature: "" or "portal", "rose", "clock" (with the portal where there is
+    room below)."""
     h, w = texels(height_m), texels(width_m)
     tile = walls.bare_wall(draws, style, h, w)
     base = texels(style.base_m) if height_m > 6 else 0
@@ -36,7 +40,16 @@ def facade(draws: Draws, style: WallStyle, width_m: float, height_m: float, *, f
     return tile
 
 
-def _floors(tile: np.ndarray, draws: Draws, style: WallStyle, base: int, floor_h: float, n_floors: int, bay_w: float, n_bays: int) -> None:
+def _floors(
+    tile: np.ndarray,
+    draws: Draws,
+    style: WallStyle,
+    base: int,
+    floor_h: float,
+    n_floors: int,
+    bay_w: float,
+    n_bays: int,
+) -> None:
     w = tile.shape[1]
     for floor in range(n_floors):
         foot = base + floor * floor_h
@@ -45,7 +58,9 @@ def _floors(tile: np.ndarray, draws: Draws, style: WallStyle, base: int, floor_h
         if kind == "oculus":
             window_h = window_w = min(window_w, window_h)
         for bay in range(n_bays):
-            walls.paint_window(tile, draws, style, kind, (bay + 0.5) * bay_w, foot + (floor_h - window_h) * 0.55, window_w, window_h)
+            walls.paint_window(
+                tile, draws, style, kind, (bay + 0.5) * bay_w, foot + (floor_h - window_h) * 0.55, window_w, window_h
+            )
         if style.string_courses and floor:
             fill(tile, foot - 3, foot, 0, w, times(style.trim, 1.02))
             fill(tile, foot - 5, foot - 3, 0, w, times(style.wall, 0.66))
@@ -63,14 +78,17 @@ def _feature(tile: np.ndarray, draws: Draws, style: WallStyle, feature: str, fir
     h, w = tile.shape[:2]
     if feature in ("rose", "clock"):
         radius = min(w // 4, h // 7, 34) if feature == "rose" else min(w * 2 // 5, h // 8, 18)
-        walls.paint_disc(tile, draws, style, w // 2, int(h * (0.62 if feature == "rose" else 0.82)), max(6, radius), feature)
+        walls.paint_disc(
+            tile, draws, style, w // 2, int(h * (0.62 if feature == "rose" else 0.82)), max(6, radius), feature
+        )
     if feature != "clock":
         kind = "pointed" if "pointed" in style.windows else "round"
         walls.paint_portal(tile, draws, style, w // 2, min(int(w * 0.5), 56), int(min(first_floor_top + 6, 66)), kind)
 
 
 def gable(draws: Draws, style: WallStyle, width_m: float, height_m: float, *, feature: str) -> np.ndarray:
-    """The triangle under a roof's end, as a rectangle to be cut: bare wall, raking trim, an ornament ("rose", "clock" or "")."""
+    """The triangle under a roof's end, as a rectangle to be cut: bare wall, raking trim, an ornament ("rose", "clock"
+    or "")."""
     h, w = texels(height_m), texels(width_m)
     tile = walls.bare_wall(draws, style, h, w)
     y, x = np.arange(h)[:, None], np.arange(w)[None, :]
@@ -101,7 +119,9 @@ def roof(draws: Draws, colour: walls.Colour, width_m: float, height_m: float, pa
     return tile
 
 
-def colonnade(draws: Draws, style: WallStyle, width_m: float, height_m: float, n_columns: int, *, arched: bool) -> np.ndarray:
+def colonnade(
+    draws: Draws, style: WallStyle, width_m: float, height_m: float, n_columns: int, *, arched: bool
+) -> np.ndarray:
     """Free-standing columns, or piers with round arches between them; the gaps are holes."""
     h, w = texels(height_m), texels(width_m)
     if arched:
@@ -121,7 +141,9 @@ def colonnade(draws: Draws, style: WallStyle, width_m: float, height_m: float, n
     for column in range(n_columns):
         x = int((column + 0.5) * w / n_columns)
         for channel in range(3):
-            tile[:, x - half : x + half, channel] = np.clip(style.trim[channel] * round_tone, 0, 255).astype(np.uint8)[None, :]
+            tile[:, x - half : x + half, channel] = np.clip(style.trim[channel] * round_tone, 0, 255).astype(np.uint8)[
+                None, :
+            ]
         tile[:, x - half : x + half, 3] = 0
         for y0, y1 in ((0, 5), (h - 7, h)):
             fill(tile, y0, y1, x - half - 3, x + half + 3, times(style.trim, 1.05))
@@ -147,7 +169,12 @@ def balustrade(style: WallStyle, width_m: float, height_m: float) -> np.ndarray:
     return tile
 
 
-PAVEMENTS: dict[str, walls.Colour] = {"cobbles": (132, 124, 116), "slabs": (168, 160, 148), "lawn": (92, 118, 62), "asphalt": (92, 92, 94)}
+PAVEMENTS: dict[str, walls.Colour] = {
+    "cobbles": (132, 124, 116),
+    "slabs": (168, 160, 148),
+    "lawn": (92, 118, 62),
+    "asphalt": (92, 92, 94),
+}
 
 
 def pavement(draws: Draws, kind: str) -> np.ndarray:
@@ -160,7 +187,9 @@ def pavement(draws: Draws, kind: str) -> np.ndarray:
     tone = 1 + np.float32(0.08 if kind != "lawn" else 0.2) * grain + np.float32(0.06) * patches
     cell = {"cobbles": 6, "slabs": 24}.get(kind)
     if cell:
-        tone = np.where((y % cell == 0) | ((x + (y // cell % 2) * (cell // 2)) % cell == 0), tone * np.float32(0.8), tone)
+        tone = np.where(
+            (y % cell == 0) | ((x + (y // cell % 2) * (cell // 2)) % cell == 0), tone * np.float32(0.8), tone
+        )
     tile = np.zeros((side, side, 4), np.uint8)
     for channel in range(3):
         tile[..., channel] = np.clip(tone * np.float32(colour[channel]), 0, 255)

@@ -7,15 +7,21 @@ from ultron_cli.datasets.toy.light import Sky
 from ultron_cli.datasets.toy.views import View
 
 
-def paint_sky(sky: Sky, view: View, draws: Draws, height: int, width: int, horizon_row: float, focal_px: float) -> np.ndarray:
+def paint_sky(
+    sky: Sky, view: View, draws: Draws, height: int, width: int, horizon_row: float, focal_px: float
+) -> np.ndarray:
     """(3, height, width) float32: from the horizon's colour up to the zenith's, with clouds, and stars at night."""
-    up = (np.float32(horizon_row) - np.arange(height, dtype=np.float32)) / np.float32(focal_px) * np.float32(1.1) + np.float32(0.05)
+    up = (np.float32(horizon_row) - np.arange(height, dtype=np.float32)) / np.float32(focal_px) * np.float32(
+        1.1
+    ) + np.float32(0.05)
     up = 1 - np.clip(up, 0, 1)
     up = (1 - up * up)[:, None]
     heap = None
     if sky.clouds:
         cell = max(6, width // 6)
-        heap = value_noise(draws, height, width, cell) + np.float32(0.5) * value_noise(draws, height, width, max(3, cell // 2))
+        heap = value_noise(draws, height, width, cell) + np.float32(0.5) * value_noise(
+            draws, height, width, max(3, cell // 2)
+        )
         heap += np.float32(0.25) * value_noise(draws, height, width, max(2, cell // 4))
         cover = np.clip((heap + np.float32(1.5 * sky.clouds - 0.95)) * np.float32(1.3), 0, 1) * np.float32(0.9)
     backdrop = np.empty((3, height, width), np.float32)
@@ -62,7 +68,8 @@ def blurred(light: np.ndarray) -> np.ndarray:
 
 
 def develop(light: np.ndarray, view: View, sky: Sky, draws: Draws) -> np.ndarray:
-    """(H, W, 3) uint8 from linear light: precipitation, exposure, white balance, darker corners, blur, tone curve, noise."""
+    """(H, W, 3) uint8 from linear light: precipitation, exposure, white balance, darker corners, blur, tone curve,
+    noise."""
     height, width = light.shape[1:]
     _fall(light, sky, draws)
     y = (np.arange(height, dtype=np.float32)[:, None] - np.float32(height / 2)) / np.float32(max(height, width))
@@ -74,7 +81,9 @@ def develop(light: np.ndarray, view: View, sky: Sky, draws: Draws) -> np.ndarray
     for _ in range(view.blur):
         light = blurred(light)
     tone = np.sqrt(np.clip(light, 0, 1))
-    tone = tone * (np.float32(0.86) + np.float32(0.32) * tone) / (1 + np.float32(0.18) * tone * tone)  # a soft S: deeper shadows, gentle whites
+    tone = (
+        tone * (np.float32(0.86) + np.float32(0.32) * tone) / (1 + np.float32(0.18) * tone * tone)
+    )  # a soft S: deeper shadows, gentle whites
     grain = draws.bytes(2, height, width).astype(np.float32)
     tone *= np.float32(255)
     tone += (grain[0] + grain[1] - np.float32(255)) * np.float32(view.noise / 104.0) + np.float32(0.5)

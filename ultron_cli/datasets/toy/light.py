@@ -1,4 +1,5 @@
-"""Daylight and weather: the colour of sky and sun, and how much of each every face gets. Colours are linear light, 1.0 is white paper at noon."""
+"""Daylight and weather: the colour of sky and sun, and how much of each every face gets. Colours are linear light, 1.0
+is white paper at noon."""
 
 from dataclasses import dataclass, replace
 
@@ -14,8 +15,9 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Sky:
-    """sun, ambient, horizon, zenith, flood (lamps that shine up at the landmark): linear colours; clouds: 0 to 1; fog_m: distance at which a
-    quarter of the contrast is left; windows_lit: share of panes with light behind; rain, snow: 0 to 1."""
+    """sun, ambient, horizon, zenith, flood (lamps that shine up at the landmark): linear colours; clouds: 0 to 1;
+    fog_m: distance at which a quarter of the contrast is left; windows_lit: share of panes with light behind; rain,
+    snow: 0 to 1."""
 
     sun: Colour
     sun_elevation_deg: float
@@ -32,19 +34,53 @@ class Sky:
 
 
 LIGHTS = {
-    "noon": Sky(sun=(1.15, 1.08, 0.96), sun_elevation_deg=52, ambient=(0.42, 0.47, 0.56), horizon=(0.62, 0.74, 0.88), zenith=(0.14, 0.3, 0.66)),
-    "afternoon": Sky(sun=(1.18, 1.0, 0.78), sun_elevation_deg=33, ambient=(0.4, 0.43, 0.51), horizon=(0.68, 0.74, 0.8), zenith=(0.16, 0.32, 0.64)),
-    "golden": Sky(sun=(1.25, 0.7, 0.3), sun_elevation_deg=13, ambient=(0.33, 0.32, 0.39), horizon=(0.95, 0.58, 0.3), zenith=(0.22, 0.3, 0.52),
-                   windows_lit=0.06),
-    "dusk": Sky(sun=(0.0, 0.0, 0.0), sun_elevation_deg=8, ambient=(0.2, 0.175, 0.29), horizon=(0.62, 0.27, 0.24), zenith=(0.05, 0.06, 0.2), windows_lit=0.4,
-                flood=(0.1, 0.07, 0.03)),
-    "night": Sky(sun=(0.0, 0.0, 0.0), sun_elevation_deg=8, ambient=(0.022, 0.026, 0.05), horizon=(0.05, 0.045, 0.06), zenith=(0.008, 0.01, 0.03),
-                 windows_lit=0.5, window_glow=0.65, flood=(0.6, 0.42, 0.2)),
+    "noon": Sky(
+        sun=(1.15, 1.08, 0.96),
+        sun_elevation_deg=52,
+        ambient=(0.42, 0.47, 0.56),
+        horizon=(0.62, 0.74, 0.88),
+        zenith=(0.14, 0.3, 0.66),
+    ),
+    "afternoon": Sky(
+        sun=(1.18, 1.0, 0.78),
+        sun_elevation_deg=33,
+        ambient=(0.4, 0.43, 0.51),
+        horizon=(0.68, 0.74, 0.8),
+        zenith=(0.16, 0.32, 0.64),
+    ),
+    "golden": Sky(
+        sun=(1.25, 0.7, 0.3),
+        sun_elevation_deg=13,
+        ambient=(0.33, 0.32, 0.39),
+        horizon=(0.95, 0.58, 0.3),
+        zenith=(0.22, 0.3, 0.52),
+        windows_lit=0.06,
+    ),
+    "dusk": Sky(
+        sun=(0.0, 0.0, 0.0),
+        sun_elevation_deg=8,
+        ambient=(0.2, 0.175, 0.29),
+        horizon=(0.62, 0.27, 0.24),
+        zenith=(0.05, 0.06, 0.2),
+        windows_lit=0.4,
+        flood=(0.1, 0.07, 0.03),
+    ),
+    "night": Sky(
+        sun=(0.0, 0.0, 0.0),
+        sun_elevation_deg=8,
+        ambient=(0.022, 0.026, 0.05),
+        horizon=(0.05, 0.045, 0.06),
+        zenith=(0.008, 0.01, 0.03),
+        windows_lit=0.5,
+        window_glow=0.65,
+        flood=(0.6, 0.42, 0.2),
+    ),
 }
 
 
 def _grey(sky: Sky, amount: float, tone: float) -> Sky:
     """The sky under clouds: less sun, and all colours drawn to grey by `amount`."""
+
     def mix(colour: Colour) -> Colour:
         mean = (colour[0] + colour[1] + colour[2]) / 3
         return tuple((channel + (mean - channel) * amount) * tone for channel in colour)
@@ -52,7 +88,9 @@ def _grey(sky: Sky, amount: float, tone: float) -> Sky:
     horizon, zenith = mix(sky.horizon), mix(sky.zenith)
     zenith = tuple(z + (h - z) * 0.75 * amount for z, h in zip(zenith, horizon, strict=True))
     ambient = tuple(a + 0.42 * s * amount for a, s in zip(mix(sky.ambient), sky.sun, strict=True))
-    return replace(sky, sun=tuple(channel * (1 - amount) for channel in sky.sun), ambient=ambient, horizon=horizon, zenith=zenith)
+    return replace(
+        sky, sun=tuple(channel * (1 - amount) for channel in sky.sun), ambient=ambient, horizon=horizon, zenith=zenith
+    )
 
 
 def sky_for(light: str, weather: str) -> Sky:
@@ -79,16 +117,21 @@ def sun_direction(view: View) -> np.ndarray:
     return np.array([sine(view.sun_azimuth_deg) * flat, -cosine(view.sun_azimuth_deg) * flat, sine(elevation)])
 
 
-def face_light(mesh: Mesh, sky: Sky, sun: np.ndarray, n_landmark: int, n_solid: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """(F + 1, 3) float32 twice: light from all around, and from the sun where no shadow falls. The last row (face -1) is the sky's, unused.
+def face_light(
+    mesh: Mesh, sky: Sky, sun: np.ndarray, n_landmark: int, n_solid: int, draws: Draws
+) -> tuple[np.ndarray, np.ndarray]:
+    """(F + 1, 3) float32 twice: light from all around, and from the sun where no shadow falls. The last row (face -1)
+    is the sky's, unused.
 
-    The first n_landmark faces are floodlit at night; those up to n_solid have walls with a normal; the rest (ground, people, trees) are lit
-    alike from all sides.
+    The first n_landmark faces are floodlit at night; those up to n_solid have walls with a normal; the rest (ground,
+    people, trees) are lit alike from all sides.
     """
     normal = unit(cross(mesh.edge_u, mesh.edge_v))
     n_faces = len(normal)
     standing = np.arange(n_faces) > n_solid  # the ground is the face n_solid
-    facing_sun = np.where(standing, 0.55, np.maximum(0.0, normal[:, 0] * sun[0] + normal[:, 1] * sun[1] + normal[:, 2] * sun[2]))
+    facing_sun = np.where(
+        standing, 0.55, np.maximum(0.0, normal[:, 0] * sun[0] + normal[:, 1] * sun[1] + normal[:, 2] * sun[2])
+    )
     sideways = normal[:, 0] * 0.8 + normal[:, 1] * 0.6
     openness = np.where(standing, 0.85, 0.74 + 0.26 * normal[:, 2] + 0.1 * sideways)
     tint = mesh.tint.copy()

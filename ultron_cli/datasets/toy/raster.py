@@ -1,6 +1,8 @@
-"""From flat faces to pixels: perspective, hidden surfaces, and the sun's shadows. Elementwise float arithmetic only, so results repeat.
+"""From flat faces to pixels: perspective, hidden surfaces, and the sun's shadows. Elementwise float arithmetic only, so
+results repeat.
 
-A frame keeps for every pixel which face and which texel is seen, and 1/depth; colour comes later (toy_scene), once per pixel.
+A frame keeps for every pixel which face and which texel is seen, and 1/depth; colour comes later (toy_scene), once per
+pixel.
 """
 
 from dataclasses import dataclass
@@ -15,14 +17,21 @@ NEAR_M = 0.3
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sum over the last axis of length 3, always in the same order (a BLAS or pairwise sum may differ between machines)."""
+    """Sum over the last axis of length 3, always in the same order (a BLAS or pairwise sum may differ between
+    machines)."""
     return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
 def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cross product over the last axis."""
-    return np.stack([a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1], a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2],
-                     a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]], axis=-1)
+    return np.stack(
+        [
+            a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1],
+            a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2],
+            a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0],
+        ],
+        axis=-1,
+    )
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -32,7 +41,8 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera. position in metres; axes: (3, 3) float64, rows right, up, forward; focal and centre in pixels."""
+    """A pinhole camera. position in metres; axes: (3, 3) float64, rows right, up, forward; focal and centre in
+    pixels."""
 
     position: np.ndarray
     axes: np.ndarray
@@ -46,10 +56,15 @@ class Camera:
         return np.stack([dot(vectors, axis) for axis in self.axes], axis=-1)
 
     def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(x, y, depth) of (..., 3) world points: pixels and metres; x and y mean nothing where depth is below NEAR_M."""
+        """(x, y, depth) of (..., 3) world points: pixels and metres; x and y mean nothing where depth is below
+        NEAR_M."""
         local = self.to_camera(points - self.position)
         depth = np.maximum(local[..., 2], NEAR_M)
-        return self.centre_px[0] + self.focal_px * local[..., 0] / depth, self.centre_px[1] - self.focal_px * local[..., 1] / depth, local[..., 2]
+        return (
+            self.centre_px[0] + self.focal_px * local[..., 0] / depth,
+            self.centre_px[1] - self.focal_px * local[..., 1] / depth,
+            local[..., 2],
+        )
 
 
 def look_at(position: Point, target: Point, roll_deg: float) -> tuple[np.ndarray, np.ndarray]:
@@ -64,7 +79,8 @@ def look_at(position: Point, target: Point, roll_deg: float) -> tuple[np.ndarray
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """inverse_depth: (H, W) float32, 1/m, 0 for sky; face: (H, W) int32, -1 for sky; texel: (H, W) int32, index into the atlas."""
+    """inverse_depth: (H, W) float32, 1/m, 0 for sky; face: (H, W) int32, -1 for sky; texel: (H, W) int32, index into
+    the atlas."""
 
     inverse_depth: np.ndarray
     face: np.ndarray
@@ -73,8 +89,8 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True)
 class Facet:
-    """One face as a camera sees it: its number in the frame, the corner of its pixel box, `_planes` for it, how much its sides lean in (texels
-    of u per texel of v), and where its texture lies."""
+    """One face as a camera sees it: its number in the frame, the corner of its pixel box, `_planes` for it, how much
+    its sides lean in (texels of u per texel of v), and where its texture lies."""
 
     number: int
     x0: int
@@ -93,7 +109,9 @@ class Facet:
 def new_frame(camera: Camera) -> Frame:
     """A frame that shows nothing but sky."""
     shape = (camera.height_px, camera.width_px)
-    return Frame(inverse_depth=np.zeros(shape, np.float32), face=np.full(shape, -1, np.int32), texel=np.zeros(shape, np.int32))
+    return Frame(
+        inverse_depth=np.zeros(shape, np.float32), face=np.full(shape, -1, np.int32), texel=np.zeros(shape, np.int32)
+    )
 
 
 def _boxes(mesh: Mesh, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -105,8 +123,15 @@ def _boxes(mesh: Mesh, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     low_x, high_x, low_y, high_y = x.min(axis=1), x.max(axis=1), y.min(axis=1), y.max(axis=1)
     low_x, low_y = np.where(crosses, 0, low_x), np.where(crosses, 0, low_y)
     high_x, high_y = np.where(crosses, camera.width_px, high_x), np.where(crosses, camera.height_px, high_y)
-    box = np.stack([np.clip(low_x - 1, 0, camera.width_px), np.clip(low_y - 1, 0, camera.height_px), np.clip(high_x + 2, 0, camera.width_px),
-                    np.clip(high_y + 2, 0, camera.height_px)], axis=1).astype(np.int64)
+    box = np.stack(
+        [
+            np.clip(low_x - 1, 0, camera.width_px),
+            np.clip(low_y - 1, 0, camera.height_px),
+            np.clip(high_x + 2, 0, camera.width_px),
+            np.clip(high_y + 2, 0, camera.height_px),
+        ],
+        axis=1,
+    ).astype(np.int64)
     normal = cross(mesh.edge_u, mesh.edge_v)
     facing = mesh.two_sided | (dot(normal, mesh.origin - camera.position) < 0)
     seen = facing & (crosses | ~behind.all(axis=1)) & (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])
@@ -132,19 +157,34 @@ def draw(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, first_face: int
     for face in numbers.tolist():
         x0, y0, x1, y1 = boxes[face].tolist()
         left, right = (np.float32(shrink) for shrink in mesh.shrink[face] * (width[face] / height[face]))
-        facet = Facet(number=face + first_face, x0=x0, y0=y0, plane=planes[face], left=left, right=right,
-                      two_sided=bool(mesh.two_sided[face]), repeats=bool(mesh.repeats[face]),
-                      texture=int(mesh.texture[face]), offset=int(offset[face]), width=int(width[face]), height=int(height[face]))
+        facet = Facet(
+            number=face + first_face,
+            x0=x0,
+            y0=y0,
+            plane=planes[face],
+            left=left,
+            right=right,
+            two_sided=bool(mesh.two_sided[face]),
+            repeats=bool(mesh.repeats[face]),
+            texture=int(mesh.texture[face]),
+            offset=int(offset[face]),
+            width=int(width[face]),
+            height=int(height[face]),
+        )
         _draw_facet(frame, facet, columns[x0:x1], rows[y0:y1], atlas, camera.focal_px)
 
 
 def _planes(mesh: Mesh, camera: Camera, width: np.ndarray, height: np.ndarray) -> np.ndarray:
     """(F, 3, 3) float32: 1/depth, u/depth and v/depth of every face as a x + b y + c of the pixel; u and v in texels.
 
-    With rays d = (x, y, 1), origin O, edges A and B and N = A x B in the camera's axes: 1/depth = N.d / N.O, and of a point P the share along A is
-    (P - O).(B x N) / N.N, the share along B is (P - O).(N x A) / N.N.
+    With rays d = (x, y, 1), origin O, edges A and B and N = A x B in the camera's axes: 1/depth = N.d / N.O, and of a
+    point P the share along A is (P - O).(B x N) / N.N, the share along B is (P - O).(N x A) / N.N.
     """
-    origin, a, b = camera.to_camera(mesh.origin - camera.position), camera.to_camera(mesh.edge_u), camera.to_camera(mesh.edge_v)
+    origin, a, b = (
+        camera.to_camera(mesh.origin - camera.position),
+        camera.to_camera(mesh.edge_u),
+        camera.to_camera(mesh.edge_v),
+    )
     normal = cross(a, b)
     square = dot(normal, normal)[:, None]
     facing = dot(normal, origin)[:, None]
@@ -186,7 +226,11 @@ def _draw_facet(frame: Frame, facet: Facet, x: np.ndarray, y: np.ndarray, atlas:
     if facet.repeats:
         texel = _ground_texel(column, row, depth.reshape(-1).take(at), facet, atlas, focal_px)
     else:
-        texel = np.int32(facet.offset) + np.minimum(row, np.int32(facet.height - 1)) * np.int32(facet.width) + np.minimum(column, np.int32(facet.width - 1))
+        texel = (
+            np.int32(facet.offset)
+            + np.minimum(row, np.int32(facet.height - 1)) * np.int32(facet.width)
+            + np.minimum(column, np.int32(facet.width - 1))
+        )
     if facet.two_sided:
         solid = (atlas.texels.take(texel) >> np.uint32(24)) != HOLE
         at, texel = at[solid], texel[solid]
@@ -197,21 +241,38 @@ def _draw_facet(frame: Frame, facet: Facet, x: np.ndarray, y: np.ndarray, atlas:
     frame.texel.reshape(-1)[where] = texel
 
 
-def _ground_texel(column: np.ndarray, row: np.ndarray, depth: np.ndarray, facet: Facet, atlas: Atlas, focal_px: float) -> np.ndarray:
-    """(n,) int32 atlas indices on a repeating texture, from smaller levels the farther away, as far paving would flicker from pixel to pixel."""
+def _ground_texel(
+    column: np.ndarray, row: np.ndarray, depth: np.ndarray, facet: Facet, atlas: Atlas, focal_px: float
+) -> np.ndarray:
+    """(n,) int32 atlas indices on a repeating texture, from smaller levels the farther away, as far paving would
+    flicker from pixel to pixel."""
     level = np.zeros(len(depth), np.int32)
     for step in range(1, N_LEVELS):
         level += depth > np.float32(focal_px * (1 << step) / (2.5 * TEXELS_PER_M))
-    offset, width = atlas.offset[facet.texture].astype(np.int32).take(level), atlas.width[facet.texture].astype(np.int32).take(level)
-    return offset + (np.mod(row, np.int32(facet.height)) >> level) * width + (np.mod(column, np.int32(facet.width)) >> level)
+    offset, width = (
+        atlas.offset[facet.texture].astype(np.int32).take(level),
+        atlas.width[facet.texture].astype(np.int32).take(level),
+    )
+    return (
+        offset
+        + (np.mod(row, np.int32(facet.height)) >> level) * width
+        + (np.mod(column, np.int32(facet.width)) >> level)
+    )
 
 
 def sun_map(mesh: Mesh, atlas: Atlas, sun: np.ndarray, extent_m: float, side_px: int) -> tuple[Camera, np.ndarray]:
-    """Seen from the sun: a far camera with a very long lens, and (side_px, side_px) float32 inverse depths of what it sees first."""
+    """Seen from the sun: a far camera with a very long lens, and (side_px, side_px) float32 inverse depths of what it
+    sees first."""
     distance = 2000.0
     position, axes = look_at(tuple(float(c) * distance for c in sun), (0.0, 0.0, extent_m * 0.25), 0.0)
-    camera = Camera(position=position, axes=axes, focal_px=side_px * distance / (2 * extent_m), width_px=side_px, height_px=side_px,
-                    centre_px=(side_px / 2, side_px / 2))
+    camera = Camera(
+        position=position,
+        axes=axes,
+        focal_px=side_px * distance / (2 * extent_m),
+        width_px=side_px,
+        height_px=side_px,
+        centre_px=(side_px / 2, side_px / 2),
+    )
     frame = new_frame(camera)
     draw(frame, camera, mesh, atlas)
     return camera, frame.inverse_depth

@@ -19,8 +19,8 @@ WINDOW_GLOW = (1.0, 0.72, 0.34)
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """pixels: (H, W, 3) uint8; box: the landmark's, x1, y1, x2, y2 in pixels; visible: share of the landmark in the photo and not hidden, 0 to 1;
-    share: of the photo's pixels that show the landmark, 0 to 1."""
+    """pixels: (H, W, 3) uint8; box: the landmark's, x1, y1, x2, y2 in pixels; visible: share of the landmark in the
+    photo and not hidden, 0 to 1; share: of the photo's pixels that show the landmark, 0 to 1."""
 
     pixels: np.ndarray
     box: tuple[int, int, int, int]
@@ -43,13 +43,18 @@ def place_camera(building: Building, view: View, width_px: int, height_px: int) 
     position, axes = look_at((x, y, view.elevation_m), (0.0, 0.0, tall * 0.46), view.roll_deg)
     focal = view.fill * view.distance_m / max(seen_width / width_px, tall / height_px)
     centre = (width_px * (0.5 + view.shift[0]), height_px * (0.5 + view.shift[1]))
-    return Camera(position=position, axes=axes, focal_px=focal, width_px=width_px, height_px=height_px, centre_px=centre)
+    return Camera(
+        position=position, axes=axes, focal_px=focal, width_px=width_px, height_px=height_px, centre_px=centre
+    )
 
 
 def _surroundings(building: Building, view: View, camera: Camera, street: Street, draws: Draws) -> tuple[Mesh, Mesh]:
     """Houses (which cast shadows), and the ground with everything that stands on it in front."""
     houses, things = Shape(), Shape()
-    ahead, aside = (-sine(view.azimuth_deg), cosine(view.azimuth_deg)), (cosine(view.azimuth_deg), sine(view.azimuth_deg))
+    ahead, aside = (
+        (-sine(view.azimuth_deg), cosine(view.azimuth_deg)),
+        (cosine(view.azimuth_deg), sine(view.azimuth_deg)),
+    )
     radius = 0.55 * (building.size_m[0] + building.size_m[1]) / 1.4
     at = (-ahead[0] * view.distance_m, -ahead[1] * view.distance_m)
 
@@ -62,25 +67,42 @@ def _surroundings(building: Building, view: View, camera: Camera, street: Street
         add_house(houses, draws, street, x, y)
     for side in (-1, 1):
         if draws.chance(0.55):
-            x, y = ground_point(view.distance_m + draws.uniform(-0.3, 0.3) * radius, side * (radius + draws.uniform(11, 20)))
+            x, y = ground_point(
+                view.distance_m + draws.uniform(-0.3, 0.3) * radius, side * (radius + draws.uniform(11, 20))
+            )
             add_house(houses, draws, street, x, y)
     if view.occlusion > 0.7:  # the landmark stands behind other houses
         for side in (-0.12, 0.14):
             depth = view.distance_m - radius - 9.0 - draws.uniform(0.0, 8.0)
             x, y = ground_point(max(14.0, depth), (view.shift[0] + side) * building.size_m[0] + draws.uniform(-2, 2))
             add_house(houses, draws, street, x, y, tall_m=building.size_m[2] * draws.uniform(0.55, 0.85))
-    pavement = street.pavements["cobbles" if view.weather == "snow" else building.ground]  # grey shows white under snow, a lawn would not
+    pavement = street.pavements[
+        "cobbles" if view.weather == "snow" else building.ground
+    ]  # grey shows white under snow, a lawn would not
     things.face((-400.0, -400.0, 0.0), (16.0, 0, 0), (0, 16.0, 0), pavement, repeats=True)
     free = max(6.0, view.distance_m - radius * 0.95)
     _occluders(things, view, camera, street, draws, ground_point, aside, free)
     return houses.mesh(), things.mesh()
 
 
-def _occluders(shape: Shape, view: View, camera: Camera, street: Street, draws: Draws, ground_point, aside: tuple[float, float], free: float) -> None:
+def _occluders(
+    shape: Shape,
+    view: View,
+    camera: Camera,
+    street: Street,
+    draws: Draws,
+    ground_point,
+    aside: tuple[float, float],
+    free: float,
+) -> None:
     """People, trees, lamp posts and vehicles between the camera and the landmark, `free` metres deep."""
     tree_kind = "bare tree" if view.weather == "snow" else "tree"
-    amounts = {"person": int(draws.uniform(1, 16) * (0.4 + view.occlusion)), "lamp": draws.integer(0, 2),
-               "vehicle": int(draws.uniform(0, 3.2) * view.occlusion + 0.35), tree_kind: int(draws.uniform(0.3, 4.2) * view.occlusion + 0.4)}
+    amounts = {
+        "person": int(draws.uniform(1, 16) * (0.4 + view.occlusion)),
+        "lamp": draws.integer(0, 2),
+        "vehicle": int(draws.uniform(0, 3.2) * view.occlusion + 0.35),
+        tree_kind: int(draws.uniform(0.3, 4.2) * view.occlusion + 0.4),
+    }
     if view.occlusion > 0.7:
         amounts[tree_kind] += draws.integer(2, 4)
     for kind, amount in amounts.items():
@@ -97,8 +119,13 @@ def _occluders(shape: Shape, view: View, camera: Camera, street: Street, draws: 
             flip = draws.sign() if kind != "vehicle" else 1.0
             shade = draws.uniform(0.8, 1.15)
             shape.tint = (shade, shade, shade)
-            shape.face((x - aside[0] * half * flip, y - aside[1] * half * flip, 0.0), (aside[0] * 2 * half * flip, aside[1] * 2 * half * flip, 0.0),
-                       (0.0, 0.0, sprite.height_m * scale), sprite.texture, two_sided=True)
+            shape.face(
+                (x - aside[0] * half * flip, y - aside[1] * half * flip, 0.0),
+                (aside[0] * 2 * half * flip, aside[1] * 2 * half * flip, 0.0),
+                (0.0, 0.0, sprite.height_m * scale),
+                sprite.texture,
+                two_sided=True,
+            )
     shape.tint = (1.0, 1.0, 1.0)
 
 
@@ -110,7 +137,12 @@ def _landmark_box(mesh: Mesh, camera: Camera) -> tuple[tuple[int, int, int, int]
     y1, y2 = max(0.0, min(low_y, camera.height_px - 4.0)), min(float(camera.height_px), max(high_y, 4.0))
     inside = (x2 - x1) * (y2 - y1) / max(1.0, (high_x - low_x) * (high_y - low_y))
     step = SAMPLES
-    return (int(x1 / step), int(y1 / step), max(int(x1 / step) + 1, int(x2 / step)), max(int(y1 / step) + 1, int(y2 / step))), min(1.0, inside)
+    return (
+        int(x1 / step),
+        int(y1 / step),
+        max(int(x1 / step) + 1, int(x2 / step)),
+        max(int(y1 / step) + 1, int(y2 / step)),
+    ), min(1.0, inside)
 
 
 def render(building: Building, view: View, street: Street, draws: Draws, max_side_px: int) -> Photo:
@@ -129,18 +161,31 @@ def render(building: Building, view: View, street: Street, draws: Draws, max_sid
     box, inside = _landmark_box(building.mesh, camera)
     solid = building.mesh.followed_by(houses)
     pixels = _shade(frame, camera, building, view, solid, solid.followed_by(things), atlas, draws)
-    return Photo(pixels=pixels, box=box, visible=round(inside * n_seen / max(1, n_alone), 4), share=round(n_seen / frame.face.size, 4))
+    return Photo(
+        pixels=pixels,
+        box=box,
+        visible=round(inside * n_seen / max(1, n_alone), 4),
+        share=round(n_seen / frame.face.size, 4),
+    )
 
 
 def _sunlit(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, sun: np.ndarray, extent_m: float) -> np.ndarray:
     """(H, W) float32, 1 where the sun reaches the pixel's first sample and 0 in a shadow, with soft edges."""
     nearness = np.maximum(frame.inverse_depth[::SAMPLES, ::SAMPLES], np.float32(1e-4))
     sun_camera, first = sun_map(mesh, atlas, sun, extent_m, 224)
-    ray_x = ((np.arange(0, camera.width_px, SAMPLES) - camera.centre_px[0]) / camera.focal_px).astype(np.float32)[None, :]
-    ray_y = ((camera.centre_px[1] - np.arange(0, camera.height_px, SAMPLES)) / camera.focal_px).astype(np.float32)[:, None]
+    ray_x = ((np.arange(0, camera.width_px, SAMPLES) - camera.centre_px[0]) / camera.focal_px).astype(np.float32)[
+        None, :
+    ]
+    ray_y = ((camera.centre_px[1] - np.arange(0, camera.height_px, SAMPLES)) / camera.focal_px).astype(np.float32)[
+        :, None
+    ]
     position, turn = sun_camera.to_camera(camera.position - sun_camera.position), sun_camera.to_camera(camera.axes)
     depth = 1 / nearness
-    x, y, z = (np.float32(position[k]) + (np.float32(turn[0, k]) * ray_x + np.float32(turn[1, k]) * ray_y + np.float32(turn[2, k])) * depth for k in range(3))
+    x, y, z = (
+        np.float32(position[k])
+        + (np.float32(turn[0, k]) * ray_x + np.float32(turn[1, k]) * ray_y + np.float32(turn[2, k])) * depth
+        for k in range(3)
+    )
     scale = np.float32(sun_camera.focal_px) / z
     column = np.clip(x * scale + np.float32(sun_camera.centre_px[0]), 0, first.shape[1] - 1).astype(np.int32)
     row = np.clip(np.float32(sun_camera.centre_px[1]) - y * scale, 0, first.shape[0] - 1).astype(np.int32)
@@ -148,7 +193,9 @@ def _sunlit(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, sun: np.ndar
     return blurred((first[row, column] * (z - bias_m) < 1).astype(np.float32))
 
 
-def _shade(frame: Frame, camera: Camera, building: Building, view: View, solid: Mesh, mesh: Mesh, atlas: Atlas, draws: Draws) -> np.ndarray:
+def _shade(
+    frame: Frame, camera: Camera, building: Building, view: View, solid: Mesh, mesh: Mesh, atlas: Atlas, draws: Draws
+) -> np.ndarray:
     """(H, W, 3) uint8: texture times light, fog by depth, the sky behind, then the camera's own effects."""
     sky: Sky = sky_for(view.light, view.weather)
     sun = sun_direction(view)
@@ -166,7 +213,9 @@ def _shade(frame: Frame, camera: Camera, building: Building, view: View, solid: 
     total = np.zeros((3, height, width), np.float32)
     tone_of = np.arange(256, dtype=np.float32) / np.float32(255)
     albedo_of = tone_of * tone_of
-    tables = [(np.ascontiguousarray(ambient[:, channel]), np.ascontiguousarray(direct[:, channel])) for channel in range(3)]
+    tables = [
+        (np.ascontiguousarray(ambient[:, channel]), np.ascontiguousarray(direct[:, channel])) for channel in range(3)
+    ]
     for y in range(SAMPLES):
         for x in range(SAMPLES):
             part = (slice(y, None, SAMPLES), slice(x, None, SAMPLES))
@@ -188,6 +237,7 @@ def _shade(frame: Frame, camera: Camera, building: Building, view: View, solid: 
 
 
 def _clearness(inverse_depth: np.ndarray, sky: Sky) -> np.ndarray:
-    """What is left of the contrast at each pixel's depth: 1/4 at fog_m (a quotient in place of the exponential, which is not the same everywhere)."""
+    """What is left of the contrast at each pixel's depth: 1/4 at fog_m (a quotient in place of the exponential, which
+    is not the same everywhere)."""
     clear = 1 / (1 + np.float32(1 / sky.fog_m) / np.maximum(inverse_depth, np.float32(1e-4)))
     return clear * clear

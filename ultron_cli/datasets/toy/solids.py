@@ -1,6 +1,8 @@
-"""Building blocks of the rendered landmarks: flat faces with a texture, put together to boxes, roofs, round towers and domes.
+"""Building blocks of the rendered landmarks: flat faces with a texture, put together to boxes, roofs, round towers and
+domes.
 
-World axes in metres: x to the right along the front, y away from the front, z up; the front wall looks towards -y (azimuth 0).
+World axes in metres: x to the right along the front, y away from the front, z up; the front wall looks towards -y
+(azimuth 0).
 """
 
 from dataclasses import dataclass
@@ -28,7 +30,9 @@ class Atlas:
 
     def followed_by(self, other: "Atlas") -> "Atlas":
         """Both atlases in one; the textures of `other` count on from this one's."""
-        joined = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("texels", "width", "height")}
+        joined = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("texels", "width", "height")
+        }
         return Atlas(offset=np.concatenate([self.offset, other.offset + len(self.texels)]), **joined)
 
 
@@ -49,15 +53,20 @@ def pack_atlas(tiles: list[np.ndarray]) -> Atlas:
                 tile = np.concatenate([mean.astype(np.uint8), even[1::2, 1::2, 3:]], axis=2)
     shape = (len(tiles), N_LEVELS)
     tables = (np.array(column, np.int64).reshape(shape) for column in (offset, width, height))
-    return Atlas(texels=np.concatenate(parts).view("<u4") if parts else np.zeros(0, "<u4"), **dict(zip(("offset", "width", "height"), tables, strict=True)))
+    return Atlas(
+        texels=np.concatenate(parts).view("<u4") if parts else np.zeros(0, "<u4"),
+        **dict(zip(("offset", "width", "height"), tables, strict=True)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """Flat faces. Each is spanned by edge_u and edge_v from `origin`; its texture's rows run along edge_u, row 0 at the origin.
+    """Flat faces. Each is spanned by edge_u and edge_v from `origin`; its texture's rows run along edge_u, row 0 at the
+    origin.
 
-    origin, edge_u, edge_v, tint: (F, 3) float64; shrink: (F, 2) float64, by which share the far edge is shorter at its two ends (0.5, 0.5 is
-    a triangle); texture: (F,) int64; two_sided, repeats (the texture goes on beyond its first copy): (F,) bool.
+    origin, edge_u, edge_v, tint: (F, 3) float64; shrink: (F, 2) float64, by which share the far edge is shorter at its
+    two ends (0.5, 0.5 is a triangle); texture: (F,) int64; two_sided, repeats (the texture goes on beyond its first
+    copy): (F,) bool.
     """
 
     origin: np.ndarray
@@ -71,7 +80,9 @@ class Mesh:
 
     def followed_by(self, other: "Mesh") -> "Mesh":
         """Both meshes in one, this one's faces first."""
-        return Mesh(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__})
+        return Mesh(
+            **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__}
+        )
 
     def corners(self) -> np.ndarray:
         """(F, 4, 3) float64: the corners of every face, in metres."""
@@ -94,8 +105,17 @@ class Shape:
         self.tiles.append(tile)
         return self.first_texture + len(self.tiles) - 1
 
-    def face(self, origin: Point, edge_u: Point, edge_v: Point, texture: int, *, shrink: tuple[float, float] = (0.0, 0.0),
-             two_sided: bool = False, repeats: bool = False) -> None:
+    def face(
+        self,
+        origin: Point,
+        edge_u: Point,
+        edge_v: Point,
+        texture: int,
+        *,
+        shrink: tuple[float, float] = (0.0, 0.0),
+        two_sided: bool = False,
+        repeats: bool = False,
+    ) -> None:
         """Adds one face; seen from outside, edge_u points right and edge_v up."""
         self._faces.append((origin, edge_u, edge_v, self.tint, shrink, texture, two_sided, repeats))
 
@@ -103,15 +123,33 @@ class Shape:
         """The faces so far."""
         columns = list(zip(*self._faces, strict=True)) if self._faces else [[]] * 8
         vectors = [np.array(column, np.float64).reshape(-1, 3) for column in columns[:4]]
-        return Mesh(origin=vectors[0], edge_u=vectors[1], edge_v=vectors[2], tint=vectors[3], shrink=np.array(columns[4], np.float64).reshape(-1, 2),
-                    texture=np.array(columns[5], np.int64), two_sided=np.array(columns[6], bool), repeats=np.array(columns[7], bool))
+        return Mesh(
+            origin=vectors[0],
+            edge_u=vectors[1],
+            edge_v=vectors[2],
+            tint=vectors[3],
+            shrink=np.array(columns[4], np.float64).reshape(-1, 2),
+            texture=np.array(columns[5], np.int64),
+            two_sided=np.array(columns[6], bool),
+            repeats=np.array(columns[7], bool),
+        )
 
     def atlas(self) -> Atlas:
         """The tiles so far."""
         return pack_atlas(self.tiles)
 
-    def box(self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], *, front: int, side: int, back: int | None = None,
-            top: int | None = None, two_sided: bool = False) -> None:
+    def box(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        z: tuple[float, float],
+        *,
+        front: int,
+        side: int,
+        back: int | None = None,
+        top: int | None = None,
+        two_sided: bool = False,
+    ) -> None:
         """Four walls and, with `top`, a flat roof."""
         (x0, x1), (y0, y1), up = x, y, (0.0, 0.0, z[1] - z[0])
         self.face((x0, y0, z[0]), (x1 - x0, 0, 0), up, front, two_sided=two_sided)
@@ -121,8 +159,17 @@ class Shape:
         if top is not None:
             self.face((x0, y0, z[1]), (x1 - x0, 0, 0), (0, y1 - y0, 0), top)
 
-    def gable_roof(self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], *, cover: int, gable: int, along: str,
-                   eaves: float = 0.5) -> None:
+    def gable_roof(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        z: tuple[float, float],
+        *,
+        cover: int,
+        gable: int,
+        along: str,
+        eaves: float = 0.5,
+    ) -> None:
         """Two slopes with the ridge along "x" or "y", and the two triangles under its ends."""
         (x0, x1), (y0, y1), (z0, z1) = x, y, z
         rise = z1 - z0
@@ -130,17 +177,51 @@ class Shape:
             half, drop = (x1 - x0) / 2, eaves * rise / (x1 - x0) * 2
             self.face((x0, y0, z0), (x1 - x0, 0, 0), (0, 0, rise), gable, shrink=(0.5, 0.5))
             self.face((x1, y1, z0), (x0 - x1, 0, 0), (0, 0, rise), gable, shrink=(0.5, 0.5))
-            self.face((x1 + eaves, y0 - eaves, z0 - drop), (0, y1 - y0 + 2 * eaves, 0), (-half - eaves, 0, rise + drop), cover, two_sided=True)
-            self.face((x0 - eaves, y1 + eaves, z0 - drop), (0, y0 - y1 - 2 * eaves, 0), (half + eaves, 0, rise + drop), cover, two_sided=True)
+            self.face(
+                (x1 + eaves, y0 - eaves, z0 - drop),
+                (0, y1 - y0 + 2 * eaves, 0),
+                (-half - eaves, 0, rise + drop),
+                cover,
+                two_sided=True,
+            )
+            self.face(
+                (x0 - eaves, y1 + eaves, z0 - drop),
+                (0, y0 - y1 - 2 * eaves, 0),
+                (half + eaves, 0, rise + drop),
+                cover,
+                two_sided=True,
+            )
         else:
             half, drop = (y1 - y0) / 2, eaves * rise / (y1 - y0) * 2
             self.face((x1, y0, z0), (0, y1 - y0, 0), (0, 0, rise), gable, shrink=(0.5, 0.5))
             self.face((x0, y1, z0), (0, y0 - y1, 0), (0, 0, rise), gable, shrink=(0.5, 0.5))
-            self.face((x0 - eaves, y0 - eaves, z0 - drop), (x1 - x0 + 2 * eaves, 0, 0), (0, half + eaves, rise + drop), cover, two_sided=True)
-            self.face((x1 + eaves, y1 + eaves, z0 - drop), (x0 - x1 - 2 * eaves, 0, 0), (0, -half - eaves, rise + drop), cover, two_sided=True)
+            self.face(
+                (x0 - eaves, y0 - eaves, z0 - drop),
+                (x1 - x0 + 2 * eaves, 0, 0),
+                (0, half + eaves, rise + drop),
+                cover,
+                two_sided=True,
+            )
+            self.face(
+                (x1 + eaves, y1 + eaves, z0 - drop),
+                (x0 - x1 - 2 * eaves, 0, 0),
+                (0, -half - eaves, rise + drop),
+                cover,
+                two_sided=True,
+            )
 
-    def hip_roof(self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], *, cover: int, inset: float, top: int | None = None) -> None:
-        """Four slopes that draw in by `inset` metres; with `top`, a flat cap (a mansard). All four meet if inset is half the width."""
+    def hip_roof(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        z: tuple[float, float],
+        *,
+        cover: int,
+        inset: float,
+        top: int | None = None,
+    ) -> None:
+        """Four slopes that draw in by `inset` metres; with `top`, a flat cap (a mansard). All four meet if inset is
+        half the width."""
         (x0, x1), (y0, y1), rise = x, y, z[1] - z[0]
         wide, deep = x1 - x0, y1 - y0
         by_x, by_y = min(0.5, inset / wide), min(0.5, inset / deep)
@@ -152,9 +233,18 @@ class Shape:
         if top is not None and by_x < 0.5 and by_y < 0.5:
             self.face((x0 + in_x, y0 + in_y, z[1]), (wide - 2 * in_x, 0, 0), (0, deep - 2 * in_y, 0), top)
 
-    def drum(self, centre: tuple[float, float], radius: tuple[float, float], z: tuple[float, float], texture: int, *, sides: int = 10,
-             two_sided: bool = False) -> None:
-        """A ring of `sides` faces from radius[0] at z[0] to radius[1] at z[1]: a round tower, or a cone where radius[1] is 0."""
+    def drum(
+        self,
+        centre: tuple[float, float],
+        radius: tuple[float, float],
+        z: tuple[float, float],
+        texture: int,
+        *,
+        sides: int = 10,
+        two_sided: bool = False,
+    ) -> None:
+        """A ring of `sides` faces from radius[0] at z[0] to radius[1] at z[1]: a round tower, or a cone where radius[1]
+        is 0."""
         step = 360.0 / sides
         angles = [(k - 0.5) * step - 90.0 for k in range(sides + 1)]
         directions = [(cosine(angle), sine(angle)) for angle in angles]
@@ -168,13 +258,32 @@ class Shape:
             edge = (wide * (bx - ax), wide * (by - ay), 0.0)
             middle = ((ax + bx) / 2, (ay + by) / 2)
             rise = (middle[0] * (narrow - wide), middle[1] * (narrow - wide), z_narrow - z_wide)
-            self.face((centre[0] + wide * ax, centre[1] + wide * ay, z_wide), edge, rise, texture, shrink=shrink, two_sided=two_sided)
+            self.face(
+                (centre[0] + wide * ax, centre[1] + wide * ay, z_wide),
+                edge,
+                rise,
+                texture,
+                shrink=shrink,
+                two_sided=two_sided,
+            )
 
-    def dome(self, centre: tuple[float, float], radius: float, foot: float, height: float, texture: int, profile: str, *, sides: int = 12) -> float:
+    def dome(
+        self,
+        centre: tuple[float, float],
+        radius: float,
+        foot: float,
+        height: float,
+        texture: int,
+        profile: str,
+        *,
+        sides: int = 12,
+    ) -> float:
         """Rings after a profile of DOME_PROFILES; returns the height of its top in metres."""
         points = DOME_PROFILES[profile]
         for (r0, z0), (r1, z1) in pairwise(points):
-            self.drum(centre, (r0 * radius, r1 * radius), (foot + z0 * height, foot + z1 * height), texture, sides=sides)
+            self.drum(
+                centre, (r0 * radius, r1 * radius), (foot + z0 * height, foot + z1 * height), texture, sides=sides
+            )
         return foot + points[-1][1] * height
 
 

@@ -1,4 +1,5 @@
-"""What stands around and in front of a landmark: other houses, people, trees, lamp posts and vehicles, as textures and as faces."""
+"""What stands around and in front of a landmark: other houses, people, trees, lamp posts and vehicles, as textures and
+as faces."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +40,10 @@ def _empty(height: int, width: int, colour: Colour) -> np.ndarray:
 
 
 def _disc(tile: np.ndarray, y: float, x: float, radius_y: float, radius_x: float, colour: Colour, tag: int = 0) -> None:
-    rows, columns = np.arange(tile.shape[0], dtype=np.float32)[:, None] - np.float32(y), np.arange(tile.shape[1], dtype=np.float32)[None, :] - np.float32(x)
+    rows, columns = (
+        np.arange(tile.shape[0], dtype=np.float32)[:, None] - np.float32(y),
+        np.arange(tile.shape[1], dtype=np.float32)[None, :] - np.float32(x),
+    )
     inside = rows * rows / np.float32(radius_y * radius_y) + columns * columns / np.float32(radius_x * radius_x) <= 1
     tile[inside] = (*(min(255, max(0, int(channel))) for channel in colour), tag)
 
@@ -78,7 +82,14 @@ def tree(draws: Draws, bare: bool) -> np.ndarray:
     for y, x in tufts:
         off_y, off_x = (y - 80) / 44, (x - 52) / 46
         if off_y * off_y + off_x * off_x < 1:
-            _disc(tile, y, x, draws.uniform(5, 10), draws.uniform(5, 11), times(green, 0.55 + (y - 40) / 120 + draws.uniform(-0.12, 0.16)))
+            _disc(
+                tile,
+                y,
+                x,
+                draws.uniform(5, 10),
+                draws.uniform(5, 11),
+                times(green, 0.55 + (y - 40) / 120 + draws.uniform(-0.12, 0.16)),
+            )
     speckle = draws.bytes(128, 104)
     tile[(speckle < 26) & (np.arange(128) > 44)[:, None], 3] = HOLE
     leaf = (speckle > 200) & (tile[..., 3] == 0)
@@ -98,7 +109,9 @@ def lamp_post(draws: Draws) -> np.ndarray:
 
 def vehicle(draws: Draws, kind: str) -> np.ndarray:
     """A car (36, 104, 4) or a bus (64, 220, 4), uint8, from the side."""
-    paint = draws.choice(((188, 40, 36), (230, 230, 228), (40, 44, 52), (46, 84, 150), (170, 172, 176), (214, 170, 40), (60, 110, 80)))
+    paint = draws.choice(
+        ((188, 40, 36), (230, 230, 228), (40, 44, 52), (46, 84, 150), (170, 172, 176), (214, 170, 40), (60, 110, 80))
+    )
     h, w = (36, 104) if kind == "car" else (64, 220)
     tile = _empty(h, w, paint)
     if kind == "car":
@@ -137,10 +150,16 @@ def make_street(seed: int) -> Street:
         houses.append((wall, shape.texture(facades.roof(draws, draws.choice(tuple(ROOF_COLOURS.values())), 8, 5, 0))))
     sprites = {
         "person": [Sprite(texture=shape.texture(person(draws)), width_m=0.8, height_m=1.8) for _ in range(N_PEOPLE)],
-        "tree": [Sprite(texture=shape.texture(tree(draws, bare=False)), width_m=7.0, height_m=8.6) for _ in range(N_TREES)],
-        "bare tree": [Sprite(texture=shape.texture(tree(draws, bare=True)), width_m=7.0, height_m=8.6) for _ in range(2)],
+        "tree": [
+            Sprite(texture=shape.texture(tree(draws, bare=False)), width_m=7.0, height_m=8.6) for _ in range(N_TREES)
+        ],
+        "bare tree": [
+            Sprite(texture=shape.texture(tree(draws, bare=True)), width_m=7.0, height_m=8.6) for _ in range(2)
+        ],
         "lamp": [Sprite(texture=shape.texture(lamp_post(draws)), width_m=0.9, height_m=5.2)],
-        "vehicle": [Sprite(texture=shape.texture(vehicle(draws, "car")), width_m=4.3, height_m=1.5) for _ in range(N_VEHICLES)]
+        "vehicle": [
+            Sprite(texture=shape.texture(vehicle(draws, "car")), width_m=4.3, height_m=1.5) for _ in range(N_VEHICLES)
+        ]
         + [Sprite(texture=shape.texture(vehicle(draws, "bus")), width_m=10.5, height_m=3.1) for _ in range(2)],
     }
     return Street(atlas=shape.atlas(), houses=houses, sprites=sprites, pavements=pavements)
@@ -157,5 +176,12 @@ def add_house(shape: Shape, draws: Draws, street: Street, x: float, y: float, ta
     if kind == "hip":
         shape.hip_roof((x - wide, x + wide), (y - deep, y + deep), (tall, tall + 3), cover=cover, inset=min(wide, deep))
     elif kind != "flat":
-        shape.gable_roof((x - wide, x + wide), (y - deep, y + deep), (tall, tall + draws.uniform(3, 5)), cover=cover, gable=wall, along=kind)
+        shape.gable_roof(
+            (x - wide, x + wide),
+            (y - deep, y + deep),
+            (tall, tall + draws.uniform(3, 5)),
+            cover=cover,
+            gable=wall,
+            along=kind,
+        )
     shape.tint = (1.0, 1.0, 1.0)

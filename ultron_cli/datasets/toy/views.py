@@ -17,7 +17,10 @@ LIGHT_TONE: dict[str, float] = {"noon": 0.0, "afternoon": 0.1, "golden": 0.35, "
 WEATHER_TONE: dict[str, float] = {"clear": 0.0, "cloudy": 0.1, "overcast": 0.35, "rain": 0.6, "snow": 0.75, "fog": 1.0}
 
 EASY_BELOW = 1.3  # pair difficulty
-FIT_BELOW: dict[str, float] = {"query": 0.65, "near": 0.85}  # difficulty against the plain view, at the default difficulty
+FIT_BELOW: dict[str, float] = {
+    "query": 0.65,
+    "near": 0.85,
+}  # difficulty against the plain view, at the default difficulty
 JUNK_VISIBLE_BELOW = 0.25  # as revisitop: less than 25 % of the landmark to be seen
 JUNK_SHARE_BELOW = 0.012  # of the photo's pixels
 JUNK_TURN_ABOVE_DEG = 112.0  # hardly a wall in common
@@ -27,8 +30,9 @@ JUNK_TURN_ABOVE_DEG = 112.0  # hardly a wall in common
 class View:
     """All that decides how a landmark is photographed; angles in degrees, lengths in metres.
 
-    fill: the landmark's larger side as a share of the photo's (above 1 it is cut); shift: where the landmark's middle stands, as a share of the
-    photo from its centre; occlusion: 0 to 1, how much is put in front; exposure: factor; noise: 0 to 255 scale; blur: passes.
+    fill: the landmark's larger side as a share of the photo's (above 1 it is cut); shift: where the landmark's middle
+    stands, as a share of the photo from its centre; occlusion: 0 to 1, how much is put in front; exposure: factor;
+    noise: 0 to 255 scale; blur: passes.
     """
 
     azimuth_deg: float
@@ -53,12 +57,18 @@ class View:
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
 
-def draw_view(draws: Draws, purpose: Purpose, difficulty: float, size_m: tuple[float, float, float], main_azimuth_deg: float) -> View:
+def draw_view(
+    draws: Draws, purpose: Purpose, difficulty: float, size_m: tuple[float, float, float], main_azimuth_deg: float
+) -> View:
     """A view of a landmark of that size. difficulty 0 to 2 widens all spreads; 1 is the default."""
     if purpose == "any":
         purpose = draws.weighted({"near": 0.4, "wide": 0.5, "blocked": 0.06 * difficulty})
     calm = purpose in ("query", "near")
-    away = draws.uniform(22, 70) * draws.sign() if purpose == "wide" else draws.bell(24.0 if purpose == "blocked" else 12.0)
+    away = (
+        draws.uniform(22, 70) * draws.sign()
+        if purpose == "wide"
+        else draws.bell(24.0 if purpose == "blocked" else 12.0)
+    )
     azimuth = main_azimuth_deg + away * difficulty
     azimuth = min(95.0, max(-95.0, azimuth))
     diagonal = math.sqrt(size_m[0] * size_m[0] + size_m[1] * size_m[1])
@@ -68,25 +78,53 @@ def draw_view(draws: Draws, purpose: Purpose, difficulty: float, size_m: tuple[f
     if calm:
         fill = 0.82 + draws.uniform(-0.2, 0.2) * difficulty
     elif purpose == "blocked":
-        fill = draws.choice((draws.uniform(0.08, 0.115), draws.uniform(0.5, 0.9), draws.uniform(2.5, 3.3), draws.uniform(2.5, 3.3)))
+        fill = draws.choice(
+            (draws.uniform(0.08, 0.115), draws.uniform(0.5, 0.9), draws.uniform(2.5, 3.3), draws.uniform(2.5, 3.3))
+        )
     else:
-        fill = {"whole": draws.uniform(0.6, 1.1), "detail": 1.0 + draws.uniform(0.15, 0.75) * spread, "far": 0.58 - draws.uniform(0.0, 0.3) * spread}[zoom]
+        fill = {
+            "whole": draws.uniform(0.6, 1.1),
+            "detail": 1.0 + draws.uniform(0.15, 0.75) * spread,
+            "far": 0.58 - draws.uniform(0.0, 0.3) * spread,
+        }[zoom]
     reach = (0.06 if calm else 0.16 if fill < 1.1 else 0.3 * fill) * spread
     harsh = difficulty * (0.5 if calm else 1.0)
     seldom = 0.1 if calm else 1.0
-    light = draws.weighted({"noon": 3, "afternoon": 3, "golden": 1.6 * harsh, "dusk": 0.9 * harsh * seldom, "night": 1.2 * harsh * seldom})
-    weather = draws.weighted({"clear": 3, "cloudy": 2.4, "overcast": 1.4 * spread, "fog": 0.5 * harsh * seldom, "rain": 0.7 * harsh,
-                              "snow": 0.6 * harsh * seldom})
+    light = draws.weighted(
+        {"noon": 3, "afternoon": 3, "golden": 1.6 * harsh, "dusk": 0.9 * harsh * seldom, "night": 1.2 * harsh * seldom}
+    )
+    weather = draws.weighted(
+        {
+            "clear": 3,
+            "cloudy": 2.4,
+            "overcast": 1.4 * spread,
+            "fog": 0.5 * harsh * seldom,
+            "rain": 0.7 * harsh,
+            "snow": 0.6 * harsh * seldom,
+        }
+    )
     if purpose == "query":
         weather = "cloudy" if weather in ("fog", "snow") else weather
         light = "golden" if light in ("night", "dusk") else light
-    occlusion = {"query": 0.12, "near": 0.22, "wide": 0.42, "blocked": 1.0, "any": 0.3}[purpose] * (1.0 if purpose == "blocked" else difficulty)
+    occlusion = {"query": 0.12, "near": 0.22, "wide": 0.42, "blocked": 1.0, "any": 0.3}[purpose] * (
+        1.0 if purpose == "blocked" else difficulty
+    )
     return View(
-        azimuth_deg=azimuth, elevation_m=draws.weighted({1.7: 5, 4.0: 2, 11.0: 1.2 * spread, 24.0: 0.6 * spread}), distance_m=distance, fill=fill,
-        shift=(draws.uniform(-reach, reach), draws.uniform(-reach, reach) * 0.7), roll_deg=draws.bell(1.2 * spread), aspect=draws.weighted(ASPECTS),
-        light=light, weather=weather, sun_azimuth_deg=draws.uniform(-110, 110), occlusion=min(1.0, occlusion * draws.uniform(0.6, 1.4)),
-        exposure=1.0 + draws.bell(0.16 * spread), white_balance=(1.0 + draws.bell(0.07 * spread), 1.0 + draws.bell(0.07 * spread)),
-        noise=draws.uniform(0.5, 3.0) + (4.0 if light == "night" else 0.0), blur=draws.weighted({0: 5, 1: 2 * spread, 2: 0.7 * harsh}),
+        azimuth_deg=azimuth,
+        elevation_m=draws.weighted({1.7: 5, 4.0: 2, 11.0: 1.2 * spread, 24.0: 0.6 * spread}),
+        distance_m=distance,
+        fill=fill,
+        shift=(draws.uniform(-reach, reach), draws.uniform(-reach, reach) * 0.7),
+        roll_deg=draws.bell(1.2 * spread),
+        aspect=draws.weighted(ASPECTS),
+        light=light,
+        weather=weather,
+        sun_azimuth_deg=draws.uniform(-110, 110),
+        occlusion=min(1.0, occlusion * draws.uniform(0.6, 1.4)),
+        exposure=1.0 + draws.bell(0.16 * spread),
+        white_balance=(1.0 + draws.bell(0.07 * spread), 1.0 + draws.bell(0.07 * spread)),
+        noise=draws.uniform(0.5, 3.0) + (4.0 if light == "night" else 0.0),
+        blur=draws.weighted({0: 5, 1: 2 * spread, 2: 0.7 * harsh}),
         jpeg_quality=draws.integer(62, 93),
     )
 
@@ -96,7 +134,8 @@ def _turn_deg(a: View, b: View) -> float:
 
 
 def pair_difficulty(query: View, photo: View, visible: float) -> float:
-    """How hard it is to recognise one view in the other, from 0; the parts that count 1 are: 50 degrees of turn, a scale of 3, day against night."""
+    """How hard it is to recognise one view in the other, from 0; the parts that count 1 are: 50 degrees of turn, a
+    scale of 3, day against night."""
     scale = abs(math.log2(query.fill / photo.fill)) / math.log2(3.0)
     light = abs(LIGHT_TONE[query.light] - LIGHT_TONE[photo.light])
     weather = 0.6 * abs(WEATHER_TONE[query.weather] - WEATHER_TONE[photo.weather])
@@ -120,7 +159,8 @@ def is_fit(purpose: Purpose, score: float, visible: float | None, share: float |
 
 
 def label_pair(query: View, photo: View, visible: float, share: float) -> str:
-    """"easy", "hard" or "junk". visible: the part of the landmark in the photo and not hidden; share: of the photo's pixels that show it."""
+    """ "easy", "hard" or "junk". visible: the part of the landmark in the photo and not hidden; share: of the photo's
+    pixels that show it."""
     if is_junk(visible, share) or _turn_deg(query, photo) > JUNK_TURN_ABOVE_DEG:
         return "junk"
     return "easy" if pair_difficulty(query, photo, visible) < EASY_BELOW else "hard"
@@ -128,5 +168,12 @@ def label_pair(query: View, photo: View, visible: float, share: float) -> str:
 
 def plain_view(view: View, main_azimuth_deg: float) -> View:
     """The view that a photo's own difficulty is measured against: the best side, whole, on a clear day."""
-    return View(**{**{name: getattr(view, name) for name in view.__dataclass_fields__}, "azimuth_deg": main_azimuth_deg, "fill": 0.82, "light": "noon",
-                   "weather": "clear"})
+    return View(
+        **{
+            **{name: getattr(view, name) for name in view.__dataclass_fields__},
+            "azimuth_deg": main_azimuth_deg,
+            "fill": 0.82,
+            "light": "noon",
+            "weather": "clear",
+        }
+    )

@@ -1,7 +1,8 @@
-"""What rendered walls look like: stone, brick, plaster and timber, windows, cornices, portals, friezes, painted as small images.
+"""What rendered walls look like: stone, brick, plaster and timber, windows, cornices, portals, friezes, painted as
+small images.
 
-A tile is (h, w, 4) uint8 with row 0 at the ground: red, green, blue, and a tag: 0 solid, 1 to 250 a window pane (its number decides
-whether it is lit at night), 255 a hole.
+A tile is (h, w, 4) uint8 with row 0 at the ground: red, green, blue, and a tag: 0 solid, 1 to 250 a window pane (its
+number decides whether it is lit at night), 255 a hole.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,12 @@ WALL_COLOURS: dict[str, tuple[Colour, Colour]] = {
     "rose": ((198, 142, 122), (228, 212, 196)),
     "brown": ((132, 102, 80), (176, 148, 118)),
 }
-ROOF_COLOURS: dict[str, Colour] = {"tiles": (150, 78, 54), "slate": (84, 90, 100), "copper": (98, 146, 126), "lead": (128, 130, 132)}
+ROOF_COLOURS: dict[str, Colour] = {
+    "tiles": (150, 78, 54),
+    "slate": (84, 90, 100),
+    "copper": (98, 146, 126),
+    "lead": (128, 130, 132),
+}
 MATERIALS = ("ashlar", "courses", "brick", "plaster", "banded", "timber")
 WINDOWS = ("rectangle", "round", "pointed", "segment", "pair", "oculus", "cross")
 
@@ -59,13 +65,23 @@ def draw_style(draws: Draws) -> WallStyle:
     shade = draws.uniform(0.92, 1.06)
     half = draws.bytes(7, 4) > 120
     return WallStyle(
-        wall=tuple(channel * shade for channel in wall), trim=tuple(channel * draws.uniform(0.9, 1.05) for channel in trim), roof=roof,
+        wall=tuple(channel * shade for channel in wall),
+        trim=tuple(channel * draws.uniform(0.9, 1.05) for channel in trim),
+        roof=roof,
         material=draws.weighted({"ashlar": 3, "courses": 2, "brick": 2, "plaster": 3, "banded": 1, "timber": 0.6}),
         windows=tuple(draws.choice(WINDOWS) for _ in range(draws.integer(1, 3))),
-        bay_m=draws.uniform(2.4, 4.4), floor_m=draws.uniform(3.4, 5.6), window_width=draws.uniform(0.34, 0.6),
-        window_height=draws.uniform(0.5, 0.74), base_m=draws.choice((0.6, 1.2, 2.0)), pilasters=draws.choice((0, 0, 1, 2, 3)),
-        string_courses=draws.chance(0.6), quoins=draws.chance(0.4), pediments=draws.chance(0.35),
-        frieze=np.concatenate([half, half[:, 2::-1]], axis=1), frieze_floor=draws.choice((-1, 1, 1, 2)), arcade=draws.chance(0.35),
+        bay_m=draws.uniform(2.4, 4.4),
+        floor_m=draws.uniform(3.4, 5.6),
+        window_width=draws.uniform(0.34, 0.6),
+        window_height=draws.uniform(0.5, 0.74),
+        base_m=draws.choice((0.6, 1.2, 2.0)),
+        pilasters=draws.choice((0, 0, 1, 2, 3)),
+        string_courses=draws.chance(0.6),
+        quoins=draws.chance(0.4),
+        pediments=draws.chance(0.35),
+        frieze=np.concatenate([half, half[:, 2::-1]], axis=1),
+        frieze_floor=draws.choice((-1, 1, 1, 2)),
+        arcade=draws.chance(0.35),
     )
 
 
@@ -105,12 +121,24 @@ def bare_wall(draws: Draws, style: WallStyle, h: int, w: int) -> np.ndarray:
     elif style.material == "brick":
         tone = _blocks(draws, h, w, 3, 9, 0.16, 0.88)
     elif style.material == "banded":
-        tone = _blocks(draws, h, w, 8, 20, 0.06, 0.85) * np.where(np.arange(h) // 8 % 2 == 0, np.float32(1.08), np.float32(0.7))[:, None]
+        tone = (
+            _blocks(draws, h, w, 8, 20, 0.06, 0.85)
+            * np.where(np.arange(h) // 8 % 2 == 0, np.float32(1.08), np.float32(0.7))[:, None]
+        )
     else:
         tone = np.ones((h, w), np.float32)
     grain = (draws.bytes(h, w).astype(np.float32) - 127.5) / np.float32(127.5)
     feet = np.minimum(np.arange(h, dtype=np.float32)[:, None] / np.float32(30.0) + np.float32(0.8), np.float32(1.0))
-    tone = tone * feet * (1 + np.float32(0.045) * grain + np.float32(0.08) * value_noise(draws, h, w, 24) + np.float32(0.04) * value_noise(draws, h, w, 7))
+    tone = (
+        tone
+        * feet
+        * (
+            1
+            + np.float32(0.045) * grain
+            + np.float32(0.08) * value_noise(draws, h, w, 24)
+            + np.float32(0.04) * value_noise(draws, h, w, 7)
+        )
+    )
     tile = np.zeros((h, w, 4), np.uint8)
     for channel in range(3):
         tile[..., channel] = np.clip(tone * np.float32(style.wall[channel]), 0, 255)
@@ -152,8 +180,11 @@ def opening(kind: str, h: int, w: int) -> np.ndarray:
     return np.ones((h, w), bool)
 
 
-def paint_window(tile: np.ndarray, draws: Draws, style: WallStyle, kind: str, centre_x: float, foot_y: float, width: int, height: int) -> None:
-    """One window with its frame, bars, sill and pediment. Position and size in texels; a part beyond the tile is left out."""
+def paint_window(
+    tile: np.ndarray, draws: Draws, style: WallStyle, kind: str, centre_x: float, foot_y: float, width: int, height: int
+) -> None:
+    """One window with its frame, bars, sill and pediment. Position and size in texels; a part beyond the tile is left
+    out."""
     if kind == "pair":
         each = max(3, width * 9 // 20)
         for side in (-1, 1):
@@ -171,7 +202,12 @@ def paint_window(tile: np.ndarray, draws: Draws, style: WallStyle, kind: str, ce
     area = tile[y0 : y0 + height, x0 : x0 + width]
     depth = (52 + 46 * np.arange(height) / height + draws.uniform(-16, 22)).astype(np.uint8)[:, None]
     pane = np.zeros((height, width, 4), np.uint8)
-    pane[..., 0], pane[..., 1], pane[..., 2], pane[..., 3] = depth * 0.82, depth * 0.92, depth * 1.05, draws.integer(1, 250)
+    pane[..., 0], pane[..., 1], pane[..., 2], pane[..., 3] = (
+        depth * 0.82,
+        depth * 0.92,
+        depth * 1.05,
+        draws.integer(1, 250),
+    )
     pane[-max(1, height // 9) :, :, :3] //= 2  # the reveal's shadow
     bars = np.zeros((height, width), bool)
     bars[:, width // 2] = width > 5
@@ -184,8 +220,14 @@ def paint_window(tile: np.ndarray, draws: Draws, style: WallStyle, kind: str, ce
         fill(tile, y0 - 3, y0 - 2, x0 - frame - 1, x0 + width + frame + 1, times(style.wall, 0.62))
     if style.pediments and kind in ("rectangle", "cross", "segment"):
         for step in range(5):
-            fill(tile, y0 + height + frame + step, y0 + height + frame + step + 1, x0 - 3 + step * (width + 6) / 12, x0 + width + 3 - step * (width + 6) / 12,
-                 times(style.trim, 0.86 if step == 0 else 1.05))
+            fill(
+                tile,
+                y0 + height + frame + step,
+                y0 + height + frame + step + 1,
+                x0 - 3 + step * (width + 6) / 12,
+                x0 + width + 3 - step * (width + 6) / 12,
+                times(style.trim, 0.86 if step == 0 else 1.05),
+            )
 
 
 def paint_cornice(tile: np.ndarray, style: WallStyle, top: int, depth: int = 8) -> None:
@@ -220,7 +262,9 @@ def paint_arcade(tile: np.ndarray, style: WallStyle, foot: int, height: int, wid
     fill(tile, foot - 2, foot, 0, tile.shape[1], style.trim)
 
 
-def paint_disc(tile: np.ndarray, draws: Draws, style: WallStyle, centre_x: int, centre_y: int, radius: int, kind: str) -> None:
+def paint_disc(
+    tile: np.ndarray, draws: Draws, style: WallStyle, centre_x: int, centre_y: int, radius: int, kind: str
+) -> None:
     """A rose window (rings and spokes of coloured panes) or a clock face. Position and radius in texels."""
     y0, x0 = max(0, centre_y - radius), max(0, centre_x - radius)
     area = tile[y0 : centre_y + radius + 1, x0 : centre_x + radius + 1]
@@ -232,7 +276,11 @@ def paint_disc(tile: np.ndarray, draws: Draws, style: WallStyle, centre_x: int, 
     if kind == "clock":
         area[square <= 0.72, :3] = (236, 232, 218)
         hands = ((np.abs(x) < 1.2) & (y > 0) & (y < radius * 0.7)) | ((np.abs(y) < 1.2) & (x > 0) & (x < radius * 0.5))
-        ticks = (square > 0.56) & (square < 0.72) & ((np.abs(x) < 1.2) | (np.abs(y) < 1.2) | (np.abs(np.abs(x) - np.abs(y)) < 1.2))
+        ticks = (
+            (square > 0.56)
+            & (square < 0.72)
+            & ((np.abs(x) < 1.2) | (np.abs(y) < 1.2) | (np.abs(np.abs(x) - np.abs(y)) < 1.2))
+        )
         area[hands | ticks, :3] = (36, 34, 40)
         return
     spokes = (np.abs(x) < 1.3) | (np.abs(y) < 1.3) | (np.abs(x - y) < 1.6) | (np.abs(x + y) < 1.6)
@@ -241,7 +289,9 @@ def paint_disc(tile: np.ndarray, draws: Draws, style: WallStyle, centre_x: int, 
     area[glass, 3] = draws.integer(1, 250)
 
 
-def paint_portal(tile: np.ndarray, draws: Draws, style: WallStyle, centre_x: int, width: int, height: int, kind: str) -> None:
+def paint_portal(
+    tile: np.ndarray, draws: Draws, style: WallStyle, centre_x: int, width: int, height: int, kind: str
+) -> None:
     """A door in stepped frames."""
     for step, tone in enumerate((1.08, 0.72, 1.0, 0.6)):
         inset = step * 2

@@ -31,7 +31,8 @@ class Attention:
 
 
 class AttentionSettings(Protocol):
-    """The settings of a model that concern its attention; None for `attention_stages` and `attention_at` means as its paper has it."""
+    """The settings of a model that concern its attention; None for `attention_stages` and `attention_at` means as its
+    paper has it."""
 
     attention: str | None
     attention_stages: tuple[int, ...] | None
@@ -40,15 +41,22 @@ class AttentionSettings(Protocol):
 
 
 def check_attention(settings: AttentionSettings) -> None:
-    """Raises UltronError for an unknown attention, place or stage, a bad genotype, or one of these without what it belongs to."""
+    """Raises UltronError for an unknown attention, place or stage, a bad genotype, or one of these without what it
+    belongs to."""
     if settings.genotype is not None:
         parse_genotype(settings.genotype)
         if settings.attention != "hoga":
-            raise UltronError(f"a genotype belongs to attention hoga, found attention {settings.attention}; add --set model.attention=hoga")
+            raise UltronError(
+                f"a genotype belongs to attention hoga, found attention {settings.attention}; add --set "
+                "model.attention=hoga"
+            )
     if settings.attention is None:
         if settings.attention_stages is not None or settings.attention_at is not None:
             known = ", ".join(ATTENTIONS)
-            raise UltronError(f"attention_stages and attention_at say where an attention goes, and none is set; add --set model.attention=A (one of {known})")
+            raise UltronError(
+                "attention_stages and attention_at say where an attention goes, and none is set; add --set "
+                f"model.attention=A (one of {known})"
+            )
         return
     one_of("attention", settings.attention, list(ATTENTIONS))
     if settings.attention_at is not None:
@@ -59,7 +67,8 @@ def check_attention(settings: AttentionSettings) -> None:
 
 
 def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
-    """Puts fresh attentions into the stages of a ResNet, in place. Raises UltronError if it is none, or has attentions in its blocks already."""
+    """Puts fresh attentions into the stages of a ResNet, in place. Raises UltronError if it is none, or has attentions
+    in its blocks already."""
     if settings.attention is None:
         return
     network = require_resnet(backbone, f"attention {settings.attention}")
@@ -76,7 +85,10 @@ def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
             continue
         for block in stage:
             if getattr(block, "se", None) is not None:
-                raise UltronError(f"{backbone.name} has attentions in its blocks already; choose another backbone, or --set model.attention_at=stage")
+                raise UltronError(
+                    f"{backbone.name} has attentions in its blocks already; choose another backbone, or --set "
+                    "model.attention_at=stage"
+                )
             block.se = make(n_channels)  # timm's place for one: after the last norm, before the shortcut is added
 
 

@@ -1,7 +1,8 @@
 """Attentions that weigh a map's channels, its places, or both: SE, ECA, CBAM and SCA.
 
-All take a map (B, C, H, W) and give the same shape. Gates start almost open: with the last weights 0 and its bias OPEN, sigmoid(OPEN) is
-0.95 everywhere, so that a pretrained network's output hardly changes when they are put in; at sigmoid(0) it would be halved each time.
+All take a map (B, C, H, W) and give the same shape. Gates start almost open: the last layer's weights are 0 and its
+bias is OPEN, and sigmoid(OPEN) is 0.95 everywhere. So a pretrained network's output hardly changes when gates are put in; at
+sigmoid(0) each gate would halve it.
 """
 
 import math
@@ -19,7 +20,8 @@ def hidden_channels(n_channels: int, reduction: int) -> int:
 
 
 class ChannelGate(nn.Module):
-    """sigmoid(sum over statistics s of W2 ReLU(W1 s)) per channel: SE with the mean alone (Hu et al., CVPR 2018), CBAM's with the maximum too.
+    """sigmoid(sum over statistics s of W2 ReLU(W1 s)) per channel: SE with the mean alone (Hu et al., CVPR 2018),
+    CBAM's with the maximum too.
 
     with_maximum: the channels' maxima go through the same two layers. reduction: C over the hidden width.
     """
@@ -40,7 +42,8 @@ class ChannelGate(nn.Module):
 
 
 def eca_kernel_size(n_channels: int, gamma: float = 2.0, offset: float = 1.0) -> int:
-    """(log2(C) + offset) / gamma cut to a whole number, plus 1 if even: equation 12 of ECA-Net (5 for 256 and 512 channels)."""
+    """(log2(C) + offset) / gamma cut to a whole number, plus 1 if even: equation 12 of ECA-Net (5 for 256 and 512
+    channels)."""
     size = int((math.log2(n_channels) + offset) / gamma)
     return size if size % 2 else size + 1
 
@@ -68,7 +71,8 @@ def maximum_and_mean(maps: torch.Tensor) -> torch.Tensor:
 
 
 class Cbam(nn.Module):
-    """A channel gate from means and maxima, then sigmoid(BN(conv 7x7 of [max; mean] over channels)) per place (Woo et al., ECCV 2018)."""
+    """A channel gate from means and maxima, then sigmoid(BN(conv 7x7 of [max; mean] over channels)) per place (Woo et
+    al., ECCV 2018)."""
 
     def __init__(self, n_channels: int, *, reduction: int = 16) -> None:
         super().__init__()
@@ -84,11 +88,13 @@ class Cbam(nn.Module):
 
 
 class Sca(nn.Module):
-    """Channel-wise, then spatial softmax attention: SCA-CNN's C-S order (Chen et al., CVPR 2017, equations 5 to 7) without the sentence.
+    """Channel-wise, then spatial softmax attention: SCA-CNN's C-S order (Chen et al., CVPR 2017, equations 5 to 7)
+    without the sentence.
 
-    Channels: softmax over C of w . tanh(u v_c + b), v the means. Places: softmax over H*W of w . tanh(U x_p + b). Hidden width C / 4, which is
-    the paper's 512 on ResNet50's last map. Each softmax is multiplied by its length, so that weights have mean 1: without, values would shrink
-    by C*H*W. With w = 0 at first, all weights are 1 and the map is unchanged.
+    Channels: softmax over C of w . tanh(u v_c + b), v the means. Places: softmax over H*W of w . tanh(U x_p + b).
+    Hidden width C / 4, which is the paper's 512 on ResNet50's last map. Each softmax is multiplied by its length, so
+    that weights have mean 1: without, values would shrink by C*H*W. With w = 0 at first, all weights are 1 and the map
+    is unchanged.
     """
 
     def __init__(self, n_channels: int) -> None:

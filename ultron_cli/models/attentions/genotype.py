@@ -1,7 +1,8 @@
 """The genotype of a high-order group attention: which operations its graph has, as data and as text.
 
-Text: nodes separated by `/`, a node's edges by `,`, an edge `OPERATION:INPUT`. Input 0 is the node's own group of channels, input j > 0 the
-output of node j. The published one is in PUBLISHED; no character of it needs quoting in a shell.
+Text: nodes separated by `/`, a node's edges by `,`, an edge `OPERATION:INPUT`. Input 0 is the node's own group of
+channels, input j > 0 the output of node j. The published one is in PUBLISHED; no character of it needs quoting in a
+shell.
 """
 
 from dataclasses import dataclass
@@ -12,12 +13,18 @@ from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import write_text
 
 OPERATIONS = ("none", "skip", "sep", "dil", "sep_spatial", "dil_spatial", "se", "se_max", "cbam")
-"""In the order of the authors' search (github.com/btma48/AutoLA); sep and dil are separable and dilated 3x3 convolutions."""
+"""In the order of the authors' search (github.com/btma48/AutoLA); sep, dil: separable and dilated 3x3 convolutions."""
 
 AUTHORS_NAMES = {
-    "skip_connect": "skip", "sep_conv_3x3": "sep", "dil_conv_3x3": "dil", "sep_conv_3x3_spatial": "sep_spatial",
-    "dil_conv_3x3_spatial": "dil_spatial", "SE": "se", "SE_A_M": "se_max", "CBAM": "cbam",
-}  # fmt: skip
+    "skip_connect": "skip",
+    "sep_conv_3x3": "sep",
+    "dil_conv_3x3": "dil",
+    "sep_conv_3x3_spatial": "sep_spatial",
+    "dil_conv_3x3_spatial": "dil_spatial",
+    "SE": "se",
+    "SE_A_M": "se_max",
+    "CBAM": "cbam",
+}
 
 N_NODES = 4  # as many as groups of channels
 
@@ -34,22 +41,32 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Genotype:
-    """Edges of nodes 1 to 4. Raises UltronError, naming the node, unless every node has one and sources come before their node."""
+    """Edges of nodes 1 to 4. Raises UltronError, naming the node, unless every node has one and sources come before
+    their node."""
 
     nodes: tuple[tuple[Edge, ...], ...]
 
     def __post_init__(self) -> None:
         if len(self.nodes) != N_NODES:
-            raise UltronError(f"a genotype has {N_NODES} nodes, with / between; found {len(self.nodes)} (the published one: {PUBLISHED})")
+            raise UltronError(
+                f"a genotype has {N_NODES} nodes, with / between; found {len(self.nodes)} (the published one: "
+                f"{PUBLISHED})"
+            )
         for number, edges in enumerate(self.nodes, start=1):
             if not edges:
                 raise UltronError(f"genotype: node {number} has no edge; give it at least one, such as skip:0")
             for operation, source in edges:
                 if operation not in OPERATIONS:
                     known = ", ".join(OPERATIONS)
-                    raise UltronError(f"genotype: node {number} has an unknown operation {operation!r}{nearest_names(operation, OPERATIONS)} (known: {known})")
+                    raise UltronError(
+                        f"genotype: node {number} has an unknown operation "
+                        f"{operation!r}{nearest_names(operation, OPERATIONS)} (known: {known})"
+                    )
                 if not 0 <= source < number:
-                    raise UltronError(f"genotype: node {number} takes input 0 (its group) or the nodes before it, 0 to {number - 1}; found {source}")
+                    raise UltronError(
+                        f"genotype: node {number} takes input 0 (its group) or the nodes before it, 0 to "
+                        f"{number - 1}; found {source}"
+                    )
 
     @property
     def text(self) -> str:
@@ -58,7 +75,8 @@ class Genotype:
 
 
 def parse_genotype(text: str) -> Genotype:
-    """Reads the text form; the authors' names of operations (sep_conv_3x3, ...) are understood too. Raises UltronError."""
+    """Reads the text form; the authors' names of operations (sep_conv_3x3, ...) are understood too. Raises
+    UltronError."""
     nodes = []
     for number, part in enumerate(text.strip().split("/"), start=1):
         edges = []
@@ -82,8 +100,12 @@ def load_genotype(path: Path) -> Genotype:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UltronError(f"genotype {path} cannot be read ({getattr(error, 'strerror', None) or 'not text'}); check the path") from None
+        raise UltronError(
+            f"genotype {path} cannot be read ({getattr(error, 'strerror', None) or 'not text'}); check the path"
+        ) from None
     content = [line for line in lines if line and not line.startswith("#")]
     if len(content) != 1:
-        raise UltronError(f"{path} must hold one genotype on one line, found {len(content)}; the published one is {PUBLISHED}")
+        raise UltronError(
+            f"{path} must hold one genotype on one line, found {len(content)}; the published one is {PUBLISHED}"
+        )
     return parse_genotype(content[0])

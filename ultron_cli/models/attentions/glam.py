@@ -10,11 +10,14 @@ from torch import nn
 from ultron_cli.models.attentions.gates import hidden_channels
 
 REDUCTION = 8
-ORIGINAL_FIRST = 4.0  # logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first
+ORIGINAL_FIRST = (
+    4.0  # logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first
+)
 
 
 class LocalAttention(nn.Module):
-    """F_c = F + F * sigmoid(conv1d(means)); then F_c + F_c * s, s a score per place from dilated 3x3 convolutions (reach 3, 5, 7)."""
+    """F_c = F + F * sigmoid(conv1d(means)); then F_c + F_c * s, s a score per place from dilated 3x3 convolutions
+    (reach 3, 5, 7)."""
 
     def __init__(self, n_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -33,7 +36,8 @@ class LocalAttention(nn.Module):
 
 
 class GlobalAttention(nn.Module):
-    """F_c = F * (each place's channels mixed by a C x C attention); then F_c + F_c * (places mixed by an HW x HW attention, back to C channels).
+    """F_c = F * (each place's channels mixed by a C x C attention); then F_c + F_c * (places mixed by an HW x HW
+    attention, back to C channels).
 
     Attentions are softmax(K^T Q) over the keys, unscaled as in the paper. Channels: Q and K are sigmoid(conv1d(means)).
     """
@@ -52,13 +56,17 @@ class GlobalAttention(nn.Module):
         attention = (query.transpose(1, 2) * key).softmax(dim=2)  # (B, C, C): rows are queries
         by_channel = maps * (attention @ maps.flatten(2)).view_as(maps)
         # The fused operator never holds the HW x HW matrix: at 1024 px a map of stage 2 has 16384 places.
-        parts = (part(maps).flatten(2).transpose(1, 2)[:, None] for part in (self.place_query, self.place_key, self.place_value))
+        parts = (
+            part(maps).flatten(2).transpose(1, 2)[:, None]
+            for part in (self.place_query, self.place_key, self.place_value)
+        )
         mixed = F.scaled_dot_product_attention(*parts, scale=1.0)[:, 0].transpose(1, 2)
         return by_channel + by_channel * self.widen(mixed.unflatten(2, maps.shape[-2:]))
 
 
 class Glam(nn.Module):
-    """softmax(w) weighs the local branch, the global branch and the map itself; kernel_size: of the convolutions over channels."""
+    """softmax(w) weighs the local branch, the global branch and the map itself; kernel_size: of the convolutions over
+    channels."""
 
     def __init__(self, n_channels: int, *, kernel_size: int = 3) -> None:
         super().__init__()

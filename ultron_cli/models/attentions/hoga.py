@@ -1,7 +1,8 @@
-"""HOGA, high-order group attention: four groups of channels through a graph of small attentions (AutoLA, Ma et al., NeurIPS 2020).
+"""HOGA, high-order group attention: four groups of channels through a graph of small attentions (AutoLA, Ma et al.,
+NeurIPS 2020).
 
-Checked against the authors' code (github.com/btma48/AutoLA). Which operation each edge has is in genotype.py; training/autola/
-searches for it. Legend: B batch, C channels, c = C / 4, H W map size.
+Checked against the authors' code (github.com/btma48/AutoLA). Which operation each edge has is in genotype.py;
+training/autola/ searches for it. Legend: B batch, C channels, c = C / 4, H W map size.
 """
 
 from collections.abc import Callable
@@ -20,23 +21,28 @@ OPERATION_REDUCTION, OUTER_REDUCTION = 4, 8  # of the authors' code
 def separable(n_in: int, n_hidden: int, n_out: int, *, affine: bool) -> nn.Sequential:
     """Depthwise 3x3, 1x1, BN, ReLU, depthwise 3x3, 1x1, BN."""
     return nn.Sequential(
-        nn.Conv2d(n_in, n_in, 3, padding=1, groups=n_in, bias=False), nn.Conv2d(n_in, n_hidden, 1, bias=False),
-        nn.BatchNorm2d(n_hidden, affine=affine), nn.ReLU(),
-        nn.Conv2d(n_hidden, n_hidden, 3, padding=1, groups=n_hidden, bias=False), nn.Conv2d(n_hidden, n_out, 1, bias=False),
+        nn.Conv2d(n_in, n_in, 3, padding=1, groups=n_in, bias=False),
+        nn.Conv2d(n_in, n_hidden, 1, bias=False),
+        nn.BatchNorm2d(n_hidden, affine=affine),
+        nn.ReLU(),
+        nn.Conv2d(n_hidden, n_hidden, 3, padding=1, groups=n_hidden, bias=False),
+        nn.Conv2d(n_hidden, n_out, 1, bias=False),
         nn.BatchNorm2d(n_out, affine=affine),
-    )  # fmt: skip
+    )
 
 
 def dilated(n_in: int, n_hidden: int, n_out: int, n_groups: int, *, affine: bool) -> nn.Sequential:
     """3x3 of dilation 2, 1x1, BN."""
     return nn.Sequential(
-        nn.Conv2d(n_in, n_hidden, 3, padding=2, dilation=2, groups=n_groups, bias=False), nn.Conv2d(n_hidden, n_out, 1, bias=False),
+        nn.Conv2d(n_in, n_hidden, 3, padding=2, dilation=2, groups=n_groups, bias=False),
+        nn.Conv2d(n_hidden, n_out, 1, bias=False),
         nn.BatchNorm2d(n_out, affine=affine),
-    )  # fmt: skip
+    )
 
 
 class ConvolutionGate(nn.Module):
-    """x * sigmoid(op(x)), or with `spatial` x * sigmoid(op([max; mean] of x over channels)). (B, c, H, W) -> the same shape."""
+    """x * sigmoid(op(x)), or with `spatial` x * sigmoid(op([max; mean] of x over channels)). (B, c, H, W) -> the same
+    shape."""
 
     def __init__(self, op: nn.Module, *, spatial: bool = False) -> None:
         super().__init__()
@@ -67,22 +73,26 @@ MAKERS: dict[str, Callable[[int, bool], nn.Module]] = {
 
 
 def make_operation(name: str, n_channels: int, *, affine: bool = True) -> nn.Module:
-    """(B, c, H, W) -> the same shape. affine: whether the convolutions' norms learn scale and shift; not during the search."""
+    """(B, c, H, W) -> the same shape. affine: whether the convolutions' norms learn scale and shift; not during the
+    search."""
     return MAKERS[name](n_channels, affine)
 
 
 def group_channels(n_channels: int) -> int:
     """c. Raises UltronError unless the channels divide into four groups."""
     if n_channels % N_NODES:
-        raise UltronError(f"hoga splits channels into {N_NODES} groups and {n_channels} do not divide; choose other stages with --set model.attention_stages")
+        raise UltronError(
+            f"hoga splits channels into {N_NODES} groups and {n_channels} do not divide; choose other stages "
+            "with --set model.attention_stages"
+        )
     return n_channels // N_NODES
 
 
 class GroupFrame(nn.Module):
     """What surrounds the graph: (B, C, H, W) and the four nodes' outputs (B, c, H, W) -> (B, C, H, W).
 
-    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends it. The last norm starts at 0 and
-    the SE almost open, so that a pretrained network hardly changes at first.
+    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends it. The last
+    norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -103,7 +113,8 @@ class GroupFrame(nn.Module):
 class Hoga(nn.Module):
     """The attention of one genotype, given as text (genotype.py). Raises UltronError unless C divides by 4.
 
-    About 3.1 C^2 parameters, most of them in the 1x1 convolutions of the frame: in every block of ResNet50, where C is up to 2048, 63 M on top of 24 M.
+    About 3.1 C^2 parameters, most of them in the 1x1 convolutions of the frame: in every block of ResNet50, where C is
+    up to 2048, 63 M on top of 24 M.
     """
 
     def __init__(self, n_channels: int, genotype: str = PUBLISHED) -> None:
@@ -111,18 +122,25 @@ class Hoga(nn.Module):
         c = group_channels(n_channels)
         self.genotype = parse_genotype(genotype)
         self.frame = GroupFrame(n_channels)
-        self.operations = nn.ModuleList(nn.ModuleList(make_operation(edge.operation, c) for edge in edges) for edges in self.genotype.nodes)
+        self.operations = nn.ModuleList(
+            nn.ModuleList(make_operation(edge.operation, c) for edge in edges) for edges in self.genotype.nodes
+        )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         outputs: list[torch.Tensor] = []
-        for group, edges, operations in zip(maps.chunk(N_NODES, dim=1), self.genotype.nodes, self.operations, strict=True):
+        for group, edges, operations in zip(
+            maps.chunk(N_NODES, dim=1), self.genotype.nodes, self.operations, strict=True
+        ):
             inputs = [group, *outputs]
-            outputs.append(sum(operation(inputs[edge.source]) for edge, operation in zip(edges, operations, strict=True)))
+            outputs.append(
+                sum(operation(inputs[edge.source]) for edge, operation in zip(edges, operations, strict=True))
+            )
         return self.frame(maps, outputs)
 
 
 class HogaSearch(nn.Module):
-    """All operations on all edges at once, weighed: what AutoLA's search trains. forward: (B, C, H, W), weights (10, 9) -> (B, C, H, W).
+    """All operations on all edges at once, weighed: what AutoLA's search trains. forward: (B, C, H, W), weights (10, 9)
+    -> (B, C, H, W).
 
     Row of an edge: nodes in order, and for each its inputs 0 to node - 1; columns: OPERATIONS; rows sum to 1.
     """
@@ -131,9 +149,14 @@ class HogaSearch(nn.Module):
         super().__init__()
         c = group_channels(n_channels)
         self.frame = GroupFrame(n_channels)
-        nn.init.ones_(self.frame.back_norm.weight)  # trained from nothing: at 0 the first steps would not reach the graph
+        nn.init.ones_(
+            self.frame.back_norm.weight
+        )  # trained from nothing: at 0 the first steps would not reach the graph
         real = [name for name in OPERATIONS if name != "none"]
-        self.edges = nn.ModuleList(nn.ModuleList(make_operation(name, c, affine=False) for name in real) for _ in range(N_NODES * (N_NODES + 1) // 2))
+        self.edges = nn.ModuleList(
+            nn.ModuleList(make_operation(name, c, affine=False) for name in real)
+            for _ in range(N_NODES * (N_NODES + 1) // 2)
+        )
 
     def forward(self, maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         outputs: list[torch.Tensor] = []
@@ -142,6 +165,8 @@ class HogaSearch(nn.Module):
             mixed = []
             for source in (group, *outputs):
                 operations, row = next(edges)
-                mixed.append(sum(weight * operation(source) for weight, operation in zip(row[1:], operations, strict=True)))  # row[0], none, adds 0
+                mixed.append(
+                    sum(weight * operation(source) for weight, operation in zip(row[1:], operations, strict=True))
+                )  # row[0], none, adds 0
             outputs.append(sum(mixed))
         return self.frame(maps, outputs)

@@ -19,8 +19,9 @@ from ultron_cli.models.backbones.small_swin import make_small_swin
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What a network expects: RGB scaled to 0..1, minus `mean`, divided by `sd`; the filter that brings photos to size; and `scaling`,
-    how they are brought to further scales (retrieval/extraction/scales.py), which a method's published code decides."""
+    """What a network expects: RGB scaled to 0..1, minus `mean`, divided by `sd`; the filter that brings photos to size;
+    and `scaling`, how they are brought to further scales (retrieval/extraction/scales.py), which a method's published
+    code decides."""
 
     mean: tuple[float, ...]
     sd: tuple[float, ...]
@@ -33,7 +34,8 @@ class Preprocessing:
 
 
 class Backbone(nn.Module):
-    """A timm network without its classifier. forward: (B, 3, H, W) -> (B, C, h, w), for convolutional nets, Swin and ViT alike."""
+    """A timm network without its classifier. forward: (B, 3, H, W) -> (B, C, h, w), for convolutional nets, Swin and
+    ViT alike."""
 
     def __init__(self, network: nn.Module, name: str) -> None:
         super().__init__()
@@ -42,12 +44,20 @@ class Backbone(nn.Module):
         self.network = network
         self.n_channels: int = network.num_features
         self.n_prefix_tokens: int = getattr(network, "num_prefix_tokens", 0)
-        self.has_class_token = self.n_prefix_tokens > 0 and getattr(network, "cls_token", None) is not None  # the first prefix token then
+        self.has_class_token = (
+            self.n_prefix_tokens > 0 and getattr(network, "cls_token", None) is not None
+        )  # the first prefix token then
         self.channels_last_output = getattr(network, "output_fmt", "NCHW") == "NHWC"
         if hasattr(getattr(network, "patch_embed", None), "dynamic_img_pad"):
-            network.patch_embed.dynamic_img_pad = True  # sides that are no multiple of the patch are padded, not refused
+            network.patch_embed.dynamic_img_pad = (
+                True  # sides that are no multiple of the patch are padded, not refused
+            )
         self.min_side_px = _min_side_px(network, name)
-        self.preprocessing = Preprocessing(mean=tuple(config["mean"]), sd=tuple(config["std"]), interpolation=str(config.get("interpolation") or "bicubic"))
+        self.preprocessing = Preprocessing(
+            mean=tuple(config["mean"]),
+            sd=tuple(config["std"]),
+            interpolation=str(config.get("interpolation") or "bicubic"),
+        )
         self.classifier_names = _classifier_names(config.get("classifier"))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -71,7 +81,10 @@ class Backbone(nn.Module):
                 return height, width
         height = round((n_tokens * image_side_px[0] / image_side_px[1]) ** 0.5)
         if height == 0 or n_tokens % height:
-            raise UltronError(f"backbone {self.name}: {n_tokens} tokens do not form a grid for {tuple(image_side_px)} px; choose another backbone")
+            raise UltronError(
+                f"backbone {self.name}: {n_tokens} tokens do not form a grid for {tuple(image_side_px)} px; "
+                "choose another backbone"
+            )
         return height, n_tokens // height
 
 
@@ -99,7 +112,8 @@ def _classifier_names(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _make_network(name: str, pretrained: bool) -> nn.Module:
-    """The network for inputs of any size: timm names the option differently for ViT (position table) and Swin (windows)."""
+    """The network for inputs of any size: timm names the option differently for ViT (position table) and Swin
+    (windows)."""
     options: list[dict[str, Any]] = [{}]
     if timm.get_pretrained_cfg(name) is None or getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         options = [{"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False}]
@@ -109,7 +123,9 @@ def _make_network(name: str, pretrained: bool) -> nn.Module:
         except TypeError as error:
             if not any(key in str(error) for key in option):
                 raise
-    raise UltronError(f"backbone {name} takes photos of one fixed size only; choose a convolutional one, a Swin or a ViT")
+    raise UltronError(
+        f"backbone {name} takes photos of one fixed size only; choose a convolutional one, a Swin or a ViT"
+    )
 
 
 def _skip_retries_without_network() -> None:
@@ -132,11 +148,14 @@ def list_backbones(pattern: str = "*") -> list[str]:
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     """A backbone by name: timm's, a ResNet for photos of 32 px (cifar_resnets.py), or a small Swin (small_swin.py).
 
-    pretrained: lets timm download its weights. Raises UltronError for an unknown name (naming near ones) and when the weights cannot be had.
+    pretrained: lets timm download its weights. Raises UltronError for an unknown name (naming near ones) and when the
+    weights cannot be had.
     """
     if is_cifar_resnet(name) or name == SMALL_SWIN:
         if pretrained:
-            raise UltronError(f"there are no published weights of {name}; train it (pretrained=false), or give a file with --weights")
+            raise UltronError(
+                f"there are no published weights of {name}; train it (pretrained=false), or give a file with --weights"
+            )
         return Backbone(make_small_swin() if name == SMALL_SWIN else make_cifar_resnet(name), name)
     if not timm.is_model(name.split(".")[0]):
         near = nearest_names(name, list_backbones())
@@ -153,5 +172,6 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
         # Hub clients raise many types (connection, HTTP, missing file); the first line says which.
         reason = str(error).strip().split("\n")[0][:160]
         raise UltronError(
-            f"timm's pretrained weights of {name} could not be downloaded ({type(error).__name__}: {reason}); check the network, or give a file with --weights"
+            f"timm's pretrained weights of {name} could not be downloaded ({type(error).__name__}: {reason}); "
+            "check the network, or give a file with --weights"
         ) from error

@@ -1,7 +1,9 @@
-"""ResNets for photos of 32 px (He et al., CVPR 2016, section 4.2), made of timm's blocks: cifar_resnet20, 32, 44, 56, 110, and wider ones.
+"""ResNets for photos of 32 px (He et al., CVPR 2016, section 4.2), made of timm's blocks: cifar_resnet20, 32, 44, 56,
+110, and wider ones.
 
-A 3x3 stem without pooling, three stages of (depth - 2) / 6 basic blocks at strides 1, 2, 4 and 16, 32, 64 channels; `cifar_resnet20_w64`
-begins with 64 channels. layer4, which timm's ResNets have, is empty. Shortcuts that change the shape are 1x1 convolutions, as in AutoLA's code.
+A 3x3 stem without pooling, three stages of (depth - 2) / 6 basic blocks at strides 1, 2, 4 and 16, 32, 64 channels;
+`cifar_resnet20_w64` begins with 64 channels. layer4, which timm's ResNets have, is empty. Shortcuts that change the
+shape are 1x1 convolutions, as in AutoLA's code.
 """
 
 import re
@@ -23,14 +25,20 @@ def is_cifar_resnet(name: str) -> bool:
 
 
 def make_cifar_resnet(name: str, n_classes: int = 0) -> ResNet:
-    """A fresh network. n_classes: of its classifier; 0 leaves that out. Raises UltronError for a name outside the family."""
+    """A fresh network. n_classes: of its classifier; 0 leaves that out. Raises UltronError for a name outside the
+    family."""
     match = _NAME.fullmatch(name)
     depth, width = (int(match[1]), int(match[2] or WIDTH)) if match else (0, 0)
     if depth < 8 or depth % 6 != 2 or not 4 <= width <= 1024 or width % 4:
-        raise UltronError(f"unknown backbone {name!r}: a CIFAR ResNet is cifar_resnetN with N = 6n + 2 ({', '.join(NAMES)}), and _wC for C channels, C = 4n")
+        raise UltronError(
+            f"unknown backbone {name!r}: a CIFAR ResNet is cifar_resnetN with N = 6n + 2 ({', '.join(NAMES)}), "
+            "and _wC for C channels, C = 4n"
+        )
     n_blocks = (depth - 2) // 6
     channels = (width, 2 * width, 4 * width, 4 * width)
-    network = ResNet(BasicBlock, (n_blocks, n_blocks, n_blocks, 0), num_classes=n_classes, channels=channels, zero_init_last=False)
+    network = ResNet(
+        BasicBlock, (n_blocks, n_blocks, n_blocks, 0), num_classes=n_classes, channels=channels, zero_init_last=False
+    )
     network.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.bn1, network.maxpool = nn.BatchNorm2d(width), nn.Identity()
@@ -41,5 +49,11 @@ def make_cifar_resnet(name: str, n_classes: int = 0) -> ResNet:
     network.feature_info[0]["num_chs"] = width
     for info, stride in zip(network.feature_info, (1, 1, 2, 4, 4), strict=True):
         info["reduction"] = stride
-    network.pretrained_cfg = {"mean": MEAN, "std": SD, "interpolation": "bicubic", "classifier": "fc", "first_conv": "conv1"}
+    network.pretrained_cfg = {
+        "mean": MEAN,
+        "std": SD,
+        "interpolation": "bicubic",
+        "classifier": "fc",
+        "first_conv": "conv1",
+    }
     return network

@@ -10,8 +10,12 @@ from ultron_cli.models.backbones import Backbone
 def require_resnet(backbone: Backbone, system: str) -> nn.Module:
     """The timm network inside. Raises UltronError if it is not a ResNet with the stages layer1 to layer4."""
     network = backbone.network
-    if not all(hasattr(network, part) for part in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")):
-        raise UltronError(f"{system} takes a ResNet of timm (resnet50, resnet101, ...) as its backbone, found {backbone.name}")
+    if not all(
+        hasattr(network, part) for part in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
+    ):
+        raise UltronError(
+            f"{system} takes a ResNet of timm (resnet50, resnet101, ...) as its backbone, found {backbone.name}"
+        )
     return network
 
 

@@ -1,7 +1,7 @@
 """Attention pooling of ULTRON: one query, made from the map itself, gathers the map into one vector.
 
-After SimPool (Psomas et al., ICCV 2023), which is here as published too. That ULTRON pools so, with GeM for the query, is a third party's
-reading of its paper.
+After SimPool (Psomas et al., ICCV 2023), which is here as published too. That ULTRON pools so, with GeM for the query,
+is a third party's reading of its paper.
 """
 
 from typing import Literal
@@ -13,19 +13,26 @@ from ultron_cli.models.parts.pooling import Average, GeM
 
 
 class AttentionPooling(nn.Module):
-    """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)) over the positions, K = Wk LN(X); result f^-1(f(V) A), f(V) = (V - min V + eps)^gamma.
+    """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)) over the positions, K = Wk LN(X); result f^-1(f(V) A), f(V) = (V -
+    min V + eps)^gamma.
 
-    V = LN(X) as in SimPool's public code; its minimum is taken over each photo (there over the whole batch, which would make a
-    descriptor depend on the photos beside it). gem_p: exponent of GeM; None: the query is made from the plain average.
-    exponent: gamma; None: the weighted mean of V, neither power nor shift.
-    shift: "undone" as f^-1 says; "left" as in SimPool's code, which takes the root only: then all channels of all photos share a
-    constant far larger than what they differ by, and under a linear layer with unit norm training starts with all descriptors alike
-    (ultron-t on eight photos, AdamW: loss 2.2 at first, after 3 steps 2.3, undone 0.3; mean cosine between photos 0.98 and 0.15).
-    (B, C, H, W) -> (B, C) float32 (float64 stays).
+    V = LN(X) as in SimPool's public code; its minimum is taken over each photo (there over the whole batch, which would
+    make a descriptor depend on the photos beside it). gem_p: exponent of GeM; None: the query is made from the plain
+    average. exponent: gamma; None: the weighted mean of V, neither power nor shift. shift: "undone" as f^-1 says;
+    "left" as in SimPool's code, which takes the root only: then all channels of all photos share a constant far larger
+    than what they differ by, and under a linear layer with unit norm training starts with all descriptors alike
+    (ultron-t on eight photos, AdamW: loss 2.2 at first, after 3 steps 2.3, undone 0.3; mean cosine between photos 0.98
+    and 0.15). (B, C, H, W) -> (B, C) float32 (float64 stays).
     """
 
     def __init__(
-        self, n_channels: int, *, gem_p: float | None = 3.0, exponent: float | None = 2.0, shift: Literal["undone", "left"] = "undone", eps: float = 1e-6
+        self,
+        n_channels: int,
+        *,
+        gem_p: float | None = 3.0,
+        exponent: float | None = 2.0,
+        shift: Literal["undone", "left"] = "undone",
+        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.exponent, self.shift, self.eps, self.scale = exponent, shift, eps, n_channels**-0.5
@@ -44,7 +51,9 @@ class AttentionPooling(nn.Module):
         return (scores[:, :, 0] * self.scale).softmax(dim=1), normalised
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(feature_map.device.type, enabled=False):  # a power mean in half precision loses its small terms
+        with torch.autocast(
+            feature_map.device.type, enabled=False
+        ):  # a power mean in half precision loses its small terms
             weights, values = self.weights(feature_map)
             if self.exponent is None:
                 return (weights[:, None] @ values)[:, 0]
@@ -54,10 +63,12 @@ class AttentionPooling(nn.Module):
 
 
 class SimPool(AttentionPooling):
-    """SimPool as its authors' code has it (Psomas et al., ICCV 2023): query of the average, one head, power mean whose shift is left in.
+    """SimPool as its authors' code has it (Psomas et al., ICCV 2023): query of the average, one head, power mean whose
+    shift is left in.
 
-    gamma: published 1.25 for transformers, 2 for convolutional networks; 0: the weighted mean without a power, published as well.
-    shift: as in AttentionPooling. (B, C, H, W) -> (B, C) float32 (float64 stays); the class token takes no part.
+    gamma: published 1.25 for transformers, 2 for convolutional networks; 0: the weighted mean without a power,
+    published as well. shift: as in AttentionPooling. (B, C, H, W) -> (B, C) float32 (float64 stays); the class token
+    takes no part.
     """
 
     def __init__(self, n_channels: int, *, gamma: float, shift: Literal["undone", "left"] = "left") -> None:

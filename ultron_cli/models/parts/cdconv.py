@@ -1,4 +1,5 @@
-"""CDConv, channel-wise dilated convolution, and the MobileNet block around it (ULTRON, Kweon & Park, ACCV 2024, Algorithm 1).
+"""CDConv, channel-wise dilated convolution, and the MobileNet block around it (ULTRON, Kweon & Park, ACCV 2024,
+Algorithm 1).
 
 Legend: B batch, C channels, H W map size, a (B, C) importance of each channel of each photo, from 0 to 1.
 """
@@ -13,18 +14,21 @@ from ultron_kernels import cdconv
 
 from ultron_cli.models.parts.layers import ConvNorm, DropPath, norm_as_scale_and_shift
 
-# Where the importance starts: between the usual thresholds' logits, 0 and 1.1, for a map whose mean is MEAN_AFTER_RELU6.
+# Where the importance starts: between the usual thresholds' logits, 0 and 1.1, for a map whose mean is
+# MEAN_AFTER_RELU6.
 FIRST_LOGIT, MEAN_AFTER_RELU6, FIRST_CONTRAST = 0.55, 0.4, 10.0
 
 
 def eca_kernel_size(n_channels: int) -> int:
-    """The odd number nearest to (log2 C + 1) / 2 (ECA-Net, Wang et al., CVPR 2020, eq. 12 with gamma 2 and b 1), at least 1."""
+    """The odd number nearest to (log2 C + 1) / 2 (ECA-Net, Wang et al., CVPR 2020, eq. 12 with gamma 2 and b 1), at
+    least 1."""
     whole = int((math.log2(n_channels) + 1) / 2)
     return whole if whole % 2 else whole + 1
 
 
 class ChannelImportance(nn.Module):
-    """a = sigmoid(ECA(global average)): one 1-D convolution across channels. (B, C, H, W) -> (B, C) float32 (float64 stays)."""
+    """a = sigmoid(ECA(global average)): one 1-D convolution across channels. (B, C, H, W) -> (B, C) float32 (float64
+    stays)."""
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
@@ -32,10 +36,12 @@ class ChannelImportance(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Random contrasts between neighbouring channels around the middle dilation, so that all three branches are in use at first.
+        """Random contrasts between neighbouring channels around the middle dilation, so that all three branches are in
+        use at first.
 
-        With ECA-Net's own initial values no channel takes dilation 1 and 96 % of a layer's (median of 200 draws, 384 channels whose means
-        are 0.4 with a spread of 0.17) take the same one; with gate="none" the weights stay as they begin.
+        With ECA-Net's own initial values no channel takes dilation 1 and 96 % of a layer's (median of 200 draws, 384
+        channels whose means are 0.4 with a spread of 0.17) take the same one; with gate="none" the weights stay as they
+        begin.
         """
         nn.init.normal_(self.weight)
         with torch.no_grad():
@@ -49,7 +55,9 @@ class ChannelImportance(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         # A threshold follows: rounding to bfloat16 would change dilations.
         with torch.autocast(features.device.type, enabled=False):
-            pooled = features.mean(dim=(2, 3), dtype=torch.float64 if features.dtype == torch.float64 else torch.float32)
+            pooled = features.mean(
+                dim=(2, 3), dtype=torch.float64 if features.dtype == torch.float64 else torch.float32
+            )
             weight = self.weight.to(pooled.dtype)
             return torch.sigmoid(F.conv1d(pooled[:, None], weight, padding=weight.shape[-1] // 2)[:, 0])
 
@@ -57,9 +65,11 @@ class ChannelImportance(nn.Module):
 def choose_dilation(
     importance: torch.Tensor, thresholds: tuple[float, ...], kind: Literal["value", "quantile"], deltas: tuple[int, ...]
 ) -> torch.Tensor:
-    """Step 2 of Algorithm 1: (B, C) importance -> (B, C) int64 dilation: 1 if a > tau1, else delta1 if a > tau2, else delta2.
+    """Step 2 of Algorithm 1: (B, C) importance -> (B, C) int64 dilation: 1 if a > tau1, else delta1 if a > tau2, else
+    delta2.
 
-    thresholds: tau1 > tau2. kind: they are values of a, or its quantiles over the channels of each photo (0.75: the 0.75 quantile).
+    thresholds: tau1 > tau2. kind: they are values of a, or its quantiles over the channels of each photo (0.75: the
+    0.75 quantile).
     """
     if kind == "quantile":
         ascending = importance.sort(dim=1).values
@@ -70,7 +80,8 @@ def choose_dilation(
 
 
 def quantile_of_sorted(ascending: torch.Tensor, level: float) -> torch.Tensor:
-    """(B, C) in ascending order -> (B, 1): the quantile, linear between neighbours. torch.quantile does not trace with PyTorch 2.11."""
+    """(B, C) in ascending order -> (B, 1): the quantile, linear between neighbours. torch.quantile does not trace with
+    PyTorch 2.11."""
     place = level * (ascending.shape[1] - 1)
     below = int(place)
     return torch.lerp(ascending[:, below], ascending[:, min(below + 1, ascending.shape[1] - 1)], place - below)[:, None]
@@ -84,9 +95,9 @@ def scaled(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
 class CDConv(nn.Module):
     """Depthwise 3x3 convolution whose dilation each channel of each photo chooses by its importance (Algorithm 1).
 
-    (B, C, H, W) -> the same shape. One weight per channel whatever its dilation. gate: "none" is Algorithm 1, where importance only
-    picks a branch and the ECA weights get no gradient (they stay as initialised); "multiply" multiplies the output by a.
-    thresholds, kind, deltas: as in choose_dilation.
+    (B, C, H, W) -> the same shape. One weight per channel whatever its dilation. gate: "none" is Algorithm 1, where
+    importance only picks a branch and the ECA weights get no gradient (they stay as initialised); "multiply" multiplies
+    the output by a. thresholds, kind, deltas: as in choose_dilation.
     """
 
     def __init__(
@@ -106,7 +117,8 @@ class CDConv(nn.Module):
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / 9.0))
 
     def forward(self, features: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
-        """scale: (C,) by which the output is multiplied, of a norm that follows; it goes into the weights at no cost."""
+        """scale: (C,) by which the output is multiplied, of a norm that follows; it goes into the weights at no
+        cost."""
         importance = self.importance(features)
         dilation = choose_dilation(importance.detach(), self.thresholds, self.kind, self.deltas)
         output = cdconv(features, scaled(self.weight, scale), dilation)
@@ -131,9 +143,11 @@ class PlainDepthwise(nn.Module):
 
 
 class MobileBlock(nn.Module):
-    """Inverted residual (MobileNetV2, Sandler et al., CVPR 2018): x + project(depthwise(expand(x))), BatchNorm after each, ReLU6 after two.
+    """Inverted residual (MobileNetV2, Sandler et al., CVPR 2018): x + project(depthwise(expand(x))), BatchNorm after
+    each, ReLU6 after two.
 
-    (B, C, H, W) -> the same shape. depthwise: CDConv or PlainDepthwise of expansion * C channels. drop_path: share of photos skipped.
+    (B, C, H, W) -> the same shape. depthwise: CDConv or PlainDepthwise of expansion * C channels. drop_path: share of
+    photos skipped.
     """
 
     def __init__(self, n_channels: int, expansion: int, depthwise: nn.Module, drop_path: float = 0.0) -> None:

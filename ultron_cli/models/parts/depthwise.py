@@ -1,4 +1,5 @@
-"""Depthwise 3x3 convolution of one dilation, with a gradient for the CPU: PyTorch's own takes three to five times as long there.
+"""Depthwise 3x3 convolution of one dilation, with a gradient for the CPU: PyTorch's own takes three to five times as
+long there.
 
 Legend: B batch, C channels, H W map size.
 """
@@ -22,16 +23,21 @@ def _convolve(features: torch.Tensor, weight: torch.Tensor, dilation: int) -> to
 
 
 class _Depthwise(torch.autograd.Function):
-    """Backward pass: the input's gradient is the same convolution with the weight turned round, a weight's the sum of a product of two maps."""
+    """Backward pass: the input's gradient is the same convolution with the weight turned round, a weight's the sum of a
+    product of two maps."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, features: torch.Tensor, weight: torch.Tensor, dilation: int) -> torch.Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, features: torch.Tensor, weight: torch.Tensor, dilation: int
+    ) -> torch.Tensor:
         ctx.save_for_backward(features, weight)
         ctx.dilation = dilation  # type: ignore[attr-defined]
         return _convolve(features, weight, dilation)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:  # type: ignore[override]
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:  # type: ignore[override]
         features, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_features = _convolve(gradient, weight.flip(2, 3), ctx.dilation) if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
@@ -40,13 +46,17 @@ class _Depthwise(torch.autograd.Function):
 
 
 def _weight_gradient(features: torch.Tensor, gradient: torch.Tensor, dilation: int) -> torch.Tensor:
-    """Both (B, C, H, W) -> (C, 1, 3, 3): per tap the sum over photos and places of the gradient times what the tap saw."""
+    """Both (B, C, H, W) -> (C, 1, 3, 3): per tap the sum over photos and places of the gradient times what the tap
+    saw."""
     seen, given = features.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
     height, width = seen.shape[1:3]
     sums = []
     for down, right in product((-dilation, 0, dilation), repeat=2):
         rows, columns = slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right))
-        rows_given, columns_given = slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right))
+        rows_given, columns_given = (
+            slice(max(0, -down), height + min(0, -down)),
+            slice(max(0, -right), width + min(0, -right)),
+        )
         if abs(down) >= height or abs(right) >= width:
             sums.append(gradient.new_zeros(gradient.shape[1]))
         else:

@@ -33,7 +33,8 @@ class ConvNorm(nn.Module):
     def _convolve(self, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if weight.shape[-1] > 1:
             return F.conv2d(features, weight, bias, self.stride, self.padding)
-        # After model.to(memory_format=channels_last) a 1x1 weight would force that order on the output; the input's is wanted.
+        # After model.to(memory_format=channels_last) a 1x1 weight would force that order on the output; the input's is
+        # wanted.
         matrix = weight.flatten(1)
         if features.device.type != "cpu" or self.stride > 1 or not features.is_contiguous():
             return F.conv2d(features, matrix[:, :, None, None], bias, self.stride)
@@ -43,7 +44,8 @@ class ConvNorm(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., ECCV 2016): in training a photo's branch is 0 with probability p, else divided by 1 - p.
+    """Stochastic depth (Huang et al., ECCV 2016): in training a photo's branch is 0 with probability p, else divided by
+    1 - p.
 
     (B, ...) -> the same shape.
     """

@@ -43,9 +43,11 @@ class Maximum(nn.Module):
 
 
 class GGeM(nn.Module):
-    """Group generalised mean (Ko et al. 2022): channels in groups, as many as attention heads, each with a learnable exponent.
+    """Group generalised mean (Ko et al. 2022): channels in groups, as many as attention heads, each with a learnable
+    exponent.
 
-    n_channels: a multiple of n_groups. p: every exponent at first. forward: (B, C, H, W) -> (B, C) float32; values below `eps` count as `eps`.
+    n_channels: a multiple of n_groups. p: every exponent at first. forward: (B, C, H, W) -> (B, C) float32; values
+    below `eps` count as `eps`.
     """
 
     def __init__(self, n_channels: int, n_groups: int, p: float = 3.0, eps: float = 1e-6) -> None:

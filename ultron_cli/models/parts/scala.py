@@ -1,7 +1,7 @@
 """SCALA, spatial context-aware local attention (ULTRON, Kweon & Park, ACCV 2024, Algorithm 2), and the block around it.
 
-Maps are (B, H, W, C) here, as the linear layers and the operator take them. Legend: B batch, C channels, H W map size, h heads,
-d channels per head, k window.
+Maps are (B, H, W, C) here, as the linear layers and the operator take them. Legend: B batch, C channels, H W map size,
+h heads, d channels per head, k window.
 """
 
 from typing import Literal
@@ -18,28 +18,35 @@ REGIONS = (1, 2, 3)  # dilations of the context kernel: regions of 3x3, 5x5 and 
 
 
 class MultiscaleContext(nn.Module):
-    """MCK, multiscale context kernel: Proj1x1(concat(X, DC(X, 1), DC(X, 2), DC(X, 3))), DC(., d) a depthwise 3x3 convolution of dilation d.
+    """MCK, multiscale context kernel: Proj1x1(concat(X, DC(X, 1), DC(X, 2), DC(X, 3))), DC(., d) a depthwise 3x3
+    convolution of dilation d.
 
     (B, H, W, C) -> the same shape.
     """
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(nn.Conv2d(n_channels, n_channels, 3, padding=d, dilation=d, groups=n_channels, bias=False) for d in REGIONS)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(n_channels, n_channels, 3, padding=d, dilation=d, groups=n_channels, bias=False) for d in REGIONS
+        )
         self.projection = nn.Linear((1 + len(REGIONS)) * n_channels, n_channels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         channels_second = features.contiguous().permute(0, 3, 1, 2)  # channels_last in memory: no copy
-        regions = [depthwise(channels_second, convolution.weight, d).permute(0, 2, 3, 1) for d, convolution in zip(REGIONS, self.convolutions, strict=True)]
+        regions = [
+            depthwise(channels_second, convolution.weight, d).permute(0, 2, 3, 1)
+            for d, convolution in zip(REGIONS, self.convolutions, strict=True)
+        ]
         return self.projection(torch.cat([features, *regions], dim=-1))
 
 
 class ScalaAttention(nn.Module):
-    """Neighbourhood attention with relative position bias whose key or query carries multiscale context. (B, H, W, C) -> the same shape.
+    """Neighbourhood attention with relative position bias whose key or query carries multiscale context. (B, H, W, C)
+    -> the same shape.
 
-    mck_on: what MCK enhances after its linear projection: "key" as the paper's text says, "query" as its pseudo-code has it, "none"
-    for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA of Fig. 1). window: k, odd, 3..13.
-    attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of the output, in training.
+    mck_on: what MCK enhances after its linear projection: "key" as the paper's text says, "query" as its pseudo-code
+    has it, "none" for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA of Fig. 1). window: k, odd,
+    3..13. attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of the output, in training.
     """
 
     def __init__(
@@ -63,7 +70,9 @@ class ScalaAttention(nn.Module):
 
     def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key and value (B, H, W, h, d), context added, as the operator takes them."""
-        query, key, value = self.query_key_value(features).chunk(3, dim=-1)  # one product for all three; the operator reads strided maps
+        query, key, value = self.query_key_value(features).chunk(
+            3, dim=-1
+        )  # one product for all three; the operator reads strided maps
         if self.context is not None:
             query, key = (self.context(query), key) if self.mck_on == "query" else (query, self.context(key))
         per_head = (self.n_heads, features.shape[-1] // self.n_heads)
@@ -74,16 +83,21 @@ class ScalaAttention(nn.Module):
         query, key, value = self.heads(features)
         dropout_p = self.attention_dropout if self.training else 0.0
         attended = scala_attention(query, key, value, self.position_bias, kernel_size=self.window, dropout_p=dropout_p)
-        return F.dropout(self.projection(attended.reshape(batch, height, width, channels)), self.projection_dropout, self.training)
+        return F.dropout(
+            self.projection(attended.reshape(batch, height, width, channels)), self.projection_dropout, self.training
+        )
 
 
 class ScalaBlock(nn.Module):
-    """Pre-norm block (Algorithm 2): x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x)). (B, H, W, C) -> the same shape.
+    """Pre-norm block (Algorithm 2): x + attention(LayerNorm(x)), then x + MLP(LayerNorm(x)). (B, H, W, C) -> the same
+    shape.
 
     mlp_ratio: hidden channels of the MLP per channel. drop_path: share of photos that skip each branch in training.
     """
 
-    def __init__(self, n_channels: int, attention: ScalaAttention, mlp_ratio: float = 3.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, n_channels: int, attention: ScalaAttention, mlp_ratio: float = 3.0, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         n_hidden = round(mlp_ratio * n_channels)
         self.attention_norm, self.mlp_norm = nn.LayerNorm(n_channels), nn.LayerNorm(n_channels)

@@ -46,20 +46,24 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
 
 
 def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) -> None:
-    """Writes our checkpoint atomically: model name, settings, preprocessing, weights; `extra` holds plain data and tensors."""
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights; `extra` holds plain data and
+    tensors."""
     content = {
-        "format": FORMAT, "version": VERSION, "ultron_version": __version__,
+        "format": FORMAT,
+        "version": VERSION,
+        "ultron_version": __version__,
         "model": {"name": model.name, "settings": to_dict(model.settings)},
         "preprocessing": model.preprocessing.to_dict(),
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
-    }  # fmt: skip
+    }
     with whole_file(path) as temporary:
         torch.save(content, temporary)
 
 
 def read_weights_file(path: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
-    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read so.
+    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read
+    so.
 
     also: what it may name besides tensors and plain data, as torch.serialization.safe_globals takes it.
     """
@@ -76,7 +80,8 @@ def read_weights_file(path: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
             raise UltronError(
-                f"{path} was refused, and nothing in it was run: it holds more than tensors and plain data ({reason}); save its state dict alone"
+                f"{path} was refused, and nothing in it was run: it holds more than tensors and plain data "
+                f"({reason}); save its state dict alone"
             ) from error
         raise UltronError(f"{path} is truncated or not a weights file ({reason}); get it again") from error
     if not isinstance(content, dict):
@@ -118,20 +123,36 @@ def load_timm_weights(model: RetrievalModel, state: dict[str, torch.Tensor], pat
         if state[name].shape != wanted[name].shape
     ]
     if missing or foreign or misshapen:
-        parts = [f"{len(names)} {kind}: {_shown(names)}" for kind, names in
-                 (("missing", missing), ("unexpected", foreign), ("of another shape", misshapen)) if names]  # fmt: skip
-        raise UltronError(f"{path} does not fit backbone {model.backbone.name}: {'; '.join(parts)}; check --backbone (only a classifier head may be left over)")
+        parts = [
+            f"{len(names)} {kind}: {_shown(names)}"
+            for kind, names in (("missing", missing), ("unexpected", foreign), ("of another shape", misshapen))
+            if names
+        ]
+        raise UltronError(
+            f"{path} does not fit backbone {model.backbone.name}: {'; '.join(parts)}; check --backbone (only a "
+            "classifier head may be left over)"
+        )
     if leftover:
         log.info("weights %s: left over, the classifier head (%s)", path.name, _shown(leftover))
     network.load_state_dict({name: value for name, value in state.items() if name in wanted}, strict=False)
 
 
 def require_only_backbone(model: RetrievalModel, weights: str) -> None:
-    """Raises UltronError if backbone weights alone would leave a layer of the model random; exponents of a pooling have a value of their own."""
-    trained = {name.split(".")[0] for name, _ in model.named_parameters() if not name.startswith("backbone.") and name.rsplit(".", 1)[-1] != "p"}
+    """Raises UltronError if backbone weights alone would leave a layer of the model random; exponents of a pooling have
+    a value of their own."""
+    trained = {
+        name.split(".")[0]
+        for name, _ in model.named_parameters()
+        if not name.startswith("backbone.") and name.rsplit(".", 1)[-1] != "p"
+    }
     if trained:
-        layers = ", ".join("a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(trained))
-        raise UltronError(f"{weights} has backbone weights only, {layers} of {model.name} would stay random; train the model, or give a checkpoint of it")
+        layers = ", ".join(
+            "a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(trained)
+        )
+        raise UltronError(
+            f"{weights} has backbone weights only, {layers} of {model.name} would stay random; train the "
+            "model, or give a checkpoint of it"
+        )
 
 
 def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> LoadedModel:
@@ -141,19 +162,28 @@ def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> Loaded
     """
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
-        raise UltronError(f"{path} is not a checkpoint of ultron; name the model with --model and --backbone and give the file as --weights")
+        raise UltronError(
+            f"{path} is not a checkpoint of ultron; name the model with --model and --backbone and give the "
+            "file as --weights"
+        )
     if content["version"] > VERSION:
-        raise UltronError(f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron")
+        raise UltronError(
+            f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron"
+        )
     model = create_model(content["model"]["name"], **content["model"]["settings"] | (changes or {}))
     missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
     if missing or unexpected:
-        raise UltronError(f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected {_shown(unexpected) or 'none'}; train it again")
+        raise UltronError(
+            f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected "
+            f"{_shown(unexpected) or 'none'}; train it again"
+        )
     side_px = content.get("train_config", {}).get("side_px")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())}, side_px)
 
 
 def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
-    """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for settings["backbone"].
+    """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for
+    settings["backbone"].
 
     Raises UltronError if the file and the settings do not fit.
     """
@@ -161,8 +191,15 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
         stored = to_dict(loaded.model.settings)
-        changed, switches = {key: value for key, value in settings.items() if stored.get(key) != value}, loaded.model.switches
-        wrong = [f"{key} (checkpoint {stored.get(key)}, asked {value})" for key, value in changed.items() if key not in switches]
+        changed, switches = (
+            {key: value for key, value in settings.items() if stored.get(key) != value},
+            loaded.model.switches,
+        )
+        wrong = [
+            f"{key} (checkpoint {stored.get(key)}, asked {value})"
+            for key, value in changed.items()
+            if key not in switches
+        ]
         if model_name not in (None, loaded.model.name):
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
@@ -171,7 +208,10 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
         return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
     if not hasattr(model, "backbone"):
-        raise UltronError(f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint of `ultron train`")
+        raise UltronError(
+            f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint "
+            "of `ultron train`"
+        )
     require_only_backbone(model, str(path))
     load_timm_weights(model, bare_state_dict(content, path), path)
     return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})

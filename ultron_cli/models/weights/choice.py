@@ -30,7 +30,12 @@ class ModelChoice:
         """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
         given = [
             flag
-            for flag, used in (("--run", self.run), ("--weights", self.weights), ("--pretrained", self.pretrained), ("--untrained", self.untrained))
+            for flag, used in (
+                ("--run", self.run),
+                ("--weights", self.weights),
+                ("--pretrained", self.pretrained),
+                ("--untrained", self.untrained),
+            )
             if used
         ]
         if len(given) > 1:
@@ -44,8 +49,15 @@ class ModelChoice:
         if self.untrained:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
-            raise UltronError("--model and --backbone name a network, not its weights; add --weights FILE, --pretrained, --untrained or --run RUN")
-        checkpoint = find_checkpoint(self.run) if self.run else take_latest("train", "name a model with --weights FILE or --pretrained") / "checkpoint.pt"
+            raise UltronError(
+                "--model and --backbone name a network, not its weights; add --weights FILE, --pretrained, "
+                "--untrained or --run RUN"
+            )
+        checkpoint = (
+            find_checkpoint(self.run)
+            if self.run
+            else take_latest("train", "name a model with --weights FILE or --pretrained") / "checkpoint.pt"
+        )
         return load_weights(checkpoint, self.model, self.settings)
 
 
@@ -66,11 +78,16 @@ def find_checkpoint(run: str) -> Path:
             return candidate / "checkpoint.pt"
     known = workspace_root() / "train"
     names = sorted(path.name for path in known.iterdir()) if known.is_dir() else []
-    raise UltronError(f"run {run!r} has no checkpoint.pt, as a path or in {known} (there: {', '.join(names) or 'nothing'})")
+    raise UltronError(
+        f"run {run!r} has no checkpoint.pt, as a path or in {known} (there: {', '.join(names) or 'nothing'})"
+    )
 
 
-def reload_model(config: dict[str, Any], source: dict[str, Any], weights_sha256: str, override: Path | None = None) -> LoadedModel:
-    """The model that made a descriptor file, from its stored config and provenance; `override` is another place of the weights.
+def reload_model(
+    config: dict[str, Any], source: dict[str, Any], weights_sha256: str, override: Path | None = None
+) -> LoadedModel:
+    """The model that made a descriptor file, from its stored config and provenance; `override` is another place of the
+    weights.
 
     Raises UltronError if the weights are gone or are no longer those of the file.
     """
@@ -86,7 +103,8 @@ def reload_model(config: dict[str, Any], source: dict[str, Any], weights_sha256:
         loaded = load_weights(_existing(source["path"]), name, settings)
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
-            f"the weights ({source.get('path') or kind}) are no longer those the descriptors were made with; extract again, or give the old file with --weights"
+            f"the weights ({source.get('path') or kind}) are no longer those the descriptors were made with; "
+            "extract again, or give the old file with --weights"
         )
     log.info("model %s, weights %s", loaded.model.label, source.get("path") or kind)
     return loaded
@@ -94,7 +112,9 @@ def reload_model(config: dict[str, Any], source: dict[str, Any], weights_sha256:
 
 def _existing(path: str) -> Path:
     if not Path(path).is_file():
-        raise UltronError(f"the weights that made these descriptors were at {path}, which is gone; give them with --weights")
+        raise UltronError(
+            f"the weights that made these descriptors were at {path}, which is gone; give them with --weights"
+        )
     return Path(path)
 
 

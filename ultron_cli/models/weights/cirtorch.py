@@ -1,7 +1,9 @@
-"""Networks of cirtorch (github.com/filipradenovic/cnnimageretrieval-pytorch) as `gem` models, with their learned whitenings.
+"""Networks of cirtorch (github.com/filipradenovic/cnnimageretrieval-pytorch) as `gem` models, with their learned
+whitenings.
 
-Such a file is a dictionary: state_dict (features.0... by place in the network, pool.p, whiten.*) and meta (architecture, pooling, mean, std
-and, for networks trained without a whitening layer, Lw: per data set and for one scale (ss) or several (ms) the mean m and projection P).
+Such a file is a dictionary: state_dict (features.0... by place in the network, pool.p, whiten.*) and meta
+(architecture, pooling, mean, std and, for networks trained without a whitening layer, Lw: per data set and for one
+scale (ss) or several (ms) the mean m and projection P).
 """
 
 import re
@@ -18,21 +20,33 @@ from ultron_cli.models.core import RetrievalModel
 
 RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 DENSENET_PARTS = {
-    "0": "conv0", "1": "norm0", "4": "denseblock1", "5": "transition1", "6": "denseblock2", "7": "transition2", "8": "denseblock3", "9": "transition3",
-    "10": "denseblock4", "11": "norm5",
-}  # fmt: skip
+    "0": "conv0",
+    "1": "norm0",
+    "4": "denseblock1",
+    "5": "transition1",
+    "6": "denseblock2",
+    "7": "transition2",
+    "8": "denseblock3",
+    "9": "transition3",
+    "10": "denseblock4",
+    "11": "norm5",
+}
 ARCHITECTURES = {
     **{f"resnet{depth}": ("", RESNET_PARTS) for depth in (18, 34, 50, 101, 152)},
     **{f"densenet{depth}": ("features.", DENSENET_PARTS) for depth in (121, 161, 169, 201)},
 }
 POOLINGS: dict[str, dict[str, Any]] = {
-    "gem": {"pooling": "gem", "p_learnable": True}, "gemmp": {"pooling": "ggem"}, "mac": {"pooling": "max"}, "spoc": {"pooling": "avg"},
-}  # fmt: skip
+    "gem": {"pooling": "gem", "p_learnable": True},
+    "gemmp": {"pooling": "ggem"},
+    "mac": {"pooling": "max"},
+    "spoc": {"pooling": "avg"},
+}
 
 
 @dataclass(frozen=True)
 class LearnedWhitening:
-    """y = projection (x - mean). name: data set and scales, for example retrieval-SfM-120k-ms. mean: (D,); projection: (D', D); float64."""
+    """y = projection (x - mean). name: data set and scales, for example retrieval-SfM-120k-ms. mean: (D,); projection:
+    (D', D); float64."""
 
     name: str
     mean: np.ndarray
@@ -40,29 +54,45 @@ class LearnedWhitening:
 
 
 def numpy_parts() -> list[Any]:
-    """What a pickle of plain numpy arrays names, for torch's list of safe globals; files of numpy 1 and 2 name it differently."""
+    """What a pickle of plain numpy arrays names, for torch's list of safe globals; files of numpy 1 and 2 name it
+    differently."""
     from numpy._core import multiarray
 
-    named = [(getattr(multiarray, part), f"numpy.{core}.multiarray.{part}") for core in ("core", "_core") for part in ("_reconstruct", "scalar")]
+    named = [
+        (getattr(multiarray, part), f"numpy.{core}.multiarray.{part}")
+        for core in ("core", "_core")
+        for part in ("_reconstruct", "scalar")
+    ]
     return [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")), *named]
 
 
 def cirtorch_meta(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """The meta of a file. Raises UltronError if it is no such file or has layers that ultron has not."""
     meta = content.get("meta")
-    if not isinstance(meta, dict) or not isinstance(content.get("state_dict"), dict) or "architecture" not in meta or "pooling" not in meta:
-        raise UltronError(f"{path} is no network of cirtorch: it must hold state_dict, and meta with architecture and pooling; check --from")
+    if (
+        not isinstance(meta, dict)
+        or not isinstance(content.get("state_dict"), dict)
+        or "architecture" not in meta
+        or "pooling" not in meta
+    ):
+        raise UltronError(
+            f"{path} is no network of cirtorch: it must hold state_dict, and meta with architecture and "
+            "pooling; check --from"
+        )
     parts = [f"architecture {meta['architecture']}"] if meta["architecture"] not in ARCHITECTURES else []
     parts += [f"pooling {meta['pooling']}"] if meta["pooling"] not in POOLINGS else []
     parts += [name.replace("_", " ") for name in ("local_whitening", "regional") if meta.get(name)]
     if parts:
         known = f"{', '.join(ARCHITECTURES)} with {', '.join(POOLINGS)}"
-        raise UltronError(f"{path} has {' and '.join(parts)}, which ultron does not import (it takes {known}); choose another network")
+        raise UltronError(
+            f"{path} has {' and '.join(parts)}, which ultron does not import (it takes {known}); choose another network"
+        )
     return meta
 
 
 def cirtorch_model(meta: dict[str, Any], state: dict[str, torch.Tensor], path: Path) -> RetrievalModel:
-    """A fresh `gem` model that the file's tensors fit. Raises UltronError if the file's normalisation is not that of the backbone."""
+    """A fresh `gem` model that the file's tensors fit. Raises UltronError if the file's normalisation is not that of
+    the backbone."""
     settings = {"backbone": meta["architecture"], **POOLINGS[meta["pooling"]]}
     if "whiten.weight" in state:
         settings["descriptor_dim"] = len(state["whiten.weight"])
@@ -74,7 +104,10 @@ def cirtorch_model(meta: dict[str, Any], state: dict[str, torch.Tensor], path: P
     for name, value in (("mean", model.preprocessing.mean), ("std", model.preprocessing.sd)):
         found = np.asarray(meta.get(name, value), np.float64)
         if found.shape != (3,) or not np.allclose(found, value, atol=1e-6):
-            raise UltronError(f"{path} wants photos of {name} {found.tolist()}, {meta['architecture']} is given those of {list(value)}; choose another network")
+            raise UltronError(
+                f"{path} wants photos of {name} {found.tolist()}, {meta['architecture']} is given those of "
+                f"{list(value)}; choose another network"
+            )
     return model
 
 
@@ -90,11 +123,14 @@ def cirtorch_name(architecture: str, name: str) -> str | None:
 
 
 def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[LearnedWhitening]:
-    """The whitenings in meta["Lw"], in order of name. Raises UltronError if one does not fit descriptors of `dim` dimensions."""
+    """The whitenings in meta["Lw"], in order of name. Raises UltronError if one does not fit descriptors of `dim`
+    dimensions."""
     stored = meta.get("Lw", {})
     if not isinstance(stored, dict) or not all(isinstance(value, dict) for value in stored.values()):
         raise UltronError(f"{path}: Lw must hold whitenings by data set and scales; get it again")
-    entries = {f"{dataset}-{scales}": value for dataset, by_scales in stored.items() for scales, value in by_scales.items()}
+    entries = {
+        f"{dataset}-{scales}": value for dataset, by_scales in stored.items() for scales, value in by_scales.items()
+    }
     found = []
     for name, value in sorted(entries.items()):
         arrays = [np.asarray(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")]
@@ -102,6 +138,9 @@ def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[Lear
             raise UltronError(f"{path}: whitening {name} must hold finite numbers m and P; get it again")
         mean, projection = arrays[0].astype(np.float64).reshape(-1), arrays[1].astype(np.float64)
         if mean.size != dim or projection.ndim != 2 or projection.shape[1] != dim or not len(projection):
-            raise UltronError(f"{path}: whitening {name} has m {arrays[0].shape} and P {arrays[1].shape}, the descriptors have {dim} dimensions; get it again")
+            raise UltronError(
+                f"{path}: whitening {name} has m {arrays[0].shape} and P {arrays[1].shape}, the descriptors "
+                f"have {dim} dimensions; get it again"
+            )
         found.append(LearnedWhitening(re.sub(r"[^\w.-]", "_", name), mean, projection))
     return found

@@ -1,7 +1,9 @@
-"""The authors' published checkpoints as checkpoints of ultron: names mapped onto our modules, BGR input folded into the stem.
+"""The authors' published checkpoints as checkpoints of ultron: names mapped onto our modules, BGR input folded into the
+stem.
 
-Files are read with weights_only=True. Layouts: pycls ResNets (DOLG, CVNet/SuperGlobal, SENet, CFCD), cirtorch's networks and plain timm
-state dicts. Every key that could not be placed is listed; that is an error unless it is known to serve training only.
+Files are read with weights_only=True. Layouts: pycls ResNets (DOLG, CVNet/SuperGlobal, SENet, CFCD), cirtorch's
+networks and plain timm state dicts. Every key that could not be placed is listed; that is an error unless it is known
+to serve training only.
 """
 
 import re
@@ -18,20 +20,34 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import bare_state_dict, load_timm_weights, read_weights_file, save_checkpoint
-from ultron_cli.models.weights.cirtorch import LearnedWhitening, cirtorch_meta, cirtorch_model, cirtorch_name, cirtorch_whitenings, numpy_parts
+from ultron_cli.models.weights.cirtorch import (
+    LearnedWhitening,
+    cirtorch_meta,
+    cirtorch_model,
+    cirtorch_name,
+    cirtorch_whitenings,
+    numpy_parts,
+)
 
 State = dict[str, torch.Tensor]
 BLOCK_PARTS = {
-    "f.a": "conv1", "f.a_bn": "bn1", "f.b": "conv2", "f.b_bn": "bn2", "f.c": "conv3", "f.c_bn": "bn3", "proj": "downsample.0", "bn": "downsample.1",
-}  # fmt: skip
+    "f.a": "conv1",
+    "f.a_bn": "bn1",
+    "f.b": "conv2",
+    "f.b_bn": "bn2",
+    "f.c": "conv3",
+    "f.c_bn": "bn3",
+    "proj": "downsample.0",
+    "bn": "downsample.1",
+}
 BLOCK = re.compile(r"s(\d)\.b(\d+)\.(f\.[abc](?:_bn)?|proj|bn)\.(.+)")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One published layout. models: what it may become, by the number of blocks in the third stage. rename: a key of the file as our
-    name, None if it serves training only, or itself if unknown. bgr: the network was trained on BGR photos. settings: those of the model
-    that the file's tensors tell, besides descriptor_dim."""
+    """One published layout. models: what it may become, by the number of blocks in the third stage. rename: a key of
+    the file as our name, None if it serves training only, or itself if unknown. bgr: the network was trained on BGR
+    photos. settings: those of the model that the file's tensors tell, besides descriptor_dim."""
 
     models: dict[int, tuple[str, dict[str, Any]]]
     rename: Callable[[str], str | None]
@@ -68,15 +84,24 @@ def dolg_name(name: str) -> str | None:
         return resnet_name(name.removeprefix("globalmodel.")) or name
     if name == "pool_g.p":
         return "global_pooling.p"
-    return _renamed(name, {
-        "localmodel.aspp.aspp.": "local.atrous.branches.", "localmodel.aspp.im_pool.1.": "local.atrous.whole.",
-        "localmodel.aspp.conv_after.0.": "local.atrous.join.", "localmodel.conv1.": "local.reduce.", "localmodel.bn.": "local.norm.",
-        "localmodel.conv2.": "local.attention.", "fc_t.": "global_layer.", "fc.": "head.",
-    })  # fmt: skip
+    return _renamed(
+        name,
+        {
+            "localmodel.aspp.aspp.": "local.atrous.branches.",
+            "localmodel.aspp.im_pool.1.": "local.atrous.whole.",
+            "localmodel.aspp.conv_after.0.": "local.atrous.join.",
+            "localmodel.conv1.": "local.reduce.",
+            "localmodel.bn.": "local.norm.",
+            "localmodel.conv2.": "local.attention.",
+            "fc_t.": "global_layer.",
+            "fc.": "head.",
+        },
+    )
 
 
 def cvnet_name(name: str) -> str | None:
-    """CVNet as SuperGlobal uses it: encoder_q is the network; the rest (momentum encoder, re-ranking, unused layers) serves other ends."""
+    """CVNet as SuperGlobal uses it: encoder_q is the network; the rest (momentum encoder, re-ranking, unused layers)
+    serves other ends."""
     if not name.startswith("encoder_q."):
         return None
     inner = name.removeprefix("encoder_q.")
@@ -103,9 +128,15 @@ def senet_name(name: str) -> str | None:
     encoding = re.fullmatch(r"SSM\.SSE\.conv_in\.(\d+)\.([01])\.(.+)", name)
     if encoding:  # blocks of convolution, norm and ReLU; ours stand in one row
         return f"similarity.encode.{3 * int(encoding[1]) + int(encoding[2])}.{encoding[3]}"
-    return resnet_name(name) or _renamed(name, {
-        "SSM.ch_reduction_encoder.": "similarity.reduce.", "SSM.SSE.conv1x1_out.": "similarity.widen.", "SSM.FFN.": "similarity.join.", "head.fc.": "head.",
-    })  # fmt: skip
+    return resnet_name(name) or _renamed(
+        name,
+        {
+            "SSM.ch_reduction_encoder.": "similarity.reduce.",
+            "SSM.SSE.conv1x1_out.": "similarity.widen.",
+            "SSM.FFN.": "similarity.join.",
+            "head.fc.": "head.",
+        },
+    )
 
 
 def _renamed(name: str, places: dict[str, str]) -> str:
@@ -122,16 +153,32 @@ def _dolg_settings(state: State) -> dict[str, Any]:
 
 def _senet_settings(state: State) -> dict[str, Any]:
     blocks = [tensor for key, tensor in state.items() if re.fullmatch(r"SSM\.SSE\.conv_in\.\d+\.0\.weight", key)]
-    return {"similarity_dim": blocks[0].shape[0], "window": 2 * len(blocks) + 1, "kernel": blocks[0].shape[-1]} if blocks else {}
+    return (
+        {"similarity_dim": blocks[0].shape[0], "window": 2 * len(blocks) + 1, "kernel": blocks[0].shape[-1]}
+        if blocks
+        else {}
+    )
 
 
 LAYOUTS = {
-    "dolg": Layout({6: ("dolg-r50", {}), 23: ("dolg-r101", {})}, dolg_name, bgr=True, scales="5", settings=_dolg_settings),
-    "cvnet": Layout({6: ("superglobal", {"backbone": "resnet50"}), 23: ("superglobal", {"backbone": "resnet101"})}, cvnet_name, bgr=True, scales="3"),
-    "senet": Layout({6: ("senet-r50", {}), 23: ("senet-r101", {})}, senet_name, bgr=True, scales="3", settings=_senet_settings),
+    "dolg": Layout(
+        {6: ("dolg-r50", {}), 23: ("dolg-r101", {})}, dolg_name, bgr=True, scales="5", settings=_dolg_settings
+    ),
+    "cvnet": Layout(
+        {6: ("superglobal", {"backbone": "resnet50"}), 23: ("superglobal", {"backbone": "resnet101"})},
+        cvnet_name,
+        bgr=True,
+        scales="3",
+    ),
+    "senet": Layout(
+        {6: ("senet-r50", {}), 23: ("senet-r101", {})}, senet_name, bgr=True, scales="3", settings=_senet_settings
+    ),
     "cfcd": Layout({6: ("cfcd-r50", {}), 23: ("cfcd-r101", {})}, cfcd_name, bgr=True, scales="5"),
 }
-SOURCES = {name: sorted({model for model, _ in layout.models.values()}) for name, layout in LAYOUTS.items()} | {"cirtorch": ["gem"], "timm": ["gem"]}
+SOURCES = {name: sorted({model for model, _ in layout.models.values()}) for name, layout in LAYOUTS.items()} | {
+    "cirtorch": ["gem"],
+    "timm": ["gem"],
+}
 
 
 def import_weights(path: Path, source: str, out: Path, backbone: str | None = None) -> Imported:
@@ -157,7 +204,9 @@ def import_weights(path: Path, source: str, out: Path, backbone: str | None = No
         placed["backbone.network.conv1.weight"] = placed["backbone.network.conv1.weight"].flip(1)
     model.load_state_dict(placed, strict=False)
     order = "BGR folded into RGB" if layout.bgr else "RGB"
-    save_checkpoint(out, model, {"imported": {"from": source, "file": path.name, "input": order, "scales": layout.scales}})
+    save_checkpoint(
+        out, model, {"imported": {"from": source, "file": path.name, "input": order, "scales": layout.scales}}
+    )
     return Imported(model, layout.scales, [])
 
 
@@ -176,7 +225,9 @@ def _model_for(state: State, layout: Layout, path: Path, source: str) -> Retriev
     """The model whose depth the file's third stage has, with the file's descriptor dimensions and branches."""
     blocks = {int(found[2]) for name in state if (found := BLOCK.search(name)) and found[1] == "3"}
     if len(blocks) not in layout.models:
-        raise UltronError(f"{path} is no ResNet-50 or -101 of {source}: its third stage has {len(blocks)} blocks; check --from")
+        raise UltronError(
+            f"{path} is no ResNet-50 or -101 of {source}: its third stage has {len(blocks)} blocks; check --from"
+        )
     name, settings = layout.models[len(blocks)]
     heads = [tensor for key, tensor in state.items() if layout.rename(key) == "head.weight"]
     if heads:
@@ -185,7 +236,8 @@ def _model_for(state: State, layout: Layout, path: Path, source: str) -> Retriev
 
 
 def place(state: State, rename: Callable[[str], str | None], model: RetrievalModel, path: Path) -> State:
-    """The file's tensors under our names. rename: as in Layout. Raises UltronError listing keys without a place, places without a key and wrong shapes."""
+    """The file's tensors under our names. rename: as in Layout. Raises UltronError listing keys without a place, places
+    without a key and wrong shapes."""
     wanted, placed, training_only, foreign, misshapen = model.state_dict(), {}, [], [], []
     for key, tensor in state.items():
         name = rename(key)
@@ -193,13 +245,24 @@ def place(state: State, rename: Callable[[str], str | None], model: RetrievalMod
             training_only.append(key)
         elif name not in wanted:
             foreign.append(key)
-        elif tensor.numel() != wanted[name].numel() or (tensor.ndim == wanted[name].ndim and tensor.shape != wanted[name].shape):
+        elif tensor.numel() != wanted[name].numel() or (
+            tensor.ndim == wanted[name].ndim and tensor.shape != wanted[name].shape
+        ):
             misshapen.append(f"{key} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}")
         else:
-            placed[name] = tensor.reshape(wanted[name].shape)  # an exponent is (1,) in the authors' code, a number in ours
+            placed[name] = tensor.reshape(
+                wanted[name].shape
+            )  # an exponent is (1,) in the authors' code, a number in ours
     missing = sorted(name for name in wanted.keys() - placed.keys() if not name.endswith("num_batches_tracked"))
-    problems = [f"{len(names)} {kind}: {', '.join(names)}" for kind, names in
-                (("keys without a place", foreign), ("places without a key", missing), ("of another shape", misshapen)) if names]  # fmt: skip
+    problems = [
+        f"{len(names)} {kind}: {', '.join(names)}"
+        for kind, names in (
+            ("keys without a place", foreign),
+            ("places without a key", missing),
+            ("of another shape", misshapen),
+        )
+        if names
+    ]
     if problems:
         raise UltronError(f"{path} does not fit {model.name}: {'; '.join(problems)}; check --from")
     if training_only:

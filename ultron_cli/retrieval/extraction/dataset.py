@@ -46,7 +46,9 @@ class ExtractRequest:
 
 def protocol_text(config: dict[str, Any]) -> str:
     """How photos were turned into descriptors, in one phrase that stands beside every score."""
-    crop = "queries cropped" if config["crop"] == "bbx" else "queries NOT cropped (not comparable with published scores)"
+    crop = (
+        "queries cropped" if config["crop"] == "bbx" else "queries NOT cropped (not comparable with published scores)"
+    )
     side = f"longest side {config['max_side_px']} px" if config["max_side_px"] else "full resolution"
     always = ", small photos enlarged" if config["resize"] == "always" else ""
     record = config.get("whitening")
@@ -57,37 +59,49 @@ def protocol_text(config: dict[str, Any]) -> str:
 def default_workers(device: torch.device) -> int:
     """Decoding processes: beside a GPU all cores but one, up to 8; beside a network on the CPU a quarter of the cores.
 
-    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py). The processes
-    that torchrun started on this machine share its cores.
+    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py).
+    The processes that torchrun started on this machine share its cores.
     """
     cores = n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(1, min(8, cores - 1)) if device.type == "cuda" else cores // 4
 
 
 def _max_side_px(asked: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: as asked (0: no limit), else twice the side of the training crops (512 and 1024 in papers), else 1024."""
+    """The longest side: as asked (0: no limit), else twice the side of the training crops (512 and 1024 in papers),
+    else 1024."""
     if asked is not None:
         return asked or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
-def extraction_config(request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel) -> ExtractConfig:
+def extraction_config(
+    request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel
+) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
     return ExtractConfig(
-        dataset=dataset.name, photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"), role=role, crop=crop,
-        scales=request.scales or loaded.model.recommended_scales, max_side_px=_max_side_px(request.max_side_px, loaded), resize=request.resize,
-        precision=request.precision, storage=request.storage, model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
-        preprocessing=loaded.model.preprocessing.to_dict(), weights_sha256=loaded.weights_sha256,
-    )  # fmt: skip
+        dataset=dataset.name,
+        photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"),
+        role=role,
+        crop=crop,
+        scales=request.scales or loaded.model.recommended_scales,
+        max_side_px=_max_side_px(request.max_side_px, loaded),
+        resize=request.resize,
+        precision=request.precision,
+        storage=request.storage,
+        model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        preprocessing=loaded.model.preprocessing.to_dict(),
+        weights_sha256=loaded.weights_sha256,
+    )
 
 
 def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: str) -> dict[str, Any]:
     """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
 
-    Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is written
-    if the dataset, the model or a box is unsound. Started by torchrun, all processes call it and get the summary; the first one
-    checks, decides, merges and whitens, and it opens dataset and model before the others, which then find them rendered and downloaded.
+    Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is
+    written if the dataset, the model or a box is unsound. Started by torchrun, all processes call it and get the
+    summary; the first one checks, decides, merges and whitens, and it opens dataset and model before the others, which
+    then find them rendered and downloaded.
     """
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
@@ -105,7 +119,8 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """An opened dataset and a loaded model. folder: of the result. files: role -> where the network's own descriptors go, and their extraction."""
+    """An opened dataset and a loaded model. folder: of the result. files: role -> where the network's own descriptors
+    go, and their extraction."""
 
     dataset: Dataset
     loaded: LoadedModel
@@ -118,14 +133,25 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
     n_workers = default_workers(device) if request.n_workers is None else request.n_workers
-    work = ExtractWork(device=device, batch_size=request.batch_size, n_workers=n_workers, skip_bad=request.skip_bad, overwrite=request.overwrite)
+    work = ExtractWork(
+        device=device,
+        batch_size=request.batch_size,
+        n_workers=n_workers,
+        skip_bad=request.skip_bad,
+        overwrite=request.overwrite,
+    )
     folder = request.out or workspace.workspace_root() / "extract" / f"{dataset.name}-{_source_name(loaded)}"
     raw_folder, folder = _folders(folder, request, loaded)
-    roles: list[tuple[Literal["query", "database"], str, list[str]]] = [("database", "database.h5", dataset.database_names)]
+    roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
+        ("database", "database.h5", dataset.database_names)
+    ]
     if dataset.query_names:
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
     files = {
-        role: (raw_folder / name, Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work))
+        role: (
+            raw_folder / name,
+            Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work),
+        )
         for role, name, names in roles
     }
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
@@ -136,7 +162,11 @@ def _extract(prepared: _Prepared, request: ExtractRequest, processes: Extraction
     loaded, folder = prepared.loaded, prepared.folder
     results = {role: extraction.run(path, processes) for role, (path, extraction) in prepared.files.items()}
     first = next(iter(prepared.files.values()))[1]
-    paths, config, dim = {role: result.path for role, result in results.items()}, to_dict(first.config), loaded.model.descriptor_dim
+    paths, config, dim = (
+        {role: result.path for role, result in results.items()},
+        to_dict(first.config),
+        loaded.model.descriptor_dim,
+    )
     if request.whitening:
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         config, dim = config | {"whitening": request.whitening.record()}, request.whitening.dim
@@ -145,14 +175,24 @@ def _extract(prepared: _Prepared, request: ExtractRequest, processes: Extraction
     if skipped:
         log.warning("left out %d photos that could not be decoded", len(skipped))
     return {
-        "model": loaded.model.label, "dataset": prepared.dataset.name, "folder": str(folder), "dim": dim,
-        "weights_sha256": loaded.weights_sha256, "config": config, "protocol": protocol_text(config), "skipped": skipped,
-        "files": {role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed} for role, result in results.items()},
-    }  # fmt: skip
+        "model": loaded.model.label,
+        "dataset": prepared.dataset.name,
+        "folder": str(folder),
+        "dim": dim,
+        "weights_sha256": loaded.weights_sha256,
+        "config": config,
+        "protocol": protocol_text(config),
+        "skipped": skipped,
+        "files": {
+            role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed}
+            for role, result in results.items()
+        },
+    }
 
 
 def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tuple[Path, Path]:
-    """(folder of the network's descriptors, folder of the result). They differ where a whitening follows, so that the costly part is kept.
+    """(folder of the network's descriptors, folder of the result). They differ where a whitening follows, so that the
+    costly part is kept.
 
     Raises UltronError if the whitening does not fit the model.
     """
@@ -161,7 +201,8 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
         return folder, folder
     if whitening.mean.size != loaded.model.descriptor_dim:
         raise UltronError(
-            f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {loaded.model.label} gives {loaded.model.descriptor_dim}-d; "
+            f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {loaded.model.label} gives "
+            f"{loaded.model.descriptor_dim}-d; "
             "learn one from this model's: ultron whiten"
         )
     learned = whitening.provenance.get("weights_sha256")

@@ -17,7 +17,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig:
-    """Everything that shapes the numbers of a descriptor file; stored whole in it, and compared before continuing one."""
+    """Everything that shapes the numbers of a descriptor file; stored whole in it, and compared before continuing
+    one."""
 
     dataset: str
     photos_sha256: str  # names and boxes
@@ -38,12 +39,15 @@ class ExtractConfig:
 
 
 def describe(model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by their mean) and made unit again."""
+    """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
+    their mean) and made unit again."""
     described = [model(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
     return F.normalize(model.join_scales(torch.stack(described)) if len(described) > 1 else described[0], dim=1)
 
 
-def describe_batch(model: RetrievalModel, photos: list[LoadedPhoto], config: ExtractConfig, device: torch.device) -> np.ndarray:
+def describe_batch(
+    model: RetrievalModel, photos: list[LoadedPhoto], config: ExtractConfig, device: torch.device
+) -> np.ndarray:
     """(B, D) descriptors, in the storage type, of photos of one shape."""
     pixels = torch.stack([photo.pixels for photo in photos if photo.pixels is not None]).to(device)
     dtype = PRECISIONS[config.precision]

@@ -1,7 +1,9 @@
-"""The processes of one extraction, as torchrun starts them: what the first tells the others, and how none waits for ever.
+"""The processes of one extraction, as torchrun starts them: what the first tells the others, and how none waits for
+ever.
 
-They share a file system, on which each writes its own shards, and torchrun's key-value store, through which they agree. Nothing is sent
-between GPUs, so that there is no process group: a process that dies breaks no connection of the others. Alone, nothing here costs anything.
+They share a file system, on which each writes its own shards, and torchrun's key-value store, through which they agree.
+Nothing is sent between GPUs, so that there is no process group: a process that dies breaks no connection of the others.
+Alone, nothing here costs anything.
 """
 
 import contextlib
@@ -18,7 +20,9 @@ from ultron_cli.console import dump_json, log
 from ultron_cli.distributed import TIMEOUT, restart_count, started_by_torchrun
 from ultron_cli.errors import WorkFailed
 
-LOOK_EVERY_S = 0.2  # while waiting; the store's own wait, cut short to look whether the others go on, writes warnings to stderr
+LOOK_EVERY_S = (
+    0.2  # while waiting; the store's own wait, cut short to look whether the others go on, writes warnings to stderr
+)
 
 
 class OtherProcessFailed(WorkFailed):
@@ -37,7 +41,8 @@ class ExtractionProcesses:
         return self.process == 0
 
     def count(self, n: int) -> int:
-        """Adds to the number of photos that all processes together have done, and returns it. It is also the sign that they go on."""
+        """Adds to the number of photos that all processes together have done, and returns it. It is also the sign that
+        they go on."""
         if self._store is None:
             self._n_own += n
             return self._n_own
@@ -70,7 +75,8 @@ class ExtractionProcesses:
                 meanwhile(n_photos)
             elif time.monotonic() - since_s > TIMEOUT.total_seconds():
                 raise WorkFailed(
-                    f"process {self.process} waited {TIMEOUT} in which no process finished a batch, for {key!r}: another process is gone or stuck; "
+                    f"process {self.process} waited {TIMEOUT} in which no process finished a batch, for "
+                    f"{key!r}: another process is gone or stuck; "
                     "start the same command again, which continues from the finished shards"
                 )
             time.sleep(LOOK_EVERY_S)
@@ -119,11 +125,16 @@ def extraction_processes() -> Iterator[ExtractionProcesses]:
 
 
 def _store(process: int) -> dist.Store:
-    """torchrun's store; of another launcher that sets the same variables, one in the first process. A restart has names of its own."""
+    """torchrun's store; of another launcher that sets the same variables, one in the first process. A restart has names
+    of its own."""
     is_ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     with _lost_said():
         store = dist.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=is_ours and process == 0, timeout=TIMEOUT, wait_for_workers=False
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=is_ours and process == 0,
+            timeout=TIMEOUT,
+            wait_for_workers=False,
         )
     return dist.PrefixStore(f"ultron-extract-{restart_count()}", store)
 
@@ -135,4 +146,7 @@ def _lost_said() -> Iterator[None]:
         yield
     except dist.DistNetworkError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise WorkFailed(f"torchrun's store at {where} cannot be reached ({str(error)[:90]}); start the same command again, which continues") from error
+        raise WorkFailed(
+            f"torchrun's store at {where} cannot be reached ({str(error)[:90]}); start the same command again, "
+            "which continues"
+        ) from error

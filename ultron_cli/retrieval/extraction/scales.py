@@ -1,13 +1,14 @@
 """Photos at several scales, resampled as the published code of each method does it.
 
-At scales beside 1 the way of resampling changes descriptors more than most settings: on random networks cosines of 0.95 were seen between
-two ways. So a network's preprocessing names its own:
+At scales beside 1 the way of resampling changes descriptors more than most settings: on random networks cosines of 0.95
+were seen between two ways. So a network's preprocessing names its own:
 
 - bilinear: sides rounded down, linear between the nearest places (cirtorch).
 - bilinear-rounded: the same with sides rounded to the nearest (DOLG, CFCD: OpenCV's linear filter on float photos).
 - antialias: sides rounded down, a linear filter as wide as the step where photos shrink (SuperGlobal: torchvision's).
-- area: of 8-bit photos, results rounded to 8 bits; sides rounded to the nearest; each place is the mean of the area that it covers where
-  photos shrink, linear where they grow (SENet: OpenCV's INTER_AREA and INTER_LINEAR with factors instead of sizes).
+- area: of 8-bit photos, results rounded to 8 bits; sides rounded to the nearest; where photos shrink, each place is the
+  mean of the area that it covers, and where they grow it is linear (SENet: OpenCV's INTER_AREA and INTER_LINEAR with
+  factors instead of sizes).
 """
 
 import math
@@ -28,7 +29,10 @@ def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, m
     wanted = tuple(round(side * scale) if rounded else int(side * scale) for side in pixels.shape[1:3])
     sides = tuple(max(min_side_px, side) for side in wanted)
     if way == "area":
-        steps = [1 / scale if side == asked else n / side for n, side, asked in zip(pixels.shape[1:3], sides, wanted, strict=True)]
+        steps = [
+            1 / scale if side == asked else n / side
+            for n, side, asked in zip(pixels.shape[1:3], sides, wanted, strict=True)
+        ]
         return normalise_images((_area if max(steps) > 1 else _linear_8bit)(pixels, sides, steps), preprocessing)
     images = normalise_images(pixels, preprocessing)
     if way == "bilinear" and sides == wanted:  # steps of exactly 1 / scale, whatever was rounded away
@@ -46,7 +50,8 @@ def _area(pixels: torch.Tensor, sides: tuple[int, ...], steps: list[float]) -> t
 
 
 def _linear_8bit(pixels: torch.Tensor, sides: tuple[int, ...], steps: list[float]) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, *sides, 3) uint8: linear in whole numbers, weights of 11 bits, as OpenCV computes it."""
+    """(B, H, W, 3) uint8 -> (B, *sides, 3) uint8: linear in whole numbers, weights of 11 bits, as OpenCV computes
+    it."""
     down, across = (_linear_taps(pixels.shape[axis], sides[axis - 1], steps[axis - 1]) for axis in (1, 2))
     values = pixels.int()
     rows = sum(_taken(values, 2, places) * _along(weights, 2, values) for places, weights in across) >> 4  # 15 bits
@@ -64,7 +69,8 @@ def _along(weights: torch.Tensor, axis: int, like: torch.Tensor) -> torch.Tensor
 
 
 def _area_taps(n_in: int, n_out: int, step: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Per neighbour: its place (n_out,) and its share (n_out,) float64 of the area. step: places of the input between two of the output."""
+    """Per neighbour: its place (n_out,) and its share (n_out,) float64 of the area. step: places of the input between
+    two of the output."""
     start = torch.arange(n_out, dtype=torch.float64) * step
     end = (start + step).clamp(max=n_in)
     taps = [start.floor() + t for t in range(math.ceil(step) + 1)]
@@ -74,7 +80,9 @@ def _area_taps(n_in: int, n_out: int, step: float) -> list[tuple[torch.Tensor, t
 
 def _linear_taps(n_in: int, n_out: int, step: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The two neighbours: their places (n_out,) and weights (n_out,) in parts of 2048."""
-    centre = ((torch.arange(n_out, dtype=torch.float64) + 0.5) * step - 0.5).float()  # OpenCV has it in float too, which shows in the weights
+    centre = (
+        (torch.arange(n_out, dtype=torch.float64) + 0.5) * step - 0.5
+    ).float()  # OpenCV has it in float too, which shows in the weights
     first = centre.floor()
     second = ((centre - first) * 2048).round()
     return [((first + t).clamp(0, n_in - 1).long(), second if t else 2048 - second) for t in (0, 1)]

@@ -14,7 +14,16 @@ import torch
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoReader, PhotoShape, batches_by_shape, clip_box, photo_size, read_photos
+from ultron_cli.datasets.photos import (
+    Box,
+    LoadedPhoto,
+    PhotoReader,
+    PhotoShape,
+    batches_by_shape,
+    clip_box,
+    photo_size,
+    read_photos,
+)
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, only_writer, read_json, write_text
 from ultron_cli.models.core import RetrievalModel
@@ -24,7 +33,9 @@ from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, wri
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 
-PHOTOS_PER_SHARD = 64  # and at most a batch: batches lie within a shard, so that a photo's descriptor does not depend on who computes which shards
+# and at most a batch: batches lie within a shard, so that a photo's descriptor does not depend on who computes which
+# shards
+PHOTOS_PER_SHARD = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +75,23 @@ class _Shard:
 class Extraction:
     """One descriptor file in the making."""
 
-    def __init__(self, dataset: Dataset, names: list[str], loaded: LoadedModel, config: ExtractConfig, work: ExtractWork) -> None:
+    def __init__(
+        self, dataset: Dataset, names: list[str], loaded: LoadedModel, config: ExtractConfig, work: ExtractWork
+    ) -> None:
         self.dataset, self.names, self.loaded, self.config, self.work = dataset, names, loaded, config, work
         self.shape = PhotoShape(
-            max_side_px=config.max_side_px, resize=config.resize,
-            interpolation=loaded.model.preprocessing.interpolation, min_side_px=loaded.model.min_side_px,
-        )  # fmt: skip
-        self.shards = [range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)]
+            max_side_px=config.max_side_px,
+            resize=config.resize,
+            interpolation=loaded.model.preprocessing.interpolation,
+            min_side_px=loaded.model.min_side_px,
+        )
+        self.shards = [
+            range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)
+        ]
 
     def run(self, out: Path, processes: ExtractionProcesses = ALONE) -> ExtractResult:
-        """Writes `out`, continuing shards of an interrupted run. Raises UltronError if older work differs in configuration.
+        """Writes `out`, continuing shards of an interrupted run. Raises UltronError if older work differs in
+        configuration.
 
         processes: with others than this first one, which call `help_run`, shards are shared out.
         """
@@ -82,7 +100,9 @@ class Extraction:
             return self._reuse(out)
         parts = out.with_name(out.name + ".parts")
         make_folder(out.parent)
-        with only_writer(parts, f"another `ultron extract` is writing {parts.with_suffix('')}; wait for it, or name another --out"):
+        with only_writer(
+            parts, f"another `ultron extract` is writing {parts.with_suffix('')}; wait for it, or name another --out"
+        ):
             self._continue_or_start(parts)
             n_before = processes.count(0)
             missing = processes.tell(self._missing_key, self._missing(parts))
@@ -116,18 +136,26 @@ class Extraction:
         return f"missing {self.config.role} shards"
 
     def _missing(self, parts: Path) -> list[int]:
-        """Shards that are not there. One listing: asking for each, a network file system would remember for a while that it was absent."""
+        """Shards that are not there. One listing: asking for each, a network file system would remember for a while
+        that it was absent."""
         there = {path.name for path in parts.glob("shard-*.h5")}
         return [i for i in range(len(self.shards)) if self._shard_path(parts, i).name not in there]
 
     def _require_shared(self, parts: Path, processes: ExtractionProcesses) -> None:
-        """Raises UltronError if this process does not see the folder that the first one made, or was asked for something else."""
+        """Raises UltronError if this process does not see the folder that the first one made, or was asked for
+        something else."""
         stored = parts / "config.json"
         if not stored.exists():
-            raise UltronError(f"process {processes.process} does not see {stored.resolve()}, which process 0 wrote; --out must lie on a file system that all machines share")
+            raise UltronError(
+                f"process {processes.process} does not see {stored.resolve()}, which process 0 wrote; --out "
+                "must lie on a file system that all machines share"
+            )
         differing = differences(read_json(stored, "configuration of the extraction"), to_dict(self.config))
         if differing:
-            raise UltronError(f"process {processes.process} differs from process 0: {'; '.join(differing)}; start all with the same command, dataset and weights")
+            raise UltronError(
+                f"process {processes.process} differs from process 0: {'; '.join(differing)}; start all with "
+                "the same command, dataset and weights"
+            )
 
     def _reuse(self, out: Path) -> ExtractResult:
         with DescriptorFile(out) as existing:
@@ -140,7 +168,8 @@ class Extraction:
         differing = differences(stored, to_dict(self.config))
         if differing:
             raise UltronError(
-                f"{where} was made with another configuration: {'; '.join(differing)}; replace it with --overwrite, or keep both with another --out"
+                f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
+                "--overwrite, or keep both with another --out"
             )
 
     def _continue_or_start(self, parts: Path) -> None:
@@ -186,12 +215,17 @@ class Extraction:
             clip_box(box, *size, where=f"{self.dataset.name}, query {name}")
 
     def _compute(self, parts: Path, missing: list[int], on_photos: Callable[[int], object]) -> None:
-        model, device = self.loaded.model.to(device=self.work.device, memory_format=torch.channels_last), self.work.device
+        model, device = (
+            self.loaded.model.to(device=self.work.device, memory_format=torch.channels_last),
+            self.work.device,
+        )
         rows = [row for i in missing for row in self.shards[i]]
         paths = dict(zip(rows, self._paths(rows), strict=True))
         listed = self.dataset.bad_photos if self.work.skip_bad else {}
         readable = [row for row in rows if paths[row] not in listed]
-        reader = PhotoReader(readable, [paths[row] for row in readable], [self._box(self.names[row]) for row in readable], self.shape)
+        reader = PhotoReader(
+            readable, [paths[row] for row in readable], [self._box(self.names[row]) for row in readable], self.shape
+        )
         open_shards = {i: _Shard(self.shards[i], {}, {}) for i in missing}
         bad = (LoadedPhoto(row, None, listed[paths[row]]) for row in rows if paths[row] in listed)
         photos = chain(bad, read_photos(reader, self.work.n_workers))
@@ -215,7 +249,9 @@ class Extraction:
         finite = np.isfinite(descriptors).all(axis=1)
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
-            raise UltronError(f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights")
+            raise UltronError(
+                f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights"
+            )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor
 
@@ -228,17 +264,25 @@ class Extraction:
             "device": str(self.work.device),
         }
         return DescriptorInfo(
-            model=self.loaded.model.label, weights_sha256=self.loaded.weights_sha256, config=config, dataset=self.config.dataset,
-            role=self.config.role, crop=self.config.crop, scales=list(self.config.scales), skipped=skipped,
+            model=self.loaded.model.label,
+            weights_sha256=self.loaded.weights_sha256,
+            config=config,
+            dataset=self.config.dataset,
+            role=self.config.role,
+            crop=self.config.crop,
+            scales=list(self.config.scales),
+            skipped=skipped,
             provenance=provenance() | where,
-        )  # fmt: skip
+        )
 
     def _write_shard(self, parts: Path, i: int, shard: _Shard) -> None:
         rows = sorted(shard.descriptors)
         dim = self.loaded.model.descriptor_dim
         block = np.stack([shard.descriptors[row] for row in rows]) if rows else np.empty((0, dim), self.config.storage)
         skipped = [{"name": self.names[row], "reason": reason} for row, reason in sorted(shard.skipped.items())]
-        write_descriptors(self._shard_path(parts, i), [self.names[row] for row in rows], [block], dim, self._info(skipped))
+        write_descriptors(
+            self._shard_path(parts, i), [self.names[row] for row in rows], [block], dim, self._info(skipped)
+        )
 
     def _merge(self, parts: Path, out: Path) -> list[dict[str, str]]:
         """Joins all shards into `out` and returns the photos left out."""
@@ -259,6 +303,8 @@ class Extraction:
                     yield shard.read().astype(self.config.storage, copy=False)
 
         if not names:
-            raise UltronError(f"not one of {counted(len(skipped), 'photo')} could be decoded, {out} was not written; check the photos")
+            raise UltronError(
+                f"not one of {counted(len(skipped), 'photo')} could be decoded, {out} was not written; check the photos"
+            )
         write_descriptors(out, names, blocks(), self.loaded.model.descriptor_dim, self._info(skipped))
         return skipped

@@ -1,4 +1,5 @@
-"""Builds Faiss indexes of descriptor files in bounded memory: trained on a sample, filled by streaming, written as whole folders."""
+"""Builds Faiss indexes of descriptor files in bounded memory: trained on a sample, filled by streaming, written as
+whole folders."""
 
 import dataclasses
 import json
@@ -23,17 +24,25 @@ BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is fill
 
 
 def build_index(
-    descriptor_path: Path, out_path: Path, kind: str = "flat", *, overwrite: bool = False, whitening: Whitening | None = None
+    descriptor_path: Path,
+    out_path: Path,
+    kind: str = "flat",
+    *,
+    overwrite: bool = False,
+    whitening: Whitening | None = None,
 ) -> FaissIndex:
     """Builds an index of a descriptor file, read in blocks, into the folder `out_path`.
 
-    kind: a name in INDEX_KINDS or a Faiss factory string, with inner product as metric. whitening: applied on the way in. Raises UltronError if out_path exists
-    (without overwrite, or when it is no index), kind is unknown, or the file is empty, damaged or changes meanwhile.
+    kind: a name in INDEX_KINDS or a Faiss factory string, with inner product as metric. whitening: applied on the way
+    in. Raises UltronError if out_path exists (without overwrite, or when it is no index), kind is unknown, or the file
+    is empty, damaged or changes meanwhile.
     """
     refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
         if not descriptors.n:
-            raise UltronError(f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos")
+            raise UltronError(
+                f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
+            )
         source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)}
         factory, settings = plan(kind, descriptors.n, descriptors.dim)
         faiss_index = filled_index(descriptors, kind, factory)
@@ -43,23 +52,44 @@ def build_index(
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
     n, dim, config = descriptors.n, descriptors.dim, descriptors.info.config
     description = {
-        "format": FORMAT, "version": VERSION, "kind": kind, "factory": factory, "metric": "inner_product", "n": n, "dim": dim,
-        "search": dataclasses.asdict(settings), "whitening": whitening.record() if whitening else None, "config": config,
-        "descriptors": source, "created": datetime.now(UTC).isoformat(timespec="seconds"), "ultron_version": __version__,
-    }  # fmt: skip
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "factory": factory,
+        "metric": "inner_product",
+        "n": n,
+        "dim": dim,
+        "search": dataclasses.asdict(settings),
+        "whitening": whitening.record() if whitening else None,
+        "config": config,
+        "descriptors": source,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ultron_version": __version__,
+    }
     with whole_folder(out_path) as folder:
         try:
             load_faiss().write_index(faiss_index, str(folder / "index.faiss"))
         except RuntimeError as error:
-            raise WorkFailed(f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with --out") from error
+            raise WorkFailed(
+                f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with --out"
+            ) from error
         (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
         if whitening is not None:
             shutil.copyfile(whitening.path, folder / "whitening.h5")
         (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
     return FaissIndex(
-        path=out_path, kind=kind, factory=factory, n=n, dim=dim, names=names, faiss_index=faiss_index, settings=settings, whitening=whitening,
-        descriptor_path=descriptor_path, config=config,
-    )  # fmt: skip
+        path=out_path,
+        kind=kind,
+        factory=factory,
+        n=n,
+        dim=dim,
+        names=names,
+        faiss_index=faiss_index,
+        settings=settings,
+        whitening=whitening,
+        descriptor_path=descriptor_path,
+        config=config,
+    )
 
 
 def refuse_to_replace(out_path: Path, overwrite: bool) -> None:
@@ -85,7 +115,8 @@ def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
             log.info("trained on every %d. descriptor in %.1f s", step, time.perf_counter() - started_s)
     except RuntimeError as error:
         raise UltronError(
-            f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} descriptors of "
+            f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} "
+            "descriptors of "
             f"{dim} dimensions, found {kind!r} ({faiss_reason(error)}){nearest_names(kind, INDEX_KINDS)}"
         ) from error
     with progress(total=n, what="index", unit="descriptor") as bar:
@@ -109,16 +140,22 @@ def bytes_per_photo(faiss_index: Any, dim: int) -> float:
 
 
 def say_memory(faiss_index: Any, n: int, dim: int) -> int:
-    """Logs the memory that building will need, before it starts, with a warning where the machine has less. Returns it in bytes."""
+    """Logs the memory that building will need, before it starts, with a warning where the machine has less. Returns it
+    in bytes."""
     sample = 0 if faiss_index.is_trained else min(n, TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim))) * dim * 4
     stored = int(n * bytes_per_photo(faiss_index, dim))
     # Lists of codes grow by doubling, so that up to half of what they hold is room; training copies its sample once.
     block = min(n * dim * 4, BLOCK_BYTES)
     needed = max(2 * sample, 2 * stored) + 3 * block
     log.info(
-        "needs about %.1f MiB at most: %.1f MiB of index (%.0f bytes per photo), %.1f MiB while training, blocks of %.1f MiB",
-        needed / 2**20, stored / 2**20, stored / n, 2 * sample / 2**20, block / 2**20,
-    )  # fmt: skip
+        "needs about %.1f MiB at most: %.1f MiB of index (%.0f bytes per photo), %.1f MiB while training, "
+        "blocks of %.1f MiB",
+        needed / 2**20,
+        stored / 2**20,
+        stored / n,
+        2 * sample / 2**20,
+        block / 2**20,
+    )
     available = available_bytes()
     if available is not None and needed > available:
         log.warning("that is more than the %.0f MiB now free; a smaller kind is ivfpq or sq8", available / 2**20)

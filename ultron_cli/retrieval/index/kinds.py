@@ -39,35 +39,41 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """factory: Faiss's description; {cells} and {bytes} are chosen by the size of the database, {bits} of a PQ code too."""
+    """factory: Faiss's description; {cells} and {bytes} are chosen by the size of the database, {bits} of a PQ code
+    too."""
 
     factory: str
     rescore: int = 0
 
 
 def n_cells(n: int, dim: int) -> int:
-    """Cells of an inverted file: 4 sqrt(N), as Faiss's guide advises for up to a million, and no more than the sample can train."""
-    step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))  # every which photo is in the sample
+    """Cells of an inverted file: 4 sqrt(N), as Faiss's guide advises for up to a million, and no more than the sample
+    can train."""
+    step = max(
+        1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim))))
+    )  # every which photo is in the sample
     return max(1, min(int(4 * math.sqrt(n)), -(-n // step) // POINTS_PER_CELL))
 
 
 def n_probed(n: int, cells: int) -> int:
     """Cells that a search looks into: a 32nd of them, 8 at least, and as many as hold PROBED_PHOTOS.
 
-    The nearest photos lie in few cells only where these are many and alike: of 5,000 descriptors in the shape of ROxford a 32nd of the cells
-    held six in ten of the 100 nearest, of 50,000 seven, and 20,000 photos 96 % (examples/roxford_table.py draws such). Comparing so many
-    costs little beside describing the query photo.
+    The nearest photos lie in few cells only where these are many and alike: of 5,000 descriptors in the shape of
+    ROxford a 32nd of the cells held six in ten of the 100 nearest, of 50,000 seven, and 20,000 photos 96 %
+    (examples/roxford_table.py draws such). Comparing so many costs little beside describing the query photo.
     """
     return max(1, min(cells, max(8, cells // 32, math.ceil(cells * PROBED_PHOTOS / max(1, n)))))
 
 
 def n_code_bytes(dim: int) -> int:
-    """Bytes of a product code: the largest divisor of D that leaves 8 dimensions or more to a byte (1 where D is below 8)."""
+    """Bytes of a product code: the largest divisor of D that leaves 8 dimensions or more to a byte (1 where D is below
+    8)."""
     return max(count for count in range(1, max(1, dim // 8) + 1) if dim % count == 0)
 
 
 def plan(kind: str, n: int, dim: int) -> tuple[str, SearchSettings]:
-    """(Faiss factory string, how to search) of a kind by name, or of a factory string itself, for N descriptors of D dimensions."""
+    """(Faiss factory string, how to search) of a kind by name, or of a factory string itself, for N descriptors of D
+    dimensions."""
     known = INDEX_KINDS.get(kind)
     cells = n_cells(n, dim)
     bits = min(8, max(1, int(math.log2(n)))) if n else 8  # a codebook cannot have more entries than there are photos
@@ -78,7 +84,8 @@ def plan(kind: str, n: int, dim: int) -> tuple[str, SearchSettings]:
 
 
 # "np" leaves out Faiss's polysemous training: it takes seconds per byte of code, for a filter that is not used here.
-# Only flat holds the whole database in float32. Codes of two or fewer bytes per dimension lose order among near photos: those are re-scored.
+# Only flat holds the whole database in float32. Codes of two or fewer bytes per dimension lose order among near photos:
+# those are re-scored.
 INDEX_KINDS = {
     "flat": Kind(factory="Flat"),
     "fp16": Kind(factory="SQfp16", rescore=2),

@@ -1,4 +1,5 @@
-"""What an index finds and how fast, against exact search: a table and a plot over the setting that trades one for the other."""
+"""What an index finds and how fast, against exact search: a table and a plot over the setting that trades one for the
+other."""
 
 import dataclasses
 import statistics
@@ -24,12 +25,14 @@ RUNS = 3
 
 
 def recall_at(found: np.ndarray, expected: np.ndarray, k: int) -> float:
-    """The part, 0 to 1, of the k best rows by exact search that are among the k best found. found, expected: (Q, K) int64, K >= k."""
+    """The part, 0 to 1, of the k best rows by exact search that are among the k best found. found, expected: (Q, K)
+    int64, K >= k."""
     return float(np.mean([np.isin(expected[query, :k], found[query, :k]).mean() for query in range(len(found))]))
 
 
 def swept_settings(index: FaissIndex) -> list[SearchSettings]:
-    """The index's settings with nprobe or efSearch doubled from low to high, and with and without re-scoring where it has one."""
+    """The index's settings with nprobe or efSearch doubled from low to high, and with and without re-scoring where it
+    has one."""
     faiss = load_faiss()
     own, name, values = index.settings, None, [0]
     inner = faiss.downcast_index(index.faiss_index)
@@ -40,7 +43,11 @@ def swept_settings(index: FaissIndex) -> list[SearchSettings]:
     elif isinstance(inner, faiss.IndexHNSW):
         name, values = "ef_search", [16, 32, 64, 128, 256, 512]
     swept = [dataclasses.replace(own, **({name: value} if name else {})) for value in values]
-    return swept if not own.rescore or index.is_exact else [*(dataclasses.replace(one, rescore=0) for one in swept), *swept]
+    return (
+        swept
+        if not own.rescore or index.is_exact
+        else [*(dataclasses.replace(one, rescore=0) for one in swept), *swept]
+    )
 
 
 def _timed(search: Callable[[], Any]) -> tuple[Any, float]:
@@ -54,10 +61,11 @@ def _timed(search: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def index_report(index: FaissIndex, descriptors: Path, queries: Path | None) -> dict[str, Any]:
-    """Measures recall@1, 10, 100 and queries per second of every setting; writes report.json and report.png beside the index folder.
+    """Measures recall@1, 10, 100 and queries per second of every setting; writes report.json and report.png beside the
+    index folder.
 
-    queries: None takes queries.h5 beside the descriptors, or else 100 of them, which find themselves. Exact search is timed in the same
-    run. Raises UltronError if the queries do not fit.
+    queries: None takes queries.h5 beside the descriptors, or else 100 of them, which find themselves. Exact search is
+    timed in the same run. Raises UltronError if the queries do not fit.
     """
     beside = descriptors.with_name("queries.h5")
     source = queries or (beside if beside.is_file() else None)
@@ -79,12 +87,23 @@ def index_report(index: FaissIndex, descriptors: Path, queries: Path | None) -> 
         rows.append(dataclasses.asdict(settings) | {"recall": recalls, "queries_per_s": len(asked) / seconds})
         log.debug("%s", rows[-1])
     report = described | {
-        "index": str(index.path), "kind": index.kind, "factory": index.factory, "n": index.n, "dim": index.dim, "n_queries": len(asked), "k": k,
-        "queries": str(source) if source else "sampled from the database", "bytes_per_photo": bytes_per_photo(index.faiss_index, index.dim),
-        "exact_queries_per_s": len(asked) / exact_s, "rows": rows,
-    }  # fmt: skip
+        "index": str(index.path),
+        "kind": index.kind,
+        "factory": index.factory,
+        "n": index.n,
+        "dim": index.dim,
+        "n_queries": len(asked),
+        "k": k,
+        "queries": str(source) if source else "sampled from the database",
+        "bytes_per_photo": bytes_per_photo(index.faiss_index, index.dim),
+        "exact_queries_per_s": len(asked) / exact_s,
+        "rows": rows,
+    }
     stem = index.path.with_suffix("")
-    report["figure"], report["file"] = str(stem.with_name(stem.name + ".report.png")), str(stem.with_name(stem.name + ".report.json"))
+    report["figure"], report["file"] = (
+        str(stem.with_name(stem.name + ".report.png")),
+        str(stem.with_name(stem.name + ".report.json")),
+    )
     draw_report(report, Path(report["figure"]))
     write_text(Path(report["file"]), dump_json(report))
     return report
@@ -100,24 +119,29 @@ def report_text(report: dict[str, Any]) -> str:
     knob, cuts = _knob(report), list(report["rows"][0]["recall"])
     body = [
         (
-            *((str(row[knob]),) if knob else ()), f"{row['rescore']} x k" if row["rescore"] else "no",
+            *((str(row[knob]),) if knob else ()),
+            f"{row['rescore']} x k" if row["rescore"] else "no",
             *(f"{100 * row['recall'][cut]:.1f}" for cut in cuts),
-            f"{row['queries_per_s']:,.0f}", f"{row['queries_per_s'] / report['exact_queries_per_s']:.1f}x",
+            f"{row['queries_per_s']:,.0f}",
+            f"{row['queries_per_s'] / report['exact_queries_per_s']:.1f}x",
         )
         for row in report["rows"]
-    ]  # fmt: skip
+    ]
     columns = (*((knob,) if knob else ()), "re-scored", *(f"recall@{cut}" for cut in cuts), "queries/s", "exact")
     queries = counted(report["n_queries"], "query", "queries")
     sampled = "" if report["queries"].endswith(".h5") else " sampled from the database, each finding itself"
     return lines(
         table(columns, body, left=0),
-        f"{queries}{sampled}, k {report['k']}; exact search {report['exact_queries_per_s']:,.0f} queries/s; {report['bytes_per_photo']:.0f} bytes per photo",
-        report["file"], report["figure"],
-    )  # fmt: skip
+        f"{queries}{sampled}, k {report['k']}; exact search {report['exact_queries_per_s']:,.0f} queries/s; "
+        f"{report['bytes_per_photo']:.0f} bytes per photo",
+        report["file"],
+        report["figure"],
+    )
 
 
 def draw_report(report: dict[str, Any], out: Path) -> None:
-    """Recall at the largest cut against queries per second, one line with and one without re-scoring, exact search as a mark."""
+    """Recall at the largest cut against queries per second, one line with and one without re-scoring, exact search as a
+    mark."""
     from matplotlib.figure import Figure
 
     knob, cut = _knob(report), list(report["rows"][0]["recall"])[-1]
@@ -132,7 +156,9 @@ def draw_report(report: dict[str, Any], out: Path) -> None:
                 axes.annotate(str(row[knob]), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
     axes.plot([100], [report["exact_queries_per_s"]], "k*", markersize=11, label="exact search")
     axes.set(yscale="log", xlabel=f"recall@{cut} against exact search, %", ylabel="queries per second")
-    axes.set_title(f"{report['factory']}, {report['n']:,} x {report['dim']}" + (f" (numbers: {knob})" if knob else ""), fontsize=10)
+    axes.set_title(
+        f"{report['factory']}, {report['n']:,} x {report['dim']}" + (f" (numbers: {knob})" if knob else ""), fontsize=10
+    )
     axes.grid(True, which="both", alpha=0.3)
     axes.legend(fontsize=8)
     with whole_file(out) as temporary:

@@ -22,22 +22,30 @@ def training_sample(descriptors: DescriptorFile, step: int, rows_per_block: int)
 
 
 def train_index(faiss_index: Any, sample: np.ndarray) -> None:
-    """Trains on (n, D) float32 rows. Warns once where they are few. Raises RuntimeError, of Faiss, where they are too few."""
+    """Trains on (n, D) float32 rows. Warns once where they are few. Raises RuntimeError, of Faiss, where they are too
+    few."""
     faiss = load_faiss()
     parts = index_parts(faiss_index)
     rotations = [part for part in parts if isinstance(part, faiss.OPQMatrix)]
     n_bits = next((part.pq.nbits for part in parts if hasattr(part, "pq") and part not in rotations), 8)
     codebooks = [faiss.ProductQuantizer(part.d_out, part.M, n_bits) for part in rotations]
     for part, codebook in zip(rotations, codebooks, strict=True):
-        part.pq = codebook  # without one of its own it takes 8 bits, which fewer than 256 rows cannot train, and Faiss's warnings
+        # without one of its own it takes 8 bits, which fewer than 256 rows cannot train, and Faiss's warnings
+        part.pq = codebook
     codebooks += [part.pq for part in parts if hasattr(part, "pq") and part not in rotations]
-    clusterings = [(codebook.cp, codebook.ksub) for codebook in codebooks] + [(part.cp, part.nlist) for part in parts if isinstance(part, faiss.IndexIVF)]
+    clusterings = [(codebook.cp, codebook.ksub) for codebook in codebooks] + [
+        (part.cp, part.nlist) for part in parts if isinstance(part, faiss.IndexIVF)
+    ]
     n_centroids = max((n for _, n in clusterings), default=0)
     if len(sample) < POINTS_PER_CELL * n_centroids:
         log.warning(
-            "%d descriptors are few to learn %d centroids from, Faiss advises %d of each codebook or more: without re-scoring results are rough; "
-            "for so small a database use --type flat or fp16", len(sample), n_centroids, POINTS_PER_CELL * n_centroids
-        )  # fmt: skip
+            "%d descriptors are few to learn %d centroids from, Faiss advises %d of each codebook or more: "
+            "without re-scoring results are rough; "
+            "for so small a database use --type flat or fp16",
+            len(sample),
+            n_centroids,
+            POINTS_PER_CELL * n_centroids,
+        )
     for parameters, _ in clusterings:
         parameters.min_points_per_centroid = 1  # Faiss would say it of each codebook, and of each round of a rotation
     try:
@@ -48,7 +56,8 @@ def train_index(faiss_index: Any, sample: np.ndarray) -> None:
 
 
 def index_parts(faiss_index: Any) -> list[Any]:
-    """The index and what is behind it, each as its own type: transforms, the index after them, quantizers of cells, storage."""
+    """The index and what is behind it, each as its own type: transforms, the index after them, quantizers of cells,
+    storage."""
     faiss = load_faiss()
     own = faiss.downcast_index(faiss_index)
     parts = [own]

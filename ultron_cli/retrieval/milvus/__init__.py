@@ -1,2 +1,2 @@
-"""Indexes whose descriptors lie in Milvus: client.py speaks to the server or the local file, building.py writes a collection,
-index.py searches it, kinds.py lists its kinds, place.py says where a collection is."""
+"""Indexes whose descriptors lie in Milvus: client.py speaks to the server or the local file, building.py writes a
+collection, index.py searches it, kinds.py lists its kinds, place.py says where a collection is."""

@@ -24,12 +24,15 @@ from ultron_cli.retrieval.milvus.kinds import milvus_plan
 from ultron_cli.retrieval.milvus.place import Place
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
-BATCH_BYTES = 1 << 21  # of descriptors written in one call; pymilvus and milvus-lite hold them as Python numbers for a moment
+BATCH_BYTES = (
+    1 << 21
+)  # of descriptors written in one call; pymilvus and milvus-lite hold them as Python numbers for a moment
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusRequest:
-    """Where to. uri: None takes milvus.db beside the index. collection: None names one after what goes into it. replace: of other contents."""
+    """Where to. uri: None takes milvus.db beside the index. collection: None names one after what goes into it.
+    replace: of other contents."""
 
     uri: str | None = None
     collection: str | None = None
@@ -39,7 +42,11 @@ class MilvusRequest:
     def place(self, out_path: Path, identity: dict[str, Any]) -> Place:
         """The collection for such contents."""
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        name = self.collection if self.collection is not None else f"ultron_{identity['kind'].replace('-', '_')}_{digest[:16]}"
+        name = (
+            self.collection
+            if self.collection is not None
+            else f"ultron_{identity['kind'].replace('-', '_')}_{digest[:16]}"
+        )
         return Place(uri=self.uri or str(out_path.with_name("milvus.db")), collection=name, token_env=self.token_env)
 
 
@@ -55,28 +62,44 @@ class Built:
 
 
 def build_milvus_index(
-    descriptor_path: Path, out_path: Path, kind: str, request: MilvusRequest, *, overwrite: bool = False, whitening: Whitening | None = None,
+    descriptor_path: Path,
+    out_path: Path,
+    kind: str,
+    request: MilvusRequest,
+    *,
+    overwrite: bool = False,
+    whitening: Whitening | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Built:  # fmt: skip
+) -> Built:
     """Writes a descriptor file to Milvus, then the index folder `out_path` that names the collection.
 
-    A collection with the same contents, whole or in part, is continued. sleep: waits between tries. Raises UltronError if out_path
-    exists (without overwrite), the kind is unknown, the collection holds something else (without request.replace), or the file is empty,
-    damaged or changes meanwhile; WorkFailed if Milvus stays away.
+    A collection with the same contents, whole or in part, is continued. sleep: waits between tries. Raises UltronError
+    if out_path exists (without overwrite), the kind is unknown, the collection holds something else (without
+    request.replace), or the file is empty, damaged or changes meanwhile; WorkFailed if Milvus stays away.
     """
     refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
         n, dim, names, info = descriptors.n, descriptors.dim, descriptors.names, descriptors.info
         if not n:
-            raise UltronError(f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos")
+            raise UltronError(
+                f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
+            )
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
         before = file_state(descriptor_path)
         source = {"path": str(descriptor_path.resolve()), **before, "sha256": sha256_of_file(descriptor_path)}
         identity = {
-            "format": "ultron-milvus", "version": 1, "descriptors_sha256": source["sha256"], "whitening": whitening.record() if whitening else None,
-            "kind": kind, "n": n, "dim": dim, "model": info.model, "weights_sha256": info.weights_sha256, "dataset": info.dataset,
-        }  # fmt: skip
+            "format": "ultron-milvus",
+            "version": 1,
+            "descriptors_sha256": source["sha256"],
+            "whitening": whitening.record() if whitening else None,
+            "kind": kind,
+            "n": n,
+            "dim": dim,
+            "model": info.model,
+            "weights_sha256": info.weights_sha256,
+            "dataset": info.dataset,
+        }
         place = request.place(out_path, identity)
         with Milvus(place, sleep) as milvus:
             plan = milvus_plan(kind, n, dim, is_lite=milvus.is_lite)
@@ -88,12 +111,27 @@ def build_milvus_index(
         if file_state(descriptor_path) != before:
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
     description = {
-        "format": MILVUS_FORMAT, "version": VERSION, "engine": "milvus", "uri": stored_uri(place, out_path), "collection": place.collection,
-        "token_env": place.token_env, "consistency": CONSISTENCY, "kind": kind, "index_type": plan.index_type, "build": plan.build,
-        "metric": "inner_product", "n": n, "dim": dim, "search": dataclasses.asdict(plan.settings),
-        "whitening": identity["whitening"], "config": info.config, "record": identity, "descriptors": source,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"), "ultron_version": __version__,
-    }  # fmt: skip
+        "format": MILVUS_FORMAT,
+        "version": VERSION,
+        "engine": "milvus",
+        "uri": stored_uri(place, out_path),
+        "collection": place.collection,
+        "token_env": place.token_env,
+        "consistency": CONSISTENCY,
+        "kind": kind,
+        "index_type": plan.index_type,
+        "build": plan.build,
+        "metric": "inner_product",
+        "n": n,
+        "dim": dim,
+        "search": dataclasses.asdict(plan.settings),
+        "whitening": identity["whitening"],
+        "config": info.config,
+        "record": identity,
+        "descriptors": source,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ultron_version": __version__,
+    }
     with whole_folder(out_path) as folder:
         (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
         if whitening is not None:
@@ -106,7 +144,10 @@ def refuse_long_names(names: list[str], path: Path) -> None:
     """Raises UltronError if a photo name is longer than the collection's field."""
     for row, name in enumerate(names):
         if len(name.encode()) > NAME_BYTES:
-            raise UltronError(f"{path}: Milvus keeps photo names of at most {NAME_BYTES} bytes, row {row} has {len(name.encode())}; rename the photo")
+            raise UltronError(
+                f"{path}: Milvus keeps photo names of at most {NAME_BYTES} bytes, row {row} has "
+                f"{len(name.encode())}; rename the photo"
+            )
 
 
 def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool:
@@ -122,7 +163,10 @@ def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool
     if found == identity:
         return True
     if not replace:
-        raise UltronError(f"{where} holds other descriptors or another type; replace it with --overwrite or name another with --collection")
+        raise UltronError(
+            f"{where} holds other descriptors or another type; replace it with --overwrite or name another "
+            "with --collection"
+        )
     milvus.drop()
     return False
 
@@ -130,8 +174,9 @@ def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool
 def fill(milvus: Milvus, descriptors: DescriptorFile, names: list[str]) -> int:
     """Writes the rows that are missing, and checks that all are there; returns how many were written.
 
-    Batches are sent in order, each after the one before was confirmed, so that those a broken run left are the first ones. Should the
-    count disagree all the same (a server that lost confirmed rows), everything is written again: a row's key is its number.
+    Batches are sent in order, each after the one before was confirmed, so that those a broken run left are the first
+    ones. Should the count disagree all the same (a server that lost confirmed rows), everything is written again: a
+    row's key is its number.
     """
     n, rows_per_batch, n_written = descriptors.n, batch_rows(descriptors.dim), 0
     n_there = milvus.count()
@@ -153,7 +198,10 @@ def fill(milvus: Milvus, descriptors: DescriptorFile, names: list[str]) -> int:
         if n_found == n:
             return n_written
         log.warning("the collection has %d of %d rows after writing", n_found, n)
-    raise WorkFailed(f"collection {milvus.place.collection} must hold {n} rows after writing, found {n_found}; drop it and run the same command again")
+    raise WorkFailed(
+        f"collection {milvus.place.collection} must hold {n} rows after writing, found {n_found}; drop it and "
+        "run the same command again"
+    )
 
 
 def batch_rows(dim: int) -> int:

@@ -1,7 +1,8 @@
 """A collection in Milvus: the connection to it, and every call that goes over it, tried again while the server is away.
 
-Row i of a descriptor file is the entity with primary key i, so that writing a row twice leaves one. What a collection was made from stands in
-its description, as JSON (milvus-lite keeps no descriptions; there it is a property). Milvus's limits: https://milvus.io/docs/limitations.md
+Row i of a descriptor file is the entity with primary key i, so that writing a row twice leaves one. What a collection
+was made from stands in its description, as JSON (milvus-lite keeps no descriptions; there it is a property). Milvus's
+limits: https://milvus.io/docs/limitations.md
 """
 
 import contextlib
@@ -31,7 +32,8 @@ PROPERTY = "ultron"
 
 
 class Milvus:
-    """One collection of a server, connected. sleep: waits so many seconds between tries. Close it, or use it as a context manager."""
+    """One collection of a server, connected. sleep: waits so many seconds between tries. Close it, or use it as a
+    context manager."""
 
     def __init__(self, place: Place, sleep: Callable[[float], None] = time.sleep) -> None:
         self.place, self.sleep = place, sleep
@@ -40,10 +42,15 @@ class Milvus:
         if place.is_local:
             make_folder(Path(place.uri).parent)
             if Path(place.uri).is_file():
-                raise UltronError(f"{place.uri} must be a folder of milvus-lite 3 or absent, found a file (older ones wrote files); name another with --uri")
+                raise UltronError(
+                    f"{place.uri} must be a folder of milvus-lite 3 or absent, found a file (older ones wrote "
+                    "files); name another with --uri"
+                )
         # With subchannels of its own a new try really connects: gRPC's shared ones wait by a clock of theirs.
         options = {"grpc.use_local_subchannel_pool": 1}
-        self.client = self.tried("connect", lambda: pymilvus.MilvusClient(place.uri, token=token, timeout=CONNECT_S, grpc_options=options))
+        self.client = self.tried(
+            "connect", lambda: pymilvus.MilvusClient(place.uri, token=token, timeout=CONNECT_S, grpc_options=options)
+        )
         self.is_lite = self.call("get_server_version").startswith("milvus_lite")
 
     def __enter__(self) -> "Milvus":
@@ -61,7 +68,8 @@ class Milvus:
             server_manager_instance.release_server(self.place.uri)
 
     def tried(self, what: str, action: Callable[[], Any]) -> Any:
-        """What the action returns; it is repeated after waits that double, TRIES times in all, while the server cannot be reached.
+        """What the action returns; it is repeated after waits that double, TRIES times in all, while the server cannot
+        be reached.
 
         Raises WorkFailed when it stays away or refuses.
         """
@@ -74,20 +82,34 @@ class Milvus:
             except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
                 reason = reason_of(error)
                 if not is_passing(error) or self.place.is_local:
-                    hint = "; check the token (--token-env)" if grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED") else ""
+                    hint = (
+                        "; check the token (--token-env)"
+                        if grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+                        else ""
+                    )
                     raise WorkFailed(f"Milvus at {self.place.uri} did not {what} ({reason}){hint}") from error
                 if attempt == TRIES:
                     raise WorkFailed(
-                        f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start it or check --uri, "
+                        f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start "
+                        "it or check --uri, "
                         "then run the same command again: it continues"
                     ) from error
                 wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
-                log.warning("Milvus at %s cannot be reached (%s); trying again in %.1f s (try %d of %d)", self.place.uri, reason, wait_s, attempt + 1, TRIES)
+                log.warning(
+                    "Milvus at %s cannot be reached (%s); trying again in %.1f s (try %d of %d)",
+                    self.place.uri,
+                    reason,
+                    wait_s,
+                    attempt + 1,
+                    TRIES,
+                )
                 self.sleep(wait_s)
 
     def call(self, method: str, *arguments: Any, timeout: float | None = CALL_S, **settings: Any) -> Any:
         """A method of pymilvus's client. timeout: None where the server may need long."""
-        return self.tried(method.replace("_", " "), lambda: getattr(self.client, method)(*arguments, timeout=timeout, **settings))
+        return self.tried(
+            method.replace("_", " "), lambda: getattr(self.client, method)(*arguments, timeout=timeout, **settings)
+        )
 
     def record(self) -> dict[str, Any] | None:
         """What the collection was made from, {} if another program made it, None if it does not exist."""
@@ -110,15 +132,20 @@ class Milvus:
         schema.add_field("name", self.types.VARCHAR, max_length=NAME_BYTES)
         schema.add_field("descriptor", self.types.FLOAT_VECTOR, dim=dim)
         properties = {"properties": {PROPERTY: text}} if self.is_lite else {}
-        self.call("create_collection", self.place.collection, schema=schema, consistency_level=CONSISTENCY, **properties)
+        self.call(
+            "create_collection", self.place.collection, schema=schema, consistency_level=CONSISTENCY, **properties
+        )
 
     def build_index(self, index_type: str, build: dict[str, int]) -> None:
-        """Declares the index, if there is none: Milvus builds it as rows come. build: the index type's own parameters."""
+        """Declares the index, if there is none: Milvus builds it as rows come. build: the index type's own
+        parameters."""
         if self.call("list_indexes", self.place.collection):
             return
         index = self.client.prepare_index_params()
         # milvus-lite reads the parameters as one entry of JSON, servers each by its name.
-        index.add_index("descriptor", index_type=index_type, metric_type="IP", params={"params": build} if self.is_lite else build)
+        index.add_index(
+            "descriptor", index_type=index_type, metric_type="IP", params={"params": build} if self.is_lite else build
+        )
         self.call("create_index", self.place.collection, index, timeout=None)
 
     def drop(self) -> None:
@@ -131,13 +158,18 @@ class Milvus:
 
     def count(self) -> int:
         """Rows in the collection."""
-        found = self.call("query", self.place.collection, filter="", output_fields=["count(*)"], consistency_level=CONSISTENCY)
+        found = self.call(
+            "query", self.place.collection, filter="", output_fields=["count(*)"], consistency_level=CONSISTENCY
+        )
         return int(found[0]["count(*)"])
 
     def write(self, first_row: int, descriptors: np.ndarray, names: list[str]) -> None:
         """Writes (n, D) float32 rows, replacing those that are there."""
         rows = range(first_row, first_row + len(descriptors))
-        entities = [{"row": row, "name": name, "descriptor": values} for row, name, values in zip(rows, names, descriptors, strict=True)]
+        entities = [
+            {"row": row, "name": name, "descriptor": values}
+            for row, name, values in zip(rows, names, descriptors, strict=True)
+        ]
         self.call("upsert", self.place.collection, entities)
 
     def flush(self) -> None:
@@ -145,15 +177,22 @@ class Milvus:
         self.call("flush", self.place.collection, timeout=None)
 
     def nearest(self, queries: np.ndarray, n: int, params: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """(scores (Q, n) float32, rows (Q, n) int64) by inner product, in Milvus's order; rows end in -1 where fewer were found."""
+        """(scores (Q, n) float32, rows (Q, n) int64) by inner product, in Milvus's order; rows end in -1 where fewer
+        were found."""
         rows = np.full((len(queries), n), PADDING, np.int64)
         scores = np.full((len(queries), n), -np.inf, np.float32)
         per_call = max(1, min(1024, MESSAGE_BYTES // (4 * queries.shape[1]), MESSAGE_BYTES // (16 * n)))
         for start, stop in chunks(len(queries), per_call):
             found = self.call(
-                "search", self.place.collection, data=list(queries[start:stop]), anns_field="descriptor", limit=n, output_fields=["row"],
-                search_params={"metric_type": "IP", "params": params}, consistency_level=CONSISTENCY,
-            )  # fmt: skip
+                "search",
+                self.place.collection,
+                data=list(queries[start:stop]),
+                anns_field="descriptor",
+                limit=n,
+                output_fields=["row"],
+                search_params={"metric_type": "IP", "params": params},
+                consistency_level=CONSISTENCY,
+            )
             for query, hits in enumerate(found, start=start):
                 rows[query, : len(hits)] = [hit["row"] for hit in hits]
                 scores[query, : len(hits)] = [hit["distance"] for hit in hits]
@@ -161,13 +200,19 @@ class Milvus:
 
 
 def load_pymilvus(*, local: bool) -> Any:
-    """The pymilvus module, its log and milvus-lite's turned into our debug lines. Raises UltronError with the way to install them."""
+    """The pymilvus module, its log and milvus-lite's turned into our debug lines. Raises UltronError with the way to
+    install them."""
     try:
         import pymilvus
     except ImportError as error:
-        raise UltronError(f'Milvus needs pymilvus, which cannot be imported ({error}); install it: pip install "ultron[milvus]"') from error
+        raise UltronError(
+            f'Milvus needs pymilvus, which cannot be imported ({error}); install it: pip install "ultron[milvus]"'
+        ) from error
     if local and find_spec("milvus_lite") is None:
-        raise UltronError('a local Milvus database needs milvus-lite; install it: pip install "ultron[milvus]", or name a server with --uri')
+        raise UltronError(
+            'a local Milvus database needs milvus-lite; install it: pip install "ultron[milvus]", or name a '
+            "server with --uri"
+        )
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc._server"):
         logger = logging.getLogger(name)
         logger.handlers[:], logger.propagate = [DebugLines()], False
@@ -175,7 +220,8 @@ def load_pymilvus(*, local: bool) -> Any:
 
 
 class DebugLines(logging.Handler):
-    """Says another library's log records as debug lines, and keeps its last exception: some of its errors leave out why."""
+    """Says another library's log records as debug lines, and keeps its last exception: some of its errors leave out
+    why."""
 
     last_exception: BaseException | None = None
 

@@ -1,8 +1,9 @@
 """Indexes whose descriptors lie in Milvus, opened and searched; building.py makes them.
 
-Such an index is a folder NAME.index too: index.json (format "ultron-milvus-index", version, engine, uri, collection, token_env, consistency,
-index_type, build, record, and what a Faiss index has: kind, metric, n, dim, search, whitening, config, descriptors, created,
-ultron_version), names.json, and whitening.h5 where descriptors were whitened. A local uri is relative to the folder that the index lies in.
+Such an index is a folder NAME.index too: index.json (format "ultron-milvus-index", version, engine, uri, collection,
+token_env, consistency, index_type, build, record, and what a Faiss index has: kind, metric, n, dim, search, whitening,
+config, descriptors, created, ultron_version), names.json, and whitening.h5 where descriptors were whitened. A local uri
+is relative to the folder that the index lies in.
 """
 
 import time
@@ -41,18 +42,22 @@ class MilvusIndex(Index):
         return self.index_type == "FLAT"
 
     def search(self, query_descriptors: np.ndarray, k: int, settings: SearchSettings | None = None) -> Ranking:
-        """The k rows of largest inner product, equal scores by row; rows end in -1 where an approximate index found fewer.
+        """The k rows of largest inner product, equal scores by row; rows end in -1 where an approximate index found
+        fewer.
 
-        query_descriptors: (Q, D) float32. settings: None takes those of the index. With rescore, the k are the best by exact scores of
-        rescore x k candidates: with flat what `exact_search` finds. More than Milvus ranks (16,384) is searched exactly in the descriptor file.
-        Raises UltronError if k or the dimensions do not fit or a value is not finite.
+        query_descriptors: (Q, D) float32. settings: None takes those of the index. With rescore, the k are the best by
+        exact scores of rescore x k candidates: with flat what `exact_search` finds. More than Milvus ranks (16,384) is
+        searched exactly in the descriptor file. Raises UltronError if k or the dimensions do not fit or a value is not
+        finite.
         """
         check_search(query_descriptors, self.n, self.dim, k)
         settings, queries = settings or self.settings, np.ascontiguousarray(query_descriptors, np.float32)
         if k > MOST_RANKED:
             return self._beyond_milvus(queries, k)
         rescores = settings.rescore > 0 and self.descriptors is not None
-        scores, rows = self._candidates(queries, k, settings if rescores else SearchSettings(nprobe=settings.nprobe, ef_search=settings.ef_search))
+        scores, rows = self._candidates(
+            queries, k, settings if rescores else SearchSettings(nprobe=settings.nprobe, ef_search=settings.ef_search)
+        )
         candidates = best_of(scores, rows, scores.shape[1] if rescores else k)
         return self._rescored(queries, candidates, k) if rescores else candidates
 
@@ -61,7 +66,8 @@ class MilvusIndex(Index):
         most = min(self.n, MOST_RANKED)
         n_fetched = min(most, max(k, settings.rescore * k) + (SPARE if self.is_exact else 0))
         scores, rows = self._nearest(queries, n_fetched, settings)
-        # Two float32 sums of D products of unit rows differ by at most 2 D u, u = 2^-24: so near the k-th score the order is not known.
+        # Two float32 sums of D products of unit rows differ by at most 2 D u, u = 2^-24: so near the k-th score the
+        # order is not known.
         margin = np.float32(2 * (self.dim + 8) * 2.0**-24)
         while self.is_exact and n_fetched < most and (scores[:, -1] >= scores[:, k - 1] - margin).any():
             n_fetched = min(most, 2 * n_fetched)
@@ -74,18 +80,25 @@ class MilvusIndex(Index):
     def _beyond_milvus(self, queries: np.ndarray, k: int) -> Ranking:
         """Exact search in the descriptor file."""
         if self.descriptors is None:
-            raise UltronError(f"Milvus ranks at most {MOST_RANKED} photos per query, found {k}, and {self.descriptor_path} is gone; choose a smaller -k")
+            raise UltronError(
+                f"Milvus ranks at most {MOST_RANKED} photos per query, found {k}, and {self.descriptor_path} "
+                "is gone; choose a smaller -k"
+            )
         log.warning(
-            "Milvus ranks at most %d photos per query, %d are asked for: searching exactly in %s instead; choose a smaller -k for Milvus",
-            MOST_RANKED, k, self.descriptor_path,
-        )  # fmt: skip
+            "Milvus ranks at most %d photos per query, %d are asked for: searching exactly in %s instead; "
+            "choose a smaller -k for Milvus",
+            MOST_RANKED,
+            k,
+            self.descriptor_path,
+        )
         from ultron_cli.retrieval.exact import exact_search  # torch, which `ultron index --engine milvus` does without
 
         return exact_search(queries, self.descriptors, k)
 
 
 def stored_uri(place: Place, index_path: Path) -> str:
-    """The uri for index.json: a local database below the index's own folder is named from there, so that both can be moved together."""
+    """The uri for index.json: a local database below the index's own folder is named from there, so that both can be
+    moved together."""
     if not place.is_local:
         return place.uri
     database, folder = Path(place.uri).resolve(), index_path.resolve().parent
@@ -95,21 +108,30 @@ def stored_uri(place: Place, index_path: Path) -> str:
 def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float], None] = time.sleep) -> MilvusIndex:
     """Opens an index folder by its index.json and connects to its collection.
 
-    Raises UltronError if the folder is damaged, of a newer format or stale, or the collection is gone, unfinished or made from other
-    descriptors; WorkFailed if Milvus cannot be reached.
+    Raises UltronError if the folder is damaged, of a newer format or stale, or the collection is gone, unfinished or
+    made from other descriptors; WorkFailed if Milvus cannot be reached.
     """
     if not isinstance(description.get("version"), int) or description["version"] > VERSION:
-        raise UltronError(f"{path} has format version {description.get('version')}, this ultron reads up to {VERSION}; install a newer ultron")
+        raise UltronError(
+            f"{path} has format version {description.get('version')}, this ultron reads up to {VERSION}; "
+            "install a newer ultron"
+        )
     try:
         kind, index_type, n, dim, record = (description[key] for key in ("kind", "index_type", "n", "dim", "record"))
         uri, settings = description["uri"], SearchSettings(**description["search"])
         local = "://" not in uri
-        place = Place(uri=str(path.parent / uri) if local else uri, collection=description["collection"], token_env=description["token_env"])
+        place = Place(
+            uri=str(path.parent / uri) if local else uri,
+            collection=description["collection"],
+            token_env=description["token_env"],
+        )
         again = f" --engine milvus --uri {place.uri} --collection {place.collection}"
         refuse_stale(path, kind, description["descriptors"], again)
         source = Path(description["descriptors"]["path"])
     except (KeyError, TypeError) as error:
-        raise UltronError(f"{path / 'index.json'} lacks a part ({error}); run `ultron index --engine milvus --overwrite` again") from error
+        raise UltronError(
+            f"{path / 'index.json'} lacks a part ({error}); run `ultron index --engine milvus --overwrite` again"
+        ) from error
     names = read_json(path / "names.json", "names of index")
     whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
     rebuild = f"run `ultron index {source} --type {kind}{again} --out {path} --overwrite` again"
@@ -124,9 +146,18 @@ def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float]
         milvus.close()
         raise
     return MilvusIndex(
-        path=path, kind=kind, n=n, dim=dim, names=names, settings=settings, whitening=whitening, descriptor_path=source,
-        config=description.get("config", {}), index_type=index_type, milvus=milvus,
-    )  # fmt: skip
+        path=path,
+        kind=kind,
+        n=n,
+        dim=dim,
+        names=names,
+        settings=settings,
+        whitening=whitening,
+        descriptor_path=source,
+        config=description.get("config", {}),
+        index_type=index_type,
+        milvus=milvus,
+    )
 
 
 def require_whole(milvus: Milvus, record: dict[str, Any], n: int, rebuild: str) -> None:

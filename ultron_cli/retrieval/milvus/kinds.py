@@ -1,4 +1,5 @@
-"""The kinds of Milvus index by name: Milvus's own type and parameters for a database of a given size, and how it is searched."""
+"""The kinds of Milvus index by name: Milvus's own type and parameters for a database of a given size, and how it is
+searched."""
 
 from dataclasses import dataclass
 
@@ -8,7 +9,8 @@ from ultron_cli.retrieval.index.kinds import SearchSettings, n_cells, n_code_byt
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusKind:
-    """index_type: Milvus's name of it. rescore: times k candidates that get exact scores. in_lite: whether milvus-lite has it."""
+    """index_type: Milvus's name of it. rescore: times k candidates that get exact scores. in_lite: whether milvus-lite
+    has it."""
 
     index_type: str
     rescore: int
@@ -30,7 +32,10 @@ def milvus_plan(kind: str, n: int, dim: int, *, is_lite: bool) -> MilvusPlan:
     choice = [name for name, one in MILVUS_KINDS.items() if one.in_lite or not is_lite]
     if known is None or kind not in choice:
         where = "milvus-lite" if known else "Milvus"
-        raise UltronError(f"--type with --engine milvus must be one of {', '.join(choice)}, found {kind!r}, which {where} has not{nearest_names(kind, choice)}")
+        raise UltronError(
+            f"--type with --engine milvus must be one of {', '.join(choice)}, found {kind!r}, which {where} "
+            f"has not{nearest_names(kind, choice)}"
+        )
     cells = min(65536, n_cells(n, dim))
     build, nprobe, ef_search = {}, 0, 0
     if known.index_type.startswith("IVF"):
@@ -40,8 +45,10 @@ def milvus_plan(kind: str, n: int, dim: int, *, is_lite: bool) -> MilvusPlan:
     if known.index_type == "HNSW":
         build, ef_search = {"M": 32, "efConstruction": 200}, 128
     return MilvusPlan(
-        index_type=known.index_type, build=build, settings=SearchSettings(nprobe=nprobe, ef_search=ef_search, rescore=known.rescore)
-    )  # fmt: skip
+        index_type=known.index_type,
+        build=build,
+        settings=SearchSettings(nprobe=nprobe, ef_search=ef_search, rescore=known.rescore),
+    )
 
 
 def search_params(index_type: str, settings: SearchSettings, n: int) -> dict[str, int]:
@@ -51,7 +58,8 @@ def search_params(index_type: str, settings: SearchSettings, n: int) -> dict[str
     return {"ef": max(settings.ef_search, n)} if index_type == "HNSW" else {}
 
 
-# The names are those of the Faiss kinds. Even flat's best are re-scored: Milvus sums in float32, and photos that are equal shall score equal.
+# The names are those of the Faiss kinds. Even flat's best are re-scored: Milvus sums in float32, and photos that are
+# equal shall score equal.
 MILVUS_KINDS = {
     "flat": MilvusKind(index_type="FLAT", rescore=1),
     "ivf": MilvusKind(index_type="IVF_FLAT", rescore=2),

@@ -1,7 +1,7 @@
 """Chains of re-ranking steps: chosen by name, set from the command line, timed, and recorded.
 
-Each step takes and gives a Stage (stage.py): a ranking, the queries that made it, and the database. `aqe` also changes the queries
-for the steps after it.
+Each step takes and gives a Stage (stage.py): a ranking, the queries that made it, and the database. `aqe` also changes
+the queries for the steps after it.
 """
 
 import time
@@ -29,17 +29,24 @@ class Step:
 
 
 def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
-    """The steps of --rerank `aqe,superglobal` with --rerank-set `superglobal.beta=0.2`. Raises UltronError for unknown ones."""
+    """The steps of --rerank `aqe,superglobal` with --rerank-set `superglobal.beta=0.2`. Raises UltronError for unknown
+    ones."""
     names = [name.strip() for name in text.split(",")] if text else []
     for name in names:
         one_of("--rerank", name, tuple(RERANKERS))
     values = apply_set({}, assignments, flag="--rerank-set")
     for key, value in values.items():
         if not isinstance(value, dict):
-            raise UltronError(f"--rerank-set takes STEP.KEY=VALUE, for example superglobal.beta=0.15; found {key}={value}")
+            raise UltronError(
+                f"--rerank-set takes STEP.KEY=VALUE, for example superglobal.beta=0.15; found {key}={value}"
+            )
         if key not in names:
-            raise UltronError(f"--rerank-set {key}.{next(iter(value))}: --rerank must name {key}, found {text or 'no --rerank'}")
-    return [Step(name=name, config=from_dict(RERANKERS[name][0], values.get(name, {}), prefix=f"{name}.")) for name in names]
+            raise UltronError(
+                f"--rerank-set {key}.{next(iter(value))}: --rerank must name {key}, found {text or 'no --rerank'}"
+            )
+    return [
+        Step(name=name, config=from_dict(RERANKERS[name][0], values.get(name, {}), prefix=f"{name}.")) for name in names
+    ]
 
 
 def n_needed(steps: Sequence[Step]) -> int:

@@ -1,7 +1,8 @@
 """Diffusion on a sparse graph of the database (Iscen et al., Efficient Diffusion on Region Manifolds, CVPR 2017).
 
-Photos are joined where each is among the k nearest of the other. Similarity put in at a query's nearest photos then spreads along the
-graph: f = (1 - alpha) (I - alpha S)^-1 y, S the degree-normalised graph, solved by conjugate gradients for all queries at once.
+Photos are joined where each is among the k nearest of the other. Similarity put in at a query's nearest photos then
+spreads along the graph: f = (1 - alpha) (I - alpha S)^-1 y, S the degree-normalised graph, solved by conjugate
+gradients for all queries at once.
 """
 
 import dataclasses
@@ -49,15 +50,21 @@ class DiffusionConfig:
 
 
 def diffusion(stage: Stage, config: DiffusionConfig) -> Stage:
-    """Orders by diffused similarity the photos that a query reaches, even those new to its ranking; the rest stays behind them.
+    """Orders by diffused similarity the photos that a query reaches, even those new to its ranking; the rest stays
+    behind them.
 
-    Memory: nodes x k numbers for the graph, nodes x queries for the solution, and without an index the nodes' descriptors unless the
-    graph holds the whole database.
+    Memory: nodes x k numbers for the graph, nodes x queries for the solution, and without an index the nodes'
+    descriptors unless the graph holds the whole database.
     """
     nodes = graph_nodes(stage.ranking.rows, config.nodes)
     started_s = time.perf_counter()
     graph = normalised_graph(neighbour_graph(stage, nodes, config))
-    log.info("diffusion graph: %s, %s, in %.1f s", counted(len(nodes), "photo"), counted(graph.nnz // 2, "edge"), time.perf_counter() - started_s)
+    log.info(
+        "diffusion graph: %s, %s, in %.1f s",
+        counted(len(nodes), "photo"),
+        counted(graph.nnz // 2, "edge"),
+        time.perf_counter() - started_s,
+    )
     return spread_over(stage, nodes, graph, config)
 
 
@@ -76,11 +83,14 @@ def spread_over(stage: Stage, nodes: np.ndarray, graph: sparse.csr_array, config
         positive = np.flatnonzero(spread[:, query] > 0)
         return nodes[positive], spread[positive, query]
 
-    return dataclasses.replace(stage, ranking=put_in_front(stage.ranking, map(reached, range(len(stage.queries))), in_place=stage.in_place))
+    return dataclasses.replace(
+        stage, ranking=put_in_front(stage.ranking, map(reached, range(len(stage.queries))), in_place=stage.in_place)
+    )
 
 
 def graph_nodes(rows: np.ndarray, most: int) -> np.ndarray:
-    """(n,) int64, ascending: at most that many database rows, those that stand first in any ranking. rows: (Q, K), -1 pads."""
+    """(n,) int64, ascending: at most that many database rows, those that stand first in any ranking. rows: (Q, K), -1
+    pads."""
     nodes = np.empty(0, np.int64)
     width = max(1, most // max(1, len(rows)))
     for start, stop in chunks(rows.shape[1], width):
@@ -95,7 +105,8 @@ def graph_nodes(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def neighbour_graph(stage: Stage, nodes: np.ndarray, config: DiffusionConfig) -> sparse.csr_array:
-    """(n, n) weights max(similarity, 0) ** gamma between photos of `nodes` that are among the k nearest of each other."""
+    """(n, n) weights max(similarity, 0) ** gamma between photos of `nodes` that are among the k nearest of each
+    other."""
     n = len(nodes)
     whole = n == stage.n_database
     if not whole and stage.index_search is None:
@@ -116,7 +127,9 @@ def neighbour_graph(stage: Stage, nodes: np.ndarray, config: DiffusionConfig) ->
     return mutual
 
 
-def _edges(found: Ranking, places: np.ndarray, inside: np.ndarray, first: int, n: int, gamma: float) -> sparse.csr_array:
+def _edges(
+    found: Ranking, places: np.ndarray, inside: np.ndarray, first: int, n: int, gamma: float
+) -> sparse.csr_array:
     """(b, n) weights of the neighbours found for nodes first..first+b, themselves left out."""
     weights = similarity_weights(found.scores, gamma)
     itself = inside & (places == first + np.arange(len(places))[:, None])
@@ -138,7 +151,8 @@ def normalised_graph(graph: sparse.csr_array) -> sparse.csr_array:
 
 
 def conjugate_gradients(graph: sparse.csr_array, start: np.ndarray, config: DiffusionConfig) -> np.ndarray:
-    """(n, Q) float64 solutions f of (I - alpha S) f = y, every query by its own steps. graph: S, (n, n). start: y, (n, Q)."""
+    """(n, Q) float64 solutions f of (I - alpha S) f = y, every query by its own steps. graph: S, (n, n). start: y, (n,
+    Q)."""
     solution, residual = np.zeros_like(start), start.copy()
     direction, squared = residual.copy(), (residual**2).sum(axis=0)
     enough = config.tolerance**2 * squared

@@ -18,7 +18,9 @@ class AlphaQEConfig:
     """Defaults: Radenovic et al., Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, section 5.4."""
 
     n: int = 50  # photos averaged with the query
-    alpha: float = 3.0  # weight of a photo: its similarity to this power; 0 is the plain average (AQE, Chum et al. 2007)
+    alpha: float = (
+        3.0  # weight of a photo: its similarity to this power; 0 is the plain average (AQE, Chum et al. 2007)
+    )
 
     def __post_init__(self) -> None:
         within("aqe.n", self.n, 1, 10_000)
@@ -32,7 +34,8 @@ class AlphaQEConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DBAConfig:
-    """Neighbours and weights as of alpha-QE, for the database (Turcot and Lowe 2009; weights as Gordo et al., IJCV 2017, use them)."""
+    """Neighbours and weights as of alpha-QE, for the database (Turcot and Lowe 2009; weights as Gordo et al., IJCV
+    2017, use them)."""
 
     m: int = 1000  # photos of each ranking that are re-scored
     n: int = 10  # neighbours, in the whole database, that each is averaged with
@@ -56,13 +59,15 @@ def similarity_weights(similarities: np.ndarray, alpha: float) -> np.ndarray:
 
 
 def expanded(own: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, D) float32 unit rows: own + sum of weighted neighbours. own: (n, D). neighbours: (n, k, D). weights: (n, k)."""
+    """(n, D) float32 unit rows: own + sum of weighted neighbours. own: (n, D). neighbours: (n, k, D). weights: (n,
+    k)."""
     total = own + np.einsum("nk,nkd->nd", weights, neighbours)
     return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
 
 
 def alpha_qe(stage: Stage, config: AlphaQEConfig) -> Stage:
-    """Adds to each query its n best, weighted by similarity ** alpha, and searches again with the unit sum; later steps get that query.
+    """Adds to each query its n best, weighted by similarity ** alpha, and searches again with the unit sum; later steps
+    get that query.
 
     Similarities are taken anew, as scores of an earlier step may be of another kind.
     """
@@ -78,7 +83,8 @@ def alpha_qe(stage: Stage, config: AlphaQEConfig) -> Stage:
 def dba(stage: Stage, config: DBAConfig) -> Stage:
     """Re-scores the first M of every query with their descriptors averaged with their n nearest in the database.
 
-    Averaged descriptors are made in blocks and not kept: later steps see the database as it is. The rest of the ranking stays behind.
+    Averaged descriptors are made in blocks and not kept: later steps see the database as it is. The rest of the ranking
+    stays behind.
     """
     firsts = [stage.first_rows(query, config.m) for query in range(len(stage.queries))]
     wanted = np.unique(np.concatenate([*firsts, np.empty(0, np.int64)]))
@@ -93,16 +99,20 @@ def dba(stage: Stage, config: DBAConfig) -> Stage:
             places = np.searchsorted(block, rows).clip(max=len(block) - 1)
             here = block[places] == rows
             scores[query][here] = products[query, places[here]]
-    return dataclasses.replace(stage, ranking=put_in_front(stage.ranking, zip(firsts, scores, strict=True), in_place=stage.in_place))
+    return dataclasses.replace(
+        stage, ranking=put_in_front(stage.ranking, zip(firsts, scores, strict=True), in_place=stage.in_place)
+    )
 
 
 def augmented(stage: Stage, rows: np.ndarray, n_found: int, alpha: float) -> np.ndarray:
-    """(n, D) float32 unit descriptors of database rows averaged with their nearest, themselves left out of the n_found."""
+    """(n, D) float32 unit descriptors of database rows averaged with their nearest, themselves left out of the
+    n_found."""
     own = stage.rows_of(rows)
     found: Ranking = stage.search(own, n_found)
     weights = similarity_weights(found.scores, alpha)
     itself = found.rows == rows[:, None]
-    # With more duplicates than neighbours a photo may miss itself; the last found then leaves, so that all have as many.
+    # With more duplicates than neighbours a photo may miss itself; the last found then leaves, so that all have as
+    # many.
     itself[~itself.any(axis=1), -1] = True
     weights[itself | (found.rows == PADDING)] = 0
     neighbours = stage.rows_of(np.maximum(found.rows, 0).ravel()).reshape(*found.rows.shape, -1)

@@ -1,7 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of each query's best photos.
 
-Distances are squared Euclidean, divided by the largest of their row. Two photos are as near as the sets of photos are alike that have
-them, and that they have, among their nearest (Jaccard distance of soft sets), mixed with the distance itself.
+Distances are squared Euclidean, divided by the largest of their row. Two photos are as near as the sets of photos are
+alike that have them, and that they have, among their nearest (Jaccard distance of soft sets), mixed with the distance
+itself.
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ from ultron_cli.retrieval.rerank.stage import Scored, Stage, exact_gram, nearest
 
 @dataclass(frozen=True, kw_only=True)
 class KReciprocalConfig:
-    """Defaults: section 4.2 of the paper (k1, k2, weight) and the authors' code; m is ours, they took every photo and all queries."""
+    """Defaults: section 4.2 of the paper (k1, k2, weight) and the authors' code; m is ours, they took every photo and
+    all queries."""
 
     m: int = 400  # photos of each ranking that are re-ranked, by themselves and the query
     k1: int = 20  # nearest that make a photo's set; its members bring half as many
@@ -42,11 +44,14 @@ def kreciprocal(stage: Stage, config: KReciprocalConfig) -> Stage:
         rows = stage.first_rows(query, config.m)
         return rows, kreciprocal_scores(stage.queries[query], stage.rows_of(rows), config)
 
-    return dataclasses.replace(stage, ranking=put_in_front(stage.ranking, per_query(len(stage.queries), rescore), in_place=stage.in_place))
+    return dataclasses.replace(
+        stage, ranking=put_in_front(stage.ranking, per_query(len(stage.queries), rescore), in_place=stage.in_place)
+    )
 
 
 def kreciprocal_scores(query: np.ndarray, top: np.ndarray, config: KReciprocalConfig) -> np.ndarray:
-    """(M,) float64, from 0 to 1: 1 - final distance to the query. query: (D,) float32. top: (M, D) float32, unit rows."""
+    """(M,) float64, from 0 to 1: 1 - final distance to the query. query: (D,) float32. top: (M, D) float32, unit
+    rows."""
     if not len(top):
         return np.empty(0)
     distances = np.maximum(2 - 2 * exact_gram(np.concatenate([query[None], top])), 0)
@@ -68,7 +73,9 @@ def nearest_sets(distances: np.ndarray, n: int) -> sparse.csr_array:
     """(m, m) ones where column j is among the n nearest of row i, itself among them, equal distances by position."""
     n = min(n, len(distances))
     columns = nearest_positions(-distances, n)
-    return sparse.csr_array((np.ones(columns.size), columns.ravel(), np.arange(len(distances) + 1) * n), shape=distances.shape)
+    return sparse.csr_array(
+        (np.ones(columns.size), columns.ravel(), np.arange(len(distances) + 1) * n), shape=distances.shape
+    )
 
 
 def reciprocal_sets(distances: np.ndarray, k1: int) -> sparse.csr_array:

@@ -16,9 +16,9 @@ Scored = tuple[np.ndarray, np.ndarray]  # (m,) int64 database rows, each once, a
 class Stage:
     """A search as one re-ranking step hands it to the next.
 
-    queries: (Q, D) float32 unit rows, those that made the ranking. database: (N, D) array or an open descriptor file; the same for all
-    steps. index_search: (queries, k) -> Ranking by an index over the same rows; None searches exactly. in_place: steps may overwrite the
-    ranking's arrays, which for a million distractors costs less than copying them.
+    queries: (Q, D) float32 unit rows, those that made the ranking. database: (N, D) array or an open descriptor file;
+    the same for all steps. index_search: (queries, k) -> Ranking by an index over the same rows; None searches exactly.
+    in_place: steps may overwrite the ranking's arrays, which for a million distractors costs less than copying them.
     """
 
     ranking: Ranking
@@ -56,9 +56,11 @@ def per_query(n_queries: int, rescore: Callable[[int], Scored]) -> list[Scored]:
 
 
 def put_in_front(ranking: Ranking, fronts: Iterable[Scored], *, in_place: bool = False) -> Ranking:
-    """Each query's re-scored rows, best first and equal scores by row, then the rest of its ranking as it was, cut to K.
+    """Each query's re-scored rows, best first and equal scores by row, then the rest of its ranking as it was, cut to
+    K.
 
-    Scores of the rest stay those of the step before, so that they may be higher than those in front. in_place: in the same arrays.
+    Scores of the rest stay those of the step before, so that they may be higher than those in front. in_place: in the
+    same arrays.
     """
     rows, scores = (ranking.rows, ranking.scores) if in_place else (ranking.rows.copy(), ranking.scores.copy())
     n_kept = ranking.rows.shape[1]
@@ -67,7 +69,9 @@ def put_in_front(ranking: Ranking, fronts: Iterable[Scored], *, in_place: bool =
         order = np.lexsort((front_rows, -rounded))[:n_kept]
         n_front = len(front_rows)
         head = ranking.rows[query, :n_front]
-        if n_front > n_kept or not np.array_equal(np.sort(head), np.sort(front_rows)):  # else the rest stays where it is
+        if n_front > n_kept or not np.array_equal(
+            np.sort(head), np.sort(front_rows)
+        ):  # else the rest stays where it is
             rest = np.flatnonzero(~np.isin(ranking.rows[query], front_rows))[: n_kept - len(order)]
             rest_rows, rest_scores = ranking.rows[query, rest], ranking.scores[query, rest]
             rows[query, len(order) :], scores[query, len(order) :] = PADDING, -np.inf
@@ -95,6 +99,7 @@ def nearest_positions(similarities: np.ndarray, n: int) -> np.ndarray:
 
 
 def exact_gram(rows: np.ndarray) -> np.ndarray:
-    """(n, n) float32 inner products of (n, D) float32 rows, summed in float64: rows that are equal have equal products."""
+    """(n, n) float32 inner products of (n, D) float32 rows, summed in float64: rows that are equal have equal
+    products."""
     wide = rows.astype(np.float64)
     return (wide @ wide.T).astype(np.float32)

@@ -1,10 +1,11 @@
 """SuperGlobal's re-ranking (Shao et al., ICCV 2023) without forming the refined descriptors.
 
-The authors' order, per query: (1) each of the top-M descriptors becomes the weighted mean of itself (weight 1) and its K nearest among
-the M (weight beta x similarity), not normalised again; (2) the M are ordered by query . refined; (3) the expanded query is the
-element-wise maximum over the refined descriptors of the K+1 best, and the final score the mean of both scores; the rest of the ranking
-stays behind the M as it was. (4) is ours: a product with a weighted mean is the weighted mean of products with the M, which are known,
-so only the K+1 refined descriptors that form the expanded query are ever made.
+The authors' order, per query: (1) each of the top-M descriptors becomes the weighted mean of itself (weight 1) and its
+K nearest among the M (weight beta x similarity), not normalised again; (2) the M are ordered by query . refined; (3)
+the expanded query is the element-wise maximum over the refined descriptors of the K+1 best, and the final score the
+mean of both scores; the rest of the ranking stays behind the M as it was. (4) is ours: a product with a weighted mean
+is the weighted mean of products with the M, which are known, so only the K+1 refined descriptors that form the expanded
+query are ever made.
 """
 
 import dataclasses
@@ -42,11 +43,14 @@ def superglobal(stage: Stage, config: SuperGlobalConfig) -> Stage:
         rows = stage.first_rows(query, config.m)
         return rows, superglobal_scores(stage.queries[query], stage.rows_of(rows), rows, config)
 
-    return dataclasses.replace(stage, ranking=put_in_front(stage.ranking, per_query(len(stage.queries), rescore), in_place=stage.in_place))
+    return dataclasses.replace(
+        stage, ranking=put_in_front(stage.ranking, per_query(len(stage.queries), rescore), in_place=stage.in_place)
+    )
 
 
 def superglobal_scores(query: np.ndarray, top: np.ndarray, rows: np.ndarray, config: SuperGlobalConfig) -> np.ndarray:
-    """(M,) float32 final scores. query: (D,) float32. top: (M, D) float32, descriptors of `rows`, which order equal refined scores."""
+    """(M,) float32 final scores. query: (D,) float32. top: (M, D) float32, descriptors of `rows`, which order equal
+    refined scores."""
     if not len(top):
         return np.empty(0, np.float32)
     similarities = top @ top.T  # NumPy sees the transpose and computes one half

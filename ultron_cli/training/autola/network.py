@@ -1,4 +1,5 @@
-"""The network that AutoLA's search trains: a ResNet with every operation of HOGA's graph in every block, weighed by shared logits.
+"""The network that AutoLA's search trains: a ResNet with every operation of HOGA's graph in every block, weighed by
+shared logits.
 
 As in the authors' code (github.com/btma48/AutoLA); the search itself is in autola.py.
 """
@@ -25,13 +26,14 @@ EDGES = tuple((node, source) for node in range(1, N_NODES + 1) for source in ran
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """Settings of a search; the defaults are the authors' for CIFAR-10. All that shapes the run is stored whole in its folder.
+    """Settings of a search; the defaults are the authors' for CIFAR-10. All that shapes the run is stored whole in its
+    folder.
 
-    task tells its configuration from that of a training. exclude: files of classes or photo ids to keep out. backbone: a timm ResNet or one
-    of cifar_resnets.py, trained from nothing. width: channels of its first stage, doubled from stage to stage; None keeps its own.
-    small_stem: a 3x3 convolution without pooling instead of 7x7 and pooling, for photos of 32 or 64 px. side_px: of the square training crops.
-    lr falls to lr_min along a cosine, epoch by epoch. architecture_*: of the logits (Adam). workers, threads, checkpoint_minutes and
-    keep_checkpoints as in TrainConfig.
+    task tells its configuration from that of a training. exclude: files of classes or photo ids to keep out. backbone:
+    a timm ResNet or one of cifar_resnets.py, trained from nothing. width: channels of its first stage, doubled from
+    stage to stage; None keeps its own. small_stem: a 3x3 convolution without pooling instead of 7x7 and pooling, for
+    photos of 32 or 64 px. side_px: of the square training crops. lr falls to lr_min along a cosine, epoch by epoch.
+    architecture_*: of the logits (Adam). workers, threads, checkpoint_minutes and keep_checkpoints as in TrainConfig.
     """
 
     task: Literal["search"] = "search"
@@ -55,12 +57,25 @@ class SearchConfig:
     threads: int | None = None
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
-    augment: AugmentConfig = field(default_factory=lambda: AugmentConfig(crop_area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0))
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(
+            crop_area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
+        )
+    )
 
     def __post_init__(self) -> None:
         if not timm.is_model(self.backbone) and not is_cifar_resnet(self.backbone):
-            raise UltronError(f"unknown backbone {self.backbone!r}{nearest_names(self.backbone, timm.list_models())}; the search takes a ResNet of timm")
-        for name, low, high in (("side_px", 16, 4096), ("epochs", 1, 100000), ("batch_size", 2, 65536), ("lr", 0.0, 100.0), ("clip_norm", 1e-6, 1e6)):
+            raise UltronError(
+                f"unknown backbone {self.backbone!r}{nearest_names(self.backbone, timm.list_models())}; the "
+                "search takes a ResNet of timm"
+            )
+        for name, low, high in (
+            ("side_px", 16, 4096),
+            ("epochs", 1, 100000),
+            ("batch_size", 2, 65536),
+            ("lr", 0.0, 100.0),
+            ("clip_norm", 1e-6, 1e6),
+        ):
             within(name, getattr(self, name), low, high)
         for name, high in (("seed", 2**31 - 1), ("workers", 64), ("checkpoint_minutes", 10**6)):
             within(name, getattr(self, name), 0, high)
@@ -69,7 +84,9 @@ class SearchConfig:
         for name in ("lr_min", "momentum", "weight_decay", "architecture_lr", "architecture_weight_decay"):
             within(name, getattr(self, name), 0.0, 10.0)
         if self.width is not None and (self.width < N_NODES or self.width % N_NODES):
-            raise UltronError(f"width must be a multiple of {N_NODES}, as channels are split in {N_NODES} groups; found {self.width}")
+            raise UltronError(
+                f"width must be a multiple of {N_NODES}, as channels are split in {N_NODES} groups; found {self.width}"
+            )
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data as JSON gives it back: every tuple a list."""
@@ -88,7 +105,8 @@ class Architecture(nn.Module):
 
 
 class SharedSearch(nn.Module):
-    """The search form of HOGA in one block; its edge weights come from an Architecture that is not part of it. (B, C, H, W) -> the same shape."""
+    """The search form of HOGA in one block; its edge weights come from an Architecture that is not part of it. (B, C,
+    H, W) -> the same shape."""
 
     def __init__(self, n_channels: int, architecture: Architecture) -> None:
         super().__init__()
@@ -100,13 +118,18 @@ class SharedSearch(nn.Module):
 
 
 def make_network(config: SearchConfig, n_classes: int, architecture: Architecture) -> nn.Module:
-    """A ResNet with a classifier and the search form in every block. Raises UltronError for a backbone that is no ResNet, or has attentions."""
-    network = _cifar_network(config, n_classes) if is_cifar_resnet(config.backbone) else _timm_network(config, n_classes)
+    """A ResNet with a classifier and the search form in every block. Raises UltronError for a backbone that is no
+    ResNet, or has attentions."""
+    network = (
+        _cifar_network(config, n_classes) if is_cifar_resnet(config.backbone) else _timm_network(config, n_classes)
+    )
     for number in STAGES:
         n_channels = network.feature_info[number]["num_chs"]
         for block in getattr(network, f"layer{number}"):
             if block.se is not None:
-                raise UltronError(f"{config.backbone} has attentions in its blocks already; choose one without, such as resnet34")
+                raise UltronError(
+                    f"{config.backbone} has attentions in its blocks already; choose one without, such as resnet34"
+                )
             block.se = SharedSearch(n_channels, architecture)
     return network
 
@@ -122,7 +145,9 @@ def _timm_network(config: SearchConfig, n_classes: int) -> nn.Module:
         network = timm.create_model(config.backbone, num_classes=n_classes, zero_init_last=False, **widths)
     except TypeError:
         found = f"{config.backbone} takes no {'width' if widths else 'such options'}"
-        raise UltronError(f"the search takes a ResNet of timm, and {found}; choose resnet18 or resnet34, or leave width out (none)") from None
+        raise UltronError(
+            f"the search takes a ResNet of timm, and {found}; choose resnet18 or resnet34, or leave width out (none)"
+        ) from None
     if not all(hasattr(network, f"layer{number}") for number in STAGES):
         raise UltronError(f"the search takes a ResNet of timm (resnet18, resnet34, ...), found {config.backbone}")
     if config.small_stem:
@@ -133,7 +158,8 @@ def _timm_network(config: SearchConfig, n_classes: int) -> nn.Module:
 
 
 def choose_genotype(edge_weights: np.ndarray) -> tuple[Genotype, list[list[float]]]:
-    """The strongest operation but `none` on every edge, a node's edges in falling order; and their weights. edge_weights: (10, 9)."""
+    """The strongest operation but `none` on every edge, a node's edges in falling order; and their weights.
+    edge_weights: (10, 9)."""
     nodes, strengths = [], []
     for node in range(1, N_NODES + 1):
         rows = [(source, edge_weights[row]) for row, (to, source) in enumerate(EDGES) if to == node]

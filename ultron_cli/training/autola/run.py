@@ -1,7 +1,7 @@
 """A run of AutoLA's search on any folder of classes: a run folder that can be resumed exactly, and what was found.
 
-The folder holds config.json, environment.json, metrics.jsonl, curves.png and checkpoints/ as that of a training; after every epoch
-edge_weights.csv and search.json; at the end genotype.txt and genotype.png.
+The folder holds config.json, environment.json, metrics.jsonl, curves.png and checkpoints/ as that of a training; after
+every epoch edge_weights.csv and search.json; at the end genotype.txt and genotype.png.
 """
 
 import csv
@@ -35,29 +35,47 @@ from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, read_lines
 from ultron_cli.training.run.stopping import StopSignal, stopped_text
 from ultron_cli.visualization.genotype import genotype_figure
 
-SUMS = ("architecture_loss", "architecture_accuracy", "loss", "accuracy")  # of an epoch; the last two are the network's, as in a training
+SUMS = (
+    "architecture_loss",
+    "architecture_accuracy",
+    "loss",
+    "accuracy",
+)  # of an epoch; the last two are the network's, as in a training
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What a search found. edge_weights: (10, 9) float32, rows EDGES, columns OPERATIONS, rows sum to 1. history: one entry per epoch."""
+    """What a search found. edge_weights: (10, 9) float32, rows EDGES, columns OPERATIONS, rows sum to 1. history: one
+    entry per epoch."""
 
     genotype: Genotype
     edge_weights: np.ndarray
     history: list[dict[str, float]]
 
 
-def write_findings(folder: Path, edge_weights: np.ndarray, history: list[dict[str, float]], config: SearchConfig) -> Genotype:
-    """edge_weights.csv (a line per edge and operation) and search.json (settings, genotype so far, history) in `folder`."""
+def write_findings(
+    folder: Path, edge_weights: np.ndarray, history: list[dict[str, float]], config: SearchConfig
+) -> Genotype:
+    """edge_weights.csv (a line per edge and operation) and search.json (settings, genotype so far, history) in
+    `folder`."""
     genotype, _ = choose_genotype(edge_weights)
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["node", "input", "operation", "weight", "chosen"])
     for (node, source), row in zip(EDGES, edge_weights, strict=True):
         chosen = {edge.source: edge.operation for edge in genotype.nodes[node - 1]}[source]
-        writer.writerows([node, source, name, f"{weight:.6f}", int(name == chosen)] for name, weight in zip(OPERATIONS, row, strict=True))
+        writer.writerows(
+            [node, source, name, f"{weight:.6f}", int(name == chosen)]
+            for name, weight in zip(OPERATIONS, row, strict=True)
+        )
     write_text(folder / "edge_weights.csv", text.getvalue())
-    content = {"format": "ultron-autola-search", "version": 1, "config": config.to_plain(), "genotype": genotype.text, "history": history}
+    content = {
+        "format": "ultron-autola-search",
+        "version": 1,
+        "config": config.to_plain(),
+        "genotype": genotype.text,
+        "history": history,
+    }
     write_text(folder / "search.json", json.dumps(content, indent=2) + "\n")
     return genotype
 
@@ -70,7 +88,10 @@ class SearchRun:
         rows = split_halves(photos.labels, config.seed)
         if min(map(len, rows)) < config.batch_size:
             smaller = min(map(len, rows))
-            raise UltronError(f"a half of the photos, {smaller}, is less than one batch of {config.batch_size}; lower batch_size or give more photos")
+            raise UltronError(
+                f"a half of the photos, {smaller}, is less than one batch of {config.batch_size}; lower "
+                "batch_size or give more photos"
+            )
         self.search = Search(config, len(photos.landmark_names), device)
         self.n_steps = len(rows[0]) // config.batch_size  # per epoch
         self.n_steps_all = config.epochs * self.n_steps
@@ -90,9 +111,15 @@ class SearchRun:
         make_folder(folder)
         clear_folder(folder, torn_only=resume)
         origin = provenance() | {"device": str(self.device), "dataset_folder": str(self.photos.folder.resolve())}
-        write_text(folder / "config.json", json.dumps({"config": self.config.to_plain(), "provenance": origin}, indent=1))
+        write_text(
+            folder / "config.json", json.dumps({"config": self.config.to_plain(), "provenance": origin}, indent=1)
+        )
         write_text(folder / "environment.json", json.dumps(environment(self.device), indent=1))
-        with own_threads(self.config.threads), self._stop.watched(), progress(total=self.n_steps_all, what="search", unit="step") as bar:
+        with (
+            own_threads(self.config.threads),
+            self._stop.watched(),
+            progress(total=self.n_steps_all, what="search", unit="step") as bar,
+        ):
             bar.update(self.step)
             self._saved_s, watch = time.monotonic(), Stopwatch()
             for own, other in self._pairs():
@@ -107,9 +134,17 @@ class SearchRun:
     def _take_up(self, folder: Path, state: dict[str, Any]) -> None:
         if changed := differences(state.get("identity", {}), self._identity()):
             found = "; ".join(changed[:4])
-            raise UltronError(f"{folder} holds a search with other settings: {found}; name another folder with --out, or give the same settings")
+            raise UltronError(
+                f"{folder} holds a search with other settings: {found}; name another folder with --out, or "
+                "give the same settings"
+            )
         self.search.load(state["search"])
-        self.step, self.sums, self.seconds, self.history = int(state["step"]), np.array(state["sums"]), state["seconds"], state["history"]
+        self.step, self.sums, self.seconds, self.history = (
+            int(state["step"]),
+            np.array(state["sums"]),
+            state["seconds"],
+            state["history"],
+        )
         torch.set_rng_state(state["random"])
         log.info("going on after step %d of %d", self.step, self.n_steps_all)
 
@@ -125,7 +160,10 @@ class SearchRun:
         self.other.set_start(*divmod(self.step, self.per_pass))
         side_px = self.config.side_px
         dataset = TrainingPhotos(self.photos, Augmentation(self.config.augment, [(side_px, side_px)]))
-        loaders = [make_loader(dataset, half, self.config.workers, self.device.type == "cuda") for half in (self.own, self.other)]
+        loaders = [
+            make_loader(dataset, half, self.config.workers, self.device.type == "cuda")
+            for half in (self.own, self.other)
+        ]
         yield from zip(*loaders, strict=False)
 
     def _step(self, own: Batch, other: Batch) -> None:
@@ -135,30 +173,51 @@ class SearchRun:
                 log.warning("another photo takes the place of %s", reason)
         for batch in (own, other):
             if not len(batch.pixels):
-                raise UltronError(f"{batch.problems[0][1]}, nor can those that were tried in its place; check them with `ultron datasets verify`")
+                raise UltronError(
+                    f"{batch.problems[0][1]}, nor can those that were tried in its place; check them with "
+                    "`ultron datasets verify`"
+                )
         if self.step % self.n_steps == 0:
             self.sums, self.seconds = np.zeros(len(SUMS)), 0.0
         self.search.set_epoch(self.step // self.n_steps)
-        self.sums += [*self.search.step_architecture(other.pixels, other.labels), *self.search.step_weights(own.pixels, own.labels)]
+        self.sums += [
+            *self.search.step_architecture(other.pixels, other.labels),
+            *self.search.step_weights(own.pixels, own.labels),
+        ]
         self.step += 1
 
     def _end_epoch(self, folder: Path) -> None:
         epoch = self.step // self.n_steps
-        self.history.append({"epoch": epoch, **dict(zip(SUMS, (self.sums / self.n_steps).tolist(), strict=True)), "lr": self.search.lr})
-        lines = [line for line in read_lines(folder / METRICS_FILE) if line["epoch"] < epoch] + [self.history[-1] | {"seconds": self.seconds}]
+        self.history.append(
+            {"epoch": epoch, **dict(zip(SUMS, (self.sums / self.n_steps).tolist(), strict=True)), "lr": self.search.lr}
+        )
+        lines = [line for line in read_lines(folder / METRICS_FILE) if line["epoch"] < epoch] + [
+            self.history[-1] | {"seconds": self.seconds}
+        ]
         write_text(folder / METRICS_FILE, "".join(dump_json(line, indent=None) + "\n" for line in lines))
         genotype = write_findings(folder, self.search.edge_weights(), self.history, self.config)
         loss, accuracy = self.history[-1]["architecture_loss"], 100 * self.history[-1]["architecture_accuracy"]
-        log.info("epoch %d of %d: held-out loss %.3f, accuracy %.1f %%; %s", epoch, self.config.epochs, loss, accuracy, genotype.text)
+        log.info(
+            "epoch %d of %d: held-out loss %.3f, accuracy %.1f %%; %s",
+            epoch,
+            self.config.epochs,
+            loss,
+            accuracy,
+            genotype.text,
+        )
 
     def _save_if_due(self, folder: Path) -> None:
         """Saves after checkpoint_minutes, and when told to stop, which then happens here."""
         if self._stop.received is None and time.monotonic() - self._saved_s < 60.0 * self.config.checkpoint_minutes:
             return
         content = {
-            "identity": self._identity(), "search": self.search.state(), "sums": self.sums.tolist(), "seconds": self.seconds, "history": self.history,
+            "identity": self._identity(),
+            "search": self.search.state(),
+            "sums": self.sums.tolist(),
+            "seconds": self.seconds,
+            "history": self.history,
             "random": torch.get_rng_state(),
-        }  # fmt: skip
+        }
         save_state(folder, self.step, content, self.config.keep_checkpoints)
         self._saved_s = time.monotonic()
         if self._stop.received is not None:
@@ -168,14 +227,30 @@ class SearchRun:
         edge_weights = self.search.edge_weights()
         genotype, strengths = choose_genotype(edge_weights)
         draw_curves(folder)
-        genotype_figure(genotype, f"HOGA found on {Path(self.config.dataset).name}, seed {self.config.seed}", folder / "genotype.png", strengths=strengths)
-        comment = f"found by ultron's AutoLA search on {self.config.dataset}, {self.config.epochs} epochs, seed {self.config.seed}"
+        genotype_figure(
+            genotype,
+            f"HOGA found on {Path(self.config.dataset).name}, seed {self.config.seed}",
+            folder / "genotype.png",
+            strengths=strengths,
+        )
+        comment = (
+            f"found by ultron's AutoLA search on {self.config.dataset}, {self.config.epochs} epochs, seed "
+            f"{self.config.seed}"
+        )
         save_genotype(folder / GENOTYPE_FILE, genotype, comment)  # last: it says that the run is finished
         return SearchResult(genotype=genotype, edge_weights=edge_weights, history=self.history)
 
 
-def search_attention(photos: LandmarkPhotos, config: SearchConfig, folder: Path, *, device: torch.device | None = None, resume: bool = False) -> SearchResult:
-    """Searches on the photos' classes into `folder`; with `resume` goes on from the latest checkpoint of the same settings and photos.
+def search_attention(
+    photos: LandmarkPhotos,
+    config: SearchConfig,
+    folder: Path,
+    *,
+    device: torch.device | None = None,
+    resume: bool = False,
+) -> SearchResult:
+    """Searches on the photos' classes into `folder`; with `resume` goes on from the latest checkpoint of the same
+    settings and photos.
 
     Raises UltronError if the photos are too few, WorkFailed if the loss is not finite or the run is stopped.
     """

@@ -1,7 +1,8 @@
 """AutoLA: the differentiable search for a high-order group attention (Ma et al., NeurIPS 2020), step by step.
 
-First-order bilevel: in every step the logits of the graph's operations descend on a batch of one half of the photos, then the network's
-weights on a batch of the other half. Numbers as in the authors' code (github.com/btma48/AutoLA). run.py makes a run of it.
+First-order bilevel: in every step the logits of the graph's operations descend on a batch of one half of the photos,
+then the network's weights on a batch of the other half. Numbers as in the authors' code (github.com/btma48/AutoLA).
+run.py makes a run of it.
 """
 
 import math
@@ -23,7 +24,8 @@ PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.22
 
 
 def split_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the weights and rows for the architecture, (n,) int64 each: half of every class, the odd photo to each in turn."""
+    """Rows for the weights and rows for the architecture, (n,) int64 each: half of every class, the odd photo to each
+    in turn."""
     draws = np.random.Generator(np.random.PCG64([seed, 0xA170]))
     halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     more = 0  # which half gets the odd photo
@@ -56,14 +58,22 @@ class Search:
         self.config, self.device = config, device
         self.architecture = Architecture().to(device)
         self.network = make_network(config, n_classes, self.architecture).to(device).train()
-        self.weights_optimizer = torch.optim.SGD(self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.weights_optimizer = torch.optim.SGD(
+            self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
         self.architecture_optimizer = torch.optim.Adam(
-            self.architecture.parameters(), config.architecture_lr, betas=(0.5, 0.999), weight_decay=config.architecture_weight_decay
+            self.architecture.parameters(),
+            config.architecture_lr,
+            betas=(0.5, 0.999),
+            weight_decay=config.architecture_weight_decay,
         )
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, as state dicts."""
-        return {name: getattr(self, name).state_dict() for name in ("network", "architecture", "weights_optimizer", "architecture_optimizer")}
+        return {
+            name: getattr(self, name).state_dict()
+            for name in ("network", "architecture", "weights_optimizer", "architecture_optimizer")
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Takes up what `state` gave."""

@@ -1,4 +1,5 @@
-"""Which photos form which batch: drawn from (seed, epoch) alone, so that every process and every resumed run draws the same."""
+"""Which photos form which batch: drawn from (seed, epoch) alone, so that every process and every resumed run draws the
+same."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,15 +36,23 @@ def shape_groups(aspects: np.ndarray) -> np.ndarray:
 
 
 class EpochBatches:
-    """The batches of all epochs for one process, as a batch sampler; `set_start` says with which epoch and batch to begin.
+    """The batches of all epochs for one process, as a batch sampler; `set_start` says with which epoch and batch to
+    begin.
 
-    Epoch follows epoch without a pause, so that no step waits for the first photos of one. groups: (N,) shape numbers, or None for one
-    shape. batch_size: photos over all processes; a process takes an equal part of each batch. The photos that fill no batch
-    wait for another epoch, whose order is another.
+    Epoch follows epoch without a pause, so that no step waits for the first photos of one. groups: (N,) shape numbers,
+    or None for one shape. batch_size: photos over all processes; a process takes an equal part of each batch. The
+    photos that fill no batch wait for another epoch, whose order is another.
     """
 
     def __init__(
-        self, n_photos: int, batch_size: int, seed: int, n_epochs: int = 1, groups: np.ndarray | None = None, process: int = 0, n_processes: int = 1
+        self,
+        n_photos: int,
+        batch_size: int,
+        seed: int,
+        n_epochs: int = 1,
+        groups: np.ndarray | None = None,
+        process: int = 0,
+        n_processes: int = 1,
     ) -> None:
         self.n_photos, self.batch_size, self.seed, self.n_epochs = n_photos, batch_size, seed, n_epochs
         self.groups = np.zeros(n_photos, np.int64) if groups is None else groups

@@ -24,7 +24,8 @@ MOST_REPLACEMENTS = 8  # photos tried for one that cannot be read
 
 
 class Batch(NamedTuple):
-    """pixels: (B, 3, H, W) uint8, channels last in memory; labels, rows: (B,) int64; problems: (row, reason) of each unreadable photo.
+    """pixels: (B, 3, H, W) uint8, channels last in memory; labels, rows: (B,) int64; problems: (row, reason) of each
+    unreadable photo.
 
     pixels is empty where not even a replacement could be read.
     """
@@ -36,15 +37,21 @@ class Batch(NamedTuple):
 
 
 def turn_hue(colours: torch.Tensor, turns: float) -> torch.Tensor:
-    """(3, ...) float 0..255 -> the same with the hue of HSV turned, -0.5..0.5 of the circle, as torchvision's adjust_hue.
+    """(3, ...) float 0..255 -> the same with the hue of HSV turned, -0.5..0.5 of the circle, as torchvision's
+    adjust_hue.
 
-    A channel of hue h is v - (v - least) clamp(min(k, 4 - k), 0, 1) with k = (n + 6 h) mod 6 and n = 5, 3, 1 for red, green and blue.
+    A channel of hue h is v - (v - least) clamp(min(k, 4 - k), 0, 1) with k = (n + 6 h) mod 6 and n = 5, 3, 1 for red,
+    green and blue.
     """
     red, green, blue = colours.unbind(0)
     value, least = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
     chroma = value - least
     divisor = chroma.clamp(min=1e-3)  # a grey pixel has any hue
-    sixths = torch.where(value == red, (green - blue) / divisor, torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4))
+    sixths = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+    )
     turned = torch.empty_like(colours)
     for channel, n in enumerate((5.0, 3.0, 1.0)):
         k = sixths + (n + 6.0 * turns)
@@ -54,15 +61,23 @@ def turn_hue(colours: torch.Tensor, turns: float) -> torch.Tensor:
     return turned
 
 
-def change_colours(pixels: torch.Tensor, brightness: float, contrast: float, saturation: float, turns: float) -> torch.Tensor:
-    """(3, H, W) uint8 -> the same, by the factors of torchvision's adjust_brightness, _contrast and _saturation and the turn of adjust_hue.
+def change_colours(
+    pixels: torch.Tensor, brightness: float, contrast: float, saturation: float, turns: float
+) -> torch.Tensor:
+    """(3, H, W) uint8 -> the same, by the factors of torchvision's adjust_brightness, _contrast and _saturation and the
+    turn of adjust_hue.
 
-    The first three are one affine map of the colours, clipped once at the end instead of after each; in blocks of rows, so that what lies
-    between the operations stays in the processor's cache. Several times faster than torchvision's four passes, most of all the hue.
+    The first three are one affine map of the colours, clipped once at the end instead of after each; in blocks of rows,
+    so that what lies between the operations stays in the processor's cache. Several times faster than torchvision's
+    four passes, most of all the hue.
     """
     grey = torch.tensor([0.2989, 0.587, 0.114])
     matrix = (brightness * contrast) * (saturation * torch.eye(3) + (1.0 - saturation) * grey.expand(3, 3))
-    offset = float((1.0 - contrast) * brightness * (grey @ torch.mean(pixels, dim=(1, 2), dtype=torch.float32))) if contrast != 1.0 else 0.0
+    offset = (
+        float((1.0 - contrast) * brightness * (grey @ torch.mean(pixels, dim=(1, 2), dtype=torch.float32)))
+        if contrast != 1.0
+        else 0.0
+    )
     parts = []
     for rows in pixels.split(BLOCK_ROWS, dim=1):
         colours = (matrix @ rows.reshape(3, -1).float()).add_(offset).clamp_(0.0, 255.0)
@@ -71,7 +86,8 @@ def change_colours(pixels: torch.Tensor, brightness: float, contrast: float, sat
 
 
 class ColourJitter(torch.nn.Module):
-    """torchvision's ColorJitter with factors from 1 - x to 1 + x (not below 0) and a turn of the hue of up to `hue`, in this order."""
+    """torchvision's ColorJitter with factors from 1 - x to 1 + x (not below 0) and a turn of the hue of up to `hue`, in
+    this order."""
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
         super().__init__()
@@ -86,8 +102,8 @@ class ColourJitter(torch.nn.Module):
 class Augmentation:
     """A photo file -> (3, H, W) uint8 of one of `shapes`, at random.
 
-    The crop is drawn on the header alone; a JPEG is then decoded at the least of 1, 1/2, 1/4, 1/8 of its size that still has the pixels
-    the crop needs, several times faster than whole.
+    The crop is drawn on the header alone; a JPEG is then decoded at the least of 1, 1/2, 1/4, 1/8 of its size that
+    still has the pixels the crop needs, several times faster than whole.
     """
 
     def __init__(self, config: AugmentConfig, shapes: list[tuple[int, int]]) -> None:
@@ -107,11 +123,16 @@ class Augmentation:
             photo_width, photo_height = opened.size if opened else photo_size(path)
             aspects = [aspect * width / height for aspect in self.config.crop_aspect]
             empty = torch.empty((1, photo_height, photo_width), device="meta")  # get_params looks at the size only
-            top, left, crop_height, crop_width = RandomResizedCrop.get_params(empty, list(self.config.crop_area), aspects)
+            top, left, crop_height, crop_width = RandomResizedCrop.get_params(
+                empty, list(self.config.crop_area), aspects
+            )
             needed = min(1.0, max(height / crop_height, width / crop_width))
             image = _decode(path, opened, math.ceil(max(photo_width, photo_height) * needed))
             scale_y, scale_x = image.height / photo_height, image.width / photo_width
-            corner, size = (round(left * scale_x), round(top * scale_y)), (max(1, round(crop_width * scale_x)), max(1, round(crop_height * scale_y)))
+            corner, size = (
+                (round(left * scale_x), round(top * scale_y)),
+                (max(1, round(crop_width * scale_x)), max(1, round(crop_height * scale_y))),
+            )
             cropped = image.crop((*corner, corner[0] + size[0], corner[1] + size[1]))
         finally:
             if opened:
@@ -122,13 +143,16 @@ class Augmentation:
     def _padded(self, path: Path, height: int, width: int) -> torch.Tensor:
         """The whole photo in the shape, moved at random by up to pad_px in each direction over black."""
         image, pad = decode_photo(path, 2 * max(height, width)), self.config.pad_px
-        pixels = v2.functional.resize(torch.from_numpy(np.array(image)).permute(2, 0, 1), [height, width], antialias=True)
+        pixels = v2.functional.resize(
+            torch.from_numpy(np.array(image)).permute(2, 0, 1), [height, width], antialias=True
+        )
         top, left = torch.randint(0, 2 * pad + 1, (2,)).tolist()
         return torch.nn.functional.pad(pixels, (pad, pad, pad, pad))[:, top : top + height, left : left + width]
 
 
 def _open_plain(path: Path) -> Image.Image | None:
-    """An upright RGB photo, opened and not yet decoded, as nearly all are; None for any other, which decode_photo knows to treat."""
+    """An upright RGB photo, opened and not yet decoded, as nearly all are; None for any other, which decode_photo knows
+    to treat."""
     try:
         opened = Image.open(path)
         if opened.mode == "RGB" and "transparency" not in opened.info and opened.getexif().get(0x0112, 1) == 1:
@@ -164,7 +188,8 @@ def own_randomness(seed: int) -> Iterator[None]:
 
 
 class TrainingPhotos(torch.utils.data.Dataset[Batch]):
-    """Item of a PhotoDraw: a batch of one. A photo that cannot be read is replaced by the next of its landmark, else by any other."""
+    """Item of a PhotoDraw: a batch of one. A photo that cannot be read is replaced by the next of its landmark, else by
+    any other."""
 
     def __init__(self, photos: LandmarkPhotos, augment: Augmentation) -> None:
         self.photos, self.augment = photos, augment
@@ -180,8 +205,13 @@ class TrainingPhotos(torch.utils.data.Dataset[Batch]):
         label = self.photos.labels[draw.row]
         siblings = self.by_landmark[self.first[label] : self.first[label + 1]]
         place = int(np.flatnonzero(siblings == draw.row)[0])
-        yield from (int(siblings[(place + i) % len(siblings)]) for i in range(1, min(len(siblings), MOST_REPLACEMENTS // 2)))
-        yield from (int(row) for row in np.random.Generator(np.random.PCG64(draw.seed)).integers(0, len(self), MOST_REPLACEMENTS // 2))
+        yield from (
+            int(siblings[(place + i) % len(siblings)]) for i in range(1, min(len(siblings), MOST_REPLACEMENTS // 2))
+        )
+        yield from (
+            int(row)
+            for row in np.random.Generator(np.random.PCG64(draw.seed)).integers(0, len(self), MOST_REPLACEMENTS // 2)
+        )
 
     def __getitem__(self, draw: PhotoDraw) -> Batch:
         problems = []
@@ -198,13 +228,21 @@ class TrainingPhotos(torch.utils.data.Dataset[Batch]):
 def _join(items: list[Batch]) -> Batch:
     problems = [problem for item in items for problem in item.problems]
     if not all(len(item.pixels) for item in items):
-        return Batch(torch.empty(0), torch.empty(0, dtype=torch.int64), torch.cat([item.rows for item in items]), problems)
+        return Batch(
+            torch.empty(0), torch.empty(0, dtype=torch.int64), torch.cat([item.rows for item in items]), problems
+        )
     pixels = torch.empty((len(items), *items[0].pixels.shape[1:]), dtype=torch.uint8, memory_format=torch.channels_last)
-    return Batch(torch.cat([item.pixels for item in items], out=pixels), torch.cat([i.labels for i in items]), torch.cat([i.rows for i in items]), problems)
+    return Batch(
+        torch.cat([item.pixels for item in items], out=pixels),
+        torch.cat([i.labels for i in items]),
+        torch.cat([i.rows for i in items]),
+        problems,
+    )
 
 
 def _start_worker(worker: int) -> None:
-    """Ctrl-C and SIGTERM, which terminals and schedulers send to all processes, are the main one's to handle: it saves, then ends its workers.
+    """Ctrl-C and SIGTERM, which terminals and schedulers send to all processes, are the main one's to handle: it saves,
+    then ends its workers.
 
     They end by themselves when it is gone.
     """
@@ -216,6 +254,12 @@ def _start_worker(worker: int) -> None:
 def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, pin: bool) -> DataLoader[Any]:
     """Batches in the order of `batches`, prepared ahead by `n_workers` processes (0: by this one, when asked)."""
     return DataLoader(
-        photos, batch_sampler=batches, num_workers=n_workers, collate_fn=_join, pin_memory=pin,
-        prefetch_factor=4 if n_workers else None, worker_init_fn=_start_worker, generator=torch.Generator(),
-    )  # fmt: skip
+        photos,
+        batch_sampler=batches,
+        num_workers=n_workers,
+        collate_fn=_join,
+        pin_memory=pin,
+        prefetch_factor=4 if n_workers else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),
+    )

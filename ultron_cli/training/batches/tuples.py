@@ -1,9 +1,11 @@
-"""Batches made of tuples: an anchor, a positive of its landmark, negatives of other landmarks, hard ones where it is known which are hard.
+"""Batches made of tuples: an anchor, a positive of its landmark, negatives of other landmarks, hard ones where it is
+known which are hard.
 
-CFCD's second stage (Zhu et al., ICCV 2023), after the authors' sampler: each photo is drawn once before any is drawn again. A photo that was
-taken for another landmark is hard: an anchor that was recognised gets, for half of its negatives, photos taken for its landmark; one that
-was not gets a third of those and a third from the landmark it was taken for, and as its positive a photo that was recognised. Where there
-are none, and for the rest, the negatives are of different landmarks drawn at random.
+CFCD's second stage (Zhu et al., ICCV 2023), after the authors' sampler: each photo is drawn once before any is drawn
+again. A photo that was taken for another landmark is hard: an anchor that was recognised gets, for half of its
+negatives, photos taken for its landmark; one that was not gets a third of those and a third from the landmark it was
+taken for, and as its positive a photo that was recognised. Where there are none, and for the rest, the negatives are of
+different landmarks drawn at random.
 """
 
 import numpy as np
@@ -53,7 +55,10 @@ class Round:
             self.wrong = _rows_by_number(mistaken, taken_for[mistaken])
         self.is_left = np.ones(len(labels), bool)
         self.n_left = np.bincount(labels)
-        self.landmarks, self.pairs = Bag(np.flatnonzero(self.n_left).tolist()), Bag(np.flatnonzero(self.n_left >= 2).tolist())
+        self.landmarks, self.pairs = (
+            Bag(np.flatnonzero(self.n_left).tolist()),
+            Bag(np.flatnonzero(self.n_left >= 2).tolist()),
+        )
 
     def _take(self, row: int) -> int:
         label = int(self.labels[row])
@@ -86,7 +91,9 @@ class Round:
         positive = self._positive(label, self.is_right(anchor))
         negatives = self._hard(label, anchor, n_negatives)
         while len(negatives) < n_negatives:
-            others = self.landmarks.sample(n_negatives - len(negatives), label, self.draws) if self.landmarks.numbers else []
+            others = (
+                self.landmarks.sample(n_negatives - len(negatives), label, self.draws) if self.landmarks.numbers else []
+            )
             if not others:
                 return None
             negatives += [row for other in others if (row := self._next(self.own[other])) is not None]
@@ -126,19 +133,30 @@ def _rows_by_number(rows: np.ndarray, numbers: np.ndarray) -> dict[int, list[int
 class TupleBatches(EpochBatches):
     """EpochBatches of tuples, drawn from (seed, epoch) and `taken_for` alone.
 
-    labels: (N,) int64. batch_size: a multiple of processes x tuple_size. taken_for: (N,) int64, the landmark that each photo was taken for
-    (-1: not known), or None: no negative is known to be hard; set it before the first batch.
+    labels: (N,) int64. batch_size: a multiple of processes x tuple_size. taken_for: (N,) int64, the landmark that each
+    photo was taken for (-1: not known), or None: no negative is known to be hard; set it before the first batch.
     """
 
-    def __init__(self, labels: np.ndarray, batch_size: int, seed: int, n_epochs: int, tuple_size: int, process: int = 0, n_processes: int = 1) -> None:
+    def __init__(
+        self,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int,
+        n_epochs: int,
+        tuple_size: int,
+        process: int = 0,
+        n_processes: int = 1,
+    ) -> None:
         super().__init__(len(labels), batch_size, seed, n_epochs, None, process, n_processes)
         self.labels, self.tuple_size, self.taken_for = labels, tuple_size, None
         sizes = np.bincount(labels)
         usable = sizes[sizes >= 2]
         if not len(usable) or len(labels) - usable.max() < tuple_size - 2:
             raise UltronError(
-                f"tuples of {tuple_size} need a landmark with two photos and {tuple_size - 2} photos of others, found {len(labels)} photos of "
-                f"{int((sizes > 0).sum())} landmarks ({len(usable)} with two or more); use more photos, or a smaller loss.tuple_size"
+                f"tuples of {tuple_size} need a landmark with two photos and {tuple_size - 2} photos of "
+                f"others, found {len(labels)} photos of "
+                f"{int((sizes > 0).sum())} landmarks ({len(usable)} with two or more); use more photos, or a "
+                "smaller loss.tuple_size"
             )
 
     taken_for: np.ndarray | None
@@ -155,4 +173,6 @@ class TupleBatches(EpochBatches):
                 current = Round(self.labels, self.taken_for, draws)
             else:
                 rows += drawn
-        return np.array(rows, np.int64).reshape(-1, self.batch_size), draws.integers(0, 2**62, (self.n_batches, self.batch_size))
+        return np.array(rows, np.int64).reshape(-1, self.batch_size), draws.integers(
+            0, 2**62, (self.n_batches, self.batch_size)
+        )

@@ -1,7 +1,9 @@
-"""Classification losses on unit descriptors; each holds its class weights. Logits and margins are float32 even under autocast.
+"""Classification losses on unit descriptors; each holds its class weights. Logits and margins are float32 even under
+autocast.
 
-Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and gives a scalar, the
-mean over the batch. Several processes: medians and running means are over the batch of all processes.
+Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and
+gives a scalar, the mean over the batch. Several processes: medians and running means are over the batch of all
+processes.
 """
 
 import math
@@ -14,9 +16,17 @@ from torch import nn
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError
 from ultron_cli.training.losses.cfcd import local_loss
-from ultron_cli.training.losses.settings import ArcFaceSettings, CfcdStage2Settings, LossSettings, MadaCosSettings, SubcentreSettings
+from ultron_cli.training.losses.settings import (
+    ArcFaceSettings,
+    CfcdStage2Settings,
+    LossSettings,
+    MadaCosSettings,
+    SubcentreSettings,
+)
 
-LogNegatives = Callable[[int, float], torch.Tensor]  # (row of the global batch, scale) -> ln of the sum of exp(scale cos) over its other classes
+LogNegatives = Callable[
+    [int, float], torch.Tensor
+]  # (row of the global batch, scale) -> ln of the sum of exp(scale cos) over its other classes
 
 
 def _float(values: torch.Tensor) -> torch.Tensor:
@@ -25,9 +35,11 @@ def _float(values: torch.Tensor) -> torch.Tensor:
 
 
 class MarginLoss(nn.Module):
-    """Base: cross-entropy of scale x cosine, a margin on the target. A subclass overrides with_margin, others and adapt.
+    """Base: cross-entropy of scale x cosine, a margin on the target. A subclass overrides with_margin, others and
+    adapt.
 
-    scale_now, margin_now: what the last step used. n_right: of the last batch, targets nearest to their class weight, margin aside.
+    scale_now, margin_now: what the last step used. n_right: of the last batch, targets nearest to their class weight,
+    margin aside.
     """
 
     n_centres = 1
@@ -52,9 +64,14 @@ class MarginLoss(nn.Module):
     def _own_classes(self) -> tuple[int, int]:
         """First class and number of classes of this process's shard."""
         if self.n_classes < distributed.n_processes():
-            raise UltronError(f"loss.sharded needs a class per process; found {self.n_classes} classes for {distributed.n_processes()}; set loss.sharded=false")
+            raise UltronError(
+                f"loss.sharded needs a class per process; found {self.n_classes} classes for "
+                f"{distributed.n_processes()}; set loss.sharded=false"
+            )
         bounds = [round(i * self.n_classes / distributed.n_processes()) for i in range(distributed.n_processes() + 1)]
-        return bounds[distributed.process_index()], bounds[distributed.process_index() + 1] - bounds[distributed.process_index()]
+        return bounds[distributed.process_index()], bounds[distributed.process_index() + 1] - bounds[
+            distributed.process_index()
+        ]
 
     def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         """(B, D) -> (B, N) cosines to the class weights, or to those of `classes` (rows of this process's weights)."""
@@ -107,15 +124,20 @@ class MarginLoss(nn.Module):
 
 
 class Softmax(MarginLoss):
-    """Plain softmax: a linear classifier without bias, logits = class weight . descriptor, no normalisation of the weights."""
+    """Plain softmax: a linear classifier without bias, logits = class weight . descriptor, no normalisation of the
+    weights."""
 
     def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         """(B, D) -> (B, N) inner products with the class weights."""
-        return _float(descriptors).to(self.weight.dtype) @ _float(self.weight if classes is None else self.weight[classes]).T
+        return (
+            _float(descriptors).to(self.weight.dtype)
+            @ _float(self.weight if classes is None else self.weight[classes]).T
+        )
 
 
 class Linear(Softmax):
-    """The classifier of networks for classification: a linear layer with bias on descriptors that are not brought to unit norm."""
+    """The classifier of networks for classification: a linear layer with bias on descriptors that are not brought to
+    unit norm."""
 
     takes_unit = False
 
@@ -125,7 +147,10 @@ class Linear(Softmax):
 
     def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
         """(B, D) -> (B, N) class scores."""
-        return F.linear(_float(descriptors).to(self.weight.dtype), *((p if classes is None else p[classes]) for p in (self.weight, self.bias)))
+        return F.linear(
+            _float(descriptors).to(self.weight.dtype),
+            *((p if classes is None else p[classes]) for p in (self.weight, self.bias)),
+        )
 
 
 class CosFace(MarginLoss):
@@ -138,8 +163,9 @@ class CosFace(MarginLoss):
 class ArcFace(MarginLoss):
     """Additive angular margin (Deng et al., CVPR 2019, eq. 3): the target's logit is scale cos(angle + margin).
 
-    Beyond angle + margin > pi the logit continues linearly (cos angle - margin sin margin), so that it stays monotone. With `curricular`
-    a class whose cosine exceeds the target's with margin counts as cos (t + cos), t the running mean of the target cosines (0.01 new).
+    Beyond angle + margin > pi the logit continues linearly (cos angle - margin sin margin), so that it stays monotone.
+    With `curricular` a class whose cosine exceeds the target's with margin counts as cos (t + cos), t the running mean
+    of the target cosines (0.01 new).
     """
 
     settings: ArcFaceSettings
@@ -175,11 +201,12 @@ class SubcentreArcFace(ArcFace):
 
 
 class MadaCos(MarginLoss):
-    """Margin and scale from the median target cosine m of the global batch (CFCD, Zhu et al., ICCV 2023; as in the authors' code).
+    """Margin and scale from the median target cosine m of the global batch (CFCD, Zhu et al., ICCV 2023; as in the
+    authors' code).
 
-    scale = ln(9999999 (1 - rho) / rho) / (1 - m), at least 32; margin = m - ln(B rho / (1 - rho)) / scale, at least 0, and 0 when not
-    training; B = the sum of exp(scale cos) over the other classes of the sample that is the median (the lower one of an even number).
-    Neither carries a gradient. logits = scale cos, the target's scale (cos - margin).
+    scale = ln(9999999 (1 - rho) / rho) / (1 - m), at least 32; margin = m - ln(B rho / (1 - rho)) / scale, at least 0,
+    and 0 when not training; B = the sum of exp(scale cos) over the other classes of the sample that is the median (the
+    lower one of an even number). Neither carries a gradient. logits = scale cos, the target's scale (cos - margin).
     """
 
     settings: MadaCosSettings
@@ -205,16 +232,21 @@ class MadaCos(MarginLoss):
 
 
 class CfcdStage2(MadaCos):
-    """MadaCos, and a triplet loss on local features matched within tuples (CFCD, second stage; cfcd.py). `maps`: (B, C, h, w)."""
+    """MadaCos, and a triplet loss on local features matched within tuples (CFCD, second stage; cfcd.py). `maps`: (B, C,
+    h, w)."""
 
     settings: CfcdStage2Settings
     needs_maps = True
 
-    def forward(self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None
+    ) -> torch.Tensor:
         if maps is None:
             raise ValueError("the second stage of CFCD needs the maps of the tuples")
         own = self.settings
         classification = super().forward(descriptors, labels)
         with torch.autocast(descriptors.device.type, enabled=False):
-            local = local_loss(_float(maps), labels, own.tuple_size, margin=own.local_margin, ratio=own.ratio, attended=own.attended)
+            local = local_loss(
+                _float(maps), labels, own.tuple_size, margin=own.local_margin, ratio=own.ratio, attended=own.attended
+            )
         return classification + own.local_weight * local

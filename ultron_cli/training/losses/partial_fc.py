@@ -1,6 +1,8 @@
-"""Partial-FC (An et al., CVPR 2022): each process holds a shard of the class weights, and a step may compare with a sample of them only.
+"""Partial-FC (An et al., CVPR 2022): each process holds a shard of the class weights, and a step may compare with a
+sample of them only.
 
-Symbols: G descriptors of all processes together when the weights are sharded (else this process's), S classes compared with on this process.
+Symbols: G descriptors of all processes together when the weights are sharded (else this process's), S classes compared
+with on this process.
 """
 
 import math
@@ -12,7 +14,8 @@ from ultron_cli.training.losses.margins import MarginLoss
 
 
 def sample_classes(own_labels: torch.Tensor, n_classes: int, sample_rate: float) -> torch.Tensor:
-    """(S,) int64, ascending: the classes in `own_labels`, filled up at random to sample_rate x n_classes (more if the labels are more)."""
+    """(S,) int64, ascending: the classes in `own_labels`, filled up at random to sample_rate x n_classes (more if the
+    labels are more)."""
     wanted = max(1, round(sample_rate * n_classes))
     priority = torch.rand(n_classes, device=own_labels.device)
     priority[own_labels] = 2.0
@@ -23,7 +26,8 @@ def sample_classes(own_labels: torch.Tensor, n_classes: int, sample_rate: float)
 def partial_loss(loss: MarginLoss, descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The loss of (B, D) descriptors and (B,) labels. Sharded: that of the global batch, equal on every process.
 
-    The optimiser still moves the weights of classes that were not sampled by its momentum and decay, unlike in the paper.
+    The optimiser still moves the weights of classes that were not sampled by its momentum and decay, unlike in the
+    paper.
     """
     sharded = loss.settings.sharded and distributed.n_processes() > 1
     everyone = distributed.GatherWithGradient.apply(descriptors) if sharded else descriptors
@@ -55,7 +59,14 @@ def partial_loss(loss: MarginLoss, descriptors: torch.Tensor, labels: torch.Tens
     return (highest + total.log() - loss.scale * with_margin).mean()
 
 
-def _adapt(loss: MarginLoss, cosines: torch.Tensor, column: torch.Tensor, mine: torch.Tensor, target: torch.Tensor, sharded: bool) -> None:
+def _adapt(
+    loss: MarginLoss,
+    cosines: torch.Tensor,
+    column: torch.Tensor,
+    mine: torch.Tensor,
+    target: torch.Tensor,
+    sharded: bool,
+) -> None:
     """Lets the loss set margin and scale from the target cosines of all processes."""
 
     def log_negatives(row: int, scale: float) -> torch.Tensor:

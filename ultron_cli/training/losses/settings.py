@@ -14,15 +14,17 @@ def _positive(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Settings of every loss. Partial-FC (An et al., CVPR 2022): sample_rate: share of the classes that a step compares with, the
-    batch's own always among them; sharded: class weights spread over the processes instead of copied."""
+    """Settings of every loss. Partial-FC (An et al., CVPR 2022): sample_rate: share of the classes that a step compares
+    with, the batch's own always among them; sharded: class weights spread over the processes instead of copied."""
 
     sample_rate: float = 1.0
     sharded: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 < self.sample_rate <= 1.0:
-            raise UltronError(f"loss.sample_rate is a share of the classes, above 0 and up to 1; found {self.sample_rate}")
+            raise UltronError(
+                f"loss.sample_rate is a share of the classes, above 0 and up to 1; found {self.sample_rate}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,8 @@ class CosFaceSettings(LossSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ArcFaceSettings(LossSettings):
-    """margin: radians; 0 gives the normalised softmax. scale: inverse temperature. Defaults of DOLG. curricular: harder classes weigh
-    more as training goes on (CurricularFace, Huang et al., CVPR 2020; in DOLG's code)."""
+    """margin: radians; 0 gives the normalised softmax. scale: inverse temperature. Defaults of DOLG. curricular: harder
+    classes weigh more as training goes on (CurricularFace, Huang et al., CVPR 2020; in DOLG's code)."""
 
     margin: float = 0.15
     scale: float = 30.0
@@ -81,11 +83,12 @@ class MadaCosSettings(LossSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class CfcdStage2Settings(MadaCosSettings):
-    """Of CFCD's second stage. tuple_size: photos of a tuple (anchor, positive, negatives), which also says how batches are made.
+    """Of CFCD's second stage. tuple_size: photos of a tuple (anchor, positive, negatives), which also says how batches
+    are made.
 
-    local_weight, local_margin: of the triplet loss, as in the published configurations (the authors' code reads the margin from there but
-    leaves the weight at 1). ratio, attended: of the matching, cfcd.py; as in the authors' code. hard_negatives: photos that the
-    starting weights take for another landmark are drawn with it, batches/tuples.py.
+    local_weight, local_margin: of the triplet loss, as in the published configurations (the authors' code reads the
+    margin from there but leaves the weight at 1). ratio, attended: of the matching, cfcd.py; as in the authors' code.
+    hard_negatives: photos that the starting weights take for another landmark are drawn with it, batches/tuples.py.
     """
 
     tuple_size: int = 8

@@ -1,6 +1,7 @@
 """Training checkpoints: everything a run needs to go on exactly, one file per process, the last few kept.
 
-checkpoints/step-00001200.pt is process 0's and is written last: where it exists, so do those of the other processes (...rank1.pt).
+checkpoints/step-00001200.pt is process 0's and is written last: where it exists, so do those of the other processes
+(...rank1.pt).
 """
 
 import re
@@ -31,7 +32,8 @@ def saved_steps(folder: Path) -> list[int]:
 
 
 def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) -> Path:
-    """Writes this process's part of a checkpoint, process 0's last, and removes all but the last `n_kept`. Every process calls it."""
+    """Writes this process's part of a checkpoint, process 0's last, and removes all but the last `n_kept`. Every
+    process calls it."""
     path = _path(folder, step, distributed.process_index())
     if distributed.process_index() > 0:
         _write(path, step, content)
@@ -47,13 +49,18 @@ def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) ->
 
 def _write(path: Path, step: int, content: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, "step": step, "n_ranks": distributed.n_processes(), **content}, temporary)
+        torch.save(
+            {"format": FORMAT, "version": VERSION, "step": step, "n_ranks": distributed.n_processes(), **content},
+            temporary,
+        )
 
 
 def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
-    """This process's part of the latest checkpoint that can be read, or None if there is none. Raises UltronError if it does not fit.
+    """This process's part of the latest checkpoint that can be read, or None if there is none. Raises UltronError if it
+    does not fit.
 
-    is_sharded: class weights are spread over the processes, whose number must then be the old one; otherwise a new process takes process 0's part.
+    is_sharded: class weights are spread over the processes, whose number must then be the old one; otherwise a new
+    process takes process 0's part.
     """
     steps = saved_steps(folder)
     for step in reversed(steps):
@@ -64,7 +71,11 @@ def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
             continue
         _check(content, _path(folder, step, 0), is_sharded)
         own = _path(folder, step, distributed.process_index())
-        return read_weights_file(own) if distributed.process_index() and content["n_ranks"] == distributed.n_processes() else content
+        return (
+            read_weights_file(own)
+            if distributed.process_index() and content["n_ranks"] == distributed.n_processes()
+            else content
+        )
     if steps:
         raise UltronError(f"not one of {len(steps)} checkpoints in {folder / FOLDER} can be read; start a new run")
     return None
@@ -72,11 +83,20 @@ def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
 
 def _check(content: dict[str, Any], path: Path, is_sharded: bool) -> None:
     if content.get("format") != FORMAT or content["version"] > VERSION:
-        raise UltronError(f"{path} is no training checkpoint of this version of ultron; start a new run, or install the ultron that wrote it")
+        raise UltronError(
+            f"{path} is no training checkpoint of this version of ultron; start a new run, or install the "
+            "ultron that wrote it"
+        )
     if content["n_ranks"] == distributed.n_processes():
         return
     if is_sharded:
         raise UltronError(
-            f"{path} holds class weights in {content['n_ranks']} shards, there are {distributed.n_processes()} processes; resume with {content['n_ranks']}"
+            f"{path} holds class weights in {content['n_ranks']} shards, there are {distributed.n_processes()} "
+            f"processes; resume with {content['n_ranks']}"
         )
-    log.warning("%s was written by %d processes, there are %d: the losses will differ slightly", path.name, content["n_ranks"], distributed.n_processes())
+    log.warning(
+        "%s was written by %d processes, there are %d: the losses will differ slightly",
+        path.name,
+        content["n_ranks"],
+        distributed.n_processes(),
+    )

@@ -11,8 +11,20 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 
 # What a run writes; only these are removed when a folder is used again.
-FILES = ("checkpoint.pt", "steps.jsonl", "metrics.jsonl", "curves.png", "split.json", "environment.json", "config.json", "hard_examples.npy",
-         "edge_weights.csv", "search.json", "genotype.png", "genotype.txt")  # fmt: skip
+FILES = (
+    "checkpoint.pt",
+    "steps.jsonl",
+    "metrics.jsonl",
+    "curves.png",
+    "split.json",
+    "environment.json",
+    "config.json",
+    "hard_examples.npy",
+    "edge_weights.csv",
+    "search.json",
+    "genotype.png",
+    "genotype.txt",
+)
 FOLDERS = ("checkpoints", "events")
 GENOTYPE_FILE = "genotype.txt"  # what a search ends with, as a training with checkpoint.pt
 
@@ -30,12 +42,16 @@ def clear_folder(folder: Path, torn_only: bool) -> None:
 
 
 def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
-    """--out, or a folder named by time and preset. Raises UltronError if --out holds a run that is not to be replaced."""
+    """--out, or a folder named by time and preset. Raises UltronError if --out holds a run that is not to be
+    replaced."""
     if out is not None:
         if is_finished(out) and not overwrite:
             raise UltronError(f"{out} holds a finished run; replace it with --overwrite, or name another --out")
         if is_unfinished(out) and not overwrite:
-            raise UltronError(f"{out} holds an unfinished run; go on with --resume, replace it with --overwrite, or name another --out")
+            raise UltronError(
+                f"{out} holds an unfinished run; go on with --resume, replace it with --overwrite, or name "
+                "another --out"
+            )
         return out
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
     root = workspace.workspace_root() / "train"
@@ -62,7 +78,9 @@ def run_to_resume(out: Path | None) -> Path:
         if is_unfinished(out):
             return out
         reason = "is finished" if is_finished(out) else "holds no checkpoint of an interrupted run"
-        raise UltronError(f"{out} {reason}, there is nothing to resume; leave out --resume (with --overwrite to train it again)")
+        raise UltronError(
+            f"{out} {reason}, there is nothing to resume; leave out --resume (with --overwrite to train it again)"
+        )
     found = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
     if not found:
         raise UltronError(f"no unfinished run in {root}; start one with `ultron train`, or name its folder with --out")
@@ -82,15 +100,26 @@ def describe_run(folder: Path) -> dict[str, Any]:
         state = "finished"
     else:
         state = f"stopped, saved at step {steps[-1]}" if steps else "stopped, nothing saved"
-    scores = {key: [entry[key] for entry in metrics if entry.get(key) is not None] or [None] for key in ("validation_mAP", "validation_top1")}
+    scores = {
+        key: [entry[key] for entry in metrics if entry.get(key) is not None] or [None]
+        for key in ("validation_mAP", "validation_top1")
+    }
     model = config["model"] if "task" not in config else {"name": config["task"], "backbone": config["backbone"]}
     return {
-        "run": folder.name, "folder": str(folder), "state": state, "created": stored.get("provenance", {}).get("created"),
-        "model": "-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part), "loss_name": config.get("loss", {}).get("name", "linear"),
-        "dataset": config["dataset"], "epochs": config["epochs"], "epochs_done": len(metrics), "loss": metrics[-1]["loss"] if metrics else None,
-        "accuracy": metrics[-1].get("accuracy") if metrics else None, **{key: values[-1] for key, values in scores.items()},
+        "run": folder.name,
+        "folder": str(folder),
+        "state": state,
+        "created": stored.get("provenance", {}).get("created"),
+        "model": "-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part),
+        "loss_name": config.get("loss", {}).get("name", "linear"),
+        "dataset": config["dataset"],
+        "epochs": config["epochs"],
+        "epochs_done": len(metrics),
+        "loss": metrics[-1]["loss"] if metrics else None,
+        "accuracy": metrics[-1].get("accuracy") if metrics else None,
+        **{key: values[-1] for key, values in scores.items()},
         "seconds": sum(entry.get("seconds", 0.0) for entry in metrics),
-    }  # fmt: skip
+    }
 
 
 def list_runs() -> list[dict[str, Any]]:
@@ -114,8 +143,23 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
     rows = [
-        (run["run"], run["model"], run["loss_name"], run["dataset"], f"{run['epochs_done']}/{run['epochs']}",
-         "-" if run["loss"] is None else f"{run['loss']:.3f}", percent(run["accuracy"]), percent(run["validation_mAP"]), percent(run["validation_top1"]),
-         f"{run['seconds']:.0f}", run["state"]) for run in runs
-    ]  # fmt: skip
-    return table(("run", "model", "loss", "dataset", "epochs", "loss", "accuracy %", "held-out mAP %", "top-1 %", "s", "state"), rows, left=4)
+        (
+            run["run"],
+            run["model"],
+            run["loss_name"],
+            run["dataset"],
+            f"{run['epochs_done']}/{run['epochs']}",
+            "-" if run["loss"] is None else f"{run['loss']:.3f}",
+            percent(run["accuracy"]),
+            percent(run["validation_mAP"]),
+            percent(run["validation_top1"]),
+            f"{run['seconds']:.0f}",
+            run["state"],
+        )
+        for run in runs
+    ]
+    return table(
+        ("run", "model", "loss", "dataset", "epochs", "loss", "accuracy %", "held-out mAP %", "top-1 %", "s", "state"),
+        rows,
+        left=4,
+    )

@@ -1,7 +1,7 @@
 """What a run says of itself while it runs: log lines, steps.jsonl, metrics.jsonl and TensorBoard events.
 
-steps.jsonl is appended line by line, so that it can be followed; a kill can leave half a line, which resuming cuts off together with all
-lines after the checkpoint.
+steps.jsonl is appended line by line, so that it can be followed; a kill can leave half a line, which resuming cuts off
+together with all lines after the checkpoint.
 """
 
 import json
@@ -63,7 +63,9 @@ class Meter:
     seconds: float = 0.0
     wait_s: float = 0.0
 
-    def add(self, loss: float, n_photos: int, n_right: float, seconds: float, wait_s: float, is_late: bool = False) -> None:
+    def add(
+        self, loss: float, n_photos: int, n_right: float, seconds: float, wait_s: float, is_late: bool = False
+    ) -> None:
         """Takes in one step; loss is the mean over its photos."""
         self.loss += loss * n_photos
         self.n_photos += n_photos
@@ -77,7 +79,12 @@ class Meter:
     def summary(self) -> dict[str, float]:
         """Means and rates."""
         seconds, n_photos = max(self.seconds, 1e-9), max(1, self.n_photos)
-        return {"loss": self.loss / n_photos, "accuracy": self.n_right / n_photos, "photos_per_s": self.n_photos / seconds, "wait_share": self.wait_s / seconds}
+        return {
+            "loss": self.loss / n_photos,
+            "accuracy": self.n_right / n_photos,
+            "photos_per_s": self.n_photos / seconds,
+            "wait_share": self.wait_s / seconds,
+        }
 
     def state(self) -> dict[str, float]:
         """Plain data for a checkpoint."""
@@ -89,8 +96,17 @@ class Journal:
 
     def __init__(self, folder: Path, first_step: int, n_epochs_done: int, every: int, device: torch.device) -> None:
         self.folder, self.every, self.device = folder, every, device
-        write_text(folder / STEPS_FILE, "".join(dump_json(e, indent=None) + "\n" for e in read_lines(folder / STEPS_FILE) if e["step"] <= first_step))
-        self.metrics = [entry for entry in read_lines(folder / METRICS_FILE) if entry["epoch"] <= n_epochs_done] if first_step else []
+        write_text(
+            folder / STEPS_FILE,
+            "".join(
+                dump_json(e, indent=None) + "\n" for e in read_lines(folder / STEPS_FILE) if e["step"] <= first_step
+            ),
+        )
+        self.metrics = (
+            [entry for entry in read_lines(folder / METRICS_FILE) if entry["epoch"] <= n_epochs_done]
+            if first_step
+            else []
+        )
         self._steps = open(folder / STEPS_FILE, "a", encoding="utf-8")  # noqa: SIM115, closed in close()
         self._events = EventWriter(folder / EVENTS_FOLDER, first_step)
         self.meter = Meter()
@@ -100,22 +116,56 @@ class Journal:
         if step % self.every:
             return
         values = self.meter.summary()
-        entry = {"step": step, "epoch": round(epoch, 4), **values, "lr": lr, "margin": margin, "scale": scale, "memory_mib": round(memory_mib(self.device), 1)}
+        entry = {
+            "step": step,
+            "epoch": round(epoch, 4),
+            **values,
+            "lr": lr,
+            "margin": margin,
+            "scale": scale,
+            "memory_mib": round(memory_mib(self.device), 1),
+        }
         self._steps.write(dump_json(entry, indent=None) + "\n")
         self._steps.flush()
         self._events.add(step, {f"train/{key}": value for key, value in entry.items() if key != "step"})
-        log.info("step %d, epoch %.2f: loss %.3f, lr %.2g, margin %.3f, scale %.1f, %.0f photos/s, %.0f %% waiting for photos, %.0f MiB",
-                 step, epoch, values["loss"], lr, margin, scale, values["photos_per_s"], 100 * values["wait_share"], entry["memory_mib"])  # fmt: skip
+        log.info(
+            "step %d, epoch %.2f: loss %.3f, lr %.2g, margin %.3f, scale %.1f, %.0f photos/s, %.0f %% waiting "
+            "for photos, %.0f MiB",
+            step,
+            epoch,
+            values["loss"],
+            lr,
+            margin,
+            scale,
+            values["photos_per_s"],
+            100 * values["wait_share"],
+            entry["memory_mib"],
+        )
         self.meter = Meter()
 
     def epoch(self, step: int, entry: dict[str, Any], n_epochs: int) -> None:
         """Adds the summary of an epoch to metrics.jsonl."""
         self.metrics.append(entry)
         write_text(self.folder / METRICS_FILE, "".join(dump_json(line, indent=None) + "\n" for line in self.metrics))
-        self._events.add(step, {f"epoch/{key}": float(value) for key, value in entry.items() if isinstance(value, (int, float)) and key != "epoch"})
+        self._events.add(
+            step,
+            {
+                f"epoch/{key}": float(value)
+                for key, value in entry.items()
+                if isinstance(value, (int, float)) and key != "epoch"
+            },
+        )
         held_out = f", {held_out_text(entry)}" if held_out_text(entry) else ""
-        log.info("epoch %d of %d: loss %.3f, accuracy %.1f %%%s, lr %.2g, %.0f photos/s",
-                 entry["epoch"], n_epochs, entry["loss"], 100 * entry["accuracy"], held_out, entry["lr"], entry["photos_per_s"])  # fmt: skip
+        log.info(
+            "epoch %d of %d: loss %.3f, accuracy %.1f %%%s, lr %.2g, %.0f photos/s",
+            entry["epoch"],
+            n_epochs,
+            entry["loss"],
+            100 * entry["accuracy"],
+            held_out,
+            entry["lr"],
+            entry["photos_per_s"],
+        )
 
     def close(self) -> None:
         """Ends the files."""

@@ -1,7 +1,8 @@
 """TensorBoard event files, written without TensorBoard: records of protocol buffers with masked CRC-32C.
 
-Format: TFRecord (length, CRC of the length, bytes, CRC of the bytes; little endian) of Event messages (tensorflow/core/util/event.proto:
-1 wall_time double, 2 step int64, 3 file_version string, 5 summary; Summary.Value: 1 tag string, 2 simple_value float).
+Format: TFRecord (length, CRC of the length, bytes, CRC of the bytes; little endian) of Event messages
+(tensorflow/core/util/event.proto: 1 wall_time double, 2 step int64, 3 file_version string, 5 summary; Summary.Value: 1
+tag string, 2 simple_value float).
 """
 
 import struct
@@ -58,7 +59,10 @@ def record(content: bytes) -> bytes:
 
 def scalar_event(step: int, values: dict[str, float], wall_time_s: float) -> bytes:
     """An Event with one Summary.Value per tag."""
-    summary = b"".join(_bytes_field(1, _bytes_field(1, tag.encode()) + b"\x15" + struct.pack("<f", value)) for tag, value in values.items())
+    summary = b"".join(
+        _bytes_field(1, _bytes_field(1, tag.encode()) + b"\x15" + struct.pack("<f", value))
+        for tag, value in values.items()
+    )
     return b"\x09" + struct.pack("<d", wall_time_s) + b"\x10" + _varint(step) + _bytes_field(5, summary)
 
 

@@ -1,4 +1,5 @@
-"""The figure of several models' similarity maps: the same photos in rows, a model in each column, the photos themselves at the left."""
+"""The figure of several models' similarity maps: the same photos in rows, a model in each column, the photos themselves
+at the left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ NAME_LINE_PX, NAME_LINES = 21, 3
 class CamColumn:
     """One model's maps. query_cam: of the query, for the first photo; cams: of the photos, in their order.
 
-    crop: the part of the query that this model saw. ranks: of the photos in this model's own search, None where it has none.
+    crop: the part of the query that this model saw. ranks: of the photos in this model's own search, None where it has
+    none.
     """
 
     name: str
@@ -52,7 +54,10 @@ def _names(columns: Sequence[CamColumn], cell_px: int) -> list[list[str]]:
     """The lines over each column: the model's name, and its layer where not all have the same."""
     same = len({column.layer for column in columns}) == 1
     return [
-        [*drawing.wrap(column.name, cell_px, drawing.BODY_PX, n_lines=NAME_LINES, bold=True), *([] if same else [f"at {column.layer or 'the last map'}"])]
+        [
+            *drawing.wrap(column.name, cell_px, drawing.BODY_PX, n_lines=NAME_LINES, bold=True),
+            *([] if same else [f"at {column.layer or 'the last map'}"]),
+        ]
         for column in columns
     ]
 
@@ -81,22 +86,40 @@ def _caption(column: CamColumn, place: int) -> str:
     return f"cosine {column.cams[place].cosine:.3f}" + (f", rank {rank}" if rank else "")
 
 
-def columns_figure(query: QueryPhoto, photos: Sequence[RankedPhoto], columns: Sequence[CamColumn], title: str, out_path: Path, *, searched: str) -> Path:
+def columns_figure(
+    query: QueryPhoto,
+    photos: Sequence[RankedPhoto],
+    columns: Sequence[CamColumn],
+    title: str,
+    out_path: Path,
+    *,
+    searched: str,
+) -> Path:
     """Draws the query and its photos in rows and each model's heat of them in a column, as PNG. Returns out_path.
 
-    photos: with the rank and verdict of the search by the model `searched`. title: dataset and protocol. Every map is divided by its own
-    largest value, so that models of other scales can be compared. Raises UltronError for no photos, fewer than 2 or more than 8 models.
+    photos: with the rank and verdict of the search by the model `searched`. title: dataset and protocol. Every map is
+    divided by its own largest value, so that models of other scales can be compared. Raises UltronError for no photos,
+    fewer than 2 or more than 8 models.
     """
     if not 2 <= len(columns) <= MOST_MODELS:
         raise UltronError(f"maps side by side are of 2 to {MOST_MODELS} models, found {len(columns)}; draw fewer")
     if not photos:
-        raise UltronError("a figure of similarity maps needs at least one database photo; found none; ask for more with -k")
-    room_px = (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - BAR_PX - PHOTO_GAP_PX) // (1 + len(columns)) - GAP_PX - 2 * drawing.FRAME_PX
+        raise UltronError(
+            "a figure of similarity maps needs at least one database photo; found none; ask for more with -k"
+        )
+    room_px = (
+        (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - BAR_PX - PHOTO_GAP_PX) // (1 + len(columns))
+        - GAP_PX
+        - 2 * drawing.FRAME_PX
+    )
     tile_px = min(WIDEST_TILE_PX, room_px)
     tiles = [drawing.load_tile(photo.path_or_pixels, tile_px, tile_px) for photo in (query, *photos)]
     cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in tiles))
     names = _names(columns, cell_px)
-    width_px = max(_Grid(cell_px).x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX + BAR_PX + drawing.MARGIN_PX, drawing.MIN_WIDTH_PX)
+    width_px = max(
+        _Grid(cell_px).x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX + BAR_PX + drawing.MARGIN_PX,
+        drawing.MIN_WIDTH_PX,
+    )
     note = note_of(columns[0].query_cam, photos[0].rank, with_layer=len({column.layer for column in columns}) == 1)
     header = Header.of(title, f"{note} Ranks at the left: the search by {searched}.", width_px)
     names_bottom = header.height_px + drawing.LEGEND_HEIGHT_PX + NAME_LINE_PX * max(len(lines) for lines in names) + 6
@@ -107,7 +130,9 @@ def columns_figure(query: QueryPhoto, photos: Sequence[RankedPhoto], columns: Se
     drawing.check_size(width_px, height_px, "draw fewer photos with -k")
     sheet, grid = Sheet(width_px, height_px), _Grid(cell_px)
     header.draw(sheet)
-    drawing.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, {photo.verdict for photo in photos}, query.bbx is not None)
+    drawing.draw_legend(
+        sheet, drawing.MARGIN_PX, header.height_px + 8, {photo.verdict for photo in photos}, query.bbx is not None
+    )
     _draw_names(sheet, names, grid, names_bottom)
     line_x = grid.x(0) + cell_px + drawing.FRAME_PX + PHOTO_GAP_PX // 2
     sheet.fill(line_x, names_bottom, 1, height_px - names_bottom - drawing.MARGIN_PX, drawing.LINE_GREY)
@@ -128,7 +153,12 @@ def columns_figure(query: QueryPhoto, photos: Sequence[RankedPhoto], columns: Se
             sheet.frame(left, top, tile.pixels.shape[1], tile.pixels.shape[0], drawing.VERDICT_COLOURS[photo.verdict])
             drawing.draw_label(sheet, grid.x(0), base + drawing.FRAME_PX, cell_px, photo, f"score {photo.score:.3f}")
         drawing.draw_problem(sheet, left, top, tile)
-    draw_colour_bar(sheet, grid.x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX, tops[0] + drawing.FRAME_PX, tiles[0].pixels.shape[0])
+    draw_colour_bar(
+        sheet,
+        grid.x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX,
+        tops[0] + drawing.FRAME_PX,
+        tiles[0].pixels.shape[0],
+    )
     drawing.log_problems([(photo.name, tile) for photo, tile in zip((query, *photos), tiles, strict=True)])
     sheet.save(out_path)
     return out_path

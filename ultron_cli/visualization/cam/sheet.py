@@ -19,8 +19,11 @@ WIDEST_TILE_PX, NARROWEST_CELL_PX, FULL_WIDTH_PX = 280, 170, 2400
 _PAIR = "the query's own map is for rank {rank}."
 NOTES = {
     "guided-backprop": "{method} of the cosine between query and photo. Bright pixels change it most; " + _PAIR,
-    "guided-gradcam": "{method} of the cosine between query and photo{layer}. Bright pixels change it most, where the two are alike; " + _PAIR,
-    "attention": "Weights of the attention pooling, divided by the largest. Bright places count most in a photo's descriptor, whatever the other photo is.",
+    "guided-gradcam": "{method} of the cosine between query and photo{layer}. Bright "
+    "pixels change it most, where the two "
+    "are alike; " + _PAIR,
+    "attention": "Weights of the attention pooling, divided by the largest. Bright places count most in a photo's "
+    "descriptor, whatever the other photo is.",
 }
 NOTE = "{method} of the cosine between query and photo{layer}. Bright places make the two alike; " + _PAIR
 
@@ -39,7 +42,9 @@ def heat_tile(tile: Tile, cam: Cam | None, bbx: Box | None = None) -> np.ndarray
         return tile.pixels
     height_px, width_px = tile.pixels.shape[:2]
     left, top, right, bottom = drawing.box_on_tile(tile, bbx) if bbx else (0, 0, width_px, height_px)
-    heat = np.asarray(Image.fromarray(cam.heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)).clip(0, 1)
+    heat = np.asarray(Image.fromarray(cam.heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)).clip(
+        0, 1
+    )
     drawn = (255 - (255 - tile.pixels.astype(np.float64)) * 0.35).round().astype(np.uint8)
     drawn[top:bottom, left:right] = overlay(tile.pixels[top:bottom, left:right], heat)
     return drawn
@@ -75,13 +80,24 @@ def draw_colour_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
     sheet.text(x + 50, y + height_px / 2, "relative weight", drawing.SMALL_PX, colour=drawing.QUIET_INK, upright=False)
 
 
-def _draw_band(sheet: Sheet, band: _Band, query: QueryPhoto, query_cam: Cam | None, y: int, cell_px: int, first_rank: int) -> None:
+def _draw_band(
+    sheet: Sheet, band: _Band, query: QueryPhoto, query_cam: Cam | None, y: int, cell_px: int, first_rank: int
+) -> None:
     """One band with its top at y."""
     base = y + drawing.FRAME_PX + band.photo_height_px
     heat_base = base + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + band.photo_height_px
-    own = any(cam is not None and cam.method == "attention" for cam in (query_cam, *(pair.cam for pair in band.pairs)))  # not of a pair
+    own = any(
+        cam is not None and cam.method == "attention" for cam in (query_cam, *(pair.cam for pair in band.pairs))
+    )  # not of a pair
     for text, bottom in (("photos", base), ("attention" if own else "similarity", heat_base)):
-        sheet.text(drawing.MARGIN_PX, bottom - band.photo_height_px / 2, text, drawing.BODY_PX, colour=drawing.QUIET_INK, upright=False)
+        sheet.text(
+            drawing.MARGIN_PX,
+            bottom - band.photo_height_px / 2,
+            text,
+            drawing.BODY_PX,
+            colour=drawing.QUIET_INK,
+            upright=False,
+        )
     x = drawing.MARGIN_PX + ROW_LABEL_PX + drawing.FRAME_PX
     if band.query_tile:
         height_px, width_px = band.query_tile.pixels.shape[:2]
@@ -91,7 +107,9 @@ def _draw_band(sheet: Sheet, band: _Band, query: QueryPhoto, query_cam: Cam | No
         drawing.draw_problem(sheet, left, base - height_px, band.query_tile)
         drawing.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, query.name, "")
         draw_caption(sheet, x, heat_base, query_cam, "" if own else f"for rank {first_rank}")
-    sheet.fill(x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2, y + drawing.FRAME_PX, 1, heat_base - y, drawing.LINE_GREY)
+    sheet.fill(
+        x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2, y + drawing.FRAME_PX, 1, heat_base - y, drawing.LINE_GREY
+    )
     x += cell_px + 2 * drawing.FRAME_PX + QUERY_GAP_PX
     for pair, tile in zip(band.pairs, band.tiles, strict=True):
         height_px, width_px = tile.pixels.shape[:2]
@@ -99,7 +117,14 @@ def _draw_band(sheet: Sheet, band: _Band, query: QueryPhoto, query_cam: Cam | No
         sheet.paste(left, base - height_px, tile.pixels)
         sheet.frame(left, base - height_px, width_px, height_px, colour)
         drawing.draw_problem(sheet, left, base - height_px, tile)
-        drawing.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, pair.photo, f"cosine {pair.cam.cosine:.3f}" if pair.cam else "no map")
+        drawing.draw_label(
+            sheet,
+            x,
+            base + drawing.FRAME_PX,
+            cell_px,
+            pair.photo,
+            f"cosine {pair.cam.cosine:.3f}" if pair.cam else "no map",
+        )
         sheet.paste(left, heat_base - height_px, heat_tile(tile, pair.cam))
         draw_caption(sheet, x, heat_base, pair.cam, "")
         x += cell_px + 2 * drawing.FRAME_PX + GAP_PX
@@ -123,34 +148,56 @@ def note_of(cam: Cam | None, rank: int, *, with_layer: bool = True) -> str:
 def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair], title: str, out_path: Path) -> Path:
     """Draws photos above and their heat below as PNG: the query, then its matches with rank, cosine and verdict.
 
-    query.bbx: the box to which query_cam's photo was cropped; the heat lies inside it. query_cam: the query's map for pairs[0].
-    More than 10 pairs go on below. A photo that cannot be read is a grey tile with the reason, and a warning.
-    title: model and dataset, as drawing.title_of makes it. Returns out_path. Raises UltronError for no pairs or too large a figure.
+    query.bbx: the box to which query_cam's photo was cropped; the heat lies inside it. query_cam: the query's map for
+    pairs[0]. More than 10 pairs go on below. A photo that cannot be read is a grey tile with the reason, and a warning.
+    title: model and dataset, as drawing.title_of makes it. Returns out_path. Raises UltronError for no pairs or too
+    large a figure.
     """
     if not pairs:
-        raise UltronError("a figure of similarity maps needs at least one database photo; found none; ask for more with -k")
+        raise UltronError(
+            "a figure of similarity maps needs at least one database photo; found none; ask for more with -k"
+        )
     n_columns = 1 + min(PAIRS_PER_BAND, len(pairs))
-    room_px = (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - ROW_LABEL_PX - BAR_PX - QUERY_GAP_PX) // n_columns - GAP_PX - 2 * drawing.FRAME_PX
+    room_px = (
+        (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - ROW_LABEL_PX - BAR_PX - QUERY_GAP_PX) // n_columns
+        - GAP_PX
+        - 2 * drawing.FRAME_PX
+    )
     tile_px = min(WIDEST_TILE_PX, room_px)
     query_tile = drawing.load_tile(query.path_or_pixels, tile_px, tile_px)
     tiles = [drawing.load_tile(pair.photo.path_or_pixels, tile_px, tile_px) for pair in pairs]
     bands = [
-        _Band(pairs[start : start + PAIRS_PER_BAND], tiles[start : start + PAIRS_PER_BAND], None if start else query_tile)
+        _Band(
+            pairs[start : start + PAIRS_PER_BAND], tiles[start : start + PAIRS_PER_BAND], None if start else query_tile
+        )
         for start in range(0, len(pairs), PAIRS_PER_BAND)
     ]
     cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in [query_tile, *tiles]))
-    width_px = 2 * drawing.MARGIN_PX + ROW_LABEL_PX + n_columns * (cell_px + 2 * drawing.FRAME_PX + GAP_PX) + QUERY_GAP_PX - GAP_PX + BAR_PX
+    width_px = (
+        2 * drawing.MARGIN_PX
+        + ROW_LABEL_PX
+        + n_columns * (cell_px + 2 * drawing.FRAME_PX + GAP_PX)
+        + QUERY_GAP_PX
+        - GAP_PX
+        + BAR_PX
+    )
     width_px = max(width_px, drawing.MIN_WIDTH_PX)
-    header = Header.of(title, note_of(next((pair.cam for pair in pairs if pair.cam), None), pairs[0].photo.rank), width_px)
+    header = Header.of(
+        title, note_of(next((pair.cam for pair in pairs if pair.cam), None), pairs[0].photo.rank), width_px
+    )
     top = header.height_px + drawing.LEGEND_HEIGHT_PX
     height_px = top + sum(band.height_px + BAND_GAP_PX for band in bands) - BAND_GAP_PX + drawing.MARGIN_PX
     drawing.check_size(width_px, height_px, "draw fewer photos with -k")
     sheet = Sheet(width_px, height_px)
     header.draw(sheet)
-    drawing.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, {pair.photo.verdict for pair in pairs}, query.bbx is not None)
+    drawing.draw_legend(
+        sheet, drawing.MARGIN_PX, header.height_px + 8, {pair.photo.verdict for pair in pairs}, query.bbx is not None
+    )
     for band in bands:
         _draw_band(sheet, band, query, query_cam, top, cell_px, pairs[0].photo.rank)
         top += band.height_px + BAND_GAP_PX
-    drawing.log_problems([(query.name, query_tile), *((pair.photo.name, tile) for pair, tile in zip(pairs, tiles, strict=True))])
+    drawing.log_problems(
+        [(query.name, query_tile), *((pair.photo.name, tile) for pair, tile in zip(pairs, tiles, strict=True))]
+    )
     sheet.save(out_path)
     return out_path

@@ -1,7 +1,9 @@
-"""Bars with spread of an ablation: per metric a panel, per setting a bar of the mean over seeds, groups apart, every seed as a dot.
+"""Bars with spread of an ablation: per metric a panel, per setting a bar of the mean over seeds, groups apart, every
+seed as a dot.
 
-A table of measurements is a CSV in UTF-8 whose first line names the columns group, setting, seed, metric and value, in any order: one line per
-measurement, value a fraction from 0 to 1, group may be empty. `examples/ablations.py` writes one.
+A table of measurements is a CSV in UTF-8 whose first line names the columns group, setting, seed, metric and value, in
+any order: one line per measurement, value a fraction from 0 to 1, group may be empty. `examples/ablations.py` writes
+one.
 """
 
 import csv
@@ -37,7 +39,8 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One setting under one metric, values (0..1) in the seeds' order; spread: standard deviation over seeds, None for one seed."""
+    """One setting under one metric, values (0..1) in the seeds' order; spread: standard deviation over seeds, None for
+    one seed."""
 
     group: str
     setting: str
@@ -56,7 +59,8 @@ class Bar:
 
 
 def read_measurements(path: Path) -> list[Measurement]:
-    """The lines of a table. Raises UltronError, naming the line, for a column that is missing, a value that is none, or a repeated line."""
+    """The lines of a table. Raises UltronError, naming the line, for a column that is missing, a value that is none, or
+    a repeated line."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -66,7 +70,10 @@ def read_measurements(path: Path) -> list[Measurement]:
     rows = csv.DictReader(io.StringIO(text))
     missing = [name for name in COLUMNS if name not in (rows.fieldnames or [])]
     if missing:
-        raise UltronError(f"{path} lacks the column {', '.join(missing)}; a table of an ablation has {','.join(COLUMNS)} in its first line")
+        raise UltronError(
+            f"{path} lacks the column {', '.join(missing)}; a table of an ablation has {','.join(COLUMNS)} in "
+            "its first line"
+        )
     found: dict[tuple[str, str, str, str], Measurement] = {}
     for row in rows:
         where = f"{path}, line {rows.line_num}"
@@ -76,12 +83,16 @@ def read_measurements(path: Path) -> list[Measurement]:
         except ValueError:
             value = math.nan
         if not 0 <= value <= 1:
-            raise UltronError(f"{where}: value must be a fraction from 0 to 1 (0.623, not 62.3); found {cells['value']!r}")
+            raise UltronError(
+                f"{where}: value must be a fraction from 0 to 1 (0.623, not 62.3); found {cells['value']!r}"
+            )
         if not cells["setting"] or not cells["metric"]:
             raise UltronError(f"{where}: setting and metric must not be empty; correct the line")
         key = (cells["group"], cells["setting"], cells["seed"], cells["metric"])
         if key in found:
-            raise UltronError(f"{where}: {cells['setting']!r}, seed {cells['seed']}, {cells['metric']} stands there twice; leave one")
+            raise UltronError(
+                f"{where}: {cells['setting']!r}, seed {cells['seed']}, {cells['metric']} stands there twice; leave one"
+            )
         found[key] = Measurement(**(cells | {"value": value}))  # type: ignore[arg-type]
     if not found:
         raise UltronError(f"{path} holds no measurement; write one line per setting, seed and metric")
@@ -93,7 +104,10 @@ def bars_of(measurements: Sequence[Measurement]) -> list[Bar]:
     values: dict[tuple[str, str, str], list[float]] = {}
     for one in measurements:
         values.setdefault((one.group, one.setting, one.metric), []).append(one.value)
-    return [Bar(group=group, setting=setting, metric=metric, values=found) for (group, setting, metric), found in values.items()]
+    return [
+        Bar(group=group, setting=setting, metric=metric, values=found)
+        for (group, setting, metric), found in values.items()
+    ]
 
 
 def _places(settings: Sequence[tuple[str, str]]) -> list[float]:
@@ -111,52 +125,93 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], colour:
     for bar, y in zip(bars, places, strict=True):
         look = colour[bar.group]
         axes.barh(
-            y, 100 * bar.mean, height=0.66, color=COLOURS[look % len(COLOURS)], alpha=0.75, hatch=HATCHES[look % len(HATCHES)],
-            edgecolor="white", linewidth=0, zorder=2,
-        )  # fmt: skip
+            y,
+            100 * bar.mean,
+            height=0.66,
+            color=COLOURS[look % len(COLOURS)],
+            alpha=0.75,
+            hatch=HATCHES[look % len(HATCHES)],
+            edgecolor="white",
+            linewidth=0,
+            zorder=2,
+        )
         if bar.spread is not None:
             axes.errorbar(100 * bar.mean, y, xerr=100 * bar.spread, color="#1a1a1a", capsize=4, linewidth=1.6, zorder=4)
         offsets = np.linspace(-0.2, 0.2, len(bar.values)) if len(bar.values) > 1 else np.zeros(1)
-        axes.plot([100 * value for value in bar.values], y + offsets, "o", color="white", markeredgecolor="#1a1a1a", markersize=4.5, zorder=5)
+        axes.plot(
+            [100 * value for value in bar.values],
+            y + offsets,
+            "o",
+            color="white",
+            markeredgecolor="#1a1a1a",
+            markersize=4.5,
+            zorder=5,
+        )
         ends.append(100 * max(bar.mean + (bar.spread or 0.0), *bar.values, 0.0))
         text = f"{100 * bar.mean:.1f}" + (f" \u00b1 {100 * bar.spread:.1f}" if bar.spread is not None else "")
-        axes.annotate(text, (ends[-1], y), textcoords="offset points", xytext=(7, 0), va="center", fontsize=plots.SMALL_PT)
+        axes.annotate(
+            text, (ends[-1], y), textcoords="offset points", xytext=(7, 0), va="center", fontsize=plots.SMALL_PT
+        )
     axes.set_xlim(0, max(1.32 * max(ends), 1.0))
     axes.grid(axis="x", alpha=0.3, zorder=0)
     axes.set_axisbelow(True)
 
 
 def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) -> Path:
-    """A panel per metric, a bar per setting: the mean over seeds, whiskers of one standard deviation, a dot per seed. PNG, PDF or SVG.
+    """A panel per metric, a bar per setting: the mean over seeds, whiskers of one standard deviation, a dot per seed.
+    PNG, PDF or SVG.
 
     Raises UltronError for too many settings or metrics, or a setting that lacks a metric.
     """
     bars = bars_of(measurements)
     settings = list(dict.fromkeys((bar.group, bar.setting) for bar in bars))
     groups = list(dict.fromkeys(group for group, _ in settings))
-    settings.sort(key=lambda setting: groups.index(setting[0]))  # a group's settings together, else in the order of the table
+    settings.sort(
+        key=lambda setting: groups.index(setting[0])
+    )  # a group's settings together, else in the order of the table
     metrics = list(dict.fromkeys(bar.metric for bar in bars))
     if len(settings) > MOST_SETTINGS or len(metrics) > MOST_METRICS:
-        raise UltronError(f"one figure takes up to {MOST_SETTINGS} settings and {MOST_METRICS} metrics, found {len(settings)} and {len(metrics)}; draw fewer")
+        raise UltronError(
+            f"one figure takes up to {MOST_SETTINGS} settings and {MOST_METRICS} metrics, found "
+            f"{len(settings)} and {len(metrics)}; draw fewer"
+        )
     known = {(bar.group, bar.setting, bar.metric): bar for bar in bars}
     for group, setting in settings:
         for metric in metrics:
             if (group, setting, metric) not in known:
-                raise UltronError(f"setting {setting!r} has no {metric}; measure every setting by every metric, or leave the metric out")
+                raise UltronError(
+                    f"setting {setting!r} has no {metric}; measure every setting by every metric, or leave the "
+                    "metric out"
+                )
     places, colour = _places(settings), {group: i for i, group in enumerate(groups)}
     named = len(groups) > 1 or groups[0] != ""
-    figure = plots.new_figure(3.6 + 3.3 * len(metrics), 1.6 + 0.36 * (places[-1] + 1) + (0.32 * len(groups) if named else 0.0), title)
+    figure = plots.new_figure(
+        3.6 + 3.3 * len(metrics), 1.6 + 0.36 * (places[-1] + 1) + (0.32 * len(groups) if named else 0.0), title
+    )
     grid = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
     for axes, metric in zip(grid, metrics, strict=True):
         _draw_bars(axes, [known[group, setting, metric] for group, setting in settings], places, colour)
         axes.set_xlabel(f"{plots.text(metric)} (%)", fontsize=plots.LABEL_PT)
-    grid[0].set_yticks(places, [plots.shortened(setting, NAME_PX, plots.LABEL_PT) for _, setting in settings], fontsize=plots.LABEL_PT)
+    grid[0].set_yticks(
+        places, [plots.shortened(setting, NAME_PX, plots.LABEL_PT) for _, setting in settings], fontsize=plots.LABEL_PT
+    )
     grid[0].set_ylim(places[-1] + 0.6, -0.6 - (0.55 if named else 0.0))
     if named:
         for i, (group, _) in enumerate(settings):
             if i == 0 or group != settings[i - 1][0]:
-                at = {"xycoords": ("axes fraction", "data"), "fontsize": plots.LABEL_PT, "fontweight": "bold", "va": "center"}
-                grid[0].annotate(plots.shortened(group, 2 * NAME_PX, plots.LABEL_PT), (0.0, places[i] - 0.68), textcoords="offset points", xytext=(3, 0), **at)
+                at = {
+                    "xycoords": ("axes fraction", "data"),
+                    "fontsize": plots.LABEL_PT,
+                    "fontweight": "bold",
+                    "va": "center",
+                }
+                grid[0].annotate(
+                    plots.shortened(group, 2 * NAME_PX, plots.LABEL_PT),
+                    (0.0, places[i] - 0.68),
+                    textcoords="offset points",
+                    xytext=(3, 0),
+                    **at,
+                )
     seeds = {len(bar.values) for bar in bars}
     n_seeds = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
     note = f"bar: mean over {n_seeds} seed{'' if seeds == {1} else 's'}; whisker: one standard deviation; dot: one seed"

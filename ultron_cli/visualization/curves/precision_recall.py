@@ -1,8 +1,9 @@
 """Mean interpolated precision over recall of several searches, one axes per protocol, all searches in it.
 
-Interpolated precision at recall r is the highest precision at any recall of r or more (Salton and McGill 1983; as in TREC and PASCAL VOC), here at
-101 recalls from 0 to 1, averaged over queries. As in the evaluation, ignored photos leave the ranking first and recall counts all
-positives, found or not; what a ranking does not reach has precision 0. mAP in the legend is the evaluation's own, by the trapezoid rule.
+Interpolated precision at recall r is the highest precision at any recall of r or more (Salton and McGill 1983; as in
+TREC and PASCAL VOC), here at 101 recalls from 0 to 1, averaged over queries. As in the evaluation, ignored photos leave
+the ranking first and recall counts all positives, found or not; what a ranking does not reach has precision 0. mAP in
+the legend is the evaluation's own, by the trapezoid rule.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ MOST_SEARCHES = 14
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecall:
-    """One search. curves: protocol -> (101,) float64 mean precision, 0..1, at RECALLS; mAP: protocol -> 0..1; n_queries: that had positives."""
+    """One search. curves: protocol -> (101,) float64 mean precision, 0..1, at RECALLS; mAP: protocol -> 0..1;
+    n_queries: that had positives."""
 
     label: str
     dataset: str
@@ -38,7 +40,8 @@ class PrecisionRecall:
 def interpolated_precision(positive_ranks: np.ndarray, n_positives: int, recalls: np.ndarray = RECALLS) -> np.ndarray:
     """(len(recalls),) float64: the highest precision at each recall or more, 0 beyond what was found.
 
-    positive_ranks: (P,) integers, ascending, from 0, ignored photos already taken out. n_positives: at least 1, found or not.
+    positive_ranks: (P,) integers, ascending, from 0, ignored photos already taken out. n_positives: at least 1, found
+    or not.
     """
     found = np.arange(1, len(positive_ranks) + 1)
     precision = found / (np.asarray(positive_ranks, np.float64) + 1)
@@ -48,9 +51,11 @@ def interpolated_precision(positive_ranks: np.ndarray, n_positives: int, recalls
 
 
 def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.ndarray:
-    """(101,) float64: the mean over the queries that have positives; a photo that a ranking repeats counts where it first stands.
+    """(101,) float64: the mean over the queries that have positives; a photo that a ranking repeats counts where it
+    first stands.
 
-    rows: (Q, K) database rows of the ground truth's queries, best first, -1 for none. Raises UltronError if no query has positives.
+    rows: (Q, K) database rows of the ground truth's queries, best first, -1 for none. Raises UltronError if no query
+    has positives.
     """
     curves = []
     for query in range(len(truth.queries)):
@@ -89,12 +94,20 @@ def precision_recall_figure(searches: Sequence[PrecisionRecall], title: str, out
     datasets = list(dict.fromkeys((search.dataset, search.n_database) for search in searches))
     if len(datasets) > 1:
         found = " and ".join(f"{name} with {n:,} photos" for name, n in datasets)
-        raise UltronError(f"searches in one figure must be of one dataset and as many photos, found {found}; draw them apart")
+        raise UltronError(
+            f"searches in one figure must be of one dataset and as many photos, found {found}; draw them apart"
+        )
     protocols = list(searches[0].curves)
     figure = plots.new_figure(max(5.4, 4.6 * len(protocols)), 4.6 + 0.25 * len(searches), title)
-    for axes, protocol in zip(figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0], protocols, strict=True):
+    for axes, protocol in zip(
+        figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0], protocols, strict=True
+    ):
         for i, search in enumerate(searches):
-            axes.plot(100 * RECALLS, 100 * search.curves[protocol], **(look(i) | {"markevery": (4 * i % 20, 20), "markersize": 5.5}))
+            axes.plot(
+                100 * RECALLS,
+                100 * search.curves[protocol],
+                **(look(i) | {"markevery": (4 * i % 20, 20), "markersize": 5.5}),
+            )
         axes.set_title(f"{protocol}, {searches[0].n_queries[protocol]} queries", fontsize=plots.LABEL_PT)
         axes.set_xlabel("recall (%)", fontsize=plots.LABEL_PT)
         axes.set_xlim(-3, 103)

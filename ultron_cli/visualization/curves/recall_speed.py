@@ -1,4 +1,5 @@
-"""Recall against queries per second of several indexes in one axes, from the measurements that `ultron index --report` wrote."""
+"""Recall against queries per second of several indexes in one axes, from the measurements that `ultron index --report`
+wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,12 +31,20 @@ def read_report(path: Path) -> dict[str, Any]:
     """The measurements of one index. Raises UltronError if the file holds none."""
     content = read_json(path, "index report")
     try:
-        complete = all(row["queries_per_s"] > 0 and row["recall"] and "rescore" in row for row in content["rows"]) and content["rows"]
-        numbers = all(content[key] > 0 for key in ("n", "dim", "k", "n_queries", "exact_queries_per_s", "bytes_per_photo")) and content["kind"]
+        complete = (
+            all(row["queries_per_s"] > 0 and row["recall"] and "rescore" in row for row in content["rows"])
+            and content["rows"]
+        )
+        numbers = (
+            all(content[key] > 0 for key in ("n", "dim", "k", "n_queries", "exact_queries_per_s", "bytes_per_photo"))
+            and content["kind"]
+        )
     except (KeyError, TypeError):
         complete = numbers = False
     if not complete or not numbers:
-        raise UltronError(f"{path} is not a report of an index; make one with `ultron index --report`, which names its JSON file")
+        raise UltronError(
+            f"{path} is not a report of an index; make one with `ultron index --report`, which names its JSON file"
+        )
     return content
 
 
@@ -43,7 +52,10 @@ def common_cut(reports: Sequence[dict[str, Any]], asked: int | None) -> str:
     """The k of recall@k: as asked, else the largest that all reports have. Raises UltronError if one lacks it."""
     common = set.intersection(*(set(row["recall"]) for report in reports for row in report["rows"]))
     if asked is not None and str(asked) not in common:
-        raise UltronError(f"--at must be one of {', '.join(sorted(common, key=int)) or 'none in common'}, which every report has; found {asked}")
+        raise UltronError(
+            f"--at must be one of {', '.join(sorted(common, key=int)) or 'none in common'}, which every report "
+            f"has; found {asked}"
+        )
     if not common:
         raise UltronError("the reports have no recall@k in common; measure indexes of as many photos")
     return str(asked) if asked is not None else max(common, key=int)
@@ -59,14 +71,20 @@ def lines_of(report: dict[str, Any], cut: str, label: str) -> list[Speed]:
         how = f", re-scored {rescore} x k" if rescore else ", as the index scores" if len(rescored) > 1 else ""
         points = [(row["recall"][cut], row["queries_per_s"], str(row[knob]) if knob else "") for row in rows]
         setting = f" ({KNOBS[knob]} written at the points)" if knob else ""
-        found.append(Speed(label=f"{label}{how}, {report['bytes_per_photo']:.0f} bytes per photo{setting}", points=points))
+        found.append(
+            Speed(label=f"{label}{how}, {report['bytes_per_photo']:.0f} bytes per photo{setting}", points=points)
+        )
     return found
 
 
-def recall_speed_figure(reports: Sequence[dict[str, Any]], labels: Sequence[str], title: str, out: Path, *, at: int | None = None) -> Path:
-    """Queries per second (logarithmic) over recall@k against exact search; the exact searches of the reports are stars. PNG, PDF or SVG.
+def recall_speed_figure(
+    reports: Sequence[dict[str, Any]], labels: Sequence[str], title: str, out: Path, *, at: int | None = None
+) -> Path:
+    """Queries per second (logarithmic) over recall@k against exact search; the exact searches of the reports are stars.
+    PNG, PDF or SVG.
 
-    at: k; None takes the largest that all reports have. Raises UltronError for reports of databases that differ in size or dimensions.
+    at: k; None takes the largest that all reports have. Raises UltronError for reports of databases that differ in size
+    or dimensions.
     """
     if not 1 <= len(reports) <= MOST_REPORTS:
         raise UltronError(f"one figure takes 1 to {MOST_REPORTS} reports, found {len(reports)}; draw fewer")
@@ -81,16 +99,32 @@ def recall_speed_figure(reports: Sequence[dict[str, Any]], labels: Sequence[str]
     figure = plots.new_figure(9.0, 5.4 + 0.25 * len(lines), title)
     axes: Axes = figure.add_subplot()
     for i, line in enumerate(lines):
-        axes.plot([100 * x for x, _, _ in line.points], [y for _, y, _ in line.points], **look(i), label=plots.shortened(line.label, 800, plots.LABEL_PT))
+        axes.plot(
+            [100 * x for x, _, _ in line.points],
+            [y for _, y, _ in line.points],
+            **look(i),
+            label=plots.shortened(line.label, 800, plots.LABEL_PT),
+        )
     exact = [report["exact_queries_per_s"] for report in reports]
-    axes.plot([100] * len(exact), exact, "*", color="#1a1a1a", markersize=13, label="exact search, timed with each index", zorder=1, clip_on=False)
+    axes.plot(
+        [100] * len(exact),
+        exact,
+        "*",
+        color="#1a1a1a",
+        markersize=13,
+        label="exact search, timed with each index",
+        zorder=1,
+        clip_on=False,
+    )
     n, dim, n_queries = sizes[0]
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"recall@{cut} against exact search (%)", fontsize=plots.LABEL_PT)
     axes.set_ylabel("queries per second", fontsize=plots.LABEL_PT)
-    axes.set_title(f"{n:,} descriptors of {dim} dimensions, {counted(n_queries, 'query', 'queries')}", fontsize=plots.LABEL_PT)
+    axes.set_title(
+        f"{n:,} descriptors of {dim} dimensions, {counted(n_queries, 'query', 'queries')}", fontsize=plots.LABEL_PT
+    )
     axes.margins(x=0.06, y=0.12)
     axes.grid(visible=True, which="both", alpha=0.3)
     figure.legend(loc="outside lower center", frameon=False, fontsize=plots.LABEL_PT)
@@ -108,12 +142,25 @@ def _write_settings(axes: Axes, lines: Sequence[Speed]) -> None:
         for x, y, value in line.points:
             width_px = drawing.text_width_px(value, round(height_px))
             at_x, at_y = axes.transData.transform((100 * x, y))
-            for dx, dy, align in ((7, 6, "left"), (7, -6 - height_px, "left"), (-7, 6, "right"), (-7, -6 - height_px, "right")):
+            for dx, dy, align in (
+                (7, 6, "left"),
+                (7, -6 - height_px, "left"),
+                (-7, 6, "right"),
+                (-7, -6 - height_px, "right"),
+            ):
                 left = at_x + dx - (width_px if align == "right" else 0.0)
                 box = (left, at_y + dy, left + width_px, at_y + dy + height_px)
-                if value and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes):
+                if value and not any(
+                    box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes
+                ):
                     boxes.append(box)
                     offset = (dx * 72 / drawing.DPI, dy * 72 / drawing.DPI)
-                    style = {"fontsize": plots.SMALL_PT, "color": look(i)["color"], "ha": align, "va": "bottom", "fontweight": "bold"}
+                    style = {
+                        "fontsize": plots.SMALL_PT,
+                        "color": look(i)["color"],
+                        "ha": align,
+                        "va": "bottom",
+                        "fontweight": "bold",
+                    }
                     axes.annotate(value, (100 * x, y), textcoords="offset points", xytext=offset, **style)
                     break

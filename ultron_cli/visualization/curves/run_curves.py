@@ -1,7 +1,8 @@
 """Training curves of several runs in one axes each, from the JSON lines in their run folders.
 
-metrics.jsonl has a line per epoch with epoch, loss, accuracy (0..1), lr, and validation_mAP (0..1) where it was measured; steps.jsonl,
-if it is there, a line every few steps with step, epoch, loss and lr. A key that a run does not have is left out of the figure.
+metrics.jsonl has a line per epoch with epoch, loss, accuracy (0..1), lr, and validation_mAP (0..1) where it was
+measured; steps.jsonl, if it is there, a line every few steps with step, epoch, loss and lr. A key that a run does not
+have is left out of the figure.
 """
 
 import json
@@ -28,7 +29,8 @@ SMOOTHED_SHARE = 0.04  # of the steps of a run: the width of the running mean of
 
 @dataclass(frozen=True, kw_only=True)
 class RunCurves:
-    """The lines of one run. epochs: of metrics.jsonl; steps: of steps.jsonl, may be empty; dataset, model: "" where not recorded."""
+    """The lines of one run. epochs: of metrics.jsonl; steps: of steps.jsonl, may be empty; dataset, model: "" where not
+    recorded."""
 
     label: str
     epochs: list[dict[str, Any]]
@@ -48,8 +50,13 @@ def _is_number(value: object) -> bool:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON lines file, none if it is absent; a line that is none (the torn end of a run that goes on) is left out."""
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if path.is_file() else []
+    """The objects of a JSON lines file, none if it is absent; a line that is none (the torn end of a run that goes on)
+    is left out."""
+    lines = (
+        [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        if path.is_file()
+        else []
+    )
     entries, n_bad = [], 0
     for i, line in enumerate(lines):
         try:
@@ -69,10 +76,15 @@ def read_run(folder: Path, label: str | None = None) -> RunCurves:
     """The curves in a run folder. Raises UltronError if there are none."""
     epochs, steps = read_lines(folder / "metrics.jsonl"), read_lines(folder / "steps.jsonl")
     if not epochs and not steps:
-        raise UltronError(f"{folder} holds no metrics.jsonl of a training run; name a run folder, or a run in the workspace, with --run")
+        raise UltronError(
+            f"{folder} holds no metrics.jsonl of a training run; name a run folder, or a run in the workspace, "
+            "with --run"
+        )
     config = _config_of(folder)
     model, dataset = config.get("model"), config.get("dataset")
-    name = "-".join(str(model[key]) for key in ("name", "backbone") if model.get(key)) if isinstance(model, dict) else ""
+    name = (
+        "-".join(str(model[key]) for key in ("name", "backbone") if model.get(key)) if isinstance(model, dict) else ""
+    )
     dataset = Path(dataset).name if isinstance(dataset, str) else ""
     return RunCurves(label=label or folder.resolve().name, epochs=epochs, steps=steps, dataset=dataset, model=name)
 
@@ -124,10 +136,15 @@ PANELS = {
 
 
 def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:
-    """One axes for each quantity that a run has, all runs in it, told apart by colour, dash and mark. PNG, PDF or SVG."""
+    """One axes for each quantity that a run has, all runs in it, told apart by colour, dash and mark. PNG, PDF or
+    SVG."""
     if not 1 <= len(runs) <= MOST_RUNS:
         raise UltronError(f"one figure takes 1 to {MOST_RUNS} runs, found {len(runs)}; draw fewer")
-    panels = [key for key in PANELS if any(run.points(key)[0] or (key == "loss" and run.points(key, by_step=True)[0]) for run in runs)]
+    panels = [
+        key
+        for key in PANELS
+        if any(run.points(key)[0] or (key == "loss" and run.points(key, by_step=True)[0]) for run in runs)
+    ]
     if not panels:
         raise UltronError(f"no run has a value of {', '.join(PANELS)} to draw; train further")
     n_columns = min(2, len(panels))
@@ -156,9 +173,12 @@ def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:
 def look(i: int) -> dict[str, Any]:
     """Colour, dash and mark of the i-th run; no two of MOST_RUNS are alike."""
     return {
-        "color": COLOURS[i % len(COLOURS)], "linestyle": STYLES[(i // len(COLOURS) + i) % len(STYLES)], "marker": MARKERS[i % len(MARKERS)],
-        "markersize": 5, "linewidth": 1.8,
-    }  # fmt: skip
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": STYLES[(i // len(COLOURS) + i) % len(STYLES)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "markersize": 5,
+        "linewidth": 1.8,
+    }
 
 
 def _summary(run: RunCurves) -> str:

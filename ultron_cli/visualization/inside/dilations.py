@@ -24,7 +24,8 @@ from ultron_cli.models.parts.cdconv import CDConv, choose_dilation
 from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
 
-# From dark to light in even steps, so that they differ in grey too (of the cividis colours, made for colour-blind readers).
+# From dark to light in even steps, so that they differ in grey too (of the cividis colours, made for colour-blind
+# readers).
 COLOURS = ("#00224e", "#7d7c78", "#fee838")
 MOST_NAMED = 30
 BAR_COLUMN_INCHES = 3.6
@@ -33,14 +34,16 @@ MAP_PX = 780  # about as many pixels as a heat map is wide
 
 @dataclass(frozen=True, kw_only=True)
 class Dilations:
-    """choices: per stage name and block, (N, C) int64; names: of the photos; values: the three dilations of the model, ascending."""
+    """choices: per stage name and block, (N, C) int64; names: of the photos; values: the three dilations of the model,
+    ascending."""
 
     names: list[str]
     choices: dict[str, list[np.ndarray]]
     values: tuple[int, ...]
 
     def shares(self, stage: str, block: int | None = None) -> np.ndarray:
-        """(3,) float64, summing to 1: share of each of `values` among photos and channels of a stage, or of one of its blocks (from 0)."""
+        """(3,) float64, summing to 1: share of each of `values` among photos and channels of a stage, or of one of its
+        blocks (from 0)."""
         blocks = self.choices[stage] if block is None else [self.choices[stage][block]]
         counts = np.array([sum(int((chosen == value).sum()) for chosen in blocks) for value in self.values], np.float64)
         return counts / max(1.0, counts.sum())
@@ -55,7 +58,10 @@ def cdconvs_of(model: RetrievalModel) -> dict[str, list[CDConv]]:
             if mine:
                 found[f"stage {i + 1}"] = mine
     if not found:
-        raise UltronError(f"dilations are chosen by CDConv, in ULTRON models with depthwise=cdconv, found {model.label}; name a run or weights of one")
+        raise UltronError(
+            f"dilations are chosen by CDConv, in ULTRON models with depthwise=cdconv, found {model.label}; "
+            "name a run or weights of one"
+        )
     return found
 
 
@@ -65,7 +71,9 @@ def _recorded(layers: Sequence[CDConv]) -> Iterator[list[torch.Tensor]]:
     chosen: list[torch.Tensor] = []
     handles = [
         layer.importance.register_forward_hook(
-            lambda _, __, importance, layer=layer: chosen.append(choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu())
+            lambda _, __, importance, layer=layer: chosen.append(
+                choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu()
+            )
         )
         for layer in layers
     ]
@@ -88,14 +96,18 @@ def gather(model: RetrievalModel, photos: Iterator[tuple[str, np.ndarray]]) -> D
     model.eval()
     for name, pixels in photos:
         with _recorded(layers) as chosen, torch.inference_mode():
-            model.feature_map(normalise_images(torch.tensor(np.ascontiguousarray(pixels), device=device)[None], model.preprocessing))
+            model.feature_map(
+                normalise_images(torch.tensor(np.ascontiguousarray(pixels), device=device)[None], model.preprocessing)
+            )
         names.append(name)
         rows.append([part[0].numpy() for part in chosen])
     if not names:
         raise UltronError("there is no photo to choose dilations for; name a dataset with photos")
     stacked = iter([np.stack(block) for block in zip(*rows, strict=True)])
     values = tuple(sorted({1, *(delta for layer in layers for delta in layer.deltas)}))
-    return Dilations(names=names, choices={stage: [next(stacked) for _ in blocks] for stage, blocks in stages.items()}, values=values)
+    return Dilations(
+        names=names, choices={stage: [next(stacked) for _ in blocks] for stage, blocks in stages.items()}, values=values
+    )
 
 
 def write_csv(result: Dilations, out: Path) -> None:
@@ -106,7 +118,9 @@ def write_csv(result: Dilations, out: Path) -> None:
     for stage, blocks in result.choices.items():
         for block, chosen in enumerate(blocks, start=1):
             for name, row in zip(result.names, chosen.tolist(), strict=True):
-                writer.writerows([name, stage.removeprefix("stage "), block, channel, value] for channel, value in enumerate(row))
+                writer.writerows(
+                    [name, stage.removeprefix("stage "), block, channel, value] for channel, value in enumerate(row)
+                )
     write_text(out, sheet.getvalue())
 
 
@@ -117,7 +131,8 @@ def _colours(values: tuple[int, ...]) -> np.ndarray:
 
 
 def _draw_channels(axes: Axes, result: Dilations, stage: str) -> None:
-    """Photos as rows, channels as columns, blocks side by side with a gap between; all blocks of a stage are equally wide."""
+    """Photos as rows, channels as columns, blocks side by side with a gap between; all blocks of a stage are equally
+    wide."""
     blocks, colours = result.choices[stage], _colours(result.values)
     n_channels = sum(block.shape[1] for block in blocks)
     gap, first, ticks = 0.012 * n_channels, 0.0, {}
@@ -128,7 +143,9 @@ def _draw_channels(axes: Axes, result: Dilations, stage: str) -> None:
             share = (max(1, width * MAP_PX // n_channels), len(block))
             picture = np.asarray(Image.fromarray(picture).resize(share, Image.Resampling.BOX))
         axes.imshow(picture, extent=(first, first + width, len(block), 0), aspect="auto", interpolation="nearest")
-        axes.text(first + width / 2, -0.02 * len(block), f"block {i}", ha="center", va="bottom", fontsize=plots.SMALL_PT)
+        axes.text(
+            first + width / 2, -0.02 * len(block), f"block {i}", ha="center", va="bottom", fontsize=plots.SMALL_PT
+        )
         ticks |= {first + place: f"{place}" for place in (0, width // 2)}
         first += width + gap
     axes.set_xlim(0, first - gap)
@@ -137,10 +154,17 @@ def _draw_channels(axes: Axes, result: Dilations, stage: str) -> None:
         spine.set_visible(False)
     each = "1 block" if len(blocks) == 1 else f"{len(blocks)} blocks"
     note = ", neighbours mixed" if n_channels > MAP_PX else ""
-    axes.set_xlabel(f"channel of CDConv within a block ({stage}: {each} of {blocks[0].shape[1]} channels{note})", fontsize=plots.LABEL_PT)
+    axes.set_xlabel(
+        f"channel of CDConv within a block ({stage}: {each} of {blocks[0].shape[1]} channels{note})",
+        fontsize=plots.LABEL_PT,
+    )
     axes.set_ylim(len(result.names), 0)
     if len(result.names) <= MOST_NAMED:
-        axes.set_yticks(np.arange(len(result.names)) + 0.5, [plots.shortened(name, 150) for name in result.names], fontsize=plots.SMALL_PT)
+        axes.set_yticks(
+            np.arange(len(result.names)) + 0.5,
+            [plots.shortened(name, 150) for name in result.names],
+            fontsize=plots.SMALL_PT,
+        )
     else:
         axes.set_ylabel("photo (row)", fontsize=plots.LABEL_PT)
 
@@ -148,7 +172,11 @@ def _draw_channels(axes: Axes, result: Dilations, stage: str) -> None:
 def _draw_shares(axes: Axes, result: Dilations, stage: str) -> None:
     """One stacked bar for the stage, then one per block."""
     n_blocks = len(result.choices[stage])
-    bars = [result.shares(stage), *(result.shares(stage, block) for block in range(n_blocks))] if n_blocks > 1 else [result.shares(stage)]
+    bars = (
+        [result.shares(stage), *(result.shares(stage, block) for block in range(n_blocks))]
+        if n_blocks > 1
+        else [result.shares(stage)]
+    )
     labels = [stage, *(f"block {block + 1}" for block in range(n_blocks))][: len(bars)]
     colours = _colours(result.values)
     for y, shares in enumerate(bars):
@@ -157,7 +185,9 @@ def _draw_shares(axes: Axes, result: Dilations, stage: str) -> None:
             axes.barh(y, share, left=left, color=colour, edgecolor="white", height=0.7)
             if share >= 12:
                 ink = "white" if colour.mean() < 0.45 else "black"
-                axes.text(left + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=plots.SMALL_PT, color=ink)
+                axes.text(
+                    left + share / 2, y, f"{share:.0f}", ha="center", va="center", fontsize=plots.SMALL_PT, color=ink
+                )
             left += share
     axes.set_yticks(range(len(bars)), labels, fontsize=plots.SMALL_PT)
     axes.set_ylim(max(len(bars), 4) - 0.5, -0.5)
@@ -170,13 +200,19 @@ def _draw_shares(axes: Axes, result: Dilations, stage: str) -> None:
 def dilation_figure(result: Dilations, title: str, out: Path) -> Path:
     """Per stage: dilation by photo and channel, and its shares. PNG, PDF or SVG. title: model and dataset."""
     n_photos, n_stages = len(result.names), len(result.choices)
-    row_inches = max(2.6, 0.22 * min(n_photos, 60) + 1.1, *(0.34 * len(blocks) + 1.4 for blocks in result.choices.values()))
+    row_inches = max(
+        2.6, 0.22 * min(n_photos, 60) + 1.1, *(0.34 * len(blocks) + 1.4 for blocks in result.choices.values())
+    )
     figure = plots.new_figure(13.0, row_inches * n_stages + 1.1, title)
     grid = figure.subplots(n_stages, 2, squeeze=False, width_ratios=[13.0 - BAR_COLUMN_INCHES, BAR_COLUMN_INCHES])
     for (channels, shares), stage in zip(grid, result.choices, strict=True):
         _draw_channels(channels, result, stage)
         _draw_shares(shares, result, stage)
     legend = zip(result.values, _colours(result.values), strict=True)
-    handles = [Patch(facecolor=tuple(colour), edgecolor=drawing.INK, label=f"dilation {value}") for value, colour in legend]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=plots.LABEL_PT)
+    handles = [
+        Patch(facecolor=tuple(colour), edgecolor=drawing.INK, label=f"dilation {value}") for value, colour in legend
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=plots.LABEL_PT
+    )
     return plots.save_figure(figure, out)

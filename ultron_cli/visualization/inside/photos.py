@@ -1,4 +1,5 @@
-"""Gathers what the pictures of a model's inside need: photos at the model's size, the model, and its name for the title."""
+"""Gathers what the pictures of a model's inside need: photos at the model's size, the model, and its name for the
+title."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,15 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.visualization.drawing import title_of
-from ultron_cli.visualization.inside.matching import Chosen, Match, local_features, match_figure, match_map, region_feature, region_of
+from ultron_cli.visualization.inside.matching import (
+    Chosen,
+    Match,
+    local_features,
+    match_figure,
+    match_map,
+    region_feature,
+    region_of,
+)
 from ultron_cli.visualization.scene import Scene, open_view
 
 DRAWN = PhotoShape(max_side_px=640, min_side_px=1)  # a panel is about half as large, in a PDF larger
@@ -29,7 +38,9 @@ def numbers(text: str, n: int, flag: str) -> tuple[float, ...]:
         values = ()
     if len(values) != n or not np.isfinite(values).all():
         wanted = "X,Y" if n == 2 else "X1,Y1,X2,Y2"
-        raise UltronError(f"{flag} takes {wanted}, {n} numbers with commas between, in pixels of the whole photo; found {text!r}")
+        raise UltronError(
+            f"{flag} takes {wanted}, {n} numbers with commas between, in pixels of the whole photo; found {text!r}"
+        )
     return values
 
 
@@ -40,9 +51,18 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def draw_match(
-    scene: Scene, row: int, k: int, protocol: Protocol, names: list[str], at: tuple[float, ...] | None, box: Box | None, out: Path,
-    device_name: str, weights: Path | None, layer: str | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    scene: Scene,
+    row: int,
+    k: int,
+    protocol: Protocol,
+    names: list[str],
+    at: tuple[float, ...] | None,
+    box: Box | None,
+    out: Path,
+    device_name: str,
+    weights: Path | None,
+    layer: str | None = None,
+) -> dict[str, Any]:
     """The figure of which places of database photos match a place of a query.
 
     Returns its path, and per photo the best place in pixels of the whole photo with its cosine. Raises UltronError.
@@ -57,20 +77,30 @@ def draw_match(
     matches, found = [], []
     for photo in progress(photos, what="match"):
         path = Path(str(photo.path_or_pixels))
-        match = Match(photo, load_photo(path, None, DRAWN), match_map(feature, local_features(view.model, view.load(path, None), layer)))
+        match = Match(
+            photo,
+            load_photo(path, None, DRAWN),
+            match_map(feature, local_features(view.model, view.load(path, None), layer)),
+        )
         matches.append(match)
         (x, y, cosine), (width, height) = match.best, size_of(path)
         place = [round(x * width, 1), round(y * height, 1)]
-        found.append({"rank": photo.rank, "name": photo.name, "verdict": photo.verdict, "best_px": place, "cosine": cosine})
+        found.append(
+            {"rank": photo.rank, "name": photo.name, "verdict": photo.verdict, "best_px": place, "cosine": cosine}
+        )
     chosen = Chosen(query.name, load_photo(query_path, query.bbx, DRAWN), region, match_map(feature, features))
-    title = f"Matches of a {'box' if box else 'point'} of the query: {title_of(scene.model, str(scene.found.origin['dataset']), protocol)}"
+    title = (
+        f"Matches of a {'box' if box else 'point'} of the query: "
+        f"{title_of(scene.model, str(scene.found.origin['dataset']), protocol)}"
+    )
     match_figure(chosen, matches, title, out, layer=layer)
     place = ",".join(f"{side:g}" for side in (box or at or ()))
     return {"query": query.name, "place": place, "figure": str(out), "grid": list(features.shape[1:]), "photos": found}
 
 
 def photo_paths(dataset: Dataset, names: Sequence[str], most: int) -> list[tuple[str, Path]]:
-    """(name, file) of the photos named, queries too, or of `most` of the database, evenly spread. Raises UltronError for an unknown name."""
+    """(name, file) of the photos named, queries too, or of `most` of the database, evenly spread. Raises UltronError
+    for an unknown name."""
     n = len(dataset.database_names)
     chosen = list(names) or [dataset.database_names[i * n // min(most, n)] for i in range(min(most, n))]
     if not names and n > most:
@@ -78,9 +108,16 @@ def photo_paths(dataset: Dataset, names: Sequence[str], most: int) -> list[tuple
     return [(name, dataset.photo_path(name)) for name in chosen]
 
 
-def load_photos(model: RetrievalModel, photos: Sequence[tuple[str, Path]], max_side_px: int, what: str) -> Iterator[tuple[str, np.ndarray]]:
+def load_photos(
+    model: RetrievalModel, photos: Sequence[tuple[str, Path]], max_side_px: int, what: str
+) -> Iterator[tuple[str, np.ndarray]]:
     """(name, (H, W, 3) uint8) of each photo, its longest side at most max_side_px."""
-    shape = PhotoShape(max_side_px=max_side_px, resize="down", interpolation=model.preprocessing.interpolation, min_side_px=model.min_side_px)
+    shape = PhotoShape(
+        max_side_px=max_side_px,
+        resize="down",
+        interpolation=model.preprocessing.interpolation,
+        min_side_px=model.min_side_px,
+    )
     for name, path in progress(photos, what=what):
         yield name, load_photo(path, None, shape)
 

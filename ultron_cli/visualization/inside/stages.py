@@ -1,4 +1,5 @@
-"""A model's stages and layers by name, and their outputs as maps (B, C, h, w), whatever order the network keeps its numbers in.
+"""A model's stages and layers by name, and their outputs as maps (B, C, h, w), whatever order the network keeps its
+numbers in.
 
 Legend: B batch, N tokens, C channels, H W image size, h w map size.
 """
@@ -19,7 +20,8 @@ _ULTRON_CHANNELS_LAST = ("entries.2", "entries.3", "stages.2", "stages.3")
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer of `model` by name. channels_last: it gives (B, h, w, C). Tokens (B, prefix + N, C) are told by their three axes."""
+    """A layer of `model` by name. channels_last: it gives (B, h, w, C). Tokens (B, prefix + N, C) are told by their
+    three axes."""
 
     name: str
     module: nn.Module
@@ -27,14 +29,21 @@ class Stage:
     channels_last: bool
 
     def to_map(self, output: object, image_side_px: tuple[int, int]) -> torch.Tensor:
-        """The layer's output as (B, C, h, w), prefix tokens left out. image_side_px: (H, W). Raises UltronError for other kinds of output."""
+        """The layer's output as (B, C, h, w), prefix tokens left out. image_side_px: (H, W). Raises UltronError for
+        other kinds of output."""
         if not isinstance(output, torch.Tensor) or output.ndim not in (3, 4):
-            raise UltronError(f"layer {self.name!r} gives no map (B, C, h, w) or (B, tokens, C); name another with --layer{_stages_clause(self.model)}")
+            raise UltronError(
+                f"layer {self.name!r} gives no map (B, C, h, w) or (B, tokens, C); name another with "
+                f"--layer{_stages_clause(self.model)}"
+            )
         if output.ndim == 4:
             return output.permute(0, 3, 1, 2) if self.channels_last else output
         backbone = getattr(self.model, "backbone", None)
         if backbone is None:
-            raise UltronError(f"layer {self.name!r} gives tokens whose grid is not known; name another with --layer{_stages_clause(self.model)}")
+            raise UltronError(
+                f"layer {self.name!r} gives tokens whose grid is not known; name another with "
+                f"--layer{_stages_clause(self.model)}"
+            )
         tokens = output[:, backbone.n_prefix_tokens :]
         height, width = backbone.grid(image_side_px, tokens.shape[1])
         return tokens.transpose(1, 2).unflatten(2, (height, width))
@@ -57,7 +66,9 @@ def named_stages(network: nn.Module) -> list[str]:
     modules = dict(network.named_modules())
     found = [name for name in ("layer1", "layer2", "layer3", "layer4") if name in modules]
     info = getattr(network, "feature_info", None) or []
-    return found or list(dict.fromkeys(entry["module"] for entry in info if isinstance(entry, dict) and entry.get("module") in modules))
+    return found or list(
+        dict.fromkeys(entry["module"] for entry in info if isinstance(entry, dict) and entry.get("module") in modules)
+    )
 
 
 def stage_names(model: RetrievalModel) -> list[str]:
@@ -83,18 +94,29 @@ def find_stage(model: RetrievalModel, name: str) -> Stage:
         if name in modules:
             return Stage(name, modules[name], model, name.startswith(_ULTRON_CHANNELS_LAST))
     elif name in modules:
-        return Stage(name, modules[name], model, bool(getattr(getattr(model, "backbone", None), "channels_last_output", False)))
-    raise UltronError(f"{model.label} has no layer {name!r}{nearest_names(name, [*stage_names(model), *modules])}{_stages_clause(model)}")
+        return Stage(
+            name, modules[name], model, bool(getattr(getattr(model, "backbone", None), "channels_last_output", False))
+        )
+    raise UltronError(
+        f"{model.label} has no layer "
+        f"{name!r}{nearest_names(name, [*stage_names(model), *modules])}{_stages_clause(model)}"
+    )
 
 
 def run_through(
-    model: RetrievalModel, images: torch.Tensor, layer: str | None, change: Callable[[torch.Tensor], torch.Tensor], *, to_the_end: bool = True
+    model: RetrievalModel,
+    images: torch.Tensor,
+    layer: str | None,
+    change: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    to_the_end: bool = True,
 ) -> torch.Tensor:
-    """images (B, 3, H, W) -> pooled descriptors (B, D), not of unit norm, with a map (B, C, h, w) passed through `change` on the way.
+    """images (B, 3, H, W) -> pooled descriptors (B, D), not of unit norm, with a map (B, C, h, w) passed through
+    `change` on the way.
 
-    layer: whose output it is; None: the last map before pooling, or the model's cam_layer on the way to the end. to_the_end: else the feature
-    map is made but not pooled.
-    Raises UltronError for an unknown layer and for one that the network did not use.
+    layer: whose output it is; None: the last map before pooling, or the model's cam_layer on the way to the end.
+    to_the_end: else the feature map is made but not pooled. Raises UltronError for an unknown layer and for one that
+    the network did not use.
     """
     if layer is None and to_the_end:
         layer = model.cam_layer
@@ -113,12 +135,15 @@ def run_through(
     finally:
         handle.remove()
     if not used:
-        raise UltronError(f"layer {layer!r} was not used for this photo; name another with --layer{_stages_clause(model)}")
+        raise UltronError(
+            f"layer {layer!r} was not used for this photo; name another with --layer{_stages_clause(model)}"
+        )
     return result
 
 
 def map_at(model: RetrievalModel, images: torch.Tensor, layer: str | None = None) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, C, h, w) float32: the output of a layer, or the last map before pooling. Model in evaluation mode."""
+    """(B, 3, H, W) -> (B, C, h, w) float32: the output of a layer, or the last map before pooling. Model in evaluation
+    mode."""
     kept: list[torch.Tensor] = []
 
     def keep(features: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,8 @@ POINT_COLOUR, WINDOW_COLOUR = "#F0E442", "#56B4E9"
 
 @dataclass(frozen=True, kw_only=True)
 class WindowWeights:
-    """weights: (heads, kh, kw) float32, each head's sum 1. rows, columns: the window's cells; cell: (row, column) of the point; grid: (h, w)."""
+    """weights: (heads, kh, kw) float32, each head's sum 1. rows, columns: the window's cells; cell: (row, column) of
+    the point; grid: (h, w)."""
 
     weights: np.ndarray
     rows: np.ndarray
@@ -38,10 +39,13 @@ class WindowWeights:
 
 
 def weights_at(attention: ScalaAttention, features: torch.Tensor, row: int, column: int) -> torch.Tensor:
-    """(heads, kh, kw): the softmax over the window of one cell, as scala_attention computes it (Algorithm 2). features: (1, h, w, C)."""
+    """(heads, kh, kw): the softmax over the window of one cell, as scala_attention computes it (Algorithm 2). features:
+    (1, h, w, C)."""
     _, height, width, _ = features.shape
     query, key, _ = attention.heads(features)
-    rows, columns = (window_keys(length, attention.window, features.device)[at] for length, at in ((height, row), (width, column)))
+    rows, columns = (
+        window_keys(length, attention.window, features.device)[at] for length, at in ((height, row), (width, column))
+    )
     near = key[0][rows[:, None], columns[None]]  # (kh, kw, heads, d)
     scores = torch.einsum("hd,ijhd->hij", query[0, row, column] * query.shape[-1] ** -0.5, near)
     offsets_y, offsets_x = rows - row + attention.window - 1, columns - column + attention.window - 1
@@ -52,21 +56,32 @@ def weights_at(attention: ScalaAttention, features: torch.Tensor, row: int, colu
 def attentions_of(model: RetrievalModel, stage: int) -> list[ScalaAttention]:
     """The local attentions of stage 3 or 4 of an ULTRON model, block by block. Raises UltronError for others."""
     if not isinstance(model, UltronModel):
-        raise UltronError(f"window weights are of SCALA, in ULTRON models, found {model.label}; name a run or weights of one")
+        raise UltronError(
+            f"window weights are of SCALA, in ULTRON models, found {model.label}; name a run or weights of one"
+        )
     if stage not in (3, 4):
         raise UltronError(f"--stage must be 3 or 4, whose blocks attend; found {stage}")
     found = [module for module in model.stages[stage - 1].modules() if isinstance(module, ScalaAttention)]
     if not found:
-        raise UltronError(f"stage {stage} of this {model.label} has no SCALA blocks; name a run or weights of a model with attention=scala or na")
+        raise UltronError(
+            f"stage {stage} of this {model.label} has no SCALA blocks; name a run or weights of a model with "
+            "attention=scala or na"
+        )
     return found
 
 
-def window_weights(model: RetrievalModel, photo: np.ndarray, at: tuple[float, float], stage: int, block: int | None = None) -> WindowWeights:
-    """The weights at a point of a photo (H, W, 3) uint8. at: (x, y) in shares of it, 0..1. block: from 1; None: the stage's last."""
+def window_weights(
+    model: RetrievalModel, photo: np.ndarray, at: tuple[float, float], stage: int, block: int | None = None
+) -> WindowWeights:
+    """The weights at a point of a photo (H, W, 3) uint8. at: (x, y) in shares of it, 0..1. block: from 1; None: the
+    stage's last."""
     layers = attentions_of(model, stage)
     number = block or len(layers)
     if not 1 <= number <= len(layers):
-        raise UltronError(f"--block must lie between 1 and {len(layers)}, the blocks of stage {stage} of {model.label}; found {number}")
+        raise UltronError(
+            f"--block must lie between 1 and {len(layers)}, the blocks of stage {stage} of {model.label}; "
+            f"found {number}"
+        )
     layer, kept = layers[number - 1], []
 
     def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -77,19 +92,26 @@ def window_weights(model: RetrievalModel, photo: np.ndarray, at: tuple[float, fl
     model.eval()
     try:
         with torch.inference_mode():
-            model.feature_map(normalise_images(torch.tensor(np.ascontiguousarray(photo), device=device)[None], model.preprocessing))
+            model.feature_map(
+                normalise_images(torch.tensor(np.ascontiguousarray(photo), device=device)[None], model.preprocessing)
+            )
             _, height, width, _ = kept[-1].shape
             row, column = min(int(at[1] * height), height - 1), min(int(at[0] * width), width - 1)
             weights = weights_at(layer, kept[-1], row, column).float().cpu().numpy()
     finally:
         handle.remove()
-    rows, columns = (window_keys(length, layer.window, torch.device("cpu"))[place].numpy() for length, place in ((height, row), (width, column)))
+    rows, columns = (
+        window_keys(length, layer.window, torch.device("cpu"))[place].numpy()
+        for length, place in ((height, row), (width, column))
+    )
     return WindowWeights(weights=weights, rows=rows, columns=columns, cell=(row, column), grid=(height, width))
 
 
 def _frame(axes: Axes, x: float, y: float, width: float, height: float, colour: str) -> None:
     for line_colour, line_pt in (("black", 3.6), (colour, 1.8)):
-        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=line_colour, linewidth=line_pt, clip_on=False))
+        axes.add_patch(
+            Rectangle((x, y), width, height, fill=False, edgecolor=line_colour, linewidth=line_pt, clip_on=False)
+        )
 
 
 def _draw_head(axes: Axes, photo: np.ndarray, found: WindowWeights, weights: np.ndarray, scale: Normalize) -> None:
@@ -100,24 +122,45 @@ def _draw_head(axes: Axes, photo: np.ndarray, found: WindowWeights, weights: np.
     part = photo[int(y) : max(int(bottom), int(y) + 1), int(x) : max(int(right), int(x) + 1)]
     place_y = (np.arange(part.shape[0]) * len(found.rows) // part.shape[0])[:, None]
     place_x = (np.arange(part.shape[1]) * len(found.columns) // part.shape[1])[None]
-    axes.imshow(overlay(part, np.asarray(scale(100 * weights))[place_y, place_x].clip(0, 1)), extent=(x, right, bottom, y), interpolation="nearest")
+    axes.imshow(
+        overlay(part, np.asarray(scale(100 * weights))[place_y, place_x].clip(0, 1)),
+        extent=(x, right, bottom, y),
+        interpolation="nearest",
+    )
     _frame(axes, found.cell[1] * cell_width, found.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
     plots.no_ticks(axes)
 
 
 def attention_figure(photo: np.ndarray, found: WindowWeights, title: str, photo_name: str, out: Path) -> Path:
-    """The photo with the point's cell and window, and every head's weights over the window on one scale. PNG, PDF or SVG."""
-    panels = [("mean of heads", found.weights.mean(axis=0)), *((f"head {i}", weights) for i, weights in enumerate(found.weights, start=1))]
+    """The photo with the point's cell and window, and every head's weights over the window on one scale. PNG, PDF or
+    SVG."""
+    panels = [
+        ("mean of heads", found.weights.mean(axis=0)),
+        *((f"head {i}", weights) for i, weights in enumerate(found.weights, start=1)),
+    ]
     n_columns = min(HEADS_PER_ROW, -(-len(panels) // 2) if len(panels) > 3 else len(panels))
     n_rows = -(-len(panels) // n_columns)
     cell_height, cell_width = photo.shape[0] / found.grid[0], photo.shape[1] / found.grid[1]
     window_ratio = len(found.rows) * cell_height / (len(found.columns) * cell_width)
-    height_inches = max(PHOTO_INCHES * min(1.3, photo.shape[0] / photo.shape[1]) + 0.6, (HEAD_INCHES * min(window_ratio, 1.5) + 0.35) * n_rows) + 0.7
+    height_inches = (
+        max(
+            PHOTO_INCHES * min(1.3, photo.shape[0] / photo.shape[1]) + 0.6,
+            (HEAD_INCHES * min(window_ratio, 1.5) + 0.35) * n_rows,
+        )
+        + 0.7
+    )
     figure = plots.new_figure(PHOTO_INCHES + HEAD_INCHES * n_columns + 1.2, height_inches, title)
     left, right = figure.subfigures(1, 2, width_ratios=[PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2])
     axes = left.subplots()
     axes.imshow(photo, extent=(0, photo.shape[1], photo.shape[0], 0), interpolation="lanczos")
-    _frame(axes, found.columns[0] * cell_width, found.rows[0] * cell_height, len(found.columns) * cell_width, len(found.rows) * cell_height, WINDOW_COLOUR)
+    _frame(
+        axes,
+        found.columns[0] * cell_width,
+        found.rows[0] * cell_height,
+        len(found.columns) * cell_width,
+        len(found.rows) * cell_height,
+        WINDOW_COLOUR,
+    )
     _frame(axes, found.cell[1] * cell_width, found.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
     axes.set_title(plots.shortened(photo_name, PHOTO_INCHES * drawing.DPI), fontsize=plots.LABEL_PT)
     axes.set_xlabel("yellow: the point's cell; blue: its window; pixels as the model saw them", fontsize=plots.SMALL_PT)

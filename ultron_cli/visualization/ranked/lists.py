@@ -1,4 +1,5 @@
-"""Ranked lists as a picture: each query with its first photos, right, wrong and ignored ones told apart by colour and by sign."""
+"""Ranked lists as a picture: each query with its first photos, right, wrong and ignored ones told apart by colour and
+by sign."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,14 @@ def _lines(rows: Sequence[RankedRow], tile_px: int) -> list[_Line]:
         query_tile: Tile | None = drawing.load_tile(row.query.path_or_pixels, tile_px, tile_px)
         for start in range(0, max(1, len(row.photos)), PHOTOS_PER_LINE):
             photos = row.photos[start : start + PHOTOS_PER_LINE]
-            lines.append(_Line(row, query_tile, photos, [drawing.load_tile(photo.path_or_pixels, tile_px, tile_px) for photo in photos]))
+            lines.append(
+                _Line(
+                    row,
+                    query_tile,
+                    photos,
+                    [drawing.load_tile(photo.path_or_pixels, tile_px, tile_px) for photo in photos],
+                )
+            )
             query_tile = None
     return lines
 
@@ -65,7 +73,13 @@ def _draw_line(sheet: Sheet, line: _Line, y: int, cell_px: int) -> None:
         sheet.paste(left, top, drawing.with_box(line.query_tile, line.row.query.bbx))
         drawing.draw_problem(sheet, left, top, line.query_tile)
         drawing.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, line.row.query.name, line.row.subtitle)
-    sheet.fill(x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2, y, 1, line.photo_height_px + drawing.LABEL_HEIGHT_PX, drawing.LINE_GREY)
+    sheet.fill(
+        x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2,
+        y,
+        1,
+        line.photo_height_px + drawing.LABEL_HEIGHT_PX,
+        drawing.LINE_GREY,
+    )
     x += cell_px + 2 * drawing.FRAME_PX + QUERY_GAP_PX
     for photo, tile in zip(line.photos, line.tiles, strict=True):
         height_px, width_px = tile.pixels.shape[:2]
@@ -80,28 +94,35 @@ def _draw_line(sheet: Sheet, line: _Line, y: int, cell_px: int) -> None:
 
 
 def ranks_figure(rows: Sequence[RankedRow], title: str, out_path: Path) -> Path:
-    """Draws one row per query as PNG: the query with its box, then its photos, framed by verdict, with rank, score and name.
+    """Draws one row per query as PNG: the query with its box, then its photos, framed by verdict, with rank, score and
+    name.
 
-    More than 10 photos go on below. A photo that cannot be read is a grey tile with the reason, and a warning.
-    title: model, dataset and protocol, as drawing.title_of makes it. Returns out_path. Raises UltronError for no rows or a
+    More than 10 photos go on below. A photo that cannot be read is a grey tile with the reason, and a warning. title:
+    model, dataset and protocol, as drawing.title_of makes it. Returns out_path. Raises UltronError for no rows or a
     figure that would be too large.
     """
     if not rows:
         raise UltronError("a figure of ranked photos needs at least one query; found none; name a query of the ranking")
     n_lines = sum(-(-max(1, len(row.photos)) // PHOTOS_PER_LINE) for row in rows)
-    drawing.check_size(0, n_lines * (2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX), FEWER)  # before photos are read
+    drawing.check_size(
+        0, n_lines * (2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX), FEWER
+    )  # before photos are read
     n_columns = 1 + min(PHOTOS_PER_LINE, max([1, *(len(row.photos) for row in rows)]))
     room_px = (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - QUERY_GAP_PX) // n_columns - GAP_PX - 2 * drawing.FRAME_PX
     tile_px = min(WIDEST_TILE_PX, room_px)
     lines = _lines(rows, tile_px)
     cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for line in lines for tile in line.all_tiles))
-    width_px = 2 * drawing.MARGIN_PX + n_columns * (cell_px + 2 * drawing.FRAME_PX) + QUERY_GAP_PX + (n_columns - 2) * GAP_PX
+    width_px = (
+        2 * drawing.MARGIN_PX + n_columns * (cell_px + 2 * drawing.FRAME_PX) + QUERY_GAP_PX + (n_columns - 2) * GAP_PX
+    )
     width_px = max(width_px, drawing.MIN_WIDTH_PX)
     verdicts = {photo.verdict for row in rows for photo in row.photos}
     has_box = any(row.query.bbx for row in rows)
     header = Header.of(title, "", width_px)
     top = header.height_px + (drawing.LEGEND_HEIGHT_PX if has_box or verdicts - {"unknown"} else 0)
-    line_heights = [line.photo_height_px + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX for line in lines]
+    line_heights = [
+        line.photo_height_px + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX for line in lines
+    ]
     sheet_height_px = top + sum(line_heights) - ROW_GAP_PX + drawing.MARGIN_PX
     drawing.check_size(width_px, sheet_height_px, FEWER)
     sheet = Sheet(width_px, sheet_height_px)
@@ -111,6 +132,8 @@ def ranks_figure(rows: Sequence[RankedRow], title: str, out_path: Path) -> Path:
         _draw_line(sheet, line, top + drawing.FRAME_PX, cell_px)
         top += height_px
     named = [(line.row.query.name, line.query_tile) for line in lines if line.query_tile]
-    drawing.log_problems(named + [(photo.name, tile) for line in lines for photo, tile in zip(line.photos, line.tiles, strict=True)])
+    drawing.log_problems(
+        named + [(photo.name, tile) for line in lines for photo, tile in zip(line.photos, line.tiles, strict=True)]
+    )
     sheet.save(out_path)
     return out_path

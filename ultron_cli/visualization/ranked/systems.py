@@ -1,4 +1,5 @@
-"""The first photos of one query by several systems, a row each; lines show how photos moved from one row to the next."""
+"""The first photos of one query by several systems, a row each; lines show how photos moved from one row to the
+next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ GAP_PX, QUERY_GAP_PX, ROW_GAP_PX, BLOCK_GAP_PX = 14, 34, 18, 44
 NAME_PX, NAME_LINES, NAME_LINE_PX = 170, 5, 21
 MOVE_LINE_PX, MOVE_ROOM_PX = 22, 74  # the line below a label that says how far; the room for arrows between two rows
 UP_SIGN, DOWN_SIGN = "\u25b2", "\u25bc"
-UP, DOWN, SAME = "#0072B2", "#994F00", "#8a8a8a"  # blue and brown differ for every kind of colour blindness; down is dashed, too
+UP, DOWN, SAME = (
+    "#0072B2",
+    "#994F00",
+    "#8a8a8a",
+)  # blue and brown differ for every kind of colour blindness; down is dashed, too
 MOVES_NOTE = (
     "Arrows join the places of a photo in two searches: blue, solid, up; brown, dashed, down; grey, the same. "
     "A photo that was not among those shown above says from which rank it came."
@@ -25,8 +30,8 @@ MOVES_NOTE = (
 class SystemRow:
     """One system's first photos. subtitle: a word on the query's result, such as `AP 71.3`.
 
-    came_from: of each photo, its rank in the row above, None where that search does not hold it; went_to: the same of the row below.
-    Empty where moves are not drawn.
+    came_from: of each photo, its rank in the row above, None where that search does not hold it; went_to: the same of
+    the row below. Empty where moves are not drawn.
     """
 
     name: str
@@ -57,7 +62,9 @@ class _Row:
     @property
     def photo_height_px(self) -> int:
         """Of the tallest photo, the query's included where it stands here."""
-        return max([60, *(tile.pixels.shape[0] for tile in [*self.tiles, *([self.query_tile] if self.query_tile else [])])])
+        return max(
+            [60, *(tile.pixels.shape[0] for tile in [*self.tiles, *([self.query_tile] if self.query_tile else [])])]
+        )
 
     @property
     def base(self) -> int:
@@ -71,7 +78,8 @@ class _Row:
 
 
 def move_text(rank: int, came_from: int | None, n_shown_above: int) -> tuple[str, str]:
-    """(text, colour) of a photo's move to `rank`: `up 12`, `down 3`, `same place`, or `from 37` from below the photos shown."""
+    """(text, colour) of a photo's move to `rank`: `up 12`, `down 3`, `same place`, or `from 37` from below the photos
+    shown."""
     if came_from is None:
         return f"{UP_SIGN} newly found", UP
     if came_from == rank:
@@ -123,12 +131,23 @@ def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int)
             text, colour = move_text(photo.rank, row.system.came_from[place], n_above)
             sheet.text(x, y, text, drawing.SMALL_PX, colour=colour, bold=True)
         if row.system.went_to and not 1 <= (row.system.went_to[place] or 0) <= n_below:
-            sheet.text(x + cell_px, y, leaving_text(row.system.went_to[place]), drawing.SMALL_PX, colour=DOWN, bold=True, align="right")
+            sheet.text(
+                x + cell_px,
+                y,
+                leaving_text(row.system.went_to[place]),
+                drawing.SMALL_PX,
+                colour=DOWN,
+                bold=True,
+                align="right",
+            )
 
 
 def _draw_moves(sheet: Sheet, above: _Row, below: _Row, cell_px: int) -> None:
-    """An arrow from each photo of the row above to its place in the row below; a short one where a photo comes from further down."""
-    for place, (photo, tile, came_from) in enumerate(zip(below.system.photos, below.tiles, below.system.came_from, strict=True)):
+    """An arrow from each photo of the row above to its place in the row below; a short one where a photo comes from
+    further down."""
+    for place, (photo, tile, came_from) in enumerate(
+        zip(below.system.photos, below.tiles, below.system.came_from, strict=True)
+    ):
         x = _cell_x(place, cell_px) + cell_px / 2
         end = (x, below.base - tile.pixels.shape[0] - drawing.FRAME_PX - 2)
         turn = (x, below.y - drawing.FRAME_PX - 22)
@@ -154,10 +173,11 @@ def _rows_of(block: QueryBlock, tile_px: int, top: int) -> list[_Row]:
 
 
 def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> Path:
-    """Draws per query a row for each system as PNG: its name and AP, then its photos, framed and marked by verdict, with rank and score.
+    """Draws per query a row for each system as PNG: its name and AP, then its photos, framed and marked by verdict,
+    with rank and score.
 
-    title: dataset and protocol. Returns out_path. Raises UltronError for nothing to draw, more than 10 photos a row, or a figure that
-    would be too large.
+    title: dataset and protocol. Returns out_path. Raises UltronError for nothing to draw, more than 10 photos a row, or
+    a figure that would be too large.
     """
     if not blocks or not 1 <= max(len(block.systems) for block in blocks) <= MOST_SYSTEMS:
         raise UltronError(f"searches side by side must be 1 to {MOST_SYSTEMS} with at least one query; draw fewer")
@@ -165,7 +185,9 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
     if most > MOST_PHOTOS:
         raise UltronError(f"searches side by side show at most {MOST_PHOTOS} photos a row, found {most}; lower -k")
     n_columns = 1 + max(1, most)
-    room_px = (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - QUERY_GAP_PX - NAME_PX) // n_columns - GAP_PX - 2 * drawing.FRAME_PX
+    room_px = (
+        (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - QUERY_GAP_PX - NAME_PX) // n_columns - GAP_PX - 2 * drawing.FRAME_PX
+    )
     tile_px = min(WIDEST_TILE_PX, room_px)
     cell_px = max(NARROWEST_CELL_PX, tile_px)
     width_px = max(_cell_x(max(1, most), cell_px) - GAP_PX - drawing.FRAME_PX + drawing.MARGIN_PX, drawing.MIN_WIDTH_PX)
@@ -175,7 +197,9 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
     has_box = any(block.query.bbx for block in blocks)
     top = header.height_px + (drawing.LEGEND_HEIGHT_PX if has_box or verdicts - {"unknown"} else 0) + drawing.FRAME_PX
     n_rows = sum(len(block.systems) for block in blocks)
-    drawing.check_size(width_px, n_rows * (2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX), "draw fewer queries")  # before photos are read
+    drawing.check_size(
+        width_px, n_rows * (2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX), "draw fewer queries"
+    )  # before photos are read
     placed: list[list[_Row]] = []
     for block in blocks:
         placed.append(_rows_of(block, tile_px, placed[-1][-1].bottom + BLOCK_GAP_PX if placed else top))
@@ -186,7 +210,9 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
     drawing.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box)
     for block, rows in zip(blocks, placed, strict=True):
         if rows is not placed[0]:
-            sheet.fill(drawing.MARGIN_PX, rows[0].y - BLOCK_GAP_PX // 2, width_px - 2 * drawing.MARGIN_PX, 1, drawing.LINE_GREY)
+            sheet.fill(
+                drawing.MARGIN_PX, rows[0].y - BLOCK_GAP_PX // 2, width_px - 2 * drawing.MARGIN_PX, 1, drawing.LINE_GREY
+            )
         _draw_query(sheet, rows[0], block.query, cell_px)
         line_x = drawing.MARGIN_PX + 2 * drawing.FRAME_PX + cell_px + QUERY_GAP_PX // 2
         sheet.fill(line_x, rows[0].y, 1, rows[-1].bottom - rows[0].y, drawing.LINE_GREY)
@@ -195,8 +221,15 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
             _draw_row(sheet, row, counts[i - 1] if i else 0, counts[i + 1] if i + 1 < len(rows) else 0, cell_px)
             if i and row.system.came_from:
                 _draw_moves(sheet, rows[i - 1], row, cell_px)
-    tiles = [(photo.name, tile) for rows in placed for row in rows for photo, tile in zip(row.system.photos, row.tiles, strict=True)]
-    tiles += [(block.query.name, rows[0].query_tile) for block, rows in zip(blocks, placed, strict=True) if rows[0].query_tile]
+    tiles = [
+        (photo.name, tile)
+        for rows in placed
+        for row in rows
+        for photo, tile in zip(row.system.photos, row.tiles, strict=True)
+    ]
+    tiles += [
+        (block.query.name, rows[0].query_tile) for block, rows in zip(blocks, placed, strict=True) if rows[0].query_tile
+    ]
     drawing.log_problems(tiles)
     sheet.save(out_path)
     return out_path

@@ -1,7 +1,9 @@
-"""One self-contained HTML file about one search or two: summary, per-query results, ranked photos, pairs with similarity maps.
+"""One self-contained HTML file about one search or two: summary, per-query results, ranked photos, pairs with
+similarity maps.
 
-Everything is inside the file, thumbnails included: it opens without a server or a network, and can be sent to somebody. The page
-itself is page.html with its style and script beside it; names are only ever set as text, so a photo may be called anything.
+Everything is inside the file, thumbnails included: it opens without a server or a network, and can be sent to somebody.
+The page itself is page.html with its style and script beside it; names are only ever set as text, so a photo may be
+called anything.
 """
 
 import base64
@@ -32,7 +34,8 @@ PAGE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """k: photos shown per query. thumbnail_px: longest side. n_maps: pairs per query that get a similarity map; 0 needs no model."""
+    """k: photos shown per query. thumbnail_px: longest side. n_maps: pairs per query that get a similarity map; 0 needs
+    no model."""
 
     k: int = 10
     thumbnail_px: int = 200
@@ -71,7 +74,8 @@ class Thumbnails:
 
 
 def label_of(scene: Scene) -> list[dict[str, str]]:
-    """Per query of the search, the label (easy, hard, junk) of each database photo that has one; empty without a ground truth."""
+    """Per query of the search, the label (easy, hard, junk) of each database photo that has one; empty without a ground
+    truth."""
     truth = scene.queries.ground_truth if scene.queries else None
     if truth is None:
         return [{} for _ in scene.found.query_names]
@@ -79,7 +83,9 @@ def label_of(scene: Scene) -> list[dict[str, str]]:
     labels = []
     for name in scene.found.query_names:
         query = truth.queries[row_of[name]] if name in row_of else None
-        labels.append({truth.database_names[row]: label for label in LABELS for row in getattr(query, label)} if query else {})
+        labels.append(
+            {truth.database_names[row]: label for label in LABELS for row in getattr(query, label)} if query else {}
+        )
     return labels
 
 
@@ -105,7 +111,9 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
     """One search as the page reads it."""
     found = scene.found
     gnd = found.origin.get("ground_truth")
-    named = NamedRanking(rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin)
+    named = NamedRanking(
+        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
+    )
     evaluation = evaluate_ranking(named, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
     labels, queries = label_of(scene), []
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
@@ -131,8 +139,21 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
                 "ranks": positive_ranks(scene, row, labels[row]),
             }
         )
-    scores = {p: {"mAP": part["mAP"], "mP": part["mP"], "queries": part["queries_used"]} for p, part in evaluation["protocols"].items()} if evaluation else {}
-    return {"label": label, "settings": settings_of(found.origin), "scores": scores, "queries": queries, "n_database": len(found.database_names)}
+    scores = (
+        {
+            p: {"mAP": part["mAP"], "mP": part["mP"], "queries": part["queries_used"]}
+            for p, part in evaluation["protocols"].items()
+        }
+        if evaluation
+        else {}
+    )
+    return {
+        "label": label,
+        "settings": settings_of(found.origin),
+        "scores": scores,
+        "queries": queries,
+        "n_database": len(found.database_names),
+    }
 
 
 def positive_ranks(scene: Scene, row: int, labels: dict[str, str]) -> dict[str, int]:
@@ -156,13 +177,18 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
         raise UltronError(f"a report shows one search or compares two, found {len(scenes)}")
     names = [scene.found.query_names for _, scene in scenes]
     if len(scenes) == 2 and set(names[0]) != set(names[1]):
-        raise UltronError("the two searches must be of the same queries; search with one set of queries under both models")
+        raise UltronError(
+            "the two searches must be of the same queries; search with one set of queries under both models"
+        )
     thumbnails = Thumbnails(config.thumbnail_px)
     results = [result_entry(scene, label, config, thumbnails, device) for label, scene in scenes]
     data = {
         "title": title,
         "dataset": str(scenes[0][1].found.origin.get("dataset", "")),
-        "protocols": {name: {"positive": list(positive), "ignored": list(ignored)} for name, (positive, ignored) in PROTOCOLS.items()},
+        "protocols": {
+            name: {"positive": list(positive), "ignored": list(ignored)}
+            for name, (positive, ignored) in PROTOCOLS.items()
+        },
         "results": results,
         "thumbnails": thumbnails.sources,
         "made_by": provenance(),
@@ -170,18 +196,31 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     text = page(data)
     size_mib = len(text.encode()) / 2**20
     if size_mib > LARGEST_MIB:
-        raise UltronError(f"the report would be {size_mib:.0f} MiB, more than {LARGEST_MIB}; show fewer photos with -k, or smaller ones with --thumbnail")
+        raise UltronError(
+            f"the report would be {size_mib:.0f} MiB, more than {LARGEST_MIB}; show fewer photos with -k, or "
+            "smaller ones with --thumbnail"
+        )
     drawing.log_problems(thumbnails.problems)
     write_text(out, text)
-    log.info("%s: %.1f MiB, %d queries, %d thumbnails", out, size_mib, len(results[0]["queries"]), len(thumbnails.sources))
+    log.info(
+        "%s: %.1f MiB, %d queries, %d thumbnails", out, size_mib, len(results[0]["queries"]), len(thumbnails.sources)
+    )
     return out
 
 
 def page(data: dict[str, Any]) -> str:
     """The whole page with its style, script and data inside. Raises ValueError for data that is not JSON."""
     # "<" cannot stand in a script element's text as it could end it; in JSON it can be written so everywhere.
-    encoded = json.dumps(data, allow_nan=False, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    encoded = (
+        json.dumps(data, allow_nan=False, ensure_ascii=False)
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
     text = PAGE.read_text(encoding="utf-8")
-    for mark, content in (("/*STYLE*/", PAGE.with_suffix(".css").read_text("utf-8")), ("/*SCRIPT*/", PAGE.with_suffix(".js").read_text("utf-8"))):
+    for mark, content in (
+        ("/*STYLE*/", PAGE.with_suffix(".css").read_text("utf-8")),
+        ("/*SCRIPT*/", PAGE.with_suffix(".js").read_text("utf-8")),
+    ):
         text = text.replace(mark, content)
     return text.replace("/*DATA*/", encoded)
