@@ -1,8 +1,8 @@
 """Attentions that weigh a map's channels, its places, or both: SE, ECA, CBAM and SCA.
 
 All take a map (B, C, H, W) and give the same shape. Gates start almost open: the last layer's weights are 0 and its
-bias is OPEN, and sigmoid(OPEN) is 0.95 everywhere. So a pretrained network's output hardly changes when gates are put in; at
-sigmoid(0) each gate would halve it.
+bias is OPEN, and sigmoid(OPEN) is 0.95 everywhere. So a pretrained network's output hardly changes when gates are put
+in; at sigmoid(0) each gate would halve it.
 """
 
 import math
