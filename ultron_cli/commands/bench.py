@@ -4,10 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ultron_cli.commands.extract import BackboneFlag, ModelFlag, model_choice
+from ultron_cli.commands.flags import BackboneFlag, ModelFlag, ModelFlags
+
+EXAMPLE = """
+ultron bench
+ultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda
+"""
 
 
-def bench(
+def command(
     *,
     model: ModelFlag = None,
     backbone: BackboneFlag = None,
@@ -44,7 +49,8 @@ def bench(
         if value is not None
     }
     config = BenchConfig(**((QUICK if quick else {}) | given))
-    choice = model_choice(model or (None if backbone else "ultron-t"), backbone, None, None, False, True, 0, [])
+    network = model or (None if backbone else "ultron-t")
+    choice = ModelFlags(model=network, backbone=backbone, untrained=True).choice()
     measured = measure(config, choice, resolve_device(console.settings.device))
     results = measured["results"]
     shown = table(

@@ -5,8 +5,12 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.errors import UltronError
 
-def compare(
+EXAMPLE = "ultron compare before.json after.json"
+
+
+def command(
     before: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation of `ultron evaluate --out`.")],
     after: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same queries.")],
 ) -> None:
@@ -14,7 +18,6 @@ def compare(
     import dataclasses
 
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.errors import UltronError
     from ultron_cli.evaluation.significance import compare_evaluations, read_evaluation
 
     a, b = read_evaluation(before), read_evaluation(after)

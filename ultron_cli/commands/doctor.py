@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+EXAMPLE = "ultron doctor"
 
-def doctor(
+
+def command(
     *,
     backbones: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="List backbones that match (resnet*).")

@@ -5,23 +5,41 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.search import EfSearchFlag, NprobeFlag, RerankFlag, RerankSetFlag, RescoreFlag, index_settings
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.choices import PROTOCOLS, metavar
+from ultron_cli.commands.flags import (
+    DatabaseFlag,
+    DimFlag,
+    EfSearchFlag,
+    IndexFlag,
+    NprobeFlag,
+    QueriesFlag,
+    RerankFlag,
+    RerankSetFlag,
+    RescoreFlag,
+    WhitenFlag,
+    index_settings,
+)
 from ultron_cli.errors import UltronError
 
+EXAMPLE = """
+ultron evaluate --protocol hard
+ultron evaluate --rerank superglobal
+ultron evaluate --distractors revisitop1m.h5
+"""
 
-def evaluate(
+
+def command(
     *,
     protocol: Annotated[
-        str, typer.Option(metavar="easy|medium|hard|all", help="Protocol of Revisited Oxford and Paris.")
+        str, typer.Option(metavar=metavar(PROTOCOLS, "all"), help="Protocol of Revisited Oxford and Paris.")
     ] = "all",
-    queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries.")] = None,
-    database: Annotated[Path | None, typer.Option(help="Descriptors of the database.")] = None,
+    queries: QueriesFlag = None,
+    database: DatabaseFlag = None,
     ranks: Annotated[Path | None, typer.Option(help="A rank file instead of descriptors.")] = None,
     distractors: Annotated[
         list[Path] | None, typer.Option(help="Descriptors of photos that answer no query; may be given several times.")
     ] = None,
-    index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
+    index: IndexFlag = None,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.choices import metavar
+from ultron_cli.commands.flags import DimFlag, WhitenFlag
 from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 
 ENGINES = ("faiss", "milvus")
 UriFlag = Annotated[
@@ -26,7 +28,13 @@ TokenFlag = Annotated[
 ]
 
 
-def index(
+EXAMPLE = """
+ultron index
+ultron index --type ivfpq --report
+"""
+
+
+def command(
     descriptors: Annotated[
         Path | None, typer.Argument(help="Descriptors of a database (those of the latest extraction).")
     ] = None,
@@ -35,7 +43,7 @@ def index(
         str,
         typer.Option(
             "--type",
-            metavar="flat|fp16|sq8|ivf|ivfpq|opq-ivfpq|hnsw|FACTORY",
+            metavar=metavar(tuple(INDEX_KINDS), "FACTORY"),
             help="Kind of index, or a Faiss factory string.",
         ),
     ] = "flat",

@@ -5,13 +5,30 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.search import EfSearchFlag, NprobeFlag, RerankFlag, RerankSetFlag, RescoreFlag, index_settings
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.choices import MAP_METHODS
+from ultron_cli.commands.flags import (
+    DatabaseWeightsFlag,
+    DimFlag,
+    EfSearchFlag,
+    IndexFlag,
+    NprobeFlag,
+    RerankFlag,
+    RerankSetFlag,
+    RescoreFlag,
+    WhitenFlag,
+    index_settings,
+)
 
 LIMITS = "Limits"
 
 
-def serve(
+EXAMPLE = """
+ultron serve
+ultron serve --index photos.index --rerank superglobal --port 0
+"""
+
+
+def command(
     *,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody on the network search and see the photos.")
@@ -22,7 +39,7 @@ def serve(
     database: Annotated[
         Path | None, typer.Option(help="Descriptors to search in (those of --index, else of the latest extraction).")
     ] = None,
-    index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
+    index: IndexFlag = None,
     k: Annotated[int, typer.Option("-k", help="Photos per search, unless a request says otherwise.")] = 20,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
@@ -31,11 +48,9 @@ def serve(
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="The weights that made the database, if they have moved.")
-    ] = None,
+    weights: DatabaseWeightsFlag = None,
     method: Annotated[
-        str, typer.Option(metavar="gradcam|hirescam|layercam", help="Kind of similarity map.")
+        str, typer.Option(metavar="NAME", help=f"Kind of similarity map: {', '.join(MAP_METHODS)}.")
     ] = "gradcam",
     max_upload: Annotated[float, typer.Option(metavar="MIB", help="Largest upload.", rich_help_panel=LIMITS)] = 32,
     max_megapixels: Annotated[

@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
+EXAMPLE = """
+ultron train
+ultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20
+"""
 
-def train(
+
+def command(
     *,
     preset: Annotated[
         str | None,

@@ -5,17 +5,16 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.choices import WHITENINGS, metavar
 from ultron_cli.errors import UltronError
 
-WhitenFlag = Annotated[
-    Path | None, typer.Option("--whiten", help="A whitening of `ultron whiten` to apply.", rich_help_panel="Whitening")
-]
-DimFlag = Annotated[
-    int | None, typer.Option("--dim", help="Dimensions to keep of --whiten (all).", rich_help_panel="Whitening")
-]
+EXAMPLE = """
+ultron whiten train.h5 --method pca-whitening --dim 256 --out w.h5
+ultron whiten train.h5 --method lw --labels labels.csv
+"""
 
 
-def whiten(
+def command(
     descriptors: Annotated[
         Path | None, typer.Argument(help="Descriptors to learn from (the database of the latest extraction).")
     ] = None,
@@ -23,7 +22,7 @@ def whiten(
     method: Annotated[
         str,
         typer.Option(
-            metavar="pca|pca-whitening|lw", help="lw is supervised: matching pairs of --gnd, --labels or folders."
+            metavar=metavar(WHITENINGS), help="lw is supervised: matching pairs of --gnd, --labels or folders."
         ),
     ] = "pca-whitening",
     gnd: Annotated[

@@ -1,67 +1,22 @@
-"""`ultron weights ...`: what is in a weights file, which models there are, and authors' checkpoints as ours."""
-
-from __future__ import annotations
+"""`ultron weights import`: an authors' checkpoint becomes one of ultron."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ultron_cli.commands.choices import WEIGHT_SOURCES, metavar
+
 if TYPE_CHECKING:
     from ultron_cli.models.weights.cirtorch import LearnedWhitening
 
-
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file, or a checkpoint of ultron.")],
-) -> None:
-    """Shows the tensors of a weights file (name, shape, type) without running anything in it."""
-    from ultron_cli.console import counted, lines, print_result, table
-    from ultron_cli.files import sha256_of_file
-    from ultron_cli.models.weights.checkpoints import FORMAT, bare_state_dict, read_weights_file
-
-    content = read_weights_file(file)
-    state = bare_state_dict(content, file)
-    ours = content.get("format") == FORMAT
-    kind = (
-        f"checkpoint of ultron {content['ultron_version']}: {content['model']['name']} {content['model']['settings']}"
-        if ours
-        else "state dict"
-    )
-    tensors = [
-        {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-        for name, value in state.items()
-    ]
-    n_values = sum(value.numel() for value in state.values())
-    sha256 = sha256_of_file(file)
-    rows = [(entry["name"], "x".join(map(str, entry["shape"])) or "scalar", entry["dtype"]) for entry in tensors]
-    print_result(
-        {"file": str(file), "kind": kind, "sha256": sha256, "values": n_values, "tensors": tensors},
-        lines(
-            table(("tensor", "shape", "type"), rows),
-            f"{kind}; {counted(len(tensors), 'tensor')}, {n_values / 1e6:.2f} M values; sha256 {sha256}",
-        ),
-    )
+EXAMPLE = "ultron weights import r101.pyth --from dolg --out dolg-r101.pt"
 
 
-def list_weights() -> None:
-    """Lists the models that can be made, and whose published checkpoints can be imported."""
-    from ultron_cli.console import lines, print_result, table
-    from ultron_cli.models import list_models
-    from ultron_cli.models.weights.importers import SOURCES
-
-    text = lines(
-        table(("import --from", "becomes"), [(name, ", ".join(models)) for name, models in SOURCES.items()]),
-        "models: " + ", ".join(list_models()),
-    )
-    print_result({"models": list_models(), "sources": SOURCES}, text)
-
-
-def import_file(
+def command(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth, .pt, .pyth, .safetensors).")],
     *,
-    source: Annotated[
-        str, typer.Option("--from", metavar="dolg|cvnet|senet|cfcd|cirtorch|timm", help="Whose layout the file has.")
-    ],
+    source: Annotated[str, typer.Option("--from", metavar=metavar(WEIGHT_SOURCES), help="Whose layout the file has.")],
     out: Annotated[Path, typer.Option(help="File for the checkpoint of ultron.")],
     backbone: Annotated[
         str | None, typer.Option(help="With --from timm: the timm network that the file is of.")
@@ -95,7 +50,7 @@ def import_file(
     )
 
 
-def _write_whitening(learned: LearnedWhitening, out: Path, file: Path, weights_sha256: str) -> Path:
+def _write_whitening(learned: "LearnedWhitening", out: Path, file: Path, weights_sha256: str) -> Path:
     """Writes a whitening that came with a network beside its checkpoint. Its eigenvalues, which nothing depends on, are
     not published: ones."""
     import numpy as np

@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.choices import QUERY_RULES, metavar
 
-def build_gnd(
+EXAMPLE = """
+ultron datasets build-gnd holiday/
+ultron datasets build-gnd photos/ --labels labels.csv --out mine/
+"""
+
+
+def command(
     source: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="Photos: one folder per landmark, or any folder with --labels or --pairs."),
@@ -21,7 +28,7 @@ def build_gnd(
         Path | None, typer.Option(help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels.")
     ] = None,
     query_rule: Annotated[
-        str, typer.Option(metavar="random|first|largest", help="Which photos of a landmark become queries.")
+        str, typer.Option(metavar=metavar(QUERY_RULES), help="Which photos of a landmark become queries.")
     ] = "random",
     queries_per_landmark: Annotated[int, typer.Option(help="How many; at least one photo is left to find.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of --query-rule random.")] = 0,

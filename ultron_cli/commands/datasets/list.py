@@ -1,0 +1,40 @@
+"""`ultron datasets list`: datasets that are known, and those that are there."""
+
+from typing import Any
+
+EXAMPLE = "ultron datasets list"
+
+
+def command() -> None:
+    """Lists the known datasets (size, licence, what for, whether present) and those of your own below the data root."""
+    from ultron_cli.console import lines, print_result, table
+    from ultron_cli.datasets.download.install import size_text
+    from ultron_cli.datasets.folder import summaries
+    from ultron_cli.datasets.overview import known_overview
+    from ultron_cli.workspace import data_root
+
+    def about(entry: dict[str, Any]) -> str:
+        n_bytes = entry["download_bytes"] or 0
+        return size_text(n_bytes) if entry["download_bytes_of_all"] or not n_bytes else f"> {size_text(n_bytes)}"
+
+    found, known = summaries(data_root()), known_overview(data_root())
+    rows = [
+        (entry["name"], entry["state"], about(entry), entry["purpose"], entry["photos"], entry["licence"])
+        for entry in known
+    ]
+    text = table(("known dataset", "state", "download", "what for", "photos", "licence"), rows, left=6)
+    names = {entry["name"] for entry in known}
+    rows = [(entry["name"], entry["database"], entry["queries"], entry["error"] or entry["folder"]) for entry in found]
+    there = table(("dataset here", "database", "queries", "folder"), rows) if rows else None
+    hint = (
+        None
+        if any(entry["name"] not in names for entry in found)
+        else "render landmarks of your own with `ultron datasets make-toy`"
+    )
+    text = lines(
+        text,
+        there,
+        f"data root: {data_root()}; get one with `ultron datasets download NAME`; `?`: its publisher tells no size",
+        hint,
+    )
+    print_result({"data_root": str(data_root()), "datasets": found, "known": known}, text)

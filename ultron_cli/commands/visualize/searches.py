@@ -1,0 +1,50 @@
+"""The searches that a picture shows: of rank files, or the exact search of descriptors."""
+
+from pathlib import Path
+from typing import Any
+
+from ultron_cli.errors import UltronError
+
+
+def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list[Any]:
+    """The searches to draw: of rank files, or the exact search of descriptors."""
+    from ultron_cli import console
+    from ultron_cli.retrieval.searching import Found, latest_descriptors, search_files
+
+    if not ranks:
+        return [search_files(*latest_descriptors(queries, database), None, console.settings.device)]
+    from ultron_cli.retrieval.rankings import read_ranks
+
+    stored = [read_ranks(path) for path in ranks]
+    return [
+        Found(
+            ranking=one.ranking, query_names=one.query_names, database_names=one.database_names, origin=one.provenance
+        )
+        for one in stored
+    ]
+
+
+def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | None, protocol: str) -> list[Any]:
+    """The searches to draw, with their photos and ground truth; one where no or one rank file is named."""
+    from ultron_cli.configs import one_of
+    from ultron_cli.datasets.protocols import PROTOCOLS
+    from ultron_cli.visualization.scene import open_scene
+
+    one_of("--protocol", protocol, tuple(PROTOCOLS))
+    return [open_scene(found) for found in searches(ranks, queries, database)]
+
+
+def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | None) -> list[str]:
+    """A name for each search: as given, else its model, with the file where two are of one model. Raises UltronError
+    for too few or many."""
+
+    if label and len(label) != len(models):
+        raise UltronError(f"--label must be given once per search, found {len(label)} for {len(models)}")
+    same = len(set(models)) < len(models)
+    if label or not same or not ranks:
+        return label or models
+    apart = len({path.name for path in ranks}) == len(ranks)
+    return [
+        f"{model}, {path.name if apart else f'{path.resolve().parent.name}/{path.name}'}"
+        for model, path in zip(models, ranks, strict=True)
+    ]
