@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     # OpenMP's default is to wait spinning: with a decoding process or another program on the cores, 15 times slower.
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console.settings.__init__()  # a process may call main() more than once
+    console.reset_settings()
     console.start_log(0)
     try:
         code = app(args=arguments, standalone_mode=False)

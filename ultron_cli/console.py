@@ -31,6 +31,12 @@ class Settings:
 settings = Settings()
 
 
+def reset_settings() -> None:
+    """Forgets the global flags of an earlier command: a process may run several."""
+    global settings
+    settings = Settings()
+
+
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()

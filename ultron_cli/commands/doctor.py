@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
+
 EXAMPLE = "ultron doctor"
 
 
@@ -24,7 +26,7 @@ def command(
         names = list_backbones(backbones)
         print_result({"backbones": names}, "\n".join(names) or f"no backbone matches {backbones!r}")
         return
-    facts = examine(build=build)
+    facts = examine(current_workspace(), build=build)
     print_result(
         facts,
         table(

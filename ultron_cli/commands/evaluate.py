@@ -17,6 +17,7 @@ from ultron_cli.commands.flags import (
     RerankSetFlag,
     RescoreFlag,
     WhitenFlag,
+    current_workspace,
     index_settings,
 )
 from ultron_cli.errors import UltronError
@@ -64,7 +65,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="File for the result (JSON).")] = None,
 ) -> None:
     """mAP and mP@1,5,10 of the latest extraction, equal to revisitop's, with the settings that the score belongs to."""
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
     from ultron_cli.datasets.protocols import PROTOCOLS
@@ -73,6 +74,7 @@ def command(
     from ultron_cli.files import write_text
     from ultron_cli.retrieval.extraction.dataset import protocol_text
 
+    workspace = current_workspace()
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
     one_of("--duplicates", duplicates, ("count", "first"))
     if ranks and (queries or database or distractors or index or k or rerank or whiten):
@@ -105,7 +107,7 @@ def command(
             distractors=tuple(distractors or ()),
             index_settings=index_settings(nprobe, ef_search, rescore, index),
         )
-        files = latest_descriptors(queries, database)
+        files = latest_descriptors(queries, database, workspace)
         found = search_files(*files, k, console.settings.device, index, options=options, rows_only=True)
         named = NamedRanking(
             rows=found.ranking.rows,

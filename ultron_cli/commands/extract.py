@@ -17,6 +17,7 @@ from ultron_cli.commands.flags import (
     SeedFlag,
     WeightsFlag,
     WhitenFlag,
+    current_workspace,
 )
 from ultron_cli.errors import UltronError
 
@@ -138,7 +139,7 @@ def command(
         assignments=set_,
     ).choice()
     try:
-        summary = extract_dataset(request, choice, console.settings.device)
+        summary = extract_dataset(request, choice, console.settings.device, current_workspace())
     except OtherProcessFailed:
         raise typer.Exit(OtherProcessFailed.exit_code) from None  # that process has said why
     if not is_first_process():

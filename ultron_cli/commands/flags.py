@@ -12,6 +12,7 @@ from ultron_cli.errors import UltronError
 if TYPE_CHECKING:
     from ultron_cli.models.weights.checkpoints import LoadedModel
     from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.workspace import Workspace
 
 MODEL = "Model"  # headings in the help
 WHITENING = "Whitening"
@@ -100,6 +101,15 @@ PhotosFlag = Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos
 MaxSideFlag = Annotated[int, typer.Option(min=32, help="Longest side of a photo in pixels.")]
 
 
+def current_workspace() -> "Workspace":
+    """Where this command finds and leaves results and datasets: --workspace and --data-root, else their defaults."""
+    from ultron_cli import console
+    from ultron_cli.workspace import Workspace
+
+    flags = {"root": console.settings.workspace, "data_root": console.settings.data_root}
+    return Workspace(**{name: folder.expanduser() for name, folder in flags.items() if folder is not None})
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """The values of a command's model flags; a command that lacks one leaves its default."""
@@ -132,6 +142,7 @@ class ModelFlags:
             seed=self.seed,
             model=self.model,
             settings=values["model"],
+            workspace=current_workspace(),
         )
 
     def load(self) -> "LoadedModel":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ultron_cli.commands.choices import metavar
-from ultron_cli.commands.flags import DimFlag, WhitenFlag
+from ultron_cli.commands.flags import DimFlag, WhitenFlag, current_workspace
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 
@@ -69,6 +69,7 @@ def command(
 
     from ultron_cli.configs import one_of
 
+    workspace = current_workspace()
     one_of("--engine", engine, ENGINES)
     given = [
         name
@@ -82,7 +83,6 @@ def command(
             f"{'--report' if report else '--queries'} measures Faiss indexes; leave it out with --engine milvus"
         )
 
-    from ultron_cli import workspace
     from ultron_cli.console import counted, lines, print_result
     from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
     from ultron_cli.retrieval.whitening import chosen_whitening

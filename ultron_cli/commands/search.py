@@ -15,6 +15,7 @@ from ultron_cli.commands.flags import (
     RerankSetFlag,
     RescoreFlag,
     WhitenFlag,
+    current_workspace,
     index_settings,
 )
 from ultron_cli.errors import UltronError
@@ -49,7 +50,7 @@ def command(
     out: Annotated[Path | None, typer.Option(help="File for the ranking (HDF5).")] = None,
 ) -> None:
     """Finds the most similar database photos, exactly; without photos, for the queries of the latest extraction."""
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.console import counted, lines, print_result, table
     from ultron_cli.datasets.protocols import check_box
     from ultron_cli.provenance import provenance
@@ -58,6 +59,7 @@ def command(
     from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
     from ultron_cli.retrieval.whitening import chosen_whitening
 
+    workspace = current_workspace()
     if photos and queries:
         raise UltronError("name photos or --queries, not both")
     options = SearchOptions(
@@ -79,7 +81,9 @@ def command(
             photos, base, k, console.settings.device, bbx=box, index=index, weights=weights, options=options
         )
     else:
-        found = search_files(*latest_descriptors(queries, database), k, console.settings.device, index, options=options)
+        found = search_files(
+            *latest_descriptors(queries, database, workspace), k, console.settings.device, index, options=options
+        )
     path = out
     if path is None and not photos:
         path = (

@@ -16,6 +16,7 @@ from ultron_cli.commands.flags import (
     RerankSetFlag,
     RescoreFlag,
     WhitenFlag,
+    current_workspace,
     index_settings,
 )
 
@@ -62,7 +63,7 @@ def command(
 
     Listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
     """
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.console import log, print_result
     from ultron_cli.retrieval.rerank import parse_rerank
     from ultron_cli.retrieval.searching import SearchOptions
@@ -71,6 +72,7 @@ def command(
     from ultron_cli.serve.photo_search import PhotoSearch
     from ultron_cli.serve.server import RetrievalServer, run
 
+    workspace = current_workspace()
     steps = ",".join(step.name for step in parse_rerank(rerank, rerank_set or []))
     config = ServeConfig(
         k=k,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
+
 EXAMPLE = """
 ultron train
 ultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20
@@ -51,7 +53,7 @@ def command(
     if list_:
         from ultron_cli.training.run.folder import list_runs, runs_table
 
-        runs = list_runs()
+        runs = list_runs(current_workspace())
         print_result({"runs": runs}, runs_table(runs) if runs else "no runs yet; start one with `ultron train`")
         return
     changes = set_ or []
@@ -71,7 +73,9 @@ def command(
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import start_training
 
-    summary = start_training(preset, dataset, config, changes, out, overwrite, settings.device, resume)
+    summary = start_training(
+        preset, dataset, config, changes, out, overwrite, settings.device, resume, current_workspace()
+    )
     if is_first_process():
         print_result(summary, _text(summary))
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ultron_cli.commands.choices import WHITENINGS, metavar
+from ultron_cli.commands.flags import current_workspace
 from ultron_cli.errors import UltronError
 
 EXAMPLE = """
@@ -40,13 +41,13 @@ def command(
 ) -> None:
     """Learns a whitening that --whiten applies in extract, index, search and evaluate. Learn it from other photos than
     you evaluate on."""
-    from ultron_cli import workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import counted, print_result
     from ultron_cli.retrieval.descriptors import DescriptorFile
     from ultron_cli.retrieval.whitening import write_whitening
     from ultron_cli.retrieval.whitening_learning import METHODS, learn_whitening, pairs_of_ground_truth, pairs_of_labels
 
+    workspace = current_workspace()
     one_of("--method", method, METHODS)
     if method != "lw" and (gnd or labels):
         raise UltronError(f"--gnd and --labels give pairs to --method lw; found --method {method}")

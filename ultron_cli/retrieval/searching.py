@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ultron_cli import workspace
 from ultron_cli.console import chunks
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.errors import UltronError
@@ -21,6 +20,7 @@ from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
 from ultron_cli.retrieval.rerank.stage import Stage
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening, stored_whitening
+from ultron_cli.workspace import Workspace
 
 RANKING_BYTES = 1 << 28  # of rows and scores of the queries that an evaluation searches together
 
@@ -61,11 +61,13 @@ class Found:
         ]
 
 
-def latest_descriptors(queries: Path | None, database: Path | None) -> tuple[Path, Path]:
+def latest_descriptors(
+    queries: Path | None, database: Path | None, workspace: Workspace | None = None
+) -> tuple[Path, Path]:
     """(queries.h5, database.h5): as given, else of the latest extraction. Raises UltronError if there is none."""
     if queries and database:
         return queries, database
-    folder = workspace.take_latest("extract", "name both --queries and --database")
+    folder = (workspace or Workspace()).take_latest("extract", "name both --queries and --database")
     found = queries or folder / "queries.h5", database or folder / "database.h5"
     if not found[0].exists():
         raise UltronError(

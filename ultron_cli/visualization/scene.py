@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ultron_cli.console import log, progress
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset, open_folder
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
@@ -26,7 +26,6 @@ from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
 from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
-from ultron_cli.workspace import data_root
 
 MAP_SIDE_PX = 24
 
@@ -144,12 +143,12 @@ def open_scene(found: Found) -> Scene:
         raise UltronError(
             f"the photos were in {origin.get('dataset_folder')}, which is gone; put them back, or extract again"
         )
-    queries = open_dataset(origin["dataset_folder"], data_root(), gnd if gnd and gnd.is_file() else None)
+    queries = open_folder(Path(origin["dataset_folder"]), gnd if gnd and gnd.is_file() else None)
     stored = all(name in set(queries.query_names) for name in found.query_names)
     return Scene(
         found=found,
         queries=queries if stored else None,
-        database=open_dataset(origin["database_folder"], data_root())
+        database=open_folder(Path(origin["database_folder"]))
         if origin.get("database_folder") != origin["dataset_folder"]
         else queries,
     )

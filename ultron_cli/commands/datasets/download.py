@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
+
 EXAMPLE = """
 ultron datasets download roxford5k rparis6k
 ultron datasets download instre --mirror /mnt/datasets
@@ -47,15 +49,15 @@ def command(
     from ultron_cli.datasets.download.fetching import FetchOptions
     from ultron_cli.datasets.download.install import Installation, InstallOptions
     from ultron_cli.datasets.download.mirrors import is_offline, read_mirrors
-    from ultron_cli.workspace import data_root
 
-    mirrors = read_mirrors(data_root(), mirror or [])
+    workspace = current_workspace()
+    mirrors = read_mirrors(workspace.data_root, mirror or [])
     installations = []
     for known in dict.fromkeys(
         map(find_set, names)
     ):  # every name and option is checked before the first byte is asked for
         options = InstallOptions(
-            data_root=data_root(),
+            data_root=workspace.data_root,
             mirrors=mirrors,
             fetch=FetchOptions(attempts=retries + 1, timeout_s=timeout),
             n_at_once=jobs,
@@ -70,7 +72,7 @@ def command(
         name, needs = installation.known.name, installation.known.needs
         version = f", {record.photos_version} photos (by {record.version_known_by})" if record.photos_version else ""
         text.append(f"{name}: {installation.folder} ({counted(len(record.parts), 'file')} downloaded{version})")
-        if needs and not (data_root() / needs).is_dir():
+        if needs and not (workspace.data_root / needs).is_dir():
             text.append(f"{name} is a list of photos of {needs}: run `ultron datasets download {needs}` too")
         results.append(
             {
@@ -83,4 +85,4 @@ def command(
                 "needs": needs or None,
             }
         )
-    print_result({"data_root": str(data_root()), "datasets": results}, "\n".join(text))
+    print_result({"data_root": str(workspace.data_root), "datasets": results}, "\n".join(text))

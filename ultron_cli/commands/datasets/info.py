@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ultron_cli.commands.flags import DatasetArgument, GndFlag
+from ultron_cli.commands.flags import DatasetArgument, GndFlag, current_workspace
 
 EXAMPLE = "ultron datasets info toy"
 
@@ -17,10 +17,10 @@ def command(
     from ultron_cli.console import print_result, table
     from ultron_cli.datasets.download.catalog import KNOWN_SETS
     from ultron_cli.datasets.overview import describe, describe_known
-    from ultron_cli.workspace import data_root
 
-    if dataset in KNOWN_SETS and not Path(dataset).is_dir() and not (data_root() / dataset).is_dir():
-        known = describe_known(KNOWN_SETS[dataset], data_root())
+    workspace = current_workspace()
+    if dataset in KNOWN_SETS and not Path(dataset).is_dir() and not (workspace.data_root / dataset).is_dir():
+        known = describe_known(KNOWN_SETS[dataset], workspace.data_root)
         rows = [
             (key, value if not isinstance(value, list) else "\n".join(map(str, value)))
             for key, value in known.items()
@@ -38,7 +38,7 @@ def command(
             known, table(("", ""), rows, left=2) + "\n" + table(("file", "address", "checked by"), shown, left=3)
         )
         return
-    facts = describe(dataset, gnd)
+    facts = describe(dataset, gnd, workspace)
     hidden = ("protocols", "source", "version_known_by")
     rows = [(key, value) for key, value in facts.items() if key not in hidden and value not in (None, [])]
     rows += [

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ultron_cli.commands.flags import current_workspace
+
 EXAMPLE = "ultron datasets list"
 
 
@@ -11,13 +13,14 @@ def command() -> None:
     from ultron_cli.datasets.download.install import size_text
     from ultron_cli.datasets.folder import summaries
     from ultron_cli.datasets.overview import known_overview
-    from ultron_cli.workspace import data_root
+
+    workspace = current_workspace()
 
     def about(entry: dict[str, Any]) -> str:
         n_bytes = entry["download_bytes"] or 0
         return size_text(n_bytes) if entry["download_bytes_of_all"] or not n_bytes else f"> {size_text(n_bytes)}"
 
-    found, known = summaries(data_root()), known_overview(data_root())
+    found, known = summaries(workspace.data_root), known_overview(workspace.data_root)
     rows = [
         (entry["name"], entry["state"], about(entry), entry["purpose"], entry["photos"], entry["licence"])
         for entry in known
@@ -34,7 +37,8 @@ def command() -> None:
     text = lines(
         text,
         there,
-        f"data root: {data_root()}; get one with `ultron datasets download NAME`; `?`: its publisher tells no size",
+        f"data root: {workspace.data_root}; get one with `ultron datasets download NAME`; "
+        "`?`: its publisher tells no size",
         hint,
     )
-    print_result({"data_root": str(data_root()), "datasets": found, "known": known}, text)
+    print_result({"data_root": str(workspace.data_root), "datasets": found, "known": known}, text)

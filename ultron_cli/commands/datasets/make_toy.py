@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
+
 EXAMPLE = "ultron datasets make-toy --out toy --seed 1"
 
 
@@ -23,8 +25,8 @@ def command(
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import render_toy
     from ultron_cli.datasets.toy import ToyConfig
-    from ultron_cli.workspace import data_root
 
+    workspace = current_workspace()
     given = {
         "n_train_landmarks": train_landmarks,
         "n_eval_landmarks": eval_landmarks,
@@ -32,5 +34,5 @@ def command(
         "difficulty": difficulty,
     }
     config = ToyConfig(seed=seed, **{key: value for key, value in given.items() if value is not None})
-    folder = render_toy(out or data_root() / "toy", config)
+    folder = render_toy(out or workspace.data_root / "toy", config)
     print_result({"folder": str(folder)}, str(folder))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import DatasetArgument, GndFlag
+from ultron_cli.commands.flags import DatasetArgument, GndFlag, current_workspace
 
 EXAMPLE = "ultron datasets verify roxford5k"
 
@@ -26,13 +26,13 @@ def command(
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.datasets.verify import report_lines, tell_version
     from ultron_cli.datasets.verify import verify as verify_photos
-    from ultron_cli.workspace import data_root
 
+    workspace = current_workspace()
     within("--workers", workers or 1, 1, 256)
-    opened = open_named_dataset(dataset, gnd)
+    opened = open_named_dataset(dataset, gnd, workspace)
     report = verify_photos(opened, workers)
     path = write_bad_photos(opened.folder, report.bad, report.odd, report.n_checked)
-    version = tell_version(opened, report, data_root())
+    version = tell_version(opened, report, workspace.data_root)
     result = {
         "dataset": opened.name,
         "folder": str(opened.folder),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag
+from ultron_cli.commands.flags import FigureFlag, current_workspace
 
 EXAMPLE = 'ultron visualize ablation ablations.csv --metric "medium mAP" --out ablation.pdf'
 
@@ -25,12 +25,12 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Draws bars of an ablation with their spread over seeds, a panel per metric."""
-    from ultron_cli import workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.ablation_bars import ablation_figure, bars_of, read_measurements
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if out:
         check_suffix(out)
     measurements = read_measurements(table)

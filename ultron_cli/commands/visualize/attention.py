@@ -16,6 +16,7 @@ from ultron_cli.commands.flags import (
     SeedFlag,
     UntrainedFlag,
     WeightsFlag,
+    current_workspace,
 )
 
 EXAMPLE = "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4"
@@ -43,7 +44,6 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Shows SCALA's window weights at a point of a photo, one panel per head (ULTRON models)."""
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.matching import region_of
@@ -52,6 +52,7 @@ def command(
     from ultron_cli.visualization.scene import file_name
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if out:
         check_suffix(out)
     asked = numbers(at, 2, "--at") if at else None
@@ -65,7 +66,7 @@ def command(
         assignments=set_,
     ).load()
     number = block or len(attentions_of(loaded.model, stage))
-    opened = open_named_dataset(dataset)
+    opened = open_named_dataset(dataset, workspace=workspace)
     chosen = photo_paths(opened, [photo or opened.database_names[0]], 1)
     size = size_of(chosen[0][1])
     point = asked or (size[0] / 2, size[1] / 2)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ultron_cli.commands.choices import MAP_METHODS
-from ultron_cli.commands.flags import DatabaseFlag, ProtocolFlag, QueriesFlag, QueryFlag, SystemsFlag
+from ultron_cli.commands.flags import DatabaseFlag, ProtocolFlag, QueriesFlag, QueryFlag, SystemsFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
 
@@ -68,13 +68,14 @@ def command(
 
     Several --ranks, or several models by --run and --weights, are drawn in columns beside the photos.
     """
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.cam.similarity import METHODS
     from ultron_cli.visualization.scene import draw_cam, file_name
     from ultron_cli.visualization.show_columns import draw_cam_columns
 
+    workspace = current_workspace()
     one_of("--method", method, tuple(METHODS))
     scenes = scenes_of(ranks, queries, database, protocol)
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
@@ -118,7 +119,8 @@ def _systems(
     from ultron_cli.visualization.show_columns import chosen_system, searched_system
 
     choices = (
-        [ModelChoice(run=name) for name in run] + [ModelChoice(weights=path) for path in weights]
+        [ModelChoice(run=name, workspace=current_workspace()) for name in run]
+        + [ModelChoice(weights=path) for path in weights]
         if run or len(weights) > 1
         else []
     )

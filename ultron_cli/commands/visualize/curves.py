@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag
+from ultron_cli.commands.flags import FigureFlag, current_workspace
 from ultron_cli.errors import UltronError
 
 EXAMPLE = "ultron visualize curves --run a --run b --label plain --label CDConv"
@@ -24,16 +24,16 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Draws the training curves of runs in one axes each: loss, held-out mAP, accuracy and learning rate by epoch."""
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if out:
         check_suffix(out)
     if label and len(label) != len(run or [""]):
         raise UltronError(f"--label must be given once per --run, found {len(label)} for {len(run or [''])}")
-    root = workspace.workspace_root() / "train"
+    root = workspace.root / "train"
     folders = [Path(name).expanduser() if Path(name).expanduser().is_dir() else root / name for name in run or []]
     folders = folders or [workspace.take_latest("train", "name a run folder with --run")]
     runs = [read_run(folder, label[i] if label else None) for i, folder in enumerate(folders)]

@@ -16,6 +16,7 @@ from ultron_cli.commands.flags import (
     SeedFlag,
     UntrainedFlag,
     WeightsFlag,
+    current_workspace,
 )
 
 EXAMPLE = """
@@ -46,7 +47,6 @@ def command(
 ) -> None:
     """Shows which dilation CDConv chose per channel and photo, as a heat map and shares per stage and block (ULTRON
     models)."""
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.dilations import cdconvs_of, dilation_figure, gather, write_csv
@@ -54,6 +54,7 @@ def command(
     from ultron_cli.visualization.scene import file_name
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if out:
         check_suffix(out)
     loaded = ModelFlags(
@@ -66,7 +67,7 @@ def command(
         assignments=set_,
     ).load()
     cdconvs_of(loaded.model)
-    opened = open_named_dataset(dataset)
+    opened = open_named_dataset(dataset, workspace=workspace)
     result = gather(
         loaded.model, load_photos(loaded.model, photo_paths(opened, photo or [], photos), max_side, "dilation")
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag
+from ultron_cli.commands.flags import FigureFlag, current_workspace
 
 EXAMPLE = "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2"
 
@@ -21,12 +21,12 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Draws the graph of a searched attention (HOGA, AutoLA): nodes, operations and what each takes in."""
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
     from ultron_cli.visualization.genotype import genotype_figure
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     given = text or PUBLISHED
     path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
     check_suffix(path)

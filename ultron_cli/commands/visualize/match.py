@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, ProtocolFlag, QueriesFlag, QueryFlag
+from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, ProtocolFlag, QueriesFlag, QueryFlag, current_workspace
 from ultron_cli.commands.visualize.searches import scenes_of
 from ultron_cli.errors import UltronError
 
@@ -44,12 +44,13 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Shows which places of database photos match a point or box of the query: the cosine of local features."""
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.visualization.inside.photos import draw_match, numbers
     from ultron_cli.visualization.scene import file_name
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if (at is None) == (box is None):
         raise UltronError(
             "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ultron_cli.commands.choices import PROTOCOLS, metavar
-from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, LabelFlag, QueriesFlag, SystemsFlag
+from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, LabelFlag, QueriesFlag, SystemsFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, searches
 
 EXAMPLE = """
@@ -27,13 +27,13 @@ def command(
 ) -> None:
     """Draws mean interpolated precision over recall of searches in one axes per protocol, junk left out as in the
     evaluation."""
-    from ultron_cli import workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.evaluation.evaluate import NamedRanking
     from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
     if out:
         check_suffix(out)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, ProtocolFlag, QueriesFlag, SystemsFlag
+from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, ProtocolFlag, QueriesFlag, SystemsFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
 
@@ -40,11 +40,11 @@ def command(
     Several --ranks are drawn one below the other, each with its AP of the query; --moves shows what changed between
     them.
     """
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.visualization.scene import draw_ranks, file_name
     from ultron_cli.visualization.show_columns import draw_systems
 
+    workspace = current_workspace()
     scenes = scenes_of(ranks, queries, database, protocol)
     labels, scene = labels_of([scene.model for scene in scenes], label, ranks), scenes[0]
     if moves and len(scenes) < 2:

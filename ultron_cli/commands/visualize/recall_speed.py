@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag
+from ultron_cli.commands.flags import FigureFlag, current_workspace
 from ultron_cli.errors import UltronError
 
 EXAMPLE = "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10"
@@ -29,11 +29,11 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Draws queries per second over recall of several indexes in one axes, with exact search as a star."""
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.recall_speed import common_cut, read_report, recall_speed_figure
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if out:
         check_suffix(out)
     if label and len(label) != len(reports):

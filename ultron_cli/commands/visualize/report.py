@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, QueriesFlag
+from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, QueriesFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 
 EXAMPLE = """
@@ -29,10 +29,11 @@ def command(
 ) -> None:
     """Writes one HTML file with the scores, every query's ranked photos and, on a click, pairs: opens without a server
     or network."""
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.visualization.report.report import ReportConfig, write_report
 
+    workspace = current_workspace()
     scenes = scenes_of(ranks, queries, database, "medium")
     labels = labels_of([scene.model for scene in scenes], label, ranks)
     dataset = scenes[0].found.origin["dataset"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ultron_cli.commands.flags import current_workspace
 from ultron_cli.errors import UltronError
 
 
@@ -12,7 +13,9 @@ def searches(ranks: list[Path] | None, queries: Path | None, database: Path | No
     from ultron_cli.retrieval.searching import Found, latest_descriptors, search_files
 
     if not ranks:
-        return [search_files(*latest_descriptors(queries, database), None, console.settings.device)]
+        return [
+            search_files(*latest_descriptors(queries, database, current_workspace()), None, console.settings.device)
+        ]
     from ultron_cli.retrieval.rankings import read_ranks
 
     stored = [read_ranks(path) for path in ranks]

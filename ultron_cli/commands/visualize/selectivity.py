@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
+
 EXAMPLE = "ultron visualize selectivity --run a --run b --dataset toy"
 
 
@@ -28,7 +30,7 @@ def command(
     ] = None,
 ) -> None:
     """Class selectivity index of every unit of some layers: histograms of several models, and the numbers as CSV."""
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.datasets.named import open_named_dataset
@@ -38,12 +40,14 @@ def command(
     from ultron_cli.visualization.selectivity import selectivity_figure, write_csv
     from ultron_cli.visualization.tsne import check_suffix
 
+    workspace = current_workspace()
     if out:
         check_suffix(out)
-    choices = [ModelChoice(run=name) for name in run or []] + [ModelChoice(weights=path) for path in weights or []]
-    opened = open_landmark_photos(open_named_dataset(dataset or "toy").folder)
+    choices = [ModelChoice(run=name, workspace=workspace) for name in run or []]
+    choices += [ModelChoice(weights=path) for path in weights or []]
+    opened = open_landmark_photos(open_named_dataset(dataset or "toy", workspace=workspace).folder)
     rows, device, results = chosen_photos(opened, classes, photos), resolve_device(console.settings.device), []
-    for choice in choices or [ModelChoice()]:
+    for choice in choices or [ModelChoice(workspace=workspace)]:
         model = choice.load().model.to(device)
         name = f"{choice.run or (choice.weights.stem if choice.weights else 'latest')} ({model.label})"
         results.append(measure(model, name, opened, rows, layer or [], side, device))

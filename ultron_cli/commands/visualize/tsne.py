@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag
+from ultron_cli.commands.flags import FigureFlag, current_workspace
 from ultron_cli.errors import UltronError
 
 EXAMPLE = "ultron visualize tsne --perplexity 20"
@@ -29,11 +29,11 @@ def command(
     out: FigureFlag = None,
 ) -> None:
     """Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model."""
-    from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.visualization.tsne import TsneConfig, check_suffix, knn_purity, tsne_figure
     from ultron_cli.visualization.tsne_panels import panel_of
 
+    workspace = current_workspace()
     paths = database or [workspace.take_latest("extract", "name --database") / "database.h5"]
     if label and len(label) != len(paths):
         raise UltronError(f"--label must be given once per --database, found {len(label)} for {len(paths)}")
