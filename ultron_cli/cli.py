@@ -56,7 +56,7 @@ COMMANDS = (
 )
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
-GlobalFlags: dict[str, tuple[Any, Any]] = {
+GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
     "device": (
         Annotated[
             str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=PANEL)
@@ -98,11 +98,12 @@ def _take_global_flags(values: dict[str, Any]) -> None:
     """Moves the global flags out of `values` into console.settings; a flag given before or after the command counts."""
     settings = console.settings
     for name in ("device", "workspace", "data_root"):
-        given = values.pop(name)
-        if given is not None:
-            setattr(settings, name, given)
+        value = values.pop(name)
+        if value is not None:
+            setattr(settings, name, value)
     settings.json = values.pop("json") or settings.json
-    verbose, quiet = values.pop("verbose"), values.pop("quiet")
+    verbose = values.pop("verbose")
+    quiet = values.pop("quiet")
     if verbose or quiet:
         settings.verbosity = 1 if verbose else -1
     console.start_log(settings.verbosity)
@@ -116,20 +117,19 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         _take_global_flags(values)
         return function(**values)
 
-    own = inspect.signature(function, eval_str=True)
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in GlobalFlags.items()
+    signature = inspect.signature(function, eval_str=True)
+    global_parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in GLOBAL_FLAGS.items()
     ]
-    command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {
-        parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()
-    }  # type: ignore[attr-defined]
+    parameters = [*signature.parameters.values(), *global_parameters]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions take any
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         print(f"ultron {__version__}")
         raise typer.Exit
 
@@ -137,7 +137,7 @@ def _version(asked: bool) -> None:
 def _root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Landmark retrieval experiments from photographs to mAP.
@@ -215,10 +215,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         # Typer's usage errors (unknown option, missing argument) know their message; all else is a bug.
-        if not hasattr(error, "format_message"):
+        format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+        if format_message is None:
             raise
         context = getattr(error, "ctx", None)
-        message = error.format_message()
+        message = format_message()
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help was asked for
             return 2
         print(f"error: {message} See `{context.command_path if context else 'ultron'} --help`.", file=sys.stderr)

@@ -27,6 +27,7 @@ def test_choices_equal_their_registries() -> None:
     assert tuple(WHITENINGS) == choices.WHITENINGS
     assert tuple(SOURCES) == choices.WEIGHT_SOURCES
     assert get_args(get_type_hints(GroundTruthConfig)["query_rule"]) == choices.QUERY_RULES
+    assert get_args(get_type_hints(ExtractRequest)["resize"]) == choices.RESIZES
     assert get_args(get_type_hints(ExtractRequest)["precision"]) == choices.PRECISIONS
     assert get_args(get_type_hints(ExtractRequest)["storage"]) == choices.STORAGES
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import PRECISIONS, STORAGES, metavar
+from ultron_cli.commands.choices import PRECISIONS, RESIZES, STORAGES, metavar
 from ultron_cli.commands.flags import (
     MODEL,
     BackboneFlag,
@@ -69,7 +69,7 @@ def command(
         ),
     ] = None,
     resize: Annotated[
-        str, typer.Option(metavar="down|always", help="Whether smaller photos are enlarged to --max-side too.")
+        str, typer.Option(metavar=metavar(RESIZES), help="Whether smaller photos are enlarged to --max-side too.")
     ] = "down",
     no_crop: Annotated[
         bool,
@@ -109,18 +109,15 @@ def command(
 
     if folder and dataset and folder != dataset:
         raise UltronError(f"two datasets were named, {folder} and {dataset}; leave one")
-    one_of("--resize", resize, ("down", "always"))
-    one_of("--precision", precision, PRECISIONS)
-    one_of("--storage", storage, STORAGES)
     request = ExtractRequest(
         dataset=dataset or folder,
         gnd=gnd,
         crop="none" if no_crop else "bbx",
         scales=parse_scales(scales) if scales else None,
         max_side_px=max_side,
-        resize=resize,
-        precision=precision,
-        storage=storage,
+        resize=one_of("--resize", resize, RESIZES),
+        precision=one_of("--precision", precision, PRECISIONS),
+        storage=one_of("--storage", storage, STORAGES),
         batch_size=batch_size,
         n_workers=None if workers < 0 else workers,
         skip_bad=skip_bad,
@@ -144,11 +141,11 @@ def command(
         raise typer.Exit(OtherProcessFailed.exit_code) from None  # that process has said why
     if not is_first_process():
         return
-    text = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
+    files = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
     n_bad = len(summary["skipped"])
-    named = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
-    bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {named}" if n_bad else None
+    bad_names = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
+    bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {bad_names}" if n_bad else None
     print_result(
         summary,
-        lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *text, bad),
+        lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *files, bad),
     )

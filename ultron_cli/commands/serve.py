@@ -98,14 +98,17 @@ def command(
                 "listening on %s: whoever reaches this machine can search and see the photos; there is no password",
                 host,
             )
-        n, info = len(engine.names), engine.info
+        n_photos = len(engine.names)
+        info = engine.info
         summary = {
             "url": server.url,
             "host": host,
             "port": server.server_port,
             "dataset": info.dataset,
             "model": info.model,
-            "photos": n,
+            "photos": n_photos,
         }
-        print_result(summary, f"{server.url}  searches {n} photos of {info.dataset} with {info.model}; Ctrl-C stops")
+        print_result(
+            summary, f"{server.url}  searches {n_photos} photos of {info.dataset} with {info.model}; Ctrl-C stops"
+        )
         run(server)

@@ -56,14 +56,15 @@ def command(
         runs = list_runs(current_workspace())
         print_result({"runs": runs}, runs_table(runs) if runs else "no runs yet; start one with `ultron train`")
         return
-    changes = set_ or []
+    changes = list(set_ or [])
     if show_config:
         from ultron_cli.training.config import explain_config, load_config
 
-        chosen, given = preset or "quickstart", [*changes, *([f"dataset={dataset}"] if dataset else [])]
-        rows = explain_config(chosen, config, given)
+        preset = preset or "quickstart"
+        changes += [f"dataset={dataset}"] if dataset else []
+        rows = explain_config(preset, config, changes)
         result = {
-            "config": load_config(chosen, config, given).to_plain(),
+            "config": load_config(preset, config, changes).to_plain(),
             "origin": {key: origin for key, _, origin in rows},
         }
         print_result(

@@ -56,8 +56,8 @@ def command(
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
     pairs = None
     if method == "lw":
-        with DescriptorFile(source) as opened:
-            names = opened.names
+        with DescriptorFile(source) as source_file:
+            names = source_file.names
         pairs = (
             pairs_of_ground_truth(gnd, names, max_pairs, seed)
             if gnd
@@ -68,7 +68,8 @@ def command(
     )
     path = out or workspace.result_folder("whiten", source.resolve().parent.name) / f"{method}.h5"
     write_whitening(path, whitening)
-    n, n_pairs = whitening.provenance["n"], None if pairs is None else len(pairs)
+    n = whitening.provenance["n"]
+    n_pairs = None if pairs is None else len(pairs)
     summary = {
         "whitening": str(path),
         "descriptors": str(source),

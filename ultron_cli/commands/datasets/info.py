@@ -26,16 +26,17 @@ def command(
             for key, value in known.items()
             if key != "parts" and value
         ]
-        file = {
+        file_text = {
             part["file"]: part["file"] + (f" ({part['version']})" if part["version"] else "") for part in known["parts"]
         }
-        shown = [
-            (file[part["file"]], part["addresses"][0] if part["addresses"] else "none", part["checked_by"])
+        parts = [
+            (file_text[part["file"]], part["addresses"][0] if part["addresses"] else "none", part["checked_by"])
             for part in known["parts"]
         ]
-        shown = shown if len(shown) <= 12 else [*shown[:5], (f"... {len(shown) - 8} more", "", ""), *shown[-3:]]
+        if len(parts) > 12:
+            parts = [*parts[:5], (f"... {len(parts) - 8} more", "", ""), *parts[-3:]]
         print_result(
-            known, table(("", ""), rows, left=2) + "\n" + table(("file", "address", "checked by"), shown, left=3)
+            known, table(("", ""), rows, left=2) + "\n" + table(("file", "address", "checked by"), parts, left=3)
         )
         return
     facts = describe(dataset, gnd, workspace)

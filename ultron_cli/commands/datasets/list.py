@@ -20,25 +20,28 @@ def command() -> None:
         n_bytes = entry["download_bytes"] or 0
         return size_text(n_bytes) if entry["download_bytes_of_all"] or not n_bytes else f"> {size_text(n_bytes)}"
 
-    found, known = summaries(workspace.data_root), known_overview(workspace.data_root)
+    present = summaries(workspace.data_root)
+    known = known_overview(workspace.data_root)
     rows = [
         (entry["name"], entry["state"], about(entry), entry["purpose"], entry["photos"], entry["licence"])
         for entry in known
     ]
-    text = table(("known dataset", "state", "download", "what for", "photos", "licence"), rows, left=6)
+    known_table = table(("known dataset", "state", "download", "what for", "photos", "licence"), rows, left=6)
     names = {entry["name"] for entry in known}
-    rows = [(entry["name"], entry["database"], entry["queries"], entry["error"] or entry["folder"]) for entry in found]
-    there = table(("dataset here", "database", "queries", "folder"), rows) if rows else None
+    rows = [
+        (entry["name"], entry["database"], entry["queries"], entry["error"] or entry["folder"]) for entry in present
+    ]
+    present_table = table(("dataset here", "database", "queries", "folder"), rows) if rows else None
     hint = (
         None
-        if any(entry["name"] not in names for entry in found)
+        if any(entry["name"] not in names for entry in present)
         else "render landmarks of your own with `ultron datasets make-toy`"
     )
     text = lines(
-        text,
-        there,
+        known_table,
+        present_table,
         f"data root: {workspace.data_root}; get one with `ultron datasets download NAME`; "
         "`?`: its publisher tells no size",
         hint,
     )
-    print_result({"data_root": str(workspace.data_root), "datasets": found, "known": known}, text)
+    print_result({"data_root": str(workspace.data_root), "datasets": present, "known": known}, text)

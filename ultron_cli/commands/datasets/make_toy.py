@@ -27,12 +27,12 @@ def command(
     from ultron_cli.datasets.toy import ToyConfig
 
     workspace = current_workspace()
-    given = {
+    sizes = {
         "n_train_landmarks": train_landmarks,
         "n_eval_landmarks": eval_landmarks,
         "max_side_px": max_side,
         "difficulty": difficulty,
     }
-    config = ToyConfig(seed=seed, **{key: value for key, value in given.items() if value is not None})
+    config = ToyConfig(seed=seed, **{key: value for key, value in sizes.items() if value is not None})
     folder = render_toy(out or workspace.data_root / "toy", config)
     print_result({"folder": str(folder)}, str(folder))

@@ -29,13 +29,13 @@ def command(
 
     workspace = current_workspace()
     within("--workers", workers or 1, 1, 256)
-    opened = open_named_dataset(dataset, gnd, workspace)
-    report = verify_photos(opened, workers)
-    path = write_bad_photos(opened.folder, report.bad, report.odd, report.n_checked)
-    version = tell_version(opened, report, workspace.data_root)
+    photos = open_named_dataset(dataset, gnd, workspace)
+    report = verify_photos(photos, workers)
+    path = write_bad_photos(photos.folder, report.bad, report.odd, report.n_checked)
+    version = tell_version(photos, report, workspace.data_root)
     result = {
-        "dataset": opened.name,
-        "folder": str(opened.folder),
+        "dataset": photos.name,
+        "folder": str(photos.folder),
         "checked": report.n_checked,
         "counts": report.counts(),
         "used_bad": report.n_used_bad,
@@ -45,5 +45,5 @@ def command(
         "photos_sha256": report.photos_sha256,
         "photos_version": version,
     }
-    print_result(result, "\n".join([*report_lines(report, opened.name, version), str(path)]))
+    print_result(result, "\n".join([*report_lines(report, photos.name, version), str(path)]))
     return 1 if report.n_used_bad else 0

@@ -34,12 +34,12 @@ def command(
     if out:
         check_suffix(out)
     measurements = read_measurements(table)
-    known = list(dict.fromkeys(one.metric for one in measurements))
+    known = list(dict.fromkeys(row.metric for row in measurements))
     for name in metric or []:
         one_of("--metric", name, known)
-    kept = [one for name in (metric or known) for one in measurements if one.metric == name]
+    rows = [row for name in (metric or known) for row in measurements if row.metric == name]
     path = out or workspace.result_folder("visualize", "ablation") / f"{table.stem}.png"
-    ablation_figure(kept, title or f"Ablation: {table.stem}", path)
+    ablation_figure(rows, title or f"Ablation: {table.stem}", path)
     workspace.remember("visualize", path)
     bars = [
         {
@@ -50,6 +50,6 @@ def command(
             "spread": bar.spread,
             "seeds": len(bar.values),
         }
-        for bar in bars_of(kept)
+        for bar in bars_of(rows)
     ]
     print_result({"figure": str(path), "bars": bars}, str(path))

@@ -1,14 +1,18 @@
 """`ultron visualize cam`: what makes two photos similar."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.choices import MAP_METHODS
+from ultron_cli.commands.choices import MAP_METHODS, PROTOCOLS
 from ultron_cli.commands.flags import DatabaseFlag, ProtocolFlag, QueriesFlag, QueryFlag, SystemsFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
+
+if TYPE_CHECKING:
+    from ultron_cli.visualization.scene import Scene
+    from ultron_cli.visualization.show_columns import System
 
 EXAMPLE = """
 ultron visualize cam --query all_souls_000013 -k 5
@@ -77,7 +81,8 @@ def command(
 
     workspace = current_workspace()
     one_of("--method", method, tuple(METHODS))
-    scenes = scenes_of(ranks, queries, database, protocol)
+    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    scenes = scenes_of(ranks, queries, database)
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
     scene, models = scenes[0], "-".join(system.label for system in systems) or scenes[0].model
     row = scene.query_row(query)
@@ -105,13 +110,13 @@ def command(
 
 
 def _systems(
-    scenes: list[Any],
+    scenes: list["Scene"],
     ranks: list[Path] | None,
     run: list[str],
     weights: list[Path],
     label: list[str] | None,
     layer: list[str],
-) -> list[Any]:
+) -> list["System"]:
     """The models to draw in columns: of several searches, or of runs and checkpoints; none for the one model of one
     search."""
     from ultron_cli import console

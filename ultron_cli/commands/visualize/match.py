@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.choices import PROTOCOLS
 from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, ProtocolFlag, QueriesFlag, QueryFlag, current_workspace
 from ultron_cli.commands.visualize.searches import scenes_of
 from ultron_cli.errors import UltronError
@@ -45,6 +46,7 @@ def command(
 ) -> None:
     """Shows which places of database photos match a point or box of the query: the cosine of local features."""
     from ultron_cli import console
+    from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.inside.photos import draw_match, numbers
     from ultron_cli.visualization.scene import file_name
@@ -58,7 +60,8 @@ def command(
     point, rectangle = (numbers(at, 2, "--at") if at else None), (numbers(box, 4, "--box") if box else None)
     if out:
         check_suffix(out)
-    (scene,) = scenes_of([ranks] if ranks else None, queries, database, protocol)
+    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    (scene,) = scenes_of([ranks] if ranks else None, queries, database)
     row = scene.query_row(query)
     name = file_name(f"{Path(scene.found.query_names[row]).name}-{at or box}")
     path = (

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.choices import PROTOCOLS
 from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, ProtocolFlag, QueriesFlag, SystemsFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
@@ -40,12 +41,14 @@ def command(
     Several --ranks are drawn one below the other, each with its AP of the query; --moves shows what changed between
     them.
     """
+    from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.scene import draw_ranks, file_name
     from ultron_cli.visualization.show_columns import draw_systems
 
     workspace = current_workspace()
-    scenes = scenes_of(ranks, queries, database, protocol)
+    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    scenes = scenes_of(ranks, queries, database)
     labels, scene = labels_of([scene.model for scene in scenes], label, ranks), scenes[0]
     if moves and len(scenes) < 2:
         raise UltronError("--moves compares searches; give --ranks twice, before and after")

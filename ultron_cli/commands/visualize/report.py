@@ -34,7 +34,7 @@ def command(
     from ultron_cli.visualization.report.report import ReportConfig, write_report
 
     workspace = current_workspace()
-    scenes = scenes_of(ranks, queries, database, "medium")
+    scenes = scenes_of(ranks, queries, database)
     labels = labels_of([scene.model for scene in scenes], label, ranks)
     dataset = scenes[0].found.origin["dataset"]
     path = (

@@ -1,13 +1,17 @@
 """The searches that a picture shows: of rank files, or the exact search of descriptors."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ultron_cli.commands.flags import current_workspace
 from ultron_cli.errors import UltronError
 
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.searching import Found
+    from ultron_cli.visualization.scene import Scene
 
-def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list[Any]:
+
+def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Found"]:
     """The searches to draw: of rank files, or the exact search of descriptors."""
     from ultron_cli import console
     from ultron_cli.retrieval.searching import Found, latest_descriptors, search_files
@@ -27,13 +31,10 @@ def searches(ranks: list[Path] | None, queries: Path | None, database: Path | No
     ]
 
 
-def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | None, protocol: str) -> list[Any]:
+def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Scene"]:
     """The searches to draw, with their photos and ground truth; one where no or one rank file is named."""
-    from ultron_cli.configs import one_of
-    from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.visualization.scene import open_scene
 
-    one_of("--protocol", protocol, tuple(PROTOCOLS))
     return [open_scene(found) for found in searches(ranks, queries, database)]
 
 

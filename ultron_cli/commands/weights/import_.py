@@ -31,7 +31,8 @@ def command(
 
     one_of("--from", source, list(SOURCES))
     imported = import_weights(file, source, out, backbone)
-    model, scales, sha256 = imported.model, imported.scales, sha256_of_weights(imported.model)
+    model, scales = imported.model, imported.scales
+    sha256 = sha256_of_weights(model)
     whitenings = [_write_whitening(whitening, out, file, sha256) for whitening in imported.whitenings]
     result = {
         "checkpoint": str(out),
