@@ -19,8 +19,8 @@ import torch
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILE = Path(__file__).with_name("compile.py")
-CPU_SOURCES = ("binding_cpu.cpp", "cpu_baseline.cpp", "cpu_avx2.cpp", "cpu_avx512.cpp")
-CUDA_SOURCES = ("binding_cuda.cpp", "scala_forward.cu", "scala_backward.cu", "cdconv.cu")
+SOURCE_SUFFIXES = (".h", ".inc", ".cpp", ".cu", ".cuh")
+COMPILED_SUFFIXES = (".cpp", ".cu")
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 BUILD_TIMEOUT_S = 1800
 LOADED: set[str] = set()
@@ -83,17 +83,15 @@ def library_path(which: str) -> Path:
     check_buildable(which)
     parts = [torch.__version__, platform.machine(), platform.python_version(), version_of(compiler())]
     parts += [version_of(str(cuda_toolkit() / "bin" / "nvcc")), cuda_architectures()] if which == "cuda" else []
-    parts += [path.name + path.read_text(encoding="utf-8") for path in (Path(__file__), COMPILE, *source_files(which))]
+    parts += [path.read_text(encoding="utf-8") for path in (Path(__file__), COMPILE)]
+    parts += [path.relative_to(SOURCES).as_posix() + path.read_text(encoding="utf-8") for path in source_files(which)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     return cache_folder() / key / f"ultron_{which}.so"
 
 
 def source_files(which: str) -> list[Path]:
-    """The files that a library is made from, headers included: the CUDA ones are told by their names."""
-    files = sorted(path for path in SOURCES.iterdir() if path.suffix in (".h", ".inc", ".cpp", ".cu", ".cuh"))
-    of_cuda = [path for path in files if "cuda" in path.stem or path.suffix in (".cu", ".cuh")]
-    of_cpu = [path for path in files if "cpu" in path.stem]
-    return [path for path in files if path not in (of_cpu if which == "cuda" else of_cuda)]
+    """The files that a library is made from, headers included."""
+    return sorted(path for folder in ("common", which) for path in (SOURCES / folder).iterdir() if path.suffix in SOURCE_SUFFIXES)
 
 
 def cuda_architectures() -> str:

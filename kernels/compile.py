@@ -4,7 +4,7 @@ import os
 import sys
 
 from torch.utils import cpp_extension
-from ultron_kernels.build import CPU_SOURCES, CUDA_SOURCES, SOURCES
+from ultron_kernels.build import COMPILED_SUFFIXES, SOURCES, source_files
 
 try:
     import ninja  # its program need not be on the path: environments are often used without being activated
@@ -23,7 +23,8 @@ def main(which: str, folder: str) -> None:
     is_cuda = which == "cuda"
     cpp_extension.load(
         name=f"ultron_{which}",
-        sources=[str(SOURCES / name) for name in (CUDA_SOURCES if is_cuda else CPU_SOURCES)],
+        sources=[str(path) for path in source_files(which) if path.suffix in COMPILED_SUFFIXES],
+        extra_include_paths=[str(SOURCES)],
         extra_cflags=CFLAGS,
         extra_cuda_cflags=NVCC_FLAGS if is_cuda else None,
         extra_ldflags=OPENMP,

@@ -53,7 +53,7 @@ def scala_attention_reference(
 
 
 def dropout_mask(seed: Tensor, queries: tuple[int, ...], n_keys: int, dropout_p: float) -> Tensor:
-    """(*queries, n_keys) bool, True where a key is kept; csrc/scala_attention.h defines it.
+    """(*queries, n_keys) bool, True where a key is kept; csrc/common/scala_attention.h defines it.
 
     seed: (1,) int64. queries: the sizes (B, H, W, h).
     """

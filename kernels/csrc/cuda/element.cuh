@@ -1,7 +1,7 @@
 // float32, float16 and bfloat16 in registers: conversions, pairs in one 32-bit register.
 #pragma once
-#include "device.cuh"
-#include "scala_attention.h"
+#include "common/scala_attention.h"
+#include "cuda/device.cuh"
 
 namespace ultron {
 

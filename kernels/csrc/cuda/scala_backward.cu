@@ -1,7 +1,7 @@
 // scala_attention, backward: the kernels for a type and a head dim, padded with zeros to 32, 64 or 128.
-#include "scala_attention_cuda.h"
-#include "scala_backward_float.cuh"
-#include "scala_backward_half.cuh"
+#include "cuda/scala_attention.h"
+#include "cuda/scala_backward_float.cuh"
+#include "cuda/scala_backward_half.cuh"
 
 namespace ultron {
 

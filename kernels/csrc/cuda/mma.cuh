@@ -5,7 +5,7 @@
 //   b[0] = B[2t, 2t+1][g]   b[1] = B[2t+8, 2t+9][g]
 //   c[0], c[1] = C[g][2t, 2t+1]   c[2], c[3] = C[g+8][2t, 2t+1]
 #pragma once
-#include "element.cuh"
+#include "cuda/element.cuh"
 
 namespace ultron {
 

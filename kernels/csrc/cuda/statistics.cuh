@@ -1,7 +1,7 @@
 // Backward: lse and delta = sum(grad_out * out) of each query, stationary or moving; and the dropout bits of moving queries.
 #pragma once
-#include "philox.cuh"
-#include "strips.cuh"
+#include "cuda/philox.cuh"
+#include "cuda/strips.cuh"
 
 namespace ultron {
 

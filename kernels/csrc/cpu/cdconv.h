@@ -3,7 +3,7 @@
 // A unit is a group of channels of one sample (all samples for the gradient of the weight): in (B, H, W, C) memory 16 neighbouring
 // channels, which share cache lines, else one channel.
 #pragma once
-#include "cdconv.h"
+#include "common/cdconv.h"
 
 namespace ultron {
 

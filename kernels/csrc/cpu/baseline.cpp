@@ -5,21 +5,21 @@
 #include <new>
 #include <type_traits>
 
-#include "cdconv_cpu.h"
-#include "cpu_types.h"
-#include "scala_cpu.h"
+#include "cpu/cdconv.h"
+#include "cpu/scala_attention.h"
+#include "cpu/types.h"
 
 #define ULTRON_VECTOR_BYTES 16
 namespace ultron {
 namespace baseline {
 namespace {
-#include "cpu_vectors.inc"
+#include "cpu/vectors.inc"
 }  // namespace
-#include "scala_cpu_rows.inc"
-#include "scala_cpu_columns.inc"
-#include "scala_cpu_pairs.inc"
-#include "scala_cpu_forward.inc"
-#include "scala_cpu_backward.inc"
-#include "cdconv_cpu.inc"
+#include "cpu/scala_rows.inc"
+#include "cpu/scala_columns.inc"
+#include "cpu/scala_pairs.inc"
+#include "cpu/scala_forward.inc"
+#include "cpu/scala_backward.inc"
+#include "cpu/cdconv.inc"
 }  // namespace baseline
 }  // namespace ultron

@@ -4,7 +4,7 @@
 // gradients of keys and values, the same rows of keys. Units share no output, so threads need no order among them, and the sums of a
 // block depend on the shapes alone, never on the number of threads.
 #pragma once
-#include "scala_attention.h"
+#include "common/scala_attention.h"
 
 namespace ultron {
 

@@ -1,8 +1,8 @@
 // The gradient of the bias without atomics: each warp sums the score gradients of its queries by offset in a table of its own, each block
 // the tables of its warps into the workspace, and a second kernel the blocks' tables, all in a fixed order.
 #pragma once
-#include "plan.cuh"
-#include "strips.cuh"
+#include "cuda/plan.cuh"
+#include "cuda/strips.cuh"
 
 namespace ultron {
 

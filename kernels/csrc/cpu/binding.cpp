@@ -5,9 +5,9 @@
 #include <cstdlib>
 #include <string>
 
-#include "binding.h"
-#include "cdconv_cpu.h"
-#include "scala_cpu.h"
+#include "common/binding.h"
+#include "cpu/cdconv.h"
+#include "cpu/scala_attention.h"
 
 namespace ultron {
 namespace {

@@ -1,7 +1,7 @@
 // Attention dropout: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), as scala_attention.h defines it.
 #pragma once
-#include "device.cuh"
-#include "scala_attention.h"
+#include "common/scala_attention.h"
+#include "cuda/device.cuh"
 
 namespace ultron {
 

@@ -1,8 +1,8 @@
 // What the tensor-core kernels share: a warp holds 2 rows x 8 columns of stationary positions as the 16 rows of its matrix fragments
 // (row g of a fragment is column g of the upper row, row g + 8 of the lower), and walks over strips of 16 moving positions.
 #pragma once
-#include "philox.cuh"
-#include "tiles.cuh"
+#include "cuda/philox.cuh"
+#include "cuda/tiles.cuh"
 
 namespace ultron {
 

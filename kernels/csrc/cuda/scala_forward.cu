@@ -1,7 +1,7 @@
 // scala_attention, forward: the kernel for a type and a head dim, padded with zeros to 32, 64 or 128.
-#include "scala_attention_cuda.h"
-#include "scala_forward_float.cuh"
-#include "scala_forward_half.cuh"
+#include "cuda/scala_attention.h"
+#include "cuda/scala_forward_float.cuh"
+#include "cuda/scala_forward_half.cuh"
 
 namespace ultron {
 

@@ -3,8 +3,8 @@
 #pragma once
 #include <type_traits>
 
-#include "plan.cuh"
-#include "strips.cuh"
+#include "cuda/plan.cuh"
+#include "cuda/strips.cuh"
 
 namespace ultron {
 

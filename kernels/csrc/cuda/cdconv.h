@@ -1,8 +1,8 @@
-// The CUDA side of cdconv. Plain C++, as in scala_attention_cuda.h.
+// The CUDA side of cdconv. Plain C++, as in cuda/scala_attention.h.
 #pragma once
 #include <cstdint>
 
-#include "cdconv.h"
+#include "common/cdconv.h"
 
 namespace ultron {
 

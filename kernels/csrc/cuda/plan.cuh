@@ -2,7 +2,7 @@
 #pragma once
 #include <cmath>
 
-#include "tiles.cuh"
+#include "cuda/tiles.cuh"
 
 namespace ultron {
 

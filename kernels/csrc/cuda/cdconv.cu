@@ -3,8 +3,8 @@
 //   (B, H, W, C): a block takes such a band for 32 channels, one per lane, its warps take pixels in turn; grid (samples, groups of channels, bands).
 // The gradient of the input is the same sum with the weights turned round. That of the weights is summed per (sample, channel) into the
 // workspace, then over the samples, in a fixed order.
-#include "cdconv_cuda.h"
-#include "element.cuh"
+#include "cuda/cdconv.h"
+#include "cuda/element.cuh"
 
 namespace ultron {
 

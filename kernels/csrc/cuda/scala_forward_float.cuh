@@ -1,8 +1,8 @@
 // Forward in float32, on plain multiply-adds: four lanes share a query, each with a quarter of the head dim, and a warp walks with 8 queries
 // of a row (or of two rows) over the offsets key - query that any of them sees, so that its lanes read consecutive keys.
 #pragma once
-#include "offsets.cuh"
-#include "plan.cuh"
+#include "cuda/offsets.cuh"
+#include "cuda/plan.cuh"
 
 namespace ultron {
 

@@ -1,8 +1,8 @@
 // What the float32 kernels share: a warp holds a row of 8 stationary positions (or ROWS such rows); lane = 4 group + quad has position
 // `group` and every fourth piece of 4 numbers of its head dim.
 #pragma once
-#include "philox.cuh"
-#include "tiles.cuh"
+#include "cuda/philox.cuh"
+#include "cuda/tiles.cuh"
 
 namespace ultron {
 

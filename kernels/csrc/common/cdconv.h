@@ -6,7 +6,7 @@
 #pragma once
 #include <cstdint>
 
-#include "scala_attention.h"  // Type
+#include "common/scala_attention.h"  // Type
 
 namespace ultron {
 

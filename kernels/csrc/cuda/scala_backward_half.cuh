@@ -4,10 +4,10 @@
 // With P the probabilities, M the dropout factors (0 or 1 / (1 - p)), dO = grad_out:
 //   dS = P (M (dO . value) - delta);  grad_query = scale dS key;  grad_key = scale dS^T query;  grad_value = (M P)^T dO.
 #pragma once
-#include "bias_gradient.cuh"
-#include "plan.cuh"
-#include "statistics.cuh"
-#include "strips.cuh"
+#include "cuda/bias_gradient.cuh"
+#include "cuda/plan.cuh"
+#include "cuda/statistics.cuh"
+#include "cuda/strips.cuh"
 
 namespace ultron {
 

@@ -1,9 +1,9 @@
 // Backward in float32, on plain multiply-adds: the two passes of scala_backward_half.cuh, with the lanes of scala_forward_float.cuh.
 #pragma once
-#include "bias_gradient.cuh"
-#include "offsets.cuh"
-#include "plan.cuh"
-#include "statistics.cuh"
+#include "cuda/bias_gradient.cuh"
+#include "cuda/offsets.cuh"
+#include "cuda/plan.cuh"
+#include "cuda/statistics.cuh"
 
 namespace ultron {
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "scala_attention.h"
+#include "common/scala_attention.h"
 
 namespace ultron {
 

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
-#include "cdconv.h"
-#include "scala_attention.h"
+#include "common/cdconv.h"
+#include "common/scala_attention.h"
 
 namespace ultron {
 

@@ -5,9 +5,9 @@
 // move through shared memory in chunks of whole rows. A halo row is padded to one or two strips of 16 columns, so that the position of a
 // score in a matrix fragment tells its column, and the row is the same for the whole warp.
 #pragma once
-#include "device.cuh"
-#include "mma.cuh"
-#include "scala_attention.h"
+#include "common/scala_attention.h"
+#include "cuda/device.cuh"
+#include "cuda/mma.cuh"
 
 namespace ultron {
 

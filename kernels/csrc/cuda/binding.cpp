@@ -3,9 +3,9 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "binding.h"
-#include "cdconv_cuda.h"
-#include "scala_attention_cuda.h"
+#include "common/binding.h"
+#include "cuda/cdconv.h"
+#include "cuda/scala_attention.h"
 
 namespace ultron {
 namespace {
