@@ -25,8 +25,9 @@ def test_there_are_cuda_sources_without_torch_headers() -> None:
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("source", SOURCES)
 def test_compiles_and_hardly_spills(source: str, architecture: str, tmp_path: Path) -> None:
-    command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-Werror", "all-warnings", "-I", str(CSRC), "-c", str(CSRC / "cuda" / source)]
-    result = subprocess.run([*command, "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True, timeout=300)
+    command = [NVCC, "-std=c++17", "-O3", f"-arch={architecture}", "-Xptxas", "-v", "-Werror", "all-warnings", f"-I{CSRC}"]
+    command += ["-c", str(CSRC / "cuda" / source), "-o", str(tmp_path / "kernel.o")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-4000:]
     # ptxas names the kernel, then what it spills.
     reports = re.findall(r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads", result.stderr, re.DOTALL)
