@@ -22,7 +22,8 @@ inline Type type_of(const at::Tensor& tensor, const char* name) {
   }
 }
 
-// Strides as they are; a copy only where the head dims are not contiguous or, with `align`, where 16-byte loads could not be used.
+// The tensor with its strides as they are, or a copy where its head dims are not contiguous or, with `align`, where 16-byte loads could not
+// be used.
 inline at::Tensor readable(const at::Tensor& tensor, bool align) {
   bool fits = tensor.stride(4) == 1;
   if (align) {

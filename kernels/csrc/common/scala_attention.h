@@ -46,7 +46,7 @@ struct ScalaBackward {
   const void* lse;
   Map grad_query, grad_key, grad_value;  // every element is written
   void* grad_bias;            // (h, 2k-1, 2k-1) contiguous of bias_type, every element written; null if not wanted
-  void* workspace;            // scala_backward_workspace bytes, uninitialised, 256-byte aligned
+  void* workspace;            // CUDA: scala_backward_workspace_cuda bytes, uninitialised, 256-byte aligned
   bool deterministic;         // the same bits every time
 };
 

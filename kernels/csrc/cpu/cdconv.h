@@ -12,7 +12,7 @@ struct CdconvCpu {
   const void* input;
   const void* weight;  // (C, 3, 3)
   void* output;
-  bool flipped;        // the weight is read backwards: the gradient of the input from that of the output
+  bool flipped;        // the weight is read backwards, which turns the gradient of the output into that of the input
 };
 
 struct CdconvWeightCpu {

@@ -1,5 +1,5 @@
 // The gradient of the bias without atomics: each warp sums the score gradients of its queries by offset in a table of its own, each block
-// the tables of its warps into the workspace, and a second kernel the blocks' tables, all in a fixed order.
+// adds up the tables of its warps into the workspace, and a second kernel adds up the blocks' tables, all in a fixed order.
 #pragma once
 #include "cuda/plan.cuh"
 #include "cuda/strips.cuh"
@@ -28,7 +28,7 @@ struct DiagonalSums {
     __syncwarp();
   }
 
-  // A new strip, whose first column is so many columns right of the first query.
+  // Begins a strip, whose first column lies `first_column` columns right of the first query.
   __device__ __forceinline__ void open(int first_column) {
     shift = first_column - (TILE_COLUMNS - 1) + side / 2;
 #pragma unroll
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(256) scala_bias_gradient(const float* partial_
   }
 }
 
-// With an empty plan, zeros.
+// Writes zeros if the plan is empty.
 template <typename T>
 const char* launch_bias_gradient(const ScalaBackward& backward, const Plan& plan, const float* partial_sums, void* stream) {
   const ScalaShape& shape = backward.shape;
@@ -122,7 +122,7 @@ const char* launch_bias_gradient(const ScalaBackward& backward, const Plan& plan
 struct Workspace {
   float *delta, *partial_sums;
 
-  // The most tables that samples_per_block lets any kernel write, whose tiles have 4 rows or more.
+  // For the most tables that any kernel can write: their tiles have 4 rows or more, and samples_per_block bounds the blocks.
   static int64_t partial_sum_bytes(const ScalaShape& shape) {
     const int64_t tiles = ((shape.height + 3) / 4) * ((shape.width + TILE_COLUMNS - 1) / TILE_COLUMNS) * shape.heads, side = 2 * shape.kernel_size - 1;
     return smaller(shape.batch * tiles, 2 * ENOUGH_BLOCKS + tiles) * side * side * 4;

@@ -1,5 +1,5 @@
 // cdconv: every thread stays with one (sample, channel), so weights and dilation are read once and only that dilation is computed.
-//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads neighbouring pixels; grid (planes, 1, bands);
+//   (B, C, H, W): a block takes a band of rows of one plane, neighbouring threads take neighbouring pixels; grid (planes, 1, bands);
 //   (B, H, W, C): a block takes such a band for 32 channels, one per lane, its warps take pixels in turn; grid (samples, groups of channels, bands).
 // The gradient of the input is the same sum with the weights turned round. That of the weights is summed per (sample, channel) into the
 // workspace, then over the samples, in a fixed order.
@@ -10,7 +10,7 @@ namespace ultron {
 
 constexpr int TAPS = 9, MOST_BLOCKS_YZ = 65535;
 constexpr int CONV_WARPS = 8;
-constexpr int BAND_PIXELS = 1024;  // about, per block: bands share rows, so not fewer; a large map has work for several blocks
+constexpr int BAND_PIXELS = 1024;  // of a block, about: smaller bands would read more rows twice, larger ones leave a large map too few blocks
 
 struct ConvPlan {
   int64_t outer, groups, bands;  // blocks: planes or samples; groups of 32 channels or 1; bands of rows
@@ -32,7 +32,8 @@ ConvPlan plan_conv(const CdconvShape& shape, bool in_bands) {
   return plan;
 }
 
-// One thread's channel and its walk over the pixels of a band. Within a plane or sample, bytes are counted in 32 bits (refuse).
+// One thread's channel and its walk over the pixels of a band. Bytes within a plane or sample are counted in 32 bits: refuse turns larger ones
+// away.
 template <typename T, bool CHANNELS_LAST>
 struct Walk {
   int64_t plane;         // sample * C + channel
@@ -58,7 +59,7 @@ struct Walk {
     x = first % width;
     step_y = pixels / width;
     step_x = pixels % width;
-    // Beyond the map all side taps are outside, however far.
+    // From the map's longer side on, all side taps are outside it, so a larger dilation need not be told apart.
     dilation = live ? static_cast<int>(smaller<int64_t>(shape.dilation[plane], larger(height, width))) : 1;
     offset = static_cast<unsigned>(begin_row * width + first) * stride + (CHANNELS_LAST ? static_cast<unsigned>(channel * sizeof(T)) : 0u);
     step = static_cast<unsigned>(pixels) * stride;

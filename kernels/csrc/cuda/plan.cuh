@@ -92,7 +92,8 @@ Plan make_plan(const ScalaShape& shape, const PlanRequest& request) {
   return plan;
 }
 
-// What does not depend on the sample is done once where there are blocks to spare: this many keep any device busy.
+// This many blocks keep any device busy. Where there are more, a block takes several samples, and what does not depend on the sample is done
+// once for them.
 constexpr int64_t ENOUGH_BLOCKS = 1024;
 
 inline int samples_per_block(const ScalaShape& shape, int tile_rows) {

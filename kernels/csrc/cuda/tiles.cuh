@@ -104,7 +104,7 @@ __device__ __forceinline__ Block find_block(const ScalaShape& shape, const Plan&
   return block;
 }
 
-// Addresses. Within a sample 32 bits are enough (refuse), and take half the instructions of 64.
+// Addresses. Within a sample 32 bits are enough, since refuse turns larger ones away, and take half the instructions of 64.
 
 __device__ __forceinline__ bool is_inside(const ScalaShape& shape, int y, int x) { return y < row_axis(shape).length && x < column_axis(shape).length; }
 
