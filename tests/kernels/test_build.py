@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,15 +97,24 @@ def test_the_key_follows_source_and_compiler(fresh: Path, tmp_path: Path, monkey
     build.library_path.cache_clear()
     assert build.library_path("cpu") == before
     copied = tmp_path / "csrc"
-    copied.mkdir()
-    for path in build.source_files("cpu"):
-        (copied / path.name).write_text(path.read_text())
+    shutil.copytree(build.SOURCES, copied)
     monkeypatch.setattr(build, "SOURCES", copied)
     build.library_path.cache_clear()
     assert build.library_path("cpu") == before  # the place of the source does not matter
-    (copied / "binding.h").write_text("// changed")
+    (copied / "common" / "binding.h").write_text("// changed")
     build.library_path.cache_clear()
-    assert build.library_path("cpu") != before
+    changed = build.library_path("cpu")
+    assert changed != before
+    (copied / "cuda" / "binding.cpp").write_text("// of the other library")
+    build.library_path.cache_clear()
+    assert build.library_path("cpu") == changed
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_a_library_is_made_from_its_folder_and_the_common_one(device_type: str) -> None:
+    folders = [build.SOURCES / "common", build.SOURCES / device_type]
+    assert build.source_files(device_type) == sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    assert {path.name for path in build.SOURCES.iterdir()} == {"common", "cpu", "cuda"}
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ class CdconvShape(ctypes.Structure):
 def build_emulator(folder: Path, *flags: str) -> Path:
     """Compiles the kernels and the emulator into a library in `folder`."""
     library = folder / "emulated.so"
-    sources = [*sorted(CSRC.glob("*.cu")), EMULATOR / "emulator.cpp", EMULATOR / "entries.cpp"]
+    sources = [*sorted(CSRC.glob("cuda/*.cu")), EMULATOR / "emulator.cpp", EMULATOR / "entries.cpp"]
     command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi", *flags]
     command += ["-include", str(EMULATOR / "emulator.h"), "-I", str(CSRC), "-o", str(library), "-x", "c++", *map(str, sources)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)

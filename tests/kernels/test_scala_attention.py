@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from ultron_kernels import scala_attention
-from ultron_kernels.alternatives import window_mask
+from ultron_kernels.backends import window_mask
 from ultron_kernels.reference import dropout_mask, philox, window_keys
 
 from tests.kernels.tolerances import assert_close
@@ -257,13 +257,13 @@ def test_window_mask_equals_window_keys() -> None:
 
 def test_flex_attention_equals_reference() -> None:
     query, key, value, bias = (tensor.detach() for tensor in inputs((1, 8, 9, 2, 16), 5, torch.float32))
-    from ultron_kernels import alternatives
+    from ultron_kernels import backends
 
-    alternatives.compiled_flex_attention.cache_clear()
+    backends.compiled_flex_attention.cache_clear()
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         from torch.nn.attention import flex_attention as flex
 
-        patch.setattr(alternatives, "compiled_flex_attention", lambda: flex.flex_attention)  # the same function, not compiled: quicker
+        patch.setattr(backends, "compiled_flex_attention", lambda: flex.flex_attention)  # the same function, not compiled: quicker
         found = scala_attention(query, key, value, bias, kernel_size=5, backend="flex")
     assert_close(found, scala_attention(query, key, value, bias, kernel_size=5, backend="torch"), 10.0)
 

@@ -16,7 +16,7 @@ def test_vectors_of_64_bytes_give_what_vectors_of_32_give(tmp_path: Path) -> Non
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
-    sources = [CSRC / "cpu_avx2.cpp", CSRC / "cpu_avx512.cpp", Path(__file__).parent / "emulator" / "compare_vectors.cpp"]
+    sources = [CSRC / "cpu" / "avx2.cpp", CSRC / "cpu" / "avx512.cpp", Path(__file__).parent / "emulator" / "compare_vectors.cpp"]
     command = [compiler, "-O1", "-std=c++20", "-fno-math-errno", "-DULTRON_WITHOUT_AVX512", f"-I{CSRC}", *map(str, sources), "-o", str(tmp_path / "compare")]
     subprocess.run(command, check=True)
     found = subprocess.run([tmp_path / "compare"], capture_output=True, text=True)
