@@ -38,6 +38,7 @@ browser:
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 
 bench: $(READY)
 	$(VENV)/bin/python benchmarks/evaluate.py

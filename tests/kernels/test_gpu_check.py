@@ -1,4 +1,5 @@
-"""`make gpu-check` on a lent machine: PyTorch's environment is there, optional packages are not, and nothing can be installed."""
+"""`make gpu-check` on a lent machine: PyTorch's environment is there, optional packages are not, and nothing can be
+installed."""
 
 import os
 import subprocess
