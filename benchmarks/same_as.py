@@ -96,8 +96,11 @@ def run_chain(commands: list[str]) -> None:
 
     Raises SystemExit if one fails, or does not stop where it should.
     """
+    import ultron_cli
     from ultron_cli.cli import main
 
+    if not Path(str(ultron_cli.__file__)).resolve().is_relative_to(Path.cwd().parent / "code"):
+        raise SystemExit(f"ultron_cli must come from the commit's own worktree, found {ultron_cli.__file__}")
     Path("said").mkdir()
     for number, command in enumerate(commands):
         if FIRST_QUERY in command:
