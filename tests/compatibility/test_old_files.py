@@ -25,9 +25,11 @@ TOLERANCES = {
     "searches": SCORES, "indexes": SCORES, "milvus": SCORES,
     # Described anew: convolutions in float32, whose order is the processor's and oneDNN's.
     "checkpoints": 1e-4, "extractions": 1e-4,
-    # Trained anew: on another processor the first step differs by rounding, and every step amplifies what the one before differed by.
-    "resumed": 2e-3, "resumed search": 2e-3,
+    # Trained anew: rounding differs between processors, and every step amplifies what the one before differed by. Without AVX
+    # (DNNL_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default) the losses of a resumed training moved by 1 %, those of a search by under 0.2 %.
+    "resumed": 3e-2, "resumed search": 2e-3,
 }  # fmt: skip
+FIRST_STEP = 2e-3  # of the first step after a resumption, before anything is amplified
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,6 @@ def test_files_of_an_earlier_version_give_the_same(
     scratch.mkdir()
     actual = json.loads(json.dumps(PARTS[part](Ask(ultron), files, data, scratch)))
     assert not differences(expected[part], actual, TOLERANCES[part])
+    if part == "resumed":
+        first = len((files / "stopped/steps.jsonl").read_text().splitlines())
+        assert not differences(expected[part]["steps"][: first + 1], actual["steps"][: first + 1], FIRST_STEP)
