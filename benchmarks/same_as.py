@@ -1,13 +1,15 @@
-"""Are the numbers of two commits the same, bit for bit?  python benchmarks/same_as.py BEFORE [AFTER]     (default: v-before HEAD)
+"""Are the numbers of two commits the same, bit for bit?  python benchmarks/same_as.py BEFORE [AFTER]     (default:
+v-before HEAD)
 
-Checks both out into temporary git worktrees and runs one chain of commands in each, with this interpreter: landmarks rendered; networks
-trained, one of them stopped and resumed; an attention searched for; descriptors extracted, whitened, indexed, searched, re-ranked, evaluated
-and compared. Then holds all that was written against each other: photos, losses of every step, weights, descriptors, whitenings, indexes, ranks,
-scores, evaluations. What tells of the making and not of the numbers (provenance, origin, times, speeds, paths) is left out. One row per
-artefact; where one differs, the largest difference, and exit code 1.
+Checks both out into temporary git worktrees and runs one chain of commands in each, with this interpreter: landmarks
+rendered; networks trained, one of them stopped and resumed; an attention searched for; descriptors extracted, whitened,
+indexed, searched, re-ranked, evaluated and compared. Then holds all that was written against each other: photos, losses
+of every step, weights, descriptors, whitenings, indexes, ranks, scores, evaluations. What tells of the making and not
+of the numbers (provenance, origin, times, speeds, paths) is left out. One row per artefact; where one differs, the
+largest difference, and exit code 1.
 
-The files are read by h5py, json, numpy and torch alone, so that modules may move between the two commits. Operators are compiled
-first where their sources differ from those compiled before, which can take minutes.
+The files are read by h5py, json, numpy and torch alone, so that modules may move between the two commits. Operators
+are compiled first where their sources differ from those compiled before, which can take minutes.
 """
 
 import argparse
@@ -30,14 +32,18 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-# Keys of JSON that tell how, when or how fast, not what. sha256: of files that hold the time they were made; the arrays themselves are compared.
+# Keys of JSON that tell how, when or how fast, not what. sha256: of files that hold the time they were made; the arrays
+# themselves are compared.
 IGNORED = {
     "provenance", "origin", "created", "checked", "seconds", "photos_per_s", "wait_share", "memory_mib", "ms_per_query", "sha256", "descriptors_sha256",
     "mtime_ns", "ultron_version", "descriptors",
 }  # fmt: skip
 IGNORED_FILES = ("environment.json", "events/", "checkpoints/", ".png", ".lock", "stderr.txt")
 CPU = "--set workers=0 --set threads=1 --set validation.share=0.2 --set batch_size=12 --set log_every=1"
-PAPER = f"{CPU} --set pretrained=false --set precision=float32 --set side_px=48 --set warmup_epochs=1 --set model.descriptor_dim=32"
+PAPER = (
+    f"{CPU} --set pretrained=false --set precision=float32 --set side_px=48 --set warmup_epochs=1 --set "
+    "model.descriptor_dim=32"
+)
 GEM = f"--preset gem-r50-arcface {PAPER} --set model.backbone=test_resnet --set epochs=4 --set lr=0.01"
 CFCD = f"--preset cfcd-r50 {PAPER} --set model.backbone=cifar_resnet8 --set epochs=2"
 SIZES = "--set model.depths=1,1,1,1 --set model.widths=8,16,16,32 --set model.heads=1,2 --set model.descriptor_dim=32"
@@ -76,9 +82,11 @@ def chain() -> list[str]:
         f"evaluate {files} --index flat.index --out evaluate-flat.json",
         f"evaluate {files} --whiten lw.h5 --dim 8 --out evaluate-lw.json",
         f"evaluate {files} --distractors distractors/database.h5 --out evaluate-distractors.json",
-        f"evaluate {files} --distractors distractors/database.h5 --rerank superglobal --out evaluate-distractors-superglobal.json",
+        f"evaluate {files} --distractors distractors/database.h5 --rerank superglobal --out "
+        "evaluate-distractors-superglobal.json",
         "evaluate --queries whitened/queries.h5 --database whitened/database.h5 --out evaluate-whitened.json",
-        "evaluate --queries ultron-described/queries.h5 --database ultron-described/database.h5 --out evaluate-ultron.json",
+        "evaluate --queries ultron-described/queries.h5 --database ultron-described/database.h5 --out "
+        "evaluate-ultron.json",
     ]
     for step in RERANKERS:
         commands.append(f"search {files} -k 50 --rerank {step} --out search-{step}.h5")
@@ -154,7 +162,9 @@ def read_h5(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with h5py.File(path) as handle:
         for name, dataset in handle.items():
-            found[name] = [str(text) for text in dataset.asstr()[:]] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
+            found[name] = (
+                [str(text) for text in dataset.asstr()[:]] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
+            )
         attributes: dict[str, Any] = {}
         for name, value in handle.attrs.items():
             attributes[name] = value.item() if isinstance(value, np.generic) else value
@@ -177,7 +187,11 @@ def read(path: Path, root: Path) -> dict[str, Any]:
         return dict(leaves(read_pt(path)))
     if path.suffix in (".json", ".jsonl"):
         text = path.read_text().replace(str(root), "RUN")
-        return dict(leaves(plain([json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text))))
+        return dict(
+            leaves(
+                plain([json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text))
+            )
+        )
     if path.suffix in (".csv", ".txt"):
         return {"text": path.read_text().replace(str(root), "RUN")}
     return {"bytes": np.frombuffer(path.read_bytes(), np.uint8)}
@@ -201,7 +215,11 @@ def difference(before: Any, after: Any) -> float | None:
             return float("inf")
         if a.tobytes() == b.tobytes():
             return None
-        return float(np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64)))) if a.dtype.kind in "fiub" else float("inf")
+        return (
+            float(np.nanmax(np.abs(a.astype(np.float64) - b.astype(np.float64))))
+            if a.dtype.kind in "fiub"
+            else float("inf")
+        )
     if type(before) is type(after) and (before == after or (before != before and after != after)):
         return None
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (before, after))
@@ -215,7 +233,11 @@ def compare(before_root: Path, after_root: Path) -> list[tuple[str, int, str]]:
     for name in sorted(before.keys() | after.keys()):
         sides = []
         for root, files in ((before_root, before.get(name)), (after_root, after.get(name))):
-            content = {f"{path.relative_to(root)}:{key}": leaf for path in files or () for key, leaf in read(path, root).items()}
+            content = {
+                f"{path.relative_to(root)}:{key}": leaf
+                for path in files or ()
+                for key, leaf in read(path, root).items()
+            }
             sides.append(content)
         n_values = sum(np.size(leaf) for leaf in sides[0].values())
         if name not in before or name not in after:
@@ -223,7 +245,9 @@ def compare(before_root: Path, after_root: Path) -> list[tuple[str, int, str]]:
             continue
         worst: tuple[float, str] | None = None
         for key in sorted(sides[0].keys() | sides[1].keys()):
-            gap = float("inf") if key not in sides[0] or key not in sides[1] else difference(sides[0][key], sides[1][key])
+            gap = (
+                float("inf") if key not in sides[0] or key not in sides[1] else difference(sides[0][key], sides[1][key])
+            )
             if gap is not None and (worst is None or gap > worst[0]):
                 worst = gap, key
         rows.append((name, n_values, "equal" if worst is None else f"differs by {worst[0]:.3g} at {worst[1]}"))
@@ -242,10 +266,14 @@ def same_training(root: Path) -> str:
 
 def check_out(commit: str, folder: Path) -> str:
     """A worktree of a commit, with its operators importable; returns its full name."""
-    full = subprocess.run(["git", "rev-parse", "--verify", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True, text=True)
+    full = subprocess.run(
+        ["git", "rev-parse", "--verify", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True, text=True
+    )
     if full.returncode:
         raise SystemExit(f"{commit} is no commit here; name one: python benchmarks/same_as.py BEFORE [AFTER]")
-    subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(folder / "code"), commit], cwd=ROOT, check=True)
+    subprocess.run(
+        ["git", "worktree", "add", "--quiet", "--detach", str(folder / "code"), commit], cwd=ROOT, check=True
+    )
     (folder / "modules").mkdir()
     (folder / "modules/ultron_kernels").symlink_to(folder / "code/kernels")
     (folder / "run").mkdir()
@@ -304,7 +332,9 @@ def main() -> int:
         return int(n_other > 0)
     finally:
         for folder in folders.values():
-            subprocess.run(["git", "worktree", "remove", "--force", str(folder / "code")], cwd=ROOT, capture_output=True)
+            subprocess.run(
+                ["git", "worktree", "remove", "--force", str(folder / "code")], cwd=ROOT, capture_output=True
+            )
         shutil.rmtree(work, ignore_errors=True)
 
 

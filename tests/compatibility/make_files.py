@@ -1,13 +1,15 @@
-"""Makes the files of a version that later versions must go on reading, and records what that version itself says of them.
+"""Makes the files of a version that later versions must go on reading, and records what that version itself says of
+them.
 
     python tests/compatibility/make_files.py tests/compatibility/v0.2.0
 
-Only public commands are run, so that the same script makes the set of a later version. The folder gets the files in one archive (a third of
-their size) and expected.json, the answers to PARTS below; test_old_files.py asks the same questions of the version under test. Photos are
-not stored: they are rendered again, byte for byte, where a question needs them.
+Only public commands are run, so that the same script makes the set of a later version. The folder gets the files in one
+archive (a third of their size) and expected.json, the answers to PARTS below; test_old_files.py asks the same questions
+of the version under test. Photos are not stored: they are rendered again, byte for byte, where a question needs them.
 
-Not stored: `.ultron-index.npz` and `.ultron-aspects.npz`, caches of 5000 photos and more that hold absolute paths and times of change and are
-made again where these differ; `source.json` and `seen_checksums.json`, which only a download writes.
+Not stored: `.ultron-index.npz` and `.ultron-aspects.npz`, caches of 5000 photos and more that hold absolute paths
+and times of change and are made again where these differ; `source.json` and `seen_checksums.json`, which only a
+download writes.
 """
 
 import contextlib
@@ -32,9 +34,18 @@ Run = Callable[..., tuple[int, str, str]]
 """Runs `ultron ARGUMENTS`; returns (exit code, stdout, stderr)."""
 
 ARCHIVE = "files.tar.xz"
-TOY = ("--seed", 3, "--train-landmarks", 6, "--eval-landmarks", 4, "--max-side", 64)  # 48 photos to train on, 4 queries, 148 in the database
-# A ResNet of 4 channels (6 thousand weights): what is stored is a few tens of KB. channels_last is off, as torch 2.11's convolutions
-# of 4 channels in that order crash on some processors.
+TOY = (
+    "--seed",
+    3,
+    "--train-landmarks",
+    6,
+    "--eval-landmarks",
+    4,
+    "--max-side",
+    64,
+)  # 48 photos to train on, 4 queries, 148 in the database
+# A ResNet of 4 channels (6 thousand weights): what is stored is a few tens of KB. channels_last is off, as torch 2.11's
+# convolutions of 4 channels in that order crash on some processors.
 TINY = {
     "model.backbone": "cifar_resnet8_w4", "model.descriptor_dim": 16, "pretrained": "false", "channels_last": "false", "precision": "float32",
     "side_px": 32, "batch_size": 12, "workers": 0, "threads": 1, "validation.share": 0, "lr": 0.01, "log_every": 1, "keep_checkpoints": 1,
@@ -76,7 +87,10 @@ def scores(evaluation: dict[str, Any]) -> dict[str, Any]:
 def ranked(result: dict[str, Any]) -> dict[str, Any]:
     """A search's photos and scores by query."""
     return {
-        query["query"]: {"photos": [photo["name"] for photo in query["photos"]], "scores": [photo["score"] for photo in query["photos"]]}
+        query["query"]: {
+            "photos": [photo["name"] for photo in query["photos"]],
+            "scores": [photo["score"] for photo in query["photos"]],
+        }
         for query in result["results"]
     }
 
@@ -110,17 +124,34 @@ def indexes(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
     # The descriptor files that the indexes name are gone, so that these scores are the indexes' own.
     answers = {}
     for kind in INDEXES:
-        searched = _searched(files, "extract" if kind == "whitened" else "whitened")  # that index whitens its queries itself
-        answers[kind] = ranked(ask("search", *searched, "-k", 12, "--index", files / f"{kind}.index", "--out", scratch / f"{kind}.h5"))
+        searched = _searched(
+            files, "extract" if kind == "whitened" else "whitened"
+        )  # that index whitens its queries itself
+        answers[kind] = ranked(
+            ask("search", *searched, "-k", 12, "--index", files / f"{kind}.index", "--out", scratch / f"{kind}.h5")
+        )
     return answers
 
 
 def milvus(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    return ranked(ask("search", *_searched(files), "-k", 12, "--index", files / "milvus/milvus.index", "--out", scratch / "milvus.h5"))
+    return ranked(
+        ask(
+            "search",
+            *_searched(files),
+            "-k",
+            12,
+            "--index",
+            files / "milvus/milvus.index",
+            "--out",
+            scratch / "milvus.h5",
+        )
+    )
 
 
 def rank_files(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    return {name: scores(ask("evaluate", "--ranks", files / f"{name}.h5", *_truth(files))) for name in ("ranks", "reranked")}
+    return {
+        name: scores(ask("evaluate", "--ranks", files / f"{name}.h5", *_truth(files))) for name in ("ranks", "reranked")
+    }
 
 
 def evaluations(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -150,16 +181,37 @@ def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
             "descriptors": [rows_of(out / file)[:6].tolist() for file in ("queries.h5", "database.h5")],
         }  # fmt: skip
     query = sorted((data / "toy/jpg").glob("*.jpg"))[0]
-    found = ask("search", query, "--database", files / "extract/database.h5", "--weights", files / "finished/checkpoint.pt", "-k", 5)
+    found = ask(
+        "search",
+        query,
+        "--database",
+        files / "extract/database.h5",
+        "--weights",
+        files / "finished/checkpoint.pt",
+        "-k",
+        5,
+    )
     return answers | {"photo": [photo["score"] for photo in found["results"][0]["photos"]]}
 
 
 def extractions(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    """How many photos are described when files, whole ones and an interrupted one, are taken up: settings are known again, or all are."""
+    """How many photos are described when files, whole ones and an interrupted one, are taken up: settings are known
+    again, or all are."""
     answers: dict[str, Any] = {}
     for name in ("extract", "interrupted"):
         shutil.copytree(files / name, scratch / name)
-        made = ask("extract", "--dataset", "toy", "--data-root", data, "--weights", files / "finished/checkpoint.pt", *EXTRACTION, "--out", scratch / name)
+        made = ask(
+            "extract",
+            "--dataset",
+            "toy",
+            "--data-root",
+            data,
+            "--weights",
+            files / "finished/checkpoint.pt",
+            *EXTRACTION,
+            "--out",
+            scratch / name,
+        )
         answers[name] = {role: [file["n"], file["computed"]] for role, file in made["files"].items()}
     answers["interrupted"]["descriptors"] = rows_of(scratch / "interrupted/database.h5")[60:140:8].tolist()
     return answers
@@ -172,7 +224,10 @@ def bad_photos(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
     (scratch / "toy" / missing).unlink()
     made = ask("extract", "--dataset", scratch / "toy", "--weights", files / "finished/checkpoint.pt", "--scales", 1, "--workers", 0, "--max-side", 48,
                "--skip-bad", "--out", scratch / "skipped")  # fmt: skip
-    return {"skipped": [[entry["name"], entry["role"]] for entry in made["skipped"]], "n": made["files"]["database"]["n"]}
+    return {
+        "skipped": [[entry["name"], entry["role"]] for entry in made["skipped"]],
+        "n": made["files"]["database"]["n"],
+    }
 
 
 def runs(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -247,14 +302,21 @@ def in_this_process(work: Path) -> Run:
 
 
 def environment_of(work: Path) -> dict[str, str]:
-    return os.environ | {"ULTRON_WORKSPACE": str(work / "runs"), "ULTRON_DATA": str(work / "data"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return os.environ | {
+        "ULTRON_WORKSPACE": str(work / "runs"),
+        "ULTRON_DATA": str(work / "data"),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
 
 
 def stop_half_way(work: Path, lines_file: Path, n_lines: int, *arguments: object) -> None:
     """Starts a run and stops it by SIGTERM, as a scheduler does, when `lines_file` has n_lines lines."""
     print("ultron", *arguments, "(stopped half way)", file=sys.stderr)
     command = [sys.executable, "-m", "ultron_cli", *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=work, env=environment_of(work), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=work, env=environment_of(work), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     while process.poll() is None and not (lines_file.is_file() and lines_file.read_text().count("\n") >= n_lines):
         time.sleep(0.002)
     if process.poll() is None:
@@ -275,7 +337,15 @@ def make(work: Path) -> None:
     ask("datasets", "make-toy", *TOY)
     gem = ("train", "--dataset", "toy", "--preset", "gem-r50-arcface")
     ask(*gem, *settings(TINY, epochs=3, warmup_epochs=1), "--out", "files/finished")
-    stop_half_way(work, files / "stopped/steps.jsonl", 11, *gem, *settings(TINY, epochs=6, warmup_epochs=1, ema=0.9, clip_norm=5.0), "--out", "files/stopped")
+    stop_half_way(
+        work,
+        files / "stopped/steps.jsonl",
+        11,
+        *gem,
+        *settings(TINY, epochs=6, warmup_epochs=1, ema=0.9, clip_norm=5.0),
+        "--out",
+        "files/stopped",
+    )
     ask("train", "--dataset", "toy", "--preset", "ultron-t", *settings(TINY_ULTRON), "--out", "ultron")
     shutil.copy(work / "ultron/checkpoint.pt", files / "ultron.pt")
     search = ("train", "--dataset", "toy", "--preset", "autola-search", *settings(TINY_SEARCH), "--out", "files/search")
@@ -373,7 +443,11 @@ def main() -> None:
             expected[part] = question(Ask(run), files, work / "data", scratch)
             for file in sorted(scratch.glob("*.h5")):
                 with h5py.File(file) as handle:
-                    print(f"{part}, {file.name}: least difference of neighbours' scores {np.abs(np.diff(handle['scores'][:])).min():.2g}", file=sys.stderr)
+                    print(
+                        f"{part}, {file.name}: least difference of neighbours' scores "
+                        f"{np.abs(np.diff(handle['scores'][:])).min():.2g}",
+                        file=sys.stderr,
+                    )
         (target / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -1,4 +1,5 @@
-"""Files written by earlier versions still read, resume and score the same: the numbers are those that the version that wrote them gave.
+"""Files written by earlier versions still read, resume and score the same: the numbers are those that the version that
+wrote them gave.
 
 Files and expected.json of a version lie in v*/ and were made by make_files.py, which also holds the questions.
 """
@@ -17,16 +18,20 @@ from tests.conftest import Run
 HERE = Path(__file__).parent
 VERSIONS = sorted(path.parent.name for path in HERE.glob("v*/expected.json"))
 
-# Largest difference of a float, relative to the larger of the expected value and 1. Everything that is no float is equal: names, ranks, steps.
+# Largest difference of a float, relative to the larger of the expected value and 1. Everything that is no float is
+# equal: names, ranks, steps.
 STORED = 1e-12  # average precision from stored ranks: the mean's sum may take another order in another numpy
-SCORES = 2e-6  # inner products of stored unit rows in float32, whose order of summing is the processor's: a few units of 2^-24 = 6e-8
+# inner products of stored unit rows in float32, whose order of summing is the processor's: a few units of 2^-24 = 6e-8
+SCORES = 2e-6
 TOLERANCES = {
     "descriptors": STORED, "rank files": STORED, "evaluations": STORED, "ground truths": STORED, "bad photos": STORED, "runs": STORED,
     "searches": SCORES, "indexes": SCORES, "milvus": SCORES,
     # Described anew: convolutions in float32, whose order is the processor's and oneDNN's.
     "checkpoints": 1e-4, "extractions": 1e-4,
-    # Trained anew: rounding differs between processors, and every step amplifies what the one before differed by. Without AVX
-    # (DNNL_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default) the losses of a resumed training moved by 1 %, those of a search by under 0.2 %.
+    # Trained anew: rounding differs between processors, and every step amplifies what the one before differed by.
+    # Without AVX (DNNL_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default) the losses of a resumed training moved by 1 %,
+    # those of a search by under 0.2 %.
+    # search by under 0.2 %.
     "resumed": 3e-2, "resumed search": 2e-3,
 }  # fmt: skip
 FIRST_STEP = 2e-3  # of the first step after a resumption, before anything is amplified
@@ -54,9 +59,18 @@ def differences(expected: Any, actual: Any, tolerance: float, where: str = "") -
     """Every place where two pieces of plain data differ."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         lacking = [f"{where}/{key} is gone" for key in expected if key not in actual]
-        return lacking + [line for key in expected if key in actual for line in differences(expected[key], actual[key], tolerance, f"{where}/{key}")]
+        return lacking + [
+            line
+            for key in expected
+            if key in actual
+            for line in differences(expected[key], actual[key], tolerance, f"{where}/{key}")
+        ]
     if isinstance(expected, list) and isinstance(actual, list) and len(expected) == len(actual):
-        return [line for i, pair in enumerate(zip(expected, actual, strict=True)) for line in differences(*pair, tolerance, f"{where}/{i}")]
+        return [
+            line
+            for i, pair in enumerate(zip(expected, actual, strict=True))
+            for line in differences(*pair, tolerance, f"{where}/{i}")
+        ]
     if isinstance(expected, float) and isinstance(actual, (int, float)) and not isinstance(actual, bool):
         near = math.isclose(expected, actual, rel_tol=tolerance, abs_tol=tolerance)
         return [] if near else [f"{where}: {expected} then, {actual} now"]

@@ -385,10 +385,21 @@ def run_scala(kernels: ctypes.CDLL, case: Case) -> Run:
     wants_grad_bias = case.bias != "none"
     workspace = Guarded((kernels.scala_workspace(ctypes.byref(shape), wants_grad_bias, False) // 4,), "float32")
     backward = ScalaBackward(
-        shape, maps["query"], maps["key"], maps["value"], written_maps["out"], maps["grad_out"], bias_address, lse.address,
-        written_maps["grad_query"], written_maps["grad_key"], written_maps["grad_value"], grad_bias.address if wants_grad_bias else None,
-        workspace.address, False,
-    )  # fmt: skip
+        shape,
+        maps["query"],
+        maps["key"],
+        maps["value"],
+        written_maps["out"],
+        maps["grad_out"],
+        bias_address,
+        lse.address,
+        written_maps["grad_query"],
+        written_maps["grad_key"],
+        written_maps["grad_value"],
+        grad_bias.address if wants_grad_bias else None,
+        workspace.address,
+        False,
+    )
     assert kernels.scala_backward(ctypes.byref(backward)) is None
     workspace.read()
     outputs = {"lse": lse.read()}
