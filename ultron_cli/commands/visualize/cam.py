@@ -86,10 +86,10 @@ def command(
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
     scene, models = scenes[0], "-".join(system.label for system in systems) or scenes[0].model
     row = scene.query_row(query)
-    name = scene.found.query_names[row]
+    name = scene.ranking.query_names[row]
     folder = out or workspace.result_folder(
         "visualize",
-        f"cam-{scene.found.origin['dataset']}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
+        f"cam-{scene.ranking.origin.dataset}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
     )
     if systems:
         summary = draw_cam_columns(systems, name, k, protocol, method, folder, photo or [])

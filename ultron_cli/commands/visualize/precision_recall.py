@@ -29,7 +29,6 @@ def command(
     evaluation."""
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.evaluation.evaluate import NamedRanking
     from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
     from ultron_cli.visualization.tsne import check_suffix
 
@@ -38,31 +37,25 @@ def command(
     if out:
         check_suffix(out)
     protocols = list(PROTOCOLS) if protocol == "all" else [protocol]
-    found = searches(ranks, queries, database)
-    names = labels_of([str(one.origin.get("model", "unknown model")) for one in found], label, ranks)
-    rankings = [
-        NamedRanking(
-            rows=one.ranking.rows, query_names=one.query_names, database_names=one.database_names, origin=one.origin
-        )
-        for one in found
-    ]
-    measured = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]  # type: ignore[arg-type]
-    dataset = measured[0].dataset
+    rankings = searches(ranks, queries, database)
+    names = labels_of([ranking.origin.model_label for ranking in rankings], label, ranks)
+    curves = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]
+    dataset = curves[0].dataset
     path = (
         out
         or workspace.result_folder("visualize", f"precision-recall-{dataset}".replace("/", "_"))
         / "precision-recall.png"
     )
-    models = " and ".join(dict.fromkeys(str(one.origin.get("model", "unknown model")) for one in found))
-    precision_recall_figure(measured, f"Precision and recall: {models} on {dataset}", path)
+    models = " and ".join(dict.fromkeys(ranking.origin.model_label for ranking in rankings))
+    precision_recall_figure(curves, f"Precision and recall: {models} on {dataset}", path)
     workspace.remember("visualize", path)
     results = [
         {
-            "search": one.label,
-            "mAP": one.mAP,
-            "queries": one.n_queries,
-            "precision": {key: curve.tolist() for key, curve in one.curves.items()},
+            "search": search.label,
+            "mAP": search.mAP,
+            "queries": search.n_queries,
+            "precision": {key: curve.tolist() for key, curve in search.curves.items()},
         }
-        for one in measured
+        for search in curves
     ]
     print_result({"figure": str(path), "dataset": dataset, "recall": RECALLS.tolist(), "searches": results}, str(path))

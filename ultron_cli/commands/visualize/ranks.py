@@ -55,10 +55,10 @@ def command(
     rows = (
         [scene.query_row(name) for name in query]
         if query
-        else list(range(min(n_queries, len(scene.found.query_names))))
+        else list(range(min(n_queries, len(scene.ranking.query_names))))
     )
-    names = [scene.found.query_names[row] for row in rows]
-    folder = f"ranks-{scene.found.origin['dataset']}-{'-'.join(labels) if len(scenes) > 1 else scene.model}"[
+    names = [scene.ranking.query_names[row] for row in rows]
+    folder = f"ranks-{scene.ranking.origin.dataset}-{'-'.join(labels) if len(scenes) > 1 else scene.model}"[
         :200
     ].replace("/", "_")
     path = out or workspace.result_folder("visualize", folder) / f"{file_name(Path(names[0]).name)}-{protocol}.png"

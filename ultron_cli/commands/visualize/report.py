@@ -36,7 +36,7 @@ def command(
     workspace = current_workspace()
     scenes = scenes_of(ranks, queries, database)
     labels = labels_of([scene.model for scene in scenes], label, ranks)
-    dataset = scenes[0].found.origin["dataset"]
+    dataset = scenes[0].ranking.origin.dataset
     path = (
         out
         or workspace.result_folder("visualize", f"report-{dataset}-{scenes[0].model}".replace("/", "_")) / "report.html"

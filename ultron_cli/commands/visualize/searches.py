@@ -7,35 +7,27 @@ from ultron_cli.commands.flags import current_workspace
 from ultron_cli.errors import UltronError
 
 if TYPE_CHECKING:
-    from ultron_cli.retrieval.searching import Found
+    from ultron_cli.retrieval.rankings import Ranking
     from ultron_cli.visualization.scene import Scene
 
 
-def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Found"]:
+def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Ranking"]:
     """The searches to draw: of rank files, or the exact search of descriptors."""
     from ultron_cli import console
-    from ultron_cli.retrieval.searching import Found, latest_descriptors, search_files
-
-    if not ranks:
-        return [
-            search_files(*latest_descriptors(queries, database, current_workspace()), None, console.settings.device)
-        ]
     from ultron_cli.retrieval.rankings import read_ranks
+    from ultron_cli.retrieval.searching import latest_descriptors, search_files
 
-    stored = [read_ranks(path) for path in ranks]
-    return [
-        Found(
-            ranking=one.ranking, query_names=one.query_names, database_names=one.database_names, origin=one.provenance
-        )
-        for one in stored
-    ]
+    if ranks:
+        return [read_ranks(path) for path in ranks]
+    files = latest_descriptors(queries, database, current_workspace())
+    return [search_files(*files, None, console.settings.device)]
 
 
 def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Scene"]:
     """The searches to draw, with their photos and ground truth; one where no or one rank file is named."""
     from ultron_cli.visualization.scene import open_scene
 
-    return [open_scene(found) for found in searches(ranks, queries, database)]
+    return [open_scene(ranking) for ranking in searches(ranks, queries, database)]
 
 
 def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | None) -> list[str]:
