@@ -139,7 +139,7 @@ def compare(before: dict[str, Any] | str | Path, after: dict[str, Any] | str | P
     before, after: what `evaluate` returned, or files of `ultron evaluate --out`.
     """
     a, b = (value if isinstance(value, dict) else read_evaluation(Path(value)) for value in (before, after))
-    shared = [protocol for protocol in PROTOCOLS if protocol in a["protocols"] and protocol in b["protocols"]]
+    shared: list[Protocol] = [name for name in PROTOCOLS if a["protocols"].keys() & b["protocols"].keys() & {name}]
     if not shared:
         raise UltronError("the two evaluations have no protocol in common; evaluate both with all protocols")
     return {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
