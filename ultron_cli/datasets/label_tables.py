@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError, nearest_names
 
-Box = tuple[float, float, float, float]
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 PAIR_LABELS = ("easy", "hard", "junk")
 ROLES = ("query", "database", "")

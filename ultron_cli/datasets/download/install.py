@@ -34,10 +34,10 @@ from ultron_cli.datasets.download.source_record import (
     remember_checksum,
 )
 from ultron_cli.datasets.download.transfers import Bars, run_at_once
-from ultron_cli.datasets.download.transport import free_bytes
 from ultron_cli.datasets.download.unpacking import Unsafe, move_tree, unpack
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, only_writer
+from ultron_cli.machine import free_bytes
 from ultron_cli.provenance import utc_now
 
 RESERVE_BYTES = 256 << 20  # left free on the disk

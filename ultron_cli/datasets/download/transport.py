@@ -7,7 +7,6 @@ file).
 import ftplib
 import http.client
 import re
-import shutil
 import ssl
 import urllib.error
 import urllib.request
@@ -193,10 +192,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def free_bytes(folder: Path) -> int:
-    """Free disk space where `folder` is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

@@ -22,8 +22,8 @@ from typing import IO, Any
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.fetching import Stopped
-from ultron_cli.datasets.download.transport import free_bytes
 from ultron_cli.errors import WorkFailed
+from ultron_cli.machine import free_bytes
 
 MAX_EXPANSION = 20  # JPEG photos expand by a few per cent; a bomb by thousands
 SPARE_BYTES = 64 << 20  # small archives of text may expand more

@@ -16,7 +16,7 @@ import numpy as np
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
+from ultron_cli.files import file_state, whole_file
 
 INDEX_FILE = ".ultron-index.npz"
 VERSION = 1
@@ -87,18 +87,19 @@ class PathTable(Sequence[Path]):
         return PathTable(self.folder, self.relative.take(rows))
 
 
-def state_of(paths: Iterable[Path], own_folder: Path) -> str:
-    """One text for the times of change and sizes of files and folders; absent ones count too.
+def state_of(paths: Iterable[Path], table_folder: Path) -> str:
+    """Hexadecimal SHA-256 of the times of change and sizes of files and folders; absent ones count too.
 
-    own_folder: where the index itself lies; writing it changes the folder's time, so its entries count instead.
+    table_folder: where the table itself lies. Writing it changes the folder's time, so the folder's entries count
+    instead.
     """
     digest = hashlib.sha256()
-    own_folder = own_folder.absolute()
+    table_folder = table_folder.absolute()
     for path in paths:
         try:
-            status = path.stat()
-            state: object = (status.st_mtime_ns, status.st_size if path.is_file() else 0)
-            if path == own_folder:
+            size, mtime_ns = file_state(path)
+            state: object = (mtime_ns, size if path.is_file() else 0)
+            if path == table_folder:
                 state = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
             text = f"{path}\0{state}\n"
         except OSError:

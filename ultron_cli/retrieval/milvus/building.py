@@ -14,10 +14,10 @@ from typing import Any
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import sha256_of_file, whole_folder
+from ultron_cli.files import file_state, sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.index.building import refuse_to_replace
-from ultron_cli.retrieval.index.faiss_index import MILVUS_FORMAT, file_state
+from ultron_cli.retrieval.index.faiss_index import MILVUS_FORMAT
 from ultron_cli.retrieval.milvus.client import CONSISTENCY, NAME_BYTES, Milvus
 from ultron_cli.retrieval.milvus.index import VERSION, stored_uri
 from ultron_cli.retrieval.milvus.kinds import milvus_plan
@@ -87,7 +87,7 @@ def build_milvus_index(
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
         before = file_state(descriptor_path)
-        source = {"path": str(descriptor_path.resolve()), **before, "sha256": sha256_of_file(descriptor_path)}
+        source = {"path": str(descriptor_path.resolve()), **before._asdict(), "sha256": sha256_of_file(descriptor_path)}
         identity = {
             "format": "ultron-milvus",
             "version": 1,
