@@ -135,7 +135,7 @@ def test_gldv2_lists(gldv2: Path) -> None:
     assert (len(clean.paths), clean.labels.tolist()) == (3, [1, 1, 0])
     assert clean.paths[2] == (gldv2 / "gldv2-train/train/f/f/f/fff3456789abcdef.jpg").resolve()
     assert all(path.is_file() for path in [*everything.paths, *clean.paths])
-    paths, _ = open_landmark_list(gldv2 / "gldv2-clean")
+    paths = open_landmark_list(gldv2 / "gldv2-clean").paths
     assert [path.name for path in paths[1:]] == ["0a23456789abcdef.jpg", "fff3456789abcdef.jpg"]
 
 

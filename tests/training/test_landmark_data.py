@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from ultron_cli.datasets.landmarks import photos
-from ultron_cli.datasets.landmarks.path_table import INDEX_FILE, PathTable, Texts
+from ultron_cli.datasets.landmarks.path_table import TABLE_FILE, PathTable, Texts
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks.split import (
+    Exclusion,
     exclude_photos,
     read_exclusions,
     require_same_photos,
@@ -72,7 +73,7 @@ def test_gldv2_without_its_photos(tmp_path: Path) -> None:
 def test_cached_index_is_used_until_a_photo_comes_or_goes(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos, "LEAST_TO_CACHE", 1)
     first = open_landmark_photos(folders)
-    assert (folders / INDEX_FILE).is_file()
+    assert (folders / TABLE_FILE).is_file()
     with monkeypatch.context() as patched:
         patched.setattr(photos, "list_photos", lambda folder: pytest.fail("listed again"))
         again = open_landmark_photos(folders)
@@ -87,7 +88,7 @@ def test_cached_index_is_used_until_a_photo_comes_or_goes(folders: Path, monkeyp
     assert open_landmark_photos(folders).landmark_names == ["a", "b", "c", "d"]
     (folders / "a/1.jpg").unlink()
     assert "a/1.jpg" not in relative(open_landmark_photos(folders))
-    (folders / INDEX_FILE).write_bytes(b"damaged")
+    (folders / TABLE_FILE).write_bytes(b"damaged")
     assert len(open_landmark_photos(folders).paths) == 7
 
 
@@ -145,9 +146,9 @@ def test_exclusion_lists(folders: Path, tmp_path: Path) -> None:
     kept, report = exclude_photos(photos, [str(tmp_path / "landmarks.txt"), str(tmp_path / "photos.csv")])
     assert relative(kept) == ["b/1.jpg", "c/1.jpg", "c/2.jpg"]
     assert (kept.landmark_names, kept.labels.tolist()) == (["b", "c"], [0, 1, 1])
-    assert [(entry["entries"], entry["landmarks"], entry["photos"], entry["unmatched"]) for entry in report] == [
-        (2, 1, 2, 1),
-        (1, 0, 1, 0),
+    assert report == [
+        Exclusion(list=str(tmp_path / "landmarks.txt"), entries=2, landmarks=1, photos=2, unmatched=1),
+        Exclusion(list=str(tmp_path / "photos.csv"), entries=1, landmarks=0, photos=1, unmatched=0),
     ]
     (tmp_path / "all.txt").write_text("a\nb\nc\n")
     with pytest.raises(UltronError, match="leave none of 6 photos"):

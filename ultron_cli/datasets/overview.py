@@ -73,13 +73,13 @@ def describe(text: str, gnd: Path | None) -> dict[str, Any]:
 
     dataset = open_named_dataset(text, gnd)
     if dataset.ground_truth is None and (dataset.folder / LIST_FILE).is_file():
-        paths, landmarks = open_landmark_list(dataset.folder)
+        listed = open_landmark_list(dataset.folder)
         facts: dict[str, Any] = {
             "name": dataset.name,
             "folder": str(dataset.folder),
-            "photo_folder": str(paths.folder),
-            "photos": len(paths),
-            "landmarks": len(set(landmarks)),
+            "photo_folder": str(listed.paths.folder),
+            "photos": len(listed.paths),
+            "landmarks": len(set(listed.landmarks)),
             "protocols": {},
         }
     else:

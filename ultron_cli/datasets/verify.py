@@ -78,7 +78,7 @@ def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
         found |= set(_below(folder, folder / "train"))
     missing: list[str] = []
     if (folder / LIST_FILE).is_file():
-        listed = open_landmark_list(folder)[0]
+        listed = open_landmark_list(folder).paths
         if folder.resolve() not in listed.folder.parents:
             raise UltronError(
                 f"{folder} has no photos of its own, they lie in {listed.folder}; run `ultron datasets verify "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ultron_cli import distributed, workspace
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks.split import exclude_photos
+from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
@@ -42,7 +42,7 @@ def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, re
     return (run_to_resume(out), True) if resume else (new_run_folder(preset or DEFAULT_PRESET, out, overwrite), False)
 
 
-def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
+def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[Exclusion]]:
     """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
     for the others."""
     if distributed.process_index() > 0:
