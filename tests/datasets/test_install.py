@@ -16,7 +16,7 @@ from ultron_cli.datasets.download.catalog import GLDV2_TEST, KNOWN_SETS, ROXFORD
 from ultron_cli.datasets.download.fetching import FetchOptions, find_digest
 from ultron_cli.datasets.download.install import Installation, InstallOptions, size_text
 from ultron_cli.datasets.download.mirrors import read_mirrors
-from ultron_cli.datasets.download.source_record import SourceRecord, read_seen, read_source
+from ultron_cli.datasets.download.source_record import SourceRecord, read_seen_checksums, read_source
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
 
@@ -226,7 +226,7 @@ def test_published_checksums_are_fetched_and_compared(server: MisbehavingServer,
         "test/0/1/2/000.jpg",
         "test/0/1/2/001.jpg",
     }
-    assert set(read_seen(tmp_path)) == {"gldv2-test/test.csv"}
+    assert set(read_seen_checksums(tmp_path)) == {"gldv2-test/test.csv"}
 
 
 def test_a_wrong_published_checksum(server: MisbehavingServer, tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_mirrors_toml(tmp_path: Path) -> None:
 def test_the_catalog_is_sound() -> None:
     for known in KNOWN_SETS.values():
         for version in known.versions or (None,):
-            parts = known.chosen_parts(version)
+            parts = known.parts_of(version)
             assert len({part.file for part in parts}) == len(parts)
         for part in known.parts:
             assert part.addresses or known.withdrawn

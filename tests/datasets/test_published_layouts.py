@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ultron_cli.datasets.bad_photos import Finding, write_bad_photos
-from ultron_cli.datasets.download.layouts import LAYOUTS
+from ultron_cli.datasets.download import layouts
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.landmarks.lists import open_landmark_list, write_landmark_list
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
@@ -30,7 +30,7 @@ def test_ilias(tmp_path: Path) -> None:
         for i in range(2):
             photo(core / thing / "pos" / f"P{number}_0{i}.jpg")
     (core / "bold_bimp_000/query/Q000_00_bbox.txt").write_text("10 5 20 10\n20 2 30 8\n")
-    LAYOUTS["ilias"](folder)
+    layouts.ilias(folder)
     dataset = open_dataset(str(folder), tmp_path)
     assert len(dataset.database_names) == 4
     query = dataset.query("ilias_core/bold_bimp_000/query/Q000_00")
@@ -42,7 +42,7 @@ def test_ilias(tmp_path: Path) -> None:
     assert dataset.photo_path("ilias_core/zippy_999/pos/P999_01").is_file()
     (core / "zippy_999/query/Q999_00_bbox.txt").write_text("1 2 3")
     with pytest.raises(UltronError, match="lines of x, y, width and height; found 3 numbers"):
-        LAYOUTS["ilias"](folder)
+        layouts.ilias(folder)
 
 
 @pytest.mark.parametrize("prefix", ["", "instre/"])
@@ -63,7 +63,7 @@ def test_instre(tmp_path: Path, prefix: str, boxes: list[list[int]], corners: li
         folder / "gnd_instre.mat",
         {"imlist": np.array(names, dtype=object), "qimlist": np.array(queries, dtype=object), "gnd": gnd},
     )
-    LAYOUTS["instre"](folder)
+    layouts.instre(folder)
     dataset = open_dataset(str(folder), tmp_path)
     assert dataset.database_names == [prefix + name for name in names]
     assert dataset.query(prefix + queries[0]).bbx == tuple(corners)
@@ -75,7 +75,7 @@ def test_instre(tmp_path: Path, prefix: str, boxes: list[list[int]], corners: li
 def test_instre_unsound(tmp_path: Path) -> None:
     (tmp_path / "gnd_instre.mat").write_bytes(b"no matlab file")
     with pytest.raises(UltronError, match="is not the ground truth of INSTRE"):
-        LAYOUTS["instre"](tmp_path)
+        layouts.instre(tmp_path)
 
 
 def test_sfm120k_clusters_become_landmarks(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_sfm120k_clusters_become_landmarks(tmp_path: Path) -> None:
     for name in ids:
         photo(folder / "ims" / name[-2:] / name[-4:-2] / name[-6:-4] / name)
     (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps(parts))
-    LAYOUTS["sfm120k"](folder)
+    layouts.sfm120k(folder)
     photos = open_landmark_photos(folder)
     assert photos.landmark_names == ["7", "9"]
     assert dict(zip([path.name for path in photos.paths], photos.labels.tolist(), strict=True)) == {
@@ -101,7 +101,7 @@ def test_sfm120k_clusters_become_landmarks(tmp_path: Path) -> None:
     assert (folder / "landmarks_val.csv").read_text() == f"landmark_id,images\n3,{ids[4]}\n"
     (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps({"train": []}))
     with pytest.raises(UltronError, match="has no train part with cids and cluster"):
-        LAYOUTS["sfm120k"](folder)
+        layouts.sfm120k(folder)
 
 
 @pytest.fixture
@@ -117,12 +117,12 @@ def gldv2(tmp_path: Path) -> Path:
         "fff3456789abcde0,http://x,11",
     ]
     (train / "train.csv").write_text("id,url,landmark_id\n" + "\n".join(rows) + "\n")
-    LAYOUTS["gldv2_train"](train)
+    layouts.gldv2_train(train)
     (tmp_path / "gldv2-clean").mkdir()
     (tmp_path / "gldv2-clean/train_clean.csv").write_text(
         "landmark_id,images\n5,0123456789abcdef 0a23456789abcdef\n11,fff3456789abcdef\n"
     )
-    LAYOUTS["gldv2_clean"](tmp_path / "gldv2-clean")
+    layouts.gldv2_clean(tmp_path / "gldv2-clean")
     return tmp_path
 
 

@@ -33,7 +33,7 @@ def known_overview(data_root: Path) -> list[dict[str, Any]]:
             "licence": known.licence,
             "download_bytes": known.about_bytes()[0] or None,
             "download_bytes_of_all": known.about_bytes()[1],
-            "files": len(known.chosen_parts(None)),
+            "files": len(known.parts_of(None)),
             "needs": known.needs or None,
             "withdrawn": known.withdrawn or None,
         }

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
-from ultron_cli.datasets.download.source_record import read_seen, read_source, remember_checksum
+from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
 from ultron_cli.datasets.photos import draft_jpeg
@@ -228,8 +228,9 @@ def tell_version(dataset: Dataset, report: Report, data_root: Path) -> str | Non
     if record is not None and record.complete and record.photos_version and not report.n_used_bad:
         remember_checksum(data_root, key + record.photos_version, report.photos_sha256, str(dataset.folder))
         return record.photos_version
-    seen = read_seen(data_root)
-    return next(
-        (version for version in known.versions if seen.get(key + version, {}).get("sha256") == report.photos_sha256),
-        "unknown version",
-    )
+    checksums = read_seen_checksums(data_root)
+    for version in known.versions:
+        checksum = checksums.get(key + version)
+        if checksum is not None and checksum["sha256"] == report.photos_sha256:
+            return version
+    return "unknown version"
