@@ -11,7 +11,7 @@ import pytest
 
 from tests.datasets.misbehaving_server import MisbehavingServer
 from ultron_cli.datasets.download import fetching, transport
-from ultron_cli.datasets.download.fetching import Download, FetchedFile, FetchOptions, FileRequest, Stopped
+from ultron_cli.datasets.download.fetching import Download, FetchedFile, FetchOptions, FileRequest, Stopped, find_digest
 from ultron_cli.errors import WorkFailed
 
 DATA = bytes(i * 7 % 251 for i in range(700_000))
@@ -309,3 +309,8 @@ def test_ftp_is_continued(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Download(FileRequest(path=place, addresses=("ftp://ftp.example.org/a%20b/f.tar",)), OPTIONS).run()
     assert whole(place)
     assert _FakeFtp.connections == [0, 9000]
+
+
+def test_a_digest_is_found_in_a_checksum_file(tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{'0' * 64} https://x.org/other.tar\n{'A' * 64} https://x.org/ilias_core.tar\n")
+    assert find_digest(tmp_path / "sums", "ilias_core.tar") == "a" * 64
