@@ -34,7 +34,7 @@ def known_overview(data_root: Path) -> list[dict[str, Any]]:
             "licence": known.licence,
             "download_bytes": known.about_bytes()[0] or None,
             "download_bytes_of_all": known.about_bytes()[1],
-            "files": len(known.chosen_parts(None)),
+            "files": len(known.parts_of(None)),
             "needs": known.needs or None,
             "withdrawn": known.withdrawn or None,
         }
@@ -74,13 +74,13 @@ def describe(text: str, gnd: Path | None, workspace: Workspace) -> dict[str, Any
 
     dataset = open_named_dataset(text, gnd, workspace)
     if dataset.ground_truth is None and (dataset.folder / LIST_FILE).is_file():
-        paths, landmarks = open_landmark_list(dataset.folder)
+        listed = open_landmark_list(dataset.folder)
         facts: dict[str, Any] = {
             "name": dataset.name,
             "folder": str(dataset.folder),
-            "photo_folder": str(paths.folder),
-            "photos": len(paths),
-            "landmarks": len(set(landmarks)),
+            "photo_folder": str(listed.paths.folder),
+            "photos": len(listed.paths),
+            "landmarks": len(set(listed.landmarks)),
             "protocols": {},
         }
     else:

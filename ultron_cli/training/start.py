@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ultron_cli import distributed
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks.split import exclude_photos
+from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
@@ -47,9 +47,7 @@ def _folder_and_resume(
     return new_run_folder(preset or DEFAULT_PRESET, out, overwrite, workspace), False
 
 
-def _open_photos(
-    config: "TrainConfig | SearchConfig", workspace: Workspace
-) -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
+def _open_photos(config: "TrainConfig | SearchConfig", workspace: Workspace) -> tuple[LandmarkPhotos, list[Exclusion]]:
     """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
     for the others."""
     if distributed.process_index() > 0:
