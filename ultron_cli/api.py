@@ -139,7 +139,8 @@ def compare(before: dict[str, Any] | str | Path, after: dict[str, Any] | str | P
     before, after: what `evaluate` returned, or files of `ultron evaluate --out`.
     """
     a, b = (value if isinstance(value, dict) else read_evaluation(Path(value)) for value in (before, after))
-    shared: list[Protocol] = [name for name in PROTOCOLS if a["protocols"].keys() & b["protocols"].keys() & {name}]
+    in_both = a["protocols"].keys() & b["protocols"].keys()
+    shared: list[Protocol] = [protocol for protocol in PROTOCOLS if protocol in in_both]
     if not shared:
         raise UltronError("the two evaluations have no protocol in common; evaluate both with all protocols")
     return {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
