@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_choices_equal_their_registries() -> None:
     from ultron_cli.datasets.build_gnd import GroundTruthConfig
     from ultron_cli.datasets.protocols import PROTOCOLS
+    from ultron_cli.evaluation.evaluate import evaluate_ranking
     from ultron_cli.models.weights.importers import SOURCES
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
     from ultron_cli.retrieval.rerank import RERANKERS
@@ -22,6 +23,7 @@ def test_choices_equal_their_registries() -> None:
     from ultron_cli.visualization.cam.similarity import METHODS as MAP_METHODS
 
     assert tuple(PROTOCOLS) == choices.PROTOCOLS
+    assert get_args(get_type_hints(evaluate_ranking)["duplicates"]) == choices.DUPLICATES
     assert tuple(RERANKERS) == choices.RERANK_STEPS
     assert tuple(MAP_METHODS) == choices.MAP_METHODS
     assert tuple(WHITENINGS) == choices.WHITENINGS

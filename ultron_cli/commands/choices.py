@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
+DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
 RERANK_STEPS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal")
 MAP_METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "guided-backprop", "guided-gradcam", "attention")
 WHITENINGS = ("pca", "pca-whitening", "lw")
