@@ -125,9 +125,9 @@ def cam(
     from ultron_cli import console, workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.cam.similarity import METHODS
-    from ultron_cli.visualization.scene import draw_cam, file_name
-    from ultron_cli.visualization.show_columns import draw_cam_columns
+    from ultron_cli.visualization.cam.draw import CamRequest, draw_cam, draw_cam_columns
+    from ultron_cli.visualization.cam.method_table import METHODS
+    from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     one_of("--method", method, tuple(METHODS))
     scenes = scenes_of(ranks, queries, database, protocol)
@@ -139,14 +139,16 @@ def cam(
         "visualize",
         f"cam-{scene.found.origin['dataset']}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
     )
+    choice = PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or [])  # type: ignore[arg-type]  # checked above
     if systems:
-        summary = draw_cam_columns(systems, name, k, protocol, method, folder, photo or [])
+        summary = draw_cam_columns(systems, choice, method, folder)
         entries = [(entry | {"model": part["model"]}) for part in summary["models"] for entry in part["photos"]]
     else:
         one_layer, moved = (layer or [None])[0], (weights or [None])[0]
-        summary = draw_cam(
-            scene, row, k, protocol, folder, console.settings.device, method, moved, photo or [], one_layer
+        request = CamRequest(
+            photos=choice, device=console.settings.device, method=method, layer=one_layer, weights=moved
         )
+        summary = draw_cam(scene, request, folder)
         entries = summary["photos"]
     workspace.remember("visualize", folder)
     text = [
@@ -170,7 +172,7 @@ def _systems(
     from ultron_cli import console
     from ultron_cli.errors import UltronError
     from ultron_cli.models.weights.choice import ModelChoice
-    from ultron_cli.visualization.show_columns import chosen_system, searched_system
+    from ultron_cli.visualization.cam.draw import chosen_system, searched_system
 
     choices = (
         [ModelChoice(run=name) for name in run] + [ModelChoice(weights=path) for path in weights]
@@ -232,8 +234,8 @@ def ranks(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.scene import draw_ranks, file_name
-    from ultron_cli.visualization.show_columns import draw_systems
+    from ultron_cli.visualization.ranked.draw import draw_ranks, draw_systems
+    from ultron_cli.visualization.scene import file_name
 
     scenes = scenes_of(ranks, queries, database, protocol)
     labels, scene = labels_of([scene.model for scene in scenes], label, ranks), scenes[0]

@@ -27,7 +27,7 @@ def curves(
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
     from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.plots import check_suffix
 
     if out:
         check_suffix(out)
@@ -81,7 +81,7 @@ def precision_recall(
     from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import NamedRanking
     from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.plots import check_suffix
 
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
     if out:
@@ -138,42 +138,32 @@ def recall_speed(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.curves.recall_speed import common_cut, read_report, recall_speed_figure
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.curves.recall_speed import (
+        common_cut,
+        read_report,
+        recall_speed_figure,
+        title_of_reports,
+    )
+    from ultron_cli.visualization.plots import check_suffix
 
     if out:
         check_suffix(out)
     if label and len(label) != len(reports):
         raise UltronError(f"--label must be given once per report, found {len(label)} for {len(reports)}")
     contents = [read_report(path) for path in reports]
-    kinds = [str(content["kind"]) for content in contents]
+    kinds = [content.kind for content in contents]
     names = label or [
         f"{kind} ({path.name})" if kinds.count(kind) > 1 else kind for kind, path in zip(kinds, reports, strict=True)
     ]
     path = out or workspace.result_folder("visualize", "recall-speed") / "recall-speed.png"
-    sources = list(
-        dict.fromkeys(
-            f"{content['model']} on {content['dataset']}"
-            for content in contents
-            if content.get("model") and content.get("dataset")
-        )
-    )
-    recall_speed_figure(
-        contents,
-        names,
-        f"Recall and speed: {' and '.join(sources)}" if sources else "Recall and speed of indexes",
-        path,
-        at=at,
-    )
+    recall_speed_figure(contents, names, title_of_reports(contents), path, at=at)
     workspace.remember("visualize", path)
     cut = common_cut(contents, at)
     entries = [
         {
             "index": name,
             "recall_at": int(cut),
-            "points": [
-                {"recall": row["recall"][cut], "queries_per_s": row["queries_per_s"]} for row in content["rows"]
-            ],
+            "points": [{"recall": point.recall[cut], "queries_per_s": point.queries_per_s} for point in content.points],
         }
         for name, content in zip(names, contents, strict=True)
     ]
@@ -199,7 +189,7 @@ def ablation(
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.ablation_bars import ablation_figure, bars_of, read_measurements
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.plots import check_suffix
 
     if out:
         check_suffix(out)

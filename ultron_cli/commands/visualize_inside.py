@@ -57,9 +57,10 @@ def match(
     from ultron_cli.commands.visualize import scenes_of
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.inside.photos import draw_match, numbers
-    from ultron_cli.visualization.scene import file_name
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.inside.draw import MatchRequest, draw_match
+    from ultron_cli.visualization.inside.photos import numbers
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     if (at is None) == (box is None):
         raise UltronError(
@@ -76,9 +77,15 @@ def match(
         or workspace.result_folder("visualize", file_name(f"match-{scene.found.origin['dataset']}-{scene.model}"))
         / f"{name}.png"
     )
-    summary = draw_match(
-        scene, row, k, protocol, photo or [], point, rectangle, path, console.settings.device, weights, layer
-    )  # type: ignore[arg-type]
+    request = MatchRequest(
+        photos=PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or []),  # type: ignore[arg-type]  # checked above
+        device=console.settings.device,
+        at=point,  # type: ignore[arg-type]  # two numbers
+        box=rectangle,  # type: ignore[arg-type]  # four numbers
+        layer=layer,
+        weights=weights,
+    )
+    summary = draw_match(scene, request, path)
     workspace.remember("visualize", path)
     text = [
         f"{entry['rank']:>4}  {entry['cosine']:.4f} at {entry['best_px'][0]:g},{entry['best_px'][1]:g}  {entry['name']}"
@@ -130,8 +137,8 @@ def dilation(
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.dilations import cdconvs_of, dilation_figure, gather, write_csv
     from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths
+    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
-    from ultron_cli.visualization.tsne import check_suffix
 
     if out:
         check_suffix(out)
@@ -194,8 +201,8 @@ def attention(
     from ultron_cli.visualization.inside.matching import region_of
     from ultron_cli.visualization.inside.photos import load_photos, model_title, numbers, photo_paths, size_of
     from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
+    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
-    from ultron_cli.visualization.tsne import check_suffix
 
     if out:
         check_suffix(out)

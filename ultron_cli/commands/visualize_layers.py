@@ -27,8 +27,8 @@ def tsne(
     from ultron_cli import workspace
     from ultron_cli.console import print_result
     from ultron_cli.errors import UltronError
-    from ultron_cli.visualization.tsne import TsneConfig, check_suffix, knn_purity, tsne_figure
-    from ultron_cli.visualization.tsne_panels import panel_of
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.tsne import TsneConfig, knn_purity, panel_of, tsne_figure
 
     paths = database or [workspace.take_latest("extract", "name --database") / "database.h5"]
     if label and len(label) != len(paths):
@@ -77,9 +77,8 @@ def selectivity(
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.machine import resolve_device
     from ultron_cli.models.weights.choice import ModelChoice
-    from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
-    from ultron_cli.visualization.selectivity import selectivity_figure, write_csv
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.selectivity import chosen_photos, measure, selectivity_figure, write_csv
 
     if out:
         check_suffix(out)
@@ -116,7 +115,7 @@ def genotype(
     from ultron_cli.console import print_result
     from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
     from ultron_cli.visualization.genotype import genotype_figure
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.plots import check_suffix
 
     given = text or PUBLISHED
     path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"

@@ -14,18 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ultron_cli.console import log, progress
+from ultron_cli.datasets.photos import Box
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
 from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.drawing import QueryPhoto
-from ultron_cli.visualization.scene import Scene, SimilarityMaps
+from ultron_cli.visualization import tiles
+from ultron_cli.visualization.report.maps import SimilarityMaps, packed_map
+from ultron_cli.visualization.scene import Scene
+from ultron_cli.visualization.tiles import QueryPhoto, Tile
 
 LARGEST_MIB = 30
 THUMBNAIL_QUALITY = 72
@@ -34,13 +35,12 @@ PAGE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """k: photos shown per query. thumbnail_px: longest side. n_maps: pairs per query that get a similarity map; 0 needs
-    no model."""
+    """How much the page shows."""
 
-    k: int = 10
-    thumbnail_px: int = 200
-    n_maps: int = 0
-    method: str = "gradcam"
+    k: int = 10  # photos per query
+    thumbnail_px: int = 200  # longest side
+    n_maps: int = 0  # pairs per query that get a similarity map; 0 needs no model
+    method: str = "gradcam"  # of the maps
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= 200:
@@ -55,17 +55,17 @@ class Thumbnails:
 
     side_px: int
     sources: list[str] = field(default_factory=list)
-    problems: list[tuple[str, Any]] = field(default_factory=list)
-    _number: dict[tuple[str, Any], int] = field(default_factory=dict)
+    problems: list[tuple[str, Tile]] = field(default_factory=list)
+    _number: dict[tuple[str, Box | None], int] = field(default_factory=dict)
 
     def add(self, photo: QueryPhoto) -> int:
         """The number of a photo's thumbnail."""
-        key = (str(photo.path_or_pixels), photo.bbx)
+        key = (str(photo.path), photo.bbx)
         if key not in self._number:
-            tile = drawing.load_tile(Path(str(photo.path_or_pixels)), self.side_px, self.side_px)
+            tile = tiles.load_tile(photo.path, self.side_px, self.side_px)
             if tile.problem:
                 self.problems.append((photo.name, tile))
-            pixels = drawing.with_box(tile, photo.bbx) if photo.bbx and not tile.problem else tile.pixels
+            pixels = tiles.with_box(tile, photo.bbx) if photo.bbx and not tile.problem else tile.pixels
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
             self._number[key] = len(self.sources)
@@ -131,7 +131,7 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
                         "name": photo.name,
                         "score": round(photo.score, 5),
                         "label": labels[row].get(photo.name, ""),
-                        "thumbnail": thumbnails.add(QueryPhoto(photo.path_or_pixels, photo.name)),
+                        "thumbnail": thumbnails.add(QueryPhoto(photo.path, photo.name)),
                         **({"map": packed_map(maps[i])} if i < len(maps) else {}),
                     }
                     for i, photo in enumerate(photos)
@@ -160,12 +160,6 @@ def positive_ranks(scene: Scene, row: int, labels: dict[str, str]) -> dict[str, 
     """Rank (from 1) of every labelled photo in one query's ranking, for the movements between two searches."""
     names, rows = scene.found.database_names, scene.found.ranking.rows[row]
     return {names[r]: rank for rank, r in enumerate(rows.tolist(), start=1) if r >= 0 and names[r] in labels}
-
-
-def packed_map(heat: np.ndarray) -> dict[str, Any]:
-    """A similarity map (h, w) 0..1 as bytes, small: the page draws it over the thumbnail."""
-    height, width = heat.shape
-    return {"h": height, "w": width, "data": base64.b64encode((heat * 255).round().astype(np.uint8).tobytes()).decode()}
 
 
 def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, title: str, out: Path, device: str) -> Path:
@@ -200,7 +194,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
             f"the report would be {size_mib:.0f} MiB, more than {LARGEST_MIB}; show fewer photos with -k, or "
             "smaller ones with --thumbnail"
         )
-    drawing.log_problems(thumbnails.problems)
+    tiles.log_problems(thumbnails.problems)
     write_text(out, text)
     log.info(
         "%s: %.1f MiB, %d queries, %d thumbnails", out, size_mib, len(results[0]["queries"]), len(thumbnails.sources)
