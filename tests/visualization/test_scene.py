@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ultron_cli.datasets.protocols import load_ground_truth
+from ultron_cli.retrieval.origin import ExtractionRecord, Origin
 from ultron_cli.retrieval.rankings import Ranking
-from ultron_cli.retrieval.searching import Found
 from ultron_cli.visualization.scene import open_scene
 
 
@@ -18,15 +18,21 @@ def test_average_precision_of_partial_rankings(toy: Path) -> None:
     positives = truth.split(0, "medium")[0][:1]
     names = [*truth.database_names, "distractor:x"]
     rows = np.array([[len(names) - 1, positives[0]]])
-    origin = {
-        "dataset": "toy",
-        "dataset_folder": str(toy),
-        "database_folder": str(toy),
-        "ground_truth": str(toy / "gnd_toy.json"),
-        "config": {"crop": "bbx"},
-    }
-    ranking = Ranking(rows.astype(np.int64), np.array([[0.9, 0.8]], np.float32))
-    scene = open_scene(Found(ranking=ranking, query_names=truth.query_names[:1], database_names=names, origin=origin))
+    origin = Origin(
+        dataset="toy",
+        dataset_folder=str(toy),
+        database_folder=str(toy),
+        ground_truth=str(toy / "gnd_toy.json"),
+        extraction=ExtractionRecord(stored={"crop": "bbx"}),
+    )
+    ranking = Ranking(
+        query_names=truth.query_names[:1],
+        database_names=names,
+        rows=rows.astype(np.int64),
+        scores=np.array([[0.9, 0.8]], np.float32),
+        origin=origin,
+    )
+    scene = open_scene(ranking)
     n_positives = len(truth.split(0, "medium")[0])
     assert scene.average_precision(0, "medium") == pytest.approx((0 + 1 / 2) / 2 / n_positives)
     assert scene.subtitle(0, "medium") == f"AP {100 * 0.25 / n_positives:.1f} in the first 2"

@@ -1,12 +1,13 @@
 """Several models' maps and several searches side by side: the commands, and the words of errors."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.retrieval.rankings import read_ranks, write_ranks
 
 
@@ -90,13 +91,7 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
     found = json.loads(out)["queries"]
     assert [entry["search"] for entry in found] == ["gem-test_resnet", "ultron-t"] * 2
     stored = read_ranks(searches[0])
-    ranking = NamedRanking(
-        rows=stored.ranking.rows,
-        query_names=stored.query_names,
-        database_names=stored.database_names,
-        origin=stored.provenance,
-    )
-    report = evaluate_ranking(ranking, Path(stored.provenance["ground_truth"]))["protocols"]["medium"]["ap"]
+    report = evaluate_ranking(stored, Path(stored.origin.ground_truth or ""))["protocols"]["medium"]["ap"]
     assert found[0]["ap"] == pytest.approx(report[found[0]["query"]])  # of 30 of 48 photos: as the evaluation counts it
 
     for command, message in (
@@ -114,13 +109,8 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
         code, _, error = ultron("visualize", *command)
         assert code == 2 and message in error, error
     other = read_ranks(searches[1])
-    write_ranks(
-        tmp_path / "o.h5",
-        other.ranking,
-        other.query_names,
-        other.database_names,
-        provenance=other.provenance | {"dataset": "another"},
-    )
+    another = dataclasses.replace(other.origin, dataset="another")
+    write_ranks(tmp_path / "o.h5", dataclasses.replace(other, origin=another))
     code, _, error = ultron("visualize", "ranks", "--ranks", searches[0], "--ranks", tmp_path / "o.h5")
     assert code == 2 and "searches side by side must be of one dataset, found toy and another" in error
 

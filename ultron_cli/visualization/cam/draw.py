@@ -5,21 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+import torch
+
 from ultron_cli.console import log, progress
 from ultron_cli.files import make_folder
 from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam
 from ultron_cli.visualization.drawing import title_of, write_overlay
 from ultron_cli.visualization.scene import (
-    ModelView,
     PhotoChoice,
     Scene,
+    describer_with,
     file_name,
-    open_view,
+    open_describer,
     require_same_queries,
-    view_with,
 )
 from ultron_cli.visualization.tiles import RankedPhoto
 
@@ -76,7 +78,7 @@ class System:
 
     label: str
     scene: Scene
-    open: Callable[[], ModelView]
+    open: Callable[[], Describer]
     made_the_search: bool  # then the ranks in it are written at the photos
     layer: str | None = None
 
@@ -100,7 +102,11 @@ def _cosines(photos: Sequence[RankedPhoto], cams: Sequence[Cam]) -> list[PhotoCo
 def searched_system(scene: Scene, label: str, layer: str | None, device_name: str) -> System:
     """The model behind a search's descriptors."""
     return System(
-        label=label, scene=scene, open=lambda: open_view(scene, device_name, None), made_the_search=True, layer=layer
+        label=label,
+        scene=scene,
+        open=lambda: open_describer(scene, device_name, None),
+        made_the_search=True,
+        layer=layer,
     )
 
 
@@ -110,7 +116,7 @@ def chosen_system(scene: Scene, choice: ModelChoice, label: str | None, layer: s
     return System(
         label=name,
         scene=scene,
-        open=lambda: view_with(scene, choice.load().model, device_name),
+        open=lambda: describer_with(scene, choice.load().model, device_name),
         made_the_search=False,
         layer=layer,
     )
@@ -118,19 +124,19 @@ def chosen_system(scene: Scene, choice: ModelChoice, label: str | None, layer: s
 
 def _maps(system: System, query_row: int, photos: Sequence[RankedPhoto], method: str, folder: Path) -> _Maps:
     """Computes one model's maps and writes their overlays into the folder."""
-    view = system.open()
+    describer = system.open()
     query = system.scene.query_photo(query_row)
-    query_pixels = view.load(query.path, query.bbx)
-    query_descriptor = view.describe(query_pixels)
+    query_pixels = describer.load(query.path, query.bbx)
+    query_descriptor = torch.from_numpy(describer.describe(query_pixels))
     cams = []
     overlays = []
     for photo in progress(photos, what=system.label):
-        pixels = view.load(photo.path, None)
-        cams.append(similarity_cam(view.model, pixels, query_descriptor, method=method, layer=system.layer))
+        pixels = describer.load(photo.path, None)
+        cams.append(similarity_cam(describer.model, pixels, query_descriptor, method=method, layer=system.layer))
         overlays.append(folder / f"{photo.rank:03d}-{file_name(photo.name)}.png")
         write_overlay(overlays[-1], pixels, cams[-1].heat)
-    first_descriptor = view.describe(view.load(photos[0].path, None))
-    query_cam = similarity_cam(view.model, query_pixels, first_descriptor, method=method, layer=system.layer)
+    first_descriptor = torch.from_numpy(describer.describe_photo(photos[0].path))
+    query_cam = similarity_cam(describer.model, query_pixels, first_descriptor, method=method, layer=system.layer)
     overlays.append(folder / "query.png")
     write_overlay(overlays[-1], query_pixels, query_cam.heat)
     return _Maps(query_cam, cams, overlays)
@@ -147,8 +153,8 @@ def draw_cam(scene: Scene, request: CamRequest, folder: Path) -> CamSummary:
     Raises UltronError if the model's weights or a photo are gone.
     """
     choice = request.photos
-    view = open_view(scene, request.device, request.weights)
-    system = System(label="cam", scene=scene, open=lambda: view, made_the_search=True, layer=request.layer)
+    describer = open_describer(scene, request.device, request.weights)
+    system = System(label="cam", scene=scene, open=lambda: describer, made_the_search=True, layer=request.layer)
     photos = scene.photos_of(choice)
     maps = _maps(system, choice.query_row, photos, request.method, make_folder(folder))
     flat_names = _flat_names(photos, maps.cams)
@@ -186,7 +192,7 @@ def draw_cam_columns(systems: Sequence[System], choice: PhotoChoice, method: str
     """
     first = systems[0].scene
     query = first.query_photo(choice.query_row)
-    query_name = first.found.query_names[choice.query_row]
+    query_name = first.ranking.query_names[choice.query_row]
     require_same_queries([system.scene for system in systems], query_name)
     photos = first.photos_of(choice)
     columns = []

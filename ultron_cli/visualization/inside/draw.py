@@ -18,7 +18,7 @@ from ultron_cli.visualization.inside.matching import (
     region_of,
 )
 from ultron_cli.visualization.inside.photos import size_of
-from ultron_cli.visualization.scene import PhotoChoice, Scene, open_view
+from ultron_cli.visualization.scene import PhotoChoice, Scene, open_describer
 
 DRAWN = PhotoShape(max_side_px=640, min_side_px=1)  # a panel is about half as large, in a PDF larger
 
@@ -62,14 +62,14 @@ def draw_match(scene: Scene, request: MatchRequest, out: Path) -> MatchSummary:
     query = scene.query_photo(choice.query_row)
     region = region_of(request.at, request.box, query.bbx, size_of(query.path))
     photos = scene.photos_of(choice)
-    view = open_view(scene, request.device, request.weights)
-    query_features = local_features(view.model, view.load(query.path, query.bbx), request.layer)
+    describer = open_describer(scene, request.device, request.weights)
+    query_features = local_features(describer.model, describer.load(query.path, query.bbx), request.layer)
     feature = region_feature(query_features, region)
     matches = []
     places: list[BestPlace] = []
     for photo in progress(photos, what="match"):
         drawn_pixels = load_photo(photo.path, None, DRAWN)
-        features = local_features(view.model, view.load(photo.path, None), request.layer)
+        features = local_features(describer.model, describer.load(photo.path, None), request.layer)
         match = Match(photo, drawn_pixels, match_map(feature, features))
         matches.append(match)
         x, y, cosine = match.best

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.scene import Scene, open_view
+from ultron_cli.visualization.scene import Scene, open_describer
 from ultron_cli.visualization.tiles import RankedPhoto
 
 MAP_SIDE_PX = 24
@@ -27,17 +27,17 @@ class SimilarityMaps:
     def __init__(self, scene: Scene, device_name: str, method: str) -> None:
         self.scene = scene
         self.method = method
-        self.view = open_view(scene, device_name, None)
+        self.describer = open_describer(scene, device_name, None)
 
     def of(self, row: int, photos: list[RankedPhoto]) -> list[np.ndarray]:
         """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most MAP_SIDE_PX a
         side."""
         query = self.scene.query_photo(row)
-        descriptor = self.view.describe(self.view.load(query.path, query.bbx))
+        descriptor = torch.from_numpy(self.describer.describe_photo(query.path, query.bbx))
         maps = []
         for photo in photos:
-            pixels = self.view.load(photo.path, None)
-            maps.append(small_map(similarity_cam(self.view.model, pixels, descriptor, method=self.method).heat))
+            pixels = self.describer.load(photo.path, None)
+            maps.append(small_map(similarity_cam(self.describer.model, pixels, descriptor, method=self.method).heat))
         return maps
 
 
