@@ -256,11 +256,11 @@ class Sheet:
         """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
         written."""
         self._canvas.draw()
-        drawn = np.asarray(self._canvas.buffer_rgba())
-        touched = drawn[..., 3] > 0
-        opacity = drawn[touched][:, 3:] / 255.0
+        ink = np.asarray(self._canvas.buffer_rgba())
+        has_ink = ink[..., 3] > 0
+        opacity = ink[has_ink][:, 3:] / 255.0
         pixels = self.pixels.copy()
-        pixels[touched] = (pixels[touched] * (1 - opacity) + drawn[touched][:, :3] * opacity).round().astype(np.uint8)
+        pixels[has_ink] = (pixels[has_ink] * (1 - opacity) + ink[has_ink][:, :3] * opacity).round().astype(np.uint8)
         save_png(path, pixels)
 
 

@@ -11,7 +11,7 @@ from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Gen
 from ultron_cli.visualization import plots
 from ultron_cli.visualization.plots import COLOURS
 
-OPERATION_COLOURS = dict(
+OPERATION_COLOURS: dict[str, str] = dict(
     zip(
         OPERATIONS,
         ("#bbbbbb", "#1a1a1a", "#4477AA", "#66CCEE", "#228833", "#CCBB44", "#AA3377", "#EE6677", "#994F00"),

@@ -4,7 +4,7 @@ Figures of photos on a sheet are made by drawing.py. Neither imports a model or 
 """
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import matplotlib
 import numpy as np
@@ -21,7 +21,7 @@ from ultron_cli.visualization import drawing
 SUFFIXES = (".png", ".pdf", ".svg")
 # Paul Tol's "bright" colours, safe for colour-blind readers.
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#1a1a1a")
-STYLES = ("-", "--", "-.", ":")
+STYLES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_LINES = 14  # that look() tells apart
 TITLE_PT, LABEL_PT, SMALL_PT = 13.0, 10.5, 9.0  # at drawing.DPI, 9 points are 12.5 px
@@ -31,7 +31,7 @@ class Look(TypedDict):
     """How a line is drawn, as keyword arguments of matplotlib."""
 
     color: str
-    linestyle: str
+    linestyle: Literal["-", "--", "-.", ":"]
     marker: str
     markersize: float
     linewidth: float

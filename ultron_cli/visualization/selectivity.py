@@ -119,9 +119,8 @@ def measure(
             for name in names:
                 if name not in outputs:
                     raise UltronError(f"layer {name!r} was not used for this photo; name another with --layer")
-                means[name].add(
-                    stages[name].to_map(outputs[name], tuple(pixels.shape[1:3])), photos.labels[row : row + 1]
-                )
+                maps = stages[name].to_map(outputs[name], (pixels.shape[1], pixels.shape[2]))
+                means[name].add(maps, photos.labels[row : row + 1])
             outputs.clear()
     finally:
         for hook in hooks:
@@ -159,7 +158,7 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
             label = f"{result.model}: mean {values.mean():.2f}, {len(values)} units"
             axes.hist(
                 values,
-                bins=np.linspace(0, 1, 26),
+                bins=np.linspace(0, 1, 26).tolist(),
                 density=True,
                 histtype="step",
                 linewidth=2,

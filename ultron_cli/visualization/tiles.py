@@ -89,14 +89,14 @@ def with_box(tile: Tile, bbx: Box | None) -> np.ndarray:
     """(h, w, 3) uint8: the tile with the box drawn in yellow between thin dark lines, to be seen on any photo."""
     if bbx is None or tile.problem:
         return tile.pixels
-    drawn = tile.pixels.copy()
+    pixels = tile.pixels.copy()
     left, top, right, bottom = box_on_tile(tile, bbx)
     for inset, line_px, colour in ((0, 5, (0, 0, 0)), (1, 3, BOX_COLOUR)):
         x1, y1 = left + inset, top + inset
         x2, y2 = right - inset, bottom - inset
-        drawn[y1 : y1 + line_px, x1:x2] = drawn[max(y2 - line_px, 0) : y2, x1:x2] = colour
-        drawn[y1:y2, x1 : x1 + line_px] = drawn[y1:y2, max(x2 - line_px, 0) : x2] = colour
-    return drawn
+        pixels[y1 : y1 + line_px, x1:x2] = pixels[max(y2 - line_px, 0) : y2, x1:x2] = colour
+        pixels[y1:y2, x1 : x1 + line_px] = pixels[y1:y2, max(x2 - line_px, 0) : x2] = colour
+    return pixels
 
 
 def draw_problem(sheet: Sheet, x: int, y: int, tile: Tile) -> None:
@@ -110,9 +110,9 @@ def draw_problem(sheet: Sheet, x: int, y: int, tile: Tile) -> None:
 
 def draw_label(sheet: Sheet, x: int, y: int, width_px: int, photo: RankedPhoto, score_text: str) -> None:
     """The two lines below a database photo whose frame ends at y: sign, rank and score; the name."""
-    known = photo.verdict != "unknown"
+    has_sign = photo.verdict != "unknown"
     sheet.sign(x + 9, y + 16, photo.verdict)
-    sheet.text(x + (25 if known else 0), y + 21, f"{photo.rank}", BOLD)
+    sheet.text(x + (25 if has_sign else 0), y + 21, f"{photo.rank}", BOLD)
     sheet.text(x + width_px, y + 21, score_text, RIGHT_ALIGNED)
     sheet.text(x, y + 41, shorten_middle(photo.name, width_px, SMALL_PX), SMALL_QUIET)
 
@@ -129,7 +129,7 @@ def draw_query_label(sheet: Sheet, x: int, y: int, width_px: int, name: str, sub
 def draw_legend(sheet: Sheet, x: int, y: int, verdicts: set[str], has_box: bool) -> None:
     """One line that explains frames and signs (all three, if any verdict is known) and the query's box; y is its
     middle."""
-    entries = ["right", "wrong", "ignored"] if verdicts - {"unknown"} else []
+    entries: tuple[Verdict, ...] = ("right", "wrong", "ignored") if verdicts - {"unknown"} else ()
     for verdict in entries:
         sheet.frame(x + FRAME_PX, y - 7, 18, 14, VERDICT_COLOURS[verdict])
         sheet.sign(x + 44, y, verdict)
@@ -148,5 +148,5 @@ def log_problems(named_tiles: list[tuple[str, Tile]]) -> None:
     """Says on the log which photos could not be shown."""
     bad = [f"{name}: {tile.problem}" for name, tile in named_tiles if tile.problem]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        log.warning("%s not shown in the figure: %s%s", counted(len(bad), "photo"), "; ".join(bad[:3]), more)
+        rest = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        log.warning("%s not shown in the figure: %s%s", counted(len(bad), "photo"), "; ".join(bad[:3]), rest)

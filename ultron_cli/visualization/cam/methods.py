@@ -73,7 +73,11 @@ def activations_and_gradients(
     other: (D,), of unit norm."""
     traced = Traced(model, layer)
     watched_maps: list[torch.Tensor] = []
-    traced.map.register_forward_hook(lambda _, __, output: watched_maps.append(output))
+
+    def keep(_: nn.Module, __: object, output: torch.Tensor) -> None:
+        watched_maps.append(output)
+
+    traced.map.register_forward_hook(keep)
     descriptor = traced(images)[0]
     (gradients,) = torch.autograd.grad(descriptor @ other, watched_maps[-1])
     return watched_maps[-1].detach()[0], gradients[0], descriptor.detach()

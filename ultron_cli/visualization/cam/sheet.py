@@ -36,9 +36,9 @@ def heat_tile(tile: Tile, cam: Cam | None, bbx: Box | None = None) -> np.ndarray
     left, top, right, bottom = tiles.box_on_tile(tile, bbx) if bbx else (0, 0, width_px, height_px)
     resized = Image.fromarray(cam.heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
     heat = np.asarray(resized).clip(0, 1)
-    drawn = (255 - (255 - tile.pixels.astype(np.float64)) * 0.35).round().astype(np.uint8)
-    drawn[top:bottom, left:right] = overlay(tile.pixels[top:bottom, left:right], heat)
-    return drawn
+    pixels = (255 - (255 - tile.pixels.astype(np.float64)) * 0.35).round().astype(np.uint8)
+    pixels[top:bottom, left:right] = overlay(tile.pixels[top:bottom, left:right], heat)
+    return pixels
 
 
 @dataclass(frozen=True)

@@ -177,10 +177,10 @@ def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) 
             f"one figure takes up to {MOST_SETTINGS} settings and {MOST_METRICS} metrics, found "
             f"{len(settings)} and {len(metrics)}; draw fewer"
         )
-    known = {(bar.group, bar.setting, bar.metric): bar for bar in bars}
+    bar_of = {(bar.group, bar.setting, bar.metric): bar for bar in bars}
     for group, setting in settings:
         for metric in metrics:
-            if (group, setting, metric) not in known:
+            if (group, setting, metric) not in bar_of:
                 raise UltronError(
                     f"setting {setting!r} has no {metric}; measure every setting by every metric, or leave the "
                     "metric out"
@@ -192,7 +192,7 @@ def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) 
     figure = plots.new_figure(3.6 + 3.3 * len(metrics), height_inches, title)
     grid = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
     for axes, metric in zip(grid, metrics, strict=True):
-        _draw_bars(axes, [known[group, setting, metric] for group, setting in settings], places, group_numbers)
+        _draw_bars(axes, [bar_of[group, setting, metric] for group, setting in settings], places, group_numbers)
         axes.set_xlabel(f"{plots.text(metric)} (%)", fontsize=plots.LABEL_PT)
     grid[0].set_yticks(
         places, [plots.shortened(setting, NAME_PX, plots.LABEL_PT) for _, setting in settings], fontsize=plots.LABEL_PT

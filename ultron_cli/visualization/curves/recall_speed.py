@@ -208,7 +208,7 @@ def _overlaps(a: _Span, b: _Span) -> bool:
 def _write_settings(axes: Axes, lines: Sequence[Speed]) -> None:
     """The swept setting beside each point, where there is room for it: no two of them overlap."""
     marks = [axes.transData.transform((100 * x, y)) for line in lines for x, y, _ in line.points]
-    taken: list[_Span] = [(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
+    occupied: list[_Span] = [(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
     height_px = plots.SMALL_PT * drawing.DPI / 72
     above, below = 6.0, -6 - height_px
     for i, line in enumerate(lines):
@@ -220,9 +220,9 @@ def _write_settings(axes: Axes, lines: Sequence[Speed]) -> None:
             for dx, dy, align in ((7, above, "left"), (7, below, "left"), (-7, above, "right"), (-7, below, "right")):
                 left = at_x + dx - (width_px if align == "right" else 0.0)
                 span = (left, at_y + dy, left + width_px, at_y + dy + height_px)
-                if any(_overlaps(span, other) for other in taken):
+                if any(_overlaps(span, other) for other in occupied):
                     continue
-                taken.append(span)
+                occupied.append(span)
                 axes.annotate(
                     setting,
                     (100 * x, y),

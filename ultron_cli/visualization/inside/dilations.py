@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
+from torch import nn
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
@@ -68,14 +70,11 @@ def cdconvs_of(model: RetrievalModel) -> dict[str, list[CDConv]]:
 def _recorded(layers: Sequence[CDConv]) -> Iterator[list[torch.Tensor]]:
     """Inside, the dilations (B, C) that each layer chooses are appended in the order the network runs."""
     dilations: list[torch.Tensor] = []
-    handles = [
-        layer.importance.register_forward_hook(
-            lambda _, __, importance, layer=layer: dilations.append(
-                choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu()
-            )
-        )
-        for layer in layers
-    ]
+
+    def keep(layer: CDConv, _: nn.Module, __: object, importance: torch.Tensor) -> None:
+        dilations.append(choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu())
+
+    handles = [layer.importance.register_forward_hook(partial(keep, layer)) for layer in layers]
     try:
         yield dilations
     finally:

@@ -54,8 +54,8 @@ def region_of(at: tuple[float, float] | None, box: Box | None, crop: Box | None,
             "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"
         )
     left, top, right, bottom = crop or (0.0, 0.0, float(size[0]), float(size[1]))
-    place = box or at or ()
-    x1, y1, x2, y2 = box or (at or ()) * 2
+    place: Sequence[float] = box or at or ()
+    x1, y1, x2, y2 = box or (*place, *place)
     if x1 > x2 or y1 > y2 or (box and (x1 == x2 or y1 == y2)):
         raise UltronError(f"--box is X1,Y1,X2,Y2 with X1 below X2 and Y1 below Y2, found {place_text(place)}")
     if x1 < left or y1 < top or x2 > right or y2 > bottom:

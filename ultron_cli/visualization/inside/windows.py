@@ -154,7 +154,8 @@ def attention_figure(photo: np.ndarray, window: WindowWeights, title: str, photo
     heads_inches = (HEAD_INCHES * min(window_ratio, 1.5) + 0.35) * n_rows
     height_inches = max(photo_inches, heads_inches) + 0.7
     figure = plots.new_figure(PHOTO_INCHES + HEAD_INCHES * n_columns + 1.2, height_inches, title)
-    left, right = figure.subfigures(1, 2, width_ratios=[PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2])
+    width_ratios = [PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2]
+    ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=width_ratios)
     axes = left.subplots()
     axes.imshow(photo, extent=(0, photo.shape[1], photo.shape[0], 0), interpolation="lanczos")
     _frame(

@@ -9,11 +9,12 @@ called anything.
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
+import numpy as np
 from PIL import Image
 
 from ultron_cli.console import log, progress
@@ -25,9 +26,9 @@ from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.visualization import tiles
-from ultron_cli.visualization.report.maps import SimilarityMaps, packed_map
+from ultron_cli.visualization.report.maps import PackedMap, SimilarityMaps, packed_map
 from ultron_cli.visualization.scene import Scene
-from ultron_cli.visualization.tiles import QueryPhoto, Tile
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 LARGEST_MIB = 30
 THUMBNAIL_QUALITY = 72
@@ -111,43 +112,81 @@ def settings_of(origin: Origin) -> list[tuple[str, str]]:
     return [(key, value) for key, value in facts if value]
 
 
-def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> dict[str, Any]:
+class PhotoEntry(TypedDict):
+    """A ranked photo as the page reads it."""
+
+    name: str
+    score: float
+    label: str  # easy, hard, junk or ""
+    thumbnail: int  # number of it
+    map: NotRequired[PackedMap]
+
+
+class QueryEntry(TypedDict):
+    """A query as the page reads it."""
+
+    name: str
+    thumbnail: int
+    ap: dict[str, float | None]  # protocol -> 0..1; empty without a ground truth
+    photos: list[PhotoEntry]
+    ranks: dict[str, int]  # photo with a label -> its rank
+
+
+class ResultEntry(TypedDict):
+    """One search as the page reads it."""
+
+    label: str
+    settings: list[tuple[str, str]]
+    scores: dict[str, dict[str, object]]  # protocol -> mAP, mP and the number of queries
+    queries: list[QueryEntry]
+    n_database: int
+
+
+def _photo_entries(
+    photos: Sequence[RankedPhoto], maps: Sequence[np.ndarray], labels: dict[str, str], thumbnails: Thumbnails
+) -> list[PhotoEntry]:
+    """maps: of the first photos. labels: by name."""
+    entries: list[PhotoEntry] = []
+    for photo in photos:
+        entries.append(
+            {
+                "name": photo.name,
+                "score": round(photo.score, 5),
+                "label": labels.get(photo.name, ""),
+                "thumbnail": thumbnails.add(QueryPhoto(photo.path, photo.name)),
+            }
+        )
+    for entry, heat in zip(entries, maps, strict=False):
+        entry["map"] = packed_map(heat)
+    return entries
+
+
+def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> ResultEntry:
     """One search as the page reads it."""
     ranking = scene.ranking
     gnd = ranking.origin.ground_truth
     evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
-    labels, queries = label_of(scene), []
+    labels = label_of(scene)
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
-    for row in progress(range(len(ranking.query_names)), what="report"):
+    queries: list[QueryEntry] = []
+    for row, name in enumerate(progress(ranking.query_names, what="report")):
         photos = scene.ranked(row, config.k, "medium")
         maps = maker.of(row, photos[: config.n_maps]) if maker else []
-        name = ranking.query_names[row]
         queries.append(
             {
                 "name": name,
                 "thumbnail": thumbnails.add(scene.query_photo(row)),
                 "ap": {p: evaluation["protocols"][p]["ap"].get(name) for p in PROTOCOLS} if evaluation else {},
-                "photos": [
-                    {
-                        "name": photo.name,
-                        "score": round(photo.score, 5),
-                        "label": labels[row].get(photo.name, ""),
-                        "thumbnail": thumbnails.add(QueryPhoto(photo.path, photo.name)),
-                        **({"map": packed_map(maps[i])} if i < len(maps) else {}),
-                    }
-                    for i, photo in enumerate(photos)
-                ],
+                "photos": _photo_entries(photos, maps, labels[row], thumbnails),
                 "ranks": positive_ranks(scene, row, labels[row]),
             }
         )
-    scores = (
-        {
+    scores: dict[str, dict[str, object]] = {}
+    if evaluation:
+        scores = {
             p: {"mAP": part["mAP"], "mP": part["mP"], "queries": part["queries_used"]}
             for p, part in evaluation["protocols"].items()
         }
-        if evaluation
-        else {}
-    )
     return {
         "label": label,
         "settings": settings_of(ranking.origin),
@@ -203,7 +242,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     return out
 
 
-def page(data: dict[str, Any]) -> str:
+def page(data: Mapping[str, object]) -> str:
     """The whole page with its style, script and data inside. Raises ValueError for data that is not JSON."""
     # "<" cannot stand in a script element's text as it could end it; in JSON it can be written so everywhere.
     encoded = (
