@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset, open_folder
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
@@ -18,7 +18,6 @@ from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.visualization.drawing import Verdict
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
-from ultron_cli.workspace import data_root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +148,12 @@ def open_scene(ranking: Ranking) -> Scene:
     folder = origin.dataset_folder
     if not folder or not Path(folder).is_dir():
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    queries = open_dataset(folder, data_root(), gnd if gnd and gnd.is_file() else None)
+    queries = open_folder(Path(folder), gnd if gnd and gnd.is_file() else None)
     known_names = set(queries.query_names)
     are_stored = all(name in known_names for name in ranking.query_names)
     database = queries
     if origin.database_folder and origin.database_folder != folder:
-        database = open_dataset(origin.database_folder, data_root())
+        database = open_folder(Path(origin.database_folder))
     return Scene(ranking=ranking, queries=queries if are_stored else None, database=database)
 
 

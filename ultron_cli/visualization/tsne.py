@@ -10,13 +10,12 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from ultron_cli.configs import within
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import open_dataset
+from ultron_cli.datasets.folder import open_folder
 from ultron_cli.datasets.protocols import GroundTruth, load_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.visualization import plots, tiles
 from ultron_cli.visualization.plots import COLOURS
-from ultron_cli.workspace import data_root
 
 SHAPES = (
     "o",
@@ -132,7 +131,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
     folder = info.provenance.dataset_folder
     paths = None
     if folder and Path(folder).is_dir():
-        dataset = open_dataset(folder, data_root(), Path(gnd))
+        dataset = open_folder(Path(folder), Path(gnd))
         paths = [dataset.photo_path(names[row]) for row in rows]
     points = embed(descriptors, config)
     return Panel(
