@@ -18,8 +18,10 @@ from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.rankings import Ranking, write_ranks
 from ultron_cli.retrieval.searching import search_files
 from ultron_cli.training.start import start_training
+from ultron_cli.visualization.cam.draw import CamRequest, draw_cam
+from ultron_cli.visualization.ranked.draw import draw_ranks
 from ultron_cli.visualization.report.report import ReportConfig, write_report
-from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
+from ultron_cli.visualization.scene import PhotoChoice, open_scene
 from ultron_cli.workspace import Workspace
 
 
@@ -86,7 +88,8 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     scene = open_scene(ranking)
     pictures = workspace.result_folder("visualize", "demo")
     ranked = draw_ranks(scene, list(range(min(4, len(ranking.query_names)))), 10, "medium", pictures / "ranks.png")
-    maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
+    cam_request = CamRequest(photos=PhotoChoice(query_row=0, k=5, protocol="medium"), device=device)
+    maps = draw_cam(scene, cam_request, pictures / "cam")
     before = open_scene(
         search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)
     )

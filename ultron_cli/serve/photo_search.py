@@ -36,9 +36,9 @@ from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
 from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, opened_index, whitening_for
 from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
 from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
-from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
-from ultron_cli.visualization.report.report import packed_map
-from ultron_cli.visualization.scene import small_map
+from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.similarity import similarity_cam
+from ultron_cli.visualization.report.maps import packed_map, small_map
 
 MOST_STEPS = 4  # of re-ranking
 KEPT_SEARCHES = 256  # whose similarity maps can still be asked for; one descriptor each
@@ -154,7 +154,7 @@ class PhotoSearch:
             "rerank": self.config.rerank,
             "rerankers": list(RERANKERS),
             "maps": find_spec("pytorch_grad_cam") is not None,
-            "method": METHODS[self.config.method],
+            "method": METHODS[self.config.method].title,
             "limits": {
                 "upload_bytes": self.config.max_upload_bytes,
                 "pixels": int(self.config.max_megapixels * 1e6),

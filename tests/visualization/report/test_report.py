@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import Run
-from ultron_cli.visualization.report.report import packed_map, page
+from ultron_cli.visualization.report.maps import packed_map
+from ultron_cli.visualization.report.report import page
 
 EVIL = "<img src=x onerror=document.title='broken'>"
 

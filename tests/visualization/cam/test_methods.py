@@ -1,22 +1,28 @@
 """Grad-CAM++, guided backpropagation, attention maps and maps of inner layers against their definitions, some worked by
 hand."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.visualization.test_cam import descriptor_of, photo_of
+from tests.visualization.photos import photo_of
+from tests.visualization.small_models import descriptor_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.visualization.cam import methods
+from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.methods import gradcam_plus_plus, guided_backprop, guided_gradient, pixel_heat
-from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
+from ultron_cli.visualization.cam.similarity import similarity_cam
 from ultron_cli.visualization.inside.stages import find_stage, map_at, stage_names
 
-TOLERANCE = 2e-4  # as in test_cam.py
+TOLERANCE = 2e-4  # as in test_similarity.py
 
 
 class Rectified(RetrievalModel):
@@ -227,3 +233,14 @@ def test_equal_descriptors_are_flat_by_every_method_of_the_cosine() -> None:
     for method in set(METHODS) - {"attention"}:
         cam = similarity_cam(model, photo, descriptor_of(model, photo), method=method)
         assert cam.flat and not cam.heat.any(), method
+
+
+def test_the_table_names_functions_and_needs_no_torch() -> None:
+    for name, method in METHODS.items():
+        assert callable(getattr(methods, method.function)), name
+        assert method.of_pair or not method.of_layer, name
+    code = (
+        "import sys; from ultron_cli.visualization.cam.method_table import METHODS; "
+        "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,82 +1,23 @@
-"""Similarity maps against Grad-CAM's definition worked out by autograd and by hand, and the figure that shows them."""
+"""Similarity maps against Grad-CAM's definition worked out by autograd and by hand."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
-from torch import nn
+from PIL import Image
 
+from tests.visualization.photos import photo_of
+from tests.visualization.small_models import Colours, Small, descriptor_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
-from ultron_cli.visualization.cam.similarity import Cam, overlay, similarity_cam, write_overlay
-from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto
+from ultron_cli.visualization.cam.similarity import similarity_cam
 
 BACKBONES = ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 # Sums over up to 1280 channels in another order, then divided by a maximum; float32.
 TOLERANCE = 2e-4
-
-
-class Colours(RetrievalModel):
-    """Pixels are the feature map, their mean (plus a bias) the descriptor: small enough for answers worked by hand."""
-
-    name, settings, min_side_px, descriptor_dim = "colours", None, 1, 3
-    preprocessing = Preprocessing(mean=(0.0, 0.0, 0.0), sd=(1 / 255, 1 / 255, 1 / 255))  # pixels stay as they are
-
-    def __init__(self, bias: tuple[float, float, float] = (0.0, 0.0, 0.0), scale: float = 1.0) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.tensor(bias))
-        self.scale = scale
-
-    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
-        return images * self.scale
-
-    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        return feature_map.mean(dim=(2, 3)) + self.bias
-
-
-class Small(RetrievalModel):
-    """A convolution, a batch norm and a linear layer with weights drawn from a seed; features may be negative."""
-
-    name, settings, min_side_px, descriptor_dim = "small", None, 8, 6
-    preprocessing = Preprocessing(mean=(0.5, 0.5, 0.5), sd=(0.5, 0.5, 0.5))
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.layers = nn.Sequential(nn.Conv2d(3, 12, 5, stride=4, padding=2), nn.BatchNorm2d(12), nn.Tanh())
-        self.projection = nn.Linear(12, 6)
-        self.eval()
-
-    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layers(images)
-
-    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        return self.projection(feature_map.mean(dim=(2, 3)))
-
-
-def photo_of(seed: int, width: int, height: int) -> np.ndarray:
-    """(height, width, 3) uint8: a few shapes."""
-    random = np.random.default_rng(seed)
-    image = Image.new("RGB", (width, height), tuple(int(value) for value in random.integers(0, 255, 3)))
-    draw = ImageDraw.Draw(image)
-    for _ in range(6):
-        x, y = int(random.integers(0, width)), int(random.integers(0, height))
-        box, colour = (x - 20, y - 15, x + 20, y + 15), tuple(int(value) for value in random.integers(0, 255, 3))
-        (draw.ellipse if random.random() < 0.5 else draw.rectangle)(box, fill=colour)
-    return np.array(image)
-
-
-def descriptor_of(model: RetrievalModel, photo: np.ndarray) -> torch.Tensor:
-    with torch.inference_mode():
-        return model(normalise_images(torch.from_numpy(photo)[None], model.preprocessing))[0]
 
 
 def by_definition(
@@ -224,80 +165,3 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_grad_cam", None)
     with pytest.raises(UltronError, match=r"grad-cam package, which cannot be imported .*run `pip install grad-cam`"):
         similarity_cam(model, photo, torch.ones(6))
-
-
-def test_overlay_colours(tmp_path: Path) -> None:
-    photo = np.full((4, 6, 3), 100, np.uint8)
-    heat = np.zeros((4, 6), np.float32)
-    heat[1, 2] = 1.0
-    drawn = overlay(photo, heat)
-    # inferno runs from (0, 0, 4) to (252, 255, 164); 0.35 of the one, 0.75 of the other, the rest the photo's grey.
-    assert drawn[0, 0].tolist() == [65, 65, 66] and drawn[1, 2].tolist() == [214, 216, 148]
-    write_overlay(tmp_path / "new" / "one.png", photo, heat)
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "one.png")), drawn)
-    with pytest.raises(ValueError, match="of one size"):
-        overlay(photo, heat[:, :5])
-    with pytest.raises(UltronError, match=r"figures are PNG files; found 'one\.jpg'"):
-        write_overlay(tmp_path / "one.jpg", photo, heat)
-
-
-def pair_of(rank: int, verdict: drawing.Verdict, heat: float, *, flat: bool = False) -> CamPair:
-    pixels = np.full((100, 100, 3), 128, np.uint8)
-    cam = Cam(np.full((100, 100), heat, np.float32), 0.5, flat)
-    return CamPair(RankedPhoto(pixels, rank, 0.5, verdict, f"photo {rank} <b>$x^2$"), cam)
-
-
-def read(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
-
-
-def test_figure_at_known_places(tmp_path: Path) -> None:
-    """Square photos fill cells of 280 px; the first database photo starts 26 + 280 + 10 + 34 px right of margin and
-    frame."""
-    query = QueryPhoto(np.full((100, 100, 3), 60, np.uint8), "q", (20.0, 20.0, 80.0, 80.0))
-    pairs = [pair_of(1, "right", 1.0), pair_of(2, "wrong", 0.0, flat=True)]
-    path = cam_figure(query, Cam(np.ones((60, 60), np.float32), 0.5), pairs, "model on data", tmp_path / "cam.png")
-    picture = read(path)
-    query_x = drawing.MARGIN_PX + 26 + drawing.FRAME_PX
-    first_x = query_x + 280 + 10 + 34
-    top = (
-        drawing.Header.of("model on data", "a note of more than one line? no", picture.shape[1]).height_px
-        + drawing.LEGEND_HEIGHT_PX
-        + drawing.FRAME_PX
-    )
-    for x, verdict in ((first_x, "right"), (first_x + 280 + 10 + 14, "wrong")):
-        assert picture[top + 140, x - 1].tolist() == list(drawing.VERDICT_COLOURS[verdict])
-        assert picture[top + 140, x - 6].tolist() == [255, 255, 255]
-        assert picture[top + 140, x].tolist() == [128, 128, 128]
-    heat_top = top + 280 + 10 + drawing.LABEL_HEIGHT_PX
-    hot = overlay(np.full((1, 1, 3), 128, np.uint8), np.ones((1, 1), np.float32))[0, 0].tolist()
-    cold = overlay(np.full((1, 1, 3), 128, np.uint8), np.zeros((1, 1), np.float32))[0, 0].tolist()
-    assert picture[heat_top + 140, first_x + 140].tolist() == hot
-    assert picture[heat_top + 140, first_x + 304 + 140].tolist() == cold
-    # The query's heat lies in its box; outside the photo is faded.
-    assert (
-        picture[heat_top + 140, query_x + 140].tolist()
-        == overlay(np.full((1, 1, 3), 60, np.uint8), np.ones((1, 1), np.float32))[0, 0].tolist()
-    )
-    assert picture[heat_top + 20, query_x + 20].tolist() == [187, 187, 187]
-    assert picture[top + 140, query_x + 57].tolist() == list(drawing.BOX_COLOUR)
-    # The colour bar, right of the last photo, is hot at its upper and cold at its lower end.
-    bar_x = first_x + 2 * 304 + 4
-    assert picture[heat_top, bar_x].tolist() == hot and picture[heat_top + 279, bar_x].tolist() == cold
-    again = cam_figure(query, Cam(np.ones((60, 60), np.float32), 0.5), pairs, "model on data", tmp_path / "again.png")
-    assert again.read_bytes() == path.read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.png", "cam.png"]
-
-
-def test_figure_of_many_and_of_bad_photos(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bad = CamPair(RankedPhoto(tmp_path / "gone.jpg", 12, 0.1, "ignored", "n" * 300), None)
-    pairs = [*(pair_of(rank, "unknown", 0.3) for rank in range(1, 12)), bad]
-    monkeypatch.setattr(drawing.log, "propagate", True)
-    picture = read(cam_figure(QueryPhoto(tmp_path / "no.jpg", "q $"), None, pairs, "t " * 200, tmp_path / "many.png"))
-    assert 2000 < picture.shape[1] <= 2400 and picture.shape[0] < 2000
-    assert (picture == drawing.TILE_GREY).all(axis=2).sum() > 10_000
-    assert "2 photos not shown in the figure: q $: no such photo; nnn" in caplog.text
-    with pytest.raises(UltronError, match="needs at least one database photo"):
-        cam_figure(QueryPhoto(photo_of(0, 40, 40), "q"), None, [], "t", tmp_path / "none.png")

@@ -1,25 +1,22 @@
 """The figure of ranked lists: frames, signs, boxes and text at known places."""
 
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.visualization.photos import plain
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.ranked.lists import QueryPhoto, RankedPhoto, RankedRow, ranks_figure
+from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
 
 WHITE = [255, 255, 255]
 TILE, FRAME, QUERY_GAP, GAP = 240, drawing.FRAME_PX, 34, 14  # of a figure with up to five photos a line
 QUERY_X = drawing.MARGIN_PX + FRAME
 FIRST_X = QUERY_X + TILE + 2 * FRAME + QUERY_GAP
-
-
-def plain(value: int, width: int = 100, height: int = 100) -> np.ndarray:
-    return np.full((height, width, 3), value, np.uint8)
 
 
 def photo(rank: int, verdict: drawing.Verdict = "right", name: str = "name") -> RankedPhoto:
@@ -121,7 +118,7 @@ def test_bad_photos_are_grey_with_the_reason(
         RankedPhoto(tmp_path / "gone.jpg", 1, 0.9, "right", "gone"),
         RankedPhoto(tmp_path / "text.jpg", 2, 0.8, "wrong", "text"),
     ]
-    monkeypatch.setattr(drawing.log, "propagate", True)
+    monkeypatch.setattr(tiles.log, "propagate", True)
     with caplog.at_level(logging.WARNING, "ultron"):
         picture = read(
             ranks_figure(
@@ -133,7 +130,7 @@ def test_bad_photos_are_grey_with_the_reason(
         "a photo that Pillow" in caplog.text
     )
     top = top_of("t", picture.shape[1])
-    assert picture[top, FIRST_X].tolist() == list(drawing.TILE_GREY)
+    assert picture[top, FIRST_X].tolist() == list(tiles.TILE_GREY)
     assert picture[top + 60 : top + 120, FIRST_X : FIRST_X + TILE].min() < 60  # the reason, in the middle of the tile
     assert picture[top, FIRST_X - 1].tolist() == list(drawing.VERDICT_COLOURS["right"])
 
@@ -160,32 +157,6 @@ def test_any_name_is_plain_text(tmp_path: Path, name: str, recwarn: pytest.Warni
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
-def test_dollar_signs_are_drawn_not_interpreted(tmp_path: Path) -> None:
-    sheet = drawing.Sheet(200, 40)
-    sheet.text(10, 25, "$a$b$c$")
-    sheet.save(tmp_path / "text.png")
-    inked = np.flatnonzero((read(tmp_path / "text.png").min(axis=2) < 128).any(axis=0))
-    assert inked[-1] - inked[0] == pytest.approx(drawing.text_width_px("$a$b$c$", drawing.BODY_PX), abs=4)
-    assert drawing.text_width_px("$a$b$c$", drawing.BODY_PX) > 2 * drawing.text_width_px("abc", drawing.BODY_PX)
-
-
-def test_long_text_is_shortened_in_the_middle() -> None:
-    short = drawing.shorten_middle("begin" + "x" * 300 + "the_end", 120, drawing.SMALL_PX)
-    assert re.fullmatch(r"begin\w*…\w*the_end", short)
-    assert 100 < drawing.text_width_px(short, drawing.SMALL_PX) <= 120
-    assert drawing.shorten_middle("short", 120, drawing.SMALL_PX) == "short"
-    assert drawing.wrap("one two " * 50, 100, drawing.BODY_PX, n_lines=2)[0] == "one two one"
-    assert len(drawing.wrap("one two " * 50, 100, drawing.BODY_PX, n_lines=2)) == 2
-
-
-def test_box_is_clipped_to_the_photo() -> None:
-    tile = drawing.load_tile(plain(5, 200, 100), 100, 100)
-    assert tile.pixels.shape == (50, 100, 3)
-    assert drawing.box_on_tile(tile, (-10, 20, 500, 60)) == (0, 10, 100, 30)
-    assert drawing.box_on_tile(tile, (900, 900, 901, 901)) == (99, 49, 100, 50)
-    drawing.with_box(tile, (900.0, 900.0, 901.0, 901.0))
-
-
 def test_errors(tmp_path: Path) -> None:
     row = RankedRow(QueryPhoto(plain(50), "q"), [photo(1)])
     with pytest.raises(UltronError, match="needs at least one query"):
@@ -196,11 +167,4 @@ def test_errors(tmp_path: Path) -> None:
         ranks_figure([row] * 1000, "t", tmp_path / "a.png")
     with pytest.raises(UltronError, match=r"figures are PNG files; found 'a\.pdf'"):
         ranks_figure([row], "t", tmp_path / "a.pdf")
-    with pytest.raises(ValueError, match=r"photo pixels must be \(H, W, 3\) uint8"):
-        ranks_figure([RankedRow(QueryPhoto(plain(50).astype(float), "q"), [])], "t", tmp_path / "a.png")
     assert not list(tmp_path.iterdir())
-
-
-def test_title_names_model_dataset_and_protocol() -> None:
-    assert drawing.title_of("gem-resnet50", "roxford5k", "hard") == "gem-resnet50 on roxford5k, hard protocol"
-    assert drawing.title_of("gem-resnet50", "roxford5k") == "gem-resnet50 on roxford5k"
