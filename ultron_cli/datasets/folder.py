@@ -138,6 +138,14 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
             f"{advice}, put it there "
             "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
         )
+    return open_folder(folder, gnd)
+
+
+def open_folder(folder: Path | None, gnd: Path | None = None) -> Dataset:
+    """Opens the dataset in a folder that is known to have been there; None is one that nobody recorded. Raises
+    UltronError if it is gone or unsound."""
+    if folder is None or not folder.is_dir():
+        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     record = read_source(folder)
     if record is not None and not record.complete:
         raise UltronError(
@@ -149,16 +157,14 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
     return Dataset(name=name, folder=folder, ground_truth_path=gnd, ground_truth=truth)
 
 
-def open_recorded_dataset(folder: str | None, gnd: str | None, data_root: Path) -> Dataset:
-    """The dataset that stored descriptors were made from, by the folder and the ground truth recorded with them.
+def open_recorded(folder: str | None, gnd: str | None) -> Dataset:
+    """Opens the dataset that descriptors were made from, by the folder and the ground truth recorded with them.
 
     A ground truth that is gone is not needed to show photos: then the one in the folder counts. Raises UltronError if
     the photos are gone.
     """
-    if not folder or not Path(folder).is_dir():
-        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     gnd_path = Path(gnd) if gnd and Path(gnd).is_file() else None
-    return open_dataset(folder, data_root, gnd_path)
+    return open_folder(Path(folder) if folder else None, gnd_path)
 
 
 class ProtocolFacts(TypedDict):

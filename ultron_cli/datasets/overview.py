@@ -10,6 +10,7 @@ from ultron_cli.datasets.download.source_record import read_source
 from ultron_cli.datasets.folder import ProtocolFacts, describe_dataset
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
 from ultron_cli.datasets.named import open_named_dataset
+from ultron_cli.workspace import Workspace
 
 State = Literal["absent", "begun", "present", "own copy"]
 
@@ -126,10 +127,10 @@ def _describe_part(part: Part) -> PartFacts:
     }
 
 
-def describe(text: str, gnd: Path | None) -> PresentFacts:
+def describe(text: str, gnd: Path | None, workspace: Workspace) -> PresentFacts:
     """Facts of a dataset that is present: photos, labels per protocol, or landmarks of a training list; and the record
     of its download."""
-    dataset = open_named_dataset(text, gnd)
+    dataset = open_named_dataset(text, gnd, workspace)
     record = read_source(dataset.folder)
     download: _DownloadFacts = {
         "photos_version": record.photos_version if record else None,

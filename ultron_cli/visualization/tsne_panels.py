@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import open_dataset
+from ultron_cli.datasets.folder import open_folder
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.visualization.tsne import Panel, TsneConfig, embed, landmarks_of
-from ultron_cli.workspace import data_root
 
 
 def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None) -> tuple[Panel, str]:
@@ -18,7 +17,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
     spread."""
     with DescriptorFile(path) as stored:
         info, names = stored.info, list(stored.names)
-        gnd = info.provenance.get("ground_truth")
+        gnd = info.provenance.ground_truth
         if not gnd or not Path(gnd).is_file():
             raise UltronError(
                 f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with --gnd"
@@ -33,10 +32,10 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
             others = others[np.linspace(0, len(others) - 1, most_others).astype(np.int64)]
         rows = np.sort(np.concatenate([kept, others]))
         descriptors = stored.read(0, stored.n)[rows].astype(np.float32)
-    folder = info.provenance.get("dataset_folder")
+    folder = info.provenance.dataset_folder
     paths = None
     if folder and Path(folder).is_dir():
-        opened = open_dataset(folder, data_root(), Path(gnd))
+        opened = open_folder(Path(folder), Path(gnd))
         paths = [opened.photo_path(names[row]) for row in rows]
     panel = Panel(
         title=title or info.model, points=embed(descriptors, config), labels=labels[rows], names=landmarks, paths=paths
