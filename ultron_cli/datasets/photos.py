@@ -142,7 +142,10 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
     exception."""
 
     def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
-        self.rows, self.paths, self.boxes, self.shape = rows, paths, boxes, shape
+        self.rows = rows
+        self.paths = paths  # of all photos of the list, as boxes
+        self.boxes = boxes
+        self.shape = shape
 
     def __len__(self) -> int:
         return len(self.rows)
