@@ -156,8 +156,8 @@ def _known_pair(pair: Pair, known: dict[str, str]) -> Pair:
 def plan_from_labels(
     labels: list[PhotoLabel], photos: list[str], config: GroundTruthConfig, photo_folder: Path
 ) -> Plan:
-    """Queries by rule among each landmark's photos; its others are their answers. Photos without landmark or line are
-    distractors."""
+    """Chooses queries by rule among each landmark's photos; the landmark's others are their answers. Photos without
+    landmark or line are distractors."""
     by_landmark: dict[str, list[PhotoLabel]] = {}
     for label in labels:
         if label.landmark:
@@ -185,7 +185,8 @@ def plan_from_labels(
 def _choose_queries(
     landmark: str, members: list[PhotoLabel], config: GroundTruthConfig, photo_folder: Path
 ) -> list[str]:
-    """The photos of role query, or else as many as asked by rule, leaving one to find; junk photos are no queries."""
+    """The photos of role query; where there are none, as many as wanted by rule, but for one to find. A junk photo is
+    no query."""
     queries = sorted(member.photo for member in members if member.role == "query")
     if queries:
         return queries
@@ -204,7 +205,7 @@ def _area(path: Path) -> int:
 
 
 def plan_from_pairs(pairs: Iterable[Pair], photos: list[str]) -> Plan:
-    """Queries and answers as they are paired; every photo that is no query is in the database."""
+    """Takes queries and answers as they are paired; every photo that is no query is in the database."""
     plan = Plan(labels={(pair.query, pair.photo): pair.label for pair in pairs})
     plan.queries = sorted({query for query, _ in plan.labels})
     queries = set(plan.queries)
@@ -268,8 +269,8 @@ def _content(plan: Plan) -> dict[str, object]:
 
 
 def _place_photos(source: Path, target: Path, photos: list[str], overwrite: bool) -> None:
-    """Hard links, or copies where links are not possible; each whole or absent. Raises UltronError if another file is
-    in the way."""
+    """Makes hard links, or copies where links are not possible; each is whole or absent. Raises UltronError if another
+    file is in the way."""
     to_place = [
         photo
         for photo in photos

@@ -45,7 +45,8 @@ def _from_buffer(
 
 
 def _allowed() -> dict[tuple[str, str], Callable[..., object]]:
-    """A fresh table per file: wrapped anew, so that no file can change what the next one is given."""
+    """What the names that a pickle may use stand for; made anew for each file, so that no file can change what the next
+    one gets."""
 
     def fresh(function: Callable[..., object]) -> Callable[..., object]:
         return lambda *arguments: function(*arguments)

@@ -1,5 +1,5 @@
-"""Decodes every photo of a dataset and says which are missing, empty, truncated, of another type than their name says,
-or there twice."""
+"""Decodes every photo of a dataset and says which are missing, empty or truncated, which are of another type than their
+name says, and which are there twice."""
 
 import hashlib
 import io

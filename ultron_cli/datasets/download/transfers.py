@@ -1,4 +1,4 @@
-"""Several pieces of work at a time, each with its own progress bar and one for all of them; ended at once by Ctrl-C."""
+"""Runs several pieces of work at a time, each with its own progress bar and one for all of them; Ctrl-C ends all."""
 
 import queue
 import sys

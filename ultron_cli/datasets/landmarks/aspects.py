@@ -1,4 +1,4 @@
-"""The aspect of every training photo, read once from the headers and cached, for batches of one shape."""
+"""Reads the aspect of every training photo once from its header and caches it, for batches of one shape."""
 
 import zipfile
 from concurrent.futures import ThreadPoolExecutor

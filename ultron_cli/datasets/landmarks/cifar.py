@@ -1,9 +1,8 @@
-"""CIFAR-10 and CIFAR-100 in the published files (Krizhevsky 2009), python or binary version, as a folder of photos per
-class.
+"""Makes a folder of photos per class of CIFAR-10's or CIFAR-100's published files (Krizhevsky 2009).
 
-Python: pickles of {data: (N, 3072) uint8, labels or fine_labels}, read without running anything in them. Binary:
-records of one label byte (CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's bytes are red, green, blue, each
-32 x 32 row by row.
+The python version is pickles of {data: (N, 3072) uint8, labels or fine_labels}, which are read without running anything
+in them. The binary version is records of one label byte (CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's
+bytes are red, green and blue, each 32 x 32 row by row.
 """
 
 import os
