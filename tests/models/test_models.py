@@ -12,7 +12,7 @@ from ultron_cli.models import create_model, list_models
 from ultron_cli.models.core import normalise_images
 from ultron_cli.models.parts.pooling import GeM
 from ultron_cli.models.weights.checkpoints import load_checkpoint, load_weights, save_checkpoint, sha256_of_weights
-from ultron_cli.models.weights.choice import ModelChoice, untrained_model
+from ultron_cli.models.weights.model_choice import ModelChoice, untrained_model
 
 SMALL = "test_resnet"
 FIRST = "conv1.0.weight"  # its first convolution

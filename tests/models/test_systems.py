@@ -15,7 +15,7 @@ from ultron_cli.models.core import normalise_images
 from ultron_cli.models.parts.pooling import GGeM
 from ultron_cli.models.superglobal import regional_gem
 from ultron_cli.models.weights.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from ultron_cli.models.weights.importers import LAYOUTS, cvnet_name, dolg_name, resnet_name
+from ultron_cli.models.weights.pycls import LAYOUTS, cvnet_name, dolg_name, resnet_name
 from ultron_cli.retrieval.extraction.describe import describe
 
 SMALL = {"backbone": "test_resnet", "atrous_dim": 6, "local_dim": 10, "descriptor_dim": 12}

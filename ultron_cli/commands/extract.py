@@ -32,7 +32,7 @@ def model_choice(
 ) -> Any:
     """The model flags of a command as a ModelChoice."""
     from ultron_cli.configs import apply_set
-    from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.models.weights.model_choice import ModelChoice
 
     values = apply_set({"model": {"backbone": backbone} if backbone else {}}, assignments)
     foreign = [key for key in values if key != "model"]

@@ -169,7 +169,7 @@ def _systems(
     search."""
     from ultron_cli import console
     from ultron_cli.errors import UltronError
-    from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.models.weights.model_choice import ModelChoice
     from ultron_cli.visualization.show_columns import chosen_system, searched_system
 
     choices = (

@@ -76,7 +76,7 @@ def selectivity(
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.machine import resolve_device
-    from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.models.weights.model_choice import ModelChoice
     from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
     from ultron_cli.visualization.selectivity import selectivity_figure, write_csv
     from ultron_cli.visualization.tsne import check_suffix

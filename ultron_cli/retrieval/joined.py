@@ -9,7 +9,7 @@ import numpy as np
 
 from ultron_cli.configs import differences
 from ultron_cli.errors import UltronError
-from ultron_cli.models.weights.choice import require_same_model
+from ultron_cli.models.weights.model_choice import require_same_model
 from ultron_cli.retrieval.descriptors import DescriptorFile, require_same_dim
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening
 

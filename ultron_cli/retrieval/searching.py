@@ -12,7 +12,7 @@ from ultron_cli.console import chunks
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
-from ultron_cli.models.weights.choice import reload_model, require_same_model
+from ultron_cli.models.weights.model_choice import reload_model, require_same_model
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, require_same_dim
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch

@@ -30,7 +30,7 @@ from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, LoadedPhoto, PhotoShap
 from ultron_cli.datasets.protocols import LABELS
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
-from ultron_cli.models.weights.choice import reload_model
+from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.describe import describe_batch
 from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank

@@ -19,7 +19,7 @@ from ultron_cli.evaluation.metrics import average_precision
 from ultron_cli.files import make_folder
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.choice import reload_model
+from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
 from ultron_cli.retrieval.searching import Found, extract_config
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure

@@ -11,7 +11,7 @@ from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import make_folder
 from ultron_cli.machine import resolve_device
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.searching import extract_config
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.similarity import similarity_cam, write_overlay

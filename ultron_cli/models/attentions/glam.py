@@ -10,9 +10,8 @@ from torch import nn
 from ultron_cli.models.attentions.gates import hidden_channels
 
 REDUCTION = 8
-ORIGINAL_FIRST = (
-    4.0  # logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first
-)
+# Logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first.
+ORIGINAL_FIRST = 4.0
 
 
 class LocalAttention(nn.Module):
@@ -75,5 +74,5 @@ class Glam(nn.Module):
         self.fusion = nn.Parameter(torch.tensor([0.0, 0.0, ORIGINAL_FIRST]))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        local_weight, global_weight, own_weight = self.fusion.softmax(dim=0)
-        return local_weight * self.local_branch(maps) + global_weight * self.global_branch(maps) + own_weight * maps
+        local_weight, global_weight, map_weight = self.fusion.softmax(dim=0)
+        return local_weight * self.local_branch(maps) + global_weight * self.global_branch(maps) + map_weight * maps

@@ -1,4 +1,4 @@
-"""Weights: our checkpoints, timm state dicts, and the hash that names them. Files are read with weights_only=True."""
+"""Our checkpoints, timm's state dicts, and the hash that names weights. Files are read with weights_only=True."""
 
 import hashlib
 import pickle
@@ -15,7 +15,8 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.models import create_model
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.core import BackboneModel, RetrievalModel
 
 FORMAT, VERSION = "ultron-checkpoint", 1
 CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
@@ -23,16 +24,14 @@ CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to use, the hash of its weights, and where they came from (enough to load them again).
-
-    train_side_px: side of the training crops, where known.
-    source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
-    """
+    """A model ready to use, and where its weights came from."""
 
     model: RetrievalModel
-    weights_sha256: str
+    weights_sha256: str  # of sha256_of_weights
+    # Enough to load them again: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind":
+    # "untrained", "seed"}.
     source: dict[str, Any]
-    train_side_px: int | None = None
+    train_side_px: int | None = None  # side of the training crops, where known
 
 
 def sha256_of_weights(model: torch.nn.Module) -> str:
@@ -106,21 +105,21 @@ def _shown(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def load_timm_weights(model: RetrievalModel, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Loads a timm state dict into the model's backbone.
+def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads a timm state dict.
 
     Raises UltronError listing missing, unexpected or misshapen keys; only a classifier head may be left over.
     """
-    network, heads = model.backbone.network, model.backbone.classifier_names
-    wanted = network.state_dict()
-    unexpected = sorted(state.keys() - wanted.keys())
-    leftover = [name for name in unexpected if any(name.startswith(f"{head}.") for head in heads)]
+    network_state = backbone.network.state_dict()
+    unexpected = sorted(state.keys() - network_state.keys())
+    of_head = tuple(f"{head}." for head in backbone.classifier_names)
+    leftover = [name for name in unexpected if name.startswith(of_head)]
     foreign = [name for name in unexpected if name not in leftover]
-    missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked"))
+    missing = sorted(name for name in network_state.keys() - state.keys() if not name.endswith("num_batches_tracked"))
     misshapen = [
-        f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in sorted(state.keys() & wanted.keys())
-        if state[name].shape != wanted[name].shape
+        f"{name} {tuple(state[name].shape)} for {tuple(network_state[name].shape)}"
+        for name in sorted(state.keys() & network_state.keys())
+        if state[name].shape != network_state[name].shape
     ]
     if missing or foreign or misshapen:
         parts = [
@@ -129,25 +128,27 @@ def load_timm_weights(model: RetrievalModel, state: dict[str, torch.Tensor], pat
             if names
         ]
         raise UltronError(
-            f"{path} does not fit backbone {model.backbone.name}: {'; '.join(parts)}; check --backbone (only a "
+            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check --backbone (only a "
             "classifier head may be left over)"
         )
     if leftover:
         log.info("weights %s: left over, the classifier head (%s)", path.name, _shown(leftover))
-    network.load_state_dict({name: value for name, value in state.items() if name in wanted}, strict=False)
+    backbone.network.load_state_dict(
+        {name: value for name, value in state.items() if name in network_state}, strict=False
+    )
 
 
 def require_only_backbone(model: RetrievalModel, weights: str) -> None:
-    """Raises UltronError if backbone weights alone would leave a layer of the model random; exponents of a pooling have
-    a value of their own."""
-    trained = {
+    """Raises UltronError if backbone weights alone would leave a layer of the model random. The exponents of a pooling
+    are not random: their first value is a setting."""
+    random_layers = {
         name.split(".")[0]
         for name, _ in model.named_parameters()
         if not name.startswith("backbone.") and name.rsplit(".", 1)[-1] != "p"
     }
-    if trained:
+    if random_layers:
         layers = ", ".join(
-            "a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(trained)
+            "a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(random_layers)
         )
         raise UltronError(
             f"{weights} has backbone weights only, {layers} of {model.name} would stay random; train the "
@@ -158,7 +159,7 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
 def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> LoadedModel:
     """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron.
 
-    changes: settings that are to differ from the stored ones; of the model's `switches`, which no weight depends on.
+    changes: settings that are to differ from the stored ones, of the model's `switches`, which no weight depends on.
     """
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
@@ -191,10 +192,8 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
         stored = to_dict(loaded.model.settings)
-        changed, switches = (
-            {key: value for key, value in settings.items() if stored.get(key) != value},
-            loaded.model.switches,
-        )
+        changed = {key: value for key, value in settings.items() if stored.get(key) != value}
+        switches = loaded.model.switches
         wrong = [
             f"{key} (checkpoint {stored.get(key)}, asked {value})"
             for key, value in changed.items()
@@ -207,11 +206,11 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out{may}")
         return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
-    if not hasattr(model, "backbone"):
+    if not isinstance(model, BackboneModel):
         raise UltronError(
             f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint "
             "of `ultron train`"
         )
     require_only_backbone(model, str(path))
-    load_timm_weights(model, bare_state_dict(content, path), path)
+    load_timm_weights(model.backbone, bare_state_dict(content, path), path)
     return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})

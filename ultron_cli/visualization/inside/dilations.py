@@ -72,7 +72,7 @@ def _recorded(layers: Sequence[CDConv]) -> Iterator[list[torch.Tensor]]:
     handles = [
         layer.importance.register_forward_hook(
             lambda _, __, importance, layer=layer: chosen.append(
-                choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu()
+                choose_dilation(importance, layer.thresholds, layer.threshold_kind, layer.deltas).cpu()
             )
         )
         for layer in layers
