@@ -27,7 +27,7 @@ from ultron_cli.console import log, markdown_table, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.files import read_json, replace_between, write_text
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
@@ -81,11 +81,8 @@ def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, d
     extract_dataset(
         ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder), model, device
     )
-    found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    named = NamedRanking(
-        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
-    )
-    report = evaluate_ranking(named, Path(found.origin["ground_truth"]))
+    ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
+    report = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
     return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
 
 

@@ -1,7 +1,11 @@
-"""The two operators in plain PyTorch: the truth that compiled versions are tested against, and what runs where none can be built.
+"""The two operators in plain PyTorch.
+
+They are the truth that the compiled ones are tested against, and they run where none can be built.
 
 Legend: B batch, C channels, H W map size, h heads, d head dim, k window side.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -28,51 +32,66 @@ def window_keys(length: int, kernel_size: int, device: torch.device) -> Tensor:
 
 
 def scala_attention_reference(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, kernel_size: int, scale: float, dropout_p: float = 0.0,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: int,
+    scale: float,
+    dropout_p: float = 0.0,
     seed: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """Neighbourhood attention with relative position bias and attention dropout (ULTRON, Algorithm 2), by gathering every window.
+) -> Tensor:
+    """Neighbourhood attention with relative position bias and attention dropout (ULTRON, Algorithm 2).
 
-    query, key, value: (B, H, W, h, d). bias: (h, 2k-1, 2k-1), indexed by key position minus query position plus k-1, or None.
-    seed: (1,) int64, needed with dropout. Returns (B, H, W, h, d) of the query's dtype. Differentiable by PyTorch itself.
+    It gathers the keys and values of every window, and PyTorch itself differentiates it.
+
+    query, key, value: (B, H, W, h, d). bias: (h, 2k-1, 2k-1), indexed by key position minus query position plus k-1, or
+    None. seed: (1,) int64, needed with dropout. Returns (B, H, W, h, d) of the query's dtype. Raises ValueError for
+    dropout without a seed.
     """
     batch, height, width, heads, _ = query.shape
     dtype = accumulation_dtype(query.dtype)
     rows, columns = (window_keys(length, kernel_size, query.device) for length in (height, width))
-    near = (slice(None), rows[:, None, :, None], columns[None, :, None, :])  # (B, H, W, wh, ww, h, d)
-    scores = torch.einsum("byxhd,byxijhd->byxhij", query.to(dtype) * scale, key.to(dtype)[near])
+    windows = (
+        slice(None),
+        rows[:, None, :, None],
+        columns[None, :, None, :],
+    )  # an index that gives (B, H, W, wh, ww, h, d)
+    scores = torch.einsum("byxhd,byxijhd->byxhij", query.to(dtype) * scale, key.to(dtype)[windows])
     if bias is not None:
         offset_y = rows - torch.arange(height, device=query.device)[:, None] + kernel_size - 1
         offset_x = columns - torch.arange(width, device=query.device)[:, None] + kernel_size - 1
-        scores = scores + bias.to(dtype)[:, offset_y[:, None, :, None], offset_x[None, :, None, :]].permute(1, 2, 0, 3, 4)
+        window_bias = bias.to(dtype)[:, offset_y[:, None, :, None], offset_x[None, :, None, :]]  # (h, H, W, wh, ww)
+        scores = scores + window_bias.permute(1, 2, 0, 3, 4)
     weights = scores.flatten(-2).softmax(-1).view(scores.shape)
     if dropout_p > 0:
-        kept = dropout_mask(seed, (batch, height, width, heads), rows.shape[1] * columns.shape[1], dropout_p)
-        weights = weights * kept.view(scores.shape) / (1 - dropout_p)
-    return torch.einsum("byxhij,byxijhd->byxhd", weights, value.to(dtype)[near]).to(query.dtype)
+        if seed is None:
+            raise ValueError(f"dropout_p {dropout_p} needs a seed, a tensor of one int64")
+        keep_mask = dropout_mask(seed, (batch, height, width, heads), rows.shape[1] * columns.shape[1], dropout_p)
+        weights = weights * keep_mask.view(scores.shape) / (1 - dropout_p)
+    return torch.einsum("byxhij,byxijhd->byxhd", weights, value.to(dtype)[windows]).to(query.dtype)
 
 
 def dropout_mask(seed: Tensor, queries: tuple[int, ...], n_keys: int, dropout_p: float) -> Tensor:
-    """(*queries, n_keys) bool, True where a key is kept; csrc/scala_attention.h defines it.
+    """(*queries, n_keys) bool: True where dropout keeps a key. csrc/common/scala_attention.h defines which it keeps.
 
     seed: (1,) int64. queries: the sizes (B, H, W, h).
     """
-    n_queries = 1
-    for size in queries:
-        n_queries *= size
-    query = torch.arange(n_queries, device=seed.device)[:, None]
+    query = torch.arange(math.prod(queries), device=seed.device)[:, None]
     block = torch.arange(-(-n_keys // 4), device=seed.device)[None]
     counter = (block, query & LOW_32, query >> 32, torch.zeros_like(block))
-    words = torch.stack(torch.broadcast_tensors(*philox(counter, (seed & LOW_32, (seed >> 32) & LOW_32))), -1)
+    random_words = philox(counter, (seed & LOW_32, (seed >> 32) & LOW_32))  # four numbers for four keys
+    words = torch.stack(torch.broadcast_tensors(*random_words), -1)
     return (words.flatten(1)[:, :n_keys] >= int(dropout_p * 2**32)).view(*queries, n_keys)
 
 
 def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Philox 4x32-10: four counter words and two key words to four random words, each 0..2^32-1 in int64."""
+    """Philox 4x32-10: makes four random words of four counter words and two key words, each 0..2^32-1 in int64."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        product_0, product_1 = c0 * PHILOX_MULTIPLIERS[0], c2 * PHILOX_MULTIPLIERS[1]  # wraps to the right 64 bits
+        # A product of two 32-bit words can wrap to a negative int64, but its 64 bits are the right ones.
+        product_0, product_1 = c0 * PHILOX_MULTIPLIERS[0], c2 * PHILOX_MULTIPLIERS[1]
         high_0, high_1 = (product_0 >> 32) & LOW_32, (product_1 >> 32) & LOW_32
         c0, c1, c2, c3 = high_1 ^ c1 ^ k0, product_1 & LOW_32, high_0 ^ c3 ^ k1, product_0 & LOW_32
         k0, k1 = (k0 + PHILOX_KEY_STEPS[0]) & LOW_32, (k1 + PHILOX_KEY_STEPS[1]) & LOW_32
@@ -82,14 +101,16 @@ def philox(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Ten
 def cdconv_reference(input: Tensor, weight: Tensor, dilation: Tensor) -> Tensor:
     """Depthwise 3x3 convolution with a dilation per sample and channel (ULTRON, Algorithm 1), tap by tap.
 
-    input: (B, C, H, W). weight: (C, 1, 3, 3). dilation: (B, C) integer, at least 1; padding = dilation. Returns (B, C, H, W).
+    input: (B, C, H, W). weight: (C, 1, 3, 3). dilation: (B, C) integer, at least 1; padding = dilation.
+    Returns (B, C, H, W).
     """
     batch, channels, height, width = input.shape
     dtype = accumulation_dtype(input.dtype)
     sample = torch.arange(batch, device=input.device)[:, None, None, None]
     channel = torch.arange(channels, device=input.device)[None, :, None, None]
     row, column = torch.arange(height, device=input.device)[:, None], torch.arange(width, device=input.device)
-    step, taps, source = dilation.to(torch.int64)[:, :, None, None], weight.to(dtype), input.to(dtype)
+    step = dilation.to(torch.int64)[:, :, None, None]
+    taps, source = weight.to(dtype), input.to(dtype)
     output = torch.zeros_like(input, dtype=dtype)
     for i in range(3):
         for j in range(3):

@@ -1,5 +1,5 @@
-"""Shared by all tests: a small rendered dataset, the shared folder beside the checkout, and a workspace of each test's
-own."""
+"""Shared by all tests: a small rendered dataset, the shared folder beside the checkout, and a workspace of each
+test's own."""
 
 import os
 
@@ -13,12 +13,14 @@ import pytest
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Real photographs, ground truth and weights for testing; beside the checkout here and in CI, not on a user's
-    machine."""
+def shared_or_skip(demand: str) -> Path:
+    """The folder of real photographs, ground truth and weights; beside the checkout here and in CI, not on a user's
+    machine.
+
+    Where it is not, the test is skipped and says which demand goes unchecked.
+    """
     if not SHARED.is_dir():
-        pytest.skip(f"{SHARED} is not on this machine")
+        pytest.skip(f"not checked: {demand}; what it needs lies in {SHARED}, which is not here")
     return SHARED
 
 

@@ -1,7 +1,7 @@
 """The demo: every step of the pipeline through the same functions as the commands, on rendered landmarks."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,14 @@ from ultron_cli import console, workspace
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.files import write_text
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset, protocol_text
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.index.building import build_index
-from ultron_cli.retrieval.rankings import write_ranks
-from ultron_cli.retrieval.searching import Found, search_files
+from ultron_cli.retrieval.rankings import Ranking, write_ranks
+from ultron_cli.retrieval.searching import search_files
 from ultron_cli.training.start import start_training
 from ultron_cli.visualization.report.report import ReportConfig, write_report
 from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
@@ -39,12 +39,9 @@ class Steps:
         self.seconds[self._name] = round(time.perf_counter() - self._started_s, 1)
 
 
-def _evaluate(folder: Path, device: str) -> tuple[Found, dict[str, Any]]:
-    found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    named = NamedRanking(
-        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
-    )
-    return found, evaluate_ranking(named, Path(found.origin["ground_truth"]))
+def _evaluate(folder: Path, device: str) -> tuple[Ranking, dict[str, Any]]:
+    ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
+    return ranking, evaluate_ranking(ranking, find_gnd(None, ranking.origin))
 
 
 def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
@@ -74,15 +71,9 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     index = workspace.result_folder("index", "demo") / "flat.index"
     build_index(Path(trained["folder"]) / "database.h5", index, kind="flat", overwrite=True)
     workspace.remember("index", index)
-    found, report = _evaluate(Path(trained["folder"]), device)
+    ranking, report = _evaluate(Path(trained["folder"]), device)
     ranks = workspace.result_folder("search", "demo") / "ranks.h5"
-    write_ranks(
-        ranks,
-        found.ranking,
-        found.query_names,
-        found.database_names,
-        provenance=found.origin | {"searched_by": provenance()},
-    )
+    write_ranks(ranks, replace(ranking, origin=replace(ranking.origin, searched_by=provenance())))
     workspace.remember("search", ranks)
     steps.end()
     steps.start("evaluate")
@@ -92,9 +83,9 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     workspace.remember("evaluate", evaluation)
     steps.end()
     steps.start("draw ranked lists and activation maps, write the report")
-    scene = open_scene(found)
+    scene = open_scene(ranking)
     pictures = workspace.result_folder("visualize", "demo")
-    ranked = draw_ranks(scene, list(range(min(4, len(found.query_names)))), 10, "medium", pictures / "ranks.png")
+    ranked = draw_ranks(scene, list(range(min(4, len(ranking.query_names)))), 10, "medium", pictures / "ranks.png")
     maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
     before = open_scene(
         search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)
@@ -130,7 +121,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
     text = lines(
         table(("mAP, %", "untrained", "trained"), rows),
-        f"{trained['model']}, {protocol_text(trained['config'])}",
+        f"{trained['model']}, {trained['protocol']}",
         *(f"{key:<12} {summary[key]}" for key in ("dataset", "run", "descriptors", "index", "ranks", "evaluation")),
         *(f"{'picture':<12} {path}" for path in summary["pictures"]),
         f"{'report':<12} {page} (open it in a browser)",

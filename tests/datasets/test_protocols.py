@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import shared_or_skip
 from ultron_cli.datasets.protocols import PROTOCOLS, load_ground_truth, parse_ground_truth
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
@@ -134,7 +135,8 @@ def test_json_and_missing_files(tmp_path: Path) -> None:
     assert load_ground_truth(path).query_names == ["q"]
 
 
-def test_published_ground_truth_is_read_whole(shared: Path) -> None:
+def test_published_ground_truth_is_read_whole() -> None:
+    shared = shared_or_skip("the published ground truth of ROxford5k and RParis6k is read whole")
     for name, n_database, easy, hard in (("roxford5k", 4993, 68, 70), ("rparis6k", 6322, 70, 70)):
         truth = load_ground_truth(shared / "groundtruth" / f"gnd_{name}.pkl")
         assert (len(truth.query_names), len(truth.database_names)) == (70, n_database)

@@ -1,7 +1,9 @@
-"""Building at first use: the choice of implementation, reasons where one is not there, and several processes at once."""
+"""Building at first use: the choice of implementation, reasons where one is not there, and several processes at
+once."""
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,16 +44,21 @@ def test_a_wrong_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         scala_attention(*MINIMAL, kernel_size=3)
 
 
-def test_without_a_compiler_the_reference_runs_and_says_so_once(fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_compiler_the_reference_runs_and_says_so_once(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level(logging.WARNING):
         assert scala_attention(*MINIMAL, kernel_size=3).shape == (1, 4, 4, 1, 8)
         scala_attention(*MINIMAL, kernel_size=3)
     assert [record.getMessage() for record in caplog.records] == [
-        "the reference operators run, many times slower: no C++ compiler (no-such-compiler is not on the path); install one, or set CXX"
+        "the reference operators run, many times slower: no C++ compiler (no-such-compiler is not on the "
+        "path); install one, or set CXX"
     ]
     assert "no C++ compiler" in ops.status()["cpu"]
-    with pytest.raises(RuntimeError, match="the compiled cpu operators were asked for and are not there: no C\\+\\+ compiler"):
+    with pytest.raises(
+        RuntimeError, match="the compiled cpu operators were asked for and are not there: no C\\+\\+ compiler"
+    ):
         scala_attention(*MINIMAL, kernel_size=3, backend="cpu")
     monkeypatch.setenv("ULTRON_KERNELS", "cpu")
     with pytest.raises(RuntimeError, match="asked for"):
@@ -59,19 +66,28 @@ def test_without_a_compiler_the_reference_runs_and_says_so_once(fresh: Path, mon
     assert not fresh.exists()
 
 
-def test_a_build_that_fails_keeps_its_reason_and_is_not_repeated(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_that_fails_keeps_its_reason_and_is_not_repeated(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = tmp_path / "calls"
     compiler = tmp_path / "c++"
-    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho x >> {calls}\necho "fatal error: out of ideas" >&2\nexit 1\n')
+    compiler.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo broken 1.0 && exit 0\necho x >> {calls}\necho "fatal error: '
+        'out of ideas" >&2\nexit 1\n'
+    )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     for _ in range(2):
-        with pytest.raises(build.BuildError, match=r"compiling the cpu operators failed: .*error.*ultron doctor --build"):
+        with pytest.raises(
+            build.BuildError, match=r"compiling the cpu operators failed: .*error.*ultron doctor --build"
+        ):
             build.build("cpu")
     n_calls = len(calls.read_text().splitlines())
     assert n_calls >= 1
     assert "failed" in ops.status_of("cpu")
-    assert not list(fresh.rglob("*.so")) and not [path for path in fresh.rglob("cpu-*") if path.is_dir()]  # nothing half-made is left
+    assert not list(fresh.rglob("*.so")) and not [
+        path for path in fresh.rglob("cpu-*") if path.is_dir()
+    ]  # nothing half-made is left
     with pytest.raises(build.BuildError):
         build.build("cpu", retry=True)
     assert len(calls.read_text().splitlines()) > n_calls
@@ -79,7 +95,9 @@ def test_a_build_that_fails_keeps_its_reason_and_is_not_repeated(fresh: Path, tm
 
 def test_a_cache_that_cannot_be_written_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.write_text("a file where the folder should be")
-    with pytest.raises(build.BuildError, match=r"cannot write to the cache of compiled operators.*set ULTRON_KERNEL_CACHE"):
+    with pytest.raises(
+        build.BuildError, match=r"cannot write to the cache of compiled operators.*set ULTRON_KERNEL_CACHE"
+    ):
         build.build("cpu")
 
 
@@ -96,22 +114,41 @@ def test_the_key_follows_source_and_compiler(fresh: Path, tmp_path: Path, monkey
     build.library_path.cache_clear()
     assert build.library_path("cpu") == before
     copied = tmp_path / "csrc"
-    copied.mkdir()
-    for path in build.source_files("cpu"):
-        (copied / path.name).write_text(path.read_text())
+    shutil.copytree(build.SOURCES, copied)
     monkeypatch.setattr(build, "SOURCES", copied)
     build.library_path.cache_clear()
     assert build.library_path("cpu") == before  # the place of the source does not matter
-    (copied / "binding.h").write_text("// changed")
+    (copied / "common" / "binding.h").write_text("// changed")
     build.library_path.cache_clear()
-    assert build.library_path("cpu") != before
+    changed = build.library_path("cpu")
+    assert changed != before
+    (copied / "cuda" / "binding.cpp").write_text("// of the other library")
+    build.library_path.cache_clear()
+    assert build.library_path("cpu") == changed
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_a_library_is_made_from_its_folder_and_the_common_one(device_type: str) -> None:
+    folders = [build.SOURCES / "common", build.SOURCES / device_type]
+    assert build.source_files(device_type) == sorted(
+        path for folder in folders for path in folder.rglob("*") if path.is_file()
+    )
+    assert {path.name for path in build.SOURCES.iterdir()} == {"common", "cpu", "cuda"}
 
 
 @pytest.mark.slow
 def test_processes_that_start_at_once_build_once(tmp_path: Path) -> None:
-    program = "import torch, ultron_kernels as k; print(k.scala_attention(*(torch.ones(1, 4, 4, 1, 8),) * 3, kernel_size=3, backend='cpu').sum().item())"
+    program = (
+        "import torch, ultron_kernels as k; print(k.scala_attention(*(torch.ones(1, 4, 4, 1, 8),) * 3, "
+        "kernel_size=3, backend='cpu').sum().item())"
+    )
     environment = {**os.environ, "ULTRON_KERNEL_CACHE": str(tmp_path)}
-    running = [subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
     results = [process.communicate(timeout=600) for process in running]
     assert [process.returncode for process in running] == [0, 0], results
     assert [out.strip() for out, _ in results] == ["128.0", "128.0"]

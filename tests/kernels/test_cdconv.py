@@ -11,7 +11,9 @@ from tests.kernels.tolerances import assert_close
 SHAPES = [(1, 1, 1, 1), (2, 3, 1, 9), (1, 5, 7, 4), (2, 17, 12, 13), (1, 40, 5, 33), (3, 16, 8, 8), (0, 4, 6, 6)]
 
 
-def inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu", channels_last: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(
+    shape: tuple[int, ...], dtype: torch.dtype, device: str = "cpu", channels_last: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     input = torch.randn(shape, generator=generator, dtype=torch.float64)
     weight = torch.randn(shape[1], 1, 3, 3, generator=generator, dtype=torch.float64)
@@ -27,7 +29,9 @@ def separate_convolutions(input: Tensor, weight: Tensor, dilation: Tensor) -> Te
     for b in range(input.shape[0]):
         for c in range(input.shape[1]):
             step = int(dilation[b, c])
-            output[b, c] = functional.conv2d(input[b, c][None, None], weight[c][None], padding=step, dilation=step)[0, 0]
+            output[b, c] = functional.conv2d(input[b, c][None, None], weight[c][None], padding=step, dilation=step)[
+                0, 0
+            ]
     return output
 
 
@@ -35,13 +39,20 @@ def separate_convolutions(input: Tensor, weight: Tensor, dilation: Tensor) -> Te
 def test_reference_equals_separate_convolutions(shape: tuple[int, ...]) -> None:
     input, weight, dilation = inputs(shape, torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(cdconv(input, weight, dilation, backend="torch"), separate_convolutions(input, weight, dilation), rtol=0, atol=1e-13)
+        torch.testing.assert_close(
+            cdconv(input, weight, dilation, backend="torch"),
+            separate_convolutions(input, weight, dilation),
+            rtol=0,
+            atol=1e-13,
+        )
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_compiled_equals_reference(shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, device: str) -> None:
+def test_compiled_equals_reference(
+    shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool, device: str
+) -> None:
     if device == "cuda" and dtype == torch.float64:
         pytest.skip("float64 is the CPU's")
     input, weight, dilation = inputs(shape, dtype, device, channels_last)
@@ -50,7 +61,11 @@ def test_compiled_equals_reference(shape: tuple[int, ...], dtype: torch.dtype, c
     assert_close(found, right, 4.0)
     if channels_last and min(shape) > 1:
         assert found.is_contiguous(memory_format=torch.channels_last)
-    for ours, theirs in zip(torch.autograd.grad(found, (input, weight), grad), torch.autograd.grad(right, (input, weight), grad), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(found, (input, weight), grad),
+        torch.autograd.grad(right, (input, weight), grad),
+        strict=True,
+    ):
         assert_close(ours, theirs, 4.0)
 
 
@@ -65,7 +80,9 @@ def test_every_instruction_set_equals_reference(isa: str, monkeypatch: pytest.Mo
 def test_dilation_beyond_the_map_leaves_the_centre(device: str) -> None:
     input, weight, dilation = inputs((1, 4, 5, 6), torch.float32, device)
     far = torch.full_like(dilation, 10**12)
-    torch.testing.assert_close(cdconv(input, weight, far, backend=device), input * weight[:, 0, 1, 1][None, :, None, None])
+    torch.testing.assert_close(
+        cdconv(input, weight, far, backend=device), input * weight[:, 0, 1, 1][None, :, None, None]
+    )
 
 
 def test_other_integers_as_dilation() -> None:
@@ -105,14 +122,21 @@ def test_same_bits_every_time_and_for_any_number_of_threads() -> None:
     ("change", "message"),
     [
         ({"weight": torch.zeros(3, 1, 5, 5)}, r"weight \(C, 1, 3, 3\)"),
-        ({"dilation": torch.ones(2, 4, dtype=torch.int64)}, r"dilation must be \(B, C\) = \(2, 3\) integers, got \(2, 4\)"),
+        (
+            {"dilation": torch.ones(2, 4, dtype=torch.int64)},
+            r"dilation must be \(B, C\) = \(2, 3\) integers, got \(2, 4\)",
+        ),
         ({"dilation": torch.ones(2, 3)}, "integers"),
         ({"weight": torch.zeros(3, 1, 3, 3, dtype=torch.float64)}, "share one floating-point dtype"),
         ({"backend": "natten"}, "backend must be one of auto, torch, cpu, cuda, got 'natten'"),
     ],
 )
 def test_what_does_not_fit_is_said(change: dict, message: str) -> None:
-    arguments = {"input": torch.zeros(2, 3, 5, 6), "weight": torch.zeros(3, 1, 3, 3), "dilation": torch.ones(2, 3, dtype=torch.int64)}
+    arguments = {
+        "input": torch.zeros(2, 3, 5, 6),
+        "weight": torch.zeros(3, 1, 3, 3),
+        "dilation": torch.ones(2, 3, dtype=torch.int64),
+    }
     with pytest.raises(ValueError, match=message):
         cdconv(**(arguments | change))
 

@@ -1,4 +1,5 @@
-"""The CUDA kernels of both operators, compiled as C++ by emulator/ and compared with literal loops in float64; no GPU needed."""
+"""The CUDA kernels of both operators, compiled as C++ by emulator/ and compared with literal loops in float64; no
+GPU needed."""
 
 import ctypes
 import itertools
@@ -17,18 +18,24 @@ import pytest
 EMULATOR = Path(__file__).parent / "emulator"
 CSRC = Path(__file__).resolve().parents[2] / "kernels" / "csrc"
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
-# Largest error allowed, relative to the largest number expected. float32: order of sums, and 2^x to 2 ulp. Half precision: results and the
-# weights of the second product are rounded to 11 or 8 bits, gradients go through both.
+# Largest error allowed, relative to the largest number expected. float32: order of sums, and 2^x to 2 ulp. Half
+# precision: results and the weights of the second product are rounded to 11 or 8 bits, gradients go through both.
 TOLERANCE = {"float32": 3e-6, "float16": 1.5e-3, "bfloat16": 1e-2}
-GUARD = 64  # numbers around every tensor: NaN where the kernels must not read, and looked at again where they must not write
+# numbers around every tensor: NaN where the kernels must not read, and looked at again where they must not write
+GUARD = 64
 
 
 class Map(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p)] + [(f"{name}_stride", ctypes.c_int64) for name in ("batch", "row", "column", "head")]
+    _fields_ = [("data", ctypes.c_void_p)] + [
+        (f"{name}_stride", ctypes.c_int64) for name in ("batch", "row", "column", "head")
+    ]
 
 
 class ScalaShape(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "height", "width", "heads", "head_dim", "kernel_size", "window_height", "window_width")] + [
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("batch", "height", "width", "heads", "head_dim", "kernel_size", "window_height", "window_width")
+    ] + [
         ("scale", ctypes.c_double),
         ("dropout_p", ctypes.c_double),
         ("seed", ctypes.c_void_p),
@@ -38,7 +45,11 @@ class ScalaShape(ctypes.Structure):
 
 
 class ScalaForward(ctypes.Structure):
-    _fields_ = [("shape", ScalaShape)] + [(name, Map) for name in ("query", "key", "value", "out")] + [("bias", ctypes.c_void_p), ("lse", ctypes.c_void_p)]
+    _fields_ = (
+        [("shape", ScalaShape)]
+        + [(name, Map) for name in ("query", "key", "value", "out")]
+        + [("bias", ctypes.c_void_p), ("lse", ctypes.c_void_p)]
+    )
 
 
 class ScalaBackward(ctypes.Structure):
@@ -65,9 +76,30 @@ class CdconvShape(ctypes.Structure):
 def build_emulator(folder: Path, *flags: str) -> Path:
     """Compiles the kernels and the emulator into a library in `folder`."""
     library = folder / "emulated.so"
-    sources = [*sorted(CSRC.glob("*.cu")), EMULATOR / "emulator.cpp", EMULATOR / "entries.cpp"]
-    command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-psabi", *flags]
-    command += ["-include", str(EMULATOR / "emulator.h"), "-I", str(CSRC), "-o", str(library), "-x", "c++", *map(str, sources)]
+    sources = [*sorted(CSRC.glob("cuda/*.cu")), EMULATOR / "emulator.cpp", EMULATOR / "entries.cpp"]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Wextra",
+        "-Wno-unknown-pragmas",
+        "-Wno-psabi",
+        *flags,
+    ]
+    command += [
+        "-include",
+        str(EMULATOR / "emulator.h"),
+        "-I",
+        str(CSRC),
+        "-o",
+        str(library),
+        "-x",
+        "c++",
+        *map(str, sources),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-4000:]
     return library
@@ -157,7 +189,14 @@ class Case:
     scale: float | None = None  # d^-1/2
 
     def __str__(self) -> str:
-        parts = ["x".join(map(str, self.size)), f"k{self.k}", self.dtype, f"bias-{self.bias}", f"p{self.dropout_p}", self.layout]
+        parts = [
+            "x".join(map(str, self.size)),
+            f"k{self.k}",
+            self.dtype,
+            f"bias-{self.bias}",
+            f"p{self.dropout_p}",
+            self.layout,
+        ]
         return "-".join(parts + ([] if self.scale is None else [f"scale{self.scale}"]))
 
 
@@ -167,14 +206,24 @@ CASES = [
     Case(size=(2, 9, 17, 2, 32), dtype="float16", bias="same"),
     Case(size=(1, 11, 13, 2, 32), dtype="float32"),
     # Maps of one row, one column, smaller than the window, larger than a tile, just over it.
-    *(Case(size=(1, *size, 1, 16), dtype=dtype) for size in ((1, 1), (1, 19), (18, 1), (3, 5), (17, 9), (8, 22)) for dtype in ("bfloat16", "float32")),
+    *(
+        Case(size=(1, *size, 1, 16), dtype=dtype)
+        for size in ((1, 1), (1, 19), (18, 1), (3, 5), (17, 9), (8, 22))
+        for dtype in ("bfloat16", "float32")
+    ),
     # Windows: 9, 11 and 13 need two strips for the queries or the keys.
     *(
         Case(size=(1, *size, 1, 16), k=k, dtype=dtype, bias="same")
-        for (k, size), dtype in itertools.product(((3, (5, 10)), (5, (7, 12)), (9, (6, 24)), (13, (5, 21)), (13, (15, 14))), ("float16", "float32"))
+        for (k, size), dtype in itertools.product(
+            ((3, (5, 10)), (5, (7, 12)), (9, (6, 24)), (13, (5, 21)), (13, (15, 14))), ("float16", "float32")
+        )
     ),
     # Head dims, padded to 32, 64, 128.
-    *(Case(size=(1, 5, 9, 2, d), dtype=dtype, bias="none") for d in (8, 24, 40, 64, 72, 128) for dtype in ("bfloat16", "float32")),
+    *(
+        Case(size=(1, 5, 9, 2, d), dtype=dtype, bias="none")
+        for d in (8, 24, 40, 64, 72, 128)
+        for dtype in ("bfloat16", "float32")
+    ),
     # Halos that take several chunks.
     Case(size=(1, 16, 8, 1, 128), k=13, dtype="bfloat16"),
     Case(size=(1, 9, 15, 1, 128), k=13, dtype="float32", bias="none"),
@@ -184,9 +233,16 @@ CASES = [
     # More samples than blocks or partial sums of the bias gradient are wanted: a block walks over several.
     *(Case(size=(2050, 1, 2, 1, 8), k=3, dtype=dtype) for dtype in ("float16", "float32")),
     # Strides, empty batches, scales that are not positive.
-    *(Case(size=(2, 6, 5, 3, 16), k=5, dtype=dtype, layout="split", dropout_p=0.1) for dtype in ("bfloat16", "float32")),
+    *(
+        Case(size=(2, 6, 5, 3, 16), k=5, dtype=dtype, layout="split", dropout_p=0.1)
+        for dtype in ("bfloat16", "float32")
+    ),
     *(Case(size=(0, 6, 5, 3, 16), dtype=dtype) for dtype in ("bfloat16", "float32")),
-    *(Case(size=(1, 4, 5, 1, 16), dtype=dtype, scale=scale) for dtype in ("float16", "float32") for scale in (-0.4, 0.0)),
+    *(
+        Case(size=(1, 4, 5, 1, 16), dtype=dtype, scale=scale)
+        for dtype in ("float16", "float32")
+        for scale in (-0.4, 0.0)
+    ),
 ]
 SANITIZED_CASES = [
     Case(size=(2, 17, 9, 1, dim), k=k, dtype=dtype, dropout_p=p)
@@ -218,21 +274,38 @@ def test_philox_of_the_reference_is_random123() -> None:
 
 def kept(query: int, n_keys: int, dropout_p: float, seed: int) -> np.ndarray:
     """(n_keys,) factors: 1 / (1 - p), or 0 where dropped."""
-    words = [word for j in range(-(-n_keys // 4)) for word in philox([j, query & 0xFFFFFFFF, query >> 32, 0], [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])]
+    words = [
+        word
+        for j in range(-(-n_keys // 4))
+        for word in philox([j, query & 0xFFFFFFFF, query >> 32, 0], [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF])
+    ]
     return (np.array(words[:n_keys]) >= int(dropout_p * 2**32)) / (1 - dropout_p)
 
 
 def attention_by_loops(
-    case: Case, query: np.ndarray, key: np.ndarray, value: np.ndarray, bias: np.ndarray, scale: float, seed: int, grad: np.ndarray
+    case: Case,
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    bias: np.ndarray,
+    scale: float,
+    seed: int,
+    grad: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Forward and backward of the definition in scala_attention.h, one query at a time, in float64."""
     batch, height, width, heads, dim = case.size
     result = {name: np.zeros(case.size) for name in ("out", "grad_query", "grad_key", "grad_value")}
     result |= {"lse": np.zeros(case.size[:4]), "grad_bias": np.zeros_like(bias)}
-    for number, (b, y, x, head) in enumerate(itertools.product(range(batch), range(height), range(width), range(heads))):
+    for number, (b, y, x, head) in enumerate(
+        itertools.product(range(batch), range(height), range(width), range(heads))
+    ):
         rows, columns = window(y, height, case.k), window(x, width, case.k)
         near = (b, rows, columns, head)
-        table = (head, slice(rows.start - y + case.k - 1, rows.stop - y + case.k - 1), slice(columns.start - x + case.k - 1, columns.stop - x + case.k - 1))
+        table = (
+            head,
+            slice(rows.start - y + case.k - 1, rows.stop - y + case.k - 1),
+            slice(columns.start - x + case.k - 1, columns.stop - x + case.k - 1),
+        )
         keys, values = key[near].reshape(-1, dim), value[near].reshape(-1, dim)
         scores = scale * keys @ query[b, y, x, head] + bias[table].reshape(-1)
         highest = scores.max()
@@ -303,17 +376,30 @@ def run_scala(kernels: ctypes.CDLL, case: Case) -> Run:
     written = {name: empty_map(case) for name in ("out", "grad_query", "grad_key", "grad_value")}
     written_maps = {name: map_of(view) for name, (_, view) in written.items()}
     lse = Guarded(case.size[:4], "float32")
-    forward = ScalaForward(shape, maps["query"], maps["key"], maps["value"], written_maps["out"], bias_address, lse.address)
+    forward = ScalaForward(
+        shape, maps["query"], maps["key"], maps["value"], written_maps["out"], bias_address, lse.address
+    )
     assert kernels.scala_forward(ctypes.byref(forward)) is None
 
     grad_bias = Guarded((heads, side, side), bias_type)
     wants_grad_bias = case.bias != "none"
     workspace = Guarded((kernels.scala_workspace(ctypes.byref(shape), wants_grad_bias, False) // 4,), "float32")
     backward = ScalaBackward(
-        shape, maps["query"], maps["key"], maps["value"], written_maps["out"], maps["grad_out"], bias_address, lse.address,
-        written_maps["grad_query"], written_maps["grad_key"], written_maps["grad_value"], grad_bias.address if wants_grad_bias else None,
-        workspace.address, False,
-    )  # fmt: skip
+        shape,
+        maps["query"],
+        maps["key"],
+        maps["value"],
+        written_maps["out"],
+        maps["grad_out"],
+        bias_address,
+        lse.address,
+        written_maps["grad_query"],
+        written_maps["grad_key"],
+        written_maps["grad_value"],
+        grad_bias.address if wants_grad_bias else None,
+        workspace.address,
+        False,
+    )
     assert kernels.scala_backward(ctypes.byref(backward)) is None
     workspace.read()
     outputs = {"lse": lse.read()}
@@ -321,7 +407,9 @@ def run_scala(kernels: ctypes.CDLL, case: Case) -> Run:
         memory.read()
         outputs[name] = decode(view, case.dtype)
         if case.layout == "split":
-            assert np.isnan(decode(memory.array[..., case.size[4] :], case.dtype)).all(), f"{name}: written between the rows"
+            assert np.isnan(decode(memory.array[..., case.size[4] :], case.dtype)).all(), (
+                f"{name}: written between the rows"
+            )
     if wants_grad_bias:
         outputs["grad_bias"] = grad_bias.read()
     return Run(inputs, outputs, scale, seed)
@@ -329,7 +417,9 @@ def run_scala(kernels: ctypes.CDLL, case: Case) -> Run:
 
 def check(name: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     assert got.shape == expected.shape
-    assert np.isfinite(got).all(), f"{name}: {np.count_nonzero(~np.isfinite(got))} of {got.size} not written or not finite"
+    assert np.isfinite(got).all(), (
+        f"{name}: {np.count_nonzero(~np.isfinite(got))} of {got.size} not written or not finite"
+    )
     if got.size:
         worst = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-3)
         assert worst <= tolerance, f"{name}: worst error {worst:.2e}, allowed {tolerance:.1e}"
@@ -339,7 +429,9 @@ def check(name: str, got: np.ndarray, expected: np.ndarray, tolerance: float) ->
 def test_scala(kernels: ctypes.CDLL, case: Case) -> None:
     run = run_scala(kernels, case)
     given = run.inputs
-    expected = attention_by_loops(case, given["query"], given["key"], given["value"], given["bias"], run.scale, run.seed, given["grad_out"])
+    expected = attention_by_loops(
+        case, given["query"], given["key"], given["value"], given["bias"], run.scale, run.seed, given["grad_out"]
+    )
     for name, got in run.outputs.items():
         tolerance = TOLERANCE["float32" if name == "lse" else case.dtype]
         check(name, got, expected[name], tolerance)
@@ -374,7 +466,17 @@ def test_refusals_name_the_rule(kernels: ctypes.CDLL) -> None:
         ({"height": 2**20, "width": 2**12}, b"height x width x heads must be below 2^31"),
         ({"batch": 2**31}, b"the batch must be below 2^31"),
     ):
-        fields = {"batch": 1, "height": 4, "width": 4, "heads": 1, "head_dim": 16, "kernel_size": 3, "window_height": 3, "window_width": 3, "scale": 1.0}
+        fields = {
+            "batch": 1,
+            "height": 4,
+            "width": 4,
+            "heads": 1,
+            "head_dim": 16,
+            "kernel_size": 3,
+            "window_height": 3,
+            "window_width": 3,
+            "scale": 1.0,
+        }
         forward = ScalaForward(shape=ScalaShape(**fields | change))
         assert words in kernels.scala_forward(ctypes.byref(forward))
         assert words in kernels.scala_backward(ctypes.byref(ScalaBackward(shape=forward.shape)))
@@ -395,7 +497,9 @@ class ConvCase:
     dilations: tuple[int, ...] = (1, 3, 6)
 
     def __str__(self) -> str:
-        return "-".join(["x".join(map(str, self.size)), self.dtype, "channels_last" if self.channels_last else "contiguous"])
+        return "-".join(
+            ["x".join(map(str, self.size)), self.dtype, "channels_last" if self.channels_last else "contiguous"]
+        )
 
 
 CONV_CASES = [
@@ -414,10 +518,16 @@ CONV_CASES = [
 ] + [ConvCase(size=(2, 3, 5, 6), dilations=(2, 4, 1 << 40))]
 
 
-def convolution_by_loops(values: np.ndarray, weight: np.ndarray, dilation: np.ndarray, grad: np.ndarray) -> dict[str, np.ndarray]:
+def convolution_by_loops(
+    values: np.ndarray, weight: np.ndarray, dilation: np.ndarray, grad: np.ndarray
+) -> dict[str, np.ndarray]:
     """Forward and backward of the definition in cdconv.h, one plane and tap at a time, in float64."""
     batch, channels, height, width = values.shape
-    result = {"output": np.zeros_like(values), "grad_input": np.zeros_like(values), "grad_weight": np.zeros_like(weight)}
+    result = {
+        "output": np.zeros_like(values),
+        "grad_input": np.zeros_like(values),
+        "grad_weight": np.zeros_like(weight),
+    }
     for b, c, i, j in itertools.product(range(batch), range(channels), range(3), range(3)):
         down, right = (i - 1) * int(dilation[b, c]), (j - 1) * int(dilation[b, c])
         if abs(down) >= height or abs(right) >= width:
@@ -457,7 +567,12 @@ def test_cdconv(kernels: ctypes.CDLL, case: ConvCase) -> None:
     workspace = Guarded((kernels.cdconv_workspace(ctypes.byref(shape)) // 4,), "float32")
     for grads in ((address["grad_input"], None), (None, ctypes.c_void_p(grad_weight.address))):
         problem = kernels.cdconv_backward(
-            ctypes.byref(shape), address["grad"], address["input"], weight_address, *grads, ctypes.c_void_p(workspace.address)
+            ctypes.byref(shape),
+            address["grad"],
+            address["input"],
+            weight_address,
+            *grads,
+            ctypes.c_void_p(workspace.address),
         )
         assert problem is None
     workspace.read()
@@ -471,15 +586,25 @@ def test_cdconv(kernels: ctypes.CDLL, case: ConvCase) -> None:
         check(name, decode(memory[name][1], case.dtype), expected[name], TOLERANCE[case.dtype])
 
 
-@pytest.mark.skipif(platform.system() != "Linux", reason="the sanitizer is put before Python's own libraries by the Linux loader")
+@pytest.mark.skipif(
+    platform.system() != "Linux", reason="the sanitizer is put before Python's own libraries by the Linux loader"
+)
 def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
-    """Every access to shared and global memory lies within its array, exactly: a process of its own runs some shapes under the sanitizer."""
-    sanitizer = shutil.which("g++") and subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    """Every access to shared and global memory lies within its array, exactly: a process of its own runs some shapes
+    under the sanitizer."""
+    sanitizer = (
+        shutil.which("g++")
+        and subprocess.run(
+            ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    )
     if not sanitizer or not Path(sanitizer).is_absolute():
         pytest.skip("no g++ with the address sanitizer")
     build_emulator(tmp_path, "-O0", "-fsanitize=address")
     environment = os.environ | {"LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0"}
-    result = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=300, env=environment)
+    result = subprocess.run(
+        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=300, env=environment
+    )
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
 
 

@@ -1,4 +1,5 @@
-"""`make gpu-check` on a lent machine: PyTorch's environment is there, optional packages are not, and nothing can be installed."""
+"""`make gpu-check` on a lent machine: PyTorch's environment is there, optional packages are not, and nothing can be
+installed."""
 
 import os
 import subprocess
@@ -11,7 +12,8 @@ import sys
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("faiss", "natten", "pytorch_grad_cam", "pymilvus", "milvus_lite", "selenium", "pytorch_metric_learning"):
+        optional = "faiss natten pytorch_grad_cam pymilvus milvus_lite selenium pytorch_metric_learning"
+        if name.split(".")[0] in optional.split():
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())

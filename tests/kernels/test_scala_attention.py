@@ -1,4 +1,5 @@
-"""scala_attention: the reference against dense attention, the compiled versions against the reference, on odd shapes."""
+"""scala_attention: the reference against dense attention, the compiled versions against the reference, on odd
+shapes."""
 
 import os
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from ultron_kernels import scala_attention
-from ultron_kernels.alternatives import window_mask
+from ultron_kernels.backends import window_mask
 from ultron_kernels.reference import dropout_mask, philox, window_keys
 
 from tests.kernels.tolerances import assert_close
@@ -38,7 +39,9 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, k: 
     """Every position attends to every position, with minus infinity outside the window: written pair by pair."""
     batch, height, width, heads, dim = query.shape
     mask = torch.full((heads, height * width, height * width), -torch.inf, dtype=query.dtype)
-    rows, columns = ([range(s[0], s[-1] + 1) for s in window_keys(n, k, query.device).tolist()] for n in (height, width))
+    rows, columns = (
+        [range(s[0], s[-1] + 1) for s in window_keys(n, k, query.device).tolist()] for n in (height, width)
+    )
     for y in range(height):
         for x in range(width):
             for key_y in rows[y]:
@@ -48,7 +51,9 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, k: 
     return functional.scaled_dot_product_attention(*flat, attn_mask=mask).transpose(1, 2).reshape(query.shape)
 
 
-@pytest.mark.parametrize(("length", "k", "starts"), [(7, 3, [0, 0, 1, 2, 3, 4, 4]), (4, 7, [0, 0, 0, 0]), (6, 5, [0, 0, 0, 1, 1, 1])])
+@pytest.mark.parametrize(
+    ("length", "k", "starts"), [(7, 3, [0, 0, 1, 2, 3, 4, 4]), (4, 7, [0, 0, 0, 0]), (6, 5, [0, 0, 0, 1, 1, 1])]
+)
 def test_windows_move_inward_at_the_borders(length: int, k: int, starts: list[int]) -> None:
     keys = window_keys(length, k, torch.device("cpu"))
     assert keys[:, 0].tolist() == starts
@@ -65,7 +70,9 @@ def test_reference_equals_dense_attention(shape: tuple[int, ...], k: int) -> Non
 def test_reference_equals_natten() -> None:
     pytest.importorskip("natten", reason="natten is not installed (an extra)")
     query, key, value, _ = (tensor.detach() for tensor in inputs((2, 12, 16, 2, 32), 7, torch.float32))
-    found, right = (scala_attention(query, key, value, kernel_size=7, backend=backend) for backend in ("torch", "natten"))
+    found, right = (
+        scala_attention(query, key, value, kernel_size=7, backend=backend) for backend in ("torch", "natten")
+    )
     torch.testing.assert_close(found, right, rtol=0, atol=1e-5)
 
 
@@ -80,7 +87,9 @@ def test_compiled_equals_reference(shape: tuple[int, ...], k: int, dtype: torch.
     assert_close(found, right)
     # Gradients in half precision start from outputs that are rounded already: delta = sum(grad * out) carries that on.
     factor = {torch.float16: 8.0, torch.bfloat16: 8.0, torch.float32: 10.0}.get(dtype, 10.0)
-    for ours, theirs in zip(torch.autograd.grad(found, tensors, grad), torch.autograd.grad(right, tensors, grad), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(found, tensors, grad), torch.autograd.grad(right, tensors, grad), strict=True
+    ):
         assert_close(ours, theirs, factor)
 
 
@@ -92,15 +101,21 @@ def test_every_instruction_set_equals_reference(isa: str, monkeypatch: pytest.Mo
         tensors = inputs(shape, k, torch.float32)
         found, right = (scala_attention(*tensors, kernel_size=k, backend=backend) for backend in ("cpu", "torch"))
         assert_close(found, right)
-        for ours, theirs in zip(torch.autograd.grad(found.sum(), tensors), torch.autograd.grad(right.sum(), tensors), strict=True):
+        for ours, theirs in zip(
+            torch.autograd.grad(found.sum(), tensors), torch.autograd.grad(right.sum(), tensors), strict=True
+        ):
             assert_close(ours, theirs, 10.0)
 
 
 def test_without_bias_and_with_a_scale(device: str) -> None:
     query, key, value, _ = inputs((2, 8, 9, 2, 16), 5, torch.float32, device)
-    found, right = (scala_attention(query, key, value, kernel_size=5, scale=0.7, backend=backend) for backend in (device, "torch"))
+    found, right = (
+        scala_attention(query, key, value, kernel_size=5, scale=0.7, backend=backend) for backend in (device, "torch")
+    )
     assert_close(found, right)
-    for ours, theirs in zip(*(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (found, right)), strict=True):
+    for ours, theirs in zip(
+        *(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (found, right)), strict=True
+    ):
         assert_close(ours, theirs, 10.0)
 
 
@@ -123,12 +138,15 @@ def test_strided_inputs_are_read_in_place(device: str) -> None:
     assert torch.equal(scala_attention(query, key, value, backend=device), scala_attention(*dense, backend=device))
     turned = [tensor.transpose(1, 2) for tensor in dense]  # H and W change places
     assert_close(scala_attention(*turned, backend=device), scala_attention(*turned, backend="torch"))
-    inner = [torch.randn(1, 8, 9, 16, 2, device=device).transpose(3, 4) for _ in range(3)]  # head dims not contiguous: copied
+    inner = [
+        torch.randn(1, 8, 9, 16, 2, device=device).transpose(3, 4) for _ in range(3)
+    ]  # head dims not contiguous: copied
     assert_close(scala_attention(*inner, backend=device), scala_attention(*inner, backend="torch"))
 
 
 def test_a_value_outside_every_window_changes_nothing() -> None:
-    """On the CPU; the CUDA kernels multiply masked keys too, so there a key that is not finite reaches the queries of its tile."""
+    """On the CPU; the CUDA kernels multiply masked keys too, so there a key that is not finite reaches the queries
+    of its tile."""
     query, key, value, bias = (tensor.detach() for tensor in inputs((1, 20, 20, 1, 8), 3, torch.float32))
     before = scala_attention(query, key, value, bias, kernel_size=3, backend="cpu")
     key[0, 10, 10], value[0, 10, 10] = torch.inf, torch.nan
@@ -245,7 +263,9 @@ def test_autocast_computes_in_half_precision(device: str) -> None:
     with torch.autocast(device, dtype=torch.bfloat16):
         found = scala_attention(query, key, value, bias, kernel_size=5)
     assert found.dtype == torch.bfloat16
-    assert_close(found, scala_attention(*(t.bfloat16() for t in (query, key, value)), bias, kernel_size=5, backend="torch"))
+    assert_close(
+        found, scala_attention(*(t.bfloat16() for t in (query, key, value)), bias, kernel_size=5, backend="torch")
+    )
     assert torch.autograd.grad(found.float().sum(), query)[0].dtype == torch.float32
 
 
@@ -257,13 +277,15 @@ def test_window_mask_equals_window_keys() -> None:
 
 def test_flex_attention_equals_reference() -> None:
     query, key, value, bias = (tensor.detach() for tensor in inputs((1, 8, 9, 2, 16), 5, torch.float32))
-    from ultron_kernels import alternatives
+    from ultron_kernels import backends
 
-    alternatives.compiled_flex_attention.cache_clear()
+    backends.compiled_flex_attention.cache_clear()
     with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
         from torch.nn.attention import flex_attention as flex
 
-        patch.setattr(alternatives, "compiled_flex_attention", lambda: flex.flex_attention)  # the same function, not compiled: quicker
+        patch.setattr(
+            backends, "compiled_flex_attention", lambda: flex.flex_attention
+        )  # the same function, not compiled: quicker
         found = scala_attention(query, key, value, bias, kernel_size=5, backend="flex")
     assert_close(found, scala_attention(query, key, value, bias, kernel_size=5, backend="torch"), 10.0)
 
@@ -275,7 +297,10 @@ def test_flex_attention_equals_reference() -> None:
         ({"kernel_size": 15}, "kernel_size must be odd and 3 to 13, got 15"),
         ({"dropout_p": 1.0}, "dropout_p must be at least 0 and under 1, got 1.0"),
         ({"bias": torch.zeros(2, 13, 12)}, r"bias must be \(heads, 2k-1, 2k-1\) = \(2, 13, 13\), got \(2, 13, 12\)"),
-        ({"bias": torch.zeros(2, 13, 13, dtype=torch.float64)}, "bias must be float32 or torch.float32 as the query, got torch.float64"),
+        (
+            {"bias": torch.zeros(2, 13, 13, dtype=torch.float64)},
+            "bias must be float32 or torch.float32 as the query, got torch.float64",
+        ),
         ({"key": torch.zeros(1, 8, 7, 2, 16)}, "must share one shape"),
         ({"key": torch.zeros(1, 8, 8, 2, 16, dtype=torch.float64)}, "must share one floating-point dtype"),
         ({"backend": "gpu"}, "backend must be one of auto, torch, cpu, cuda, natten, flex, got 'gpu'"),

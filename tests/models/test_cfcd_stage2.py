@@ -1,8 +1,7 @@
-"""CFCD's second stage against a literal form of its loss, its batches of tuples, and short runs that go on from a first
-stage."""
+"""CFCD's second stage against a literal form of its loss, its batches of tuples, and short runs that go on from a
+first stage."""
 
 import copy
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.conftest import Run
-from tests.training.runs_for_tests import SMALL, free_port, start_train, step_losses, train
+from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, free_port, start_train, step_losses, train
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
@@ -174,10 +173,17 @@ def stage_2(toy: Path, stage_1: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_stage_2_starts_from_stage_1_and_learns(toy: Path, stage_1: Path, stage_2: Path, tmp_path: Path) -> None:
-    epochs = [json.loads(line) for line in (stage_2 / "metrics.jsonl").read_text().splitlines()]
-    assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]
-    assert epochs[-1]["accuracy"] > epochs[0]["accuracy"]
+def test_stage_2_learns_the_landmarks(toy: Path, stage_1: Path, tmp_path: Path) -> None:
+    """By the photos recognised: the scale of MadaCos moves with the batch's median, so that the losses of two epochs
+    do not compare."""
+    settings = STAGE_2 | {"epochs": 14, "lr": 0.05, "side_px": 64, "augment": PHOTOS_AS_THEY_ARE}
+    epochs = train(toy, tmp_path / "run", weights=str(stage_1), **settings)
+    assert (
+        np.mean([epoch["accuracy"] for epoch in epochs[-3:]]) > 0.5
+    )  # chance is 1/6; 0.78 to 0.99 with 6 seeds in 8 roundings each
+
+
+def test_stage_2_starts_from_stage_1(toy: Path, stage_1: Path, stage_2: Path, tmp_path: Path) -> None:
     train(
         toy,
         tmp_path / "run",

@@ -20,6 +20,16 @@ SMALL: dict[str, Any] = {
     "log_every": 1,
     "threads": 1,
 }
+# So that few epochs are enough to know the photos by heart, whatever the rounding.
+PHOTOS_AS_THEY_ARE: dict[str, Any] = {
+    "crop_area": [1.0, 1.0],
+    "crop_aspect": [1.0, 1.0],
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "hue": 0.0,
+    "flip": False,
+}
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch", "timm", "ultron_cli.training.start", "torchvision.transforms.v2"])
 

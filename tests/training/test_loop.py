@@ -6,9 +6,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from runs_for_tests import SMALL, step_losses, train
+from runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, step_losses, train
 
 from ultron_cli.configs import from_dict
 from ultron_cli.console import log
@@ -29,9 +30,10 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 
 def test_it_learns_the_landmarks(toy: Path, tmp_path: Path) -> None:
-    metrics = train(toy, tmp_path / "run", epochs=14)
-    assert metrics[-1]["loss"] < 0.7 * metrics[0]["loss"]
-    assert metrics[-1]["accuracy"] > 2 / 6  # chance is 1/6
+    epochs = train(toy, tmp_path / "run", epochs=14, augment=PHOTOS_AS_THEY_ARE)
+    assert (
+        np.mean([epoch["accuracy"] for epoch in epochs[-3:]]) > 0.6
+    )  # chance is 1/6; 0.94 to 1 with 5 seeds in 4 roundings each
 
 
 def test_same_seed_same_run(toy: Path, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Training on a GPU: every precision, compiled, as one rank of torchrun, resumed, with a loss on maps. `make gpu-check`
-runs this."""
+"""Training on a GPU: every precision, compiled, as one rank of torchrun, resumed, with a loss on maps. `make
+gpu-check` runs this."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from runs_for_tests import SMALL, free_port, step_losses, train
+from runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, free_port, step_losses, train
 
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 
@@ -41,13 +42,22 @@ THIN_ULTRON = {
             "accumulate": 2,
             "loss": {"name": "subcentre-arcface", "sample_rate": 0.5},
         },
-        {"precision": "bfloat16", "compile": True, "model": THIN_ULTRON, "loss": {"name": "madacos"}},
+        {
+            "precision": "bfloat16",
+            "compile": True,
+            "model": THIN_ULTRON,
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "loss": {"name": "madacos"},
+        },
     ],
     ids=["float32", "bfloat16", "float16", "compiled"],
 )
 def test_it_learns(toy: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    metrics = train(toy, tmp_path / "run", device=DEVICE, **{"epochs": 8, **changes})
-    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    epochs = train(toy, tmp_path / "run", device=DEVICE, epochs=14, augment=PHOTOS_AS_THEY_ARE, **changes)
+    assert (
+        np.mean([epoch["accuracy"] for epoch in epochs[-3:]]) > 0.6
+    )  # chance is 1/6; on a CPU, not compiled, float16 as bfloat16: 0.94 to 1 with 3 seeds
     model = load_checkpoint(tmp_path / "run/checkpoint.pt").model
     with torch.inference_mode():
         assert model(torch.zeros(1, 3, 96, 96)).isfinite().all()

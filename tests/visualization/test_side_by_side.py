@@ -1,6 +1,7 @@
 """Several models' maps in columns, several searches in rows with moves: at known places, through the commands, and the
 words of errors."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from tests.conftest import Run
 from tests.visualization.pictures import before_after
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking
+from ultron_cli.retrieval.origin import ExtractionRecord, Origin
 from ultron_cli.retrieval.rankings import Ranking, read_ranks, write_ranks
-from ultron_cli.retrieval.searching import Found
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.similarity import Cam, overlay
@@ -185,13 +186,7 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
     found = json.loads(out)["queries"]
     assert [entry["search"] for entry in found] == ["gem-test_resnet", "ultron-t"] * 2
     stored = read_ranks(searches[0])
-    ranking = NamedRanking(
-        rows=stored.ranking.rows,
-        query_names=stored.query_names,
-        database_names=stored.database_names,
-        origin=stored.provenance,
-    )
-    report = evaluate_ranking(ranking, Path(stored.provenance["ground_truth"]))["protocols"]["medium"]["ap"]
+    report = evaluate_ranking(stored, Path(stored.origin.ground_truth or ""))["protocols"]["medium"]["ap"]
     assert found[0]["ap"] == pytest.approx(report[found[0]["query"]])  # of 30 of 48 photos: as the evaluation counts it
 
     for command, message in (
@@ -209,13 +204,8 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
         code, _, error = ultron("visualize", *command)
         assert code == 2 and message in error, error
     other = read_ranks(searches[1])
-    write_ranks(
-        tmp_path / "o.h5",
-        other.ranking,
-        other.query_names,
-        other.database_names,
-        provenance=other.provenance | {"dataset": "another"},
-    )
+    another = dataclasses.replace(other.origin, dataset="another")
+    write_ranks(tmp_path / "o.h5", dataclasses.replace(other, origin=another))
     code, _, error = ultron("visualize", "ranks", "--ranks", searches[0], "--ranks", tmp_path / "o.h5")
     assert code == 2 and "searches side by side must be of one dataset, found toy and another" in error
 
@@ -243,15 +233,21 @@ def test_average_precision_of_partial_rankings(toy: Path) -> None:
     positives = truth.split(0, "medium")[0][:1]
     names = [*truth.database_names, "distractor:x"]
     rows = np.array([[len(names) - 1, positives[0]]])
-    origin = {
-        "dataset": "toy",
-        "dataset_folder": str(toy),
-        "database_folder": str(toy),
-        "ground_truth": str(toy / "gnd_toy.json"),
-        "config": {"crop": "bbx"},
-    }
-    ranking = Ranking(rows.astype(np.int64), np.array([[0.9, 0.8]], np.float32))
-    scene = open_scene(Found(ranking=ranking, query_names=truth.query_names[:1], database_names=names, origin=origin))
+    origin = Origin(
+        dataset="toy",
+        dataset_folder=str(toy),
+        database_folder=str(toy),
+        ground_truth=str(toy / "gnd_toy.json"),
+        extraction=ExtractionRecord(stored={"crop": "bbx"}),
+    )
+    ranking = Ranking(
+        query_names=truth.query_names[:1],
+        database_names=names,
+        rows=rows.astype(np.int64),
+        scores=np.array([[0.9, 0.8]], np.float32),
+        origin=origin,
+    )
+    scene = open_scene(ranking)
     n_positives = len(truth.split(0, "medium")[0])
     assert scene.average_precision(0, "medium") == pytest.approx((0 + 1 / 2) / 2 / n_positives)
     assert scene.subtitle(0, "medium") == f"AP {100 * 0.25 / n_positives:.1f} in the first 2"

@@ -50,10 +50,9 @@ def evaluate(
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
     from ultron_cli.datasets.protocols import PROTOCOLS
-    from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking, find_gnd, report_rows, search_text
+    from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, report_rows
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.files import write_text
-    from ultron_cli.retrieval.extraction.dataset import protocol_text
 
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
     one_of("--duplicates", duplicates, ("count", "first"))
@@ -69,13 +68,7 @@ def evaluate(
     if ranks:
         from ultron_cli.retrieval.rankings import read_ranks
 
-        stored = read_ranks(ranks)
-        named = NamedRanking(
-            rows=stored.ranking.rows,
-            query_names=stored.query_names,
-            database_names=stored.database_names,
-            origin=stored.provenance,
-        )
+        ranking = read_ranks(ranks)
     else:
         from ultron_cli.retrieval.rerank import parse_rerank
         from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files
@@ -85,28 +78,23 @@ def evaluate(
             steps=parse_rerank(rerank, rerank_set or []),
             whitening=chosen_whitening(whiten, dim),
             distractors=tuple(distractors or ()),
+            index=index,
             index_settings=index_settings(nprobe, ef_search, rescore, index),
         )
         files = latest_descriptors(queries, database)
-        found = search_files(*files, k, console.settings.device, index, options=options, rows_only=True)
-        named = NamedRanking(
-            rows=found.ranking.rows,
-            query_names=found.query_names,
-            database_names=found.database_names,
-            origin=found.origin,
-        )
+        ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
     report = evaluate_ranking(
-        named, find_gnd(gnd, named.origin), tuple(PROTOCOLS) if protocol == "all" else (protocol,), duplicates
+        ranking, find_gnd(gnd, ranking.origin), tuple(PROTOCOLS) if protocol == "all" else (protocol,), duplicates
     )
-    name = f"{report['dataset']}-{named.origin.get('model', 'ranks')}".replace("/", "_")
+    name = f"{report['dataset']}-{ranking.origin.model or 'ranks'}".replace("/", "_")
     path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
     write_text(path, dump_json(report))
     workspace.remember("evaluate", path)
-    config = named.origin.get("config")
+    origin = ranking.origin
     shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(report))
-    how = f"{named.origin.get('model', 'model not recorded')} on {report['dataset']}, {report['n_database']:,} photos: "
-    how += protocol_text(config) if config else "protocol not recorded"
-    how += search_text(named.origin)
+    how = f"{origin.model or 'model not recorded'} on {report['dataset']}, {report['n_database']:,} photos: "
+    how += origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
+    how += origin.search_text()
     published = comparison(report) if expected else None
     beside = comparison_text(published) if expected else ""
     print_result(

@@ -74,6 +74,8 @@ def search(
     out: Annotated[Path | None, typer.Option(help="File for the ranking (HDF5).")] = None,
 ) -> None:
     """Finds the most similar database photos, exactly; without photos, for the queries of the latest extraction."""
+    from dataclasses import replace
+
     from ultron_cli import console, workspace
     from ultron_cli.console import counted, lines, print_result, table
     from ultron_cli.datasets.protocols import check_box
@@ -88,6 +90,7 @@ def search(
     options = SearchOptions(
         steps=parse_rerank(rerank, rerank_set or []),
         whitening=chosen_whitening(whiten, dim),
+        index=index,
         index_settings=index_settings(nprobe, ef_search, rescore, index),
     )
     if bbx and len(photos or []) != 1:
@@ -100,27 +103,19 @@ def search(
             except ValueError:
                 raise UltronError(f"--bbx takes four numbers X1,Y1,X2,Y2; found {bbx!r}") from None
         base = database or workspace.take_latest("extract", "name --database") / "database.h5"
-        found = search_photos(
-            photos, base, k, console.settings.device, bbx=box, index=index, weights=weights, options=options
-        )
+        ranking = search_photos(photos, base, k, console.settings.device, bbx=box, weights=weights, options=options)
     else:
-        found = search_files(*latest_descriptors(queries, database), k, console.settings.device, index, options=options)
+        ranking = search_files(*latest_descriptors(queries, database), k, console.settings.device, options=options)
+    origin = ranking.origin
     path = out
     if path is None and not photos:
-        path = (
-            workspace.result_folder("search", f"{found.origin['dataset']}-{found.origin['model']}".replace("/", "_"))
-            / "ranks.h5"
-        )
+        path = workspace.result_folder("search", f"{origin.dataset}-{origin.model}".replace("/", "_")) / "ranks.h5"
     if path is not None:
-        write_ranks(
-            path,
-            found.ranking,
-            found.query_names,
-            found.database_names,
-            provenance=found.origin | {"searched_by": provenance()},
-        )
+        write_ranks(path, replace(ranking, origin=replace(origin, searched_by=provenance())))
         workspace.remember("search", path)
-    results = [{"query": name, "photos": found.ranked_photos(query)} for query, name in enumerate(found.query_names)]
+    results = [
+        {"query": name, "photos": ranking.ranked_photos(query)} for query, name in enumerate(ranking.query_names)
+    ]
     tables = [
         table(
             ("rank", "photo", "score"),
@@ -132,7 +127,7 @@ def search(
     ]
     more = len(results) - SHOWN_QUERIES
     print_result(
-        {"results": results, "ranks": str(path) if path else None, "origin": found.origin},
+        {"results": results, "ranks": str(path) if path else None, "origin": origin.to_json()},
         lines(
             *tables,
             f"and {counted(more, 'more query', 'more queries')} (all in the rank file)" if more > 0 else None,

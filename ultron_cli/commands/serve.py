@@ -66,14 +66,14 @@ def serve(
         max_megapixels=max_megapixels,
     )
     options = SearchOptions(
-        whitening=chosen_whitening(whiten, dim), index_settings=index_settings(nprobe, ef_search, rescore, index)
+        whitening=chosen_whitening(whiten, dim),
+        index=index,
+        index_settings=index_settings(nprobe, ef_search, rescore, index),
     )
     if database is None and index is None:
         database = workspace.take_latest("extract", "name --database or --index") / "database.h5"
     with (
-        PhotoSearch(
-            database, config, index=index, weights=weights, options=options, device=console.settings.device
-        ) as engine,
+        PhotoSearch(database, config, weights=weights, options=options, device=console.settings.device) as engine,
         RetrievalServer(engine, host, port) as server,
     ):
         if not server.is_local:

@@ -27,19 +27,12 @@ LabelFlag = Annotated[
 def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list[Any]:
     """The searches to draw: of rank files, or the exact search of descriptors."""
     from ultron_cli import console
-    from ultron_cli.retrieval.searching import Found, latest_descriptors, search_files
+    from ultron_cli.retrieval.rankings import read_ranks
+    from ultron_cli.retrieval.searching import latest_descriptors, search_files
 
     if not ranks:
         return [search_files(*latest_descriptors(queries, database), None, console.settings.device)]
-    from ultron_cli.retrieval.rankings import read_ranks
-
-    stored = [read_ranks(path) for path in ranks]
-    return [
-        Found(
-            ranking=one.ranking, query_names=one.query_names, database_names=one.database_names, origin=one.provenance
-        )
-        for one in stored
-    ]
+    return [read_ranks(path) for path in ranks]
 
 
 def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | None, protocol: str) -> list[Any]:
@@ -49,7 +42,7 @@ def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | N
     from ultron_cli.visualization.scene import open_scene
 
     one_of("--protocol", protocol, tuple(PROTOCOLS))
-    return [open_scene(found) for found in searches(ranks, queries, database)]
+    return [open_scene(ranking) for ranking in searches(ranks, queries, database)]
 
 
 def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | None) -> list[str]:
@@ -134,10 +127,10 @@ def cam(
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
     scene, models = scenes[0], "-".join(system.label for system in systems) or scenes[0].model
     row = scene.query_row(query)
-    name = scene.found.query_names[row]
+    name = scene.ranking.query_names[row]
     folder = out or workspace.result_folder(
         "visualize",
-        f"cam-{scene.found.origin['dataset']}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
+        f"cam-{scene.ranking.origin.dataset}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
     )
     if systems:
         summary = draw_cam_columns(systems, name, k, protocol, method, folder, photo or [])
@@ -242,10 +235,10 @@ def ranks(
     rows = (
         [scene.query_row(name) for name in query]
         if query
-        else list(range(min(n_queries, len(scene.found.query_names))))
+        else list(range(min(n_queries, len(scene.ranking.query_names))))
     )
-    names = [scene.found.query_names[row] for row in rows]
-    folder = f"ranks-{scene.found.origin['dataset']}-{'-'.join(labels) if len(scenes) > 1 else scene.model}"[
+    names = [scene.ranking.query_names[row] for row in rows]
+    folder = f"ranks-{scene.ranking.origin.dataset}-{'-'.join(labels) if len(scenes) > 1 else scene.model}"[
         :200
     ].replace("/", "_")
     path = out or workspace.result_folder("visualize", folder) / f"{file_name(Path(names[0]).name)}-{protocol}.png"
@@ -291,7 +284,7 @@ def report(
 
     scenes = scenes_of(ranks, queries, database, "medium")
     labels = labels_of([scene.model for scene in scenes], label, ranks)
-    dataset = scenes[0].found.origin["dataset"]
+    dataset = scenes[0].ranking.origin.dataset
     path = (
         out
         or workspace.result_folder("visualize", f"report-{dataset}-{scenes[0].model}".replace("/", "_")) / "report.html"

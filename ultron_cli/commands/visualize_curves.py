@@ -79,7 +79,6 @@ def precision_recall(
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.datasets.protocols import PROTOCOLS
-    from ultron_cli.evaluation.evaluate import NamedRanking
     from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
     from ultron_cli.visualization.tsne import check_suffix
 
@@ -87,22 +86,16 @@ def precision_recall(
     if out:
         check_suffix(out)
     protocols = list(PROTOCOLS) if protocol == "all" else [protocol]
-    found = searches(ranks, queries, database)
-    names = labels_of([str(one.origin.get("model", "unknown model")) for one in found], label, ranks)
-    rankings = [
-        NamedRanking(
-            rows=one.ranking.rows, query_names=one.query_names, database_names=one.database_names, origin=one.origin
-        )
-        for one in found
-    ]
-    measured = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]  # type: ignore[arg-type]
+    rankings = searches(ranks, queries, database)
+    names = labels_of([ranking.origin.model_label for ranking in rankings], label, ranks)
+    measured = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]
     dataset = measured[0].dataset
     path = (
         out
         or workspace.result_folder("visualize", f"precision-recall-{dataset}".replace("/", "_"))
         / "precision-recall.png"
     )
-    models = " and ".join(dict.fromkeys(str(one.origin.get("model", "unknown model")) for one in found))
+    models = " and ".join(dict.fromkeys(ranking.origin.model_label for ranking in rankings))
     precision_recall_figure(measured, f"Precision and recall: {models} on {dataset}", path)
     workspace.remember("visualize", path)
     results = [

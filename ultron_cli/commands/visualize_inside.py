@@ -70,10 +70,10 @@ def match(
         check_suffix(out)
     (scene,) = scenes_of([ranks] if ranks else None, queries, database, protocol)
     row = scene.query_row(query)
-    name = file_name(f"{Path(scene.found.query_names[row]).name}-{at or box}")
+    name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box}")
     path = (
         out
-        or workspace.result_folder("visualize", file_name(f"match-{scene.found.origin['dataset']}-{scene.model}"))
+        or workspace.result_folder("visualize", file_name(f"match-{scene.ranking.origin.dataset}-{scene.model}"))
         / f"{name}.png"
     )
     summary = draw_match(

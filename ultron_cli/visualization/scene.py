@@ -12,16 +12,13 @@ import torch
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset, open_dataset
-from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
 from ultron_cli.files import make_folder
 from ultron_cli.machine import resolve_device
-from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.model_choice import reload_model
-from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
-from ultron_cli.retrieval.searching import Found, extract_config
+from ultron_cli.retrieval.extraction.describe import Describer
+from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
@@ -35,13 +32,13 @@ MAP_SIDE_PX = 24
 class Scene:
     """A search with the photos and the ground truth behind it. queries: None where the queries are photos by path."""
 
-    found: Found
+    ranking: Ranking
     queries: Dataset | None
     database: Dataset
 
     def query_row(self, name: str | None) -> int:
         """Row of a query by name; None: the first. Raises UltronError if unknown."""
-        names = self.found.query_names
+        names = self.ranking.query_names
         if name is None:
             return 0
         if name not in names:
@@ -50,16 +47,16 @@ class Scene:
 
     def query_photo(self, row: int) -> QueryPhoto:
         """The query as drawn: its file and its box (none where queries were not cropped)."""
-        name = self.found.query_names[row]
+        name = self.ranking.query_names[row]
         if self.queries is None or not self.queries.query_names:
             return QueryPhoto(Path(name), Path(name).name)
-        box = self.queries.query(name).bbx if self.found.origin["config"]["crop"] == "bbx" else None
+        box = self.queries.query(name).bbx if self.ranking.origin.extraction.crop == "bbx" else None
         return QueryPhoto(self.queries.photo_path(name), name, box)
 
     def verdict(self, row: int, database_name: str, protocol: Protocol) -> Verdict:
         """Whether a database photo is a positive of a query."""
         truth = self.queries.ground_truth if self.queries else None
-        name = self.found.query_names[row]
+        name = self.ranking.query_names[row]
         if truth is None or name not in truth.query_names:
             return "unknown"
         known = self._row_of_truth.get(database_name)
@@ -76,19 +73,21 @@ class Scene:
     def ranks_of(self, row: int, names: Sequence[str]) -> list[int | None]:
         """The rank, from 1, of each photo named in a query's ranking; None where the ranking does not hold it."""
         rank_of = {
-            self.found.database_names[r]: rank
-            for rank, r in enumerate(self.found.ranking.rows[row].tolist(), start=1)
+            self.ranking.database_names[r]: rank
+            for rank, r in enumerate(self.ranking.rows[row].tolist(), start=1)
             if r >= 0
         }
         return [rank_of.get(name) for name in names]
 
     def ranked(self, row: int, k: int, protocol: Protocol) -> list[RankedPhoto]:
         """The k best photos of a query with verdicts."""
-        ranking = self.found.ranking
+        ranking = self.ranking
         pairs = [
-            (int(r), float(s)) for r, s in zip(ranking.rows[row][:k], ranking.scores[row][:k], strict=True) if r >= 0
+            (int(r), float(s))
+            for r, s in zip(ranking.rows[row][:k], ranking.with_scores()[row][:k], strict=True)
+            if r >= 0
         ]
-        names = [self.found.database_names[r] for r, _ in pairs]
+        names = [self.ranking.database_names[r] for r, _ in pairs]
         return [
             RankedPhoto(self.database.photo_path(name), rank, score, self.verdict(row, name, protocol), name)
             for rank, (name, (_, score)) in enumerate(zip(names, pairs, strict=True), start=1)
@@ -98,7 +97,7 @@ class Scene:
         """The database photos named, or the k best where none is. Raises UltronError for a name that was not ranked."""
         if not names:
             return self.ranked(row, k, protocol)
-        known = {photo.name: photo for photo in self.ranked(row, len(self.found.database_names), protocol)}
+        known = {photo.name: photo for photo in self.ranked(row, len(self.ranking.database_names), protocol)}
         unknown = [name for name in names if name not in known]
         if unknown:
             raise UltronError(
@@ -110,7 +109,7 @@ class Scene:
         """AP (0..1) of a query as `ultron evaluate` counts it: positives that the ranking lacks count as not found;
         None without positives."""
         truth = self.queries.ground_truth if self.queries else None
-        name = self.found.query_names[row]
+        name = self.ranking.query_names[row]
         if truth is None or name not in truth.query_names:
             return None
         positives, ignored = (
@@ -118,41 +117,45 @@ class Scene:
         )
         if not positives:
             return None
-        names = [self.found.database_names[r] for r in self.found.ranking.rows[row].tolist() if r >= 0]
+        names = [self.ranking.database_names[r] for r in self.ranking.rows[row].tolist() if r >= 0]
         kept = [name for name in names if name not in ignored]
         return average_precision(np.flatnonzero([name in positives for name in kept]), len(positives))
 
     def subtitle(self, row: int, protocol: Protocol) -> str:
         """`AP 71.3`, in percent, of a query that has positives; `in the first 100` is added where not the whole
         database was ranked."""
-        ap, n_ranked = self.average_precision(row, protocol), self.found.ranking.rows.shape[1]
+        ap, n_ranked = self.average_precision(row, protocol), self.ranking.rows.shape[1]
         if ap is None:
             return ""
-        return f"AP {100 * ap:.1f}" + (f" in the first {n_ranked}" if n_ranked < len(self.found.database_names) else "")
+        return f"AP {100 * ap:.1f}" + (
+            f" in the first {n_ranked}" if n_ranked < len(self.ranking.database_names) else ""
+        )
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of what was searched."""
+        return self.ranking.origin.dataset or "unknown dataset"
 
     @property
     def model(self) -> str:
         """Label of the model."""
-        return str(self.found.origin.get("model", "unknown model"))
+        return self.ranking.origin.model_label
 
 
-def open_scene(found: Found) -> Scene:
+def open_scene(ranking: Ranking) -> Scene:
     """The photo folders and the ground truth that a search was made with. Raises UltronError if they are gone."""
-    origin = found.origin
-    gnd = Path(origin["ground_truth"]) if origin.get("ground_truth") else None
-    if not origin.get("dataset_folder") or not Path(origin["dataset_folder"]).is_dir():
-        raise UltronError(
-            f"the photos were in {origin.get('dataset_folder')}, which is gone; put them back, or extract again"
-        )
-    queries = open_dataset(origin["dataset_folder"], data_root(), gnd if gnd and gnd.is_file() else None)
-    stored = all(name in set(queries.query_names) for name in found.query_names)
-    return Scene(
-        found=found,
-        queries=queries if stored else None,
-        database=open_dataset(origin["database_folder"], data_root())
-        if origin.get("database_folder") != origin["dataset_folder"]
-        else queries,
-    )
+    origin = ranking.origin
+    gnd = Path(origin.ground_truth) if origin.ground_truth else None
+    folder = origin.dataset_folder
+    if not folder or not Path(folder).is_dir():
+        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
+    queries = open_dataset(folder, data_root(), gnd if gnd and gnd.is_file() else None)
+    known_names = set(queries.query_names)
+    are_stored = all(name in known_names for name in ranking.query_names)
+    database = queries
+    if origin.database_folder and origin.database_folder != folder:
+        database = open_dataset(origin.database_folder, data_root())
+    return Scene(ranking=ranking, queries=queries if are_stored else None, database=database)
 
 
 def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: Path) -> Path:
@@ -160,7 +163,7 @@ def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: P
     ranked_rows = [
         RankedRow(scene.query_photo(row), scene.ranked(row, k, protocol), scene.subtitle(row, protocol)) for row in rows
     ]
-    return ranks_figure(ranked_rows, title_of(scene.model, str(scene.found.origin["dataset"]), protocol), out)
+    return ranks_figure(ranked_rows, title_of(scene.model, scene.dataset_name, protocol), out)
 
 
 def draw_cam(
@@ -179,12 +182,11 @@ def draw_cam(
 
     Returns the paths, and per photo its cosine. Raises UltronError if the model's weights or a photo are gone.
     """
-    origin = scene.found.origin
     view = open_view(scene, device_name, weights)
     query = scene.query_photo(row)
     photos = scene.chosen(row, k, protocol, names)
     query_pixels = view.load(Path(str(query.path_or_pixels)), query.bbx)
-    query_descriptor = view.describe(query_pixels)
+    query_descriptor = torch.from_numpy(view.describe(query_pixels))
     make_folder(folder)
     pairs, overlays = [], []
     for photo in progress(photos, what="cam"):
@@ -194,14 +196,16 @@ def draw_cam(
         overlays.append(folder / f"{photo.rank:03d}-{file_name(photo.name)}.png")
         write_overlay(overlays[-1], pixels, cam.heat)
     first = view.load(Path(str(photos[0].path_or_pixels)), None)
-    query_cam: Cam = similarity_cam(view.model, query_pixels, view.describe(first), method=method, layer=layer)
+    query_cam: Cam = similarity_cam(
+        view.model, query_pixels, torch.from_numpy(view.describe(first)), method=method, layer=layer
+    )
     overlays.append(folder / "query.png")
     write_overlay(overlays[-1], query_pixels, query_cam.heat)
     flat = [pair.photo.name for pair in pairs if pair.cam and pair.cam.flat]
     if flat:
         log.warning("no place raises the similarity of %s: its map is empty", ", ".join(flat))
     figure = cam_figure(
-        query, query_cam, pairs, title_of(scene.model, str(origin["dataset"]), protocol), folder / "cam.png"
+        query, query_cam, pairs, title_of(scene.model, scene.dataset_name, protocol), folder / "cam.png"
     )
     cosines = [
         {
@@ -225,7 +229,7 @@ class SimilarityMaps:
         """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most MAP_SIDE_PX a
         side."""
         query = self.scene.query_photo(row)
-        descriptor = self.view.describe(self.view.load(Path(str(query.path_or_pixels)), query.bbx))
+        descriptor = torch.from_numpy(self.view.describe_photo(Path(str(query.path_or_pixels)), query.bbx))
         maps = []
         for photo in photos:
             heat = similarity_cam(
@@ -252,36 +256,14 @@ def file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
 
 
-def open_view(scene: Scene, device_name: str, weights: Path | None) -> "View":
-    """The model that made a search's descriptors. Raises UltronError if its weights are gone."""
-    origin = scene.found.origin
-    loaded = reload_model(origin["config"], origin.get("weights") or {}, origin["weights_sha256"], weights)
-    device = resolve_device(device_name)
-    return View(loaded.model.to(device), extract_config(origin["config"], scales=(1.0,)), device)
-
-
-@dataclass(frozen=True)
-class View:
-    """Photos and their descriptors at one scale, as the CAM sees them. config: of a search; the sizes in it count, not
-    its model."""
-
-    model: RetrievalModel
-    config: ExtractConfig
-    device: torch.device
-
-    def load(self, path: Path, box: Box | None) -> np.ndarray:
-        """(H, W, 3) uint8, sized as at extraction."""
-        preprocessing = self.model.preprocessing
-        shape = PhotoShape(
-            max_side_px=self.config.max_side_px,
-            resize=self.config.resize,
-            interpolation=preprocessing.interpolation,
-            min_side_px=self.model.min_side_px,
-        )
-        return load_photo(path, box, shape)
-
-    def describe(self, pixels: np.ndarray) -> torch.Tensor:
-        """(D,) descriptor of a photo at scale 1."""
-        return torch.from_numpy(
-            describe_batch(self.model, [LoadedPhoto(0, torch.from_numpy(pixels))], self.config, self.device)[0]
-        ).float()
+def open_view(scene: Scene, device_name: str, weights: Path | None) -> Describer:
+    """The model that made a search's descriptors, at scale 1. Raises UltronError if its weights are gone."""
+    origin = scene.ranking.origin
+    return Describer.reopened(
+        origin.extraction,
+        origin.weights,
+        origin.weights_sha256 or "",
+        resolve_device(device_name),
+        weights_path=weights,
+        scales=(1.0,),
+    )

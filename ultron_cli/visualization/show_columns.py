@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import make_folder
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.weights.model_choice import ModelChoice
-from ultron_cli.retrieval.searching import extract_config
+from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.similarity import similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import RankedPhoto, title_of
 from ultron_cli.visualization.ranked.systems import QueryBlock, SystemRow, systems_figure
-from ultron_cli.visualization.scene import Scene, View, file_name, open_view
+from ultron_cli.visualization.scene import Scene, file_name, open_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,7 @@ class System:
 
     label: str
     scene: Scene
-    open: Callable[[], View]
+    open: Callable[[], Describer]
     own_search: bool
     layer: str | None = None
 
@@ -43,23 +45,24 @@ def chosen_system(scene: Scene, choice: ModelChoice, label: str | None, layer: s
     """The model of a training run or a checkpoint, looking at photos as large as a search had them."""
     name = label or str(choice.run or (choice.weights.stem if choice.weights else ""))
 
-    def opened() -> View:
+    def open_model() -> Describer:
         device = resolve_device(device_name)
-        return View(choice.load().model.to(device), extract_config(scene.found.origin["config"], scales=(1.0,)), device)
+        config = ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,))  # the sizes in it count
+        return Describer(choice.load().model.to(device), config, device)
 
-    return System(label=name, scene=scene, open=opened, own_search=False, layer=layer)
+    return System(label=name, scene=scene, open=open_model, own_search=False, layer=layer)
 
 
 def require_same_queries(scenes: Sequence[Scene], query: str) -> None:
     """Raises UltronError unless the searches are of one dataset and all have the query."""
-    datasets = list(dict.fromkeys(str(scene.found.origin["dataset"]) for scene in scenes))
+    datasets = list(dict.fromkeys(scene.dataset_name for scene in scenes))
     if len(datasets) > 1:
         raise UltronError(
             f"searches side by side must be of one dataset, found {' and '.join(datasets)}; search the same "
             "photos with each"
         )
     for scene in scenes:
-        names = scene.found.query_names
+        names = scene.ranking.query_names
         if query not in names:
             raise UltronError(
                 f"searches side by side must have the same query, {query!r} is not in that of "
@@ -73,11 +76,11 @@ def _maps(system: System, query: str, photos: Sequence[RankedPhoto], method: str
     row = scene.query_row(query)
     drawn = scene.query_photo(row)
     query_pixels = view.load(Path(str(drawn.path_or_pixels)), drawn.bbx)
-    descriptor = view.describe(query_pixels)
+    descriptor = torch.from_numpy(view.describe(query_pixels))
     cams, towards = [], None
     for photo in progress(photos, what=system.label):
         pixels = view.load(Path(str(photo.path_or_pixels)), None)
-        towards = view.describe(pixels) if towards is None else towards
+        towards = torch.from_numpy(view.describe(pixels)) if towards is None else towards
         cams.append(similarity_cam(view.model, pixels, descriptor, method=method, layer=system.layer))
         write_overlay(folder / f"{photo.rank:03d}-{file_name(photo.name)}.png", pixels, cams[-1].heat)
     assert towards is not None  # at least one photo
@@ -105,9 +108,7 @@ def draw_cam_columns(
     photos = first.chosen(row, k, protocol, names)
     folders = [make_folder(folder / f"{i}-{file_name(system.label)}") for i, system in enumerate(systems, start=1)]
     columns = [_maps(system, query, photos, method, place) for system, place in zip(systems, folders, strict=True)]
-    title = title_of(
-        " and ".join(dict.fromkeys(system.label for system in systems)), str(first.found.origin["dataset"]), protocol
-    )
+    title = title_of(" and ".join(dict.fromkeys(system.label for system in systems)), first.dataset_name, protocol)
     figure = columns_figure(first.query_photo(row), photos, columns, title, folder / "cam.png", searched=first.model)
     models = [
         {
@@ -156,4 +157,4 @@ def draw_systems(
         ]
         blocks.append(QueryBlock(scenes[0].query_photo(rows[0]), systems))
     models = list(dict.fromkeys(scene.model for scene in scenes))
-    systems_figure(blocks, title_of(" and ".join(models), str(scenes[0].found.origin["dataset"]), protocol), out)
+    systems_figure(blocks, title_of(" and ".join(models), scenes[0].dataset_name, protocol), out)

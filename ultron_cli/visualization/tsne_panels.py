@@ -18,7 +18,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
     spread."""
     with DescriptorFile(path) as stored:
         info, names = stored.info, list(stored.names)
-        gnd = info.provenance.get("ground_truth")
+        gnd = info.provenance.ground_truth
         if not gnd or not Path(gnd).is_file():
             raise UltronError(
                 f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with --gnd"
@@ -33,7 +33,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
             others = others[np.linspace(0, len(others) - 1, most_others).astype(np.int64)]
         rows = np.sort(np.concatenate([kept, others]))
         descriptors = stored.read(0, stored.n)[rows].astype(np.float32)
-    folder = info.provenance.get("dataset_folder")
+    folder = info.provenance.dataset_folder
     paths = None
     if folder and Path(folder).is_dir():
         opened = open_dataset(folder, data_root(), Path(gnd))

@@ -6,9 +6,9 @@
 #include <random>
 #include <vector>
 
-#include "cdconv_cpu.h"
-#include "cpu_types.h"
-#include "scala_cpu.h"
+#include "cpu/cdconv.h"
+#include "cpu/scala_attention.h"
+#include "cpu/types.h"
 
 using namespace ultron;
 

@@ -1,6 +1,6 @@
 // What the tests call through ctypes.
-#include "cdconv_cuda.h"
-#include "scala_attention_cuda.h"
+#include "cuda/cdconv.h"
+#include "cuda/scala_attention.h"
 
 extern "C" {
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from ultron_cli.configs import differences
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
@@ -114,11 +113,3 @@ def _existing(path: str) -> Path:
             f"the weights that made these descriptors were at {path}, which is gone; give them with --weights"
         )
     return Path(path)
-
-
-def require_same_model(a: dict[str, Any], b: dict[str, Any], where: str) -> None:
-    """Raises UltronError if two stored extraction configs come from different models or weights."""
-    keys = ("model", "weights_sha256", "preprocessing")
-    differing = differences({key: a.get(key) for key in keys}, {key: b.get(key) for key in keys})
-    if differing:
-        raise UltronError(f"{where} were made by different models: {'; '.join(differing)}; extract both with one model")

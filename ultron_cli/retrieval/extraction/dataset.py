@@ -21,6 +21,7 @@ from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
+from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 
 
@@ -42,18 +43,6 @@ class ExtractRequest:
     overwrite: bool = False
     whitening: Whitening | None = None
     out: Path | None = None
-
-
-def protocol_text(config: dict[str, Any]) -> str:
-    """How photos were turned into descriptors, in one phrase that stands beside every score."""
-    crop = (
-        "queries cropped" if config["crop"] == "bbx" else "queries NOT cropped (not comparable with published scores)"
-    )
-    side = f"longest side {config['max_side_px']} px" if config["max_side_px"] else "full resolution"
-    always = ", small photos enlarged" if config["resize"] == "always" else ""
-    record = config.get("whitening")
-    whitened = f", {record['method']} to {record['dim']}-d" if record else ""
-    return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}{whitened}"
 
 
 def default_workers(device: torch.device) -> int:
@@ -162,16 +151,15 @@ def _extract(prepared: _Prepared, request: ExtractRequest, processes: Extraction
     loaded, folder = prepared.loaded, prepared.folder
     results = {role: extraction.run(path, processes) for role, (path, extraction) in prepared.files.items()}
     first = next(iter(prepared.files.values()))[1]
-    paths, config, dim = (
-        {role: result.path for role, result in results.items()},
-        to_dict(first.config),
-        loaded.model.descriptor_dim,
-    )
+    paths = {role: result.path for role, result in results.items()}
+    record = ExtractionRecord(stored=to_dict(first.config))
+    dim = loaded.model.descriptor_dim
     if request.whitening:
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
-        config, dim = config | {"whitening": request.whitening.record()}, request.whitening.dim
+        record = record.whitened(request.whitening.record())
+        dim = request.whitening.dim
     workspace.remember("extract", folder)
-    skipped = [entry | {"role": role} for role, result in results.items() for entry in result.skipped]
+    skipped = [photo.to_json() | {"role": role} for role, result in results.items() for photo in result.skipped]
     if skipped:
         log.warning("left out %d photos that could not be decoded", len(skipped))
     return {
@@ -180,8 +168,8 @@ def _extract(prepared: _Prepared, request: ExtractRequest, processes: Extraction
         "folder": str(folder),
         "dim": dim,
         "weights_sha256": loaded.weights_sha256,
-        "config": config,
-        "protocol": protocol_text(config),
+        "config": dict(record.stored),
+        "protocol": record.protocol_text(),
         "skipped": skipped,
         "files": {
             role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed}
@@ -216,7 +204,7 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
 def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
     """Writes the whitened copy of a descriptor file, block by block, and returns its path."""
     with WhitenedFile(raw, whitening) as source:
-        storage = source.info.config.get("storage", "float32")
+        storage = source.info.extraction.storage
         blocks = (rows.astype(storage, copy=False) for _, rows in source.blocks(8192))
         write_descriptors(out, source.names, blocks, source.dim, source.info)
     return out

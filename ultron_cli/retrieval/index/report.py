@@ -75,7 +75,7 @@ def index_report(index: FaissIndex, descriptors: Path, queries: Path | None) -> 
         else:
             with open_descriptors(source, index.whitening) as opened:
                 require_same_dim(source, opened.dim, descriptors, database.dim)
-                require_same_whitening(opened.info.config, database.info.config, f"{source} and {descriptors}")
+                require_same_whitening(opened.info.extraction, database.info.extraction, f"{source} and {descriptors}")
                 asked = opened.read()
         described = {"dataset": database.info.dataset, "model": database.info.model}
         k = min(max(RECALL_AT), index.n)

@@ -15,8 +15,9 @@ from matplotlib.lines import Line2D
 
 from ultron_cli.datasets.protocols import GroundTruth, Protocol
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import NamedRanking, find_gnd, ranking_against
+from ultron_cli.evaluation.evaluate import dataset_name, find_gnd, ranking_against
 from ultron_cli.evaluation.metrics import revisited_map
+from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.visualization import plots
 from ultron_cli.visualization.curves.run_curves import look
 
@@ -69,14 +70,14 @@ def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.n
     return np.mean(curves, axis=0)
 
 
-def measure(ranking: NamedRanking, label: str, protocols: Sequence[Protocol]) -> PrecisionRecall:
+def measure(ranking: Ranking, label: str, protocols: Sequence[Protocol]) -> PrecisionRecall:
     """The curves of one search. Raises UltronError if its ground truth is gone or does not fit."""
     gnd = find_gnd(None, ranking.origin)
     truth, rows = ranking_against(ranking, gnd)
     results = {protocol: revisited_map(rows, truth, protocol) for protocol in protocols}
     return PrecisionRecall(
         label=label,
-        dataset=str(ranking.origin.get("dataset") or gnd.stem.removeprefix("gnd_")),
+        dataset=dataset_name(ranking.origin, gnd),
         n_database=len(ranking.database_names),
         curves={protocol: mean_curve(rows, truth, protocol) for protocol in protocols},
         mAP={protocol: result.mAP for protocol, result in results.items()},

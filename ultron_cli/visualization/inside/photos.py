@@ -90,8 +90,7 @@ def draw_match(
         )
     chosen = Chosen(query.name, load_photo(query_path, query.bbx, DRAWN), region, match_map(feature, features))
     title = (
-        f"Matches of a {'box' if box else 'point'} of the query: "
-        f"{title_of(scene.model, str(scene.found.origin['dataset']), protocol)}"
+        f"Matches of a {'box' if box else 'point'} of the query: {title_of(scene.model, scene.dataset_name, protocol)}"
     )
     match_figure(chosen, matches, title, out, layer=layer)
     place = ",".join(f"{side:g}" for side in (box or at or ()))

@@ -20,9 +20,10 @@ from PIL import Image
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
+from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.drawing import QueryPhoto
 from ultron_cli.visualization.scene import Scene, SimilarityMaps
@@ -78,10 +79,10 @@ def label_of(scene: Scene) -> list[dict[str, str]]:
     truth."""
     truth = scene.queries.ground_truth if scene.queries else None
     if truth is None:
-        return [{} for _ in scene.found.query_names]
+        return [{} for _ in scene.ranking.query_names]
     row_of = {name: row for row, name in enumerate(truth.query_names)}
     labels = []
-    for name in scene.found.query_names:
+    for name in scene.ranking.query_names:
         query = truth.queries[row_of[name]] if name in row_of else None
         labels.append(
             {truth.database_names[row]: label for label in LABELS for row in getattr(query, label)} if query else {}
@@ -89,38 +90,38 @@ def label_of(scene: Scene) -> list[dict[str, str]]:
     return labels
 
 
-def settings_of(origin: dict[str, Any]) -> list[tuple[str, str]]:
+def settings_of(origin: Origin) -> list[tuple[str, str]]:
     """The protocol of a search, in words: a score without it says nothing."""
-    config, search = origin.get("config") or {}, origin.get("search") or {}
-    wanted = [
-        ("model", origin.get("model")),
-        ("weights", (origin.get("weights") or {}).get("path") or (origin.get("weights") or {}).get("kind")),
-        ("weights sha256", str(origin.get("weights_sha256") or "")[:16]),
-        ("queries", {"bbx": "cropped to their box", "none": "whole photos, not cropped"}.get(str(config.get("crop")))),
-        ("scales", config.get("scales")),
-        ("longest side", f"{config['max_side_px']} px" if "max_side_px" in config else None),
-        ("whitening", config.get("whiten") or config.get("whitening")),
-        ("search", search.get("kind") or search.get("method") or "exact"),
-        ("re-ranking", ", ".join(step["name"] for step in search.get("rerank", [])) or "none"),
-        ("ultron", (origin.get("searched_by") or provenance()).get("ultron_version")),
+    extraction, search = origin.extraction, origin.search or SearchRecord()
+    crop = {"bbx": "cropped to their box", "none": "whole photos, not cropped"}.get(extraction.crop or "", "")
+    side = f"{extraction.max_side_px} px" if extraction.max_side_px else "no limit"
+    searched_by = origin.searched_by or provenance()
+    facts = [
+        ("model", origin.model or ""),
+        ("weights", str(origin.weights or "")),
+        ("weights sha256", (origin.weights_sha256 or "")[:16]),
+        ("queries", crop),
+        ("scales", ", ".join(f"{scale:g}" for scale in extraction.scales)),
+        ("longest side", side if extraction else ""),
+        ("whitening", str(extraction.whitening or "")),
+        ("search", search.engine),
+        ("re-ranking", ", ".join(step.name for step in search.steps) or "none"),
+        ("ultron", str(searched_by.get("ultron_version", ""))),
     ]
-    return [(key, str(value)) for key, value in wanted if value not in (None, "", [])]
+    return [(key, value) for key, value in facts if value]
 
 
 def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> dict[str, Any]:
     """One search as the page reads it."""
-    found = scene.found
-    gnd = found.origin.get("ground_truth")
-    named = NamedRanking(
-        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
-    )
-    evaluation = evaluate_ranking(named, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
+    ranking = scene.ranking
+    gnd = ranking.origin.ground_truth
+    evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
     labels, queries = label_of(scene), []
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
-    for row in progress(range(len(found.query_names)), what="report"):
+    for row in progress(range(len(ranking.query_names)), what="report"):
         photos = scene.ranked(row, config.k, "medium")
         maps = maker.of(row, photos[: config.n_maps]) if maker else []
-        name = found.query_names[row]
+        name = ranking.query_names[row]
         queries.append(
             {
                 "name": name,
@@ -149,16 +150,16 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
     )
     return {
         "label": label,
-        "settings": settings_of(found.origin),
+        "settings": settings_of(ranking.origin),
         "scores": scores,
         "queries": queries,
-        "n_database": len(found.database_names),
+        "n_database": len(ranking.database_names),
     }
 
 
 def positive_ranks(scene: Scene, row: int, labels: dict[str, str]) -> dict[str, int]:
     """Rank (from 1) of every labelled photo in one query's ranking, for the movements between two searches."""
-    names, rows = scene.found.database_names, scene.found.ranking.rows[row]
+    names, rows = scene.ranking.database_names, scene.ranking.rows[row]
     return {names[r]: rank for rank, r in enumerate(rows.tolist(), start=1) if r >= 0 and names[r] in labels}
 
 
@@ -175,7 +176,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     """
     if not 1 <= len(scenes) <= 2:
         raise UltronError(f"a report shows one search or compares two, found {len(scenes)}")
-    names = [scene.found.query_names for _, scene in scenes]
+    names = [scene.ranking.query_names for _, scene in scenes]
     if len(scenes) == 2 and set(names[0]) != set(names[1]):
         raise UltronError(
             "the two searches must be of the same queries; search with one set of queries under both models"
@@ -184,7 +185,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     results = [result_entry(scene, label, config, thumbnails, device) for label, scene in scenes]
     data = {
         "title": title,
-        "dataset": str(scenes[0][1].found.origin.get("dataset", "")),
+        "dataset": scenes[0][1].ranking.origin.dataset or "",
         "protocols": {
             name: {"positive": list(positive), "ignored": list(ignored)}
             for name, (positive, ignored) in PROTOCOLS.items()
