@@ -21,8 +21,8 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class RetrievalModel(nn.Module):
     """Base of all models: images (B, 3, H, W), already normalised -> unit descriptors (B, D) float32.
 
-    A subclass is made by Model(name, settings), sets the attributes below and implements feature_map and pool. Parts
-    that it adds (named_stages, is_channels_last, pooling_attention) are what maps and figures can show of it.
+    A subclass is made by Model(name, settings), sets the attributes below and implements feature_map and pool. What
+    figures can show of it, it says by named_stages, is_channels_last, map_of_tokens and pooling_attention.
     """
 
     settings_type: ClassVar[type]  # the frozen dataclass of its settings

@@ -20,8 +20,8 @@ def hidden_channels(n_channels: int, reduction: int) -> int:
 
 
 class ChannelGate(nn.Module):
-    """sigmoid(sum over statistics s of W2 ReLU(W1 s)) per channel: SE with the mean alone (Hu et al., CVPR 2018),
-    CBAM's with the maximum too.
+    """sigmoid(sum over statistics s of W2 ReLU(W1 s)) per channel: SE with the mean alone (Hu et al., CVPR 2018), the
+    channel gate of CBAM with the maximum too.
 
     with_maximum: the channels' maxima go through the same two layers. reduction: C over the hidden width.
     """

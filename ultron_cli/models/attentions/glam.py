@@ -15,8 +15,8 @@ ORIGINAL_FIRST = 4.0
 
 
 class LocalAttention(nn.Module):
-    """F_c = F + F * sigmoid(conv1d(means)); then F_c + F_c * s, s a score per place from dilated 3x3 convolutions
-    (reach 3, 5, 7)."""
+    """F_c = F + F * sigmoid(conv1d(means)); then F_c + F_c * s, where s is a score per place from dilated 3x3
+    convolutions (reach 3, 5, 7)."""
 
     def __init__(self, n_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class GlobalAttention(nn.Module):
 
 
 class Glam(nn.Module):
-    """softmax(w) weighs the local branch, the global branch and the map itself; kernel_size: of the convolutions over
+    """softmax(w) weighs the local branch, the global branch and the map itself. kernel_size: of the convolutions over
     channels."""
 
     def __init__(self, n_channels: int, *, kernel_size: int = 3) -> None:

@@ -1,8 +1,8 @@
 """HOGA, high-order group attention: four groups of channels through a graph of small attentions (AutoLA, Ma et al.,
 NeurIPS 2020).
 
-Checked against the authors' code (github.com/btma48/AutoLA). Which operation each edge has is in genotype.py;
-training/autola/ searches for it. Legend: B batch, C channels, c = C / 4, H W map size.
+Checked against the authors' code (github.com/btma48/AutoLA). A genotype (genotype.py) says which operation each edge
+has; training/autola/ searches for one. Legend: B batch, C channels, c = C / 4, H W map size.
 """
 
 from collections.abc import Callable
@@ -75,8 +75,8 @@ MAKERS: dict[str, Callable[[int, bool], nn.Module]] = {
 
 
 def make_operation(name: str, n_channels: int, *, affine: bool = True) -> nn.Module:
-    """(B, c, H, W) -> the same shape. affine: whether the convolutions' norms learn scale and shift; not during the
-    search."""
+    """An operation on maps (B, c, H, W) -> the same shape. affine: whether the convolutions' norms learn scale and
+    shift, which they do not during the search."""
     return MAKERS[name](n_channels, affine)
 
 
@@ -93,8 +93,8 @@ def group_channels(n_channels: int) -> int:
 class GroupFrame(nn.Module):
     """What surrounds the graph: (B, C, H, W) and the four nodes' outputs (B, c, H, W) -> (B, C, H, W).
 
-    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends it. The last
-    norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
+    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends the frame. The
+    last norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
     """
 
     def __init__(self, n_channels: int) -> None:

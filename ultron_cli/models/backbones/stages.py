@@ -1,8 +1,8 @@
 """timm's networks as ultron uses them: their types, and ResNets and Swins cut into stages for the systems that need
 more than the last map.
 
-timm makes its networks' parts by name, so a type checker knows none of them; the classes here are never made, a network
-that has the parts is cast to them.
+timm makes its networks' parts by name, so a type checker knows none of them. The classes of this file are never made; a
+network that has the parts is cast to them.
 """
 
 from typing import Any, cast
@@ -58,9 +58,9 @@ SWIN_PARTS = ("patch_embed", "layers", "norm")
 
 
 def require_resnet(network: nn.Module, name: str, system: str) -> ResNetNetwork:
-    """The network. Raises UltronError if it is not a ResNet with the stages layer1 to layer4.
+    """The same network. Raises UltronError if it is not a ResNet with the stages layer1 to layer4.
 
-    name: of the backbone; system: what needs the ResNet; both for the message.
+    name: of the backbone; system: what needs the ResNet; both stand in the message.
     """
     if not all(hasattr(network, part) for part in RESNET_PARTS):
         raise UltronError(f"{system} takes a ResNet of timm (resnet50, resnet101, ...) as its backbone, found {name}")
@@ -68,7 +68,7 @@ def require_resnet(network: nn.Module, name: str, system: str) -> ResNetNetwork:
 
 
 def require_swin(network: nn.Module, name: str, system: str) -> SwinNetwork:
-    """The network. Raises UltronError unless it is a Swin (v1 or v2) with four stages.
+    """The same network. Raises UltronError unless it is a Swin (v1 or v2) with four stages.
 
     name, system: as of require_resnet.
     """

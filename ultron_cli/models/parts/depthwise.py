@@ -1,5 +1,5 @@
-"""Depthwise 3x3 convolution of one dilation, with a gradient for the CPU: PyTorch's own takes three to five times as
-long there.
+"""Depthwise 3x3 convolution of one dilation, with a gradient for the CPU, where PyTorch's own takes three to five times
+as long.
 
 Legend: B batch, C channels, H W map size.
 """

@@ -41,12 +41,12 @@ class MultiscaleContext(nn.Module):
 
 
 class ScalaAttention(nn.Module):
-    """Neighbourhood attention with relative position bias whose key or query carries multiscale context. (B, H, W, C)
-    -> the same shape.
+    """Neighbourhood attention with relative position bias whose key or query carries multiscale context.
 
-    mck_on: what MCK enhances after its linear projection: "key" as the paper's text says, "query" as its pseudo-code
-    has it, "none" for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA of Fig. 1). window: k, odd,
-    3..13. attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of the output, in training.
+    (B, H, W, C) -> the same shape. mck_on: what MCK enhances after its linear projection: "key" as the paper's text
+    says, "query" as its pseudo-code has it, "none" for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA
+    of Fig. 1). window: k, odd, 3..13. attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of
+    the output, in training.
     """
 
     def __init__(
@@ -60,8 +60,11 @@ class ScalaAttention(nn.Module):
         projection_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.n_heads, self.window, self.mck_on = n_heads, window, mck_on
-        self.attention_dropout, self.projection_dropout = attention_dropout, projection_dropout
+        self.n_heads = n_heads
+        self.window = window
+        self.mck_on = mck_on
+        self.attention_dropout = attention_dropout
+        self.projection_dropout = projection_dropout
         self.query_key_value = nn.Linear(n_channels, 3 * n_channels)
         self.context = MultiscaleContext(n_channels) if mck_on != "none" else None
         self.position_bias = nn.Parameter(torch.empty(n_heads, 2 * window - 1, 2 * window - 1))

@@ -61,10 +61,10 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) ->
 
 
 def read_weights_file(path: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
-    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read
-    so.
+    """The content of a .pth/.pt or .safetensors file. Code in it is never run; a file that needs that is refused.
 
-    also: what it may name besides tensors and plain data, as torch.serialization.safe_globals takes it.
+    also: what the file may name besides tensors and plain data, as torch.serialization.safe_globals takes it. Raises
+    UltronError for a file that cannot be read.
     """
     if not path.is_file():
         raise UltronError(f"weights {path} does not exist; check --weights")
