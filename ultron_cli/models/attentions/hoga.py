@@ -93,7 +93,7 @@ def group_channels(n_channels: int) -> int:
 class GroupFrame(nn.Module):
     """What surrounds the graph: (B, C, H, W) and the four nodes' outputs (B, c, H, W) -> (B, C, H, W).
 
-    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends the frame. The
+    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE comes last. The
     last norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
     """
 

@@ -16,8 +16,8 @@ class AttentionPooling(nn.Module):
     """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)) over the positions, K = Wk LN(X); result f^-1(f(V) A), f(V) = (V -
     min V + eps)^gamma.
 
-    (B, C, H, W) -> (B, C) float32 (float64 stays). V = LN(X) as in SimPool's public code. Its minimum is taken over each
-    photo; there it is taken over the whole batch, which would make a descriptor depend on the photos beside it.
+    (B, C, H, W) -> (B, C) float32 (float64 stays). V = LN(X) as in SimPool's public code. Its minimum is taken over
+    each photo; there it is taken over the whole batch, which would make a descriptor depend on the photos beside it.
     gem_p: exponent of GeM; with None the query is made from the plain average.
     exponent: gamma; None gives the weighted mean of V, without power and shift.
     shift: "undone" is f^-1 to the letter. "left" is SimPool's code, which takes the root only: then all channels of all

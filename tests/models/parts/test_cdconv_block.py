@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from literal_ultron import literal_cdconv, literal_depthwise, literal_importance, literal_mobile_block, weights_of
 
+from tests.models.literal_ultron import (
+    literal_cdconv,
+    literal_depthwise,
+    literal_importance,
+    literal_mobile_block,
+    weights_of,
+)
 from ultron_cli.models.parts.cdconv import CDConv, ChannelImportance, MobileBlock, PlainDepthwise
 from ultron_cli.models.parts.layers import eca_kernel_size
 
