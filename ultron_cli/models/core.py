@@ -27,7 +27,7 @@ class RetrievalModel(nn.Module):
 
     settings_type: ClassVar[type]  # the frozen dataclass of its settings
     name: str  # as in create_model
-    settings: Any  # of settings_type, which each subclass names
+    settings: Any  # of settings_type; each subclass narrows it
     preprocessing: Preprocessing
     min_side_px: int
     descriptor_dim: int
@@ -106,7 +106,7 @@ class RetrievalModel(nn.Module):
 class BackboneModel(RetrievalModel):
     """A model over a backbone of timm, or one of ours. It is made by Model(name, settings, backbone)."""
 
-    def __init__(self, name: str, settings: Any, backbone: Backbone) -> None:
+    def __init__(self, name: str, settings: object, backbone: Backbone) -> None:
         super().__init__()
         self.name = name
         self.settings = settings

@@ -21,7 +21,7 @@ def is_cifar_resnet(name: str) -> bool:
 
 
 def _timm_config(preprocessing: Preprocessing, classifier: str, first_convolution: str) -> dict[str, object]:
-    """What timm's networks say of themselves, as their pretrained_cfg."""
+    """The record that timm keeps in a network's pretrained_cfg."""
     return {
         "mean": preprocessing.mean,
         "std": preprocessing.sd,

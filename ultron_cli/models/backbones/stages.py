@@ -5,7 +5,7 @@ timm makes its networks' parts by name, so a type checker knows none of them. Th
 network that has the parts is cast to them.
 """
 
-from typing import Any, cast
+from typing import Required, TypedDict, cast
 
 import torch
 from torch import nn
@@ -13,12 +13,29 @@ from torch import nn
 from ultron_cli.errors import UltronError
 
 
+class TimmConfig(TypedDict, total=False):
+    """What ultron reads of a network's record in timm."""
+
+    mean: Required[tuple[float, ...]]
+    std: Required[tuple[float, ...]]
+    interpolation: str
+    classifier: str | tuple[str, ...] | None  # names of the layers that end the network
+
+
+class StageInfo(TypedDict):
+    """timm's record of one stage."""
+
+    num_chs: int  # channels
+    reduction: int  # stride
+    module: str  # its last layer, by name
+
+
 class TimmNetwork(nn.Module):
     """What every network of timm has."""
 
-    pretrained_cfg: dict[str, Any]  # timm's own record; its values are of many types
+    pretrained_cfg: TimmConfig
     num_features: int  # channels of the last map
-    feature_info: list[dict[str, Any]]  # per stage num_chs, reduction and module
+    feature_info: list[StageInfo]
 
     def forward_features(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> the last map (B, C, h, w) or (B, h, w, C), or tokens (B, prefix + N, C)."""

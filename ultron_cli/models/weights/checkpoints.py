@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from ultron_cli.models import create_model
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 
-FORMAT, VERSION = "ultron-checkpoint", 1
-CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
+FORMAT = "ultron-checkpoint"
+VERSION = 1
+CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")  # keys under which files keep a state dict
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) -> None:
-    """Writes our checkpoint atomically: model name, settings, preprocessing, weights; `extra` holds plain data and
-    tensors."""
+def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, and `extra`, which holds plain
+    data and tensors."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -60,7 +61,7 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) ->
         torch.save(content, temporary)
 
 
-def read_weights_file(path: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
+def read_weights_file(path: Path, also: Sequence[Callable | tuple[Callable, str]] = ()) -> dict[str, Any]:
     """The content of a .pth/.pt or .safetensors file. Code in it is never run; a file that needs that is refused.
 
     also: what the file may name besides tensors and plain data, as torch.serialization.safe_globals takes it. Raises
@@ -101,7 +102,8 @@ def bare_state_dict(content: dict[str, Any], path: Path) -> dict[str, torch.Tens
     return {name.removeprefix("module.") if prefixed else name: value for name, value in tensors.items()}
 
 
-def _shown(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
+    """The first six, and how many more there are."""
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
@@ -123,7 +125,7 @@ def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: 
     ]
     if missing or foreign or misshapen:
         parts = [
-            f"{len(names)} {kind}: {_shown(names)}"
+            f"{len(names)} {kind}: {_first_names(names)}"
             for kind, names in (("missing", missing), ("unexpected", foreign), ("of another shape", misshapen))
             if names
         ]
@@ -132,7 +134,7 @@ def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: 
             "classifier head may be left over)"
         )
     if leftover:
-        log.info("weights %s: left over, the classifier head (%s)", path.name, _shown(leftover))
+        log.info("weights %s: left over, the classifier head (%s)", path.name, _first_names(leftover))
     backbone.network.load_state_dict(
         {name: value for name, value in state.items() if name in network_state}, strict=False
     )
@@ -156,7 +158,7 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
         )
 
 
-def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> LoadedModel:
+def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> LoadedModel:
     """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron.
 
     changes: settings that are to differ from the stored ones, of the model's `switches`, which no weight depends on.
@@ -171,12 +173,12 @@ def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> Loaded
         raise UltronError(
             f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron"
         )
-    model = create_model(content["model"]["name"], **content["model"]["settings"] | (changes or {}))
+    model = create_model(content["model"]["name"], **{**content["model"]["settings"], **(changes or {})})
     missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
     if missing or unexpected:
         raise UltronError(
-            f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected "
-            f"{_shown(unexpected) or 'none'}; train it again"
+            f"{path} does not fit its own model: missing {_first_names(missing) or 'none'}; unexpected "
+            f"{_first_names(unexpected) or 'none'}; train it again"
         )
     side_px = content.get("train_config", {}).get("side_px")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())}, side_px)

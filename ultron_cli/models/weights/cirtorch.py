@@ -7,7 +7,7 @@ scale (ss) or several (ms) the mean m and projection P).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def import_cirtorch(task: ImportTask) -> Imported:
     return Imported(model, "3", whitenings)
 
 
-def numpy_parts() -> list[Any]:
+def numpy_parts() -> list[Callable | tuple[Callable, str]]:
     """What a pickle of plain numpy arrays names, for torch's list of safe globals. Files of numpy 1 and 2 name it
     differently."""
     from numpy._core import multiarray
