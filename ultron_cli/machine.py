@@ -1,16 +1,21 @@
-"""Which device to compute on."""
+"""What this machine has: devices to compute on, cores, disk space."""
 
 import os
 import platform
+import shutil
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ultron_cli.errors import UltronError
 
+if TYPE_CHECKING:
+    import torch
 
-def resolve_device(name: str) -> torch.device:
+
+def resolve_device(name: str) -> "torch.device":
     """auto (a GPU where there is one) | cpu | cuda[:N]. Raises UltronError if the device is not there."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
@@ -32,6 +37,13 @@ def resolve_device(name: str) -> torch.device:
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk space where `folder` is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def cpu_name() -> str:

@@ -112,7 +112,3 @@ def place(state: State, rename: Callable[[str], str | None], model: RetrievalMod
     if training_only:
         log.info("%s: left out, of use in training only: %s", path.name, ", ".join(training_only))
     return placed
-
-
-# The models that each source may become, as lists.
-SOURCES = {name: list(importer.models) for name, importer in IMPORTERS.items()}
