@@ -11,7 +11,7 @@ from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.files import write_text
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.index.building import build_index

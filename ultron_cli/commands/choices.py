@@ -11,7 +11,6 @@ PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "h
 DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
 RERANK_STEPS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal")
 WHITENINGS = ("pca", "pca-whitening", "lw")
-WEIGHT_SOURCES = ("dolg", "cvnet", "senet", "cfcd", "cirtorch", "timm")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
