@@ -15,10 +15,11 @@ def compare(
 
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.errors import UltronError
-    from ultron_cli.evaluation.significance import compare_evaluations, read_evaluation
+    from ultron_cli.evaluation.result import read_evaluation
+    from ultron_cli.evaluation.significance import compare_evaluations
 
     a, b = read_evaluation(before), read_evaluation(after)
-    shared = [protocol for protocol in a["protocols"] if protocol in b["protocols"]]
+    shared = [protocol for protocol in a.protocols if protocol in b.protocols]
     if not shared:
         raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
     results = {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
@@ -30,10 +31,7 @@ def compare(
         rows.append(
             (protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}")
         )
-    config_a, config_b = (report["provenance"].get("config") or {} for report in (a, b))
-    from ultron_cli.configs import differences
-
-    differing = differences(config_a, config_b)
+    differing = a.origin.extraction.differences(b.origin.extraction)
     print_result(
         {
             "before": str(before),

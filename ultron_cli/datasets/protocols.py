@@ -15,7 +15,7 @@ from ultron_cli.files import read_json
 
 Protocol = Literal["easy", "medium", "hard"]
 # protocol -> (labels that count as positive, labels that leave the ranking before AP)
-PROTOCOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),

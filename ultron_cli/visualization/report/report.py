@@ -126,7 +126,7 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
             {
                 "name": name,
                 "thumbnail": thumbnails.add(scene.query_photo(row)),
-                "ap": {p: evaluation["protocols"][p]["ap"].get(name) for p in PROTOCOLS} if evaluation else {},
+                "ap": {p: evaluation.protocols[p].ap.get(name) for p in PROTOCOLS} if evaluation else {},
                 "photos": [
                     {
                         "name": photo.name,
@@ -141,10 +141,7 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
             }
         )
     scores = (
-        {
-            p: {"mAP": part["mAP"], "mP": part["mP"], "queries": part["queries_used"]}
-            for p, part in evaluation["protocols"].items()
-        }
+        {p: {"mAP": part.mAP, "mP": part.mP, "queries": part.queries_used} for p, part in evaluation.protocols.items()}
         if evaluation
         else {}
     )
