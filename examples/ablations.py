@@ -89,8 +89,8 @@ def score_model(
     request = ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder)
     extract_dataset(request, model, device, workspace)
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    report = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
-    return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
+    evaluation = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
+    return {protocol: evaluation.protocols[protocol].mAP for protocol in PROTOCOLS}
 
 
 def kept(parent: Path, asked: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
