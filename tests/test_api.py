@@ -1,5 +1,6 @@
 """The Python API: every name that `import ultron_cli` offers, and that nothing is loaded before it is used."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -95,14 +96,16 @@ def test_evaluate_and_compare_give_what_the_commands_give(
     extracted: Extracted, workspace: ultron.Workspace, tmp_path: Path, ultron_command: Run
 ) -> None:
     ranking = ultron.search(device="cpu", workspace=workspace)
-    report = ultron.evaluate(ranking)
+    evaluation = ultron.evaluate(ranking)
     code, out, err = ultron_command("evaluate", "--workspace", workspace.root, "--out", tmp_path / "e.json", "--json")
     assert code == 0, err
-    assert json.loads(out)["protocols"] == json.loads(json.dumps(report["protocols"]))
+    assert json.loads(out)["protocols"] == json.loads(json.dumps(evaluation.to_json()["protocols"]))
     write_ranks(tmp_path / "ranks.h5", ranking)
-    assert ultron.evaluate(tmp_path / "ranks.h5", protocols=["hard"])["protocols"].keys() == {"hard"}
-    comparison = ultron.compare(report, tmp_path / "e.json")
+    assert ultron.evaluate(tmp_path / "ranks.h5", protocols=["hard"]).protocols.keys() == {"hard"}
+    comparison = ultron.compare([evaluation, tmp_path / "e.json"])
     assert list(comparison) == ["easy", "medium", "hard"]
     assert comparison["medium"].difference == 0.0
     with pytest.raises(ultron.UltronError, match="no protocol in common"):
-        ultron.compare(report | {"protocols": {}}, report)
+        ultron.compare([dataclasses.replace(evaluation, protocols={}), evaluation])
+    with pytest.raises(ultron.UltronError, match="two evaluations are compared, found 1"):
+        ultron.compare([evaluation])

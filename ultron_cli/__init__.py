@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ultron_cli.api import compare, evaluate, extract, search, train
     from ultron_cli.errors import UltronError
     from ultron_cli.models import create_model, list_models
-    from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.models.weights.model_choice import ModelChoice
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
     from ultron_cli.retrieval.searching import SearchOptions
     from ultron_cli.workspace import Workspace
@@ -36,7 +36,7 @@ __all__ = [
 # name -> the module that has it
 _MODULES = {
     "ExtractRequest": "ultron_cli.retrieval.extraction.dataset",
-    "ModelChoice": "ultron_cli.models.weights.choice",
+    "ModelChoice": "ultron_cli.models.weights.model_choice",
     "SearchOptions": "ultron_cli.retrieval.searching",
     "UltronError": "ultron_cli.errors",
     "Workspace": "ultron_cli.workspace",

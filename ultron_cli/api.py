@@ -13,8 +13,9 @@ from typing import Any, Literal
 from ultron_cli.datasets.protocols import PROTOCOLS, Protocol
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
-from ultron_cli.evaluation.significance import Comparison, compare_evaluations, read_evaluation
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.evaluation.result import Evaluation, read_evaluation
+from ultron_cli.evaluation.significance import Comparison, compare_evaluations
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
@@ -120,9 +121,8 @@ def evaluate(
     *,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Literal["count", "first"] = "count",
-) -> dict[str, Any]:
-    """The Evaluation JSON of a ranking, or of a rank file: ["protocols"]["medium"]["mAP"] is a fraction, as are "mP"
-    and, by query, "ap".
+) -> Evaluation:
+    """The scores of a ranking, or of a rank file: .protocols["medium"].mAP is a fraction, as are mP and, by query, ap.
 
     ground_truth: gnd_NAME.json or .pkl; None is the one that was recorded at extraction. duplicates: whether each
     repeat of a photo in a ranking counts, as in revisitop, or only the first.
@@ -133,14 +133,15 @@ def evaluate(
     return evaluate_ranking(ranking, gnd, protocols, duplicates)
 
 
-def compare(before: dict[str, Any] | str | Path, after: dict[str, Any] | str | Path) -> dict[Protocol, Comparison]:
+def compare(evaluations: Sequence[Evaluation | str | Path]) -> dict[Protocol, Comparison]:
     """By protocol, whether chance explains the difference of two evaluations of the same queries.
 
-    before, after: what `evaluate` returned, or files of `ultron evaluate --out`.
+    evaluations: two, the one before and the one after: what `evaluate` returned, or files of `ultron evaluate --out`.
     """
-    a, b = (value if isinstance(value, dict) else read_evaluation(Path(value)) for value in (before, after))
-    in_both = a["protocols"].keys() & b["protocols"].keys()
-    shared: list[Protocol] = [protocol for protocol in PROTOCOLS if protocol in in_both]
+    if len(evaluations) != 2:
+        raise UltronError(f"two evaluations are compared, found {len(evaluations)}")
+    before, after = (value if isinstance(value, Evaluation) else read_evaluation(Path(value)) for value in evaluations)
+    shared: list[Protocol] = [name for name in PROTOCOLS if name in before.protocols and name in after.protocols]
     if not shared:
         raise UltronError("the two evaluations have no protocol in common; evaluate both with all protocols")
-    return {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
+    return {protocol: compare_evaluations(before, after, protocol) for protocol in shared}

@@ -103,19 +103,19 @@ def command(
         )
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
-    report = evaluate_ranking(ranking, find_gnd(gnd, ranking.origin), protocols, duplicates)
-    name = f"{report['dataset']}-{ranking.origin.model or 'ranks'}".replace("/", "_")
+    evaluation = evaluate_ranking(ranking, find_gnd(gnd, ranking.origin), protocols, duplicates)
+    name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}".replace("/", "_")
     path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
-    write_text(path, dump_json(report))
+    write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)
     origin = ranking.origin
-    shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(report))
-    how = f"{origin.model or 'model not recorded'} on {report['dataset']}, {report['n_database']:,} photos: "
+    shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))
+    how = f"{origin.model or 'model not recorded'} on {evaluation.dataset}, {evaluation.n_database:,} photos: "
     how += origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
     how += origin.search_text()
-    published = comparison(report) if expected else None
+    published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""
     print_result(
-        report | ({"expected": published} if expected else {}),
+        evaluation.to_json() | ({"expected": published.to_json() if published else None} if expected else {}),
         lines(shown, beside, how, str(path)) if beside else lines(shown, how, str(path)),
     )
