@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
@@ -64,7 +64,23 @@ class Plan:
     single: list[str] = field(default_factory=list)  # landmarks with one photo, which no query can stand for
 
 
-def build_ground_truth(config: GroundTruthConfig) -> dict[str, object]:
+class BuiltGroundTruth(TypedDict):
+    """What was written: the JSON of `ultron datasets build-gnd`."""
+
+    ground_truth: str  # its file
+    folder: str  # of the dataset
+    name: str
+    queries: int
+    database: int  # photos
+    landmarks: int
+    labels: dict[str, int]  # easy, hard and junk labels
+    boxes: int
+    single_photo_landmarks: list[str]  # without a photo to ask with and one to find: distractors
+    query_rule: str | None  # None where pairs name the queries
+    seed: int
+
+
+def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
     """Writes gnd_NAME.json (and with --out the photos beside it) and returns a summary. Raises UltronError, and then
     writes nothing."""
     if not config.source.is_dir():
