@@ -32,8 +32,9 @@ from ultron_cli.files import read_json, replace_between, write_text
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.searching import search_files
-from ultron_cli.training.config import load_config
-from ultron_cli.training.start import start_training
+from ultron_cli.training.presets import load_config
+from ultron_cli.training.start import AutolaSummary, TrainRequest, TrainSummary, start_training
+from ultron_cli.visualization.curves.run_pictures import draw_run
 
 # name -> settings of the model that differ from the default's
 VARIANTS: dict[str, list[str]] = {
@@ -69,11 +70,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def score(run: dict[str, Any], toy: Path, device: str) -> dict[str, float]:
+def score(run: TrainSummary | AutolaSummary, toy: Path, device: str) -> dict[str, float]:
     """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
-    return score_model(
-        ModelChoice(run=run["run"]), toy, 2 * run["config"]["side_px"], Path(run["run"]) / "descriptors", device
-    )
+    return score_model(ModelChoice(run=run.run), toy, 2 * run.config["side_px"], Path(run.run) / "descriptors", device)
 
 
 def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str) -> dict[str, float]:
@@ -103,8 +102,11 @@ def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argpars
 
     def train(folder: Path) -> dict[str, Any]:
         log.info("--- %s", name)
-        run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
-        return {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
+        request = TrainRequest(
+            preset=arguments.preset, dataset=str(toy), assignments=tuple(assignments), out=folder, overwrite=True
+        )
+        run = start_training(request, arguments.device, draw_run)
+        return {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run.seconds}
 
     asked = {
         "config": to_dict(load_config(arguments.preset, None, assignments)),

@@ -25,7 +25,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import replace_between
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.training.config import load_config
+from ultron_cli.training.presets import load_config
 
 RESNET = ["model.backbone=test_resnet"]
 # The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos; only senet does

@@ -21,9 +21,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions.genotype import OPERATIONS, load_genotype
 from ultron_cli.training.batches.photos import Augmentation, own_randomness
-from ultron_cli.training.config import AugmentConfig, TrainConfig, load_config
+from ultron_cli.training.config import AugmentConfig, TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.losses import create_loss
+from ultron_cli.training.presets import load_config
 from ultron_cli.training.validation_classes import ClassificationValidation, MiddleReader, photos_to_score
 
 Run = Callable[..., tuple[int, str, str]]

@@ -1,8 +1,6 @@
 """The machine and the code that a run was made with."""
 
-import contextlib
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +31,6 @@ def git_commit() -> dict[str, Any]:
         }
     except (OSError, subprocess.SubprocessError):
         return {}  # no git here, or not this user's checkout
-
-
-@contextlib.contextmanager
-def own_threads(threads: int | None) -> Iterator[None]:
-    """Inside, so many threads for arithmetic (None: as before); afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

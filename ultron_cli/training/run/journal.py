@@ -14,9 +14,12 @@ import torch
 
 from ultron_cli.console import dump_json, log
 from ultron_cli.files import write_text
+from ultron_cli.machine import memory_mib
 from ultron_cli.training.run.tensorboard import EventWriter
 
-STEPS_FILE, METRICS_FILE, EVENTS_FOLDER = "steps.jsonl", "metrics.jsonl", "events"
+STEPS_FILE = "steps.jsonl"
+METRICS_FILE = "metrics.jsonl"
+EVENTS_FOLDER = "events"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -28,19 +31,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break  # the torn end of an interrupted run
     return entries
-
-
-def memory_mib(device: torch.device) -> float:
-    """Most memory used so far: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-        import sys
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    except ImportError:  # Windows
-        return 0.0
 
 
 def held_out_text(entry: dict[str, Any]) -> str:
