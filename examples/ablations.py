@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 def score(run: TrainSummary | AutolaSummary, toy: Path, device: str) -> dict[str, float]:
     """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
-    return score_model(ModelChoice(run=run.run), toy, 2 * run.config["side_px"], Path(run.run) / "descriptors", device)
+    return score_model(ModelChoice(run=run.run), toy, 2 * run.config.side_px, Path(run.run) / "descriptors", device)
 
 
 def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str) -> dict[str, float]:

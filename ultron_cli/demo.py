@@ -17,7 +17,7 @@ from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_data
 from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.rankings import write_ranks
 from ultron_cli.retrieval.searching import Found, search_files
-from ultron_cli.training.start import TrainRequest, start_training
+from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
 from ultron_cli.visualization.curves.run_pictures import draw_run
 from ultron_cli.visualization.report.report import ReportConfig, write_report
 from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
@@ -61,13 +61,15 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     steps.end()
     steps.start("train ULTRON-T with ArcFace")
     run = start_training(TrainRequest(dataset=str(toy), assignments=(f"seed={seed}",)), device, draw_run)
+    assert isinstance(run, TrainSummary)  # the default preset is of a training
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
-    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config["side_px"], overwrite=True)
+    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config.side_px, overwrite=True)
     trained = extract_dataset(request, ModelChoice(run=run.run), device)
-    settings = {key: value for key, value in run.config["model"].items() if key != "name"}
     untrained = extract_dataset(
-        request, ModelChoice(untrained=True, seed=seed, model=run.config["model"]["name"], settings=settings), device
+        request,
+        ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings),
+        device,
     )
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()

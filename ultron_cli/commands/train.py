@@ -47,10 +47,15 @@ def train(
     from ultron_cli.console import print_result, settings, table
 
     if list_:
+        from dataclasses import asdict
+
         from ultron_cli.training.run.folder import list_runs, runs_table
 
         runs = list_runs()
-        print_result({"runs": runs}, runs_table(runs) if runs else "no runs yet; start one with `ultron train`")
+        print_result(
+            {"runs": [asdict(run) for run in runs]},
+            runs_table(runs) if runs else "no runs yet; start one with `ultron train`",
+        )
         return
     changes = set_ or []
     if show_config:

@@ -237,18 +237,22 @@ class TrainConfig:
         """Photos of a tuple, for a loss that works on tuples; None for the others."""
         return self.tuple_settings.tuple_size if self.tuple_settings else None
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data as JSON gives it back: every tuple a list."""
         return plain(to_dict(self))
 
 
-def plain(value: Any) -> Any:
-    """`value` with every tuple a list, at any depth."""
+def plain(values: dict[str, object]) -> dict[str, object]:
+    """`values` with every tuple a list, at any depth."""
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: object) -> object:
     if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return plain(value)
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def binding_settings(values: dict[str, Any]) -> dict[str, Any]:
+def binding_settings(values: dict[str, object]) -> dict[str, object]:
     """The settings of a plain configuration that a resumed run may not change."""
     return {key: value for key, value in values.items() if key not in FREE_SETTINGS}

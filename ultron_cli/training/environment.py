@@ -2,7 +2,6 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,7 +11,7 @@ from ultron_cli.machine import n_cores
 from ultron_cli.provenance import provenance
 
 
-def git_commit() -> dict[str, Any]:
+def git_commit() -> dict[str, object]:
     """Commit of the checkout that ultron runs from, and whether files differ from it; empty for an installed
     package."""
     root = Path(ultron_cli.__file__).resolve().parents[1]
@@ -33,9 +32,9 @@ def git_commit() -> dict[str, Any]:
         return {}  # no git here, or not this user's checkout
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, object]:
     """Versions, commit, cores, threads, processes and GPU."""
-    gpu: dict[str, Any] = {}
+    gpu: dict[str, object] = {}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         gpu = {

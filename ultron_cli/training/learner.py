@@ -5,7 +5,7 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import LossResult, MarginLoss, make_loss
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
+from ultron_cli.training.run.checkpoints import State
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -195,7 +196,7 @@ class Learner:
                 self.model.load_state_dict(weights)
             self.model.train(was_training)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """Everything that the next step depends on, as tensors and plain data. The loss and its optimiser state are
         this process's."""
         return {
@@ -208,7 +209,7 @@ class Learner:
             "random_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
-    def load(self, state: dict[str, Any], step: int) -> None:
+    def load(self, state: State, step: int) -> None:
         """Goes on from a state() that was saved before step `step`."""
         self.model.load_state_dict(state["model"])
         self.loss.load_state_dict(state["loss"])

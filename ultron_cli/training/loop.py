@@ -22,7 +22,7 @@ from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhot
 from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.run.checkpoints import load_latest_state
+from ultron_cli.training.run.checkpoints import State, load_latest_state
 from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
 from ultron_cli.training.run.loop import RunLoop
 from ultron_cli.training.starting_weights import require_start, start_from
@@ -161,7 +161,7 @@ class Training(RunLoop[TrainConfig, Batch]):
                 self.journal.close()
         return self._finish(folder, origin)
 
-    def _start_folder(self, folder: Path, origin: dict[str, Any], resume: bool) -> None:
+    def _start_folder(self, folder: Path, origin: dict[str, object], resume: bool) -> None:
         self.make_folder(folder, resume)
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
@@ -272,7 +272,7 @@ class Training(RunLoop[TrainConfig, Batch]):
                 100.0 * chance,
             )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         rows = sorted(self.bad_photos)
         return self.learner.state() | {
             "epoch_meter": self._epoch_meter.state(),
@@ -281,12 +281,12 @@ class Training(RunLoop[TrainConfig, Batch]):
             "bad_reasons": [self.bad_photos[row] for row in rows],
         }
 
-    def load(self, folder: Path, state: dict[str, Any]) -> None:
+    def load(self, folder: Path, state: State) -> None:
         self.learner.load(state, self.step)
         self._epoch_meter = Meter(**state["epoch_meter"])
         self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
 
-    def _finish(self, folder: Path, origin: dict[str, Any]) -> list[dict[str, float]]:
+    def _finish(self, folder: Path, origin: dict[str, object]) -> list[dict[str, float]]:
         """The pictures and the final checkpoint; every process returns the epochs' summaries."""
         self.learner.keep_best_weights()
         metrics = self.journal.metrics if self.journal else []
@@ -301,9 +301,9 @@ class Training(RunLoop[TrainConfig, Batch]):
             self._write_checkpoint(folder, origin)
         return distributed.from_first_process(metrics)
 
-    def _write_checkpoint(self, folder: Path, origin: dict[str, Any]) -> None:
+    def _write_checkpoint(self, folder: Path, origin: dict[str, object]) -> None:
         """checkpoint.pt, which says that the run is finished."""
-        extra: dict[str, Any] = {
+        extra: dict[str, object] = {
             "train_config": self.config.to_plain(),
             "landmarks": self.photos.landmark_names,
             "provenance": origin,

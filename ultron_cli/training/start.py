@@ -3,7 +3,7 @@ workspace."""
 
 import logging
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +67,7 @@ class TrainSummary:
     run: str  # its folder
     checkpoint: str
     model: str
-    config: dict[str, Any]
+    config: TrainConfig
     n_photos: int
     n_landmarks: int
     n_held_out: int
@@ -77,9 +77,9 @@ class TrainSummary:
     seconds: float
     metrics: list[dict[str, float]]  # one entry per epoch
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data, as --json prints it."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**asdict(self), "config": self.config.to_plain()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class AutolaSummary:
     genotype_file: str
     figure: str
     table: str
-    config: dict[str, Any]
+    config: AutolaConfig
     n_photos: int
     n_landmarks: int
     operations: list[str]
@@ -109,9 +109,9 @@ class AutolaSummary:
     seconds: float
     metrics: list[dict[str, float]]  # one entry per epoch
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data, as --json prints it."""
-        return asdict(self)
+        return {**asdict(self), "config": self.config.to_plain()}
 
 
 def start_training(
@@ -207,7 +207,7 @@ def _train(
         run=str(folder),
         checkpoint=str(folder / "checkpoint.pt"),
         model=training.model.label,
-        config=config.to_plain(),
+        config=config,
         n_photos=len(photos.labels),
         n_landmarks=len(photos.landmark_names),
         n_held_out=training.n_held_out,
@@ -243,7 +243,7 @@ def _search(
         genotype_file=str(folder / GENOTYPE_FILE),
         figure=str(folder / "genotype.png"),
         table=str(folder / "edge_weights.csv"),
-        config=config.to_plain(),
+        config=config,
         n_photos=len(photos.labels),
         n_landmarks=len(photos.landmark_names),
         operations=list(OPERATIONS),

@@ -1,7 +1,7 @@
 """The settings of AutoLA's search, as the authors' code (github.com/btma48/AutoLA) has them."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import timm
 
@@ -71,6 +71,6 @@ class AutolaConfig:
                 f"width must be a multiple of {N_NODES}, as channels are split in {N_NODES} groups; found {self.width}"
             )
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data as JSON gives it back: every tuple a list."""
         return plain(to_dict(self))

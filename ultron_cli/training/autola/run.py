@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from ultron_cli.training.autola.network import EDGES, choose_genotype
 from ultron_cli.training.autola.search import AutolaBatches, AutolaSearch, split_halves
 from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
 from ultron_cli.training.config import binding_settings
-from ultron_cli.training.run.checkpoints import load_latest_state
+from ultron_cli.training.run.checkpoints import State, load_latest_state
 from ultron_cli.training.run.folder import GENOTYPE_FILE
 from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, read_lines
 from ultron_cli.training.run.loop import RunLoop
@@ -122,7 +121,7 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         self.loop(folder)
         return self._finish(folder, draw)
 
-    def load(self, folder: Path, state: dict[str, Any]) -> None:
+    def load(self, folder: Path, state: State) -> None:
         if changed := differences(state.get("identity", {}), self._identity()):
             raise UltronError(
                 f"{folder} holds a search with other settings: {'; '.join(changed[:4])}; name another folder with "
@@ -134,7 +133,7 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         self.history = state["history"]
         torch.set_rng_state(state["random"])
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         return {
             "identity": self._identity(),
             "search": self.search.state(),
@@ -144,7 +143,7 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
             "random": torch.get_rng_state(),
         }
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, object]:
         """What a checkpoint must have in common with the run that goes on from it."""
         return {"config": binding_settings(self.config.to_plain()), "photos": self.photos.sha256()}
 

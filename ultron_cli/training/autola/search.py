@@ -7,7 +7,6 @@ run.py makes a run of it.
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from ultron_cli.models.core import normalise_images
 from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import AutolaLogits, make_network
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
+from ultron_cli.training.run.checkpoints import State
 
 PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
 
@@ -70,14 +70,14 @@ class AutolaSearch:
             weight_decay=config.architecture_weight_decay,
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """All that the next epoch depends on, as state dicts."""
         return {
             name: getattr(self, name).state_dict()
             for name in ("network", "architecture", "weights_optimizer", "architecture_optimizer")
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: State) -> None:
         """Goes on from what `state` gave."""
         for name, value in state.items():
             getattr(self, name).load_state_dict(value)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_toml
 from ultron_cli.errors import UltronError, nearest_names
@@ -23,7 +23,7 @@ def list_presets() -> list[str]:
     )
 
 
-def read_preset(name: str) -> dict[str, Any]:
+def read_preset(name: str) -> dict[str, object]:
     """The values that a preset sets. Raises UltronError for an unknown name."""
     if name not in list_presets():
         raise UltronError(
@@ -33,21 +33,21 @@ def read_preset(name: str) -> dict[str, Any]:
         return read_toml(path)
 
 
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, object]:
     """`values` with `changes` over them. A table that names another loss or model starts anew: the old one's settings
     are not its own."""
     merged = dict(values)
     for key, change in changes.items():
-        before = merged.get(key)
-        if not isinstance(change, dict) or not isinstance(before, dict):
+        table = merged.get(key)
+        if not isinstance(change, dict) or not isinstance(table, dict):
             merged[key] = change
-        else:
-            renamed = "name" in change and change["name"] != before.get("name") and "name" in before
-            merged[key] = dict(change) if renamed else before | change
+            continue
+        is_renamed = "name" in change and "name" in table and change["name"] != table["name"]
+        merged[key] = dict(change) if is_renamed else table | change
     return merged
 
 
-def make_config(values: dict[str, Any]) -> "TrainConfig | AutolaConfig":
+def make_config(values: dict[str, object]) -> "TrainConfig | AutolaConfig":
     """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
     value."""
     if "task" not in values:
@@ -66,12 +66,14 @@ def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "
     return make_config(_assign(values, assignments))
 
 
-def _assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, object]:
     """`values` with --set applied; model.name and loss.name first, as they start their table anew."""
     for assignment in sorted(assignments, key=lambda text: not text.startswith(("model.name=", "loss.name="))):
         key, _, name = assignment.partition("=")
-        if key in ("model.name", "loss.name") and values.get(key[:-5], {}).get("name") != name.strip("\"'"):
-            values = values | {key[:-5]: {}}
+        if key in ("model.name", "loss.name"):
+            table = values.get(key[:-5], {})
+            if isinstance(table, dict) and table.get("name") != name.strip("\"'"):
+                values = values | {key[:-5]: {}}
         values = apply_set(values, [assignment])
     return values
 
@@ -98,7 +100,7 @@ def resumed_config(
     return config
 
 
-def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -> list[tuple[str, Any, str]]:
+def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -> list[tuple[str, object, str]]:
     """(key, final value, where it came from) of every setting, in the order of TrainConfig."""
     final = flatten(load_config(preset, file, assignments).to_plain())
     sources = [(f"preset {preset}", flatten(read_preset(preset)))]

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
@@ -19,7 +19,7 @@ from ultron_cli.machine import limited_threads
 from ultron_cli.provenance import provenance
 from ultron_cli.training.batches.photos import Batch
 from ultron_cli.training.environment import environment
-from ultron_cli.training.run.checkpoints import save_state
+from ultron_cli.training.run.checkpoints import State, save_state
 from ultron_cli.training.run.folder import clear_folder
 from ultron_cli.training.run.journal import Stopwatch
 from ultron_cli.training.run.stopping import StopSignal, stopped_text
@@ -36,7 +36,7 @@ class LoopConfig(Protocol):
     def checkpoint_minutes(self) -> float: ...
     @property
     def keep_checkpoints(self) -> int: ...
-    def to_plain(self) -> dict[str, Any]: ...
+    def to_plain(self) -> dict[str, object]: ...
 
 
 C = TypeVar("C", bound=LoopConfig)
@@ -79,29 +79,29 @@ class RunLoop(ABC, Generic[C, B]):
         """After the last step of an epoch, counted from 1."""
 
     @abstractmethod
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """All that the next step depends on, for a checkpoint."""
 
     @abstractmethod
-    def load(self, folder: Path, state: dict[str, Any]) -> None:
+    def load(self, folder: Path, state: State) -> None:
         """Goes on from what state() gave before step self.step. Raises UltronError if it is not of this run."""
 
-    def origin(self, photo_folder: Path) -> dict[str, Any]:
+    def origin(self, photo_folder: Path) -> dict[str, object]:
         """What makes the run, for its config.json and its checkpoint."""
-        return provenance() | {"device": str(self.device), "dataset_folder": str(photo_folder.resolve())}
+        return {**provenance(), "device": str(self.device), "dataset_folder": str(photo_folder.resolve())}
 
     def make_folder(self, folder: Path, resume: bool) -> None:
         """Makes the run's folder, or clears it of an older run's files; on `resume` of half written ones only."""
         make_folder(folder)
         clear_folder(folder, torn_only=resume)
 
-    def write_settings(self, folder: Path, origin: dict[str, Any]) -> None:
+    def write_settings(self, folder: Path, origin: dict[str, object]) -> None:
         """Writes config.json and environment.json."""
         content = {"config": self.config.to_plain(), "provenance": origin}
         write_text(folder / "config.json", json.dumps(content, indent=1))
         write_text(folder / "environment.json", json.dumps(environment(self.device), indent=1))
 
-    def go_on(self, folder: Path, state: dict[str, Any]) -> None:
+    def go_on(self, folder: Path, state: State) -> None:
         """Takes up a checkpoint, and says so."""
         self.step = int(state["step"])
         self.load(folder, state)
