@@ -32,7 +32,7 @@ from ultron_cli.retrieval.rerank.diffusion import (
     normalised_graph,
     spread_over,
 )
-from ultron_cli.retrieval.rerank.stage import Stage
+from ultron_cli.retrieval.rerank.state import RerankState
 
 TOLERANCE, TARGET_S, N_COMPARED = 1e-9, 2.0, 5
 
@@ -57,7 +57,7 @@ def main() -> int:
     centres = landmarks(rng, 200, options.dim, np.zeros((1, options.dim), np.float32))
     database, queries = (landmarks(rng, n, options.dim, centres) for n in (options.rows, options.queries))
     config = DiffusionConfig()
-    stage = Stage(ranking=exact_search(queries, database, options.rows), queries=queries, database=database)
+    stage = RerankState(ranking=exact_search(queries, database, options.rows), queries=queries, database=database)
     nodes = graph_nodes(stage.ranking.rows, config.nodes)
 
     graph_s, queries_s = [], []

@@ -45,9 +45,10 @@ from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
-from ultron_cli.retrieval.index.faiss_index import open_index
 from ultron_cli.retrieval.index.kinds import SearchSettings
+from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.index.report import recall_at
+from ultron_cli.retrieval.origin import ExtractionRecord
 
 K, TARGET_RECALL, TARGET_SPEEDUP, MOST_MIB = 100, 0.9, 20.0, 3 * 1024
 BLOCK_ROWS, N_VIEWS, ONE_BY_ONE = 20_000, 3, 5
@@ -104,7 +105,7 @@ def write_files(options: argparse.Namespace, folder: Path) -> None:
         info = DescriptorInfo(
             model="none",
             weights_sha256="",
-            config={"storage": options.storage},
+            extraction=ExtractionRecord(stored={"storage": options.storage}),
             dataset="made-up",
             role=role,
             crop="none",

@@ -22,8 +22,8 @@ import torch
 
 from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rankings import Ranking
-from ultron_cli.retrieval.rerank.stage import Stage
+from ultron_cli.retrieval.rankings import RankedRows
+from ultron_cli.retrieval.rerank.state import RerankState
 from ultron_cli.retrieval.rerank.superglobal import SuperGlobalConfig, superglobal
 
 TOLERANCE = 5e-6  # of final scores near 1, from float32 sums of some 2,000 products in different orders
@@ -64,7 +64,7 @@ def authors_order(
     return rows.numpy(), torch.take_along_dim(final, last, 1).numpy()
 
 
-def largest_difference(own: Ranking, rows: np.ndarray, scores: np.ndarray) -> float:
+def largest_difference(own: RankedRows, rows: np.ndarray, scores: np.ndarray) -> float:
     """The largest difference of a photo's final scores; infinity where other photos were re-ranked, or in an order the
     scores forbid."""
     worst, m = 0.0, rows.shape[1]
@@ -97,7 +97,7 @@ def main() -> int:
     centres = landmarks(rng, 200, options.dim, np.zeros((1, options.dim), np.float32))
     database, queries = (landmarks(rng, n, options.dim, centres) for n in (options.rows, options.queries))
     config = SuperGlobalConfig(m=min(options.m, options.rows), k=options.k)
-    stage = Stage(ranking=exact_search(queries, database, options.rows), queries=queries, database=database)
+    stage = RerankState(ranking=exact_search(queries, database, options.rows), queries=queries, database=database)
     tensors = [torch.from_numpy(array) for array in (queries, database, stage.ranking.rows)]
 
     def theirs() -> tuple[np.ndarray, np.ndarray]:

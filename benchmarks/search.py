@@ -28,7 +28,7 @@ import numpy as np
 from ultron_cli.machine import cpu_name
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.rankings import RankedRows
 
 LARGE_ROWS, BLOCK_ROWS = 1_000_000, 20_000
 
@@ -40,18 +40,18 @@ def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
     return rows
 
 
-def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> Ranking:
+def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedRows:
     """Every score in float64, rounded to float32, then every row sorted by (-score, row)."""
     exact, starts = queries.astype(np.float64), range(0, len(database), BLOCK_ROWS)
     scores = np.hstack([exact @ database[start : start + BLOCK_ROWS].astype(np.float64).T for start in starts]).astype(
         np.float32
     )
     rows = np.stack([np.lexsort((np.arange(len(database)), -row))[:k] for row in scores])
-    return Ranking(rows, np.take_along_axis(scores, rows, axis=1))
+    return RankedRows(rows, np.take_along_axis(scores, rows, axis=1))
 
 
 def differing_rows(
-    own: Ranking, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
+    own: RankedRows, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
 ) -> tuple[int, float]:
     """How many rows only Faiss has, and how far the worst of them lies below the k-th score."""
     n_differing, worst = 0, 0.0
@@ -100,7 +100,7 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
             unit_rows(rng, BLOCK_ROWS, options.dim) for _ in range(LARGE_ROWS // BLOCK_ROWS)
         )
         info = DescriptorInfo(
-            model="none", weights_sha256="", config={}, dataset="made-up", role="database", crop="none", scales=[1.0]
+            model="none", weights_sha256="", dataset="made-up", role="database", crop="none", scales=[1.0]
         )
         print(f"writing {LARGE_ROWS:,} rows to {path} ...", file=sys.stderr, flush=True)
         write_descriptors(path, [str(row) for row in range(LARGE_ROWS)], blocks, options.dim, info)

@@ -26,13 +26,21 @@ import numpy as np
 from ultron_cli.console import markdown_table, start_log, table
 from ultron_cli.datasets.protocols import GroundTruth, load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.files import replace_between
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 from ultron_cli.retrieval.rerank import parse_rerank
-from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, open_database, search_files
+from ultron_cli.retrieval.searching import (
+    PLAIN,
+    Searcher,
+    SearchOptions,
+    open_database,
+    opened_index,
+    search_files,
+    whitening_for,
+)
 from ultron_cli.retrieval.whitening import open_descriptors, read_whitening, write_whitening
 from ultron_cli.retrieval.whitening_learning import learn_whitening, pairs_of_labels
 
@@ -171,9 +179,7 @@ def draw_training(photos: Photos) -> tuple[list[str], np.ndarray]:
 
 
 def write(path: Path, names: Sequence[str], rows: np.ndarray, role: str) -> None:
-    info = DescriptorInfo(
-        model="made-up", weights_sha256="", config={}, dataset="roxford5k", role=role, crop="none", scales=[1.0]
-    )
+    info = DescriptorInfo(model="made-up", weights_sha256="", dataset="roxford5k", role=role, crop="none", scales=[1.0])
     write_descriptors(path, names, [rows], DIM, info)
 
 
@@ -186,29 +192,23 @@ class Bench:
     runs: int
     device: str
 
-    def line(
-        self, what: str, options: SearchOptions = PLAIN, k: int | None = None, index: Path | None = None
-    ) -> list[str]:
+    def line(self, what: str, options: SearchOptions = PLAIN, k: int | None = None) -> list[str]:
         """One row of the table: mAP per protocol in percent, ms per query."""
         queries, database = self.folder / "queries.h5", self.folder / "database.h5"
-        found = search_files(queries, database, k, self.device, index, options=options)
-        named = NamedRanking(
-            rows=found.ranking.rows,
-            query_names=found.query_names,
-            database_names=found.database_names,
-            origin=found.origin,
-        )
-        report = evaluate_ranking(named, self.gnd)
-        searcher, times_ms = Searcher(index, k, self.device, options), []
+        report = evaluate_ranking(search_files(queries, database, k, self.device, options=options), self.gnd)
+        index = opened_index(options)
+        whitening = whitening_for(index, options)
+        times_ms = []
         with (
-            open_descriptors(queries, searcher.whitening) as query_file,
-            open_database(database, options, searcher.whitening) as opened,
+            open_descriptors(queries, whitening) as query_file,
+            open_database(database, options, whitening) as database_file,
         ):
-            asked = query_file.read()
+            searcher = Searcher(database_file, index, self.device)
+            query_descriptors = query_file.read()
             for _ in range(self.runs):
                 started_s = time.perf_counter()
-                searcher.run(asked, opened)
-                times_ms.append(1e3 * (time.perf_counter() - started_s) / len(asked))
+                searcher.search(query_descriptors, k, options.steps)
+                times_ms.append(1e3 * (time.perf_counter() - started_s) / len(query_descriptors))
         return [
             what,
             *(f"{100 * report['protocols'][protocol]['mAP']:.1f}" for protocol in PROTOCOLS),
@@ -235,7 +235,7 @@ class Bench:
         for kind in INDEX_KINDS:
             path = self.folder / f"{kind}.index"
             build_index(self.folder / "database.h5", path, kind)
-            yield self.line(f"`{kind}`", k=INDEX_K, index=path)
+            yield self.line(f"`{kind}`", SearchOptions(index=path), k=INDEX_K)
 
 
 def parse() -> argparse.Namespace:

@@ -1,26 +1,29 @@
 """The demo: every step of the pipeline through the same functions as the commands, on rendered landmarks."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ultron_cli import console, workspace
+from ultron_cli import console
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.evaluation.evaluate import NamedRanking, evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.files import write_text
 from ultron_cli.models.weights.choice import ModelChoice
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset, protocol_text
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.index.building import build_index
-from ultron_cli.retrieval.rankings import write_ranks
-from ultron_cli.retrieval.searching import Found, search_files
+from ultron_cli.retrieval.rankings import Ranking, write_ranks
+from ultron_cli.retrieval.searching import search_files
 from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
+from ultron_cli.visualization.cam.draw import CamRequest, draw_cam
 from ultron_cli.visualization.curves.run_pictures import draw_run
+from ultron_cli.visualization.ranked.draw import draw_ranks
 from ultron_cli.visualization.report.report import ReportConfig, write_report
-from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
+from ultron_cli.visualization.scene import PhotoChoice, open_scene
+from ultron_cli.workspace import Workspace
 
 
 class Steps:
@@ -40,52 +43,41 @@ class Steps:
         self.seconds[self._name] = round(time.perf_counter() - self._started_s, 1)
 
 
-def _evaluate(folder: Path, device: str) -> tuple[Found, dict[str, Any]]:
-    found = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    named = NamedRanking(
-        rows=found.ranking.rows, query_names=found.query_names, database_names=found.database_names, origin=found.origin
-    )
-    return found, evaluate_ranking(named, Path(found.origin["ground_truth"]))
+def _evaluate(folder: Path, device: str) -> tuple[Ranking, dict[str, Any]]:
+    ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
+    return ranking, evaluate_ranking(ranking, find_gnd(None, ranking.origin))
 
 
 def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
-    """Runs all steps below `out` (dataset in out/data, results in out/runs, which becomes the workspace of this
-    process).
+    """Runs all steps below `out` (dataset in out/data, results in out/runs, a workspace).
 
     Returns the summary and a text for people.
     """
-    console.settings.workspace, console.settings.data_root = out / "runs", out / "data"
-    toy, steps = out / "data" / "toy", Steps()
+    workspace = Workspace(root=out / "runs", data_root=out / "data")
+    toy = workspace.data_root / "toy"
+    steps = Steps()
     steps.start("render landmarks: photos with exact ground truth, training and evaluation landmarks disjoint")
     render_toy(toy, ToyConfig(seed=seed))
     steps.end()
     steps.start("train ULTRON-T with ArcFace")
-    run = start_training(TrainRequest(dataset=str(toy), assignments=(f"seed={seed}",)), device, draw_run)
+    train_request = TrainRequest(dataset=str(toy), assignments=(f"seed={seed}",))
+    run = start_training(train_request, device, draw_run, workspace)
     assert isinstance(run, TrainSummary)  # the default preset is of a training
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
     request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config.side_px, overwrite=True)
-    trained = extract_dataset(request, ModelChoice(run=run.run), device)
-    untrained = extract_dataset(
-        request,
-        ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings),
-        device,
-    )
+    trained = extract_dataset(request, ModelChoice(run=run.run), device, workspace)
+    choice = ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings)
+    untrained = extract_dataset(request, choice, device, workspace)
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
     steps.start("index and search")
     index = workspace.result_folder("index", "demo") / "flat.index"
     build_index(Path(trained["folder"]) / "database.h5", index, kind="flat", overwrite=True)
     workspace.remember("index", index)
-    found, report = _evaluate(Path(trained["folder"]), device)
+    ranking, report = _evaluate(Path(trained["folder"]), device)
     ranks = workspace.result_folder("search", "demo") / "ranks.h5"
-    write_ranks(
-        ranks,
-        found.ranking,
-        found.query_names,
-        found.database_names,
-        provenance=found.origin | {"searched_by": provenance()},
-    )
+    write_ranks(ranks, replace(ranking, origin=replace(ranking.origin, searched_by=provenance())))
     workspace.remember("search", ranks)
     steps.end()
     steps.start("evaluate")
@@ -95,10 +87,11 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     workspace.remember("evaluate", evaluation)
     steps.end()
     steps.start("draw ranked lists and activation maps, write the report")
-    scene = open_scene(found)
+    scene = open_scene(ranking)
     pictures = workspace.result_folder("visualize", "demo")
-    ranked = draw_ranks(scene, list(range(min(4, len(found.query_names)))), 10, "medium", pictures / "ranks.png")
-    maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
+    ranked = draw_ranks(scene, list(range(min(4, len(ranking.query_names)))), 10, "medium", pictures / "ranks.png")
+    cam_request = CamRequest(photos=PhotoChoice(query_row=0, k=5, protocol="medium"), device=device)
+    maps = draw_cam(scene, cam_request, pictures / "cam")
     before = open_scene(
         search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)
     )
@@ -133,7 +126,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
     text = lines(
         table(("mAP, %", "untrained", "trained"), rows),
-        f"{trained['model']}, {protocol_text(trained['config'])}",
+        f"{trained['model']}, {trained['protocol']}",
         *(f"{key:<12} {summary[key]}" for key in ("dataset", "run", "descriptors", "index", "ranks", "evaluation")),
         *(f"{'picture':<12} {path}" for path in summary["pictures"]),
         f"{'report':<12} {page} (open it in a browser)",

@@ -3,6 +3,7 @@
 import pytest
 
 from ultron_cli.evaluation.expected import PUBLISHED, comparison, comparison_text, find_published
+from ultron_cli.retrieval.origin import ExtractionRecord, Origin, WhiteningRecord
 
 
 def report(model: str = "dolg-r101", n_database: int = 4993, **origin: object) -> dict:
@@ -34,6 +35,14 @@ def test_what_differs_is_said() -> None:
         "re-ranked by aqe",
         "searched with an approximate index (ivf)",
     ]
+
+
+def test_a_whitened_score_is_called_whitened() -> None:
+    """Under the key that every writer writes; another was read once, so that it never was."""
+    record = WhiteningRecord(method="pca-whitening", dim=256, sha256="0" * 64)
+    whitened = ExtractionRecord(stored={"crop": "bbx", "scales": [0.3535, 0.5, 0.7071, 1.0, 1.4142]}).whitened(record)
+    differs = comparison(report(**Origin(extraction=whitened).to_json()))["differs"]
+    assert differs[0] == "whitened (pca-whitening to 256-d)"
 
 
 def test_distractors_have_rows_of_their_own() -> None:

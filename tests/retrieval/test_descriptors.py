@@ -12,18 +12,19 @@ from ultron_cli.retrieval.descriptors import (
     require_same_dim,
     write_descriptors,
 )
+from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
 
 
 def info(storage: str = "float32") -> DescriptorInfo:
     return DescriptorInfo(
         model="ultron-s",
         weights_sha256="ab" * 32,
-        config={"storage": storage, "max_side_px": 1024},
+        extraction=ExtractionRecord(stored={"storage": storage, "max_side_px": 1024}),
         dataset="toy",
         role="database",
         crop="none",
         scales=[0.7071, 1.0],
-        skipped=[{"name": "broken.jpg", "reason": "truncated"}],
+        skipped=(SkippedPhoto(name="broken.jpg", reason="truncated"),),
     )
 
 
@@ -56,7 +57,7 @@ def test_round_trip(tmp_path, storage):
         assert [start for start, _ in blocks] == [0, 4, 8]
         np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), rows.astype(np.float32))
         written = info(storage)
-        for key in ("model", "weights_sha256", "config", "dataset", "role", "crop", "scales", "skipped"):
+        for key in ("model", "weights_sha256", "extraction", "dataset", "role", "crop", "scales", "skipped"):
             assert getattr(opened.info, key) == getattr(written, key)
         assert opened.info.created.endswith("+00:00")
     with h5py.File(tmp_path / "d.h5") as handle:

@@ -243,8 +243,8 @@ def test_skip_bad_lists_and_counts(tmp_path: Path, n_workers: int) -> None:
     assert summary["files"]["database"]["n"] == 13
     assert [entry["name"] for entry in summary["skipped"]] == ["broken.jpg"]
     with DescriptorFile(tmp_path / "x" / "database.h5") as stored:
-        assert stored.info.skipped[0]["name"] == "broken.jpg"
-        assert "cannot be decoded" in stored.info.skipped[0]["reason"]
+        assert stored.info.skipped[0].name == "broken.jpg"
+        assert "cannot be decoded" in stored.info.skipped[0].reason
         assert "broken.jpg" not in stored.names
         assert {"tiny.png", "grey.png", "print.jpg"} <= set(stored.names)
 

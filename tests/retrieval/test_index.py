@@ -13,10 +13,10 @@ from tests.retrieval.test_ranks import INFO, unit_rows, with_ties
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.index import base as index_module
 from ultron_cli.retrieval.index import building
-from ultron_cli.retrieval.index import faiss_index as index_module
 from ultron_cli.retrieval.index.building import build_index
-from ultron_cli.retrieval.index.faiss_index import open_index
+from ultron_cli.retrieval.index.opening import open_index
 
 pytest.importorskip("faiss")
 

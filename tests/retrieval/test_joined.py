@@ -10,6 +10,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.joined import JoinedFiles
+from ultron_cli.retrieval.origin import ExtractionRecord
 
 DIM = 8
 
@@ -38,7 +39,7 @@ def test_equals_the_rows_in_a_row(parts):
         found, expected = exact_search(queries, joined, 147), exact_search(queries, every, 147)
         np.testing.assert_array_equal(found.rows, expected.rows)
         np.testing.assert_array_equal(found.scores, expected.scores)
-        assert [part["n"] for part in joined.recorded()] == [7, 100]
+        assert [part.n for part in joined.distractors] == [7, 100]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_equals_the_rows_in_a_row(parts):
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(parts, tmp_path, change, dim, words):
-    info = dataclasses.replace(INFO, config=INFO.config | change)
+    info = dataclasses.replace(INFO, extraction=ExtractionRecord(stored={**INFO.extraction.stored, **change}))
     write_descriptors(tmp_path / "other.h5", ["a"], [unit_rows(5, 1, dim)], dim, info)
     with pytest.raises(UltronError, match=words):
         JoinedFiles(parts[0][0], [parts[1][0], tmp_path / "other.h5"])

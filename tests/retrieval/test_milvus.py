@@ -18,8 +18,8 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import build_index
-from ultron_cli.retrieval.index.faiss_index import open_index
 from ultron_cli.retrieval.index.kinds import n_cells
+from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.index.report import recall_at
 from ultron_cli.retrieval.milvus import client, index
 from ultron_cli.retrieval.milvus.building import MilvusRequest, build_milvus_index
@@ -411,8 +411,8 @@ def test_index_search_and_evaluate_on_rendered_landmarks(ultron: Run, toy: Path,
     for name, flags in (("milvus", ("--index", built["index"])), ("faiss", ("--index", flat["index"])), ("exact", ())):
         done(ultron("search", *files, *flags, "-k", 8, "--out", tmp_path / f"{name}.h5", "--json"))
         rankings[name] = read_ranks(tmp_path / f"{name}.h5")
-    assert_equal(rankings["milvus"].ranking, rankings["exact"].ranking)
-    np.testing.assert_array_equal(rankings["milvus"].ranking.rows, rankings["faiss"].ranking.rows)
+    assert_equal(rankings["milvus"], rankings["exact"])
+    np.testing.assert_array_equal(rankings["milvus"].rows, rankings["faiss"].rows)
     assert rankings["milvus"].database_names == rankings["faiss"].database_names
     steps = ("--rerank", "aqe,superglobal,diffusion")
     by_milvus, exactly = (

@@ -1,5 +1,7 @@
 """Exact search against a literal reference, whatever the blocks, and rank files."""
 
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
@@ -9,11 +11,19 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval import exact
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rankings import EMPTY, Ranking, key_scores, packed, read_ranks, unpacked, write_ranks
-
-INFO = DescriptorInfo(
-    model="m", weights_sha256="", config={}, dataset="toy", role="database", crop="none", scales=[1.0]
+from ultron_cli.retrieval.origin import ExtractionRecord, Origin
+from ultron_cli.retrieval.rankings import (
+    EMPTY,
+    RankedRows,
+    Ranking,
+    key_scores,
+    packed,
+    read_ranks,
+    unpacked,
+    write_ranks,
 )
+
+INFO = DescriptorInfo(model="m", weights_sha256="", dataset="toy", role="database", crop="none", scales=[1.0])
 
 
 def unit_rows(seed: int, n: int, dim: int) -> np.ndarray:
@@ -29,15 +39,15 @@ def with_ties(seed: int, n: int, dim: int) -> np.ndarray:
     return rows
 
 
-def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> Ranking:
+def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedRows:
     """Every score in float64, rounded to float32, every row sorted by (-score, row)."""
     terms = queries.astype(np.float64)[:, None] * database.astype(np.float64)[None]
     scores = terms.sum(axis=2).astype(np.float32)
     rows = np.stack([np.lexsort((np.arange(len(database)), -row))[:k] for row in scores])
-    return Ranking(rows, np.take_along_axis(scores, rows, axis=1))
+    return RankedRows(rows, np.take_along_axis(scores, rows, axis=1))
 
 
-def assert_equal(found: Ranking, expected: Ranking) -> None:
+def assert_equal(found: RankedRows, expected: RankedRows) -> None:
     assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.scores, expected.scores)
@@ -47,8 +57,7 @@ def assert_equal(found: Ranking, expected: Ranking) -> None:
 def write_file(tmp_path):
     def write(rows: np.ndarray, storage: str = "float32"):
         path = tmp_path / f"{storage}.h5"
-        config = {"storage": storage}
-        info = DescriptorInfo(**{**vars(INFO), "config": config})
+        info = dataclasses.replace(INFO, extraction=ExtractionRecord(stored={"storage": storage}))
         write_descriptors(path, [f"photo{i}" for i in range(len(rows))], [rows.astype(storage)], rows.shape[1], info)
         return path
 
@@ -61,7 +70,7 @@ def test_equals_the_literal_search(n, dim, n_queries):
     queries[0] = database[-1]
     everything = literal_search(queries, database, n)
     for k in sorted({1, min(n, 2), min(n, 10), min(n, 100), max(1, n // 20), max(1, n // 2), n}):
-        expected = Ranking(everything.rows[:, :k], everything.scores[:, :k])
+        expected = RankedRows(everything.rows[:, :k], everything.scores[:, :k])
         assert_equal(exact_search(queries, database, k), expected)
 
 
@@ -236,18 +245,25 @@ def test_cuda_equals_cpu(storage, k):
 @pytest.fixture
 def rank_file(tmp_path):
     path = tmp_path / "ranks.h5"
-    ranking = Ranking(np.array([[2, 0], [1, -1]]), np.array([[0.5, 0.25], [0.75, -np.inf]], np.float32))
-    write_ranks(path, ranking, ["q0", "Cathédrale 教堂"], ["a", "b", "c"], provenance={"k": 2})
+    ranking = Ranking(
+        query_names=["q0", "Cathédrale 教堂"],
+        database_names=["a", "b", "c"],
+        rows=np.array([[2, 0], [1, -1]]),
+        scores=np.array([[0.5, 0.25], [0.75, -np.inf]], np.float32),
+        origin=Origin(k=2, other={"whose": "another program's"}),
+    )
+    write_ranks(path, ranking)
     return path
 
 
 def test_rank_file_round_trip(rank_file):
     stored = read_ranks(rank_file)
-    assert stored.ranking.rows.tolist() == [[2, 0], [1, -1]]
-    assert stored.ranking.scores.tolist() == [[0.5, 0.25], [0.75, -np.inf]]
-    assert (stored.ranking.rows.dtype, stored.ranking.scores.dtype) == (np.int64, np.float32)
+    assert stored.rows.tolist() == [[2, 0], [1, -1]]
+    assert stored.with_scores().tolist() == [[0.5, 0.25], [0.75, -np.inf]]
+    assert (stored.rows.dtype, stored.with_scores().dtype) == (np.int64, np.float32)
     assert (stored.query_names, stored.database_names) == (["q0", "Cathédrale 教堂"], ["a", "b", "c"])
-    assert stored.provenance == {"k": 2}
+    assert stored.origin == Origin(k=2, other={"whose": "another program's"})
+    assert stored.ranked_photos(1) == [{"rank": 1, "name": "b", "score": 0.75}]
     with h5py.File(rank_file) as handle:
         assert (handle.attrs["format"], handle.attrs["version"]) == ("ultron-ranks", 1)
         assert handle.attrs["created"].endswith("+00:00")
@@ -256,11 +272,13 @@ def test_rank_file_round_trip(rank_file):
 
 def test_rank_file_is_whole_or_absent(rank_file, tmp_path, monkeypatch):
     before = rank_file.read_bytes()
-    ranking = read_ranks(rank_file).ranking
+    ranking = read_ranks(rank_file)
     with pytest.raises(ValueError, match="rows of the 2 database names"):
-        write_ranks(rank_file, ranking, ["q0", "q1"], ["a", "b"], provenance={})
+        write_ranks(rank_file, dataclasses.replace(ranking, database_names=["a", "b"]))
+    with pytest.raises(ValueError, match="searched without scores"):
+        write_ranks(rank_file, dataclasses.replace(ranking, scores=None))
     with pytest.raises(TypeError):  # the writer fails midway
-        write_ranks(rank_file, ranking, ["q0", "q1"], ["a", "b", "c"], provenance={"not": object()})
+        write_ranks(rank_file, dataclasses.replace(ranking, origin=Origin(other={"not": object()})))
     assert rank_file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [rank_file]
 

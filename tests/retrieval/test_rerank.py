@@ -11,12 +11,13 @@ from tests.retrieval.test_ranks import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rankings import PADDING, Ranking
+from ultron_cli.retrieval.origin import ExtractionRecord
+from ultron_cli.retrieval.rankings import PADDING, RankedRows
 from ultron_cli.retrieval.rerank import n_needed, parse_rerank, rerank
 from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, diffusion, graph_nodes
 from ultron_cli.retrieval.rerank.expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
 from ultron_cli.retrieval.rerank.kreciprocal import KReciprocalConfig, kreciprocal
-from ultron_cli.retrieval.rerank.stage import Stage, nearest_positions, put_in_front
+from ultron_cli.retrieval.rerank.state import RerankState, nearest_positions, put_in_front
 from ultron_cli.retrieval.rerank.superglobal import SuperGlobalConfig, superglobal
 
 N, DIM, QUERIES = 60, 16, 4
@@ -35,11 +36,11 @@ def landmarks(seed: int, n: int = N, n_landmarks: int = 8) -> tuple[np.ndarray, 
     )
 
 
-def stage_of(queries: np.ndarray, database: np.ndarray, k: int | None = None) -> Stage:
-    return Stage(ranking=exact_search(queries, database, k or len(database)), queries=queries, database=database)
+def stage_of(queries: np.ndarray, database: np.ndarray, k: int | None = None) -> RerankState:
+    return RerankState(ranking=exact_search(queries, database, k or len(database)), queries=queries, database=database)
 
 
-def assert_front(found: Ranking, before: Ranking, query: int, rows: np.ndarray, scores: np.ndarray) -> None:
+def assert_front(found: RankedRows, before: RankedRows, query: int, rows: np.ndarray, scores: np.ndarray) -> None:
     """The front holds these rows with these scores, best first and equal scores by row; the rest is as before."""
     m = len(rows)
     assert sorted(found.rows[query, :m].tolist()) == sorted(rows.tolist())
@@ -150,7 +151,7 @@ def test_tiny_databases_and_padding(step, config):
     if step is alpha_qe:
         return
     whole = stage_of(queries, unit_rows(10, 9, DIM), 6)
-    padded = Ranking(whole.ranking.rows.copy(), whole.ranking.scores.copy())
+    padded = RankedRows(whole.ranking.rows.copy(), whole.ranking.scores.copy())
     padded.rows[1:, 3:], padded.scores[1:, 3:] = PADDING, -np.inf
     padded.rows[3], padded.scores[3] = PADDING, -np.inf
     found = step(dataclasses.replace(whole, ranking=padded), config()).ranking
@@ -175,13 +176,15 @@ def test_equal_photos_stand_by_row():
 @pytest.mark.parametrize(("step", "config"), zip(STEPS, CONFIGS, strict=True))
 def test_a_descriptor_file_gives_what_an_array_gives(tmp_path, step, config, storage):
     queries, database = landmarks(12)
-    info = dataclasses.replace(INFO, config={"storage": storage})
+    info = dataclasses.replace(INFO, extraction=ExtractionRecord(stored={"storage": storage}))
     write_descriptors(tmp_path / "d.h5", [str(i) for i in range(N)], [database.astype(storage)], DIM, info)
     expected = step(stage_of(queries, database.astype(storage).astype(np.float32)), config()).ranking
     with DescriptorFile(tmp_path / "d.h5") as file:
-        found = step(Stage(ranking=exact_search(queries, file, N), queries=queries, database=file), config()).ranking
+        found = step(
+            RerankState(ranking=exact_search(queries, file, N), queries=queries, database=file), config()
+        ).ranking
         again = step(
-            Stage(ranking=exact_search(queries, file, N), queries=queries, database=file, in_place=True), config()
+            RerankState(ranking=exact_search(queries, file, N), queries=queries, database=file, in_place=True), config()
         ).ranking
     for ranking in (found, again):
         np.testing.assert_array_equal(ranking.rows, expected.rows)
@@ -196,7 +199,7 @@ def test_nearest_positions_takes_the_leftmost_of_equal_values():
 
 
 def test_put_in_front_brings_new_rows_and_cuts_to_k():
-    ranking = Ranking(np.array([[4, 2, 7, 1]]), np.array([[4, 3, 2, 1]], np.float32))
+    ranking = RankedRows(np.array([[4, 2, 7, 1]]), np.array([[4, 3, 2, 1]], np.float32))
     found = put_in_front(ranking, [(np.array([9, 7, 3]), np.array([0.5, 0.9, 0.5]))])
     assert found.rows.tolist() == [[7, 3, 9, 4]]
     np.testing.assert_allclose(found.scores, [[0.9, 0.5, 0.5, 4]])
@@ -208,19 +211,17 @@ def test_put_in_front_brings_new_rows_and_cuts_to_k():
 
 def test_chains_are_parsed_run_in_order_and_recorded():
     steps = parse_rerank("aqe,superglobal", ["superglobal.beta=0.2", "superglobal.m=30", "aqe.n=3"])
-    assert [step.recorded() for step in steps] == [
-        {"name": "aqe", "n": 3, "alpha": 3.0},
-        {"name": "superglobal", "m": 30, "k": 9, "beta": 0.2},
+    assert [step.record(0.5).to_json() for step in steps] == [
+        {"name": "aqe", "n": 3, "alpha": 3.0, "ms_per_query": 0.5},
+        {"name": "superglobal", "m": 30, "k": 9, "beta": 0.2, "ms_per_query": 0.5},
     ]
     assert n_needed(steps) == 30
     stage = stage_of(*landmarks(14))
     by_hand = superglobal(alpha_qe(stage, AlphaQEConfig(n=3)), SuperGlobalConfig(m=30, beta=0.2)).ranking
     found, records = rerank(stage, steps)
     np.testing.assert_array_equal(found.ranking.rows, by_hand.rows)
-    assert [sorted(record) for record in records] == [
-        ["alpha", "ms_per_query", "n", "name"],
-        ["beta", "k", "m", "ms_per_query", "name"],
-    ]
+    assert [record.name for record in records] == ["aqe", "superglobal"]
+    assert all(record.ms_per_query > 0 for record in records)
     assert parse_rerank(None, []) == []
 
 

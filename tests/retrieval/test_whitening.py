@@ -169,17 +169,17 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
         np.testing.assert_allclose(file.read(), expected, atol=1e-6)
         np.testing.assert_allclose(file.read(7, 9), expected[7:9], atol=1e-6)
         np.testing.assert_allclose(file.take(np.array([5, 2, 5])), expected[[5, 2, 5]], atol=1e-6)
-        config, provenance = file.info.config, file.info.provenance
-    assert config["whitening"] == {"method": "pca-whitening", "dim": 6, "sha256": whitening.sha256}
-    assert stored_whitening(config, provenance, None).record() == config["whitening"]
-    assert stored_whitening({}, {}, None) is None
+        info = file.info
+    assert info.extraction.stored["whitening"] == {"method": "pca-whitening", "dim": 6, "sha256": whitening.sha256}
+    assert stored_whitening(info, None).record() == info.extraction.whitening == whitening.record()
+    assert stored_whitening(INFO, None) is None
+    gone = dataclasses.replace(info.provenance, whitening=str(tmp_path / "gone.h5"))
     with pytest.raises(UltronError, match="which is gone; give it with --whiten"):
-        stored_whitening(config, {"whitening": str(tmp_path / "gone.h5")}, None)
+        stored_whitening(dataclasses.replace(info, provenance=gone), None)
     with pytest.raises(UltronError, match=r"must be whitened alike; found pca-whitening to 6-d and no whitening"):
-        require_same_whitening(config, {}, "a and b")
-    write_descriptors(
-        tmp_path / "white.h5", [str(i) for i in range(N)], [expected], 6, dataclasses.replace(INFO, config=config)
-    )
+        require_same_whitening(info.extraction, INFO.extraction, "a and b")
+    whitened = dataclasses.replace(INFO, extraction=info.extraction)
+    write_descriptors(tmp_path / "white.h5", [str(i) for i in range(N)], [expected], 6, whitened)
     for action in (
         lambda: WhitenedFile(tmp_path / "white.h5", whitening),
         lambda: learn_whitening(tmp_path / "white.h5", "pca"),
@@ -192,4 +192,4 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
     with pytest.raises(UltronError, match="--dim cuts the dimensions of a whitening; name one with --whiten"):
         chosen_whitening(None, 6)
     with DescriptorFile(path) as raw:
-        assert "whitening" not in raw.info.config
+        assert "whitening" not in raw.info.extraction.stored

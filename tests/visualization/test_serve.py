@@ -27,6 +27,7 @@ from PIL import Image
 
 from tests.conftest import Run
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.retrieval.searching import SearchOptions
 from ultron_cli.serve.limits import Refused, ServeConfig
 from ultron_cli.serve.photo_search import MOST_WAITING, PhotoSearch
 from ultron_cli.serve.server import RetrievalServer
@@ -452,7 +453,7 @@ def test_searching_by_an_index(extracted: Path, photos: Path, ultron: Run, tmp_p
     assert code == 0, error
     from ultron_cli.serve.limits import read_upload
 
-    with PhotoSearch(None, ServeConfig(), index=tmp_path / "flat.index", device="cpu") as engine:
+    with PhotoSearch(None, ServeConfig(), options=SearchOptions(index=tmp_path / "flat.index"), device="cpu") as engine:
         found = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
         assert engine.about()["search"] == found["method"] == "flat"
     assert pairs(found["photos"]) == pairs(json.loads(out)["results"][0]["photos"])
@@ -460,11 +461,10 @@ def test_searching_by_an_index(extracted: Path, photos: Path, ultron: Run, tmp_p
         engine.heat(found["search"], 0)
     (tmp_path / "flat.index" / "names.json").write_text(json.dumps(["other"] * len(engine.names)))
     with pytest.raises(UltronError, match="holds other photos than"):
-        PhotoSearch(None, ServeConfig(), index=tmp_path / "flat.index", device="cpu")
+        PhotoSearch(None, ServeConfig(), options=SearchOptions(index=tmp_path / "flat.index"), device="cpu")
 
 
 def test_a_whitening_is_applied_to_uploads(extracted: Path, photos: Path, ultron: Run, tmp_path: Path) -> None:
-    from ultron_cli.retrieval.searching import SearchOptions
     from ultron_cli.retrieval.whitening import read_whitening
     from ultron_cli.serve.limits import read_upload
 

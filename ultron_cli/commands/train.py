@@ -5,11 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
+
 if TYPE_CHECKING:
     from ultron_cli.training.start import AutolaSummary, TrainSummary
 
+EXAMPLE = """
+ultron train
+ultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20
+"""
 
-def train(
+
+def command(
     *,
     preset: Annotated[
         str | None,
@@ -51,19 +58,19 @@ def train(
 
         from ultron_cli.training.run.folder import list_runs, runs_table
 
-        runs = list_runs()
+        runs = list_runs(current_workspace())
         print_result(
             {"runs": [asdict(run) for run in runs]},
             runs_table(runs) if runs else "no runs yet; start one with `ultron train`",
         )
         return
-    changes = set_ or []
+    changes = list(set_ or [])
     if show_config:
         from ultron_cli.training.presets import explain_config, load_config
 
         preset = preset or "quickstart"
         if dataset:
-            changes = [*changes, f"dataset={dataset}"]
+            changes.append(f"dataset={dataset}")
         rows = explain_config(preset, config, changes)
         result = {
             "config": load_config(preset, config, changes).to_plain(),
@@ -86,7 +93,7 @@ def train(
         overwrite=overwrite,
         resume=resume,
     )
-    summary = start_training(request, settings.device, draw_run)
+    summary = start_training(request, settings.device, draw_run, current_workspace())
     if is_first_process():
         text = _train_text(summary) if isinstance(summary, TrainSummary) else _search_text(summary)
         print_result(summary.to_plain(), text)

@@ -13,25 +13,16 @@ from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, load_ground_tr
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import PRECISION_AT, evaluation_report, rankings_with_repeats, revisited_map
 from ultron_cli.provenance import provenance
+from ultron_cli.retrieval.origin import Origin
+from ultron_cli.retrieval.rankings import Ranking
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NamedRanking:
-    """Rankings with the names that their rows mean. rows: (Q, K) integers into database_names, -1 pads; origin: how
-    they were made."""
-
-    rows: np.ndarray
-    query_names: list[str]
-    database_names: list[str]
-    origin: dict[str, Any]
-
-
-def find_gnd(given: Path | None, origin: dict[str, Any]) -> Path:
+def find_gnd(named: Path | None, origin: Origin) -> Path:
     """The ground truth to score against: --gnd, else the one recorded at extraction. Raises UltronError if there is
     none."""
-    if given:
-        return given
-    recorded = origin.get("ground_truth")
+    if named:
+        return named
+    recorded = origin.ground_truth
     if not recorded:
         raise UltronError(
             "these descriptors were made from photos without a ground truth; name one with --gnd gnd_NAME.json"
@@ -56,16 +47,16 @@ def _queries_present(
         )
     if absent:
         log.warning("%s left out at extraction: %s", counted(len(absent), "query", "queries"), ", ".join(absent[:5]))
-    kept = [i for i, name in enumerate(truth.query_names) if name in row_of]
-    if not kept:
+    present = [i for i, name in enumerate(truth.query_names) if name in row_of]
+    if not present:
         raise UltronError("not one query of the ground truth is in the ranking; name the right --gnd")
     cut = dataclasses.replace(
-        truth, query_names=[truth.query_names[i] for i in kept], queries=[truth.queries[i] for i in kept]
+        truth, query_names=[truth.query_names[i] for i in present], queries=[truth.queries[i] for i in present]
     )
     return cut, [row_of[name] for name in cut.query_names]
 
 
-def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]) -> np.ndarray:
+def _rows_of_truth(ranking: Ranking, truth: GroundTruth, queries: list[int]) -> np.ndarray:
     """Some queries' rankings as rows of the ground truth's database; photos outside it (distractors) get numbers after
     it.
 
@@ -86,25 +77,25 @@ def _rows_of_truth(ranking: NamedRanking, truth: GroundTruth, queries: list[int]
         )
     rows = np.empty((len(queries), ranking.rows.shape[1]), dtype)
     for i, query in enumerate(queries):
-        own = ranking.rows[query]
-        rows[i] = np.where(own >= 0, mapped[own], -1)
+        ranked = ranking.rows[query]
+        rows[i] = np.where(ranked >= 0, mapped[ranked], -1)
     return rows
 
 
-def ranking_against(ranking: NamedRanking, gnd: Path) -> tuple[GroundTruth, np.ndarray]:
+def ranking_against(ranking: Ranking, gnd: Path) -> tuple[GroundTruth, np.ndarray]:
     """(the ground truth of the queries that were searched, their rankings (Q, K) as rows of it, photos outside it
     numbered after it).
 
     Raises UltronError if ranking and ground truth do not belong together.
     """
     truth = load_ground_truth(gnd)
-    skipped = {entry["name"] for entry in ranking.origin.get("skipped", [])}
+    skipped = {photo.name for photo in ranking.origin.skipped}
     truth, query_rows = _queries_present(truth, ranking.query_names, skipped)
     return truth, _rows_of_truth(ranking, truth, query_rows)
 
 
 def evaluate_ranking(
-    ranking: NamedRanking,
+    ranking: Ranking,
     gnd: Path,
     protocols: Sequence[str] = tuple(PROTOCOLS),
     duplicates: Literal["count", "first"] = "count",
@@ -126,19 +117,25 @@ def evaluate_ranking(
             how,
         )
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
+    origin = dataclasses.replace(
+        ranking.origin,
+        ground_truth=str(gnd),
+        k=int(ranking.rows.shape[1]),
+        duplicates=duplicates,
+        evaluated_by=provenance(),
+    )
     return evaluation_report(
         results,
-        dataset=str(ranking.origin.get("dataset") or gnd.stem.removeprefix("gnd_")),
+        dataset=dataset_name(ranking.origin, gnd),
         query_names=truth.query_names,
         n_database=len(ranking.database_names),
-        provenance=ranking.origin
-        | {
-            "ground_truth": str(gnd),
-            "k": int(ranking.rows.shape[1]),
-            "duplicates": duplicates,
-            "evaluated_by": provenance(),
-        },
+        provenance=origin.to_json(),
     )
+
+
+def dataset_name(origin: Origin, gnd: Path) -> str:
+    """The name of what was searched: as recorded, else after the ground truth's file."""
+    return origin.dataset or gnd.stem.removeprefix("gnd_")
 
 
 def report_rows(report: dict[str, Any]) -> list[list[str]]:
@@ -156,18 +153,3 @@ def report_rows(report: dict[str, Any]) -> list[list[str]]:
         ]
         for protocol, part in report["protocols"].items()
     ]
-
-
-def search_text(origin: dict[str, Any]) -> str:
-    """What a search did beside comparing descriptors exactly, in one phrase that stands beside every score; empty for
-    nothing."""
-    search = origin.get("search") or {}
-    steps = ", ".join(f"{step['name']} ({step['ms_per_query']:.1f} ms per query)" for step in search.get("rerank", []))
-    distractors = origin.get("distractors") or []
-    joined = f", {sum(part['n'] for part in distractors):,} of them distractors" if distractors else ""
-    index = (
-        f"; approximate index {search['kind']}"
-        if search.get("method") == "index" and search.get("kind") != "flat"
-        else ""
-    )
-    return joined + index + (f"; re-ranked by {steps}" if steps else "")

@@ -6,6 +6,8 @@ A score says nothing without its protocol (cropping, scales), so what differs fr
 from dataclasses import dataclass, field
 from typing import Any
 
+from ultron_cli.retrieval.origin import Origin, SearchRecord
+
 N_DISTRACTORS = 1_001_001
 DOLG_SCALES, DOLG_SOURCE = 5, "Yang et al., ICCV 2021, as in the authors' repository (queries cropped)"
 GEM_SOURCE = "the published self-test of R101-GeM (Radenovic et al., TPAMI 2019)"
@@ -73,8 +75,8 @@ def find_published(model: str, dataset: str, n_database: int) -> Published | Non
 def comparison(report: dict[str, Any]) -> dict[str, Any] | None:
     """An evaluation (evaluation_report) beside the published one, percent: {"source", "protocols": {name: {"ours",
     "published", "difference"}}, "differs": [what in the protocol differs]}; None if nothing is published for it."""
-    origin = report["provenance"]
-    row = find_published(str(origin.get("model", "")), report["dataset"], report["n_database"])
+    origin = Origin.from_json(report["provenance"])
+    row = find_published(origin.model or "", report["dataset"], report["n_database"])
     if row is None:
         return None
     both = {}
@@ -100,27 +102,25 @@ def comparison_text(found: dict[str, Any] | None) -> str:
     return "\n".join([*rows, f"published: {found['source']}", *(f"differs: {text}" for text in found["differs"])])
 
 
-def differences_from(row: Published, origin: dict[str, Any]) -> list[str]:
+def differences_from(row: Published, origin: Origin) -> list[str]:
     """What in the making of a result differs from the published protocol, or could, in words."""
-    config, search, found = origin.get("config") or {}, origin.get("search") or {}, []
-    if config.get("crop") != row.crop:
-        found.append(
+    extraction, search = origin.extraction, origin.search or SearchRecord()
+    differing = []
+    if extraction.crop != row.crop:
+        differing.append(
             "queries are not cropped to their box (whole queries score higher)"
             if row.crop == "bbx"
             else "queries are cropped to their box"
         )
-    n_scales = len(config.get("scales") or [1.0])
+    n_scales = len(extraction.scales) or 1
     if n_scales != row.n_scales:
-        found.append(f"{n_scales} scale{'s' if n_scales != 1 else ''} where {row.n_scales} are published")
-    if search.get("rerank"):
-        found.append("re-ranked by " + ", ".join(step["name"] for step in search["rerank"]))
-    if search.get("kind") not in (None, "flat", "exact"):
-        found.append(f"searched with an approximate index ({search['kind']})")
-    if config.get("whiten") or search.get("whiten"):
-        found.append("whitened")
-    weights = origin.get("weights") or {}
-    found.append(
-        f"weights are {weights.get('path') or weights.get('kind') or 'not recorded'}: whether they are the "
-        "published ones only you know"
-    )
-    return found
+        differing.append(f"{n_scales} scale{'s' if n_scales != 1 else ''} where {row.n_scales} are published")
+    if search.steps:
+        differing.append("re-ranked by " + ", ".join(step.name for step in search.steps))
+    if search.is_approximate:
+        differing.append(f"searched with an approximate index ({search.kind})")
+    if extraction.whitening:
+        differing.append(f"whitened ({extraction.whitening})")
+    source = str(origin.weights or "") or "not recorded"
+    differing.append(f"weights are {source}: whether they are the published ones only you know")
+    return differing

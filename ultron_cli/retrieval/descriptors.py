@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol, Self, cast
 
 import h5py
 import numpy as np
@@ -19,28 +19,68 @@ from ultron_cli import __version__
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto
 
 FORMAT, VERSION = "ultron-descriptors", 1
+Role = Literal["query", "database"]
+Crop = Literal["bbx", "none"]
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorInfo:
-    """What a descriptor file says of its origin. `config` holds everything that shaped the numbers."""
+    """What a descriptor file says of its origin."""
 
     model: str
     weights_sha256: str
-    config: dict[str, Any]
+    extraction: ExtractionRecord = field(default_factory=ExtractionRecord)  # everything that shaped the numbers
     dataset: str
-    role: Literal["query", "database"]
-    crop: Literal["bbx", "none"]
+    role: Role
+    crop: Crop
     scales: list[float]
-    skipped: list[dict[str, str]] = field(default_factory=list)  # [{"name", "reason"}] of photos left out by --skip-bad
-    provenance: dict[str, Any] = field(
-        default_factory=dict
-    )  # where it was made: versions, command, paths; shapes no number
+    skipped: tuple[SkippedPhoto, ...] = ()
+    provenance: DescriptorProvenance = field(default_factory=DescriptorProvenance)
     created: str = ""
     ultron_version: str = __version__
+
+
+class Descriptors(Protocol):
+    """Descriptors of N photos, wherever they lie: a file, several files joined, or memory. Use as a context manager.
+
+    An implementation gives the attributes, `names`, `read` and `take`; the rest follows from them.
+    """
+
+    label: str  # what messages call it: a path, or where it lies
+    n: int
+    dim: int
+    info: DescriptorInfo
+
+    @property
+    def names(self) -> list[str]:
+        """Photo names, one per row."""
+        ...
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
+        ...
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
+        ...
+
+    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, (n, D) float32) of consecutive blocks."""
+        for start, stop in chunks(self.n, rows_per_block):
+            yield start, self.read(start, stop)
+
+    def close(self) -> None:
+        """Gives back what is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def open_h5(path: Path, format_name: str, version: int, what: str) -> h5py.File:
@@ -52,27 +92,73 @@ def open_h5(path: Path, format_name: str, version: int, what: str) -> h5py.File:
         handle = h5py.File(path, "r")
     except OSError as error:
         raise UltronError(f"{path} is truncated or not an HDF5 file ({str(error)[:90]}); make it again") from error
-    found, found_version = handle.attrs.get("format"), handle.attrs.get("version")
-    if found != format_name:
-        handle.close()
-        raise UltronError(f"{path} is not a {what}: its format attribute must be {format_name!r}, found {found!r}")
-    if not isinstance(found_version, (int, np.integer)) or found_version > version:
+    stored_format = handle.attrs.get("format")
+    stored_version = handle.attrs.get("version")
+    if stored_format != format_name:
         handle.close()
         raise UltronError(
-            f"{path} has format version {found_version}, this ultron reads up to {version}; install a newer ultron"
+            f"{path} is not a {what}: its format attribute must be {format_name!r}, found {stored_format!r}"
+        )
+    if not isinstance(stored_version, (int, np.integer)) or stored_version > version:
+        handle.close()
+        raise UltronError(
+            f"{path} has format version {stored_version}, this ultron reads up to {version}; install a newer ultron"
         )
     return handle
 
 
-class DescriptorFile:
-    """A descriptor file opened for reading; rows are read from disk only when asked for. Use as a context manager."""
+def h5_dataset(handle: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of an open file. Raises KeyError if it is absent or is something else."""
+    part = handle[name]
+    if not isinstance(part, h5py.Dataset):
+        raise KeyError(f"{name!r} is not a dataset")
+    return part
+
+
+def h5_names(handle: h5py.File, name: str) -> list[str]:
+    """The UTF-8 texts of a dataset. Raises KeyError if it is absent, TypeError if it holds something else."""
+    return [str(text) for text in h5_dataset(handle, name).asstr()[:]]
+
+
+def h5_text(handle: h5py.File, name: str, default: str | None = None) -> str:
+    """An attribute of text. Raises KeyError if it is absent and there is no default."""
+    return str(handle.attrs[name] if default is None else handle.attrs.get(name, default))
+
+
+class MemoryDescriptors(Descriptors):
+    """Descriptors in memory: made a moment ago, or given by a program."""
+
+    def __init__(self, rows: np.ndarray, names: Sequence[str], info: DescriptorInfo, label: str = "memory") -> None:
+        """rows: (N, D) float32 or float16 unit vectors, N names. Raises UltronError if a row is no unit vector."""
+        if rows.ndim != 2 or rows.dtype.name not in NORM_TOLERANCE or len(rows) != len(names):
+            raise UltronError(
+                f"descriptors must be (N, D) float32 or float16 with one name per row, found {rows.shape} "
+                f"{rows.dtype} and {len(names)} names"
+            )
+        self.label, self.info = label, info
+        self.n, self.dim = rows.shape
+        self._names, self._rows = list(names), rows
+        check_unit_rows(self.read(), label, 0, NORM_TOLERANCE[rows.dtype.name])
+
+    @property
+    def names(self) -> list[str]:
+        return self._names
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self._rows[start:stop].astype(np.float32, copy=False)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        return self._rows[rows].astype(np.float32, copy=False)
+
+
+class DescriptorFile(Descriptors):
+    """A descriptor file opened for reading; rows are read from disk only when asked for."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.label = path, str(path)
         self._handle = open_h5(path, FORMAT, VERSION, "descriptor file")
-        self._scattered: tuple[np.ndarray | None, np.ndarray | None] | None = (
-            None  # see scattered_rows; once `take` has looked
-        )
+        self._has_looked = False  # whether `take` has looked for row windows
+        self._windows: RowWindows | None = None
         try:
             self._check()
         except KeyError as error:
@@ -85,50 +171,49 @@ class DescriptorFile:
             raise
 
     def _check(self) -> None:
-        attributes, rows = self._handle.attrs, self._handle["descriptors"]
+        attributes = self._handle.attrs
+        rows = h5_dataset(self._handle, "descriptors")
+        n_names = h5_dataset(self._handle, "names").shape[0]
         if not attributes["complete"]:
             raise UltronError(f"{self.path} was never finished; run the same `ultron extract` again to continue it")
-        if (
-            rows.ndim != 2
-            or rows.dtype not in (np.float32, np.float16)
-            or rows.shape[0] != self._handle["names"].shape[0]
-        ):
+        if rows.ndim != 2 or rows.dtype not in (np.float32, np.float16) or rows.shape[0] != n_names:
             raise UltronError(
                 f"{self.path}: /descriptors must be (N, D) float32 or float16 with one name per row, "
-                f"found {rows.shape} {rows.dtype} and {self._handle['names'].shape[0]} names; run `ultron "
+                f"found {rows.shape} {rows.dtype} and {n_names} names; run `ultron "
                 "extract --overwrite`"
             )
         self.n, self.dim = (int(side) for side in rows.shape)
-        self._stored, self._dtype, self._tolerance = (
-            rows,
-            rows.dtype,
-            NORM_TOLERANCE[rows.dtype.name],
-        )  # asking HDF5 again costs as much as 100 rows
+        # Asking HDF5 for these again costs as much as 100 rows.
+        self._stored = rows
+        self._dtype = rows.dtype
+        self._tolerance = NORM_TOLERANCE[str(rows.dtype)]
         try:
-            config, scales = json.loads(attributes["config"]), json.loads(attributes["scales"])
-            skipped, provenance = (
-                json.loads(attributes.get("skipped", "[]")),
-                json.loads(attributes.get("provenance", "{}")),
-            )
+            config = json.loads(h5_text(self._handle, "config"))
+            scales = json.loads(h5_text(self._handle, "scales"))
+            skipped = json.loads(h5_text(self._handle, "skipped", "[]"))
+            provenance = json.loads(h5_text(self._handle, "provenance", "{}"))
         except ValueError as error:
             raise UltronError(
                 f"{self.path}: its config attributes are not JSON ({error}); run `ultron extract --overwrite`"
             ) from error
         self.info = DescriptorInfo(
-            config=config,
+            extraction=ExtractionRecord(stored=config),
             scales=scales,
-            skipped=skipped,
-            provenance=provenance,
-            **{
-                key: str(attributes[key])
-                for key in ("model", "weights_sha256", "dataset", "role", "crop", "created", "ultron_version")
-            },
+            skipped=SkippedPhoto.list_from_json(skipped),
+            provenance=DescriptorProvenance.from_json(provenance),
+            model=str(attributes["model"]),
+            weights_sha256=str(attributes["weights_sha256"]),
+            dataset=str(attributes["dataset"]),
+            role=cast(Role, str(attributes["role"])),
+            crop=cast(Crop, str(attributes["crop"])),
+            created=str(attributes["created"]),
+            ultron_version=str(attributes["ultron_version"]),
         )
 
     @property
     def names(self) -> list[str]:
         """Photo names, one per row."""
-        return [str(name) for name in self._handle["names"].asstr()[:]]
+        return h5_names(self._handle, "names")
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
@@ -137,36 +222,25 @@ class DescriptorFile:
         check_unit_rows(rows, f"{self.path}", start, self._tolerance)
         return rows
 
-    def blocks(self, rows_per_block: int) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, (n, D) float32) of consecutive blocks."""
-        for start, stop in chunks(self.n, rows_per_block):
-            yield start, self.read(start, stop)
-
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
         stored = self._stored
-        if self._scattered is None:
-            self._scattered = scattered_rows(self.path, stored)
-        places, windows = self._scattered
-        if places is not None:
-            found = windows[places[rows]].view(self._dtype)
+        if not self._has_looked:
+            self._windows = row_windows(self.path, stored)
+            self._has_looked = True
+        if self._windows is not None:
+            taken = self._windows.take(rows).view(self._dtype)
         else:
             unique, inverse = np.unique(rows, return_inverse=True)
-            found = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), self._dtype)
-        found = found.astype(np.float32, copy=False)
-        check_unit_rows(found, f"{self.path}, rows taken", 0, self._tolerance)
-        return found
+            taken = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), self._dtype)
+        taken = taken.astype(np.float32, copy=False)
+        check_unit_rows(taken, f"{self.path}, rows taken", 0, self._tolerance)
+        return taken
 
     def close(self) -> None:
         """Closes the file."""
-        self._scattered = None
+        self._windows = None
         self._handle.close()
-
-    def __enter__(self) -> "DescriptorFile":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def row_places(stored: h5py.Dataset) -> np.ndarray | None:
@@ -195,23 +269,34 @@ def row_places(stored: h5py.Dataset) -> np.ndarray | None:
     return starts[rows // rows_per_chunk] + rows % rows_per_chunk * row_bytes
 
 
-def scattered_rows(path: Path, stored: h5py.Dataset) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(byte offsets of the rows, the file's bytes seen as a window of one row's length at every offset); None where
-    that cannot be.
+@dataclass(frozen=True)
+class RowWindows:
+    """The rows of a descriptor file as they lie in it.
 
-    HDF5 reads scattered rows one selection at a time; a gather from the mapped file is many times faster, and the map
+    HDF5 reads scattered rows one selection at a time. A gather from the mapped file is many times faster, and the map
     is kept because mapping pages anew costs more than copying them.
     """
+
+    places: np.ndarray  # (N,) int64 byte offsets of the rows
+    windows: np.ndarray  # (file size - row size + 1, row size) uint8: one row's length from every offset
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(n, row size) uint8, the bytes of (n,) rows."""
+        return self.windows[self.places[rows]]
+
+
+def row_windows(path: Path, stored: h5py.Dataset) -> RowWindows | None:
+    """The rows of a file as they lie in it; None where they cannot be seen so."""
     places = row_places(stored)
     if places is None:
-        return None, None
-    content, n_bytes = np.memmap(path, np.uint8, "r"), stored.shape[1] * stored.dtype.itemsize
-    return places, np.lib.stride_tricks.as_strided(
-        content, (len(content) - n_bytes + 1, n_bytes), (1, 1), writeable=False
-    )
+        return None
+    content = np.memmap(path, np.uint8, "r")
+    n_bytes = stored.shape[1] * stored.dtype.itemsize
+    shape = (len(content) - n_bytes + 1, n_bytes)
+    return RowWindows(places, np.lib.stride_tricks.as_strided(content, shape, (1, 1), writeable=False))
 
 
-def take_rows(database: np.ndarray | DescriptorFile, rows: np.ndarray) -> np.ndarray:
+def take_rows(database: np.ndarray | Descriptors, rows: np.ndarray) -> np.ndarray:
     """(n, D) float32 of (n,) rows of an array or a descriptor file, in the order asked for."""
     return database[rows].astype(np.float32, copy=False) if isinstance(database, np.ndarray) else database.take(rows)
 
@@ -224,9 +309,9 @@ def check_unit_rows(
     bad = np.flatnonzero(~(np.abs(norms - 1.0) <= tolerance))
     if bad.size:
         row = int(bad[0])
-        found = "NaN or infinity" if not np.isfinite(norms[row]) else f"norm {norms[row]:.4f}"
+        fault = "NaN or infinity" if not np.isfinite(norms[row]) else f"norm {norms[row]:.4f}"
         raise UltronError(
-            f"{where}: descriptors must be finite and of unit L2 norm, row {first_row + row} has {found}; "
+            f"{where}: descriptors must be finite and of unit L2 norm, row {first_row + row} has {fault}; "
             "extract it again"
         )
 
@@ -238,7 +323,7 @@ def write_descriptors(
 
     Raises UltronError if the rows are not finite unit vectors, ValueError if their number differs from the names'.
     """
-    dtype = np.dtype(info.config.get("storage", "float32"))
+    dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
         handle["names"] = np.array(list(names), dtype=h5py.string_dtype("utf-8"))
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
@@ -255,8 +340,10 @@ def write_descriptors(
         handle.attrs["format"], handle.attrs["version"] = FORMAT, VERSION
         for key in ("model", "weights_sha256", "dataset", "role", "crop", "ultron_version"):
             handle.attrs[key] = getattr(info, key)
-        for key in ("config", "scales", "skipped", "provenance"):
-            handle.attrs[key] = json.dumps(getattr(info, key), sort_keys=key == "config")
+        handle.attrs["config"] = json.dumps(dict(info.extraction.stored), sort_keys=True)
+        handle.attrs["scales"] = json.dumps(info.scales)
+        handle.attrs["skipped"] = json.dumps([photo.to_json() for photo in info.skipped])
+        handle.attrs["provenance"] = json.dumps(info.provenance.to_json())
         handle.attrs["created"] = info.created or datetime.now(UTC).isoformat(timespec="seconds")
         handle.attrs["complete"] = True
 
@@ -268,3 +355,10 @@ def require_same_dim(path: Path, got: int, other: Path, want: int) -> None:
             f"{path} holds {got}-d descriptors, {other} has {want}-d; extract both with one model (`ultron "
             "extract --overwrite`)"
         )
+
+
+def require_same_model(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
+    """Raises UltronError if two descriptor files come from different models or weights."""
+    differing = first.differences(second, ("model", "weights_sha256", "preprocessing"))
+    if differing:
+        raise UltronError(f"{where} were made by different models: {'; '.join(differing)}; extract both with one model")

@@ -24,9 +24,9 @@ from threadpoolctl import threadpool_limits
 
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.exact_candidates import DENSE, UNIT_ROW_NORM, QueryGroup, block_sizes
-from ultron_cli.retrieval.rankings import EMPTY, Ranking, check_search, unpacked
+from ultron_cli.retrieval.rankings import EMPTY, RankedRows, check_search, unpacked
 
 MOST_THREADS = 32  # more would wait for Python and for memory
 ONE_SEARCH = threading.Lock()  # a search uses every core, and sets torch's process-wide switches while it lasts
@@ -34,12 +34,12 @@ ONE_SEARCH = threading.Lock()  # a search uses every core, and sets torch's proc
 
 def exact_search(
     query_descriptors: np.ndarray,
-    database: np.ndarray | DescriptorFile,
+    database: np.ndarray | Descriptors,
     k: int,
     *,
     device: str = "cpu",
     max_memory_mib: float = 768,
-) -> Ranking:
+) -> RankedRows:
     """The k database rows of largest inner product per query, equal scores by row.
 
     query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, which is
@@ -51,7 +51,8 @@ def exact_search(
     check_search(query_descriptors, n, dim, k)
     target = torch.device(device)
     on_cpu = target.type == "cpu"
-    dense = DENSE * k * (1 + math.log(n / k)) > n  # so many candidates are met in a database of random order
+    # In a database of random order, about k (1 + ln(n / k)) rows are among the k best so far when they are met.
+    dense = DENSE * k * (1 + math.log(n / k)) > n
     best = np.full((len(query_descriptors), k), EMPTY)  # becomes the rows of the result, in place
     filled = np.zeros(len(query_descriptors), np.int64)
     largest_norm = UNIT_ROW_NORM
@@ -76,17 +77,16 @@ def exact_search(
                         query_descriptors[start:stop], best[start:stop], filled[start:stop], sizes, target, workers
                     )
                     group.largest_norm = largest_norm
-                    group.measures_rows = start == 0 and isinstance(
-                        database, np.ndarray
-                    )  # files are checked as they are read
+                    # Files are checked as they are read.
+                    group.measures_rows = start == 0 and isinstance(database, np.ndarray)
                     group.search(part, first_row, n_threads, dense)
                     largest_norm = group.largest_norm
     return unpacked(best)
 
 
-def database_shape(database: np.ndarray | DescriptorFile) -> tuple[int, int]:
+def database_shape(database: np.ndarray | Descriptors) -> tuple[int, int]:
     """(N, D). Raises ValueError for an array of another kind, UltronError for more rows than keys can name."""
-    if isinstance(database, DescriptorFile):
+    if not isinstance(database, np.ndarray):
         n, dim = database.n, database.dim
     elif database.ndim == 2 and database.dtype in (np.float32, np.float16):
         n, dim = database.shape
@@ -128,7 +128,7 @@ def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
         torch.set_num_threads(before)
 
 
-def database_parts(database: np.ndarray | DescriptorFile, rows_per_part: int) -> Iterator[tuple[int, np.ndarray]]:
+def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Iterator[tuple[int, np.ndarray]]:
     """(first row, rows) of consecutive parts: an array whole, a file in blocks of which a thread reads the next one
     ahead."""
     if isinstance(database, np.ndarray):

@@ -6,11 +6,10 @@ datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /dat
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import h5py
 import numpy as np
@@ -19,7 +18,8 @@ from ultron_cli import __version__
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.descriptors import open_h5
+from ultron_cli.retrieval.descriptors import h5_dataset, h5_names, h5_text, open_h5
+from ultron_cli.retrieval.origin import Origin
 
 FORMAT, VERSION = "ultron-ranks", 1
 PADDING = -1  # the row where an approximate index found fewer than K
@@ -27,75 +27,98 @@ EMPTY = np.uint64(2**64 - 1)  # sorts after the key of every finite score
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """Database rows per query, best first, equal scores by row.
+class RankedRows:
+    """Database rows per query, best first, equal scores by row: what a search of arrays gives."""
 
-    rows: (Q, K) int64, -1 where nothing was found. scores: (Q, K) float32, -infinity where nothing was found.
-    """
+    rows: np.ndarray  # (Q, K) int64, -1 where fewer were found
+    scores: np.ndarray  # (Q, K) float32, -infinity where fewer were found
 
-    rows: np.ndarray
-    scores: np.ndarray
+
+class RankedPhoto(TypedDict):
+    """A database photo in a query's ranking."""
+
+    rank: int  # from 1
+    name: str
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankFile:
-    """What a rank file holds. provenance: whatever its writer said of the search (index, re-ranking, descriptor
-    files)."""
+class Ranking:
+    """Ranked database photos of named queries, and what made them: what a search returns and a rank file holds."""
 
-    path: Path
-    ranking: Ranking
     query_names: list[str]
     database_names: list[str]
-    provenance: dict[str, Any]
-    created: str
-    ultron_version: str
+    rows: np.ndarray  # (Q, K) integers into database_names, best first, equal scores by row, -1 where fewer were found
+    scores: np.ndarray | None  # (Q, K) float32; None where only the order was asked for
+    origin: Origin
+
+    def with_scores(self) -> np.ndarray:
+        """The (Q, K) float32 scores. Raises ValueError if only the order was asked for."""
+        if self.scores is None:
+            raise ValueError("this ranking was searched without scores")
+        return self.scores
+
+    def ranked_photos(self, query: int) -> list[RankedPhoto]:
+        """The ranking of one query (its row) by name, best first."""
+        pairs = zip(self.rows[query].tolist(), self.with_scores()[query].tolist(), strict=True)
+        return [
+            {"rank": rank, "name": self.database_names[row], "score": score}
+            for rank, (row, score) in enumerate(pairs, start=1)
+            if row >= 0
+        ]
+
+    def names_of(self, query: int) -> list[str]:
+        """Names of the photos ranked for one query (its row), best first."""
+        return [self.database_names[row] for row in self.rows[query].tolist() if row >= 0]
 
 
-def write_ranks(
-    path: Path,
-    ranking: Ranking,
-    query_names: Sequence[str],
-    database_names: Sequence[str],
-    *,
-    provenance: dict[str, Any],
-) -> None:
-    """Writes a rank file atomically. Raises ValueError if the ranking does not fit the names."""
-    fault = fault_in(ranking, len(query_names), len(database_names))
+def write_ranks(path: Path, ranking: Ranking) -> None:
+    """Writes a rank file atomically. Raises ValueError if the ranking does not fit its names."""
+    scores = ranking.with_scores()
+    fault = fault_in(ranking.rows, scores, len(ranking.query_names), len(ranking.database_names))
     if fault:
         raise ValueError(f"cannot write {path}: {fault}")
     with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
-        handle["ranks"], handle["scores"] = ranking.rows, ranking.scores
-        for name, values in (("query_names", query_names), ("database_names", database_names)):
-            handle[name] = np.array(list(values), dtype=h5py.string_dtype("utf-8"))
-        handle.attrs["format"], handle.attrs["version"] = FORMAT, VERSION
-        handle.attrs["provenance"] = json.dumps(provenance)
+        handle["ranks"] = ranking.rows
+        handle["scores"] = scores
+        for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):
+            handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
+        handle.attrs["format"] = FORMAT
+        handle.attrs["version"] = VERSION
+        handle.attrs["provenance"] = json.dumps(ranking.origin.to_json())
         handle.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         handle.attrs["ultron_version"] = __version__
 
 
-def read_ranks(path: Path) -> RankFile:
+def read_ranks(path: Path) -> Ranking:
     """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each
     other."""
     with open_h5(path, FORMAT, VERSION, "rank file") as handle:
         try:
-            ranking = Ranking(handle["ranks"][:], handle["scores"][:])
-            names = {key: [str(name) for name in handle[key].asstr()[:]] for key in ("query_names", "database_names")}
-            provenance = json.loads(handle.attrs.get("provenance", "{}"))
-            written = {key: str(handle.attrs.get(key, "")) for key in ("created", "ultron_version")}
+            rows = h5_dataset(handle, "ranks")[:]
+            scores = h5_dataset(handle, "scores")[:]
+            query_names = h5_names(handle, "query_names")
+            database_names = h5_names(handle, "database_names")
+            provenance = json.loads(h5_text(handle, "provenance", "{}"))
         except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise UltronError(
                 f"{path} lacks a readable part of a rank file ({error}); run `ultron search --out {path}` again"
             ) from error
-    fault = fault_in(ranking, len(names["query_names"]), len(names["database_names"]))
+    fault = fault_in(rows, scores, len(query_names), len(database_names))
     if fault:
         raise UltronError(f"{path}: {fault}; run `ultron search --out {path}` again")
-    return RankFile(path=path, ranking=ranking, provenance=provenance, **names, **written)
+    return Ranking(
+        query_names=query_names,
+        database_names=database_names,
+        rows=rows,
+        scores=scores,
+        origin=Origin.from_json(provenance),
+    )
 
 
-def fault_in(ranking: Ranking, n_queries: int, n_database: int) -> str | None:
+def fault_in(rows: np.ndarray, scores: np.ndarray, n_queries: int, n_database: int) -> str | None:
     """What is wrong with a ranking for that many queries and database rows: the rule and what was found; None if
     nothing is."""
-    rows, scores = ranking.rows, ranking.scores
     if (
         rows.ndim != 2
         or rows.dtype != np.int64
@@ -161,11 +184,11 @@ def key_scores(keys: np.ndarray) -> np.ndarray:
     return np.where(descending >> 31, descending, descending ^ np.uint32(0x7FFFFFFF)).view(np.float32)
 
 
-def unpacked(keys: np.ndarray) -> Ranking:
+def unpacked(keys: np.ndarray) -> RankedRows:
     """The ranking in (Q, K) sorted keys, C-contiguous, whose memory becomes its rows."""
     scores, flat_keys = np.empty(keys.shape, np.float32), keys.reshape(-1)
     flat_scores = scores.reshape(-1)
     for start, stop in chunks(keys.size, 1 << 18):
         flat_scores[start:stop] = key_scores(flat_keys[start:stop])
         flat_keys[start:stop] &= np.uint64(2**32 - 1)
-    return Ranking(keys.view(np.int64), scores)
+    return RankedRows(keys.view(np.int64), scores)

@@ -18,7 +18,8 @@ import numpy as np
 from ultron_cli import __version__
 from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file, whole_file
-from ultron_cli.retrieval.descriptors import DescriptorFile, open_h5
+from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, h5_dataset, h5_text, open_h5
+from ultron_cli.retrieval.origin import ExtractionRecord, WhiteningRecord
 
 FORMAT, VERSION = "ultron-whitening", 1
 
@@ -63,9 +64,9 @@ class Whitening:
             )
         return (projected / norms).astype(np.float32)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> WhiteningRecord:
         """What descriptors and indexes made with it store; it shaped their numbers."""
-        return {"method": self.method, "dim": self.dim, "sha256": self.sha256}
+        return WhiteningRecord(method=self.method, dim=self.dim, sha256=self.sha256)
 
 
 class WhitenedFile(DescriptorFile):
@@ -75,9 +76,9 @@ class WhitenedFile(DescriptorFile):
         super().__init__(path)
         self.whitening = whitening
         problem = None
-        if self.info.config.get("whitening"):
+        if self.info.extraction.whitening:
             problem = (
-                f"{path} is whitened already ({described(self.info.config)}); leave out --whiten, or name the file "
+                f"{path} is whitened already ({self.info.extraction.whitening}); leave out --whiten, or name the file "
                 "it was made from"
             )
         elif self.dim != whitening.mean.size:
@@ -100,11 +101,13 @@ class WhitenedFile(DescriptorFile):
         return self.whitening.apply(super().take(rows))
 
 
-def whitened_info(info: Any, whitening: Whitening) -> Any:
-    """The DescriptorInfo of whitened descriptors: `whitening` in the config, where it lies in the provenance."""
-    where = {"whitening": str(whitening.path.resolve()) if whitening.path else None}
+def whitened_info(info: DescriptorInfo, whitening: Whitening) -> DescriptorInfo:
+    """What is said of descriptors after a whitening: its record, and where it lies."""
+    path = str(whitening.path.resolve()) if whitening.path else None
     return dataclasses.replace(
-        info, config=info.config | {"whitening": whitening.record()}, provenance=info.provenance | where
+        info,
+        extraction=info.extraction.whitened(whitening.record()),
+        provenance=dataclasses.replace(info.provenance, whitening=path),
     )
 
 
@@ -112,25 +115,23 @@ def open_descriptors(path: Path, whitening: Whitening | None = None) -> Descript
     """A descriptor file, whitened as it is read where a whitening is given and the file was not written with the
     same."""
     plain = DescriptorFile(path)
-    if whitening is None or plain.info.config.get("whitening") == whitening.record():
+    if whitening is None or plain.info.extraction.whitening == whitening.record():
         return plain
     plain.close()
     return WhitenedFile(path, whitening)
 
 
-def described(config: dict[str, Any]) -> str:
-    """`pca-whitening to 512-d` of a stored config, or `no whitening`."""
-    record = config.get("whitening")
-    return f"{record['method']} to {record['dim']}-d" if record else "no whitening"
+def described(extraction: ExtractionRecord) -> str:
+    """`pca-whitening to 512-d`, or `no whitening`."""
+    return str(extraction.whitening or "no whitening")
 
 
-def require_same_whitening(a: dict[str, Any], b: dict[str, Any], where: str) -> None:
-    """Raises UltronError if two stored configs have different whitenings."""
-    first, second = a.get("whitening"), b.get("whitening")
-    if first != second:
-        same = described(a) == described(b)
-        found = f"two files of {described(a)}" if same else f"{described(a)} and {described(b)}"
-        raise UltronError(f"{where} must be whitened alike; found {found}; give both with one --whiten and --dim")
+def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
+    """Raises UltronError if two descriptor files have different whitenings."""
+    if first.whitening != second.whitening:
+        texts = described(first), described(second)
+        fault = f"two files of {texts[0]}" if texts[0] == texts[1] else f"{texts[0]} and {texts[1]}"
+        raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one --whiten and --dim")
 
 
 def write_whitening(path: Path, whitening: Whitening) -> None:
@@ -149,8 +150,11 @@ def read_whitening(path: Path, dim: int | None = None) -> Whitening:
     fewer."""
     with open_h5(path, FORMAT, VERSION, "whitening file") as handle:
         try:
-            arrays = {name: handle[name][:].astype(np.float64) for name in ("mean", "projection", "eigenvalues")}
-            method, provenance = str(handle.attrs["method"]), json.loads(handle.attrs.get("provenance", "{}"))
+            arrays = {
+                name: h5_dataset(handle, name)[:].astype(np.float64) for name in ("mean", "projection", "eigenvalues")
+            }
+            method = h5_text(handle, "method")
+            provenance = json.loads(h5_text(handle, "provenance", "{}"))
         except (KeyError, OSError, TypeError, ValueError) as error:
             raise UltronError(
                 f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again"
@@ -193,21 +197,22 @@ def chosen_whitening(path: Path | None, dim: int | None) -> Whitening | None:
     return read_whitening(path, dim)
 
 
-def stored_whitening(config: dict[str, Any], provenance: dict[str, Any], given: Whitening | None) -> Whitening | None:
-    """The whitening that stored descriptors were made with; None for raw ones. given: the same, from another place.
+def stored_whitening(info: DescriptorInfo, replacement: Whitening | None) -> Whitening | None:
+    """The whitening that stored descriptors were made with; None for raw ones. replacement: the same, from another
+    place.
 
     Raises UltronError if it is gone or is another one by now.
     """
-    record = config.get("whitening")
-    if not record:
+    record = info.extraction.whitening
+    if record is None:
         return None
-    path = given.path if given and given.path else Path(provenance.get("whitening") or "")
+    moved_to = replacement.path if replacement else None
+    path = moved_to or Path(info.provenance.whitening or "")
     if not path.is_file():
         raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with --whiten")
-    found = read_whitening(path, record["dim"])
-    if found.record() != record:
+    whitening = read_whitening(path, record.dim)
+    if whitening.record() != record:
         raise UltronError(
-            f"the descriptors were made with another whitening ({described(config)}) than {path}; give that "
-            "one with --whiten"
+            f"the descriptors were made with another whitening ({record}) than {path}; give that one with --whiten"
         )
-    return found
+    return whitening

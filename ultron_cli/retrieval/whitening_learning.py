@@ -18,8 +18,8 @@ from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.whitening import Whitening, described
+from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
+from ultron_cli.retrieval.whitening import Whitening
 
 METHODS = ("pca", "pca-whitening", "lw")
 BLOCK_ROWS = 8192  # float64 rows in memory at once
@@ -36,9 +36,9 @@ def learn_whitening(
     block. Raises UltronError if there are too few rows, or dim is more than they determine.
     """
     with DescriptorFile(path) as source:
-        if source.info.config.get("whitening"):
+        if source.info.extraction.whitening:
             raise UltronError(
-                f"{path} is whitened already ({described(source.info.config)}); learn from the file it was made from"
+                f"{path} is whitened already ({source.info.extraction.whitening}); learn from the file it was made from"
             )
         if source.n < 2:
             raise UltronError(
@@ -62,7 +62,7 @@ def learn_whitening(
         "dataset": info.dataset,
         "model": info.model,
         "weights_sha256": info.weights_sha256,
-        "config": info.config,
+        "config": dict(info.extraction.stored),
         "n_pairs": None if pairs is None else len(pairs),
         "labels": labels,
     }
@@ -71,7 +71,7 @@ def learn_whitening(
     )
 
 
-def principal(source: DescriptorFile, *, whiten: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def principal(source: Descriptors, *, whiten: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, projection, eigenvalues) of the covariance (divided by N); with whiten, rows divided by the root of their
     eigenvalue."""
     mean = sum(rows.sum(axis=0, dtype=np.float64) for _, rows in source.blocks(BLOCK_ROWS)) / source.n
@@ -83,7 +83,7 @@ def principal(source: DescriptorFile, *, whiten: bool) -> tuple[np.ndarray, np.n
     return mean, directions / np.sqrt(eigenvalues)[:, None] if whiten else directions, eigenvalues
 
 
-def supervised(source: DescriptorFile, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def supervised(source: Descriptors, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, projection, eigenvalues) of cirtorch's whitenlearn.
 
     The mean of each pair's first photo; differences within pairs made white by the Cholesky factor of their covariance;

@@ -13,7 +13,7 @@ from ultron_cli.configs import one_of, within
 from ultron_cli.datasets.photos import photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.rerank import parse_rerank
-from ultron_cli.visualization.cam.similarity import METHODS
+from ultron_cli.visualization.cam.method_table import METHODS
 
 # What a browser sends as photos. Others are refused before they are decoded: Pillow hands EPS to Ghostscript, which
 # runs programs.
@@ -62,7 +62,7 @@ class Upload(io.BytesIO):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class SoughtPhoto:
     """A photo to search for. file: its path, or the upload. row: among queries or database photos; None for an
     upload."""
 
@@ -74,7 +74,7 @@ class Asked:
     name: str | None = None
 
 
-def read_upload(content: bytes, config: ServeConfig) -> Asked:
+def read_upload(content: bytes, config: ServeConfig) -> SoughtPhoto:
     """A photo that was sent, its kind and pixel count checked by its header. Raises Refused."""
     allowed = config.max_megapixels
     try:
@@ -92,4 +92,4 @@ def read_upload(content: bytes, config: ServeConfig) -> Asked:
         width, height = photo_size(Upload(content))  # type: ignore[arg-type]
     except UltronError:
         raise Refused(415, "the photo is damaged; send it in whole") from None
-    return Asked(kind="upload", file=Upload(content), width=width, height=height)
+    return SoughtPhoto(kind="upload", file=Upload(content), width=width, height=height)

@@ -5,12 +5,11 @@ Whatever computes runs in one thread, one request after the other. Whatever a ca
 or routes.py, and what the caller is told names no path of this machine: that goes to the log.
 """
 
-import copy
 import io
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,22 +24,21 @@ from PIL import Image
 
 from ultron_cli import __version__
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import Dataset, open_dataset
-from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, LoadedPhoto, PhotoShape, decode_photo, load_photo, photo_size
+from ultron_cli.datasets.folder import Dataset, open_folder
+from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
 from ultron_cli.datasets.protocols import LABELS
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
-from ultron_cli.models.weights.choice import reload_model
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extraction.describe import describe_batch
-from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
-from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, extract_config
+from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
+from ultron_cli.retrieval.rankings import RankedRows
+from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
+from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, opened_index, whitening_for
 from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
-from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Asked, Kind, Refused, ServeConfig
-from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
-from ultron_cli.visualization.report.report import packed_map
-from ultron_cli.visualization.scene import small_map
-from ultron_cli.workspace import data_root
+from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
+from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.similarity import similarity_cam
+from ultron_cli.visualization.report.maps import packed_map, small_map
 
 MOST_STEPS = 4  # of re-ranking
 KEPT_SEARCHES = 256  # whose similarity maps can still be asked for; one descriptor each
@@ -61,43 +59,37 @@ class PhotoSearch:
         database: Path | None,
         config: ServeConfig,
         *,
-        index: Path | None = None,
         weights: Path | None = None,
         options: SearchOptions = PLAIN,
         device: str = "auto",
     ) -> None:
-        self.config, self.session = config, secrets.token_urlsafe(6)
-        self.search = Searcher(index, 1, device, options)
-        opened = self.search.opened
-        database = database or (opened.descriptor_path if opened else None)
+        self.config = config
+        self.session = secrets.token_urlsafe(6)
+        index = opened_index(options)
+        requested = whitening_for(index, options)
+        database = database or (index.descriptor_path if index else None)
         if database is None:
             raise UltronError("nothing to search in; name --database or --index")
         with DescriptorFile(database) as raw:
-            stored = stored_whitening(raw.info.config, raw.info.provenance, self.search.whitening)
-        self.whitening = stored or self.search.whitening
-        self.file = open_descriptors(database, None if stored else self.search.whitening)
+            stored = stored_whitening(raw.info, requested)
+        self.whitening = stored or requested
+        self.file = open_descriptors(database, None if stored else requested)
+        target = resolve_device(device)
         try:
-            self.info, self.names = self.file.info, self.file.names
-            if opened and opened.names != self.names:
+            self.info = self.file.info
+            self.names = self.file.names
+            if index and index.names != self.names:
                 raise UltronError(
-                    f"index {opened.path} holds other photos than {database}; name the --database that it was made from"
+                    f"index {index.path} holds other photos than {database}; name the --database that it was made from"
                 )
+            self.searcher = Searcher(self.file, index, str(target))
             self.dataset = photos_of(self.info.provenance)
-            loaded = reload_model(
-                self.info.config, self.info.provenance.get("weights", {}), self.info.weights_sha256, weights
-            )
+            self.describer = describer_of(self.info, target, weights_path=weights)
         except UltronError:
             self.file.close()
             raise
-        self.device = resolve_device(device)
-        self.model = loaded.model.to(self.device)
-        self.extract = extract_config(self.info.config, scales=tuple(self.info.scales), role="query", crop="none")
-        self.shape = PhotoShape(
-            max_side_px=self.extract.max_side_px,
-            resize=self.extract.resize,
-            interpolation=self.model.preprocessing.interpolation,
-            min_side_px=self.model.min_side_px,
-        )
+        # Similarity maps are of one scale.
+        self.map_describer = replace(self.describer, config=replace(self.describer.config, scales=(1.0,)))
         self._views: OrderedDict[str, np.ndarray] = OrderedDict()  # search -> (D,) descriptor at scale 1, for its maps
         self._turns, self._decoders = threading.BoundedSemaphore(MOST_WAITING), threading.BoundedSemaphore(2)
         self._small = lru_cache(KEPT_SMALL)(self._encoded)
@@ -145,7 +137,6 @@ class PhotoSearch:
 
     def about(self) -> dict[str, Any]:
         """What is searched, and within which limits."""
-        opened = self.search.opened
         return {
             "ultron_version": __version__,
             "session": self.session,
@@ -153,17 +144,17 @@ class PhotoSearch:
             "model": self.info.model,
             "n_photos": len(self.names),
             "n_queries": len(self.dataset.query_names),
-            "search": opened.kind if opened else "exact",
+            "search": self.searcher.index.kind,
             "dim": self.file.dim,
-            "whitening": described(self.info.config),
+            "whitening": described(self.info.extraction),
             "scales": list(self.info.scales),
-            "max_side_px": self.extract.max_side_px,
+            "max_side_px": self.describer.config.max_side_px,
             "k": self.config.k,
             "most_photos": min(MOST_PHOTOS, len(self.names)),
             "rerank": self.config.rerank,
             "rerankers": list(RERANKERS),
             "maps": find_spec("pytorch_grad_cam") is not None,
-            "method": METHODS[self.config.method],
+            "method": METHODS[self.config.method].title,
             "limits": {
                 "upload_bytes": self.config.max_upload_bytes,
                 "pixels": int(self.config.max_megapixels * 1e6),
@@ -197,7 +188,7 @@ class PhotoSearch:
             log.warning("%s", error)
             raise Refused(404, f"the photo of {what} {row} is gone") from None
 
-    def stored(self, kind: Kind, row: int) -> Asked:
+    def stored(self, kind: Kind, row: int) -> SoughtPhoto:
         """A query or database photo to search for. Raises Refused as path_of, or if it cannot be read."""
         name, path = self.path_of(kind, row)
         try:
@@ -205,10 +196,10 @@ class PhotoSearch:
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(404, f"the photo of {kind} {row} cannot be read") from None
-        return Asked(kind=kind, file=path, width=width, height=height, row=row, name=name)
+        return SoughtPhoto(kind=kind, file=path, width=width, height=height, row=row, name=name)
 
     def find(
-        self, asked: Asked, *, k: int | None = None, box: Box | None = None, rerank: str | None = None
+        self, photo: SoughtPhoto, *, k: int | None = None, box: Box | None = None, rerank: str | None = None
     ) -> dict[str, Any]:
         """The k best photos, as docs/serve.md says. box: of the upright photo, in pixels. rerank: steps, "" for none.
         Raises Refused."""
@@ -217,12 +208,12 @@ class PhotoSearch:
         if not 1 <= k <= most:
             raise Refused(400, f"k must be 1 to {most}, found {k}")
         if box and (
-            min(box[:2]) < -BOX_SLACK_PX or box[2] > asked.width + BOX_SLACK_PX or box[3] > asked.height + BOX_SLACK_PX
+            min(box[:2]) < -BOX_SLACK_PX or box[2] > photo.width + BOX_SLACK_PX or box[3] > photo.height + BOX_SLACK_PX
         ):
             raise Refused(
                 400,
-                f"box {[round(side, 1) for side in box]} reaches outside the photo of {asked.width} x "
-                f"{asked.height} px",
+                f"box {[round(side, 1) for side in box]} reaches outside the photo of {photo.width} x "
+                f"{photo.height} px",
             )
         text = self.config.rerank if rerank is None else rerank
         names = [name for name in text.split(",") if name]
@@ -232,36 +223,36 @@ class PhotoSearch:
             )
         settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in names]
         steps = parse_rerank(",".join(names) or None, settings)
-        return self._compute(self._find, asked, k, box, steps)
+        return self._compute(self._find, photo, k, box, steps)
 
-    def _find(self, asked: Asked, k: int, box: Box | None, steps: Sequence[Any]) -> dict[str, Any]:
+    def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, Any]:
         try:
-            pixels = load_photo(asked.file, box, self.shape)  # type: ignore[arg-type]
+            pixels = self.describer.load(photo.file, box)
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(415, "the photo cannot be decoded; it is damaged or cut off") from None
-        ranking, view, searched = self._ranked(pixels, k, steps)
+        ranked, view, record = self._ranked(pixels, k, steps)
         name = secrets.token_urlsafe(9)
         self._views[name] = view
         while len(self._views) > KEPT_SEARCHES:
             self._views.popitem(last=False)
-        labels = self._labels(asked.row) if asked.kind == "query" and asked.row is not None else None
+        labels = self._labels(photo.row) if photo.kind == "query" and photo.row is not None else None
         pairs = [
             (row, score)
-            for row, score in zip(ranking.rows[0].tolist(), ranking.scores[0].tolist(), strict=True)
+            for row, score in zip(ranked.rows[0].tolist(), ranked.scores[0].tolist(), strict=True)
             if row >= 0
         ]
         return {
             "search": name,
             "k": k,
-            "method": searched.get("kind", searched["method"]),
-            "rerank": searched.get("rerank", []),
+            "method": record.engine,
+            "rerank": [step.to_json() for step in record.steps],
             "query": {
-                "kind": asked.kind,
-                "row": asked.row,
-                "name": asked.name,
-                "width": asked.width,
-                "height": asked.height,
+                "kind": photo.kind,
+                "row": photo.row,
+                "name": photo.name,
+                "width": photo.width,
+                "height": photo.height,
                 "box": box,
             },
             "photos": [
@@ -276,20 +267,15 @@ class PhotoSearch:
             ],
         }
 
-    def _ranked(self, pixels: np.ndarray, k: int, steps: Sequence[Any]) -> tuple[Any, np.ndarray, dict[str, Any]]:
+    def _ranked(self, pixels: np.ndarray, k: int, steps: Sequence[Step]) -> tuple[RankedRows, np.ndarray, SearchRecord]:
         """(ranking of one query, (D,) descriptor at scale 1, how). pixels: (H, W, 3) uint8. As `ultron search PHOTO`
         does it."""
-        photo = [LoadedPhoto(0, torch.from_numpy(pixels))]
-        raw = describe_batch(self.model, photo, self.extract, self.device).astype(np.float32)
-        single = (
-            raw
-            if self.extract.scales == (1.0,)
-            else describe_batch(self.model, photo, replace(self.extract, scales=(1.0,)), self.device)
-        )
-        search = copy.copy(self.search)
-        search.k, search.options = k, replace(search.options, steps=steps)
-        ranking, _, searched = search.run(self.whitening.apply(raw) if self.whitening else raw, self.file)
-        return ranking, single[0].astype(np.float32), searched
+        descriptor = self.describer.describe(pixels)
+        is_single = self.describer.config.scales == (1.0,)
+        map_descriptor = descriptor if is_single else self.map_describer.describe(pixels)
+        queries = descriptor[None]
+        ranked, record = self.searcher.search(self.whitening.apply(queries) if self.whitening else queries, k, steps)
+        return ranked, map_descriptor, record
 
     def _labels(self, row: int) -> dict[str, str]:
         """Database name -> easy, hard or junk, for a query of the dataset."""
@@ -309,7 +295,10 @@ class PhotoSearch:
             raise Refused(410, f"that search is not among the latest {KEPT_SEARCHES}; search again")
         try:
             cam = similarity_cam(
-                self.model, load_photo(path, None, self.shape), torch.from_numpy(view), method=self.config.method
+                self.describer.model,
+                self.describer.load(path, None),
+                torch.from_numpy(view),
+                method=self.config.method,
             )
         except UltronError as error:
             log.warning("no map of photo %d: %s", row, error)
@@ -336,9 +325,10 @@ class PhotoSearch:
         return buffer.getvalue()
 
 
-def photos_of(provenance: Mapping[str, Any]) -> Dataset:
+def photos_of(provenance: DescriptorProvenance) -> Dataset:
     """The photos behind a database file. Raises UltronError if they are gone."""
-    folder, gnd = provenance.get("dataset_folder"), Path(provenance.get("ground_truth") or "")
+    folder = provenance.dataset_folder
+    gnd = Path(provenance.ground_truth or "")
     if not folder or not Path(folder).is_dir():
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    return open_dataset(folder, data_root(), gnd if gnd.is_file() else None)
+    return open_folder(Path(folder), gnd if gnd.is_file() else None)

@@ -13,7 +13,7 @@ from ultron_cli.console import dump_json
 from ultron_cli.datasets.photos import Box
 from ultron_cli.datasets.protocols import check_box
 from ultron_cli.errors import UltronError
-from ultron_cli.serve.limits import Asked, Refused, read_upload
+from ultron_cli.serve.limits import Refused, SoughtPhoto, read_upload
 from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch
 
 PAGE = Path(__file__).with_name("page.html")
@@ -77,10 +77,10 @@ def _picture(request: Request, path: str) -> Answer:
 
 def _describe_photo(request: Request, path: str) -> Answer:
     kind, row = path.removeprefix("/api/").split("/")
-    asked = request.engine.stored(kind, int(row))  # type: ignore[arg-type]
-    box = request.engine.dataset.query(asked.name).bbx if kind == "query" and asked.name else None
+    photo = request.engine.stored(kind, int(row))  # type: ignore[arg-type]
+    box = request.engine.dataset.query(photo.name).bbx if kind == "query" and photo.name else None
     return json_answer(
-        {"kind": kind, "row": asked.row, "name": asked.name, "width": asked.width, "height": asked.height, "box": box}
+        {"kind": kind, "row": photo.row, "name": photo.name, "width": photo.width, "height": photo.height, "box": box}
     )
 
 
@@ -90,11 +90,11 @@ def _search(request: Request, path: str) -> Answer:
     box = _box(given["box"]) if given.get("box") else None
     with request.engine.turn():
         started_s = time.perf_counter()
-        found = request.engine.find(_asked(request), k=k, box=box, rerank=given.get("rerank"))
+        found = request.engine.find(_sought_photo(request), k=k, box=box, rerank=given.get("rerank"))
     return json_answer(found | {"seconds": round(time.perf_counter() - started_s, 4)})
 
 
-def _asked(request: Request) -> Asked:
+def _sought_photo(request: Request) -> SoughtPhoto:
     """The photo of a search: the body of a POST, else the query or database photo that is named."""
     given = request.parameters
     if request.command == "POST":

@@ -5,7 +5,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,7 +12,7 @@ from ultron_cli import distributed
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.landmarks.split import require_same_photos, split_photos, write_split
+from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.training.batches.draws import EpochBatches, shape_groups, training_shapes
@@ -57,7 +56,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         config: TrainConfig,
         photos: LandmarkPhotos,
         device: torch.device,
-        excluded: list[dict[str, Any]] | None = None,
+        excluded: list[Exclusion] | None = None,
         draw: DrawCurves | None = None,
     ) -> None:
         super().__init__(config, device)

@@ -5,14 +5,14 @@ import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from ultron_cli import distributed, workspace
+from ultron_cli import distributed
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks.split import exclude_photos
+from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
@@ -25,6 +25,7 @@ from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import load_config, resumed_config
 from ultron_cli.training.run.folder import GENOTYPE_FILE, is_unfinished, new_run_folder, run_to_resume
 from ultron_cli.training.starting_weights import require_start
+from ultron_cli.workspace import Workspace
 
 DEFAULT_PRESET = "quickstart"
 
@@ -115,20 +116,22 @@ class AutolaSummary:
 
 
 def start_training(
-    request: TrainRequest, device_name: str, draw: DrawRun | None = None
+    request: TrainRequest, device_name: str, draw: DrawRun | None = None, workspace: Workspace | None = None
 ) -> TrainSummary | AutolaSummary:
     """Trains, or searches for an attention where the preset says so.
 
-    device_name: auto, cpu, cuda or cuda:N. draw: draws the run's pictures, on the first process. Raises UltronError for
-    bad settings or photos. Started by torchrun, all processes call it and get the summary.
+    device_name: auto, cpu, cuda or cuda:N. draw: draws the run's pictures, on the first process. workspace: where a new
+    run goes, an unfinished one is looked for, and the finished one is remembered. Raises UltronError for bad settings
+    or photos. Started by torchrun, all processes call it and get the summary.
     """
     device = distributed.process_device(resolve_device(device_name))
     distributed.join_processes(device)
+    workspace = workspace or Workspace()
     level = log.level
     if distributed.process_index() > 0:
         log.setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        folder_text, is_resumed = distributed.from_first_process(_first_process_choice(request))
+        folder_text, is_resumed = distributed.from_first_process(_first_process_choice(request, workspace))
         folder = Path(folder_text)
         if is_resumed:
             config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
@@ -136,22 +139,22 @@ def start_training(
             config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
         is_resumed = is_resumed and is_unfinished(folder)
         if isinstance(config, TrainConfig):
-            return _train(config, folder, is_resumed, device, draw)
-        return _search(config, folder, is_resumed, device, draw)
+            return _train(config, folder, is_resumed, device, draw, workspace)
+        return _search(config, folder, is_resumed, device, draw, workspace)
     finally:
         log.setLevel(level)
         distributed.leave_processes()
 
 
-def _first_process_choice(request: TrainRequest) -> tuple[str, bool]:
+def _first_process_choice(request: TrainRequest, workspace: Workspace) -> tuple[str, bool]:
     """Folder and resume as the first process finds them; other processes' answers are not used."""
     if distributed.process_index() > 0:
         return "", False
-    folder, is_resumed = _folder_and_resume(request)
+    folder, is_resumed = _folder_and_resume(request, workspace)
     return str(folder), is_resumed
 
 
-def _folder_and_resume(request: TrainRequest) -> tuple[Path, bool]:
+def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Path, bool]:
     """The run's folder, and whether there is something to go on from.
 
     A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in
@@ -160,34 +163,40 @@ def _folder_and_resume(request: TrainRequest) -> tuple[Path, bool]:
     overwrite = request.overwrite
     if distributed.restart_count() and not request.resume:
         try:
-            return run_to_resume(request.out), True
+            return run_to_resume(request.out, workspace), True
         except UltronError as error:
             log.info("restarted by torchrun before anything was saved (%s): starting again", error)
             overwrite = True
     if request.resume and overwrite:
         raise UltronError("--resume and --overwrite exclude each other; leave one")
     if request.resume:
-        return run_to_resume(request.out), True
-    return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite), False
+        return run_to_resume(request.out, workspace), True
+    return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False
 
 
-def _open_photos(config: TrainConfig | AutolaConfig) -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
+def _open_photos(config: TrainConfig | AutolaConfig, workspace: Workspace) -> tuple[LandmarkPhotos, list[Exclusion]]:
     """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
     for the others."""
     if distributed.process_index() > 0:
         distributed.wait_for_processes()
-    photos, excluded = exclude_photos(open_landmark_photos(open_named_dataset(config.dataset).folder), config.exclude)
+    dataset = open_named_dataset(config.dataset, workspace=workspace)
+    photos, excluded = exclude_photos(open_landmark_photos(dataset.folder), config.exclude)
     if distributed.process_index() == 0:
         distributed.wait_for_processes()
     return photos, excluded
 
 
 def _train(
-    config: TrainConfig, folder: Path, is_resumed: bool, device: torch.device, draw: DrawRun | None
+    config: TrainConfig,
+    folder: Path,
+    is_resumed: bool,
+    device: torch.device,
+    draw: DrawRun | None,
+    workspace: Workspace,
 ) -> TrainSummary:
     if not is_resumed:
         require_start(config)
-    photos, excluded = _open_photos(config)
+    photos, excluded = _open_photos(config, workspace)
     training = Training(config, photos, device, excluded, draw)
     n_processes = distributed.n_processes()
     log.info(
@@ -220,14 +229,19 @@ def _train(
 
 
 def _search(
-    config: AutolaConfig, folder: Path, is_resumed: bool, device: torch.device, draw: DrawRun | None
+    config: AutolaConfig,
+    folder: Path,
+    is_resumed: bool,
+    device: torch.device,
+    draw: DrawRun | None,
+    workspace: Workspace,
 ) -> AutolaSummary:
     """The same for a search; it leaves no model, so that it does not become the workspace's latest training."""
     if distributed.n_processes() > 1:
         raise UltronError(
             f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun"
         )
-    photos, _ = _open_photos(config)
+    photos, _ = _open_photos(config, workspace)
     log.info(
         "searching with %s of %s from %s (%s)",
         counted(len(photos.labels), "photo"),

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from ultron_cli import workspace
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset
@@ -21,7 +20,9 @@ from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
+from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
+from ultron_cli.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +43,6 @@ class ExtractRequest:
     overwrite: bool = False
     whitening: Whitening | None = None
     out: Path | None = None
-
-
-def protocol_text(config: dict[str, Any]) -> str:
-    """How photos were turned into descriptors, in one phrase that stands beside every score."""
-    crop = (
-        "queries cropped" if config["crop"] == "bbx" else "queries NOT cropped (not comparable with published scores)"
-    )
-    side = f"longest side {config['max_side_px']} px" if config["max_side_px"] else "full resolution"
-    always = ", small photos enlarged" if config["resize"] == "always" else ""
-    record = config.get("whitening")
-    whitened = f", {record['method']} to {record['dim']}-d" if record else ""
-    return f"{crop}, {len(config['scales'])} scale{'s' if len(config['scales']) > 1 else ''}, {side}{always}{whitened}"
 
 
 def default_workers(device: torch.device) -> int:
@@ -95,7 +84,9 @@ def extraction_config(
     )
 
 
-def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: str) -> dict[str, Any]:
+def extract_dataset(
+    request: ExtractRequest, choice: ModelChoice, device_name: str, workspace: Workspace | None = None
+) -> dict[str, Any]:
     """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
 
     Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is
@@ -103,18 +94,19 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     summary; the first one checks, decides, merges and whitens, and it opens dataset and model before the others, which
     then find them rendered and downloaded.
     """
+    workspace = workspace or Workspace()
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
         if not processes.is_first:
             processes.hear("dataset and model are sound")
-            for path, extraction in _prepared(request, choice, device).files.values():
+            for path, extraction in _prepared(request, choice, device, workspace).files.values():
                 extraction.help_run(path, processes)
             return processes.hear("summary")
-        prepared = _prepared(request, choice, device)
+        prepared = _prepared(request, choice, device, workspace)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
         processes.tell("dataset and model are sound")
-        return processes.tell("summary", _extract(prepared, request, processes))
+        return processes.tell("summary", _extract(prepared, request, processes, workspace))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +120,8 @@ class _Prepared:
     files: dict[str, tuple[Path, Extraction]]
 
 
-def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device) -> _Prepared:
-    dataset = open_named_dataset(request.dataset, request.gnd)
+def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device, workspace: Workspace) -> _Prepared:
+    dataset = open_named_dataset(request.dataset, request.gnd, workspace)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
     n_workers = default_workers(device) if request.n_workers is None else request.n_workers
@@ -140,7 +132,7 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    folder = request.out or workspace.workspace_root() / "extract" / f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or workspace.root / "extract" / f"{dataset.name}-{_source_name(loaded)}"
     raw_folder, folder = _folders(folder, request, loaded)
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
         ("database", "database.h5", dataset.database_names)
@@ -157,21 +149,22 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
 
 
-def _extract(prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses) -> dict[str, Any]:
+def _extract(
+    prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace
+) -> dict[str, Any]:
     """Writes the files; returns the summary."""
     loaded, folder = prepared.loaded, prepared.folder
     results = {role: extraction.run(path, processes) for role, (path, extraction) in prepared.files.items()}
     first = next(iter(prepared.files.values()))[1]
-    paths, config, dim = (
-        {role: result.path for role, result in results.items()},
-        to_dict(first.config),
-        loaded.model.descriptor_dim,
-    )
+    paths = {role: result.path for role, result in results.items()}
+    record = ExtractionRecord(stored=to_dict(first.config))
+    dim = loaded.model.descriptor_dim
     if request.whitening:
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
-        config, dim = config | {"whitening": request.whitening.record()}, request.whitening.dim
+        record = record.whitened(request.whitening.record())
+        dim = request.whitening.dim
     workspace.remember("extract", folder)
-    skipped = [entry | {"role": role} for role, result in results.items() for entry in result.skipped]
+    skipped = [photo.to_json() | {"role": role} for role, result in results.items() for photo in result.skipped]
     if skipped:
         log.warning("left out %d photos that could not be decoded", len(skipped))
     return {
@@ -180,8 +173,8 @@ def _extract(prepared: _Prepared, request: ExtractRequest, processes: Extraction
         "folder": str(folder),
         "dim": dim,
         "weights_sha256": loaded.weights_sha256,
-        "config": config,
-        "protocol": protocol_text(config),
+        "config": dict(record.stored),
+        "protocol": record.protocol_text(),
         "skipped": skipped,
         "files": {
             role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed}
@@ -216,7 +209,7 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
 def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
     """Writes the whitened copy of a descriptor file, block by block, and returns its path."""
     with WhitenedFile(raw, whitening) as source:
-        storage = source.info.config.get("storage", "float32")
+        storage = source.info.extraction.storage
         blocks = (rows.astype(storage, copy=False) for _, rows in source.blocks(8192))
         write_descriptors(out, source.names, blocks, source.dim, source.info)
     return out

@@ -1,16 +1,20 @@
-"""From photos of one shape to descriptors, and the settings that shape them."""
+"""From photos to descriptors, and the settings that shape them."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ultron_cli.configs import within
-from ultron_cli.datasets.photos import LoadedPhoto
+from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights.choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale
+from ultron_cli.retrieval.origin import ExtractionRecord, WeightsSource
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,6 +41,22 @@ class ExtractConfig:
         if self.max_side_px is not None:
             within("--max-side", self.max_side_px, 32, 16384)
 
+    @classmethod
+    def of(cls, extraction: ExtractionRecord, **changes: Any) -> "ExtractConfig":
+        """The network's part of how stored descriptors were made, with changes; a whitening came after it."""
+        stored = {key: value for key, value in extraction.stored.items() if key != "whitening"}
+        return cls(**(stored | changes))
+
+
+def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
+    """How photos are sized for the model."""
+    return PhotoShape(
+        max_side_px=config.max_side_px,
+        resize=config.resize,
+        interpolation=model.preprocessing.interpolation,
+        min_side_px=model.min_side_px,
+    )
+
 
 def describe(model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
@@ -54,3 +74,50 @@ def describe_batch(
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         descriptors = describe(model, pixels, config.scales)
     return descriptors.cpu().numpy().astype(config.storage)
+
+
+@dataclass(frozen=True)
+class Describer:
+    """A model and how photos are brought to it."""
+
+    model: RetrievalModel
+    config: ExtractConfig
+    device: torch.device
+
+    @classmethod
+    def reopened(
+        cls,
+        extraction: ExtractionRecord,
+        weights: WeightsSource | None,
+        weights_sha256: str,
+        device: torch.device,
+        *,
+        weights_path: Path | None = None,
+        **changes: Any,
+    ) -> "Describer":
+        """The model that made stored descriptors, describing as it did but for the changes.
+
+        weights_path: where the weights are, if they have moved. Raises UltronError if they are gone or are others by
+        now.
+        """
+        source = dict(weights.stored) if weights else {}
+        loaded = reload_model(dict(extraction.stored), source, weights_sha256, weights_path)
+        return cls(loaded.model.to(device), ExtractConfig.of(extraction, **changes), device)
+
+    @cached_property
+    def shape(self) -> PhotoShape:
+        """How photos are sized."""
+        return photo_shape(self.config, self.model)
+
+    def load(self, photo: Path | BinaryIO, box: Box | None) -> np.ndarray:
+        """(H, W, 3) uint8, sized as at extraction. box: the part that is kept, in pixels of the upright photo."""
+        return load_photo(photo, box, self.shape)  # type: ignore[arg-type]  # an upload has what is read of a path
+
+    def describe(self, pixels: np.ndarray) -> np.ndarray:
+        """(D,) float32 descriptor of (H, W, 3) uint8 pixels, not whitened."""
+        photo = LoadedPhoto(0, torch.from_numpy(pixels))
+        return describe_batch(self.model, [photo], self.config, self.device)[0].astype(np.float32)
+
+    def describe_photo(self, photo: Path | BinaryIO, box: Box | None = None) -> np.ndarray:
+        """(D,) float32 descriptor of a photo file, not whitened."""
+        return self.describe(self.load(photo, box))

@@ -2,11 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from ultron_cli.datasets.photos import (
     Box,
     LoadedPhoto,
     PhotoReader,
-    PhotoShape,
     batches_by_shape,
     clip_box,
     photo_size,
@@ -30,11 +28,12 @@ from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
-from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
+from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch, photo_shape
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
+from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto, WeightsSource
 
-# and at most a batch: batches lie within a shard, so that a photo's descriptor does not depend on who computes which
-# shards
+# At most so many photos are in a batch too: batches lie within a shard, so that a photo's descriptor does not depend on
+# which process computes which shards.
 PHOTOS_PER_SHARD = 64
 
 
@@ -56,7 +55,7 @@ class ExtractResult:
     path: Path
     n_photos: int
     n_computed: int
-    skipped: list[dict[str, str]]
+    skipped: tuple[SkippedPhoto, ...]
 
 
 @dataclass
@@ -79,12 +78,7 @@ class Extraction:
         self, dataset: Dataset, names: list[str], loaded: LoadedModel, config: ExtractConfig, work: ExtractWork
     ) -> None:
         self.dataset, self.names, self.loaded, self.config, self.work = dataset, names, loaded, config, work
-        self.shape = PhotoShape(
-            max_side_px=config.max_side_px,
-            resize=config.resize,
-            interpolation=loaded.model.preprocessing.interpolation,
-            min_side_px=loaded.model.min_side_px,
-        )
+        self.shape = photo_shape(config, loaded.model)
         self.shards = [
             range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)
         ]
@@ -159,13 +153,13 @@ class Extraction:
 
     def _reuse(self, out: Path) -> ExtractResult:
         with DescriptorFile(out) as existing:
-            self._require_equal(existing.info.config, out)
+            self._require_equal(existing.info.extraction, out)
             shutil.rmtree(out.with_name(out.name + ".parts"), ignore_errors=True)  # left by a kill after the merge
             log.info("reusing %s: same configuration and weights, %s", out, counted(existing.n, "descriptor"))
             return ExtractResult(path=out, n_photos=existing.n, n_computed=0, skipped=existing.info.skipped)
 
-    def _require_equal(self, stored: dict[str, Any], where: Path) -> None:
-        differing = differences(stored, to_dict(self.config))
+    def _require_equal(self, stored: ExtractionRecord, where: Path) -> None:
+        differing = stored.differences(self._record)
         if differing:
             raise UltronError(
                 f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
@@ -175,7 +169,8 @@ class Extraction:
     def _continue_or_start(self, parts: Path) -> None:
         stored = parts / "config.json"
         if stored.exists() and not self.work.overwrite:
-            self._require_equal(read_json(stored, "configuration of the interrupted extraction"), parts)
+            interrupted = read_json(stored, "configuration of the interrupted extraction")
+            self._require_equal(ExtractionRecord(stored=interrupted), parts)
             return
         for old in parts.glob("shard-*.h5"):
             old.unlink()
@@ -255,39 +250,43 @@ class Extraction:
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor
 
-    def _info(self, skipped: list[dict[str, str]]) -> DescriptorInfo:
-        config = to_dict(self.config)
-        where = {
-            "weights": self.loaded.source,
-            "dataset_folder": str(self.dataset.folder.resolve()),
-            "ground_truth": str(self.dataset.ground_truth_path.resolve()) if self.dataset.ground_truth_path else None,
-            "device": str(self.work.device),
-        }
+    @property
+    def _record(self) -> ExtractionRecord:
+        return ExtractionRecord(stored=to_dict(self.config))
+
+    def _info(self, skipped: Sequence[SkippedPhoto]) -> DescriptorInfo:
+        ground_truth = self.dataset.ground_truth_path
+        made = DescriptorProvenance(
+            weights=WeightsSource.from_json(self.loaded.source),
+            dataset_folder=str(self.dataset.folder.resolve()),
+            ground_truth=str(ground_truth.resolve()) if ground_truth else None,
+            other=provenance() | {"device": str(self.work.device)},
+        )
         return DescriptorInfo(
             model=self.loaded.model.label,
             weights_sha256=self.loaded.weights_sha256,
-            config=config,
+            extraction=self._record,
             dataset=self.config.dataset,
             role=self.config.role,
             crop=self.config.crop,
             scales=list(self.config.scales),
-            skipped=skipped,
-            provenance=provenance() | where,
+            skipped=tuple(skipped),
+            provenance=made,
         )
 
     def _write_shard(self, parts: Path, i: int, shard: _Shard) -> None:
         rows = sorted(shard.descriptors)
         dim = self.loaded.model.descriptor_dim
         block = np.stack([shard.descriptors[row] for row in rows]) if rows else np.empty((0, dim), self.config.storage)
-        skipped = [{"name": self.names[row], "reason": reason} for row, reason in sorted(shard.skipped.items())]
+        skipped = [SkippedPhoto(name=self.names[row], reason=reason) for row, reason in sorted(shard.skipped.items())]
         write_descriptors(
             self._shard_path(parts, i), [self.names[row] for row in rows], [block], dim, self._info(skipped)
         )
 
-    def _merge(self, parts: Path, out: Path) -> list[dict[str, str]]:
+    def _merge(self, parts: Path, out: Path) -> tuple[SkippedPhoto, ...]:
         """Joins all shards into `out` and returns the photos left out."""
         names: list[str] = []
-        skipped: list[dict[str, str]] = []
+        skipped: list[SkippedPhoto] = []
         paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
         if missing := self._missing(parts):
             seen = f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}"
@@ -307,4 +306,4 @@ class Extraction:
                 f"not one of {counted(len(skipped), 'photo')} could be decoded, {out} was not written; check the photos"
             )
         write_descriptors(out, names, blocks(), self.loaded.model.descriptor_dim, self._info(skipped))
-        return skipped
+        return tuple(skipped)

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
-from ultron_cli.files import sha256_of_file, whole_folder
-from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, file_state, load_faiss
-from ultron_cli.retrieval.index.kinds import INDEX_KINDS, TRAINING_BYTES, TRAINING_ROWS, plan
-from ultron_cli.retrieval.index.training import train_index, training_sample
+from ultron_cli.files import file_state, sha256_of_file, whole_folder
+from ultron_cli.retrieval.descriptors import Descriptors
+from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, load_faiss
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS, POINTS_PER_CELL, TRAINING_BYTES, TRAINING_ROWS, plan
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
 BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is filled
@@ -43,14 +44,14 @@ def build_index(
             raise UltronError(
                 f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
             )
-        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)}
+        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)._asdict()}
         factory, settings = plan(kind, descriptors.n, descriptors.dim)
         faiss_index = filled_index(descriptors, kind, factory)
         names = descriptors.names
         source["sha256"] = sha256_of_file(descriptor_path)
-        if file_state(descriptor_path) != {key: source[key] for key in ("size", "mtime_ns")}:
+        if file_state(descriptor_path) != (source["size"], source["mtime_ns"]):
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
-    n, dim, config = descriptors.n, descriptors.dim, descriptors.info.config
+    n, dim, extraction = descriptors.n, descriptors.dim, descriptors.info.extraction
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -60,8 +61,8 @@ def build_index(
         "n": n,
         "dim": dim,
         "search": dataclasses.asdict(settings),
-        "whitening": whitening.record() if whitening else None,
-        "config": config,
+        "whitening": whitening.record().to_json() if whitening else None,
+        "config": extraction.stored,
         "descriptors": source,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "ultron_version": __version__,
@@ -88,7 +89,7 @@ def build_index(
         settings=settings,
         whitening=whitening,
         descriptor_path=descriptor_path,
-        config=config,
+        extraction=extraction,
     )
 
 
@@ -100,7 +101,7 @@ def refuse_to_replace(out_path: Path, overwrite: bool) -> None:
         raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
 
 
-def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
+def filled_index(descriptors: Descriptors, kind: str, factory: str) -> Any:
     """A Faiss index with every row of the file. Raises UltronError if Faiss cannot make or train that kind."""
     faiss = load_faiss()
     n, dim = descriptors.n, descriptors.dim
@@ -112,7 +113,7 @@ def filled_index(descriptors: DescriptorFile, kind: str, factory: str) -> Any:
             step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
             started_s = time.perf_counter()
             train_index(faiss_index, training_sample(descriptors, step, rows_per_block))
-            log.info("trained on every %d. descriptor in %.1f s", step, time.perf_counter() - started_s)
+            log.info("trained on one in %d descriptors in %.1f s", step, time.perf_counter() - started_s)
     except RuntimeError as error:
         raise UltronError(
             f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} "
@@ -169,3 +170,62 @@ def available_bytes() -> int | None:
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
     except (OSError, StopIteration, ValueError):
         return None
+
+
+def training_sample(descriptors: Descriptors, step: int, rows_per_block: int) -> np.ndarray:
+    """(n, D) float32: every step-th row of the file, evenly spread over it."""
+    n_sampled = -(-descriptors.n // step)
+    sample, done = np.empty((n_sampled, descriptors.dim), np.float32), 0
+    for start, rows in descriptors.blocks(rows_per_block):
+        picked = rows[-start % step :: step]
+        sample[done : done + len(picked)] = picked
+        done += len(picked)
+    return sample
+
+
+def train_index(faiss_index: Any, sample: np.ndarray) -> None:
+    """Trains on (n, D) float32 rows. Warns once where they are few. Raises RuntimeError, of Faiss, where they are too
+    few."""
+    faiss = load_faiss()
+    parts = index_parts(faiss_index)
+    rotations = [part for part in parts if isinstance(part, faiss.OPQMatrix)]
+    n_bits = next((part.pq.nbits for part in parts if hasattr(part, "pq") and part not in rotations), 8)
+    codebooks = [faiss.ProductQuantizer(part.d_out, part.M, n_bits) for part in rotations]
+    for part, codebook in zip(rotations, codebooks, strict=True):
+        # without one of its own it takes 8 bits, which fewer than 256 rows cannot train, and Faiss's warnings
+        part.pq = codebook
+    codebooks += [part.pq for part in parts if hasattr(part, "pq") and part not in rotations]
+    clusterings = [(codebook.cp, codebook.ksub) for codebook in codebooks] + [
+        (part.cp, part.nlist) for part in parts if isinstance(part, faiss.IndexIVF)
+    ]
+    n_centroids = max((n for _, n in clusterings), default=0)
+    if len(sample) < POINTS_PER_CELL * n_centroids:
+        log.warning(
+            "%d descriptors are few to learn %d centroids from, Faiss advises %d of each codebook or more: "
+            "without re-scoring results are rough; "
+            "for so small a database use --type flat or fp16",
+            len(sample),
+            n_centroids,
+            POINTS_PER_CELL * n_centroids,
+        )
+    for parameters, _ in clusterings:
+        parameters.min_points_per_centroid = 1  # Faiss would say it of each codebook, and of each round of a rotation
+    try:
+        faiss_index.train(sample)
+    finally:
+        for part in rotations:
+            part.pq = None  # it only points to the codebook, which ends here
+
+
+def index_parts(faiss_index: Any) -> list[Any]:
+    """The index and what is behind it, each as its own type: transforms, the index after them, quantizers of cells,
+    storage."""
+    faiss = load_faiss()
+    own = faiss.downcast_index(faiss_index)
+    parts = [own]
+    if isinstance(own, faiss.IndexPreTransform):
+        parts += [faiss.downcast_VectorTransform(own.chain.at(i)) for i in range(own.chain.size())]
+    for name in ("index", "quantizer", "storage", "base_index", "refine_index"):
+        if isinstance(getattr(own, name, None), faiss.Index):
+            parts += index_parts(getattr(own, name))
+    return parts

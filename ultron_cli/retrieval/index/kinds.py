@@ -49,9 +49,8 @@ class Kind:
 def n_cells(n: int, dim: int) -> int:
     """Cells of an inverted file: 4 sqrt(N), as Faiss's guide advises for up to a million, and no more than the sample
     can train."""
-    step = max(
-        1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim))))
-    )  # every which photo is in the sample
+    # One photo in `step` is in the sample.
+    step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
     return max(1, min(int(4 * math.sqrt(n)), -(-n // step) // POINTS_PER_CELL))
 
 

@@ -14,12 +14,11 @@ from typing import Any
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import sha256_of_file, whole_folder
-from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.files import file_state, sha256_of_file, whole_folder
+from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.index.building import refuse_to_replace
-from ultron_cli.retrieval.index.faiss_index import MILVUS_FORMAT, file_state
 from ultron_cli.retrieval.milvus.client import CONSISTENCY, NAME_BYTES, Milvus
-from ultron_cli.retrieval.milvus.index import VERSION, stored_uri
+from ultron_cli.retrieval.milvus.index import FORMAT, VERSION, stored_uri
 from ultron_cli.retrieval.milvus.kinds import milvus_plan
 from ultron_cli.retrieval.milvus.place import Place
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
@@ -87,12 +86,12 @@ def build_milvus_index(
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
         before = file_state(descriptor_path)
-        source = {"path": str(descriptor_path.resolve()), **before, "sha256": sha256_of_file(descriptor_path)}
+        source = {"path": str(descriptor_path.resolve()), **before._asdict(), "sha256": sha256_of_file(descriptor_path)}
         identity = {
             "format": "ultron-milvus",
             "version": 1,
             "descriptors_sha256": source["sha256"],
-            "whitening": whitening.record() if whitening else None,
+            "whitening": whitening.record().to_json() if whitening else None,
             "kind": kind,
             "n": n,
             "dim": dim,
@@ -111,7 +110,7 @@ def build_milvus_index(
         if file_state(descriptor_path) != before:
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
     description = {
-        "format": MILVUS_FORMAT,
+        "format": FORMAT,
         "version": VERSION,
         "engine": "milvus",
         "uri": stored_uri(place, out_path),
@@ -126,7 +125,7 @@ def build_milvus_index(
         "dim": dim,
         "search": dataclasses.asdict(plan.settings),
         "whitening": identity["whitening"],
-        "config": info.config,
+        "config": info.extraction.stored,
         "record": identity,
         "descriptors": source,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,7 +170,7 @@ def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool
     return False
 
 
-def fill(milvus: Milvus, descriptors: DescriptorFile, names: list[str]) -> int:
+def fill(milvus: Milvus, descriptors: Descriptors, names: list[str]) -> int:
     """Writes the rows that are missing, and checks that all are there; returns how many were written.
 
     Batches are sent in order, each after the one before was confirmed, so that those a broken run left are the first

@@ -17,20 +17,21 @@ import numpy as np
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
-from ultron_cli.retrieval.index.faiss_index import Index, best_of, refuse_stale
+from ultron_cli.retrieval.index.base import StoredIndex, best_of, refuse_stale
 from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.milvus.client import MOST_RANKED, Milvus
 from ultron_cli.retrieval.milvus.kinds import search_params
 from ultron_cli.retrieval.milvus.place import Place
-from ultron_cli.retrieval.rankings import Ranking, check_search
+from ultron_cli.retrieval.origin import ExtractionRecord
+from ultron_cli.retrieval.rankings import RankedRows, check_search
 from ultron_cli.retrieval.whitening import read_whitening
 
-VERSION = 1
+FORMAT, VERSION = "ultron-milvus-index", 1
 SPARE = 16  # photos asked for beyond k, so that those with the k-th score are there and can be ordered by row
 
 
 @dataclass(frozen=True, kw_only=True)
-class MilvusIndex(Index):
+class MilvusIndex(StoredIndex):
     """An open index in Milvus. index_type: Milvus's name of it."""
 
     index_type: str
@@ -41,7 +42,7 @@ class MilvusIndex(Index):
         """Whether Milvus compares every row."""
         return self.index_type == "FLAT"
 
-    def search(self, query_descriptors: np.ndarray, k: int, settings: SearchSettings | None = None) -> Ranking:
+    def search(self, query_descriptors: np.ndarray, k: int, settings: SearchSettings | None = None) -> RankedRows:
         """The k rows of largest inner product, equal scores by row; rows end in -1 where an approximate index found
         fewer.
 
@@ -51,15 +52,16 @@ class MilvusIndex(Index):
         finite.
         """
         check_search(query_descriptors, self.n, self.dim, k)
-        settings, queries = settings or self.settings, np.ascontiguousarray(query_descriptors, np.float32)
+        settings = settings or self.settings
+        queries = np.ascontiguousarray(query_descriptors, np.float32)
         if k > MOST_RANKED:
             return self._beyond_milvus(queries, k)
-        rescores = settings.rescore > 0 and self.descriptors is not None
-        scores, rows = self._candidates(
-            queries, k, settings if rescores else SearchSettings(nprobe=settings.nprobe, ef_search=settings.ef_search)
-        )
-        candidates = best_of(scores, rows, scores.shape[1] if rescores else k)
-        return self._rescored(queries, candidates, k) if rescores else candidates
+        descriptors = self.descriptors if settings.rescore > 0 else None
+        if descriptors is None:
+            plain = SearchSettings(nprobe=settings.nprobe, ef_search=settings.ef_search)
+            return best_of(*self._candidates(queries, k, plain), k)
+        scores, rows = self._candidates(queries, k, settings)
+        return self._rescored(queries, best_of(scores, rows, scores.shape[1]), k, descriptors)
 
     def _candidates(self, queries: np.ndarray, k: int, settings: SearchSettings) -> tuple[np.ndarray, np.ndarray]:
         """(scores, rows) by Milvus: for flat every row that could be among the k best, for others rescore x k."""
@@ -77,7 +79,7 @@ class MilvusIndex(Index):
     def _nearest(self, queries: np.ndarray, n: int, settings: SearchSettings) -> tuple[np.ndarray, np.ndarray]:
         return self.milvus.nearest(queries, n, search_params(self.index_type, settings, n))
 
-    def _beyond_milvus(self, queries: np.ndarray, k: int) -> Ranking:
+    def _beyond_milvus(self, queries: np.ndarray, k: int) -> RankedRows:
         """Exact search in the descriptor file."""
         if self.descriptors is None:
             raise UltronError(
@@ -154,7 +156,7 @@ def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float]
         settings=settings,
         whitening=whitening,
         descriptor_path=source,
-        config=description.get("config", {}),
+        extraction=ExtractionRecord(stored=description.get("config", {})),
         index_type=index_type,
         milvus=milvus,
     )

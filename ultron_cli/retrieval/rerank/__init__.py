@@ -1,19 +1,29 @@
 """Chains of re-ranking steps: chosen by name, set from the command line, timed, and recorded.
 
-Each step takes and gives a Stage (stage.py): a ranking, the queries that made it, and the database. `aqe` also changes
-the queries for the steps after it.
+Each step takes and gives a RerankState (state.py): a ranking, the queries that made it, and the database. `aqe` also
+changes the queries for the steps after it.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.origin import StepRecord
 from ultron_cli.retrieval.rerank import diffusion, expansion, kreciprocal, superglobal
-from ultron_cli.retrieval.rerank.stage import Stage
+from ultron_cli.retrieval.rerank.state import RerankState
+
+
+class StepConfig(Protocol):
+    """The settings of a step: a frozen dataclass with a default for each."""
+
+    @property
+    def n_needed(self) -> int:
+        """Photos of a ranking that the step looks at."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +31,11 @@ class Step:
     """One step of a chain with its settings."""
 
     name: str
-    config: Any  # the dataclass that RERANKERS names
+    config: StepConfig
 
-    def recorded(self) -> dict[str, Any]:
-        """As stored in rank files and evaluations."""
-        return {"name": self.name, **to_dict(self.config)}
+    def record(self, ms_per_query: float) -> StepRecord:
+        """As an Origin holds it."""
+        return StepRecord(name=self.name, settings=to_dict(self.config), ms_per_query=ms_per_query)
 
 
 def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
@@ -54,19 +64,19 @@ def n_needed(steps: Sequence[Step]) -> int:
     return max((step.config.n_needed for step in steps), default=0)
 
 
-def rerank(stage: Stage, steps: Sequence[Step]) -> tuple[Stage, list[dict[str, Any]]]:
-    """The stage after all steps, and per step its settings with `ms_per_query` (wall clock), which is logged too."""
+def rerank(state: RerankState, steps: Sequence[Step]) -> tuple[RerankState, tuple[StepRecord, ...]]:
+    """The state after all steps, and per step its settings and time, which is logged too."""
     records = []
     for step in steps:
         started_s = time.perf_counter()
-        stage = RERANKERS[step.name][1](stage, step.config)
-        ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(stage.queries))
+        state = RERANKERS[step.name][1](state, step.config)
+        ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(state.queries))
         log.info("re-ranking, %s: %.1f ms per query", step.name, ms_per_query)
-        records.append(step.recorded() | {"ms_per_query": ms_per_query})
-    return stage, records
+        records.append(step.record(ms_per_query))
+    return state, tuple(records)
 
 
-RERANKERS: dict[str, tuple[type, Callable[[Stage, Any], Stage]]] = {
+RERANKERS: dict[str, tuple[type, Callable[[RerankState, Any], RerankState]]] = {
     "superglobal": (superglobal.SuperGlobalConfig, superglobal.superglobal),
     "aqe": (expansion.AlphaQEConfig, expansion.alpha_qe),
     "dba": (expansion.DBAConfig, expansion.dba),

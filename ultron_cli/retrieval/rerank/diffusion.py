@@ -15,9 +15,9 @@ from scipy import sparse
 from ultron_cli.configs import within
 from ultron_cli.console import chunks, counted, log
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank.expansion import similarity_weights
-from ultron_cli.retrieval.rerank.stage import Scored, Stage, put_in_front
+from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
 
 BLOCK_BYTES = 1 << 27  # of descriptors whose neighbours are searched together
 
@@ -49,33 +49,33 @@ class DiffusionConfig:
         return self.nodes
 
 
-def diffusion(stage: Stage, config: DiffusionConfig) -> Stage:
+def diffusion(state: RerankState, config: DiffusionConfig) -> RerankState:
     """Orders by diffused similarity the photos that a query reaches, even those new to its ranking; the rest stays
     behind them.
 
     Memory: nodes x k numbers for the graph, nodes x queries for the solution, and without an index the nodes'
     descriptors unless the graph holds the whole database.
     """
-    nodes = graph_nodes(stage.ranking.rows, config.nodes)
+    nodes = graph_nodes(state.ranking.rows, config.nodes)
     started_s = time.perf_counter()
-    graph = normalised_graph(neighbour_graph(stage, nodes, config))
+    graph = normalised_graph(neighbour_graph(state, nodes, config))
     log.info(
         "diffusion graph: %s, %s, in %.1f s",
         counted(len(nodes), "photo"),
         counted(graph.nnz // 2, "edge"),
         time.perf_counter() - started_s,
     )
-    return spread_over(stage, nodes, graph, config)
+    return spread_over(state, nodes, graph, config)
 
 
-def spread_over(stage: Stage, nodes: np.ndarray, graph: sparse.csr_array, config: DiffusionConfig) -> Stage:
+def spread_over(state: RerankState, nodes: np.ndarray, graph: sparse.csr_array, config: DiffusionConfig) -> RerankState:
     """The queries' part of diffusion(). nodes: (n,) database rows, ascending. graph: S of them, (n, n)."""
-    start = np.zeros((len(nodes), len(stage.queries)))
-    for query, own in enumerate(stage.queries):
-        rows = stage.first_rows(query, config.kq)
+    start = np.zeros((len(nodes), len(state.queries)))
+    for query, own in enumerate(state.queries):
+        rows = state.first_rows(query, config.kq)
         places = np.searchsorted(nodes, rows).clip(max=max(0, len(nodes) - 1))
         known = nodes[places] == rows if len(nodes) else np.zeros(len(rows), bool)
-        similarities = stage.rows_of(rows[known]).astype(np.float64) @ own
+        similarities = state.rows_of(rows[known]).astype(np.float64) @ own
         start[places[known], query] = similarity_weights(similarities, config.gamma)
     spread = (1 - config.alpha) * conjugate_gradients(graph, start, config)
 
@@ -84,7 +84,7 @@ def spread_over(stage: Stage, nodes: np.ndarray, graph: sparse.csr_array, config
         return nodes[positive], spread[positive, query]
 
     return dataclasses.replace(
-        stage, ranking=put_in_front(stage.ranking, map(reached, range(len(stage.queries))), in_place=stage.in_place)
+        state, ranking=put_in_front(state.ranking, map(reached, range(len(state.queries))), in_place=state.in_place)
     )
 
 
@@ -104,23 +104,26 @@ def graph_nodes(rows: np.ndarray, most: int) -> np.ndarray:
     return nodes
 
 
-def neighbour_graph(stage: Stage, nodes: np.ndarray, config: DiffusionConfig) -> sparse.csr_array:
+def neighbour_graph(state: RerankState, nodes: np.ndarray, config: DiffusionConfig) -> sparse.csr_array:
     """(n, n) weights max(similarity, 0) ** gamma between photos of `nodes` that are among the k nearest of each
     other."""
     n = len(nodes)
-    whole = n == stage.n_database
-    if not whole and stage.index_search is None:
-        own_rows = stage.rows_of(nodes)
+    whole = n == state.n_database
+    searches_whole = whole or state.index is not None
+    node_descriptors = np.empty((0, 0), np.float32) if searches_whole else state.rows_of(nodes)
     parts = []
-    for start, stop in chunks(n, max(1, BLOCK_BYTES // (4 * stage.queries.shape[1]))):
-        if whole or stage.index_search is not None:
-            found = stage.search(stage.rows_of(nodes[start:stop]), min(config.k + 1, stage.n_database))
-            places = np.searchsorted(nodes, found.rows).clip(max=n - 1)
-            inside = nodes[places] == found.rows
+    for start, stop in chunks(n, max(1, BLOCK_BYTES // (4 * state.queries.shape[1]))):
+        if searches_whole:
+            nearest_rows = state.search(state.rows_of(nodes[start:stop]), min(config.k + 1, state.n_database))
+            places = np.searchsorted(nodes, nearest_rows.rows).clip(max=n - 1)
+            is_node = nodes[places] == nearest_rows.rows
         else:
-            found = exact_search(own_rows[start:stop], own_rows, min(config.k + 1, n), device=stage.device)
-            places, inside = found.rows, np.ones(found.rows.shape, bool)
-        parts.append(_edges(found, places, inside, start, n, config.gamma))
+            nearest_rows = exact_search(
+                node_descriptors[start:stop], node_descriptors, min(config.k + 1, n), device=state.device
+            )
+            places = nearest_rows.rows
+            is_node = np.ones(places.shape, bool)
+        parts.append(_edges(nearest_rows, places, is_node, start, n, config.gamma))
     nearest = sparse.vstack(parts, format="csr") if parts else sparse.csr_array((0, 0))
     mutual = sparse.csr_array(nearest.minimum(nearest.T))
     mutual.eliminate_zeros()
@@ -128,13 +131,16 @@ def neighbour_graph(stage: Stage, nodes: np.ndarray, config: DiffusionConfig) ->
 
 
 def _edges(
-    found: Ranking, places: np.ndarray, inside: np.ndarray, first: int, n: int, gamma: float
+    nearest: RankedRows, places: np.ndarray, is_node: np.ndarray, first: int, n: int, gamma: float
 ) -> sparse.csr_array:
-    """(b, n) weights of the neighbours found for nodes first..first+b, themselves left out."""
-    weights = similarity_weights(found.scores, gamma)
-    itself = inside & (places == first + np.arange(len(places))[:, None])
+    """(b, n) weights of the neighbours of nodes first..first+b, themselves left out.
+
+    places: (b, k) where each neighbour stands among the nodes. is_node: (b, k) whether it is one of them.
+    """
+    weights = similarity_weights(nearest.scores, gamma)
+    itself = is_node & (places == first + np.arange(len(places))[:, None])
     itself[~itself.any(axis=1), -1] = True  # more duplicates than neighbours: the last leaves, so that all have k
-    weights[itself | ~inside] = 0
+    weights[itself | ~is_node] = 0
     limits = np.arange(len(places) + 1) * places.shape[1]
     edges = sparse.csr_array((weights.ravel(), places.ravel(), limits), shape=(len(places), n))
     edges.eliminate_zeros()

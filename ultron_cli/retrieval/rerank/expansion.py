@@ -7,8 +7,8 @@ import numpy as np
 
 from ultron_cli.configs import within
 from ultron_cli.console import chunks
-from ultron_cli.retrieval.rankings import PADDING, Ranking
-from ultron_cli.retrieval.rerank.stage import Stage, put_in_front
+from ultron_cli.retrieval.rankings import PADDING, RankedRows
+from ultron_cli.retrieval.rerank.state import RerankState, put_in_front
 
 BLOCK_BYTES = 1 << 26  # of gathered neighbours at once
 
@@ -65,55 +65,55 @@ def expanded(own: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> np
     return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
 
 
-def alpha_qe(stage: Stage, config: AlphaQEConfig) -> Stage:
+def alpha_qe(state: RerankState, config: AlphaQEConfig) -> RerankState:
     """Adds to each query its n best, weighted by similarity ** alpha, and searches again with the unit sum; later steps
     get that query.
 
     Similarities are taken anew, as scores of an earlier step may be of another kind.
     """
-    queries = np.empty_like(stage.queries)
-    for query, own in enumerate(stage.queries):
-        top = stage.rows_of(stage.first_rows(query, config.n))
+    queries = np.empty_like(state.queries)
+    for query, own in enumerate(state.queries):
+        top = state.rows_of(state.first_rows(query, config.n))
         weights = similarity_weights(top.astype(np.float64) @ own, config.alpha)
         queries[query] = expanded(own[None], top[None], weights[None])[0]
-    ranking = stage.search(queries, stage.ranking.rows.shape[1])
-    return dataclasses.replace(stage, ranking=ranking, queries=queries)
+    ranking = state.search(queries, state.ranking.rows.shape[1])
+    return dataclasses.replace(state, ranking=ranking, queries=queries)
 
 
-def dba(stage: Stage, config: DBAConfig) -> Stage:
+def dba(state: RerankState, config: DBAConfig) -> RerankState:
     """Re-scores the first M of every query with their descriptors averaged with their n nearest in the database.
 
     Averaged descriptors are made in blocks and not kept: later steps see the database as it is. The rest of the ranking
     stays behind.
     """
-    firsts = [stage.first_rows(query, config.m) for query in range(len(stage.queries))]
+    firsts = [state.first_rows(query, config.m) for query in range(len(state.queries))]
     wanted = np.unique(np.concatenate([*firsts, np.empty(0, np.int64)]))
-    n_neighbours = min(config.n + 1, stage.n_database)  # one of them is the photo itself
+    n_neighbours = min(config.n + 1, state.n_database)  # one of them is the photo itself
     scores = [np.empty(len(rows), np.float32) for rows in firsts]
-    dim = stage.queries.shape[1]
+    dim = state.queries.shape[1]
     for start, stop in chunks(len(wanted), max(1, BLOCK_BYTES // (8 * dim * n_neighbours))):
         block = wanted[start:stop]
-        averaged = augmented(stage, block, n_neighbours, config.alpha)
-        products = stage.queries.astype(np.float64) @ averaged.astype(np.float64).T
+        averaged = augmented(state, block, n_neighbours, config.alpha)
+        products = state.queries.astype(np.float64) @ averaged.astype(np.float64).T
         for query, rows in enumerate(firsts):
             places = np.searchsorted(block, rows).clip(max=len(block) - 1)
             here = block[places] == rows
             scores[query][here] = products[query, places[here]]
     return dataclasses.replace(
-        stage, ranking=put_in_front(stage.ranking, zip(firsts, scores, strict=True), in_place=stage.in_place)
+        state, ranking=put_in_front(state.ranking, zip(firsts, scores, strict=True), in_place=state.in_place)
     )
 
 
-def augmented(stage: Stage, rows: np.ndarray, n_found: int, alpha: float) -> np.ndarray:
+def augmented(state: RerankState, rows: np.ndarray, n_found: int, alpha: float) -> np.ndarray:
     """(n, D) float32 unit descriptors of database rows averaged with their nearest, themselves left out of the
     n_found."""
-    own = stage.rows_of(rows)
-    found: Ranking = stage.search(own, n_found)
+    own = state.rows_of(rows)
+    found: RankedRows = state.search(own, n_found)
     weights = similarity_weights(found.scores, alpha)
     itself = found.rows == rows[:, None]
     # With more duplicates than neighbours a photo may miss itself; the last found then leaves, so that all have as
     # many.
     itself[~itself.any(axis=1), -1] = True
     weights[itself | (found.rows == PADDING)] = 0
-    neighbours = stage.rows_of(np.maximum(found.rows, 0).ravel()).reshape(*found.rows.shape, -1)
+    neighbours = state.rows_of(np.maximum(found.rows, 0).ravel()).reshape(*found.rows.shape, -1)
     return expanded(own, neighbours, weights)

@@ -12,7 +12,14 @@ import numpy as np
 from scipy import sparse
 
 from ultron_cli.configs import within
-from ultron_cli.retrieval.rerank.stage import Scored, Stage, exact_gram, nearest_positions, per_query, put_in_front
+from ultron_cli.retrieval.rerank.state import (
+    RerankState,
+    Scored,
+    exact_gram,
+    nearest_positions,
+    per_query,
+    put_in_front,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +44,15 @@ class KReciprocalConfig:
         return self.m
 
 
-def kreciprocal(stage: Stage, config: KReciprocalConfig) -> Stage:
+def kreciprocal(state: RerankState, config: KReciprocalConfig) -> RerankState:
     """Re-ranks the first M of every query; a score is 1 - final distance. Memory per core: (M, M) a few times."""
 
     def rescore(query: int) -> Scored:
-        rows = stage.first_rows(query, config.m)
-        return rows, kreciprocal_scores(stage.queries[query], stage.rows_of(rows), config)
+        rows = state.first_rows(query, config.m)
+        return rows, kreciprocal_scores(state.queries[query], state.rows_of(rows), config)
 
     return dataclasses.replace(
-        stage, ranking=put_in_front(stage.ranking, per_query(len(stage.queries), rescore), in_place=stage.in_place)
+        state, ranking=put_in_front(state.ranking, per_query(len(state.queries), rescore), in_place=state.in_place)
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ultron_cli.configs import within
-from ultron_cli.retrieval.rerank.stage import Scored, Stage, nearest_positions, per_query, put_in_front
+from ultron_cli.retrieval.rerank.state import RerankState, Scored, nearest_positions, per_query, put_in_front
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class SuperGlobalConfig:
         return self.m
 
 
-def superglobal(stage: Stage, config: SuperGlobalConfig) -> Stage:
+def superglobal(state: RerankState, config: SuperGlobalConfig) -> RerankState:
     """Re-ranks the first M of every query. Memory per core: (M, D) and (M, M) float32."""
 
     def rescore(query: int) -> Scored:
-        rows = stage.first_rows(query, config.m)
-        return rows, superglobal_scores(stage.queries[query], stage.rows_of(rows), rows, config)
+        rows = state.first_rows(query, config.m)
+        return rows, superglobal_scores(state.queries[query], state.rows_of(rows), rows, config)
 
     return dataclasses.replace(
-        stage, ranking=put_in_front(stage.ranking, per_query(len(stage.queries), rescore), in_place=stage.in_place)
+        state, ranking=put_in_front(state.ranking, per_query(len(state.queries), rescore), in_place=state.in_place)
     )
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop, v2
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photos import decode_photo, photo_size
+from ultron_cli.datasets.photos import decode_photo, draft_jpeg, orientation, photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
@@ -156,7 +156,7 @@ def _open_plain(path: Path) -> Image.Image | None:
     to treat."""
     try:
         photo = Image.open(path)
-        if photo.mode == "RGB" and "transparency" not in photo.info and photo.getexif().get(0x0112, 1) == 1:
+        if photo.mode == "RGB" and "transparency" not in photo.info and orientation(photo) == 1:
             return photo
         photo.close()
     except Exception:  # Pillow raises many types; decode_photo says which and why
@@ -171,8 +171,7 @@ def _decode(path: Path, plain_photo: Image.Image | None, draft_side_px: int) -> 
     """
     if plain_photo is None:
         return decode_photo(path, draft_side_px)
-    if (scale := draft_side_px / max(plain_photo.size)) < 1.0:
-        plain_photo.draft("RGB", (max(1, int(plain_photo.width * scale)), max(1, int(plain_photo.height * scale))))
+    draft_jpeg(plain_photo, draft_side_px / max(plain_photo.size))
     try:
         plain_photo.load()
     except Exception:  # said in the words of decode_photo

@@ -1,0 +1,32 @@
+"""Opens an index folder of any engine."""
+
+from pathlib import Path
+
+from ultron_cli.errors import UltronError
+from ultron_cli.files import read_json
+from ultron_cli.retrieval.index.base import StoredIndex
+from ultron_cli.retrieval.index.faiss_index import FORMAT, open_faiss
+from ultron_cli.retrieval.milvus.index import FORMAT as MILVUS_FORMAT
+from ultron_cli.retrieval.milvus.index import open_milvus
+
+
+def open_index(path: Path) -> StoredIndex:
+    """Opens an index folder; what lies in Milvus is connected to.
+
+    Raises UltronError if it is absent, damaged, of a newer format, or stale: its descriptor file now has other
+    contents.
+    """
+    if not path.is_dir():
+        raise UltronError(
+            f"index {path} must be a folder that `ultron index` made, found {'a file' if path.exists() else 'nothing'}"
+        )
+    description = read_json(path / "index.json", "index description")
+    stored_format = description.get("format") if isinstance(description, dict) else None
+    if stored_format == MILVUS_FORMAT:
+        return open_milvus(path, description)
+    if stored_format != FORMAT:
+        raise UltronError(
+            f"{path} is not an index: format in index.json must be {FORMAT!r}, found {stored_format!r}; "
+            "run `ultron index`"
+        )
+    return open_faiss(path, description)

@@ -1,0 +1,370 @@
+"""What made a result: one frozen type that search writes and that evaluation, figures, the report and the page read.
+
+Files hold it as JSON (`provenance` of rank files and evaluations, `config` of descriptor files) with the keys of
+docs/file-formats.md. This is the only module that reads those keys. What it does not know it keeps, so that a file that
+passes through loses nothing. A file made elsewhere may hold part of it only: what is absent is None or empty.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeVar, cast
+
+from ultron_cli.configs import differences
+
+T = TypeVar("T")
+Json = Mapping[str, object]  # an object of a JSON file
+
+
+def _of_kind(value: object, kind: type[T] | tuple[type[T], ...]) -> T | None:
+    """`value` if it is of that kind, else None: a file from elsewhere may hold anything under a key."""
+    return value if isinstance(value, kind) else None
+
+
+def _object(value: object) -> Json:
+    return cast(Json, value) if isinstance(value, Mapping) else {}
+
+
+def _objects(values: object) -> tuple[Json, ...]:
+    return tuple(_object(value) for value in values) if isinstance(values, (list, tuple)) else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhiteningRecord:
+    """The whitening that descriptors went through."""
+
+    method: str
+    dim: int  # dimensions of what it gives
+    sha256: str  # of the whitening file
+
+    def __str__(self) -> str:
+        return f"{self.method} to {self.dim}-d"
+
+    def to_json(self) -> dict[str, object]:
+        """As descriptor files and indexes store it."""
+        return {"method": self.method, "dim": self.dim, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionRecord:
+    """How descriptors were made, as their file's `config` says: everything that shaped the numbers.
+
+    Two records are equal when everything stored is.
+    """
+
+    stored: Json = field(default_factory=dict)  # whole, as JSON
+
+    def __bool__(self) -> bool:
+        return bool(self.stored)
+
+    @property
+    def model_name(self) -> str | None:
+        """Name of the model in the core (`gem`, `ultron-s`)."""
+        return _of_kind(_object(self.stored.get("model")).get("name"), str)
+
+    @property
+    def model_settings(self) -> Json:
+        """Settings of the model."""
+        return _object(_object(self.stored.get("model")).get("settings"))
+
+    @property
+    def crop(self) -> str | None:
+        """`bbx`: queries were cropped to their boxes; `none`: whole photos."""
+        return _of_kind(self.stored.get("crop"), str)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Scales whose descriptors were joined; empty where they are not recorded."""
+        values = self.stored.get("scales")
+        return tuple(float(value) for value in values) if isinstance(values, (list, tuple)) else ()
+
+    @property
+    def max_side_px(self) -> int | None:
+        """Longest side of the photos, in pixels; None is no limit (or not recorded)."""
+        return _of_kind(self.stored.get("max_side_px"), int)
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether smaller photos were enlarged to the longest side."""
+        return self.stored.get("resize") == "always"
+
+    @property
+    def storage(self) -> str:
+        """Number type of the file: float32 or float16."""
+        return str(self.stored.get("storage", "float32"))
+
+    @property
+    def whitening(self) -> WhiteningRecord | None:
+        """The whitening that followed; None for raw descriptors."""
+        record = _object(self.stored.get("whitening"))
+        if not record:
+            return None
+        return WhiteningRecord(
+            method=str(record.get("method")),
+            dim=int(cast(int, record.get("dim"))),
+            sha256=str(record.get("sha256", "")),
+        )
+
+    def whitened(self, whitening: WhiteningRecord) -> "ExtractionRecord":
+        """The record of the same descriptors after a whitening."""
+        return ExtractionRecord(stored={**self.stored, "whitening": whitening.to_json()})
+
+    def differences(self, other: "ExtractionRecord", keys: Sequence[str] | None = None) -> list[str]:
+        """One phrase per setting in which two records differ. keys: the settings compared; None: all."""
+        if keys is None:
+            return differences(dict(self.stored), dict(other.stored))
+        return differences({key: self.stored.get(key) for key in keys}, {key: other.stored.get(key) for key in keys})
+
+    def protocol_text(self) -> str:
+        """How photos were turned into descriptors, in one phrase that stands beside every score."""
+        crop = "queries cropped" if self.crop == "bbx" else "queries NOT cropped (not comparable with published scores)"
+        side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
+        always = ", small photos enlarged" if self.enlarges else ""
+        whitened = f", {self.whitening}" if self.whitening else ""
+        n_scales = len(self.scales)
+        return f"{crop}, {n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{whitened}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Where a model's weights came from."""
+
+    kind: str | None = None  # checkpoint, backbone, pretrained, untrained
+    path: str | None = None  # of the file
+    stored: Json = field(default_factory=dict)  # whole, as JSON: a seed, and what an importer noted
+
+    @classmethod
+    def from_json(cls, value: object) -> "WeightsSource | None":
+        """From a file; None where nothing is recorded."""
+        if not isinstance(value, Mapping):
+            return None
+        stored = _object(value)
+        return cls(kind=_of_kind(stored.get("kind"), str), path=_of_kind(stored.get("path"), str), stored=stored)
+
+    def __str__(self) -> str:
+        return self.path or self.kind or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedPhoto:
+    """A photo left out by --skip-bad."""
+
+    name: str
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """As files store it."""
+        return {"name": self.name, "reason": self.reason}
+
+    @classmethod
+    def list_from_json(cls, values: object) -> "tuple[SkippedPhoto, ...]":
+        """From a file."""
+        return tuple(cls(name=str(value.get("name")), reason=str(value.get("reason"))) for value in _objects(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorProvenance:
+    """Where descriptors were made; shapes no number."""
+
+    weights: WeightsSource | None = None
+    dataset_folder: str | None = None
+    ground_truth: str | None = None  # file
+    whitening: str | None = None  # file
+    other: Json = field(default_factory=dict)  # versions, command, machine, device, time
+
+    def to_json(self) -> dict[str, object]:
+        """As descriptor files store it."""
+        content: dict[str, object] = {
+            "weights": dict(self.weights.stored) if self.weights else None,
+            "dataset_folder": self.dataset_folder,
+            "ground_truth": self.ground_truth,
+            "whitening": self.whitening,
+        }
+        return {**self.other, **{key: value for key, value in content.items() if value is not None}}
+
+    @classmethod
+    def from_json(cls, value: object) -> "DescriptorProvenance":
+        """From a descriptor file."""
+        stored = _object(value)
+        known = ("weights", "dataset_folder", "ground_truth", "whitening")
+        return cls(
+            weights=WeightsSource.from_json(stored.get("weights")),
+            dataset_folder=_of_kind(stored.get("dataset_folder"), str),
+            ground_truth=_of_kind(stored.get("ground_truth"), str),
+            whitening=_of_kind(stored.get("whitening"), str),
+            other={key: part for key, part in stored.items() if key not in known},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """A re-ranking step of a search."""
+
+    name: str
+    settings: Json = field(default_factory=dict)
+    ms_per_query: float = 0.0  # wall clock
+
+    def to_json(self) -> dict[str, object]:
+        """As files store it: name, settings and time side by side."""
+        return {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+
+    @classmethod
+    def from_json(cls, value: Json) -> "StepRecord":
+        """From a file."""
+        settings = {key: part for key, part in value.items() if key not in ("name", "ms_per_query")}
+        spent_ms = value.get("ms_per_query")
+        return cls(
+            name=str(value.get("name")),
+            settings=settings,
+            ms_per_query=float(spent_ms) if isinstance(spent_ms, (int, float)) else 0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """How a ranking was searched."""
+
+    method: Literal["exact", "index"] = "exact"
+    index: str | None = None  # folder of the index
+    kind: str | None = None  # of the index: flat, ivfpq, ...
+    settings: Json = field(default_factory=dict)  # of the index: nprobe, ef_search, rescore
+    steps: tuple[StepRecord, ...] = ()  # of re-ranking, in their order
+
+    @property
+    def engine(self) -> str:
+        """The index's kind, or `exact`."""
+        return self.kind or self.method
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether an index that may miss neighbours was searched."""
+        return self.method == "index" and self.kind not in (None, "flat")
+
+    def to_json(self) -> dict[str, object]:
+        """As files store it."""
+        content: dict[str, object] = {"method": self.method}
+        if self.method == "index":
+            content |= {"index": self.index, "kind": self.kind, **self.settings}
+        if self.steps:
+            content["rerank"] = [step.to_json() for step in self.steps]
+        return content
+
+    @classmethod
+    def from_json(cls, value: object) -> "SearchRecord | None":
+        """From a file; None where nothing is recorded."""
+        if not isinstance(value, Mapping) or not value:
+            return None
+        stored = _object(value)
+        known = ("method", "index", "kind", "rerank")
+        return cls(
+            method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
+            index=_of_kind(stored.get("index"), str),
+            kind=_of_kind(stored.get("kind"), str),
+            settings={key: part for key, part in stored.items() if key not in known},
+            steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistractorRecord:
+    """A file of photos that answer no query, searched behind the database."""
+
+    path: str
+    n: int
+    dataset: str
+
+    def to_json(self) -> dict[str, object]:
+        """As files store it."""
+        return {"path": self.path, "n": self.n, "dataset": self.dataset}
+
+    @classmethod
+    def from_json(cls, value: Json) -> "DistractorRecord":
+        """From a file."""
+        n_photos = value.get("n")
+        return cls(
+            path=str(value.get("path")),
+            n=n_photos if isinstance(n_photos, int) else 0,
+            dataset=str(value.get("dataset")),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What made a ranking or a score."""
+
+    dataset: str | None = None
+    model: str | None = None  # the model's label
+    weights_sha256: str | None = None
+    extraction: ExtractionRecord = field(default_factory=ExtractionRecord)  # of the queries, where both are known
+    weights: WeightsSource | None = None
+    dataset_folder: str | None = None  # of the queries' photos
+    database_folder: str | None = None  # of the database's photos
+    ground_truth: str | None = None  # file
+    skipped: tuple[SkippedPhoto, ...] = ()
+    search: SearchRecord | None = None
+    distractors: tuple[DistractorRecord, ...] = ()
+    searched_by: Json | None = None  # versions, command and machine of the search
+    k: int | None = None  # of an evaluation: photos ranked per query
+    duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
+    evaluated_by: Json | None = None  # versions, command and machine of the evaluation
+    other: Json = field(default_factory=dict)  # what a file says beside these, kept for the next file
+
+    @property
+    def model_label(self) -> str:
+        """The model's label, or `unknown model`."""
+        return self.model or "unknown model"
+
+    def search_text(self) -> str:
+        """What a search did beside comparing descriptors exactly, in one phrase that stands beside every score; empty
+        for nothing."""
+        search = self.search or SearchRecord()
+        n_distractors = sum(part.n for part in self.distractors)
+        joined = f", {n_distractors:,} of them distractors" if self.distractors else ""
+        index = f"; approximate index {search.kind}" if search.is_approximate else ""
+        steps = ", ".join(f"{step.name} ({step.ms_per_query:.1f} ms per query)" for step in search.steps)
+        return joined + index + (f"; re-ranked by {steps}" if steps else "")
+
+    def to_json(self) -> dict[str, object]:
+        """As rank files and evaluations store it; what is not known is left out."""
+        content: dict[str, object] = {
+            "dataset": self.dataset,
+            "model": self.model,
+            "weights_sha256": self.weights_sha256,
+            "config": dict(self.extraction.stored) if self.extraction else None,
+            "weights": dict(self.weights.stored) if self.weights else None,
+            "dataset_folder": self.dataset_folder,
+            "database_folder": self.database_folder,
+            "ground_truth": self.ground_truth,
+            "skipped": [photo.to_json() for photo in self.skipped],
+            "search": self.search.to_json() if self.search else None,
+            "distractors": [part.to_json() for part in self.distractors] or None,
+            "searched_by": self.searched_by,
+            "k": self.k,
+            "duplicates": self.duplicates,
+            "evaluated_by": self.evaluated_by,
+        }
+        return {**self.other, **{key: value for key, value in content.items() if value is not None}}
+
+    @classmethod
+    def from_json(cls, value: object) -> "Origin":
+        """From the `provenance` of a rank file or an evaluation."""
+        stored = _object(value)
+        known = {"config", *(part.name for part in fields(cls))} - {"extraction", "other"}
+        cut = stored.get("k")
+        return cls(
+            dataset=_of_kind(stored.get("dataset"), str),
+            model=_of_kind(stored.get("model"), str),
+            weights_sha256=_of_kind(stored.get("weights_sha256"), str),
+            extraction=ExtractionRecord(stored=_object(stored.get("config"))),
+            weights=WeightsSource.from_json(stored.get("weights")),
+            dataset_folder=_of_kind(stored.get("dataset_folder"), str),
+            database_folder=_of_kind(stored.get("database_folder"), str),
+            ground_truth=_of_kind(stored.get("ground_truth"), str),
+            skipped=SkippedPhoto.list_from_json(stored.get("skipped")),
+            search=SearchRecord.from_json(stored.get("search")),
+            distractors=tuple(DistractorRecord.from_json(part) for part in _objects(stored.get("distractors"))),
+            searched_by=_of_kind(stored.get("searched_by"), dict),
+            k=cut if isinstance(cut, int) else None,
+            duplicates=_of_kind(stored.get("duplicates"), str),
+            evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
+            other={key: part for key, part in stored.items() if key not in known},
+        )
