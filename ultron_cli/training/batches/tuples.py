@@ -98,10 +98,10 @@ class Round:
         while len(negatives) < n_negatives:
             if not self.landmarks.numbers:
                 return None
-            others = self.landmarks.sample(n_negatives - len(negatives), label, self.draws)
-            if not others:
+            landmarks = self.landmarks.sample(n_negatives - len(negatives), label, self.draws)
+            if not landmarks:
                 return None
-            negatives += [row for other in others if (row := self._next(self.rows_of[other])) is not None]
+            negatives += [row for landmark in landmarks if (row := self._next(self.rows_of[landmark])) is not None]
         return [anchor, positive, *negatives]
 
     def _positive(self, label: int, anchor_is_right: bool) -> int:
