@@ -20,7 +20,7 @@ from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_data
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
-from ultron_cli.training.start import start_training
+from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
 DESCRIPTOR_SUFFIXES = (".h5", ".hdf5")  # a query file that ends so holds descriptors, any other is a photo
@@ -44,24 +44,23 @@ def train(
     resume: bool = False,
     device: str = "auto",
     workspace: Workspace | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Trains a model and returns a summary: "run" (its folder), "checkpoint", "model", "config", "metrics" per epoch.
 
     preset: None is quickstart. dataset: a name, or a folder with one folder of photos per landmark; None is that of
     the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
     workspace. resume: goes on with the interrupted run in `out`, or with the latest.
     """
-    return start_training(
-        preset,
-        None if dataset is None else str(dataset),
-        None,
-        settings,
-        out,
-        overwrite=False,
-        device_name=device,
+    from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib
+
+    request = TrainRequest(
+        preset=preset,
+        dataset=None if dataset is None else str(dataset),
+        assignments=tuple(settings),
+        out=out,
         resume=resume,
-        workspace=workspace,
     )
+    return start_training(request, device, draw_run, workspace).to_plain()
 
 
 def extract(

@@ -18,8 +18,9 @@ from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_data
 from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.rankings import Ranking, write_ranks
 from ultron_cli.retrieval.searching import search_files
-from ultron_cli.training.start import start_training
+from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
 from ultron_cli.visualization.cam.draw import CamRequest, draw_cam
+from ultron_cli.visualization.curves.run_pictures import draw_run
 from ultron_cli.visualization.ranked.draw import draw_ranks
 from ultron_cli.visualization.report.report import ReportConfig, write_report
 from ultron_cli.visualization.scene import PhotoChoice, open_scene
@@ -60,13 +61,14 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     render_toy(toy, ToyConfig(seed=seed))
     steps.end()
     steps.start("train ULTRON-T with ArcFace")
-    run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device, workspace=workspace)
+    train_request = TrainRequest(dataset=str(toy), assignments=(f"seed={seed}",))
+    run = start_training(train_request, device, draw_run, workspace)
+    assert isinstance(run, TrainSummary)  # the default preset is of a training
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
-    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True)
-    trained = extract_dataset(request, ModelChoice(run=run["run"]), device, workspace)
-    settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
-    choice = ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings)
+    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config.side_px, overwrite=True)
+    trained = extract_dataset(request, ModelChoice(run=run.run), device, workspace)
+    choice = ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings)
     untrained = extract_dataset(request, choice, device, workspace)
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
@@ -112,7 +114,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
         "dataset": str(toy),
         "toy": asdict(ToyConfig(seed=seed)),
         "workspace": str(out / "runs"),
-        "run": run["run"],
+        "run": run.run,
         "descriptors": trained["folder"],
         "index": str(index),
         "ranks": str(ranks),

@@ -20,10 +20,11 @@ from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions.genotype import OPERATIONS, load_genotype
-from ultron_cli.training.batches.photos import Augmentation, own_randomness
-from ultron_cli.training.config import AugmentConfig, TrainConfig, load_config
+from ultron_cli.training.batches.photos import Augmentation, seeded_randomness
+from ultron_cli.training.config import AugmentConfig, TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.losses import create_loss
+from ultron_cli.training.presets import load_config
 from ultron_cli.training.validation_classes import ClassificationValidation, MiddleReader, photos_to_score
 
 Run = Callable[..., tuple[int, str, str]]
@@ -289,7 +290,7 @@ def test_padded_crops_move_the_photo_over_black(tmp_path: Path) -> None:
     augment, seen = Augmentation(plain, [(32, 32)]), set()
     padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0))).transpose(2, 0, 1)
     for seed in range(12):
-        with own_randomness(seed):
+        with seeded_randomness(seed):
             found = augment(tmp_path / "x.png", 0).numpy()
         places = [
             (y, x) for y in range(9) for x in range(9) if np.array_equal(padded[:, y : y + 32, x : x + 32], found)

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses import create_loss
-from ultron_cli.training.losses.margins import MarginLoss
+from ultron_cli.training.losses import MarginLoss, create_loss
 
 LABELS = [0, 1, 2, 3, 4, 0, 2]
 
@@ -79,32 +78,32 @@ def test_curricular_arcface_equals_its_equation_over_several_steps() -> None:
 @pytest.mark.parametrize("n_photos", [6, 7])  # an even number has two medians: the lower one
 def test_madacos_equals_its_equation(rho: float, n_photos: int) -> None:
     loss, descriptors, labels = make("madacos", rho=rho)
-    value = loss(descriptors[:n_photos], labels[:n_photos]).item()
+    result = loss.result(descriptors[:n_photos], labels[:n_photos])
     expected, margin, scale = literal.madacos(
         descriptors[:n_photos].numpy(), loss.weight.detach().numpy(), LABELS[:n_photos], rho
     )
-    assert value == pytest.approx(expected, abs=1e-10)
-    assert (loss.margin_now, loss.scale_now) == (pytest.approx(margin, abs=1e-12), pytest.approx(scale))
+    assert result.loss.item() == pytest.approx(expected, abs=1e-10)
+    assert (result.margin, result.scale) == (pytest.approx(margin, abs=1e-12), pytest.approx(scale))
 
 
 def test_madacos_bounds_and_evaluation() -> None:
     loss, descriptors, labels = make("madacos")
-    loss(-descriptors, labels)  # hopeless: the least scale, no margin below 0
-    assert (loss.scale_now, loss.margin_now) == (32.0, 0.0)
+    hopeless = loss.result(-descriptors, labels)  # the least scale, no margin below 0
+    assert (hopeless.scale, hopeless.margin) == (32.0, 0.0)
     exact = torch.nn.functional.normalize(loss.weight.detach()[labels], dim=1).requires_grad_()
     loss(exact, labels).backward()  # the median cosine is 1: nothing overflows
     assert torch.isfinite(exact.grad).all()
     loss.eval()
-    loss(descriptors, labels)
-    assert loss.margin_now == 0.0
-    assert loss.scale_now > 32.0
+    evaluated = loss.result(descriptors, labels)
+    assert evaluated.margin == 0.0
+    assert evaluated.scale > 32.0
 
 
 def test_margin_and_scale_of_madacos_carry_no_gradient() -> None:
     loss, descriptors, labels = make("madacos")
-    loss(descriptors.requires_grad_(), labels).backward()
-    margin, scale = loss.margin_now, loss.scale_now
-    fixed = create_loss("cosface", n_classes=5, dim=7, margin=margin, scale=scale).double()
+    result = loss.result(descriptors.requires_grad_(), labels)
+    result.loss.backward()
+    fixed = create_loss("cosface", n_classes=5, dim=7, margin=result.margin, scale=result.scale).double()
     fixed.load_state_dict(loss.state_dict())
     copy = descriptors.detach().clone().requires_grad_()
     fixed(copy, labels).backward()
@@ -144,13 +143,13 @@ def test_partial_loss_with_all_classes_is_the_loss(name: str) -> None:
     part, _, _ = make(name, sharded=True)
     assert torch.equal(whole.weight, part.weight)
     one, other = descriptors.clone().requires_grad_(), descriptors.clone().requires_grad_()
-    a, b = whole(one, labels), part(other, labels)
-    a.backward()
-    b.backward()
-    assert a.item() == pytest.approx(b.item(), abs=1e-12)
+    a, b = whole.result(one, labels), part.result(other, labels)
+    a.loss.backward()
+    b.loss.backward()
+    assert a.loss.item() == pytest.approx(b.loss.item(), abs=1e-12)
     assert torch.allclose(one.grad, other.grad, rtol=0, atol=1e-12)
     assert torch.allclose(whole.weight.grad, part.weight.grad, rtol=0, atol=1e-12)
-    assert int(whole.n_right) == int(part.n_right)
+    assert int(a.n_right) == int(b.n_right)
 
 
 def test_sampled_classes_hold_the_batch_and_move_alone() -> None:

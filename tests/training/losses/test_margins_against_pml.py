@@ -14,8 +14,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from ultron_cli.training.losses import create_loss
-from ultron_cli.training.losses.margins import MarginLoss
+from ultron_cli.training.losses import MarginLoss, create_loss
 
 theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
 
@@ -117,7 +116,10 @@ def test_on_a_class_weight_the_floor_under_our_sine_lowers_the_logit() -> None:
         theirs.ArcFaceLoss(N_CLASSES, DIM, margin=math.degrees(0.5)),
     )
     angle = torch.tensor([0.0, 1e-4, 3e-3, math.pi])
-    found, expected = ours.with_margin(angle.cos()[:, None])[:, 0], their.modify_cosine_of_target_classes(angle.cos())
+    found, expected = (
+        ours.with_margin(angle.cos()[:, None], 0.5)[:, 0],
+        their.modify_cosine_of_target_classes(angle.cos()),
+    )
     torch.testing.assert_close(found[2:], expected[2:], rtol=0.0, atol=1e-6)
     torch.testing.assert_close(
         expected[:2] - found[:2], torch.full((2,), math.sqrt(1e-7) * math.sin(0.5)), rtol=1e-2, atol=0.0
