@@ -29,7 +29,7 @@ from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.files import read_json, replace_between, write_text
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.searching import search_files
 from ultron_cli.training.config import load_config
@@ -89,8 +89,8 @@ def score_model(
     request = ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder)
     extract_dataset(request, model, device, workspace)
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
-    report = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
-    return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
+    evaluation = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
+    return {protocol: evaluation.protocols[protocol].mAP for protocol in PROTOCOLS}
 
 
 def kept(parent: Path, asked: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import cpu_name
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.extraction.dataset import default_workers
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch

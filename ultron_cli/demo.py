@@ -9,9 +9,10 @@ from ultron_cli import console
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, percent
+from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.files import write_text
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.index.building import build_index
@@ -42,7 +43,7 @@ class Steps:
         self.seconds[self._name] = round(time.perf_counter() - self._started_s, 1)
 
 
-def _evaluate(folder: Path, device: str) -> tuple[Ranking, dict[str, Any]]:
+def _evaluate(folder: Path, device: str) -> tuple[Ranking, Evaluation]:
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
     return ranking, evaluate_ranking(ranking, find_gnd(None, ranking.origin))
 
@@ -81,7 +82,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     steps.start("evaluate")
     _, baseline = _evaluate(Path(untrained["folder"]), device)
     evaluation = workspace.result_folder("evaluate", "demo") / "evaluation.json"
-    write_text(evaluation, console.dump_json(report))
+    write_text(evaluation, console.dump_json(report.to_json()))
     workspace.remember("evaluate", evaluation)
     steps.end()
     steps.start("draw ranked lists and activation maps, write the report")
@@ -104,8 +105,8 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     workspace.remember("visualize", pictures)
     steps.end()
     scores = {
-        name: {"untrained": baseline["protocols"][name]["mAP"], "trained": report["protocols"][name]["mAP"]}
-        for name in report["protocols"]
+        name: {"untrained": baseline.protocols[name].mAP, "trained": report.protocols[name].mAP}
+        for name in report.protocols
     }
     summary = {
         "dataset": str(toy),
@@ -121,7 +122,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
         "mAP": scores,
         "seconds": steps.seconds,
     }
-    rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
+    rows = [(name, percent(part["untrained"], 1), percent(part["trained"], 1)) for name, part in scores.items()]
     text = lines(
         table(("mAP, %", "untrained", "trained"), rows),
         f"{trained['model']}, {trained['protocol']}",

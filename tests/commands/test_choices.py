@@ -16,15 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_choices_equal_their_registries() -> None:
     from ultron_cli.datasets.build_gnd import GroundTruthConfig
     from ultron_cli.datasets.protocols import PROTOCOLS
-    from ultron_cli.models.weights.importers import SOURCES
+    from ultron_cli.evaluation.evaluate import evaluate_ranking
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
     from ultron_cli.retrieval.rerank import RERANKERS
     from ultron_cli.retrieval.whitening_learning import METHODS as WHITENINGS
 
     assert tuple(PROTOCOLS) == choices.PROTOCOLS
+    assert get_args(get_type_hints(evaluate_ranking)["duplicates"]) == choices.DUPLICATES
     assert tuple(RERANKERS) == choices.RERANK_STEPS
     assert tuple(WHITENINGS) == choices.WHITENINGS
-    assert tuple(SOURCES) == choices.WEIGHT_SOURCES
     assert get_args(get_type_hints(GroundTruthConfig)["query_rule"]) == choices.QUERY_RULES
     assert get_args(get_type_hints(ExtractRequest)["resize"]) == choices.RESIZES
     assert get_args(get_type_hints(ExtractRequest)["precision"]) == choices.PRECISIONS

@@ -216,7 +216,7 @@ def search_files(
 def search_photos(
     photos: Sequence[Path],
     database: Path,
-    k: int,
+    k: int | None,
     device_name: str,
     *,
     bbx: Box | None = None,
@@ -226,7 +226,7 @@ def search_photos(
     """Searches for photos by path, described by the model, scales, size and whitening that made the database.
 
     bbx: part of the photo to search for, pixels of the upright photo (one photo only). weights: those of the model, if
-    they have moved.
+    they have moved. k: None ranks the whole database.
     """
     index = opened_index(options)
     requested = whitening_for(index, options)

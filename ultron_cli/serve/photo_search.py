@@ -24,7 +24,7 @@ from PIL import Image
 
 from ultron_cli import __version__
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import Dataset, open_folder
+from ultron_cli.datasets.folder import Dataset, open_recorded
 from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
 from ultron_cli.datasets.protocols import LABELS
 from ultron_cli.errors import UltronError
@@ -327,8 +327,4 @@ class PhotoSearch:
 
 def photos_of(provenance: DescriptorProvenance) -> Dataset:
     """The photos behind a database file. Raises UltronError if they are gone."""
-    folder = provenance.dataset_folder
-    gnd = Path(provenance.ground_truth or "")
-    if not folder or not Path(folder).is_dir():
-        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    return open_folder(Path(folder), gnd if gnd.is_file() else None)
+    return open_recorded(provenance.dataset_folder, provenance.ground_truth)

@@ -12,12 +12,10 @@ from torch import nn
 
 from ultron_cli import distributed
 from ultron_cli.models import create_model
-from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import create_loss
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +45,6 @@ class Learner:
         self.loss = create_loss(
             config.loss.get("name", "arcface"), n_classes=n_landmarks, dim=self.model.descriptor_dim, **loss
         ).to(device)
-        self.model.unit_norm = self.loss.takes_unit
         self.model.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
         self.network = self._wrapped()
         self.running_mean = RunningMean(self.model, config.ema) if config.ema else None
@@ -128,10 +125,11 @@ class Learner:
         )
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            unit_norm = self.loss.takes_unit
             if self.loss.needs_maps:
-                descriptors, maps = self.network(images, with_maps=True)
+                descriptors, maps = self.network(images, with_maps=True, unit_norm=unit_norm)
             else:
-                descriptors, maps = self.network(images), None
+                descriptors, maps = self.network(images, unit_norm=unit_norm), None
         return self.loss(descriptors, labels) if maps is None else self.loss(descriptors, labels, maps)
 
     def _update(self, step: int) -> None:

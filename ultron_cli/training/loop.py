@@ -288,7 +288,7 @@ class Training:
                     "validation_top5": found.top5,
                     "validation_photos": found.n_photos,
                 }
-            result = self.validation.run(model, self.device)
+            result = self.validation.run(model, self.device, self.learner.loss.takes_unit)
         return {
             "validation_mAP": result.mAP,
             "validation_queries": result.n_queries,

@@ -53,11 +53,11 @@ class RetrievalValidation:
         self.photos, self.side_px, self.n_workers, self.what = photos, side_px, n_workers, what
         self._said: set[int] = set()
 
-    def run(self, model: RetrievalModel, device: torch.device) -> ValidationResult:
-        """Scores a model in evaluation mode; the random state stays as it was."""
+    def run(self, model: RetrievalModel, device: torch.device, unit_norm: bool = True) -> ValidationResult:
+        """Scores a model in evaluation mode; the random state stays as it was. unit_norm: as of the model's forward."""
         rows: list[int] = []
         parts: list[np.ndarray] = []
-        for batch_rows, descriptors in self.described(model, device):
+        for batch_rows, descriptors in self.described(model, device, unit_norm):
             parts.append(descriptors.cpu().numpy())
             rows += batch_rows
         if not rows:
@@ -65,7 +65,9 @@ class RetrievalValidation:
         order = np.argsort(rows)
         return retrieval_map(np.concatenate(parts)[order], self.photos.labels[np.array(rows)[order]])
 
-    def described(self, model: RetrievalModel, device: torch.device) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def described(
+        self, model: RetrievalModel, device: torch.device, unit_norm: bool = True
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Rows and their (B, D) float32 descriptors on the device, batch by batch, in any order; those that cannot be
         read are left out."""
         shape = PhotoShape(
@@ -80,7 +82,8 @@ class RetrievalValidation:
                     continue
                 pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
                 with torch.inference_mode():
-                    descriptors = model(normalise_images(pixels, model.preprocessing)).float()
+                    images = normalise_images(pixels, model.preprocessing)
+                    descriptors = model(images, unit_norm=unit_norm).float()
                 yield [photo.row for photo in batch], descriptors
 
     def _say(self, row: int, problem: str) -> None:

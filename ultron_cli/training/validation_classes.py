@@ -103,7 +103,8 @@ class ClassificationValidation:
                     self._say(batch[0].row, batch[0].problem)
                     continue
                 pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
-                scores = loss.cosines(model(normalise_images(pixels, model.preprocessing)).float())
+                images = normalise_images(pixels, model.preprocessing)
+                scores = loss.cosines(model(images, unit_norm=loss.takes_unit).float())
                 best = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu().numpy()
                 hits = best == labels[[photo.row for photo in batch], None]
                 n_first, n_five = n_first + int(hits[:, 0].sum()), n_five + int(hits.any(axis=1).sum())

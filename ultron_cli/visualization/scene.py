@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.datasets.folder import Dataset, open_folder
+from ultron_cli.datasets.folder import Dataset, open_folder, open_recorded
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
@@ -144,15 +144,11 @@ class Scene:
 def open_scene(ranking: Ranking) -> Scene:
     """The photo folders and the ground truth that a search was made with. Raises UltronError if they are gone."""
     origin = ranking.origin
-    gnd = Path(origin.ground_truth) if origin.ground_truth else None
-    folder = origin.dataset_folder
-    if not folder or not Path(folder).is_dir():
-        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    queries = open_folder(Path(folder), gnd if gnd and gnd.is_file() else None)
+    queries = open_recorded(origin.dataset_folder, origin.ground_truth)
     known_names = set(queries.query_names)
     are_stored = all(name in known_names for name in ranking.query_names)
     database = queries
-    if origin.database_folder and origin.database_folder != folder:
+    if origin.database_folder and origin.database_folder != origin.dataset_folder:
         database = open_folder(Path(origin.database_folder))
     return Scene(ranking=ranking, queries=queries if are_stored else None, database=database)
 

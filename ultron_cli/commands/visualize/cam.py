@@ -126,7 +126,7 @@ def _systems(
     """The models to draw in columns: of several searches, or of runs and checkpoints; none for the one model of one
     search."""
     from ultron_cli import console
-    from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.models.weights.model_choice import ModelChoice
     from ultron_cli.visualization.cam.draw import chosen_system, searched_system
 
     choices = (

@@ -34,9 +34,9 @@ def command(
 
     workspace = current_workspace()
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
+    protocols = PROTOCOLS if protocol == "all" else (one_of("--protocol", protocol, PROTOCOLS),)
     if out:
         check_suffix(out)
-    protocols = [name for name in PROTOCOLS if protocol in (name, "all")]
     rankings = searches(ranks, queries, database)
     names = labels_of([ranking.origin.model_label for ranking in rankings], label, ranks)
     curves = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]

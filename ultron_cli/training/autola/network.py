@@ -17,7 +17,7 @@ from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.attentions import STAGES
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
 from ultron_cli.models.attentions.hoga import HogaSearch
-from ultron_cli.models.backbones.cifar_resnets import is_cifar_resnet, make_cifar_resnet
+from ultron_cli.models.backbones.own import is_cifar_resnet, make_cifar_resnet
 from ultron_cli.training.config import AugmentConfig, plain
 
 EDGES = tuple((node, source) for node in range(1, N_NODES + 1) for source in range(node))
@@ -30,7 +30,7 @@ class SearchConfig:
     folder.
 
     task tells its configuration from that of a training. exclude: files of classes or photo ids to keep out. backbone:
-    a timm ResNet or one of cifar_resnets.py, trained from nothing. width: channels of its first stage, doubled from
+    a timm ResNet or one of backbones/own.py, trained from nothing. width: channels of its first stage, doubled from
     stage to stage; None keeps its own. small_stem: a 3x3 convolution without pooling instead of 7x7 and pooling, for
     photos of 32 or 64 px. side_px: of the square training crops. lr falls to lr_min along a cosine, epoch by epoch.
     architecture_*: of the logits (Adam). workers, threads, checkpoint_minutes and keep_checkpoints as in TrainConfig.

@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.errors import WorkFailed
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.preprocessing import IMAGENET
 from ultron_cli.models.core import normalise_images
 from ultron_cli.training.autola.network import Architecture, SearchConfig, make_network
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
-
-PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
 
 
 def split_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +91,7 @@ class Search:
 
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Cross-entropy of a batch of (B, 3, H, W) uint8, and the share of photos classified right."""
-        images = normalise_images(pixels.to(self.device).permute(0, 2, 3, 1), PREPROCESSING)
+        images = normalise_images(pixels.to(self.device).permute(0, 2, 3, 1), IMAGENET)
         labels = labels.to(self.device)
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)

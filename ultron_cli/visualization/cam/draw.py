@@ -9,7 +9,7 @@ import torch
 
 from ultron_cli.console import log, progress
 from ultron_cli.files import make_folder
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure

@@ -17,8 +17,6 @@ from torch import nn
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.gem import ClassToken, GemModel
-from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.visualization.inside.stages import run_through
 
 # Nodes of the autograd graph that are activation functions: ReLU, ReLU6 (a hardtanh), and the smooth ones of newer
@@ -147,39 +145,14 @@ def attention_map(model: RetrievalModel, images: torch.Tensor) -> tuple[torch.Te
     Of a class token: what it takes from each patch in the last block, the mean over heads (as DINO's maps, Caron et
     al., ICCV 2021); the rest of 1 goes to itself and to register tokens. Raises UltronError for other poolings.
     """
-    pooling = getattr(model, "pooling", None)
-    if isinstance(pooling, ClassToken):
-        return _class_token_attention(model, images)
-    if not isinstance(pooling, AttentionPooling):
+    weights_and_descriptor = model.pooling_attention(images)
+    if weights_and_descriptor is None:
         raise UltronError(
             "the attention map is of models that pool by attention (ultron-s, ultron-b, ultron-t, "
             f"model.pooling=simpool or cls), found {model.label}; "
             "take another --method"
         )
-    with torch.no_grad():
-        features = model.feature_map(images)
-        weights, _ = pooling.weights(features)
-        return weights[0].unflatten(0, features.shape[-2:]), F.normalize(model.pool(features), dim=1)[0]
-
-
-def _class_token_attention(model: GemModel, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As attention_map, of the class token in the last block."""
-    layer = model.backbone.network.blocks[-1].attn
-    if not hasattr(layer, "attn_drop") or not hasattr(layer, "fused_attn"):
-        raise UltronError(
-            f"the attention of {model.backbone.name} is not kept in a form that can be shown; take another --method"
-        )
-    kept: list[torch.Tensor] = []
-    handle = layer.attn_drop.register_forward_hook(lambda _, __, output: kept.append(output))
-    was_fused, layer.fused_attn = layer.fused_attn, False  # the fused operator never has the weights in memory
-    try:
-        with torch.no_grad():
-            descriptor = F.normalize(model.describe(images), dim=1)[0]
-    finally:
-        layer.fused_attn = was_fused
-        handle.remove()
-    weights = kept[-1][0, :, 0, model.backbone.n_prefix_tokens :].mean(dim=0)
-    return weights.unflatten(0, model.backbone.grid(tuple(images.shape[-2:]), len(weights))), descriptor
+    return weights_and_descriptor
 
 
 def require_finite(model: RetrievalModel, numbers: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def _recorded(layers: Sequence[CDConv]) -> Iterator[list[torch.Tensor]]:
     dilations: list[torch.Tensor] = []
 
     def keep(layer: CDConv, _: nn.Module, __: object, importance: torch.Tensor) -> None:
-        dilations.append(choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu())
+        dilations.append(choose_dilation(importance, layer.thresholds, layer.threshold_kind, layer.deltas).cpu())
 
     handles = [layer.importance.register_forward_hook(partial(keep, layer)) for layer in layers]
     try:

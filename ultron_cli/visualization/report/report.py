@@ -176,7 +176,7 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
             {
                 "name": name,
                 "thumbnail": thumbnails.add(scene.query_photo(row)),
-                "ap": {p: evaluation["protocols"][p]["ap"].get(name) for p in PROTOCOLS} if evaluation else {},
+                "ap": {p: evaluation.protocols[p].ap.get(name) for p in PROTOCOLS} if evaluation else {},
                 "photos": _photo_entries(photos, maps, labels[row], thumbnails),
                 "ranks": positive_ranks(scene, row, labels[row]),
             }
@@ -184,8 +184,8 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
     scores: dict[str, dict[str, object]] = {}
     if evaluation:
         scores = {
-            p: {"mAP": part["mAP"], "mP": part["mP"], "queries": part["queries_used"]}
-            for p, part in evaluation["protocols"].items()
+            p: {"mAP": part.mAP, "mP": part.mP, "queries": part.queries_used}
+            for p, part in evaluation.protocols.items()
         }
     return {
         "label": label,

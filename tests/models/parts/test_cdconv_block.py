@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from literal_ultron import literal_cdconv, literal_depthwise, literal_importance, literal_mobile_block, weights_of
 
-from ultron_cli.models.parts.cdconv import CDConv, ChannelImportance, MobileBlock, PlainDepthwise, eca_kernel_size
+from tests.models.literal_ultron import (
+    literal_cdconv,
+    literal_depthwise,
+    literal_importance,
+    literal_mobile_block,
+    weights_of,
+)
+from ultron_cli.models.parts.cdconv import CDConv, ChannelImportance, MobileBlock, PlainDepthwise
+from ultron_cli.models.parts.layers import eca_kernel_size
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
@@ -48,7 +55,7 @@ def test_importance_equals_its_definition() -> None:
 @pytest.mark.parametrize("kind", ["value", "quantile"])
 @pytest.mark.parametrize("shape", [(2, 16, 9, 7), (1, 5, 1, 4), (3, 8, 2, 2)])
 def test_cdconv_equals_algorithm_1(shape: tuple[int, ...], kind: str, gate: str) -> None:
-    module, values = randomise(CDConv(shape[1], kind=kind, gate=gate)), features(*shape)
+    module, values = randomise(CDConv(shape[1], threshold_kind=kind, gate=gate)), features(*shape)
     choice = {"thresholds": (0.75, 0.5), "kind": kind, "deltas": (3, 6), "gate": gate}
     expected = literal_cdconv(values.numpy(), weights_of(module), **choice)
     np.testing.assert_allclose(module(values).detach().numpy(), expected, **EXACT)
@@ -76,10 +83,12 @@ def test_plain_depthwise_is_pytorchs() -> None:
 
 @pytest.mark.parametrize("gate", ["none", "multiply"])
 def test_mobile_block_equals_its_definition(gate: str) -> None:
-    choice = {"thresholds": (0.7, 0.55), "kind": "value", "deltas": (2, 4), "gate": gate}
-    block, values = randomise(MobileBlock(4, 4, CDConv(16, **choice))), features(2, 4, 6, 5)
+    choice = {"thresholds": (0.7, 0.55), "deltas": (2, 4), "gate": gate}
+    block, values = randomise(MobileBlock(4, 4, CDConv(16, threshold_kind="value", **choice))), features(2, 4, 6, 5)
     np.testing.assert_allclose(
-        block(values).detach().numpy(), literal_mobile_block(values.numpy(), weights_of(block), **choice), **EXACT
+        block(values).detach().numpy(),
+        literal_mobile_block(values.numpy(), weights_of(block), kind="value", **choice),
+        **EXACT,
     )
 
 

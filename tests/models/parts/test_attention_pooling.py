@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from literal_ultron import literal_attention_pooling, weights_of
 
+from tests.models.literal_ultron import literal_attention_pooling, weights_of
 from ultron_cli.models.parts.attention_pooling import AttentionPooling, NormedGeM
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.models.test_attentions import literal_channel_gate, shaken
+from tests.models.attentions.test_attentions import literal_channel_gate, shaken
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions.genotype import (
@@ -47,15 +47,15 @@ def literal_operation(name: str, module: nn.Module, x: Tensor) -> Tensor:
         x = literal_channel_gate(module.channels, x, with_maximum=True)
         pooled = torch.stack([x.max(0).values, x.mean(0)])
         return x * norm(module.norm, F.conv2d(pooled[None], module.places.weight, padding=3)[0]).sigmoid()
-    seen = torch.stack([x.max(0).values, x.mean(0)]) if name.endswith("spatial") else x
+    gate_input = torch.stack([x.max(0).values, x.mean(0)]) if name.endswith("spatial") else x
     weights = [part.weight for part in module.op if isinstance(part, nn.Conv2d)]
     norms = [part for part in module.op if isinstance(part, nn.BatchNorm2d)]
     if name.startswith("dil"):
         depthwise = F.conv2d(
-            seen[None], weights[0], padding=2, dilation=2, groups=1 if name == "dil_spatial" else len(seen)
+            gate_input[None], weights[0], padding=2, dilation=2, groups=1 if name == "dil_spatial" else len(gate_input)
         )
         return x * norm(norms[0], F.conv2d(depthwise, weights[1])[0]).sigmoid()
-    first = F.conv2d(F.conv2d(seen[None], weights[0], padding=1, groups=len(seen)), weights[1])[0]
+    first = F.conv2d(F.conv2d(gate_input[None], weights[0], padding=1, groups=len(gate_input)), weights[1])[0]
     first = norm(norms[0], first).clamp(min=0)
     second = F.conv2d(F.conv2d(first[None], weights[2], padding=1, groups=len(first)), weights[3])[0]
     return x * norm(norms[1], second).sigmoid()

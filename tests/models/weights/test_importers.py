@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import Run
-from tests.models.published_networks import PublishedCfcd, PublishedCirtorch, PublishedSenet
+from tests.models.weights.published_networks import PublishedCfcd, PublishedCirtorch, PublishedSenet
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.retrieval.whitening import read_whitening
 

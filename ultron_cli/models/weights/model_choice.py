@@ -1,4 +1,5 @@
-"""Which model a command uses: a run, a weights file, timm's download, or fresh weights; and loading it again later."""
+"""Which model a command uses (that of a run, a weights file, timm's download, or fresh weights), and loading it again
+later."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,31 +16,28 @@ from ultron_cli.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """The flags --run, --weights, --pretrained, --untrained, --model and the model's settings (None: not given)."""
+    """The flags by which a command names a model; None is a flag that is left out."""
 
     run: str | None = None
     weights: Path | None = None
     pretrained: bool = False
     untrained: bool = False
-    seed: int = 0
+    seed: int = 0  # of fresh weights
     model: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # of the model
     workspace: Workspace = field(default_factory=Workspace)  # where runs are
 
     def load(self) -> LoadedModel:
         """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
-        given = [
-            flag
-            for flag, used in (
-                ("--run", self.run),
-                ("--weights", self.weights),
-                ("--pretrained", self.pretrained),
-                ("--untrained", self.untrained),
-            )
-            if used
-        ]
-        if len(given) > 1:
-            raise UltronError(f"{' and '.join(given)} exclude each other; leave one")
+        values = {
+            "--run": self.run,
+            "--weights": self.weights,
+            "--pretrained": self.pretrained,
+            "--untrained": self.untrained,
+        }
+        flags = [flag for flag, value in values.items() if value]
+        if len(flags) > 1:
+            raise UltronError(f"{' and '.join(flags)} exclude each other; leave one")
         if self.weights:
             return load_weights(self.weights.expanduser(), self.model, self.settings)
         if self.pretrained:
@@ -72,25 +70,25 @@ def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedMod
 
 def find_checkpoint(run: str, workspace: Workspace) -> Path:
     """The checkpoint of a run: its folder, its name in the workspace, or the file itself. Raises UltronError."""
-    known = workspace.root / "train"
-    for candidate in (Path(run).expanduser(), known / run):
+    runs = workspace.root / "train"
+    for candidate in (Path(run).expanduser(), runs / run):
         if candidate.is_file():
             return candidate
         if (candidate / "checkpoint.pt").is_file():
             return candidate / "checkpoint.pt"
-    names = sorted(path.name for path in known.iterdir()) if known.is_dir() else []
+    names = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
     raise UltronError(
-        f"run {run!r} has no checkpoint.pt, as a path or in {known} (there: {', '.join(names) or 'nothing'})"
+        f"run {run!r} has no checkpoint.pt, as a path or in {runs} (there: {', '.join(names) or 'nothing'})"
     )
 
 
 def reload_model(
     config: dict[str, Any], source: dict[str, Any], weights_sha256: str, override: Path | None = None
 ) -> LoadedModel:
-    """The model that made a descriptor file, from its stored config and provenance; `override` is another place of the
-    weights.
+    """The model that made a descriptor file, from its stored config and provenance.
 
-    Raises UltronError if the weights are gone or are no longer those of the file.
+    override: where the weights are, if they have moved. Raises UltronError if the weights are gone or are no longer
+    those of the file.
     """
     name, settings = config["model"]["name"], config["model"]["settings"]
     kind = source.get("kind")

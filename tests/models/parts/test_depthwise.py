@@ -18,11 +18,11 @@ def test_output_and_gradients_equal_pytorchs(shape: tuple[int, ...], dilation: i
     expected = F.conv2d(features, weight, padding=dilation, dilation=dilation, groups=shape[1])
     upstream = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad(expected, (features, weight), upstream)
-    found = depthwise(features, weight, dilation)
-    found_gradients = torch.autograd.grad(found, (features, weight), upstream)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    for own, theirs in zip(found_gradients, expected_gradients, strict=True):
-        torch.testing.assert_close(own, theirs, rtol=1e-12, atol=1e-12)
+    output = depthwise(features, weight, dilation)
+    gradients = torch.autograd.grad(output, (features, weight), upstream)
+    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
@@ -45,9 +45,9 @@ def test_compiles_whole_and_runs_under_autocast() -> None:
     features, weight = torch.randn(2, 4, 8, 8, requires_grad=True), torch.randn(4, 1, 3, 3, requires_grad=True)
     expected = torch.autograd.grad(depthwise(features, weight, 2).square().sum(), (features, weight))
     compiled = torch.compile(depthwise, fullgraph=True, backend="aot_eager")
-    found = torch.autograd.grad(compiled(features, weight, 2).square().sum(), (features, weight))
-    for own, theirs in zip(found, expected, strict=True):
-        torch.testing.assert_close(own, theirs)
+    gradients = torch.autograd.grad(compiled(features, weight, 2).square().sum(), (features, weight))
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = depthwise(features, weight, 2)
     assert half.dtype == torch.bfloat16

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions import ATTENTIONS
-from ultron_cli.models.attentions.gates import Cbam, ChannelGate, EcaGate, Sca, eca_kernel_size
+from ultron_cli.models.attentions.gates import Cbam, ChannelGate, EcaGate, Sca
 from ultron_cli.models.attentions.glam import Glam
+from ultron_cli.models.parts.layers import eca_kernel_size
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
 
 C, H, W = 16, 5, 7

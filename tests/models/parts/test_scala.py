@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from literal_ultron import literal_mck, literal_scala, literal_scala_block, weights_of
 
+from tests.models.literal_ultron import literal_mck, literal_scala, literal_scala_block, weights_of
 from ultron_cli.models.parts.scala import MultiscaleContext, ScalaAttention, ScalaBlock
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
