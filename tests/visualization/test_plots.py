@@ -8,6 +8,7 @@ import pytest
 
 from tests.visualization.pictures import PICTURES
 from ultron_cli.errors import UltronError
+from ultron_cli.visualization.plots import MOST_LINES, look
 
 FORMATS = ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml"))
 WITH_AXES = (
@@ -78,3 +79,8 @@ def test_numbers_are_drawn_without_torch(name: str, tmp_path: Path) -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+def test_no_two_lines_look_alike() -> None:
+    looks = [look(i) for i in range(MOST_LINES)]
+    assert len({(line["color"], line["linestyle"]) for line in looks}) == MOST_LINES

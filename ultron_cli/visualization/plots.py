@@ -41,7 +41,8 @@ def look(i: int) -> Look:
     """Colour, dash and mark of the i-th line; no two of MOST_LINES are alike."""
     return {
         "color": COLOURS[i % len(COLOURS)],
-        "linestyle": STYLES[(i // len(COLOURS) + i) % len(STYLES)],
+        # There are 7 colours and 4 dashes: 2 more for each round of colours make the second round's dashes others.
+        "linestyle": STYLES[(i + 2 * (i // len(COLOURS))) % len(STYLES)],
         "marker": MARKERS[i % len(MARKERS)],
         "markersize": 5,
         "linewidth": 1.8,
