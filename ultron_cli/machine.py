@@ -1,16 +1,20 @@
-"""Which device to compute on."""
+"""What this machine has: devices to compute on, cores, memory."""
 
 import os
 import platform
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ultron_cli.errors import UltronError
 
+if TYPE_CHECKING:  # cores and memory are asked for without torch
+    import torch
 
-def resolve_device(name: str) -> torch.device:
+
+def resolve_device(name: str) -> "torch.device":
     """auto (a GPU where there is one) | cpu | cuda[:N]. Raises UltronError if the device is not there."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
@@ -41,3 +45,12 @@ def cpu_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def available_bytes() -> int | None:
+    """Memory that a program can have without swapping, where the system says it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    except (OSError, StopIteration, ValueError):
+        return None
