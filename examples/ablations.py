@@ -34,6 +34,7 @@ from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_data
 from ultron_cli.retrieval.searching import search_files
 from ultron_cli.training.config import load_config
 from ultron_cli.training.start import start_training
+from ultron_cli.workspace import Workspace
 
 # name -> settings of the model that differ from the default's
 VARIANTS: dict[str, list[str]] = {
@@ -69,18 +70,24 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def score(run: dict[str, Any], toy: Path, device: str) -> dict[str, float]:
+def score(run: dict[str, Any], toy: Path, device: str, workspace: Workspace) -> dict[str, float]:
     """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
     return score_model(
-        ModelChoice(run=run["run"]), toy, 2 * run["config"]["side_px"], Path(run["run"]) / "descriptors", device
+        ModelChoice(run=run["run"]),
+        toy,
+        2 * run["config"]["side_px"],
+        Path(run["run"]) / "descriptors",
+        device,
+        workspace,
     )
 
 
-def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str) -> dict[str, float]:
+def score_model(
+    model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str, workspace: Workspace
+) -> dict[str, float]:
     """mAP (0..1) per protocol; descriptors go into `folder`."""
-    extract_dataset(
-        ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder), model, device
-    )
+    request = ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder)
+    extract_dataset(request, model, device, workspace)
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
     report = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
     return {protocol: report["protocols"][protocol]["mAP"] for protocol in PROTOCOLS}
@@ -100,8 +107,12 @@ def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argpars
 
     def train(folder: Path) -> dict[str, Any]:
         log.info("--- %s", name)
-        run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
-        return {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
+        # Runs remember themselves as the latest of their workspace: not of the one the user works in.
+        workspace = Workspace(root=arguments.out / "workspace")
+        run = start_training(
+            arguments.preset, str(toy), None, assignments, folder, True, arguments.device, workspace=workspace
+        )
+        return {"variant": name, "mAP": score(run, toy, arguments.device, workspace), "seconds": run["seconds"]}
 
     asked = {
         "config": to_dict(load_config(arguments.preset, None, assignments)),
@@ -162,8 +173,6 @@ def main() -> int:
     if not variants:
         raise UltronError(f"--only {' '.join(arguments.only)} names no variant (known: {'; '.join(VARIANTS)})")
     console.start_log(-1 if arguments.quick else 0)
-    # Runs remember themselves as the latest of their workspace: not of the one the user works in.
-    console.settings.workspace = arguments.out / "workspace"
     toy = render_toy(
         arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig()
     )

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ultron_cli import console, workspace
+from ultron_cli import console
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
@@ -20,6 +20,7 @@ from ultron_cli.retrieval.searching import search_files
 from ultron_cli.training.start import start_training
 from ultron_cli.visualization.report.report import ReportConfig, write_report
 from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
+from ultron_cli.workspace import Workspace
 
 
 class Steps:
@@ -45,26 +46,25 @@ def _evaluate(folder: Path, device: str) -> tuple[Ranking, dict[str, Any]]:
 
 
 def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
-    """Runs all steps below `out` (dataset in out/data, results in out/runs, which becomes the workspace of this
-    process).
+    """Runs all steps below `out` (dataset in out/data, results in out/runs, a workspace).
 
     Returns the summary and a text for people.
     """
-    console.settings.workspace, console.settings.data_root = out / "runs", out / "data"
-    toy, steps = out / "data" / "toy", Steps()
+    workspace = Workspace(root=out / "runs", data_root=out / "data")
+    toy = workspace.data_root / "toy"
+    steps = Steps()
     steps.start("render landmarks: photos with exact ground truth, training and evaluation landmarks disjoint")
     render_toy(toy, ToyConfig(seed=seed))
     steps.end()
     steps.start("train ULTRON-T with ArcFace")
-    run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device)
+    run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device, workspace=workspace)
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
     request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True)
-    trained = extract_dataset(request, ModelChoice(run=run["run"]), device)
+    trained = extract_dataset(request, ModelChoice(run=run["run"]), device, workspace)
     settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
-    untrained = extract_dataset(
-        request, ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings), device
-    )
+    choice = ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings)
+    untrained = extract_dataset(request, choice, device, workspace)
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
     steps.start("index and search")

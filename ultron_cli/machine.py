@@ -1,7 +1,8 @@
-"""What this machine has: devices to compute on, cores, memory."""
+"""What this machine has: devices to compute on, cores, memory, disk space."""
 
 import os
 import platform
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,13 @@ def resolve_device(name: str) -> "torch.device":
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk space where `folder` is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def cpu_name() -> str:

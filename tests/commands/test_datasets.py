@@ -15,8 +15,8 @@ import pytest
 from tests.commands.test_bad_input import MODEL, expect_error
 from tests.conftest import Run
 from tests.datasets.conftest import jpeg, server, tar_of
+from tests.datasets.download.test_install import OXFORD_PHOTOS, ROXFORD, ground_truth
 from tests.datasets.misbehaving_server import MisbehavingServer
-from tests.datasets.test_install import OXFORD_PHOTOS, ROXFORD, ground_truth
 from ultron_cli.datasets.download import catalog
 
 __all__ = ["server"]  # the fixture

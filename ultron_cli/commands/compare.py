@@ -5,19 +5,24 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.errors import UltronError
 
-def compare(
+EXAMPLE = "ultron compare before.json after.json"
+
+
+def command(
     before: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation of `ultron evaluate --out`.")],
     after: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same queries.")],
 ) -> None:
     """Compares two evaluations query by query: difference of mAP, its 95 % interval, and whether chance explains it."""
     import dataclasses
 
+    from ultron_cli.configs import differences
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.errors import UltronError
     from ultron_cli.evaluation.significance import compare_evaluations, read_evaluation
 
-    a, b = read_evaluation(before), read_evaluation(after)
+    a = read_evaluation(before)
+    b = read_evaluation(after)
     shared = [protocol for protocol in a["protocols"] if protocol in b["protocols"]]
     if not shared:
         raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
@@ -31,18 +36,16 @@ def compare(
             (protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}")
         )
     config_a, config_b = (report["provenance"].get("config") or {} for report in (a, b))
-    from ultron_cli.configs import differences
-
-    differing = differences(config_a, config_b)
+    settings = differences(config_a, config_b)
     print_result(
         {
             "before": str(before),
             "after": str(after),
             "protocols": {name: dataclasses.asdict(part) for name, part in results.items()},
-            "settings_that_differ": differing,
+            "settings_that_differ": settings,
         },
         lines(
             table(("protocol", "A", "B", "B - A", "95 % interval", "p", "better/worse/equal"), rows),
-            "settings that differ: " + ("; ".join(differing) or "none recorded"),
+            "settings that differ: " + ("; ".join(settings) or "none recorded"),
         ),
     )

@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
 
-def train(
+EXAMPLE = """
+ultron train
+ultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20
+"""
+
+
+def command(
     *,
     preset: Annotated[
         str | None,
@@ -46,17 +53,18 @@ def train(
     if list_:
         from ultron_cli.training.run.folder import list_runs, runs_table
 
-        runs = list_runs()
+        runs = list_runs(current_workspace())
         print_result({"runs": runs}, runs_table(runs) if runs else "no runs yet; start one with `ultron train`")
         return
-    changes = set_ or []
+    changes = list(set_ or [])
     if show_config:
         from ultron_cli.training.config import explain_config, load_config
 
-        chosen, given = preset or "quickstart", [*changes, *([f"dataset={dataset}"] if dataset else [])]
-        rows = explain_config(chosen, config, given)
+        preset = preset or "quickstart"
+        changes += [f"dataset={dataset}"] if dataset else []
+        rows = explain_config(preset, config, changes)
         result = {
-            "config": load_config(chosen, config, given).to_plain(),
+            "config": load_config(preset, config, changes).to_plain(),
             "origin": {key: origin for key, _, origin in rows},
         }
         print_result(
@@ -66,7 +74,9 @@ def train(
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import start_training
 
-    summary = start_training(preset, dataset, config, changes, out, overwrite, settings.device, resume)
+    summary = start_training(
+        preset, dataset, config, changes, out, overwrite, settings.device, resume, current_workspace()
+    )
     if is_first_process():
         print_result(summary, _text(summary))
 

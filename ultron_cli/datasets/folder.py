@@ -137,6 +137,14 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
             f"{get}, put it there "
             "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
         )
+    return open_folder(folder, gnd)
+
+
+def open_folder(folder: Path, gnd: Path | None = None) -> Dataset:
+    """Opens the dataset in a folder, for example one that a result recorded. Raises UltronError if it is gone or
+    unsound."""
+    if not folder.is_dir():
+        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     record = read_source(folder)
     if record is not None and not record.complete:
         raise UltronError(

@@ -6,7 +6,7 @@ from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset, open_dataset
 from ultron_cli.files import read_json
 from ultron_cli.machine import n_cores
-from ultron_cli.workspace import data_root, latest
+from ultron_cli.workspace import Workspace
 
 
 def render_toy(folder: Path, config: object | None = None) -> Path:
@@ -23,19 +23,20 @@ def render_toy(folder: Path, config: object | None = None) -> Path:
     return folder
 
 
-def dataset_folder(text: str) -> str:
+def dataset_folder(text: str, workspace: Workspace) -> str:
     """`text`, after rendering the toy landmarks if that is what is asked for and they are not there yet."""
-    folder = data_root() / "toy"
+    folder = workspace.data_root / "toy"
     if text == "toy" and not Path(text).is_dir() and not folder.is_dir():
         log.info("rendering the toy landmarks into %s (once)", folder)
         render_toy(folder)
     return text
 
 
-def open_named_dataset(text: str | None, gnd: Path | None = None) -> Dataset:
+def open_named_dataset(text: str | None, gnd: Path | None = None, workspace: Workspace | None = None) -> Dataset:
     """A dataset by name or folder; None takes that of the latest training run, else `toy`. Raises UltronError."""
+    workspace = workspace or Workspace()
     if text is None:
-        run = latest("train")
+        run = workspace.latest("train")
         text = read_json(run / "config.json", "configuration of the run")["config"]["dataset"] if run else "toy"
         log.info("taking dataset %s", text)
-    return open_dataset(dataset_folder(text), data_root(), gnd)
+    return open_dataset(dataset_folder(text, workspace), workspace.data_root, gnd)

@@ -8,6 +8,7 @@ from ultron_cli.datasets.download.catalog import KNOWN_SETS, KnownSet, Part
 from ultron_cli.datasets.download.source_record import read_source
 from ultron_cli.datasets.folder import describe_dataset
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
+from ultron_cli.workspace import Workspace
 
 State = Literal["absent", "begun", "present", "own copy"]
 
@@ -33,7 +34,7 @@ def known_overview(data_root: Path) -> list[dict[str, Any]]:
             "licence": known.licence,
             "download_bytes": known.about_bytes()[0] or None,
             "download_bytes_of_all": known.about_bytes()[1],
-            "files": len(known.chosen_parts(None)),
+            "files": len(known.parts_of(None)),
             "needs": known.needs or None,
             "withdrawn": known.withdrawn or None,
         }
@@ -66,20 +67,20 @@ def _describe_part(part: Part) -> dict[str, Any]:
     }
 
 
-def describe(text: str, gnd: Path | None) -> dict[str, Any]:
+def describe(text: str, gnd: Path | None, workspace: Workspace) -> dict[str, Any]:
     """Facts of a dataset that is there: photos, labels per protocol, or landmarks of a training list; and the record of
     its download."""
     from ultron_cli.datasets.named import open_named_dataset  # brings torch, which the list does not need
 
-    dataset = open_named_dataset(text, gnd)
+    dataset = open_named_dataset(text, gnd, workspace)
     if dataset.ground_truth is None and (dataset.folder / LIST_FILE).is_file():
-        paths, landmarks = open_landmark_list(dataset.folder)
+        listed = open_landmark_list(dataset.folder)
         facts: dict[str, Any] = {
             "name": dataset.name,
             "folder": str(dataset.folder),
-            "photo_folder": str(paths.folder),
-            "photos": len(paths),
-            "landmarks": len(set(landmarks)),
+            "photo_folder": str(listed.paths.folder),
+            "photos": len(listed.paths),
+            "landmarks": len(set(listed.landmarks)),
             "protocols": {},
         }
     else:

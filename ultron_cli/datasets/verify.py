@@ -14,14 +14,16 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ultron_cli.console import counted, log, progress
-from ultron_cli.datasets.bad_photos import Finding, Kind, file_state
+from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
-from ultron_cli.datasets.download.source_record import read_seen, read_source, remember_checksum
+from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
+from ultron_cli.datasets.photos import draft_jpeg
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import n_cores
 
-DRAFT_SCALE = 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
+DRAFT_SCALE = 1 / 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
 AHEAD = 64  # photos waiting per thread
 SHOWN = 5  # photos per kind on screen
 SUFFIXES_OF_FORMAT = {
@@ -76,7 +78,7 @@ def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
         found |= set(_below(folder, folder / "train"))
     missing: list[str] = []
     if (folder / LIST_FILE).is_file():
-        listed = open_landmark_list(folder)[0]
+        listed = open_landmark_list(folder).paths
         if folder.resolve() not in listed.folder.parents:
             raise UltronError(
                 f"{folder} has no photos of its own, they lie in {listed.folder}; run `ultron datasets verify "
@@ -107,15 +109,16 @@ def _below(folder: Path, photos: Path) -> Iterator[str]:
 
 
 def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
-    """Reads, hashes and decodes every photo. Raises UltronError if there is nothing to check."""
+    """Reads, hashes and decodes every photo. Raises UltronError if there is nothing to check.
+
+    n_threads: None takes one per core, as decoding and hashing release the interpreter's lock.
+    """
     paths, missing, used = photos_to_check(dataset)
     report = Report(n_checked=len(paths) + len(missing))
     report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in missing]
     first_with: dict[str, str] = {}
     digest = hashlib.sha256()
-    for checked in progress(
-        _check_all(dataset.folder, paths, n_threads or default_threads()), total=len(paths), what="verify"
-    ):
+    for checked in progress(_check_all(dataset.folder, paths, n_threads or n_cores()), total=len(paths), what="verify"):
         _add(report, dataset.folder, checked, first_with)
         if not used or checked.path in used:
             digest.update(f"{checked.path}\0{checked.sha256}\n".encode())
@@ -125,14 +128,9 @@ def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
     return report
 
 
-def default_threads() -> int:
-    """One thread per core; decoding and hashing release the interpreter's lock."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, str]) -> None:
     """Puts what was found of one photo into the report."""
-    n_bytes, mtime_ns = file_state(folder / checked.path)
+    n_bytes, mtime_ns = photo_state(folder / checked.path)
     if checked.kind:
         finding = Finding(
             path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns
@@ -177,7 +175,7 @@ def check_photo(folder: Path, path: str) -> _Checked:
         return _Checked(path, sha256, "empty", "the file is empty")
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            opened.draft("RGB", (max(1, opened.width // DRAFT_SCALE), max(1, opened.height // DRAFT_SCALE)))
+            draft_jpeg(opened, DRAFT_SCALE)
             opened.load()
             ImageOps.exif_transpose(opened).convert("RGB")
             kind = opened.format or ""
@@ -230,8 +228,9 @@ def tell_version(dataset: Dataset, report: Report, data_root: Path) -> str | Non
     if record is not None and record.complete and record.photos_version and not report.n_used_bad:
         remember_checksum(data_root, key + record.photos_version, report.photos_sha256, str(dataset.folder))
         return record.photos_version
-    seen = read_seen(data_root)
-    return next(
-        (version for version in known.versions if seen.get(key + version, {}).get("sha256") == report.photos_sha256),
-        "unknown version",
-    )
+    checksums = read_seen_checksums(data_root)
+    for version in known.versions:
+        checksum = checksums.get(key + version)
+        if checksum is not None and checksum["sha256"] == report.photos_sha256:
+            return version
+    return "unknown version"

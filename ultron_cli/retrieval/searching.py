@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ultron_cli import workspace
 from ultron_cli.console import chunks
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
@@ -30,6 +29,7 @@ from ultron_cli.retrieval.rankings import RankedRows, Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
 from ultron_cli.retrieval.rerank.state import RerankState
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening, stored_whitening
+from ultron_cli.workspace import Workspace
 
 RANKING_BYTES = 1 << 28  # of rows and scores of the queries that an evaluation searches together
 
@@ -49,12 +49,16 @@ class SearchOptions:
 PLAIN = SearchOptions()
 
 
-def latest_descriptors(queries: Path | None, database: Path | None) -> tuple[Path, Path]:
-    """(queries.h5, database.h5): those given, else those of the latest extraction. Raises UltronError if there is
-    none."""
+def latest_descriptors(
+    queries: Path | None, database: Path | None, workspace: Workspace | None = None
+) -> tuple[Path, Path]:
+    """(queries.h5, database.h5): those given, else those of the latest extraction.
+
+    Raises UltronError if there is none.
+    """
     if queries and database:
         return queries, database
-    folder = workspace.take_latest("extract", "name both --queries and --database")
+    folder = (workspace or Workspace()).take_latest("extract", "name both --queries and --database")
     queries = queries or folder / "queries.h5"
     if not queries.exists():
         raise UltronError(

@@ -24,7 +24,7 @@ from PIL import Image
 
 from ultron_cli import __version__
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset, open_folder
 from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
 from ultron_cli.datasets.protocols import LABELS
 from ultron_cli.errors import UltronError
@@ -39,7 +39,6 @@ from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeCo
 from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
 from ultron_cli.visualization.report.report import packed_map
 from ultron_cli.visualization.scene import small_map
-from ultron_cli.workspace import data_root
 
 MOST_STEPS = 4  # of re-ranking
 KEPT_SEARCHES = 256  # whose similarity maps can still be asked for; one descriptor each
@@ -332,4 +331,4 @@ def photos_of(provenance: DescriptorProvenance) -> Dataset:
     gnd = Path(provenance.ground_truth or "")
     if not folder or not Path(folder).is_dir():
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    return open_dataset(folder, data_root(), gnd if gnd.is_file() else None)
+    return open_folder(Path(folder), gnd if gnd.is_file() else None)

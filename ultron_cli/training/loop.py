@@ -16,7 +16,7 @@ from ultron_cli import distributed
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.landmarks.split import require_same_photos, split_photos, write_split
+from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.models.weights.checkpoints import save_checkpoint
@@ -59,7 +59,7 @@ class Training:
         config: TrainConfig,
         photos: LandmarkPhotos,
         device: torch.device,
-        excluded: list[dict[str, Any]] | None = None,
+        excluded: list[Exclusion] | None = None,
     ) -> None:
         self.config, self.all_photos, self.device, self.excluded = config, photos, device, excluded or []
         scored = photos_to_score(photos) if config.validation.kind == "classification" else None

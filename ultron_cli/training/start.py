@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultron_cli import distributed, workspace
+from ultron_cli import distributed
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks.split import exclude_photos
+from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
@@ -18,6 +18,7 @@ from ultron_cli.training.config import TrainConfig, load_config, resumed_config
 from ultron_cli.training.loop import Training
 from ultron_cli.training.run.folder import is_unfinished, new_run_folder, run_to_resume
 from ultron_cli.training.starting_weights import require_start
+from ultron_cli.workspace import Workspace
 
 if TYPE_CHECKING:
     from ultron_cli.training.autola.network import SearchConfig
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 DEFAULT_PRESET = "quickstart"
 
 
-def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[Path, bool]:
+def _folder_and_resume(
+    preset: str | None, out: Path | None, overwrite: bool, resume: bool, workspace: Workspace
+) -> tuple[Path, bool]:
     """The run's folder, and whether there is something to go on from.
 
     A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in
@@ -33,21 +36,24 @@ def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, re
     """
     if distributed.restart_count() and not resume:
         try:
-            return run_to_resume(out), True
+            return run_to_resume(out, workspace), True
         except UltronError as error:
             log.info("restarted by torchrun before anything was saved (%s): starting again", error)
             overwrite = True
     if resume and overwrite:
         raise UltronError("--resume and --overwrite exclude each other; leave one")
-    return (run_to_resume(out), True) if resume else (new_run_folder(preset or DEFAULT_PRESET, out, overwrite), False)
+    if resume:
+        return run_to_resume(out, workspace), True
+    return new_run_folder(preset or DEFAULT_PRESET, out, overwrite, workspace), False
 
 
-def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
+def _open_photos(config: "TrainConfig | SearchConfig", workspace: Workspace) -> tuple[LandmarkPhotos, list[Exclusion]]:
     """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
     for the others."""
     if distributed.process_index() > 0:
         distributed.wait_for_processes()
-    photos, excluded = exclude_photos(open_landmark_photos(open_named_dataset(config.dataset).folder), config.exclude)
+    dataset = open_named_dataset(config.dataset, workspace=workspace)
+    photos, excluded = exclude_photos(open_landmark_photos(dataset.folder), config.exclude)
     if distributed.process_index() == 0:
         distributed.wait_for_processes()
     return photos, excluded
@@ -62,20 +68,25 @@ def start_training(
     overwrite: bool,
     device_name: str,
     resume: bool = False,
+    workspace: Workspace | None = None,
 ) -> dict[str, Any]:
     """Trains, or searches for an attention where the preset says so, and returns a summary: run folder, model, config,
     metrics per epoch.
 
     Raises UltronError for bad settings or photos. preset: None is the default one, or on `resume` that of the run.
+    workspace: where a new run goes, an unfinished one is looked for, and the finished one is remembered.
     Started by torchrun, all processes call it and get the summary.
     """
     device = distributed.process_device(resolve_device(device_name))
     distributed.join_processes(device)
+    workspace = workspace or Workspace()
     level = log.level
     if distributed.process_index() > 0:
         log.setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        folder_text, resume = distributed.from_first_process(_first_process_choice(preset, out, overwrite, resume))
+        folder_text, resume = distributed.from_first_process(
+            _first_process_choice(preset, out, overwrite, resume, workspace)
+        )
         folder = Path(folder_text)
         changes = [*assignments, *([f"dataset={dataset}"] if dataset else [])]
         if resume:
@@ -83,28 +94,30 @@ def start_training(
         else:
             config = load_config(preset or DEFAULT_PRESET, config_file, changes)
         return (
-            _train(config, folder, resume, device)
+            _train(config, folder, resume, device, workspace)
             if isinstance(config, TrainConfig)
-            else _search(config, folder, resume, device)
+            else _search(config, folder, resume, device, workspace)
         )
     finally:
         log.setLevel(level)
         distributed.leave_processes()
 
 
-def _first_process_choice(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[str, bool]:
+def _first_process_choice(
+    preset: str | None, out: Path | None, overwrite: bool, resume: bool, workspace: Workspace
+) -> tuple[str, bool]:
     """Folder and resume as the first process finds them; other processes' answers are not used."""
     if distributed.process_index() > 0:
         return "", False
-    folder, resume = _folder_and_resume(preset, out, overwrite, resume)
+    folder, resume = _folder_and_resume(preset, out, overwrite, resume, workspace)
     return str(folder), resume
 
 
-def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict[str, Any]:
+def _train(config: TrainConfig, folder: Path, resume: bool, device: Any, workspace: Workspace) -> dict[str, Any]:
     is_resumed = resume and is_unfinished(folder)
     if not is_resumed:
         require_start(config)
-    photos, excluded = _open_photos(config)
+    photos, excluded = _open_photos(config, workspace)
     processes = f", {distributed.n_processes()} processes" if distributed.n_processes() > 1 else ""
     training = Training(config, photos, device, excluded)
     held_out = training.n_held_out
@@ -137,7 +150,7 @@ def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict
     }
 
 
-def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> dict[str, Any]:
+def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any, workspace: Workspace) -> dict[str, Any]:
     """The same for a search; it leaves no model, so that it does not become the workspace's latest training."""
     from ultron_cli.models.attentions.genotype import OPERATIONS
     from ultron_cli.training.autola.network import EDGES
@@ -148,7 +161,7 @@ def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> 
         raise UltronError(
             f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun"
         )
-    photos, _ = _open_photos(config)
+    photos, _ = _open_photos(config, workspace)
     log.info(
         "searching with %s of %s from %s (%s)",
         counted(len(photos.labels), "photo"),

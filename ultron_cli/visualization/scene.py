@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ultron_cli.console import log, progress
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset, open_folder
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
@@ -23,7 +23,6 @@ from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam, write_overlay
 from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
 from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
-from ultron_cli.workspace import data_root
 
 MAP_SIDE_PX = 24
 
@@ -149,12 +148,12 @@ def open_scene(ranking: Ranking) -> Scene:
     folder = origin.dataset_folder
     if not folder or not Path(folder).is_dir():
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    queries = open_dataset(folder, data_root(), gnd if gnd and gnd.is_file() else None)
+    queries = open_folder(Path(folder), gnd if gnd and gnd.is_file() else None)
     known_names = set(queries.query_names)
     are_stored = all(name in known_names for name in ranking.query_names)
     database = queries
     if origin.database_folder and origin.database_folder != folder:
-        database = open_dataset(origin.database_folder, data_root())
+        database = open_folder(Path(origin.database_folder))
     return Scene(ranking=ranking, queries=queries if are_stored else None, database=database)
 
 

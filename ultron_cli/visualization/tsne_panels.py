@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import open_dataset
+from ultron_cli.datasets.folder import open_folder
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.visualization.tsne import Panel, TsneConfig, embed, landmarks_of
-from ultron_cli.workspace import data_root
 
 
 def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None) -> tuple[Panel, str]:
@@ -36,7 +35,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
     folder = info.provenance.dataset_folder
     paths = None
     if folder and Path(folder).is_dir():
-        opened = open_dataset(folder, data_root(), Path(gnd))
+        opened = open_folder(Path(folder), Path(gnd))
         paths = [opened.photo_path(names[row]) for row in rows]
     panel = Panel(
         title=title or info.model, points=embed(descriptors, config), labels=labels[rows], names=landmarks, paths=paths

@@ -5,11 +5,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, TypeVar
 
 from ultron_cli.console import log, settings
 from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.errors import WorkFailed
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 R = TypeVar("R")
 GIVE_UP_AFTER = 3  # failures, then the server or the network is down for the rest as well
@@ -28,7 +31,7 @@ class Bars:
         self._make = tqdm
         self._all = self._bar(what, total, 0)
 
-    def _bar(self, what: str, total: int | None, position: int) -> Any:
+    def _bar(self, what: str, total: int | None, position: int) -> "tqdm[Never]":
         return self._make(
             total=total,
             desc=what,
@@ -42,7 +45,7 @@ class Bars:
         )
 
     def of_file(self, what: str) -> tuple[Callable[[int, int | None], None], Callable[[], None]]:
-        """(on_progress(done, total), close) of a new bar."""
+        """(on_progress, close) of a new bar; on_progress takes (bytes that have arrived, bytes in all or None)."""
         if self._hidden:  # a bar that is disabled has no numbers either
             return lambda done, total: None, lambda: None
         with self._lock:

@@ -1,7 +1,7 @@
 """From flat faces to pixels: perspective, hidden surfaces, and the sun's shadows. Elementwise float arithmetic only, so
 results repeat.
 
-A frame keeps for every pixel which face and which texel is seen, and 1/depth; colour comes later (toy_scene), once per
+A frame keeps for every pixel which face and which texel is seen, and 1/depth; colour comes later (scene.py), once per
 pixel.
 """
 
@@ -41,11 +41,10 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera. position in metres; axes: (3, 3) float64, rows right, up, forward; focal and centre in
-    pixels."""
+    """A pinhole camera."""
 
-    position: np.ndarray
-    axes: np.ndarray
+    position: np.ndarray  # (3,) float64, metres
+    axes: np.ndarray  # (3, 3) float64, rows right, up, forward
     focal_px: float
     width_px: int
     height_px: int
@@ -69,39 +68,37 @@ class Camera:
 
 def look_at(position: Point, target: Point, roll_deg: float) -> tuple[np.ndarray, np.ndarray]:
     """Position and axes of a camera that looks at `target`."""
-    here = np.array(position, np.float64)
-    forward = unit(np.array(target, np.float64) - here)
+    eye = np.array(position, np.float64)
+    forward = unit(np.array(target, np.float64) - eye)
     right = unit(np.array([forward[1], -forward[0], 0.0]))
     up = cross(right, forward)
     turn, lean = cosine(roll_deg), sine(roll_deg)
-    return here, np.stack([right * turn + up * lean, up * turn - right * lean, forward])
+    return eye, np.stack([right * turn + up * lean, up * turn - right * lean, forward])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """inverse_depth: (H, W) float32, 1/m, 0 for sky; face: (H, W) int32, -1 for sky; texel: (H, W) int32, index into
-    the atlas."""
+    """What every pixel shows."""
 
-    inverse_depth: np.ndarray
-    face: np.ndarray
-    texel: np.ndarray
+    inverse_depth: np.ndarray  # (H, W) float32, 1/m, 0 for sky
+    face: np.ndarray  # (H, W) int32, -1 for sky
+    texel: np.ndarray  # (H, W) int32, index into the atlas
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facet:
-    """One face as a camera sees it: its number in the frame, the corner of its pixel box, `_planes` for it, how much
-    its sides lean in (texels of u per texel of v), and where its texture lies."""
+    """One face as a camera sees it."""
 
-    number: int
-    x0: int
+    number: int  # in the frame
+    x0: int  # corner of its pixel box
     y0: int
-    plane: np.ndarray
-    left: np.float32
+    plane: np.ndarray  # (3, 3) float32, the row of `_planes`
+    left: np.float32  # how much its sides lean in, texels of u per texel of v
     right: np.float32
     two_sided: bool
     repeats: bool
     texture: int
-    offset: int
+    offset: int  # of the texture in the atlas, at the level that is drawn; width and height are of that level too
     width: int
     height: int
 
@@ -264,7 +261,8 @@ def sun_map(mesh: Mesh, atlas: Atlas, sun: np.ndarray, extent_m: float, side_px:
     """Seen from the sun: a far camera with a very long lens, and (side_px, side_px) float32 inverse depths of what it
     sees first."""
     distance = 2000.0
-    position, axes = look_at(tuple(float(c) * distance for c in sun), (0.0, 0.0, extent_m * 0.25), 0.0)
+    x, y, z = (float(part) * distance for part in sun)
+    position, axes = look_at((x, y, z), (0.0, 0.0, extent_m * 0.25), 0.0)
     camera = Camera(
         position=position,
         axes=axes,

@@ -25,10 +25,10 @@ class Sprite:
 
 @dataclass(frozen=True, kw_only=True)
 class Street:
-    """Textures that all photos of one data set share. houses: (wall, roof) textures."""
+    """Textures that all photos of one data set share."""
 
     atlas: Atlas
-    houses: list[tuple[int, int]]
+    houses: list[tuple[int, int]]  # (wall, roof) textures
     sprites: dict[str, list[Sprite]]
     pavements: dict[str, int]
 

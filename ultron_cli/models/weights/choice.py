@@ -10,7 +10,7 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
-from ultron_cli.workspace import take_latest, workspace_root
+from ultron_cli.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class ModelChoice:
     seed: int = 0
     model: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    workspace: Workspace = field(default_factory=Workspace)  # where runs are
 
     def load(self) -> LoadedModel:
         """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
@@ -53,9 +54,10 @@ class ModelChoice:
                 "--untrained or --run RUN"
             )
         checkpoint = (
-            find_checkpoint(self.run)
+            find_checkpoint(self.run, self.workspace)
             if self.run
-            else take_latest("train", "name a model with --weights FILE or --pretrained") / "checkpoint.pt"
+            else self.workspace.take_latest("train", "name a model with --weights FILE or --pretrained")
+            / "checkpoint.pt"
         )
         return load_weights(checkpoint, self.model, self.settings)
 
@@ -68,14 +70,14 @@ def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedMod
     return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
 
 
-def find_checkpoint(run: str) -> Path:
+def find_checkpoint(run: str, workspace: Workspace) -> Path:
     """The checkpoint of a run: its folder, its name in the workspace, or the file itself. Raises UltronError."""
-    for candidate in (Path(run).expanduser(), workspace_root() / "train" / run):
+    known = workspace.root / "train"
+    for candidate in (Path(run).expanduser(), known / run):
         if candidate.is_file():
             return candidate
         if (candidate / "checkpoint.pt").is_file():
             return candidate / "checkpoint.pt"
-    known = workspace_root() / "train"
     names = sorted(path.name for path in known.iterdir()) if known.is_dir() else []
     raise UltronError(
         f"run {run!r} has no checkpoint.pt, as a path or in {known} (there: {', '.join(names) or 'nothing'})"

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop, v2
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photos import decode_photo, photo_size
+from ultron_cli.datasets.photos import decode_photo, draft_jpeg, orientation, photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
@@ -155,7 +155,7 @@ def _open_plain(path: Path) -> Image.Image | None:
     to treat."""
     try:
         opened = Image.open(path)
-        if opened.mode == "RGB" and "transparency" not in opened.info and opened.getexif().get(0x0112, 1) == 1:
+        if opened.mode == "RGB" and "transparency" not in opened.info and orientation(opened) == 1:
             return opened
         opened.close()
     except Exception:  # Pillow raises many types; decode_photo says which and why
@@ -167,8 +167,7 @@ def _decode(path: Path, opened: Image.Image | None, draft_side_px: int) -> Image
     """As decode_photo, whose copies (for orientation and mode) a plain photo does not need."""
     if opened is None:
         return decode_photo(path, draft_side_px)
-    if (scale := draft_side_px / max(opened.size)) < 1.0:
-        opened.draft("RGB", (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
+    draft_jpeg(opened, draft_side_px / max(opened.size))
     try:
         opened.load()
     except Exception:  # said in the words of decode_photo

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ultron_cli import workspace
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
+from ultron_cli.workspace import Workspace
 
 # What a run writes; only these are removed when a folder is used again.
 FILES = (
@@ -41,7 +41,7 @@ def clear_folder(folder: Path, torn_only: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
+def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Workspace) -> Path:
     """--out, or a folder named by time and preset. Raises UltronError if --out holds a run that is not to be
     replaced."""
     if out is not None:
@@ -54,7 +54,7 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
             )
         return out
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
-    root = workspace.workspace_root() / "train"
+    root = workspace.root / "train"
     names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
     return root / next(name for name in names if not (root / name).exists())
 
@@ -71,9 +71,9 @@ def is_unfinished(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not is_finished(folder) and bool(saved_steps(folder))
 
 
-def run_to_resume(out: Path | None) -> Path:
+def run_to_resume(out: Path | None, workspace: Workspace) -> Path:
     """--out, or the latest unfinished run in the workspace, said on stderr. Raises UltronError if there is none."""
-    root = workspace.workspace_root() / "train"
+    root = workspace.root / "train"
     if out is not None:
         if is_unfinished(out):
             return out
@@ -122,9 +122,9 @@ def describe_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def list_runs() -> list[dict[str, Any]]:
+def list_runs(workspace: Workspace) -> list[dict[str, Any]]:
     """All runs of the workspace, oldest first; folders that are no runs are left out."""
-    root = workspace.workspace_root() / "train"
+    root = workspace.root / "train"
     found = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         if (folder / "config.json").is_file():

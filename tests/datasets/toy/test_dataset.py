@@ -255,7 +255,7 @@ def test_draws_and_sine_are_exact() -> None:
 
 
 def test_contact_sheet(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "examples")
     from toy_sheet import contact_sheet
 
     with Image.open(contact_sheet(tiny, tmp_path / "sheet.png", n_landmarks=2, n_photos=3)) as sheet:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.datasets.misbehaving_server import MisbehavingServer
 from ultron_cli.datasets.download import fetching, transport
-from ultron_cli.datasets.download.fetching import Download, Fetched, FetchOptions, Stopped, Wanted
+from ultron_cli.datasets.download.fetching import Download, FetchedFile, FetchOptions, FileRequest, Stopped, find_digest
 from ultron_cli.errors import WorkFailed
 
 DATA = bytes(i * 7 % 251 for i in range(700_000))
@@ -33,9 +33,9 @@ def fetch(
     digest: str | None = None,
     n_bytes: int | None = None,
     options: FetchOptions = OPTIONS,
-) -> Fetched:
+) -> FetchedFile:
     addresses = tuple(server.address(path) for path in paths or ("f.tar",))
-    return Download(Wanted(path=place, addresses=addresses, digest=digest, n_bytes=n_bytes), options).run()
+    return Download(FileRequest(path=place, addresses=addresses, digest=digest, n_bytes=n_bytes), options).run()
 
 
 def whole(place: Path) -> bool:
@@ -215,7 +215,7 @@ def test_a_folder_as_a_mirror(tmp_path: Path) -> None:
     (tmp_path / "source.bin").write_bytes(DATA)
     for address in (str(tmp_path / "source.bin"), (tmp_path / "source.bin").as_uri()):
         place = tmp_path / "target" / "f.bin"
-        Download(Wanted(path=place, addresses=(address,)), OPTIONS).run()
+        Download(FileRequest(path=place, addresses=(address,)), OPTIONS).run()
         assert whole(place)
         place.unlink()
 
@@ -223,7 +223,7 @@ def test_a_folder_as_a_mirror(tmp_path: Path) -> None:
 def test_a_proxy_is_asked_instead(server: MisbehavingServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.base)
     server.files["http://no-such-host.invalid/f.tar".lstrip("/")] = DATA
-    Download(Wanted(path=place, addresses=("http://no-such-host.invalid/f.tar",)), OPTIONS).run()
+    Download(FileRequest(path=place, addresses=("http://no-such-host.invalid/f.tar",)), OPTIONS).run()
     assert whole(place)
 
 
@@ -235,7 +235,9 @@ def test_interruption_keeps_what_came(server: MisbehavingServer, place: Path) ->
             stop.set()
 
     with pytest.raises(Stopped):
-        Download(Wanted(path=place, addresses=(server.address("f.tar"),)), FetchOptions(stop=stop), on_progress).run()
+        Download(
+            FileRequest(path=place, addresses=(server.address("f.tar"),)), FetchOptions(stop=stop), on_progress
+        ).run()
     assert not place.exists()
     kept = place.with_name("f.tar.part").stat().st_size
     assert 0 < kept < len(DATA)
@@ -304,6 +306,11 @@ class _FakeFtp:
 
 def test_ftp_is_continued(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport.ftplib, "FTP", _FakeFtp)
-    Download(Wanted(path=place, addresses=("ftp://ftp.example.org/a%20b/f.tar",)), OPTIONS).run()
+    Download(FileRequest(path=place, addresses=("ftp://ftp.example.org/a%20b/f.tar",)), OPTIONS).run()
     assert whole(place)
     assert _FakeFtp.connections == [0, 9000]
+
+
+def test_a_digest_is_found_in_a_checksum_file(tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{'0' * 64} https://x.org/other.tar\n{'A' * 64} https://x.org/ilias_core.tar\n")
+    assert find_digest(tmp_path / "sums", "ilias_core.tar") == "a" * 64

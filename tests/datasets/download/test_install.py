@@ -1,7 +1,6 @@
 """Whole datasets from a local server: laid out as the real ones, resumed, checked, recorded, and never half there."""
 
 import hashlib
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,11 @@ from tests.datasets.conftest import files_below, jpeg, tar_of
 from tests.datasets.misbehaving_server import MisbehavingServer
 from ultron_cli.console import start_log
 from ultron_cli.datasets.download import install
-from ultron_cli.datasets.download.catalog import GLDV2_TEST, KNOWN_SETS, ROXFORD5K, RPARIS6K, KnownSet, Part, find_set
-from ultron_cli.datasets.download.fetching import FetchOptions, find_digest
+from ultron_cli.datasets.download.catalog import GLDV2_TEST, ROXFORD5K, RPARIS6K, KnownSet
+from ultron_cli.datasets.download.fetching import FetchOptions
 from ultron_cli.datasets.download.install import Installation, InstallOptions, size_text
 from ultron_cli.datasets.download.mirrors import read_mirrors
-from ultron_cli.datasets.download.source_record import SourceRecord, read_seen, read_source
+from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
 
@@ -226,7 +225,7 @@ def test_published_checksums_are_fetched_and_compared(server: MisbehavingServer,
         "test/0/1/2/000.jpg",
         "test/0/1/2/001.jpg",
     }
-    assert set(read_seen(tmp_path)) == {"gldv2-test/test.csv"}
+    assert set(read_seen_checksums(tmp_path)) == {"gldv2-test/test.csv"}
 
 
 def test_a_wrong_published_checksum(server: MisbehavingServer, tmp_path: Path) -> None:
@@ -300,57 +299,7 @@ def test_one_bad_archive_of_many_does_not_stop_the_others(server: MisbehavingSer
     assert (tmp_path / "gldv2-test/test/0/1/2/001.jpg").is_file()
 
 
-def test_mirrors_toml(tmp_path: Path) -> None:
-    known, part = KNOWN_SETS["roxford5k"], KNOWN_SETS["roxford5k"].parts[0]
-    (tmp_path / "mirrors.toml").write_text(
-        'mirrors = ["/mnt/x", "https://m.org/"]\n[addresses]\n"roxford5k/oxbuild_images-v1.tgz" = '
-        '"ftp://own.org/ox.tgz"\n'
-    )
-    found = read_mirrors(tmp_path, ["http://asked"]).of_part(known, part)
-    assert found == (
-        "http://asked/roxford5k/oxbuild_images-v1.tgz",
-        "ftp://own.org/ox.tgz",
-        "/mnt/x/roxford5k/oxbuild_images-v1.tgz",
-        "https://m.org/roxford5k/oxbuild_images-v1.tgz",
-        *part.addresses,
-    )
-    for text, words in (
-        ("mirrrors = []", "unknown setting 'mirrrors'; did you mean mirrors"),
-        ("mirrors = 3", "must be an address or a list"),
-        ('mirrors = ["gopher://x"]', "an address must start with http"),
-        ("addresses = 3", "must be a table"),
-        ("mirrors = [", "not valid TOML"),
-    ):
-        (tmp_path / "mirrors.toml").write_text(text)
-        with pytest.raises(UltronError, match=words):
-            read_mirrors(tmp_path)
-
-
-def test_the_catalog_is_sound() -> None:
-    for known in KNOWN_SETS.values():
-        for version in known.versions or (None,):
-            parts = known.chosen_parts(version)
-            assert len({part.file for part in parts}) == len(parts)
-        for part in known.parts:
-            assert part.addresses or known.withdrawn
-            assert all(address.startswith(("http://", "https://", "ftp://")) for address in part.addresses)
-            assert part.kind == "file" or part.into
-            assert part.sha256 is None or len(part.sha256) == 64
-        assert known.sources
-        assert known.needs in ("", *KNOWN_SETS)
-    n_archives = {name: sum(part.kind == "photos" for part in known.parts) for name, known in KNOWN_SETS.items()}
-    assert [n_archives[name] for name in ("gldv2-train", "gldv2-index", "gldv2-test", "revisitop1m")] == [
-        500,
-        100,
-        20,
-        100,
-    ]
-    with pytest.raises(UltronError, match="did you mean roxford5k"):
-        find_set("oxford5k")
-    assert Part(file="x").addresses == ()
-
-
-def test_small_things(tmp_path: Path) -> None:
+def test_sizes_as_text() -> None:
     assert [size_text(n) for n in (0, 12, 4_200, 640_000_000, 1_938_238_004, 6.3e12)] == [
         "?",
         "12 B",
@@ -359,11 +308,3 @@ def test_small_things(tmp_path: Path) -> None:
         "1.9 GB",
         "6.3 TB",
     ]
-    (tmp_path / "sums").write_text(f"{'0' * 64} https://x.org/other.tar\n{'A' * 64} https://x.org/ilias_core.tar\n")
-    assert find_digest(tmp_path / "sums", "ilias_core.tar") == "a" * 64
-    (tmp_path / "source.json").write_text(json.dumps({"format": "other"}))
-    with pytest.raises(UltronError, match="is not a record of a download"):
-        read_source(tmp_path)
-    record = SourceRecord(dataset="x")
-    record.write(tmp_path)
-    assert read_source(tmp_path) == record

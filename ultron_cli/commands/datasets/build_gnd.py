@@ -5,8 +5,15 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.choices import QUERY_RULES, metavar
 
-def build_gnd(
+EXAMPLE = """
+ultron datasets build-gnd holiday/
+ultron datasets build-gnd photos/ --labels labels.csv --out mine/
+"""
+
+
+def command(
     source: Annotated[
         Path,
         typer.Argument(metavar="DIR", help="Photos: one folder per landmark, or any folder with --labels or --pairs."),
@@ -21,7 +28,7 @@ def build_gnd(
         Path | None, typer.Option(help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels.")
     ] = None,
     query_rule: Annotated[
-        str, typer.Option(metavar="random|first|largest", help="Which photos of a landmark become queries.")
+        str, typer.Option(metavar=metavar(QUERY_RULES), help="Which photos of a landmark become queries.")
     ] = "random",
     queries_per_landmark: Annotated[int, typer.Option(help="How many; at least one photo is left to find.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of --query-rule random.")] = 0,
@@ -36,6 +43,7 @@ def build_gnd(
     Photos in a folder `distractors`, without landmark or without line in the CSV are in the database and right for no
     query.
     """
+    from ultron_cli.configs import one_of
     from ultron_cli.console import counted, lines, print_result
     from ultron_cli.datasets.build_gnd import GroundTruthConfig, build_ground_truth
 
@@ -46,25 +54,27 @@ def build_gnd(
         labels=labels,
         pairs=pairs,
         boxes=boxes,
-        query_rule=query_rule,  # type: ignore[arg-type]
+        query_rule=one_of("--query-rule", query_rule, QUERY_RULES),
         queries_per_landmark=queries_per_landmark,
         seed=seed,
         overwrite=overwrite,
     )
-    made = build_ground_truth(config)
-    count, single = made["labels"], made["single_photo_landmarks"]
+    summary = build_ground_truth(config)
+    n_labels = summary["labels"]
+    single_photo_landmarks = summary["single_photo_landmarks"]
     print_result(
-        made,
+        summary,
         lines(
-            f"{made['name']}: {counted(made['queries'], 'query', 'queries')} "
-            f"({counted(made['boxes'], 'box', 'boxes')}) of "
-            f"{counted(made['landmarks'] - len(single), 'landmark')}, {counted(made['database'], 'database photo')}, "
-            f"{count['easy']} easy, {count['hard']} hard and {count['junk']} junk labels",
-            f"{counted(len(single), 'landmark')} without a photo to ask with and one to find, kept as "
-            f"distractors: {', '.join(single[:5])}"
-            if single
+            f"{summary['name']}: {counted(summary['queries'], 'query', 'queries')} "
+            f"({counted(summary['boxes'], 'box', 'boxes')}) of "
+            f"{counted(summary['landmarks'] - len(single_photo_landmarks), 'landmark')}, "
+            f"{counted(summary['database'], 'database photo')}, "
+            f"{n_labels['easy']} easy, {n_labels['hard']} hard and {n_labels['junk']} junk labels",
+            f"{counted(len(single_photo_landmarks), 'landmark')} without a photo to ask with and one to find, kept as "
+            f"distractors: {', '.join(single_photo_landmarks[:5])}"
+            if single_photo_landmarks
             else None,
-            str(made["ground_truth"]),
-            f"next: ultron extract {made['folder']} --skip-bad, then ultron evaluate",
+            str(summary["ground_truth"]),
+            f"next: ultron extract {summary['folder']} --skip-bad, then ultron evaluate",
         ),
     )

@@ -1,0 +1,73 @@
+"""`ultron visualize recall-speed`: what several kinds of index find, and how fast."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultron_cli.commands.flags import FigureFlag, current_workspace
+from ultron_cli.errors import UltronError
+
+EXAMPLE = "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10"
+
+
+def command(
+    reports: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="REPORT.json ...", help="What `ultron index --report` wrote, one for each kind of index."
+        ),
+    ],
+    *,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Name of each index in the picture, in their order (its kind).")
+    ] = None,
+    at: Annotated[
+        int | None,
+        typer.Option("--at", metavar="K", help="Recall among the first K (the largest that all reports have)."),
+    ] = None,
+    out: FigureFlag = None,
+) -> None:
+    """Draws queries per second over recall of several indexes in one axes, with exact search as a star."""
+    from ultron_cli.console import print_result
+    from ultron_cli.visualization.curves.recall_speed import common_cut, read_report, recall_speed_figure
+    from ultron_cli.visualization.tsne import check_suffix
+
+    workspace = current_workspace()
+    if out:
+        check_suffix(out)
+    if label and len(label) != len(reports):
+        raise UltronError(f"--label must be given once per report, found {len(label)} for {len(reports)}")
+    contents = [read_report(path) for path in reports]
+    kinds = [str(content["kind"]) for content in contents]
+    names = label or [
+        f"{kind} ({path.name})" if kinds.count(kind) > 1 else kind for kind, path in zip(kinds, reports, strict=True)
+    ]
+    path = out or workspace.result_folder("visualize", "recall-speed") / "recall-speed.png"
+    sources = list(
+        dict.fromkeys(
+            f"{content['model']} on {content['dataset']}"
+            for content in contents
+            if content.get("model") and content.get("dataset")
+        )
+    )
+    recall_speed_figure(
+        contents,
+        names,
+        f"Recall and speed: {' and '.join(sources)}" if sources else "Recall and speed of indexes",
+        path,
+        at=at,
+    )
+    workspace.remember("visualize", path)
+    cut = common_cut(contents, at)
+    entries = [
+        {
+            "index": name,
+            "recall_at": int(cut),
+            "points": [
+                {"recall": row["recall"][cut], "queries_per_s": row["queries_per_s"]} for row in content["rows"]
+            ],
+        }
+        for name, content in zip(names, contents, strict=True)
+    ]
+    print_result({"figure": str(path), "indexes": entries}, str(path))
