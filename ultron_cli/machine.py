@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ultron_cli.errors import UltronError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # cores and memory are asked for without torch
     import torch
 
 
@@ -83,3 +83,12 @@ def limited_threads(n_threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_before)
+
+
+def available_bytes() -> int | None:
+    """Memory that a program can have without swapping, where the system says it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    except (OSError, StopIteration, ValueError):
+        return None

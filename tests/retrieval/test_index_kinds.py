@@ -9,10 +9,11 @@ import pytest
 from tests.retrieval.test_ranks import INFO, unit_rows
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index import building
-from ultron_cli.retrieval.index.building import available_bytes, build_index, bytes_per_photo, say_memory
+from ultron_cli.retrieval.index.building import build_index, bytes_per_photo, say_memory
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, SearchSettings, n_cells, n_code_bytes, plan
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.index.report import index_report, recall_at, report_text, swept_settings

@@ -33,7 +33,7 @@ from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
-from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, opened_index, whitening_for
+from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, open_index_of, whitening_for
 from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
 from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
 from ultron_cli.visualization.cam.method_table import METHODS
@@ -65,7 +65,7 @@ class PhotoSearch:
     ) -> None:
         self.config = config
         self.session = secrets.token_urlsafe(6)
-        index = opened_index(options)
+        index = open_index_of(options)
         requested = whitening_for(index, options)
         database = database or (index.descriptor_path if index else None)
         if database is None:

@@ -16,6 +16,7 @@ from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
 from ultron_cli.files import file_state, sha256_of_file, whole_folder
+from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, load_faiss
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, POINTS_PER_CELL, TRAINING_BYTES, TRAINING_ROWS, plan
@@ -161,15 +162,6 @@ def say_memory(faiss_index: Any, n: int, dim: int) -> int:
     if available is not None and needed > available:
         log.warning("that is more than the %.0f MiB now free; a smaller kind is ivfpq or sq8", available / 2**20)
     return needed
-
-
-def available_bytes() -> int | None:
-    """Memory that a program can have without swapping, where the system says it."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def training_sample(descriptors: Descriptors, step: int, rows_per_block: int) -> np.ndarray:
