@@ -5,7 +5,7 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -90,7 +90,7 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
     raise UltronError(f"{name} must be {readable}; found {value!r}")
 
 
-def from_dict(kind: type[C], values: dict[str, Any], prefix: str = "") -> C:
+def from_dict(kind: type[C], values: Mapping[str, object], prefix: str = "") -> C:
     """Makes a configuration of dataclass `kind`. Raises UltronError for an unknown key, naming the nearest, or a wrong
     type."""
     annotations = typing.get_type_hints(kind)
@@ -120,10 +120,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UltronError(f"{path} is not valid TOML: {error}") from error
 
 
-def apply_set(values: dict[str, Any], assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
+def apply_set(values: Mapping[str, object], assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
     """`values` with each `a.b=c` of --set (or another flag) applied; c is read as TOML where it is TOML, else as
     text."""
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
@@ -142,15 +142,15 @@ def apply_set(values: dict[str, Any], assignments: Sequence[str], flag: str = "-
     return merged
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested dictionaries as one of dotted keys."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in values.items():
         flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat
 
 
-def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
+def differences(stored: Mapping[str, object], requested: Mapping[str, object]) -> list[str]:
     """One phrase for each setting in which two stored configurations differ."""
     old, new = flatten(stored), flatten(requested)
     return [

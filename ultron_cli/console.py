@@ -77,7 +77,7 @@ def progress(items: Iterable[Any] | None = None, *, total: int | None = None, wh
     return tqdm(items, total=total, desc=what, unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no NaN
     if isinstance(value, dict):
@@ -90,7 +90,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def dump_json(value: Any, *, indent: int | None = 1) -> str:
+def dump_json(value: object, *, indent: int | None = 1) -> str:
     """JSON text of plain data; NaN and infinity become null, paths and other objects their text."""
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
 
@@ -103,7 +103,7 @@ def print_result(result: Mapping[str, object], text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, left: int = 1) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, left: int = 1) -> str:
     """A text table; the first `left` columns are aligned left, the others right."""
     from rich.console import Console
     from rich.table import Table

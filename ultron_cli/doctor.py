@@ -1,7 +1,6 @@
 """Examines the installation for `ultron doctor`."""
 
 import platform
-from typing import Any
 
 from ultron_cli import __version__
 from ultron_cli.datasets.folder import summaries
@@ -10,7 +9,7 @@ from ultron_cli.provenance import package_versions
 from ultron_cli.workspace import KINDS, Workspace
 
 
-def examine(workspace: Workspace, *, build: bool = False) -> dict[str, Any]:
+def examine(workspace: Workspace, *, build: bool = False) -> dict[str, object]:
     """Facts by heading; a part that is missing says why. build: the compiled operators are built first, also those that
     failed before."""
     return {

@@ -4,7 +4,6 @@ import importlib.metadata
 import platform
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 from ultron_cli import __version__
 
@@ -41,7 +40,7 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> dict[str, object]:
     """What made a result: ultron and package versions, Python, platform, command line, time."""
     return {
         "ultron_version": __version__,

@@ -37,6 +37,8 @@ def command(
     are rendered and descriptors generated: nothing is downloaded, and only a temporary folder is written. Memory: N x
     512 x 4 bytes for the descriptors, up to 768 MiB for the search, and what the network needs for a batch.
     """
+    import dataclasses
+
     from ultron_cli import console
     from ultron_cli.bench import QUICK, BenchConfig
     from ultron_cli.bench import bench as measure
@@ -48,7 +50,8 @@ def command(
         for name, value in (("rounds", rounds), ("side_px", side), ("batch_size", batch_size), ("n", n))
         if value is not None
     }
-    config = BenchConfig(**((QUICK if quick else {}) | sizes))
+    base = QUICK if quick else BenchConfig()
+    config = dataclasses.replace(base, **sizes)
     network = model or (None if backbone else "ultron-t")
     choice = ModelFlags(model=network, backbone=backbone, untrained=True).choice()
     report = measure(config, choice, resolve_device(console.settings.device))

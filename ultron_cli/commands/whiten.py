@@ -69,6 +69,7 @@ def command(
     path = out or workspace.result_folder("whiten", source.resolve().parent.name) / f"{method}.h5"
     write_whitening(path, whitening)
     n = whitening.provenance["n"]
+    assert isinstance(n, int)  # learn_whitening records it
     n_pairs = None if pairs is None else len(pairs)
     summary = {
         "whitening": str(path),

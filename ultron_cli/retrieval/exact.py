@@ -103,7 +103,7 @@ def database_shape(database: np.ndarray | Descriptors) -> tuple[int, int]:
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Inside, float32 products are float32 whatever this process has chosen: no TF32, no bfloat16."""
-    # pyright: torch sets this attribute of its module when it runs
+    # torch sets this attribute of its module when it runs.
     mkldnn_matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     matmuls = (torch.backends.cuda.matmul, mkldnn_matmul)
     before = [matmul.fp32_precision for matmul in matmuls]
