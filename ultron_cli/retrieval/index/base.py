@@ -24,7 +24,7 @@ from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 class Index(ABC):
     """A way to find the nearest of N descriptors: exact search (retrieval/exact_index.py), or an index folder."""
 
-    kind: str  # as asked for: exact, flat, ivfpq, ...
+    kind: str  # exact, flat, ivfpq, ... or a Faiss factory string
     n: int
     dim: int
     names: list[str] = field(repr=False)  # one per row
@@ -44,7 +44,7 @@ class Index(ABC):
 
     @abstractmethod
     def record(self) -> SearchRecord:
-        """What a ranking says of having been searched so."""
+        """How this index searches, as a ranking records it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class StoredIndex(Index):
         return self.whitening
 
     def record(self) -> SearchRecord:
-        """What a ranking says of having been searched so."""
+        """How this index searches, as a ranking records it."""
         return SearchRecord(
             method="index", index=str(self.path), kind=self.kind, settings=dataclasses.asdict(self.settings)
         )
