@@ -105,11 +105,11 @@ def best_of(scores: np.ndarray, rows: np.ndarray, k: int) -> RankedRows:
     return ranking
 
 
-def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], more_flags: str = "") -> None:
+def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], build_flags: str = "") -> None:
     """Raises UltronError if the descriptor file an index was made from is still there with other contents.
 
-    more_flags: of the command that builds it anew. It is hashed only if its size or time differ from the recorded ones
-    (a copied file has a new time and the same contents).
+    build_flags: of the command that builds the index anew, beside type and out. The file is hashed only if its size or
+    time differ from the recorded ones (a copied file has a new time and the same contents).
     """
     descriptor_path = Path(source["path"])
     if not descriptor_path.is_file():
@@ -119,5 +119,5 @@ def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], more_flags: s
     if sha256_of_file(descriptor_path) != source["sha256"]:
         raise UltronError(
             f"index {path} is stale: {descriptor_path} has changed since it was built; "
-            f"rebuild it: ultron index {descriptor_path} --type {kind}{more_flags} --out {path} --overwrite"
+            f"rebuild it: ultron index {descriptor_path} --type {kind}{build_flags} --out {path} --overwrite"
         )
