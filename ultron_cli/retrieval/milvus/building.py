@@ -84,8 +84,12 @@ def build_milvus_index(
             )
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
-        before = file_state(descriptor_path)
-        source = {"path": str(descriptor_path.resolve()), **before._asdict(), "sha256": sha256_of_file(descriptor_path)}
+        state_before = file_state(descriptor_path)
+        source = {
+            "path": str(descriptor_path.resolve()),
+            **state_before._asdict(),
+            "sha256": sha256_of_file(descriptor_path),
+        }
         identity: Json = {
             "format": "ultron-milvus",
             "version": 1,
@@ -106,7 +110,7 @@ def build_milvus_index(
             milvus.build_index(plan.index_type, plan.build)
             milvus.load()
             n_written = fill(milvus, descriptors, names)
-        if file_state(descriptor_path) != before:
+        if file_state(descriptor_path) != state_before:
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
     description = {
         "format": FORMAT,

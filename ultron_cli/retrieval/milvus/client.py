@@ -58,7 +58,7 @@ class Milvus:
                 )
         # With private subchannels a new try really connects; gRPC's shared ones decide themselves when to try again.
         options = {"grpc.use_local_subchannel_pool": 1}
-        self.client = self.tried(
+        self.client = self.with_retries(
             "connect", lambda: pymilvus.MilvusClient(place.uri, token=token, timeout=CONNECT_S, grpc_options=options)
         )
         self.is_lite = self.call("get_server_version").startswith("milvus_lite")
@@ -77,7 +77,7 @@ class Milvus:
 
             server_manager_instance.release_server(self.place.uri)
 
-    def tried(self, what: str, action: Callable[[], T]) -> T:
+    def with_retries(self, what: str, action: Callable[[], T]) -> T:
         """What the action returns; it is repeated after waits that double, TRIES times in all, while the server cannot
         be reached.
 
@@ -115,7 +115,7 @@ class Milvus:
 
     def call(self, method: str, *arguments: object, timeout: float | None = CALL_S, **settings: object) -> Any:
         """A method of pymilvus's client: whatever it gives. timeout: seconds; None where the server may need long."""
-        return self.tried(
+        return self.with_retries(
             method.replace("_", " "), lambda: getattr(self.client, method)(*arguments, timeout=timeout, **settings)
         )
 
