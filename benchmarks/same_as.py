@@ -35,9 +35,21 @@ ROOT = Path(__file__).resolve().parents[1]
 # Keys of JSON that tell how, when or how fast, not what. sha256: of files that hold the time they were made; the arrays
 # themselves are compared.
 IGNORED = {
-    "provenance", "origin", "created", "checked", "seconds", "photos_per_s", "wait_share", "memory_mib", "ms_per_query", "sha256", "descriptors_sha256",
-    "mtime_ns", "ultron_version", "descriptors",
-}  # fmt: skip
+    "provenance",
+    "origin",
+    "created",
+    "checked",
+    "seconds",
+    "photos_per_s",
+    "wait_share",
+    "memory_mib",
+    "ms_per_query",
+    "sha256",
+    "descriptors_sha256",
+    "mtime_ns",
+    "ultron_version",
+    "descriptors",
+}
 IGNORED_FILES = ("environment.json", "events/", "checkpoints/", ".png", ".lock", "stderr.txt")
 CPU = "--set workers=0 --set threads=1 --set validation.share=0.2 --set batch_size=12 --set log_every=1"
 PAPER = (
@@ -284,9 +296,14 @@ def start(folder: Path, steps_file: Path) -> "subprocess.Popen[str]":
     """Starts the chain of one side; it says on folder/stderr.txt how far it is."""
     run = folder / "run"
     environment = os.environ | {
-        "PYTHONPATH": f"{folder / 'code'}{os.pathsep}{folder / 'modules'}", "PYTHONDONTWRITEBYTECODE": "1", "ULTRON_WORKSPACE": str(run / "workspace"),
-        "ULTRON_DATA": str(run / "data"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200",
-    }  # fmt: skip
+        "PYTHONPATH": f"{folder / 'code'}{os.pathsep}{folder / 'modules'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "ULTRON_WORKSPACE": str(run / "workspace"),
+        "ULTRON_DATA": str(run / "data"),
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "COLUMNS": "200",
+    }
     with open(folder / "stderr.txt", "w") as log:
         command = [sys.executable, str(Path(__file__).resolve()), "--chain", str(steps_file)]
         return subprocess.Popen(command, cwd=run, env=environment, stdout=subprocess.DEVNULL, stderr=log, text=True)

@@ -26,7 +26,7 @@ import numpy as np
 from ultron_cli.console import markdown_table, start_log, table
 from ultron_cli.datasets.protocols import GroundTruth, load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking, percent
 from ultron_cli.files import replace_between
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.index.building import build_index
@@ -195,7 +195,7 @@ class Bench:
     def line(self, what: str, options: SearchOptions = PLAIN, k: int | None = None) -> list[str]:
         """One row of the table: mAP per protocol in percent, ms per query."""
         queries, database = self.folder / "queries.h5", self.folder / "database.h5"
-        report = evaluate_ranking(search_files(queries, database, k, self.device, options=options), self.gnd)
+        evaluation = evaluate_ranking(search_files(queries, database, k, self.device, options=options), self.gnd)
         index = open_index_of(options)
         whitening = whitening_for(index, options)
         times_ms = []
@@ -211,7 +211,7 @@ class Bench:
                 times_ms.append(1e3 * (time.perf_counter() - started_s) / len(query_descriptors))
         return [
             what,
-            *(f"{100 * report['protocols'][protocol]['mAP']:.1f}" for protocol in PROTOCOLS),
+            *(percent(evaluation.protocols[protocol].mAP, 1) for protocol in PROTOCOLS),
             f"{statistics.median(times_ms):.1f}",
         ]
 

@@ -24,8 +24,8 @@ from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
 from ultron_cli.files import replace_between
 from ultron_cli.models import create_model
-from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.training.config import load_config
+from ultron_cli.models.weights.model_choice import ModelChoice
+from ultron_cli.training.presets import load_config
 from ultron_cli.workspace import Workspace
 
 RESNET = ["model.backbone=test_resnet"]

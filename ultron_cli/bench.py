@@ -23,14 +23,13 @@ from ultron_cli.console import log
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, photo_size, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.machine import available_bytes, cpu_name
+from ultron_cli.machine import available_bytes, cpu_name, memory_mib
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.extraction.dataset import default_workers
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
 from ultron_cli.training.environment import environment
-from ultron_cli.training.run.journal import memory_mib
 
 # Of the search: ULTRON's dimensions, Oxford's queries, a ranking as long as people look.
 DIM = 512

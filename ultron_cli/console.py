@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -95,7 +95,7 @@ def dump_json(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
 
 
-def print_result(result: dict[str, Any], text: str) -> None:
+def print_result(result: Mapping[str, object], text: str) -> None:
     """Prints the one result of a command: `text` for people, or `result` as JSON with --json."""
     try:
         print(dump_json(result) if settings.json else text, flush=True)

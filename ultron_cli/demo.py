@@ -9,17 +9,21 @@ from ultron_cli import console
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, percent
+from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.files import write_text
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.rankings import Ranking, write_ranks
 from ultron_cli.retrieval.searching import search_files
-from ultron_cli.training.start import start_training
+from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
+from ultron_cli.visualization.cam.draw import CamRequest, draw_cam
+from ultron_cli.visualization.curves.run_pictures import draw_run
+from ultron_cli.visualization.ranked.draw import draw_ranks
 from ultron_cli.visualization.report.report import ReportConfig, write_report
-from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
+from ultron_cli.visualization.scene import PhotoChoice, open_scene
 from ultron_cli.workspace import Workspace
 
 
@@ -40,7 +44,7 @@ class Steps:
         self.seconds[self._name] = round(time.perf_counter() - self._started_s, 1)
 
 
-def _evaluate(folder: Path, device: str) -> tuple[Ranking, dict[str, Any]]:
+def _evaluate(folder: Path, device: str) -> tuple[Ranking, Evaluation]:
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
     return ranking, evaluate_ranking(ranking, find_gnd(None, ranking.origin))
 
@@ -57,13 +61,14 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     render_toy(toy, ToyConfig(seed=seed))
     steps.end()
     steps.start("train ULTRON-T with ArcFace")
-    run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device, workspace=workspace)
+    train_request = TrainRequest(dataset=str(toy), assignments=(f"seed={seed}",))
+    run = start_training(train_request, device, draw_run, workspace)
+    assert isinstance(run, TrainSummary)  # the default preset is of a training
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
-    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True)
-    trained = extract_dataset(request, ModelChoice(run=run["run"]), device, workspace)
-    settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
-    choice = ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings)
+    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config.side_px, overwrite=True)
+    trained = extract_dataset(request, ModelChoice(run=run.run), device, workspace)
+    choice = ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings)
     untrained = extract_dataset(request, choice, device, workspace)
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
@@ -79,14 +84,15 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     steps.start("evaluate")
     _, baseline = _evaluate(Path(untrained["folder"]), device)
     evaluation = workspace.result_folder("evaluate", "demo") / "evaluation.json"
-    write_text(evaluation, console.dump_json(report))
+    write_text(evaluation, console.dump_json(report.to_json()))
     workspace.remember("evaluate", evaluation)
     steps.end()
     steps.start("draw ranked lists and activation maps, write the report")
     scene = open_scene(ranking)
     pictures = workspace.result_folder("visualize", "demo")
     ranked = draw_ranks(scene, list(range(min(4, len(ranking.query_names)))), 10, "medium", pictures / "ranks.png")
-    maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
+    cam_request = CamRequest(photos=PhotoChoice(query_row=0, k=5, protocol="medium"), device=device)
+    maps = draw_cam(scene, cam_request, pictures / "cam")
     before = open_scene(
         search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)
     )
@@ -101,14 +107,14 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     workspace.remember("visualize", pictures)
     steps.end()
     scores = {
-        name: {"untrained": baseline["protocols"][name]["mAP"], "trained": report["protocols"][name]["mAP"]}
-        for name in report["protocols"]
+        name: {"untrained": baseline.protocols[name].mAP, "trained": report.protocols[name].mAP}
+        for name in report.protocols
     }
     summary = {
         "dataset": str(toy),
         "toy": asdict(ToyConfig(seed=seed)),
         "workspace": str(out / "runs"),
-        "run": run["run"],
+        "run": run.run,
         "descriptors": trained["folder"],
         "index": str(index),
         "ranks": str(ranks),
@@ -118,7 +124,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
         "mAP": scores,
         "seconds": steps.seconds,
     }
-    rows = [(name, f"{100 * part['untrained']:.1f}", f"{100 * part['trained']:.1f}") for name, part in scores.items()]
+    rows = [(name, percent(part["untrained"], 1), percent(part["trained"], 1)) for name, part in scores.items()]
     text = lines(
         table(("mAP, %", "untrained", "trained"), rows),
         f"{trained['model']}, {trained['protocol']}",

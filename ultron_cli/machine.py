@@ -1,8 +1,11 @@
-"""What this machine has: devices to compute on, cores, memory, disk space."""
+"""What this machine has: devices to compute on, cores, threads, memory, disk space."""
 
+import contextlib
 import os
 import platform
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,33 @@ def cpu_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def memory_mib(device: "torch.device") -> float:
+    """The most memory used so far, of the GPU or of this process, in MiB; 0 where the system does not tell."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    except ImportError:  # Windows
+        return 0.0
+
+
+@contextlib.contextmanager
+def limited_threads(n_threads: int | None) -> Iterator[None]:
+    """Inside, so many threads for arithmetic (None: as before); afterwards as many as before."""
+    import torch
+
+    n_before = torch.get_num_threads()
+    torch.set_num_threads(n_threads or n_before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
 
 
 def available_bytes() -> int | None:

@@ -47,17 +47,42 @@ TOY = (
 # A ResNet of 4 channels (6 thousand weights): what is stored is a few tens of KB. channels_last is off, as torch 2.11's
 # convolutions of 4 channels in that order crash on some processors.
 TINY = {
-    "model.backbone": "cifar_resnet8_w4", "model.descriptor_dim": 16, "pretrained": "false", "channels_last": "false", "precision": "float32",
-    "side_px": 32, "batch_size": 12, "workers": 0, "threads": 1, "validation.share": 0, "lr": 0.01, "log_every": 1, "keep_checkpoints": 1,
-}  # fmt: skip
+    "model.backbone": "cifar_resnet8_w4",
+    "model.descriptor_dim": 16,
+    "pretrained": "false",
+    "channels_last": "false",
+    "precision": "float32",
+    "side_px": 32,
+    "batch_size": 12,
+    "workers": 0,
+    "threads": 1,
+    "validation.share": 0,
+    "lr": 0.01,
+    "log_every": 1,
+    "keep_checkpoints": 1,
+}
 TINY_ULTRON = {
-    "model.depths": "1,1,1,1", "model.widths": "8,8,8,8", "model.heads": "1,1", "model.descriptor_dim": 16, "side_px": 64, "batch_size": 12,
-    "epochs": 1, "workers": 0, "validation.share": 0,
-}  # fmt: skip
+    "model.depths": "1,1,1,1",
+    "model.widths": "8,8,8,8",
+    "model.heads": "1,1",
+    "model.descriptor_dim": 16,
+    "side_px": 64,
+    "batch_size": 12,
+    "epochs": 1,
+    "workers": 0,
+    "validation.share": 0,
+}
 # Without momentum, whose state would be as large as the weights; the training's checkpoint has one.
 TINY_SEARCH = {
-    "backbone": "cifar_resnet8", "width": 8, "momentum": 0.0, "epochs": 4, "batch_size": 6, "workers": 0, "threads": 1, "keep_checkpoints": 1,
-}  # fmt: skip
+    "backbone": "cifar_resnet8",
+    "width": 8,
+    "momentum": 0.0,
+    "epochs": 4,
+    "batch_size": 6,
+    "workers": 0,
+    "threads": 1,
+    "keep_checkpoints": 1,
+}
 RERANKERS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal")
 INDEXES = ("flat", "sq8", "ivf", "hnsw", "whitened")
 EXTRACTION = ("--scales", "3", "--max-side", 64, "--workers", 0)
@@ -177,9 +202,11 @@ def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
         told = ask("weights", "inspect", weights)
         answers[name] = {
             "inspected": {key: value for key, value in told.items() if key not in ("path", "file")},
-            "model": made["model"], "weights_sha256": made["weights_sha256"], "protocol": made["protocol"],
+            "model": made["model"],
+            "weights_sha256": made["weights_sha256"],
+            "protocol": made["protocol"],
             "descriptors": [rows_of(out / file)[:6].tolist() for file in ("queries.h5", "database.h5")],
-        }  # fmt: skip
+        }
     query = sorted((data / "toy/jpg").glob("*.jpg"))[0]
     found = ask(
         "search",
@@ -222,8 +249,22 @@ def bad_photos(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
     shutil.copy(files / "bad_photos.json", scratch / "toy")
     missing = json.loads((files / "bad_photos.json").read_text())["bad"][0]["path"]
     (scratch / "toy" / missing).unlink()
-    made = ask("extract", "--dataset", scratch / "toy", "--weights", files / "finished/checkpoint.pt", "--scales", 1, "--workers", 0, "--max-side", 48,
-               "--skip-bad", "--out", scratch / "skipped")  # fmt: skip
+    made = ask(
+        "extract",
+        "--dataset",
+        scratch / "toy",
+        "--weights",
+        files / "finished/checkpoint.pt",
+        "--scales",
+        1,
+        "--workers",
+        0,
+        "--max-side",
+        48,
+        "--skip-bad",
+        "--out",
+        scratch / "skipped",
+    )
     return {
         "skipped": [[entry["name"], entry["role"]] for entry in made["skipped"]],
         "n": made["files"]["database"]["n"],
@@ -246,8 +287,9 @@ def resumed(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
     epochs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {
         "steps": [{key: line[key] for key in ("step", "epoch", "loss", "lr", "margin", "scale")} for line in steps],
-        "epochs": [{key: line[key] for key in ("epoch", "loss", "lr")} for line in epochs], "is whole": (out / "checkpoint.pt").is_file(),
-    }  # fmt: skip
+        "epochs": [{key: line[key] for key in ("epoch", "loss", "lr")} for line in epochs],
+        "is whole": (out / "checkpoint.pt").is_file(),
+    }
 
 
 def resumed_search(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -264,10 +306,20 @@ def rows_of(path: Path) -> Any:
 
 
 PARTS: dict[str, Callable[[Ask, Path, Path, Path], Any]] = {
-    "descriptors": descriptors, "searches": searches, "indexes": indexes, "milvus": milvus, "rank files": rank_files, "evaluations": evaluations,
-    "ground truths": ground_truths, "checkpoints": checkpoints, "extractions": extractions, "bad photos": bad_photos, "runs": runs,
-    "resumed": resumed, "resumed search": resumed_search,
-}  # fmt: skip
+    "descriptors": descriptors,
+    "searches": searches,
+    "indexes": indexes,
+    "milvus": milvus,
+    "rank files": rank_files,
+    "evaluations": evaluations,
+    "ground truths": ground_truths,
+    "checkpoints": checkpoints,
+    "extractions": extractions,
+    "bad photos": bad_photos,
+    "runs": runs,
+    "resumed": resumed,
+    "resumed search": resumed_search,
+}
 
 
 # --- the files

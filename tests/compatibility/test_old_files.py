@@ -24,16 +24,24 @@ STORED = 1e-12  # average precision from stored ranks: the mean's sum may take a
 # inner products of stored unit rows in float32, whose order of summing is the processor's: a few units of 2^-24 = 6e-8
 SCORES = 2e-6
 TOLERANCES = {
-    "descriptors": STORED, "rank files": STORED, "evaluations": STORED, "ground truths": STORED, "bad photos": STORED, "runs": STORED,
-    "searches": SCORES, "indexes": SCORES, "milvus": SCORES,
+    "descriptors": STORED,
+    "rank files": STORED,
+    "evaluations": STORED,
+    "ground truths": STORED,
+    "bad photos": STORED,
+    "runs": STORED,
+    "searches": SCORES,
+    "indexes": SCORES,
+    "milvus": SCORES,
     # Described anew: convolutions in float32, whose order is the processor's and oneDNN's.
-    "checkpoints": 1e-4, "extractions": 1e-4,
+    "checkpoints": 1e-4,
+    "extractions": 1e-4,
     # Trained anew: rounding differs between processors, and every step amplifies what the one before differed by.
     # Without AVX (DNNL_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default) the losses of a resumed training moved by 1 %,
-    # those of a search by under 0.2 %.
-    # search by under 0.2 %.
-    "resumed": 3e-2, "resumed search": 2e-3,
-}  # fmt: skip
+    # those of an architecture search by under 0.2 %.
+    "resumed": 3e-2,
+    "resumed search": 2e-3,
+}
 FIRST_STEP = 2e-3  # of the first step after a resumption, before anything is amplified
 
 

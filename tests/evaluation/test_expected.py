@@ -3,33 +3,37 @@
 import pytest
 
 from ultron_cli.evaluation.expected import PUBLISHED, comparison, comparison_text, find_published
+from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.retrieval.origin import ExtractionRecord, Origin, WhiteningRecord
 
 
-def report(model: str = "dolg-r101", n_database: int = 4993, **origin: object) -> dict:
+def evaluation(model: str = "dolg-r101", n_database: int = 4993, **origin: object) -> Evaluation:
     config = {"crop": "bbx", "scales": [0.3535, 0.5, 0.7071, 1.0, 1.4142]}
     provenance = {"model": model, "config": config, "weights": {"kind": "checkpoint", "path": "dolg.pt"}} | origin
-    protocols = {name: {"mAP": value} for name, value in (("easy", 0.9), ("medium", 0.8137), ("hard", 0.6593))}
-    return {"dataset": "roxford5k", "n_database": n_database, "protocols": protocols, "provenance": provenance}
+    protocols = {
+        name: {"mAP": value, "ap": {}} for name, value in (("easy", 0.9), ("medium", 0.8137), ("hard", 0.6593))
+    }
+    content = {"dataset": "roxford5k", "n_database": n_database, "protocols": protocols, "provenance": provenance}
+    return Evaluation.from_json(content)
 
 
 def test_beside_the_published_number() -> None:
-    found = comparison(report())
-    assert found["protocols"]["medium"] == {
+    published = comparison(evaluation()).to_json()
+    assert published["protocols"]["medium"] == {
         "ours": pytest.approx(81.37),
         "published": 82.37,
         "difference": pytest.approx(-1.0),
     }
-    assert found["protocols"]["hard"]["difference"] == pytest.approx(1.0)
-    assert "easy" not in found["protocols"]  # not published
-    assert found["differs"] == ["weights are dolg.pt: whether they are the published ones only you know"]
+    assert published["protocols"]["hard"]["difference"] == pytest.approx(1.0)
+    assert "easy" not in published["protocols"]  # not published
+    assert published["differs"] == ["weights are dolg.pt: whether they are the published ones only you know"]
 
 
 def test_what_differs_is_said() -> None:
-    found = comparison(
-        report(config={"crop": "none", "scales": [1.0]}, search={"rerank": [{"name": "aqe"}], "kind": "ivf"})
+    compared = comparison(
+        evaluation(config={"crop": "none", "scales": [1.0]}, search={"rerank": [{"name": "aqe"}], "kind": "ivf"})
     )
-    assert found["differs"][:4] == [
+    assert list(compared.differs[:4]) == [
         "queries are not cropped to their box (whole queries score higher)",
         "1 scale where 5 are published",
         "re-ranked by aqe",
@@ -41,12 +45,12 @@ def test_a_whitened_score_is_called_whitened() -> None:
     """Under the key that every writer writes; another was read once, so that it never was."""
     record = WhiteningRecord(method="pca-whitening", dim=256, sha256="0" * 64)
     whitened = ExtractionRecord(stored={"crop": "bbx", "scales": [0.3535, 0.5, 0.7071, 1.0, 1.4142]}).whitened(record)
-    differs = comparison(report(**Origin(extraction=whitened).to_json()))["differs"]
+    differs = comparison(evaluation(**Origin(extraction=whitened).to_json())).differs
     assert differs[0] == "whitened (pca-whitening to 256-d)"
 
 
 def test_distractors_have_rows_of_their_own() -> None:
-    assert comparison(report(n_database=4993 + 1_001_001))["protocols"]["medium"]["published"] == 73.63
+    assert comparison(evaluation(n_database=4993 + 1_001_001)).protocols["medium"].published == 73.63
     assert find_published("gem-resnet101", "rparis6k", 6322).mAP["hard"] == 56.32
     assert find_published("gem-resnet50", "rparis6k", 6322) is None
     assert find_published("dolg-r50", "toy", 100) is None
@@ -54,7 +58,7 @@ def test_distractors_have_rows_of_their_own() -> None:
 
 
 def test_text_for_people() -> None:
-    lines = comparison_text(comparison(report())).splitlines()
+    lines = comparison_text(comparison(evaluation())).splitlines()
     assert lines[0] == "medium: ours 81.37, published 82.37 (-1.00)"
     assert lines[2].startswith("published: Yang et al., ICCV 2021")
-    assert "nothing is published" in comparison_text(comparison(report(model="gem-resnet18")))
+    assert "nothing is published" in comparison_text(comparison(evaluation(model="gem-resnet18")))

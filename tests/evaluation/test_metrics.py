@@ -1,7 +1,6 @@
 """Metrics of the revisited protocols: answers worked by hand, then equality with the literal definition on many
 rankings."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, lo
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.metrics import (
     average_precision,
-    evaluation_report,
     map_from_scores,
     places_by_score,
     precision_at,
@@ -196,7 +194,8 @@ def test_repeats_count_unless_told_otherwise():
 @pytest.mark.parametrize("seed", range(25))
 def test_random_rankings_equal_the_literal(seed):
     rng = np.random.default_rng(seed)
-    n_database, n_queries = int(rng.integers(1, 40)), int(rng.integers(1, 7))
+    n_database = int(rng.integers(1, 40))
+    n_queries = int(rng.integers(1, 7))
     truth = random_truth(rng, n_queries, n_database, n_labelled=n_database)
     n_photos = n_database + int(rng.integers(0, 10))
     full = np.stack([rng.permutation(n_photos) for _ in range(n_queries)])
@@ -272,7 +271,8 @@ def test_a_perfect_ranking_of_the_published_ground_truth_is_perfect(dataset):
 @pytest.mark.parametrize("seed", range(20))
 def test_scores_equal_the_full_stable_ranking(seed):
     rng = np.random.default_rng(seed)
-    n_database, n_queries = int(rng.integers(1, 60)), int(rng.integers(1, 7))
+    n_database = int(rng.integers(1, 60))
+    n_queries = int(rng.integers(1, 7))
     truth = random_truth(rng, n_queries, n_database, n_labelled=n_database)
     n_photos = n_database + int(rng.integers(0, 40))
     for decimals in (None, 1, 0):  # none, many, nearly only equal scores
@@ -320,7 +320,7 @@ def test_only_the_protocols_asked_for():
     assert list(map_from_scores(np.zeros((1, 10), np.float32), truth, ["hard"])) == ["hard"]
 
 
-# ---- errors and the report
+# ---- errors
 
 
 @pytest.mark.parametrize(
@@ -367,44 +367,3 @@ def test_unsound_scores_are_named():
         UltronError, match="scores must be numbers; found NaN for query query1 at row 5; make its descriptors again"
     ):
         map_from_scores(scores, truth)
-
-
-def test_report_is_the_evaluation_json():
-    truth = truth_of({"easy": [0], "hard": [1]}, {"hard": [2]}, n_database=5)
-    ranks = np.array([[0, 1, 2], [1, 2, 0]])
-    results = {protocol: revisited_map(ranks, truth, protocol) for protocol in ("easy", "hard")}
-    report = evaluation_report(
-        results, dataset="toy", query_names=truth.query_names, n_database=5, provenance={"ranks": "r.h5"}
-    )
-    assert json.loads(json.dumps(report, allow_nan=False)) == {
-        "dataset": "toy",
-        "n_queries": 2,
-        "n_database": 5,
-        "protocols": {
-            "easy": {
-                "mAP": 1.0,
-                "mP": {"1": 1.0, "5": 1.0, "10": 1.0},
-                "queries_used": 1,
-                "ap": {"query0": 1.0, "query1": None},
-            },
-            "hard": {
-                "mAP": 0.625,
-                "mP": {"1": 0.5, "5": 0.75, "10": 0.75},
-                "queries_used": 2,
-                "ap": {"query0": 1.0, "query1": 0.25},
-            },
-        },
-        "provenance": {"ranks": "r.h5"},
-    }
-
-
-def test_report_of_nothing_has_nulls():
-    truth = truth_of({"junk": [0]})
-    results = {"hard": revisited_map(np.array([[0]]), truth, "hard")}
-    report = evaluation_report(results, dataset="toy", query_names=truth.query_names, n_database=10, provenance={})
-    assert report["protocols"]["hard"] == {
-        "mAP": None,
-        "mP": {"1": None, "5": None, "10": None},
-        "queries_used": 0,
-        "ap": {"query0": None},
-    }

@@ -1,23 +1,27 @@
 """Paired comparison of two evaluations: small cases by hand, and behaviour over many seeds."""
 
 import itertools
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.result import Evaluation, ProtocolScores
 from ultron_cli.evaluation.significance import (
     bootstrap_interval,
     compare_evaluations,
-    read_evaluation,
     sign_flip_p_value,
 )
+from ultron_cli.retrieval.origin import Origin
 
 
-def evaluation(ap: dict[str, float | None], *, dataset: str = "toy", n_database: int = 10) -> dict:
-    """An Evaluation JSON with one protocol, hard."""
-    return {"dataset": dataset, "n_database": n_database, "protocols": {"hard": {"ap": ap}}}
+def evaluation(ap: dict[str, float | None], *, dataset: str = "toy", n_database: int = 10) -> Evaluation:
+    """An evaluation with one protocol, hard."""
+    scores = ProtocolScores(mAP=None, mP={}, queries_used=sum(value is not None for value in ap.values()), ap=ap)
+    return Evaluation(
+        dataset=dataset, n_queries=len(ap), n_database=n_database, protocols={"hard": scores}, origin=Origin()
+    )
 
 
 def test_by_hand():
@@ -105,7 +109,7 @@ def test_without_a_difference_p_values_are_uniform_and_intervals_cover():
         (evaluation({"q1": 0.5}), "must have AP for the same queries; q0 has it in one alone; use one ground truth"),
         (evaluation({"q0": None}), "must have AP for the same queries; q0 has it in one alone"),
         (
-            {**evaluation({}), "protocols": {}},
+            replace(evaluation({}), protocols={}),
             "the second evaluation must have protocol hard; it has none; run `ultron evaluate",
         ),
     ],
@@ -121,16 +125,3 @@ def test_nothing_to_compare_is_said():
         compare_evaluations(empty, empty, "hard")
     with pytest.raises(UltronError, match="resamples must be at least 1; found 0"):
         compare_evaluations(evaluation({"q0": 0.5}), evaluation({"q0": 0.5}), "hard", resamples=0)
-
-
-def test_reading_an_evaluation(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(evaluation({"q0": 0.5})))
-    assert read_evaluation(path) == evaluation({"q0": 0.5})
-    path.write_text("[1, 2]")
-    with pytest.raises(
-        UltronError, match="must be an evaluation, with protocols and the AP of every query; make it with"
-    ):
-        read_evaluation(path)
-    with pytest.raises(UltronError, match=r"evaluation .*none.json does not exist"):
-        read_evaluation(tmp_path / "none.json")

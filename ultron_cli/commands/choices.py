@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
+DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
 RERANK_STEPS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal")
-MAP_METHODS = ("gradcam", "gradcam++", "hirescam", "layercam", "guided-backprop", "guided-gradcam", "attention")
 WHITENINGS = ("pca", "pca-whitening", "lw")
-WEIGHT_SOURCES = ("dolg", "cvnet", "senet", "cfcd", "cirtorch", "timm")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")

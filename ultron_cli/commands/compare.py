@@ -17,13 +17,13 @@ def command(
     """Compares two evaluations query by query: difference of mAP, its 95 % interval, and whether chance explains it."""
     import dataclasses
 
-    from ultron_cli.configs import differences
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.evaluation.significance import compare_evaluations, read_evaluation
+    from ultron_cli.evaluation.result import read_evaluation
+    from ultron_cli.evaluation.significance import compare_evaluations
 
     a = read_evaluation(before)
     b = read_evaluation(after)
-    shared = [protocol for protocol in a["protocols"] if protocol in b["protocols"]]
+    shared = [protocol for protocol in a.protocols if protocol in b.protocols]
     if not shared:
         raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
     results = {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
@@ -35,8 +35,7 @@ def command(
         rows.append(
             (protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}")
         )
-    config_a, config_b = (report["provenance"].get("config") or {} for report in (a, b))
-    settings = differences(config_a, config_b)
+    settings = a.origin.extraction.differences(b.origin.extraction)
     print_result(
         {
             "before": str(before),

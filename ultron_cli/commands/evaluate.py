@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import PROTOCOLS, metavar
+from ultron_cli.commands.choices import DUPLICATES, PROTOCOLS, metavar
 from ultron_cli.commands.flags import (
     DatabaseFlag,
     DimFlag,
@@ -55,7 +55,7 @@ def command(
     duplicates: Annotated[
         str,
         typer.Option(
-            metavar="count|first",
+            metavar=metavar(DUPLICATES),
             help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.",
         ),
     ] = "count",
@@ -68,14 +68,14 @@ def command(
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
-    from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, report_rows
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.files import write_text
 
     workspace = current_workspace()
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
-    one_of("--duplicates", duplicates, ("count", "first"))
+    protocols = PROTOCOLS if protocol == "all" else (one_of("--protocol", protocol, PROTOCOLS),)
+    duplicates = one_of("--duplicates", duplicates, DUPLICATES)
     if ranks and (queries or database or distractors or index or k or rerank or whiten):
         raise UltronError(
             "--ranks holds the search already; leave out --queries, --database, --distractors, --index, -k, "
@@ -103,21 +103,19 @@ def command(
         )
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
-    report = evaluate_ranking(
-        ranking, find_gnd(gnd, ranking.origin), tuple(PROTOCOLS) if protocol == "all" else (protocol,), duplicates
-    )
-    name = f"{report['dataset']}-{ranking.origin.model or 'ranks'}".replace("/", "_")
+    evaluation = evaluate_ranking(ranking, find_gnd(gnd, ranking.origin), protocols, duplicates)
+    name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}".replace("/", "_")
     path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
-    write_text(path, dump_json(report))
+    write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)
     origin = ranking.origin
-    shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(report))
-    how = f"{origin.model or 'model not recorded'} on {report['dataset']}, {report['n_database']:,} photos: "
+    shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))
+    how = f"{origin.model or 'model not recorded'} on {evaluation.dataset}, {evaluation.n_database:,} photos: "
     how += origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
     how += origin.search_text()
-    published = comparison(report) if expected else None
+    published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""
     print_result(
-        report | ({"expected": published} if expected else {}),
+        evaluation.to_json() | ({"expected": published.to_json() if published else None} if expected else {}),
         lines(shown, beside, how, str(path)) if beside else lines(shown, how, str(path)),
     )

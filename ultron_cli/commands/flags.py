@@ -11,7 +11,7 @@ from ultron_cli.errors import UltronError
 
 if TYPE_CHECKING:
     from ultron_cli.models.weights.checkpoints import LoadedModel
-    from ultron_cli.models.weights.choice import ModelChoice
+    from ultron_cli.models.weights.model_choice import ModelChoice
     from ultron_cli.workspace import Workspace
 
 MODEL = "Model"  # headings in the help
@@ -126,7 +126,7 @@ class ModelFlags:
     def choice(self) -> "ModelChoice":
         """The model that they name. Raises UltronError for a setting that is none of a model."""
         from ultron_cli.configs import apply_set
-        from ultron_cli.models.weights.choice import ModelChoice
+        from ultron_cli.models.weights.model_choice import ModelChoice
 
         values = apply_set({"model": {"backbone": self.backbone} if self.backbone else {}}, self.assignments or [])
         foreign = [key for key in values if key != "model"]

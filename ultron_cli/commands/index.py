@@ -100,9 +100,12 @@ def command(
         workspace.remember("index", path)
         if report:
             from ultron_cli.retrieval.index.report import index_report, report_text
+            from ultron_cli.visualization.curves.recall_speed import draw_index_report
 
-            summary["report"] = index_report(built, source, queries)
-            text = f"{text}\n{report_text(summary['report'])}"
+            measured = index_report(built, source, queries)
+            draw_index_report(measured, Path(measured["figure"]))
+            summary["report"] = measured
+            text = f"{text}\n{report_text(measured)}"
     print_result(summary, text)
 
 

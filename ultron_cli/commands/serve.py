@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import MAP_METHODS
 from ultron_cli.commands.flags import (
     DatabaseWeightsFlag,
     DimFlag,
@@ -19,6 +18,7 @@ from ultron_cli.commands.flags import (
     current_workspace,
     index_settings,
 )
+from ultron_cli.visualization.cam.method_table import METHODS
 
 LIMITS = "Limits"
 
@@ -51,7 +51,7 @@ def command(
     dim: DimFlag = None,
     weights: DatabaseWeightsFlag = None,
     method: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Kind of similarity map: {', '.join(MAP_METHODS)}.")
+        str, typer.Option(metavar="NAME", help=f"Kind of similarity map: {', '.join(METHODS)}.")
     ] = "gradcam",
     max_upload: Annotated[float, typer.Option(metavar="MIB", help="Largest upload.", rich_help_panel=LIMITS)] = 32,
     max_megapixels: Annotated[

@@ -1,4 +1,4 @@
-"""Photos: decode to upright 8-bit RGB, crop, resize, and group by shape into batches."""
+"""Decodes photos to upright 8-bit RGB, crops and resizes them, and groups them by shape into batches."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -60,9 +60,10 @@ def orientation(image: Image.Image) -> int:
 
 
 def draft_jpeg(image: Image.Image, scale: float) -> None:
-    """Has an opened JPEG decoded at 1/2, 1/4 or 1/8, several times faster: the smallest that has `scale` of its sides.
+    """Has an opened JPEG decoded at 1/2, 1/4 or 1/8 of its sides, several times faster: the smallest that is not below
+    `scale`.
 
-    Other formats, and a scale of 1 or more, are decoded as they are.
+    With a scale of 1 or more, and in other formats, the photo is decoded as it is.
     """
     if scale < 1.0:
         image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
@@ -142,7 +143,10 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
     exception."""
 
     def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
-        self.rows, self.paths, self.boxes, self.shape = rows, paths, boxes, shape
+        self.rows = rows
+        self.paths = paths  # of all photos of the list, as boxes
+        self.boxes = boxes
+        self.shape = shape
 
     def __len__(self) -> int:
         return len(self.rows)

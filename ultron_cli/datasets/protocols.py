@@ -16,7 +16,7 @@ from ultron_cli.files import read_json
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the upright photo
 Protocol = Literal["easy", "medium", "hard"]
 # protocol -> (labels that count as positive, labels that leave the ranking before AP)
-PROTOCOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
     "hard": (("hard",), ("junk", "easy")),

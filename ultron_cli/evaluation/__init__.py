@@ -1,1 +1,8 @@
-"""Metrics of the revisited protocols."""
+"""How good a search is, and whether another is better.
+
+metrics.py computes average precision and precision at k of the revisited protocols, from rankings or from scores.
+evaluate.py scores a search against a ground truth.
+result.py holds what comes out: the Evaluation, its scores per protocol, and its JSON file.
+significance.py compares two evaluations, query by query.
+expected.py holds the published scores, to stand beside a measured one.
+"""

@@ -3,28 +3,55 @@
 A score says nothing without its protocol (cropping, scales), so what differs from the published one is said with it.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 
+from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 
-N_DISTRACTORS = 1_001_001
-DOLG_SCALES, DOLG_SOURCE = 5, "Yang et al., ICCV 2021, as in the authors' repository (queries cropped)"
+N_DISTRACTORS = 1_001_001  # photos of the published set of distractors
+DOLG_SCALES = 5
+DOLG_SOURCE = "Yang et al., ICCV 2021, as in the authors' repository (queries cropped)"
 GEM_SOURCE = "the published self-test of R101-GeM (Radenovic et al., TPAMI 2019)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One row of a published table. mAP: percent by protocol. model: as labels begin here. n_scales: of the published
-    extraction."""
+    """One row of a published table."""
 
-    model: str
+    model: str  # what the labels of this model begin with
     dataset: str
-    mAP: dict[str, float] = field(hash=False)
+    mAP: dict[str, float] = field(hash=False)  # protocol -> percent
     source: str
-    distractors: bool = False
-    n_scales: int = 3
-    crop: str = "bbx"
+    distractors: bool = False  # searched with the million distractors
+    n_scales: int = 3  # of the published extraction
+    crop: str = "bbx"  # of the published extraction's queries
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorePair:
+    """mAP in percent, measured and published."""
+
+    ours: float
+    published: float
+    difference: float  # ours minus published
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedComparison:
+    """An evaluation beside the published scores of the same model."""
+
+    source: str
+    protocols: Mapping[str, ScorePair]
+    differs: tuple[str, ...]  # what in the making of the result differs from the published protocol, or could
+
+    def to_json(self) -> dict[str, object]:
+        """As `ultron evaluate --expected --json` prints it."""
+        return {
+            "source": self.source,
+            "protocols": {name: asdict(pair) for name, pair in self.protocols.items()},
+            "differs": list(self.differs),
+        }
 
 
 def _dolg(model: str, dataset: str, distractors: bool, medium: float, hard: float) -> Published:
@@ -72,55 +99,52 @@ def find_published(model: str, dataset: str, n_database: int) -> Published | Non
     return None
 
 
-def comparison(report: dict[str, Any]) -> dict[str, Any] | None:
-    """An evaluation (evaluation_report) beside the published one, percent: {"source", "protocols": {name: {"ours",
-    "published", "difference"}}, "differs": [what in the protocol differs]}; None if nothing is published for it."""
-    origin = Origin.from_json(report["provenance"])
-    row = find_published(origin.model or "", report["dataset"], report["n_database"])
+def comparison(evaluation: Evaluation) -> PublishedComparison | None:
+    """An evaluation beside the published one; None if nothing is published for it."""
+    origin = evaluation.origin
+    row = find_published(origin.model or "", evaluation.dataset, evaluation.n_database)
     if row is None:
         return None
-    both = {}
+    pairs = {}
     for name, published in row.mAP.items():
-        part = report["protocols"].get(name)
-        if part and part["mAP"] is not None:
-            both[name] = {
-                "ours": 100 * part["mAP"],
-                "published": published,
-                "difference": 100 * part["mAP"] - published,
-            }
-    return {"source": row.source, "protocols": both, "differs": differences_from(row, origin)}
+        scores = evaluation.protocols.get(name)
+        if scores and scores.mAP is not None:
+            ours = 100 * scores.mAP
+            pairs[name] = ScorePair(ours=ours, published=published, difference=ours - published)
+    return PublishedComparison(source=row.source, protocols=pairs, differs=tuple(differences_from(row, origin)))
 
 
-def comparison_text(found: dict[str, Any] | None) -> str:
+def comparison_text(compared: PublishedComparison | None) -> str:
     """A comparison for people: a line per protocol, the source and what differs."""
-    if found is None:
+    if compared is None:
         return "nothing is published for this model on this dataset with as many photos"
     rows = [
-        f"{name}: ours {part['ours']:.2f}, published {part['published']:.2f} ({part['difference']:+.2f})"
-        for name, part in found["protocols"].items()
+        f"{name}: ours {pair.ours:.2f}, published {pair.published:.2f} ({pair.difference:+.2f})"
+        for name, pair in compared.protocols.items()
     ]
-    return "\n".join([*rows, f"published: {found['source']}", *(f"differs: {text}" for text in found["differs"])])
+    return "\n".join([*rows, f"published: {compared.source}", *(f"differs: {text}" for text in compared.differs)])
 
 
 def differences_from(row: Published, origin: Origin) -> list[str]:
     """What in the making of a result differs from the published protocol, or could, in words."""
-    extraction, search = origin.extraction, origin.search or SearchRecord()
-    differing = []
+    extraction = origin.extraction
+    search = origin.search or SearchRecord()
+    phrases = []
     if extraction.crop != row.crop:
-        differing.append(
+        phrases.append(
             "queries are not cropped to their box (whole queries score higher)"
             if row.crop == "bbx"
             else "queries are cropped to their box"
         )
     n_scales = len(extraction.scales) or 1
     if n_scales != row.n_scales:
-        differing.append(f"{n_scales} scale{'s' if n_scales != 1 else ''} where {row.n_scales} are published")
+        phrases.append(f"{n_scales} scale{'s' if n_scales != 1 else ''} where {row.n_scales} are published")
     if search.steps:
-        differing.append("re-ranked by " + ", ".join(step.name for step in search.steps))
+        phrases.append("re-ranked by " + ", ".join(step.name for step in search.steps))
     if search.is_approximate:
-        differing.append(f"searched with an approximate index ({search.kind})")
+        phrases.append(f"searched with an approximate index ({search.kind})")
     if extraction.whitening:
-        differing.append(f"whitened ({extraction.whitening})")
-    source = str(origin.weights or "") or "not recorded"
-    differing.append(f"weights are {source}: whether they are the published ones only you know")
-    return differing
+        phrases.append(f"whitened ({extraction.whitening})")
+    weights = str(origin.weights or "") or "not recorded"
+    phrases.append(f"weights are {weights}: whether they are the published ones only you know")
+    return phrases

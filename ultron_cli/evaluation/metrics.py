@@ -1,4 +1,4 @@
-"""Average precision of Revisited Oxford and Paris, from rankings or straight from scores, and the Evaluation JSON.
+"""Average precision of Revisited Oxford and Paris, from rankings or straight from scores.
 
 Definition: Radenovic et al., Revisiting Oxford and Paris, CVPR 2018, and its reference program revisitop. The numbers
 are revisitop's on every ranking: full or partial, with or without repeats.
@@ -9,16 +9,16 @@ are revisitop's on every ranking: full or partial, with or without repeats.
 Where revisitop itself stops with an error, because a partial ranking holds no positive at all, AP and P@k are 0.
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, Protocol, QueryTruth
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.machine import n_cores
 
 PRECISION_AT = (1, 5, 10)  # the k of mP@k that papers report
 Duplicates = Literal["count", "first"]
@@ -27,18 +27,16 @@ Places = Callable[[np.ndarray], np.ndarray]  # database rows -> their places in 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RevisitedResult:
-    """One protocol over all queries; every number but queries_used is a fraction (AP can pass 1 where a ranking repeats
-    photos).
+    """The scores of all queries under one protocol, as fractions; AP can pass 1 where a ranking repeats photos.
 
-    mP: k -> mean precision at k. ap: (Q,) float64. precision: (Q, 3) float64, at the k of PRECISION_AT. NaN in `ap` and
-    `precision` marks a query without positives; NaN in mAP and mP means that no query had any.
+    NaN in `ap` and `precision` marks a query without positives; NaN in mAP and mP means that no query had any.
     """
 
     mAP: float
-    mP: dict[int, float]
-    queries_used: int
-    ap: np.ndarray = field(repr=False)
-    precision: np.ndarray = field(repr=False)
+    mP: dict[int, float]  # k -> mean precision at k
+    queries_used: int  # queries with positives
+    ap: np.ndarray = field(repr=False)  # (Q,) float64
+    precision: np.ndarray = field(repr=False)  # (Q, 3) float64, at the k of PRECISION_AT
 
 
 def average_precision(positive_ranks: np.ndarray, n_positives: int) -> float:
@@ -79,9 +77,10 @@ def revisited_map(
     ranks: (Q, K) integers, database rows, best first (an array, or anything with a shape that gives one query's row by
     index, such as an HDF5 dataset). K may be smaller than the database. Rows beyond database_names are distractors and
     count as negatives. -1 means no photo and pads the end of a row; in front of a photo it keeps its place, as in
-    revisitop. duplicates: what to do with a photo that a ranking shows again: "count" every time, as revisitop does (AP
-    can then pass 1), or take the "first" place and drop the later ones before scoring. Raises UltronError if there is
-    not one row per query, the rows are not whole numbers, or the protocol is unknown.
+    revisitop.
+    duplicates: what to do with a photo that a ranking shows again: "count" every time, as revisitop does (AP can then
+    pass 1), or take the "first" place and drop the later ones before scoring.
+    Raises UltronError if there is not one row per query, the rows are not whole numbers, or the protocol is unknown.
     """
     _check_protocol(protocol)
     if duplicates not in ("count", "first"):
@@ -106,18 +105,17 @@ def rankings_with_repeats(ranks: np.ndarray) -> np.ndarray:
 
 
 def map_from_scores(
-    scores: np.ndarray, ground_truth: GroundTruth, protocols: Iterable[Protocol] = tuple(PROTOCOLS)
+    scores: np.ndarray, ground_truth: GroundTruth, protocols: Sequence[Protocol] = tuple(PROTOCOLS)
 ) -> dict[str, RevisitedResult]:
-    """The results of several protocols straight from similarity scores, without a ranking: only labelled photos are
+    """The results of several protocols straight from similarity scores. No ranking is made: only labelled photos are
     placed.
 
     scores: (Q, N) floats, higher is better, N the database with its distractors after it (an array, or anything with a
-    shape that gives one query's scores by index, such as a memory map). Equal to revisited_map on the full ranking by
-    score in which equal scores stand by row. Queries are shared among the CPU cores; beside `scores` a core needs about
-    8 bytes per photo. Raises UltronError if a score is NaN, there is not one row per query, or N is less than the
-    database.
+    shape that gives one query's scores by index, such as a memory map).
+    The results equal those of revisited_map on the full ranking by score in which equal scores stand by row. Queries
+    are shared among the CPU cores; beside `scores` a core needs about 8 bytes per photo.
+    Raises UltronError if a score is NaN, there is not one row per query, or N is less than the database.
     """
-    protocols = list(protocols)
     for protocol in protocols:
         _check_protocol(protocol)
     table = _checked_table(scores, ground_truth, "scores", kinds="f", what="floating-point numbers, one per photo")
@@ -127,27 +125,27 @@ def map_from_scores(
             f"scores must cover the database of {n_database} photos, distractors after it; found "
             f"{table.shape[1]}; score all of it"
         )
-    results = {protocol: QueryScores(len(ground_truth.queries)) for protocol in protocols}
+    results: dict[Protocol, QueryScores] = {protocol: QueryScores(len(ground_truth.queries)) for protocol in protocols}
 
     def score(query: int) -> None:
-        own_scores, truth = np.asarray(table[query]), ground_truth.queries[query]
+        query_scores = np.asarray(table[query])
         try:
-            photos = _photos_that_matter(own_scores, truth)
-            places = places_by_score(own_scores, photos)
+            photos = _photos_that_matter(query_scores, ground_truth.queries[query])
+            places = places_by_score(query_scores, photos)
         except NotANumber as error:
             name = ground_truth.query_names[query]
             raise UltronError(
                 f"scores must be numbers; found NaN for query {name} at row {error}; make its descriptors again"
             ) from None
 
-        def places_of(wanted: np.ndarray) -> np.ndarray:
-            slots = np.searchsorted(photos, wanted).clip(max=len(photos) - 1)
-            return np.unique(places[slots[photos[slots] == wanted]])
+        def places_of(labelled: np.ndarray) -> np.ndarray:
+            slots = np.searchsorted(photos, labelled).clip(max=len(photos) - 1)
+            return np.unique(places[slots[photos[slots] == labelled]])
 
         for protocol, result in results.items():
             result.add(query, ground_truth, protocol, places_of)
 
-    with ThreadPoolExecutor(_n_cores()) as pool:  # NumPy sorts and compares without holding the interpreter's lock
+    with ThreadPoolExecutor(n_cores()) as pool:  # NumPy sorts and compares without holding the interpreter's lock
         list(pool.map(score, range(len(ground_truth.queries))))
     return {protocol: result.summary() for protocol, result in results.items()}
 
@@ -171,12 +169,13 @@ def places_by_score(scores: np.ndarray, photos: np.ndarray) -> np.ndarray:
         raise NotANumber(int(np.flatnonzero(np.isnan(scores))[0]))
     if len(photos) == 0:
         return np.empty(0, np.int64)
-    own = scores[photos]
-    n_below = np.count_nonzero(scores < own.min())
+    photo_scores = scores[photos]
+    n_below = np.count_nonzero(scores < photo_scores.min())
     # Leaving out less than a fifth costs more than it saves.
     ascending = np.partition(scores, n_below)[n_below:] if n_below > len(scores) // 5 else scores.copy()
     ascending.sort()
-    first, stop = np.searchsorted(ascending, own, side="left"), np.searchsorted(ascending, own, side="right")
+    first = np.searchsorted(ascending, photo_scores, side="left")
+    stop = np.searchsorted(ascending, photo_scores, side="right")
     places = len(ascending) - stop
     tied = np.flatnonzero(stop - first > 1)
     if tied.size:
@@ -213,14 +212,14 @@ class QueryScores:
         self.precision = np.full((n_queries, len(PRECISION_AT)), np.nan)
 
     def add(self, query: int, ground_truth: GroundTruth, protocol: Protocol, places_of: Places) -> None:
-        """Scores one query. `places_of` finds given database photos in its ranking; photos outside the ranking are left
-        out."""
+        """Scores one query. `places_of` gives the places of database photos in its ranking; photos outside the ranking
+        are left out."""
         positives, ignored = ground_truth.split(query, protocol)
         if len(positives) == 0:
             return
-        found = places_of(positives)
+        positive_places = places_of(positives)
         # Ignored photos leave the ranking before AP; counted as negatives they would lower it.
-        positive_ranks = found - np.searchsorted(places_of(ignored), found)
+        positive_ranks = positive_places - np.searchsorted(places_of(ignored), positive_places)
         self.ap[query] = average_precision(positive_ranks, len(positives))
         self.precision[query] = precision_at(positive_ranks)
 
@@ -238,41 +237,6 @@ class QueryScores:
         )
 
 
-def evaluation_report(
-    results: Mapping[str, RevisitedResult],
-    *,
-    dataset: str,
-    query_names: Sequence[str],
-    n_database: int,
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The Evaluation JSON (docs: file formats) as plain data; fractions, and None for what a query without positives
-    has not got.
-
-    results: protocol -> result. n_database: photos searched, distractors included.
-    """
-
-    def plain(value: float) -> float | None:
-        return None if np.isnan(value) else float(value)
-
-    protocols = {
-        protocol: {
-            "mAP": plain(result.mAP),
-            "mP": {str(k): plain(value) for k, value in result.mP.items()},
-            "queries_used": result.queries_used,
-            "ap": {name: plain(value) for name, value in zip(query_names, result.ap, strict=True)},
-        }
-        for protocol, result in results.items()
-    }
-    return {
-        "dataset": dataset,
-        "n_queries": len(query_names),
-        "n_database": n_database,
-        "protocols": protocols,
-        "provenance": dict(provenance),
-    }
-
-
 def _check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise UltronError(
@@ -280,15 +244,16 @@ def _check_protocol(protocol: str) -> None:
         )
 
 
-def _checked_table(table: Any, ground_truth: GroundTruth, name: str, *, kinds: str, what: str) -> Any:
+def _checked_table(table: np.ndarray, ground_truth: GroundTruth, name: str, *, kinds: str, what: str) -> np.ndarray:
     """`table` itself, or an array of it where it is a list. Raises UltronError if it is not one row of numbers per
     query."""
     table = table if hasattr(table, "shape") else np.asarray(table)
-    n_queries, shape = len(ground_truth.queries), tuple(table.shape)
+    n_queries = len(ground_truth.queries)
+    shape = tuple(table.shape)
     if len(shape) != 2 or shape[0] != n_queries:
-        turned = len(shape) == 2 and shape[1] == n_queries
+        is_turned = len(shape) == 2 and shape[1] == n_queries
         advice = (
-            "it looks turned, pass its transpose" if turned else "use the queries of this ground truth, in its order"
+            "it looks turned, pass its transpose" if is_turned else "use the queries of this ground truth, in its order"
         )
         raise UltronError(
             f"{name} must have one row for each of the {n_queries} queries; found shape {shape}; {advice}"
@@ -307,11 +272,6 @@ def _has_repeats(ranking: np.ndarray) -> bool:
 def _without_repeats(ranking: np.ndarray) -> np.ndarray:
     if not _has_repeats(ranking):
         return ranking
-    keep = ranking < 0
-    keep[np.unique(ranking, return_index=True)[1]] = True
-    return ranking[keep]
-
-
-def _n_cores() -> int:
-    """CPU cores this process may use, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    stays = ranking < 0
+    stays[np.unique(ranking, return_index=True)[1]] = True
+    return ranking[stays]

@@ -1,5 +1,4 @@
-"""Is the difference between two evaluations more than chance? A paired comparison, query by query, of two Evaluation
-JSONs.
+"""Is the difference between two evaluations more than chance? They are compared in pairs, query by query.
 
 Both methods use the 70 or so differences of AP, one per query. The randomisation test asks how often a difference in
 mAP this large comes up when every query's two results change places by the toss of a coin (Smucker et al., A comparison
@@ -10,14 +9,11 @@ knows of anything but the choice of queries: not of another training seed, not o
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
+from ultron_cli.evaluation.result import Evaluation
 
 DRAWS_AT_ONCE = 1 << 20  # numbers drawn per block, 8 MiB: bounds the memory for any count of queries
 EXACT_PATTERNS = 1 << 16  # at most this many sign patterns are tried one by one
@@ -25,45 +21,26 @@ EXACT_PATTERNS = 1 << 16  # at most this many sign patterns are tried one by one
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Evaluation B against A under one protocol. mAP, differences and interval are fractions; differences are B minus
-    A.
-
-    p_value: two-sided, of no difference; `exact` where few enough queries differ to try every exchange.
-    interval: 95% bootstrap interval of `difference`. n_better, n_worse: queries whose AP is higher, lower in B.
-    """
+    """Evaluation B against A under one protocol. mAP, difference and interval are fractions."""
 
     protocol: str
-    n_queries: int
+    n_queries: int  # queries with positives
     mAP_a: float
     mAP_b: float
-    difference: float
-    p_value: float
-    exact: bool
-    interval: tuple[float, float]
-    n_better: int
-    n_worse: int
+    difference: float  # B minus A
+    p_value: float  # two-sided, of no difference
+    exact: bool  # few enough queries differ to try every exchange
+    interval: tuple[float, float]  # 95% bootstrap interval of `difference`
+    n_better: int  # queries whose AP is higher in B
+    n_worse: int  # queries whose AP is lower in B
     resamples: int
     seed: int
 
 
-def read_evaluation(path: Path) -> dict[str, Any]:
-    """An Evaluation JSON that `ultron evaluate` wrote. Raises UltronError if the file is something else."""
-    content = read_json(path, "evaluation")
-    protocols = content.get("protocols") if isinstance(content, dict) else None
-    if not isinstance(protocols, dict) or not all(
-        isinstance(p, dict) and isinstance(p.get("ap"), dict) for p in protocols.values()
-    ):
-        raise UltronError(
-            f"{path} must be an evaluation, with protocols and the AP of every query; make it with `ultron "
-            "evaluate --out`"
-        )
-    return content
-
-
 def compare_evaluations(
-    a: dict[str, Any], b: dict[str, Any], protocol: Protocol, *, resamples: int = 10_000, seed: int = 0
+    a: Evaluation, b: Evaluation, protocol: str, *, resamples: int = 10_000, seed: int = 0
 ) -> Comparison:
-    """Compares two Evaluation JSONs (see docs: file formats) under one protocol; the same seed gives the same numbers.
+    """Compares two evaluations under one protocol; the same seed gives the same numbers.
 
     Raises UltronError if the two are not of the same dataset and queries, or lack the protocol, or no query has
     positives.
@@ -89,25 +66,24 @@ def compare_evaluations(
     )
 
 
-def paired_ap(a: dict[str, Any], b: dict[str, Any], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+def paired_ap(a: Evaluation, b: Evaluation, protocol: str) -> tuple[np.ndarray, np.ndarray]:
     """(n,) float64 twice: AP of the same queries in both, queries without positives left out. Raises as
     compare_evaluations."""
-    for key, advice in (
-        ("dataset", "evaluate both on the same dataset"),
-        ("n_database", "use the same distractors for both"),
+    for name, value_a, value_b, advice in (
+        ("dataset", a.dataset, b.dataset, "evaluate both on the same dataset"),
+        ("n_database", a.n_database, b.n_database, "use the same distractors for both"),
     ):
-        if a.get(key) != b.get(key):
-            raise UltronError(
-                f"two evaluations must have the same {key}; found {a.get(key)} and {b.get(key)}; {advice}"
-            )
+        if value_a != value_b:
+            raise UltronError(f"two evaluations must have the same {name}; found {value_a} and {value_b}; {advice}")
     for evaluation, which in ((a, "first"), (b, "second")):
-        if protocol not in evaluation["protocols"]:
-            there = ", ".join(evaluation["protocols"]) or "none"
+        if protocol not in evaluation.protocols:
+            protocol_names = ", ".join(evaluation.protocols) or "none"
             raise UltronError(
-                f"the {which} evaluation must have protocol {protocol}; it has {there}; run `ultron evaluate "
+                f"the {which} evaluation must have protocol {protocol}; it has {protocol_names}; run `ultron evaluate "
                 "--protocol all`"
             )
-    ap_a, ap_b = (evaluation["protocols"][protocol]["ap"] for evaluation in (a, b))
+    ap_a = a.protocols[protocol].ap
+    ap_b = b.protocols[protocol].ap
     unpaired = sorted(set(ap_a) ^ set(ap_b)) or sorted(
         name for name in ap_a if (ap_a[name] is None) != (ap_b[name] is None)
     )
@@ -128,21 +104,21 @@ def paired_ap(a: dict[str, Any], b: dict[str, Any], protocol: Protocol) -> tuple
 def sign_flip_p_value(differences: np.ndarray, *, resamples: int, seed: int) -> tuple[float, bool]:
     """Two-sided p-value of the paired randomisation test on the mean, and whether it is exact.
 
-    differences: (n,) float64. Where the sign patterns of the queries that differ are no more than `resamples` (and
-    EXACT_PATTERNS), each is tried once and the value is exact; otherwise `resamples` random patterns are tried and the
-    observed one is counted among them, so that the value is never 0.
+    differences: (n,) float64. Where the queries that differ have no more sign patterns than `resamples` (and
+    EXACT_PATTERNS), each pattern is tried once and the value is exact. Otherwise `resamples` random patterns are tried
+    and the observed one is counted among them, so that the value is never 0.
     """
-    changed = differences[differences != 0]  # a query without difference stays the same whichever way it is exchanged
+    # A query without difference stays the same whichever way it is exnonzero.
+    nonzero = differences[differences != 0]
     # Patterns that give the observed sum in another order of addition must count as equal to it.
-    reached = abs(changed.sum()) - 1e-12 * np.abs(changed).sum()
-    exact = 2 ** len(changed) <= min(resamples, EXACT_PATTERNS)
-    if exact:
-        patterns = np.arange(2 ** len(changed))[:, None] >> np.arange(len(changed)) & 1
-        sums = (1.0 - 2.0 * patterns) @ changed
-        return float(np.mean(np.abs(sums) >= reached)), True
+    threshold = abs(nonzero.sum()) - 1e-12 * np.abs(nonzero).sum()
+    if 2 ** len(nonzero) <= min(resamples, EXACT_PATTERNS):
+        patterns = np.arange(2 ** len(nonzero))[:, None] >> np.arange(len(nonzero)) & 1
+        sums = (1.0 - 2.0 * patterns) @ nonzero
+        return float(np.mean(np.abs(sums) >= threshold)), True
     n_reached = 0
-    for draws in _uniform_draws(resamples, len(changed), seed):
-        n_reached += int((np.abs(np.where(draws < 0.5, -1.0, 1.0) @ changed) >= reached).sum())
+    for draws in _uniform_draws(resamples, len(nonzero), seed):
+        n_reached += int((np.abs(np.where(draws < 0.5, -1.0, 1.0) @ nonzero) >= threshold).sum())
     return (1 + n_reached) / (1 + resamples), False
 
 

@@ -219,7 +219,7 @@ def search_files(
 def search_photos(
     photos: Sequence[Path],
     database: Path,
-    k: int,
+    k: int | None,
     device_name: str,
     *,
     bbx: Box | None = None,
@@ -229,7 +229,7 @@ def search_photos(
     """Searches for photos by path, described by the model, scales, size and whitening that made the database.
 
     bbx: part of the photo to search for, pixels of the upright photo (one photo only). weights: the model's, if they
-    have moved.
+    have moved. k: None ranks the whole database.
     """
     index = open_index_of(options)
     requested = whitening_for(index, options)

@@ -105,7 +105,7 @@ def test_a_part_that_is_whole_already_needs_no_request(server: MisbehavingServer
     place.with_name("f.tar.part.json").write_text(json.dumps(note))
     fetch(server, place)
     assert whole(place)
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_a_part_longer_than_the_file(server: MisbehavingServer, place: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_wrong_checksum_is_told_and_nothing_is_left(server: MisbehavingServer,
     with pytest.raises(WorkFailed, match=f"has SHA256 {SHA256} where {'0' * 64} is published; it was deleted"):
         fetch(server, place, digest="0" * 64)
     assert list(place.parent.iterdir()) == []
-    assert len(server.asked) == 1  # what came in one piece is not asked for again
+    assert len(server.requests) == 1  # what came in one piece is not asked for again
 
 
 def test_a_wrong_checksum_ends_even_if_every_connection_is_cut(server: MisbehavingServer, place: Path) -> None:
@@ -239,11 +239,11 @@ def test_interruption_keeps_what_came(server: MisbehavingServer, place: Path) ->
             FileRequest(path=place, addresses=(server.address("f.tar"),)), FetchOptions(stop=stop), on_progress
         ).run()
     assert not place.exists()
-    kept = place.with_name("f.tar.part").stat().st_size
-    assert 0 < kept < len(DATA)
+    n_kept = place.with_name("f.tar.part").stat().st_size
+    assert 0 < n_kept < len(DATA)
     fetch(server, place)
     assert whole(place)
-    assert server.ranges("f.tar") == ["", f"bytes={kept}-"]
+    assert server.ranges("f.tar") == ["", f"bytes={n_kept}-"]
 
 
 def test_a_full_disk_is_told(server: MisbehavingServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,9 @@ def test_oxford_is_laid_out_recorded_and_not_fetched_twice(oxford: MisbehavingSe
         oxford.address("roxford5k/oxbuild_images-v1.tgz"),
     )
     assert read_source(tmp_path / "roxford5k") == record
-    n_asked = len(oxford.asked)
+    n_requests = len(oxford.requests)
     assert installation(oxford, tmp_path, ROXFORD).run() == record
-    assert len(oxford.asked) == n_asked
+    assert len(oxford.requests) == n_requests
 
 
 def test_paris_comes_in_two_archives_with_folders(server: MisbehavingServer, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_download_that_failed_goes_on(oxford: MisbehavingServer, tmp_path: Pat
     oxford.manners[path] = []
     assert installation(oxford, tmp_path, ROXFORD).run().complete
     assert oxford.ranges(path)[-1] == "bytes=700-"
-    assert [asked for asked, _ in oxford.asked].count("roxford5k/gnd_roxford5k.pkl") == 1
+    assert [path for path, _ in oxford.requests].count("roxford5k/gnd_roxford5k.pkl") == 1
 
 
 @pytest.mark.parametrize("at", ["unpack", "move_tree", "_tell_version", "_finish"])
@@ -246,7 +246,7 @@ def test_archives_put_there_by_hand_and_offline(oxford: MisbehavingServer, tmp_p
         (tmp_path / ".downloads" / path).write_bytes(data)
     record = installation(oxford, tmp_path, ROXFORD, offline=True).run()
     assert record.complete
-    assert oxford.asked == []
+    assert oxford.requests == []
     assert installation(oxford, tmp_path, ROXFORD, offline=True).run() == record
 
 
@@ -262,7 +262,7 @@ def test_disk_space_is_checked_before_and_when_the_size_is_told(
     big = replace(ROXFORD, parts=tuple(replace(part, about_bytes=10**9) for part in ROXFORD.parts))
     with pytest.raises(WorkFailed, match=r"needs about 4\.3 GB of disk, .* has 1\.0 GB free"):
         installation(oxford, tmp_path, big).run()
-    assert oxford.asked == []
+    assert oxford.requests == []
     monkeypatch.setattr(install, "free_bytes", lambda folder: install.RESERVE_BYTES + 1)
     with pytest.raises(WorkFailed, match="of disk"):
         installation(oxford, tmp_path, ROXFORD).run()
@@ -278,7 +278,7 @@ def test_a_folder_that_ultron_did_not_make_is_left_alone(oxford: MisbehavingServ
     (tmp_path / "roxford5k/jpg").mkdir(parents=True)
     with pytest.raises(UltronError, match="was not downloaded by ultron: it can be used as it is"):
         installation(oxford, tmp_path, ROXFORD).run()
-    assert oxford.asked == []
+    assert oxford.requests == []
 
 
 def test_two_downloads_of_one_set(oxford: MisbehavingServer, tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_two_downloads_of_one_set(oxford: MisbehavingServer, tmp_path: Path) -> 
         pytest.raises(UltronError, match="another `ultron datasets download` is downloading roxford5k"),
     ):
         waiting.run()
-    assert oxford.asked == []
+    assert oxford.requests == []
 
 
 def test_one_bad_archive_of_many_does_not_stop_the_others(server: MisbehavingServer, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ def test_mirrors_toml(tmp_path: Path) -> None:
         'mirrors = ["/mnt/x", "https://m.org/"]\n[addresses]\n"roxford5k/oxbuild_images-v1.tgz" = '
         '"ftp://own.org/ox.tgz"\n'
     )
-    found = read_mirrors(tmp_path, ["http://asked"]).of_part(known, part)
-    assert found == (
+    addresses = read_mirrors(tmp_path, ["http://asked"]).of_part(known, part)
+    assert addresses == (
         "http://asked/roxford5k/oxbuild_images-v1.tgz",
         "ftp://own.org/ox.tgz",
         "/mnt/x/roxford5k/oxbuild_images-v1.tgz",

@@ -60,9 +60,9 @@ def test_exclusion_lists(folders: Path, tmp_path: Path) -> None:
     photos = open_landmark_photos(folders)
     (tmp_path / "landmarks.txt").write_text("# landmarks of the evaluation sets\na\nnowhere\n")
     (tmp_path / "photos.csv").write_text("url,id\nhttp://x,b/2.jpg\n")
-    kept, report = exclude_photos(photos, [str(tmp_path / "landmarks.txt"), str(tmp_path / "photos.csv")])
-    assert relative(kept) == ["b/1.jpg", "c/1.jpg", "c/2.jpg"]
-    assert (kept.landmark_names, kept.labels.tolist()) == (["b", "c"], [0, 1, 1])
+    remaining, report = exclude_photos(photos, [str(tmp_path / "landmarks.txt"), str(tmp_path / "photos.csv")])
+    assert relative(remaining) == ["b/1.jpg", "c/1.jpg", "c/2.jpg"]
+    assert (remaining.landmark_names, remaining.labels.tolist()) == (["b", "c"], [0, 1, 1])
     assert report == [
         Exclusion(list=str(tmp_path / "landmarks.txt"), entries=2, landmarks=1, photos=2, unmatched=1),
         Exclusion(list=str(tmp_path / "photos.csv"), entries=1, landmarks=0, photos=1, unmatched=0),

@@ -187,14 +187,14 @@ def test_interruption_leaves_nothing(tmp_path: Path, workers: int) -> None:
 
 
 def test_progress_counts_every_photo(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     make_toy(
         tmp_path / "toy",
         replace(TINY, n_train_landmarks=0),
         workers=0,
-        on_photo=lambda done, total: seen.append((done, total)),
+        on_photo=lambda done, total: calls.append((done, total)),
     )
-    assert seen == [(done, 19) for done in range(1, 20)]
+    assert calls == [(done, 19) for done in range(1, 20)]
 
 
 def test_equal_configuration_is_reused(tiny: Path) -> None:

@@ -1,7 +1,5 @@
 """`ultron datasets list`: datasets that are known, and those that are there."""
 
-from typing import Any
-
 from ultron_cli.commands.flags import current_workspace
 
 EXAMPLE = "ultron datasets list"
@@ -12,11 +10,11 @@ def command() -> None:
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.datasets.download.install import size_text
     from ultron_cli.datasets.folder import summaries
-    from ultron_cli.datasets.overview import known_overview
+    from ultron_cli.datasets.overview import KnownSetFacts, known_overview
 
     workspace = current_workspace()
 
-    def about(entry: dict[str, Any]) -> str:
+    def about(entry: KnownSetFacts) -> str:
         n_bytes = entry["download_bytes"] or 0
         return size_text(n_bytes) if entry["download_bytes_of_all"] or not n_bytes else f"> {size_text(n_bytes)}"
 

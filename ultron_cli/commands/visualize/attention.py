@@ -47,15 +47,15 @@ def command(
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.matching import region_of
-    from ultron_cli.visualization.inside.photos import load_photos, model_title, numbers, photo_paths, size_of
+    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, point_of, size_of
     from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
+    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
-    from ultron_cli.visualization.tsne import check_suffix
 
     workspace = current_workspace()
     if out:
         check_suffix(out)
-    asked = numbers(at, 2, "--at") if at else None
+    point_px = point_of(at, "--at") if at else None
     loaded = ModelFlags(
         model=model,
         backbone=backbone,
@@ -69,8 +69,8 @@ def command(
     opened = open_named_dataset(dataset, workspace=workspace)
     chosen = photo_paths(opened, [photo or opened.database_names[0]], 1)
     size = size_of(chosen[0][1])
-    point = asked or (size[0] / 2, size[1] / 2)
-    place = region_of(point, None, None, size)[:2]  # type: ignore[arg-type]
+    point = point_px or (size[0] / 2, size[1] / 2)
+    place = region_of(point, None, None, size)[:2]
     ((name, pixels),) = load_photos(loaded.model, chosen, max_side, "attention")
     found = window_weights(loaded.model, pixels, place, stage, number)
     path = out or workspace.result_folder(

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.choices import MAP_METHODS, PROTOCOLS
+from ultron_cli.commands.choices import PROTOCOLS
 from ultron_cli.commands.flags import DatabaseFlag, ProtocolFlag, QueriesFlag, QueryFlag, SystemsFlag, current_workspace
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
+from ultron_cli.visualization.cam.method_table import METHODS
 
 if TYPE_CHECKING:
+    from ultron_cli.visualization.cam.draw import PhotoCosine, System
     from ultron_cli.visualization.scene import Scene
-    from ultron_cli.visualization.show_columns import System
 
 EXAMPLE = """
 ultron visualize cam --query all_souls_000013 -k 5
@@ -35,7 +36,7 @@ def command(
         str,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(MAP_METHODS[:-1])}, or {MAP_METHODS[-1]} (ULTRON, simpool, cls).",
+            help=f"{', '.join(list(METHODS)[:-1])}, or {list(METHODS)[-1]} (ULTRON, simpool, cls).",
         ),
     ] = "gradcam",
     layer: Annotated[
@@ -75,9 +76,8 @@ def command(
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.cam.similarity import METHODS
-    from ultron_cli.visualization.scene import draw_cam, file_name
-    from ultron_cli.visualization.show_columns import draw_cam_columns
+    from ultron_cli.visualization.cam.draw import CamRequest, draw_cam, draw_cam_columns
+    from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     workspace = current_workspace()
     one_of("--method", method, tuple(METHODS))
@@ -91,22 +91,28 @@ def command(
         "visualize",
         f"cam-{scene.ranking.origin.dataset}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
     )
+    choice = PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or [])
     if systems:
-        summary = draw_cam_columns(systems, name, k, protocol, method, folder, photo or [])
-        entries = [(entry | {"model": part["model"]}) for part in summary["models"] for entry in part["photos"]]
+        summary = draw_cam_columns(systems, choice, method, folder)
+        text = [_line(photo, part["model"]) for part in summary["models"] for photo in part["photos"]]
     else:
-        one_layer, moved = (layer or [None])[0], (weights or [None])[0]
-        summary = draw_cam(
-            scene, row, k, protocol, folder, console.settings.device, method, moved, photo or [], one_layer
+        request = CamRequest(
+            photos=choice,
+            device=console.settings.device,
+            method=method,
+            layer=layer[0] if layer else None,
+            weights=weights[0] if weights else None,
         )
-        entries = summary["photos"]
+        summary = draw_cam(scene, request, folder)
+        text = [_line(photo, "") for photo in summary["photos"]]
     workspace.remember("visualize", folder)
-    text = [
-        f"{entry['rank']:>4}  {entry['cosine']:.4f}  {entry['verdict']:<8} {entry['name']}  "
-        f"{entry.get('model', '')}".rstrip()
-        for entry in entries
-    ]
     print_result(summary, "\n".join([f"query {summary['query']}", *text, summary["figure"]]))
+
+
+def _line(photo: "PhotoCosine", model: str) -> str:
+    """A photo for people."""
+    line = f"{photo['rank']:>4}  {photo['cosine']:.4f}  {photo['verdict']:<8} {photo['name']}  {model}"
+    return line.rstrip()
 
 
 def _systems(
@@ -120,8 +126,8 @@ def _systems(
     """The models to draw in columns: of several searches, or of runs and checkpoints; none for the one model of one
     search."""
     from ultron_cli import console
-    from ultron_cli.models.weights.choice import ModelChoice
-    from ultron_cli.visualization.show_columns import chosen_system, searched_system
+    from ultron_cli.models.weights.model_choice import ModelChoice
+    from ultron_cli.visualization.cam.draw import chosen_system, searched_system
 
     choices = (
         [ModelChoice(run=name, workspace=current_workspace()) for name in run]

@@ -48,16 +48,18 @@ def command(
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.inside.photos import draw_match, numbers
-    from ultron_cli.visualization.scene import file_name
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.inside.draw import MatchRequest, draw_match
+    from ultron_cli.visualization.inside.photos import box_of, point_of
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     workspace = current_workspace()
     if (at is None) == (box is None):
         raise UltronError(
             "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"
         )
-    point, rectangle = (numbers(at, 2, "--at") if at else None), (numbers(box, 4, "--box") if box else None)
+    point = point_of(at, "--at") if at else None
+    rectangle = box_of(box, "--box") if box else None
     if out:
         check_suffix(out)
     protocol = one_of("--protocol", protocol, PROTOCOLS)
@@ -69,9 +71,15 @@ def command(
         or workspace.result_folder("visualize", file_name(f"match-{scene.ranking.origin.dataset}-{scene.model}"))
         / f"{name}.png"
     )
-    summary = draw_match(
-        scene, row, k, protocol, photo or [], point, rectangle, path, console.settings.device, weights, layer
-    )  # type: ignore[arg-type]
+    request = MatchRequest(
+        photos=PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or []),
+        device=console.settings.device,
+        at=point,
+        box=rectangle,
+        layer=layer,
+        weights=weights,
+    )
+    summary = draw_match(scene, request, path)
     workspace.remember("visualize", path)
     text = [
         f"{entry['rank']:>4}  {entry['cosine']:.4f} at {entry['best_px'][0]:g},{entry['best_px'][1]:g}  {entry['name']}"

@@ -30,13 +30,13 @@ def command(
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
+    protocols = PROTOCOLS if protocol == "all" else (one_of("--protocol", protocol, PROTOCOLS),)
     if out:
         check_suffix(out)
-    protocols = list(PROTOCOLS) if protocol == "all" else [protocol]
     rankings = searches(ranks, queries, database)
     names = labels_of([ranking.origin.model_label for ranking in rankings], label, ranks)
     curves = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]

@@ -43,8 +43,8 @@ def command(
     """
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.scene import draw_ranks, file_name
-    from ultron_cli.visualization.show_columns import draw_systems
+    from ultron_cli.visualization.ranked.draw import draw_ranks, draw_systems
+    from ultron_cli.visualization.scene import file_name
 
     workspace = current_workspace()
     protocol = one_of("--protocol", protocol, PROTOCOLS)

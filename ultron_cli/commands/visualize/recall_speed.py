@@ -30,8 +30,13 @@ def command(
 ) -> None:
     """Draws queries per second over recall of several indexes in one axes, with exact search as a star."""
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.curves.recall_speed import common_cut, read_report, recall_speed_figure
-    from ultron_cli.visualization.tsne import check_suffix
+    from ultron_cli.visualization.curves.recall_speed import (
+        common_cut,
+        read_report,
+        recall_speed_figure,
+        title_of_reports,
+    )
+    from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
     if out:
@@ -39,34 +44,19 @@ def command(
     if label and len(label) != len(reports):
         raise UltronError(f"--label must be given once per report, found {len(label)} for {len(reports)}")
     contents = [read_report(path) for path in reports]
-    kinds = [str(content["kind"]) for content in contents]
+    kinds = [content.kind for content in contents]
     names = label or [
         f"{kind} ({path.name})" if kinds.count(kind) > 1 else kind for kind, path in zip(kinds, reports, strict=True)
     ]
     path = out or workspace.result_folder("visualize", "recall-speed") / "recall-speed.png"
-    sources = list(
-        dict.fromkeys(
-            f"{content['model']} on {content['dataset']}"
-            for content in contents
-            if content.get("model") and content.get("dataset")
-        )
-    )
-    recall_speed_figure(
-        contents,
-        names,
-        f"Recall and speed: {' and '.join(sources)}" if sources else "Recall and speed of indexes",
-        path,
-        at=at,
-    )
+    recall_speed_figure(contents, names, title_of_reports(contents), path, at=at)
     workspace.remember("visualize", path)
     cut = common_cut(contents, at)
     entries = [
         {
             "index": name,
             "recall_at": int(cut),
-            "points": [
-                {"recall": row["recall"][cut], "queries_per_s": row["queries_per_s"]} for row in content["rows"]
-            ],
+            "points": [{"recall": point.recall[cut], "queries_per_s": point.queries_per_s} for point in content.points],
         }
         for name, content in zip(names, contents, strict=True)
     ]

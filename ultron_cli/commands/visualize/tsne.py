@@ -30,8 +30,8 @@ def command(
 ) -> None:
     """Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model."""
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.tsne import TsneConfig, check_suffix, knn_purity, tsne_figure
-    from ultron_cli.visualization.tsne_panels import panel_of
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.tsne import TsneConfig, knn_purity, panel_of, tsne_figure
 
     workspace = current_workspace()
     paths = database or [workspace.take_latest("extract", "name --database") / "database.h5"]

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.choices import WEIGHT_SOURCES, metavar
+from ultron_cli.commands.choices import metavar
+from ultron_cli.models.weights import IMPORTERS
 
 if TYPE_CHECKING:
-    from ultron_cli.models.weights.cirtorch import LearnedWhitening
+    from ultron_cli.models.weights.importers import LearnedWhitening
 
 EXAMPLE = "ultron weights import r101.pyth --from dolg --out dolg-r101.pt"
 
@@ -16,7 +17,9 @@ EXAMPLE = "ultron weights import r101.pyth --from dolg --out dolg-r101.pt"
 def command(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth, .pt, .pyth, .safetensors).")],
     *,
-    source: Annotated[str, typer.Option("--from", metavar=metavar(WEIGHT_SOURCES), help="Whose layout the file has.")],
+    source: Annotated[
+        str, typer.Option("--from", metavar=metavar(tuple(IMPORTERS)), help="Whose layout the file has.")
+    ],
     out: Annotated[Path, typer.Option(help="File for the checkpoint of ultron.")],
     backbone: Annotated[
         str | None, typer.Option(help="With --from timm: the timm network that the file is of.")
@@ -27,9 +30,9 @@ def command(
     from ultron_cli.configs import one_of
     from ultron_cli.console import lines, print_result
     from ultron_cli.models.weights.checkpoints import sha256_of_weights
-    from ultron_cli.models.weights.importers import SOURCES, import_weights
+    from ultron_cli.models.weights.importers import import_weights
 
-    one_of("--from", source, list(SOURCES))
+    one_of("--from", source, list(IMPORTERS))
     imported = import_weights(file, source, out, backbone)
     model, scales = imported.model, imported.scales
     sha256 = sha256_of_weights(model)

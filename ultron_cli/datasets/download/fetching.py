@@ -1,5 +1,5 @@
-"""Downloads one file: resumed after every interruption, tried again with growing pauses, checked, and only then given
-its name.
+"""Downloads one file: it is resumed after every interruption, tried again with growing pauses and checked. Only
+then is it given its name.
 
 While it is incomplete a file is NAME.part, with NAME.part.json beside it (address, size, and the ETag or date that
 tells whether the server still has the same file). Neither is ever taken for the file itself.
@@ -192,7 +192,7 @@ class Download:
         self.note.unlink(missing_ok=True)
 
     def _receive(self, address: str) -> None:
-        """One connection: the rest of the file, or as much as comes."""
+        """Receives the rest of the file, or as much as comes, over one connection."""
         note = self._note()
         offset = self._size()
         validator = ""

@@ -1,8 +1,8 @@
-"""Downloads a known dataset into the data root: each part fetched, checked, unpacked aside, moved into place and
+"""Downloads a known dataset into the data root: each part is fetched, checked, unpacked aside, moved into place and
 recorded.
 
-Interrupted anywhere, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files and
-archives not yet unpacked, SET/source.json says which parts are in place. A part that is recorded is never fetched
+Wherever it is interrupted, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files
+and archives not yet unpacked, SET/source.json says which parts are in place. A part that is recorded is never fetched
 again.
 """
 
@@ -133,8 +133,8 @@ class Installation:
             )
 
     def _require_space(self, parts: Sequence[Part]) -> None:
-        """Archives are deleted as they are unpacked: the photos of all, and the archives under way, must fit. Raises
-        WorkFailed."""
+        """Raises WorkFailed unless the photos of all parts, and the archives under way, fit on the disk: archives are
+        deleted as they are unpacked."""
         sizes = sorted(((part.n_bytes or part.about_bytes or 0) for part in parts), reverse=True)
         needed = sum(sizes) + (sum(sizes) if self.options.keep_archives else sum(sizes[: self.options.n_at_once]))
         free = free_bytes(self.options.data_root)
@@ -174,7 +174,7 @@ class Installation:
             raise type(first)(text)
 
     def _get_part(self, part: Part, addresses: tuple[str, ...], bars: Bars) -> None:
-        """One part from its address into its place. Runs in a thread of its own."""
+        """Brings one part from its address into its place. Runs in a thread of its own."""
         digest = self._published_digest(part)
         fetched = self._present(part, digest) or self._fetch(part, addresses, digest, bars)
         checked = self._compare_with_seen(part, digest, fetched)
@@ -309,7 +309,7 @@ class Installation:
         return n_files
 
     def _tell_version(self, part: Part, fetched: FetchedFile) -> None:
-        """Which version of the photos this is: by a recorded checksum, else by size, else by the file's name."""
+        """Records which version of the photos this is: by size, else by recorded checksum, else by file name."""
         if not part.version:
             return
         checksums = read_seen_checksums(self.options.data_root)

@@ -1,5 +1,5 @@
-"""Where else to look for a file: mirrors and addresses of one's own, in DATA_ROOT/mirrors.toml and by --mirror; and
-offline mode.
+"""Where else a file is looked for: in mirrors and addresses that users name in DATA_ROOT/mirrors.toml or with --mirror.
+Offline mode looks nowhere.
 
 mirrors = ["https://mirror.example.org/datasets", "/mnt/archive/datasets"]        # BASE/SET/FILE, tried in this order
 [addresses]

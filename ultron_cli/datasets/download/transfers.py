@@ -1,4 +1,4 @@
-"""Several pieces of work at a time, each with its own progress bar and one for all of them; ended at once by Ctrl-C."""
+"""Runs several pieces of work at a time, each with its own progress bar and one for all of them; Ctrl-C ends all."""
 
 import queue
 import sys
@@ -92,21 +92,21 @@ def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, sto
     daemons: one that waits on a dead connection does not hold the program, and whatever it leaves is continued by the
     next run.
     """
-    todo: queue.SimpleQueue[tuple[str, Callable[[], R]]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[str, R | BaseException]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[str, Callable[[], R]]] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[str, R | BaseException]] = queue.SimpleQueue()
     for item in work:
-        todo.put(item)
+        waiting.put(item)
 
     def worker() -> None:
         while not stop.is_set():
             try:
-                name, piece = todo.get_nowait()
+                name, piece = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                done.put((name, piece()))
+                finished.put((name, piece()))
             except BaseException as error:
-                done.put((name, error))
+                finished.put((name, error))
 
     threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(n_at_once, len(work)))]
     for thread in threads:
@@ -114,7 +114,7 @@ def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, sto
     outcome: Outcome[R] = Outcome()
     try:
         for _ in work:
-            name, result = done.get()
+            name, result = finished.get()
             if isinstance(result, WorkFailed):
                 log.debug("%s: %s", name, result)
                 outcome.failures[name] = result

@@ -1,7 +1,7 @@
 """Unpacks a downloaded archive (tar, tar.gz, tar.bz2, tar.xz, zip) into an empty folder and trusts nothing in it.
 
-Refused: a path that leaves the folder, a link, a device, an archive that expands beyond a limit, one that is cut short,
-and two files of one name.
+It refuses a path that leaves the folder, a link, a device, an archive that expands beyond a limit, one that is cut
+short, and two files of one name.
 """
 
 import bz2
@@ -130,7 +130,7 @@ def _write(member: Member, target: Path, archive: Path, stop: threading.Event | 
 
 def move_tree(source: Path, target: Path) -> None:
     """Moves every file below `source` to the same place below `target` (one file system), then deletes `source`.
-    Repeated, it goes on."""
+    After an interruption it goes on where it stopped."""
     for where, _, files in os.walk(source):
         place = target / os.path.relpath(where, source)
         place.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,4 @@
-"""Millions of photo paths with their landmark in little memory, and the file that keeps them from one start to the
-next.
+"""Keeps millions of photo paths with their landmark in little memory, and in a file from one start to the next.
 
 The table is cached in the dataset folder and counts as long as every file and folder that it was made from has its old
 time of change; adding or removing a photo changes that of its folder.

@@ -1,4 +1,4 @@
-"""Which landmark photos are trained on, which are held out, and which are kept out by lists."""
+"""Decides which landmark photos are trained on, which are held out, and which are kept out by lists."""
 
 import csv
 import json

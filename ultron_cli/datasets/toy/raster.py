@@ -131,18 +131,18 @@ def _boxes(mesh: Mesh, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     ).astype(np.int64)
     normal = cross(mesh.edge_u, mesh.edge_v)
     facing = mesh.two_sided | (dot(normal, mesh.origin - camera.position) < 0)
-    seen = facing & (crosses | ~behind.all(axis=1)) & (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])
+    may_be_seen = facing & (crosses | ~behind.all(axis=1)) & (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])
     # Shoelace formula over the quadrilateral 0, 1, 3, 2.
     area = np.abs((x[:, 0] - x[:, 3]) * (y[:, 1] - y[:, 2]) - (x[:, 1] - x[:, 2]) * (y[:, 0] - y[:, 3])) / 2
-    return seen, box, np.where(crosses, np.float64(1e9), area)
+    return may_be_seen, box, np.where(crosses, np.float64(1e9), area)
 
 
 def draw(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, first_face: int = 0) -> None:
     """Draws the faces into the frame where they are nearer than what is there; they are numbered from `first_face`."""
     if len(mesh.texture) == 0:
         return
-    seen, boxes, area = _boxes(mesh, camera)
-    numbers = np.flatnonzero(seen)
+    may_be_seen, boxes, area = _boxes(mesh, camera)
+    numbers = np.flatnonzero(may_be_seen)
     level = np.zeros(len(mesh.texture), np.int64)
     for step in range(N_LEVELS - 1):
         n_texels = (atlas.width[mesh.texture, step] * atlas.height[mesh.texture, step]).astype(np.float64)

@@ -84,7 +84,8 @@ def draw_view(
             "detail": 1.0 + draws.uniform(0.15, 0.75) * spread,
             "far": 0.58 - draws.uniform(0.0, 0.3) * spread,
         }[zoom]
-    reach = (0.06 if calm else 0.16 if fill < 1.1 else 0.3 * fill) * spread
+    reach = 0.16 if fill < 1.1 else 0.3 * fill
+    reach = (0.06 if calm else reach) * spread
     harsh = difficulty * (0.5 if calm else 1.0)
     seldom = 0.1 if calm else 1.0
     lights: dict[Light, float] = {

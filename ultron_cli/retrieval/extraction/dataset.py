@@ -15,7 +15,7 @@ from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import n_cores, resolve_device
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.files import extract_file, help_extract

@@ -1,0 +1,80 @@
+"""The Evaluation and its JSON file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.evaluation.test_metrics import truth_of
+from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.metrics import revisited_map
+from ultron_cli.evaluation.result import Evaluation, read_evaluation
+from ultron_cli.retrieval.origin import Origin
+
+
+def test_an_evaluation_as_json_and_back():
+    truth = truth_of({"easy": [0], "hard": [1]}, {"hard": [2]}, n_database=5)
+    ranks = np.array([[0, 1, 2], [1, 2, 0]])
+    results = {protocol: revisited_map(ranks, truth, protocol) for protocol in ("easy", "hard")}
+    evaluation = Evaluation.of(
+        results,
+        dataset="toy",
+        query_names=truth.query_names,
+        n_database=5,
+        origin=Origin(model="gem", other={"ranks": "r.h5"}),
+    )
+    assert json.loads(json.dumps(evaluation.to_json(), allow_nan=False)) == {
+        "dataset": "toy",
+        "n_queries": 2,
+        "n_database": 5,
+        "protocols": {
+            "easy": {
+                "mAP": 1.0,
+                "mP": {"1": 1.0, "5": 1.0, "10": 1.0},
+                "queries_used": 1,
+                "ap": {"query0": 1.0, "query1": None},
+            },
+            "hard": {
+                "mAP": 0.625,
+                "mP": {"1": 0.5, "5": 0.75, "10": 0.75},
+                "queries_used": 2,
+                "ap": {"query0": 1.0, "query1": 0.25},
+            },
+        },
+        "provenance": {"ranks": "r.h5", "model": "gem", "skipped": []},
+    }
+    content = evaluation.to_json()
+    assert list(content) == ["dataset", "n_queries", "n_database", "protocols", "provenance"]
+    assert list(content["protocols"]["easy"]) == ["mAP", "mP", "queries_used", "ap"]
+    assert Evaluation.from_json(json.loads(json.dumps(content))) == evaluation
+
+
+def test_an_evaluation_of_nothing_has_nulls():
+    truth = truth_of({"junk": [0]})
+    results = {"hard": revisited_map(np.array([[0]]), truth, "hard")}
+    evaluation = Evaluation.of(results, dataset="toy", query_names=truth.query_names, n_database=10, origin=Origin())
+    assert evaluation.protocols["hard"].to_json() == {
+        "mAP": None,
+        "mP": {"1": None, "5": None, "10": None},
+        "queries_used": 0,
+        "ap": {"query0": None},
+    }
+
+
+def test_reading_an_evaluation(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps({"dataset": "toy", "n_database": 10, "protocols": {"hard": {"ap": {"q0": 0.5, "q1": None}}}})
+    )
+    evaluation = read_evaluation(path)
+    assert (evaluation.dataset, evaluation.n_queries, evaluation.n_database) == ("toy", 2, 10)
+    assert evaluation.protocols["hard"].ap == {"q0": 0.5, "q1": None}
+    assert (evaluation.protocols["hard"].mAP, evaluation.protocols["hard"].queries_used) == (None, 1)
+    for content in ("[1, 2]", '{"protocols": {"hard": {"mAP": 0.5}}}', '{"protocols": [0.5]}', '{"dataset": "toy"}'):
+        path.write_text(content)
+        with pytest.raises(
+            UltronError, match="must be an evaluation, with protocols and the AP of every query; make it with"
+        ):
+            read_evaluation(path)
+    with pytest.raises(UltronError, match=r"evaluation .*none.json does not exist"):
+        read_evaluation(tmp_path / "none.json")
