@@ -2,6 +2,8 @@
 for."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import PADDING, RankedRows
-from ultron_cli.retrieval.rerank import n_needed, parse_rerank, rerank
+from ultron_cli.retrieval.rerank import RERANKERS, n_needed, parse_rerank, rerank
 from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, diffusion, graph_nodes
 from ultron_cli.retrieval.rerank.expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
 from ultron_cli.retrieval.rerank.kreciprocal import KReciprocalConfig, kreciprocal
@@ -242,3 +244,21 @@ def test_chains_are_parsed_run_in_order_and_recorded():
 def test_bad_settings_are_refused(text, assignments, words):
     with pytest.raises(UltronError, match=words):
         parse_rerank(text, assignments)
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_every_reranker_runs_by_its_name_with_its_defaults(name):
+    queries, database = landmarks(15)
+    (step,) = parse_rerank(name, [])
+    assert step.config.n_needed >= 1
+    state, (record,) = rerank(state_of(queries, database), [step])
+    assert state.ranking.rows.shape == (QUERIES, N)
+    assert record.name == name and set(record.settings) == {field.name for field in dataclasses.fields(step.config)}
+
+
+def test_names_are_read_without_torch():
+    code = (
+        "import sys; from ultron_cli.retrieval.rerank import RERANKERS; assert RERANKERS; "
+        "assert not {'torch', 'numpy', 'scipy', 'h5py'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
