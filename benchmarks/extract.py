@@ -33,6 +33,7 @@ from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, default_workers, extraction_config
 from ultron_cli.retrieval.extraction.describe import describe
+from ultron_cli.retrieval.extraction.files import extract_file
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 
 MINIMUM_SHARE = 0.9
@@ -99,7 +100,7 @@ def main() -> int:
             return descriptors
 
         def ours() -> np.ndarray:
-            result = extraction.run(Path(temporary) / "database.h5")
+            result = extract_file(extraction, Path(temporary) / "database.h5")
             with DescriptorFile(result.path) as stored:
                 return stored.read()
 

@@ -26,5 +26,5 @@ def test_the_tests_it_runs_are_found_without_optional_packages(tmp_path: Path) -
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "--collect-only", "tests"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
-    for file in ("test_devices.py", "test_training_on_a_gpu.py", "test_commands_on_a_gpu.py", "test_ranks.py"):
+    for file in ("test_devices.py", "test_training_on_a_gpu.py", "test_commands_on_a_gpu.py", "test_exact.py"):
         assert file in done.stdout

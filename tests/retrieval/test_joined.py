@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.retrieval.test_ranks import INFO, unit_rows
+from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search

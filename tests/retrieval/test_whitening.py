@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.retrieval.test_ranks import INFO, unit_rows
+from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.whitening import (

@@ -146,6 +146,6 @@ def command(
     bad_names = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
     bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {bad_names}" if n_bad else None
     print_result(
-        summary,
+        dict(summary),
         lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *files, bad),
     )

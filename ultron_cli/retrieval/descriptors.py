@@ -190,13 +190,13 @@ class DescriptorFile(Descriptors):
             self._windows = row_windows(self.path, stored)
             self._has_sought_windows = True
         if self._windows is not None:
-            taken = self._windows.take(rows).view(self._dtype)
+            descriptors = self._windows.take(rows).view(self._dtype)
         else:
             unique, inverse = np.unique(rows, return_inverse=True)
-            taken = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), self._dtype)
-        taken = taken.astype(np.float32, copy=False)
-        check_unit_rows(taken, f"{self.path}, rows taken", 0, self._tolerance)
-        return taken
+            descriptors = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), self._dtype)
+        descriptors = descriptors.astype(np.float32, copy=False)
+        check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
+        return descriptors
 
     def close(self) -> None:
         """Closes the file."""

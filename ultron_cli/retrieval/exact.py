@@ -106,13 +106,13 @@ def full_float32() -> Iterator[None]:
     # torch sets this attribute of its module when it runs.
     mkldnn_matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     matmuls = (torch.backends.cuda.matmul, mkldnn_matmul)
-    before = [matmul.fp32_precision for matmul in matmuls]
+    precisions_before = [matmul.fp32_precision for matmul in matmuls]
     for matmul in matmuls:
         matmul.fp32_precision = "ieee"
     try:
         yield
     finally:
-        for matmul, precision in zip(matmuls, before, strict=True):
+        for matmul, precision in zip(matmuls, precisions_before, strict=True):
             matmul.fp32_precision = precision
 
 
@@ -120,8 +120,8 @@ def full_float32() -> Iterator[None]:
 def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
     """Yields a number of threads, as many as torch may use, and their pool; each has a one-threaded torch. Then torch
     has its threads back."""
-    before = torch.get_num_threads()
-    n_threads = min(before, MOST_THREADS)
+    n_threads_before = torch.get_num_threads()
+    n_threads = min(n_threads_before, MOST_THREADS)
     try:
         one_thread = threadpool_limits(1, "blas")  # NumPy's products; torch's are set per thread
         with (
@@ -130,7 +130,7 @@ def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
         ):
             yield n_threads, workers
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(n_threads_before)
 
 
 def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Generator[DatabasePart, None, None]:

@@ -16,7 +16,7 @@ COMPARED = ("scales", "max_side_px", "resize")  # settings that shape every desc
 class JoinedFiles(Descriptors):
     """The rows of a database file, then those of distractor files; each is read from disk when it is needed.
 
-    Names of distractors get the prefix `distractor:`, so that none can be taken for a photo of the ground truth.
+    Names of distractors get the prefix `distractor:`, so that none can be descriptors for a photo of the ground truth.
     """
 
     def __init__(self, database: Path, distractors: Sequence[Path], whitening: Whitening | None = None) -> None:
@@ -70,13 +70,13 @@ class JoinedFiles(Descriptors):
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 rows in any order. Raises as DescriptorFile.take does."""
-        taken = np.empty((len(rows), self.dim), np.float32)
+        descriptors = np.empty((len(rows), self.dim), np.float32)
         file_of_row = np.searchsorted(self.starts, rows, side="right") - 1
         for i, file in enumerate(self.files):
             is_of_file = file_of_row == i
             if is_of_file.any():
-                taken[is_of_file] = file.take(rows[is_of_file] - self.starts[i])
-        return taken
+                descriptors[is_of_file] = file.take(rows[is_of_file] - self.starts[i])
+        return descriptors
 
     def close(self) -> None:
         """Closes all files."""

@@ -185,13 +185,13 @@ class DescriptorProvenance:
     def from_json(cls, value: object) -> "DescriptorProvenance":
         """From a descriptor file."""
         stored = _object(value)
-        known = ("weights", "dataset_folder", "ground_truth", "whitening")
+        named_keys = ("weights", "dataset_folder", "ground_truth", "whitening")
         return cls(
             weights=WeightsSource.from_json(stored.get("weights")),
             dataset_folder=_of_kind(stored.get("dataset_folder"), str),
             ground_truth=_of_kind(stored.get("ground_truth"), str),
             whitening=_of_kind(stored.get("whitening"), str),
-            other={key: part for key, part in stored.items() if key not in known},
+            other={key: part for key, part in stored.items() if key not in named_keys},
         )
 
 
@@ -254,12 +254,12 @@ class SearchRecord:
         if not isinstance(value, Mapping) or not value:
             return None
         stored = _object(value)
-        known = ("method", "index", "kind", "rerank")
+        named_keys = ("method", "index", "kind", "rerank")
         return cls(
             method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
             index=_of_kind(stored.get("index"), str),
             kind=_of_kind(stored.get("kind"), str),
-            settings={key: part for key, part in stored.items() if key not in known},
+            settings={key: part for key, part in stored.items() if key not in named_keys},
             steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
         )
 
@@ -348,7 +348,7 @@ class Origin:
     def from_json(cls, value: object) -> "Origin":
         """From the `provenance` of a rank file or an evaluation."""
         stored = _object(value)
-        known = {"config", *(part.name for part in fields(cls))} - {"extraction", "other"}
+        named_keys = {"config", *(part.name for part in fields(cls))} - {"extraction", "other"}
         cut = stored.get("k")
         return cls(
             dataset=_of_kind(stored.get("dataset"), str),
@@ -366,5 +366,5 @@ class Origin:
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
-            other={key: part for key, part in stored.items() if key not in known},
+            other={key: part for key, part in stored.items() if key not in named_keys},
         )

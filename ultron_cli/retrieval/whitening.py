@@ -125,7 +125,7 @@ def open_descriptors(path: Path, whitening: Whitening | None = None) -> Descript
     return WhitenedFile(path, whitening)
 
 
-def described(extraction: ExtractionRecord) -> str:
+def whitening_text(extraction: ExtractionRecord) -> str:
     """`pca-whitening to 512-d`, or `no whitening`."""
     return str(extraction.whitening or "no whitening")
 
@@ -133,8 +133,8 @@ def described(extraction: ExtractionRecord) -> str:
 def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
     """Raises UltronError if two descriptor files have different whitenings."""
     if first.whitening != second.whitening:
-        first_text = described(first)
-        second_text = described(second)
+        first_text = whitening_text(first)
+        second_text = whitening_text(second)
         is_told_apart = first_text != second_text
         fault = f"{first_text} and {second_text}" if is_told_apart else f"two files of {first_text}"
         raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one --whiten and --dim")

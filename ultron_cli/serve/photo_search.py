@@ -34,7 +34,7 @@ from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
 from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, open_index_of, whitening_for
-from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
+from ultron_cli.retrieval.whitening import open_descriptors, stored_whitening, whitening_text
 from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.similarity import similarity_cam
@@ -146,7 +146,7 @@ class PhotoSearch:
             "n_queries": len(self.dataset.query_names),
             "search": self.searcher.index.kind,
             "dim": self.file.dim,
-            "whitening": described(self.info.extraction),
+            "whitening": whitening_text(self.info.extraction),
             "scales": list(self.info.scales),
             "max_side_px": self.describer.config.max_side_px,
             "k": self.config.k,

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 
@@ -18,31 +18,61 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
+from ultron_cli.retrieval.extraction.files import extract_file, help_extract
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
-from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractRequest:
-    """What `ultron extract` was asked for. max_side_px: 0 is no limit. max_side_px, n_workers and out: None chooses."""
+    """What `ultron extract` shall do."""
 
-    dataset: str | None
+    dataset: str | None  # name or folder; None: the default dataset
     gnd: Path | None = None
     crop: Literal["bbx", "none"] = "bbx"
     scales: tuple[float, ...] | None = None  # None: those the model is made for
-    max_side_px: int | None = None
+    max_side_px: int | None = None  # 0: no limit; None: as the model was trained
     resize: Literal["down", "always"] = "down"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     storage: Literal["float32", "float16"] = "float32"
     batch_size: int = 8
-    n_workers: int | None = None
+    n_workers: int | None = None  # processes that decode; None: `default_workers`
     skip_bad: bool = False
     overwrite: bool = False
     whitening: Whitening | None = None
-    out: Path | None = None
+    out: Path | None = None  # folder; None: one in the workspace
+
+
+class ExtractedFile(TypedDict):
+    """What is said of one written file."""
+
+    path: str
+    n: int  # photos
+    computed: int  # of them, now
+
+
+class SkippedInRole(TypedDict):
+    """A photo left out by --skip-bad."""
+
+    name: str
+    reason: str
+    role: str
+
+
+class ExtractSummary(TypedDict):
+    """What `ultron extract --json` says."""
+
+    model: str
+    dataset: str
+    folder: str
+    dim: int
+    weights_sha256: str
+    config: dict[str, object]
+    protocol: str  # how photos were turned into descriptors, in one phrase
+    skipped: list[SkippedInRole]
+    files: dict[str, ExtractedFile]  # by role
 
 
 def default_workers(device: torch.device) -> int:
@@ -55,11 +85,11 @@ def default_workers(device: torch.device) -> int:
     return max(1, min(8, cores - 1)) if device.type == "cuda" else cores // 4
 
 
-def _max_side_px(asked: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: as asked (0: no limit), else twice the side of the training crops (512 and 1024 in papers),
-    else 1024."""
-    if asked is not None:
-        return asked or None
+def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
+    """The longest side: the requested one (0: no limit), else twice the side of the training crops (512 and 1024 in
+    papers), else 1024."""
+    if requested_px is not None:
+        return requested_px or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
@@ -86,13 +116,12 @@ def extraction_config(
 
 def extract_dataset(
     request: ExtractRequest, choice: ModelChoice, device_name: str, workspace: Workspace | None = None
-) -> dict[str, Any]:
+) -> ExtractSummary:
     """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
 
-    Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is
-    written if the dataset, the model or a box is unsound. Started by torchrun, all processes call it and get the
-    summary; the first one checks, decides, merges and whitens, and it opens dataset and model before the others, which
-    then find them rendered and downloaded.
+    Raises UltronError before anything is written if the dataset, the model or a box is unsound. Started by torchrun,
+    all processes call it and get the summary; the first one checks, decides, merges and whitens, and it opens dataset
+    and model before the others, which then find them rendered and downloaded.
     """
     workspace = workspace or Workspace()
     device = process_device(resolve_device(device_name))
@@ -100,24 +129,25 @@ def extract_dataset(
         if not processes.is_first:
             processes.hear("dataset and model are sound")
             for path, extraction in _prepared(request, choice, device, workspace).files.values():
-                extraction.help_run(path, processes)
+                help_extract(extraction, path, processes)
             return processes.hear("summary")
         prepared = _prepared(request, choice, device, workspace)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
         processes.tell("dataset and model are sound")
-        return processes.tell("summary", _extract(prepared, request, processes, workspace))
+        summary = _extract(prepared, request, processes, workspace)
+        processes.tell("summary", summary)
+        return summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
-    """An opened dataset and a loaded model. folder: of the result. files: role -> where the network's own descriptors
-    go, and their extraction."""
+    """An opened dataset, a loaded model, and what they are to give."""
 
     dataset: Dataset
     loaded: LoadedModel
-    folder: Path
-    files: dict[str, tuple[Path, Extraction]]
+    folder: Path  # of the result
+    files: dict[str, tuple[Path, Extraction]]  # by role: where the network's own descriptors go, and their extraction
 
 
 def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device, workspace: Workspace) -> _Prepared:
@@ -151,20 +181,25 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
 
 def _extract(
     prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace
-) -> dict[str, Any]:
+) -> ExtractSummary:
     """Writes the files; returns the summary."""
-    loaded, folder = prepared.loaded, prepared.folder
-    results = {role: extraction.run(path, processes) for role, (path, extraction) in prepared.files.items()}
-    first = next(iter(prepared.files.values()))[1]
+    loaded = prepared.loaded
+    folder = prepared.folder
+    results = {role: extract_file(extraction, path, processes) for role, (path, extraction) in prepared.files.items()}
+    _, first_extraction = next(iter(prepared.files.values()))
     paths = {role: result.path for role, result in results.items()}
-    record = ExtractionRecord(stored=to_dict(first.config))
+    record = first_extraction.record
     dim = loaded.model.descriptor_dim
     if request.whitening:
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         record = record.whitened(request.whitening.record())
         dim = request.whitening.dim
     workspace.remember("extract", folder)
-    skipped = [photo.to_json() | {"role": role} for role, result in results.items() for photo in result.skipped]
+    skipped: list[SkippedInRole] = [
+        {"name": photo.name, "reason": photo.reason, "role": role}
+        for role, result in results.items()
+        for photo in result.skipped
+    ]
     if skipped:
         log.warning("left out %d photos that could not be decoded", len(skipped))
     return {
@@ -184,8 +219,8 @@ def _extract(
 
 
 def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tuple[Path, Path]:
-    """(folder of the network's descriptors, folder of the result). They differ where a whitening follows, so that the
-    costly part is kept.
+    """(folder of the network's descriptors, folder of the result). They differ where a whitening follows, so that what
+    was costly stays.
 
     Raises UltronError if the whitening does not fit the model.
     """
@@ -195,11 +230,10 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
     if whitening.mean.size != loaded.model.descriptor_dim:
         raise UltronError(
             f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {loaded.model.label} gives "
-            f"{loaded.model.descriptor_dim}-d; "
-            "learn one from this model's: ultron whiten"
+            f"{loaded.model.descriptor_dim}-d; learn one from this model's: ultron whiten"
         )
-    learned = whitening.provenance.get("weights_sha256")
-    if learned and learned != loaded.weights_sha256:
+    learned_with = whitening.provenance.get("weights_sha256")
+    if learned_with and learned_with != loaded.weights_sha256:
         log.warning("%s was learned from descriptors of other weights than those used now", whitening.path)
     if request.out:
         return folder / "raw", folder

@@ -1,15 +1,15 @@
 """From photos to descriptors, and the settings that shape them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ultron_cli.configs import within
+from ultron_cli.configs import from_dict, within
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.models.core import PRECISIONS, RetrievalModel
 from ultron_cli.models.weights.model_choice import reload_model
@@ -23,7 +23,7 @@ class ExtractConfig:
     one."""
 
     dataset: str
-    photos_sha256: str  # names and boxes
+    photos_sha256: str  # of names and boxes
     role: Literal["query", "database"]
     crop: Literal["bbx", "none"]
     scales: tuple[float, ...]
@@ -31,8 +31,8 @@ class ExtractConfig:
     resize: Literal["down", "always"]
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     storage: Literal["float32", "float16"] = "float32"
-    model: dict[str, Any] = field(default_factory=dict)  # name and settings
-    preprocessing: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, object] = field(default_factory=dict)  # name and settings
+    preprocessing: dict[str, object] = field(default_factory=dict)
     weights_sha256: str
 
     def __post_init__(self) -> None:
@@ -40,10 +40,21 @@ class ExtractConfig:
             within("--max-side", self.max_side_px, 32, 16384)
 
     @classmethod
-    def of(cls, extraction: ExtractionRecord, **changes: Any) -> "ExtractConfig":
-        """The network's part of how stored descriptors were made, with changes; a whitening came after it."""
+    def of(
+        cls,
+        extraction: ExtractionRecord,
+        *,
+        scales: tuple[float, ...],
+        role: Literal["query", "database"] | None = None,
+        crop: Literal["bbx", "none"] | None = None,
+    ) -> "ExtractConfig":
+        """The network's part of how stored descriptors were made, at other scales; a whitening came after it.
+
+        role, crop: None are those of the stored descriptors. Raises UltronError for a setting of a newer ultron.
+        """
         stored = {key: value for key, value in extraction.stored.items() if key != "whitening"}
-        return cls(**(stored | changes))
+        config = from_dict(cls, stored, prefix="config.")
+        return replace(config, scales=scales, role=role or config.role, crop=crop or config.crop)
 
 
 def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
@@ -59,8 +70,9 @@ def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
 def describe(model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
     their mean) and made unit again."""
-    described = [model(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
-    return F.normalize(model.join_scales(torch.stack(described)) if len(described) > 1 else described[0], dim=1)
+    of_scales = [model(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
+    joined = model.join_scales(torch.stack(of_scales)) if len(of_scales) > 1 else of_scales[0]
+    return F.normalize(joined, dim=1)
 
 
 def describe_batch(
@@ -90,17 +102,20 @@ class Describer:
         weights_sha256: str,
         device: torch.device,
         *,
+        scales: tuple[float, ...],
+        role: Literal["query", "database"] | None = None,
+        crop: Literal["bbx", "none"] | None = None,
         weights_path: Path | None = None,
-        **changes: Any,
     ) -> "Describer":
-        """The model that made stored descriptors, describing as it did but for the changes.
+        """The model that made stored descriptors, describing as it did but for scales, role and crop.
 
-        weights_path: where the weights are, if they have moved. Raises UltronError if they are gone or are others by
-        now.
+        role, crop: None are those of the stored descriptors. weights_path: where the weights are, if they have moved.
+        Raises UltronError if they are gone or are others by now.
         """
         source = dict(weights.stored) if weights else {}
         loaded = reload_model(dict(extraction.stored), source, weights_sha256, weights_path)
-        return cls(loaded.model.to(device), ExtractConfig.of(extraction, **changes), device)
+        config = ExtractConfig.of(extraction, scales=scales, role=role, crop=crop)
+        return cls(loaded.model.to(device), config, device)
 
     @cached_property
     def shape(self) -> PhotoShape:

@@ -16,13 +16,15 @@ from typing import Any
 
 import torch.distributed as dist
 
+# torch's documented names; pyright takes them for private because torch imports them from its C++ module
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
 from ultron_cli.console import dump_json, log
 from ultron_cli.distributed import TIMEOUT, restart_count, started_by_torchrun
 from ultron_cli.errors import WorkFailed
 
-LOOK_EVERY_S = (
-    0.2  # while waiting; the store's own wait, cut short to look whether the others go on, writes warnings to stderr
-)
+# While waiting. The store's own wait, cut short to look whether the others go on, would write warnings to stderr.
+LOOK_EVERY_S = 0.2
 
 
 class OtherProcessFailed(WorkFailed):
@@ -30,10 +32,14 @@ class OtherProcessFailed(WorkFailed):
 
 
 class ExtractionProcesses:
-    """One of `n` processes, number `process` from 0. store: None alone."""
+    """One of the processes of an extraction, as it sees the others."""
 
-    def __init__(self, process: int = 0, n: int = 1, store: dist.Store | None = None) -> None:
-        self.process, self.n, self._store, self._n_own = process, n, store, 0
+    def __init__(self, process: int = 0, n: int = 1, store: Store | None = None) -> None:
+        """process: its number, from 0. n: how many there are. store: None for a process alone."""
+        self.process = process
+        self.n = n
+        self._store = store
+        self._n_photos_alone = 0
 
     @property
     def is_first(self) -> bool:
@@ -44,40 +50,42 @@ class ExtractionProcesses:
         """Adds to the number of photos that all processes together have done, and returns it. It is also the sign that
         they go on."""
         if self._store is None:
-            self._n_own += n
-            return self._n_own
-        with _lost_said():
+            self._n_photos_alone += n
+            return self._n_photos_alone
+        with _one_line_if_lost():
             return int(self._store.add("photos", n))
 
-    def tell(self, key: str, value: Any = True) -> Any:
-        """Lets the other processes `hear` plain data; returns it."""
+    def tell(self, key: str, value: object = True) -> None:
+        """Lets the other processes `hear` plain data."""
         if self._store is not None:
-            with _lost_said():
+            with _one_line_if_lost():
                 self._store.set(key, dump_json(value, indent=None))
-        return value
 
     def hear(self, key: str, meanwhile: Callable[[int], object] = lambda n_photos: None) -> Any:
-        """Waits for what another process tells. meanwhile: called with the number of photos done, when it has grown.
+        """Waits for what another process tells: any plain data. meanwhile: called with the number of photos done, when
+        it has grown.
 
         Raises OtherProcessFailed if a process has failed, WorkFailed if for TIMEOUT no process has finished a batch.
         """
         assert self._store is not None  # alone there is nobody to listen to
-        n_photos, since_s = self.count(0), time.monotonic()
+        n_photos = self.count(0)
+        grown_at_s = time.monotonic()
         while True:
-            with _lost_said():
+            with _one_line_if_lost():
                 if self._store.check([key]):
                     return json.loads(self._store.get(key))
                 if self._store.check(["failed"]):
                     raise OtherProcessFailed(self._store.get("failed").decode())
-            now = self.count(0)
-            if now != n_photos:
-                n_photos, since_s = now, time.monotonic()
+            n_photos_now = self.count(0)
+            if n_photos_now != n_photos:
+                n_photos = n_photos_now
+                grown_at_s = time.monotonic()
                 meanwhile(n_photos)
-            elif time.monotonic() - since_s > TIMEOUT.total_seconds():
+            elif time.monotonic() - grown_at_s > TIMEOUT.total_seconds():
                 raise WorkFailed(
-                    f"process {self.process} waited {TIMEOUT} in which no process finished a batch, for "
-                    f"{key!r}: another process is gone or stuck; "
-                    "start the same command again, which continues from the finished shards"
+                    f"process {self.process} waited {TIMEOUT} in which no process finished a batch, for {key!r}: "
+                    "another process is gone or stuck; start the same command again, which continues from the "
+                    "finished shards"
                 )
             time.sleep(LOOK_EVERY_S)
 
@@ -88,7 +96,7 @@ class ExtractionProcesses:
                 self._store.set("failed", f"process {self.process} of {self.n} failed: {error or type(error).__name__}")
 
     def share(self, items: list[int]) -> list[int]:
-        """Those of `items` that are this process's work: every n-th, so that slow stretches are spread."""
+        """The part of `items` that is this process's work: every n-th, so that slow stretches are spread."""
         return items[self.process :: self.n]
 
 
@@ -105,7 +113,8 @@ def extraction_processes() -> Iterator[ExtractionProcesses]:
     if n == 1:
         yield ALONE
         return
-    processes = ExtractionProcesses(int(os.environ["RANK"]), n, _store(int(os.environ["RANK"])))
+    process = int(os.environ["RANK"])
+    processes = ExtractionProcesses(process, n, _store(process))
     level = log.level
     if not processes.is_first:
         log.setLevel(logging.ERROR)
@@ -113,8 +122,8 @@ def extraction_processes() -> Iterator[ExtractionProcesses]:
         yield processes
         processes.tell(f"process {processes.process} is done")
         if processes.is_first:  # where there is no torchrun to keep it, the store lives in this process
-            for other in range(1, n):
-                processes.hear(f"process {other} is done")
+            for helper in range(1, n):
+                processes.hear(f"process {helper} is done")
     except OtherProcessFailed:
         raise
     except BaseException as error:
@@ -124,23 +133,23 @@ def extraction_processes() -> Iterator[ExtractionProcesses]:
         log.setLevel(level)
 
 
-def _store(process: int) -> dist.Store:
-    """torchrun's store; of another launcher that sets the same variables, one in the first process. A restart has names
-    of its own."""
+def _store(process: int) -> Store:
+    """torchrun's store; under another launcher that sets the same variables, a store in the first process. Keys of one
+    start are not seen after a restart."""
     is_ours = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    with _lost_said():
-        store = dist.TCPStore(
+    with _one_line_if_lost():
+        store = TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             is_master=is_ours and process == 0,
             timeout=TIMEOUT,
             wait_for_workers=False,
         )
-    return dist.PrefixStore(f"ultron-extract-{restart_count()}", store)
+    return PrefixStore(f"ultron-extract-{restart_count()}", store)
 
 
 @contextlib.contextmanager
-def _lost_said() -> Iterator[None]:
+def _one_line_if_lost() -> Iterator[None]:
     """Inside, a lost connection becomes one line."""
     try:
         yield

@@ -19,44 +19,54 @@ import torch.nn.functional as F
 from ultron_cli.models.backbones import Preprocessing
 from ultron_cli.models.core import normalise_images
 
+Taps = list[tuple[torch.Tensor, torch.Tensor]]  # per neighbour: its place (n,) in the input and its weight (n,)
+
 
 def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, min_side_px: int) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px."""
     if scale == 1.0:
         return normalise_images(pixels, preprocessing)
-    way = preprocessing.scaling
-    rounded = way in ("bilinear-rounded", "area")
-    wanted = tuple(round(side * scale) if rounded else int(side * scale) for side in pixels.shape[1:3])
-    sides = tuple(max(min_side_px, side) for side in wanted)
-    if way == "area":
+    scaling = preprocessing.scaling
+    rounds = round if scaling in ("bilinear-rounded", "area") else int
+    scaled_sides = [rounds(side * scale) for side in pixels.shape[1:3]]
+    sides = [max(min_side_px, side) for side in scaled_sides]
+    if scaling == "area":
         steps = [
-            1 / scale if side == asked else n / side
-            for n, side, asked in zip(pixels.shape[1:3], sides, wanted, strict=True)
+            1 / scale if side == scaled_side else n / side
+            for n, side, scaled_side in zip(pixels.shape[1:3], sides, scaled_sides, strict=True)
         ]
-        return normalise_images((_area if max(steps) > 1 else _linear_8bit)(pixels, sides, steps), preprocessing)
+        resample = _area if max(steps) > 1 else _linear_8bit
+        return normalise_images(resample(pixels, sides, steps), preprocessing)
     images = normalise_images(pixels, preprocessing)
-    if way == "bilinear" and sides == wanted:  # steps of exactly 1 / scale, whatever was rounded away
+    if scaling == "bilinear" and sides == scaled_sides:  # steps of exactly 1 / scale, whatever was rounded away
         return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-    return F.interpolate(images, size=sides, mode="bilinear", align_corners=False, antialias=way == "antialias")
+    return F.interpolate(images, size=sides, mode="bilinear", align_corners=False, antialias=scaling == "antialias")
 
 
-def _area(pixels: torch.Tensor, sides: tuple[int, ...], steps: list[float]) -> torch.Tensor:
+def _area(pixels: torch.Tensor, sides: list[int], steps: list[float]) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, *sides, 3) uint8: means of the areas that the places cover."""
     values = pixels.float()
     for axis in (1, 2):
-        taps = _area_taps(values.shape[axis], sides[axis - 1], steps[axis - 1])
-        values = sum(_taken(values, axis, places) * _along(weights, axis, values) for places, weights in taps)
+        values = _weighted_sum(values, axis, _area_taps(values.shape[axis], sides[axis - 1], steps[axis - 1]))
     return values.add_(0.5).floor_().to(torch.uint8)
 
 
-def _linear_8bit(pixels: torch.Tensor, sides: tuple[int, ...], steps: list[float]) -> torch.Tensor:
+def _linear_8bit(pixels: torch.Tensor, sides: list[int], steps: list[float]) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, *sides, 3) uint8: linear in whole numbers, weights of 11 bits, as OpenCV computes
     it."""
     down, across = (_linear_taps(pixels.shape[axis], sides[axis - 1], steps[axis - 1]) for axis in (1, 2))
-    values = pixels.int()
-    rows = sum(_taken(values, 2, places) * _along(weights, 2, values) for places, weights in across) >> 4  # 15 bits
+    rows = _weighted_sum(pixels.int(), 2, across) >> 4  # 15 bits
     upper, lower = ((_taken(rows, 1, places) * _along(weights, 1, rows)) >> 16 for places, weights in down)
     return ((upper + lower + 2) >> 2).to(torch.uint8)
+
+
+def _weighted_sum(values: torch.Tensor, axis: int, taps: Taps) -> torch.Tensor:
+    """The neighbours along an axis times their weights, added up in their order."""
+    terms = [_taken(values, axis, places) * _along(weights, axis, values) for places, weights in taps]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
 
 
 def _taken(values: torch.Tensor, axis: int, places: torch.Tensor) -> torch.Tensor:
@@ -68,8 +78,8 @@ def _along(weights: torch.Tensor, axis: int, like: torch.Tensor) -> torch.Tensor
     return weights.to(like).view([-1 if dim == axis else 1 for dim in range(like.ndim)])
 
 
-def _area_taps(n_in: int, n_out: int, step: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Per neighbour: its place (n_out,) and its share (n_out,) float64 of the area. step: places of the input between
+def _area_taps(n_in: int, n_out: int, step: float) -> Taps:
+    """The places that an area covers, and the share of it, float64, that each has. step: places of the input between
     two of the output."""
     start = torch.arange(n_out, dtype=torch.float64) * step
     end = (start + step).clamp(max=n_in)
@@ -78,11 +88,10 @@ def _area_taps(n_in: int, n_out: int, step: float) -> list[tuple[torch.Tensor, t
     return [(tap.clamp(max=n_in - 1).long(), share) for tap, share in zip(taps, shares, strict=True)]
 
 
-def _linear_taps(n_in: int, n_out: int, step: float) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The two neighbours: their places (n_out,) and weights (n_out,) in parts of 2048."""
-    centre = (
-        (torch.arange(n_out, dtype=torch.float64) + 0.5) * step - 0.5
-    ).float()  # OpenCV has it in float too, which shows in the weights
+def _linear_taps(n_in: int, n_out: int, step: float) -> Taps:
+    """The two neighbours, with weights in parts of 2048."""
+    # OpenCV has the centre in float32 too, which shows in the weights.
+    centre = ((torch.arange(n_out, dtype=torch.float64) + 0.5) * step - 0.5).float()
     first = centre.floor()
     second = ((centre - first) * 2048).round()
     return [((first + t).clamp(0, n_in - 1).long(), second if t else 2048 - second) for t in (0, 1)]

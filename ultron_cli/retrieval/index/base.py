@@ -24,7 +24,7 @@ from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 class Index(ABC):
     """A way to find the nearest of N descriptors: exact search (retrieval/exact_index.py), or an index folder."""
 
-    kind: str  # as asked for: exact, flat, ivfpq, ...
+    kind: str  # exact, flat, ivfpq, ... or a Faiss factory string
     n: int
     dim: int
     names: list[str] = field(repr=False)  # one per row
@@ -44,7 +44,7 @@ class Index(ABC):
 
     @abstractmethod
     def record(self) -> SearchRecord:
-        """What a ranking says of having been searched so."""
+        """How this index searches, as a ranking records it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class StoredIndex(Index):
         return self.whitening
 
     def record(self) -> SearchRecord:
-        """What a ranking says of having been searched so."""
+        """How this index searches, as a ranking records it."""
         return SearchRecord(
             method="index", index=str(self.path), kind=self.kind, settings=dataclasses.asdict(self.settings)
         )
@@ -105,11 +105,11 @@ def best_of(scores: np.ndarray, rows: np.ndarray, k: int) -> RankedRows:
     return ranking
 
 
-def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], more_flags: str = "") -> None:
+def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], build_flags: str = "") -> None:
     """Raises UltronError if the descriptor file an index was made from is still there with other contents.
 
-    more_flags: of the command that builds it anew. It is hashed only if its size or time differ from the recorded ones
-    (a copied file has a new time and the same contents).
+    build_flags: of the command that builds the index anew, beside type and out. The file is hashed only if its size or
+    time differ from the recorded ones (a copied file has a new time and the same contents).
     """
     descriptor_path = Path(source["path"])
     if not descriptor_path.is_file():
@@ -119,5 +119,5 @@ def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], more_flags: s
     if sha256_of_file(descriptor_path) != source["sha256"]:
         raise UltronError(
             f"index {path} is stale: {descriptor_path} has changed since it was built; "
-            f"rebuild it: ultron index {descriptor_path} --type {kind}{more_flags} --out {path} --overwrite"
+            f"rebuild it: ultron index {descriptor_path} --type {kind}{build_flags} --out {path} --overwrite"
         )

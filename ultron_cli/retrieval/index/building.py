@@ -8,7 +8,6 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from ultron_cli.errors import UltronError, WorkFailed, nearest_names
 from ultron_cli.files import file_state, sha256_of_file, whole_folder
 from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, load_faiss
+from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, FaissObject, faiss_reason, load_faiss
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, POINTS_PER_CELL, TRAINING_BYTES, TRAINING_ROWS, plan
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
@@ -52,7 +51,9 @@ def build_index(
         source["sha256"] = sha256_of_file(descriptor_path)
         if file_state(descriptor_path) != (source["size"], source["mtime_ns"]):
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
-    n, dim, extraction = descriptors.n, descriptors.dim, descriptors.info.extraction
+    n = descriptors.n
+    dim = descriptors.dim
+    extraction = descriptors.info.extraction
     description = {
         "format": FORMAT,
         "version": VERSION,
@@ -77,7 +78,7 @@ def build_index(
             ) from error
         (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
         if whitening is not None:
-            shutil.copyfile(whitening.path, folder / "whitening.h5")
+            shutil.copyfile(whitening.file(), folder / "whitening.h5")
         (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
     return FaissIndex(
         path=out_path,
@@ -102,10 +103,11 @@ def refuse_to_replace(out_path: Path, overwrite: bool) -> None:
         raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
 
 
-def filled_index(descriptors: Descriptors, kind: str, factory: str) -> Any:
+def filled_index(descriptors: Descriptors, kind: str, factory: str) -> FaissObject:
     """A Faiss index with every row of the file. Raises UltronError if Faiss cannot make or train that kind."""
     faiss = load_faiss()
-    n, dim = descriptors.n, descriptors.dim
+    n = descriptors.n
+    dim = descriptors.dim
     rows_per_block = max(1, BLOCK_BYTES // (4 * dim))
     try:
         faiss_index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
@@ -118,8 +120,7 @@ def filled_index(descriptors: Descriptors, kind: str, factory: str) -> Any:
     except RuntimeError as error:
         raise UltronError(
             f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} "
-            "descriptors of "
-            f"{dim} dimensions, found {kind!r} ({faiss_reason(error)}){nearest_names(kind, INDEX_KINDS)}"
+            f"descriptors of {dim} dimensions, found {kind!r} ({faiss_reason(error)}){nearest_names(kind, INDEX_KINDS)}"
         ) from error
     with progress(total=n, what="index", unit="descriptor") as bar:
         for _, rows in descriptors.blocks(rows_per_block):
@@ -128,12 +129,10 @@ def filled_index(descriptors: Descriptors, kind: str, factory: str) -> Any:
     return faiss_index
 
 
-def bytes_per_photo(faiss_index: Any, dim: int) -> float:
+def bytes_per_photo(faiss_index: FaissObject, dim: int) -> float:
     """Bytes that a photo takes in the index: its code, its number in inverted lists, its links in a graph."""
     faiss = load_faiss()
-    inner = faiss.downcast_index(faiss_index)
-    while isinstance(inner, faiss.IndexPreTransform):
-        inner = faiss.downcast_index(inner.index)
+    inner = behind_transforms(faiss_index)
     if isinstance(inner, faiss.IndexIVF):
         return inner.code_size + 8
     if isinstance(inner, faiss.IndexHNSW):
@@ -141,7 +140,16 @@ def bytes_per_photo(faiss_index: Any, dim: int) -> float:
     return inner.code_size if isinstance(inner, faiss.IndexFlatCodes) else 4 * dim
 
 
-def say_memory(faiss_index: Any, n: int, dim: int) -> int:
+def behind_transforms(faiss_index: FaissObject) -> FaissObject:
+    """The index that is behind rotations, as its own type."""
+    faiss = load_faiss()
+    inner = faiss.downcast_index(faiss_index)
+    while isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    return inner
+
+
+def say_memory(faiss_index: FaissObject, n: int, dim: int) -> int:
     """Logs the memory that building will need, before it starts, with a warning where the machine has less. Returns it
     in bytes."""
     sample = 0 if faiss_index.is_trained else min(n, TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim))) * dim * 4
@@ -167,15 +175,16 @@ def say_memory(faiss_index: Any, n: int, dim: int) -> int:
 def training_sample(descriptors: Descriptors, step: int, rows_per_block: int) -> np.ndarray:
     """(n, D) float32: every step-th row of the file, evenly spread over it."""
     n_sampled = -(-descriptors.n // step)
-    sample, done = np.empty((n_sampled, descriptors.dim), np.float32), 0
+    sample = np.empty((n_sampled, descriptors.dim), np.float32)
+    n_done = 0
     for start, rows in descriptors.blocks(rows_per_block):
-        picked = rows[-start % step :: step]
-        sample[done : done + len(picked)] = picked
-        done += len(picked)
+        sampled_rows = rows[-start % step :: step]
+        sample[n_done : n_done + len(sampled_rows)] = sampled_rows
+        n_done += len(sampled_rows)
     return sample
 
 
-def train_index(faiss_index: Any, sample: np.ndarray) -> None:
+def train_index(faiss_index: FaissObject, sample: np.ndarray) -> None:
     """Trains on (n, D) float32 rows. Warns once where they are few. Raises RuntimeError, of Faiss, where they are too
     few."""
     faiss = load_faiss()
@@ -184,7 +193,7 @@ def train_index(faiss_index: Any, sample: np.ndarray) -> None:
     n_bits = next((part.pq.nbits for part in parts if hasattr(part, "pq") and part not in rotations), 8)
     codebooks = [faiss.ProductQuantizer(part.d_out, part.M, n_bits) for part in rotations]
     for part, codebook in zip(rotations, codebooks, strict=True):
-        # without one of its own it takes 8 bits, which fewer than 256 rows cannot train, and Faiss's warnings
+        # Left alone a rotation trains a codebook of 8 bits, which fewer than 256 rows cannot, and Faiss warns of it.
         part.pq = codebook
     codebooks += [part.pq for part in parts if hasattr(part, "pq") and part not in rotations]
     clusterings = [(codebook.cp, codebook.ksub) for codebook in codebooks] + [
@@ -194,8 +203,7 @@ def train_index(faiss_index: Any, sample: np.ndarray) -> None:
     if len(sample) < POINTS_PER_CELL * n_centroids:
         log.warning(
             "%d descriptors are few to learn %d centroids from, Faiss advises %d of each codebook or more: "
-            "without re-scoring results are rough; "
-            "for so small a database use --type flat or fp16",
+            "without re-scoring results are rough; for so small a database use --type flat or fp16",
             len(sample),
             n_centroids,
             POINTS_PER_CELL * n_centroids,
@@ -209,15 +217,15 @@ def train_index(faiss_index: Any, sample: np.ndarray) -> None:
             part.pq = None  # it only points to the codebook, which ends here
 
 
-def index_parts(faiss_index: Any) -> list[Any]:
+def index_parts(faiss_index: FaissObject) -> list[FaissObject]:
     """The index and what is behind it, each as its own type: transforms, the index after them, quantizers of cells,
     storage."""
     faiss = load_faiss()
-    own = faiss.downcast_index(faiss_index)
-    parts = [own]
-    if isinstance(own, faiss.IndexPreTransform):
-        parts += [faiss.downcast_VectorTransform(own.chain.at(i)) for i in range(own.chain.size())]
+    whole = faiss.downcast_index(faiss_index)
+    parts = [whole]
+    if isinstance(whole, faiss.IndexPreTransform):
+        parts += [faiss.downcast_VectorTransform(whole.chain.at(i)) for i in range(whole.chain.size())]
     for name in ("index", "quantizer", "storage", "base_index", "refine_index"):
-        if isinstance(getattr(own, name, None), faiss.Index):
-            parts += index_parts(getattr(own, name))
+        if isinstance(getattr(whole, name, None), faiss.Index):
+            parts += index_parts(getattr(whole, name))
     return parts

@@ -7,8 +7,10 @@ whitened on their way in.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,15 +23,18 @@ from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import RankedRows, check_search
 from ultron_cli.retrieval.whitening import read_whitening
 
-FORMAT, VERSION = "ultron-index", 1
+FORMAT = "ultron-index"
+VERSION = 1
+
+FaissObject = Any  # an index of Faiss or a part of one; Faiss declares no types
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaissIndex(StoredIndex):
-    """An open Faiss index. factory: Faiss's description of it."""
+    """An open Faiss index."""
 
-    factory: str
-    faiss_index: Any = field(repr=False)
+    factory: str  # Faiss's description of it
+    faiss_index: FaissObject = field(repr=False)
 
     @property
     def is_exact(self) -> bool:
@@ -46,7 +51,7 @@ class FaissIndex(StoredIndex):
         """
         check_search(query_descriptors, self.n, self.dim, k)
         settings = settings or self.settings
-        settings.apply(self.faiss_index)
+        apply_settings(settings, self.faiss_index)
         queries = np.ascontiguousarray(query_descriptors, np.float32)
         descriptors = self.descriptors if settings.rescore > 0 and not self.is_exact else None
         if descriptors is None:
@@ -65,7 +70,18 @@ class FaissIndex(StoredIndex):
         return best_of(scores, rows, k)
 
 
-def load_faiss() -> Any:
+def apply_settings(settings: SearchSettings, faiss_index: FaissObject) -> None:
+    """Sets nprobe and efSearch where the index has them, also behind a rotation."""
+    faiss = load_faiss()
+    for name, value in (("nprobe", settings.nprobe), ("efSearch", settings.ef_search)):
+        if value:
+            try:
+                faiss.ParameterSpace().set_index_parameter(faiss_index, name, value)
+            except RuntimeError:
+                continue  # the index has no such parameter
+
+
+def load_faiss() -> ModuleType:
     """The faiss module. Raises UltronError with the way to install it."""
     try:
         import faiss
@@ -77,7 +93,7 @@ def load_faiss() -> Any:
     return faiss
 
 
-def open_faiss(path: Path, description: dict[str, Any]) -> FaissIndex:
+def open_faiss(path: Path, description: Mapping[str, Any]) -> FaissIndex:
     """Opens an index folder by its index.json. Raises UltronError if it is damaged, of a newer format, or stale."""
     if not isinstance(description.get("version"), int) or description["version"] > VERSION:
         raise UltronError(
@@ -104,8 +120,7 @@ def open_faiss(path: Path, description: dict[str, Any]) -> FaissIndex:
     if (faiss_index.ntotal, faiss_index.d, len(names)) != (n, dim, n):
         raise UltronError(
             f"{path} must hold {n} rows of {dim} dimensions, found {faiss_index.ntotal} of {faiss_index.d} and "
-            f"{len(names)} names; "
-            "run `ultron index --overwrite` again"
+            f"{len(names)} names; run `ultron index --overwrite` again"
         )
     whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
     return FaissIndex(

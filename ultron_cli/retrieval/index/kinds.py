@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from ultron_cli.configs import within
 
 TRAINING_ROWS = 1 << 17  # at most, evenly spread over the file, for kinds that learn a partition or a codebook
 TRAINING_BYTES = 1 << 28  # of those rows
 POINTS_PER_CELL = 39  # Faiss warns where fewer train a centroid
-PROBED_PHOTOS = 20_000  # that a search compares at least, where there are so many
+PROBED_PHOTOS = 20_000  # a search of an inverted file compares this many at least, or all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,33 +16,21 @@ class SearchSettings:
     """How an index is searched. 0: does not apply."""
 
     nprobe: int = 0  # cells of an inverted file that are looked into
-    ef_search: int = 0  # candidates kept on the way through an HNSW graph
-    rescore: int = 0  # times k candidates get exact scores from the stored descriptors
+    ef_search: int = 0  # candidates that a walk through an HNSW graph remembers
+    rescore: int = 0  # this many times k candidates get exact scores from the stored descriptors
 
     def __post_init__(self) -> None:
         within("--nprobe", self.nprobe, 0, 1_000_000)
         within("--ef-search", self.ef_search, 0, 1_000_000)
         within("--rescore", self.rescore, 0, 1000)
 
-    def apply(self, faiss_index: Any) -> None:
-        """Sets nprobe and efSearch where the index has them, also behind a rotation."""
-        import faiss
-
-        for name, value in (("nprobe", self.nprobe), ("efSearch", self.ef_search)):
-            if value:
-                try:
-                    faiss.ParameterSpace().set_index_parameter(faiss_index, name, value)
-                except RuntimeError:
-                    continue  # the index has no such parameter
-
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """factory: Faiss's description; {cells} and {bytes} are chosen by the size of the database, {bits} of a PQ code
-    too."""
+    """A kind of index that Faiss builds."""
 
-    factory: str
-    rescore: int = 0
+    factory: str  # Faiss's description, in which {cells}, {bytes} and {bits} of a PQ code follow from the database
+    rescore: int = 0  # of its SearchSettings
 
 
 def n_cells(n: int, dim: int) -> int:
@@ -73,13 +60,18 @@ def n_code_bytes(dim: int) -> int:
 def plan(kind: str, n: int, dim: int) -> tuple[str, SearchSettings]:
     """(Faiss factory string, how to search) of a kind by name, or of a factory string itself, for N descriptors of D
     dimensions."""
-    known = INDEX_KINDS.get(kind)
+    named_kind = INDEX_KINDS.get(kind)
+    if named_kind is None:
+        return kind, SearchSettings(rescore=10 if "PQ" in kind else 0)
     cells = n_cells(n, dim)
     bits = min(8, max(1, int(math.log2(n)))) if n else 8  # a codebook cannot have more entries than there are photos
-    factory = known.factory.format(cells=cells, bytes=n_code_bytes(dim), bits=bits) if known else kind
-    rescore = known.rescore if known else 10 if "PQ" in factory else 0
-    probed = n_probed(n, cells) if known and "IVF" in factory else 0
-    return factory, SearchSettings(nprobe=probed, ef_search=128 if known and "HNSW" in factory else 0, rescore=rescore)
+    factory = named_kind.factory.format(cells=cells, bytes=n_code_bytes(dim), bits=bits)
+    settings = SearchSettings(
+        nprobe=n_probed(n, cells) if "IVF" in factory else 0,
+        ef_search=128 if "HNSW" in factory else 0,
+        rescore=named_kind.rescore,
+    )
+    return factory, settings
 
 
 # "np" leaves out Faiss's polysemous training: it takes seconds per byte of code, for a filter that is not used here.

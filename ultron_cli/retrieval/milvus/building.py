@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
@@ -21,43 +20,40 @@ from ultron_cli.retrieval.milvus.client import CONSISTENCY, NAME_BYTES, Milvus
 from ultron_cli.retrieval.milvus.index import FORMAT, VERSION, stored_uri
 from ultron_cli.retrieval.milvus.kinds import milvus_plan
 from ultron_cli.retrieval.milvus.place import Place
+from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
-BATCH_BYTES = (
-    1 << 21
-)  # of descriptors written in one call; pymilvus and milvus-lite hold them as Python numbers for a moment
+# Of descriptors written in one call; pymilvus and milvus-lite hold them as Python numbers for a moment.
+BATCH_BYTES = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusRequest:
-    """Where to. uri: None takes milvus.db beside the index. collection: None names one after what goes into it.
-    replace: of other contents."""
+    """Where descriptors shall go."""
 
-    uri: str | None = None
-    collection: str | None = None
-    token_env: str | None = None
-    replace: bool = False
+    uri: str | None = None  # None: milvus.db beside the index
+    collection: str | None = None  # None: named after what goes into it
+    token_env: str | None = None  # as of Place
+    replace: bool = False  # a collection of other descriptors
 
-    def place(self, out_path: Path, identity: dict[str, Any]) -> Place:
+    def place(self, out_path: Path, kind: str, identity: Json) -> Place:
         """The collection for such contents."""
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        name = (
-            self.collection
-            if self.collection is not None
-            else f"ultron_{identity['kind'].replace('-', '_')}_{digest[:16]}"
-        )
+        name = self.collection
+        if name is None:
+            digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+            name = f"ultron_{kind.replace('-', '_')}_{digest[:16]}"
         return Place(uri=self.uri or str(out_path.with_name("milvus.db")), collection=name, token_env=self.token_env)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
-    """A finished index in Milvus. n_written: rows sent, fewer than n where some were there."""
+class BuiltIndex:
+    """A finished index in Milvus."""
 
     place: Place
     index_type: str
     n: int
     dim: int
-    n_written: int
+    n_written: int  # rows sent, fewer than n where some were there
 
 
 def build_milvus_index(
@@ -69,7 +65,7 @@ def build_milvus_index(
     overwrite: bool = False,
     whitening: Whitening | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Built:
+) -> BuiltIndex:
     """Writes a descriptor file to Milvus, then the index folder `out_path` that names the collection.
 
     A collection with the same contents, whole or in part, is continued. sleep: waits between tries. Raises UltronError
@@ -78,16 +74,23 @@ def build_milvus_index(
     """
     refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
-        n, dim, names, info = descriptors.n, descriptors.dim, descriptors.names, descriptors.info
+        n = descriptors.n
+        dim = descriptors.dim
+        names = descriptors.names
+        info = descriptors.info
         if not n:
             raise UltronError(
                 f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
             )
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
-        before = file_state(descriptor_path)
-        source = {"path": str(descriptor_path.resolve()), **before._asdict(), "sha256": sha256_of_file(descriptor_path)}
-        identity = {
+        state_before = file_state(descriptor_path)
+        source = {
+            "path": str(descriptor_path.resolve()),
+            **state_before._asdict(),
+            "sha256": sha256_of_file(descriptor_path),
+        }
+        identity: Json = {
             "format": "ultron-milvus",
             "version": 1,
             "descriptors_sha256": source["sha256"],
@@ -99,7 +102,7 @@ def build_milvus_index(
             "weights_sha256": info.weights_sha256,
             "dataset": info.dataset,
         }
-        place = request.place(out_path, identity)
+        place = request.place(out_path, kind, identity)
         with Milvus(place, sleep) as milvus:
             plan = milvus_plan(kind, n, dim, is_lite=milvus.is_lite)
             if not is_begun(milvus, identity, replace=request.replace):
@@ -107,7 +110,7 @@ def build_milvus_index(
             milvus.build_index(plan.index_type, plan.build)
             milvus.load()
             n_written = fill(milvus, descriptors, names)
-        if file_state(descriptor_path) != before:
+        if file_state(descriptor_path) != state_before:
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
     description = {
         "format": FORMAT,
@@ -134,9 +137,9 @@ def build_milvus_index(
     with whole_folder(out_path) as folder:
         (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
         if whitening is not None:
-            shutil.copyfile(whitening.path, folder / "whitening.h5")
+            shutil.copyfile(whitening.file(), folder / "whitening.h5")
         (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
-    return Built(place=place, index_type=plan.index_type, n=n, dim=dim, n_written=n_written)
+    return BuiltIndex(place=place, index_type=plan.index_type, n=n, dim=dim, n_written=n_written)
 
 
 def refuse_long_names(names: list[str], path: Path) -> None:
@@ -149,17 +152,18 @@ def refuse_long_names(names: list[str], path: Path) -> None:
             )
 
 
-def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool:
+def is_begun(milvus: Milvus, identity: Json, *, replace: bool) -> bool:
     """Whether the collection is there for these contents, with all rows or some or none.
 
     Other contents of ours are deleted with replace, otherwise refused; what another program made is always refused.
     """
-    found, where = milvus.record(), f"collection {milvus.place.collection} at {milvus.place.uri}"
-    if found is None:
+    record = milvus.record()
+    where = f"collection {milvus.place.collection} at {milvus.place.uri}"
+    if record is None:
         return False
-    if not found:
+    if not record:
         raise UltronError(f"{where} was not made by ultron and stays as it is; name another with --collection")
-    if found == identity:
+    if record == identity:
         return True
     if not replace:
         raise UltronError(
@@ -173,32 +177,34 @@ def is_begun(milvus: Milvus, identity: dict[str, Any], *, replace: bool) -> bool
 def fill(milvus: Milvus, descriptors: Descriptors, names: list[str]) -> int:
     """Writes the rows that are missing, and checks that all are there; returns how many were written.
 
-    Batches are sent in order, each after the one before was confirmed, so that those a broken run left are the first
-    ones. Should the count disagree all the same (a server that lost confirmed rows), everything is written again: a
-    row's key is its number.
+    Batches are sent in order, each when the last was confirmed, so that a broken run leaves the first rows. Should the
+    count disagree all the same (a server that lost confirmed rows), everything is written again: a row's key is its
+    number.
     """
-    n, rows_per_batch, n_written = descriptors.n, batch_rows(descriptors.dim), 0
-    n_there = milvus.count()
-    if n_there == n:
+    n = descriptors.n
+    rows_per_batch = batch_rows(descriptors.dim)
+    n_written = 0
+    n_stored = milvus.count()
+    if n_stored == n:
         log.info("all %d rows are there", n)
         return 0
-    if n_there:
-        log.info("continuing: %d of %d rows are there", n_there, n)
-    for first in (min(n_there, n) // rows_per_batch * rows_per_batch, 0):
+    if n_stored:
+        log.info("continuing: %d of %d rows are there", n_stored, n)
+    for first_row in (min(n_stored, n) // rows_per_batch * rows_per_batch, 0):
         with progress(total=n, what="index", unit="descriptor") as bar:
-            bar.update(first)
-            for start in range(first, n, rows_per_batch):
+            bar.update(first_row)
+            for start in range(first_row, n, rows_per_batch):
                 stop = min(n, start + rows_per_batch)
                 milvus.write(start, descriptors.read(start, stop), names[start:stop])
                 n_written += stop - start
                 bar.update(stop - start)
         milvus.flush()
-        n_found = milvus.count()
-        if n_found == n:
+        n_stored = milvus.count()
+        if n_stored == n:
             return n_written
-        log.warning("the collection has %d of %d rows after writing", n_found, n)
+        log.warning("the collection has %d of %d rows after writing", n_stored, n)
     raise WorkFailed(
-        f"collection {milvus.place.collection} must hold {n} rows after writing, found {n_found}; drop it and "
+        f"collection {milvus.place.collection} must hold {n} rows after writing, found {n_stored}; drop it and "
         "run the same command again"
     )
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,25 +21,34 @@ from ultron_cli.console import chunks, log
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
 from ultron_cli.retrieval.milvus.place import Place
+from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.rankings import PADDING
 
 MOST_RANKED = 16384  # photos per query, and queries per call
 MESSAGE_BYTES = 1 << 23  # of queries or of results in one call
 NAME_BYTES = 4096  # of a photo name in UTF-8
 CONSISTENCY = "Strong"  # a search sees every row written before it
-TRIES, FIRST_WAIT_S, LONGEST_WAIT_S = 6, 0.5, 8.0
-CONNECT_S, CALL_S = 5.0, 60.0  # until a connection, or one call, counts as failed
+TRIES = 6
+FIRST_WAIT_S = 0.5  # between tries; it doubles
+LONGEST_WAIT_S = 8.0
+CONNECT_S = 5.0  # until a connection counts as failed
+CALL_S = 60.0  # until one call counts as failed
 PROPERTY = "ultron"
+
+T = TypeVar("T")
 
 
 class Milvus:
-    """One collection of a server, connected. sleep: waits so many seconds between tries. Close it, or use it as a
-    context manager."""
+    """One collection of a server, connected. Close it, or use it as a context manager."""
 
     def __init__(self, place: Place, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.place, self.sleep = place, sleep
-        pymilvus, token = load_pymilvus(local=place.is_local), place.token()
-        self.schema_of, self.types = pymilvus.MilvusClient.create_schema, pymilvus.DataType
+        """sleep: waits so many seconds between tries."""
+        self.place = place
+        self.sleep = sleep
+        pymilvus = load_pymilvus(local=place.is_local)
+        token = place.token()
+        self.schema_of = pymilvus.MilvusClient.create_schema
+        self.types = pymilvus.DataType
         if place.is_local:
             make_folder(Path(place.uri).parent)
             if Path(place.uri).is_file():
@@ -46,9 +56,9 @@ class Milvus:
                     f"{place.uri} must be a folder of milvus-lite 3 or absent, found a file (older ones wrote "
                     "files); name another with --uri"
                 )
-        # With subchannels of its own a new try really connects: gRPC's shared ones wait by a clock of theirs.
+        # With private subchannels a new try really connects; gRPC's shared ones decide themselves when to try again.
         options = {"grpc.use_local_subchannel_pool": 1}
-        self.client = self.tried(
+        self.client = self.with_retries(
             "connect", lambda: pymilvus.MilvusClient(place.uri, token=token, timeout=CONNECT_S, grpc_options=options)
         )
         self.is_lite = self.call("get_server_version").startswith("milvus_lite")
@@ -67,7 +77,7 @@ class Milvus:
 
             server_manager_instance.release_server(self.place.uri)
 
-    def tried(self, what: str, action: Callable[[], Any]) -> Any:
+    def with_retries(self, what: str, action: Callable[[], T]) -> T:
         """What the action returns; it is repeated after waits that double, TRIES times in all, while the server cannot
         be reached.
 
@@ -76,23 +86,21 @@ class Milvus:
         import grpc
         from pymilvus.exceptions import MilvusException
 
-        for attempt in range(1, TRIES + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return action()
             except (MilvusException, grpc.RpcError, grpc.FutureTimeoutError) as error:
                 reason = reason_of(error)
                 if not is_passing(error) or self.place.is_local:
-                    hint = (
-                        "; check the token (--token-env)"
-                        if grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED")
-                        else ""
-                    )
+                    lacks_rights = grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED")
+                    hint = "; check the token (--token-env)" if lacks_rights else ""
                     raise WorkFailed(f"Milvus at {self.place.uri} did not {what} ({reason}){hint}") from error
                 if attempt == TRIES:
                     raise WorkFailed(
-                        f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start "
-                        "it or check --uri, "
-                        "then run the same command again: it continues"
+                        f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start it or "
+                        "check --uri, then run the same command again: it continues"
                     ) from error
                 wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
                 log.warning(
@@ -105,36 +113,36 @@ class Milvus:
                 )
                 self.sleep(wait_s)
 
-    def call(self, method: str, *arguments: Any, timeout: float | None = CALL_S, **settings: Any) -> Any:
-        """A method of pymilvus's client. timeout: None where the server may need long."""
-        return self.tried(
+    def call(self, method: str, *arguments: object, timeout: float | None = CALL_S, **settings: object) -> Any:
+        """A method of pymilvus's client: whatever it gives. timeout: seconds; None where the server may need long."""
+        return self.with_retries(
             method.replace("_", " "), lambda: getattr(self.client, method)(*arguments, timeout=timeout, **settings)
         )
 
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> Json | None:
         """What the collection was made from, {} if another program made it, None if it does not exist."""
         name = self.place.collection
         if not self.call("has_collection", name):
             return None
-        described = self.call("describe_collection", name)
-        for text in (described.get("description"), (described.get("properties") or {}).get(PROPERTY)):
+        collection = self.call("describe_collection", name)
+        properties = collection.get("properties") or {}
+        for text in (collection.get("description"), properties.get(PROPERTY)):
             with contextlib.suppress(TypeError, ValueError):
-                found = json.loads(text)
-                if isinstance(found, dict) and found.get("format") == "ultron-milvus":
-                    return found
+                record: object = json.loads(text)
+                if isinstance(record, dict) and record.get("format") == "ultron-milvus":
+                    return record
         return {}
 
-    def create(self, record: dict[str, Any], dim: int) -> None:
+    def create(self, record: Json, dim: int) -> None:
         """Makes the collection, empty and without an index."""
         text = json.dumps(record, sort_keys=True)
         schema = self.schema_of(auto_id=False, enable_dynamic_field=False, description=text)
         schema.add_field("row", self.types.INT64, is_primary=True)
         schema.add_field("name", self.types.VARCHAR, max_length=NAME_BYTES)
         schema.add_field("descriptor", self.types.FLOAT_VECTOR, dim=dim)
-        properties = {"properties": {PROPERTY: text}} if self.is_lite else {}
-        self.call(
-            "create_collection", self.place.collection, schema=schema, consistency_level=CONSISTENCY, **properties
-        )
+        properties: dict[str, object] = {"properties": {PROPERTY: text}} if self.is_lite else {}
+        properties["consistency_level"] = CONSISTENCY
+        self.call("create_collection", self.place.collection, timeout=CALL_S, schema=schema, **properties)
 
     def build_index(self, index_type: str, build: dict[str, int]) -> None:
         """Declares the index, if there is none: Milvus builds it as rows come. build: the index type's own
@@ -158,10 +166,10 @@ class Milvus:
 
     def count(self) -> int:
         """Rows in the collection."""
-        found = self.call(
+        entities = self.call(
             "query", self.place.collection, filter="", output_fields=["count(*)"], consistency_level=CONSISTENCY
         )
-        return int(found[0]["count(*)"])
+        return int(entities[0]["count(*)"])
 
     def write(self, first_row: int, descriptors: np.ndarray, names: list[str]) -> None:
         """Writes (n, D) float32 rows, replacing those that are there."""
@@ -183,7 +191,7 @@ class Milvus:
         scores = np.full((len(queries), n), -np.inf, np.float32)
         per_call = max(1, min(1024, MESSAGE_BYTES // (4 * queries.shape[1]), MESSAGE_BYTES // (16 * n)))
         for start, stop in chunks(len(queries), per_call):
-            found = self.call(
+            hits_by_query = self.call(
                 "search",
                 self.place.collection,
                 data=list(queries[start:stop]),
@@ -193,13 +201,13 @@ class Milvus:
                 search_params={"metric_type": "IP", "params": params},
                 consistency_level=CONSISTENCY,
             )
-            for query, hits in enumerate(found, start=start):
+            for query, hits in enumerate(hits_by_query, start=start):
                 rows[query, : len(hits)] = [hit["row"] for hit in hits]
                 scores[query, : len(hits)] = [hit["distance"] for hit in hits]
         return scores, rows
 
 
-def load_pymilvus(*, local: bool) -> Any:
+def load_pymilvus(*, local: bool) -> ModuleType:
     """The pymilvus module, its log and milvus-lite's turned into our debug lines. Raises UltronError with the way to
     install them."""
     try:
@@ -215,7 +223,8 @@ def load_pymilvus(*, local: bool) -> Any:
         )
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc._server"):
         logger = logging.getLogger(name)
-        logger.handlers[:], logger.propagate = [DebugLines()], False
+        logger.handlers[:] = [DebugLines()]
+        logger.propagate = False
     return pymilvus
 
 
@@ -248,19 +257,21 @@ def is_passing(error: BaseException) -> bool:
     """Whether an error may be gone at the next try: the server was away, slow, or says so itself."""
     import grpc
 
-    code = getattr(error, "code", None)
     if grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "INVALID_ARGUMENT"):
         return False
     if isinstance(error, grpc.FutureTimeoutError):
         return True
     if isinstance(error, grpc.RpcError):
         return grpc_code(error) in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-    return code in (2, grpc.StatusCode.UNAVAILABLE) or error.retriable  # 2: pymilvus's own "cannot connect"
+    if getattr(error, "code", None) in (2, grpc.StatusCode.UNAVAILABLE):  # 2: pymilvus's own "cannot connect"
+        return True
+    return bool(getattr(error, "retriable", False))
 
 
 def reason_of(error: BaseException) -> str:
     """What went wrong, in a few words."""
-    text = str(getattr(error, "message", "") or (error.details() if hasattr(error, "details") else "") or error)
+    details = getattr(error, "details", None)  # of a gRPC error: a function
+    text = str(getattr(error, "message", "") or (details() if details else "") or error)
     if "Open local milvus failed" in text and DebugLines.last_exception is not None:
         text = f"does another process use it? {type(DebugLines.last_exception).__name__}: {DebugLines.last_exception}"
     return " ".join(text.split())[:200]

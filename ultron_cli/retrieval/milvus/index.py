@@ -7,7 +7,7 @@ is relative to the folder that the index lies in.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,20 @@ from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.milvus.client import MOST_RANKED, Milvus
 from ultron_cli.retrieval.milvus.kinds import search_params
 from ultron_cli.retrieval.milvus.place import Place
-from ultron_cli.retrieval.origin import ExtractionRecord
+from ultron_cli.retrieval.origin import ExtractionRecord, Json
 from ultron_cli.retrieval.rankings import RankedRows, check_search
 from ultron_cli.retrieval.whitening import read_whitening
 
-FORMAT, VERSION = "ultron-milvus-index", 1
-SPARE = 16  # photos asked for beyond k, so that those with the k-th score are there and can be ordered by row
+FORMAT = "ultron-milvus-index"
+VERSION = 1
+SPARE = 16  # photos fetched beyond k, so that all with the k-th score are there and can be ordered by row
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusIndex(StoredIndex):
-    """An open index in Milvus. index_type: Milvus's name of it."""
+    """An open index in Milvus."""
 
-    index_type: str
+    index_type: str  # Milvus's name of it
     milvus: Milvus = field(repr=False)
 
     @property
@@ -103,11 +104,12 @@ def stored_uri(place: Place, index_path: Path) -> str:
     moved together."""
     if not place.is_local:
         return place.uri
-    database, folder = Path(place.uri).resolve(), index_path.resolve().parent
+    database = Path(place.uri).resolve()
+    folder = index_path.resolve().parent
     return str(database.relative_to(folder) if database.is_relative_to(folder) else database)
 
 
-def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float], None] = time.sleep) -> MilvusIndex:
+def open_milvus(path: Path, description: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep) -> MilvusIndex:
     """Opens an index folder by its index.json and connects to its collection.
 
     Raises UltronError if the folder is damaged, of a newer format or stale, or the collection is gone, unfinished or
@@ -120,15 +122,16 @@ def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float]
         )
     try:
         kind, index_type, n, dim, record = (description[key] for key in ("kind", "index_type", "n", "dim", "record"))
-        uri, settings = description["uri"], SearchSettings(**description["search"])
-        local = "://" not in uri
+        uri = description["uri"]
+        settings = SearchSettings(**description["search"])
+        is_local = "://" not in uri
         place = Place(
-            uri=str(path.parent / uri) if local else uri,
+            uri=str(path.parent / uri) if is_local else uri,
             collection=description["collection"],
             token_env=description["token_env"],
         )
-        again = f" --engine milvus --uri {place.uri} --collection {place.collection}"
-        refuse_stale(path, kind, description["descriptors"], again)
+        flags = f" --engine milvus --uri {place.uri} --collection {place.collection}"
+        refuse_stale(path, kind, description["descriptors"], flags)
         source = Path(description["descriptors"]["path"])
     except (KeyError, TypeError) as error:
         raise UltronError(
@@ -136,8 +139,8 @@ def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float]
         ) from error
     names = read_json(path / "names.json", "names of index")
     whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
-    rebuild = f"run `ultron index {source} --type {kind}{again} --out {path} --overwrite` again"
-    if local and not Path(place.uri).exists():
+    rebuild = f"run `ultron index {source} --type {kind}{flags} --out {path} --overwrite` again"
+    if is_local and not Path(place.uri).exists():
         raise UltronError(f"the Milvus database {place.uri} of index {path} is gone; {rebuild}")
     if len(names) != n:
         raise UltronError(f"{path} must hold {n} names, found {len(names)}; {rebuild}")
@@ -162,14 +165,18 @@ def open_milvus(path: Path, description: dict[str, Any], sleep: Callable[[float]
     )
 
 
-def require_whole(milvus: Milvus, record: dict[str, Any], n: int, rebuild: str) -> None:
-    """Raises UltronError unless the collection is there, was made from these descriptors and has all n rows."""
-    where, found = f"collection {milvus.place.collection} at {milvus.place.uri}", milvus.record()
-    if found is None:
+def require_whole(milvus: Milvus, record: Json, n: int, rebuild: str) -> None:
+    """Raises UltronError unless the collection is there, was made from these descriptors and has all n rows.
+
+    rebuild: what a message tells the user to do.
+    """
+    where = f"collection {milvus.place.collection} at {milvus.place.uri}"
+    stored_record = milvus.record()
+    if stored_record is None:
         raise UltronError(f"{where} is gone; {rebuild}")
-    if found != record:
+    if stored_record != record:
         raise UltronError(f"{where} is stale: it was made anew from other descriptors or as another type; {rebuild}")
     milvus.load()
-    n_found = milvus.count()
-    if n_found != n:
-        raise UltronError(f"{where} must hold {n} rows, found {n_found}: it was not loaded to the end; {rebuild}")
+    n_stored = milvus.count()
+    if n_stored != n:
+        raise UltronError(f"{where} must hold {n} rows, found {n_stored}: it was not loaded to the end; {rebuild}")

@@ -9,45 +9,48 @@ from ultron_cli.retrieval.index.kinds import SearchSettings, n_cells, n_code_byt
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusKind:
-    """index_type: Milvus's name of it. rescore: times k candidates that get exact scores. in_lite: whether milvus-lite
-    has it."""
+    """A kind of index that Milvus builds."""
 
-    index_type: str
-    rescore: int
-    in_lite: bool = True
+    index_type: str  # Milvus's name of it
+    rescore: int  # of its SearchSettings
+    in_lite: bool = True  # whether milvus-lite has it
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusPlan:
-    """What Milvus is asked to build. build: its parameters of the index type."""
+    """What Milvus shall build for a database."""
 
     index_type: str
-    build: dict[str, int]
+    build: dict[str, int]  # its parameters of the index type
     settings: SearchSettings
 
 
 def milvus_plan(kind: str, n: int, dim: int, *, is_lite: bool) -> MilvusPlan:
     """The index for N descriptors of D dimensions. Raises UltronError for a kind that the server lacks."""
-    known = MILVUS_KINDS.get(kind)
-    choice = [name for name, one in MILVUS_KINDS.items() if one.in_lite or not is_lite]
-    if known is None or kind not in choice:
-        where = "milvus-lite" if known else "Milvus"
+    named_kind = MILVUS_KINDS.get(kind)
+    available = [name for name, each in MILVUS_KINDS.items() if each.in_lite or not is_lite]
+    if named_kind is None or kind not in available:
+        where = "milvus-lite" if named_kind else "Milvus"
         raise UltronError(
-            f"--type with --engine milvus must be one of {', '.join(choice)}, found {kind!r}, which {where} "
-            f"has not{nearest_names(kind, choice)}"
+            f"--type with --engine milvus must be one of {', '.join(available)}, found {kind!r}, which {where} "
+            f"has not{nearest_names(kind, available)}"
         )
     cells = min(65536, n_cells(n, dim))
-    build, nprobe, ef_search = {}, 0, 0
-    if known.index_type.startswith("IVF"):
-        build, nprobe = {"nlist": cells}, n_probed(n, cells)
-    if known.index_type == "IVF_PQ":
+    build: dict[str, int] = {}
+    nprobe = 0
+    ef_search = 0
+    if named_kind.index_type.startswith("IVF"):
+        build = {"nlist": cells}
+        nprobe = n_probed(n, cells)
+    if named_kind.index_type == "IVF_PQ":
         build |= {"m": n_code_bytes(dim), "nbits": 8}
-    if known.index_type == "HNSW":
-        build, ef_search = {"M": 32, "efConstruction": 200}, 128
+    if named_kind.index_type == "HNSW":
+        build = {"M": 32, "efConstruction": 200}
+        ef_search = 128
     return MilvusPlan(
-        index_type=known.index_type,
+        index_type=named_kind.index_type,
         build=build,
-        settings=SearchSettings(nprobe=nprobe, ef_search=ef_search, rescore=known.rescore),
+        settings=SearchSettings(nprobe=nprobe, ef_search=ef_search, rescore=named_kind.rescore),
     )
 
 

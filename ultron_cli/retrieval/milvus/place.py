@@ -1,4 +1,4 @@
-"""Where descriptors are kept in Milvus: server or local database, collection, and the variable that holds the token."""
+"""Where descriptors lie in Milvus: server or local database, collection, and the variable that holds the token."""
 
 import os
 import re
@@ -10,15 +10,11 @@ from ultron_cli.errors import UltronError
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where descriptors are kept. uri: http(s)://HOST:PORT of a Milvus server, or the path of a milvus-lite database,
-    NAME.db.
+    """Where descriptors lie in Milvus. Raises UltronError if a part of it cannot be."""
 
-    token_env: the environment variable that holds the server's token (`token` or `user:password`); the token itself is
-    stored nowhere.
-    """
-
-    uri: str
+    uri: str  # http(s)://HOST:PORT of a Milvus server, or the path of a milvus-lite database, NAME.db
     collection: str
+    # The environment variable that holds the server's token (`token` or `user:password`); the token is stored nowhere.
     token_env: str | None = None
 
     def __post_init__(self) -> None:

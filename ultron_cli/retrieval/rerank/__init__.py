@@ -2,19 +2,23 @@
 
 Each step takes and gives a RerankState (state.py): a ranking, the queries that made it, and the database. `aqe` also
 changes the queries for the steps after it.
+
+Importing this package is light, so that help texts can name the steps: torch and SciPy come with the first step.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
 
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.origin import StepRecord
-from ultron_cli.retrieval.rerank import diffusion, expansion, kreciprocal, superglobal
-from ultron_cli.retrieval.rerank.state import RerankState
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.rerank.state import RerankState
 
 
 class StepConfig(Protocol):
@@ -24,6 +28,27 @@ class StepConfig(Protocol):
     def n_needed(self) -> int:
         """Photos of a ranking that the step looks at."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reranker:
+    """A kind of step: where its settings and its function are. They are imported when they are used."""
+
+    module: str  # of this package
+    config: str  # name of the frozen dataclass of its settings, a StepConfig
+    function: str  # name of what takes a RerankState and the settings, and gives the next RerankState
+
+    def config_type(self) -> type[StepConfig]:
+        """The class of its settings."""
+        return getattr(self._imported(), self.config)
+
+    def apply(self, state: "RerankState", config: StepConfig) -> "RerankState":
+        """The state after the step."""
+        function: Callable[[RerankState, StepConfig], RerankState] = getattr(self._imported(), self.function)
+        return function(state, config)
+
+    def _imported(self) -> object:
+        return import_module(f"{__name__}.{self.module}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +80,8 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
                 f"--rerank-set {key}.{next(iter(value))}: --rerank must name {key}, found {text or 'no --rerank'}"
             )
     return [
-        Step(name=name, config=from_dict(RERANKERS[name][0], values.get(name, {}), prefix=f"{name}.")) for name in names
+        Step(name=name, config=from_dict(RERANKERS[name].config_type(), values.get(name, {}), prefix=f"{name}."))
+        for name in names
     ]
 
 
@@ -64,22 +90,24 @@ def n_needed(steps: Sequence[Step]) -> int:
     return max((step.config.n_needed for step in steps), default=0)
 
 
-def rerank(state: RerankState, steps: Sequence[Step]) -> tuple[RerankState, tuple[StepRecord, ...]]:
+def rerank(state: "RerankState", steps: Sequence[Step]) -> tuple["RerankState", tuple[StepRecord, ...]]:
     """The state after all steps, and per step its settings and time, which is logged too."""
     records = []
     for step in steps:
+        reranker = RERANKERS[step.name]
+        reranker.config_type()  # imports it outside the time
         started_s = time.perf_counter()
-        state = RERANKERS[step.name][1](state, step.config)
+        state = reranker.apply(state, step.config)
         ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(state.queries))
         log.info("re-ranking, %s: %.1f ms per query", step.name, ms_per_query)
         records.append(step.record(ms_per_query))
     return state, tuple(records)
 
 
-RERANKERS: dict[str, tuple[type, Callable[[RerankState, Any], RerankState]]] = {
-    "superglobal": (superglobal.SuperGlobalConfig, superglobal.superglobal),
-    "aqe": (expansion.AlphaQEConfig, expansion.alpha_qe),
-    "dba": (expansion.DBAConfig, expansion.dba),
-    "diffusion": (diffusion.DiffusionConfig, diffusion.diffusion),
-    "kreciprocal": (kreciprocal.KReciprocalConfig, kreciprocal.kreciprocal),
+RERANKERS = {
+    "superglobal": Reranker(module="superglobal", config="SuperGlobalConfig", function="superglobal"),
+    "aqe": Reranker(module="expansion", config="AlphaQEConfig", function="alpha_qe"),
+    "dba": Reranker(module="expansion", config="DBAConfig", function="dba"),
+    "diffusion": Reranker(module="diffusion", config="DiffusionConfig", function="diffusion"),
+    "kreciprocal": Reranker(module="kreciprocal", config="KReciprocalConfig", function="kreciprocal"),
 }

@@ -71,12 +71,12 @@ def diffusion(state: RerankState, config: DiffusionConfig) -> RerankState:
 def spread_over(state: RerankState, nodes: np.ndarray, graph: sparse.csr_array, config: DiffusionConfig) -> RerankState:
     """The queries' part of diffusion(). nodes: (n,) database rows, ascending. graph: S of them, (n, n)."""
     start = np.zeros((len(nodes), len(state.queries)))
-    for query, own in enumerate(state.queries):
+    for query, query_descriptor in enumerate(state.queries):
         rows = state.first_rows(query, config.kq)
         places = np.searchsorted(nodes, rows).clip(max=max(0, len(nodes) - 1))
-        known = nodes[places] == rows if len(nodes) else np.zeros(len(rows), bool)
-        similarities = state.rows_of(rows[known]).astype(np.float64) @ own
-        start[places[known], query] = similarity_weights(similarities, config.gamma)
+        is_node = nodes[places] == rows if len(nodes) else np.zeros(len(rows), bool)
+        similarities = state.rows_of(rows[is_node]).astype(np.float64) @ query_descriptor
+        start[places[is_node], query] = similarity_weights(similarities, config.gamma)
     spread = (1 - config.alpha) * conjugate_gradients(graph, start, config)
 
     def reached(query: int) -> Scored:
@@ -108,8 +108,8 @@ def neighbour_graph(state: RerankState, nodes: np.ndarray, config: DiffusionConf
     """(n, n) weights max(similarity, 0) ** gamma between photos of `nodes` that are among the k nearest of each
     other."""
     n = len(nodes)
-    whole = n == state.n_database
-    searches_whole = whole or state.index is not None
+    is_whole = n == state.n_database
+    searches_whole = is_whole or state.index is not None
     node_descriptors = np.empty((0, 0), np.float32) if searches_whole else state.rows_of(nodes)
     parts = []
     for start, stop in chunks(n, max(1, BLOCK_BYTES // (4 * state.queries.shape[1]))):
@@ -138,9 +138,9 @@ def _edges(
     places: (b, k) where each neighbour stands among the nodes. is_node: (b, k) whether it is one of them.
     """
     weights = similarity_weights(nearest.scores, gamma)
-    itself = is_node & (places == first + np.arange(len(places))[:, None])
-    itself[~itself.any(axis=1), -1] = True  # more duplicates than neighbours: the last leaves, so that all have k
-    weights[itself | ~is_node] = 0
+    is_itself = is_node & (places == first + np.arange(len(places))[:, None])
+    is_itself[~is_itself.any(axis=1), -1] = True  # more duplicates than neighbours: the last leaves, so that all have k
+    weights[is_itself | ~is_node] = 0
     limits = np.arange(len(places) + 1) * places.shape[1]
     edges = sparse.csr_array((weights.ravel(), places.ravel(), limits), shape=(len(places), n))
     edges.eliminate_zeros()
@@ -157,20 +157,26 @@ def normalised_graph(graph: sparse.csr_array) -> sparse.csr_array:
 
 
 def conjugate_gradients(graph: sparse.csr_array, start: np.ndarray, config: DiffusionConfig) -> np.ndarray:
-    """(n, Q) float64 solutions f of (I - alpha S) f = y, every query by its own steps. graph: S, (n, n). start: y, (n,
-    Q)."""
-    solution, residual = np.zeros_like(start), start.copy()
-    direction, squared = residual.copy(), (residual**2).sum(axis=0)
-    enough = config.tolerance**2 * squared
+    """(n, Q) float64 solutions f of (I - alpha S) f = y, with a step length for each query.
+
+    graph: S, (n, n). start: y, (n, Q).
+    """
+    solution = np.zeros_like(start)
+    residual = start.copy()
+    direction = residual.copy()
+    squared_norm = (residual**2).sum(axis=0)
+    target = config.tolerance**2 * squared_norm
     for _ in range(config.iterations):
-        going = squared > enough
-        if not going.any():
+        is_unsolved = squared_norm > target
+        if not is_unsolved.any():
             break
         image = direction - config.alpha * (graph @ direction)
         curvature = (direction * image).sum(axis=0)
-        step = np.divide(squared, curvature, out=np.zeros_like(squared), where=going & (curvature > 0))
+        step = np.divide(squared_norm, curvature, out=np.zeros_like(squared_norm), where=is_unsolved & (curvature > 0))
         solution += step * direction
         residual -= step * image
-        before, squared = squared, np.where(going, (residual**2).sum(axis=0), squared)
-        direction = residual + np.divide(squared, before, out=np.zeros_like(squared), where=going) * direction
+        previous_norm = squared_norm
+        squared_norm = np.where(is_unsolved, (residual**2).sum(axis=0), squared_norm)
+        growth = np.divide(squared_norm, previous_norm, out=np.zeros_like(squared_norm), where=is_unsolved)
+        direction = residual + growth * direction
     return solution

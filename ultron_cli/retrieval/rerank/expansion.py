@@ -7,7 +7,7 @@ import numpy as np
 
 from ultron_cli.configs import within
 from ultron_cli.console import chunks
-from ultron_cli.retrieval.rankings import PADDING, RankedRows
+from ultron_cli.retrieval.rankings import PADDING
 from ultron_cli.retrieval.rerank.state import RerankState, put_in_front
 
 BLOCK_BYTES = 1 << 26  # of gathered neighbours at once
@@ -18,9 +18,8 @@ class AlphaQEConfig:
     """Defaults: Radenovic et al., Fine-tuning CNN image retrieval with no human annotation, TPAMI 2018, section 5.4."""
 
     n: int = 50  # photos averaged with the query
-    alpha: float = (
-        3.0  # weight of a photo: its similarity to this power; 0 is the plain average (AQE, Chum et al. 2007)
-    )
+    # Weight of a photo: its similarity to this power; 0 is the plain average (AQE, Chum et al. 2007).
+    alpha: float = 3.0
 
     def __post_init__(self) -> None:
         within("aqe.n", self.n, 1, 10_000)
@@ -58,24 +57,26 @@ def similarity_weights(similarities: np.ndarray, alpha: float) -> np.ndarray:
     return np.where(similar, np.where(similar, similarities, 1).astype(np.float64) ** alpha, 0)
 
 
-def expanded(own: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(n, D) float32 unit rows: own + sum of weighted neighbours. own: (n, D). neighbours: (n, k, D). weights: (n,
-    k)."""
-    total = own + np.einsum("nk,nkd->nd", weights, neighbours)
+def expanded(rows: np.ndarray, neighbours: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n, D) float32 unit rows: each row + the sum of its weighted neighbours.
+
+    rows: (n, D). neighbours: (n, k, D). weights: (n, k).
+    """
+    total = rows + np.einsum("nk,nkd->nd", weights, neighbours)
     return (total / np.linalg.norm(total, axis=1, keepdims=True)).astype(np.float32)
 
 
 def alpha_qe(state: RerankState, config: AlphaQEConfig) -> RerankState:
-    """Adds to each query its n best, weighted by similarity ** alpha, and searches again with the unit sum; later steps
-    get that query.
+    """Adds to each query its n best, weighted by similarity ** alpha, and searches again with the unit sum. Later steps
+    get the new query.
 
     Similarities are taken anew, as scores of an earlier step may be of another kind.
     """
     queries = np.empty_like(state.queries)
-    for query, own in enumerate(state.queries):
+    for query, query_descriptor in enumerate(state.queries):
         top = state.rows_of(state.first_rows(query, config.n))
-        weights = similarity_weights(top.astype(np.float64) @ own, config.alpha)
-        queries[query] = expanded(own[None], top[None], weights[None])[0]
+        weights = similarity_weights(top.astype(np.float64) @ query_descriptor, config.alpha)
+        queries[query] = expanded(query_descriptor[None], top[None], weights[None])[0]
     ranking = state.search(queries, state.ranking.rows.shape[1])
     return dataclasses.replace(state, ranking=ranking, queries=queries)
 
@@ -83,37 +84,39 @@ def alpha_qe(state: RerankState, config: AlphaQEConfig) -> RerankState:
 def dba(state: RerankState, config: DBAConfig) -> RerankState:
     """Re-scores the first M of every query with their descriptors averaged with their n nearest in the database.
 
-    Averaged descriptors are made in blocks and not kept: later steps see the database as it is. The rest of the ranking
+    Averaged descriptors are made in blocks and dropped: later steps see the database as it is. The rest of the ranking
     stays behind.
     """
-    firsts = [state.first_rows(query, config.m) for query in range(len(state.queries))]
-    wanted = np.unique(np.concatenate([*firsts, np.empty(0, np.int64)]))
+    fronts = [state.first_rows(query, config.m) for query in range(len(state.queries))]
+    front_rows = np.unique(np.concatenate([*fronts, np.empty(0, np.int64)]))
     n_neighbours = min(config.n + 1, state.n_database)  # one of them is the photo itself
-    scores = [np.empty(len(rows), np.float32) for rows in firsts]
+    scores = [np.empty(len(rows), np.float32) for rows in fronts]
     dim = state.queries.shape[1]
-    for start, stop in chunks(len(wanted), max(1, BLOCK_BYTES // (8 * dim * n_neighbours))):
-        block = wanted[start:stop]
+    for start, stop in chunks(len(front_rows), max(1, BLOCK_BYTES // (8 * dim * n_neighbours))):
+        block = front_rows[start:stop]
         averaged = augmented(state, block, n_neighbours, config.alpha)
         products = state.queries.astype(np.float64) @ averaged.astype(np.float64).T
-        for query, rows in enumerate(firsts):
+        for query, rows in enumerate(fronts):
             places = np.searchsorted(block, rows).clip(max=len(block) - 1)
-            here = block[places] == rows
-            scores[query][here] = products[query, places[here]]
+            is_in_block = block[places] == rows
+            scores[query][is_in_block] = products[query, places[is_in_block]]
     return dataclasses.replace(
-        state, ranking=put_in_front(state.ranking, zip(firsts, scores, strict=True), in_place=state.in_place)
+        state, ranking=put_in_front(state.ranking, zip(fronts, scores, strict=True), in_place=state.in_place)
     )
 
 
-def augmented(state: RerankState, rows: np.ndarray, n_found: int, alpha: float) -> np.ndarray:
-    """(n, D) float32 unit descriptors of database rows averaged with their nearest, themselves left out of the
-    n_found."""
-    own = state.rows_of(rows)
-    found: RankedRows = state.search(own, n_found)
-    weights = similarity_weights(found.scores, alpha)
-    itself = found.rows == rows[:, None]
-    # With more duplicates than neighbours a photo may miss itself; the last found then leaves, so that all have as
-    # many.
-    itself[~itself.any(axis=1), -1] = True
-    weights[itself | (found.rows == PADDING)] = 0
-    neighbours = state.rows_of(np.maximum(found.rows, 0).ravel()).reshape(*found.rows.shape, -1)
-    return expanded(own, neighbours, weights)
+def augmented(state: RerankState, rows: np.ndarray, n_nearest: int, alpha: float) -> np.ndarray:
+    """(n, D) float32 unit descriptors of (n,) database rows, averaged with their nearest.
+
+    n_nearest: how many are searched; the photo itself is among them and does not count twice.
+    """
+    descriptors = state.rows_of(rows)
+    nearest = state.search(descriptors, n_nearest)
+    weights = similarity_weights(nearest.scores, alpha)
+    is_itself = nearest.rows == rows[:, None]
+    # With more duplicates than neighbours a photo may not be among its nearest; the last then leaves, so that all have
+    # as many.
+    is_itself[~is_itself.any(axis=1), -1] = True
+    weights[is_itself | (nearest.rows == PADDING)] = 0
+    neighbours = state.rows_of(np.maximum(nearest.rows, 0).ravel()).reshape(*nearest.rows.shape, -1)
+    return expanded(descriptors, neighbours, weights)

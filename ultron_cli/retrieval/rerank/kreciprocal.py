@@ -1,8 +1,8 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) of each query's best photos.
 
-Distances are squared Euclidean, divided by the largest of their row. Two photos are as near as the sets of photos are
-alike that have them, and that they have, among their nearest (Jaccard distance of soft sets), mixed with the distance
-itself.
+Distances are squared Euclidean, divided by the largest of their row. A photo's set holds the photos that are among its
+nearest and have it among theirs, each with a weight. The final distance of two photos mixes how little their sets
+overlap (Jaccard distance of soft sets) with the distance itself.
 """
 
 import dataclasses
@@ -87,12 +87,14 @@ def nearest_sets(distances: np.ndarray, n: int) -> sparse.csr_array:
 
 def reciprocal_sets(distances: np.ndarray, k1: int) -> sparse.csr_array:
     """(m, m) ones where j belongs to the expanded k-reciprocal set of i (equations 3 and 5 of the paper)."""
-    nearest, half = (nearest_sets(distances, n + 1) for n in (k1, int(np.around(k1 / 2.0))))
-    own, of_members = nearest.multiply(nearest.T).tocsr(), half.multiply(half.T).tocsr()
-    # A member brings its own, smaller set where more than two thirds of that are members already.
-    enough = 2.0 / 3 * np.asarray(of_members.sum(axis=1)).ravel()
-    joins = own.multiply((own @ of_members.T).toarray() > enough).tocsr()
-    every = own + joins @ of_members
-    every.eliminate_zeros()
-    every.data[:] = 1
-    return every.tocsr()
+    nearest = nearest_sets(distances, k1 + 1)
+    nearest_half = nearest_sets(distances, int(np.around(k1 / 2.0)) + 1)
+    sets = nearest.multiply(nearest.T).tocsr()
+    smaller_sets = nearest_half.multiply(nearest_half.T).tocsr()
+    # A member brings its smaller set where more than two thirds of that are members already.
+    two_thirds = 2.0 / 3 * np.asarray(smaller_sets.sum(axis=1)).ravel()
+    joins = sets.multiply((sets @ smaller_sets.T).toarray() > two_thirds).tocsr()
+    expanded_sets = sets + joins @ smaller_sets
+    expanded_sets.eliminate_zeros()
+    expanded_sets.data[:] = 1
+    return expanded_sets.tocsr()

@@ -1,4 +1,4 @@
-"""What a re-ranking step takes and gives, and how re-scored photos are put in front of a ranking."""
+"""What a re-ranking step takes and gives, and what steps share: re-scored photos are put in front of a ranking."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class RerankState:
         return rows[rows != PADDING]
 
     def rows_of(self, rows: np.ndarray) -> np.ndarray:
-        """(n, D) float32 descriptors of database rows, in the order asked for."""
+        """(n, D) float32 descriptors of database rows, in the order of `rows`."""
         return take_rows(self.database, rows)
 
 
@@ -70,7 +70,8 @@ def put_in_front(ranking: RankedRows, fronts: Iterable[Scored], *, in_place: boo
         # Where the front holds the same rows as before, the rest stays where it is.
         if n_front > n_ranked or not np.array_equal(np.sort(head), np.sort(front_rows)):
             rest = np.flatnonzero(~np.isin(ranking.rows[query], front_rows))[: n_ranked - len(order)]
-            rest_rows, rest_scores = ranking.rows[query, rest], ranking.scores[query, rest]
+            rest_rows = ranking.rows[query, rest]
+            rest_scores = ranking.scores[query, rest]
             rows[query, len(order) :] = PADDING
             scores[query, len(order) :] = -np.inf
             rows[query, len(order) : len(order) + len(rest)] = rest_rows
@@ -88,8 +89,8 @@ def nearest_positions(similarities: np.ndarray, n: int) -> np.ndarray:
     n_columns = similarities.shape[1]
     threshold = np.partition(similarities, n_columns - n, axis=1)[:, n_columns - n, None]
     is_nearest = similarities >= threshold
-    crowded = np.flatnonzero(np.count_nonzero(is_nearest, axis=1) > n)  # several values equal the n-th
-    for row in crowded:
+    crowded_rows = np.flatnonzero(np.count_nonzero(is_nearest, axis=1) > n)  # several values equal the n-th
+    for row in crowded_rows:
         above = similarities[row] > threshold[row]
         equal = np.flatnonzero(similarities[row] == threshold[row])
         above[equal[: n - np.count_nonzero(above)]] = True

@@ -1,6 +1,6 @@
 """SuperGlobal's re-ranking (Shao et al., ICCV 2023) without forming the refined descriptors.
 
-The authors' order, per query: (1) each of the top-M descriptors becomes the weighted mean of itself (weight 1) and its
+The authors' steps, per query: (1) each of the top-M descriptors becomes the weighted mean of itself (weight 1) and its
 K nearest among the M (weight beta x similarity), not normalised again; (2) the M are ordered by query . refined; (3)
 the expanded query is the element-wise maximum over the refined descriptors of the K+1 best, and the final score the
 mean of both scores; the rest of the ranking stays behind the M as it was. (4) is ours: a product with a weighted mean

@@ -2,18 +2,20 @@
 for."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from tests.retrieval import literal_rerank
-from tests.retrieval.test_ranks import INFO, unit_rows
+from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import PADDING, RankedRows
-from ultron_cli.retrieval.rerank import n_needed, parse_rerank, rerank
+from ultron_cli.retrieval.rerank import RERANKERS, n_needed, parse_rerank, rerank
 from ultron_cli.retrieval.rerank.diffusion import DiffusionConfig, diffusion, graph_nodes
 from ultron_cli.retrieval.rerank.expansion import AlphaQEConfig, DBAConfig, alpha_qe, dba
 from ultron_cli.retrieval.rerank.kreciprocal import KReciprocalConfig, kreciprocal
@@ -36,7 +38,7 @@ def landmarks(seed: int, n: int = N, n_landmarks: int = 8) -> tuple[np.ndarray, 
     )
 
 
-def stage_of(queries: np.ndarray, database: np.ndarray, k: int | None = None) -> RerankState:
+def state_of(queries: np.ndarray, database: np.ndarray, k: int | None = None) -> RerankState:
     return RerankState(ranking=exact_search(queries, database, k or len(database)), queries=queries, database=database)
 
 
@@ -59,24 +61,24 @@ def assert_front(found: RankedRows, before: RankedRows, query: int, rows: np.nda
 )
 def test_superglobal_equals_the_authors_order(m, k, beta):
     queries, database = landmarks(1)
-    stage = stage_of(queries, database)
-    found = superglobal(stage, SuperGlobalConfig(m=m, k=k, beta=beta)).ranking
+    state = state_of(queries, database)
+    found = superglobal(state, SuperGlobalConfig(m=m, k=k, beta=beta)).ranking
     for query in range(QUERIES):
-        rows = stage.ranking.rows[query, :m]
+        rows = state.ranking.rows[query, :m]
         scores = literal_rerank.superglobal(
             queries[query].astype(np.float64), database[rows].astype(np.float64), k, beta, rows
         )
-        assert_front(found, stage.ranking, query, rows, scores)
+        assert_front(found, state.ranking, query, rows, scores)
 
 
 @pytest.mark.parametrize(("n", "alpha"), [(5, 3.0), (1, 0.0), (500, 1.0)])
 def test_alpha_qe(n, alpha):
     queries, database = landmarks(2)
-    stage = stage_of(queries, database, 20)
-    found = alpha_qe(stage, AlphaQEConfig(n=n, alpha=alpha))
+    state = state_of(queries, database, 20)
+    found = alpha_qe(state, AlphaQEConfig(n=n, alpha=alpha))
     for query in range(QUERIES):
         expected = literal_rerank.alpha_qe(
-            queries[query].astype(np.float64), database.astype(np.float64), stage.ranking.rows[query], n, alpha
+            queries[query].astype(np.float64), database.astype(np.float64), state.ranking.rows[query], n, alpha
         )
         np.testing.assert_allclose(found.queries[query], expected, atol=TOLERANCE)
     again = exact_search(found.queries, database, 20)
@@ -87,12 +89,12 @@ def test_alpha_qe(n, alpha):
 def test_dba(m, n, alpha, monkeypatch):
     monkeypatch.setattr("ultron_cli.retrieval.rerank.expansion.BLOCK_BYTES", 8 * DIM * 5 * 7)  # several blocks
     queries, database = landmarks(3)
-    stage = stage_of(queries, database)
-    found = dba(stage, DBAConfig(m=m, n=n, alpha=alpha)).ranking
+    state = state_of(queries, database)
+    found = dba(state, DBAConfig(m=m, n=n, alpha=alpha)).ranking
     every = queries.astype(np.float64) @ literal_rerank.augmented(database.astype(np.float64), n, alpha).T
     for query in range(QUERIES):
-        rows = stage.ranking.rows[query, :m]
-        assert_front(found, stage.ranking, query, rows, every[query, rows])
+        rows = state.ranking.rows[query, :m]
+        assert_front(found, state.ranking, query, rows, every[query, rows])
 
 
 @pytest.mark.parametrize("nodes", [1000, 30])
@@ -100,12 +102,12 @@ def test_dba(m, n, alpha, monkeypatch):
 def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
     monkeypatch.setattr("ultron_cli.retrieval.rerank.diffusion.BLOCK_BYTES", 4 * DIM * 13)
     queries, database = landmarks(4)
-    stage = stage_of(queries, database)
+    state = state_of(queries, database)
     config = DiffusionConfig(nodes=nodes, k=k, kq=kq, alpha=0.9, iterations=200, tolerance=1e-12)
-    found = diffusion(stage, config).ranking
-    used = graph_nodes(stage.ranking.rows, nodes)
+    found = diffusion(state, config).ranking
+    used = graph_nodes(state.ranking.rows, nodes)
     if nodes < N:  # a query enters at its best photos of the whole database that are nodes
-        inside = [np.isin(stage.ranking.rows[q, :kq], used).sum() for q in range(QUERIES)]
+        inside = [np.isin(state.ranking.rows[q, :kq], used).sum() for q in range(QUERIES)]
         kqs = [int(n) for n in inside]
     else:
         kqs = [kq] * QUERIES
@@ -114,7 +116,7 @@ def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
             queries[query : query + 1].astype(np.float64), database[used].astype(np.float64), k, kqs[query], 0.9, 3.0
         )[0]
         reached = spread > 1e-12
-        assert_front(found, stage.ranking, query, used[reached], spread[reached])
+        assert_front(found, state.ranking, query, used[reached], spread[reached])
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,13 @@ def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
 )
 def test_kreciprocal_equals_the_authors_loops(m, k1, k2, weight):
     queries, database = landmarks(5)
-    stage = stage_of(queries, database)
-    found = kreciprocal(stage, KReciprocalConfig(m=m, k1=k1, k2=k2, weight=weight)).ranking
+    state = state_of(queries, database)
+    found = kreciprocal(state, KReciprocalConfig(m=m, k1=k1, k2=k2, weight=weight)).ranking
     for query in range(QUERIES):
-        rows = stage.ranking.rows[query, :m]
+        rows = state.ranking.rows[query, :m]
         assert_front(
             found,
-            stage.ranking,
+            state.ranking,
             query,
             rows,
             1 - literal_rerank.kreciprocal(queries[query], database[rows], k1, k2, weight),
@@ -144,13 +146,13 @@ CONFIGS = [SuperGlobalConfig, AlphaQEConfig, DBAConfig, DiffusionConfig, KRecipr
 def test_tiny_databases_and_padding(step, config):
     queries, _ = landmarks(6)
     for database in (unit_rows(7, 1, DIM), unit_rows(8, 2, DIM), np.repeat(unit_rows(9, 1, DIM), 30, axis=0)):
-        found = step(stage_of(queries, database), config()).ranking
+        found = step(state_of(queries, database), config()).ranking
         assert np.isfinite(found.scores).all()
         for row in found.rows:
             assert sorted(row.tolist()) == list(range(len(database)))
     if step is alpha_qe:
         return
-    whole = stage_of(queries, unit_rows(10, 9, DIM), 6)
+    whole = state_of(queries, unit_rows(10, 9, DIM), 6)
     padded = RankedRows(whole.ranking.rows.copy(), whole.ranking.scores.copy())
     padded.rows[1:, 3:], padded.scores[1:, 3:] = PADDING, -np.inf
     padded.rows[3], padded.scores[3] = PADDING, -np.inf
@@ -166,7 +168,7 @@ def test_equal_photos_stand_by_row():
     queries, database = landmarks(11)
     database[::2] = database[0]
     for step, config in ((kreciprocal, KReciprocalConfig(m=60)), (dba, DBAConfig(n=3))):
-        found = step(stage_of(queries, database), config).ranking
+        found = step(state_of(queries, database), config).ranking
         for row in found.rows:
             equal = [value for value in row.tolist() if value % 2 == 0]
             assert equal == sorted(equal)
@@ -178,7 +180,7 @@ def test_a_descriptor_file_gives_what_an_array_gives(tmp_path, step, config, sto
     queries, database = landmarks(12)
     info = dataclasses.replace(INFO, extraction=ExtractionRecord(stored={"storage": storage}))
     write_descriptors(tmp_path / "d.h5", [str(i) for i in range(N)], [database.astype(storage)], DIM, info)
-    expected = step(stage_of(queries, database.astype(storage).astype(np.float32)), config()).ranking
+    expected = step(state_of(queries, database.astype(storage).astype(np.float32)), config()).ranking
     with DescriptorFile(tmp_path / "d.h5") as file:
         found = step(
             RerankState(ranking=exact_search(queries, file, N), queries=queries, database=file), config()
@@ -216,9 +218,9 @@ def test_chains_are_parsed_run_in_order_and_recorded():
         {"name": "superglobal", "m": 30, "k": 9, "beta": 0.2, "ms_per_query": 0.5},
     ]
     assert n_needed(steps) == 30
-    stage = stage_of(*landmarks(14))
-    by_hand = superglobal(alpha_qe(stage, AlphaQEConfig(n=3)), SuperGlobalConfig(m=30, beta=0.2)).ranking
-    found, records = rerank(stage, steps)
+    state = state_of(*landmarks(14))
+    by_hand = superglobal(alpha_qe(state, AlphaQEConfig(n=3)), SuperGlobalConfig(m=30, beta=0.2)).ranking
+    found, records = rerank(state, steps)
     np.testing.assert_array_equal(found.ranking.rows, by_hand.rows)
     assert [record.name for record in records] == ["aqe", "superglobal"]
     assert all(record.ms_per_query > 0 for record in records)
@@ -242,3 +244,21 @@ def test_chains_are_parsed_run_in_order_and_recorded():
 def test_bad_settings_are_refused(text, assignments, words):
     with pytest.raises(UltronError, match=words):
         parse_rerank(text, assignments)
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_every_reranker_runs_by_its_name_with_its_defaults(name):
+    queries, database = landmarks(15)
+    (step,) = parse_rerank(name, [])
+    assert step.config.n_needed >= 1
+    state, (record,) = rerank(state_of(queries, database), [step])
+    assert state.ranking.rows.shape == (QUERIES, N)
+    assert record.name == name and set(record.settings) == {field.name for field in dataclasses.fields(step.config)}
+
+
+def test_names_are_read_without_torch():
+    code = (
+        "import sys; from ultron_cli.retrieval.rerank import RERANKERS; assert RERANKERS; "
+        "assert not {'torch', 'numpy', 'scipy', 'h5py'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.retrieval.test_ranks import INFO, unit_rows
+from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import available_bytes

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.retrieval.test_ranks import INFO, unit_rows, with_ties
+from tests.retrieval.rows_for_tests import INFO, unit_rows, with_ties
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
