@@ -28,7 +28,7 @@ from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.photos import PhotoReader, batches_by_shape, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.machine import cpu_name, n_cores
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, default_workers, extraction_config

@@ -25,11 +25,10 @@ from ultron_cli.bench import BenchConfig, rates_of
 from ultron_cli.configs import from_dict
 from ultron_cli.console import markdown_table
 from ultron_cli.files import make_folder, write_text
-from ultron_cli.machine import cpu_name
+from ultron_cli.machine import cpu_name, memory_mib
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.run.journal import memory_mib
 
 N_LANDMARKS = 10_000
 REFERENCE_ROW = f"{OURS}, reference operators"

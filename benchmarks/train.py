@@ -36,8 +36,9 @@ from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.provenance import package_versions
 from ultron_cli.training.batches.draws import PhotoDraw
 from ultron_cli.training.batches.photos import Augmentation, TrainingPhotos
-from ultron_cli.training.config import AugmentConfig, TrainConfig, load_config
+from ultron_cli.training.config import AugmentConfig, TrainConfig
 from ultron_cli.training.loop import Training
+from ultron_cli.training.presets import load_config
 
 LEAST_SPEEDUP, MOST_DIFFERENCE, MOST_WAITING = 1.5, 4.0, 0.05
 

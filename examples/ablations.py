@@ -31,11 +31,13 @@ from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.files import read_json, replace_between, write_text
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.searching import search_files
-from ultron_cli.training.config import load_config
-from ultron_cli.training.start import start_training
+from ultron_cli.training.presets import load_config
+from ultron_cli.training.start import AutolaSummary, TrainRequest, TrainSummary, start_training
+from ultron_cli.visualization.curves.run_pictures import draw_run
+from ultron_cli.workspace import Workspace
 
 # name -> settings of the model that differ from the default's
 VARIANTS: dict[str, list[str]] = {
@@ -71,18 +73,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def score(run: dict[str, Any], toy: Path, device: str) -> dict[str, float]:
+def score(run: TrainSummary | AutolaSummary, toy: Path, device: str, workspace: Workspace) -> dict[str, float]:
     """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
-    return score_model(
-        ModelChoice(run=run["run"]), toy, 2 * run["config"]["side_px"], Path(run["run"]) / "descriptors", device
-    )
+    choice = ModelChoice(run=run.run)
+    return score_model(choice, toy, 2 * run.config.side_px, Path(run.run) / "descriptors", device, workspace)
 
 
-def score_model(model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str) -> dict[str, float]:
+def score_model(
+    model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str, workspace: Workspace
+) -> dict[str, float]:
     """mAP (0..1) per protocol; descriptors go into `folder`."""
-    extract_dataset(
-        ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder), model, device
-    )
+    request = ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder)
+    extract_dataset(request, model, device, workspace)
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
     evaluation = evaluate_ranking(ranking, find_gnd(None, ranking.origin))
     return {protocol: evaluation.protocols[protocol].mAP for protocol in PROTOCOLS}
@@ -102,8 +104,13 @@ def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argpars
 
     def train(folder: Path) -> dict[str, Any]:
         log.info("--- %s", name)
-        run = start_training(arguments.preset, str(toy), None, assignments, folder, True, arguments.device)
-        return {"variant": name, "mAP": score(run, toy, arguments.device), "seconds": run["seconds"]}
+        # Runs remember themselves as the latest of their workspace: not of the one the user works in.
+        workspace = Workspace(root=arguments.out / "workspace")
+        request = TrainRequest(
+            preset=arguments.preset, dataset=str(toy), assignments=tuple(assignments), out=folder, overwrite=True
+        )
+        run = start_training(request, arguments.device, draw_run, workspace)
+        return {"variant": name, "mAP": score(run, toy, arguments.device, workspace), "seconds": run.seconds}
 
     settings = {
         "config": to_dict(load_config(arguments.preset, None, assignments)),
@@ -164,8 +171,6 @@ def main() -> int:
     if not variants:
         raise UltronError(f"--only {' '.join(arguments.only)} names no variant (known: {'; '.join(VARIANTS)})")
     console.start_log(-1 if arguments.quick else 0)
-    # Runs remember themselves as the latest of their workspace: not of the one the user works in.
-    console.settings.workspace = arguments.out / "workspace"
     toy = render_toy(
         arguments.out / ("toy-quick" if arguments.quick else "toy"), QUICK_TOY if arguments.quick else ToyConfig()
     )

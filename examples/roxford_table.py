@@ -37,7 +37,7 @@ from ultron_cli.retrieval.searching import (
     Searcher,
     SearchOptions,
     open_database,
-    opened_index,
+    open_index_of,
     search_files,
     whitening_for,
 )
@@ -196,7 +196,7 @@ class Bench:
         """One row of the table: mAP per protocol in percent, ms per query."""
         queries, database = self.folder / "queries.h5", self.folder / "database.h5"
         evaluation = evaluate_ranking(search_files(queries, database, k, self.device, options=options), self.gnd)
-        index = opened_index(options)
+        index = open_index_of(options)
         whitening = whitening_for(index, options)
         times_ms = []
         with (

@@ -24,8 +24,9 @@ from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
 from ultron_cli.files import replace_between
 from ultron_cli.models import create_model
-from ultron_cli.models.weights.choice import ModelChoice
-from ultron_cli.training.config import load_config
+from ultron_cli.models.weights.model_choice import ModelChoice
+from ultron_cli.training.presets import load_config
+from ultron_cli.workspace import Workspace
 
 RESNET = ["model.backbone=test_resnet"]
 # The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos; only senet does
@@ -105,10 +106,11 @@ def before_and_after(
         "toy": toy.name,
         "ultron_version": __version__,
     }
+    workspace = Workspace(root=arguments.out / "workspace")
     before = measured_once(
         arguments.out / "untrained",
         measured,
-        lambda folder: {"mAP": score_model(choice, toy, 2 * config.side_px, folder, arguments.device)},
+        lambda folder: {"mAP": score_model(choice, toy, 2 * config.side_px, folder, arguments.device, workspace)},
     )
     return before["mAP"], after
 
@@ -132,7 +134,6 @@ def main() -> int:
     if not names:
         raise UltronError(f"--only {' '.join(arguments.only)} names no system (known: {'; '.join(SYSTEMS)})")
     console.start_log(0)
-    console.settings.workspace = arguments.out / "workspace"
     toy = render_toy(arguments.out / "toy", ToyConfig())
     scores: dict[str, list[Any]] = {name: [] for name in names}
     for seed in arguments.seeds:  # seed after seed: stopped early, every system has as many

@@ -23,38 +23,37 @@ from ultron_cli.console import log
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, photo_size, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.machine import cpu_name
+from ultron_cli.machine import available_bytes, cpu_name, memory_mib
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.extraction.dataset import default_workers
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
-from ultron_cli.retrieval.index.building import available_bytes
 from ultron_cli.training.environment import environment
-from ultron_cli.training.run.journal import memory_mib
 
-DIM, N_QUERIES, K = 512, 70, 100  # of the search: ULTRON's dimensions, Oxford's queries, ranks as deep as people look
-SHORTEST_S, MOST_CALLS = 0.1, 1000
-# of the compiled operators from the reference in float32, relative to its largest value: sums in another order
-FARTHEST = 1e-4
+# Of the search: ULTRON's dimensions, Oxford's queries, a ranking as long as people look.
+DIM = 512
+N_QUERIES = 70
+K = 100
+SHORTEST_S = 0.1
+MOST_CALLS = 1000
+# How far a compiled operator may be from the reference in float32, relative to its largest value: sums are taken in
+# another order.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchConfig:
-    """How much to measure. side_px, batch_size: of the network. photo_side_px: of the rendered photos (Oxford's and
-    Paris's have 1024).
-
-    operator_side_px: of the photos that give the operators their maps.
-    """
+    """How much to measure."""
 
     rounds: int = 5
-    side_px: int = 512
-    batch_size: int = 4
-    n: int = 100_000
-    n_photos: int = 8
-    photo_side_px: int = 1024
-    operator_side_px: int = 512
-    shortest_s: float = SHORTEST_S
+    side_px: int = 512  # of the network's photos
+    batch_size: int = 4  # of the network
+    n: int = 100_000  # descriptors to search
+    n_photos: int = 8  # rendered, to be decoded
+    photo_side_px: int = 1024  # of the rendered photos; Oxford's and Paris's have 1024
+    operator_side_px: int = 512  # of the photos that give the operators their maps
+    shortest_s: float = SHORTEST_S  # calls shorter than this are repeated within a round
 
     def __post_init__(self) -> None:
         within("--rounds", self.rounds, 1, 1000)
@@ -82,23 +81,21 @@ QUICK: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One row: what each round gave, in `unit`, and of what; no rounds where there is nothing to measure, then why."""
+class Measurement:
+    """One row of the result."""
 
     unit: str
-    of: str
-    rounds: list[float]
-    problem: str = ""
+    of: str  # what was measured: sizes, device
+    rounds: list[float]  # what each round gave, in `unit`; none where there is nothing to measure
+    problem: str = ""  # why there is nothing to measure
 
     def to_dict(self) -> dict[str, Any]:
-        median, low, high = (
-            (statistics.median(self.rounds), min(self.rounds), max(self.rounds)) if self.rounds else (None, None, None)
-        )
+        """As in the JSON; value: the median."""
         return {
-            "value": median,
+            "value": statistics.median(self.rounds) if self.rounds else None,
             "unit": self.unit,
-            "lowest": low,
-            "highest": high,
+            "lowest": min(self.rounds, default=None),
+            "highest": max(self.rounds, default=None),
             "rounds": len(self.rounds),
             "of": self.of,
             "problem": self.problem,
@@ -106,8 +103,8 @@ class Measured:
 
 
 def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dict[str, Any]:
-    """{"results": name -> as Measured.to_dict, "machine": facts}. Raises UltronError before anything is measured if the
-    model or a size is unsound."""
+    """{"results": name -> as Measurement.to_dict, "machine": facts}. Raises UltronError before anything is measured if
+    the model or a size is unsound."""
     loaded = choice.load()
     if config.side_px < loaded.model.min_side_px:
         raise UltronError(
@@ -146,11 +143,11 @@ def seconds_per_call(
     n_calls = {
         name: max(1, min(MOST_CALLS, round(config.shortest_s / seconds(side, 1)))) for name, side in sides.items()
     }
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    seconds_of: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(config.rounds):
         for name, side in sides.items():
-            found[name].append(seconds(side, n_calls[name]))
-    return found
+            seconds_of[name].append(seconds(side, n_calls[name]))
+    return seconds_of
 
 
 def rates_of(n: int, work: Callable[[], object], config: BenchConfig, device: torch.device) -> list[float]:
@@ -158,7 +155,7 @@ def rates_of(n: int, work: Callable[[], object], config: BenchConfig, device: to
     return [n / seconds for seconds in seconds_per_call({"": work}, config, device)[""]]
 
 
-def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measured:
+def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measurement:
     """Photos/s from JPEG files to pixels at the network's side, in one process, by extraction's reader."""
     shape = PhotoShape(
         max_side_px=config.side_px,
@@ -188,13 +185,13 @@ def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.dev
         rates = rates_of(len(paths), lambda: list(read_photos(reader, 0)), config, device)
     sides = f"{config.photo_side_px} px, read at {min(config.photo_side_px, config.side_px)} px"
     of = f"{len(paths)} rendered JPEGs of {sides}, one process (extract takes {max(1, default_workers(device))} here)"
-    return Measured(unit="photos/s", of=of, rounds=rates)
+    return Measurement(unit="photos/s", of=of, rounds=rates)
 
 
-def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measured:
+def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measurement:
     """Photos/s from pixels in memory to descriptors in memory, as extraction does a batch, at one scale."""
-    model = loaded.model.to(device=device, memory_format=torch.channels_last)
-    made = ExtractConfig(
+    model = loaded.model.to(device).to(memory_format=torch.channels_last)
+    extract_config = ExtractConfig(
         dataset="bench",
         photos_sha256="",
         role="database",
@@ -212,37 +209,34 @@ def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.devi
     )
     photos = [LoadedPhoto(row, photo) for row, photo in enumerate(pixels)]
     try:
-        norms = np.linalg.norm(describe_batch(model, photos, made, device), axis=1)
+        norms = np.linalg.norm(describe_batch(model, photos, extract_config, device), axis=1)
         if not np.allclose(norms, 1.0, atol=1e-3):  # also where they are not finite
             raise WorkFailed(
                 f"{model.label} gave descriptors of norm {norms.min()} to {norms.max()} instead of 1: nothing is timed"
             )
-        rates = rates_of(len(photos), lambda: describe_batch(model, photos, made, device), config, device)
+        rates = rates_of(len(photos), lambda: describe_batch(model, photos, extract_config, device), config, device)
     except torch.OutOfMemoryError:
         raise WorkFailed(
             f"{model.label} with --batch-size {config.batch_size} and --side {config.side_px} does not fit on "
             f"{device}; ask for less"
         ) from None
-    return Measured(
+    return Measurement(
         unit="photos/s",
-        of=f"{model.label}, {len(photos)} x {config.side_px} px, 1 scale, {made.precision} on {device}",
+        of=f"{model.label}, {len(photos)} x {config.side_px} px, 1 scale, {extract_config.precision} on {device}",
         rounds=rates,
     )
 
 
-def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Measured]:
+def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Measurement]:
     """Milliseconds of each operator's forward pass, compiled and reference, on float32 maps of ultron-s (stages 3 and
     2)."""
-    random, side = torch.Generator().manual_seed(0), config.operator_side_px
+    random = torch.Generator().manual_seed(0)
+    side = config.operator_side_px
     query, key, value = (torch.randn(1, side // 16, side // 16, 10, 32, generator=random).to(device) for _ in range(3))
-    bias, features = (
-        torch.randn(10, 13, 13, generator=random).to(device),
-        torch.randn(1, 768, side // 8, side // 8, generator=random).to(device),
-    )
-    weight, dilation = (
-        torch.randn(768, 1, 3, 3, generator=random).to(device),
-        torch.tensor([1, 3, 6])[torch.randint(3, (1, 768), generator=random)].to(device),
-    )
+    bias = torch.randn(10, 13, 13, generator=random).to(device)
+    features = torch.randn(1, 768, side // 8, side // 8, generator=random).to(device)
+    weight = torch.randn(768, 1, 3, 3, generator=random).to(device)
+    dilation = torch.tensor([1, 3, 6])[torch.randint(3, (1, 768), generator=random)].to(device)
     calls: dict[str, tuple[tuple[int, ...], Callable[[Any], torch.Tensor]]] = {
         "scala_attention": (
             tuple(query.shape),
@@ -261,34 +255,36 @@ def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Me
             {"compiled": lambda call=call: call(device.type)} if is_compiled else {}
         )
         with torch.inference_mode():
-            right, *others = [side() for side in sides.values()]
-            for found in others:
-                apart = float((found - right).abs().max() / right.abs().max())
-                if not apart <= FARTHEST:
+            reference, *compiled = [side() for side in sides.values()]
+            for output in compiled:
+                distance = float((output - reference).abs().max() / reference.abs().max())
+                if not distance <= TOLERANCE:
                     raise WorkFailed(
-                        f"the compiled {name} is {apart:.2g} from the reference, more than {FARTHEST}: nothing "
+                        f"the compiled {name} is {distance:.2g} from the reference, more than {TOLERANCE}: nothing "
                         "is timed; see `ultron doctor`"
                     )
             seconds = seconds_per_call(sides, config, device)
         of = f"{shape} float32, forward, on {device}"
-        rows[f"{name}, compiled"] = Measured(
+        rows[f"{name}, compiled"] = Measurement(
             unit="ms", of=of, rounds=[1e3 * s for s in seconds.get("compiled", [])], problem=problem
         )
-        rows[f"{name}, reference"] = Measured(unit="ms", of=of, rounds=[1e3 * s for s in seconds["reference"]])
+        rows[f"{name}, reference"] = Measurement(unit="ms", of=of, rounds=[1e3 * s for s in seconds["reference"]])
     return rows
 
 
-def measure_search(config: BenchConfig, device: torch.device) -> Measured:
+def measure_search(config: BenchConfig, device: torch.device) -> Measurement:
     """Queries/s of exact search among generated unit descriptors; queries are rows of the database and must find
     themselves first."""
     database = np.random.default_rng(0).standard_normal((config.n, DIM), dtype=np.float32)
     database /= np.sqrt(np.einsum("nd,nd->n", database, database))[:, None]  # norms without a second array of this size
     rows = np.linspace(0, config.n - 1, N_QUERIES).astype(np.int64)
-    queries, k = database[rows], min(K, config.n)
-    found = exact_search(queries, database, k, device=str(device)).rows[:, 0]
-    if not np.array_equal(found, rows):
+    queries = database[rows]
+    k = min(K, config.n)
+    first_rows = exact_search(queries, database, k, device=str(device)).rows[:, 0]
+    if not np.array_equal(first_rows, rows):
         raise WorkFailed(
-            f"{int((found != rows).sum())} of {N_QUERIES} descriptors did not find themselves first: nothing is timed"
+            f"{int((first_rows != rows).sum())} of {N_QUERIES} descriptors did not find themselves first: "
+            "nothing is timed"
         )
     rates = rates_of(N_QUERIES, lambda: exact_search(queries, database, k, device=str(device)), config, device)
     peaks = f"process peak {memory_mib(torch.device('cpu')):,.0f} MiB" + (
@@ -298,4 +294,4 @@ def measure_search(config: BenchConfig, device: torch.device) -> Measured:
         f"{config.n:,} x {DIM} float32 ({database.nbytes / 2**20:,.1f} MiB; {peaks}), {N_QUERIES} queries, k {k}, "
         f"on {device}"
     )
-    return Measured(unit="queries/s", of=of, rounds=rates)
+    return Measurement(unit="queries/s", of=of, rounds=rates)

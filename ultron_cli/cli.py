@@ -1,43 +1,62 @@
 """The command line: the Typer app, the flags that every command takes, and main(), which turns errors into one line."""
 
 import functools
+import importlib
 import inspect
+import keyword
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, cast
 
 import typer
 
 from ultron_cli import __version__, console
-from ultron_cli.commands import (
-    bench,
-    compare,
-    datasets,
-    datasets_build,
-    datasets_get,
-    demo,
-    doctor,
-    evaluate,
-    extract,
-    index,
-    search,
-    serve,
-    train,
-    visualize,
-    visualize_curves,
-    visualize_inside,
-    visualize_layers,
-    weights,
-    whiten,
-)
 from ultron_cli.errors import UltronError
 
+# In the order of the help. `visualize precision-recall` is the function `command` of
+# commands/visualize/precision_recall.py, with its EXAMPLE; a group's SUMMARY stands in commands/GROUP/__init__.py.
+COMMANDS = (
+    "demo",
+    "train",
+    "extract",
+    "whiten",
+    "index",
+    "search",
+    "evaluate",
+    "serve",
+    "visualize-cam",
+    "compare",
+    "doctor",
+    "bench",
+    "visualize cam",
+    "visualize ranks",
+    "visualize tsne",
+    "visualize genotype",
+    "visualize selectivity",
+    "visualize match",
+    "visualize dilation",
+    "visualize attention",
+    "visualize curves",
+    "visualize precision-recall",
+    "visualize recall-speed",
+    "visualize ablation",
+    "visualize report",
+    "datasets list",
+    "datasets info",
+    "datasets download",
+    "datasets verify",
+    "datasets build-gnd",
+    "datasets make-toy",
+    "weights list",
+    "weights import",
+    "weights inspect",
+)
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
-GlobalFlags: dict[str, tuple[Any, Any]] = {
+GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
     "device": (
         Annotated[
             str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=PANEL)
@@ -79,11 +98,12 @@ def _take_global_flags(values: dict[str, Any]) -> None:
     """Moves the global flags out of `values` into console.settings; a flag given before or after the command counts."""
     settings = console.settings
     for name in ("device", "workspace", "data_root"):
-        given = values.pop(name)
-        if given is not None:
-            setattr(settings, name, given)
+        value = values.pop(name)
+        if value is not None:
+            setattr(settings, name, value)
     settings.json = values.pop("json") or settings.json
-    verbose, quiet = values.pop("verbose"), values.pop("quiet")
+    verbose = values.pop("verbose")
+    quiet = values.pop("quiet")
     if verbose or quiet:
         settings.verbosity = 1 if verbose else -1
     console.start_log(settings.verbosity)
@@ -97,20 +117,19 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         _take_global_flags(values)
         return function(**values)
 
-    own = inspect.signature(function, eval_str=True)
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in GlobalFlags.items()
+    signature = inspect.signature(function, eval_str=True)
+    global_parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in GLOBAL_FLAGS.items()
     ]
-    command.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {
-        parameter.name: parameter.annotation for parameter in command.__signature__.parameters.values()
-    }  # type: ignore[attr-defined]
+    parameters = [*signature.parameters.values(), *global_parameters]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions take any
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         print(f"ultron {__version__}")
         raise typer.Exit
 
@@ -118,7 +137,7 @@ def _version(asked: bool) -> None:
 def _root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Landmark retrieval experiments from photographs to mAP.
@@ -134,155 +153,38 @@ app = typer.Typer(
 app.callback()(with_global_flags(_root))
 
 
-def _add(to: typer.Typer, name: str, function: Callable[..., Any], example: str) -> None:
-    to.command(name, epilog="Example:\n\n" + example.replace("\n", "\n\n"), no_args_is_help=False)(
-        with_global_flags(function)
-    )
+class CommandModule(Protocol):
+    """What a file of commands/ has."""
+
+    command: Callable[..., Any]
+    EXAMPLE: str  # one command line or more, each on its own line
 
 
-def _group(name: str, summary: str) -> typer.Typer:
-    group = typer.Typer(no_args_is_help=True, help=summary, rich_markup_mode=None)
-    app.add_typer(group, name=name)
-    return group
+def command_module(name: str) -> CommandModule:
+    """The file of a command by its name: `weights import` is commands/weights/import_.py, as `import` is a keyword."""
+    parts = [part.replace("-", "_") for part in name.split()]
+    parts = [f"{part}_" if keyword.iskeyword(part) else part for part in parts]
+    return cast(CommandModule, importlib.import_module(".".join(["ultron_cli.commands", *parts])))
 
 
-_add(app, "demo", demo.demo, "ultron demo")
-_add(app, "train", train.train, "ultron train\nultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20")
-_add(
-    app,
-    "extract",
-    extract.extract,
-    "ultron extract --dataset roxford5k\nultron extract --dataset photos/ --backbone resnet50 --weights "
-    "resnet50.pth --scales 3",
-)
-_add(
-    app,
-    "whiten",
-    whiten.whiten,
-    "ultron whiten train.h5 --method pca-whitening --dim 256 --out w.h5\nultron whiten train.h5 --method lw "
-    "--labels labels.csv",
-)
-_add(app, "index", index.index, "ultron index\nultron index --type ivfpq --report")
-_add(
-    app,
-    "search",
-    search.search,
-    "ultron search holiday.jpg -k 20\nultron search --rerank aqe,superglobal --rerank-set superglobal.beta=0.2",
-)
-_add(
-    app,
-    "evaluate",
-    evaluate.evaluate,
-    "ultron evaluate --protocol hard\nultron evaluate --rerank superglobal\nultron evaluate --distractors "
-    "revisitop1m.h5",
-)
-_add(app, "serve", serve.serve, "ultron serve\nultron serve --index photos.index --rerank superglobal --port 0")
-_add(app, "visualize-cam", visualize.cam, "ultron visualize-cam")
-_add(app, "compare", compare.compare, "ultron compare before.json after.json")
-_add(app, "doctor", doctor.doctor, "ultron doctor")
-_add(
-    app, "bench", bench.bench, "ultron bench\nultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda"
-)
-_visualize = _group("visualize", "Pictures of what a model does.")
-_add(
-    _visualize,
-    "cam",
-    visualize.cam,
-    "ultron visualize cam --query all_souls_000013 -k 5\nultron visualize cam --ranks na.h5 --ranks scala.h5 "
-    "--label NA --label SCALA --layer stage4 -k 3",
-)
-_add(
-    _visualize,
-    "ranks",
-    visualize.ranks,
-    "ultron visualize ranks --query all_souls_000013 -k 10\nultron visualize ranks --ranks before.h5 --ranks "
-    "after.h5 --moves -k 8",
-)
-_add(_visualize, "tsne", visualize_layers.tsne, "ultron visualize tsne --perplexity 20")
-_add(
-    _visualize,
-    "genotype",
-    visualize_layers.genotype,
-    "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2",
-)
-_add(
-    _visualize,
-    "selectivity",
-    visualize_layers.selectivity,
-    "ultron visualize selectivity --run a --run b --dataset toy",
-)
-_add(
-    _visualize,
-    "match",
-    visualize_inside.match,
-    "ultron visualize match --query all_souls_000013 --at 500,320\nultron visualize match --box "
-    "400,200,640,420 --photo all_souls_000051",
-)
-_add(
-    _visualize,
-    "dilation",
-    visualize_inside.dilation,
-    "ultron visualize dilation --dataset photos/ --photos 40\nultron visualize dilation --model ultron-t "
-    "--untrained --dataset toy",
-)
-_add(
-    _visualize,
-    "attention",
-    visualize_inside.attention,
-    "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4",
-)
-_add(
-    _visualize,
-    "curves",
-    visualize_curves.curves,
-    "ultron visualize curves --run a --run b --label plain --label CDConv",
-)
-_add(
-    _visualize,
-    "precision-recall",
-    visualize_curves.precision_recall,
-    "ultron visualize precision-recall\nultron visualize precision-recall --ranks before.h5 --ranks after.h5 "
-    "--protocol hard --out curves.pdf",
-)
-_add(
-    _visualize,
-    "recall-speed",
-    visualize_curves.recall_speed,
-    "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10",
-)
-_add(
-    _visualize,
-    "ablation",
-    visualize_curves.ablation,
-    'ultron visualize ablation ablations.csv --metric "medium mAP" --out ablation.pdf',
-)
-_add(
-    _visualize,
-    "report",
-    visualize.report,
-    "ultron visualize report -k 20 --maps 3\nultron visualize report --ranks before.h5 --ranks after.h5",
-)
-_datasets = _group("datasets", "Photos and their ground truth.")
-_add(_datasets, "list", datasets.list_datasets, "ultron datasets list")
-_add(_datasets, "info", datasets.info, "ultron datasets info toy")
-_add(
-    _datasets,
-    "download",
-    datasets_get.download,
-    "ultron datasets download roxford5k rparis6k\nultron datasets download instre --mirror /mnt/datasets",
-)
-_add(_datasets, "verify", datasets_get.verify, "ultron datasets verify roxford5k")
-_add(
-    _datasets,
-    "build-gnd",
-    datasets_build.build_gnd,
-    "ultron datasets build-gnd holiday/\nultron datasets build-gnd photos/ --labels labels.csv --out mine/",
-)
-_add(_datasets, "make-toy", datasets.make_toy, "ultron datasets make-toy --out toy --seed 1")
-_weights = _group("weights", "Weight files.")
-_add(_weights, "list", weights.list_weights, "ultron weights list")
-_add(_weights, "import", weights.import_file, "ultron weights import r101.pyth --from dolg --out dolg-r101.pt")
-_add(_weights, "inspect", weights.inspect, "ultron weights inspect resnet50.pth")
+def _add_commands() -> None:
+    """Adds every command to the app, and a group before its first command."""
+    groups: dict[str, typer.Typer] = {}
+    for name in COMMANDS:
+        *group_names, last = name.split()
+        parent = app
+        for group_name in group_names:  # at most one
+            if group_name not in groups:
+                summary = importlib.import_module(f"ultron_cli.commands.{group_name}").SUMMARY
+                groups[group_name] = typer.Typer(no_args_is_help=True, help=summary, rich_markup_mode=None)
+                app.add_typer(groups[group_name], name=group_name)
+            parent = groups[group_name]
+        module = command_module(name)
+        epilog = "Example:\n\n" + module.EXAMPLE.strip().replace("\n", "\n\n")
+        parent.command(last, epilog=epilog, no_args_is_help=False)(with_global_flags(module.command))
+
+
+_add_commands()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -291,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     # OpenMP's default is to wait spinning: with a decoding process or another program on the cores, 15 times slower.
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console.settings.__init__()  # a process may call main() more than once
+    console.reset_settings()
     console.start_log(0)
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -313,10 +215,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except Exception as error:
         # Typer's usage errors (unknown option, missing argument) know their message; all else is a bug.
-        if not hasattr(error, "format_message"):
+        format_message: Callable[[], str] | None = getattr(error, "format_message", None)
+        if format_message is None:
             raise
         context = getattr(error, "ctx", None)
-        message = error.format_message()
+        message = format_message()
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help was asked for
             return 2
         print(f"error: {message} See `{context.command_path if context else 'ultron'} --help`.", file=sys.stderr)

@@ -5,13 +5,14 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ultron_cli.errors import UltronError, nearest_names
 
 C = TypeVar("C")
+Choice = TypeVar("Choice", bound=str)
 
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
@@ -36,12 +37,14 @@ def parse_scales(text: str) -> tuple[float, ...]:
     return scales
 
 
-def one_of(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raises UltronError, naming the nearest, unless `value` is one of `choices`."""
+def one_of(name: str, value: str, choices: Iterable[Choice]) -> Choice:
+    """`value`, which is one of `choices`. Raises UltronError, naming the nearest, if it is not."""
+    choices = tuple(choices)
     if value not in choices:
         raise UltronError(
             f"{name} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}"
         )
+    return cast(Choice, value)
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
@@ -50,9 +53,9 @@ def within(name: str, value: float, low: float, high: float) -> None:
         raise UltronError(f"{name} must lie between {low} and {high}; found {value}")
 
 
-def _convert(name: str, value: Any, wanted: Any) -> Any:
+def _convert(name: str, value: Any, annotation: Any) -> Any:
     """`value` as the annotated type: ints for floats, lists for tuples, text from --set for everything."""
-    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() == "none" and type(None) in arguments):
             return None
@@ -60,26 +63,30 @@ def _convert(name: str, value: Any, wanted: Any) -> Any:
     if origin is typing.Literal:
         one_of(name, value, [str(choice) for choice in arguments])
         return value
-    if dataclasses.is_dataclass(wanted) and isinstance(value, dict):
-        return from_dict(wanted, value, prefix=f"{name}.")
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and isinstance(value, dict):
+        return from_dict(annotation, value, prefix=f"{name}.")
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, (int, float)) else value
         if isinstance(items, (list, tuple)):
             return tuple(_convert(name, item, arguments[0]) for item in items)
-    if wanted is bool:
+    if annotation is bool:
         if isinstance(value, bool):
             return value
         if str(value).lower() in ("true", "false"):
             return str(value).lower() == "true"
-    elif wanted in (int, float):
+    elif annotation in (int, float):
         try:
-            if not isinstance(value, bool) and (wanted is float or float(value).is_integer()):
-                return wanted(float(value)) if wanted is float else int(float(value))
+            if not isinstance(value, bool) and (annotation is float or float(value).is_integer()):
+                return float(value) if annotation is float else int(float(value))
         except (TypeError, ValueError):
             pass  # said below, with the rule
-    elif (wanted is str and isinstance(value, str)) or ((origin is dict or wanted is dict) and isinstance(value, dict)):
+    elif (annotation is str and isinstance(value, str)) or (
+        (origin is dict or annotation is dict) and isinstance(value, dict)
+    ):
         return value
-    readable = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(wanted, str(wanted))
+    readable = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        annotation, str(annotation)
+    )
     raise UltronError(f"{name} must be {readable}; found {value!r}")
 
 
@@ -126,12 +133,12 @@ def apply_set(values: dict[str, Any], assignments: Sequence[str], flag: str = "-
         except tomllib.TOMLDecodeError:
             value = text
         *parents, key = path.strip().split(".")
-        where = merged
+        section = merged
         for parent in parents:
-            where = where.setdefault(parent, {})
-            if not isinstance(where, dict):
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
                 raise UltronError(f"{flag} {assignment}: {parent} is a single setting, it has no part {key!r}")
-        where[key] = value
+        section[key] = value
     return merged
 
 
@@ -143,9 +150,9 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(stored: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+def differences(stored: dict[str, Any], requested: dict[str, Any]) -> list[str]:
     """One phrase for each setting in which two stored configurations differ."""
-    old, new = flatten(stored), flatten(asked)
+    old, new = flatten(stored), flatten(requested)
     return [
         f"{key} (stored {old.get(key)}, asked {new.get(key)})"
         for key in sorted(old.keys() | new.keys())

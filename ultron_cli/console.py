@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +29,12 @@ class Settings:
 
 
 settings = Settings()
+
+
+def reset_settings() -> None:
+    """Forgets the global flags of an earlier command: a process may run several."""
+    global settings
+    settings = Settings()
 
 
 class _LineFormatter(logging.Formatter):
@@ -78,8 +84,9 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if hasattr(value, "item") and not hasattr(value, "__len__"):
-        return _plain(value.item())
+    item = getattr(value, "item", None)  # NumPy's and torch's scalars
+    if item is not None and not hasattr(value, "__len__"):
+        return _plain(item())
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
@@ -88,7 +95,7 @@ def dump_json(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
 
 
-def print_result(result: dict[str, Any], text: str) -> None:
+def print_result(result: Mapping[str, object], text: str) -> None:
     """Prints the one result of a command: `text` for people, or `result` as JSON with --json."""
     try:
         print(dump_json(result) if settings.json else text, flush=True)
@@ -102,27 +109,27 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=Text(title) if title else None, title_justify="left", show_header=any(columns))
+    grid = Table(title=Text(title) if title else None, title_justify="left", show_header=any(columns))
     for i, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if i < left else "right", overflow="fold")
+        grid.add_column(name, justify="left" if i < left else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*(Text(str(cell)) for cell in row))
+        grid.add_row(*(Text(str(cell)) for cell in row))
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else 200, color_system=None, file=sys.stdout)
     with console.capture() as captured:
-        console.print(drawn)
+        console.print(grid)
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """The same for a document; the first column is aligned left, the others right."""
-    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    all_rows = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in all_rows)
 
 
-def counted(n: int, one: str, many: str | None = None) -> str:
+def counted(n: int, singular: str, plural: str | None = None) -> str:
     """`1 photo`, `2 photos`."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
+    return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
 
 
 def lines(*parts: str | None) -> str:

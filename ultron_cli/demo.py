@@ -5,22 +5,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ultron_cli import console, workspace
+from ultron_cli import console
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, percent
 from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.files import write_text
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.index.building import build_index
 from ultron_cli.retrieval.rankings import Ranking, write_ranks
 from ultron_cli.retrieval.searching import search_files
-from ultron_cli.training.start import start_training
+from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
+from ultron_cli.visualization.cam.draw import CamRequest, draw_cam
+from ultron_cli.visualization.curves.run_pictures import draw_run
+from ultron_cli.visualization.ranked.draw import draw_ranks
 from ultron_cli.visualization.report.report import ReportConfig, write_report
-from ultron_cli.visualization.scene import draw_cam, draw_ranks, open_scene
+from ultron_cli.visualization.scene import PhotoChoice, open_scene
+from ultron_cli.workspace import Workspace
 
 
 class Steps:
@@ -46,26 +50,26 @@ def _evaluate(folder: Path, device: str) -> tuple[Ranking, Evaluation]:
 
 
 def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
-    """Runs all steps below `out` (dataset in out/data, results in out/runs, which becomes the workspace of this
-    process).
+    """Runs all steps below `out` (dataset in out/data, results in out/runs, a workspace).
 
     Returns the summary and a text for people.
     """
-    console.settings.workspace, console.settings.data_root = out / "runs", out / "data"
-    toy, steps = out / "data" / "toy", Steps()
+    workspace = Workspace(root=out / "runs", data_root=out / "data")
+    toy = workspace.data_root / "toy"
+    steps = Steps()
     steps.start("render landmarks: photos with exact ground truth, training and evaluation landmarks disjoint")
     render_toy(toy, ToyConfig(seed=seed))
     steps.end()
     steps.start("train ULTRON-T with ArcFace")
-    run = start_training("quickstart", str(toy), None, [f"seed={seed}"], None, False, device)
+    train_request = TrainRequest(dataset=str(toy), assignments=(f"seed={seed}",))
+    run = start_training(train_request, device, draw_run, workspace)
+    assert isinstance(run, TrainSummary)  # the default preset is of a training
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
-    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run["config"]["side_px"], overwrite=True)
-    trained = extract_dataset(request, ModelChoice(run=run["run"]), device)
-    settings = {key: value for key, value in run["config"]["model"].items() if key != "name"}
-    untrained = extract_dataset(
-        request, ModelChoice(untrained=True, seed=seed, model=run["config"]["model"]["name"], settings=settings), device
-    )
+    request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config.side_px, overwrite=True)
+    trained = extract_dataset(request, ModelChoice(run=run.run), device, workspace)
+    choice = ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings)
+    untrained = extract_dataset(request, choice, device, workspace)
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
     steps.start("index and search")
@@ -87,7 +91,8 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     scene = open_scene(ranking)
     pictures = workspace.result_folder("visualize", "demo")
     ranked = draw_ranks(scene, list(range(min(4, len(ranking.query_names)))), 10, "medium", pictures / "ranks.png")
-    maps = draw_cam(scene, 0, 5, "medium", pictures / "cam", device, "gradcam", None, [])
+    cam_request = CamRequest(photos=PhotoChoice(query_row=0, k=5, protocol="medium"), device=device)
+    maps = draw_cam(scene, cam_request, pictures / "cam")
     before = open_scene(
         search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)
     )
@@ -109,7 +114,7 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
         "dataset": str(toy),
         "toy": asdict(ToyConfig(seed=seed)),
         "workspace": str(out / "runs"),
-        "run": run["run"],
+        "run": run.run,
         "descriptors": trained["folder"],
         "index": str(index),
         "ranks": str(ranks),

@@ -3,12 +3,15 @@ costs nothing."""
 
 import datetime
 import os
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.autograd.function import FunctionCtx
 
 from ultron_cli.errors import UltronError
+
+T = TypeVar("T")
 
 TIMEOUT = datetime.timedelta(minutes=30)  # the other processes wait while the first validates
 
@@ -28,7 +31,8 @@ def process_device(device: torch.device) -> torch.device:
     processes."""
     if device.type != "cuda" or not started_by_torchrun():
         return device
-    local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    n_gpus = torch.cuda.device_count()
     if local >= n_gpus:
         raise UltronError(
             f"torchrun started {local + 1} or more processes on a machine with {n_gpus} GPUs; use "
@@ -42,22 +46,31 @@ def join_processes(device: torch.device) -> None:
     """Joins the process group (NCCL on GPUs, Gloo on CPUs); nothing outside torchrun or when joined already."""
     if not started_by_torchrun() or dist.is_initialized():
         return
-    where: dict[str, Any] = {}
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # torchrun keeps its store over a restart; without a prefix the new processes would read the addresses of the
-        # dead ones in it.
-        n_expected = int(os.environ["WORLD_SIZE"])
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), n_expected, is_master=False, timeout=TIMEOUT
-        )
-        where = {
-            "store": dist.PrefixStore(f"ultron-{restart_count()}", store),
-            "rank": int(os.environ["RANK"]),
-            "world_size": n_expected,
-        }
     is_gpu = device.type == "cuda"
+    backend = "nccl" if is_gpu else "gloo"
+    device_id = device if is_gpu else None
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend, timeout=TIMEOUT, device_id=device_id)
+        return
+    # torchrun keeps its store over a restart; without a prefix the new processes would read the addresses of the
+    # dead ones in it.
+    n_expected = int(os.environ["WORLD_SIZE"])
+    address = os.environ["MASTER_ADDR"]
+    port = int(os.environ["MASTER_PORT"])
+    # The stores are public by torch's documentation, though not by its list of exports.
+    store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        address, port, n_expected, is_master=False, timeout=TIMEOUT
+    )
+    prefixed = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
+        f"ultron-{restart_count()}", store
+    )
     dist.init_process_group(
-        "nccl" if is_gpu else "gloo", timeout=TIMEOUT, device_id=device if is_gpu else None, **where
+        backend,
+        timeout=TIMEOUT,
+        device_id=device_id,
+        store=prefixed,
+        rank=int(os.environ["RANK"]),
+        world_size=n_expected,
     )
 
 
@@ -83,18 +96,18 @@ def is_first_process() -> bool:
 
 
 def wait_for_processes() -> None:
-    """Returns when every process is here."""
+    """Returns when every process has called it."""
     if n_processes() > 1:
         dist.barrier()
 
 
-def from_first_process(value: Any) -> Any:
+def from_first_process(value: T) -> T:
     """`value` (plain data) as the first process has it."""
     if n_processes() == 1:
         return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def gather_rows(values: torch.Tensor) -> torch.Tensor:
@@ -125,20 +138,16 @@ def max_over_processes(values: torch.Tensor) -> torch.Tensor:
 
 def sum_numbers(values: list[float], device: torch.device) -> list[float]:
     """Sums of a few numbers over the processes."""
-    return (
-        values
-        if n_processes() == 1
-        else sum_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
-    )
+    if n_processes() == 1:
+        return values
+    return sum_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
 
 
 def max_numbers(values: list[float], device: torch.device) -> list[float]:
     """Maxima of a few numbers over the processes."""
-    return (
-        values
-        if n_processes() == 1
-        else max_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
-    )
+    if n_processes() == 1:
+        return values
+    return max_over_processes(torch.tensor(values, dtype=torch.float64, device=device)).tolist()
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
@@ -151,33 +160,45 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
             parameter.grad /= n_processes()
 
 
-class SumWithGradient(torch.autograd.Function):
-    """Sum over processes of parts of ONE loss that every process computes whole: the gradient of each part is that of
-    the sum."""
+class _SumWithGradient(torch.autograd.Function):
+    """As sum_with_gradient."""
 
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: FunctionCtx, values: torch.Tensor) -> torch.Tensor:
         return sum_over_processes(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient
+    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> torch.Tensor:
+        return gradients[0]
 
 
-class GatherWithGradient(torch.autograd.Function):
+class _GatherWithGradient(torch.autograd.Function):
+    """As gather_with_gradient."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: torch.Tensor) -> torch.Tensor:
+        return gather_rows(values)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> torch.Tensor:
+        total = sum_over_processes(gradients[0].contiguous())
+        n_rows = len(total) // n_processes()
+        return total[process_index() * n_rows : (process_index() + 1) * n_rows] * n_processes()
+
+
+def sum_with_gradient(values: torch.Tensor) -> torch.Tensor:
+    """Sum over processes of parts of ONE loss that every process computes whole: the gradient of each part is that of
+    the sum."""
+    total: torch.Tensor = _SumWithGradient.apply(values)
+    return total
+
+
+def gather_with_gradient(values: torch.Tensor) -> torch.Tensor:
     """(B, D) of every process -> (processes * B, D), for ONE loss that every process computes in part from its own
     classes.
 
     Backward: the parts of the gradient are summed; times the number of processes, as DistributedDataParallel takes the
     mean afterwards.
     """
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
-        ctx.n = len(values)
-        return gather_rows(values)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        total = sum_over_processes(gradient.contiguous())
-        return total[process_index() * ctx.n : (process_index() + 1) * ctx.n] * n_processes()
+    rows: torch.Tensor = _GatherWithGradient.apply(values)
+    return rows

@@ -3,13 +3,14 @@
 import platform
 from typing import Any
 
-from ultron_cli import __version__, workspace
+from ultron_cli import __version__
 from ultron_cli.datasets.folder import summaries
 from ultron_cli.machine import n_cores
 from ultron_cli.provenance import package_versions
+from ultron_cli.workspace import KINDS, Workspace
 
 
-def examine(*, build: bool = False) -> dict[str, Any]:
+def examine(workspace: Workspace, *, build: bool = False) -> dict[str, Any]:
     """Facts by heading; a part that is missing says why. build: the compiled operators are built first, also those that
     failed before."""
     return {
@@ -19,14 +20,14 @@ def examine(*, build: bool = False) -> dict[str, Any]:
         "gpu": _gpus(),
         "operators": _operators(build),
         "faiss": _faiss(),
-        "workspace": str(workspace.workspace_root().absolute()),
-        "data root": str(workspace.data_root().absolute()),
+        "workspace": str(workspace.root.absolute()),
+        "data root": str(workspace.data_root.absolute()),
         "packages": package_versions(),
         "datasets": {
             entry["name"]: entry["error"] or f"{entry['database']} photos, {entry['queries']} queries"
-            for entry in summaries(workspace.data_root())
+            for entry in summaries(workspace.data_root)
         },
-        "latest results": {kind: str(path) for kind in workspace.KINDS if (path := workspace.latest(kind))},
+        "latest results": {kind: str(path) for kind in KINDS if (path := workspace.latest(kind))},
     }
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ultron_cli.errors import UltronError, WorkFailed
 
@@ -124,6 +124,19 @@ def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+class FileState(NamedTuple):
+    """What tells cheaply that a file or folder may have changed."""
+
+    size: int  # bytes
+    mtime_ns: int  # time of the last change
+
+
+def file_state(path: Path) -> FileState:
+    """The size and time of change of a file or folder. Raises OSError if it cannot be looked at."""
+    status = path.stat()
+    return FileState(size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -1,16 +1,24 @@
-"""Which device to compute on."""
+"""What this machine has: devices to compute on, cores, threads, memory, disk space."""
 
+import contextlib
 import os
 import platform
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ultron_cli.errors import UltronError
 
+if TYPE_CHECKING:  # cores and memory are asked for without torch
+    import torch
 
-def resolve_device(name: str) -> torch.device:
+
+def resolve_device(name: str) -> "torch.device":
     """auto (a GPU where there is one) | cpu | cuda[:N]. Raises UltronError if the device is not there."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
@@ -34,6 +42,13 @@ def n_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_bytes(folder: Path) -> int:
+    """Free disk space where `folder` is or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
 def cpu_name() -> str:
     """The processor's name as the system gives it."""
     try:
@@ -41,3 +56,39 @@ def cpu_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def memory_mib(device: "torch.device") -> float:
+    """The most memory used so far, of the GPU or of this process, in MiB; 0 where the system does not tell."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    except ImportError:  # Windows
+        return 0.0
+
+
+@contextlib.contextmanager
+def limited_threads(n_threads: int | None) -> Iterator[None]:
+    """Inside, so many threads for arithmetic (None: as before); afterwards as many as before."""
+    import torch
+
+    n_before = torch.get_num_threads()
+    torch.set_num_threads(n_threads or n_before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
+
+
+def available_bytes() -> int | None:
+    """Memory that a program can have without swapping, where the system says it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    except (OSError, StopIteration, ValueError):
+        return None

@@ -27,13 +27,13 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Version of each package that results depend on; absent ones are left out."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # an optional package
-    return found
+    return versions
 
 
 def utc_now() -> str:

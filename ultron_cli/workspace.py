@@ -2,9 +2,10 @@
 
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ultron_cli import console
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import make_folder, read_json, write_text
 
@@ -20,50 +21,54 @@ KINDS = {
 }
 
 
-def workspace_root() -> Path:
-    """--workspace, else ULTRON_WORKSPACE, else ./ultron-runs."""
-    return Path(console.settings.workspace or os.environ.get("ULTRON_WORKSPACE") or "ultron-runs").expanduser()
+def _default_root() -> Path:
+    return Path(os.environ.get("ULTRON_WORKSPACE") or "ultron-runs").expanduser()
 
 
-def data_root() -> Path:
-    """--data-root, else ULTRON_DATA, else ~/.cache/ultron/data."""
-    return Path(console.settings.data_root or os.environ.get("ULTRON_DATA") or "~/.cache/ultron/data").expanduser()
+def _default_data_root() -> Path:
+    return Path(os.environ.get("ULTRON_DATA") or "~/.cache/ultron/data").expanduser()
 
 
-def result_folder(kind: str, name: str) -> Path:
-    """The folder for a result of this kind and name, created."""
-    return make_folder(workspace_root() / kind / name)
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Where results and datasets are. Functions that read or remember results take it as an argument."""
 
+    # folder of results: ULTRON_WORKSPACE, else ./ultron-runs
+    root: Path = field(default_factory=_default_root)
+    # folder of datasets: ULTRON_DATA, else ~/.cache/ultron/data
+    data_root: Path = field(default_factory=_default_data_root)
 
-def _latest() -> dict[str, str]:
-    path = workspace_root() / "latest.json"
-    return read_json(path, "the workspace's list of results") if path.exists() else {}
+    def result_folder(self, kind: str, name: str) -> Path:
+        """The folder for a result of this kind and name, created."""
+        return make_folder(self.root / kind / name)
 
+    def _latest(self) -> dict[str, str]:
+        path = self.root / "latest.json"
+        return read_json(path, "the workspace's list of results") if path.exists() else {}
 
-def remember(kind: str, result: Path) -> None:
-    """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path."""
-    root = make_folder(workspace_root()).resolve()
-    target = result.resolve()
-    stored = str(target.relative_to(root)) if target.is_relative_to(root) else str(target)
-    write_text(root / "latest.json", json.dumps(_latest() | {kind: stored}, indent=1))
+    def remember(self, kind: str, result: Path) -> None:
+        """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path."""
+        root = make_folder(self.root).resolve()
+        target = result.resolve()
+        stored = str(target.relative_to(root)) if target.is_relative_to(root) else str(target)
+        write_text(root / "latest.json", json.dumps(self._latest() | {kind: stored}, indent=1))
 
+    def latest(self, kind: str) -> Path | None:
+        """The latest result of a kind, or None if there is none or it has been deleted."""
+        stored = self._latest().get(kind)
+        if stored is None:
+            return None
+        path = self.root / stored
+        return path if path.exists() else None
 
-def latest(kind: str) -> Path | None:
-    """The latest result of a kind, or None if there is none or it has been deleted."""
-    stored = _latest().get(kind)
-    if stored is None:
-        return None
-    path = workspace_root() / stored
-    return path if path.exists() else None
-
-
-def take_latest(kind: str, instead: str) -> Path:
-    """The latest result of a kind, said on stderr. Raises UltronError, with what to do instead, if there is none."""
-    path = latest(kind)
-    if path is None:
-        raise UltronError(
-            f"no result of `{KINDS[kind].split(' --')[0]}` in the workspace {workspace_root()}; run "
-            f"`{KINDS[kind]}` first, or {instead}"
-        )
-    console.log.info("taking the latest %s result: %s", kind, path)
-    return path
+    def take_latest(self, kind: str, instead: str) -> Path:
+        """The latest result of a kind, said on stderr. Raises UltronError, with what to do instead, if there is
+        none."""
+        path = self.latest(kind)
+        if path is None:
+            raise UltronError(
+                f"no result of `{KINDS[kind].split(' --')[0]}` in the workspace {self.root}; run "
+                f"`{KINDS[kind]}` first, or {instead}"
+            )
+        log.info("taking the latest %s result: %s", kind, path)
+        return path

@@ -77,7 +77,7 @@ def test_short_calls_are_repeated_and_sides_take_turns() -> None:
 
 
 def test_wrong_options_get_one_line(ultron: Run) -> None:
-    from ultron_cli.retrieval.index.building import available_bytes
+    from ultron_cli.machine import available_bytes
 
     expect_error(ultron(*QUICK, "--model", "ultron-x"), "unknown model 'ultron-x'", "did you mean")
     expect_error(ultron(*QUICK, "--backbone", "resnet5o"), "resnet5o")

@@ -15,8 +15,8 @@ import pytest
 from tests.commands.test_bad_input import MODEL, expect_error
 from tests.conftest import Run
 from tests.datasets.conftest import jpeg, server, tar_of
+from tests.datasets.download.test_install import OXFORD_PHOTOS, ROXFORD, ground_truth
 from tests.datasets.misbehaving_server import MisbehavingServer
-from tests.datasets.test_install import OXFORD_PHOTOS, ROXFORD, ground_truth
 from ultron_cli.datasets.download import catalog
 
 __all__ = ["server"]  # the fixture
@@ -65,13 +65,13 @@ def test_mirrors_and_offline(
 ) -> None:
     monkeypatch.setenv("ULTRON_OFFLINE", "1")
     expect_error(ultron("datasets", "download", "roxford5k"), "downloads are off", "put the file at", code=1)
-    assert oxford.asked == []
+    assert oxford.requests == []
     monkeypatch.setenv("ULTRON_OFFLINE", "0")
     expect_error(ultron("datasets", "download", "roxford5k", "--offline"), "downloads are off", code=1)
     (tmp_path / "data" / "mirrors.toml").write_text(f'mirrors = ["{oxford.base}"]\n')
     code, _, err = ultron("datasets", "download", "roxford5k")
     assert code == 0, err
-    assert {path.split("/")[0] for path, _ in oxford.asked} == {"roxford5k"}
+    assert {path.split("/")[0] for path, _ in oxford.requests} == {"roxford5k"}
 
 
 def test_a_failure_is_one_line_and_the_list_says_begun(ultron: Run, oxford: MisbehavingServer, tmp_path: Path) -> None:

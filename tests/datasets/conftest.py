@@ -68,3 +68,9 @@ def tar_of(files: dict[str, bytes], mode: str = "w:gz", edit: Callable[[tarfile.
 def files_below(folder: Path) -> set[str]:
     """Relative paths of all files below a folder."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def plain_photo(path: Path, size: tuple[int, int] = (60, 40)) -> None:
+    """Writes a black JPEG of (width, height) pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path, "JPEG")

@@ -18,7 +18,7 @@ class MisbehavingServer:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.manners: dict[str, list[str]] = defaultdict(list)
-        self.asked: list[tuple[str, str]] = []  # (path, Range header)
+        self.requests: list[tuple[str, str]] = []  # (path, Range header)
         self.end = threading.Event()
         self.stalled = threading.Event()  # an answer has fallen silent
         owner = self
@@ -37,7 +37,7 @@ class MisbehavingServer:
 
     def ranges(self, path: str) -> list[str]:
         """The Range headers of the requests for a path so far."""
-        return [wanted for asked, wanted in self.asked if asked == path]
+        return [byte_range for requested, byte_range in self.requests if requested == path]
 
     def close(self) -> None:
         """Ends the server and every stalled answer."""
@@ -51,8 +51,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         state, path = self.server_state, self.path.lstrip("/")
-        wanted = self.headers.get("Range", "")
-        state.asked.append((path, wanted))
+        byte_range = self.headers.get("Range", "")
+        state.requests.append((path, byte_range))
         manner, _, value = (state.manners[path].pop(0) if state.manners[path] else "").partition(" ")
         if manner == "redirect":
             self.send_response(302)
@@ -65,17 +65,17 @@ class _Handler(BaseHTTPRequestHandler):
         elif path not in state.files:
             self.send_error(404)
         else:
-            self._serve(state.files[path], wanted, f"{manner} {value}".strip())
+            self._serve(state.files[path], byte_range, f"{manner} {value}".strip())
 
-    def _serve(self, data: bytes, wanted: str, manner: str) -> None:
+    def _serve(self, data: bytes, byte_range: str, manner: str) -> None:
         tag = f'"{hash(data)}"'
         headers = {"ETag": f"W/{tag}" if manner == "weak" else tag, "Content-Type": "application/octet-stream"}
         if manner == "encoded":
             headers["Content-Encoding"] = "x-gzip"
         status, start = 200, 0
-        asked = re.fullmatch(r"bytes=(\d+)-", wanted)
-        if asked and manner != "no ranges" and self.headers.get("If-Range", tag) == tag:
-            start = int(asked[1])
+        offset = re.fullmatch(r"bytes=(\d+)-", byte_range)
+        if offset and manner != "no ranges" and self.headers.get("If-Range", tag) == tag:
+            start = int(offset[1])
             if start >= len(data):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(data)}")

@@ -34,19 +34,19 @@ def photos(tmp_path: Path) -> Path:
 
 def build(source: Path, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(summary, ground truth)"""
-    made = build_ground_truth(GroundTruthConfig(source=source, **options))
-    return made, json.loads(Path(str(made["ground_truth"])).read_text())
+    summary = build_ground_truth(GroundTruthConfig(source=source, **options))
+    return summary, json.loads(Path(str(summary["ground_truth"])).read_text())
 
 
 def test_a_folder_per_landmark(photos: Path) -> None:
-    made, truth = build(photos, query_rule="first")
+    summary, truth = build(photos, query_rule="first")
     assert truth["qimlist"] == ["castle/1", "market/a"]
     assert truth["imlist"] == ["castle/2", "castle/3", "distractors/d", "lonely/x", "loose", "market/b.png"]
     assert truth["gnd"] == [
         {"bbx": None, "easy": [0, 1], "hard": [], "junk": []},
         {"bbx": None, "easy": [5], "hard": [], "junk": []},
     ]
-    assert (made["landmarks"], made["single_photo_landmarks"]) == (3, ["lonely"])
+    assert (summary["landmarks"], summary["single_photo_landmarks"]) == (3, ["lonely"])
     dataset = open_dataset(str(photos), photos.parent)
     assert all(dataset.photo_path(name).is_file() for name in [*dataset.database_names, *dataset.query_names])
 
@@ -67,8 +67,8 @@ def test_query_rules(photos: Path) -> None:
 
 
 def test_another_folder_gets_the_photos(photos: Path, tmp_path: Path) -> None:
-    made, _ = build(photos, out=tmp_path / "set", query_rule="first")
-    assert made["name"] == "set"
+    summary, _ = build(photos, out=tmp_path / "set", query_rule="first")
+    assert summary["name"] == "set"
     assert files_below(tmp_path / "set") == {"gnd_set.json", *(f"jpg/{name}" for name in PHOTOS)}
     with pytest.raises(UltronError, match="is there already; replace it with --overwrite"):
         build(photos, out=tmp_path / "set")
@@ -89,13 +89,13 @@ def test_labels(photos: Path, tmp_path: Path) -> None:
         "\ufeffphoto;landmark;label;role;x1;y1;x2;y2\r\ncastle/1.jpg;castle;;query;2;3;30;38\r\ncastle\\2.jpg;castle;hard;;;;;\r\n"
         "castle/3.jpg;castle;junk;;;;;\r\n./market/a;castle;easy;database;;;;\r\nloose.jpg;;;;;;;\r\n;;;;;;;\r\n".encode()
     )
-    made, truth = build(photos, labels=table)
+    summary, truth = build(photos, labels=table)
     assert truth["qimlist"] == ["castle/1"]
     row = {name: i for i, name in enumerate(truth["imlist"])}
     assert truth["gnd"] == [
         {"bbx": [2, 3, 30, 38], "easy": [row["market/a"]], "hard": [row["castle/2"]], "junk": [row["castle/3"]]}
     ]
-    assert made["labels"] == {"easy": 1, "hard": 1, "junk": 1}
+    assert summary["labels"] == {"easy": 1, "hard": 1, "junk": 1}
     assert "lonely/x" in row  # without a line: a distractor
 
 
@@ -104,13 +104,13 @@ def test_pairs_and_boxes(photos: Path, tmp_path: Path) -> None:
         "query\tphoto\tlabel\ncastle/1\tcastle/2\t\ncastle/1\tcastle/3\thard\nmarket/a\tcastle/3\teasy\n"
     )
     (tmp_path / "boxes.csv").write_text("photo,x1,y1,x2,y2\nmarket/a.jpg,0,0,29.5,30\ncastle/2.jpg,0,0,5,5\n")
-    made, truth = build(photos, pairs=tmp_path / "pairs.csv", boxes=tmp_path / "boxes.csv")
+    summary, truth = build(photos, pairs=tmp_path / "pairs.csv", boxes=tmp_path / "boxes.csv")
     row = {name: i for i, name in enumerate(truth["imlist"])}
     assert truth["qimlist"] == ["castle/1", "market/a"]
     assert [entry["easy"] for entry in truth["gnd"]] == [[row["castle/2"]], [row["castle/3"]]]
     assert truth["gnd"][0]["hard"] == [row["castle/3"]]
     assert [entry["bbx"] for entry in truth["gnd"]] == [None, [0, 0, 29.5, 30]]
-    assert made["boxes"] == 1
+    assert summary["boxes"] == 1
 
 
 @pytest.mark.parametrize(

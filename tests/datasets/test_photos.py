@@ -149,11 +149,11 @@ def test_photos_of_many_shapes_do_not_pile_up() -> None:
             taken.append(row)
             yield loaded(row, 8 + row)
 
-    given = 0
+    n_given = 0
     for batch in batches_by_shape(source(), batch_size=4, max_waiting=5):  # type: ignore[arg-type]
-        given += len(batch)
-        assert len(taken) - given <= 6
-    assert given == 50
+        n_given += len(batch)
+        assert len(taken) - n_given <= 6
+    assert n_given == 50
 
 
 def test_workers_give_the_same_photos_in_order(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ def test_workers_give_the_same_photos_in_order(tmp_path: Path) -> None:
         Image.new("RGB", (40, 40), (i, 0, 0)).save(paths[-1])
     paths[3].write_bytes(b"broken")
     reader = PhotoReader(list(range(6)), paths, [None] * 6, PhotoShape())
-    here, elsewhere = list(read_photos(reader, 0)), list(read_photos(reader, 1))
-    assert [photo.row for photo in elsewhere] == list(range(6))
-    assert [photo.problem == "" for photo in elsewhere] == [i != 3 for i in range(6)]
-    for a, b in zip(here, elsewhere, strict=True):
+    in_process, in_worker = list(read_photos(reader, 0)), list(read_photos(reader, 1))
+    assert [photo.row for photo in in_worker] == list(range(6))
+    assert [photo.problem == "" for photo in in_worker] == [i != 3 for i in range(6)]
+    for a, b in zip(in_process, in_worker, strict=True):
         assert (a.pixels is None and b.pixels is None) or torch.equal(a.pixels, b.pixels)

@@ -137,9 +137,9 @@ def test_a_foreign_copy_is_told_by_the_digest_of_an_earlier_download(tmp_path: P
         return open_dataset("roxford5k", root)
 
     photo = jpeg()
-    own = oxford(tmp_path / "own")
-    assert tell_version(own, verify(own), tmp_path) == "unknown version"
+    foreign_copy = oxford(tmp_path / "own")
+    assert tell_version(foreign_copy, verify(foreign_copy), tmp_path) == "unknown version"
     downloaded = oxford(tmp_path / "downloaded")
     SourceRecord(dataset="roxford5k", complete=True, photos_version="original").write(downloaded.folder)
     assert tell_version(downloaded, verify(downloaded), tmp_path) == "original"
-    assert tell_version(own, verify(own), tmp_path) == "original"
+    assert tell_version(foreign_copy, verify(foreign_copy), tmp_path) == "original"

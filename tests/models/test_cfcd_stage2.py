@@ -18,9 +18,10 @@ from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.training.batches.tuples import TupleBatches
-from ultron_cli.training.config import TrainConfig, load_config
+from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import create_loss
 from ultron_cli.training.losses.cfcd import local_loss, match
+from ultron_cli.training.presets import load_config
 
 MODEL = {"name": "cfcd-r50", "backbone": "test_resnet", "descriptor_dim": 16}
 STAGE_2: dict[str, Any] = {
@@ -133,19 +134,20 @@ def test_tuples_hold_a_pair_and_photos_of_others() -> None:
 def test_photos_taken_for_a_landmark_become_its_hard_negatives() -> None:
     """Landmarks 0 and 1 are taken for each other in half of their photos; the others are always recognised."""
     labels = np.repeat(np.arange(40), 20)
-    taken_for = labels.copy()
-    taken_for[0:10], taken_for[20:30] = 1, 0
+    nearest = labels.copy()
+    nearest[0:10], nearest[20:30] = 1, 0
     batches = TupleBatches(labels, 8, seed=0, n_epochs=1, tuple_size=8)
     hard, of_mistaken = {True: [0, 0], False: [0, 0]}, 0
-    for batches.taken_for in (None, taken_for):
+    for is_known in (False, True):
+        batches.set_nearest_landmarks(nearest if is_known else None)
         for epoch in range(30):
             for anchor, positive, *negatives in batches.epoch_rows(epoch)[0]:
                 if labels[anchor] < 2:
-                    count = hard[batches.taken_for is not None]
+                    count = hard[is_known]
                     count[0] += sum(labels[row] == 1 - labels[anchor] for row in negatives)
                     count[1] += 6
-                    if batches.taken_for is not None and taken_for[anchor] != labels[anchor]:
-                        of_mistaken += taken_for[positive] == labels[positive]
+                    if is_known and nearest[anchor] != labels[anchor]:
+                        of_mistaken += nearest[positive] == labels[positive]
                 assert labels[anchor] == labels[positive] and labels[anchor] not in labels[negatives]
     assert hard[False][0] / hard[False][1] < 0.05 < 0.25 < hard[True][0] / hard[True][1]
     assert of_mistaken > 10
@@ -222,10 +224,10 @@ def test_stage_2_stopped_and_resumed_ends_as_if_undisturbed(
 ) -> None:
     from ultron_cli.training.loop import Training
 
-    own, folder = Training._step, tmp_path / "run"
+    take_step, folder = Training.take_step, tmp_path / "run"
 
     def step(self: Training, *arguments: Any) -> None:
-        own(self, *arguments)
+        take_step(self, *arguments)
         if self.step == 5:
             raise WorkFailed("stopped by the test")
 
@@ -233,7 +235,7 @@ def test_stage_2_stopped_and_resumed_ends_as_if_undisturbed(
     moved = tmp_path / "first.pt"
     moved.write_bytes(stage_1.read_bytes())
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "_step", step)
+        patched.setattr(Training, "take_step", step)
         with pytest.raises(WorkFailed, match="stopped by the test"):
             train(toy, folder, weights=str(moved), **settings)
     moved.unlink()  # a resumed run needs it no more

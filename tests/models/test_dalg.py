@@ -35,7 +35,7 @@ def small_swin() -> Backbone:
 def small_dalg(**settings: object) -> DalgModel:
     """With all parameters away from their first values."""
     torch.manual_seed(0)
-    model = DalgModel(DalgSettings(**SMALL | settings), small_swin()).eval()
+    model = DalgModel("dalg", DalgSettings(**SMALL | settings), small_swin()).eval()
     for name, parameter in model.named_parameters():
         if not name.startswith("backbone"):
             parameter.data += 0.2 * torch.randn_like(parameter)

@@ -6,15 +6,14 @@ would on a GPU.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 import ultron_kernels.ops
-from test_every_model import photos, small, small_swin  # noqa: F401, a fixture for every test here too
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.models.test_every_model import photos, small, small_swin  # noqa: F401, a fixture for every test here too
 from ultron_cli.models import list_models
 from ultron_cli.training.losses import LOSSES, create_loss
 
@@ -76,9 +75,9 @@ def gradients(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]
     return {name: parameter.grad.cpu() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def far_apart(found: torch.Tensor, right: torch.Tensor) -> float:
+def far_apart(values: torch.Tensor, right: torch.Tensor) -> float:
     """Norm of the difference relative to the norm."""
-    return float((found - right).norm() / right.norm().clamp(min=1e-6))
+    return float((values - right).norm() / right.norm().clamp(min=1e-6))
 
 
 @pytest.mark.gpu
@@ -86,13 +85,13 @@ def far_apart(found: torch.Tensor, right: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", list_models())
 def test_descriptors_and_gradients_on_a_gpu_are_those_of_the_cpu(name: str, plain_float32: None) -> None:
     images = photos(2, 3, 96, 128)
-    found: list[tuple[Any, Any]] = []
+    by_device: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
     for device in ("cpu", GPU):
         model = small(name).eval().to(device)
         with torch.inference_mode():
             descriptors = model(images.to(device)).cpu()
-        found.append((descriptors, gradients(model, images.to(device))))
-    (on_cpu, gradients_on_cpu), (on_gpu, gradients_on_gpu) = found
+        by_device.append((descriptors, gradients(model, images.to(device))))
+    (on_cpu, gradients_on_cpu), (on_gpu, gradients_on_gpu) = by_device
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=1e-4)
     assert gradients_on_gpu.keys() == gradients_on_cpu.keys()
     all_on_gpu, all_on_cpu = (

@@ -5,6 +5,8 @@ In small form: settings that only make a network thinner, and stand-ins for larg
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from torch import nn
 from ultron_cli.configs import from_dict, to_dict
 from ultron_cli.models import create_model, list_models
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights import IMPORTERS
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
+from ultron_cli.models.weights.pycls import LAYOUTS
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.visualization.cam.similarity import similarity_cam
+from ultron_cli.visualization.inside.stages import map_at
 
 THIN_ULTRON = {
     "depths": [1, 1, 2, 1],
@@ -156,3 +161,49 @@ def test_real_sizes_describe_a_photo(name: str, monkeypatch: pytest.MonkeyPatch)
     torch.manual_seed(0)
     model = create_model(name)
     torch.testing.assert_close(model(photos(1, 3, 384, 512)).norm(dim=1), torch.ones(1))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_model_tells_its_stages(name: str) -> None:
+    """Their names are those of layers that can be shown, and each gives a map of the photo's shape."""
+    model, images = small(name), photos(1, 3, 96, 128)
+    stages = model.named_stages()
+    assert len(stages) >= 4 and all(isinstance(layer, nn.Module) for layer in stages.values())
+    assert model.named_layers()
+    for stage in list(stages)[:3]:  # the last is made after feature_map where `pool` needs the one before
+        rows, columns = map_at(model, images, stage).shape[2:]
+        assert rows * 4 == columns * 3
+
+
+@pytest.mark.parametrize("name", list_models())
+@torch.inference_mode()
+def test_unit_norm_is_the_same_with_and_without_maps(name: str) -> None:
+    model, images = small(name), photos(2, 3, 96, 128)
+    lengths = model(images, unit_norm=False).norm(dim=1)
+    assert (lengths - 1).abs().max() > 1e-3
+    for unit_norm in (True, False):
+        descriptors, maps = model(images, with_maps=True, unit_norm=unit_norm)
+        torch.testing.assert_close(descriptors, model(images, unit_norm=unit_norm), rtol=0, atol=0)
+        torch.testing.assert_close(maps, model.feature_map(images), rtol=0, atol=0)
+
+
+def test_names_are_known_without_torch() -> None:
+    """Help texts and choices take them from the tables of models and of importers."""
+    command = (
+        "import sys; from ultron_cli.models import list_models; from ultron_cli.models.weights import IMPORTERS; "
+        "print(len(list_models()), len(IMPORTERS), 'torch' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == [str(len(SMALL_FORMS)), str(len(IMPORTERS)), "False"]
+
+
+@pytest.mark.parametrize("source", list(IMPORTERS))
+def test_every_importer_is_there_and_becomes_known_models(source: str) -> None:
+    importer = IMPORTERS[source]
+    assert callable(importer.function())
+    assert set(importer.models) <= set(list_models()) and list(importer.models) == sorted(importer.models)
+
+
+def test_layouts_become_what_the_table_of_importers_says() -> None:
+    for name, layout in LAYOUTS.items():
+        assert sorted({model for model, _ in layout.models.values()}) == list(IMPORTERS[name].models)

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 
 from ultron_cli.configs import to_dict
 from ultron_cli.errors import UltronError
-from ultron_cli.models import create_model
+from ultron_cli.models import MODELS, create_model
 from ultron_cli.models.core import normalise_images
 from ultron_cli.models.parts.cdconv import CDConv, MobileBlock
-from ultron_cli.models.ultron_settings import SIZES, UltronSettings
+from ultron_cli.models.ultron import UltronSettings
 from ultron_cli.models.weights.checkpoints import load_checkpoint, load_weights, save_checkpoint
-from ultron_cli.models.weights.choice import ModelChoice, untrained_model
+from ultron_cli.models.weights.model_choice import ModelChoice, untrained_model
 
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "heads": (1, 1), "expansion": 2, "descriptor_dim": 12}
 STRIDES = (4, 8, 16, 32)
@@ -72,7 +72,10 @@ def test_rows_and_columns_stay_in_place() -> None:
 def test_sizes_of_the_three_models() -> None:
     """Millions of parameters; t must stay under 2 for laptops."""
     with torch.device("meta"):
-        counts = {name: sum(parameter.numel() for parameter in create_model(name).parameters()) / 1e6 for name in SIZES}
+        counts = {
+            name: sum(parameter.numel() for parameter in create_model(name).parameters()) / 1e6
+            for name in ("ultron-s", "ultron-b", "ultron-t")
+        }
     assert counts["ultron-t"] < 2
     assert 30 < counts["ultron-s"] < 40
     assert 85 < counts["ultron-b"] < 115
@@ -93,7 +96,7 @@ def test_settings_of_s_are_the_papers() -> None:
 
 
 def create_model_settings(name: str) -> UltronSettings:
-    return UltronSettings(**SIZES[name])
+    return UltronSettings(**MODELS[name].preset)
 
 
 @pytest.mark.parametrize(

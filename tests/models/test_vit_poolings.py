@@ -182,11 +182,11 @@ def test_gradient_reaches_all_that_is_trained(pooling: str) -> None:
 def literal_class_attention(model: torch.nn.Module, images: Tensor) -> Tensor:
     """(N,) what the class token of test_vit takes from each patch in the last block, from its weights, head by head."""
     network = model.backbone.network
-    kept: list[Tensor] = []
-    handle = network.blocks[-1].norm1.register_forward_hook(lambda _, __, output: kept.append(output))
+    block_inputs: list[Tensor] = []
+    handle = network.blocks[-1].norm1.register_forward_hook(lambda _, __, output: block_inputs.append(output))
     model(images)
     handle.remove()
-    layer, tokens = network.blocks[-1].attn, kept[0][0]
+    layer, tokens = network.blocks[-1].attn, block_inputs[0][0]
     query, key, _ = (tokens @ layer.qkv.weight.T + layer.qkv.bias).chunk(3, dim=1)
     heads = []
     for q, k in zip(query.chunk(layer.num_heads, 1), key.chunk(layer.num_heads, 1), strict=True):

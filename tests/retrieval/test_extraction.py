@@ -19,7 +19,7 @@ from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.files import only_writer
 from ultron_cli.models import create_model
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction import shards
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset

@@ -22,7 +22,7 @@ from tests.conftest import Run
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction import processes
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, OtherProcessFailed

@@ -102,13 +102,12 @@ def test_near_ties_within_float32_rounding_of_the_product(n_near):
 def test_final_scores_do_not_depend_on_the_order_of_a_sum():
     # 1 + 2^-24 lies halfway between two float32 numbers: there the last bit of a float64 sum decides.
     queries, rows = np.array([[1, 1], [0.6, 0.8]], np.float32), np.array([[1, 2**-24], [0.8, 0.6], [0, 0]], np.float32)
-    sizes = exact.block_sizes(2, 2, 1, n_threads=1, dense=True, in_place=True, on_cpu=True, max_memory_mib=1)
-    group = exact.QueryGroup(queries, np.full((2, 1), EMPTY), np.zeros(2, np.int64), sizes, torch.device("cpu"), None)
+    block = exact.QueryBlock(queries, torch.device("cpu"), 4)
     products = queries.astype(np.float64) @ rows.astype(np.float64).T
-    expected = group.final_scores(products, slice(None), rows, 2.0)
+    expected = block.final_scores(products, slice(None), rows, 2.0)
     assert expected[0].tolist() == [1, np.float32(0.8) + np.float32(0.6), 0]
     for error in (3e-16, -3e-16):
-        np.testing.assert_array_equal(group.final_scores(products + error, slice(None), rows, 2.0), expected)
+        np.testing.assert_array_equal(block.final_scores(products + error, slice(None), rows, 2.0), expected)
 
 
 @pytest.mark.parametrize("k", [1, 7, 60, 600, 2000])

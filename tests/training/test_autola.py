@@ -15,10 +15,11 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_p
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions.genotype import OPERATIONS, load_genotype
-from ultron_cli.training.autola import run
-from ultron_cli.training.autola.network import EDGES, Architecture, SearchConfig, choose_genotype, make_network
-from ultron_cli.training.autola.run import search_attention
-from ultron_cli.training.autola.search import Search, split_halves
+from ultron_cli.training.autola.config import AutolaConfig
+from ultron_cli.training.autola.network import EDGES, AutolaLogits, choose_genotype, make_network
+from ultron_cli.training.autola.run import AutolaResult, AutolaRun
+from ultron_cli.training.autola.search import AutolaSearch, split_halves
+from ultron_cli.visualization.curves.run_pictures import draw_run
 
 SMALL = {
     "backbone": "test_resnet",
@@ -35,6 +36,11 @@ SMALL |= {"workers": 0, "threads": 1}
 @pytest.fixture
 def photos(toy: Path) -> LandmarkPhotos:
     return open_landmark_photos(toy)
+
+
+def search_attention(photos: LandmarkPhotos, config: AutolaConfig, folder: Path, resume: bool = False) -> AutolaResult:
+    """Searches on the CPU, without pictures."""
+    return AutolaRun(photos, config, torch.device("cpu")).run(folder, resume)
 
 
 def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +83,7 @@ def test_genotype_of_weights_worked_by_hand() -> None:
 
 
 def test_each_step_moves_its_own_parameters_only() -> None:
-    search = Search(SearchConfig(**SMALL), 6, torch.device("cpu"))
+    search = AutolaSearch(AutolaConfig(**SMALL), 6, torch.device("cpu"))
     network = {name: parameter.clone() for name, parameter in search.network.named_parameters()}
     assert not any("logits" in name for name in network)
     logits = search.architecture.logits.detach().clone()
@@ -95,8 +101,8 @@ def test_each_step_moves_its_own_parameters_only() -> None:
 def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
     """By central differences in float64, in evaluation mode, so that no batch statistics move between the two."""
     torch.manual_seed(0)
-    architecture = Architecture().double()
-    network = make_network(SearchConfig(**SMALL), 6, architecture).double().eval()
+    architecture = AutolaLogits().double()
+    network = make_network(AutolaConfig(**SMALL), 6, architecture).double().eval()
     images, labels = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 3])
 
     def loss() -> torch.Tensor:
@@ -113,8 +119,8 @@ def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
 
 
 def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) -> None:
-    config = SearchConfig(**SMALL | {"batch_size": 16})
-    result = search_attention(photos, config, tmp_path)
+    config = AutolaConfig(**SMALL | {"batch_size": 16})
+    result = AutolaRun(photos, config, torch.device("cpu")).run(tmp_path, draw=draw_run)
     assert result.edge_weights.shape == (10, 9)
     np.testing.assert_allclose(result.edge_weights.sum(1), 1, atol=1e-5)
     assert (
@@ -138,41 +144,40 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
 def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(
     photos: LandmarkPhotos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = SearchConfig(**SMALL)
+    config = AutolaConfig(**SMALL)
     photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
-    monkeypatch.setattr(run, "genotype_figure", lambda *arguments, **options: None)
     whole = search_attention(photos, config, tmp_path / "whole")
-    own_step, seen = Search.step_weights, []
+    own_step, seen = AutolaSearch.step_weights, []
 
-    def stop_at_the_third_step(search: Search, *batch: torch.Tensor) -> tuple[float, float]:
+    def stop_at_the_third_step(search: AutolaSearch, *batch: torch.Tensor) -> tuple[float, float]:
         seen.append(1)
         if len(seen) == 3:  # within the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
         return own_step(search, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Search, "step_weights", stop_at_the_third_step)
+        patch.setattr(AutolaSearch, "step_weights", stop_at_the_third_step)
         with pytest.raises(
             WorkFailed, match="stopped by SIGTERM after step 3, all saved; go on with `ultron train --resume"
         ):
             search_attention(photos, config, tmp_path / "stopped")
     assert not (tmp_path / "stopped" / "genotype.txt").exists()
     with pytest.raises(UltronError, match=r"holds a search with other settings: config.lr \(stored 0.025, asked 0.1\)"):
-        search_attention(photos, SearchConfig(**SMALL | {"lr": 0.1}), tmp_path / "stopped", resume=True)
+        search_attention(photos, AutolaConfig(**SMALL | {"lr": 0.1}), tmp_path / "stopped", resume=True)
     resumed = search_attention(
-        photos, SearchConfig(**SMALL | {"checkpoint_minutes": 3.0}), tmp_path / "stopped", resume=True
+        photos, AutolaConfig(**SMALL | {"checkpoint_minutes": 3.0}), tmp_path / "stopped", resume=True
     )
     assert np.array_equal(resumed.edge_weights, whole.edge_weights) and resumed.history == whole.history
 
 
 def test_a_cifar_resnet_is_searched_in_three_stages() -> None:
-    network = make_network(SearchConfig(backbone="cifar_resnet20", width=8), 10, Architecture())
+    network = make_network(AutolaConfig(backbone="cifar_resnet20", width=8), 10, AutolaLogits())
     assert [len(getattr(network, f"layer{number}")) for number in (1, 2, 3, 4)] == [3, 3, 3, 0]
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10) and network.num_features == 32
 
 
 def test_default_network_is_the_authors_width() -> None:
-    network = make_network(SearchConfig(), 10, Architecture())
+    network = make_network(AutolaConfig(), 10, AutolaLogits())
     assert [stage["num_chs"] for stage in network.feature_info[1:]] == [16, 32, 64, 128]
     assert network.conv1.kernel_size == (3, 3) and isinstance(network.maxpool, torch.nn.Identity)
 
@@ -191,7 +196,7 @@ def test_default_network_is_the_authors_width() -> None:
 )
 def test_mistakes_are_told(settings: dict, message: str) -> None:
     with pytest.raises(UltronError, match=message):
-        make_network(SearchConfig(**settings), 4, Architecture())
+        make_network(AutolaConfig(**settings), 4, AutolaLogits())
 
 
 def test_too_few_photos_and_a_loss_that_is_not_finite_are_told(photos: LandmarkPhotos, tmp_path: Path) -> None:
@@ -199,8 +204,8 @@ def test_too_few_photos_and_a_loss_that_is_not_finite_are_told(photos: LandmarkP
         UltronError,
         match="a half of the photos, 18, is less than one batch of 32; lower batch_size or give more photos",
     ):
-        search_attention(photos, SearchConfig(**SMALL | {"batch_size": 32}), tmp_path)
-    search = Search(SearchConfig(**SMALL), 6, torch.device("cpu"))
+        search_attention(photos, AutolaConfig(**SMALL | {"batch_size": 32}), tmp_path)
+    search = AutolaSearch(AutolaConfig(**SMALL), 6, torch.device("cpu"))
     search.network.conv1[0].weight.data.fill_(float("nan"))
     with pytest.raises(WorkFailed, match="the loss of the search is nan; lower lr"):
         search.step_weights(*batch(0))

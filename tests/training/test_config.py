@@ -7,7 +7,7 @@ import pytest
 
 import ultron_cli
 from ultron_cli.errors import UltronError
-from ultron_cli.training.config import explain_config, list_presets, load_config, make_config, resumed_config
+from ultron_cli.training.presets import explain_config, list_presets, load_config, make_config, resumed_config
 
 
 def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:

@@ -89,9 +89,10 @@ def test_run_folder_holds_all_that_made_it(toy: Path, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultron_cli.training.losses.base import Margin
     from ultron_cli.training.losses.margins import ArcFace
 
-    monkeypatch.setattr(ArcFace, "logits", lambda self, cosines, labels: cosines * float("nan"))
+    monkeypatch.setattr(ArcFace, "logits", lambda self, cosines, labels: (cosines * float("nan"), Margin()))
     with pytest.raises(
         WorkFailed,
         match=r"the loss became nan at lr 0\.0\d+, step 1, photos .*\.jpg.* and "
@@ -198,5 +199,7 @@ def test_the_running_mean_is_what_is_validated_and_kept(toy: Path, tmp_path: Pat
     training.run(tmp_path / "run")
     kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
     assert all(
-        torch.equal(kept[name], value) for name, value in training.learner.running_mean.values.items() if name in kept
+        torch.equal(kept[name], value)
+        for name, value in training.learner.running_mean.module.state_dict().items()
+        if name in kept
     )

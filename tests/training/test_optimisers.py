@@ -132,8 +132,9 @@ def test_running_mean() -> None:
     mean = RunningMean(network, 0.5)
     network[0].weight.data.fill_(1.0)
     network[1].num_batches_tracked.fill_(7)
-    mean.update(network, 0)  # the first steps count more: decay 1/10
-    assert mean.values["0.weight"].item() == pytest.approx(0.9)
-    mean.update(network, 1000)
-    assert mean.values["0.weight"].item() == pytest.approx(0.95)
-    assert mean.values["1.num_batches_tracked"].item() == 7
+    mean.update_parameters(network)  # the first steps count more: decay 1/10
+    assert mean.module.state_dict()["0.weight"].item() == pytest.approx(0.9)
+    mean.load(mean.module.state_dict(), n_steps=1000)
+    mean.update_parameters(network)
+    assert mean.module.state_dict()["0.weight"].item() == pytest.approx(0.95)
+    assert mean.module.state_dict()["1.num_batches_tracked"].item() == 7

@@ -13,10 +13,10 @@ from PIL import Image
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.models import create_model
-from ultron_cli.training.curves import draw_curves
 from ultron_cli.training.run.journal import Journal, read_lines
 from ultron_cli.training.run.tensorboard import EventWriter, crc32c
 from ultron_cli.training.validation import RetrievalValidation, choose_photos, retrieval_map
+from ultron_cli.visualization.curves.run_pictures import draw_run
 
 QUICK = (
     "--set",
@@ -111,7 +111,8 @@ def test_curves(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(
         '{"epoch": 1, "loss": 3.0, "lr": 0.1, "accuracy": 0.1, "validation_mAP": 0.3}\n'
     )
-    with Image.open(draw_curves(tmp_path)) as picture:
+    draw_run(tmp_path)
+    with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[0] > 1000
 
 

@@ -11,23 +11,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.visualization.test_cam import photo_of
+from tests.visualization.photos import photo_of, png_of
+from ultron_cli.datasets.photos import decode_photo, photo_size
 from ultron_cli.models.attentions.genotype import PUBLISHED, parse_genotype
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam
 from ultron_cli.visualization.curves.ablation_bars import Measurement, ablation_figure
 from ultron_cli.visualization.curves.precision_recall import RECALLS, PrecisionRecall, precision_recall_figure
-from ultron_cli.visualization.curves.recall_speed import recall_speed_figure
+from ultron_cli.visualization.curves.recall_speed import IndexSpeed, draw_index_report, recall_speed_figure
 from ultron_cli.visualization.curves.run_curves import RunCurves, curves_figure
-from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict
+from ultron_cli.visualization.drawing import Verdict
 from ultron_cli.visualization.genotype import genotype_figure
 from ultron_cli.visualization.inside.dilations import Dilations, dilation_figure
-from ultron_cli.visualization.inside.matching import Chosen, Match, match_figure
+from ultron_cli.visualization.inside.matching import Match, QueryRegion, match_figure
 from ultron_cli.visualization.inside.windows import WindowWeights, attention_figure
 from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
 from ultron_cli.visualization.ranked.systems import QueryBlock, SystemRow, systems_figure
 from ultron_cli.visualization.selectivity import Selectivity, selectivity_figure
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
 from ultron_cli.visualization.tsne import Panel, tsne_figure
 
 REFERENCES = Path(__file__).with_name("references")
@@ -49,13 +51,13 @@ def _photos(first_seed: int, n: int = 5) -> list[RankedPhoto]:
     sizes = ((160, 120), (120, 160), (150, 150), (180, 100), (140, 130))
     seeds = [first_seed + i for i in range(n)]
     return [
-        RankedPhoto(photo_of(s, *sizes[s % 5]), i, 1 - 0.07 * i, VERDICTS[s % 5], f"photo {s}")
+        RankedPhoto(png_of(photo_of(s, *sizes[s % 5])), i, 1 - 0.07 * i, VERDICTS[s % 5], f"photo {s}")
         for i, s in enumerate(seeds, start=1)
     ]
 
 
 def _query() -> QueryPhoto:
-    return QueryPhoto(photo_of(99, 160, 120), "query 99", (30.0, 20.0, 130.0, 110.0))
+    return QueryPhoto(png_of(photo_of(99, 160, 120)), "query 99", (30.0, 20.0, 130.0, 110.0))
 
 
 def _heat(width: int, height: int, x: float, y: float) -> np.ndarray:
@@ -65,11 +67,8 @@ def _heat(width: int, height: int, x: float, y: float) -> np.ndarray:
 
 
 def _cams(photos: list[RankedPhoto], x: float, layer: str | None = None) -> list[Cam]:
-    shapes = [np.shape(photo.path_or_pixels) for photo in photos]
-    return [
-        Cam(_heat(shape[1], shape[0], x, 0.4), 0.9 - 0.1 * i, i == 2, "gradcam", layer)
-        for i, shape in enumerate(shapes)
-    ]
+    sizes = [photo_size(photo.path) for photo in photos]
+    return [Cam(_heat(*size, x, 0.4), 0.9 - 0.1 * i, i == 2, "gradcam", layer) for i, size in enumerate(sizes)]
 
 
 def cam_sheet(out: Path) -> Path:
@@ -101,7 +100,7 @@ def ranked_row() -> RankedRow:
 
 def short_row() -> RankedRow:
     """Three photos of another query."""
-    return RankedRow(QueryPhoto(photo_of(98, 100, 150), "query 98"), _photos(5, 3))
+    return RankedRow(QueryPhoto(png_of(photo_of(98, 100, 150)), "query 98"), _photos(5, 3))
 
 
 def ranks(out: Path) -> Path:
@@ -128,7 +127,7 @@ def before_after(*, moved: bool = True) -> QueryBlock:
     moved: else the first two stayed where they were.
     """
     after = [
-        RankedPhoto(photo_of(s, 150, 120), i, 0.8, VERDICTS[s % 5], f"photo {s}")
+        RankedPhoto(png_of(photo_of(s, 150, 120)), i, 0.8, VERDICTS[s % 5], f"photo {s}")
         for i, s in enumerate((2, 0, 7, 3, 9), start=1)
     ]
     came_from = [3, 1, 37, 4, None] if moved else [1, 2, 37, 4, None]
@@ -223,11 +222,15 @@ def index_report(kind: str, factor: float) -> dict[str, object]:
 
 def recall_speed(out: Path) -> Path:
     return recall_speed_figure(
-        [index_report("ivfpq", 9000.0), index_report("hnsw", 20000.0)],
+        [IndexSpeed.of(index_report("ivfpq", 9000.0)), IndexSpeed.of(index_report("hnsw", 20000.0))],
         ["ivfpq", "hnsw"],
         "Recall and speed: model on data",
         out,
     )
+
+
+def index_report_alone(out: Path) -> Path:
+    return draw_index_report(index_report("ivfpq", 9000.0) | {"factory": "OPQ8,IVF64,PQ8"}, out)
 
 
 def ablation(out: Path) -> Path:
@@ -259,25 +262,20 @@ def dilation(out: Path) -> Path:
 
 def attention(out: Path) -> Path:
     weights = np.stack([_heat(7, 7, 0.2 + 0.2 * head, 0.5) for head in range(4)])
-    found = WindowWeights(
+    window = WindowWeights(
         weights=weights / weights.sum(axis=(1, 2), keepdims=True),
         rows=np.arange(1, 8),
         columns=np.arange(3, 10),
         cell=(4, 6),
         grid=(9, 12),
     )
-    return attention_figure(photo_of(3, 192, 144), found, "Window weights: model on data", "photo 3", out)
+    return attention_figure(photo_of(3, 192, 144), window, "Window weights: model on data", "photo 3", out)
 
 
 def match(out: Path) -> Path:
-    chosen = Chosen("query", photo_of(1, 120, 100), (0.2, 0.2, 0.6, 0.7), _heat(6, 5, 0.4, 0.4))
-    return match_figure(
-        chosen,
-        [Match(photo, photo.path_or_pixels, _heat(7, 6, 0.7, 0.3)) for photo in _photos(0, 3)],
-        TITLE,
-        out,
-        layer="stage3",
-    )
+    query = QueryRegion("query", photo_of(1, 120, 100), (0.2, 0.2, 0.6, 0.7), _heat(6, 5, 0.4, 0.4))
+    matches = [Match(photo, np.asarray(decode_photo(photo.path)), _heat(7, 6, 0.7, 0.3)) for photo in _photos(0, 3)]
+    return match_figure(query, matches, TITLE, out, layer="stage3")
 
 
 def genotype(out: Path) -> Path:
@@ -295,6 +293,7 @@ PICTURES: dict[str, Callable[[Path], Path]] = {
     "curves": curves,
     "precision-recall": precision_recall,
     "recall-speed": recall_speed,
+    "index-report": index_report_alone,
     "ablation": ablation,
     "dilation": dilation,
     "attention": attention,

@@ -12,8 +12,7 @@ from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.checkpoints import save_checkpoint
-from ultron_cli.visualization.measure_selectivity import chosen_photos, measure
-from ultron_cli.visualization.selectivity import ClassMeans, selectivity_index
+from ultron_cli.visualization.selectivity import ClassMeans, chosen_photos, measure, selectivity_index
 
 
 def test_index_equals_a_loop_over_units() -> None:

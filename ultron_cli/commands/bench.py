@@ -4,10 +4,15 @@ from typing import Annotated, Any
 
 import typer
 
-from ultron_cli.commands.extract import BackboneFlag, ModelFlag, model_choice
+from ultron_cli.commands.flags import BackboneFlag, ModelFlag, ModelFlags
+
+EXAMPLE = """
+ultron bench
+ultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda
+"""
 
 
-def bench(
+def command(
     *,
     model: ModelFlag = None,
     backbone: BackboneFlag = None,
@@ -38,16 +43,17 @@ def bench(
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.machine import resolve_device
 
-    given = {
+    sizes = {
         name: value
         for name, value in (("rounds", rounds), ("side_px", side), ("batch_size", batch_size), ("n", n))
         if value is not None
     }
-    config = BenchConfig(**((QUICK if quick else {}) | given))
-    choice = model_choice(model or (None if backbone else "ultron-t"), backbone, None, None, False, True, 0, [])
-    measured = measure(config, choice, resolve_device(console.settings.device))
-    results = measured["results"]
-    shown = table(
+    config = BenchConfig(**((QUICK if quick else {}) | sizes))
+    network = model or (None if backbone else "ultron-t")
+    choice = ModelFlags(model=network, backbone=backbone, untrained=True).choice()
+    report = measure(config, choice, resolve_device(console.settings.device))
+    results = report["results"]
+    text = table(
         ("what", "of", "median", "range", "unit"),
         [
             (
@@ -62,21 +68,17 @@ def bench(
         left=2,
     )
     problems = [f"{name}: {row['problem']}" for name, row in results.items() if row["problem"]]
-    print_result(measured, lines(shown, *problems, _machine(measured["machine"])))
+    print_result(report, lines(text, *problems, _machine(report["machine"])))
 
 
 def _number(value: float | None) -> str:
     if value is None:
         return "none"
-    return (
-        f"{value:,.0f}"
-        if value >= 1000
-        else f"{value:.1f}"
-        if value >= 100
-        else f"{value:.2f}"
-        if value >= 1
-        else f"{value:.4f}"
-    )
+    if value >= 1000:
+        return f"{value:,.0f}"
+    if value >= 100:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
 def _machine(facts: dict[str, Any]) -> str:

@@ -5,8 +5,12 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.errors import UltronError
 
-def compare(
+EXAMPLE = "ultron compare before.json after.json"
+
+
+def command(
     before: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation of `ultron evaluate --out`.")],
     after: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same queries.")],
 ) -> None:
@@ -14,11 +18,11 @@ def compare(
     import dataclasses
 
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.errors import UltronError
     from ultron_cli.evaluation.result import read_evaluation
     from ultron_cli.evaluation.significance import compare_evaluations
 
-    a, b = read_evaluation(before), read_evaluation(after)
+    a = read_evaluation(before)
+    b = read_evaluation(after)
     shared = [protocol for protocol in a.protocols if protocol in b.protocols]
     if not shared:
         raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
@@ -31,16 +35,16 @@ def compare(
         rows.append(
             (protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}")
         )
-    differing = a.origin.extraction.differences(b.origin.extraction)
+    settings = a.origin.extraction.differences(b.origin.extraction)
     print_result(
         {
             "before": str(before),
             "after": str(after),
             "protocols": {name: dataclasses.asdict(part) for name, part in results.items()},
-            "settings_that_differ": differing,
+            "settings_that_differ": settings,
         },
         lines(
             table(("protocol", "A", "B", "B - A", "95 % interval", "p", "better/worse/equal"), rows),
-            "settings that differ: " + ("; ".join(differing) or "none recorded"),
+            "settings that differ: " + ("; ".join(settings) or "none recorded"),
         ),
     )

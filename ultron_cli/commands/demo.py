@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+EXAMPLE = "ultron demo"
 
-def demo(
+
+def command(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the demo's dataset and results.")] = Path("ultron-demo"),
     seed: Annotated[int, typer.Option(help="Seed of the photos and of the training.")] = 0,

@@ -4,8 +4,12 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
 
-def doctor(
+EXAMPLE = "ultron doctor"
+
+
+def command(
     *,
     backbones: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="List backbones that match (resnet*).")
@@ -22,7 +26,7 @@ def doctor(
         names = list_backbones(backbones)
         print_result({"backbones": names}, "\n".join(names) or f"no backbone matches {backbones!r}")
         return
-    facts = examine(build=build)
+    facts = examine(current_workspace(), build=build)
     print_result(
         facts,
         table(

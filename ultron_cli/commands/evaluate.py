@@ -5,23 +5,42 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.search import EfSearchFlag, NprobeFlag, RerankFlag, RerankSetFlag, RescoreFlag, index_settings
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.choices import DUPLICATES, PROTOCOLS, metavar
+from ultron_cli.commands.flags import (
+    DatabaseFlag,
+    DimFlag,
+    EfSearchFlag,
+    IndexFlag,
+    NprobeFlag,
+    QueriesFlag,
+    RerankFlag,
+    RerankSetFlag,
+    RescoreFlag,
+    WhitenFlag,
+    current_workspace,
+    index_settings,
+)
 from ultron_cli.errors import UltronError
 
+EXAMPLE = """
+ultron evaluate --protocol hard
+ultron evaluate --rerank superglobal
+ultron evaluate --distractors revisitop1m.h5
+"""
 
-def evaluate(
+
+def command(
     *,
     protocol: Annotated[
-        str, typer.Option(metavar="easy|medium|hard|all", help="Protocol of Revisited Oxford and Paris.")
+        str, typer.Option(metavar=metavar(PROTOCOLS, "all"), help="Protocol of Revisited Oxford and Paris.")
     ] = "all",
-    queries: Annotated[Path | None, typer.Option(help="Descriptors of the queries.")] = None,
-    database: Annotated[Path | None, typer.Option(help="Descriptors of the database.")] = None,
+    queries: QueriesFlag = None,
+    database: DatabaseFlag = None,
     ranks: Annotated[Path | None, typer.Option(help="A rank file instead of descriptors.")] = None,
     distractors: Annotated[
         list[Path] | None, typer.Option(help="Descriptors of photos that answer no query; may be given several times.")
     ] = None,
-    index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
+    index: IndexFlag = None,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
@@ -36,7 +55,7 @@ def evaluate(
     duplicates: Annotated[
         str,
         typer.Option(
-            metavar="count|first",
+            metavar=metavar(DUPLICATES),
             help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.",
         ),
     ] = "count",
@@ -46,16 +65,17 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="File for the result (JSON).")] = None,
 ) -> None:
     """mAP and mP@1,5,10 of the latest extraction, equal to revisitop's, with the settings that the score belongs to."""
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
-    from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, report_rows
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.files import write_text
 
+    workspace = current_workspace()
     one_of("--protocol", protocol, (*PROTOCOLS, "all"))
-    one_of("--duplicates", duplicates, ("count", "first"))
+    protocols = PROTOCOLS if protocol == "all" else (one_of("--protocol", protocol, PROTOCOLS),)
+    duplicates = one_of("--duplicates", duplicates, DUPLICATES)
     if ranks and (queries or database or distractors or index or k or rerank or whiten):
         raise UltronError(
             "--ranks holds the search already; leave out --queries, --database, --distractors, --index, -k, "
@@ -81,11 +101,9 @@ def evaluate(
             index=index,
             index_settings=index_settings(nprobe, ef_search, rescore, index),
         )
-        files = latest_descriptors(queries, database)
+        files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
-    evaluation = evaluate_ranking(
-        ranking, find_gnd(gnd, ranking.origin), tuple(PROTOCOLS) if protocol == "all" else (protocol,), duplicates
-    )
+    evaluation = evaluate_ranking(ranking, find_gnd(gnd, ranking.origin), protocols, duplicates)
     name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}".replace("/", "_")
     path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
     write_text(path, dump_json(evaluation.to_json()))

@@ -1,57 +1,33 @@
 """`ultron extract`: photos to descriptors."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.choices import PRECISIONS, RESIZES, STORAGES, metavar
+from ultron_cli.commands.flags import (
+    MODEL,
+    BackboneFlag,
+    DimFlag,
+    GndFlag,
+    ModelFlag,
+    ModelFlags,
+    RunFlag,
+    SeedFlag,
+    WeightsFlag,
+    WhitenFlag,
+    current_workspace,
+)
 from ultron_cli.errors import UltronError
 
-ModelFlag = Annotated[
-    str | None, typer.Option("--model", help="Model of the core, for example gem or ultron-s.", rich_help_panel="Model")
-]
-BackboneFlag = Annotated[str | None, typer.Option(help="Any timm backbone.", rich_help_panel="Model")]
-WeightsFlag = Annotated[
-    Path | None, typer.Option(help="A timm state dict, or a checkpoint of ultron.", rich_help_panel="Model")
-]
-RunFlag = Annotated[
-    str | None, typer.Option(help="A training run: folder or name in the workspace.", rich_help_panel="Model")
-]
+EXAMPLE = """
+ultron extract --dataset roxford5k
+ultron extract --dataset photos/ --backbone resnet50 --weights resnet50.pth --scales 3
+"""
 
 
-def model_choice(
-    model: str | None,
-    backbone: str | None,
-    run: str | None,
-    weights: Path | None,
-    pretrained: bool,
-    untrained: bool,
-    seed: int,
-    assignments: list[str],
-) -> Any:
-    """The model flags of a command as a ModelChoice."""
-    from ultron_cli.configs import apply_set
-    from ultron_cli.models.weights.choice import ModelChoice
-
-    values = apply_set({"model": {"backbone": backbone} if backbone else {}}, assignments)
-    foreign = [key for key in values if key != "model"]
-    if foreign:
-        raise UltronError(
-            f"--set {foreign[0]}: only model settings can be set here (model.p=4); see `ultron extract --help`"
-        )
-    return ModelChoice(
-        run=run,
-        weights=weights,
-        pretrained=pretrained,
-        untrained=untrained,
-        seed=seed,
-        model=model,
-        settings=values["model"],
-    )
-
-
-def extract(
+def command(
     folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="The same as --dataset.")] = None,
     *,
     dataset: Annotated[
@@ -66,17 +42,17 @@ def extract(
     run: RunFlag = None,
     weights: WeightsFlag = None,
     pretrained: Annotated[
-        bool, typer.Option("--pretrained", help="timm's own weights (downloaded).", rich_help_panel="Model")
+        bool, typer.Option("--pretrained", help="timm's own weights (downloaded).", rich_help_panel=MODEL)
     ] = False,
     untrained: Annotated[
         bool,
-        typer.Option("--untrained", help="Fresh random weights from --seed, as a baseline.", rich_help_panel="Model"),
+        typer.Option("--untrained", help="Fresh random weights from --seed, as a baseline.", rich_help_panel=MODEL),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --untrained.", rich_help_panel="Model")] = 0,
+    seed: SeedFlag = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="model.KEY=VALUE", help="A model setting, for example model.p=4.", rich_help_panel="Model"
+            "--set", metavar="model.KEY=VALUE", help="A model setting, for example model.p=4.", rich_help_panel=MODEL
         ),
     ] = None,
     scales: Annotated[
@@ -93,7 +69,7 @@ def extract(
         ),
     ] = None,
     resize: Annotated[
-        str, typer.Option(metavar="down|always", help="Whether smaller photos are enlarged to --max-side too.")
+        str, typer.Option(metavar=metavar(RESIZES), help="Whether smaller photos are enlarged to --max-side too.")
     ] = "down",
     no_crop: Annotated[
         bool,
@@ -102,11 +78,9 @@ def extract(
             help="Whole query photos instead of their boxes (scores are not comparable with published ones).",
         ),
     ] = False,
-    gnd: Annotated[Path | None, typer.Option(help="Ground truth, where the folder has none or several.")] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="float32|bfloat16|float16", help="Arithmetic of the network.")
-    ] = "float32",
-    storage: Annotated[str, typer.Option(metavar="float32|float16", help="Number type in the file.")] = "float32",
+    gnd: GndFlag = None,
+    precision: Annotated[str, typer.Option(metavar=metavar(PRECISIONS), help="Arithmetic of the network.")] = "float32",
+    storage: Annotated[str, typer.Option(metavar=metavar(STORAGES), help="Number type in the file.")] = "float32",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Photos of one shape at a time, at most 64.")] = 8,
@@ -135,18 +109,15 @@ def extract(
 
     if folder and dataset and folder != dataset:
         raise UltronError(f"two datasets were named, {folder} and {dataset}; leave one")
-    one_of("--resize", resize, ("down", "always"))
-    one_of("--precision", precision, ("float32", "bfloat16", "float16"))
-    one_of("--storage", storage, ("float32", "float16"))
     request = ExtractRequest(
         dataset=dataset or folder,
         gnd=gnd,
         crop="none" if no_crop else "bbx",
         scales=parse_scales(scales) if scales else None,
         max_side_px=max_side,
-        resize=resize,
-        precision=precision,
-        storage=storage,
+        resize=one_of("--resize", resize, RESIZES),
+        precision=one_of("--precision", precision, PRECISIONS),
+        storage=one_of("--storage", storage, STORAGES),
         batch_size=batch_size,
         n_workers=None if workers < 0 else workers,
         skip_bad=skip_bad,
@@ -154,18 +125,27 @@ def extract(
         whitening=chosen_whitening(whiten, dim),
         out=out,
     )
-    choice = model_choice(model, backbone, run, weights, pretrained, untrained, seed, set_ or [])
+    choice = ModelFlags(
+        model=model,
+        backbone=backbone,
+        run=run,
+        weights=weights,
+        pretrained=pretrained,
+        untrained=untrained,
+        seed=seed,
+        assignments=set_,
+    ).choice()
     try:
-        summary = extract_dataset(request, choice, console.settings.device)
+        summary = extract_dataset(request, choice, console.settings.device, current_workspace())
     except OtherProcessFailed:
         raise typer.Exit(OtherProcessFailed.exit_code) from None  # that process has said why
     if not is_first_process():
         return
-    text = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
+    files = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
     n_bad = len(summary["skipped"])
-    named = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
-    bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {named}" if n_bad else None
+    bad_names = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
+    bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {bad_names}" if n_bad else None
     print_result(
         summary,
-        lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *text, bad),
+        lines(f"{summary['model']} on {summary['dataset']}: {summary['dim']}-d, {summary['protocol']}", *files, bad),
     )

@@ -1,12 +1,20 @@
 """`ultron index`: descriptors to a Faiss index or into Milvus."""
 
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.choices import metavar
+from ultron_cli.commands.flags import DimFlag, WhitenFlag, current_workspace
 from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.index.kinds import INDEX_KINDS
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.index.faiss_index import FaissIndex
+    from ultron_cli.retrieval.milvus.building import MilvusRequest
+    from ultron_cli.retrieval.whitening import Whitening
 
 ENGINES = ("faiss", "milvus")
 UriFlag = Annotated[
@@ -26,7 +34,13 @@ TokenFlag = Annotated[
 ]
 
 
-def index(
+EXAMPLE = """
+ultron index
+ultron index --type ivfpq --report
+"""
+
+
+def command(
     descriptors: Annotated[
         Path | None, typer.Argument(help="Descriptors of a database (those of the latest extraction).")
     ] = None,
@@ -35,12 +49,12 @@ def index(
         str,
         typer.Option(
             "--type",
-            metavar="flat|fp16|sq8|ivf|ivfpq|opq-ivfpq|hnsw|FACTORY",
+            metavar=metavar(list(INDEX_KINDS), "FACTORY"),
             help="Kind of index, or a Faiss factory string.",
         ),
     ] = "flat",
     engine: Annotated[
-        str, typer.Option(metavar="faiss|milvus", help="What keeps and searches the descriptors.")
+        str, typer.Option(metavar=metavar(ENGINES), help="What keeps and searches the descriptors.")
     ] = "faiss",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
@@ -57,82 +71,97 @@ def index(
     out: Annotated[Path | None, typer.Option(help="Folder of the index (NAME.index).")] = None,
 ) -> None:
     """Builds an index that `ultron search --index` uses, in bounded memory: a Faiss file, or a collection in Milvus."""
-    import time
-
     from ultron_cli.configs import one_of
+    from ultron_cli.console import print_result
+    from ultron_cli.retrieval.whitening import chosen_whitening
 
     one_of("--engine", engine, ENGINES)
-    given = [
-        name
-        for name, value in (("--uri", uri), ("--collection", collection), ("--token-env", token_env))
-        if value is not None
-    ]
-    if engine == "faiss" and given:
-        raise UltronError(f"{given[0]} belongs to Milvus; add --engine milvus")
+    milvus_flags = {"--uri": uri, "--collection": collection, "--token-env": token_env}
+    for flag, value in milvus_flags.items():
+        if engine == "faiss" and value is not None:
+            raise UltronError(f"{flag} belongs to Milvus; add --engine milvus")
     if engine == "milvus" and (report or queries):
         raise UltronError(
             f"{'--report' if report else '--queries'} measures Faiss indexes; leave it out with --engine milvus"
         )
-
-    from ultron_cli import workspace
-    from ultron_cli.console import counted, lines, print_result
-    from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
-    from ultron_cli.retrieval.whitening import chosen_whitening
-
+    workspace = current_workspace()
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
     stem = type_.replace(",", "_") if engine == "faiss" else f"milvus-{type_}"
     path = out or workspace.result_folder("index", source.resolve().parent.name) / f"{stem}.index"
-    started_s = time.perf_counter()
+    is_replaced = overwrite or out is None
     if engine == "milvus":
-        from ultron_cli.retrieval.milvus.building import MilvusRequest, build_milvus_index
+        from ultron_cli.retrieval.milvus.building import MilvusRequest
 
         request = MilvusRequest(uri=uri, collection=collection, token_env=token_env, replace=overwrite)
-        stored = build_milvus_index(
-            source, path, type_, request, overwrite=overwrite or out is None, whitening=chosen_whitening(whiten, dim)
-        )
+        summary, text = _build_in_milvus(source, path, type_, request, is_replaced, chosen_whitening(whiten, dim))
         workspace.remember("index", path)
-        summary = {
-            "index": str(path),
-            "descriptors": str(source),
-            "type": type_,
-            "engine": engine,
-            "index_type": stored.index_type,
-            "uri": stored.place.uri,
-            "collection": stored.place.collection,
-            "n": stored.n,
-            "dim": stored.dim,
-            "n_written": stored.n_written,
-            "seconds": time.perf_counter() - started_s,
-        }
-        text = (
-            f"{type_} index of {counted(stored.n, 'descriptor')}, {stored.dim}-d, in Milvus at {stored.place.uri}, "
-            f"collection {stored.place.collection}; "
-        )
-        print_result(summary, f"{text}{stored.n_written:,} written in {summary['seconds']:.1f} s\n{path}")
-        return
-    built = build_index(
-        source, path, kind=type_, overwrite=overwrite or out is None, whitening=chosen_whitening(whiten, dim)
-    )
-    workspace.remember("index", path)
+    else:
+        built, summary, text = _build_with_faiss(source, path, type_, is_replaced, chosen_whitening(whiten, dim))
+        workspace.remember("index", path)
+        if report:
+            from ultron_cli.retrieval.index.report import index_report, report_text
+            from ultron_cli.visualization.curves.recall_speed import draw_index_report
+
+            measured = index_report(built, source, queries)
+            draw_index_report(measured, Path(measured["figure"]))
+            summary["report"] = measured
+            text = f"{text}\n{report_text(measured)}"
+    print_result(summary, text)
+
+
+def _build_with_faiss(
+    source: Path, path: Path, kind: str, is_replaced: bool, whitening: "Whitening | None"
+) -> tuple["FaissIndex", dict[str, object], str]:
+    """(the index, the result, a text for people)."""
+    from ultron_cli.console import counted
+    from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
+
+    started_s = time.perf_counter()
+    index = build_index(source, path, kind=kind, overwrite=is_replaced, whitening=whitening)
     seconds = time.perf_counter() - started_s
-    summary = {
+    n_bytes = bytes_per_photo(index.faiss_index, index.dim)
+    summary: dict[str, object] = {
         "index": str(path),
         "descriptors": str(source),
-        "type": type_,
-        "engine": engine,
-        "factory": built.factory,
-        "n": built.n,
-        "dim": built.dim,
+        "type": kind,
+        "engine": "faiss",
+        "factory": index.factory,
+        "n": index.n,
+        "dim": index.dim,
         "seconds": seconds,
-        "bytes_per_photo": bytes_per_photo(built.faiss_index, built.dim),
+        "bytes_per_photo": n_bytes,
     }
     text = (
-        f"{type_} index of {counted(built.n, 'descriptor')}, {built.dim}-d, {summary['bytes_per_photo']:.0f} bytes "
-        f"each, in {seconds:.1f} s\n{path}"
+        f"{kind} index of {counted(index.n, 'descriptor')}, {index.dim}-d, {n_bytes:.0f} bytes each, in {seconds:.1f} s"
     )
-    if report:
-        from ultron_cli.retrieval.index.report import index_report, report_text
+    return index, summary, f"{text}\n{path}"
 
-        summary["report"] = index_report(built, source, queries)
-        text = lines(text, report_text(summary["report"]))
-    print_result(summary, text)
+
+def _build_in_milvus(
+    source: Path, path: Path, kind: str, request: "MilvusRequest", is_replaced: bool, whitening: "Whitening | None"
+) -> tuple[dict[str, object], str]:
+    """(the result, a text for people)."""
+    from ultron_cli.console import counted
+    from ultron_cli.retrieval.milvus.building import build_milvus_index
+
+    started_s = time.perf_counter()
+    index = build_milvus_index(source, path, kind, request, overwrite=is_replaced, whitening=whitening)
+    seconds = time.perf_counter() - started_s
+    summary: dict[str, object] = {
+        "index": str(path),
+        "descriptors": str(source),
+        "type": kind,
+        "engine": "milvus",
+        "index_type": index.index_type,
+        "uri": index.place.uri,
+        "collection": index.place.collection,
+        "n": index.n,
+        "dim": index.dim,
+        "n_written": index.n_written,
+        "seconds": seconds,
+    }
+    text = (
+        f"{kind} index of {counted(index.n, 'descriptor')}, {index.dim}-d, in Milvus at {index.place.uri}, "
+        f"collection {index.place.collection}; {index.n_written:,} written in {seconds:.1f} s"
+    )
+    return summary, f"{text}\n{path}"

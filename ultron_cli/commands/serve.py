@@ -5,13 +5,31 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.search import EfSearchFlag, NprobeFlag, RerankFlag, RerankSetFlag, RescoreFlag, index_settings
-from ultron_cli.commands.whiten import DimFlag, WhitenFlag
+from ultron_cli.commands.flags import (
+    DatabaseWeightsFlag,
+    DimFlag,
+    EfSearchFlag,
+    IndexFlag,
+    NprobeFlag,
+    RerankFlag,
+    RerankSetFlag,
+    RescoreFlag,
+    WhitenFlag,
+    current_workspace,
+    index_settings,
+)
+from ultron_cli.visualization.cam.method_table import METHODS
 
 LIMITS = "Limits"
 
 
-def serve(
+EXAMPLE = """
+ultron serve
+ultron serve --index photos.index --rerank superglobal --port 0
+"""
+
+
+def command(
     *,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody on the network search and see the photos.")
@@ -22,7 +40,7 @@ def serve(
     database: Annotated[
         Path | None, typer.Option(help="Descriptors to search in (those of --index, else of the latest extraction).")
     ] = None,
-    index: Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")] = None,
+    index: IndexFlag = None,
     k: Annotated[int, typer.Option("-k", help="Photos per search, unless a request says otherwise.")] = 20,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
@@ -31,11 +49,9 @@ def serve(
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="The weights that made the database, if they have moved.")
-    ] = None,
+    weights: DatabaseWeightsFlag = None,
     method: Annotated[
-        str, typer.Option(metavar="gradcam|hirescam|layercam", help="Kind of similarity map.")
+        str, typer.Option(metavar="NAME", help=f"Kind of similarity map: {', '.join(METHODS)}.")
     ] = "gradcam",
     max_upload: Annotated[float, typer.Option(metavar="MIB", help="Largest upload.", rich_help_panel=LIMITS)] = 32,
     max_megapixels: Annotated[
@@ -47,7 +63,7 @@ def serve(
 
     Listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
     """
-    from ultron_cli import console, workspace
+    from ultron_cli import console
     from ultron_cli.console import log, print_result
     from ultron_cli.retrieval.rerank import parse_rerank
     from ultron_cli.retrieval.searching import SearchOptions
@@ -56,6 +72,7 @@ def serve(
     from ultron_cli.serve.photo_search import PhotoSearch
     from ultron_cli.serve.server import RetrievalServer, run
 
+    workspace = current_workspace()
     steps = ",".join(step.name for step in parse_rerank(rerank, rerank_set or []))
     config = ServeConfig(
         k=k,
@@ -81,14 +98,17 @@ def serve(
                 "listening on %s: whoever reaches this machine can search and see the photos; there is no password",
                 host,
             )
-        n, info = len(engine.names), engine.info
+        n_photos = len(engine.names)
+        info = engine.info
         summary = {
             "url": server.url,
             "host": host,
             "port": server.server_port,
             "dataset": info.dataset,
             "model": info.model,
-            "photos": n,
+            "photos": n_photos,
         }
-        print_result(summary, f"{server.url}  searches {n} photos of {info.dataset} with {info.model}; Ctrl-C stops")
+        print_result(
+            summary, f"{server.url}  searches {n_photos} photos of {info.dataset} with {info.model}; Ctrl-C stops"
+        )
         run(server)

@@ -1,12 +1,22 @@
 """`ultron train`: photos by landmark to a trained model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ultron_cli.commands.flags import current_workspace
 
-def train(
+if TYPE_CHECKING:
+    from ultron_cli.training.start import AutolaSummary, TrainSummary
+
+EXAMPLE = """
+ultron train
+ultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20
+"""
+
+
+def command(
     *,
     preset: Annotated[
         str | None,
@@ -44,19 +54,26 @@ def train(
     from ultron_cli.console import print_result, settings, table
 
     if list_:
+        from dataclasses import asdict
+
         from ultron_cli.training.run.folder import list_runs, runs_table
 
-        runs = list_runs()
-        print_result({"runs": runs}, runs_table(runs) if runs else "no runs yet; start one with `ultron train`")
+        runs = list_runs(current_workspace())
+        print_result(
+            {"runs": [asdict(run) for run in runs]},
+            runs_table(runs) if runs else "no runs yet; start one with `ultron train`",
+        )
         return
-    changes = set_ or []
+    changes = list(set_ or [])
     if show_config:
-        from ultron_cli.training.config import explain_config, load_config
+        from ultron_cli.training.presets import explain_config, load_config
 
-        chosen, given = preset or "quickstart", [*changes, *([f"dataset={dataset}"] if dataset else [])]
-        rows = explain_config(chosen, config, given)
+        preset = preset or "quickstart"
+        if dataset:
+            changes.append(f"dataset={dataset}")
+        rows = explain_config(preset, config, changes)
         result = {
-            "config": load_config(chosen, config, given).to_plain(),
+            "config": load_config(preset, config, changes).to_plain(),
             "origin": {key: origin for key, _, origin in rows},
         }
         print_result(
@@ -64,46 +81,56 @@ def train(
         )
         return
     from ultron_cli.distributed import is_first_process
-    from ultron_cli.training.start import start_training
+    from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
+    from ultron_cli.visualization.curves.run_pictures import draw_run
 
-    summary = start_training(preset, dataset, config, changes, out, overwrite, settings.device, resume)
+    request = TrainRequest(
+        preset=preset,
+        config_file=config,
+        assignments=tuple(changes),
+        dataset=dataset,
+        out=out,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    summary = start_training(request, settings.device, draw_run, current_workspace())
     if is_first_process():
-        print_result(summary, _text(summary))
+        text = _train_text(summary) if isinstance(summary, TrainSummary) else _search_text(summary)
+        print_result(summary.to_plain(), text)
 
 
-def _text(summary: dict) -> str:
-    """The result for people."""
+def _train_text(summary: "TrainSummary") -> str:
+    """What a training did, for people."""
     from ultron_cli.console import counted
-
-    if summary.get("task") == "search":
-        return _search_text(summary)
     from ultron_cli.training.run.journal import held_out_text
 
-    last = summary["metrics"][-1]
+    last = summary.metrics[-1]
     held_out = f", {held_out_text(last)}" if held_out_text(last) else ""
     return (
-        f"trained {summary['model']} on {counted(summary['n_train_photos'], 'photo')} of "
-        f"{counted(summary['n_train_landmarks'], 'landmark')} "
-        f"in {summary['seconds']:.0f} s: loss {last['loss']:.3f}, training accuracy "
-        f"{100 * last['accuracy']:.1f} %{held_out}\n{summary['run']}"
+        f"trained {summary.model} on {counted(summary.n_train_photos, 'photo')} of "
+        f"{counted(summary.n_train_landmarks, 'landmark')} "
+        f"in {summary.seconds:.0f} s: loss {last['loss']:.3f}, training accuracy "
+        f"{100 * last['accuracy']:.1f} %{held_out}\n{summary.run}"
     )
 
 
-def _search_text(summary: dict) -> str:
+def _search_text(summary: "AutolaSummary") -> str:
     """What a search found, for people: the weight of every operation on every edge, the chosen one of an edge
     marked."""
     from ultron_cli.console import table
 
     rows = []
-    for edge in summary["edges"]:
-        best = max(edge["weights"][1:])  # the first, none, is never chosen
-        cells = [f"{weight:.3f}{'*' if i and weight == best else ' '}" for i, weight in enumerate(edge["weights"])]
-        rows.append((f"{edge['input'] or 'group'} -> node {edge['node']}", *cells))
+    for edge in summary.edges:
+        best = max(edge.weights[1:])  # the first, none, is never chosen
+        cells = [f"{weight:.3f}{'*' if i and weight == best else ' '}" for i, weight in enumerate(edge.weights)]
+        rows.append((f"{edge.input or 'group'} -> node {edge.node}", *cells))
     return "\n".join(
         [
-            table(("edge", *summary["operations"]), rows),
-            f"genotype {summary['genotype']}",
-            f"next: ultron train --set model.attention=hoga --set model.genotype={summary['genotype']}",
-            *(summary[key] for key in ("genotype_file", "figure", "table")),
+            table(("edge", *summary.operations), rows),
+            f"genotype {summary.genotype}",
+            f"next: ultron train --set model.attention=hoga --set model.genotype={summary.genotype}",
+            summary.genotype_file,
+            summary.figure,
+            summary.table,
         ]
     )

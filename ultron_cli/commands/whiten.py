@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.choices import WHITENINGS, metavar
+from ultron_cli.commands.flags import current_workspace
 from ultron_cli.errors import UltronError
 
-WhitenFlag = Annotated[
-    Path | None, typer.Option("--whiten", help="A whitening of `ultron whiten` to apply.", rich_help_panel="Whitening")
-]
-DimFlag = Annotated[
-    int | None, typer.Option("--dim", help="Dimensions to keep of --whiten (all).", rich_help_panel="Whitening")
-]
+EXAMPLE = """
+ultron whiten train.h5 --method pca-whitening --dim 256 --out w.h5
+ultron whiten train.h5 --method lw --labels labels.csv
+"""
 
 
-def whiten(
+def command(
     descriptors: Annotated[
         Path | None, typer.Argument(help="Descriptors to learn from (the database of the latest extraction).")
     ] = None,
@@ -23,7 +23,7 @@ def whiten(
     method: Annotated[
         str,
         typer.Option(
-            metavar="pca|pca-whitening|lw", help="lw is supervised: matching pairs of --gnd, --labels or folders."
+            metavar=metavar(WHITENINGS), help="lw is supervised: matching pairs of --gnd, --labels or folders."
         ),
     ] = "pca-whitening",
     gnd: Annotated[
@@ -41,13 +41,13 @@ def whiten(
 ) -> None:
     """Learns a whitening that --whiten applies in extract, index, search and evaluate. Learn it from other photos than
     you evaluate on."""
-    from ultron_cli import workspace
     from ultron_cli.configs import one_of
     from ultron_cli.console import counted, print_result
     from ultron_cli.retrieval.descriptors import DescriptorFile
     from ultron_cli.retrieval.whitening import write_whitening
     from ultron_cli.retrieval.whitening_learning import METHODS, learn_whitening, pairs_of_ground_truth, pairs_of_labels
 
+    workspace = current_workspace()
     one_of("--method", method, METHODS)
     if method != "lw" and (gnd or labels):
         raise UltronError(f"--gnd and --labels give pairs to --method lw; found --method {method}")
@@ -56,8 +56,8 @@ def whiten(
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
     pairs = None
     if method == "lw":
-        with DescriptorFile(source) as opened:
-            names = opened.names
+        with DescriptorFile(source) as source_file:
+            names = source_file.names
         pairs = (
             pairs_of_ground_truth(gnd, names, max_pairs, seed)
             if gnd
@@ -68,7 +68,8 @@ def whiten(
     )
     path = out or workspace.result_folder("whiten", source.resolve().parent.name) / f"{method}.h5"
     write_whitening(path, whitening)
-    n, n_pairs = whitening.provenance["n"], None if pairs is None else len(pairs)
+    n = whitening.provenance["n"]
+    n_pairs = None if pairs is None else len(pairs)
     summary = {
         "whitening": str(path),
         "descriptors": str(source),

@@ -1,17 +1,17 @@
-"""The list of bad photos in a dataset folder (bad_photos.json): written by `ultron datasets verify`, read by --skip-bad
-and by training.
+"""The list of bad photos in a dataset folder (bad_photos.json): `ultron datasets verify` writes it, --skip-bad and
+training read it.
 
-An entry counts only as long as its file is as it was found (size and time of change): a photo that was replaced is no
-longer left out.
+An entry counts only as long as its file has the size and time of change that it had then: a photo that was replaced is
+no longer left out.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, write_text
+from ultron_cli.files import file_state, read_json, write_text
 from ultron_cli.provenance import utc_now
 
 BAD_PHOTOS_FILE = "bad_photos.json"
@@ -20,14 +20,13 @@ Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "w
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What is wrong with a photo. path: relative to the dataset folder. n_bytes, mtime_ns: of the file as found, None
-    where there is none."""
+    """What is wrong with a photo."""
 
-    path: str
+    path: str  # relative to the dataset folder
     kind: Kind
     reason: str
-    n_bytes: int | None = None
-    mtime_ns: int | None = None
+    n_bytes: int | None = None  # of the file when it was checked, None where there was none
+    mtime_ns: int | None = None  # its time of change, likewise
 
 
 def write_bad_photos(folder: Path, bad: list[Finding], odd: list[Finding], n_checked: int) -> Path:
@@ -53,26 +52,21 @@ def read_bad_photos(folder: Path) -> dict[Path, str]:
     try:
         if content["format"] != "ultron-bad-photos" or content["version"] != 1:
             raise KeyError("format")
-        found = [Finding(**entry) for entry in content["bad"]]
+        findings = [Finding(**entry) for entry in content["bad"]]
     except (KeyError, TypeError) as error:
         raise UltronError(
             f"{path} is not a list of bad photos ({error}); make it again with `ultron datasets verify`, or delete it"
         ) from error
-    still = [finding for finding in found if _as_found(folder, finding)]
     return {
         folder / finding.path: f"{folder / finding.path}: {finding.reason} (listed in {BAD_PHOTOS_FILE})"
-        for finding in still
+        for finding in findings
+        if photo_state(folder / finding.path) == (finding.n_bytes, finding.mtime_ns)
     }
 
 
-def _as_found(folder: Path, finding: Finding) -> bool:
-    return (finding.n_bytes, finding.mtime_ns) == file_state(folder / finding.path)
-
-
-def file_state(path: Path) -> tuple[int | None, int | None]:
-    """(size in bytes, time of change in ns) of a file, or (None, None)."""
+def photo_state(path: Path) -> tuple[int | None, int | None]:
+    """(size in bytes, time of change in ns) of a photo, or (None, None) where there is none."""
     try:
-        status: Any = path.stat()
+        return file_state(path)
     except OSError:
         return None, None
-    return status.st_size, status.st_mtime_ns

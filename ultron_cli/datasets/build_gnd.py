@@ -1,5 +1,8 @@
-"""Own photos become a dataset: a ground truth from a folder per landmark, a CSV of labels, or a CSV of pairs; queries
-by rule and seed."""
+"""Makes a dataset of the user's own photos: its ground truth comes from a folder per landmark, a CSV of labels, or a
+CSV of pairs.
+
+Where no table says which photos are queries, they are chosen by a rule and a seed.
+"""
 
 import filecmp
 import hashlib
@@ -9,14 +12,14 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import list_photos
-from ultron_cli.datasets.label_tables import Box, Pair, PhotoLabel, read_boxes, read_labels, read_pairs
+from ultron_cli.datasets.label_tables import Pair, PhotoLabel, read_boxes, read_labels, read_pairs
 from ultron_cli.datasets.photos import clip_box, photo_size
-from ultron_cli.datasets.protocols import parse_ground_truth
+from ultron_cli.datasets.protocols import Box, parse_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import make_folder, whole_file, write_text
 
@@ -26,15 +29,15 @@ QUERY_RULES = ("random", "first", "largest")
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruthConfig:
-    """How own photos become a dataset. query_rule: which photos of a landmark become queries; the same seed always
-    takes the same ones."""
+    """How own photos become a dataset."""
 
-    source: Path
-    out: Path | None = None
-    name: str | None = None
-    labels: Path | None = None
-    pairs: Path | None = None
-    boxes: Path | None = None
+    source: Path  # folder of the photos
+    out: Path | None = None  # None: the photos' folder
+    name: str | None = None  # None: that of the folder
+    labels: Path | None = None  # CSV; without it and `pairs`, folders are landmarks
+    pairs: Path | None = None  # CSV
+    boxes: Path | None = None  # CSV
+    # which photos of a landmark become queries; the same seed always takes the same ones
     query_rule: Literal["random", "first", "largest"] = "random"
     queries_per_landmark: int = 1
     seed: int = 0
@@ -51,20 +54,35 @@ class GroundTruthConfig:
 
 @dataclass(kw_only=True)
 class Plan:
-    """Photos as queries and database, and (query, photo) -> easy, hard or junk. single: landmarks with one photo, which
-    no query can stand for."""
+    """The dataset to be; photos by relative path."""
 
     queries: list[str] = field(default_factory=list)
     database: list[str] = field(default_factory=list)
-    labels: dict[tuple[str, str], str] = field(default_factory=dict)
-    boxes: dict[str, Box] = field(default_factory=dict)
+    labels: dict[tuple[str, str], str] = field(default_factory=dict)  # (query, photo) -> easy, hard or junk
+    boxes: dict[str, Box] = field(default_factory=dict)  # of queries
     n_landmarks: int = 0
-    single: list[str] = field(default_factory=list)
+    single: list[str] = field(default_factory=list)  # landmarks with one photo, which no query can stand for
 
 
-def build_ground_truth(config: GroundTruthConfig) -> dict[str, object]:
-    """Writes gnd_NAME.json (and with --out the photos beside it). Returns a summary. Raises UltronError; nothing is
-    written then."""
+class BuiltGroundTruth(TypedDict):
+    """What was written: the JSON of `ultron datasets build-gnd`."""
+
+    ground_truth: str  # its file
+    folder: str  # of the dataset
+    name: str
+    queries: int
+    database: int  # photos
+    landmarks: int
+    labels: dict[str, int]  # easy, hard and junk labels
+    boxes: int
+    single_photo_landmarks: list[str]  # without a photo to ask with and one to find: distractors
+    query_rule: str | None  # None where pairs name the queries
+    seed: int
+
+
+def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
+    """Writes gnd_NAME.json (and with --out the photos beside it) and returns a summary. Raises UltronError, and then
+    writes nothing."""
     if not config.source.is_dir():
         raise UltronError(f"{config.source} is not a folder of photos; name one")
     photo_folder = config.source / "jpg" if (config.source / "jpg").is_dir() else config.source
@@ -132,7 +150,7 @@ def _by_name(photos: list[str]) -> dict[str, str]:
     stems: dict[str, list[str]] = {}
     for photo in photos:
         stems.setdefault(os.path.splitext(photo)[0], []).append(photo)
-    return {stem: found[0] for stem, found in stems.items() if len(found) == 1} | known
+    return {stem: paths[0] for stem, paths in stems.items() if len(paths) == 1} | known
 
 
 def _known(name: str, known: dict[str, str], where: str) -> str:
@@ -154,8 +172,8 @@ def _known_pair(pair: Pair, known: dict[str, str]) -> Pair:
 def plan_from_labels(
     labels: list[PhotoLabel], photos: list[str], config: GroundTruthConfig, photo_folder: Path
 ) -> Plan:
-    """Queries by rule among each landmark's photos; its others are their answers. Photos without landmark or line are
-    distractors."""
+    """Chooses queries by rule among each landmark's photos; the landmark's others are their answers. Photos without
+    landmark or line are distractors."""
     by_landmark: dict[str, list[PhotoLabel]] = {}
     for label in labels:
         if label.landmark:
@@ -175,18 +193,19 @@ def plan_from_labels(
             "photos, one to ask with and one to find; "
             "sort photos into one folder per landmark, or write --labels or --pairs"
         )
-    chosen = set(plan.queries)
-    plan.database = [photo for photo in photos if photo not in chosen]
+    queries = set(plan.queries)
+    plan.database = [photo for photo in photos if photo not in queries]
     return plan
 
 
 def _choose_queries(
     landmark: str, members: list[PhotoLabel], config: GroundTruthConfig, photo_folder: Path
 ) -> list[str]:
-    """The photos of role query, or else as many as asked by rule, leaving one to find; junk photos are no queries."""
-    named = sorted(member.photo for member in members if member.role == "query")
-    if named:
-        return named
+    """The photos of role query; where there are none, as many as wanted by rule, but for one to find. A junk photo is
+    no query."""
+    queries = sorted(member.photo for member in members if member.role == "query")
+    if queries:
+        return queries
     candidates = sorted(member.photo for member in members if member.role == "" and member.label != "junk")
     if config.query_rule == "random":  # an order of each landmark's own: other landmarks may come and go
         candidates.sort(key=lambda photo: hashlib.sha256(f"{config.seed}\0{landmark}\0{photo}".encode()).digest())
@@ -202,25 +221,23 @@ def _area(path: Path) -> int:
 
 
 def plan_from_pairs(pairs: Iterable[Pair], photos: list[str]) -> Plan:
-    """Queries and answers as they are paired; every photo that is no query is in the database."""
+    """Takes queries and answers as they are paired; every photo that is no query is in the database."""
     plan = Plan(labels={(pair.query, pair.photo): pair.label for pair in pairs})
     plan.queries = sorted({query for query, _ in plan.labels})
-    chosen = set(plan.queries)
-    both = sorted({photo for _, photo in plan.labels if photo in chosen})
-    if both:
+    queries = set(plan.queries)
+    queries_as_answers = sorted({photo for _, photo in plan.labels if photo in queries})
+    if queries_as_answers:
         raise UltronError(
-            f"--pairs: {both[0]} is a query and an answer; a query is not in the database, so make it one of the two"
+            f"--pairs: {queries_as_answers[0]} is a query and an answer; a query is not in the database, so make it "
+            "one of the two"
         )
-    without = [
-        query
-        for query in plan.queries
-        if all(label == "junk" for (asked, _), label in plan.labels.items() if asked == query)
-    ]
-    if without or not plan.queries:
-        found = f"{without[0]} has junk answers only" if without else "the table has no pairs"
-        raise UltronError(f"--pairs: every query needs an answer that is easy or hard; {found}")
+    answered = {query for (query, _), label in plan.labels.items() if label != "junk"}
+    unanswered = [query for query in plan.queries if query not in answered]
+    if unanswered or not plan.queries:
+        problem = f"{unanswered[0]} has junk answers only" if unanswered else "the table has no pairs"
+        raise UltronError(f"--pairs: every query needs an answer that is easy or hard; {problem}")
     plan.n_landmarks = len(plan.queries)
-    plan.database = [photo for photo in photos if photo not in chosen]
+    plan.database = [photo for photo in photos if photo not in queries]
     return plan
 
 
@@ -230,7 +247,7 @@ def _check_boxes(plan: Plan, photo_folder: Path) -> None:
 
 
 def _warn_of_copies(plan: Plan, photo_folder: Path) -> None:
-    """A query whose very file is in the database too is found at once and says nothing: told, not refused."""
+    """Warns of a query whose very file is in the database too: it is found at once, and its score says nothing."""
     sizes: dict[int, list[str]] = {}
     for photo in plan.database:
         sizes.setdefault((photo_folder / photo).stat().st_size, []).append(photo)
@@ -268,20 +285,20 @@ def _content(plan: Plan) -> dict[str, object]:
 
 
 def _place_photos(source: Path, target: Path, photos: list[str], overwrite: bool) -> None:
-    """Hard links, or copies where links are not possible; each whole or absent. Raises UltronError if another file is
-    in the way."""
-    todo = [
+    """Makes hard links, or copies where links are not possible; each is whole or absent. Raises UltronError if another
+    file is in the way."""
+    to_place = [
         photo
         for photo in photos
         if not (target / photo).exists() or not filecmp.cmp(source / photo, target / photo, shallow=False)
     ]
-    in_the_way = [photo for photo in todo if (target / photo).exists()]
+    in_the_way = [photo for photo in to_place if (target / photo).exists()]
     if in_the_way and not overwrite:
         raise UltronError(
             f"{target / in_the_way[0]} is there already and is another photo; name another --out, or replace "
             "it with --overwrite"
         )
-    for photo in todo:
+    for photo in to_place:
         (target / photo).parent.mkdir(parents=True, exist_ok=True)
         (target / photo).unlink(missing_ok=True)
         try:

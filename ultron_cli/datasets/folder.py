@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ultron_cli.datasets.bad_photos import read_bad_photos
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
@@ -33,11 +33,12 @@ class Dataset:
 
     @cached_property
     def _path_by_name(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for relative in list_photos(self.photo_folder):
-            found.setdefault(relative, relative)
-            found.setdefault(os.path.splitext(relative)[0], relative)
-        return found
+        """Relative paths by themselves and by themselves without suffix; the first photo of a name counts."""
+        paths: dict[str, str] = {}
+        for path in list_photos(self.photo_folder):
+            paths.setdefault(path, path)
+            paths.setdefault(os.path.splitext(path)[0], path)
+        return paths
 
     @cached_property
     def database_names(self) -> list[str]:
@@ -92,30 +93,30 @@ class Dataset:
 def list_photos(folder: Path) -> list[str]:
     """Relative paths of all photos below `folder`, with forward slashes, sorted; hidden files and folders are left
     out."""
-    found: list[str] = []
+    paths: list[str] = []
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         prefix = os.path.relpath(where, folder).replace(os.sep, "/")
         prefix = "" if prefix == "." else prefix + "/"
-        found += [prefix + name for name in files if not name.startswith(".") and name.lower().endswith(PHOTO_SUFFIXES)]
-    return sorted(found)
+        paths += [prefix + name for name in files if not name.startswith(".") and name.lower().endswith(PHOTO_SUFFIXES)]
+    return sorted(paths)
 
 
 def find_ground_truth(folder: Path) -> Path | None:
-    """The ground truth in a dataset folder: gnd_<folder name> first, JSON before pickle. Raises UltronError if
-    unclear."""
-    found = sorted(path for suffix in ("json", "pkl") for path in folder.glob(f"gnd_*.{suffix}"))
+    """The ground truth in a dataset folder: gnd_<folder name> first, JSON before pickle; None without one. Raises
+    UltronError if there are several others."""
+    candidates = sorted(path for suffix in ("json", "pkl") for path in folder.glob(f"gnd_*.{suffix}"))
     for suffix in ("json", "pkl"):
-        named = folder / f"gnd_{folder.resolve().name}.{suffix}"
-        if named in found:
-            return named
-    stems = {path.stem for path in found}
+        named_as_folder = folder / f"gnd_{folder.resolve().name}.{suffix}"
+        if named_as_folder in candidates:
+            return named_as_folder
+    stems = {path.stem for path in candidates}
     if len(stems) > 1:
         raise UltronError(
-            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in found))}); choose "
+            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); choose "
             "one with --gnd"
         )
-    return found[0] if found else None
+    return candidates[0] if candidates else None
 
 
 def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset:
@@ -127,16 +128,24 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         if folder.is_file():
             raise UltronError(f"--dataset takes a folder or a known name, {text} is a file; name its folder")
         present = sorted(path.name for path in data_root.iterdir() if path.is_dir()) if data_root.is_dir() else []
-        get = (
+        advice = (
             f"download it with `ultron datasets download {text}`"
             if text in KNOWN_SETS
             else "see `ultron datasets list` for known ones"
         )
         raise UltronError(
             f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; "
-            f"{get}, put it there "
+            f"{advice}, put it there "
             "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
         )
+    return open_folder(folder, gnd)
+
+
+def open_folder(folder: Path | None, gnd: Path | None = None) -> Dataset:
+    """Opens the dataset in a folder that is known to have been there; None is one that nobody recorded. Raises
+    UltronError if it is gone or unsound."""
+    if folder is None or not folder.is_dir():
+        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     record = read_source(folder)
     if record is not None and not record.complete:
         raise UltronError(
@@ -148,7 +157,47 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
     return Dataset(name=name, folder=folder, ground_truth_path=gnd, ground_truth=truth)
 
 
-def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+def open_recorded(folder: str | None, gnd: str | None) -> Dataset:
+    """Opens the dataset that descriptors were made from, by the folder and the ground truth recorded with them.
+
+    A ground truth that is gone is not needed to show photos: then the one in the folder counts. Raises UltronError if
+    the photos are gone.
+    """
+    gnd_path = Path(gnd) if gnd and Path(gnd).is_file() else None
+    return open_folder(Path(folder) if folder else None, gnd_path)
+
+
+class ProtocolFacts(TypedDict):
+    """Queries that have positives under a protocol."""
+
+    queries_used: int
+    positives: float  # mean number of these queries
+
+
+class DatasetFacts(TypedDict):
+    """What is to be told of a dataset: entries of `ultron datasets info`."""
+
+    name: str
+    folder: str
+    ground_truth: str | None
+    database: int
+    queries: int
+    missing_photos: int
+    missing: list[str]  # names of the first 20
+    protocols: dict[str, ProtocolFacts]
+
+
+class DatasetSummary(TypedDict):
+    """An entry of `ultron datasets list`."""
+
+    name: str
+    folder: str
+    database: int
+    queries: int
+    error: str | None  # why the dataset cannot be opened
+
+
+def describe_dataset(dataset: Dataset) -> DatasetFacts:
     """Facts of a dataset: photo counts, missing photos, and per protocol the queries with positives and their mean
     number."""
     missing = []
@@ -157,11 +206,13 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
             dataset.photo_path(name)
         except UltronError:
             missing.append(name)
-    protocols = {}
-    for protocol in PROTOCOLS if dataset.ground_truth else ():
-        counts = [len(dataset.ground_truth.split(query, protocol)[0]) for query in range(len(dataset.query_names))]
-        used = [count for count in counts if count]
-        protocols[protocol] = {"queries_used": len(used), "positives": sum(used) / max(1, len(used))}
+    truth = dataset.ground_truth
+    protocols: dict[str, ProtocolFacts] = {}
+    if truth is not None:
+        for protocol in PROTOCOLS:
+            counts = [len(truth.split(query, protocol)[0]) for query in range(len(truth.query_names))]
+            n_used = sum(count > 0 for count in counts)
+            protocols[protocol] = {"queries_used": n_used, "positives": sum(counts) / max(1, n_used)}
     return {
         "name": dataset.name,
         "folder": str(dataset.folder),
@@ -174,28 +225,22 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def summaries(data_root: Path) -> list[dict[str, Any]]:
+def summaries(data_root: Path) -> list[DatasetSummary]:
     """Name, folder and photo counts of every dataset below the data root; an unsound one has its error instead."""
-    found = []
-    for folder in (
-        sorted(path for path in data_root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        if data_root.is_dir()
-        else []
-    ):
-        try:
-            # Millions of photos are not counted again: the record of the download has their number.
-            record = read_source(folder) if find_ground_truth(folder) is None else None
-            dataset = open_dataset(str(folder), data_root)
-            n_database = record.n_unpacked if record else len(dataset.database_names)
-            found.append(
-                {
-                    "name": folder.name,
-                    "folder": str(folder),
-                    "database": n_database,
-                    "queries": len(dataset.query_names),
-                    "error": None,
-                }
-            )
-        except UltronError as error:
-            found.append({"name": folder.name, "folder": str(folder), "database": 0, "queries": 0, "error": str(error)})
-    return found
+    if not data_root.is_dir():
+        return []
+    folders = sorted(path for path in data_root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [_summary(folder, data_root) for folder in folders]
+
+
+def _summary(folder: Path, data_root: Path) -> DatasetSummary:
+    summary = DatasetSummary(name=folder.name, folder=str(folder), database=0, queries=0, error=None)
+    try:
+        # Millions of photos are not counted again: the record of the download has their number.
+        record = read_source(folder) if find_ground_truth(folder) is None else None
+        dataset = open_dataset(str(folder), data_root)
+        summary["database"] = record.n_unpacked if record else len(dataset.database_names)
+        summary["queries"] = len(dataset.query_names)
+    except UltronError as error:
+        return {**summary, "database": 0, "error": str(error)}
+    return summary

@@ -1,6 +1,9 @@
 """Reads what people say of their own photos from CSV files: labels (which photo shows which landmark), pairs (which
-photo answers which query) and boxes. Commas, semicolons or tabs, UTF-8 with or without mark; every error names the file
-and the line."""
+photo answers which query) and boxes.
+
+Fields are parted by commas, semicolons or tabs; the text is UTF-8 with or without mark. Every error names the file and
+the line.
+"""
 
 import csv
 import io
@@ -8,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ultron_cli.datasets.csv_files import open_csv
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError, nearest_names
 
-Box = tuple[float, float, float, float]
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 PAIR_LABELS = ("easy", "hard", "junk")
 ROLES = ("query", "database", "")
@@ -18,13 +22,12 @@ ROLES = ("query", "database", "")
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoLabel:
-    """One photo: its landmark (empty: none of them), label as an answer, role (query, database, or empty: chosen by
-    rule) and box."""
+    """What a table says of one photo."""
 
-    photo: str
-    landmark: str
-    label: str = "easy"
-    role: str = ""
+    photo: str  # relative path
+    landmark: str  # empty: none of them
+    label: str = "easy"  # as an answer: easy, hard or junk
+    role: str = ""  # query, database, or empty: chosen by rule
     box: Box | None = None
     where: str = field(default="", compare=False)  # file and line, for messages
 
@@ -36,23 +39,25 @@ class Pair:
     query: str
     photo: str
     label: str
-    where: str = field(default="", compare=False)
+    where: str = field(default="", compare=False)  # file and line, for messages
 
 
 @dataclass(frozen=True)
 class _Row:
     where: str  # file and line, for messages
-    values: dict[str, str]
+    values: dict[str, str]  # by column
 
 
 def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[_Row]:
     """Rows of a CSV by column. Raises UltronError for a missing or an unknown column."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UltronError(f"{path} does not exist; check the path") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise UltronError(f"{path} cannot be read as UTF-8 text ({error}); save it as a CSV in UTF-8") from error
+    with open_csv(
+        path,
+        what="the table",
+        if_absent="check the path",
+        if_unreadable="save it as a CSV in UTF-8",
+        newline=None,  # the first line is looked at before csv reads it
+    ) as handle:
+        text = handle.read()
     first_line = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=first_line.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
@@ -60,10 +65,9 @@ def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Itera
     reader.fieldnames = columns
     missing = [column for column in required if column not in columns]
     if missing:
-        has = first_line.strip()[:80]
         raise UltronError(
             f"{path}: the first line must name the columns {', '.join(required)}; {', '.join(missing)} is "
-            f"missing, it is {has!r}"
+            f"missing, it is {first_line.strip()[:80]!r}"
         )
     for column in columns:
         if column not in (*required, *optional):
@@ -83,7 +87,8 @@ def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Itera
             yield _Row(where, stripped)
 
 
-def _chosen(row: _Row, column: str, choices: Sequence[str], otherwise: str) -> str:
+def _choice(row: _Row, column: str, choices: Sequence[str], otherwise: str) -> str:
+    """The field of a column, `otherwise` where it is empty. Raises UltronError if it is none of the choices."""
     value = row.values.get(column, "").lower() or otherwise
     if value not in choices:
         raise UltronError(f"{row.where}: {column} must be one of {', '.join(filter(None, choices))}; found {value!r}")
@@ -123,8 +128,8 @@ def read_labels(path: Path) -> list[PhotoLabel]:
         label = PhotoLabel(
             photo=photo,
             landmark=row.values["landmark"],
-            label=_chosen(row, "label", PAIR_LABELS, "easy"),
-            role=_chosen(row, "role", ROLES, ""),
+            label=_choice(row, "label", PAIR_LABELS, "easy"),
+            role=_choice(row, "role", ROLES, ""),
             box=_box(row),
             where=row.where,
         )
@@ -145,7 +150,7 @@ def read_pairs(path: Path) -> list[Pair]:
         pair = Pair(
             query=_photo(row, "query"),
             photo=_photo(row, "photo"),
-            label=_chosen(row, "label", PAIR_LABELS, "easy"),
+            label=_choice(row, "label", PAIR_LABELS, "easy"),
             where=row.where,
         )
         earlier = pairs.setdefault((pair.query, pair.photo), pair)

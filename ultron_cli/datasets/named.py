@@ -1,16 +1,22 @@
-"""The dataset a command uses when told `toy` or nothing: rendered on first use."""
+"""Opens a dataset by name, or the one that a command takes when it is told none. The rendered landmarks are made on
+first use."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset, open_dataset
 from ultron_cli.files import read_json
 from ultron_cli.machine import n_cores
-from ultron_cli.workspace import data_root, latest
+from ultron_cli.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ultron_cli.datasets.toy import ToyConfig
 
 
-def render_toy(folder: Path, config: object | None = None) -> Path:
-    """Renders landmarks into `folder` with a progress bar; a finished set of the same configuration is reused."""
+def render_toy(folder: Path, config: "ToyConfig | None" = None) -> Path:
+    """Renders landmarks into `folder` with a progress bar and returns it; a finished set of the same configuration is
+    reused."""
     from ultron_cli.datasets.toy import ToyConfig, make_toy
 
     with progress(total=None, what="render") as bar:
@@ -19,23 +25,25 @@ def render_toy(folder: Path, config: object | None = None) -> Path:
             bar.total = total
             bar.update(done - bar.n)
 
-        make_toy(folder, config or ToyConfig(), workers=n_cores(), on_photo=on_photo)  # type: ignore[arg-type]
+        make_toy(folder, config or ToyConfig(), workers=n_cores(), on_photo=on_photo)
     return folder
 
 
-def dataset_folder(text: str) -> str:
+def dataset_folder(text: str, workspace: Workspace) -> str:
     """`text`, after rendering the toy landmarks if that is what is asked for and they are not there yet."""
-    folder = data_root() / "toy"
+    folder = workspace.data_root / "toy"
     if text == "toy" and not Path(text).is_dir() and not folder.is_dir():
         log.info("rendering the toy landmarks into %s (once)", folder)
         render_toy(folder)
     return text
 
 
-def open_named_dataset(text: str | None, gnd: Path | None = None) -> Dataset:
+def open_named_dataset(text: str | None, gnd: Path | None = None, workspace: Workspace | None = None) -> Dataset:
     """A dataset by name or folder; None takes that of the latest training run, else `toy`. Raises UltronError."""
+    workspace = workspace or Workspace()
     if text is None:
-        run = latest("train")
-        text = read_json(run / "config.json", "configuration of the run")["config"]["dataset"] if run else "toy"
+        run = workspace.latest("train")
+        config = read_json(run / "config.json", "configuration of the run")["config"] if run else {"dataset": "toy"}
+        text = str(config["dataset"])
         log.info("taking dataset %s", text)
-    return open_dataset(dataset_folder(text), data_root(), gnd)
+    return open_dataset(dataset_folder(text, workspace), workspace.data_root, gnd)

@@ -1,4 +1,4 @@
-"""Photos: decode to upright 8-bit RGB, crop, resize, and group by shape into batches."""
+"""Decodes photos to upright 8-bit RGB, crops and resizes them, and groups them by shape into batches."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -8,27 +8,27 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 
-Box = tuple[float, float, float, float]
 INTERPOLATIONS = {
-    "nearest": Image.NEAREST,
-    "bilinear": Image.BILINEAR,
-    "bicubic": Image.BICUBIC,
-    "lanczos": Image.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
 BOX_SLACK_PX = 2.0  # boxes drawn by hand end a pixel or two outside; they are clipped, more is a mistake
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoShape:
-    """How a photo becomes an array: longest side in pixels (None: as it is), when to resize, and with what filter."""
+    """How a photo becomes an array."""
 
-    max_side_px: int | None = 1024
-    resize: Literal["down", "always"] = "down"
-    interpolation: str = "bicubic"
+    max_side_px: int | None = 1024  # the longest side; None leaves it as it is
+    resize: Literal["down", "always"] = "down"  # "down" leaves smaller photos as they are
+    interpolation: str = "bicubic"  # a key of INTERPOLATIONS
     min_side_px: int = 32
 
     def target(self, width: int, height: int) -> tuple[int, int]:
@@ -54,19 +54,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8: 1 is upright; 5 to 8 lie on a side, so that width and height change places."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def draft_jpeg(image: Image.Image, scale: float) -> None:
+    """Has an opened JPEG decoded at 1/2, 1/4 or 1/8 of its sides, several times faster: the smallest that is not below
+    `scale`.
+
+    With a scale of 1 or more, and in other formats, the photo is decoded as it is.
+    """
+    if scale < 1.0:
+        image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+
+
 def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Image.Image:
     """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded.
 
-    draft_side_px: a longest side that is enough; a larger JPEG is then decoded at 1/2, 1/4 or 1/8, which is several
-    times faster.
+    draft_side_px: a longest side that is enough, for draft_jpeg.
     """
     try:
-        with Image.open(path) as opened:
-            if draft_side_px and max(opened.size) > draft_side_px:
-                scale = draft_side_px / max(opened.size)
-                opened.draft("RGB", (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
-            opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
+        with Image.open(path) as image:
+            if draft_side_px:
+                draft_jpeg(image, draft_side_px / max(image.size))
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
@@ -83,9 +96,8 @@ def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Ima
 def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
     """(width, height) of the upright photo, read from its header. Raises UltronError as decode_photo."""
     try:
-        with Image.open(path) as opened:
-            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (opened.height, opened.width) if turned else (opened.width, opened.height)
+        with Image.open(path) as image:
+            return (image.height, image.width) if orientation(image) >= 5 else (image.width, image.height)
     except FileNotFoundError:
         raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
     except Exception as error:
@@ -119,11 +131,11 @@ def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.
 
 @dataclass(frozen=True)
 class LoadedPhoto:
-    """Row of the photo in its list, and (H, W, 3) uint8 pixels, or the reason why there are none."""
+    """A photo as it was read, or the reason why it could not be."""
 
-    row: int
-    pixels: torch.Tensor | None
-    problem: str = ""
+    row: int  # of the photo in its list
+    pixels: torch.Tensor | None  # (H, W, 3) uint8
+    problem: str = ""  # why there are no pixels
 
 
 class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
@@ -131,7 +143,10 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
     exception."""
 
     def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
-        self.rows, self.paths, self.boxes, self.shape = rows, paths, boxes, shape
+        self.rows = rows
+        self.paths = paths  # of all photos of the list, as boxes
+        self.boxes = boxes
+        self.shape = shape
 
     def __len__(self) -> int:
         return len(self.rows)

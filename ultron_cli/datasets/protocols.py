@@ -5,7 +5,7 @@ Radenovic et al., Revisiting Oxford and Paris, CVPR 2018. Rows are indices into 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the upright photo
 Protocol = Literal["easy", "medium", "hard"]
 # protocol -> (labels that count as positive, labels that leave the ranking before AP)
 PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -25,11 +26,10 @@ LABELS = ("easy", "hard", "junk")
 
 @dataclass(frozen=True, kw_only=True)
 class QueryTruth:
-    """One query: its box in pixels (x1, y1, x2, y2) or None for the whole photo, and (n,) int64 database rows per
-    label."""
+    """One query: its box and its labelled photos, as rows of the database."""
 
-    bbx: tuple[float, float, float, float] | None
-    easy: np.ndarray = field(repr=False)
+    bbx: Box | None  # None: the whole photo
+    easy: np.ndarray = field(repr=False)  # (n,) int64, as hard and junk
     hard: np.ndarray = field(repr=False)
     junk: np.ndarray = field(repr=False)
 
@@ -47,12 +47,12 @@ class GroundTruth:
     queries: list[QueryTruth] = field(repr=False)
 
     def split(self, query: int, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the positives and of the ignored photos of one query under a protocol."""
+        """Rows of the positives and of the ignored photos of one query under a protocol, (n,) int64 each."""
         positive, ignored = PROTOCOLS[protocol]
         return self.queries[query].rows(positive), self.queries[query].rows(ignored)
 
 
-def _rows(value: Any, n_database: int, where: str) -> np.ndarray:
+def _rows(value: object, n_database: int, where: str) -> np.ndarray:
     rows = np.asarray(value if value is not None else [])
     if rows.size == 0:
         return np.empty(0, np.int64)
@@ -70,7 +70,7 @@ def _rows(value: Any, n_database: int, where: str) -> np.ndarray:
     return rows.astype(np.int64)
 
 
-def check_box(value: Any, where: str) -> tuple[float, float, float, float] | None:
+def check_box(value: object, where: str) -> Box | None:
     """A box (x1, y1, x2, y2) in pixels, or None for none. Raises UltronError if it is malformed, negative or
     inverted."""
     if value is None:
@@ -89,7 +89,7 @@ def check_box(value: Any, where: str) -> tuple[float, float, float, float] | Non
     return x1, y1, x2, y2
 
 
-def _names(value: Any, key: str, path: Path) -> list[str]:
+def _names(value: object, key: str, path: Path) -> list[str]:
     if not isinstance(value, (list, tuple, np.ndarray)) or not all(isinstance(name, str) for name in value):
         raise UltronError(
             f"{path}: {key} must be a list of photo names; found {str(value)[:60]}; correct the ground truth"
@@ -103,15 +103,16 @@ def _names(value: Any, key: str, path: Path) -> list[str]:
     return names
 
 
-def parse_ground_truth(content: Any, path: Path) -> GroundTruth:
+def parse_ground_truth(content: object, path: Path) -> GroundTruth:
     """Checks the published layout {"imlist", "qimlist", "gnd"} in every part. Raises UltronError that names the
     query."""
     missing = [key for key in ("imlist", "qimlist", "gnd") if not isinstance(content, dict) or key not in content]
-    if missing:
+    if missing or not isinstance(content, dict):
         raise UltronError(
             f"{path} lacks {', '.join(missing)}; a ground truth is a dictionary of imlist, qimlist and gnd"
         )
-    database_names, query_names = _names(content["imlist"], "imlist", path), _names(content["qimlist"], "qimlist", path)
+    database_names = _names(content["imlist"], "imlist", path)
+    query_names = _names(content["qimlist"], "qimlist", path)
     if len(content["gnd"]) != len(query_names):
         raise UltronError(
             f"{path}: gnd has {len(content['gnd'])} entries for {len(query_names)} queries in qimlist; they "

@@ -9,14 +9,14 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Never
 
 import numpy as np
 
 from ultron_cli.errors import UltronError
 
 
-def _empty_array(subtype: Any, shape: Any, kind: Any) -> np.ndarray:
+def _empty_array(subtype: object, shape: object, kind: object) -> np.ndarray:
     # The shape in the file is ignored: __setstate__ sets it from the data, so a huge shape allocates nothing.
     return np.ndarray((0,), dtype="b")
 
@@ -27,28 +27,31 @@ def _latin1_bytes(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _plain_dtype(*arguments: Any) -> np.dtype:
+def _plain_dtype(*arguments: Any) -> np.dtype:  # as numpy writes them: a name, and flags of its own
     dtype = np.dtype(*arguments)
     if dtype.kind not in "biufUS":
         raise pickle.UnpicklingError(f"an array of type {dtype}")
     return dtype
 
 
-def _number(dtype: np.dtype, data: bytes) -> Any:
+def _number(dtype: np.dtype, data: bytes) -> np.generic:
     return np.frombuffer(data, dtype=dtype, count=1)[0]
 
 
-def _from_buffer(data: Any, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _from_buffer(
+    data: bytes | bytearray, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> np.ndarray:
     return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
 
 
-def _allowed() -> dict[tuple[str, str], Callable[..., Any]]:
-    """A fresh table per file: wrapped anew, so that no file can change what the next one is given."""
+def _allowed() -> dict[tuple[str, str], Callable[..., object]]:
+    """What the names that a pickle may use stand for; made anew for each file, so that no file can change what the next
+    one gets."""
 
-    def fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+    def fresh(function: Callable[..., object]) -> Callable[..., object]:
         return lambda *arguments: function(*arguments)
 
-    table: dict[tuple[str, str], Callable[..., Any]] = {
+    table: dict[tuple[str, str], Callable[..., object]] = {
         ("_codecs", "encode"): fresh(_latin1_bytes),
         ("numpy", "ndarray"): fresh(_empty_array),
         ("numpy", "dtype"): fresh(_plain_dtype),
@@ -68,12 +71,12 @@ class _PlainUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(data), encoding="latin1")
         self._table = _allowed()
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
         if (module, name) not in self._table:
             raise pickle.UnpicklingError(f"the name {module}.{name}")
         return self._table[module, name]
 
-    def persistent_load(self, reference: Any) -> Any:
+    def persistent_load(self, reference: object) -> Never:
         raise pickle.UnpicklingError("a reference to an object outside the file")
 
 

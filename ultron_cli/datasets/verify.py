@@ -1,5 +1,5 @@
-"""Decodes every photo of a dataset and says which are missing, empty, truncated, of another type than their name says,
-or there twice."""
+"""Decodes every photo of a dataset and says which are missing, empty or truncated, which are of another type than their
+name says, and which are there twice."""
 
 import hashlib
 import io
@@ -14,16 +14,18 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ultron_cli.console import counted, log, progress
-from ultron_cli.datasets.bad_photos import Finding, Kind, file_state
+from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
-from ultron_cli.datasets.download.source_record import read_seen, read_source, remember_checksum
+from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
+from ultron_cli.datasets.photos import draft_jpeg
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import n_cores
 
-DRAFT_SCALE = 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
+DRAFT_SCALE = 1 / 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
 AHEAD = 64  # photos waiting per thread
-SHOWN = 5  # photos per kind on screen
+N_SHOWN = 5  # photos per kind on screen
 SUFFIXES_OF_FORMAT = {
     "JPEG": (".jpg", ".jpeg"),
     "MPO": (".jpg", ".jpeg"),
@@ -39,17 +41,13 @@ SUFFIXES_OF_FORMAT = {
 
 @dataclass(kw_only=True)
 class Report:
-    """bad: photos to leave out; odd: usable ones that deserve a look; n_used_bad: bad ones that the ground truth (if
-    there is one) names.
-
-    photos_sha256: of all photos that the ground truth names, or of all, by path and content.
-    """
+    """What was wrong with the photos of a dataset."""
 
     n_checked: int = 0
-    n_used_bad: int = 0
-    bad: list[Finding] = field(default_factory=list)
-    odd: list[Finding] = field(default_factory=list)
-    photos_sha256: str = ""
+    n_used_bad: int = 0  # bad photos that the ground truth names; all bad ones where there is none
+    bad: list[Finding] = field(default_factory=list)  # photos to leave out
+    odd: list[Finding] = field(default_factory=list)  # usable ones that deserve a look
+    photos_sha256: str = ""  # by path and content, of all photos that the ground truth names, or of all
 
     def counts(self) -> dict[str, int]:
         """Findings by kind, most first."""
@@ -59,33 +57,40 @@ class Report:
 
 @dataclass(frozen=True)
 class _Checked:
-    path: str
+    path: str  # relative to the dataset folder
     sha256: str
-    kind: Kind | None
+    kind: Kind | None  # None: the photo is sound
     reason: str
 
 
-def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
-    """(paths relative to the dataset folder, paths that are named but not there, paths that the ground truth names).
+@dataclass(frozen=True, kw_only=True)
+class PhotosToCheck:
+    """Paths relative to the dataset folder, with forward slashes."""
 
-    Raises UltronError if the photos are another dataset's, or if there are none.
-    """
+    present: list[str]  # sorted
+    missing: list[str]  # named by the ground truth or a list, but without a file
+    used: set[str]  # named by the ground truth; empty where there is none
+
+
+def photos_to_check(dataset: Dataset) -> PhotosToCheck:
+    """Which photos a dataset has and should have. Raises UltronError if the photos are another dataset's, or if there
+    are none."""
     folder = dataset.folder
-    found = set(_below(folder, dataset.photo_folder))
+    present = set(_below(folder, dataset.photo_folder))
     if dataset.photo_folder != folder and (folder / "train").is_dir():
-        found |= set(_below(folder, folder / "train"))
+        present |= set(_below(folder, folder / "train"))
     missing: list[str] = []
     if (folder / LIST_FILE).is_file():
-        listed = open_landmark_list(folder)[0]
-        if folder.resolve() not in listed.folder.parents:
+        list_paths = open_landmark_list(folder).paths
+        if folder.resolve() not in list_paths.folder.parents:
             raise UltronError(
-                f"{folder} has no photos of its own, they lie in {listed.folder}; run `ultron datasets verify "
-                f"{listed.folder.parent}`"
+                f"{folder} has no photos of its own, they lie in {list_paths.folder}; run `ultron datasets verify "
+                f"{list_paths.folder.parent}`"
             )
-        prefix = listed.folder.relative_to(folder.resolve()).as_posix()
-        names = {f"{prefix}/{listed.relative(i)}" for i in range(len(listed))}
-        missing += sorted(name for name in names - found if not (folder / name).is_file())
-        found |= names - set(missing)
+        prefix = list_paths.folder.relative_to(folder.resolve()).as_posix()
+        names = {f"{prefix}/{list_paths.relative(i)}" for i in range(len(list_paths))}
+        missing += sorted(name for name in names - present if not (folder / name).is_file())
+        present |= names - set(missing)
     used = set()
     for name in [*dataset.database_names, *dataset.query_names] if dataset.ground_truth else []:
         try:
@@ -94,45 +99,43 @@ def photos_to_check(dataset: Dataset) -> tuple[list[str], list[str], set[str]]:
             path = (dataset.photo_folder / f"{name}.jpg").relative_to(folder).as_posix()
             used.add(path)
             missing.append(path)
-    if not found and not missing:
+    if not present and not missing:
         raise UltronError(
             f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`"
         )
-    return sorted(found | (used - set(missing))), missing, used
+    return PhotosToCheck(present=sorted(present | (used - set(missing))), missing=missing, used=used)
 
 
 def _below(folder: Path, photos: Path) -> Iterator[str]:
+    """Paths of the photos in the folder `photos`, relative to `folder`."""
     prefix = photos.relative_to(folder).as_posix()
     return (name if prefix == "." else f"{prefix}/{name}" for name in list_photos(photos))
 
 
 def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
-    """Reads, hashes and decodes every photo. Raises UltronError if there is nothing to check."""
-    paths, missing, used = photos_to_check(dataset)
-    report = Report(n_checked=len(paths) + len(missing))
-    report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in missing]
-    first_with: dict[str, str] = {}
+    """Reads, hashes and decodes every photo. Raises UltronError if there is nothing to check.
+
+    n_threads: None takes one per core, as decoding and hashing release the interpreter's lock.
+    """
+    photos = photos_to_check(dataset)
+    report = Report(n_checked=len(photos.present) + len(photos.missing))
+    report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in photos.missing]
+    first_with: dict[str, str] = {}  # SHA-256 -> path
     digest = hashlib.sha256()
-    for checked in progress(
-        _check_all(dataset.folder, paths, n_threads or default_threads()), total=len(paths), what="verify"
-    ):
+    checks = _check_all(dataset.folder, photos.present, n_threads or n_cores())
+    for checked in progress(checks, total=len(photos.present), what="verify"):
         _add(report, dataset.folder, checked, first_with)
-        if not used or checked.path in used:
+        if not photos.used or checked.path in photos.used:
             digest.update(f"{checked.path}\0{checked.sha256}\n".encode())
     report.bad.sort(key=lambda finding: finding.path)
     report.photos_sha256 = digest.hexdigest()
-    report.n_used_bad = sum(not used or finding.path in used for finding in report.bad)
+    report.n_used_bad = sum(not photos.used or finding.path in photos.used for finding in report.bad)
     return report
 
 
-def default_threads() -> int:
-    """One thread per core; decoding and hashing release the interpreter's lock."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, str]) -> None:
-    """Puts what was found of one photo into the report."""
-    n_bytes, mtime_ns = file_state(folder / checked.path)
+    """Puts what was found of one photo into the report. first_with: first path of each content, by its SHA-256."""
+    n_bytes, mtime_ns = photo_state(folder / checked.path)
     if checked.kind:
         finding = Finding(
             path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns
@@ -176,14 +179,14 @@ def check_photo(folder: Path, path: str) -> _Checked:
     if not data:
         return _Checked(path, sha256, "empty", "the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.draft("RGB", (max(1, opened.width // DRAFT_SCALE), max(1, opened.height // DRAFT_SCALE)))
-            opened.load()
-            ImageOps.exif_transpose(opened).convert("RGB")
-            kind = opened.format or ""
+        with Image.open(io.BytesIO(data)) as image:
+            draft_jpeg(image, DRAFT_SCALE)
+            image.load()
+            ImageOps.exif_transpose(image).convert("RGB")
+            file_format = image.format or ""
     except UnidentifiedImageError:
-        looks = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
-        return _Checked(path, sha256, "not-a-photo", f"the content is {looks}")
+        content = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
+        return _Checked(path, sha256, "not-a-photo", f"the content is {content}")
     except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
         truncated = "truncated" in str(error).lower()
         return _Checked(
@@ -193,8 +196,8 @@ def check_photo(folder: Path, path: str) -> _Checked:
             f"cannot be decoded ({type(error).__name__}: {error})",
         )
     suffix = os.path.splitext(path)[1].lower()
-    if suffix and kind in SUFFIXES_OF_FORMAT and suffix not in SUFFIXES_OF_FORMAT[kind]:
-        return _Checked(path, sha256, "wrong-type", f"the content is {kind}, the name says {suffix}")
+    if suffix and file_format in SUFFIXES_OF_FORMAT and suffix not in SUFFIXES_OF_FORMAT[file_format]:
+        return _Checked(path, sha256, "wrong-type", f"the content is {file_format}, the name says {suffix}")
     return _Checked(path, sha256, None, "")
 
 
@@ -206,10 +209,10 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         f"{', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'all are well'}"
     ]
     for kind in counts:
-        found = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
-        text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in found[:SHOWN]]
-        if len(found) > SHOWN:
-            text.append(f"  {kind:<12} ... {len(found) - SHOWN} more")
+        findings = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
+        text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in findings[:N_SHOWN]]
+        if len(findings) > N_SHOWN:
+            text.append(f"  {kind:<12} ... {len(findings) - N_SHOWN} more")
     if report.bad:
         unused = len(report.bad) - report.n_used_bad
         text.append(
@@ -230,8 +233,9 @@ def tell_version(dataset: Dataset, report: Report, data_root: Path) -> str | Non
     if record is not None and record.complete and record.photos_version and not report.n_used_bad:
         remember_checksum(data_root, key + record.photos_version, report.photos_sha256, str(dataset.folder))
         return record.photos_version
-    seen = read_seen(data_root)
-    return next(
-        (version for version in known.versions if seen.get(key + version, {}).get("sha256") == report.photos_sha256),
-        "unknown version",
-    )
+    checksums = read_seen_checksums(data_root)
+    for version in known.versions:
+        checksum = checksums.get(key + version)
+        if checksum is not None and checksum["sha256"] == report.photos_sha256:
+            return version
+    return "unknown version"

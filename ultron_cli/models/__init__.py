@@ -1,96 +1,35 @@
-"""The one model core: `create_model(name, **settings)` makes every model that the commands know."""
+"""The one model core: `create_model(name, **settings)` makes every model that the commands know.
+
+Importing this package loads no torch: a model's file is imported when the model is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ultron_cli.configs import from_dict
+from ultron_cli.errors import UltronError, nearest_names
 
 if TYPE_CHECKING:
     from ultron_cli.models.core import RetrievalModel
 
 
-def _over_backbone(
-    settings_class: type, make: Callable[..., RetrievalModel], values: dict[str, Any], pretrained: bool
-) -> RetrievalModel:
-    """make(settings, backbone), the settings from plain values and the backbone that they name."""
-    from ultron_cli.configs import from_dict
-    from ultron_cli.models.backbones import create_backbone
+@dataclass(frozen=True)
+class ModelEntry:
+    """What a name of MODELS stands for."""
 
-    settings = from_dict(settings_class, values, prefix="model.")
-    return make(settings, create_backbone(settings.backbone, pretrained=pretrained))
+    module: str  # below ultron_cli.models
+    class_name: str  # of a RetrievalModel in that module
+    preset: Mapping[str, object] = field(
+        default_factory=dict
+    )  # settings of this size that are not the model's defaults
 
-
-def _gem(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.models.gem import GemModel, GemSettings
-
-    return _over_backbone(GemSettings, GemModel, values, pretrained)
-
-
-def _ultron(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.configs import from_dict
-    from ultron_cli.errors import UltronError
-    from ultron_cli.models.ultron import UltronModel
-    from ultron_cli.models.ultron_settings import SIZES, UltronSettings
-
-    if pretrained:
-        raise UltronError(
-            f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or "
-            "give a checkpoint with --weights"
-        )
-    if "backbone" in values:
-        asked = (
-            f"--model gem --backbone {values['backbone']} (in training --set model.name=gem --set "
-            f"model.backbone={values['backbone']})"
-        )
-        raise UltronError(f"{name} has a network of its own; for a timm backbone name the model too: {asked}")
-    return UltronModel(name, from_dict(UltronSettings, SIZES[name] | values, prefix="model."))
-
-
-def _superglobal(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.models.superglobal import SuperGlobalModel, SuperGlobalSettings
-
-    return _over_backbone(SuperGlobalSettings, SuperGlobalModel, values, pretrained)
-
-
-def _dolg(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.models.dolg import SIZES, DolgModel, DolgSettings
-
-    return _over_backbone(DolgSettings, partial(DolgModel, name), SIZES[name] | values, pretrained)
-
-
-def _cfcd(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.models.cfcd import SIZES, CfcdModel, CfcdSettings
-
-    return _over_backbone(CfcdSettings, partial(CfcdModel, name), SIZES[name] | values, pretrained)
-
-
-def _senet(name: str, values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.models.senet import SIZES, SenetModel, SenetSettings
-
-    return _over_backbone(SenetSettings, partial(SenetModel, name), SIZES[name] | values, pretrained)
-
-
-def _dalg(values: dict[str, Any], pretrained: bool) -> RetrievalModel:
-    from ultron_cli.models.dalg import DalgModel, DalgSettings
-
-    return _over_backbone(DalgSettings, DalgModel, values, pretrained)
-
-
-MODELS: dict[str, Callable[[dict[str, Any], bool], RetrievalModel]] = {
-    "cfcd-r101": partial(_cfcd, "cfcd-r101"),
-    "cfcd-r50": partial(_cfcd, "cfcd-r50"),
-    "dalg": _dalg,
-    "dolg-r101": partial(_dolg, "dolg-r101"),
-    "dolg-r50": partial(_dolg, "dolg-r50"),
-    "gem": _gem,
-    "senet-r101": partial(_senet, "senet-r101"),
-    "senet-r50": partial(_senet, "senet-r50"),
-    "superglobal": _superglobal,
-    "ultron-b": partial(_ultron, "ultron-b"),
-    "ultron-s": partial(_ultron, "ultron-s"),
-    "ultron-t": partial(_ultron, "ultron-t"),
-}
+    def model_class(self) -> type[RetrievalModel]:
+        """The class, imported."""
+        return getattr(importlib.import_module(f"ultron_cli.models.{self.module}"), self.class_name)
 
 
 def list_models() -> list[str]:
@@ -98,15 +37,72 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
-def create_model(name: str, *, pretrained: bool = False, **settings: Any) -> RetrievalModel:
+def create_model(name: str, *, pretrained: bool = False, **settings: object) -> RetrievalModel:
     """Makes a model with fresh weights (or timm's with `pretrained`) in evaluation mode.
 
     settings: the fields of the model's settings, for example backbone="resnet50", p=3.0, descriptor_dim=512 for `gem`;
-        those of the ultron models are in ultron_settings.py.
+        each model's stand at the top of its file.
     Raises UltronError for an unknown model or setting, naming near ones.
     """
-    from ultron_cli.errors import UltronError, nearest_names
-
     if name not in MODELS:
         raise UltronError(f"unknown model {name!r}{nearest_names(name, MODELS)} (known: {', '.join(list_models())})")
-    return MODELS[name](settings, pretrained).eval()
+    from ultron_cli.models.backbones import create_backbone
+    from ultron_cli.models.core import BackboneModel
+
+    entry = MODELS[name]
+    model_class = entry.model_class()
+    stands_on_backbone = issubclass(model_class, BackboneModel)
+    if not stands_on_backbone:
+        _refuse_backbone(name, settings, pretrained)
+    checked = from_dict(model_class.settings_type, {**entry.preset, **settings}, prefix="model.")
+    if stands_on_backbone:
+        return model_class(name, checked, create_backbone(checked.backbone, pretrained=pretrained)).eval()
+    return model_class(name, checked).eval()
+
+
+def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool) -> None:
+    """Raises UltronError if timm's weights or a backbone are asked of a model with a network of its own."""
+    if pretrained:
+        raise UltronError(
+            f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or "
+            "give a checkpoint with --weights"
+        )
+    if "backbone" in settings:
+        backbone = settings["backbone"]
+        raise UltronError(
+            f"{name} has a network of its own; for a timm backbone name the model too: --model gem --backbone "
+            f"{backbone} (in training --set model.name=gem --set model.backbone={backbone})"
+        )
+
+
+MODELS: dict[str, ModelEntry] = {
+    "cfcd-r101": ModelEntry("cfcd", "CfcdModel", {"backbone": "resnet101"}),
+    "cfcd-r50": ModelEntry("cfcd", "CfcdModel"),
+    "dalg": ModelEntry("dalg", "DalgModel"),
+    "dolg-r101": ModelEntry("dolg", "DolgModel", {"backbone": "resnet101"}),
+    "dolg-r50": ModelEntry("dolg", "DolgModel"),
+    "gem": ModelEntry("gem", "GemModel"),
+    "senet-r101": ModelEntry("senet", "SenetModel", {"backbone": "resnet101"}),
+    "senet-r50": ModelEntry("senet", "SenetModel"),
+    "superglobal": ModelEntry("superglobal", "SuperGlobalModel"),
+    # Sizes S and B are a third party's reading of the paper; T is ours: under 2 million parameters, for laptops and
+    # tests.
+    "ultron-b": ModelEntry(
+        "ultron",
+        "UltronModel",
+        {"depths": (5, 7, 18, 5), "widths": (96, 192, 384, 768), "heads": (12, 24), "drop_path": 0.3},
+    ),
+    "ultron-s": ModelEntry("ultron", "UltronModel"),
+    "ultron-t": ModelEntry(
+        "ultron",
+        "UltronModel",
+        {
+            "depths": (1, 2, 2, 2),
+            "widths": (16, 32, 64, 128),
+            "heads": (2, 4),
+            "expansion": 2,
+            "drop_path": 0.0,
+            "descriptor_dim": 256,
+        },
+    ),
+}

@@ -11,19 +11,18 @@ import torch
 from torch import nn
 
 from ultron_cli.configs import within
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)
 class CfcdSettings:
-    """Settings of `cfcd-r50` and `cfcd-r101`; defaults of the authors' published configuration: p 3 fixed, 512
-    dimensions."""
+    """Settings of `cfcd-r50` and `cfcd-r101`. The defaults are the authors' published configuration."""
 
     backbone: str = "resnet50"
     descriptor_dim: int = 512
-    p: float = 3.0
+    p: float = 3.0  # exponent of GeM
     p_learnable: bool = False
 
     def __post_init__(self) -> None:
@@ -31,16 +30,17 @@ class CfcdSettings:
         within("p", self.p, 0.1, 100.0)
 
 
-class CfcdModel(RetrievalModel):
+class CfcdModel(BackboneModel):
     """backbone -> GeM -> layer -> batch normalisation -> (B, descriptor_dim)."""
 
+    settings_type = CfcdSettings
+    settings: CfcdSettings
     recommended_scales = (0.3535, 0.5, 0.7071, 1.0, 1.4142)  # the authors' five
 
     def __init__(self, name: str, settings: CfcdSettings, backbone: Backbone) -> None:
-        super().__init__()
-        self.name, self.settings, self.backbone = name, settings, backbone
+        super().__init__(name, settings, backbone)
         self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded")
-        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
+        self.descriptor_dim = settings.descriptor_dim
         self.pooling = GeM(settings.p, settings.p_learnable)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
         self.norm = nn.BatchNorm1d(settings.descriptor_dim)
@@ -50,6 +50,3 @@ class CfcdModel(RetrievalModel):
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         return self.norm(self.head(self.pooling(feature_map)))
-
-
-SIZES = {"cfcd-r50": {"backbone": "resnet50"}, "cfcd-r101": {"backbone": "resnet101"}}

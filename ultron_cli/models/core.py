@@ -1,33 +1,41 @@
-"""What every retrieval model offers to the commands, whatever is inside."""
+"""What every retrieval model offers to the commands, whatever is inside.
 
-from typing import Any
+A new model is one file with a frozen dataclass of settings and a subclass of RetrievalModel, or of BackboneModel if it
+stands on a backbone of timm, and one entry in models/__init__.py.
+Legend: B batch, C channels, H W photo size, h w map size, N tokens, D descriptor dims.
+"""
+
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.preprocessing import Preprocessing
+from ultron_cli.models.parts.attention_pooling import AttentionPooling
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of autocast, by setting
 
 
 class RetrievalModel(nn.Module):
     """Base of all models: images (B, 3, H, W), already normalised -> unit descriptors (B, D) float32.
 
-    A subclass sets the attributes below and implements feature_map and pool.
+    A subclass is made by Model(name, settings), sets the attributes below and implements feature_map and pool. What
+    figures can show of it, it says by named_stages, is_channels_last, map_of_tokens and pooling_attention.
     """
 
+    settings_type: ClassVar[type]  # the frozen dataclass of its settings
     name: str  # as in create_model
-    settings: Any  # the frozen dataclass it was made from
+    settings: Any  # of settings_type; each subclass narrows it
     preprocessing: Preprocessing
     min_side_px: int
     descriptor_dim: int
     recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)  # what extraction takes unless told otherwise
-    unit_norm: bool = True  # of forward; a linear classifier is trained on descriptors of any length
-    switches: tuple[
-        str, ...
-    ] = ()  # settings that no weight depends on, so that a trained model can be used with others
-    cam_layer: str | None = (
-        None  # whose map a CAM watches where the last map does not reach the descriptor (a class token)
-    )
+    # Settings that no weight depends on, so that a trained model can be used with others.
+    switches: tuple[str, ...] = ()
+    # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).
+    cam_layer: str | None = None
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""
@@ -46,22 +54,84 @@ class RetrievalModel(nn.Module):
         return descriptors.mean(dim=0)
 
     def forward(
-        self, images: torch.Tensor, with_maps: bool = False
+        self, images: torch.Tensor, with_maps: bool = False, unit_norm: bool = True
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """(B, 3, H, W) -> (B, D) unit descriptors, or without unit_norm as they are; with_maps: and the (B, C, h, w)
-        maps, for losses on local features."""
-        if with_maps:
-            maps = self.feature_map(images)
-            return F.normalize(self.pool(maps), dim=1), maps
-        described = self.describe(images)
-        return F.normalize(described, dim=1) if self.unit_norm else described
+        """(B, 3, H, W) -> (B, D) descriptors; with_maps: and the (B, C, h, w) maps, for losses on local features.
+
+        unit_norm: False leaves descriptors of any length, on which a linear classifier is trained.
+        """
+        maps = self.feature_map(images) if with_maps else None
+        descriptors = self.describe(images) if maps is None else self.pool(maps)
+        if unit_norm:
+            descriptors = F.normalize(descriptors, dim=1)
+        return descriptors if maps is None else (descriptors, maps)
 
     @property
     def label(self) -> str:
-        """Name for files and titles, for example gem-resnet50."""
-        backbone = getattr(self.settings, "backbone", "")
-        says_it = bool(backbone) and self.name.endswith(f"-{backbone.replace('resnet', 'r')}")  # dolg-r50 on resnet50
-        return f"{self.name}-{backbone}" if backbone and not says_it else self.name
+        """Name for files and titles, for example ultron-s or gem-resnet50."""
+        return self.name
+
+    def named_layers(self) -> dict[str, nn.Module]:
+        """The layers whose output can be shown, by name."""
+        return {name: layer for name, layer in self.named_modules() if name}
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        """The last layer of each stage by the stage's name, first to last; may be empty."""
+        return {}
+
+    def is_channels_last(self, layer: str) -> bool:
+        """Whether a stage or layer gives its maps as (B, h, w, C) instead of (B, C, h, w)."""
+        return False
+
+    def map_of_tokens(self, tokens: torch.Tensor, image_side_px: tuple[int, int]) -> torch.Tensor | None:
+        """(B, prefix + N, C) tokens of a layer -> (B, C, h, w), prefix tokens left out; None where the model has no
+        grid of tokens. image_side_px: (H, W)."""
+        return None
+
+    @torch.no_grad()
+    def pooling_attention(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """(weights (h, w) with which the pooling gathers the places of one photo, unit descriptor (D,)).
+
+        images: (1, 3, H, W). None for a model that does not pool by attention. Raises UltronError if it does, and the
+        weights cannot be had.
+        """
+        pooling = getattr(self, "pooling", None)
+        if not isinstance(pooling, AttentionPooling):
+            return None
+        features = self.feature_map(images)
+        weights, _ = pooling.weights(features)
+        return weights[0].unflatten(0, features.shape[-2:]), F.normalize(self.pool(features), dim=1)[0]
+
+
+class BackboneModel(RetrievalModel):
+    """A model over a backbone of timm, or one of ours. It is made by Model(name, settings, backbone)."""
+
+    def __init__(self, name: str, settings: object, backbone: Backbone) -> None:
+        super().__init__()
+        self.name = name
+        self.settings = settings
+        self.backbone = backbone
+        self.preprocessing = backbone.preprocessing
+        self.min_side_px = backbone.min_side_px
+
+    @property
+    def label(self) -> str:
+        """gem-resnet50; dolg-r50, and not dolg-r50-resnet50, where the name says the backbone."""
+        name_says_it = self.name.endswith(f"-{self.backbone.name.replace('resnet', 'r')}")
+        return self.name if name_says_it else f"{self.name}-{self.backbone.name}"
+
+    def named_layers(self) -> dict[str, nn.Module]:
+        """Those of the backbone's network, by timm's names."""
+        return {name: layer for name, layer in self.backbone.network.named_modules() if name}
+
+    def named_stages(self) -> dict[str, nn.Module]:
+        return self.backbone.named_stages()
+
+    def is_channels_last(self, layer: str) -> bool:
+        return self.backbone.channels_last_output
+
+    def map_of_tokens(self, tokens: torch.Tensor, image_side_px: tuple[int, int]) -> torch.Tensor | None:
+        return self.backbone.map_of_tokens(tokens, image_side_px)
 
 
 def normalise_images(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

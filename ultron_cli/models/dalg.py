@@ -1,13 +1,13 @@
 """DALG: a Swin with a local branch of window and spatial attention, fused with the global vector by cross-attention
 (Song et al., 2022).
 
-The paper's text fixes the parts and their order; widths, heads and what the queries are it leaves open, and here they
-are: stage 3 (stride 16) feeds the local branch, stage 4 (stride 32) the global vector; that vector asks, the places of
-both maps answer.
+The paper's text fixes the parts and their order. It leaves open their widths, the heads and what the queries are; this
+is our choice: stage 3 (stride 16) feeds the local branch and stage 4 (stride 32) the global vector, which is the query;
+the places of both maps are the keys and values.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,33 +15,29 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.stages import SwinNetwork, n_channels_of_stages, require_swin
+from ultron_cli.models.core import BackboneModel
+from ultron_cli.models.parts.layers import mlp
 from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)
 class DalgSettings:
-    """Settings of `dalg`.
-
-    dim: channels of the local branch, the fusion and the global vector. n_heads divides it. window: k, places along a
-    side of a window. local_blocks: window attention blocks, of which every second has its windows shifted by half of
-    one. fusion_blocks: cross-attentions, one after the other. spatial_attention, fusion: for ablation; "concat" puts
-    the local map's mean beside the global vector instead.
-    """
+    """Settings of `dalg`."""
 
     backbone: str = "swin_small_patch4_window7_224"
     descriptor_dim: int = 512
-    dim: int = 512
-    n_heads: int = 8
-    window: int = 7
-    local_blocks: int = 2
-    fusion_blocks: int = 1
+    dim: int = 512  # channels of the local branch, the fusion and the global vector
+    n_heads: int = 8  # divides dim
+    window: int = 7  # k, places along a side of a window
+    local_blocks: int = 2  # window attention blocks, of which every second has its windows shifted by half of one
+    fusion_blocks: int = 1  # cross-attentions, one after the other
     mlp_ratio: float = 4.0
-    p: float = 3.0
+    p: float = 3.0  # exponent of the global branch's GeM at first; learnable
     global_pooling: Literal["gem", "avg"] = "gem"
-    spatial_attention: bool = True
-    fusion: Literal["cross", "concat"] = "cross"
+    spatial_attention: bool = True  # False for ablation
+    fusion: Literal["cross", "concat"] = "cross"  # "concat", for ablation, puts the local map's mean beside the vector
 
     def __post_init__(self) -> None:
         one_of("global_pooling", self.global_pooling, ["gem", "avg"])
@@ -96,9 +92,8 @@ class WindowAttention(nn.Module):
         self.projection = nn.Linear(n_channels, n_channels)
         rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
         places = torch.stack([rows.flatten(), columns.flatten()], dim=1)
-        self.register_buffer(
-            "offsets", places[:, None] - places[None] + window - 1, persistent=False
-        )  # (k*k, k*k, 2), from 0 to 2k - 2
+        self.offsets: torch.Tensor  # (k*k, k*k, 2), from 0 to 2k - 2
+        self.register_buffer("offsets", places[:, None] - places[None] + window - 1, persistent=False)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         batch, height, width, channels = features.shape
@@ -113,19 +108,12 @@ class WindowAttention(nn.Module):
         bias = self.position_bias[:, self.offsets[..., 0], self.offsets[..., 1]].to(query.dtype)
         if any(margins):
             on_map = F.pad(features.new_ones(1, height, width), margins)
-            outside = (
-                windows_of(on_map, window) == 0
-            )  # (windows, k*k); no window is outside whole, as each margin is below k
+            # (windows, k*k); no window lies outside as a whole, as each margin is below k.
+            outside = windows_of(on_map, window) == 0
             bias = bias.masked_fill(outside[:, None, None], float("-inf")).repeat(batch, 1, 1, 1)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         joined = from_windows(attended.transpose(1, 2).flatten(2), window, shape)
         return self.projection(joined[:, shift : shift + height, shift : shift + width])
-
-
-def mlp(n_channels: int, ratio: float) -> nn.Sequential:
-    """Linear, GELU, linear."""
-    n_hidden = round(ratio * n_channels)
-    return nn.Sequential(nn.Linear(n_channels, n_hidden), nn.GELU(), nn.Linear(n_hidden, n_channels))
 
 
 class WindowBlock(nn.Module):
@@ -142,12 +130,11 @@ class WindowBlock(nn.Module):
         return features + self.mlp(self.mlp_norm(features))
 
 
-class LocalBranch(nn.Module):
-    """Window attention on the places of stage 3, then normalised vectors times a score per place. (B, H, W, C3) -> (B,
-    H, W, dim).
+class WindowBranch(nn.Module):
+    """Window attention on the places of stage 3, then normalised vectors times a score per place.
 
-    The spatial attention is DOLG's, softplus of a linear score of ReLU(x), on layer-normed instead of unit vectors: in
-    the fusion they stand beside the layer-normed places of stage 4.
+    (B, H, W, C3) -> (B, H, W, dim). The spatial attention is DOLG's, softplus of a linear score of ReLU(x), on
+    layer-normed instead of unit vectors: in the fusion they stand beside the layer-normed places of stage 4.
     """
 
     def __init__(self, n_channels: int, settings: DalgSettings) -> None:
@@ -173,10 +160,10 @@ class LocalBranch(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """The global vector asks the places: g + attention(LayerNorm(g), places), then g + MLP(LayerNorm(g)). g: (B, C);
-    places: (B, P, C).
+    """The global vector attends to the places: g + attention(LayerNorm(g), places), then g + MLP(LayerNorm(g)).
 
-    The places come normalised; another norm here would undo the scores of the spatial attention.
+    g: (B, C), places: (B, P, C) -> (B, C). The places come normalised; another norm here would undo the scores of the
+    spatial attention.
     """
 
     def __init__(self, settings: DalgSettings) -> None:
@@ -195,38 +182,19 @@ class CrossAttention(nn.Module):
         return whole + self.mlp(self.mlp_norm(whole))
 
 
-def require_swin(backbone: Backbone) -> nn.Module:
-    """The timm network inside. Raises UltronError unless it is a Swin (v1 or v2): an embedding, four stages, a norm."""
-    network = backbone.network
-    if not (
-        backbone.channels_last_output
-        and all(hasattr(network, part) for part in ("patch_embed", "layers", "norm"))
-        and len(network.layers) == 4
-    ):
-        raise UltronError(
-            "dalg takes a Swin of timm as its backbone (swin_small_patch4_window7_224, "
-            f"swinv2_tiny_window8_256, ...), found {backbone.name}"
-        )
-    return network
-
-
-class DalgModel(RetrievalModel):
+class DalgModel(BackboneModel):
     """Swin -> local branch on stage 3, GeM and a layer on stage 4 -> cross-attention -> (B, descriptor_dim)."""
 
-    name = "dalg"
+    settings_type = DalgSettings
+    settings: DalgSettings
     recommended_scales: tuple[float, ...] = (1.0,)  # that one scale is enough is the paper's point
 
-    def __init__(self, settings: DalgSettings, backbone: Backbone) -> None:
-        super().__init__()
-        self.settings, self.backbone = settings, backbone
-        network = require_swin(backbone)
-        self.preprocessing, self.min_side_px, self.descriptor_dim = (
-            backbone.preprocessing,
-            backbone.min_side_px,
-            settings.descriptor_dim,
-        )
-        n_stage_3, n_stage_4 = network.feature_info[-2]["num_chs"], network.feature_info[-1]["num_chs"]
-        self.local_branch = LocalBranch(n_stage_3, settings)
+    def __init__(self, name: str, settings: DalgSettings, backbone: Backbone) -> None:
+        super().__init__(name, settings, backbone)
+        network = require_swin(backbone.network, backbone.name, name)
+        self.descriptor_dim = settings.descriptor_dim
+        n_stage_3, n_stage_4 = n_channels_of_stages(network)
+        self.local_branch = WindowBranch(n_stage_3, settings)
         self.global_pooling = GeM(settings.p, learnable=True) if settings.global_pooling == "gem" else None
         self.global_layer = nn.Linear(n_stage_4, settings.dim)
         crossing = settings.fusion == "cross"
@@ -238,15 +206,19 @@ class DalgModel(RetrievalModel):
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> the map of stage 3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
-        network = self.backbone.network
+        network = self._swin()
         return network.layers[:3](network.patch_embed(images)).permute(0, 3, 1, 2)
+
+    def _swin(self) -> SwinNetwork:
+        return cast(SwinNetwork, self.backbone.network)
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         stage_3 = feature_map.permute(0, 2, 3, 1)
-        network = self.backbone.network
+        network = self._swin()
         stage_4 = network.norm(network.layers[3](stage_3))
         deep = stage_4.permute(0, 3, 1, 2)
-        whole = self.global_layer(deep.mean(dim=(-2, -1)) if self.global_pooling is None else self.global_pooling(deep))
+        pooled = deep.mean(dim=(-2, -1)) if self.global_pooling is None else self.global_pooling(deep)
+        whole = self.global_layer(pooled)
         local = self.local_branch(stage_3)
         if self.deep_layer is None:
             return self.head(torch.cat([whole, local.mean(dim=(1, 2))], dim=1))

@@ -5,39 +5,35 @@ Checked against the authors' code (github.com/feymanpriv/DOLG). f3 and f4 are th
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.configs import one_of, within
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.backbones.resnet_stages import n_channels_of_stages, require_resnet, up_to_stage_3
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.stages import ResNetNetwork, n_channels_of_stages, require_resnet, up_to_stage_3
+from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)
 class DolgSettings:
-    """Settings of `dolg-r50` and `dolg-r101`; the defaults are the paper's, the others its ablations (tables 4 to 6).
-
-    local_from: the map of the local branch. fusion: how local vectors meet the global one. global_pooling, p: of the
-    global branch (p learnable, as in the authors' code). dilations: of the multi-atrous 3x3 convolutions. local_dim:
-    also the global vector's.
-    """
+    """Settings of `dolg-r50` and `dolg-r101`: the defaults are the paper's, other values its ablations (tables 4 to
+    6)."""
 
     backbone: str = "resnet50"
     descriptor_dim: int = 512
-    local_from: Literal["f3", "f4"] = "f3"
-    fusion: Literal["orthogonal", "concat", "hadamard"] = "orthogonal"
-    global_pooling: Literal["gem", "avg"] = "gem"
-    p: float = 3.0
+    local_from: Literal["f3", "f4"] = "f3"  # the map of the local branch
+    fusion: Literal["orthogonal", "concat", "hadamard"] = "orthogonal"  # how local vectors meet the global one
+    global_pooling: Literal["gem", "avg"] = "gem"  # of the global branch
+    p: float = 3.0  # exponent of its GeM at first; learnable, as in the authors' code
     multi_atrous: bool = True
     self_attention: bool = True
-    dilations: tuple[int, ...] = (6, 12, 18)
+    dilations: tuple[int, ...] = (6, 12, 18)  # of the multi-atrous 3x3 convolutions
     atrous_dim: int = 512
-    local_dim: int = 1024
+    local_dim: int = 1024  # of local vectors, and of the global one
 
     def __post_init__(self) -> None:
         one_of("local_from", self.local_from, ["f3", "f4"])
@@ -68,7 +64,7 @@ class MultiAtrous(nn.Module):
         return F.relu(self.join(torch.cat([whole, *(branch(maps) for branch in self.branches)], dim=1)))
 
 
-class LocalBranch(nn.Module):
+class AtrousBranch(nn.Module):
     """Multi-atrous context, then unit vectors times an attention of their own. forward: (B, C, h, w) -> (B, local_dim,
     h, w)."""
 
@@ -92,36 +88,38 @@ def orthogonal_part(local: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return local - along[:, None] * whole[:, :, None, None]
 
 
-class DolgModel(RetrievalModel):
+class DolgModel(BackboneModel):
     """ResNet -> local branch on f3, GeM and a layer on f4 -> fusion -> (B, descriptor_dim)."""
 
+    settings_type = DolgSettings
+    settings: DolgSettings
     recommended_scales = (0.3535, 0.5, 0.7071, 1.0, 1.4142)  # the authors' five
 
     def __init__(self, name: str, settings: DolgSettings, backbone: Backbone) -> None:
-        super().__init__()
-        self.name, self.settings, self.backbone = name, settings, backbone
-        require_resnet(backbone, name)
+        super().__init__(name, settings, backbone)
+        network = require_resnet(backbone.network, backbone.name, name)
         self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded")
-        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
-        n_stage_3, n_stage_4 = n_channels_of_stages(backbone)
-        self.local = LocalBranch(n_stage_3 if settings.local_from == "f3" else n_stage_4, settings)
+        self.descriptor_dim = settings.descriptor_dim
+        n_stage_3, n_stage_4 = n_channels_of_stages(network)
+        self.local = AtrousBranch(n_stage_3 if settings.local_from == "f3" else n_stage_4, settings)
         self.global_pooling = GeM(settings.p, learnable=True) if settings.global_pooling == "gem" else None
         self.global_layer = nn.Linear(n_stage_4, settings.local_dim)
         self.head = nn.Linear((1 if settings.fusion == "hadamard" else 2) * settings.local_dim, settings.descriptor_dim)
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> f3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
-        return up_to_stage_3(self.backbone.network, images)
+        return up_to_stage_3(self._resnet(), images)
+
+    def _resnet(self) -> ResNetNetwork:
+        return cast(ResNetNetwork, self.backbone.network)
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
-        deep = self.backbone.network.layer4(feature_map)
+        deep = self._resnet().layer4(feature_map)
         pooled = deep.mean(dim=(-2, -1)) if self.global_pooling is None else self.global_pooling(deep)
         whole = self.global_layer(pooled)
         local = self.local(feature_map if self.settings.local_from == "f3" else deep)
         if self.settings.fusion == "hadamard":
             return self.head((local * whole[:, :, None, None]).mean(dim=(-2, -1)))
-        kept = orthogonal_part(local, whole) if self.settings.fusion == "orthogonal" else local
-        return self.head(torch.cat([whole, kept.mean(dim=(-2, -1))], dim=1))
-
-
-SIZES = {"dolg-r50": {"backbone": "resnet50"}, "dolg-r101": {"backbone": "resnet101"}}
+        if self.settings.fusion == "orthogonal":
+            local = orthogonal_part(local, whole)
+        return self.head(torch.cat([whole, local.mean(dim=(-2, -1))], dim=1))

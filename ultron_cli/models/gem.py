@@ -1,9 +1,8 @@
 """The GeM baseline: any backbone, generalised-mean or another pooling, an optional whitening layer (Radenovic et al.,
 TPAMI 2019)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,39 +11,35 @@ from torch import nn
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions import check_attention, put_attention
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.parts.attention_pooling import SimPool
-from ultron_cli.models.parts.pooling import Average, GeM, GGeM, Maximum
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.stages import ViTAttention
+from ultron_cli.models.core import BackboneModel
+from ultron_cli.models.parts import POOLINGS
+from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)
 class GemSettings:
-    """Settings of the `gem` model. descriptor_dim: None keeps the backbone's channels; a number adds a whitening layer.
-
-    pooling: cls is the class token of a ViT; the others are of the patch map. groups: of `ggem`; None takes as many as
-    the backbone's attention has heads. gamma: of `simpool`; None is the published 1.25 for transformers and 2 for
-    others, 0 the published form without a power. pooling_shift: of `simpool`; None is "left", as published; with
-    "undone" training starts sooner, see AttentionPooling. scale_gem: descriptors of several scales are joined by GeM
-    with the pooling's exponent instead of by their mean, as cirtorch tests networks without a whitening layer.
-    attention: one of attentions.py, put into the stages attention_stages (of 1 to 4) of a ResNet, attention_at "block"
-    or "stage"; None for these means as its paper has it. genotype: of `hoga`, as attentions/genotype.py writes it; None
-    is the published one.
-    """
+    """Settings of the `gem` model."""
 
     backbone: str = "resnet50"
-    pooling: str = "gem"
+    pooling: str = "gem"  # one of POOLINGS; cls is the class token of a ViT, the others are of the patch map
     p: float = 3.0
     p_learnable: bool = False
-    descriptor_dim: int | None = None
-    groups: int | None = None
+    descriptor_dim: int | None = None  # None keeps the backbone's channels; a number adds a whitening layer
+    groups: int | None = None  # of `ggem`; None takes as many as the backbone's attention has heads
+    # Of `simpool`; None is the published 1.25 for transformers and 2 for others, 0 the published form without a power.
     gamma: float | None = None
+    # Of `simpool`; None is "left", as published; with "undone" training starts sooner, see AttentionPooling.
     pooling_shift: Literal["undone", "left"] | None = None
+    # Descriptors of several scales are joined by GeM with the pooling's exponent instead of by their mean, as cirtorch
+    # tests networks without a whitening layer.
     scale_gem: bool = False
-    attention: str | None = None
+    attention: str | None = None  # one of ATTENTIONS, put into stages of a ResNet
+    # Which stages, of 1 to 4, and "block" or "stage"; None for these is where the attention's paper has it.
     attention_stages: tuple[int, ...] | None = None
     attention_at: str | None = None
-    genotype: str | None = None
+    genotype: str | None = None  # of `hoga`, as attentions/genotype.py writes it; None is the published one
 
     def __post_init__(self) -> None:
         one_of("pooling", self.pooling, list(POOLINGS))
@@ -60,82 +55,39 @@ class GemSettings:
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
         if self.scale_gem and (self.pooling != "gem" or self.descriptor_dim is not None):
-            found = (
+            obstacle = (
                 f"pooling {self.pooling}"
                 if self.pooling != "gem"
                 else f"descriptor_dim {self.descriptor_dim}, a whitening layer,"
             )
             raise UltronError(
                 "scale_gem needs pooling gem and no whitening layer, whose descriptors may be negative; found "
-                f"{found}; leave scale_gem out"
+                f"{obstacle}; leave scale_gem out"
             )
         check_attention(self)
 
 
-class ClassToken(nn.Module):
-    """The class token as it is. (B, C) -> (B, C) float32 (float64 stays)."""
-
-    def forward(self, token: torch.Tensor) -> torch.Tensor:
-        return token if token.dtype == torch.float64 else token.float()
-
-
-def _ggem(settings: GemSettings, backbone: Backbone) -> nn.Module:
-    groups = settings.groups or n_heads(backbone)
-    if groups is None or backbone.n_channels % groups:
-        found = (
-            "has no attention heads to tell it"
-            if groups is None
-            else f"{groups} do not divide its {backbone.n_channels} channels"
-        )
-        raise UltronError(
-            f"ggem needs a number of groups and {backbone.name} {found}; give one with --set model.groups=N"
-        )
-    return GGeM(backbone.n_channels, groups, settings.p)
-
-
-def _class_token(settings: GemSettings, backbone: Backbone) -> nn.Module:
-    if not backbone.has_class_token:
-        raise UltronError(
-            f"pooling cls takes the class token of a ViT and {backbone.name} has none; choose another --set "
-            "model.pooling or backbone"
-        )
-    return ClassToken()
-
-
-def _simpool(settings: GemSettings, backbone: Backbone) -> nn.Module:
-    gamma = settings.gamma
-    if gamma is None:
-        gamma = 2.0 if n_heads(backbone) is None else 1.25
-    return SimPool(backbone.n_channels, gamma=gamma, shift=settings.pooling_shift or "left")
-
-
-def n_heads(backbone: Backbone) -> int | None:
-    """Heads of the last attention layer of a ViT or Swin; None for other backbones."""
-    heads = [
-        module.num_heads for module in backbone.network.modules() if isinstance(getattr(module, "num_heads", None), int)
-    ]
-    return heads[-1] if heads else None
-
-
-class GemModel(RetrievalModel):
+class GemModel(BackboneModel):
     """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are (B, C), or (B, descriptor_dim) with
     whitening."""
 
-    name = "gem"
+    settings_type = GemSettings
+    settings: GemSettings
     switches = ("scale_gem",)
 
-    def __init__(self, settings: GemSettings, backbone: Backbone) -> None:
-        super().__init__()
-        self.settings = settings
-        self.backbone = backbone
+    def __init__(self, name: str, settings: GemSettings, backbone: Backbone) -> None:
+        super().__init__(name, settings, backbone)
         put_attention(backbone, settings)
-        self.preprocessing, self.min_side_px = backbone.preprocessing, backbone.min_side_px
         self.pooling = POOLINGS[settings.pooling](settings, backbone)
         if settings.pooling == "cls":
             # what the last block's attention gathers into the class token
-            self.cam_layer = f"blocks.{max(0, len(backbone.network.blocks) - 2)}"
+            self.cam_layer = f"blocks.{max(0, len(self._blocks()) - 2)}"
         self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
         self.whitening = nn.Linear(backbone.n_channels, settings.descriptor_dim) if settings.descriptor_dim else None
+
+    def _blocks(self) -> nn.Sequential:
+        """Those of a ViT."""
+        return cast(nn.Sequential, self.backbone.network.blocks)
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         return self.backbone(images)
@@ -156,19 +108,38 @@ class GemModel(RetrievalModel):
     def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
         if not self.settings.scale_gem:
             return super().join_scales(descriptors)
-        return descriptors.pow(self.pooling.p).mean(dim=0).pow(1 / self.pooling.p)
+        exponent = cast(GeM, self.pooling).p  # scale_gem goes with pooling gem only
+        return descriptors.pow(exponent).mean(dim=0).pow(1 / exponent)
 
     @property
     def label(self) -> str:
         """gem-resnet50, or gem-resnet50-cbam with an attention."""
         return super().label + (f"-{self.settings.attention}" if self.settings.attention else "")
 
+    @torch.no_grad()
+    def pooling_attention(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """As RetrievalModel has it. Of a class token: what it takes from each patch in the last block, the mean over
+        heads (as DINO's maps, Caron et al., ICCV 2021); the rest of 1 goes to itself and to register tokens."""
+        if self.settings.pooling != "cls":
+            return super().pooling_attention(images)
+        layer = cast(ViTAttention, self._blocks()[-1].get_submodule("attn"))
+        if not hasattr(layer, "attn_drop") or not hasattr(layer, "fused_attn"):
+            raise UltronError(
+                f"the attention of {self.backbone.name} is not kept in a form that can be shown; take another --method"
+            )
+        attentions: list[torch.Tensor] = []
 
-POOLINGS: dict[str, Callable[[GemSettings, Backbone], nn.Module]] = {
-    "gem": lambda settings, backbone: GeM(settings.p, settings.p_learnable),
-    "avg": lambda settings, backbone: Average(),
-    "max": lambda settings, backbone: Maximum(),
-    "ggem": _ggem,
-    "cls": _class_token,
-    "simpool": _simpool,
-}
+        def record(_: nn.Module, __: object, output: torch.Tensor) -> None:
+            attentions.append(output)
+
+        handle = layer.attn_drop.register_forward_hook(record)
+        was_fused = layer.fused_attn
+        layer.fused_attn = False  # the fused operator never has the weights in memory
+        try:
+            descriptor = F.normalize(self.describe(images), dim=1)[0]
+        finally:
+            layer.fused_attn = was_fused
+            handle.remove()
+        weights = attentions[-1][0, :, 0, self.backbone.n_prefix_tokens :].mean(dim=0)
+        height, width = images.shape[-2:]
+        return weights.unflatten(0, self.backbone.grid((height, width), len(weights))), descriptor

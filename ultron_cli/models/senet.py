@@ -13,26 +13,24 @@ from torch import nn
 
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.backbones.resnet_stages import require_resnet
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.stages import require_resnet
+from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
 
 
 @dataclass(frozen=True, kw_only=True)
 class SenetSettings:
-    """Settings of `senet-r50` and `senet-r101`; defaults of the authors' published configuration.
-
-    similarity_dim: channels that are compared. window: side of the surroundings a place is compared with, odd. kernel:
-    of the convolutions over the window, as many as leave one place of it with a kernel of 3.
-    """
+    """Settings of `senet-r50` and `senet-r101`. The defaults are the authors' published configuration."""
 
     backbone: str = "resnet50"
     descriptor_dim: int = 2048
-    similarity_dim: int = 256
-    window: int = 7
-    kernel: int = 3
-    p: float = 3.0
+    similarity_dim: int = 256  # channels that are compared
+    window: int = 7  # side of the surroundings that a place is compared with, odd
+    kernel: int = (
+        3  # of the convolutions over the window; there are as many as leave one place of it with a kernel of 3
+    )
+    p: float = 3.0  # exponent of GeM
 
     def __post_init__(self) -> None:
         within("descriptor_dim", self.descriptor_dim, 1, 65536)
@@ -45,11 +43,12 @@ class SenetSettings:
 
 
 class SelfSimilarity(nn.Module):
-    """(B, C, h, w) -> the same: the map plus its encoded self-similarity, through two 1x1 layers."""
+    """(B, C, h, w) -> the same shape: the map plus its encoded self-similarity, through two 1x1 layers."""
 
     def __init__(self, n_channels: int, settings: SenetSettings) -> None:
         super().__init__()
-        width, self.window = settings.similarity_dim, settings.window
+        width = settings.similarity_dim
+        self.window = settings.window
         self.reduce = nn.Conv2d(n_channels, width, 1, bias=False)
         steps: list[nn.Module] = []
         for _ in range(settings.window // 2):
@@ -61,13 +60,14 @@ class SelfSimilarity(nn.Module):
         )
 
     def similarity(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B h w, c, window, window): per channel the product of a place's unit vector with those
-        around it, not below 0.
+        """(B, C, h, w) -> (B h w, c, window, window): per channel the product of a place's unit vector with the unit
+        vectors around it, not below 0.
 
-        Beyond the map's edge it is 0.
+        Beyond the map's edge the product is 0.
         """
         unit = F.normalize(self.reduce(maps), dim=1)
-        (n, channels, height, width), side = unit.shape, self.window
+        n, channels, height, width = unit.shape
+        side = self.window
         around = F.unfold(unit, side, padding=side // 2).view(n, channels, side, side, height, width)
         product = (around * unit[:, :, None, None]).clamp(min=0)
         return product.permute(0, 4, 5, 1, 2, 3).reshape(-1, channels, side, side)
@@ -78,15 +78,17 @@ class SelfSimilarity(nn.Module):
         return self.join(maps + self.widen(encoded))
 
 
-class SenetModel(RetrievalModel):
+class SenetModel(BackboneModel):
     """ResNet -> self-similarity -> GeM -> layer -> (B, descriptor_dim)."""
 
+    settings_type = SenetSettings
+    settings: SenetSettings
+
     def __init__(self, name: str, settings: SenetSettings, backbone: Backbone) -> None:
-        super().__init__()
-        self.name, self.settings, self.backbone = name, settings, backbone
-        require_resnet(backbone, name)
+        super().__init__(name, settings, backbone)
+        require_resnet(backbone.network, backbone.name, name)
         self.preprocessing = replace(backbone.preprocessing, scaling="area")
-        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
+        self.descriptor_dim = settings.descriptor_dim
         self.similarity = SelfSimilarity(backbone.n_channels, settings)
         self.pooling = GeM(settings.p)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
@@ -96,6 +98,3 @@ class SenetModel(RetrievalModel):
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         return self.head(self.pooling(feature_map))
-
-
-SIZES = {"senet-r50": {"backbone": "resnet50"}, "senet-r101": {"backbone": "resnet101"}}

@@ -1,6 +1,7 @@
 """SuperGlobal's extraction: a CVNet-Global ResNet whose poolings are refined without training (Shao et al., ICCV 2023).
 
-Checked against the authors' code (github.com/ShihaoShao-GH/SuperGlobal). Its re-ranking is in retrieval/rerank*.py.
+Checked against the authors' code (github.com/ShihaoShao-GH/SuperGlobal). Its re-ranking is in
+retrieval/rerank/superglobal.py.
 """
 
 from dataclasses import dataclass, replace
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.configs import within
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.backbones.resnet_stages import require_resnet
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.stages import ResNetNetwork, require_resnet
+from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
 
 REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' code
@@ -20,21 +21,16 @@ REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' cod
 
 @dataclass(frozen=True, kw_only=True)
 class SuperGlobalSettings:
-    """Settings of `superglobal`; every module of the paper can be switched off.
-
-    gem_plus: GeM with exponent p_plus instead of the trained p. relup: the threshold of ReLUP (section 3.1), 0 for
-    plain ReLU. regional_gem: half of each place is the GeM of the 5 x 5 places around it. scale_gem: the maximum over
-    scales instead of the mean.
-    """
+    """Settings of `superglobal`; every module of the paper can be switched off."""
 
     backbone: str = "resnet101"
     descriptor_dim: int = 2048
-    p: float = 3.0
-    gem_plus: bool = True
+    p: float = 3.0  # exponent of GeM, trained
+    gem_plus: bool = True  # GeM with exponent p_plus instead of the trained p
     p_plus: float = 4.6
-    relup: float = 0.014
-    regional_gem: bool = True
-    scale_gem: bool = True
+    relup: float = 0.014  # the threshold of ReLUP (section 3.1); 0 for plain ReLU
+    regional_gem: bool = True  # half of each place is the GeM of the 5 x 5 places around it
+    scale_gem: bool = True  # descriptors of several scales are joined by their maximum instead of their mean
 
     def __post_init__(self) -> None:
         within("descriptor_dim", self.descriptor_dim, 1, 65536)
@@ -54,7 +50,7 @@ class ReLUP(nn.Module):
         return values.clamp(min=self.threshold)
 
 
-def put_relup(network: nn.Module, threshold: float) -> None:
+def put_relup(network: ResNetNetwork, threshold: float) -> None:
     """Replaces the ReLU that ends each block of stages 1 to 3, and in stage 1 those inside too, as the authors' code
     has it."""
     for stage in (network.layer1, network.layer2, network.layer3):
@@ -70,26 +66,26 @@ def regional_gem(maps: torch.Tensor) -> torch.Tensor:
     reach = REGION_SIDE // 2
     mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"  # a map of 1 or 2 places has nothing to reflect
     padded = F.pad(maps, [reach] * 4, mode=mode)
-    # The root of 0 has an infinite gradient: where all surroundings are 0, training and CAMs would be of numbers that
-    # are none.
+    # The root of 0 has an infinite gradient: where all surroundings are 0, training and CAMs would meet numbers that
+    # are not finite.
     surroundings = F.avg_pool2d(padded.pow(REGION_P), REGION_SIDE, stride=1).clamp(min=1e-20).pow(1 / REGION_P)
     return (maps + surroundings) / 2
 
 
-class SuperGlobalModel(RetrievalModel):
+class SuperGlobalModel(BackboneModel):
     """ResNet with ReLUP -> regional GeM -> GeM+ -> L2 -> layer -> (B, descriptor_dim)."""
 
-    name = "superglobal"
+    settings_type = SuperGlobalSettings
+    settings: SuperGlobalSettings
     switches = ("gem_plus", "p_plus", "relup", "regional_gem", "scale_gem")
 
-    def __init__(self, settings: SuperGlobalSettings, backbone: Backbone) -> None:
-        super().__init__()
-        self.settings, self.backbone = settings, backbone
-        network = require_resnet(backbone, self.name)
+    def __init__(self, name: str, settings: SuperGlobalSettings, backbone: Backbone) -> None:
+        super().__init__(name, settings, backbone)
+        network = require_resnet(backbone.network, backbone.name, name)
         if settings.relup:
             put_relup(network, settings.relup)
         self.preprocessing = replace(backbone.preprocessing, scaling="antialias")
-        self.min_side_px, self.descriptor_dim = backbone.min_side_px, settings.descriptor_dim
+        self.descriptor_dim = settings.descriptor_dim
         self.pooling = GeM(settings.p, learnable=True)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
 
@@ -99,9 +95,8 @@ class SuperGlobalModel(RetrievalModel):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         maps = regional_gem(feature_map.float()) if self.settings.regional_gem else feature_map
         if self.settings.gem_plus:
-            pooled = (
-                maps.float().clamp(min=1e-8).pow(self.settings.p_plus).mean(dim=(-2, -1)).pow(1 / self.settings.p_plus)
-            )
+            exponent = self.settings.p_plus
+            pooled = maps.float().clamp(min=1e-8).pow(exponent).mean(dim=(-2, -1)).pow(1 / exponent)
         else:
             pooled = self.pooling(maps)
         return self.head(F.normalize(pooled, dim=1))

@@ -5,21 +5,124 @@ Legend: B batch, C channels, H W image size, h w map size, D descriptor dims.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.configs import within
+from ultron_cli.errors import UltronError
+from ultron_cli.models.backbones.preprocessing import IMAGENET
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.parts.attention_pooling import AttentionPooling, NormedGeM
 from ultron_cli.models.parts.cdconv import CDConv, MobileBlock, PlainDepthwise
 from ultron_cli.models.parts.layers import ConvNorm
 from ultron_cli.models.parts.scala import ScalaAttention, ScalaBlock
-from ultron_cli.models.ultron_settings import UltronSettings
 
-IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
+# Stages 3 and 4 attend: they, their entries and all layers in them keep maps as (B, h, w, C).
+_CHANNELS_LAST = ("stage3", "stage4", "entries.2", "entries.3", "stages.2", "stages.3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UltronSettings:
+    """Every choice in the network. Defaults are size S; the other sizes stand in models/__init__.py.
+
+    Sources: [P] ULTRON (Kweon & Park, ACCV 2024); [T] a third party's reading of it, unverified; [O] ours, where
+    neither says.
+    """
+
+    depths: tuple[int, ...] = (3, 5, 9, 5)  # blocks of the four stages [T]
+    widths: tuple[int, ...] = (64, 128, 320, 512)  # channels of the four stages [T]
+    heads: tuple[int, ...] = (10, 16)  # of stages 3 and 4, 32 channels each [T]
+    expansion: int = 6  # of the MobileNet blocks; 6 as in MobileNetV2 [O]
+    mlp_ratio: float = 3.0  # of the SCALA blocks; 3 as in NAT-Tiny, the NA of Fig. 1 [O]
+    depthwise: Literal["cdconv", "plain"] = "cdconv"  # [P, Algorithm 1], or an ordinary depthwise convolution
+    thresholds: tuple[float, ...] = (0.75, 0.50)  # tau1 and tau2 of CDConv [T]
+    # Whether the thresholds are values of the importance, as Algorithm 1 is written [P], or quantiles of it.
+    threshold: Literal["value", "quantile"] = "value"
+    deltas: tuple[int, ...] = (3, 6)  # delta1 and delta2 of CDConv [T]
+    # "none" is Algorithm 1 to the letter [P]; "multiply" lets a gradient reach the importance. On rendered landmarks
+    # they give the same within the spread of seeds (docs/models.md), so the paper's stands.
+    gate: Literal["none", "multiply"] = "none"
+    # "scala" [P, Algorithm 2], or "na" for plain neighbourhood attention, the baseline of Fig. 1 [P]; then mck_on has
+    # no effect.
+    attention: Literal["scala", "na"] = "scala"
+    # What the multiscale context enhances: "key" by the paper's text, "query" by its pseudo-code [P], or "none".
+    mck_on: Literal["key", "query", "none"] = "key"
+    window: int = 7  # side of the neighbourhood, odd, 3 to 13; 7 as in NAT [O]
+    # Both dropouts are in Algorithm 2 [P]; their values are not in our sources, so 0 [O].
+    attention_dropout: float = 0.0
+    projection_dropout: float = 0.0
+    drop_path: float = 0.2  # of the last block, rising from 0 at the first; 0.2 as in NAT-Tiny [O]
+    pooling: Literal["attention", "gem"] = "attention"  # "attention" [T]
+    # Exponent of GeM, for the pooling's query and for pooling="gem"; 3 (Radenovic et al.) [O].
+    gem_p: float = 3.0
+    pooling_exponent: float = 2.0  # of attention pooling's power mean [T]
+    # "undone" is the power mean's inverse to the letter [T], "left" SimPool's public code; see AttentionPooling.
+    pooling_shift: Literal["undone", "left"] = "undone"
+    descriptor_dim: int = 512  # D [T]
+    # Stages 1 and 2 stay in float32 under autocast [O]. In bfloat16 up to 1.6 % of the channels change their dilation,
+    # and descriptors of random weights differ by 1 - cosine up to 8e-3 instead of 1e-5 (ultron-t); switched off, these
+    # stages need half the memory.
+    exact_dilations: bool = True
+    # Activations are computed anew in the backward pass of training, for memory; changes no number.
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name, n_values in (("depths", 4), ("widths", 4), ("heads", 2), ("thresholds", 2), ("deltas", 2)):
+            if len(getattr(self, name)) != n_values:
+                raise UltronError(f"{name} takes {n_values} values; found {list(getattr(self, name))}")
+        for name, low, high in (
+            ("depths", 1, 200),
+            ("widths", 8, 8192),
+            ("heads", 1, 256),
+            ("deltas", 1, 64),
+            ("thresholds", 0.0, 1.0),
+        ):
+            for value in getattr(self, name):
+                within(name, value, low, high)
+        for name, low, high in (
+            ("expansion", 1, 16),
+            ("mlp_ratio", 0.25, 16.0),
+            ("attention_dropout", 0.0, 0.95),
+            ("projection_dropout", 0.0, 0.95),
+            ("drop_path", 0.0, 0.95),
+            ("gem_p", 0.1, 100.0),
+            ("pooling_exponent", 0.1, 100.0),
+            ("descriptor_dim", 1, 65536),
+        ):
+            within(name, getattr(self, name), low, high)
+        if self.thresholds[0] <= self.thresholds[1]:
+            raise UltronError(
+                f"thresholds are tau1 and tau2 with tau1 above tau2 (0.75,0.5); found {list(self.thresholds)}"
+            )
+        if self.window % 2 == 0 or not 3 <= self.window <= 13:
+            raise UltronError(f"window must be odd and between 3 and 13; found {self.window}")
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        for stage, width, n_heads in zip((3, 4), self.widths[2:], self.heads, strict=True):
+            if width % (8 * n_heads) or not 8 <= width // n_heads <= 128:
+                raise UltronError(
+                    f"stage {stage} has {width} channels (widths) for {n_heads} heads; channels per head must "
+                    "be a multiple of 8, 8 to 128: "
+                    f"try heads of 32 channels, {math.ceil(width / 32)}"
+                )
+
+    @property
+    def context_on(self) -> Literal["key", "query", "none"]:
+        """What MCK enhances; "none" under attention="na"."""
+        return "none" if self.attention == "na" else self.mck_on
+
+    def drop_paths(self) -> list[list[float]]:
+        """Per stage and block: from 0 at the first block of the network to drop_path at the last."""
+        n_blocks = sum(self.depths)
+        rates = iter([self.drop_path * i / max(1, n_blocks - 1) for i in range(n_blocks)])
+        return [[next(rates) for _ in range(depth)] for depth in self.depths]
 
 
 class Stem(nn.Sequential):
@@ -52,13 +155,18 @@ class Halving(nn.Module):
 class UltronModel(RetrievalModel):
     """images (B, 3, H, W), sides from 32 px and of any ratio -> unit descriptors (B, D) float32."""
 
+    settings_type = UltronSettings
+    settings: UltronSettings
     min_side_px = 32
 
     def __init__(self, name: str, settings: UltronSettings) -> None:
         super().__init__()
-        self.name, self.settings = name, settings
-        self.preprocessing, self.descriptor_dim = IMAGENET, settings.descriptor_dim
-        widths, drop_paths = settings.widths, settings.drop_paths()
+        self.name = name
+        self.settings = settings
+        self.preprocessing = IMAGENET
+        self.descriptor_dim = settings.descriptor_dim
+        widths = settings.widths
+        drop_paths = settings.drop_paths()
         self.entries = nn.ModuleList(
             [
                 Stem(widths[0]),
@@ -87,15 +195,16 @@ class UltronModel(RetrievalModel):
 
     def stage_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """(B, 3, H, W) -> the four stages' last maps (B, C_i, h_i, w_i), strides 4, 8, 16, 32, sides rounded up."""
-        maps, features = [], images
+        maps: list[torch.Tensor] = []
+        features = images
         for i, (entry, blocks) in enumerate(zip(self.entries, self.stages, strict=True)):
             with self._precision(i, images.device.type):
                 features = entry(features)
                 if i < 2 and features.device.type == "cpu":
                     features = (
                         features.contiguous()
-                    )  # the depthwise operator is 5 times faster so on a CPU than in channels_last
-                for block in blocks:
+                    )  # the depthwise operator is 5 times faster so than in channels_last
+                for block in cast(nn.ModuleList, blocks):
                     features = self._run(block, features)
             if i >= 2:
                 features = features.permute(0, 3, 1, 2)
@@ -115,6 +224,13 @@ class UltronModel(RetrievalModel):
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head(pooled)
 
+    def named_stages(self) -> dict[str, nn.Module]:
+        """stage1 to stage4."""
+        return {f"stage{i}": cast(nn.ModuleList, blocks)[-1] for i, blocks in enumerate(self.stages, start=1)}
+
+    def is_channels_last(self, layer: str) -> bool:
+        return layer.startswith(_CHANNELS_LAST)
+
     def _run(self, block: nn.Module, features: torch.Tensor) -> torch.Tensor:
         # Compiled, the compiler decides what to compute anew.
         if (
@@ -131,15 +247,19 @@ class UltronModel(RetrievalModel):
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
     """BatchNorms of the block leave their running statistics alone: they were updated in the first forward pass."""
     norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    momenta = [norm.momentum for norm in norms]
+    counters = [norm.num_batches_tracked for norm in norms]
+    n_batches = [None if counter is None else counter.clone() for counter in counters]
     try:
         for norm in norms:
             norm.momentum = 0.0
         yield
     finally:
-        for norm, momentum, n_batches in before:
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(n_batches)
+        for counter, n in zip(counters, n_batches, strict=True):
+            if counter is not None and n is not None:
+                counter.copy_(n)
 
 
 def _mobile_block(settings: UltronSettings, width: int, drop_path: float) -> MobileBlock:
@@ -148,7 +268,11 @@ def _mobile_block(settings: UltronSettings, width: int, drop_path: float) -> Mob
         depthwise: nn.Module = PlainDepthwise(n_wide)
     else:
         depthwise = CDConv(
-            n_wide, thresholds=settings.thresholds, kind=settings.threshold, deltas=settings.deltas, gate=settings.gate
+            n_wide,
+            thresholds=settings.thresholds,
+            threshold_kind=settings.threshold,
+            deltas=settings.deltas,
+            gate=settings.gate,
         )
     return MobileBlock(width, settings.expansion, depthwise, drop_path)
 

@@ -8,7 +8,6 @@ dataset, role, crop, scales, created, ultron_version, skipped, provenance; datas
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol, Self, cast
 
@@ -19,9 +18,11 @@ from ultron_cli import __version__
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto
 
-FORMAT, VERSION = "ultron-descriptors", 1
+FORMAT = "ultron-descriptors"
+VERSION = 1
 Role = Literal["query", "database"]
 Crop = Literal["bbx", "none"]
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
@@ -83,48 +84,6 @@ class Descriptors(Protocol):
         self.close()
 
 
-def open_h5(path: Path, format_name: str, version: int, what: str) -> h5py.File:
-    """Opens an HDF5 file of ours for reading. Raises UltronError if it is absent, damaged, of another kind or too
-    new."""
-    if not path.is_file():
-        raise UltronError(f"{what} {path} does not exist; check the path")
-    try:
-        handle = h5py.File(path, "r")
-    except OSError as error:
-        raise UltronError(f"{path} is truncated or not an HDF5 file ({str(error)[:90]}); make it again") from error
-    stored_format = handle.attrs.get("format")
-    stored_version = handle.attrs.get("version")
-    if stored_format != format_name:
-        handle.close()
-        raise UltronError(
-            f"{path} is not a {what}: its format attribute must be {format_name!r}, found {stored_format!r}"
-        )
-    if not isinstance(stored_version, (int, np.integer)) or stored_version > version:
-        handle.close()
-        raise UltronError(
-            f"{path} has format version {stored_version}, this ultron reads up to {version}; install a newer ultron"
-        )
-    return handle
-
-
-def h5_dataset(handle: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset of an open file. Raises KeyError if it is absent or is something else."""
-    part = handle[name]
-    if not isinstance(part, h5py.Dataset):
-        raise KeyError(f"{name!r} is not a dataset")
-    return part
-
-
-def h5_names(handle: h5py.File, name: str) -> list[str]:
-    """The UTF-8 texts of a dataset. Raises KeyError if it is absent, TypeError if it holds something else."""
-    return [str(text) for text in h5_dataset(handle, name).asstr()[:]]
-
-
-def h5_text(handle: h5py.File, name: str, default: str | None = None) -> str:
-    """An attribute of text. Raises KeyError if it is absent and there is no default."""
-    return str(handle.attrs[name] if default is None else handle.attrs.get(name, default))
-
-
 class MemoryDescriptors(Descriptors):
     """Descriptors in memory: made a moment ago, or given by a program."""
 
@@ -135,9 +94,11 @@ class MemoryDescriptors(Descriptors):
                 f"descriptors must be (N, D) float32 or float16 with one name per row, found {rows.shape} "
                 f"{rows.dtype} and {len(names)} names"
             )
-        self.label, self.info = label, info
+        self.label = label
+        self.info = info
         self.n, self.dim = rows.shape
-        self._names, self._rows = list(names), rows
+        self._names = list(names)
+        self._rows = rows
         check_unit_rows(self.read(), label, 0, NORM_TOLERANCE[rows.dtype.name])
 
     @property
@@ -152,12 +113,13 @@ class MemoryDescriptors(Descriptors):
 
 
 class DescriptorFile(Descriptors):
-    """A descriptor file opened for reading; rows are read from disk only when asked for."""
+    """A descriptor file opened for reading; rows are read from disk when they are needed."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.label = path, str(path)
+        self.path = path
+        self.label = str(path)
         self._handle = open_h5(path, FORMAT, VERSION, "descriptor file")
-        self._has_looked = False  # whether `take` has looked for row windows
+        self._has_sought_windows = False  # `take` seeks them at its first call
         self._windows: RowWindows | None = None
         try:
             self._check()
@@ -179,8 +141,7 @@ class DescriptorFile(Descriptors):
         if rows.ndim != 2 or rows.dtype not in (np.float32, np.float16) or rows.shape[0] != n_names:
             raise UltronError(
                 f"{self.path}: /descriptors must be (N, D) float32 or float16 with one name per row, "
-                f"found {rows.shape} {rows.dtype} and {n_names} names; run `ultron "
-                "extract --overwrite`"
+                f"found {rows.shape} {rows.dtype} and {n_names} names; run `ultron extract --overwrite`"
             )
         self.n, self.dim = (int(side) for side in rows.shape)
         # Asking HDF5 for these again costs as much as 100 rows.
@@ -225,9 +186,9 @@ class DescriptorFile(Descriptors):
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
         stored = self._stored
-        if not self._has_looked:
+        if not self._has_sought_windows:
             self._windows = row_windows(self.path, stored)
-            self._has_looked = True
+            self._has_sought_windows = True
         if self._windows is not None:
             taken = self._windows.take(rows).view(self._dtype)
         else:
@@ -243,9 +204,9 @@ class DescriptorFile(Descriptors):
         self._handle.close()
 
 
-def row_places(stored: h5py.Dataset) -> np.ndarray | None:
-    """(N,) int64 byte offsets of the rows in the file; None where they do not lie there as they are (compressed,
-    absent, byte-swapped)."""
+def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
+    """(N,) int64 byte offsets of the rows in the file; None where their bytes are not those of the numbers (compressed
+    or byte-swapped), or not in the file yet."""
     n, dim = stored.shape
     native = stored.dtype.isnative and stored.id.get_create_plist().get_nfilters() == 0
     if not native or not n:
@@ -259,10 +220,10 @@ def row_places(stored: h5py.Dataset) -> np.ndarray | None:
     rows_per_chunk = stored.chunks[0]
     starts = np.full(-(-n // rows_per_chunk), -1, np.int64)
 
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
+    def note_start(chunk: h5py.h5d.StoreInfo) -> None:
         starts[chunk.chunk_offset[0] // rows_per_chunk] = chunk.byte_offset
 
-    stored.id.chunk_iter(note)
+    stored.id.chunk_iter(note_start)
     if (starts < 0).any():
         return None
     rows = np.arange(n)
@@ -271,34 +232,36 @@ def row_places(stored: h5py.Dataset) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class RowWindows:
-    """The rows of a descriptor file as they lie in it.
+    """The bytes of a descriptor file's rows, seen through a memory map of the file.
 
     HDF5 reads scattered rows one selection at a time. A gather from the mapped file is many times faster, and the map
     is kept because mapping pages anew costs more than copying them.
     """
 
-    places: np.ndarray  # (N,) int64 byte offsets of the rows
+    offsets: np.ndarray  # (N,) int64 byte offsets of the rows
     windows: np.ndarray  # (file size - row size + 1, row size) uint8: one row's length from every offset
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, row size) uint8, the bytes of (n,) rows."""
-        return self.windows[self.places[rows]]
+        return self.windows[self.offsets[rows]]
 
 
 def row_windows(path: Path, stored: h5py.Dataset) -> RowWindows | None:
-    """The rows of a file as they lie in it; None where they cannot be seen so."""
-    places = row_places(stored)
-    if places is None:
+    """The rows of a file through a memory map; None where the file does not hold them as plain numbers."""
+    offsets = row_offsets(stored)
+    if offsets is None:
         return None
     content = np.memmap(path, np.uint8, "r")
     n_bytes = stored.shape[1] * stored.dtype.itemsize
     shape = (len(content) - n_bytes + 1, n_bytes)
-    return RowWindows(places, np.lib.stride_tricks.as_strided(content, shape, (1, 1), writeable=False))
+    return RowWindows(offsets, np.lib.stride_tricks.as_strided(content, shape, (1, 1), writeable=False))
 
 
 def take_rows(database: np.ndarray | Descriptors, rows: np.ndarray) -> np.ndarray:
-    """(n, D) float32 of (n,) rows of an array or a descriptor file, in the order asked for."""
-    return database[rows].astype(np.float32, copy=False) if isinstance(database, np.ndarray) else database.take(rows)
+    """(n, D) float32 of (n,) rows of an array or of descriptors, in the order of `rows`."""
+    if isinstance(database, np.ndarray):
+        return database[rows].astype(np.float32, copy=False)
+    return database.take(rows)
 
 
 def check_unit_rows(
@@ -330,29 +293,28 @@ def write_descriptors(
         stored = handle.create_dataset(
             "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None
         )
-        done = 0
+        n_done = 0
         for block in blocks:
-            check_unit_rows(block.astype(np.float32, copy=False), str(path), done, NORM_TOLERANCE[dtype.name])
-            stored[done : done + len(block)] = block
-            done += len(block)
-        if done != len(names):
-            raise ValueError(f"{done} descriptor rows for {len(names)} names")
-        handle.attrs["format"], handle.attrs["version"] = FORMAT, VERSION
-        for key in ("model", "weights_sha256", "dataset", "role", "crop", "ultron_version"):
+            check_unit_rows(block.astype(np.float32, copy=False), str(path), n_done, NORM_TOLERANCE[dtype.name])
+            stored[n_done : n_done + len(block)] = block
+            n_done += len(block)
+        if n_done != len(names):
+            raise ValueError(f"{n_done} descriptor rows for {len(names)} names")
+        write_h5_header(handle, FORMAT, VERSION, created=info.created, ultron_version=info.ultron_version)
+        for key in ("model", "weights_sha256", "dataset", "role", "crop"):
             handle.attrs[key] = getattr(info, key)
         handle.attrs["config"] = json.dumps(dict(info.extraction.stored), sort_keys=True)
         handle.attrs["scales"] = json.dumps(info.scales)
         handle.attrs["skipped"] = json.dumps([photo.to_json() for photo in info.skipped])
         handle.attrs["provenance"] = json.dumps(info.provenance.to_json())
-        handle.attrs["created"] = info.created or datetime.now(UTC).isoformat(timespec="seconds")
         handle.attrs["complete"] = True
 
 
-def require_same_dim(path: Path, got: int, other: Path, want: int) -> None:
+def require_same_dim(path: Path, dim: int, other_path: Path, other_dim: int) -> None:
     """Raises UltronError if two descriptor files, or a file and an index, differ in dimensions."""
-    if got != want:
+    if dim != other_dim:
         raise UltronError(
-            f"{path} holds {got}-d descriptors, {other} has {want}-d; extract both with one model (`ultron "
+            f"{path} holds {dim}-d descriptors, {other_path} has {other_dim}-d; extract both with one model (`ultron "
             "extract --overwrite`)"
         )
 

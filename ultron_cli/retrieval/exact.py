@@ -3,9 +3,9 @@
 A score is the float64 inner product of the float32 rows, rounded to float32. Equal scores are ordered by row. The
 result depends neither on block sizes nor on threads nor on the device. How it stays fast:
   1. float32 matrix products find candidates: rows that the rounding error could still put among the k best
-     (`QueryGroup.margin`);
-  2. only candidates get their final score (`final_scores`); where they are many, float64 matrix products give every
-     score;
+     (`QueryBlock.margin`, `Scanner.scan`);
+  2. only candidates get their final score (`QueryBlock.final_scores`); where they are many, float64 matrix products
+     give every score;
   3. score and row are packed into one integer whose order is the order of the ranking, so merging and ties are integer
      sorts;
   4. threads take a block each, with one-threaded libraries: they never wait for each other inside a product, which on a
@@ -15,8 +15,9 @@ result depends neither on block sizes nor on threads nor on the device. How it s
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ from threadpoolctl import threadpool_limits
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.exact_candidates import DENSE, UNIT_ROW_NORM, QueryGroup, block_sizes
+from ultron_cli.retrieval.exact_candidates import DENSE, UNIT_ROW_NORM, DatabasePart, PartSearch, block_sizes
+from ultron_cli.retrieval.exact_scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import EMPTY, RankedRows, check_search, unpacked
 
 MOST_THREADS = 32  # more would wait for Python and for memory
@@ -51,37 +53,38 @@ def exact_search(
     check_search(query_descriptors, n, dim, k)
     target = torch.device(device)
     on_cpu = target.type == "cpu"
-    # In a database of random order, about k (1 + ln(n / k)) rows are among the k best so far when they are met.
+    # In a database of random order a row is a candidate with probability k / (rows before it), or surely among the
+    # first k: k (1 + ln(n / k)) candidates per query in all.
     dense = DENSE * k * (1 + math.log(n / k)) > n
-    best = np.full((len(query_descriptors), k), EMPTY)  # becomes the rows of the result, in place
-    filled = np.zeros(len(query_descriptors), np.int64)
+    best_keys = np.full((len(query_descriptors), k), EMPTY)  # becomes the rows of the result, in place
+    n_filled = np.zeros(len(query_descriptors), np.int64)
     largest_norm = UNIT_ROW_NORM
     with ONE_SEARCH, full_float32(), worker_threads() as (n_threads, workers):
-        in_place = on_cpu and (
-            not isinstance(database, np.ndarray) or (database.dtype == np.float32 and database.flags.carray)
-        )
         sizes = block_sizes(
             len(query_descriptors),
             dim,
             k,
             n_threads=n_threads,
             dense=dense,
-            in_place=in_place,
+            in_place=on_cpu and gives_float32_rows(database),
             on_cpu=on_cpu,
             max_memory_mib=max_memory_mib,
         )
         with contextlib.closing(database_parts(database, sizes.disk_rows)) as parts:
-            for first_row, part in parts:
+            for part in parts:
                 for start, stop in chunks(len(query_descriptors), sizes.queries):
-                    group = QueryGroup(
-                        query_descriptors[start:stop], best[start:stop], filled[start:stop], sizes, target, workers
-                    )
-                    group.largest_norm = largest_norm
-                    # Files are checked as they are read.
-                    group.measures_rows = start == 0 and isinstance(database, np.ndarray)
-                    group.search(part, first_row, n_threads, dense)
-                    largest_norm = group.largest_norm
-    return unpacked(best)
+                    queries = QueryBlock(query_descriptors[start:stop], target, sizes.exact_rows)
+                    best = BestKeys(best_keys[start:stop], n_filled[start:stop])
+                    search = PartSearch(queries, best, part, sizes, target, workers, largest_norm)
+                    largest_norm = search.run(n_threads, dense=dense)
+                    part = replace(part, is_checked=True)  # by the first queries, for those after them
+    return unpacked(best_keys)
+
+
+def gives_float32_rows(database: np.ndarray | Descriptors) -> bool:
+    """Whether blocks of it are float32 rows that lie one behind the other, so that a product can read them as they
+    are."""
+    return not isinstance(database, np.ndarray) or (database.dtype == np.float32 and database.flags.carray)
 
 
 def database_shape(database: np.ndarray | Descriptors) -> tuple[int, int]:
@@ -100,7 +103,9 @@ def database_shape(database: np.ndarray | Descriptors) -> tuple[int, int]:
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
     """Inside, float32 products are float32 whatever this process has chosen: no TF32, no bfloat16."""
-    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    # pyright: torch sets this attribute of its module when it runs
+    mkldnn_matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    matmuls = (torch.backends.cuda.matmul, mkldnn_matmul)
     before = [matmul.fp32_precision for matmul in matmuls]
     for matmul in matmuls:
         matmul.fp32_precision = "ieee"
@@ -113,8 +118,8 @@ def full_float32() -> Iterator[None]:
 
 @contextlib.contextmanager
 def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
-    """Yields as many workers as torch may use threads, each with a one-threaded torch; then torch has its threads
-    back."""
+    """Yields a number of threads, as many as torch may use, and their pool; each has a one-threaded torch. Then torch
+    has its threads back."""
     before = torch.get_num_threads()
     n_threads = min(before, MOST_THREADS)
     try:
@@ -128,16 +133,16 @@ def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
         torch.set_num_threads(before)
 
 
-def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first row, rows) of consecutive parts: an array whole, a file in blocks of which a thread reads the next one
-    ahead."""
+def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Generator[DatabasePart, None, None]:
+    """Consecutive parts: an array whole, a file in blocks of which a thread reads the next one ahead."""
     if isinstance(database, np.ndarray):
-        yield 0, database
+        yield DatabasePart(database, 0, is_checked=False)
         return
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         limits = list(chunks(database.n, rows_per_part))
-        ahead = reader.submit(database.read, *limits[0])
+        reading = reader.submit(database.read, *limits[0])
         for i, (start, _) in enumerate(limits):
-            part = ahead.result()
-            ahead = reader.submit(database.read, *limits[i + 1]) if i + 1 < len(limits) else None
-            yield start, part
+            rows = reading.result()
+            if i + 1 < len(limits):
+                reading = reader.submit(database.read, *limits[i + 1])
+            yield DatabasePart(rows, start, is_checked=True)  # as they are read

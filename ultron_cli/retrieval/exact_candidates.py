@@ -1,12 +1,18 @@
-"""What exact search keeps of some queries while it goes through the database: the best rows so far and the candidates.
+"""How exact search goes through part of the database for a block of queries: candidates first, then their final scores.
 
-A candidate is a row whose float32 product lies so near the k-th best score that rounding could have put it on the wrong
-side; only candidates get a final score. See `exact.py` for the whole.
+A candidate is a row that may belong to the k best. Its float32 product with the query reaches the k-th best score so
+far, less the margin by which rounding may have lowered it. Only candidates get a final score (`exact_scores.py`).
+
+    PartSearch.run ── sparse: Scanner.scan (workers) ─> CandidatePool.add ─> prune ─> rescore ─┬─> BestKeys.merge
+                   └─ dense, and blocks with too many candidates: score_all (float64 products) ┘
+
+Every merge raises the floor, the lower bound of the k-th best score, and with it the hurdle of the scans after it.
 """
 
 import math
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +20,8 @@ import torch
 
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.rankings import key_scores, packed
+from ultron_cli.retrieval.exact_scores import BestKeys, QueryBlock
+from ultron_cli.retrieval.rankings import packed
 
 UNIT_ROW_NORM = 1.01  # unit rows with room for float16 rounding; a longer row in an array is measured
 NORM_VALUES = 4096  # summed at once where norms are bounded
@@ -54,14 +61,12 @@ def block_sizes(
     share = int(max_memory_mib * 2**20 * 3 / 4) // 8  # 8 shares: disk 2, dense rows 2, each of the others 1
     queries = max(1, min(n_queries, 64 if dense else 1024, share // (20 * dim)))  # float32 twice, float64 once
     most_rows = share // (queries * 8 + (0 if in_place else dim * 10))  # per score 4 bytes, a flag, few survivors
+    disk_rows = min(2 * share // (18 * dim), 2**26 // (4 * dim))  # three blocks alive, float16 beside float32
+    product_bytes = 2**22 if on_cpu else 2**26  # 4 MiB stay in a CPU's cache
     return BlockSizes(
         queries=queries,
-        disk_rows=max(
-            1, min(2 * share // (18 * dim), 2**26 // (4 * dim))
-        ),  # three blocks alive, float16 beside float32
-        rows=max(
-            1, min(most_rows // n_threads, (2**22 if on_cpu else 2**26) // (4 * dim))
-        ),  # 4 MiB stay in a CPU's cache
+        disk_rows=max(1, disk_rows),
+        rows=max(1, min(most_rows // n_threads, product_bytes // (4 * dim))),
         first_rows=max(1, min(most_rows, 2 * DENSE * k)),
         dense_rows=max(1, 2 * share // (queries * 8 + n_threads * 24)),
         exact_rows=max(1, min(share // (n_threads * (queries * 64 + dim * 64)), 2**20 // dim)),
@@ -70,101 +75,58 @@ def block_sizes(
 
 
 @dataclass(frozen=True)
-class Hurdle:
-    """What a row must reach to be a candidate: `products` (padded Q,) float32, from the k-th best scores and the
-    longest row."""
+class DatabasePart:
+    """Consecutive rows of the database, all or a block of a file."""
 
-    floor: np.ndarray
-    largest_norm: float
-    products: np.ndarray
+    rows: np.ndarray  # (n, D) float32 or float16
+    first_row: int  # the first one's row in the database
+    is_checked: bool  # whether the values are known to be finite and no norm above the largest known
+
+    def part(self, start: int, stop: int) -> "DatabasePart":
+        """Its rows start..stop."""
+        return DatabasePart(self.rows[start:stop], self.first_row + start, self.is_checked)
+
+
+@dataclass(frozen=True)
+class Hurdle:
+    """What float32 products must reach so that no final score of `floor` or more is missed."""
+
+    floor: np.ndarray  # (Q,) float64
+    largest_norm: float  # of the rows for which it holds
+    products: np.ndarray  # (padded Q,) float32; infinite for padding
+
+    @classmethod
+    def of(cls, queries: QueryBlock, floor: np.ndarray, largest_norm: float) -> "Hurdle":
+        """The hurdle of these queries."""
+        products = np.full(queries.padded_n, np.inf, np.float32)
+        lowest = (floor - queries.margin(largest_norm)).astype(np.float32)
+        products[: queries.n] = np.nextafter(lowest, np.float32(-np.inf))
+        return cls(floor.copy(), largest_norm, products)
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """What one float32 product found. positions: flat, in (n, padded Q); None where they are too many to be worth
-    listing."""
+    """The candidates that one float32 product gave."""
 
-    start: int
+    start: int  # of the rows in their part
     stop: int
-    hurdle: Hurdle
-    positions: np.ndarray | None = None
-    products: np.ndarray | None = None
+    hurdle: Hurdle  # with what the rows themselves told about floor and norm
+    positions: np.ndarray | None = None  # flat, in (n, padded Q); None where too many to be worth listing
+    products: np.ndarray | None = None  # float32, one for each position
 
 
-class QueryGroup:
-    """Queries searched together: their best keys so far (shared with the result) and the candidates that wait for a
-    final score."""
+@dataclass(frozen=True)
+class Scanner:
+    """Finds candidates. It changes nothing, so that workers may share it."""
 
-    def __init__(
-        self,
-        descriptors: np.ndarray,
-        best: np.ndarray,
-        filled: np.ndarray,
-        sizes: BlockSizes,
-        device: torch.device,
-        workers: ThreadPoolExecutor,
-    ) -> None:
-        n_queries, dim = descriptors.shape
-        self.rows64 = np.asarray(descriptors, np.float32).astype(np.float64)
-        self.norms = np.sqrt(np.einsum("ij,ij->i", self.rows64, self.rows64))
-        padded = np.zeros(
-            (-(-n_queries // 8) * 8, dim), np.float32
-        )  # matrix libraries are up to a fifth slower on odd widths
-        padded[:n_queries] = descriptors
-        self.queries32 = torch.from_numpy(padded).to(device)
-        self.best, self.filled, self.k = best, filled, best.shape[1]
-        self.sizes, self.device, self.workers = sizes, device, workers
-        self.on_cpu = device.type == "cpu"
-        self.largest_norm, self.measures_rows = UNIT_ROW_NORM, False
-        full = filled == self.k
-        self.floor = np.where(full, key_scores(best[:, -1]), -np.inf).astype(
-            np.float64
-        )  # no k-th best score is below it
-        self.pool: list[tuple[np.ndarray, ...]] = []  # (query, row in the part, float32 product) of candidates
-        self.n_pooled = 0
+    queries: QueryBlock
+    k: int
+    device: torch.device
 
-    def margin(self, largest_norm: float) -> np.ndarray:
-        """(Q,) how far a float32 product with a row of at most that norm can lie from the final score.
-
-        A sum of D products in any order, with or without fused operations, errs by at most D u / (1 - D u) * |x| |y|, u
-        = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1, with Cauchy-Schwarz).
-        Eight more u cover the rounding of the final score to float32; the constant covers underflow.
-        """
-        dim_roundoff = (self.rows64.shape[1] + 8) * 2.0**-24
-        return dim_roundoff / max(1 - dim_roundoff, 1e-9) * self.norms * largest_norm + 1e-30
-
-    def hurdle(self, floor: np.ndarray, largest_norm: float) -> Hurdle:
-        """What float32 products must reach so that no final score of `floor` or more is missed; infinite for
-        padding."""
-        products = np.full(len(self.queries32), np.inf, np.float32)
-        products[: len(floor)] = np.nextafter(
-            (floor - self.margin(largest_norm)).astype(np.float32), np.float32(-np.inf)
-        )
-        return Hurdle(floor.copy(), largest_norm, products)
-
-    def search(self, part: np.ndarray, first_row: int, n_threads: int, dense: bool) -> None:
-        """Merges the best of `part`, whose first row is the database's `first_row`. dense: k is a large part of all
-        rows."""
-        if dense:
-            self.score_all(part, first_row)
-            return
-        # A block of many times k rows finds a threshold in itself; else a larger first block gives it, and the others
-        # wait for it.
-        waits = self.sizes.rows < DENSE * self.k and not self.filled.all()
-        n_first = min(self.sizes.first_rows if waits else self.sizes.rows, len(part))
-        limits = [(0, n_first), *((n_first + a, n_first + b) for a, b in chunks(len(part) - n_first, self.sizes.rows))]
-        under_way: deque = deque()
-        hurdle = self.hurdle(self.floor, self.largest_norm)
-        for start, stop in limits:
-            if self.largest_norm > hurdle.largest_norm or not np.array_equal(self.floor, hurdle.floor):
-                hurdle = self.hurdle(self.floor, self.largest_norm)
-            under_way.append(self.workers.submit(self.scan, part, first_row, start, stop, hurdle))
-            if len(under_way) >= 2 * n_threads or (waits and not np.isfinite(self.floor).all()):
-                self.collect(part, first_row, under_way.popleft().result())
-        for scanned in under_way:
-            self.collect(part, first_row, scanned.result())
-        self.prune()
-        self.rescore(part, first_row)
+    @property
+    def on_cpu(self) -> bool:
+        """Whether products are NumPy's."""
+        return self.device.type == "cpu"
 
     def on_device(self, rows: np.ndarray) -> torch.Tensor:
         """(n, D) float32 or float16 rows as they are, on the device."""
@@ -179,38 +141,44 @@ class QueryGroup:
         # A call per row costs more than its sum, so a sum goes over several rows; the bound may be that much too large.
         rows_per_sum = max(1, NORM_VALUES // block.shape[1])
         n_grouped = len(block) // rows_per_sum * rows_per_sum
-        grouped, rest = block[:n_grouped].reshape(-1, rows_per_sum * block.shape[1]).numpy(), block[n_grouped:].numpy()
+        grouped = block[:n_grouped].reshape(-1, rows_per_sum * block.shape[1]).numpy()
+        rest = block[n_grouped:].numpy()
         return np.concatenate([np.vecdot(grouped, grouped), np.vecdot(rest, rest)])
 
-    def measured(self, block: torch.Tensor, first_row: int) -> float:
-        """A bound of the norms of these rows and those before. Raises UltronError naming a row that is not finite."""
-        if not self.measures_rows:
-            return self.largest_norm
+    def largest_norm(self, block: torch.Tensor, part: DatabasePart, known_norm: float) -> float:
+        """A bound of known_norm and the norms of the rows of `part`, which `block` holds.
+
+        Raises UltronError naming a row that is not finite.
+        """
+        if part.is_checked:
+            return known_norm
         squares = self.squares(block)
         if not np.isfinite(squares).all():  # or so large that float32 cannot hold its square
             squares = (block.double() ** 2).sum(1).cpu().numpy()
             if not np.isfinite(squares).all():
-                row = first_row + int(np.flatnonzero(~np.isfinite(squares))[0])
+                row = part.first_row + int(np.flatnonzero(~np.isfinite(squares))[0])
                 raise UltronError(
                     f"database descriptors must be finite, row {row} has NaN or infinity; extract the database again"
                 )
-        largest = math.sqrt(float(squares.max())) * (
-            1 + max(NORM_VALUES, block.shape[1]) * 2.0**-23
-        )  # the sums have rounding errors
-        return max(self.largest_norm, largest)
+        rounding = 1 + max(NORM_VALUES, block.shape[1]) * 2.0**-23  # of the sums
+        return max(known_norm, math.sqrt(float(squares.max())) * rounding)
 
-    def scan(self, part: np.ndarray, first_row: int, start: int, stop: int, hurdle: Hurdle) -> Scanned:
-        """Finds the candidates among rows start..stop of `part`. Runs in a worker and changes nothing."""
-        block, n_queries = self.on_device(part[start:stop]).float(), len(self.rows64)
-        largest_norm = self.measured(block, first_row + start)
+    def scan(self, part: DatabasePart, start: int, stop: int, hurdle: Hurdle) -> Scanned:
+        """Finds the candidates among rows start..stop of `part`."""
+        scanned_part = part.part(start, stop)
+        block = self.on_device(scanned_part.rows).float()
+        largest_norm = self.largest_norm(block, scanned_part, hurdle.largest_norm)
+        queries32 = self.queries.padded32
         # On a CPU NumPy's product was 10 to 20 % faster than torch's on tall blocks (AMD EPYC, OpenBLAS against MKL).
-        scores = torch.from_numpy(block.numpy() @ self.queries32.numpy().T) if self.on_cpu else block @ self.queries32.T
+        scores = torch.from_numpy(block.numpy() @ queries32.numpy().T) if self.on_cpu else block @ queries32.T
         if len(block) >= DENSE * self.k and not np.isfinite(hurdle.floor).all():
-            kth = torch.topk(scores[:, :n_queries].T.contiguous(), self.k, dim=1).values[:, -1].double().cpu().numpy()
-            hurdle = self.hurdle(np.maximum(hurdle.floor, kth - self.margin(largest_norm)), largest_norm)
+            by_query = scores[:, : self.queries.n].T.contiguous()
+            kth = torch.topk(by_query, self.k, dim=1).values[:, -1].double().cpu().numpy()
+            floor = np.maximum(hurdle.floor, kth - self.queries.margin(largest_norm))
+            hurdle = Hurdle.of(self.queries, floor, largest_norm)
         elif largest_norm > hurdle.largest_norm:
-            hurdle = self.hurdle(hurdle.floor, largest_norm)
-        most = len(block) * n_queries // DENSE
+            hurdle = Hurdle.of(self.queries, hurdle.floor, largest_norm)
+        most = len(block) * self.queries.n // DENSE
         if self.on_cpu:  # NumPy finds what is rare several times faster than torch
             flags = scores.numpy() >= hurdle.products
             if np.count_nonzero(flags) > most:
@@ -223,125 +191,162 @@ class QueryGroup:
         positions = flags.nonzero().view(-1)
         return Scanned(start, stop, hurdle, positions.cpu().numpy(), scores.view(-1)[positions].cpu().numpy())
 
-    def collect(self, part: np.ndarray, first_row: int, scanned: Scanned) -> None:
-        """Takes in what `scan` found."""
-        self.largest_norm = max(self.largest_norm, scanned.hurdle.largest_norm)
-        self.floor = np.maximum(self.floor, scanned.hurdle.floor)
-        if scanned.positions is None:
-            self.score_all(part[scanned.start : scanned.stop], first_row + scanned.start)
+
+class CandidatePool:
+    """Candidates in one part of the database that wait for their final scores."""
+
+    def __init__(self, padded_n_queries: int) -> None:
+        self.padded_n_queries = padded_n_queries
+        self.n = 0
+        self._entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # query, row in the part, float32 product
+
+    def add(self, start: int, positions: np.ndarray, products: np.ndarray) -> None:
+        """Takes in the candidates of a scan. start: the scanned rows' first in the part."""
+        queries = positions % self.padded_n_queries
+        rows = positions // self.padded_n_queries + start
+        self._entries.append((queries, rows, products))
+        self.n += positions.size
+
+    def prune(self, best: BestKeys, margin: np.ndarray) -> None:
+        """Raises the floors by what is in the pool, drops candidates that others have overtaken, and leaves the pool
+        sorted by query. margin: (Q,) of `QueryBlock.margin`."""
+        if not self._entries:
             return
-        width = len(self.queries32)
-        self.pool.append((scanned.positions % width, scanned.positions // width + scanned.start, scanned.products))
-        self.n_pooled += scanned.positions.size
-        if self.n_pooled > self.sizes.candidates:
+        query, row, product = (np.concatenate(column) for column in zip(*self._entries, strict=True))
+        # By query, best first.
+        order = np.argsort(query.astype(np.uint64) << np.uint64(32) | packed(product, row) >> np.uint64(32))
+        query, row, product = query[order], row[order], product[order]
+        limits = np.searchsorted(query, np.arange(len(margin) + 1))
+        kth = limits[:-1] + best.k - 1
+        has_kth = kth < limits[1:]
+        kth_products = product[kth[has_kth]].astype(np.float64)
+        best.floor[has_kth] = np.maximum(best.floor[has_kth], kth_products - margin[has_kth])
+        remains = product >= (best.floor - margin)[query]
+        self._entries = [(query[remains], row[remains], product[remains])]
+        self.n = int(remains.sum())
+
+    def emptied(self, n_queries: int) -> tuple[np.ndarray, np.ndarray]:
+        """Empties a pruned pool: (n,) rows in the part, by query, and (Q + 1,) where each query's begin and end."""
+        query, row, _ = self._entries[0]
+        self._entries = []
+        self.n = 0
+        return row, np.searchsorted(query, np.arange(n_queries + 1))
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+
+class PartSearch:
+    """Queries on their way through one part of the database."""
+
+    def __init__(
+        self,
+        queries: QueryBlock,
+        best: BestKeys,
+        part: DatabasePart,
+        sizes: BlockSizes,
+        device: torch.device,
+        workers: ThreadPoolExecutor,
+        largest_norm: float,
+    ) -> None:
+        """largest_norm: a bound of the norms of the rows that are known so far."""
+        self.queries = queries
+        self.best = best
+        self.part = part
+        self.sizes = sizes
+        self.device = device
+        self.workers = workers
+        self.largest_norm = largest_norm
+        self.scanner = Scanner(queries, best.k, device)
+        self.pool = CandidatePool(queries.padded_n)
+
+    def run(self, n_threads: int, *, dense: bool) -> float:
+        """Merges the best of the part; returns a bound of the norms of all rows seen. dense: k is a large part of all
+        rows."""
+        if dense:
+            self.score_all(self.part)
+            return self.largest_norm
+        # A block of many times k rows finds a threshold in itself; else a larger first block gives it, and the others
+        # wait for it.
+        waits = self.sizes.rows < DENSE * self.best.k and not self.best.n_filled.all()
+        under_way: deque[Future[Scanned]] = deque()
+        hurdle = Hurdle.of(self.queries, self.best.floor, self.largest_norm)
+        for start, stop in self._scan_limits(self.sizes.first_rows if waits else self.sizes.rows):
+            if self.largest_norm > hurdle.largest_norm or not np.array_equal(self.best.floor, hurdle.floor):
+                hurdle = Hurdle.of(self.queries, self.best.floor, self.largest_norm)
+            under_way.append(self.workers.submit(self.scanner.scan, self.part, start, stop, hurdle))
+            if len(under_way) >= 2 * n_threads or (waits and not np.isfinite(self.best.floor).all()):
+                self.collect(under_way.popleft().result())
+        for scanned in under_way:
+            self.collect(scanned.result())
+        self.prune()
+        self.rescore()
+        return self.largest_norm
+
+    def _scan_limits(self, n_first: int) -> Iterator[tuple[int, int]]:
+        """(start, stop) of the scans."""
+        n_first = min(n_first, len(self.part.rows))
+        yield 0, n_first
+        for start, stop in chunks(len(self.part.rows) - n_first, self.sizes.rows):
+            yield n_first + start, n_first + stop
+
+    def collect(self, scanned: Scanned) -> None:
+        """Takes in the candidates of a scan."""
+        self.largest_norm = max(self.largest_norm, scanned.hurdle.largest_norm)
+        self.best.raise_floor(scanned.hurdle.floor)
+        if scanned.positions is None or scanned.products is None:
+            self.score_all(self.part.part(scanned.start, scanned.stop))
+            return
+        self.pool.add(scanned.start, scanned.positions, scanned.products)
+        if self.pool.n > self.sizes.candidates:
             self.prune()
-            if self.n_pooled > self.sizes.candidates // 2:
-                self.rescore(part, first_row)
+            if self.pool.n > self.sizes.candidates // 2:
+                self.rescore()
 
     def prune(self) -> None:
-        """Drops candidates that others in the pool have overtaken; leaves one pool entry, sorted by query."""
+        """Drops candidates that others in the pool have overtaken."""
+        self.pool.prune(self.best, self.queries.margin(self.largest_norm))
+
+    def rescore(self) -> None:
+        """Gives the candidates of the pruned pool their final scores, merges them and empties the pool."""
         if not self.pool:
             return
-        query, row, product = (np.concatenate(column) for column in zip(*self.pool, strict=True))
-        order = np.argsort(
-            query.astype(np.uint64) << np.uint64(32) | packed(product, row) >> np.uint64(32)
-        )  # by query, best first
-        query, row, product = query[order], row[order], product[order]
-        limits, margin = np.searchsorted(query, np.arange(len(self.floor) + 1)), self.margin(self.largest_norm)
-        kth = limits[:-1] + self.k - 1
-        enough = kth < limits[1:]
-        self.floor[enough] = np.maximum(self.floor[enough], product[kth[enough]].astype(np.float64) - margin[enough])
-        keep = product >= (self.floor - margin)[query]
-        self.pool, self.n_pooled = [(query[keep], row[keep], product[keep])], int(keep.sum())
+        candidate_rows, limits = self.pool.emptied(self.queries.n)
 
-    def rescore(self, part: np.ndarray, first_row: int) -> None:
-        """Gives the pooled candidates their final scores, merges them and empties the pool (which `prune` has
-        sorted)."""
-        if not self.pool:
-            return
-        query, row, _ = self.pool[0]
-        limits = np.searchsorted(query, np.arange(len(self.floor) + 1))
-
-        def rescore_query(i: int) -> None:
-            rows = row[limits[i] : limits[i + 1]]
+        def rescore_query(query: int) -> None:
+            rows = candidate_rows[limits[query] : limits[query + 1]]
             keys = np.empty(len(rows), np.uint64)
             for start, stop in chunks(len(rows), self.sizes.exact_rows):
-                picked = np.take(part, rows[start:stop], axis=0)
-                products = np.vecdot(picked, self.rows64[i])[None]  # float64: NumPy converts a few values at a time
-                scores = self.final_scores(products, slice(i, i + 1), picked, self.largest_norm)
-                keys[start:stop] = packed(scores[0], first_row + rows[start:stop])
-            self.merge(i, keys)
+                descriptors = np.take(self.part.rows, rows[start:stop], axis=0)
+                # float64: NumPy converts a few values at a time
+                products = np.vecdot(descriptors, self.queries.rows64[query])[None]
+                scores = self.queries.final_scores(products, slice(query, query + 1), descriptors, self.largest_norm)
+                keys[start:stop] = packed(scores[0], self.part.first_row + rows[start:stop])
+            self.best.merge(query, keys)
 
         queries = np.flatnonzero(np.diff(limits)).tolist()
         # Threads that do little between calls wait longer for Python than they compute.
-        list(
-            self.workers.map(rescore_query, queries)
-            if len(row) > THREADED_ROWS * len(queries)
-            else map(rescore_query, queries)
-        )
-        self.pool, self.n_pooled = [], 0
+        if len(candidate_rows) > THREADED_ROWS * len(queries):
+            list(self.workers.map(rescore_query, queries))
+        else:
+            for query in queries:
+                rescore_query(query)
 
-    def score_all(self, part: np.ndarray, first_row: int) -> None:
-        """Merges every row of `part`, whose first row is the database's `first_row`."""
-        queries = torch.from_numpy(self.rows64).to(self.device)
-        for start, stop in chunks(len(part), self.sizes.dense_rows):
-            keys = np.empty((len(self.rows64), stop - start), np.uint64)
+    def score_all(self, part: DatabasePart) -> None:
+        """Merges every row of `part` by float64 products."""
+        queries64 = torch.from_numpy(self.queries.rows64).to(self.device)
+        for start, stop in chunks(len(part.rows), self.sizes.dense_rows):
+            keys = np.empty((self.queries.n, stop - start), np.uint64)
 
             def score_rows(limits: tuple[int, int], start: int = start, keys: np.ndarray = keys) -> float:
-                a, b = limits
-                rows = part[start + a : start + b]
-                block = self.on_device(rows).double()
-                largest_norm = self.measured(block, first_row + start + a)
-                scores = self.final_scores((queries @ block.T).cpu().numpy(), slice(None), rows, largest_norm)
-                keys[:, a:b] = packed(scores, np.arange(first_row + start + a, first_row + start + b))
+                low, high = limits
+                scored = part.part(start + low, start + high)
+                block = self.scanner.on_device(scored.rows).double()
+                largest_norm = self.scanner.largest_norm(block, scored, self.largest_norm)
+                products = (queries64 @ block.T).cpu().numpy()
+                scores = self.queries.final_scores(products, slice(None), scored.rows, largest_norm)
+                keys[:, low:high] = packed(scores, np.arange(scored.first_row, scored.first_row + len(scored.rows)))
                 return largest_norm
 
             self.largest_norm = max(self.workers.map(score_rows, chunks(stop - start, self.sizes.exact_rows)))
-            list(self.workers.map(self.merge, range(len(keys)), keys))
-
-    def final_scores(self, products: np.ndarray, queries: slice, rows: np.ndarray, largest_norm: float) -> np.ndarray:
-        """(q, n) float32 scores of these queries and (n, D) rows from float64 products summed in whatever order a
-        library chose.
-
-        Two orders differ by at most twice D v / (1 - D v) * |x| |y|, v = 2^-53. Where that could change the rounding to
-        float32 (about one score in 100,000), the sum is taken again in one fixed order.
-        """
-        bound = (2.02 * (rows.shape[1] + 4) * 2.0**-53 * largest_norm) * self.norms[queries, None] + 1e-300
-        scores = (products - bound).astype(np.float32)
-        query, position = np.nonzero(scores != (products + bound).astype(np.float32))
-        for start, stop in chunks(len(query), self.sizes.exact_rows):
-            those = query[start:stop], position[start:stop]
-            scores[those] = dot_in_fixed_order(self.rows64[queries][those[0]], rows[those[1]])
-        return scores
-
-    def merge(self, i: int, keys: np.ndarray) -> None:
-        """Takes new keys of query i into its best. A row of `best` is sorted once it is full; k <= N, so each gets
-        full."""
-        best, n_taken = self.best[i], min(self.k - int(self.filled[i]), keys.size)
-        if n_taken:
-            best[self.filled[i] : self.filled[i] + n_taken] = keys[:n_taken]
-            self.filled[i] += n_taken
-            if self.filled[i] < self.k:
-                return
-            best.sort()
-            keys = keys[n_taken:]
-        keys = np.sort(keys[keys < best[-1]])[: self.k]
-        if keys.size:
-            # The k smallest of two ascending lists: pair the first's tail, from its end, with the second's head and
-            # keep each pair's smaller (the first stage of a bitonic merge). In place, however large k is.
-            tail = best[self.k - keys.size :]
-            np.minimum(tail, keys[::-1], out=tail)
-            best.sort()
-        self.floor[i] = max(self.floor[i], float(key_scores(best[-1:])[0]))
-
-
-def dot_in_fixed_order(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(n,) float64 inner products of rows. left, right: (n, D) holding float32 values, whose products float64 holds
-    exactly."""
-    terms = left.astype(np.float64) * right.astype(np.float64)
-    width = terms.shape[1]
-    while width > 1:  # halves are added to each other: the order depends on D alone
-        half = (width + 1) // 2
-        terms[:, : width - half] += terms[:, half:width]
-        width = half
-    return terms[:, 0]
+            list(self.workers.map(self.best.merge, range(len(keys)), keys))

@@ -14,7 +14,7 @@ COMPARED = ("scales", "max_side_px", "resize")  # settings that shape every desc
 
 
 class JoinedFiles(Descriptors):
-    """The rows of a database file, then those of distractor files, read from disk only when asked for.
+    """The rows of a database file, then those of distractor files; each is read from disk when it is needed.
 
     Names of distractors get the prefix `distractor:`, so that none can be taken for a photo of the ground truth.
     """
@@ -37,14 +37,14 @@ class JoinedFiles(Descriptors):
         self._names = [*self.files[0].names, *distractor_names]
 
     @staticmethod
-    def _check_alike(database: DescriptorFile, other: DescriptorFile) -> None:
-        if other is database:
+    def _check_alike(database: DescriptorFile, distractors: DescriptorFile) -> None:
+        if distractors is database:
             return
-        where = f"{database.path} and {other.path}"
-        require_same_dim(other.path, other.dim, database.path, database.dim)
-        require_same_model(database.info.extraction, other.info.extraction, where)
-        require_same_whitening(database.info.extraction, other.info.extraction, where)
-        differing = database.info.extraction.differences(other.info.extraction, COMPARED)
+        where = f"{database.path} and {distractors.path}"
+        require_same_dim(distractors.path, distractors.dim, database.path, database.dim)
+        require_same_model(database.info.extraction, distractors.info.extraction, where)
+        require_same_whitening(database.info.extraction, distractors.info.extraction, where)
+        differing = database.info.extraction.differences(distractors.info.extraction, COMPARED)
         if differing:
             raise UltronError(
                 f"{where} were extracted differently: {'; '.join(differing)}; extract the distractors as the database"
@@ -59,11 +59,14 @@ class JoinedFiles(Descriptors):
         """(n, D) float32 rows start..stop. Raises as DescriptorFile.read does."""
         stop = self.n if stop is None else stop
         parts = []
-        for file, first in zip(self.files, self.starts.tolist(), strict=False):
-            low, high = max(start, first) - first, min(stop, first + file.n) - first
+        for file, first_row in zip(self.files, self.starts.tolist(), strict=False):
+            low = max(start, first_row) - first_row
+            high = min(stop, first_row + file.n) - first_row
             if low < high:
                 parts.append(file.read(low, high))
-        return parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, self.dim), np.float32)])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([*parts, np.empty((0, self.dim), np.float32)])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 rows in any order. Raises as DescriptorFile.take does."""

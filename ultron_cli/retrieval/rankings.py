@@ -1,5 +1,5 @@
-"""Rankings, their order, and the only code that reads or writes rank files (HDF5). The searches are in exact.py and
-index.py.
+"""Rankings, their order, and the only code that reads or writes rank files (HDF5). The searches are in exact.py,
+index/ and milvus/.
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, created, ultron_version, provenance (JSON);
 datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8.
@@ -7,21 +7,20 @@ datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /dat
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
 import h5py
 import numpy as np
 
-from ultron_cli import __version__
 from ultron_cli.console import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.descriptors import h5_dataset, h5_names, h5_text, open_h5
+from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import Origin
 
-FORMAT, VERSION = "ultron-ranks", 1
+FORMAT = "ultron-ranks"
+VERSION = 1
 PADDING = -1  # the row where an approximate index found fewer than K
 EMPTY = np.uint64(2**64 - 1)  # sorts after the key of every finite score
 
@@ -83,11 +82,8 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
         handle["scores"] = scores
         for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):
             handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
-        handle.attrs["format"] = FORMAT
-        handle.attrs["version"] = VERSION
+        write_h5_header(handle, FORMAT, VERSION)
         handle.attrs["provenance"] = json.dumps(ranking.origin.to_json())
-        handle.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        handle.attrs["ultron_version"] = __version__
 
 
 def read_ranks(path: Path) -> Ranking:
@@ -117,38 +113,30 @@ def read_ranks(path: Path) -> Ranking:
 
 
 def fault_in(rows: np.ndarray, scores: np.ndarray, n_queries: int, n_database: int) -> str | None:
-    """What is wrong with a ranking for that many queries and database rows: the rule and what was found; None if
-    nothing is."""
-    if (
-        rows.ndim != 2
-        or rows.dtype != np.int64
-        or scores.dtype != np.float32
-        or scores.shape != rows.shape
-        or len(rows) != n_queries
-    ):
+    """What is wrong with a ranking of that many queries and database rows: the rule and the value that breaks it. None
+    if nothing is."""
+    has_types = rows.dtype == np.int64 and scores.dtype == np.float32
+    if not has_types or rows.ndim != 2 or scores.shape != rows.shape or len(rows) != n_queries:
         return (
             "ranks must be (Q, K) int64 and scores (Q, K) float32 with one name per query, found ranks "
-            f"{rows.shape} {rows.dtype}, "
-            f"scores {scores.shape} {scores.dtype} and {n_queries} query names"
+            f"{rows.shape} {rows.dtype}, scores {scores.shape} {scores.dtype} and {n_queries} query names"
         )
     for start, stop in chunks(n_queries, max(1, (1 << 22) // max(1, rows.shape[1]))):
         block = rows[start:stop]
-        wrong = (block < PADDING) | (block >= n_database)
-        if wrong.any():
-            query, place = (int(at[0]) for at in np.nonzero(wrong))
+        is_no_row = (block < PADDING) | (block >= n_database)
+        if is_no_row.any():
+            query, column = np.argwhere(is_no_row)[0].tolist()
             return (
-                f"ranks must be rows of the {n_database} database names or -1, found {block[query, place]} for "
+                f"ranks must be rows of the {n_database} database names or -1, found {block[query, column]} for "
                 f"query {start + query}"
             )
-        gaps = ((block[:, :-1] == PADDING) & (block[:, 1:] != PADDING)).any(axis=1)
-        if gaps.any():
-            return (
-                f"-1 must fill only the end of a row of ranks, query {start + int(np.flatnonzero(gaps)[0])} has a "
-                "row after it"
-            )
-        nans = np.isnan(scores[start:stop]).any(axis=1)
-        if nans.any():
-            return f"scores must not be NaN, found one for query {start + int(np.flatnonzero(nans)[0])}"
+        has_gap = ((block[:, :-1] == PADDING) & (block[:, 1:] != PADDING)).any(axis=1)
+        if has_gap.any():
+            query = start + int(np.flatnonzero(has_gap)[0])
+            return f"-1 must fill only the end of a row of ranks, query {query} has a row after it"
+        has_nan = np.isnan(scores[start:stop]).any(axis=1)
+        if has_nan.any():
+            return f"scores must not be NaN, found one for query {start + int(np.flatnonzero(has_nan)[0])}"
     return None
 
 
@@ -186,7 +174,8 @@ def key_scores(keys: np.ndarray) -> np.ndarray:
 
 def unpacked(keys: np.ndarray) -> RankedRows:
     """The ranking in (Q, K) sorted keys, C-contiguous, whose memory becomes its rows."""
-    scores, flat_keys = np.empty(keys.shape, np.float32), keys.reshape(-1)
+    scores = np.empty(keys.shape, np.float32)
+    flat_keys = keys.reshape(-1)
     flat_scores = scores.reshape(-1)
     for start, stop in chunks(keys.size, 1 << 18):
         flat_scores[start:stop] = key_scores(flat_keys[start:stop])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ultron_cli import workspace
 from ultron_cli.console import chunks
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
@@ -30,6 +29,7 @@ from ultron_cli.retrieval.rankings import RankedRows, Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
 from ultron_cli.retrieval.rerank.state import RerankState
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening, stored_whitening
+from ultron_cli.workspace import Workspace
 
 RANKING_BYTES = 1 << 28  # of rows and scores of the queries that an evaluation searches together
 
@@ -39,9 +39,8 @@ class SearchOptions:
     """How to search, beside what for and where."""
 
     index: Path | None = None  # an index folder; None searches exactly
-    index_settings: Mapping[str, int] = field(
-        default_factory=dict
-    )  # in place of the index's own: nprobe, ef_search ...
+    # In place of the index's own: nprobe, ef_search ...
+    index_settings: Mapping[str, int] = field(default_factory=dict)
     steps: Sequence[Step] = ()  # of re-ranking, in their order
     whitening: Whitening | None = None  # of raw descriptors
     distractors: Sequence[Path] = ()  # descriptor files that are searched behind the database
@@ -50,11 +49,16 @@ class SearchOptions:
 PLAIN = SearchOptions()
 
 
-def latest_descriptors(queries: Path | None, database: Path | None) -> tuple[Path, Path]:
-    """(queries.h5, database.h5): as named, else of the latest extraction. Raises UltronError if there is none."""
+def latest_descriptors(
+    queries: Path | None, database: Path | None, workspace: Workspace | None = None
+) -> tuple[Path, Path]:
+    """(queries.h5, database.h5): those given, else those of the latest extraction.
+
+    Raises UltronError if there is none.
+    """
     if queries and database:
         return queries, database
-    folder = workspace.take_latest("extract", "name both --queries and --database")
+    folder = (workspace or Workspace()).take_latest("extract", "name both --queries and --database")
     queries = queries or folder / "queries.h5"
     if not queries.exists():
         raise UltronError(
@@ -79,8 +83,8 @@ def origin_of(database: DescriptorInfo, queries: DescriptorInfo | None = None) -
     )
 
 
-def opened_index(options: SearchOptions) -> StoredIndex | None:
-    """The index to search with, set as the options say; None for exact search."""
+def open_index_of(options: SearchOptions) -> StoredIndex | None:
+    """Opens the options' index, with their settings; None for exact search."""
     if options.index is None:
         return None
     index = open_index(options.index)
@@ -93,14 +97,14 @@ def whitening_for(index: StoredIndex | None, options: SearchOptions) -> Whitenin
 
 
 def open_database(path: Path, options: SearchOptions, whitening: Whitening | None) -> Descriptors:
-    """The database file, with distractors after it where there are some."""
+    """Opens the database file, with the options' distractors after it."""
     if options.distractors:
         return JoinedFiles(path, options.distractors, whitening)
     return open_descriptors(path, whitening)
 
 
 class Searcher:
-    """A database to search in, exactly or by an index; it can be asked again, with other k and other steps."""
+    """A database to search in, exactly or by an index. k and steps belong to each search."""
 
     def __init__(self, database: Descriptors, index: Index | None = None, device: str = "cpu") -> None:
         """index: None searches exactly. Raises UltronError if the index is of other descriptors."""
@@ -121,7 +125,8 @@ class Searcher:
 
         Raises UltronError if k does not fit, or steps need descriptors that the index was not made from.
         """
-        database, index = self.database, self.index
+        database = self.database
+        index = self.index
         k = self._checked(k)
         if steps and (index.dim != database.dim or index.names != database.names):
             path = index.path if isinstance(index, StoredIndex) else "in memory"
@@ -162,8 +167,8 @@ class Searcher:
             for i, step in enumerate(record.steps):
                 spent_ms[i] += step.ms_per_query * (stop - start)
         means_ms = [spent / max(1, len(queries)) for spent in spent_ms]
-        timed = tuple(replace(step, ms_per_query=ms) for step, ms in zip(record.steps, means_ms, strict=False))
-        return rows, replace(record, steps=timed)
+        step_records = tuple(replace(step, ms_per_query=ms) for step, ms in zip(record.steps, means_ms, strict=False))
+        return rows, replace(record, steps=step_records)
 
     def _checked(self, k: int | None) -> int:
         k = self.database.n if k is None else k
@@ -187,7 +192,7 @@ def search_files(
     that a million distractors need 4 bytes per query and photo and a bounded working memory. Raises UltronError if the
     files differ in dimensions, model or whitening, or k does not fit.
     """
-    index = opened_index(options)
+    index = open_index_of(options)
     whitening = whitening_for(index, options)
     with (
         open_descriptors(queries, whitening) as query_file,
@@ -214,7 +219,7 @@ def search_files(
 def search_photos(
     photos: Sequence[Path],
     database: Path,
-    k: int,
+    k: int | None,
     device_name: str,
     *,
     bbx: Box | None = None,
@@ -223,10 +228,10 @@ def search_photos(
 ) -> Ranking:
     """Searches for photos by path, described by the model, scales, size and whitening that made the database.
 
-    bbx: part of the photo to search for, pixels of the upright photo (one photo only). weights: those of the model, if
-    they have moved.
+    bbx: part of the photo to search for, pixels of the upright photo (one photo only). weights: the model's, if they
+    have moved. k: None ranks the whole database.
     """
-    index = opened_index(options)
+    index = open_index_of(options)
     requested = whitening_for(index, options)
     with DescriptorFile(database) as raw:
         stored = stored_whitening(raw.info, requested)

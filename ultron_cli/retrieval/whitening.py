@@ -8,32 +8,30 @@ Layout (a contract, see docs/file-formats.md): attributes format, version, metho
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
-from ultron_cli import __version__
 from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file, whole_file
-from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, h5_dataset, h5_text, open_h5
-from ultron_cli.retrieval.origin import ExtractionRecord, WhiteningRecord
+from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
+from ultron_cli.retrieval.hdf5 import h5_dataset, h5_text, open_h5, write_h5_header
+from ultron_cli.retrieval.origin import ExtractionRecord, Json, WhiteningRecord
 
-FORMAT, VERSION = "ultron-whitening", 1
+FORMAT = "ultron-whitening"
+VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whitening:
-    """y = projection (x - mean), made a unit vector. mean: (D,). projection: (D', D). eigenvalues: (D',), descending,
-    of the rows."""
+    """y = projection (x - mean), made a unit vector."""
 
-    method: str
-    mean: np.ndarray = field(repr=False)
-    projection: np.ndarray = field(repr=False)
-    eigenvalues: np.ndarray = field(repr=False)
-    provenance: dict[str, Any] = field(default_factory=dict, repr=False)
+    method: str  # that it was learned by, in whitening_learning.METHODS; or a published network's
+    mean: np.ndarray = field(repr=False)  # (D,) float64
+    projection: np.ndarray = field(repr=False)  # (D', D) float64
+    eigenvalues: np.ndarray = field(repr=False)  # (D',) float64 of the projection's rows, descending
+    provenance: Json = field(default_factory=dict, repr=False)  # what it was learned from
     sha256: str = ""  # of the file it was read from
     path: Path | None = None
 
@@ -41,6 +39,12 @@ class Whitening:
     def dim(self) -> int:
         """Dimensions of what it gives."""
         return len(self.projection)
+
+    def file(self) -> Path:
+        """The file it was read from. Raises ValueError if it is of none."""
+        if self.path is None:
+            raise ValueError("this whitening was not read from a file")
+        return self.path
 
     def reduced(self, dim: int | None) -> "Whitening":
         """The first `dim` rows of the projection (None: all). Raises UltronError if it has fewer."""
@@ -112,12 +116,12 @@ def whitened_info(info: DescriptorInfo, whitening: Whitening) -> DescriptorInfo:
 
 
 def open_descriptors(path: Path, whitening: Whitening | None = None) -> DescriptorFile:
-    """A descriptor file, whitened as it is read where a whitening is given and the file was not written with the
+    """A descriptor file, whitened as it is read unless there is no whitening, or the file was written with the
     same."""
-    plain = DescriptorFile(path)
-    if whitening is None or plain.info.extraction.whitening == whitening.record():
-        return plain
-    plain.close()
+    descriptors = DescriptorFile(path)
+    if whitening is None or descriptors.info.extraction.whitening == whitening.record():
+        return descriptors
+    descriptors.close()
     return WhitenedFile(path, whitening)
 
 
@@ -129,8 +133,10 @@ def described(extraction: ExtractionRecord) -> str:
 def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
     """Raises UltronError if two descriptor files have different whitenings."""
     if first.whitening != second.whitening:
-        texts = described(first), described(second)
-        fault = f"two files of {texts[0]}" if texts[0] == texts[1] else f"{texts[0]} and {texts[1]}"
+        first_text = described(first)
+        second_text = described(second)
+        is_told_apart = first_text != second_text
+        fault = f"{first_text} and {second_text}" if is_told_apart else f"two files of {first_text}"
         raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one --whiten and --dim")
 
 
@@ -139,10 +145,9 @@ def write_whitening(path: Path, whitening: Whitening) -> None:
     with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
         for name in ("mean", "projection", "eigenvalues"):
             handle[name] = np.asarray(getattr(whitening, name), np.float64)
-        handle.attrs["format"], handle.attrs["version"], handle.attrs["method"] = FORMAT, VERSION, whitening.method
-        handle.attrs["provenance"] = json.dumps(whitening.provenance)
-        handle.attrs["created"] = datetime.now(UTC).isoformat(timespec="seconds")
-        handle.attrs["ultron_version"] = __version__
+        write_h5_header(handle, FORMAT, VERSION)
+        handle.attrs["method"] = whitening.method
+        handle.attrs["provenance"] = json.dumps(dict(whitening.provenance))
 
 
 def read_whitening(path: Path, dim: int | None = None) -> Whitening:
@@ -160,18 +165,13 @@ def read_whitening(path: Path, dim: int | None = None) -> Whitening:
                 f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again"
             ) from error
     mean, projection, eigenvalues = arrays["mean"], arrays["projection"], arrays["eigenvalues"]
-    fits = (
-        mean.ndim == 1
-        and projection.ndim == 2
-        and projection.shape[1] == mean.size
-        and eigenvalues.shape == projection.shape[:1]
-        and len(projection)
-    )
+    fits = mean.ndim == 1 and projection.ndim == 2 and len(projection) > 0
+    fits = fits and projection.shape[1] == mean.size and eigenvalues.shape == projection.shape[:1]
     if not fits or not all(np.isfinite(array).all() for array in arrays.values()):
         shapes = f"{mean.shape}, {projection.shape} and {eigenvalues.shape}"
         raise UltronError(
-            f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found "
-            f"{shapes}; run `ultron whiten` again"
+            f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found {shapes}; "
+            "run `ultron whiten` again"
         )
     whitening = Whitening(
         method=method,

@@ -8,7 +8,6 @@ result depends on, are made unique.
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
+from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.whitening import Whitening
 
 METHODS = ("pca", "pca-whitening", "lw")
@@ -29,11 +29,11 @@ RANK_TOLERANCE = 1e-9  # of the largest eigenvalue; smaller ones are rounding, a
 def learn_whitening(
     path: Path, method: str, *, pairs: np.ndarray | None = None, dim: int | None = None, labels: str | None = None
 ) -> Whitening:
-    """Learns from all rows of a descriptor file. pairs: (P, 2) int64 matching rows, for lw. labels: what they came
-    from, as recorded.
+    """Learns a whitening from all rows of a descriptor file.
 
-    dim: rows of the projection that are kept (None: all that the data determine). Memory: a few (D, D) float64 and one
-    block. Raises UltronError if there are too few rows, or dim is more than they determine.
+    method: one of METHODS. pairs: (P, 2) int64 matching rows, for lw. labels: what the pairs came from, for the record.
+    dim: rows of the projection (None: all that the data determine). Memory: a few (D, D) float64 and one block. Raises
+    UltronError if there are too few rows, or dim is more than they determine.
     """
     with DescriptorFile(path) as source:
         if source.info.extraction.whitening:
@@ -49,13 +49,14 @@ def learn_whitening(
             mean, projection, eigenvalues = supervised(source, pairs)
         else:
             mean, projection, eigenvalues = principal(source, whiten=method == "pca-whitening")
-        info, n = source.info, source.n
+        info = source.info
+        n = source.n
     if dim is not None and not 1 <= dim <= len(projection):
         raise UltronError(
             f"--dim must be between 1 and {len(projection)}, all that {counted(n, 'descriptor')} in {path} "
             f"determine; found {dim}"
         )
-    record: dict[str, Any] = provenance() | {
+    record: Json = provenance() | {
         "descriptors": str(path.resolve()),
         "descriptors_sha256": sha256_of_file(path),
         "n": n,
@@ -74,13 +75,17 @@ def learn_whitening(
 def principal(source: Descriptors, *, whiten: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, projection, eigenvalues) of the covariance (divided by N); with whiten, rows divided by the root of their
     eigenvalue."""
-    mean = sum(rows.sum(axis=0, dtype=np.float64) for _, rows in source.blocks(BLOCK_ROWS)) / source.n
+    total = np.zeros(source.dim)
+    for _, rows in source.blocks(BLOCK_ROWS):
+        total += rows.sum(axis=0, dtype=np.float64)
+    mean = total / source.n
     covariance = np.zeros((source.dim, source.dim))
     for _, rows in source.blocks(BLOCK_ROWS):
         centred = rows - mean
         covariance += centred.T @ centred
     eigenvalues, directions = leading(covariance / source.n)
-    return mean, directions / np.sqrt(eigenvalues)[:, None] if whiten else directions, eigenvalues
+    projection = directions / np.sqrt(eigenvalues)[:, None] if whiten else directions
+    return mean, projection, eigenvalues
 
 
 def supervised(source: Descriptors, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -89,9 +94,11 @@ def supervised(source: Descriptors, pairs: np.ndarray) -> tuple[np.ndarray, np.n
     The mean of each pair's first photo; differences within pairs made white by the Cholesky factor of their covariance;
     then the principal directions of all descriptors so transformed. pairs: (P, 2) int64 rows.
     """
-    mean, within = np.zeros(source.dim), np.zeros((source.dim, source.dim))
+    mean = np.zeros(source.dim)
+    within = np.zeros((source.dim, source.dim))
     for start, stop in chunks(len(pairs), BLOCK_ROWS):
-        first, second = source.take(pairs[start:stop, 0]).astype(np.float64), source.take(pairs[start:stop, 1])
+        first = source.take(pairs[start:stop, 0]).astype(np.float64)
+        second = source.take(pairs[start:stop, 1])
         mean += first.sum(axis=0)
         difference = first - second
         within += difference.T @ difference
@@ -130,11 +137,13 @@ def leading(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The entry of largest magnitude of each is positive, so that equal data give equal files.
     """
     eigenvalues, columns = np.linalg.eigh((symmetric + symmetric.T) / 2)
-    eigenvalues, directions = eigenvalues[::-1], columns.T[::-1]
-    kept = eigenvalues > RANK_TOLERANCE * max(eigenvalues[0], 0)
-    if not kept.any():
+    eigenvalues = eigenvalues[::-1]
+    directions = columns.T[::-1]
+    is_signal = eigenvalues > RANK_TOLERANCE * max(eigenvalues[0], 0)
+    if not is_signal.any():
         raise UltronError("a whitening is learned from descriptors that differ, found all equal; extract more photos")
-    eigenvalues, directions = eigenvalues[kept], directions[kept]
+    eigenvalues = eigenvalues[is_signal]
+    directions = directions[is_signal]
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
     return eigenvalues, directions * np.sign(largest)
 
@@ -172,32 +181,34 @@ def pairs_of_labels(labels: Path | None, names: Sequence[str], most: int, seed: 
     )
 
 
-def matching_pairs(groups: Sequence[Sequence[int]], most: int, seed: int, none_found: str) -> np.ndarray:
+def matching_pairs(groups: Sequence[Sequence[int]], most: int, seed: int, complaint: str) -> np.ndarray:
     """(P, 2) int64: all pairs within each group, each once; where they are more than `most`, that many drawn evenly
-    over the groups."""
+    over the groups. Raises UltronError with the complaint if there are none."""
     rng = np.random.default_rng(seed)
     usable = [np.unique(group) for group in groups if len(set(group)) > 1]
     if not usable:
         raise UltronError(
-            f"{none_found}; name others with --gnd or --labels, or learn without pairs (--method pca-whitening)"
+            f"{complaint}; name others with --gnd or --labels, or learn without pairs (--method pca-whitening)"
         )
     share = max(1, most // len(usable))
-    found = []
+    parts = []
     for group in usable:
-        n_pairs = len(group) * (len(group) - 1) // 2
-        if n_pairs <= share:
-            first, second = np.triu_indices(len(group), 1)
-        else:
-            drawn = (
-                np.sort(rng.choice(n_pairs, share, replace=False))
-                if n_pairs < 1 << 24
-                else np.unique(rng.integers(0, n_pairs, share))
-            )
-            # Pair number p of the triangle below the diagonal: row (1 + sqrt(1 + 8 p)) / 2, mended where the root was
-            # rounded.
-            second = ((1 + np.sqrt(1 + 8 * drawn.astype(np.float64))) / 2).astype(np.int64)
-            second -= second * (second - 1) // 2 > drawn
-            second += (second + 1) * second // 2 <= drawn
-            first = drawn - second * (second - 1) // 2
-        found.append(np.stack([group[first], group[second]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)[: max(most, len(usable))].astype(np.int64)
+        first, second = drawn_pairs(len(group), share, rng)
+        parts.append(np.stack([group[first], group[second]], axis=1))
+    return np.unique(np.concatenate(parts), axis=0)[: max(most, len(usable))].astype(np.int64)
+
+
+def drawn_pairs(n: int, most: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(first, second), each (p,): the pairs of n things, or about `most` different ones of them, drawn evenly."""
+    n_pairs = n * (n - 1) // 2
+    if n_pairs <= most:
+        return np.triu_indices(n, 1)
+    if n_pairs < 1 << 24:
+        drawn = np.sort(rng.choice(n_pairs, most, replace=False))
+    else:
+        drawn = np.unique(rng.integers(0, n_pairs, most))
+    # Pair number p of the triangle below the diagonal: row (1 + sqrt(1 + 8 p)) / 2, mended where the root was rounded.
+    second = ((1 + np.sqrt(1 + 8 * drawn.astype(np.float64))) / 2).astype(np.int64)
+    second -= second * (second - 1) // 2 > drawn
+    second += (second + 1) * second // 2 <= drawn
+    return drawn - second * (second - 1) // 2, second

@@ -13,7 +13,7 @@ from ultron_cli.configs import one_of, within
 from ultron_cli.datasets.photos import photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.rerank import parse_rerank
-from ultron_cli.visualization.cam.similarity import METHODS
+from ultron_cli.visualization.cam.method_table import METHODS
 
 # What a browser sends as photos. Others are refused before they are decoded: Pillow hands EPS to Ghostscript, which
 # runs programs.

@@ -24,7 +24,7 @@ from PIL import Image
 
 from ultron_cli import __version__
 from ultron_cli.console import log
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset, open_recorded
 from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
 from ultron_cli.datasets.protocols import LABELS
 from ultron_cli.errors import UltronError
@@ -33,13 +33,12 @@ from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
-from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, opened_index, whitening_for
+from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, open_index_of, whitening_for
 from ultron_cli.retrieval.whitening import described, open_descriptors, stored_whitening
 from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
-from ultron_cli.visualization.cam.similarity import METHODS, similarity_cam
-from ultron_cli.visualization.report.report import packed_map
-from ultron_cli.visualization.scene import small_map
-from ultron_cli.workspace import data_root
+from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.similarity import similarity_cam
+from ultron_cli.visualization.report.maps import packed_map, small_map
 
 MOST_STEPS = 4  # of re-ranking
 MOST_VIEWS = 256  # searches whose similarity maps can still be asked for; one descriptor each
@@ -69,7 +68,7 @@ class PhotoSearch:
     ) -> None:
         self.config = config
         self.session = secrets.token_urlsafe(6)
-        index = opened_index(options)
+        index = open_index_of(options)
         whitening = whitening_for(index, options)
         database = database or (index.descriptor_path if index else None)
         if database is None:
@@ -159,7 +158,7 @@ class PhotoSearch:
             "rerank": self.config.rerank,
             "rerankers": list(RERANKERS),
             "maps": find_spec("pytorch_grad_cam") is not None,
-            "method": METHODS[self.config.method],
+            "method": METHODS[self.config.method].title,
             "limits": {
                 "upload_bytes": self.config.max_upload_bytes,
                 "pixels": int(self.config.max_megapixels * 1e6),
@@ -332,8 +331,4 @@ class PhotoSearch:
 
 def photos_of(provenance: DescriptorProvenance) -> Dataset:
     """The photos behind a database file. Raises UltronError if they are gone."""
-    folder = provenance.dataset_folder
-    gnd = Path(provenance.ground_truth or "")
-    if not folder or not Path(folder).is_dir():
-        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    return open_dataset(folder, data_root(), gnd if gnd.is_file() else None)
+    return open_recorded(provenance.dataset_folder, provenance.ground_truth)

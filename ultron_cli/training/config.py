@@ -1,38 +1,36 @@
-"""The configuration of a training run: preset, then --config, then --set; and where each value came from."""
+"""The configuration of a training run; presets.py makes it from a preset, --config and --set."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import Any, Literal
 
-from ultron_cli.configs import apply_set, flatten, from_dict, one_of, read_toml, to_dict, within
-from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.files import read_json
-
-if TYPE_CHECKING:
-    from ultron_cli.training.autola.network import SearchConfig
+from ultron_cli.configs import one_of, to_dict, within
+from ultron_cli.errors import UltronError
+from ultron_cli.training.losses import DEFAULT_LOSS, LossSettings, TupleSettings, loss_settings
 
 # How the work is done or told: a resumed run may change these and still gives the same numbers.
 FREE_SETTINGS = ("workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
 OPTIMIZERS = ("adamw", "sgd")
+DEFAULT_MODEL = "gem"  # of a configuration that names none
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Random changes of a training photo (torchvision v2). crop_area: range of the random crop's share of the photo;
-    crop_aspect: range of its width over height, squeezed to the training shape (aspect distortion); pad_px: instead of
-    such a crop, the photo at the training shape with a black edge of so many pixels, cropped to the shape at random (as
-    CIFAR is trained on; 0: not); the rest as in ColorJitter, RandomGrayscale."""
+    """Random changes of a training photo (torchvision v2)."""
 
+    # Range of the random crop's share of the photo.
     crop_area: tuple[float, ...] = (0.4, 1.0)
+    # Range of the crop's width over height; it is squeezed to the training shape (aspect distortion).
     crop_aspect: tuple[float, ...] = (0.75, 1.3333)
+    # As in ColorJitter and RandomGrayscale.
     brightness: float = 0.3
     contrast: float = 0.3
     saturation: float = 0.3
     hue: float = 0.02
     grey: float = 0.0
     flip: bool = True
+    # Instead of such a crop: the photo at the training shape with a black edge of so many pixels, cropped to the shape
+    # at random (as CIFAR is trained on). 0: not.
     pad_px: int = 0
 
     def __post_init__(self) -> None:
@@ -49,19 +47,22 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """Photos held out, and how often they are scored. kind: "retrieval" among them (mAP), or "classification" of them
-    with the class weights of the loss (top-1 and top-5): of the photos in val/ or test/ beside the training folder
-    train/, where there is one of these, else of the share held out. crop_share: of classification; the photo's middle
-    is taken whose side is so much of its shorter side. share: of the landmarks (by="landmarks": none of their photos is
-    trained on) or of each landmark's photos (by="photos", as DOLG's 80/20); 0 holds out nothing. side_px: longest side,
-    None: twice the training side. max_photos: of retrieval, scored photos at most."""
+    """Photos held out, and how often they are scored."""
 
+    # "retrieval" among the held-out photos (mAP), or "classification" of them with the class weights of the loss (top-1
+    # and top-5). Classified are the photos in val/ or test/ beside the training folder train/, where there is one of
+    # these, else the share held out.
     kind: Literal["retrieval", "classification"] = "retrieval"
+    # Of classification: the photo's middle is taken whose side is so much of its shorter side.
     crop_share: float = 1.0
+    # Of the landmarks (by="landmarks": none of their photos is trained on) or of each landmark's photos (by="photos",
+    # as DOLG's 80/20); 0 holds out nothing.
     share: float = 0.1
     by: Literal["landmarks", "photos"] = "landmarks"
     every_epochs: int = 1
+    # Of retrieval: at most so many photos are scored.
     max_photos: int = 2000
+    # Longest side; None: twice the training side.
     side_px: int | None = None
 
     def __post_init__(self) -> None:
@@ -101,27 +102,24 @@ def _rate(name: str, value: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """All that shapes a run; stored whole in its folder and its checkpoint.
-
-    Sides in pixels. batch_size: photos per optimiser step, over all processes and all `accumulate` parts; lr is per
-    such a step.
-    """
+    """All that shapes a run; stored whole in its folder and its checkpoint."""
 
     dataset: str = "toy"
     exclude: tuple[str, ...] = ()  # files of landmarks or photo ids to keep out
-    model: dict[str, Any] = field(default_factory=lambda: {"name": "gem", "backbone": "resnet10t"})
+    # The model's name and its settings.
+    model: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_MODEL, "backbone": "resnet10t"})
     pretrained: bool = False
-    weights: str | None = (
-        None  # a checkpoint of ultron to start from, with its class weights of the landmarks that it knows
-    )
-    loss: dict[str, Any] = field(default_factory=lambda: {"name": "arcface"})
+    # A checkpoint of ultron to start from, with its class weights of the landmarks that it knows.
+    weights: str | None = None
+    # The loss's name and its settings, as they were given; loss_settings has them checked and whole.
+    loss: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_LOSS})
     side_px: int = 128
     group_sizes: bool = False  # batches of one aspect ratio instead of squares
-    batch_size: int = 32
+    batch_size: int = 32  # photos per optimiser step, over all processes and all `accumulate` parts
     accumulate: int = 1
     epochs: int = 10
     optimizer: str = "adamw"
-    lr: float = 1e-3
+    lr: float = 1e-3  # per optimiser step
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4
@@ -173,12 +171,7 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """Settings that must fit each other."""
-        from ultron_cli.training.losses import loss_settings
-
-        loss_settings(
-            str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"}
-        )
-        if self.validation.kind == "classification" and self.loss.get("sharded"):
+        if self.validation.kind == "classification" and self.loss_settings.sharded:
             raise UltronError(
                 "classification needs all class weights in one process; found loss.sharded=true; add --set "
                 "loss.sharded=false"
@@ -194,14 +187,12 @@ class TrainConfig:
             )
         if self.tuple_size and self.group_sizes:
             raise UltronError(
-                f"loss {self.loss['name']} takes batches of one shape; found group_sizes=true; add --set "
-                "group_sizes=false"
+                f"loss {self.loss_name} takes batches of one shape; found group_sizes=true; add --set group_sizes=false"
             )
         if self.tuple_size and self.model.get("pooling") == "cls":
-            name, found = self.loss["name"], "model.pooling=cls, which takes the class token instead"
             raise UltronError(
-                f"loss {name} matches places of the maps that the descriptor is pooled from; found {found}; "
-                "add --set model.pooling=gem"
+                f"loss {self.loss_name} matches places of the maps that the descriptor is pooled from; found "
+                "model.pooling=cls, which takes the class token instead; add --set model.pooling=gem"
             )
         if (self.schedule == "steps") != bool(self.step_epochs):
             raise UltronError(
@@ -217,121 +208,51 @@ class TrainConfig:
             )
 
     @property
+    def model_name(self) -> str:
+        """The model, as create_model takes it."""
+        return self.model.get("name", DEFAULT_MODEL)
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """The model's settings, without its name."""
+        return {key: value for key, value in self.model.items() if key != "name"}
+
+    @property
+    def loss_name(self) -> str:
+        """The loss, one of LOSSES."""
+        return str(self.loss.get("name", DEFAULT_LOSS))
+
+    @cached_property
+    def loss_settings(self) -> LossSettings:
+        """The settings of the loss, checked, defaults filled in."""
+        return loss_settings(self.loss_name, {key: value for key, value in self.loss.items() if key != "name"})
+
+    @property
+    def tuple_settings(self) -> TupleSettings | None:
+        """The settings of a loss that works on tuples (an anchor, a positive, negatives); None for the others."""
+        return self.loss_settings if isinstance(self.loss_settings, TupleSettings) else None
+
+    @property
     def tuple_size(self) -> int | None:
-        """Photos of a tuple, for a loss that works on tuples (an anchor, a positive, negatives); None for the
-        others."""
-        from ultron_cli.training.losses import loss_settings
+        """Photos of a tuple, for a loss that works on tuples; None for the others."""
+        return self.tuple_settings.tuple_size if self.tuple_settings else None
 
-        settings = loss_settings(
-            str(self.loss.get("name", "arcface")), {key: value for key, value in self.loss.items() if key != "name"}
-        )
-        return getattr(settings, "tuple_size", None)
-
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> dict[str, object]:
         """Plain data as JSON gives it back: every tuple a list."""
         return plain(to_dict(self))
 
 
-def plain(value: Any) -> Any:
-    """`value` with every tuple a list, at any depth."""
+def plain(values: dict[str, object]) -> dict[str, object]:
+    """`values` with every tuple a list, at any depth."""
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: object) -> object:
     if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return plain(value)
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def list_presets() -> list[str]:
-    """Names that --preset takes."""
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in (resources.files("ultron_cli.training") / "presets").iterdir()
-        if entry.name.endswith(".toml")
-    )
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """The values that a preset sets. Raises UltronError for an unknown name."""
-    if name not in list_presets():
-        raise UltronError(
-            f"unknown preset {name!r}{nearest_names(name, list_presets())} (known: {', '.join(list_presets())})"
-        )
-    with resources.as_file(resources.files("ultron_cli.training") / "presets" / f"{name}.toml") as path:
-        return read_toml(path)
-
-
-def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`values` with `changes` over them. A table that names another loss or model starts anew: the old one's settings
-    are not its own."""
-    merged = dict(values)
-    for key, change in changes.items():
-        before = merged.get(key)
-        if not isinstance(change, dict) or not isinstance(before, dict):
-            merged[key] = change
-        else:
-            renamed = "name" in change and change["name"] != before.get("name") and "name" in before
-            merged[key] = dict(change) if renamed else before | change
-    return merged
-
-
-def make_config(values: dict[str, Any]) -> "TrainConfig | SearchConfig":
-    """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
-    value."""
-    if "task" not in values:
-        return from_dict(TrainConfig, values)
-    from ultron_cli.training.autola.network import SearchConfig
-
-    return from_dict(SearchConfig, values)
-
-
-def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | SearchConfig":
-    """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
-    values = read_preset(preset)
-    if file:
-        values = _merge(values, read_toml(file))
-    return make_config(_assign(values, assignments))
-
-
-def _assign(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """`values` with --set applied; model.name and loss.name first, as they start their table anew."""
-    for assignment in sorted(assignments, key=lambda text: not text.startswith(("model.name=", "loss.name="))):
-        key, _, name = assignment.partition("=")
-        if key in ("model.name", "loss.name") and values.get(key[:-5], {}).get("name") != name.strip("\"'"):
-            values = values | {key[:-5]: {}}
-        values = apply_set(values, [assignment])
-    return values
-
-
-def resumed_config(
-    stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]
-) -> "TrainConfig | SearchConfig":
-    """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
-    now is another one."""
-    from ultron_cli.configs import differences
-
-    before = make_config(read_json(stored, "configuration of the run")["config"])
-    if preset is not None:
-        now = load_config(preset, file, assignments)
-    else:
-        now = make_config(
-            _assign(_merge(before.to_plain(), read_toml(file)) if file else before.to_plain(), assignments)
-        )
-    kept = [
-        {key: value for key, value in config.to_plain().items() if key not in FREE_SETTINGS} for config in (before, now)
-    ]
-    differing = differences(*kept)
-    if differing:
-        raise UltronError(
-            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; resume without "
-            "them, or start a new run"
-        )
-    return now
-
-
-def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -> list[tuple[str, Any, str]]:
-    """(key, final value, where it came from) of every setting, in the order of TrainConfig."""
-    final = flatten(load_config(preset, file, assignments).to_plain())
-    sources = [(f"preset {preset}", flatten(read_preset(preset)))]
-    if file:
-        sources.append((str(file), flatten(read_toml(file))))
-    sources.append(("--set", flatten(apply_set({}, assignments))))
-    origin = {key: name for name, values in sources for key in values}
-    return [(key, value, origin.get(key, "default")) for key, value in final.items()]
+def binding_settings(values: dict[str, object]) -> dict[str, object]:
+    """The settings of a plain configuration that a resumed run may not change."""
+    return {key: value for key, value in values.items() if key not in FREE_SETTINGS}

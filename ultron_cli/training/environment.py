@@ -1,10 +1,7 @@
 """The machine and the code that a run was made with."""
 
-import contextlib
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,7 +11,7 @@ from ultron_cli.machine import n_cores
 from ultron_cli.provenance import provenance
 
 
-def git_commit() -> dict[str, Any]:
+def git_commit() -> dict[str, object]:
     """Commit of the checkout that ultron runs from, and whether files differ from it; empty for an installed
     package."""
     root = Path(ultron_cli.__file__).resolve().parents[1]
@@ -35,20 +32,9 @@ def git_commit() -> dict[str, Any]:
         return {}  # no git here, or not this user's checkout
 
 
-@contextlib.contextmanager
-def own_threads(threads: int | None) -> Iterator[None]:
-    """Inside, so many threads for arithmetic (None: as before); afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, object]:
     """Versions, commit, cores, threads, processes and GPU."""
-    gpu: dict[str, Any] = {}
+    gpu: dict[str, object] = {}
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         gpu = {

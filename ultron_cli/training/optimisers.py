@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from ultron_cli import distributed
 from ultron_cli.training.config import SwitchConfig, TrainConfig
 
 # Tables of positions and tokens, by the last part of their name in Swin and ViT as timm has them.
@@ -82,42 +84,61 @@ def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     return phase_at(config, step // steps_per_epoch).lr * share
 
 
-class RunningMean:
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
+
+class RunningMean(AveragedModel):
     """Exponential moving average of weights and buffers: mean = decay mean + (1 - decay) weight, with a lower decay in
-    the first steps."""
+    the first steps.
+
+    `module` is the model with the means; it begins with the weights of `model`.
+    """
+
+    n_averaged: torch.Tensor  # weights taken in, those at the beginning among them
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, multi_avg_fn=self._mix, use_buffers=True)
         self.decay = decay
-        self.values = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.start(model, n_steps=0)
+
+    def start(self, model: nn.Module, n_steps: int) -> None:
+        """Sets the means to the weights of `model`, as they are after n_steps steps."""
+        self.load(model.state_dict(), n_steps)
+
+    def load(self, means: dict[str, torch.Tensor], n_steps: int) -> None:
+        """Goes on from the means after n_steps steps."""
+        self.module.load_state_dict(means)
+        self.n_averaged.fill_(n_steps + 1)
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the weights after a step counted from 0."""
-        decay = min(
-            self.decay, (1.0 + step) / (10.0 + step)
-        )  # else the first, random weights stay for thousands of steps
-        for name, value in model.state_dict().items():
-            mean = self.values[name]
+    def _mix(self, means: Tensors, weights: Tensors, n_averaged: torch.Tensor | int) -> None:
+        """Takes in weights (or buffers) of one data type after a step. n_averaged is on the weights' device; the one of
+        this module is read instead, as reading from a GPU would wait for it."""
+        step = int(self.n_averaged) - 1
+        # With the full decay the first, random weights would stay for thousands of steps.
+        decay = min(self.decay, (1.0 + step) / (10.0 + step))
+        for mean, weight in zip(means, weights, strict=True):
             if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1.0 - decay)
+                mean.lerp_(weight, 1.0 - decay)
             else:
-                mean.copy_(value)
+                mean.copy_(weight)
 
 
-def clip_gradients(own: Iterable[nn.Parameter], sharded: Iterable[nn.Parameter], longest: float) -> torch.Tensor:
+def clip_gradients(replicated: Iterable[nn.Parameter], sharded: Iterable[nn.Parameter], longest: float) -> torch.Tensor:
     """Scales all gradients down together to a norm of at most `longest`; returns the norm before.
 
-    own: parameters that every process has alike; sharded: parameters of which each process has its own part.
+    replicated: parameters that every process has alike; sharded: parameters of which each process has its own part.
     """
-    from ultron_cli import distributed
-
-    own, sharded = [p for p in own if p.grad is not None], [p for p in sharded if p.grad is not None]
-    squares = [
-        torch.nn.utils.get_total_norm([p.grad for p in part]).square() if part else None for part in (own, sharded)
-    ]
-    total = squares[0] if squares[0] is not None else torch.zeros(())
-    if squares[1] is not None:
-        total = total + distributed.sum_over_processes(squares[1])
+    replicated = [parameter for parameter in replicated if parameter.grad is not None]
+    sharded = [parameter for parameter in sharded if parameter.grad is not None]
+    total = _norm(replicated).square() if replicated else torch.zeros(())
+    if sharded:
+        total = total + distributed.sum_over_processes(_norm(sharded).square())
     norm = total.sqrt()
-    torch.nn.utils.clip_grads_with_norm_([*own, *sharded], longest, norm)
+    torch.nn.utils.clip_grads_with_norm_([*replicated, *sharded], longest, norm)
     return norm
+
+
+def _norm(parameters: list[nn.Parameter]) -> torch.Tensor:
+    """The norm of all gradients together."""
+    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

@@ -3,152 +3,245 @@ workspace."""
 
 import logging
 import time
-from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
-from ultron_cli import distributed, workspace
+import torch
+
+from ultron_cli import distributed
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
-from ultron_cli.datasets.landmarks.split import exclude_photos
+from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
-from ultron_cli.training.config import TrainConfig, load_config, resumed_config
+from ultron_cli.models.attentions.genotype import OPERATIONS
+from ultron_cli.training.autola.config import AutolaConfig
+from ultron_cli.training.autola.network import EDGES
+from ultron_cli.training.autola.run import AutolaResult, AutolaRun
+from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.loop import Training
-from ultron_cli.training.run.folder import is_unfinished, new_run_folder, run_to_resume
+from ultron_cli.training.presets import load_config, resumed_config
+from ultron_cli.training.run.folder import GENOTYPE_FILE, is_unfinished, new_run_folder, run_to_resume
 from ultron_cli.training.starting_weights import require_start
-
-if TYPE_CHECKING:
-    from ultron_cli.training.autola.network import SearchConfig
+from ultron_cli.workspace import Workspace
 
 DEFAULT_PRESET = "quickstart"
 
 
-def _folder_and_resume(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[Path, bool]:
-    """The run's folder, and whether there is something to go on from.
+class DrawRun(Protocol):
+    """Draws the pictures of a run into its folder, from the files that are there when all steps are done."""
 
-    A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in
-    its folder.
-    """
-    if distributed.restart_count() and not resume:
-        try:
-            return run_to_resume(out), True
-        except UltronError as error:
-            log.info("restarted by torchrun before anything was saved (%s): starting again", error)
-            overwrite = True
-    if resume and overwrite:
-        raise UltronError("--resume and --overwrite exclude each other; leave one")
-    return (run_to_resume(out), True) if resume else (new_run_folder(preset or DEFAULT_PRESET, out, overwrite), False)
+    def __call__(self, folder: Path, search: AutolaResult | None = None) -> object: ...
 
 
-def _open_photos(config: "TrainConfig | SearchConfig") -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
-    """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
-    for the others."""
-    if distributed.process_index() > 0:
-        distributed.wait_for_processes()
-    photos, excluded = exclude_photos(open_landmark_photos(open_named_dataset(config.dataset).folder), config.exclude)
-    if distributed.process_index() == 0:
-        distributed.wait_for_processes()
-    return photos, excluded
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What to train, and where."""
+
+    # None: the default one, or on `resume` that of the run.
+    preset: str | None = None
+    # A TOML file whose settings replace the preset's.
+    config_file: Path | None = None
+    # KEY=VALUE, each replacing one setting.
+    assignments: tuple[str, ...] = ()
+    # A name or a folder, as the setting `dataset`.
+    dataset: str | None = None
+    # The run's folder; None: a new one in the workspace, or on `resume` that of the latest unfinished run there.
+    out: Path | None = None
+    # Replace the run that is in `out`.
+    overwrite: bool = False
+    # Go on with an interrupted run.
+    resume: bool = False
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The settings that replace those of preset and file, as KEY=VALUE."""
+        return (*self.assignments, *([f"dataset={self.dataset}"] if self.dataset else []))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSummary:
+    """What a training did."""
+
+    run: str  # its folder
+    checkpoint: str
+    model: str
+    config: TrainConfig
+    n_photos: int
+    n_landmarks: int
+    n_held_out: int
+    n_train_photos: int
+    n_train_landmarks: int
+    bad_photos: int
+    seconds: float
+    metrics: list[dict[str, float]]  # one entry per epoch
+
+    def to_plain(self) -> dict[str, object]:
+        """Plain data, as --json prints it."""
+        return {**asdict(self), "config": self.config.to_plain()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeWeights:
+    """The weights that a search gave to the operations on one edge."""
+
+    node: int
+    input: int
+    weights: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutolaSummary:
+    """What a search did."""
+
+    run: str  # its folder
+    task: str = "search"
+    genotype: str
+    genotype_file: str
+    figure: str
+    table: str
+    config: AutolaConfig
+    n_photos: int
+    n_landmarks: int
+    operations: list[str]
+    edges: list[EdgeWeights]
+    seconds: float
+    metrics: list[dict[str, float]]  # one entry per epoch
+
+    def to_plain(self) -> dict[str, object]:
+        """Plain data, as --json prints it."""
+        return {**asdict(self), "config": self.config.to_plain()}
 
 
 def start_training(
-    preset: str | None,
-    dataset: str | None,
-    config_file: Path | None,
-    assignments: Sequence[str],
-    out: Path | None,
-    overwrite: bool,
-    device_name: str,
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Trains, or searches for an attention where the preset says so, and returns a summary: run folder, model, config,
-    metrics per epoch.
+    request: TrainRequest, device_name: str, draw: DrawRun | None = None, workspace: Workspace | None = None
+) -> TrainSummary | AutolaSummary:
+    """Trains, or searches for an attention where the preset says so.
 
-    Raises UltronError for bad settings or photos. preset: None is the default one, or on `resume` that of the run.
-    Started by torchrun, all processes call it and get the summary.
+    device_name: auto, cpu, cuda or cuda:N. draw: draws the run's pictures, on the first process. workspace: where a new
+    run goes, an unfinished one is looked for, and the finished one is remembered. Raises UltronError for bad settings
+    or photos. Started by torchrun, all processes call it and get the summary.
     """
     device = distributed.process_device(resolve_device(device_name))
     distributed.join_processes(device)
+    workspace = workspace or Workspace()
     level = log.level
     if distributed.process_index() > 0:
         log.setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        folder_text, resume = distributed.from_first_process(_first_process_choice(preset, out, overwrite, resume))
+        folder_text, is_resumed = distributed.from_first_process(_first_process_choice(request, workspace))
         folder = Path(folder_text)
-        changes = [*assignments, *([f"dataset={dataset}"] if dataset else [])]
-        if resume:
-            config = resumed_config(folder / "config.json", preset, config_file, changes)
+        if is_resumed:
+            config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
         else:
-            config = load_config(preset or DEFAULT_PRESET, config_file, changes)
-        return (
-            _train(config, folder, resume, device)
-            if isinstance(config, TrainConfig)
-            else _search(config, folder, resume, device)
-        )
+            config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
+        is_resumed = is_resumed and is_unfinished(folder)
+        if isinstance(config, TrainConfig):
+            return _train(config, folder, is_resumed, device, draw, workspace)
+        return _search(config, folder, is_resumed, device, draw, workspace)
     finally:
         log.setLevel(level)
         distributed.leave_processes()
 
 
-def _first_process_choice(preset: str | None, out: Path | None, overwrite: bool, resume: bool) -> tuple[str, bool]:
+def _first_process_choice(request: TrainRequest, workspace: Workspace) -> tuple[str, bool]:
     """Folder and resume as the first process finds them; other processes' answers are not used."""
     if distributed.process_index() > 0:
         return "", False
-    folder, resume = _folder_and_resume(preset, out, overwrite, resume)
-    return str(folder), resume
+    folder, is_resumed = _folder_and_resume(request, workspace)
+    return str(folder), is_resumed
 
 
-def _train(config: TrainConfig, folder: Path, resume: bool, device: Any) -> dict[str, Any]:
-    is_resumed = resume and is_unfinished(folder)
+def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Path, bool]:
+    """The run's folder, and whether there is something to go on from.
+
+    A restart by torchrun runs the same command again: it goes on from what the first attempt saved, or starts again in
+    its folder.
+    """
+    overwrite = request.overwrite
+    if distributed.restart_count() and not request.resume:
+        try:
+            return run_to_resume(request.out, workspace), True
+        except UltronError as error:
+            log.info("restarted by torchrun before anything was saved (%s): starting again", error)
+            overwrite = True
+    if request.resume and overwrite:
+        raise UltronError("--resume and --overwrite exclude each other; leave one")
+    if request.resume:
+        return run_to_resume(request.out, workspace), True
+    return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False
+
+
+def _open_photos(config: TrainConfig | AutolaConfig, workspace: Workspace) -> tuple[LandmarkPhotos, list[Exclusion]]:
+    """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
+    for the others."""
+    if distributed.process_index() > 0:
+        distributed.wait_for_processes()
+    dataset = open_named_dataset(config.dataset, workspace=workspace)
+    photos, excluded = exclude_photos(open_landmark_photos(dataset.folder), config.exclude)
+    if distributed.process_index() == 0:
+        distributed.wait_for_processes()
+    return photos, excluded
+
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    is_resumed: bool,
+    device: torch.device,
+    draw: DrawRun | None,
+    workspace: Workspace,
+) -> TrainSummary:
     if not is_resumed:
         require_start(config)
-    photos, excluded = _open_photos(config)
-    processes = f", {distributed.n_processes()} processes" if distributed.n_processes() > 1 else ""
-    training = Training(config, photos, device, excluded)
-    held_out = training.n_held_out
+    photos, excluded = _open_photos(config, workspace)
+    training = Training(config, photos, device, excluded, draw)
+    n_processes = distributed.n_processes()
     log.info(
         "training on %s of %s from %s (%s%s); %s held out",
         counted(len(training.photos.labels), "photo"),
         counted(len(training.photos.landmark_names), "landmark"),
         photos.folder,
         device,
-        processes,
-        counted(held_out, "photo"),
+        f", {n_processes} processes" if n_processes > 1 else "",
+        counted(training.n_held_out, "photo"),
     )
     started_s = time.perf_counter()
     metrics = training.run(folder, resume=is_resumed)
     if distributed.process_index() == 0:
         workspace.remember("train", folder)
-    return {
-        "run": str(folder),
-        "checkpoint": str(folder / "checkpoint.pt"),
-        "model": training.model.label,
-        "config": config.to_plain(),
-        "n_photos": len(photos.labels),
-        "n_landmarks": len(photos.landmark_names),
-        "n_held_out": held_out,
-        "n_train_photos": len(training.photos.labels),
-        "n_train_landmarks": len(training.photos.landmark_names),
-        "bad_photos": len(training.bad_photos),
-        "seconds": time.perf_counter() - started_s,
-        "metrics": metrics,
-    }
+    return TrainSummary(
+        run=str(folder),
+        checkpoint=str(folder / "checkpoint.pt"),
+        model=training.model.label,
+        config=config,
+        n_photos=len(photos.labels),
+        n_landmarks=len(photos.landmark_names),
+        n_held_out=training.n_held_out,
+        n_train_photos=len(training.photos.labels),
+        n_train_landmarks=len(training.photos.landmark_names),
+        bad_photos=len(training.bad_photos),
+        seconds=time.perf_counter() - started_s,
+        metrics=metrics,
+    )
 
 
-def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> dict[str, Any]:
+def _search(
+    config: AutolaConfig,
+    folder: Path,
+    is_resumed: bool,
+    device: torch.device,
+    draw: DrawRun | None,
+    workspace: Workspace,
+) -> AutolaSummary:
     """The same for a search; it leaves no model, so that it does not become the workspace's latest training."""
-    from ultron_cli.models.attentions.genotype import OPERATIONS
-    from ultron_cli.training.autola.network import EDGES
-    from ultron_cli.training.autola.run import SearchRun
-    from ultron_cli.training.run.folder import GENOTYPE_FILE
-
     if distributed.n_processes() > 1:
         raise UltronError(
             f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun"
         )
-    photos, _ = _open_photos(config)
+    photos, _ = _open_photos(config, workspace)
     log.info(
         "searching with %s of %s from %s (%s)",
         counted(len(photos.labels), "photo"),
@@ -157,22 +250,21 @@ def _search(config: "SearchConfig", folder: Path, resume: bool, device: Any) -> 
         device,
     )
     started_s = time.perf_counter()
-    result = SearchRun(photos, config, device).run(folder, resume=resume and is_unfinished(folder))
-    return {
-        "run": str(folder),
-        "task": "search",
-        "genotype": result.genotype.text,
-        "genotype_file": str(folder / GENOTYPE_FILE),
-        "figure": str(folder / "genotype.png"),
-        "table": str(folder / "edge_weights.csv"),
-        "config": config.to_plain(),
-        "n_photos": len(photos.labels),
-        "n_landmarks": len(photos.landmark_names),
-        "operations": list(OPERATIONS),
-        "edges": [
-            {"node": node, "input": source, "weights": row.tolist()}
+    result = AutolaRun(photos, config, device).run(folder, is_resumed, draw)
+    return AutolaSummary(
+        run=str(folder),
+        genotype=result.genotype.text,
+        genotype_file=str(folder / GENOTYPE_FILE),
+        figure=str(folder / "genotype.png"),
+        table=str(folder / "edge_weights.csv"),
+        config=config,
+        n_photos=len(photos.labels),
+        n_landmarks=len(photos.landmark_names),
+        operations=list(OPERATIONS),
+        edges=[
+            EdgeWeights(node=node, input=source, weights=row.tolist())
             for (node, source), row in zip(EDGES, result.edge_weights, strict=True)
         ],
-        "seconds": time.perf_counter() - started_s,
-        "metrics": result.history,
-    }
+        seconds=time.perf_counter() - started_s,
+        metrics=result.history,
+    )

@@ -7,10 +7,10 @@ import torch
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
+from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import load_checkpoint, read_weights_file
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.optimisers import RunningMean
 
 
 def require_start(config: TrainConfig) -> None:
@@ -36,17 +36,14 @@ def start_from(learner: Learner, path: Path, landmark_names: list[str]) -> torch
     model.
     """
     path = path.expanduser()
-    loaded, model = load_checkpoint(path), learner.model
-    stored, wanted = ({"model": one.name, **to_dict(one.settings)} for one in (loaded.model, model))
-    differing = differences(stored, wanted)
+    stored_model = load_checkpoint(path).model
+    differing = differences(_settings(stored_model), _settings(learner.model))
     if differing:
         raise UltronError(
             f"{path} holds another model than the one to train: {'; '.join(differing)}; set the model to that "
             "of the checkpoint"
         )
-    model.load_state_dict(loaded.model.state_dict())
-    if learner.running_mean:
-        learner.running_mean = RunningMean(model, learner.running_mean.decay)
+    learner.load_model(stored_model.state_dict())
     weight = _class_weights(learner, path, landmark_names)
     log.info(
         "starting from %s%s",
@@ -56,29 +53,37 @@ def start_from(learner: Learner, path: Path, landmark_names: list[str]) -> torch
     return weight
 
 
+def _settings(model: RetrievalModel) -> dict[str, object]:
+    """What a model is made from, its name among it."""
+    return {"model": model.name, **to_dict(model.settings)}
+
+
 @torch.no_grad()
 def _class_weights(learner: Learner, path: Path, landmark_names: list[str]) -> torch.Tensor | None:
     """Copies the known class weights into the loss. (N, D), N classes times centres, on its device; None if the
     checkpoint has none that fit."""
-    content, loss = read_weights_file(path), learner.loss
-    known = content.get("loss_state", {}).get("weight")
-    number = {name: i for i, name in enumerate(content.get("landmarks", []))}
-    found = [(i, number[name]) for i, name in enumerate(landmark_names) if name in number]
-    if known is None or not found or known.shape != (len(number) * loss.n_centres, loss.weight.shape[1]):
+    content = read_weights_file(path)
+    loss = learner.loss
+    stored_weight = content.get("loss_state", {}).get("weight")
+    stored_row = {name: row for row, name in enumerate(content.get("landmarks", []))}
+    rows = [row for row, name in enumerate(landmark_names) if name in stored_row]
+    stored_shape = (len(stored_row) * loss.n_centres, loss.weight.shape[1])
+    if stored_weight is None or not rows or stored_weight.shape != stored_shape:
         return None
-    if len(found) < len(landmark_names):
+    if len(rows) < len(landmark_names):
         log.info(
             "%s knows %d of the %d landmarks; the class weights of the others start anew",
             path.name,
-            len(found),
+            len(rows),
             len(landmark_names),
         )
-    fresh = torch.empty(len(landmark_names), loss.n_centres, known.shape[1])
-    torch.nn.init.xavier_uniform_(fresh.view(-1, known.shape[1]))
-    first, last = loss.first_class, loss.first_class + len(loss.weight) // loss.n_centres
-    fresh[first:last] = loss.weight.cpu().view(last - first, *fresh.shape[1:])
-    here, there = (torch.tensor(column) for column in zip(*found, strict=True))
-    fresh[here] = known.float().view(-1, *fresh.shape[1:])[there]
-    everyones = fresh.flatten(0, 1).to(loss.weight.device)
-    loss.weight.copy_(everyones[first * loss.n_centres : last * loss.n_centres])
-    return everyones
+    weight = torch.empty(len(landmark_names), loss.n_centres, stored_weight.shape[1])
+    torch.nn.init.xavier_uniform_(weight.view(-1, stored_weight.shape[1]))
+    first = loss.first_class
+    last = first + loss.n_local_classes
+    weight[first:last] = loss.weight.cpu().view(last - first, *weight.shape[1:])
+    stored_rows = [stored_row[landmark_names[row]] for row in rows]
+    weight[rows] = stored_weight.float().view(-1, *weight.shape[1:])[stored_rows]
+    class_weights = weight.flatten(0, 1).to(loss.weight.device)
+    loss.weight.copy_(class_weights[first * loss.n_centres : last * loss.n_centres])
+    return class_weights

@@ -17,9 +17,9 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationResult:
-    """mAP: 0..1, over the queries that have a second photo of their landmark."""
+    """How well held-out photos find each other."""
 
-    mAP: float
+    mAP: float  # 0..1, over the queries that have a second photo of their landmark; NaN without such
     n_queries: int
     n_photos: int
 
@@ -30,8 +30,8 @@ def retrieval_map(descriptors: np.ndarray, labels: np.ndarray) -> ValidationResu
     scores = descriptors.astype(np.float32) @ descriptors.astype(np.float32).T
     np.fill_diagonal(scores, -np.inf)  # a photo finds itself last, where it is no answer
     order = np.argsort(-scores, axis=1, kind="stable")[:, :-1]
-    found = labels[order] == labels[:, None]
-    values = [average_precision(np.flatnonzero(row), int(row.sum())) for row in found if row.any()]
+    is_right = labels[order] == labels[:, None]
+    values = [average_precision(np.flatnonzero(row), int(row.sum())) for row in is_right if row.any()]
     return ValidationResult(
         mAP=float(np.mean(values)) if values else float("nan"), n_queries=len(values), n_photos=len(labels)
     )
@@ -50,14 +50,17 @@ class RetrievalValidation:
     """The held-out photos of a run, scored again and again. A photo that cannot be read is left out and said once."""
 
     def __init__(self, photos: LandmarkPhotos, side_px: int, n_workers: int, what: str = "validation") -> None:
-        self.photos, self.side_px, self.n_workers, self.what = photos, side_px, n_workers, what
-        self._said: set[int] = set()
+        self.photos = photos
+        self.side_px = side_px
+        self.n_workers = n_workers
+        self.what = what
+        self._unreadable_rows: set[int] = set()  # of which it was said
 
-    def run(self, model: RetrievalModel, device: torch.device) -> ValidationResult:
-        """Scores a model in evaluation mode; the random state stays as it was."""
+    def run(self, model: RetrievalModel, device: torch.device, unit_norm: bool = True) -> ValidationResult:
+        """Scores a model in evaluation mode; the random state stays as it was. unit_norm: as of the model's forward."""
         rows: list[int] = []
         parts: list[np.ndarray] = []
-        for batch_rows, descriptors in self.described(model, device):
+        for batch_rows, descriptors in self.described(model, device, unit_norm):
             parts.append(descriptors.cpu().numpy())
             rows += batch_rows
         if not rows:
@@ -65,7 +68,9 @@ class RetrievalValidation:
         order = np.argsort(rows)
         return retrieval_map(np.concatenate(parts)[order], self.photos.labels[np.array(rows)[order]])
 
-    def described(self, model: RetrievalModel, device: torch.device) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def described(
+        self, model: RetrievalModel, device: torch.device, unit_norm: bool = True
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Rows and their (B, D) float32 descriptors on the device, batch by batch, in any order; those that cannot be
         read are left out."""
         shape = PhotoShape(
@@ -76,14 +81,15 @@ class RetrievalValidation:
         with torch.random.fork_rng(devices=[]):
             for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 8 * BATCH_SIZE):
                 if batch[0].pixels is None:
-                    self._say(batch[0].row, batch[0].problem)
+                    self._warn(batch[0].row, batch[0].problem)
                     continue
                 pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
                 with torch.inference_mode():
-                    descriptors = model(normalise_images(pixels, model.preprocessing)).float()
+                    images = normalise_images(pixels, model.preprocessing)
+                    descriptors = model(images, unit_norm=unit_norm).float()
                 yield [photo.row for photo in batch], descriptors
 
-    def _say(self, row: int, problem: str) -> None:
-        if row not in self._said:
-            self._said.add(row)
+    def _warn(self, row: int, problem: str) -> None:
+        if row not in self._unreadable_rows:
+            self._unreadable_rows.add(row)
             log.warning("left out of %s: %s", self.what, problem.split("; ")[0])

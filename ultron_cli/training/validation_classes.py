@@ -18,7 +18,7 @@ from ultron_cli.datasets.photos import (
 )
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.training.losses.margins import MarginLoss
+from ultron_cli.training.losses import MarginLoss
 
 BATCH_SIZE = 64
 FOLDERS = ("val", "test")  # of the photos to score, beside train/
@@ -39,21 +39,23 @@ def photos_to_score(photos: LandmarkPhotos) -> LandmarkPhotos | None:
 
     Raises UltronError if a class of theirs is not trained on.
     """
-    places = [photos.folder.parent / name for name in FOLDERS] if photos.folder.name == "train" else []
-    place = next((place for place in places if place.is_dir()), None)
-    if place is None:
+    if photos.folder.name != "train":
         return None
-    found = open_landmark_photos(place)
+    folders = [photos.folder.parent / name for name in FOLDERS]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return None
+    scored = open_landmark_photos(folder)
     number = {name: i for i, name in enumerate(photos.landmark_names)}
-    unknown = [name for name in found.landmark_names if name not in number]
+    unknown = [name for name in scored.landmark_names if name not in number]
     if unknown:
         names = ", ".join(unknown[:3])
         raise UltronError(
-            f"{place} has {counted(len(unknown), 'class', 'classes')} that {photos.folder} has not ({names}); "
+            f"{folder} has {counted(len(unknown), 'class', 'classes')} that {photos.folder} has not ({names}); "
             "name the folders alike in both"
         )
-    labels = np.array([number[name] for name in found.landmark_names], np.int64)[found.labels]
-    return LandmarkPhotos(folder=found.folder, paths=found.paths, labels=labels, landmark_names=photos.landmark_names)
+    labels = np.array([number[name] for name in scored.landmark_names], np.int64)[scored.labels]
+    return LandmarkPhotos(folder=scored.folder, paths=scored.paths, labels=labels, landmark_names=photos.landmark_names)
 
 
 class MiddleReader(PhotoReader):
@@ -65,7 +67,8 @@ class MiddleReader(PhotoReader):
         super().__init__(
             rows, [photos.paths[row] for row in rows], [None] * len(rows), PhotoShape(interpolation=interpolation)
         )
-        self.side_px, self.crop_share = side_px, crop_share
+        self.side_px = side_px
+        self.crop_share = crop_share
 
     def __getitem__(self, i: int) -> LoadedPhoto:
         shorter_px = round(self.side_px / self.crop_share)
@@ -87,8 +90,11 @@ class ClassificationValidation:
     """Photos of a run, classified again and again. A photo that cannot be read counts as wrong and is said once."""
 
     def __init__(self, photos: LandmarkPhotos, side_px: int, crop_share: float, n_workers: int) -> None:
-        self.photos, self.side_px, self.crop_share, self.n_workers = photos, side_px, crop_share, n_workers
-        self._said: set[int] = set()
+        self.photos = photos
+        self.side_px = side_px
+        self.crop_share = crop_share
+        self.n_workers = n_workers
+        self._unreadable_rows: set[int] = set()  # of which it was said
 
     def run(self, model: RetrievalModel, loss: MarginLoss, device: torch.device) -> ClassificationResult:
         """Scores a model in evaluation mode; the random state stays as it was."""
@@ -100,16 +106,18 @@ class ClassificationValidation:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 2 * BATCH_SIZE):
                 if batch[0].pixels is None:
-                    self._say(batch[0].row, batch[0].problem)
+                    self._warn(batch[0].row, batch[0].problem)
                     continue
                 pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
-                scores = loss.cosines(model(normalise_images(pixels, model.preprocessing)).float())
+                images = normalise_images(pixels, model.preprocessing)
+                scores = loss.cosines(model(images, unit_norm=loss.takes_unit).float())
                 best = scores.topk(min(5, scores.shape[1]), dim=1).indices.cpu().numpy()
-                hits = best == labels[[photo.row for photo in batch], None]
-                n_first, n_five = n_first + int(hits[:, 0].sum()), n_five + int(hits.any(axis=1).sum())
+                is_right = best == labels[[photo.row for photo in batch], None]
+                n_first += int(is_right[:, 0].sum())
+                n_five += int(is_right.any(axis=1).sum())
         return ClassificationResult(top1=n_first / len(labels), top5=n_five / len(labels), n_photos=len(labels))
 
-    def _say(self, row: int, problem: str) -> None:
-        if row not in self._said:
-            self._said.add(row)
+    def _warn(self, row: int, problem: str) -> None:
+        if row not in self._unreadable_rows:
+            self._unreadable_rows.add(row)
             log.warning("counts as classified wrong: %s", problem.split("; ")[0])

@@ -1,8 +1,8 @@
-"""What the figures share: photos as tiles, verdict frames and signs, text that fits, and a sheet of pixels written as
-PNG.
+"""The ground floor of figures of photos: a sheet of pixels written as PNG, text that fits, signs, the colours of heat.
 
-Everything is laid out in whole pixels from the top left. Photos and frames are copied into the sheet unchanged,
-matplotlib (its object interface, no pyplot) draws text and signs on top; the same input gives the same bytes.
+A Sheet is laid out in whole pixels from the top left. Photos and frames are copied into it unchanged, matplotlib (its
+object interface, no pyplot) draws text and signs on top; the same input gives the same bytes. tiles.py puts photos on a
+sheet, plots.py makes figures with axes. Neither this module nor plots.py imports a model or torch.
 """
 
 import unicodedata
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib import font_manager
+from matplotlib import colormaps, font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -21,8 +21,6 @@ from matplotlib.patches import Circle, Polygon
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
-from ultron_cli.console import counted, log
-from ultron_cli.datasets.photos import Box, decode_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 
@@ -39,13 +37,14 @@ VERDICT_COLOURS: dict[str, Colour] = {
 }
 BOX_COLOUR: Colour = (240, 228, 66)
 INK, QUIET_INK, LINE_GREY = "#1a1a1a", "#5c5c5c", (205, 205, 205)
-TILE_GREY: Colour = (226, 226, 226)
 
 TITLE_PX, BODY_PX, SMALL_PX = 20, 15, 13
 MARGIN_PX, FRAME_PX = 24, 5
 LABEL_HEIGHT_PX, LEGEND_HEIGHT_PX = 48, 34
 MIN_WIDTH_PX, MAX_WIDTH_PX, MAX_HEIGHT_PX = 740, 4000, 20000
 DPI = 100  # text sizes are given in pixels, so it only tells a viewer the size in print
+HEAT_OPACITY = (0.35, 0.75)  # where heat is 0, where it is 1: the photo stays readable, the colours rise in lightness
+HEAT_BAR_PX = 16
 
 # Strokes of each sign in a circle of radius 1, y upwards; drawn, because a font may lack the glyphs.
 SIGN_STROKES: dict[str, list[list[tuple[float, float]]]] = {
@@ -65,87 +64,26 @@ FALLBACK_FAMILIES = (
 )
 
 
-@dataclass(frozen=True)
-class QueryPhoto:
-    """A query as drawn. path_or_pixels: a file, or (H, W, 3) uint8. bbx: its box (x1, y1, x2, y2) in pixels of the
-    upright photo."""
+@dataclass(frozen=True, kw_only=True)
+class TextStyle:
+    """How a line of text on a Sheet looks."""
 
-    path_or_pixels: Path | np.ndarray
-    name: str
-    bbx: Box | None = None
-
-
-@dataclass(frozen=True)
-class RankedPhoto:
-    """A database photo in a ranking. rank: from 1. score: similarity. verdict: `unknown` where there is no ground
-    truth."""
-
-    path_or_pixels: Path | np.ndarray
-    rank: int
-    score: float
-    verdict: Verdict
-    name: str
+    size_px: int = BODY_PX
+    colour: str = INK
+    bold: bool = False
+    align: Literal["left", "center", "right"] = "left"  # of the line at the x it is drawn at
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A photo scaled to fit: pixels (h, w, 3) uint8, the two scale factors, or the problem for which there is grey
-    instead."""
-
-    pixels: np.ndarray
-    scale: tuple[float, float] = (1.0, 1.0)  # horizontal, vertical
-    problem: str = ""
+PLAIN = TextStyle()
+BOLD = TextStyle(bold=True)
+RIGHT_ALIGNED = TextStyle(align="right")
+QUIET = TextStyle(colour=QUIET_INK)
+SMALL_QUIET = TextStyle(size_px=SMALL_PX, colour=QUIET_INK)
 
 
 def title_of(model: str, dataset: str, protocol: str | None = None) -> str:
     """`gem-resnet50 on roxford5k, hard protocol`."""
     return f"{model} on {dataset}" + (f", {protocol} protocol" if protocol else "")
-
-
-def load_tile(path_or_pixels: Path | np.ndarray, width_px: int, height_px: int) -> Tile:
-    """The photo, as large as fits into width_px x height_px; a grey tile with the reason if it cannot be read."""
-    if isinstance(path_or_pixels, np.ndarray):
-        if path_or_pixels.dtype != np.uint8 or path_or_pixels.ndim != 3 or path_or_pixels.shape[2] != 3:
-            raise ValueError(
-                f"photo pixels must be (H, W, 3) uint8, found {path_or_pixels.shape} {path_or_pixels.dtype}"
-            )
-        image = Image.fromarray(path_or_pixels)
-    else:
-        try:
-            image = decode_photo(path_or_pixels)
-        except UltronError as error:
-            # "PATH: no such photo; complete the dataset ...": the name stands below the tile, the remedy in the log.
-            problem = str(error).removeprefix(f"{path_or_pixels}: ").split(";")[0]
-            return Tile(np.full((round(height_px * 0.75), width_px, 3), TILE_GREY, np.uint8), problem=problem)
-    factor = min(width_px / image.width, height_px / image.height)
-    width, height = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    pixels = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
-    return Tile(pixels, (width / image.width, height / image.height))
-
-
-def box_on_tile(tile: Tile, bbx: Box) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of a box given in pixels of the whole photo, in pixels of the tile and clipped to
-    it."""
-    height, width = tile.pixels.shape[:2]
-    left, top = (
-        min(max(round(bbx[0] * tile.scale[0]), 0), width - 1),
-        min(max(round(bbx[1] * tile.scale[1]), 0), height - 1),
-    )
-    right, bottom = min(round(bbx[2] * tile.scale[0]), width), min(round(bbx[3] * tile.scale[1]), height)
-    return left, top, max(right, left + 1), max(bottom, top + 1)
-
-
-def with_box(tile: Tile, bbx: Box | None) -> np.ndarray:
-    """(h, w, 3) uint8: the tile with the box drawn in yellow between thin dark lines, to be seen on any photo."""
-    if bbx is None or tile.problem:
-        return tile.pixels
-    drawn = tile.pixels.copy()
-    left, top, right, bottom = box_on_tile(tile, bbx)
-    for inset, line_px, colour in ((0, 5, (0, 0, 0)), (1, 3, BOX_COLOUR)):
-        x1, y1, x2, y2 = left + inset, top + inset, right - inset, bottom - inset
-        drawn[y1 : y1 + line_px, x1:x2] = drawn[max(y2 - line_px, 0) : y2, x1:x2] = colour
-        drawn[y1:y2, x1 : x1 + line_px] = drawn[y1:y2, max(x2 - line_px, 0) : x2] = colour
-    return drawn
 
 
 @lru_cache(maxsize=4)
@@ -184,12 +122,19 @@ def shorten_middle(text: str, width_px: float, size_px: int, *, bold: bool = Fal
     """The text, or as much of its two ends as fits into width_px with an ellipsis between."""
     if text_width_px(text, size_px, bold=bold) <= width_px:
         return text
-    fits, too_many = 0, min(len(text), int(width_px))  # no character is drawn narrower than a pixel
-    while too_many - fits > 1:
-        n = (fits + too_many) // 2
-        candidate = text[: (n + 1) // 2] + "\u2026" + text[len(text) - n // 2 :]
-        fits, too_many = (n, too_many) if text_width_px(candidate, size_px, bold=bold) <= width_px else (fits, n)
-    return text[: (fits + 1) // 2] + "\u2026" + text[len(text) - fits // 2 :]
+
+    def ends(n_characters: int) -> str:
+        return text[: (n_characters + 1) // 2] + "\u2026" + text[len(text) - n_characters // 2 :]
+
+    n_fitting = 0
+    n_too_many = min(len(text), int(width_px))  # no character is drawn narrower than a pixel
+    while n_too_many - n_fitting > 1:
+        n = (n_fitting + n_too_many) // 2
+        if text_width_px(ends(n), size_px, bold=bold) <= width_px:
+            n_fitting = n
+        else:
+            n_too_many = n
+    return ends(n_fitting)
 
 
 def wrap(text: str, width_px: float, size_px: int, *, n_lines: int, bold: bool = False) -> list[str]:
@@ -226,37 +171,34 @@ class Sheet:
 
     def frame(self, x: int, y: int, width_px: int, height_px: int, colour: Colour, line_px: int = FRAME_PX) -> None:
         """A frame just outside of a rectangle."""
-        full_width_px, full_height_px = width_px + 2 * line_px, height_px + 2 * line_px
-        left, top = x - line_px, y - line_px
+        full_width_px = width_px + 2 * line_px
+        full_height_px = height_px + 2 * line_px
+        left = x - line_px
+        top = y - line_px
         self.fill(left, top, full_width_px, line_px, colour)
         self.fill(left, y + height_px, full_width_px, line_px, colour)
         self.fill(left, top, line_px, full_height_px, colour)
         self.fill(x + width_px, top, line_px, full_height_px, colour)
 
-    def text(
-        self,
-        x: float,
-        y: float,
-        text: str,
-        size_px: int = BODY_PX,
-        *,
-        colour: str = INK,
-        bold: bool = False,
-        align: Literal["left", "center", "right"] = "left",
-        upright: bool = True,
-    ) -> None:
-        """One line of plain text with its baseline at y (not upright: turned to run upwards, centred on y, its left
-        edge at x)."""
+    def text(self, x: float, y: float, text: str, style: TextStyle = PLAIN) -> None:
+        """One line of plain text with its baseline at y."""
+        self._text(x, y, text, style, ha=style.align, va="baseline", rotation=0)
+
+    def upward_text(self, x: float, y: float, text: str, style: TextStyle = PLAIN) -> None:
+        """One line of plain text turned to run upwards, its left edge at x and its middle at y."""
+        self._text(x, y, text, style, ha="left", va="center", rotation=90)
+
+    def _text(self, x: float, y: float, text: str, style: TextStyle, *, ha: str, va: str, rotation: int) -> None:
         self._figure.text(
             x,
             self.pixels.shape[0] - y,
-            plain_text(text, bold),
-            color=colour,
-            ha=align if upright else "left",
-            va="baseline" if upright else "center",
-            rotation=0 if upright else 90,
-            fontproperties=_font(bold),
-            fontsize=size_px * 72 / DPI,
+            plain_text(text, style.bold),
+            color=style.colour,
+            ha=ha,
+            va=va,
+            rotation=rotation,
+            fontproperties=_font(style.bold),
+            fontsize=style.size_px * 72 / DPI,
             parse_math=False,
             usetex=False,
             transform=IdentityTransform(),
@@ -290,10 +232,11 @@ class Sheet:
     ) -> None:
         """A line through the points with a head at the last, to which it comes straight down."""
         height_px = self.pixels.shape[0]
-        (x, y), head_px = points[-1], 3.2 * line_px
+        x, y = points[-1]
+        head_px = 3.2 * line_px
         line = Line2D(
-            [at[0] for at in points],
-            [*(height_px - at[1] for at in points[:-1]), height_px - y + head_px],
+            [point[0] for point in points],
+            [*(height_px - point[1] for point in points[:-1]), height_px - y + head_px],
             color=colour,
             linewidth=line_px * 72 / DPI,
             linestyle=(0, (3.0, 1.6)) if dashed else "-",
@@ -313,11 +256,11 @@ class Sheet:
         """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
         written."""
         self._canvas.draw()
-        drawn = np.asarray(self._canvas.buffer_rgba())
-        touched = drawn[..., 3] > 0
-        opacity = drawn[touched][:, 3:] / 255.0
+        ink = np.asarray(self._canvas.buffer_rgba())
+        has_ink = ink[..., 3] > 0
+        opacity = ink[has_ink][:, 3:] / 255.0
         pixels = self.pixels.copy()
-        pixels[touched] = (pixels[touched] * (1 - opacity) + drawn[touched][:, :3] * opacity).round().astype(np.uint8)
+        pixels[has_ink] = (pixels[has_ink] * (1 - opacity) + ink[has_ink][:, :3] * opacity).round().astype(np.uint8)
         save_png(path, pixels)
 
 
@@ -343,8 +286,8 @@ def check_size(width_px: int, height_px: int, advice: str) -> None:
 class Header:
     """Title and a note below it, broken into lines for the width of a sheet."""
 
-    title: list[str]
-    note: list[str]
+    title: list[str]  # lines, at most 3
+    note: list[str]  # lines, at most 3
 
     @classmethod
     def of(cls, title: str, note: str, sheet_width_px: int) -> "Header":
@@ -362,66 +305,36 @@ class Header:
         y = MARGIN_PX - 9
         for line in self.title:
             y += 28
-            sheet.text(MARGIN_PX, y, line, TITLE_PX, bold=True)
+            sheet.text(MARGIN_PX, y, line, TextStyle(size_px=TITLE_PX, bold=True))
         for line in self.note:
             y += 21
-            sheet.text(MARGIN_PX, y + 3, line, BODY_PX, colour=QUIET_INK)
+            sheet.text(MARGIN_PX, y + 3, line, QUIET)
 
 
-def draw_problem(sheet: Sheet, x: int, y: int, tile: Tile) -> None:
-    """Writes on a grey tile at (x, y) why there is no photo."""
-    height_px, width_px = tile.pixels.shape[:2]
-    lines = wrap(tile.problem, width_px - 12, SMALL_PX, n_lines=max(1, height_px // 18 - 1))
-    for i, line in enumerate(lines):
-        sheet.text(
-            x + width_px / 2,
-            y + height_px / 2 + 18 * (i - (len(lines) - 1) / 2) + 5,
-            line,
-            SMALL_PX,
-            colour=INK,
-            align="center",
-        )
+def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: the photo in grey under the colours of heat (H, W), 0..1; grey, so that every colour is the
+    heat's.
+
+    The colours are inferno: even steps in perception, rising in lightness, safe for colour-blind readers.
+    """
+    if photo.shape[:2] != heat.shape:
+        raise ValueError(f"photo and heat must be of one size, found {photo.shape[:2]} and {heat.shape}")
+    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float64)[..., None]
+    opacity = (HEAT_OPACITY[0] + (HEAT_OPACITY[1] - HEAT_OPACITY[0]) * heat)[..., None]
+    return (grey * (1 - opacity) + colormaps["inferno"](heat)[..., :3] * 255.0 * opacity).round().astype(np.uint8)
 
 
-def draw_label(sheet: Sheet, x: int, y: int, width_px: int, photo: RankedPhoto, score_text: str) -> None:
-    """The two lines below a database photo whose frame ends at y: sign, rank and score; the name."""
-    known = photo.verdict != "unknown"
-    sheet.sign(x + 9, y + 16, photo.verdict)
-    sheet.text(x + (25 if known else 0), y + 21, f"{photo.rank}", bold=True)
-    sheet.text(x + width_px, y + 21, score_text, align="right")
-    sheet.text(x, y + 41, shorten_middle(photo.name, width_px, SMALL_PX), SMALL_PX, colour=QUIET_INK)
+def write_overlay(path: Path, photo: np.ndarray, heat: np.ndarray) -> None:
+    """Writes overlay(photo, heat) as PNG at the photo's size. Raises UltronError for another suffix."""
+    save_png(path, overlay(photo, heat))
 
 
-def draw_query_label(sheet: Sheet, x: int, y: int, width_px: int, name: str, subtitle: str) -> None:
-    """The two lines below a query photo that ends at y: the word query and a subtitle; the name."""
-    sheet.text(x, y + 21, "query", bold=True)
-    room_px = width_px - text_width_px("query", BODY_PX, bold=True) - 10
-    if subtitle:
-        sheet.text(x + width_px, y + 21, shorten_middle(subtitle, room_px, BODY_PX), align="right")
-    sheet.text(x, y + 41, shorten_middle(name, width_px, SMALL_PX), SMALL_PX, colour=QUIET_INK)
-
-
-def draw_legend(sheet: Sheet, x: int, y: int, verdicts: set[str], has_box: bool) -> None:
-    """One line that explains frames and signs (all three, if any verdict is known) and the query's box; y is its
-    middle."""
-    entries = ["right", "wrong", "ignored"] if verdicts - {"unknown"} else []
-    for verdict in entries:
-        sheet.frame(x + FRAME_PX, y - 7, 18, 14, VERDICT_COLOURS[verdict])
-        sheet.sign(x + 44, y, verdict)
-        text = "ignored (counts neither way)" if verdict == "ignored" else verdict
-        sheet.text(x + 60, y + 5, text)
-        x += 60 + round(text_width_px(text, BODY_PX)) + 28
-    if has_box:
-        sheet.fill(x, y - 10, 28, 20, (0, 0, 0))
-        sheet.fill(x + 1, y - 9, 26, 18, BOX_COLOUR)
-        sheet.fill(x + 4, y - 6, 20, 12, (0, 0, 0))
-        sheet.fill(x + 5, y - 5, 18, 10, (255, 255, 255))
-        sheet.text(x + 38, y + 5, "query box")
-
-
-def log_problems(named_tiles: list[tuple[str, Tile]]) -> None:
-    """Says on the log which photos could not be shown."""
-    bad = [f"{name}: {tile.problem}" for name, tile in named_tiles if tile.problem]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        log.warning("%s not shown in the figure: %s%s", counted(len(bad), "photo"), "; ".join(bad[:3]), more)
+def draw_heat_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
+    """A bar of the colours of heat, 0 below and 1 above, with its label."""
+    values = np.linspace(1.0, 0.0, height_px)[:, None].repeat(HEAT_BAR_PX, axis=1)
+    sheet.paste(x, y, overlay(np.full((height_px, HEAT_BAR_PX, 3), 128, np.uint8), values))
+    for value in (0.0, 0.5, 1.0):
+        level = y + round((1 - value) * (height_px - 1))
+        sheet.fill(x + HEAT_BAR_PX, level, 4, 1, (90, 90, 90))
+        sheet.text(x + 24, level + 5, f"{value:g}", SMALL_QUIET)
+    sheet.upward_text(x + 50, y + height_px / 2, "relative weight", SMALL_QUIET)

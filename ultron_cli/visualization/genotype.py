@@ -5,16 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
-from ultron_cli.files import whole_file
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.tsne import COLOURS, check_suffix
+from ultron_cli.visualization import plots
+from ultron_cli.visualization.plots import COLOURS
 
-OPERATION_COLOURS = dict(
+OPERATION_COLOURS: dict[str, str] = dict(
     zip(
         OPERATIONS,
         ("#bbbbbb", "#1a1a1a", "#4477AA", "#66CCEE", "#228833", "#CCBB44", "#AA3377", "#EE6677", "#994F00"),
@@ -37,14 +34,20 @@ def _edge(
     """An arrow, bent upwards where it passes over nodes, its label halfway."""
     curve = -BEND if bent else 0.0
     gap = 15 if start[0] == end[0] else 24  # boxes are wider than high
-    shape = {
-        "connectionstyle": f"arc3,rad={curve}",
-        "arrowstyle": "-|>",
-        "mutation_scale": 14,
-        "shrinkA": gap,
-        "shrinkB": gap,
-    }
-    axes.add_patch(FancyArrowPatch(start, end, color=colour, linewidth=1.8, zorder=1, **shape))
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            color=colour,
+            linewidth=1.8,
+            zorder=1,
+            connectionstyle=f"arc3,rad={curve}",
+            arrowstyle="-|>",
+            mutation_scale=14,
+            shrinkA=gap,
+            shrinkB=gap,
+        )
+    )
     # A quadratic curve is highest halfway, at half of its control point's distance from the chord.
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - curve * (end[0] - start[0]) / 2)
     plain = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none"}
@@ -56,9 +59,8 @@ def _labels(edges: Sequence[Edge], weights: Sequence[float] | None) -> dict[int,
     lines: dict[int, list[str]] = {}
     colours: dict[int, str] = {}
     for place, (operation, source) in enumerate(edges):
-        lines.setdefault(source, []).append(
-            operation.replace("_", " ") + (f" {weights[place]:.2f}" if weights is not None else "")
-        )
+        weight = f" {weights[place]:.2f}" if weights is not None else ""
+        lines.setdefault(source, []).append(operation.replace("_", " ") + weight)
         colours.setdefault(source, OPERATION_COLOURS[operation])
     return {source: ("\n".join(text), colours[source]) for source, text in lines.items()}
 
@@ -70,16 +72,14 @@ def genotype_figure(
 
     strengths: per node, per edge, the weight in 0..1 that the search gave it, written beside the operation.
     """
-    check_suffix(out)
-    figure = Figure(figsize=(13.5, 6.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = plots.new_figure(13.5, 5.4, title)
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=14)
     for number, edges in enumerate(genotype.nodes, start=1):
         x = number * SPACING
         _box(axes, x, GROUP_Y, f"group {number}", COLOURS[0])
         _box(axes, x, 0.0, f"node {number}", COLOURS[1])
-        for source, (label, colour) in _labels(edges, strengths[number - 1] if strengths is not None else None).items():
+        weights = strengths[number - 1] if strengths is not None else None
+        for source, (label, colour) in _labels(edges, weights).items():
             start = (x, GROUP_Y) if source == 0 else (source * SPACING, 0.0)
             _edge(axes, start, (x, 0.0), label, colour, bent=source not in (0, number - 1))
     axes.text(SPACING / 2, 0.0, "sums of\ntheir edges", ha="center", va="center", fontsize=10, color="#555555")
@@ -93,6 +93,4 @@ def genotype_figure(
     axes.set_ylim(GROUP_Y - 1.2, BEND * (N_NODES - 1) * SPACING / 2 + 0.6)
     axes.set_aspect("equal")
     axes.axis("off")
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format=out.suffix[1:].lower(), dpi=drawing.DPI)
-    return out
+    return plots.save_figure(figure, out)

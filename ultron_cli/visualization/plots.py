@@ -1,6 +1,10 @@
-"""Figures with axes: made, labelled and written alike."""
+"""The ground floor of figures with axes: made, labelled, coloured and written alike, as PNG, PDF or SVG.
+
+Figures of photos on a sheet are made by drawing.py. Neither imports a model or torch.
+"""
 
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import matplotlib
 import numpy as np
@@ -13,10 +17,44 @@ from PIL import Image
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam.similarity import overlay
-from ultron_cli.visualization.tsne import check_suffix
 
+SUFFIXES = (".png", ".pdf", ".svg")
+# Paul Tol's "bright" colours, safe for colour-blind readers.
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#1a1a1a")
+STYLES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MOST_LINES = 14  # that look() tells apart
 TITLE_PT, LABEL_PT, SMALL_PT = 13.0, 10.5, 9.0  # at drawing.DPI, 9 points are 12.5 px
+
+
+class Look(TypedDict):
+    """How a line is drawn, as keyword arguments of matplotlib."""
+
+    color: str
+    linestyle: Literal["-", "--", "-.", ":"]
+    marker: str
+    markersize: float
+    linewidth: float
+
+
+def look(i: int) -> Look:
+    """Colour, dash and mark of the i-th line; no two of MOST_LINES are alike."""
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        # There are 7 colours and 4 dashes: 2 more for each round of colours make the second round's dashes others.
+        "linestyle": STYLES[(i + 2 * (i // len(COLOURS))) % len(STYLES)],
+        "marker": MARKERS[i % len(MARKERS)],
+        "markersize": 5,
+        "linewidth": 1.8,
+    }
+
+
+def check_suffix(out: Path) -> None:
+    """Raises UltronError unless a figure can be written under this name."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UltronError(
+            f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so"
+        )
 
 
 def text(words: str) -> str:
@@ -54,9 +92,9 @@ def save_figure(figure: Figure, out: Path) -> Path:
 
 
 def heat_colours() -> ListedColormap:
-    """The colours of cam.overlay on a middle grey, for the bar beside overlays."""
+    """The colours of drawing.overlay on a middle grey, for the bar beside overlays."""
     return ListedColormap(
-        overlay(np.full((256, 1, 3), 128, np.uint8), np.linspace(0.0, 1.0, 256)[:, None])[:, 0] / 255.0
+        drawing.overlay(np.full((256, 1, 3), 128, np.uint8), np.linspace(0.0, 1.0, 256)[:, None])[:, 0] / 255.0
     )
 
 

@@ -1,39 +1,41 @@
 """Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the
-descriptors."""
+descriptors. What is drawn of it stands beside the figures: cam/draw.py, ranked/draw.py, inside/draw.py, report/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
-from ultron_cli.console import log, progress
-from ultron_cli.datasets.folder import Dataset, open_dataset
+from ultron_cli.datasets.folder import Dataset, open_folder, open_recorded
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
-from ultron_cli.files import make_folder
 from ultron_cli.machine import resolve_device
-from ultron_cli.retrieval.extraction.describe import Describer
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.retrieval.rankings import Ranking
-from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
-from ultron_cli.visualization.cam.similarity import Cam, similarity_cam, write_overlay
-from ultron_cli.visualization.drawing import QueryPhoto, RankedPhoto, Verdict, title_of
-from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
-from ultron_cli.workspace import data_root
+from ultron_cli.visualization.drawing import Verdict
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
 
-MAP_SIDE_PX = 24
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoChoice:
+    """A query of a search and the database photos that are drawn with it."""
+
+    query_row: int
+    k: int  # how many of the best photos, where none is named
+    protocol: Protocol
+    names: Sequence[str] = ()  # of database photos
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A search with the photos and the ground truth behind it. queries: None where the queries are photos by path."""
+    """A search with the photos and the ground truth behind it."""
 
     ranking: Ranking
-    queries: Dataset | None
+    queries: Dataset | None  # None where the queries are photos by path
     database: Dataset
 
     def query_row(self, name: str | None) -> int:
@@ -59,11 +61,11 @@ class Scene:
         name = self.ranking.query_names[row]
         if truth is None or name not in truth.query_names:
             return "unknown"
-        known = self._row_of_truth.get(database_name)
+        truth_row = self._row_of_truth.get(database_name)
         positives, ignored = truth.split(truth.query_names.index(name), protocol)
-        if known is not None and known in positives:
+        if truth_row is not None and truth_row in positives:
             return "right"
-        return "ignored" if known is not None and known in ignored else "wrong"
+        return "ignored" if truth_row is not None and truth_row in ignored else "wrong"
 
     @cached_property
     def _row_of_truth(self) -> dict[str, int]:
@@ -81,29 +83,26 @@ class Scene:
 
     def ranked(self, row: int, k: int, protocol: Protocol) -> list[RankedPhoto]:
         """The k best photos of a query with verdicts."""
-        ranking = self.ranking
-        pairs = [
-            (int(r), float(s))
-            for r, s in zip(ranking.rows[row][:k], ranking.with_scores()[row][:k], strict=True)
-            if r >= 0
+        rows = self.ranking.rows[row][:k].tolist()
+        scores = self.ranking.with_scores()[row][:k].tolist()
+        named_scores = [
+            (self.ranking.database_names[r], score) for r, score in zip(rows, scores, strict=True) if r >= 0
         ]
-        names = [self.ranking.database_names[r] for r, _ in pairs]
         return [
             RankedPhoto(self.database.photo_path(name), rank, score, self.verdict(row, name, protocol), name)
-            for rank, (name, (_, score)) in enumerate(zip(names, pairs, strict=True), start=1)
+            for rank, (name, score) in enumerate(named_scores, start=1)
         ]
 
-    def chosen(self, row: int, k: int, protocol: Protocol, names: list[str]) -> list[RankedPhoto]:
+    def photos_of(self, choice: PhotoChoice) -> list[RankedPhoto]:
         """The database photos named, or the k best where none is. Raises UltronError for a name that was not ranked."""
-        if not names:
-            return self.ranked(row, k, protocol)
-        known = {photo.name: photo for photo in self.ranked(row, len(self.ranking.database_names), protocol)}
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UltronError(
-                f"{unknown[0]!r} is not among the ranked database photos{nearest_names(unknown[0], known)}"
-            )
-        return [known[name] for name in names]
+        if not choice.names:
+            return self.ranked(choice.query_row, choice.k, choice.protocol)
+        all_photos = self.ranked(choice.query_row, len(self.ranking.database_names), choice.protocol)
+        photo_of = {photo.name: photo for photo in all_photos}
+        for name in choice.names:
+            if name not in photo_of:
+                raise UltronError(f"{name!r} is not among the ranked database photos{nearest_names(name, photo_of)}")
+        return [photo_of[name] for name in choice.names]
 
     def average_precision(self, row: int, protocol: Protocol) -> float | None:
         """AP (0..1) of a query as `ultron evaluate` counts it: positives that the ranking lacks count as not found;
@@ -118,18 +117,18 @@ class Scene:
         if not positives:
             return None
         names = [self.ranking.database_names[r] for r in self.ranking.rows[row].tolist() if r >= 0]
-        kept = [name for name in names if name not in ignored]
-        return average_precision(np.flatnonzero([name in positives for name in kept]), len(positives))
+        counted_names = [name for name in names if name not in ignored]
+        return average_precision(np.flatnonzero([name in positives for name in counted_names]), len(positives))
 
     def subtitle(self, row: int, protocol: Protocol) -> str:
         """`AP 71.3`, in percent, of a query that has positives; `in the first 100` is added where not the whole
         database was ranked."""
-        ap, n_ranked = self.average_precision(row, protocol), self.ranking.rows.shape[1]
+        ap = self.average_precision(row, protocol)
         if ap is None:
             return ""
-        return f"AP {100 * ap:.1f}" + (
-            f" in the first {n_ranked}" if n_ranked < len(self.ranking.database_names) else ""
-        )
+        n_ranked = self.ranking.rows.shape[1]
+        part = f" in the first {n_ranked}" if n_ranked < len(self.ranking.database_names) else ""
+        return f"AP {100 * ap:.1f}{part}"
 
     @property
     def dataset_name(self) -> str:
@@ -145,110 +144,30 @@ class Scene:
 def open_scene(ranking: Ranking) -> Scene:
     """The photo folders and the ground truth that a search was made with. Raises UltronError if they are gone."""
     origin = ranking.origin
-    gnd = Path(origin.ground_truth) if origin.ground_truth else None
-    folder = origin.dataset_folder
-    if not folder or not Path(folder).is_dir():
-        raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
-    queries = open_dataset(folder, data_root(), gnd if gnd and gnd.is_file() else None)
+    queries = open_recorded(origin.dataset_folder, origin.ground_truth)
     known_names = set(queries.query_names)
     are_stored = all(name in known_names for name in ranking.query_names)
     database = queries
-    if origin.database_folder and origin.database_folder != folder:
-        database = open_dataset(origin.database_folder, data_root())
+    if origin.database_folder and origin.database_folder != origin.dataset_folder:
+        database = open_folder(Path(origin.database_folder))
     return Scene(ranking=ranking, queries=queries if are_stored else None, database=database)
 
 
-def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: Path) -> Path:
-    """One picture of the k best photos of several queries."""
-    ranked_rows = [
-        RankedRow(scene.query_photo(row), scene.ranked(row, k, protocol), scene.subtitle(row, protocol)) for row in rows
-    ]
-    return ranks_figure(ranked_rows, title_of(scene.model, scene.dataset_name, protocol), out)
-
-
-def draw_cam(
-    scene: Scene,
-    row: int,
-    k: int,
-    protocol: Protocol,
-    folder: Path,
-    device_name: str,
-    method: str,
-    weights: Path | None,
-    names: list[str],
-    layer: str | None = None,
-) -> dict[str, Any]:
-    """Similarity maps of a query with its k best photos (or the photos named): one figure and an overlay per photo.
-
-    Returns the paths, and per photo its cosine. Raises UltronError if the model's weights or a photo are gone.
-    """
-    view = open_view(scene, device_name, weights)
-    query = scene.query_photo(row)
-    photos = scene.chosen(row, k, protocol, names)
-    query_pixels = view.load(Path(str(query.path_or_pixels)), query.bbx)
-    query_descriptor = torch.from_numpy(view.describe(query_pixels))
-    make_folder(folder)
-    pairs, overlays = [], []
-    for photo in progress(photos, what="cam"):
-        pixels = view.load(Path(str(photo.path_or_pixels)), None)
-        cam = similarity_cam(view.model, pixels, query_descriptor, method=method, layer=layer)
-        pairs.append(CamPair(photo, cam))
-        overlays.append(folder / f"{photo.rank:03d}-{file_name(photo.name)}.png")
-        write_overlay(overlays[-1], pixels, cam.heat)
-    first = view.load(Path(str(photos[0].path_or_pixels)), None)
-    query_cam: Cam = similarity_cam(
-        view.model, query_pixels, torch.from_numpy(view.describe(first)), method=method, layer=layer
-    )
-    overlays.append(folder / "query.png")
-    write_overlay(overlays[-1], query_pixels, query_cam.heat)
-    flat = [pair.photo.name for pair in pairs if pair.cam and pair.cam.flat]
-    if flat:
-        log.warning("no place raises the similarity of %s: its map is empty", ", ".join(flat))
-    figure = cam_figure(
-        query, query_cam, pairs, title_of(scene.model, scene.dataset_name, protocol), folder / "cam.png"
-    )
-    cosines = [
-        {
-            "rank": pair.photo.rank,
-            "name": pair.photo.name,
-            "verdict": pair.photo.verdict,
-            "cosine": pair.cam.cosine if pair.cam else None,
-        }
-        for pair in pairs
-    ]
-    return {"query": query.name, "figure": str(figure), "overlays": [str(path) for path in overlays], "photos": cosines}
-
-
-class SimilarityMaps:
-    """Small similarity maps of many pairs of one search, for the report."""
-
-    def __init__(self, scene: Scene, device_name: str, method: str) -> None:
-        self.scene, self.method, self.view = scene, method, open_view(scene, device_name, None)
-
-    def of(self, row: int, photos: list[RankedPhoto]) -> list[np.ndarray]:
-        """Per photo the (h, w) float32 heat, 0..1, of its likeness to the query of that row; at most MAP_SIDE_PX a
-        side."""
-        query = self.scene.query_photo(row)
-        descriptor = torch.from_numpy(self.view.describe_photo(Path(str(query.path_or_pixels)), query.bbx))
-        maps = []
-        for photo in photos:
-            heat = similarity_cam(
-                self.view.model, self.view.load(Path(str(photo.path_or_pixels)), None), descriptor, method=self.method
-            ).heat
-            maps.append(small_map(heat))
-        return maps
-
-
-def small_map(heat: np.ndarray) -> np.ndarray:
-    """(h, w) float32, the longer side MAP_SIDE_PX, of (H, W) float32 heat 0..1: a map is as coarse as the network's
-    last features."""
-    factor = MAP_SIDE_PX / max(heat.shape)
-    size = [max(1, round(side * factor)) for side in heat.shape]
-    return (
-        torch.nn.functional.interpolate(torch.from_numpy(heat)[None, None], size=size, mode="area")[0, 0]
-        .clamp(0, 1)
-        .numpy()
-    )
+def require_same_queries(scenes: Sequence[Scene], query: str) -> None:
+    """Raises UltronError unless the searches are of one dataset and all have the query."""
+    datasets = list(dict.fromkeys(scene.dataset_name for scene in scenes))
+    if len(datasets) > 1:
+        raise UltronError(
+            f"searches side by side must be of one dataset, found {' and '.join(datasets)}; search the same "
+            "photos with each"
+        )
+    for scene in scenes:
+        names = scene.ranking.query_names
+        if query not in names:
+            raise UltronError(
+                f"searches side by side must have the same query, {query!r} is not in that of "
+                f"{scene.model}{nearest_names(query, names)}"
+            )
 
 
 def file_name(name: str) -> str:
@@ -256,7 +175,7 @@ def file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
 
 
-def open_view(scene: Scene, device_name: str, weights: Path | None) -> Describer:
+def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Describer:
     """The model that made a search's descriptors, at scale 1. Raises UltronError if its weights are gone."""
     origin = scene.ranking.origin
     return Describer.reopened(
@@ -267,3 +186,9 @@ def open_view(scene: Scene, device_name: str, weights: Path | None) -> Describer
         weights_path=weights,
         scales=(1.0,),
     )
+
+
+def describer_with(scene: Scene, model: RetrievalModel, device_name: str) -> Describer:
+    """Another model, at scale 1, to which photos are brought as large as a search had them."""
+    device = resolve_device(device_name)
+    return Describer(model.to(device), ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)), device)

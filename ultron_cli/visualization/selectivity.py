@@ -14,12 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from ultron_cli.files import whole_file, write_text
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.tsne import COLOURS, check_suffix
+from ultron_cli.console import log, progress
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
+from ultron_cli.datasets.photos import PhotoShape, load_photo
+from ultron_cli.errors import UltronError
+from ultron_cli.files import write_text
+from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.visualization import plots
+from ultron_cli.visualization.inside.stages import find_stage, stage_names
+from ultron_cli.visualization.plots import COLOURS
 
 EPSILON = 1e-12  # a unit that never fires has no selectivity: 0
 
@@ -53,17 +57,76 @@ class ClassMeans:
 
     def means(self) -> np.ndarray:
         """(K, U) of the classes that had photos."""
-        assert self.sums is not None
-        kept = self.counts > 0
-        return self.sums[kept] / self.counts[kept, None]
+        assert self.sums is not None  # add() comes first
+        has_photos = self.counts > 0
+        return self.sums[has_photos] / self.counts[has_photos, None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selectivity:
     """One model's indices by layer."""
 
-    model: str
-    layers: dict[str, np.ndarray]
+    model: str  # its label
+    layers: dict[str, np.ndarray]  # name -> (U,) float64, 0..1
+
+
+def chosen_photos(photos: LandmarkPhotos, n_classes: int, n_photos: int) -> np.ndarray:
+    """Rows of the first n_photos photos of the first n_classes landmarks that have as many."""
+    rows_by_landmark = []
+    for label in range(len(photos.landmark_names)):
+        landmark_rows = np.flatnonzero(photos.labels == label)
+        if len(landmark_rows) >= min(n_photos, 2):
+            rows_by_landmark.append(landmark_rows[:n_photos])
+        if len(rows_by_landmark) == n_classes:
+            break
+    if len(rows_by_landmark) < 2:
+        raise UltronError(f"{photos.folder} has fewer than two landmarks with two photos; selectivity compares classes")
+    return np.concatenate(rows_by_landmark)
+
+
+def measure(
+    model: RetrievalModel,
+    label: str,
+    photos: LandmarkPhotos,
+    rows: np.ndarray,
+    layers: Sequence[str],
+    side_px: int,
+    device: torch.device,
+) -> Selectivity:
+    """The selectivity of every unit of some layers (none named: the stages'). side_px: photos are scaled to this
+    square."""
+    names = list(layers) or stage_names(model)
+    if not names:
+        raise UltronError(f"{model.label} names no stages of its own; give layers with --layer NAME")
+    stages = {name: find_stage(model, name) for name in names}
+    means = {name: ClassMeans(len(photos.landmark_names)) for name in names}
+    outputs: dict[str, object] = {}  # of the layers, for the photo that goes through
+    hooks = [
+        stage.module.register_forward_hook(lambda _, __, output, name=name: outputs.__setitem__(name, output))
+        for name, stage in stages.items()
+    ]
+    shape = PhotoShape(
+        max_side_px=side_px,
+        resize="always",
+        interpolation=model.preprocessing.interpolation,
+        min_side_px=model.min_side_px,
+    )
+    try:
+        for row in progress(rows.tolist(), what=label):
+            pixels = torch.from_numpy(load_photo(Path(photos.paths[row]), None, shape))[None].to(device)
+            with torch.inference_mode():
+                model.feature_map(normalise_images(pixels, model.preprocessing))
+            for name in names:
+                if name not in outputs:
+                    raise UltronError(f"layer {name!r} was not used for this photo; name another with --layer")
+                maps = stages[name].to_map(outputs[name], (pixels.shape[1], pixels.shape[2]))
+                means[name].add(maps, photos.labels[row : row + 1])
+            outputs.clear()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    log.info("%s: %d photos, layers %s", label, len(rows), ", ".join(names))
+    return Selectivity(model=label, layers={name: selectivity_index(means[name].means()) for name in names})
 
 
 def write_csv(results: Sequence[Selectivity], out: Path) -> None:
@@ -80,13 +143,10 @@ def write_csv(results: Sequence[Selectivity], out: Path) -> None:
 def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) -> Path:
     """Histograms of the models in one axes per layer, by the layers' place. Raises UltronError for another suffix than
     png, pdf, svg."""
-    check_suffix(out)
     n_layers = max(len(result.layers) for result in results)
     n_columns = min(2, n_layers)
     n_rows = -(-n_layers // n_columns)
-    figure = Figure(figsize=(6.4 * n_columns, 3.8 * n_rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=14)
+    figure = plots.new_figure(6.4 * n_columns, 3.8 * n_rows + 0.5, title)
     for place in range(n_layers):
         axes = figure.add_subplot(n_rows, n_columns, place + 1)
         titles = []
@@ -95,16 +155,15 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
                 continue
             layer, values = list(result.layers.items())[place]
             titles.append(layer)
-            colour, style = COLOURS[i % len(COLOURS)], ("-", "--", ":", "-.")[i % 4]
             label = f"{result.model}: mean {values.mean():.2f}, {len(values)} units"
             axes.hist(
                 values,
-                bins=np.linspace(0, 1, 26),
+                bins=np.linspace(0, 1, 26).tolist(),
                 density=True,
                 histtype="step",
                 linewidth=2,
-                color=colour,
-                linestyle=style,
+                color=COLOURS[i % len(COLOURS)],
+                linestyle=("-", "--", ":", "-.")[i % 4],
                 label=label,
             )
         axes.set_title(" / ".join(dict.fromkeys(titles)))
@@ -112,6 +171,4 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
         axes.set_ylabel("density of units")
         axes.set_xlim(0, 1)
         axes.legend(fontsize=9)
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format=out.suffix[1:].lower(), dpi=drawing.DPI)
-    return out
+    return plots.save_figure(figure, out)

@@ -6,22 +6,27 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from ultron_cli.configs import within
 from ultron_cli.console import log
-from ultron_cli.datasets.protocols import GroundTruth
+from ultron_cli.datasets.folder import open_folder
+from ultron_cli.datasets.protocols import GroundTruth, load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
-from ultron_cli.visualization import drawing
+from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.visualization import plots, tiles
+from ultron_cli.visualization.plots import COLOURS
 
-SUFFIXES = (".png", ".pdf", ".svg")
-# Paul Tol's "bright" colours, safe for colour-blind readers; with the shapes, which change with them, 56 landmarks are
-# told apart.
-COLOURS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#1a1a1a")
-SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+SHAPES = (
+    "o",
+    "s",
+    "^",
+    "D",
+    "v",
+    "P",
+    "X",
+    "*",
+)  # with the colours, which change with them, 56 landmarks are told apart
 MOST_IN_LEGEND = 24
 PANEL_INCHES, PHOTO_PANEL_INCHES = 6.0, 9.0
 THUMBNAIL_PX = 34
@@ -30,9 +35,9 @@ OTHER = "#a8a8a8"
 
 @dataclass(frozen=True, kw_only=True)
 class TsneConfig:
-    """perplexity: about the number of neighbours that count; lowered for few photos. seed: of the embedding."""
+    """How descriptors are embedded."""
 
-    perplexity: float = 30.0
+    perplexity: float = 30.0  # about the number of neighbours that count; lowered for few photos
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -41,14 +46,13 @@ class TsneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One model's points. points: (N, 2). labels: (N,) int64 into names, -1 for photos of no landmark. paths: photos,
-    for thumbnails."""
+    """One model's points."""
 
     title: str
-    points: np.ndarray
-    labels: np.ndarray
-    names: list[str]
-    paths: list[Path] | None = None
+    points: np.ndarray  # (N, 2)
+    labels: np.ndarray  # (N,) int64 into names, -1 for photos of no landmark
+    names: list[str]  # of the landmarks
+    paths: list[Path] | None = None  # of the photos, for thumbnails
 
 
 def landmarks_of(truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
@@ -61,16 +65,16 @@ def landmarks_of(truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
             query = parent[query]
         return query
 
-    owner: dict[int, int] = {}
+    first_query: dict[int, int] = {}  # by database row
     for i, query in enumerate(truth.queries):
         for row in query.rows(("easy", "hard")).tolist():
-            parent[root(i)] = root(owner.setdefault(row, i))
+            parent[root(i)] = root(first_query.setdefault(row, i))
     roots = sorted({root(i) for i in range(len(truth.queries))})
-    number = {found: i for i, found in enumerate(roots)}
+    label_of_root = {query: label for label, query in enumerate(roots)}
     labels = np.full(len(truth.database_names), -1, np.int64)
-    for row, query in owner.items():
-        labels[row] = number[root(query)]
-    return labels, [truth.query_names[found] for found in roots]
+    for row, query in first_query.items():
+        labels[row] = label_of_root[root(query)]
+    return labels, [truth.query_names[query] for query in roots]
 
 
 def embed(descriptors: np.ndarray, config: TsneConfig) -> np.ndarray:
@@ -93,8 +97,9 @@ def embed(descriptors: np.ndarray, config: TsneConfig) -> np.ndarray:
 def knn_purity(points: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
     """Share of the k nearest labelled neighbours of labelled points that are of the same landmark; NaN with fewer than
     two points."""
-    kept = labels >= 0
-    points, labels = points[kept].astype(np.float64), labels[kept]
+    has_landmark = labels >= 0
+    points = points[has_landmark].astype(np.float64)
+    labels = labels[has_landmark]
     k = min(k, len(points) - 1)
     if k < 1:
         return float("nan")
@@ -103,46 +108,55 @@ def knn_purity(points: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
     return float((labels[np.argsort(distance, axis=1, kind="stable")[:, :k]] == labels[:, None]).mean())
 
 
-def check_suffix(out: Path) -> None:
-    """Raises UltronError unless a figure can be written under this name."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise UltronError(
-            f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so"
-        )
+def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None) -> tuple[Panel, str]:
+    """(the panel, the dataset's name) of a descriptor file. most_others: photos of no landmark that are kept, evenly
+    spread."""
+    with DescriptorFile(path) as stored:
+        info, names = stored.info, list(stored.names)
+        gnd = info.provenance.ground_truth
+        if not gnd or not Path(gnd).is_file():
+            raise UltronError(
+                f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with --gnd"
+            )
+        truth = load_ground_truth(Path(gnd))
+        labels_of_truth, landmarks = landmarks_of(truth)
+        label_of = dict(zip(truth.database_names, labels_of_truth.tolist(), strict=True))
+        labels = np.array([label_of.get(name, -1) for name in names], np.int64)
+        others = np.flatnonzero(labels < 0)
+        if len(others) > most_others:
+            log.info("%d of %d photos of no landmark are shown (--most)", most_others, len(others))
+            others = others[np.linspace(0, len(others) - 1, most_others).astype(np.int64)]
+        rows = np.sort(np.concatenate([np.flatnonzero(labels >= 0), others]))
+        descriptors = stored.read(0, stored.n)[rows].astype(np.float32)
+    folder = info.provenance.dataset_folder
+    paths = None
+    if folder and Path(folder).is_dir():
+        dataset = open_folder(Path(folder), Path(gnd))
+        paths = [dataset.photo_path(names[row]) for row in rows]
+    points = embed(descriptors, config)
+    return Panel(
+        title=title or info.model, points=points, labels=labels[rows], names=landmarks, paths=paths
+    ), info.dataset
 
 
 def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool = False) -> Path:
     """Draws the panels in a grid. thumbnails: photos instead of marks. Raises UltronError for another suffix than png,
     pdf, svg."""
-    check_suffix(out)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     side_inches = PHOTO_PANEL_INCHES if thumbnails else PANEL_INCHES
-    figure = Figure(figsize=(side_inches * n_columns, (side_inches + 0.5) * n_rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    lines = drawing.wrap(
-        title, side_inches * n_columns * drawing.DPI - 2 * drawing.MARGIN_PX, drawing.TITLE_PX, n_lines=3
-    )
-    figure.suptitle("\n".join(lines).replace("$", r"\$"), fontsize=drawing.TITLE_PX * 72 / drawing.DPI)
+    figure = plots.new_figure(side_inches * n_columns, (side_inches + 0.5) * n_rows + 0.6, title)
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
         axes.set_title(
             f"{panel.title}\n5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %",
             fontsize=11,
         )
-        axes.set_xticks([])
-        axes.set_yticks([])
+        plots.no_ticks(axes)
         axes.set_xlabel("t-SNE, first axis (no unit)")
         axes.set_ylabel("t-SNE, second axis (no unit)")
         _draw_photos(axes, panel) if thumbnails and panel.paths else _draw_marks(axes, panel)
-    with whole_file(out) as temporary:
-        figure.savefig(
-            temporary,
-            format=out.suffix[1:].lower(),
-            dpi=drawing.DPI,
-            metadata={"Date": None} if out.suffix.lower() == ".svg" else None,
-        )
-    return out
+    return plots.save_figure(figure, out)
 
 
 def _style(label: int) -> tuple[str, str]:
@@ -154,11 +168,17 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
     if others.any():
         axes.scatter(*panel.points[others].T, s=30, c=OTHER, marker=".", label="no landmark", linewidths=0)
     for label, name in enumerate(panel.names):
-        mine = panel.labels == label
-        if mine.any():
+        of_landmark = panel.labels == label
+        if of_landmark.any():
             colour, shape = _style(label)
             axes.scatter(
-                *panel.points[mine].T, s=34, c=colour, marker=shape, label=name, linewidths=0.4, edgecolors="white"
+                *panel.points[of_landmark].T,
+                s=34,
+                c=colour,
+                marker=shape,
+                label=name,
+                linewidths=0.4,
+                edgecolors="white",
             )
     if len(panel.names) <= MOST_IN_LEGEND:
         axes.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False)
@@ -175,13 +195,15 @@ def free_cells(shares: np.ndarray, n_columns: int, n_rows: int) -> np.ndarray | 
         return None
     columns, rows = np.meshgrid(np.arange(n_columns), np.arange(n_rows), indexing="ij")
     cells = np.stack([columns.ravel(), rows.ravel()], axis=1)
-    wanted = shares * (n_columns, n_rows) - 0.5
-    taken = np.zeros(len(cells), bool)
-    found = np.empty((len(shares), 2), np.int64)
+    targets = shares * (n_columns, n_rows) - 0.5
+    is_taken = np.zeros(len(cells), bool)
+    cell_of_point = np.empty((len(shares), 2), np.int64)
     for point in np.argsort(np.square(shares - np.median(shares, axis=0)).sum(axis=1), kind="stable"):
-        nearest = int(np.argmin(np.where(taken, np.inf, np.square(cells - wanted[point]).sum(axis=1))))
-        taken[nearest], found[point] = True, cells[nearest]
-    return found
+        distances = np.square(cells - targets[point]).sum(axis=1)
+        nearest = int(np.argmin(np.where(is_taken, np.inf, distances)))
+        is_taken[nearest] = True
+        cell_of_point[point] = cells[nearest]
+    return cell_of_point
 
 
 def _draw_photos(axes: Axes, panel: Panel) -> None:
@@ -197,7 +219,7 @@ def _draw_photos(axes: Axes, panel: Panel) -> None:
     if cells is not None:
         axes.set_xlabel(f"{axes.get_xlabel()}; photos in the nearest free place, lines lead to their points")
     for share, place, label, path in zip(shares, places, panel.labels, panel.paths or [], strict=True):
-        tile = drawing.load_tile(path, THUMBNAIL_PX, THUMBNAIL_PX)
+        tile = tiles.load_tile(path, THUMBNAIL_PX, THUMBNAIL_PX)
         colour = _style(int(label))[0] if label >= 0 else OTHER
         axes.plot(
             *np.stack([share, place]).T, color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes, zorder=1

@@ -4,11 +4,17 @@ Addresses are those of the publishers' own scripts and pages. A checksum stands 
 as a file next to the data (`checksum_address`), read at download time. Where there is none the checksum is None, and
 install.py records what the first download had. Sizes are approximate unless they are in `n_bytes`; they serve to tell
 the disk space beforehand.
+
+Another dataset is a KnownSet here and a line in KNOWN_SETS; where the publisher's labels are not in a form that is read
+already, also a step in layouts.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from ultron_cli.datasets.download import layouts
 from ultron_cli.errors import UltronError, nearest_names
 
 REVISITOP = "github.com/filipradenovic/revisitop (python/download.py, commit be39832)"
@@ -33,37 +39,24 @@ GB = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One file to download.
-
-    kind: `photos` is an archive to unpack into the folder `into`, `file` is kept as it is at the path `into` (empty:
-    under its own name). flat: photos only, folders of the archive dropped. n_bytes: published size. about_bytes:
-    approximate size, for disk space and the list. sha256: published checksum. checksum_address: a file of the publisher
-    that holds it (MD5 or SHA-256, told apart by length). known_sha256: of the file as this project knows it; another
-    one is a warning, not an error. version: of the photos, where there are several.
-    """
+    """One file to download."""
 
     file: str
     addresses: tuple[str, ...] = ()
-    kind: Literal["photos", "file"] = "file"
-    into: str = ""
-    flat: bool = False
-    n_bytes: int | None = None
-    about_bytes: int | None = None
-    sha256: str | None = None
-    checksum_address: str | None = None
-    known_sha256: str | None = None
-    version: str = ""
+    kind: Literal["photos", "file"] = "file"  # `photos` is an archive to unpack, `file` is kept as it is
+    into: str = ""  # folder to unpack into, or path of the file (empty: its own name), below the dataset's folder
+    flat: bool = False  # photos only, the archive's folders are dropped
+    n_bytes: int | None = None  # published size
+    about_bytes: int | None = None  # approximate size, for disk space and the list
+    sha256: str | None = None  # published checksum
+    checksum_address: str | None = None  # of a publisher's file that holds MD5 or SHA-256, told apart by length
+    known_sha256: str | None = None  # of the file as this project knows it; another one is a warning, not an error
+    version: str = ""  # of the photos, where there are several
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownSet:
-    """A published dataset. n_database, n_queries: published counts, checked after the download where a ground truth
-    tells them.
-
-    finish: name of the step in layouts.py that makes the publisher's labels readable here. needs: a set whose photos
-    this one uses. versions: of the photos, the first is taken unless another is asked for. withdrawn: why there is no
-    address.
-    """
+    """A published dataset."""
 
     name: str
     purpose: str
@@ -71,14 +64,14 @@ class KnownSet:
     licence: str
     parts: tuple[Part, ...]
     sources: tuple[str, ...]
-    n_database: int | None = None
-    n_queries: int | None = None
-    finish: str = ""
-    needs: str = ""
-    versions: tuple[str, ...] = ()
-    withdrawn: str = ""
+    n_database: int | None = None  # published count, checked after the download where a ground truth tells it
+    n_queries: int | None = None  # likewise
+    finish: Callable[[Path], None] | None = None  # makes the publisher's labels in this folder readable (layouts.py)
+    needs: str = ""  # a set whose photos this one uses
+    versions: tuple[str, ...] = ()  # of the photos; the first is taken unless another is asked for
+    withdrawn: str = ""  # why there is no address
 
-    def chosen_parts(self, version: str | None) -> tuple[Part, ...]:
+    def parts_of(self, version: str | None) -> tuple[Part, ...]:
         """The parts of one version of the photos (None: the first). Raises UltronError for an unknown version."""
         if version is not None and version not in self.versions:
             offered = (
@@ -87,8 +80,8 @@ class KnownSet:
                 else "it has one version only; leave --photos away"
             )
             raise UltronError(f"--photos {version}: {self.name} has no such version of its photos; {offered}")
-        wanted = version or (self.versions[0] if self.versions else "")
-        return tuple(part for part in self.parts if part.version in ("", wanted))
+        version = version or (self.versions[0] if self.versions else "")
+        return tuple(part for part in self.parts if part.version in ("", version))
 
     def about_bytes(self) -> tuple[int, bool]:
         """Approximate download size of the first version, and whether it is of all its parts (else the others come on
@@ -96,7 +89,7 @@ class KnownSet:
 
         0 where the size of some photos is not known: that of the small files alone would mislead.
         """
-        parts = self.chosen_parts(None)
+        parts = self.parts_of(None)
         sizes = [part.n_bytes or part.about_bytes for part in parts]
         if any(part.kind == "photos" and not size for part, size in zip(parts, sizes, strict=True)):
             return 0, False
@@ -229,7 +222,7 @@ GLDV2_TRAIN = KnownSet(
     photos="4,132,914 photos",
     licence="CC BY, without ND",
     sources=(GLDV2, "sizes: ~1 GB per archive (its README)"),
-    finish="gldv2_train",
+    finish=layouts.gldv2_train,
     parts=(
         *_gldv2_archives("train", 500, GB),
         *_gldv2_tables("metadata/train.csv", "metadata/train_label_to_category.csv"),
@@ -272,7 +265,7 @@ GLDV2_CLEAN = KnownSet(
     photos="1,580,470 photos of 81,313 landmarks (in gldv2-train)",
     licence="list by team smlyaka; photos as gldv2-train",
     sources=(GLDV2,),
-    finish="gldv2_clean",
+    finish=layouts.gldv2_clean,
     needs="gldv2-train",
     parts=_gldv2_tables("metadata/train_clean.csv"),
 )
@@ -283,7 +276,7 @@ RGLDV2_CLEAN = KnownSet(
     photos="1,565 photos and 17 landmarks fewer than gldv2-clean",
     licence="MIT (list); photos as gldv2-train",
     sources=(RGLDV2,),
-    finish="rgldv2_clean",
+    finish=layouts.rgldv2_clean,
     needs="gldv2-train",
     withdrawn=(
         "its authors publish no address at present (their README of 24 April 2024: 'to be released soon'; one "
@@ -299,7 +292,7 @@ SFM120K = KnownSet(
     photos="about 120,000 photos (with the 30k subset)",
     licence="photos under Flickr's terms, for research",
     sources=(CIRTORCH,),
-    finish="sfm120k",
+    finish=layouts.sfm120k,
     parts=(
         Part(file="ims.tar.gz", addresses=(f"{SFM_SERVER}/ims/ims.tar.gz",), kind="photos", into="ims"),
         Part(file="retrieval-SfM-120k.pkl", addresses=(f"{SFM_SERVER}/dbs/retrieval-SfM-120k.pkl",)),
@@ -314,7 +307,7 @@ INSTRE = KnownSet(
     licence="not stated; for research",
     n_database=27293,
     n_queries=1250,
-    finish="instre",
+    finish=layouts.instre,
     sources=(OS2D, "sizes: 2.3 GB and 200 KB (README of os2d)"),
     parts=(
         Part(
@@ -343,7 +336,7 @@ ILIAS_MINI = KnownSet(
     licence="CC BY 4.0, or as the photo's own address says",
     n_database=4715,
     n_queries=1232,
-    finish="ilias",
+    finish=layouts.ilias,
     sources=(ILIAS,),
     parts=(
         Part(

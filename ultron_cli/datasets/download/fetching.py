@@ -1,5 +1,5 @@
-"""Downloads one file: resumed after every interruption, tried again with growing pauses, checked, and only then given
-its name.
+"""Downloads one file: it is resumed after every interruption, tried again with growing pauses and checked. Only
+then is it given its name.
 
 While it is incomplete a file is NAME.part, with NAME.part.json beside it (address, size, and the ETag or date that
 tells whether the server still has the same file). Neither is ever taken for the file itself.
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ultron_cli.configs import within
 from ultron_cli.console import log
@@ -33,12 +32,11 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class FetchOptions:
-    """attempts: per address, without any byte of progress between them. timeout_s: of silence on a connection. stop:
-    set to end soon."""
+    """How patiently files are fetched, and how that is ended."""
 
-    attempts: int = 5
-    timeout_s: float = 60.0
-    stop: threading.Event = field(default_factory=threading.Event)
+    attempts: int = 5  # per address, without any byte of progress between them
+    timeout_s: float = 60.0  # of silence on a connection
+    stop: threading.Event = field(default_factory=threading.Event)  # set to end soon
 
     def __post_init__(self) -> None:
         within("--retries", self.attempts - 1, 0, 100)
@@ -46,24 +44,23 @@ class FetchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetched:
-    """A file that is whole: where it came from, its size and SHA-256."""
+class FetchedFile:
+    """A file that is whole."""
 
     path: Path
-    address: str
+    address: str  # where it came from
     n_bytes: int
-    sha256: str
+    sha256: str  # hexadecimal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """A file to have at `path`, from the first of `addresses` that gives it. digest: hexadecimal MD5, SHA-1 or SHA-256
-    that it must have."""
+class FileRequest:
+    """A file to have at `path`."""
 
     path: Path
-    addresses: tuple[str, ...]
-    n_bytes: int | None = None
-    digest: str | None = None
+    addresses: tuple[str, ...]  # the first that gives the file is taken
+    n_bytes: int | None = None  # that it must have
+    digest: str | None = None  # hexadecimal MD5, SHA-1 or SHA-256 that it must have
 
 
 def digests_of_file(path: Path, names: set[str]) -> dict[str, str]:
@@ -78,14 +75,14 @@ def digests_of_file(path: Path, names: set[str]) -> dict[str, str]:
 
 def check_file(path: Path, n_bytes: int | None, digest: str | None) -> tuple[str, str]:
     """(SHA-256, what is wrong with the file or an empty string)."""
-    wanted = DIGESTS[len(digest)] if digest else "sha256"
-    found = digests_of_file(path, {"sha256", wanted})
+    kind = DIGESTS[len(digest)] if digest else "sha256"
+    digests = digests_of_file(path, {"sha256", kind})
     size = path.stat().st_size
     if n_bytes is not None and size != n_bytes:
-        return found["sha256"], f"has {size:,} bytes where {n_bytes:,} are published"
-    if digest and found[wanted] != digest.lower():
-        return found["sha256"], f"has {wanted.upper()} {found[wanted]} where {digest.lower()} is published"
-    return found["sha256"], ""
+        return digests["sha256"], f"has {size:,} bytes where {n_bytes:,} are published"
+    if digest and digests[kind] != digest.lower():
+        return digests["sha256"], f"has {kind.upper()} {digests[kind]} where {digest.lower()} is published"
+    return digests["sha256"], ""
 
 
 def find_digest(path: Path, file: str) -> str:
@@ -108,30 +105,35 @@ def find_digest(path: Path, file: str) -> str:
 
 
 class Download:
-    """One file on its way. on_progress(bytes there, bytes in all or None); on_size(bytes still to come) may raise to
-    stop before they do."""
+    """One file on its way.
+
+    on_progress: called with (bytes that have arrived, bytes in all or None). on_size: called with the bytes still to
+    come; it may raise to stop before they do.
+    """
 
     def __init__(
         self,
-        wanted: Wanted,
+        request: FileRequest,
         options: FetchOptions,
         on_progress: Callable[[int, int | None], None] | None = None,
         on_size: Callable[[int], None] | None = None,
     ) -> None:
-        self.wanted, self.options = wanted, options
+        self.request = request
+        self.options = options
         self._on_progress = on_progress or (lambda done, total: None)
         self._on_size = on_size or (lambda n: None)
-        self.part = wanted.path.with_name(wanted.path.name + ".part")
-        self.note = wanted.path.with_name(wanted.path.name + ".part.json")
-        self._continued = False
-        self._n_wrong = self._most = 0
+        self.part = request.path.with_name(request.path.name + ".part")
+        self.note = request.path.with_name(request.path.name + ".part.json")
+        self._continued = False  # the file is put together from several connections
+        self._n_wrong = 0  # whole files that were not the right one
+        self._most = 0  # bytes that any try has had
 
-    def run(self) -> Fetched:
+    def run(self) -> FetchedFile:
         """Fetches the file. Raises WorkFailed, with what each address said, if none gives it whole; Stopped if the user
         interrupts."""
         make_folder(self.part.parent)
         problems = []
-        for address in self.wanted.addresses:
+        for address in self.request.addresses:
             try:
                 sha256 = self._fetch_from(address)
             except Gone as problem:
@@ -140,21 +142,22 @@ class Download:
                 continue
             n_bytes = self.part.stat().st_size
             self._give_name()
-            return Fetched(path=self.wanted.path, address=address, n_bytes=n_bytes, sha256=sha256)
-        kept = (
+            return FetchedFile(path=self.request.path, address=address, n_bytes=n_bytes, sha256=sha256)
+        progress = (
             f"; {self.part.stat().st_size:,} bytes are kept, the same command goes on from there"
             if self.part.exists()
             else ""
         )
         raise WorkFailed(
-            f"{self.wanted.path.name} could not be downloaded: {'; '.join(problems)}{kept}; try again later, "
+            f"{self.request.path.name} could not be downloaded: {'; '.join(problems)}{progress}; try again later, "
             "name a mirror with --mirror, "
-            f"or put the file at {self.wanted.path} yourself"
+            f"or put the file at {self.request.path} yourself"
         )
 
     def _fetch_from(self, address: str) -> str:
         """Gets the whole file into .part and returns its SHA-256. Raises Gone when this address is of no use."""
-        failures, self._most = 0, self._size()
+        failures = 0
+        self._most = self._size()
         while True:
             try:
                 self._receive(address)
@@ -177,7 +180,8 @@ class Download:
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def _note(self) -> dict[str, Any]:
+    def _note(self) -> dict[str, object]:
+        """What the note beside the unfinished file says: address, n_bytes and validator; empty without one."""
         try:
             return json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -188,11 +192,13 @@ class Download:
         self.note.unlink(missing_ok=True)
 
     def _receive(self, address: str) -> None:
-        """One connection: the rest of the file, or as much as comes."""
-        note, offset, validator = self._note(), self._size(), ""
+        """Receives the rest of the file, or as much as comes, over one connection."""
+        note = self._note()
+        offset = self._size()
+        validator = ""
         if offset:
             validator = str(note.get("validator", "")) if note.get("address") == address else ""
-            if not validator and not self.wanted.digest:  # nothing would tell a file put together from two versions
+            if not validator and not self.request.digest:  # nothing would tell a file put together from two versions
                 offset = 0
             elif note.get("n_bytes") == offset:
                 self._continued = True
@@ -213,9 +219,9 @@ class Download:
             reply.close()
 
     def _check_size(self, reply: Reply) -> None:
-        if self.wanted.n_bytes is not None and reply.n_bytes not in (None, self.wanted.n_bytes):
-            raise Gone(f"has {reply.n_bytes:,} bytes where {self.wanted.n_bytes:,} are published")
-        if reply.n_bytes is None and self.wanted.n_bytes is None and not self.wanted.digest:
+        if self.request.n_bytes is not None and reply.n_bytes not in (None, self.request.n_bytes):
+            raise Gone(f"has {reply.n_bytes:,} bytes where {self.request.n_bytes:,} are published")
+        if reply.n_bytes is None and self.request.n_bytes is None and not self.request.digest:
             raise Gone(
                 "does not tell the file's size, and no checksum is published: a file cut short could not be "
                 "told from a whole one"
@@ -224,7 +230,8 @@ class Download:
             self._on_size(reply.n_bytes - reply.start)
 
     def _write(self, reply: Reply) -> None:
-        done, total = reply.start, reply.n_bytes if reply.n_bytes is not None else self.wanted.n_bytes
+        done = reply.start
+        total = reply.n_bytes if reply.n_bytes is not None else self.request.n_bytes
         try:
             with open(self.part, "r+b" if reply.start else "wb", buffering=0) as handle:
                 handle.seek(done)
@@ -254,20 +261,19 @@ class Download:
     def _checked(self) -> str:
         """SHA-256 of .part if it is what it should be. A wrong one is deleted; if it was put together from pieces it is
         fetched once more."""
-        sha256, wrong = check_file(self.part, self.wanted.n_bytes, self.wanted.digest)
+        sha256, wrong = check_file(self.part, self.request.n_bytes, self.request.digest)
         if not wrong:
             return sha256
         self._start_anew()
-        self._n_wrong, self._most = self._n_wrong + 1, 0
-        raise (
-            Broken(f"the file {wrong}")
-            if self._continued and self._n_wrong == 1
-            else Gone(f"gave a file that {wrong}; it was deleted")
-        )
+        self._n_wrong += 1
+        self._most = 0
+        if self._continued and self._n_wrong == 1:
+            raise Broken(f"the file {wrong}")
+        raise Gone(f"gave a file that {wrong}; it was deleted")
 
     def _give_name(self) -> None:
         with open(self.part, "rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(self.part, self.wanted.path)
-        sync_folder(self.wanted.path.parent)
+        os.replace(self.part, self.request.path)
+        sync_folder(self.request.path.parent)
         self.note.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Downloads a known dataset into the data root: each part fetched, checked, unpacked aside, moved into place and
+"""Downloads a known dataset into the data root: each part is fetched, checked, unpacked aside, moved into place and
 recorded.
 
-Interrupted anywhere, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files and
-archives not yet unpacked, SET/source.json says which parts are in place. A part that is recorded is never fetched
+Wherever it is interrupted, the next run goes on from what is there: DATA_ROOT/.downloads/SET/ holds unfinished files
+and archives not yet unpacked, SET/source.json says which parts are in place. A part that is recorded is never fetched
 again.
 """
 
@@ -19,9 +19,9 @@ from ultron_cli.datasets.download.catalog import KnownSet, Part
 from ultron_cli.datasets.download.fetching import (
     DIGESTS,
     Download,
-    Fetched,
+    FetchedFile,
     FetchOptions,
-    Wanted,
+    FileRequest,
     check_file,
     find_digest,
 )
@@ -29,15 +29,17 @@ from ultron_cli.datasets.download.mirrors import Mirrors
 from ultron_cli.datasets.download.source_record import (
     PartRecord,
     SourceRecord,
-    read_seen,
+    read_seen_checksums,
     read_source,
     remember_checksum,
 )
 from ultron_cli.datasets.download.transfers import Bars, run_at_once
-from ultron_cli.datasets.download.transport import free_bytes
 from ultron_cli.datasets.download.unpacking import Unsafe, move_tree, unpack
+from ultron_cli.datasets.folder import Dataset, describe_dataset, find_ground_truth
+from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, only_writer
+from ultron_cli.machine import free_bytes
 from ultron_cli.provenance import utc_now
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
@@ -45,16 +47,15 @@ RESERVE_BYTES = 256 << 20  # left free on the disk
 
 @dataclass(frozen=True, kw_only=True)
 class InstallOptions:
-    """How to download. n_at_once: parts at a time. version: of the photos. keep_archives: archives stay in .downloads
-    after unpacking."""
+    """How to download."""
 
     data_root: Path
     mirrors: Mirrors
     fetch: FetchOptions = field(default_factory=FetchOptions)
-    n_at_once: int = 4
-    version: str | None = None
+    n_at_once: int = 4  # parts at a time
+    version: str | None = None  # of the photos; None takes the one that is begun, else the first
     offline: bool = False
-    keep_archives: bool = False
+    keep_archives: bool = False  # archives stay in .downloads after unpacking
 
     def __post_init__(self) -> None:
         within("--jobs", self.n_at_once, 1, 32)
@@ -75,17 +76,20 @@ class Installation:
     """One dataset on its way into the data root."""
 
     def __init__(self, known: KnownSet, options: InstallOptions) -> None:
-        self.known, self.options = known, options
+        self.known = known
+        self.options = options
         self.folder = options.data_root / known.name
         self.downloads = options.data_root / ".downloads" / known.name
         self.record = read_source(self.folder) or SourceRecord(dataset=known.name)
         self._lock = threading.Lock()
         # What was begun goes on: the version of the parts in place, whatever the photos in them turned out to be.
-        begun = next((part.version for part in known.parts if part.version and part.file in self.record.parts), None)
-        self.parts = known.chosen_parts(options.version or begun)
-        if begun and options.version not in (None, begun):
+        begun_version = next(
+            (part.version for part in known.parts if part.version and part.file in self.record.parts), None
+        )
+        self.parts = known.parts_of(options.version or begun_version)
+        if begun_version and options.version not in (None, begun_version):
             raise UltronError(
-                f"{self.folder} holds the {begun} photos; delete it to download the {options.version} ones"
+                f"{self.folder} holds the {begun_version} photos; delete it to download the {options.version} ones"
             )
 
     def missing(self) -> list[Part]:
@@ -120,17 +124,17 @@ class Installation:
     def _refuse_foreign_folder(self) -> None:
         if read_source(self.folder) is not None or not self.folder.is_dir():
             return
-        inside = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
-        if inside:
+        entries = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        if entries:
             raise UltronError(
-                f"{self.folder} is there already, with {', '.join(inside[:3])}, and was not downloaded by "
+                f"{self.folder} is there already, with {', '.join(entries[:3])}, and was not downloaded by "
                 "ultron: it can be used as it is "
                 f"(`ultron datasets verify {self.known.name}` checks it); move it away to download"
             )
 
     def _require_space(self, parts: Sequence[Part]) -> None:
-        """Archives are deleted as they are unpacked: the photos of all, and the archives under way, must fit. Raises
-        WorkFailed."""
+        """Raises WorkFailed unless the photos of all parts, and the archives under way, fit on the disk: archives are
+        deleted as they are unpacked."""
         sizes = sorted(((part.n_bytes or part.about_bytes or 0) for part in parts), reverse=True)
         needed = sum(sizes) + (sum(sizes) if self.options.keep_archives else sum(sizes[: self.options.n_at_once]))
         free = free_bytes(self.options.data_root)
@@ -164,15 +168,13 @@ class Installation:
         if outcome.failures:
             first = next(iter(outcome.failures.values()))
             n_left = len(self.missing())
-            more = (
-                f" ({counted(n_left, 'file')} of {self.known.name} still missing; what has arrived is kept)"
-                if n_left > 1
-                else ""
-            )
-            raise type(first)(f"{first}{more}")
+            text = str(first)
+            if n_left > 1:
+                text += f" ({counted(n_left, 'file')} of {self.known.name} still missing; what has arrived is kept)"
+            raise type(first)(text)
 
     def _get_part(self, part: Part, addresses: tuple[str, ...], bars: Bars) -> None:
-        """One part from its address into its place. Runs in a thread of its own."""
+        """Brings one part from its address into its place. Runs in a thread of its own."""
         digest = self._published_digest(part)
         fetched = self._present(part, digest) or self._fetch(part, addresses, digest, bars)
         checked = self._compare_with_seen(part, digest, fetched)
@@ -200,11 +202,11 @@ class Installation:
         path = self.downloads / f"{part.file}.checksum"
         if not self.options.offline:
             Download(
-                Wanted(path=path, addresses=self.options.mirrors.of_checksum(self.known, part)), self.options.fetch
+                FileRequest(path=path, addresses=self.options.mirrors.of_checksum(self.known, part)), self.options.fetch
             ).run()
         return find_digest(path, part.file) if path.is_file() else None
 
-    def _present(self, part: Part, digest: str | None) -> Fetched | None:
+    def _present(self, part: Part, digest: str | None) -> FetchedFile | None:
         """An archive of an earlier run, or one that the user put there."""
         path = self.downloads / part.file
         if not path.is_file():
@@ -217,19 +219,20 @@ class Installation:
         sha256, wrong = check_file(path, part.n_bytes, digest)
         if not wrong:
             log.info("%s: using %s, which is there", self.known.name, path)
-            return Fetched(path=path, address=str(path), n_bytes=path.stat().st_size, sha256=sha256)
+            return FetchedFile(path=path, address=str(path), n_bytes=path.stat().st_size, sha256=sha256)
         if self.options.offline:
             raise WorkFailed(f"{path} {wrong}; put the right file there, or run without --offline")
         log.warning("%s %s; it is downloaded anew", path, wrong)
         path.unlink()
         return None
 
-    def _fetch(self, part: Part, addresses: tuple[str, ...], digest: str | None, bars: Bars) -> Fetched:
+    def _fetch(self, part: Part, addresses: tuple[str, ...], digest: str | None, bars: Bars) -> FetchedFile:
         log.debug("%s: fetching %s from %s", self.known.name, part.file, addresses[0])
         on_progress, close = bars.of_file(part.file)
 
         def on_size(n_bytes: int) -> None:
-            needed, free = n_bytes * (2 if part.kind == "photos" else 1) + RESERVE_BYTES, free_bytes(self.downloads)
+            needed = n_bytes * (2 if part.kind == "photos" else 1) + RESERVE_BYTES
+            free = free_bytes(self.downloads)
             if needed > free:
                 raise WorkFailed(
                     f"{part.file} needs {size_text(needed)} of disk, {self.downloads} has {size_text(free)} "
@@ -238,7 +241,7 @@ class Installation:
 
         try:
             return Download(
-                Wanted(path=self.downloads / part.file, addresses=addresses, n_bytes=part.n_bytes, digest=digest),
+                FileRequest(path=self.downloads / part.file, addresses=addresses, n_bytes=part.n_bytes, digest=digest),
                 self.options.fetch,
                 on_progress,
                 on_size,
@@ -246,7 +249,7 @@ class Installation:
         finally:
             close()
 
-    def _compare_with_seen(self, part: Part, digest: str | None, fetched: Fetched) -> str:
+    def _compare_with_seen(self, part: Part, digest: str | None, fetched: FetchedFile) -> str:
         """How the file was checked. Raises WorkFailed if an earlier download had other bytes."""
         if digest:
             return f"published {DIGESTS[len(digest)].upper()}"
@@ -261,8 +264,8 @@ class Installation:
                 part.known_sha256,
             )
         key = f"{self.known.name}/{part.file}"
-        seen = read_seen(self.options.data_root).get(key)
-        if seen is None:
+        earlier = read_seen_checksums(self.options.data_root).get(key)
+        if earlier is None:
             remember_checksum(self.options.data_root, key, fetched.sha256, fetched.address)
             log.info(
                 "%s: no checksum is published for %s; its SHA-256 %s is recorded",
@@ -271,11 +274,11 @@ class Installation:
                 fetched.sha256,
             )
             return "first download"
-        if seen["sha256"] != fetched.sha256:
+        if earlier["sha256"] != fetched.sha256:
             fetched.path.unlink()
             raise WorkFailed(
                 f"{part.file} of {fetched.address} has SHA-256 {fetched.sha256}, the first download "
-                f"({seen['first_seen']}) had {seen['sha256']}; it was "
+                f"({earlier['first_seen']}) had {earlier['sha256']}; it was "
                 f"deleted; if its publisher has renewed it, remove {key!r} from "
                 f"{self.options.data_root / 'seen_checksums.json'} and run again"
             )
@@ -305,35 +308,65 @@ class Installation:
         move_tree(aside, self.folder / part.into)
         return n_files
 
-    def _tell_version(self, part: Part, fetched: Fetched) -> None:
-        """Which version of the photos this is: by a recorded checksum, else by size, else by the file's name."""
+    def _tell_version(self, part: Part, fetched: FetchedFile) -> None:
+        """Records which version of the photos this is: by size, else by recorded checksum, else by file name."""
         if not part.version:
             return
-        seen = read_seen(self.options.data_root)
-        versions = {
-            other.version
-            for other in self.known.parts
-            if seen.get(f"{self.known.name}/{other.file}", {}).get("sha256") == fetched.sha256
-        }
-        sized = {other.version for other in self.known.parts if other.about_bytes == fetched.n_bytes and other.version}
-        if sized and part.version not in sized:
-            version, known_by = sized.pop(), "size"
-            log.warning("%s: %s has the size of the %s photos; recorded as such", self.known.name, part.file, version)
-        elif versions - {part.version}:
-            version, known_by = (versions - {part.version}).pop(), "checksum"
+        checksums = read_seen_checksums(self.options.data_root)
+        by_checksum = set()
+        by_size = set()
+        for other in self.known.parts:
+            checksum = checksums.get(f"{self.known.name}/{other.file}")
+            if checksum is not None and checksum["sha256"] == fetched.sha256:
+                by_checksum.add(other.version)
+            if other.version and other.about_bytes == fetched.n_bytes:
+                by_size.add(other.version)
+        version = part.version
+        known_by = "size" if by_size else "file name"
+        if by_size and version not in by_size:
+            version = by_size.pop()
+        elif by_checksum - {version}:
+            version = (by_checksum - {version}).pop()
+            known_by = "checksum"
+        if version != part.version:
             log.warning(
-                "%s: %s has the checksum of the %s photos; recorded as such", self.known.name, part.file, version
+                "%s: %s has the %s of the %s photos; recorded as such", self.known.name, part.file, known_by, version
             )
-        else:
-            version, known_by = part.version, "size" if sized else "file name"
-        self.record.photos_version, self.record.version_known_by = version, known_by
+        self.record.photos_version = version
+        self.record.version_known_by = known_by
 
     def _finish(self) -> None:
         """Makes the publisher's labels readable here, checks the counts, and marks the dataset as complete."""
-        from ultron_cli.datasets.download.layouts import LAYOUTS, check_counts
-
-        if self.known.finish:
-            LAYOUTS[self.known.finish](self.folder)
+        if self.known.finish is not None:
+            self.known.finish(self.folder)
         self.record.n_database, self.record.n_queries = check_counts(self.known, self.folder)
         self.record.complete = True
         self.record.write(self.folder)
+
+
+def check_counts(known: KnownSet, folder: Path) -> tuple[int | None, int | None]:
+    """(database photos, query photos) of the ground truth, where there is one. Raises WorkFailed if they are not the
+    published numbers; warns of missing photos."""
+    gnd = find_ground_truth(folder)
+    if gnd is None:
+        return None, None
+    facts = describe_dataset(
+        Dataset(name=known.name, folder=folder, ground_truth_path=gnd, ground_truth=load_ground_truth(gnd))
+    )
+    for role, n_photos, n_published in (
+        ("database", facts["database"], known.n_database),
+        ("queries", facts["queries"], known.n_queries),
+    ):
+        if n_published is not None and n_photos != n_published:
+            raise WorkFailed(
+                f"{gnd} has {n_photos:,} {role} photos where {n_published:,} are published; "
+                f"delete {folder} and download again"
+            )
+    if facts["missing_photos"]:
+        log.warning(
+            "%s: %s of the ground truth not in the archives (%s)",
+            known.name,
+            counted(facts["missing_photos"], "photo"),
+            ", ".join(facts["missing"][:3]),
+        )
+    return facts["database"], facts["queries"]

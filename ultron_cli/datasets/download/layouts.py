@@ -1,66 +1,44 @@
-"""Makes publishers' labels readable here: one step per dataset, run once its files are in place (and again, harmlessly,
-after an interruption)."""
+"""Makes publishers' labels readable here: one step per dataset, which the catalogue names as its `finish`.
+
+A step gets the dataset's folder once all files are in place; after an interruption it runs again, harmlessly. The
+catalogue imports this file for a list of names, so numpy and all that brings it are imported where they are used.
+"""
 
 import csv
 import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ultron_cli.console import counted, log
-from ultron_cli.datasets.download.catalog import KnownSet
-from ultron_cli.datasets.folder import Dataset, describe_dataset, find_ground_truth
+from ultron_cli.console import log
 from ultron_cli.datasets.landmarks.lists import write_landmark_list
-from ultron_cli.datasets.protocols import load_ground_truth
-from ultron_cli.datasets.safe_pickle import load_plain_pickle
-from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 
-
-def check_counts(known: KnownSet, folder: Path) -> tuple[int | None, int | None]:
-    """Database and query photos by the ground truth. Raises WorkFailed if they are not the published numbers; warns of
-    missing photos."""
-    gnd = find_ground_truth(folder)
-    if gnd is None:
-        return None, None
-    facts = describe_dataset(
-        Dataset(name=known.name, folder=folder, ground_truth_path=gnd, ground_truth=load_ground_truth(gnd))
-    )
-    for key, published in (("database", known.n_database), ("queries", known.n_queries)):
-        if published is not None and facts[key] != published:
-            raise WorkFailed(
-                f"{facts['ground_truth']} has {facts[key]:,} {key} photos where {published:,} are published; "
-                f"delete {folder} and download again"
-            )
-    if facts["missing_photos"]:
-        some = ", ".join(facts["missing"][:3])
-        log.warning(
-            "%s: %s of the ground truth not in the archives (%s)",
-            known.name,
-            counted(facts["missing_photos"], "photo"),
-            some,
-        )
-    return facts["database"], facts["queries"]
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def _gldv2_train(folder: Path) -> None:
+def gldv2_train(folder: Path) -> None:
+    """The list of all photos, which lie in train/."""
     write_landmark_list(folder, "train.csv", "train", "gldv2")
 
 
-def _gldv2_clean(folder: Path) -> None:
+def gldv2_clean(folder: Path) -> None:
+    """The clean list; its photos are gldv2-train's."""
     write_landmark_list(folder, "train_clean.csv", "../gldv2-train/train", "gldv2")
 
 
-def _rgldv2_clean(folder: Path) -> None:
+def rgldv2_clean(folder: Path) -> None:
+    """The clean list without the evaluation sets' landmarks; its photos are gldv2-train's."""
     write_landmark_list(folder, "rgldv2_clean.csv", "../gldv2-train/train", "gldv2")
 
 
-def _sfm120k(folder: Path) -> None:
+def sfm120k(folder: Path) -> None:
     """The clusters (3D models) of retrieval-SfM-120k.pkl as landmarks; those of validation in a list of their own."""
+    from ultron_cli.datasets.safe_pickle import load_plain_pickle
+
     database = load_plain_pickle(folder / "retrieval-SfM-120k.pkl")
     for mode, list_file in (("train", "landmarks.csv"), ("val", "landmarks_val.csv")):
         part = database.get(mode) if isinstance(database, dict) else None
@@ -87,7 +65,7 @@ def _write_ground_truth(
     write_text(folder / f"gnd_{folder.name}.json", json.dumps({"imlist": database, "qimlist": queries, "gnd": gnd}))
 
 
-def _ilias(folder: Path) -> None:
+def ilias(folder: Path) -> None:
     """Objects are folders NAME/query/Q*.jpg and NAME/pos/P*.jpg; boxes are `x y width height` in *_bbox.txt, several
     for several instances."""
     photos = folder / "jpg"
@@ -110,12 +88,15 @@ def _enclosing_box(path: Path) -> list[float] | None:
     numbers = [float(word) for word in re.split(r"[\s,]+", path.read_text(encoding="utf-8").strip()) if word]
     if not numbers or len(numbers) % 4:
         raise UltronError(f"{path} must hold lines of x, y, width and height; found {len(numbers)} numbers")
-    boxes = np.array(numbers).reshape(-1, 4)
-    return [*boxes[:, :2].min(axis=0).tolist(), *(boxes[:, :2] + boxes[:, 2:]).max(axis=0).tolist()]
+    left, top, width, height = (numbers[i::4] for i in range(4))
+    right = [x + length for x, length in zip(left, width, strict=True)]
+    bottom = [y + length for y, length in zip(top, height, strict=True)]
+    return [min(left), min(top), max(right), max(bottom)]
 
 
-def _instre(folder: Path) -> None:
+def instre(folder: Path) -> None:
     """gnd_instre.mat: imlist, qimlist (paths) and per query two fields, the positives (rows, from 1) and the box."""
+    import numpy as np
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
@@ -123,7 +104,7 @@ def _instre(folder: Path) -> None:
     try:
         content = loadmat(path, simplify_cells=True)
         database, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
-        entries: list[list[Any]] = [list(entry.values()) for entry in content["gnd"]]
+        entries = [list(entry.values()) for entry in content["gnd"]]
         positives = [np.atleast_1d(entry[0]).astype(np.int64) - 1 for entry in entries]
         boxes = np.array([np.asarray(entry[1], dtype=np.float64).reshape(4) for entry in entries])
     except (
@@ -146,10 +127,10 @@ def _instre(folder: Path) -> None:
             "download it again"
         )
     prefix = _archive_prefix(folder / "jpg", queries[0])
-    named = [[prefix + name for name in names] for names in (database, queries)]
-    _write_ground_truth(
-        folder, named[0], named[1], _as_corners(boxes, folder / "jpg", named[1]), [row.tolist() for row in positives]
-    )
+    database = [prefix + name for name in database]
+    queries = [prefix + name for name in queries]
+    corners = _as_corners(boxes, folder / "jpg", queries)
+    _write_ground_truth(folder, database, queries, corners, [row.tolist() for row in positives])
 
 
 def _archive_prefix(photos: Path, name: str) -> str:
@@ -160,29 +141,21 @@ def _archive_prefix(photos: Path, name: str) -> str:
     raise UltronError(f"{photos} has no {name}, which the ground truth names first; download the photos again")
 
 
-def _as_corners(boxes: np.ndarray, photos: Path, names: list[str]) -> list[list[float] | None]:
-    """(Q, 4) boxes as x1, y1, x2, y2. Users of INSTRE disagree on whether its list has corners or x, y, width, height:
-    all boxes decide."""
+def _as_corners(boxes: "np.ndarray", photos: Path, names: list[str]) -> list[list[float] | None]:
+    """(Q, 4) float64 boxes as x1, y1, x2, y2. Users of INSTRE disagree on whether its list has corners or x, y, width,
+    height: all boxes decide, as they must lie within their photos."""
+    import numpy as np
+
     from ultron_cli.datasets.photos import photo_size
 
-    sizes = np.array([photo_size(photos / name) for name in names])
-    sizes_given = boxes[:, :2] + boxes[:, 2:]
-    are_corners = bool((boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes + 2).all())
-    are_sizes = bool((boxes[:, 2:] > 0).all() and (sizes_given <= sizes + 2).all())
+    photo_sizes = np.array([photo_size(photos / name) for name in names])
+    far_corners = boxes[:, :2] + boxes[:, 2:]  # if the last two numbers are width and height
+    are_corners = bool((boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= photo_sizes + 2).all())
+    are_sizes = bool((boxes[:, 2:] > 0).all() and (far_corners <= photo_sizes + 2).all())
     if not are_corners and not are_sizes:
         raise UltronError(
             f"{photos.parent / 'gnd_instre.mat'}: the boxes fit the photos neither as corners nor as x, y, "
             "width, height; download both again"
         )
     log.info("instre: the boxes are read as %s", "corners x1, y1, x2, y2" if are_corners else "x, y, width, height")
-    return (boxes if are_corners else np.concatenate([boxes[:, :2], sizes_given], axis=1)).tolist()
-
-
-LAYOUTS: dict[str, Callable[[Path], None]] = {
-    "gldv2_train": _gldv2_train,
-    "gldv2_clean": _gldv2_clean,
-    "rgldv2_clean": _rgldv2_clean,
-    "sfm120k": _sfm120k,
-    "instre": _instre,
-    "ilias": _ilias,
-}
+    return (boxes if are_corners else np.concatenate([boxes[:, :2], far_corners], axis=1)).tolist()

@@ -8,7 +8,7 @@ import json
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ultron_cli import __version__
 from ultron_cli.errors import UltronError
@@ -23,28 +23,26 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """A part as it came. checked: `published MD5` or `SHA256`, `known SHA-256`, `first download` or `earlier
-    download`."""
+    """A part as it came."""
 
     file: str
     address: str
     n_bytes: int
     sha256: str
-    checked: str
-    n_files: int
-    downloaded: str
+    checked: str  # `published MD5`, `published SHA256`, `known SHA-256`, `first download` or `earlier download`
+    n_files: int  # out of an archive; 1 for a single file
+    downloaded: str  # ISO 8601, UTC
 
 
 @dataclass(kw_only=True)
 class SourceRecord:
-    """source.json. parts: by file name, those that are in place; complete: all are; photos_version and how it is known,
-    where there are several."""
+    """The content of source.json."""
 
     dataset: str
-    complete: bool = False
-    photos_version: str | None = None
-    version_known_by: str | None = None
-    parts: dict[str, PartRecord] = field(default_factory=dict)
+    complete: bool = False  # all parts are in place and the labels are readable
+    photos_version: str | None = None  # where the photos have several
+    version_known_by: str | None = None  # `size`, `checksum` or `file name`
+    parts: dict[str, PartRecord] = field(default_factory=dict)  # those that are in place, by file name
     ultron_version: str = __version__
     n_database: int | None = None
     n_queries: int | None = None
@@ -79,8 +77,16 @@ def read_source(folder: Path) -> SourceRecord | None:
         ) from error
 
 
-def read_seen(data_root: Path) -> dict[str, dict[str, Any]]:
-    """Checksums by `SET/FILE`."""
+class SeenChecksum(TypedDict):
+    """An entry of seen_checksums.json."""
+
+    sha256: str
+    address: str
+    first_seen: str  # ISO 8601, UTC
+
+
+def read_seen_checksums(data_root: Path) -> dict[str, SeenChecksum]:
+    """The checksums seen so far, by `SET/FILE`."""
     path = data_root / SEEN_FILE
     return read_json(path, "list of checksums") if path.is_file() else {}
 
@@ -88,7 +94,7 @@ def read_seen(data_root: Path) -> dict[str, dict[str, Any]]:
 def remember_checksum(data_root: Path, key: str, sha256: str, address: str) -> None:
     """Adds a checksum that is not there yet."""
     with _lock:
-        seen = read_seen(data_root)
-        if key not in seen:
-            seen[key] = {"sha256": sha256, "address": address, "first_seen": utc_now()}
-            write_text(data_root / SEEN_FILE, json.dumps(seen, indent=1, sort_keys=True))
+        checksums = read_seen_checksums(data_root)
+        if key not in checksums:
+            checksums[key] = {"sha256": sha256, "address": address, "first_seen": utc_now()}
+            write_text(data_root / SEEN_FILE, json.dumps(checksums, indent=1, sort_keys=True))

@@ -1,15 +1,18 @@
-"""Several pieces of work at a time, each with its own progress bar and one for all of them; ended at once by Ctrl-C."""
+"""Runs several pieces of work at a time, each with its own progress bar and one for all of them; Ctrl-C ends all."""
 
 import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, TypeVar
 
 from ultron_cli.console import log, settings
 from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.errors import WorkFailed
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 R = TypeVar("R")
 GIVE_UP_AFTER = 3  # failures, then the server or the network is down for the rest as well
@@ -28,7 +31,7 @@ class Bars:
         self._make = tqdm
         self._all = self._bar(what, total, 0)
 
-    def _bar(self, what: str, total: int | None, position: int) -> Any:
+    def _bar(self, what: str, total: int | None, position: int) -> "tqdm[Never]":
         return self._make(
             total=total,
             desc=what,
@@ -42,7 +45,7 @@ class Bars:
         )
 
     def of_file(self, what: str) -> tuple[Callable[[int, int | None], None], Callable[[], None]]:
-        """(on_progress(done, total), close) of a new bar."""
+        """(on_progress, close) of a new bar; on_progress takes (bytes that have arrived, bytes in all or None)."""
         if self._hidden:  # a bar that is disabled has no numbers either
             return lambda done, total: None, lambda: None
         with self._lock:
@@ -89,21 +92,21 @@ def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, sto
     daemons: one that waits on a dead connection does not hold the program, and whatever it leaves is continued by the
     next run.
     """
-    todo: queue.SimpleQueue[tuple[str, Callable[[], R]]] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[str, R | BaseException]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[str, Callable[[], R]]] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[tuple[str, R | BaseException]] = queue.SimpleQueue()
     for item in work:
-        todo.put(item)
+        waiting.put(item)
 
     def worker() -> None:
         while not stop.is_set():
             try:
-                name, piece = todo.get_nowait()
+                name, piece = waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                done.put((name, piece()))
+                finished.put((name, piece()))
             except BaseException as error:
-                done.put((name, error))
+                finished.put((name, error))
 
     threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(n_at_once, len(work)))]
     for thread in threads:
@@ -111,7 +114,7 @@ def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, sto
     outcome: Outcome[R] = Outcome()
     try:
         for _ in work:
-            name, result = done.get()
+            name, result = finished.get()
             if isinstance(result, WorkFailed):
                 log.debug("%s: %s", name, result)
                 outcome.failures[name] = result

@@ -7,7 +7,6 @@ file).
 import ftplib
 import http.client
 import re
-import shutil
 import ssl
 import urllib.error
 import urllib.request
@@ -45,14 +44,13 @@ class OutOfRange(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """An open transfer. start: offset of its first byte; n_bytes: of the whole file; validator: what tells versions of
-    the file apart."""
+    """An open transfer."""
 
-    read: Callable[[int], bytes]
+    read: Callable[[int], bytes]  # as of a file
     close: Callable[[], None]
-    start: int
-    n_bytes: int | None
-    validator: str
+    start: int  # offset of the first byte
+    n_bytes: int | None  # of the whole file, where the server tells it
+    validator: str  # what tells versions of the file apart; empty where the server tells nothing
 
 
 def open_address(address: str, offset: int, validator: str, timeout_s: float) -> Reply:
@@ -81,7 +79,7 @@ def _open_http(address: str, offset: int, validator: str, timeout_s: float) -> R
         )
     except urllib.error.HTTPError as error:
         with error:
-            _refused(error)
+            raise _refusal(error) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise Gone(f"its certificate does not hold ({error.reason.verify_message})") from error
@@ -91,16 +89,16 @@ def _open_http(address: str, offset: int, validator: str, timeout_s: float) -> R
     return _http_reply(response, offset, address)
 
 
-def _refused(error: urllib.error.HTTPError) -> None:
-    """Raises what an HTTP error code means."""
-    said = f"answered {error.code} {error.reason}".strip()
+def _refusal(error: urllib.error.HTTPError) -> Broken | Gone | OutOfRange:
+    """What an HTTP error code means."""
+    answer = f"answered {error.code} {error.reason}".strip()
     if error.code == 416:
         total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", "").strip())
-        raise OutOfRange(int(total[1]) if total else None)
+        return OutOfRange(int(total[1]) if total else None)
     if error.code in PASSING_CODES:
-        asked = error.headers.get("Retry-After", "")
-        raise Broken(said, min(LONGEST_REFUSAL_S, float(asked)) if asked.isdigit() else 0.0) from error
-    raise Gone(said) from error
+        wait_s = error.headers.get("Retry-After", "")
+        return Broken(answer, min(LONGEST_REFUSAL_S, float(wait_s)) if wait_s.isdigit() else 0.0)
+    return Gone(answer)
 
 
 def _http_reply(response: http.client.HTTPResponse, offset: int, address: str) -> Reply:
@@ -118,16 +116,18 @@ def _http_reply(response: http.client.HTTPResponse, offset: int, address: str) -
         response.close()
         raise Gone(f"sends the file in content encoding {encoding}, which was not asked for")
     length = headers.get("Content-Length", "")
-    start, n_bytes = 0, int(length) if length.isdigit() else None
+    start = 0
+    n_bytes = int(length) if length.isdigit() else None
     if response.status == 206:
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", "").strip())
         if not place or int(place[1]) != offset:
             response.close()
             raise OutOfRange(None)
-        start, n_bytes = (
-            offset,
-            int(place[2]) if place[2].isdigit() else (offset + n_bytes if n_bytes is not None else None),
-        )
+        start = offset
+        if place[2].isdigit():
+            n_bytes = int(place[2])
+        elif n_bytes is not None:
+            n_bytes += offset
     etag = headers.get("ETag", "")
     # A weak tag does not promise equal bytes; If-Range takes strong ones and dates only.
     validator = etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")
@@ -193,10 +193,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def free_bytes(folder: Path) -> int:
-    """Free disk space where `folder` is or will be."""
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

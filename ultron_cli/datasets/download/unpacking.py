@@ -1,11 +1,12 @@
 """Unpacks a downloaded archive (tar, tar.gz, tar.bz2, tar.xz, zip) into an empty folder and trusts nothing in it.
 
-Refused: a path that leaves the folder, a link, a device, an archive that expands beyond a limit, one that is cut short,
-and two files of one name.
+It refuses a path that leaves the folder, a link, a device, an archive that expands beyond a limit, one that is cut
+short, and two files of one name.
 """
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import re
@@ -18,12 +19,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Literal
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.fetching import Stopped
-from ultron_cli.datasets.download.transport import free_bytes
 from ultron_cli.errors import WorkFailed
+from ultron_cli.machine import free_bytes
 
 MAX_EXPANSION = 20  # JPEG photos expand by a few per cent; a bomb by thousands
 SPARE_BYTES = 64 << 20  # small archives of text may expand more
@@ -31,7 +32,12 @@ MAX_FILES = 5_000_000
 BLOCK_BYTES = 1 << 20
 MAX_READ_BYTES = 1 << 24
 PHOTO_NAME = re.compile(r".*\.(jpe?g|png|webp|bmp|tiff?|gif)", re.IGNORECASE)
-OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+# first bytes of a compressed tar -> what opens it
+OPENERS: dict[bytes, Callable[[Path, Literal["rb"]], io.BufferedIOBase]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+}
 
 
 class Unsafe(WorkFailed):
@@ -40,11 +46,11 @@ class Unsafe(WorkFailed):
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A file in an archive. path: relative, checked. read(n): its bytes, from the start."""
+    """A file in an archive."""
 
-    path: str
+    path: str  # relative, checked
     n_bytes: int
-    read: Callable[[int], bytes]
+    read: Callable[[int], bytes]  # as of a file, from the start
 
 
 def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.Event | None = None) -> int:
@@ -54,14 +60,15 @@ def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.E
     Stopped on interruption.
     """
     limit = archive.stat().st_size * MAX_EXPANSION + SPARE_BYTES
-    n_files = n_bytes = n_left = 0
+    n_files = n_bytes = n_left_out = 0
     try:
         for member in _members(archive):
             name = member.path.rsplit("/", 1)[-1]
             if name.startswith(("._", ".")) or "__MACOSX" in member.path or (flat and not PHOTO_NAME.fullmatch(name)):
-                n_left += 1
+                n_left_out += 1
                 continue
-            n_files, n_bytes = n_files + 1, n_bytes + member.n_bytes
+            n_files += 1
+            n_bytes += member.n_bytes
             if n_bytes > limit or n_files > MAX_FILES:
                 raise Unsafe(
                     f"{archive} expands to more than {limit:,} bytes or {MAX_FILES:,} files, which no set of "
@@ -85,8 +92,8 @@ def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.E
         raise Unsafe(
             f"{archive} holds no {'photos' if flat else 'files'}; delete it and download again, or check its address"
         )
-    if n_left:
-        log.debug("%s: %s that are no photos were left out", archive.name, counted(n_left, "file"))
+    if n_left_out:
+        log.debug("%s: %s that are no photos were left out", archive.name, counted(n_left_out, "file"))
     return n_files
 
 
@@ -123,7 +130,7 @@ def _write(member: Member, target: Path, archive: Path, stop: threading.Event | 
 
 def move_tree(source: Path, target: Path) -> None:
     """Moves every file below `source` to the same place below `target` (one file system), then deletes `source`.
-    Repeated, it goes on."""
+    After an interruption it goes on where it stopped."""
     for where, _, files in os.walk(source):
         place = target / os.path.relpath(where, source)
         place.mkdir(parents=True, exist_ok=True)
@@ -164,7 +171,7 @@ class _LastBlock:
     """A file that remembers the last block read from it: a tar that ends properly ends in zeros, a cut one in
     nothing."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
         self.last = b""
 
@@ -181,12 +188,12 @@ class _LastBlock:
         return self._stream.tell()
 
 
-def _tar_members(archive: Path, stream: IO[bytes]) -> Iterator[Member]:
+def _tar_members(archive: Path, stream: io.BufferedIOBase) -> Iterator[Member]:
     watched = _LastBlock(stream)
-    with tarfile.open(fileobj=watched, mode="r:") as tar:  # type: ignore[arg-type]
+    with tarfile.open(fileobj=watched, mode="r:") as tar:  # type: ignore[arg-type]  # it reads, seeks and tells, no more
         while (entry := tar.next()) is not None:
             # The list of members would grow by a million entries.
-            tar.members = []  # type: ignore[attr-defined]
+            tar.members = []  # type: ignore[attr-defined]  # its stub does not name them
             path = safe_path(entry.name, archive) if entry.name.strip("./") else ""
             if entry.isdir() or not path:
                 continue
@@ -205,13 +212,13 @@ def _tar_members(archive: Path, stream: IO[bytes]) -> Iterator[Member]:
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as opened:
-        for entry in opened.infolist():
+    with zipfile.ZipFile(archive) as zip_file:
+        for entry in zip_file.infolist():
             path = safe_path(entry.filename, archive)
             mode = entry.external_attr >> 16
             if entry.is_dir():
                 continue
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 raise Unsafe(f"{archive} holds {entry.filename!r}, a link or a device; only plain files are unpacked")
-            with opened.open(entry) as content:
+            with zip_file.open(entry) as content:
                 yield Member(path=path, n_bytes=entry.file_size, read=content.read)

@@ -1,4 +1,4 @@
-"""The aspect of every training photo, read once from the headers and cached, for batches of one shape."""
+"""Reads the aspect of every training photo once from its header and caches it, for batches of one shape."""
 
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 
 ASPECTS_FILE = ".ultron-aspects.npz"
-LEAST_TO_CACHE = 5000
+LEAST_TO_CACHE = 5000  # fewer headers are read faster than a file is worth
 
 
 def _aspect(path: Path) -> float:
@@ -26,7 +26,8 @@ def _aspect(path: Path) -> float:
 
 def photo_aspects(photos: LandmarkPhotos, n_threads: int = 8) -> np.ndarray:
     """(N,) float32: width over height of the upright photos; 1 for those that cannot be read."""
-    file, key = photos.folder / ASPECTS_FILE, photos.sha256()
+    file = photos.folder / ASPECTS_FILE
+    key = photos.sha256()
     try:
         with np.load(file, allow_pickle=False) as stored:
             if stored["photos"].tobytes().decode() == key:

@@ -1,9 +1,8 @@
-"""CIFAR-10 and CIFAR-100 in the published files (Krizhevsky 2009), python or binary version, as a folder of photos per
-class.
+"""Makes a folder of photos per class of CIFAR-10's or CIFAR-100's published files (Krizhevsky 2009).
 
-Python: pickles of {data: (N, 3072) uint8, labels or fine_labels}, read without running anything in them. Binary:
-records of one label byte (CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's bytes are red, green, blue, each
-32 x 32 row by row.
+The python version is pickles of {data: (N, 3072) uint8, labels or fine_labels}, which are read without running anything
+in them. The binary version is records of one label byte (CIFAR-100: two, coarse and fine) and 3,072 bytes. A photo's
+bytes are red, green and blue, each 32 x 32 row by row.
 """
 
 import os
@@ -13,7 +12,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,44 +21,55 @@ from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
 from ultron_cli.files import failures_said
 
-SIDE_PX, N_BYTES = 32, 3 * 32 * 32
+SIDE_PX = 32
+N_BYTES = 3 * SIDE_PX * SIDE_PX  # of a photo
 PHOTOS = "photos"  # the folder that is made beside the published files: photos/train/CLASS/00001.png, photos/test/...
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Files of one published version. label_at: place of the label among a binary record's first n_labels bytes, or the
-    pickle's key."""
+    """Files of one published version."""
 
     folder: str
-    train: tuple[str, ...]
+    train: tuple[str, ...]  # files of the photos to train on
     test: str
-    names: str
-    names_key: str
-    label_key: str
-    n_labels: int = 1
+    names: str  # file of the classes' names
+    names_key: str = ""  # of the names in their pickle; empty: a binary version, with one name per line
+    label_key: str = ""  # of the labels in a pickle of photos; empty: a binary version
+    n_labels: int = 1  # bytes of labels before each photo of a binary version; the last one counts
 
 
 LAYOUTS = (
     Layout(
-        "cifar-10-batches-py",
-        tuple(f"data_batch_{i}" for i in range(1, 6)),
-        "test_batch",
-        "batches.meta",
-        "label_names",
-        "labels",
+        folder="cifar-10-batches-py",
+        train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+        test="test_batch",
+        names="batches.meta",
+        names_key="label_names",
+        label_key="labels",
     ),
-    Layout("cifar-100-python", ("train",), "test", "meta", "fine_label_names", "fine_labels"),
     Layout(
-        "cifar-10-batches-bin",
-        tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-        "test_batch.bin",
-        "batches.meta.txt",
-        "",
-        "",
+        folder="cifar-100-python",
+        train=("train",),
+        test="test",
+        names="meta",
+        names_key="fine_label_names",
+        label_key="fine_labels",
     ),
-    Layout("cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", "", "", 2),
+    Layout(
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test="test_batch.bin",
+        names="batches.meta.txt",
+    ),
+    Layout(
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test="test.bin",
+        names="fine_label_names.txt",
+        n_labels=2,
+    ),
 )
 
 
@@ -77,10 +86,10 @@ def find_cifar(folder: Path) -> tuple[Path, Layout] | None:
 def cifar_photos(folder: Path) -> Path | None:
     """The folder of photos of CIFAR's files, written beside them when it is first asked for; None if `folder` holds no
     CIFAR."""
-    found = find_cifar(folder)
-    if found is None:
+    published = find_cifar(folder)
+    if published is None:
         return None
-    place, layout = found
+    place, layout = published
     photos = place / PHOTOS
     if photos.is_dir():
         return photos
@@ -96,6 +105,7 @@ def cifar_photos(folder: Path) -> Path | None:
 
 
 def _write_all(place: Path, layout: Layout, folder: Path) -> None:
+    """Writes train/CLASS/NUMBER.png and test/CLASS/NUMBER.png below `folder`; numbers count from 1 in either."""
     names = _class_names(place / layout.names, layout)
     with progress(total=None, what="unpack") as bar:
         for part, files in (("train", layout.train), ("test", (layout.test,))):
@@ -129,7 +139,7 @@ def _class_names(path: Path, layout: Layout) -> list[str]:
     return names
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(path: Path) -> dict[str, object]:
     """A pickled dictionary, its keys as text: Python 2 wrote bytes. Raises UltronError."""
     content = load_plain_pickle(path, "a batch of CIFAR", "get it from its publisher, or take the binary version")
     if not isinstance(content, dict):
@@ -147,7 +157,8 @@ def read_batch(path: Path, layout: Layout, n_classes: int) -> Iterator[tuple[np.
         )
     if layout.label_key:
         table = _table(path)
-        data, labels = table.get("data"), np.array(table.get(layout.label_key, []))
+        data = table.get("data")
+        labels = np.array(table.get(layout.label_key, []))
     else:
         content = np.fromfile(path, np.uint8)
         if len(content) % (layout.n_labels + N_BYTES):
@@ -155,7 +166,8 @@ def read_batch(path: Path, layout: Layout, n_classes: int) -> Iterator[tuple[np.
                 f"{path} is no whole number of records of {layout.n_labels + N_BYTES} bytes; get it again"
             )
         records = content.reshape(-1, layout.n_labels + N_BYTES)
-        data, labels = records[:, layout.n_labels :], records[:, layout.n_labels - 1]
+        data = records[:, layout.n_labels :]
+        labels = records[:, layout.n_labels - 1]
     if (
         not isinstance(data, np.ndarray)
         or data.dtype != np.uint8

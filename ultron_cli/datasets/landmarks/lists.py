@@ -1,29 +1,35 @@
-"""Training photos named by a list: landmarks.json in a dataset folder says which CSV names the landmarks and where the
-photos lie.
+"""Training photos named by a list: a CSV as Google Landmarks v2 has it (Weyand et al., CVPR 2020), with the columns
+`landmark_id,images` (photo ids, spaces between) or `id,...,landmark_id` (one photo per line).
+
+A folder holds such a list in one of two ways. As published, train.csv or train_clean.csv lies above photos
+a/b/c/abc....jpg. Else landmarks.json says which CSV names the landmarks and where the photos lie:
 
 {"format": "ultron-landmarks", "version": 1, "list": "train_clean.csv", "photos": "../gldv2-train/train", "paths":
 "gldv2"}
-
-The list is a CSV as Google Landmarks v2 has it: `landmark_id,images` (photo ids, spaces between) or
-`id,...,landmark_id` (one photo per line).
 """
 
 import csv
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
 
 from ultron_cli.configs import one_of
+from ultron_cli.datasets.csv_files import open_csv
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json, write_text
 
 LIST_FILE = "landmarks.json"
+GLDV2_LISTS = ("train_clean.csv", "train.csv")  # the clean list, where there is one, is the one to train on
 
 
 def write_landmark_list(folder: Path, list_file: str, photos: str, paths: str) -> None:
-    """Writes landmarks.json. photos: their folder, relative to `folder`."""
+    """Writes landmarks.json.
+
+    list_file: the CSV in `folder`; photos: their folder, relative to `folder`; paths: a key of PATHS.
+    """
     write_text(
         folder / LIST_FILE,
         json.dumps(
@@ -36,7 +42,9 @@ class ListedPaths(Sequence[Path]):
     """Files of photos known by id; a path is made when it is asked for, as there are millions."""
 
     def __init__(self, folder: Path, ids: list[str], path_of_id: Callable[[str], str]) -> None:
-        self.folder, self.ids, self._path_of_id = folder, ids, path_of_id
+        self.folder = folder
+        self.ids = ids
+        self._path_of_id = path_of_id
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,8 +63,17 @@ class ListedPaths(Sequence[Path]):
         return self._path_of_id(self.ids[i])
 
 
-def open_landmark_list(folder: Path) -> tuple[ListedPaths, list[str]]:
-    """The photos of a list and the landmark of each. Raises UltronError if the list, a column or the photos' folder is
+@dataclass(frozen=True, kw_only=True)
+class LandmarkList:
+    """The photos that a list names."""
+
+    paths: ListedPaths = field(repr=False)
+    landmarks: list[str] = field(repr=False)  # of each photo
+    sources: list[Path]  # the files that this was read from
+
+
+def open_landmark_list(folder: Path) -> LandmarkList:
+    """The photos that landmarks.json describes. Raises UltronError if the list, a column or the photos' folder is
     missing."""
     description = read_json(folder / LIST_FILE, "description of a landmark list")
     missing = [
@@ -77,41 +94,66 @@ def open_landmark_list(folder: Path) -> tuple[ListedPaths, list[str]]:
             f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets "
             f"download {owner}`"
         )
+    list_file = folder / description["list"]
+    ids, landmarks = _read_list(list_file)
+    return LandmarkList(
+        paths=ListedPaths(photo_folder, ids, PATHS[description["paths"]]),
+        landmarks=landmarks,
+        sources=[folder / LIST_FILE, list_file],
+    )
+
+
+def find_gldv2(folder: Path) -> Path | None:
+    """The list in a folder laid out as Google Landmarks v2 is published, or None."""
+    return next((folder / name for name in GLDV2_LISTS if (folder / name).is_file()), None)
+
+
+def open_gldv2(list_file: Path) -> LandmarkList:
+    """The photos of a published list, which lie beside it or in train/ beside it. Raises UltronError if they do not."""
+    ids, landmarks = _read_list(list_file)
+    folder = list_file.parent
+    first = PATHS["gldv2"](ids[0])
+    photo_folder = next((place for place in (folder / "train", folder) if (place / first[0]).is_dir()), None)
+    if photo_folder is None:
+        raise UltronError(
+            f"the photos of {list_file} must lie in {folder / 'train'} or {folder} as {first}; neither has a "
+            f"folder {first[0]}/"
+        )
+    return LandmarkList(paths=ListedPaths(photo_folder, ids, PATHS["gldv2"]), landmarks=landmarks, sources=[list_file])
+
+
+def _read_list(path: Path) -> tuple[list[str], list[str]]:
+    """The ids of a list's photos, and the landmark of each. Raises UltronError if it names none."""
     ids: list[str] = []
     landmarks: list[str] = []
-    for landmark, photo in read_rows(folder / description["list"]):
+    for landmark, photo in _rows(path):
         ids.append(photo)
         landmarks.append(landmark)
     if not ids:
-        raise UltronError(f"{folder / description['list']} names no photo; download it again")
-    return ListedPaths(photo_folder, ids, PATHS[description["paths"]]), landmarks
+        raise UltronError(f"{path} names no photo; download it again")
+    return ids, landmarks
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, str]]:
+def _rows(path: Path) -> Iterator[tuple[str, str]]:
     """(landmark, photo id) of every photo in a list. Raises UltronError for unknown columns."""
     csv.field_size_limit(sys.maxsize)  # a landmark may have thousands of photos in one field
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            columns = set(reader.fieldnames or ())
-            if not ({"landmark_id", "images"} <= columns or {"landmark_id", "id"} <= columns):
-                has = ", ".join(map(str, columns)) or "none"
-                raise UltronError(
-                    f"{path} must have the columns landmark_id and images, or id and landmark_id; it has {has[:80]}"
-                )
-            for row in reader:
-                for photo in (row["images"] or "").split() if "images" in columns else [row["id"]]:
-                    if not photo.replace("_", "").replace("-", "").isalnum():
-                        raise UltronError(
-                            f"{path}, line {reader.line_num}: {photo[:40]!r} is no photo id (letters, digits, - and _)"
-                        )
-                    yield sys.intern(str(row["landmark_id"])), photo
-    except FileNotFoundError:
-        raise UltronError(
-            f"the list {path} does not exist; run `ultron datasets download {path.parent.name}`"
-        ) from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UltronError(f"{path} is not a CSV in UTF-8 ({error}); download it again") from error
+    download = f"run `ultron datasets download {path.parent.name}`"
+    with open_csv(path, what="the list", if_absent=download, if_unreadable="download it again") as handle:
+        reader = csv.DictReader(handle)
+        columns = set(reader.fieldnames or ())
+        if not ({"landmark_id", "images"} <= columns or {"landmark_id", "id"} <= columns):
+            column_names = ", ".join(map(str, columns)) or "none"
+            raise UltronError(
+                f"{path} must have the columns landmark_id and images, or id and landmark_id; it has "
+                f"{column_names[:80]}"
+            )
+        for row in reader:
+            for photo in (row["images"] or "").split() if "images" in columns else [row["id"]]:
+                if not photo.replace("_", "").replace("-", "").isalnum():
+                    raise UltronError(
+                        f"{path}, line {reader.line_num}: {photo[:40]!r} is no photo id (letters, digits, - and _)"
+                    )
+                yield sys.intern(str(row["landmark_id"])), photo
 
 
 def _gldv2_path(photo: str) -> str:
@@ -122,4 +164,5 @@ def _sfm120k_path(photo: str) -> str:
     return f"{photo[-2:]}/{photo[-4:-2]}/{photo[-6:-4]}/{photo}"
 
 
+# name -> the path of a photo id below the photos' folder
 PATHS: dict[str, Callable[[str], str]] = {"gldv2": _gldv2_path, "sfm120k": _sfm120k_path}

@@ -1,8 +1,7 @@
-"""Millions of photo paths with their landmark in little memory, and the file that keeps them from one start to the
-next.
+"""Keeps millions of photo paths with their landmark in little memory, and in a file from one start to the next.
 
-A cached index (.ultron-index.npz in the dataset folder) counts as long as every file and folder that it was made from
-has its old time of change; adding or removing a photo changes that of its folder.
+The table is cached in the dataset folder and counts as long as every file and folder that it was made from has its old
+time of change; adding or removing a photo changes that of its folder.
 """
 
 import hashlib
@@ -16,22 +15,24 @@ import numpy as np
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
+from ultron_cli.files import file_state, whole_file
 
-INDEX_FILE = ".ultron-index.npz"
+TABLE_FILE = ".ultron-index.npz"
 VERSION = 1
 LEAST_TO_CACHE = 5000  # fewer photos are listed faster than a file is worth
 
 
 class Texts(Sequence[str]):
-    """Strings as one block of UTF-8: text i is block[starts[i]:stops[i]]. block: (bytes,) uint8; starts, stops: (N,)
-    int64."""
+    """Strings as one block of UTF-8: text i is block[starts[i]:stops[i]]."""
 
     def __init__(self, block: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> None:
-        self.block, self.starts, self.stops = block, starts, stops
+        self.block = block  # (bytes,) uint8
+        self.starts = starts  # (N,) int64
+        self.stops = stops  # (N,) int64
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Texts":
+        """The texts put together in their order."""
         encoded = [os.fsencode(text) for text in texts]
         stops = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
         starts = np.concatenate([np.zeros(1, np.int64), stops[:-1]]) if encoded else stops
@@ -68,7 +69,8 @@ class PathTable(Sequence[Path]):
     """Files below one folder; a Path is made when it is asked for."""
 
     def __init__(self, folder: Path, relative: Texts) -> None:
-        self.folder, self.relative = folder, relative
+        self.folder = folder
+        self.relative = relative  # paths below the folder, with forward slashes
 
     def __len__(self) -> int:
         return len(self.relative)
@@ -87,18 +89,19 @@ class PathTable(Sequence[Path]):
         return PathTable(self.folder, self.relative.take(rows))
 
 
-def state_of(paths: Iterable[Path], own_folder: Path) -> str:
-    """One text for the times of change and sizes of files and folders; absent ones count too.
+def state_of(paths: Iterable[Path], table_folder: Path) -> str:
+    """Hexadecimal SHA-256 of the times of change and sizes of files and folders; absent ones count too.
 
-    own_folder: where the index itself lies; writing it changes the folder's time, so its entries count instead.
+    table_folder: where the table itself lies. Writing it changes the folder's time, so the folder's entries count
+    instead.
     """
     digest = hashlib.sha256()
-    own_folder = own_folder.absolute()
+    table_folder = table_folder.absolute()
     for path in paths:
         try:
-            status = path.stat()
-            state: object = (status.st_mtime_ns, status.st_size if path.is_file() else 0)
-            if path == own_folder:
+            size, mtime_ns = file_state(path)
+            state: object = (mtime_ns, size if path.is_file() else 0)
+            if path == table_folder:
                 state = sorted(entry.name for entry in os.scandir(path) if not entry.name.startswith("."))
             text = f"{path}\0{state}\n"
         except OSError:
@@ -107,8 +110,11 @@ def state_of(paths: Iterable[Path], own_folder: Path) -> str:
     return digest.hexdigest()
 
 
-def write_index(file: Path, photos: PathTable, labels: np.ndarray, names: list[str], sources: list[Path]) -> None:
-    """Caches a list of photos; a folder that cannot be written is said and goes without."""
+def write_table(file: Path, photos: PathTable, labels: np.ndarray, names: list[str], sources: list[Path]) -> None:
+    """Caches a list of photos. A folder that cannot be written is logged and goes without.
+
+    labels: (N,) int64, places in `names`; sources: the files and folders that the list was made from.
+    """
     arrays = {
         "version": np.array(VERSION),
         "folder": np.frombuffer(os.fsencode(photos.folder), np.uint8),
@@ -124,7 +130,7 @@ def write_index(file: Path, photos: PathTable, labels: np.ndarray, names: list[s
         log.info("the list of photos is not cached (%s)", error)
 
 
-def read_index(file: Path) -> tuple[PathTable, np.ndarray, list[str]] | None:
+def read_table(file: Path) -> tuple[PathTable, np.ndarray, list[str]] | None:
     """The cached photos, (N,) int64 labels and landmark names; None if there are none, or they are no longer up to
     date."""
     try:

@@ -1,7 +1,10 @@
-"""Training photos: one folder per landmark, or the photos that a landmark list names (GLDv2, SfM-120k)."""
+"""Training photos: one folder per landmark, or the photos that a landmark list names (GLDv2, SfM-120k).
+
+Another way to lay them out is a function from the folder to a Listing and one line in LAYOUTS.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,27 +14,25 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.bad_photos import BAD_PHOTOS_FILE, read_bad_photos
 from ultron_cli.datasets.folder import list_photos
 from ultron_cli.datasets.landmarks.cifar import cifar_photos
-from ultron_cli.datasets.landmarks.gldv2 import find_gldv2, open_gldv2
-from ultron_cli.datasets.landmarks.lists import LIST_FILE, ListedPaths, open_landmark_list
+from ultron_cli.datasets.landmarks.lists import LIST_FILE, LandmarkList, find_gldv2, open_gldv2, open_landmark_list
 from ultron_cli.datasets.landmarks.path_table import (
-    INDEX_FILE,
     LEAST_TO_CACHE,
+    TABLE_FILE,
     PathTable,
     Texts,
-    read_index,
-    write_index,
+    read_table,
+    write_table,
 )
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class LandmarkPhotos:
-    """Photo files with their landmark: labels (N,) int64 index landmark_names."""
+    """Photo files with their landmark."""
 
     folder: Path
     paths: Sequence[Path] = field(repr=False)
-    labels: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)  # (N,) int64, place of each photo's landmark in landmark_names
     landmark_names: list[str] = field(repr=False)
 
     def take(self, rows: np.ndarray) -> "LandmarkPhotos":
@@ -53,21 +54,31 @@ class LandmarkPhotos:
         return texts.sha256()
 
 
-def open_landmark_photos(folder: Path) -> LandmarkPhotos:
-    """Reads the list of DIR/landmarks.json or of GLDv2's CSV, else DIR/train/LANDMARK/PHOTO or DIR/LANDMARK/PHOTO.
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The photos of a dataset folder, as its layout tells them."""
 
-    CIFAR's published files are unpacked into photos beside them first. Photos in bad_photos.json are left out. Large
-    lists are cached in the folder. Raises UltronError if there are fewer than two landmarks.
+    paths: PathTable = field(repr=False)
+    landmarks: list[str] = field(repr=False)  # of each photo
+    sources: list[Path]  # absolute: the files and folders that this was read from; a change of one means to list again
+
+
+def open_landmark_photos(folder: Path) -> LandmarkPhotos:
+    """Lists the training photos of a dataset folder in the first of LAYOUTS that it has.
+
+    Published files that are no photos (UNPACKERS) are unpacked beside themselves first. Photos in bad_photos.json are
+    left out. Large lists are cached in the folder. Raises UltronError if there are fewer than two landmarks.
     """
-    folder = cifar_photos(folder) or folder
-    cached = read_index(folder / INDEX_FILE)
+    folder = next((photos for unpack in UNPACKERS.values() if (photos := unpack(folder)) is not None), folder)
+    cached = read_table(folder / TABLE_FILE)
     if cached is None:
-        paths, landmarks, sources = _list_all(folder)
-        names = sorted(set(landmarks))
+        listing = next(listing for layout in LAYOUTS.values() if (listing := layout(folder)) is not None)
+        paths = listing.paths
+        names = sorted(set(listing.landmarks))
         number = {name: i for i, name in enumerate(names)}
-        labels = np.fromiter((number[name] for name in landmarks), np.int64, len(landmarks))
+        labels = np.fromiter((number[name] for name in listing.landmarks), np.int64, len(listing.landmarks))
         if len(labels) >= LEAST_TO_CACHE:
-            write_index(folder / INDEX_FILE, paths, labels, names, sources)
+            write_table(folder / TABLE_FILE, paths, labels, names, listing.sources)
     else:
         paths, labels, names = cached
     if len(names) < 2:
@@ -79,44 +90,65 @@ def open_landmark_photos(folder: Path) -> LandmarkPhotos:
     return _without_bad(photos, paths, {folder, folder.resolve(), paths.folder.parent})
 
 
-def _list_all(folder: Path) -> tuple[PathTable, list[str], list[Path]]:
-    """The photos of a dataset folder, the landmark of each, and the files and folders that this was read from."""
-    listed: tuple[ListedPaths, list[str]] | None = None
-    if (folder / LIST_FILE).is_file():
-        listed = open_landmark_list(folder)
-        sources = [folder / LIST_FILE, folder / read_json(folder / LIST_FILE, "description of a landmark list")["list"]]
-    elif (list_file := find_gldv2(folder)) is not None:
-        listed, sources = open_gldv2(list_file), [list_file]
-    if listed is not None:
-        ids, landmarks = listed
-        return (
-            PathTable(ids.folder, Texts.of(ids.relative(i) for i in range(len(ids)))),
-            landmarks,
-            [path.absolute() for path in sources],
-        )
+def _described(folder: Path) -> Listing | None:
+    """DIR/landmarks.json and the list that it names."""
+    return _listing(open_landmark_list(folder)) if (folder / LIST_FILE).is_file() else None
+
+
+def _gldv2(folder: Path) -> Listing | None:
+    """DIR/train_clean.csv or DIR/train.csv, as Google Landmarks v2 is published."""
+    list_file = find_gldv2(folder)
+    return _listing(open_gldv2(list_file)) if list_file is not None else None
+
+
+def _listing(landmark_list: LandmarkList) -> Listing:
+    paths = landmark_list.paths
+    return Listing(
+        paths=PathTable(paths.folder, Texts.of(paths.relative(i) for i in range(len(paths)))),
+        landmarks=landmark_list.landmarks,
+        sources=[path.absolute() for path in landmark_list.sources],
+    )
+
+
+def _folder_per_landmark(folder: Path) -> Listing:
+    """DIR/train/LANDMARK/PHOTO or DIR/LANDMARK/PHOTO; photos outside a folder are left out."""
     root = folder / "train" if (folder / "train").is_dir() else folder
     relative = [name for name in list_photos(root) if "/" in name]
     folders = {"", *(name.rpartition("/")[0] for name in relative)}
     for inner in list(folders):  # a new landmark changes the folder above it
         while inner := inner.rpartition("/")[0]:
             folders.add(inner)
-    sources = [(root / inner).absolute() for inner in sorted(folders)]
-    return PathTable(root, Texts.of(relative)), [name.rsplit("/", 1)[0] for name in relative], sources
+    return Listing(
+        paths=PathTable(root, Texts.of(relative)),
+        landmarks=[name.rsplit("/", 1)[0] for name in relative],
+        sources=[(root / inner).absolute() for inner in sorted(folders)],
+    )
 
 
-def _without_bad(photos: LandmarkPhotos, paths: PathTable, owners: set[Path]) -> LandmarkPhotos:
-    """The photos without those that `ultron datasets verify` found bad."""
+def _without_bad(photos: LandmarkPhotos, paths: PathTable, dataset_folders: set[Path]) -> LandmarkPhotos:
+    """The photos without those that `ultron datasets verify` found bad in any of the dataset folders."""
     bad: set[str] = set()
-    for owner in owners:
-        if (owner / BAD_PHOTOS_FILE).is_file():
+    for dataset_folder in dataset_folders:
+        if (dataset_folder / BAD_PHOTOS_FILE).is_file():
             bad |= {
                 os.path.relpath(path.absolute(), paths.folder.absolute()).replace(os.sep, "/")
-                for path in read_bad_photos(owner)
+                for path in read_bad_photos(dataset_folder)
             }
     if not bad:
         return photos
-    kept = np.array([i for i, name in enumerate(paths.relative) if name not in bad], np.int64)
-    if len(kept) == len(paths):
+    sound_rows = np.array([i for i, name in enumerate(paths.relative) if name not in bad], np.int64)
+    n_bad = len(paths) - len(sound_rows)
+    if not n_bad:
         return photos
-    log.warning("leaving out %s that `ultron datasets verify` found bad", counted(len(paths) - len(kept), "photo"))
-    return photos.take(kept)
+    log.warning("leaving out %s that `ultron datasets verify` found bad", counted(n_bad, "photo"))
+    return photos.take(sound_rows)
+
+
+# Published files -> the folder of photos that is made of them, or None where the dataset folder holds none of them.
+UNPACKERS: dict[str, Callable[[Path], Path | None]] = {"cifar": cifar_photos}
+# Layout -> the photos of a folder that has it, or None; the first one that a folder has counts.
+LAYOUTS: dict[str, Callable[[Path], Listing | None]] = {
+    "described": _described,
+    "gldv2": _gldv2,
+    "folder per landmark": _folder_per_landmark,
+}

@@ -1,15 +1,16 @@
-"""Which landmark photos are trained on, which are held out, and which are kept out by lists."""
+"""Decides which landmark photos are trained on, which are held out, and which are kept out by lists."""
 
 import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ultron_cli.console import counted, log
+from ultron_cli.datasets.csv_files import open_csv
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json, write_text
@@ -19,44 +20,61 @@ COLUMNS = ("landmark_id", "landmark", "id", "photo")  # of an exclusion list in 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows (int64, ascending) of the photos to train on and of those held out, and how they were chosen."""
+    """Which photos are trained on and which are held out, and how they were chosen."""
 
-    train_rows: np.ndarray = field(repr=False)
-    held_out_rows: np.ndarray = field(repr=False)
-    by: str
-    share: float
+    train_rows: np.ndarray = field(repr=False)  # int64, ascending
+    held_out_rows: np.ndarray = field(repr=False)  # int64, ascending
+    by: Literal["landmarks", "photos"]
+    share: float  # asked to be held out, 0 to 1
     seed: int
 
 
-def split_photos(labels: np.ndarray, share: float, by: Literal["landmarks", "photos"], seed: int) -> Split:
-    """Holds out a share of the landmarks, or of the photos so that each landmark keeps one; fewer than two landmarks:
-    nothing.
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """What one exclusion list kept out. The fields are the keys of an entry of `excluded` in split.json."""
 
-    labels: (N,) int64. The same seed and labels give the same split on every machine.
+    list: str  # the path of the list, as it was given
+    entries: int
+    landmarks: int  # kept out whole
+    photos: int  # kept out that no earlier list had
+    unmatched: int  # entries that name nothing in this dataset
+
+
+def split_photos(labels: np.ndarray, share: float, by: Literal["landmarks", "photos"], seed: int) -> Split:
+    """Holds out a share of the landmarks, or of the photos so that each landmark keeps one.
+
+    labels: (N,) int64. Landmarks are held out only if two or more are on either side. The same seed and labels give the
+    same split on every machine.
     """
     draws = np.random.Generator(np.random.PCG64(seed))
     landmarks, sizes = np.unique(labels, return_counts=True)
-    held = np.zeros(len(labels), bool)
+    is_held_out = np.zeros(len(labels), bool)
     if by == "landmarks":
-        chosen = draws.permutation(landmarks)[: round(share * len(landmarks))]
-        if 2 <= len(chosen) <= len(landmarks) - 2:
-            held = np.isin(labels, chosen)
+        held_out_landmarks = draws.permutation(landmarks)[: round(share * len(landmarks))]
+        if 2 <= len(held_out_landmarks) <= len(landmarks) - 2:
+            is_held_out = np.isin(labels, held_out_landmarks)
     else:
         order = draws.permutation(len(labels))
-        held[order[: round(share * len(labels))]] = True
-        emptied = landmarks[np.bincount(np.searchsorted(landmarks, labels[held]), minlength=len(landmarks)) == sizes]
-        _, first = np.unique(labels, return_index=True)
-        held[first[np.isin(landmarks, emptied)]] = False
-    return Split(train_rows=np.flatnonzero(~held), held_out_rows=np.flatnonzero(held), by=by, share=share, seed=seed)
+        is_held_out[order[: round(share * len(labels))]] = True
+        n_held_out = np.bincount(np.searchsorted(landmarks, labels[is_held_out]), minlength=len(landmarks))
+        _, first_rows = np.unique(labels, return_index=True)
+        is_held_out[first_rows[n_held_out == sizes]] = False
+    return Split(
+        train_rows=np.flatnonzero(~is_held_out),
+        held_out_rows=np.flatnonzero(is_held_out),
+        by=by,
+        share=share,
+        seed=seed,
+    )
 
 
-def write_split(path: Path, split: Split, photos: LandmarkPhotos, excluded: list[dict[str, Any]]) -> None:
+def write_split(path: Path, split: Split, photos: LandmarkPhotos, excluded: Sequence[Exclusion]) -> None:
     """Stores the split: counts, the hash of the list of photos, and the held-out landmarks or photos by name."""
-    held: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     if split.by == "landmarks":
-        held["held_out_landmarks"] = [photos.landmark_names[i] for i in np.unique(photos.labels[split.held_out_rows])]
+        names["held_out_landmarks"] = [photos.landmark_names[i] for i in np.unique(photos.labels[split.held_out_rows])]
     else:
-        held["held_out_photos"] = [photos.relative(int(row)) for row in split.held_out_rows]
+        names["held_out_photos"] = [photos.relative(int(row)) for row in split.held_out_rows]
     content = {
         "by": split.by,
         "share": split.share,
@@ -64,8 +82,8 @@ def write_split(path: Path, split: Split, photos: LandmarkPhotos, excluded: list
         "photos_sha256": photos.sha256(),
         "n_train": len(split.train_rows),
         "n_held_out": len(split.held_out_rows),
-        "excluded": excluded,
-        **held,
+        "excluded": [asdict(exclusion) for exclusion in excluded],
+        **names,
     }
     write_text(path, json.dumps(content, indent=1))
 
@@ -82,13 +100,13 @@ def require_same_photos(path: Path, photos: LandmarkPhotos) -> None:
 def read_exclusions(path: Path) -> set[str]:
     """Landmarks, photo ids or relative paths, one per line, or in the first known column of a CSV. Raises UltronError
     if there are none."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            rows = [row for row in csv.reader(handle) if row and row[0].strip() and not row[0].startswith("#")]
-    except FileNotFoundError:
-        raise UltronError(f"the exclusion list {path} does not exist; check `exclude`") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UltronError(f"{path} is not a list in UTF-8 ({error}); give one landmark or photo per line") from error
+    with open_csv(
+        path,
+        what="the exclusion list",
+        if_absent="check `exclude`",
+        if_unreadable="give one landmark or photo per line",
+    ) as handle:
+        rows = [row for row in csv.reader(handle) if row and row[0].strip() and not row[0].startswith("#")]
     header = [cell.strip() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in COLUMNS if name in header), None)
     entries = {row[column or 0].strip() for row in rows[column is not None :] if len(row) > (column or 0)}
@@ -99,43 +117,50 @@ def read_exclusions(path: Path) -> set[str]:
     return entries
 
 
-def exclude_photos(photos: LandmarkPhotos, lists: Sequence[str]) -> tuple[LandmarkPhotos, list[dict[str, Any]]]:
-    """The photos without listed landmarks and photos, and per list what overlapped: landmarks, photos, and entries that
-    named nothing."""
-    kept = np.ones(len(photos.labels), bool)
-    report = []
-    for name in lists:
-        entries = read_exclusions(Path(name).expanduser())
-        by_landmark = np.array([landmark in entries for landmark in photos.landmark_names])
-        hit = by_landmark[photos.labels]
-        found = {landmark for landmark in photos.landmark_names if landmark in entries}
-        wanted = entries - found
-        for row in np.flatnonzero(~hit) if wanted else ():
-            relative = photos.relative(int(row))
-            name = relative.rpartition("/")[2]
-            names = {relative, name, name.rpartition(".")[0] or name} & wanted
-            if names:
-                hit[row] = True
-                found |= names
-        report.append(
-            {
-                "list": str(name),
-                "entries": len(entries),
-                "landmarks": int(by_landmark.sum()),
-                "photos": int((hit & kept).sum()),
-                "unmatched": len(entries - found),
-            }
+def exclude_photos(photos: LandmarkPhotos, lists: Sequence[str]) -> tuple[LandmarkPhotos, list[Exclusion]]:
+    """The photos without the listed landmarks and photos, and what each list kept out. Raises UltronError if none are
+    left."""
+    is_left = np.ones(len(photos.labels), bool)
+    exclusions = []
+    for list_path in lists:
+        entries = read_exclusions(Path(list_path).expanduser())
+        is_listed, unmatched = _match(photos, entries)
+        exclusion = Exclusion(
+            list=str(list_path),
+            entries=len(entries),
+            landmarks=sum(landmark in entries for landmark in photos.landmark_names),
+            photos=int((is_listed & is_left).sum()),
+            unmatched=len(unmatched),
         )
+        exclusions.append(exclusion)
         log.info(
             "%s: %s of %s and %s kept out of training; %d of %s are not in this dataset",
-            name,
-            counted(int((hit & kept).sum()), "photo"),
-            counted(int(by_landmark.sum()), "landmark"),
+            list_path,
+            counted(exclusion.photos, "photo"),
+            counted(exclusion.landmarks, "landmark"),
             "single photos",
-            len(entries - found),
-            counted(len(entries), "entry", "entries"),
+            exclusion.unmatched,
+            counted(exclusion.entries, "entry", "entries"),
         )
-        kept &= ~hit
-    if not kept.any():
-        raise UltronError(f"the exclusion lists leave none of {counted(len(kept), 'photo')}; check `exclude`")
-    return (photos, report) if kept.all() else (photos.take(np.flatnonzero(kept)), report)
+        is_left &= ~is_listed
+    if not is_left.any():
+        raise UltronError(f"the exclusion lists leave none of {counted(len(is_left), 'photo')}; check `exclude`")
+    return (photos, exclusions) if is_left.all() else (photos.take(np.flatnonzero(is_left)), exclusions)
+
+
+def _match(photos: LandmarkPhotos, entries: set[str]) -> tuple[np.ndarray, set[str]]:
+    """(N,) bool, whether an entry names a photo or its landmark, and the entries that name nothing.
+
+    A photo goes by its relative path, its file name, and that without suffix.
+    """
+    matched = {landmark for landmark in photos.landmark_names if landmark in entries}
+    is_listed = np.array([landmark in entries for landmark in photos.landmark_names])[photos.labels]
+    photo_entries = entries - matched
+    for row in np.flatnonzero(~is_listed) if photo_entries else ():
+        relative = photos.relative(int(row))
+        file_name = relative.rpartition("/")[2]
+        names = {relative, file_name, file_name.rpartition(".")[0] or file_name} & photo_entries
+        if names:
+            is_listed[row] = True
+            matched |= names
+    return is_listed, entries - matched

@@ -1,4 +1,4 @@
-"""One landmark, made from the seed and its name alone: a plan from toy_plans, filled in with a style of its own."""
+"""One landmark, made from the seed and its name alone: a plan of plans.py, filled in with a style of its own."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,15 @@ from ultron_cli.datasets.toy.walls import bare_wall, draw_style, times
 
 @dataclass(frozen=True, kw_only=True)
 class Building:
-    """A landmark in its own axes, its footprint centred on the origin. size_m: extent along x, y, z; main_azimuth_deg:
-    its best side."""
+    """A landmark in its own axes, its footprint centred on the origin."""
 
     name: str
-    plan: str
+    plan: str  # a key of PLANS
     atlas: Atlas
     mesh: Mesh
-    size_m: tuple[float, float, float]
-    main_azimuth_deg: float
-    ground: str
+    size_m: tuple[float, float, float]  # extent along x, y and z
+    main_azimuth_deg: float  # of its best side
+    ground: str  # a key of PAVEMENTS
 
 
 def make_building(seed: int, name: str, base: Atlas) -> Building:
@@ -39,14 +38,14 @@ def make_building(seed: int, name: str, base: Atlas) -> Building:
     corners = mesh.corners().reshape(-1, 3)
     low, high = corners.min(axis=0), corners.max(axis=0)
     mesh.origin[:, :2] -= (low + high)[:2] / 2
-    size = tuple(float(length) for length in high - low)
+    width_m, depth_m, height_m = (float(length) for length in high - low)
     best_side = draws.sign() * draws.uniform(8, 32)  # people step a little aside, so that two walls show
     return Building(
         name=name,
         plan=plan,
         atlas=base.followed_by(shape.atlas()),
         mesh=mesh,
-        size_m=size,
+        size_m=(width_m, depth_m, height_m),
         main_azimuth_deg=best_side,
         ground=draws.choice(tuple(PAVEMENTS)),
     )

@@ -1,12 +1,12 @@
 """Rendered landmarks: a small landmark data set made from nothing, for trying out and testing the whole pipeline
 without a download.
 
-Every landmark is a building of its own (toy_building), photographed from many sides, near and far, by day and night, in
-sun, fog, rain and snow, with people, trees and cars in front (toy_scene). Buildings share colours and elements, so that
+Every landmark is a building of its own (building.py), photographed from many sides, near and far, by day and night, in
+sun, fog, rain and snow, with people, trees and cars in front (scene.py). Buildings share colours and elements, so that
 it takes shape and detail to tell them apart.
 
 The same configuration gives the same files on every machine and with any number of processes: each photo draws from its
-own PCG64 generator, seeded by the SHA-256 of (seed, landmark, photo) (toy_random); pixels come from elementwise + - * /
+own PCG64 generator, seeded by the SHA-256 of (seed, landmark, photo) (draws.py); pixels come from elementwise + - * /
 and sqrt, which IEEE 754 rounds in one way only; there is no matrix product, no sum whose order a library chooses, no
 sin, exp or pow (sine is a polynomial). The pixels rest on numpy alone; the JPEG bytes also on the libjpeg in Pillow.
 """
@@ -17,13 +17,13 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image
 
@@ -32,7 +32,16 @@ from ultron_cli.datasets.toy.building import Building, make_building
 from ultron_cli.datasets.toy.draws import Draws, draw_order
 from ultron_cli.datasets.toy.scene import Photo, render
 from ultron_cli.datasets.toy.street import Street, make_street
-from ultron_cli.datasets.toy.views import Purpose, View, draw_view, is_fit, label_pair, pair_difficulty, plain_view
+from ultron_cli.datasets.toy.views import (
+    Label,
+    Purpose,
+    View,
+    draw_view,
+    is_fit,
+    label_pair,
+    pair_difficulty,
+    plain_view,
+)
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import read_json, sync_folder
 
@@ -51,6 +60,7 @@ DATABASE_PURPOSES: tuple[Purpose, ...] = (
     "near",
     "wide",
 )
+LABELS: tuple[Label, ...] = ("easy", "hard", "junk")
 PHOTOS_PER_OTHER_BUILDING = 4
 MOST_ATTEMPTS = 4
 # field -> (least, greatest)
@@ -69,8 +79,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ToyConfig:
-    """What to render. difficulty: 0 (every photo much like the next) to 2; it widens the range of views, light, weather
-    and occlusion."""
+    """What to render."""
 
     seed: int = 0
     n_train_landmarks: int = 240
@@ -80,6 +89,7 @@ class ToyConfig:
     n_database_photos: int = 12  # per evaluation landmark
     n_distractors: int = 100  # photos of other buildings, in no ground truth list
     max_side_px: int = 256
+    # 0 (every photo much like the next) to 2; it widens the range of views, light, weather and occlusion
     difficulty: float = 0.4
 
     def __post_init__(self) -> None:
@@ -95,30 +105,66 @@ class ToyConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ToySummary:
-    """What the folder holds. n_easy, n_hard, n_junk: (query, photo) pairs over all queries; reused: it was there
-    already."""
+    """What the folder holds."""
 
     folder: Path
     n_train_landmarks: int
     n_train_photos: int
     n_queries: int
     n_database: int
-    n_easy: int
+    n_easy: int  # (query, photo) pairs over all queries, as n_hard and n_junk
     n_hard: int
     n_junk: int
-    reused: bool
+    reused: bool  # it was there already
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoPlan:
-    """One photo to be taken: its key for the draws, its file relative to the folder, its role (train, query, database,
-    distractor)."""
+    """One photo to be taken."""
 
-    key: str
+    key: str  # for the draws
     landmark: str
-    role: str
+    role: str  # train, query, database or distractor
     purpose: Purpose
+    file: str  # relative to the folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoRecord:
+    """One photo that was taken: what it shows and how. The field order is that of toy.json."""
+
+    key: str  # of its plan
     file: str
+    landmark: str
+    plan: str  # of the building
+    role: str
+    view: View
+    box: list[int]
+    visible: float
+    share: float
+    difficulty: float  # against the plain view
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values for toy.json, without the key."""
+        values = {name: value for name, value in vars(self).items() if name not in ("key", "view")}
+        return {**values, "view": self.view.as_json()}
+
+
+class QueryLabels(TypedDict):
+    """The entry of one query in a ground truth: its box in pixels, and rows of the database by label."""
+
+    bbx: list[int]
+    easy: list[int]
+    hard: list[int]
+    junk: list[int]
+
+
+class GroundTruthContent(TypedDict):
+    """The revisitop layout of a ground truth."""
+
+    imlist: list[str]
+    qimlist: list[str]
+    gnd: list[QueryLabels]
 
 
 def make_toy(
@@ -133,9 +179,9 @@ def make_toy(
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise UltronError(f"workers must be a whole number from 0, got {workers!r}; 0 renders without extra processes")
     folder = Path(folder).absolute()
-    found = _existing(folder, config)
-    if found is not None:
-        return found
+    existing = _existing(folder, config)
+    if existing is not None:
+        return existing
     partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
     plans = plan_photos(config)
     try:
@@ -176,13 +222,13 @@ def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
         or description.get("version") != VERSION
     ):
         raise UltronError(f"{folder} holds rendered landmarks of another version; remove it or name another folder")
-    wanted, there = asdict(config), description.get("config")
-    if there != wanted:
-        there = there if isinstance(there, dict) else {}
+    settings, stored = asdict(config), description.get("config")
+    if stored != settings:
+        stored = stored if isinstance(stored, dict) else {}
         changed = [
-            f"{name} {there.get(name)} there, {value} asked for"
-            for name, value in wanted.items()
-            if there.get(name) != value
+            f"{name} {stored.get(name)} there, {value} asked for"
+            for name, value in settings.items()
+            if stored.get(name) != value
         ]
         raise UltronError(
             f"{folder} holds rendered landmarks of another configuration ({'; '.join(changed)}); remove it or "
@@ -204,21 +250,21 @@ def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
 def plan_photos(config: ToyConfig) -> list[PhotoPlan]:
     """All photos of a configuration, those of a landmark together. File names of queries, database and distractors tell
     nothing."""
-    shown: list[tuple[str, str, str, Purpose]] = []  # key, landmark, role, purpose
+    neutral: list[tuple[str, str, str, Purpose]] = []  # key, landmark, role, purpose of photos with a neutral name
     for k in range(config.n_eval_landmarks):
         landmark = f"eval-{k:04d}"
-        shown += [(f"{landmark}/q{q:03d}", landmark, "query", "query") for q in range(config.n_queries_per_landmark)]
-        shown += [
-            (f"{landmark}/d{d:03d}", landmark, "database", DATABASE_PURPOSES[d % len(DATABASE_PURPOSES)])
-            for d in range(config.n_database_photos)
-        ]
+        for q in range(config.n_queries_per_landmark):
+            neutral.append((f"{landmark}/q{q:03d}", landmark, "query", "query"))
+        for d in range(config.n_database_photos):
+            purpose = DATABASE_PURPOSES[d % len(DATABASE_PURPOSES)]
+            neutral.append((f"{landmark}/d{d:03d}", landmark, "database", purpose))
     for k in range(config.n_distractors):
         landmark = f"other-{k // PHOTOS_PER_OTHER_BUILDING:05d}"
-        shown.append((f"{landmark}/d{k % PHOTOS_PER_OTHER_BUILDING}", landmark, "distractor", "any"))
-    number = {key: place for place, key in enumerate(draw_order(config.seed, [entry[0] for entry in shown]))}
+        neutral.append((f"{landmark}/d{k % PHOTOS_PER_OTHER_BUILDING}", landmark, "distractor", "any"))
+    number = {key: place for place, key in enumerate(draw_order(config.seed, [entry[0] for entry in neutral]))}
     plans = [
         PhotoPlan(key=key, landmark=landmark, role=role, purpose=purpose, file=f"jpg/toy_{number[key]:06d}.jpg")
-        for key, landmark, role, purpose in shown
+        for key, landmark, role, purpose in neutral
     ]
     for k in range(config.n_train_landmarks):
         landmark = f"train-{k:04d}"
@@ -237,15 +283,15 @@ def plan_photos(config: ToyConfig) -> list[PhotoPlan]:
 
 def _render_all(
     folder: Path, config: ToyConfig, plans: list[PhotoPlan], workers: int, on_photo: Callable[[int, int], None] | None
-) -> list[dict[str, Any]]:
+) -> list[PhotoRecord]:
     """Renders landmark by landmark and returns the records in the order of the plans."""
     by_landmark: dict[str, list[PhotoPlan]] = {}
     for plan in plans:
         by_landmark.setdefault(plan.landmark, []).append(plan)
-    records: dict[str, dict[str, Any]] = {}
+    records: dict[str, PhotoRecord] = {}
     with contextlib.closing(_finished(folder, config, list(by_landmark.values()), workers)) as groups:
         for record in itertools.chain.from_iterable(groups):
-            records[record["key"]] = record
+            records[record.key] = record
             if on_photo is not None:
                 on_photo(len(records), len(plans))
     return [records[plan.key] for plan in plans]
@@ -253,7 +299,8 @@ def _render_all(
 
 def _finished(
     folder: Path, config: ToyConfig, groups: list[list[PhotoPlan]], workers: int
-) -> Iterator[list[dict[str, Any]]]:
+) -> Generator[list[PhotoRecord]]:
+    """The records of each landmark as it is finished."""
     if workers == 0:
         for group in groups:
             yield render_landmark(folder, config, group)
@@ -278,17 +325,18 @@ def _take(plan: PhotoPlan, config: ToyConfig, building: Building, street: Street
     for attempt in range(MOST_ATTEMPTS):
         draws = Draws(config.seed, "photo", plan.key, attempt)
         view = draw_view(draws, plan.purpose, config.difficulty, building.size_m, building.main_azimuth_deg)
-        plain, last = plain_view(view, building.main_azimuth_deg), attempt == MOST_ATTEMPTS - 1
+        plain = plain_view(view, building.main_azimuth_deg)
+        last = attempt == MOST_ATTEMPTS - 1
         if not last and not is_fit(plan.purpose, pair_difficulty(plain, view, 1.0), None, None, config.difficulty):
             continue
         photo = render(building, view, street, draws, config.max_side_px)
         score = pair_difficulty(plain, view, photo.visible)
         if last or is_fit(plan.purpose, score, photo.visible, photo.share, config.difficulty):
-            break
-    return view, photo, score
+            return view, photo, score
+    raise AssertionError("the last attempt is taken as it is")
 
 
-def render_landmark(folder: Path, config: ToyConfig, plans: list[PhotoPlan]) -> list[dict[str, Any]]:
+def render_landmark(folder: Path, config: ToyConfig, plans: list[PhotoPlan]) -> list[PhotoRecord]:
     """Renders and saves all photos of one landmark; returns a record of each: what was shown and how."""
     street = make_street(config.seed)
     building = make_building(config.seed, plans[0].landmark, street.atlas)
@@ -297,62 +345,51 @@ def render_landmark(folder: Path, config: ToyConfig, plans: list[PhotoPlan]) -> 
         view, photo, score = _take(plan, config, building, street)
         Image.fromarray(photo.pixels).save(folder / plan.file, quality=view.jpeg_quality)
         records.append(
-            {
-                "key": plan.key,
-                "file": plan.file,
-                "landmark": plan.landmark,
-                "plan": building.plan,
-                "role": plan.role,
-                "view": view,
-                "box": list(photo.box),
-                "visible": photo.visible,
-                "share": photo.share,
-                "difficulty": score,
-            }
+            PhotoRecord(
+                key=plan.key,
+                file=plan.file,
+                landmark=plan.landmark,
+                plan=building.plan,
+                role=plan.role,
+                view=view,
+                box=list(photo.box),
+                visible=photo.visible,
+                share=photo.share,
+                difficulty=score,
+            )
         )
     return records
 
 
-def _ground_truth(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _ground_truth(records: list[PhotoRecord]) -> GroundTruthContent:
     """The revisitop layout: photos in the order of their neutral names, and for each query its box and labelled
     rows."""
-    queries = sorted((record for record in records if record["role"] == "query"), key=lambda record: record["file"])
-    database = sorted(
-        (record for record in records if record["role"] in ("database", "distractor")),
-        key=lambda record: record["file"],
-    )
-    gnd = []
+    by_file = sorted(records, key=lambda record: record.file)
+    queries = [record for record in by_file if record.role == "query"]
+    database = [record for record in by_file if record.role in ("database", "distractor")]
+    gnd: list[QueryLabels] = []
     for query in queries:
-        rows: dict[str, list[int]] = {"easy": [], "hard": [], "junk": []}
+        labels = QueryLabels(bbx=query.box, easy=[], hard=[], junk=[])
         for row, record in enumerate(database):
-            if record["landmark"] == query["landmark"]:
-                rows[label_pair(query["view"], record["view"], record["visible"], record["share"])].append(row)
-        gnd.append({"bbx": query["box"], **rows})
+            if record.landmark == query.landmark:
+                labels[label_pair(query.view, record.view, record.visible, record.share)].append(row)
+        gnd.append(labels)
     return {
-        "imlist": [Path(record["file"]).stem for record in database],
-        "qimlist": [Path(record["file"]).stem for record in queries],
+        "imlist": [Path(record.file).stem for record in database],
+        "qimlist": [Path(record.file).stem for record in queries],
         "gnd": gnd,
     }
 
 
-def _description(config: ToyConfig, records: list[dict[str, Any]], content: dict[str, Any]) -> dict[str, Any]:
+def _description(config: ToyConfig, records: list[PhotoRecord], content: GroundTruthContent) -> dict[str, object]:
     """The content of toy.json: the configuration, and how every photo was taken; database photos with their label for
     each query."""
     labels: dict[str, dict[str, str]] = {}
     for query, entry in zip(content["qimlist"], content["gnd"], strict=True):
-        for label in ("easy", "hard", "junk"):
+        for label in LABELS:
             for row in entry[label]:
                 labels.setdefault(content["imlist"][row], {})[query] = label
-    photos = []
-    for record in records:
-        view: View = record["view"]
-        photos.append(
-            {
-                **{name: value for name, value in record.items() if name not in ("key", "view")},
-                "view": view.as_json(),
-                "label": labels.get(Path(record["file"]).stem, {}),
-            }
-        )
+    photos = [{**record.as_json(), "label": labels.get(Path(record.file).stem, {})} for record in records]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -362,21 +399,23 @@ def _description(config: ToyConfig, records: list[dict[str, Any]], content: dict
     }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: object) -> None:
     with open(path, "w", encoding="utf-8") as handle:
         json.dump(content, handle)
         handle.flush()
         os.fsync(handle.fileno())
 
 
-def _summary(folder: Path, content: dict[str, Any], config: ToyConfig, *, reused: bool) -> ToySummary:
-    counts = {f"n_{label}": sum(len(entry[label]) for entry in content["gnd"]) for label in ("easy", "hard", "junk")}
+def _summary(folder: Path, content: GroundTruthContent, config: ToyConfig, *, reused: bool) -> ToySummary:
+    n_pairs = {label: sum(len(entry[label]) for entry in content["gnd"]) for label in LABELS}
     return ToySummary(
         folder=folder,
         n_train_landmarks=config.n_train_landmarks,
         n_train_photos=config.n_train_landmarks * config.n_train_photos,
         n_queries=len(content["qimlist"]),
         n_database=len(content["imlist"]),
+        n_easy=n_pairs["easy"],
+        n_hard=n_pairs["hard"],
+        n_junk=n_pairs["junk"],
         reused=reused,
-        **counts,
     )

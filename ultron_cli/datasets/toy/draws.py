@@ -68,7 +68,7 @@ class Draws:
             left -= weight
             if left < 0:
                 return option
-        return option
+        return list(weights)[-1]  # rounding has left a remainder
 
     def bell(self, spread: float) -> float:
         """A bell-shaped number about 0 with standard deviation `spread`, within 3.5 spreads: the sum of four uniform

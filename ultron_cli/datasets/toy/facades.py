@@ -1,4 +1,4 @@
-"""Whole facades, roofs, colonnades and pavements, composed of the elements in toy_walls. Tiles are (h, w, 4) uint8, row
+"""Whole facades, roofs, colonnades and pavements, composed of the elements in walls.py. Tiles are (h, w, 4) uint8, row
 0 at the foot."""
 
 import numpy as np

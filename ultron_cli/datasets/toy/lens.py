@@ -16,7 +16,7 @@ def paint_sky(
     ) + np.float32(0.05)
     up = 1 - np.clip(up, 0, 1)
     up = (1 - up * up)[:, None]
-    heap = None
+    clouds: tuple[np.ndarray, np.ndarray] | None = None  # (heap, cover), (height, width) each
     if sky.clouds:
         cell = max(6, width // 6)
         heap = value_noise(draws, height, width, cell) + np.float32(0.5) * value_noise(
@@ -24,11 +24,13 @@ def paint_sky(
         )
         heap += np.float32(0.25) * value_noise(draws, height, width, max(2, cell // 4))
         cover = np.clip((heap + np.float32(1.5 * sky.clouds - 0.95)) * np.float32(1.3), 0, 1) * np.float32(0.9)
+        clouds = heap, cover
     backdrop = np.empty((3, height, width), np.float32)
     for channel, plane in enumerate(backdrop):
         horizon, zenith = sky.horizon[channel], sky.zenith[channel]
         plane[:] = np.float32(horizon) * (1 - up) + np.float32(zenith) * up
-        if heap is not None:
+        if clouds is not None:
+            heap, cover = clouds
             bright = 0.45 * horizon + 0.5 * (sky.ambient[channel] + 0.35 * sky.sun[channel])
             plane += (np.float32(bright) * (1 + np.float32(0.22) * heap) - plane) * cover
     if view.light == "night":

@@ -1,5 +1,5 @@
-"""Daylight and weather: the colour of sky and sun, and how much of each every face gets. Colours are linear light, 1.0
-is white paper at noon."""
+"""Daylight and weather: the colour of sky and sun, and how much of each every face gets. Here colours are linear light:
+1.0 is white paper at noon."""
 
 from dataclasses import dataclass, replace
 
@@ -9,28 +9,25 @@ from ultron_cli.datasets.toy.draws import Draws, cosine, sine
 from ultron_cli.datasets.toy.raster import cross, unit
 from ultron_cli.datasets.toy.solids import Mesh
 from ultron_cli.datasets.toy.views import View
-
-Colour = tuple[float, float, float]
+from ultron_cli.datasets.toy.walls import Colour, times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sky:
-    """sun, ambient, horizon, zenith, flood (lamps that shine up at the landmark): linear colours; clouds: 0 to 1;
-    fog_m: distance at which a quarter of the contrast is left; windows_lit: share of panes with light behind; rain,
-    snow: 0 to 1."""
+    """The light of one time of day in one weather. Colours are linear light."""
 
     sun: Colour
     sun_elevation_deg: float
     ambient: Colour
     horizon: Colour
     zenith: Colour
-    clouds: float = 0.15
-    flood: Colour = (0.0, 0.0, 0.0)
-    fog_m: float = 2500.0
-    windows_lit: float = 0.0
-    window_glow: float = 0.8
-    rain: float = 0.0
-    snow: float = 0.0
+    clouds: float = 0.15  # 0 to 1
+    flood: Colour = (0.0, 0.0, 0.0)  # of lamps that shine up at the landmark
+    fog_m: float = 2500.0  # distance at which a quarter of the contrast is left
+    windows_lit: float = 0.0  # share of the panes with light behind
+    window_glow: float = 0.8  # brightness of a lit pane
+    rain: float = 0.0  # 0 to 1
+    snow: float = 0.0  # 0 to 1
 
 
 LIGHTS = {
@@ -83,14 +80,13 @@ def _grey(sky: Sky, amount: float, tone: float) -> Sky:
 
     def mix(colour: Colour) -> Colour:
         mean = (colour[0] + colour[1] + colour[2]) / 3
-        return tuple((channel + (mean - channel) * amount) * tone for channel in colour)
+        red, green, blue = ((channel + (mean - channel) * amount) * tone for channel in colour)
+        return red, green, blue
 
-    horizon, zenith = mix(sky.horizon), mix(sky.zenith)
-    zenith = tuple(z + (h - z) * 0.75 * amount for z, h in zip(zenith, horizon, strict=True))
+    horizon = mix(sky.horizon)
+    zenith = tuple(z + (h - z) * 0.75 * amount for z, h in zip(mix(sky.zenith), horizon, strict=True))
     ambient = tuple(a + 0.42 * s * amount for a, s in zip(mix(sky.ambient), sky.sun, strict=True))
-    return replace(
-        sky, sun=tuple(channel * (1 - amount) for channel in sky.sun), ambient=ambient, horizon=horizon, zenith=zenith
-    )
+    return replace(sky, sun=times(sky.sun, 1 - amount), ambient=ambient, horizon=horizon, zenith=zenith)
 
 
 def sky_for(light: str, weather: str) -> Sky:

@@ -107,7 +107,8 @@ def square_tower(
     clock: bool = False,
 ) -> int:
     """A square tower from the ground; returns its wall texture for twins."""
-    wall = windowed(site, 2 * half, height, "clock" if clock else "") if wall is None else wall
+    if wall is None:
+        wall = windowed(site, 2 * half, height, "clock" if clock else "")
     (cx, cy) = centre
     site.shape.box((cx - half, cx + half), (cy - half, cy + half), (0, height), front=wall, side=wall, top=site.flat)
     add_crown(site, centre, half, height, crown)

@@ -98,11 +98,11 @@ def _palace(site: Site) -> None:
             top=site.flat,
         )
     if draws.chance(0.6):
-        wing, more = draws.uniform(2.6, 4.2), draws.uniform(0.5, 5)
+        wing, higher = draws.uniform(2.6, 4.2), draws.uniform(0.5, 5)
         crown, wall = draws.choice(("pyramid", "hip", "dome", "lantern")), None
         for side in (-1, 1):
             wall = square_tower(
-                site, (side * (half - wing * 0.5), -deep + wing * 0.5), wing, tall + more, crown, wall=wall
+                site, (side * (half - wing * 0.5), -deep + wing * 0.5), wing, tall + higher, crown, wall=wall
             )
 
 

@@ -1,7 +1,7 @@
 """From flat faces to pixels: perspective, hidden surfaces, and the sun's shadows. Elementwise float arithmetic only, so
 results repeat.
 
-A frame keeps for every pixel which face and which texel is seen, and 1/depth; colour comes later (toy_scene), once per
+A frame keeps for every pixel which face and which texel is seen, and 1/depth; colour comes later (scene.py), once per
 pixel.
 """
 
@@ -41,11 +41,10 @@ def unit(vector: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Camera:
-    """A pinhole camera. position in metres; axes: (3, 3) float64, rows right, up, forward; focal and centre in
-    pixels."""
+    """A pinhole camera."""
 
-    position: np.ndarray
-    axes: np.ndarray
+    position: np.ndarray  # (3,) float64, metres
+    axes: np.ndarray  # (3, 3) float64, rows right, up, forward
     focal_px: float
     width_px: int
     height_px: int
@@ -69,39 +68,37 @@ class Camera:
 
 def look_at(position: Point, target: Point, roll_deg: float) -> tuple[np.ndarray, np.ndarray]:
     """Position and axes of a camera that looks at `target`."""
-    here = np.array(position, np.float64)
-    forward = unit(np.array(target, np.float64) - here)
+    eye = np.array(position, np.float64)
+    forward = unit(np.array(target, np.float64) - eye)
     right = unit(np.array([forward[1], -forward[0], 0.0]))
     up = cross(right, forward)
     turn, lean = cosine(roll_deg), sine(roll_deg)
-    return here, np.stack([right * turn + up * lean, up * turn - right * lean, forward])
+    return eye, np.stack([right * turn + up * lean, up * turn - right * lean, forward])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """inverse_depth: (H, W) float32, 1/m, 0 for sky; face: (H, W) int32, -1 for sky; texel: (H, W) int32, index into
-    the atlas."""
+    """What every pixel shows."""
 
-    inverse_depth: np.ndarray
-    face: np.ndarray
-    texel: np.ndarray
+    inverse_depth: np.ndarray  # (H, W) float32, 1/m, 0 for sky
+    face: np.ndarray  # (H, W) int32, -1 for sky
+    texel: np.ndarray  # (H, W) int32, index into the atlas
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facet:
-    """One face as a camera sees it: its number in the frame, the corner of its pixel box, `_planes` for it, how much
-    its sides lean in (texels of u per texel of v), and where its texture lies."""
+    """One face as a camera sees it."""
 
-    number: int
-    x0: int
+    number: int  # in the frame
+    x0: int  # corner of its pixel box
     y0: int
-    plane: np.ndarray
-    left: np.float32
+    plane: np.ndarray  # (3, 3) float32, the row of `_planes`
+    left: np.float32  # how much its sides lean in, texels of u per texel of v
     right: np.float32
     two_sided: bool
     repeats: bool
     texture: int
-    offset: int
+    offset: int  # of the texture in the atlas, at the level that is drawn; width and height are of that level too
     width: int
     height: int
 
@@ -134,18 +131,18 @@ def _boxes(mesh: Mesh, camera: Camera) -> tuple[np.ndarray, np.ndarray, np.ndarr
     ).astype(np.int64)
     normal = cross(mesh.edge_u, mesh.edge_v)
     facing = mesh.two_sided | (dot(normal, mesh.origin - camera.position) < 0)
-    seen = facing & (crosses | ~behind.all(axis=1)) & (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])
+    may_be_seen = facing & (crosses | ~behind.all(axis=1)) & (box[:, 0] < box[:, 2]) & (box[:, 1] < box[:, 3])
     # Shoelace formula over the quadrilateral 0, 1, 3, 2.
     area = np.abs((x[:, 0] - x[:, 3]) * (y[:, 1] - y[:, 2]) - (x[:, 1] - x[:, 2]) * (y[:, 0] - y[:, 3])) / 2
-    return seen, box, np.where(crosses, np.float64(1e9), area)
+    return may_be_seen, box, np.where(crosses, np.float64(1e9), area)
 
 
 def draw(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, first_face: int = 0) -> None:
     """Draws the faces into the frame where they are nearer than what is there; they are numbered from `first_face`."""
     if len(mesh.texture) == 0:
         return
-    seen, boxes, area = _boxes(mesh, camera)
-    numbers = np.flatnonzero(seen)
+    may_be_seen, boxes, area = _boxes(mesh, camera)
+    numbers = np.flatnonzero(may_be_seen)
     level = np.zeros(len(mesh.texture), np.int64)
     for step in range(N_LEVELS - 1):
         n_texels = (atlas.width[mesh.texture, step] * atlas.height[mesh.texture, step]).astype(np.float64)
@@ -264,7 +261,8 @@ def sun_map(mesh: Mesh, atlas: Atlas, sun: np.ndarray, extent_m: float, side_px:
     """Seen from the sun: a far camera with a very long lens, and (side_px, side_px) float32 inverse depths of what it
     sees first."""
     distance = 2000.0
-    position, axes = look_at(tuple(float(c) * distance for c in sun), (0.0, 0.0, extent_m * 0.25), 0.0)
+    x, y, z = (float(part) * distance for part in sun)
+    position, axes = look_at((x, y, z), (0.0, 0.0, extent_m * 0.25), 0.0)
     camera = Camera(
         position=position,
         axes=axes,

@@ -1,5 +1,6 @@
 """One photo of a landmark: camera, surroundings, light and weather turned into pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,12 @@ WINDOW_GLOW = (1.0, 0.72, 0.34)
 
 @dataclass(frozen=True, kw_only=True)
 class Photo:
-    """pixels: (H, W, 3) uint8; box: the landmark's, x1, y1, x2, y2 in pixels; visible: share of the landmark in the
-    photo and not hidden, 0 to 1; share: of the photo's pixels that show the landmark, 0 to 1."""
+    """A photo, and how much of the landmark it shows."""
 
-    pixels: np.ndarray
-    box: tuple[int, int, int, int]
-    visible: float
-    share: float
+    pixels: np.ndarray  # (H, W, 3) uint8
+    box: tuple[int, int, int, int]  # the landmark's, x1, y1, x2, y2 in pixels
+    visible: float  # share of the landmark that is in the photo and not hidden, 0 to 1
+    share: float  # of the photo's pixels that show the landmark, 0 to 1
 
 
 def photo_size(aspect: tuple[int, int], max_side_px: int) -> tuple[int, int]:
@@ -91,11 +91,14 @@ def _occluders(
     camera: Camera,
     street: Street,
     draws: Draws,
-    ground_point,
+    ground_point: Callable[[float, float], tuple[float, float]],
     aside: tuple[float, float],
     free: float,
 ) -> None:
-    """People, trees, lamp posts and vehicles between the camera and the landmark, `free` metres deep."""
+    """Puts people, trees, lamp posts and vehicles between the camera and the landmark, in a depth of `free` metres.
+
+    ground_point: (x, y) of a depth and a place left (-) or right of the line of sight, in metres.
+    """
     tree_kind = "bare tree" if view.weather == "snow" else "tree"
     amounts = {
         "person": int(draws.uniform(1, 16) * (0.4 + view.occlusion)),

@@ -13,18 +13,17 @@ import numpy as np
 from ultron_cli.datasets.toy.draws import cosine, sine
 
 Point = tuple[float, float, float]
+# origin, edge_u, edge_v, tint, shrink, texture, two_sided, repeats: the columns of a Mesh
+Face = tuple[Point, Point, Point, Point, tuple[float, float], int, bool, bool]
 N_LEVELS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Atlas:
-    """All textures in one flat array, each at N_LEVELS sizes (every next one half as wide and high).
+    """All textures in one flat array, each at N_LEVELS sizes (every next one half as wide and high)."""
 
-    texels: (T,) uint32, the four bytes of a tile's texel; offset, width, height: (textures, N_LEVELS) int64.
-    """
-
-    texels: np.ndarray
-    offset: np.ndarray
+    texels: np.ndarray  # (T,) uint32, the four bytes of a tile's texel
+    offset: np.ndarray  # (textures, N_LEVELS) int64, as width and height
     width: np.ndarray
     height: np.ndarray
 
@@ -63,20 +62,16 @@ def pack_atlas(tiles: list[np.ndarray]) -> Atlas:
 class Mesh:
     """Flat faces. Each is spanned by edge_u and edge_v from `origin`; its texture's rows run along edge_u, row 0 at the
     origin.
-
-    origin, edge_u, edge_v, tint: (F, 3) float64; shrink: (F, 2) float64, by which share the far edge is shorter at its
-    two ends (0.5, 0.5 is a triangle); texture: (F,) int64; two_sided, repeats (the texture goes on beyond its first
-    copy): (F,) bool.
     """
 
-    origin: np.ndarray
+    origin: np.ndarray  # (F, 3) float64, as edge_u, edge_v and tint
     edge_u: np.ndarray
     edge_v: np.ndarray
     tint: np.ndarray
-    shrink: np.ndarray
-    texture: np.ndarray
-    two_sided: np.ndarray
-    repeats: np.ndarray
+    shrink: np.ndarray  # (F, 2) float64, by which share the far edge is shorter at its two ends; 0.5, 0.5 is a triangle
+    texture: np.ndarray  # (F,) int64
+    two_sided: np.ndarray  # (F,) bool
+    repeats: np.ndarray  # (F,) bool: the texture goes on beyond its first copy
 
     def followed_by(self, other: "Mesh") -> "Mesh":
         """Both meshes in one, this one's faces first."""
@@ -98,7 +93,7 @@ class Shape:
         self.first_texture = first_texture
         self.tiles: list[np.ndarray] = []
         self.tint: Point = (1.0, 1.0, 1.0)  # multiplies the colours of the faces added from now on
-        self._faces: list[tuple] = []
+        self._faces: list[Face] = []
 
     def texture(self, tile: np.ndarray) -> int:
         """Takes up a tile and returns its number."""
@@ -251,7 +246,7 @@ class Shape:
         grows = radius[1] > radius[0]
         wide, narrow = max(radius), min(radius)
         z_wide, z_narrow = (z[1], z[0]) if grows else z
-        shrink = (0.5 - 0.5 * narrow / wide,) * 2
+        narrowing = 0.5 - 0.5 * narrow / wide
         for (ax, ay), (bx, by) in pairwise(directions):
             if grows:  # hangs from its wider, upper edge, so that the texture never has to reach beyond its own width
                 ax, ay, bx, by = bx, by, ax, ay
@@ -263,7 +258,7 @@ class Shape:
                 edge,
                 rise,
                 texture,
-                shrink=shrink,
+                shrink=(narrowing, narrowing),
                 two_sided=two_sided,
             )
 

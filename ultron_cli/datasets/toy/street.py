@@ -11,7 +11,11 @@ from ultron_cli.datasets.toy.draws import Draws
 from ultron_cli.datasets.toy.solids import Atlas, Shape
 from ultron_cli.datasets.toy.walls import HOLE, ROOF_COLOURS, Colour, draw_style, fill, times
 
-N_HOUSES, N_PEOPLE, N_TREES, N_VEHICLES = 10, 12, 6, 6
+# of each kind in a data set
+N_HOUSES = 10
+N_PEOPLE = 12
+N_TREES = 6
+N_VEHICLES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +29,10 @@ class Sprite:
 
 @dataclass(frozen=True, kw_only=True)
 class Street:
-    """Textures that all photos of one data set share. houses: (wall, roof) textures."""
+    """Textures that all photos of one data set share."""
 
     atlas: Atlas
-    houses: list[tuple[int, int]]
+    houses: list[tuple[int, int]]  # (wall, roof) textures
     sprites: dict[str, list[Sprite]]
     pavements: dict[str, int]
 

@@ -1,8 +1,8 @@
 """From where, when and in what weather a photo is taken, and how far apart two such photos are (easy, hard or junk)."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from ultron_cli.datasets.toy.draws import Draws
 
@@ -10,6 +10,7 @@ Light = Literal["noon", "afternoon", "golden", "dusk", "night"]
 Weather = Literal["clear", "cloudy", "overcast", "fog", "rain", "snow"]
 # "query" and "near" show the best side, "wide" anything else that shows the landmark well, "blocked" hardly shows it.
 Purpose = Literal["query", "near", "wide", "blocked", "any"]
+Label = Literal["easy", "hard", "junk"]
 
 ASPECTS = {(4, 3): 5, (3, 2): 4, (3, 4): 3, (2, 3): 1.5, (16, 9): 1.5, (1, 1): 0.5}
 # How different two lights, or two weathers, make a wall look, as positions on a line from 0 to 1.
@@ -28,31 +29,26 @@ JUNK_TURN_ABOVE_DEG = 112.0  # hardly a wall in common
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """All that decides how a landmark is photographed; angles in degrees, lengths in metres.
-
-    fill: the landmark's larger side as a share of the photo's (above 1 it is cut); shift: where the landmark's middle
-    stands, as a share of the photo from its centre; occlusion: 0 to 1, how much is put in front; exposure: factor;
-    noise: 0 to 255 scale; blur: passes.
-    """
+    """All that decides how a landmark is photographed."""
 
     azimuth_deg: float
     elevation_m: float
     distance_m: float
-    fill: float
-    shift: tuple[float, float]
+    fill: float  # the landmark's larger side as a share of the photo's; above 1 it is cut
+    shift: tuple[float, float]  # where the landmark's middle stands, as a share of the photo from its centre
     roll_deg: float
     aspect: tuple[int, int]
     light: Light
     weather: Weather
     sun_azimuth_deg: float
-    occlusion: float
-    exposure: float
-    white_balance: tuple[float, float]
-    noise: float
-    blur: int
+    occlusion: float  # how much is put in front, 0 to 1
+    exposure: float  # factor
+    white_balance: tuple[float, float]  # factors of red and blue
+    noise: float  # of pixel values 0 to 255
+    blur: int  # passes
     jpeg_quality: int
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Plain values, rounded to what matters."""
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(self).items()}
 
@@ -62,7 +58,8 @@ def draw_view(
 ) -> View:
     """A view of a landmark of that size. difficulty 0 to 2 widens all spreads; 1 is the default."""
     if purpose == "any":
-        purpose = draws.weighted({"near": 0.4, "wide": 0.5, "blocked": 0.06 * difficulty})
+        purposes: dict[Purpose, float] = {"near": 0.4, "wide": 0.5, "blocked": 0.06 * difficulty}
+        purpose = draws.weighted(purposes)
     calm = purpose in ("query", "near")
     away = (
         draws.uniform(22, 70) * draws.sign()
@@ -87,22 +84,27 @@ def draw_view(
             "detail": 1.0 + draws.uniform(0.15, 0.75) * spread,
             "far": 0.58 - draws.uniform(0.0, 0.3) * spread,
         }[zoom]
-    reach = (0.06 if calm else 0.16 if fill < 1.1 else 0.3 * fill) * spread
+    reach = 0.16 if fill < 1.1 else 0.3 * fill
+    reach = (0.06 if calm else reach) * spread
     harsh = difficulty * (0.5 if calm else 1.0)
     seldom = 0.1 if calm else 1.0
-    light = draws.weighted(
-        {"noon": 3, "afternoon": 3, "golden": 1.6 * harsh, "dusk": 0.9 * harsh * seldom, "night": 1.2 * harsh * seldom}
-    )
-    weather = draws.weighted(
-        {
-            "clear": 3,
-            "cloudy": 2.4,
-            "overcast": 1.4 * spread,
-            "fog": 0.5 * harsh * seldom,
-            "rain": 0.7 * harsh,
-            "snow": 0.6 * harsh * seldom,
-        }
-    )
+    lights: dict[Light, float] = {
+        "noon": 3,
+        "afternoon": 3,
+        "golden": 1.6 * harsh,
+        "dusk": 0.9 * harsh * seldom,
+        "night": 1.2 * harsh * seldom,
+    }
+    weathers: dict[Weather, float] = {
+        "clear": 3,
+        "cloudy": 2.4,
+        "overcast": 1.4 * spread,
+        "fog": 0.5 * harsh * seldom,
+        "rain": 0.7 * harsh,
+        "snow": 0.6 * harsh * seldom,
+    }
+    light = draws.weighted(lights)
+    weather = draws.weighted(weathers)
     if purpose == "query":
         weather = "cloudy" if weather in ("fog", "snow") else weather
         light = "golden" if light in ("night", "dusk") else light
@@ -158,9 +160,11 @@ def is_fit(purpose: Purpose, score: float, visible: float | None, share: float |
     return purpose == "any" or visible is None or share is None or is_junk(visible, share) == (purpose == "blocked")
 
 
-def label_pair(query: View, photo: View, visible: float, share: float) -> str:
-    """ "easy", "hard" or "junk". visible: the part of the landmark in the photo and not hidden; share: of the photo's
-    pixels that show it."""
+def label_pair(query: View, photo: View, visible: float, share: float) -> Label:
+    """The label of a photo for a query.
+
+    visible: the part of the landmark that is in the photo and not hidden; share: of the photo's pixels that show it.
+    """
     if is_junk(visible, share) or _turn_deg(query, photo) > JUNK_TURN_ABOVE_DEG:
         return "junk"
     return "easy" if pair_difficulty(query, photo, visible) < EASY_BELOW else "hard"
@@ -168,12 +172,4 @@ def label_pair(query: View, photo: View, visible: float, share: float) -> str:
 
 def plain_view(view: View, main_azimuth_deg: float) -> View:
     """The view that a photo's own difficulty is measured against: the best side, whole, on a clear day."""
-    return View(
-        **{
-            **{name: getattr(view, name) for name in view.__dataclass_fields__},
-            "azimuth_deg": main_azimuth_deg,
-            "fill": 0.82,
-            "light": "noon",
-            "weather": "clear",
-        }
-    )
+    return replace(view, azimuth_deg=main_azimuth_deg, fill=0.82, light="noon", weather="clear")

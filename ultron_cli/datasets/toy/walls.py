@@ -31,7 +31,6 @@ ROOF_COLOURS: dict[str, Colour] = {
     "copper": (98, 146, 126),
     "lead": (128, 130, 132),
 }
-MATERIALS = ("ashlar", "courses", "brick", "plaster", "banded", "timber")
 WINDOWS = ("rectangle", "round", "pointed", "segment", "pair", "oculus", "cross")
 
 
@@ -42,7 +41,7 @@ class WallStyle:
     wall: Colour
     trim: Colour
     roof: Colour
-    material: str
+    material: str  # ashlar, courses, brick, plaster, banded or timber
     windows: tuple[str, ...]  # by floor, from the ground; the last one goes on
     bay_m: float
     floor_m: float
@@ -65,8 +64,12 @@ def draw_style(draws: Draws) -> WallStyle:
     shade = draws.uniform(0.92, 1.06)
     half = draws.bytes(7, 4) > 120
     return WallStyle(
-        wall=tuple(channel * shade for channel in wall),
-        trim=tuple(channel * draws.uniform(0.9, 1.05) for channel in trim),
+        wall=times(wall, shade),
+        trim=(
+            trim[0] * draws.uniform(0.9, 1.05),
+            trim[1] * draws.uniform(0.9, 1.05),
+            trim[2] * draws.uniform(0.9, 1.05),
+        ),
         roof=roof,
         material=draws.weighted({"ashlar": 3, "courses": 2, "brick": 2, "plaster": 3, "banded": 1, "timber": 0.6}),
         windows=tuple(draws.choice(WINDOWS) for _ in range(draws.integer(1, 3))),
@@ -99,7 +102,7 @@ def fill(tile: np.ndarray, y0: float, y1: float, x0: float, x1: float, colour: C
 
 def times(colour: Colour, factor: float) -> Colour:
     """The colour made lighter or darker."""
-    return tuple(channel * factor for channel in colour)
+    return colour[0] * factor, colour[1] * factor, colour[2] * factor
 
 
 def _blocks(draws: Draws, h: int, w: int, block_h: int, block_w: int, spread: float, joint: float) -> np.ndarray:

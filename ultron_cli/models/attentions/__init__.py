@@ -12,32 +12,36 @@ from ultron_cli.models.attentions.gates import Cbam, ChannelGate, EcaGate, Sca
 from ultron_cli.models.attentions.genotype import parse_genotype
 from ultron_cli.models.attentions.glam import Glam
 from ultron_cli.models.attentions.hoga import Hoga
-from ultron_cli.models.backbones import Backbone
-from ultron_cli.models.backbones.resnet_stages import require_resnet
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.stages import require_resnet
 
 STAGES = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How an attention is made for C channels, and where its paper puts it.
+    """How an attention is made, and where its paper puts it."""
 
-    at: "block", into every block of a stage, before the shortcut is added; "stage", once after the last block.
-    """
-
-    make: Callable[[int], nn.Module]
-    at: Literal["block", "stage"]
+    make: Callable[..., nn.Module]  # of the number of channels C and, if it takes_genotype and one is set, its text
+    at: Literal["block", "stage"]  # into every block of a stage, before the shortcut is added; or once after the last
     stages: tuple[int, ...]
+    takes_genotype: bool = False
 
 
 class AttentionSettings(Protocol):
-    """The settings of a model that concern its attention; None for `attention_stages` and `attention_at` means as its
-    paper has it."""
+    """The settings of a model that concern its attention.
 
-    attention: str | None
-    attention_stages: tuple[int, ...] | None
-    attention_at: str | None
-    genotype: str | None
+    None for `attention_stages` and `attention_at` means as the attention's paper has it.
+    """
+
+    @property
+    def attention(self) -> str | None: ...
+    @property
+    def attention_stages(self) -> tuple[int, ...] | None: ...
+    @property
+    def attention_at(self) -> str | None: ...
+    @property
+    def genotype(self) -> str | None: ...
 
 
 def check_attention(settings: AttentionSettings) -> None:
@@ -45,10 +49,12 @@ def check_attention(settings: AttentionSettings) -> None:
     belongs to."""
     if settings.genotype is not None:
         parse_genotype(settings.genotype)
-        if settings.attention != "hoga":
+        takers = [name for name, attention in ATTENTIONS.items() if attention.takes_genotype]
+        if settings.attention not in takers:
+            names = " or ".join(takers)
             raise UltronError(
-                f"a genotype belongs to attention hoga, found attention {settings.attention}; add --set "
-                "model.attention=hoga"
+                f"a genotype belongs to attention {names}, found attention {settings.attention}; add --set "
+                f"model.attention={takers[0]}"
             )
     if settings.attention is None:
         if settings.attention_stages is not None or settings.attention_at is not None:
@@ -67,21 +73,18 @@ def check_attention(settings: AttentionSettings) -> None:
 
 
 def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
-    """Puts fresh attentions into the stages of a ResNet, in place. Raises UltronError if it is none, or has attentions
-    in its blocks already."""
+    """Puts fresh attentions into the stages of a ResNet, in place. Raises UltronError for another network, and for one
+    that has attentions in its blocks already."""
     if settings.attention is None:
         return
-    network = require_resnet(backbone, f"attention {settings.attention}")
-    kind = ATTENTIONS[settings.attention]
-
-    def make(n_channels: int) -> nn.Module:
-        return kind.make(n_channels) if settings.genotype is None else Hoga(n_channels, settings.genotype)
-
-    for number in settings.attention_stages or kind.stages:
-        stage = getattr(network, f"layer{number}")
+    network = require_resnet(backbone.network, backbone.name, f"attention {settings.attention}")
+    attention = ATTENTIONS[settings.attention]
+    genotype = () if settings.genotype is None else (settings.genotype,)
+    for number in settings.attention_stages or attention.stages:
+        stage: nn.Sequential = getattr(network, f"layer{number}")
         n_channels = network.feature_info[number]["num_chs"]
-        if (settings.attention_at or kind.at) == "stage":
-            stage.add_module("attention", make(n_channels))
+        if (settings.attention_at or attention.at) == "stage":
+            stage.add_module("attention", attention.make(n_channels, *genotype))
             continue
         for block in stage:
             if getattr(block, "se", None) is not None:
@@ -89,14 +92,15 @@ def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
                     f"{backbone.name} has attentions in its blocks already; choose another backbone, or --set "
                     "model.attention_at=stage"
                 )
-            block.se = make(n_channels)  # timm's place for one: after the last norm, before the shortcut is added
+            # timm's place for one: after the last norm, before the shortcut is added
+            block.se = attention.make(n_channels, *genotype)
 
 
 ATTENTIONS = {
     "se": Attention(ChannelGate, "block", STAGES),
     "eca": Attention(EcaGate, "block", STAGES),
     "cbam": Attention(Cbam, "block", STAGES),
-    "hoga": Attention(Hoga, "block", STAGES),
+    "hoga": Attention(Hoga, "block", STAGES, takes_genotype=True),
     "sca": Attention(Sca, "stage", (4,)),
     "glam": Attention(Glam, "stage", (4,)),
 }

@@ -5,23 +5,23 @@ bias is OPEN, and sigmoid(OPEN) is 0.95 everywhere. So a pretrained network's ou
 in; at sigmoid(0) each gate would halve it.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from ultron_cli.models.parts.layers import eca_kernel_size
 
 OPEN = 3.0  # 0.95 of the map passes, and the gate's slope is still 0.045: at 4 it would be 0.018, and slow to leave
 
 
 def hidden_channels(n_channels: int, reduction: int) -> int:
-    """Width of the layer between; at least 1."""
+    """Width of the layer between the two of a gate; at least 1."""
     return max(1, n_channels // reduction)
 
 
 class ChannelGate(nn.Module):
-    """sigmoid(sum over statistics s of W2 ReLU(W1 s)) per channel: SE with the mean alone (Hu et al., CVPR 2018),
-    CBAM's with the maximum too.
+    """sigmoid(sum over statistics s of W2 ReLU(W1 s)) per channel: SE with the mean alone (Hu et al., CVPR 2018), the
+    channel gate of CBAM with the maximum too.
 
     with_maximum: the channels' maxima go through the same two layers. reduction: C over the hidden width.
     """
@@ -41,13 +41,6 @@ class ChannelGate(nn.Module):
         return maps * scores.sigmoid()[:, :, None, None]
 
 
-def eca_kernel_size(n_channels: int, gamma: float = 2.0, offset: float = 1.0) -> int:
-    """(log2(C) + offset) / gamma cut to a whole number, plus 1 if even: equation 12 of ECA-Net (5 for 256 and 512
-    channels)."""
-    size = int((math.log2(n_channels) + offset) / gamma)
-    return size if size % 2 else size + 1
-
-
 class EcaGate(nn.Module):
     """sigmoid(conv1d over the channels' means): ECA (Wang et al., CVPR 2020).
 
@@ -59,7 +52,8 @@ class EcaGate(nn.Module):
         size = eca_kernel_size(n_channels)
         self.across = nn.Conv1d(1, 1, size, padding=size // 2)
         nn.init.zeros_(self.across.weight)
-        nn.init.constant_(self.across.bias, OPEN)
+        if self.across.bias is not None:  # as torch's types allow
+            nn.init.constant_(self.across.bias, OPEN)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         return maps * self.across(maps.mean(dim=(-2, -1))[:, None])[:, 0].sigmoid()[:, :, None, None]

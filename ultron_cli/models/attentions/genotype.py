@@ -41,7 +41,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Genotype:
-    """Edges of nodes 1 to 4. Raises UltronError, naming the node, unless every node has one and sources come before
+    """Edges of nodes 1 to 4. Raises UltronError, naming the node, unless every node has an edge and sources come before
     their node."""
 
     nodes: tuple[tuple[Edge, ...], ...]

@@ -10,14 +10,13 @@ from torch import nn
 from ultron_cli.models.attentions.gates import hidden_channels
 
 REDUCTION = 8
-ORIGINAL_FIRST = (
-    4.0  # logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first
-)
+# Logit of the map itself: softmax(0, 0, 4) gives it 0.96, so that a pretrained network hardly changes at first.
+ORIGINAL_FIRST = 4.0
 
 
 class LocalAttention(nn.Module):
-    """F_c = F + F * sigmoid(conv1d(means)); then F_c + F_c * s, s a score per place from dilated 3x3 convolutions
-    (reach 3, 5, 7)."""
+    """F_c = F + F * sigmoid(conv1d(means)); then F_c + F_c * s, where s is a score per place from dilated 3x3
+    convolutions (reach 3, 5, 7)."""
 
     def __init__(self, n_channels: int, kernel_size: int) -> None:
         super().__init__()
@@ -65,7 +64,7 @@ class GlobalAttention(nn.Module):
 
 
 class Glam(nn.Module):
-    """softmax(w) weighs the local branch, the global branch and the map itself; kernel_size: of the convolutions over
+    """softmax(w) weighs the local branch, the global branch and the map itself. kernel_size: of the convolutions over
     channels."""
 
     def __init__(self, n_channels: int, *, kernel_size: int = 3) -> None:
@@ -75,5 +74,5 @@ class Glam(nn.Module):
         self.fusion = nn.Parameter(torch.tensor([0.0, 0.0, ORIGINAL_FIRST]))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        local_weight, global_weight, own_weight = self.fusion.softmax(dim=0)
-        return local_weight * self.local_branch(maps) + global_weight * self.global_branch(maps) + own_weight * maps
+        local_weight, global_weight, map_weight = self.fusion.softmax(dim=0)
+        return local_weight * self.local_branch(maps) + global_weight * self.global_branch(maps) + map_weight * maps

@@ -1,11 +1,12 @@
 """HOGA, high-order group attention: four groups of channels through a graph of small attentions (AutoLA, Ma et al.,
 NeurIPS 2020).
 
-Checked against the authors' code (github.com/btma48/AutoLA). Which operation each edge has is in genotype.py;
-training/autola/ searches for it. Legend: B batch, C channels, c = C / 4, H W map size.
+Checked against the authors' code (github.com/btma48/AutoLA). A genotype (genotype.py) says which operation each edge
+has; training/autola/ searches for one. Legend: B batch, C channels, c = C / 4, H W map size.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions.gates import Cbam, ChannelGate, maximum_and_mean
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, PUBLISHED, parse_genotype
 
-OPERATION_REDUCTION, OUTER_REDUCTION = 4, 8  # of the authors' code
+OPERATION_REDUCTION = 4  # of gates that are operations of the graph; both as in the authors' code
+OUTER_REDUCTION = 8  # of the gates around the graph
 
 
 def separable(n_in: int, n_hidden: int, n_out: int, *, affine: bool) -> nn.Sequential:
@@ -73,8 +75,8 @@ MAKERS: dict[str, Callable[[int, bool], nn.Module]] = {
 
 
 def make_operation(name: str, n_channels: int, *, affine: bool = True) -> nn.Module:
-    """(B, c, H, W) -> the same shape. affine: whether the convolutions' norms learn scale and shift; not during the
-    search."""
+    """An operation on maps (B, c, H, W) -> the same shape. affine: whether the convolutions' norms learn scale and
+    shift, which they do not during the search."""
     return MAKERS[name](n_channels, affine)
 
 
@@ -91,8 +93,8 @@ def group_channels(n_channels: int) -> int:
 class GroupFrame(nn.Module):
     """What surrounds the graph: (B, C, H, W) and the four nodes' outputs (B, c, H, W) -> (B, C, H, W).
 
-    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE ends it. The last
-    norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
+    The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE comes last. The
+    last norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -108,6 +110,11 @@ class GroupFrame(nn.Module):
         summed = self.sum_gate(maps.unflatten(1, (N_NODES, -1)).sum(1))
         hidden = F.relu(self.join_norm(self.join(torch.cat([*nodes, summed], dim=1))))
         return self.gate(maps + self.back_norm(self.back(hidden)))
+
+
+def _total(terms: list[torch.Tensor]) -> torch.Tensor:
+    """0 + the first + the second ..., in order."""
+    return cast(torch.Tensor, sum(terms))
 
 
 class Hoga(nn.Module):
@@ -132,29 +139,30 @@ class Hoga(nn.Module):
             maps.chunk(N_NODES, dim=1), self.genotype.nodes, self.operations, strict=True
         ):
             inputs = [group, *outputs]
-            outputs.append(
-                sum(operation(inputs[edge.source]) for edge, operation in zip(edges, operations, strict=True))
-            )
+            terms = [
+                operation(inputs[edge.source])
+                for edge, operation in zip(edges, cast(nn.ModuleList, operations), strict=True)
+            ]
+            outputs.append(_total(terms))
         return self.frame(maps, outputs)
 
 
 class HogaSearch(nn.Module):
-    """All operations on all edges at once, weighed: what AutoLA's search trains. forward: (B, C, H, W), weights (10, 9)
-    -> (B, C, H, W).
+    """All operations on all edges at once, weighed: what AutoLA's search trains.
 
-    Row of an edge: nodes in order, and for each its inputs 0 to node - 1; columns: OPERATIONS; rows sum to 1.
+    forward: (B, C, H, W), weights (10, 9) -> (B, C, H, W). A row of the weights is an edge: nodes in order, and for
+    each its inputs 0 to node - 1. A column is one of OPERATIONS. Rows sum to 1.
     """
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
         c = group_channels(n_channels)
         self.frame = GroupFrame(n_channels)
-        nn.init.ones_(
-            self.frame.back_norm.weight
-        )  # trained from nothing: at 0 the first steps would not reach the graph
-        real = [name for name in OPERATIONS if name != "none"]
+        # The network is trained from nothing: at 0 the first steps would not reach the graph.
+        nn.init.ones_(self.frame.back_norm.weight)
+        names = [name for name in OPERATIONS if name != "none"]
         self.edges = nn.ModuleList(
-            nn.ModuleList(make_operation(name, c, affine=False) for name in real)
+            nn.ModuleList(make_operation(name, c, affine=False) for name in names)
             for _ in range(N_NODES * (N_NODES + 1) // 2)
         )
 
@@ -162,11 +170,10 @@ class HogaSearch(nn.Module):
         outputs: list[torch.Tensor] = []
         edges = iter(zip(self.edges, weights, strict=True))
         for group in maps.chunk(N_NODES, dim=1):
-            mixed = []
+            mixed: list[torch.Tensor] = []
             for source in (group, *outputs):
                 operations, row = next(edges)
-                mixed.append(
-                    sum(weight * operation(source) for weight, operation in zip(row[1:], operations, strict=True))
-                )  # row[0], none, adds 0
-            outputs.append(sum(mixed))
+                pairs = zip(row[1:], cast(nn.ModuleList, operations), strict=True)  # row[0], of `none`, would add 0
+                mixed.append(_total([weight * operation(source) for weight, operation in pairs]))
+            outputs.append(_total(mixed))
         return self.frame(maps, outputs)

@@ -1,7 +1,7 @@
 """Attention pooling of ULTRON: one query, made from the map itself, gathers the map into one vector.
 
-After SimPool (Psomas et al., ICCV 2023), which is here as published too. That ULTRON pools so, with GeM for the query,
-is a third party's reading of its paper.
+It follows SimPool (Psomas et al., ICCV 2023), which this file holds as published too. That ULTRON pools in this way,
+with GeM for the query, is a third party's reading of its paper.
 """
 
 from typing import Literal
@@ -16,13 +16,14 @@ class AttentionPooling(nn.Module):
     """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)) over the positions, K = Wk LN(X); result f^-1(f(V) A), f(V) = (V -
     min V + eps)^gamma.
 
-    V = LN(X) as in SimPool's public code; its minimum is taken over each photo (there over the whole batch, which would
-    make a descriptor depend on the photos beside it). gem_p: exponent of GeM; None: the query is made from the plain
-    average. exponent: gamma; None: the weighted mean of V, neither power nor shift. shift: "undone" as f^-1 says;
-    "left" as in SimPool's code, which takes the root only: then all channels of all photos share a constant far larger
-    than what they differ by, and under a linear layer with unit norm training starts with all descriptors alike
-    (ultron-t on eight photos, AdamW: loss 2.2 at first, after 3 steps 2.3, undone 0.3; mean cosine between photos 0.98
-    and 0.15). (B, C, H, W) -> (B, C) float32 (float64 stays).
+    (B, C, H, W) -> (B, C) float32 (float64 stays). V = LN(X) as in SimPool's public code. Its minimum is taken over
+    each photo; there it is taken over the whole batch, which would make a descriptor depend on the photos beside it.
+    gem_p: exponent of GeM; with None the query is made from the plain average.
+    exponent: gamma; None gives the weighted mean of V, without power and shift.
+    shift: "undone" is f^-1 to the letter. "left" is SimPool's code, which takes the root only: then all channels of all
+    photos share a constant far larger than what they differ by, and under a linear layer with unit norm training starts
+    with all descriptors alike (ultron-t on eight photos, AdamW: the loss is 2.2 at first and after 3 steps 2.3, undone
+    0.3; the mean cosine between photos is 0.98, undone 0.15).
     """
 
     def __init__(
@@ -35,7 +36,10 @@ class AttentionPooling(nn.Module):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.exponent, self.shift, self.eps, self.scale = exponent, shift, eps, n_channels**-0.5
+        self.exponent = exponent
+        self.shift = shift
+        self.eps = eps
+        self.scale = n_channels**-0.5
         self.summary = Average() if gem_p is None else GeM(gem_p)
         self.norm = nn.LayerNorm(n_channels, eps=1e-6)
         self.query = nn.Linear(n_channels, n_channels, bias=False)
@@ -46,14 +50,13 @@ class AttentionPooling(nn.Module):
         values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
         normalised = self.norm(values.flatten(2).transpose(1, 2))
         query = self.query(self.summary(values))
-        # (K^T q) as LN(X)^T (Wk^T q): no map of keys is made.
+        # K^T q is computed as LN(X)^T (Wk^T q), so that no map of keys is made.
         scores = normalised @ (query @ self.key.weight)[:, :, None]
         return (scores[:, :, 0] * self.scale).softmax(dim=1), normalised
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(
-            feature_map.device.type, enabled=False
-        ):  # a power mean in half precision loses its small terms
+        # A power mean in half precision loses its small terms.
+        with torch.autocast(feature_map.device.type, enabled=False):
             weights, values = self.weights(feature_map)
             if self.exponent is None:
                 return (weights[:, None] @ values)[:, 0]
@@ -66,9 +69,9 @@ class SimPool(AttentionPooling):
     """SimPool as its authors' code has it (Psomas et al., ICCV 2023): query of the average, one head, power mean whose
     shift is left in.
 
-    gamma: published 1.25 for transformers, 2 for convolutional networks; 0: the weighted mean without a power,
-    published as well. shift: as in AttentionPooling. (B, C, H, W) -> (B, C) float32 (float64 stays); the class token
-    takes no part.
+    (B, C, H, W) -> (B, C) float32 (float64 stays); the class token takes no part. gamma: the published values are 1.25
+    for transformers and 2 for convolutional networks; 0 is the weighted mean without a power, published as well. shift:
+    as in AttentionPooling.
     """
 
     def __init__(self, n_channels: int, *, gamma: float, shift: Literal["undone", "left"] = "left") -> None:
@@ -76,7 +79,7 @@ class SimPool(AttentionPooling):
 
 
 class NormedGeM(nn.Module):
-    """LayerNorm, then GeM: what attention pooling is compared with. (B, C, H, W) -> (B, C) float32 (float64 stays)."""
+    """LayerNorm, then GeM, with which attention pooling is compared. (B, C, H, W) -> (B, C) float32 (float64 stays)."""
 
     def __init__(self, n_channels: int, *, gem_p: float = 3.0) -> None:
         super().__init__()

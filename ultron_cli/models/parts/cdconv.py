@@ -12,18 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 from ultron_kernels import cdconv
 
-from ultron_cli.models.parts.layers import ConvNorm, DropPath, norm_as_scale_and_shift
+from ultron_cli.models.parts.layers import ConvNorm, DropPath, eca_kernel_size, norm_as_scale_and_shift
 
+ThresholdKind = Literal["value", "quantile"]
 # Where the importance starts: between the usual thresholds' logits, 0 and 1.1, for a map whose mean is
 # MEAN_AFTER_RELU6.
-FIRST_LOGIT, MEAN_AFTER_RELU6, FIRST_CONTRAST = 0.55, 0.4, 10.0
-
-
-def eca_kernel_size(n_channels: int) -> int:
-    """The odd number nearest to (log2 C + 1) / 2 (ECA-Net, Wang et al., CVPR 2020, eq. 12 with gamma 2 and b 1), at
-    least 1."""
-    whole = int((math.log2(n_channels) + 1) / 2)
-    return whole if whole % 2 else whole + 1
+FIRST_LOGIT = 0.55
+MEAN_AFTER_RELU6 = 0.4
+FIRST_CONTRAST = 10.0  # norm of the contrasts between neighbouring channels
 
 
 class ChannelImportance(nn.Module):
@@ -55,28 +51,27 @@ class ChannelImportance(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         # A threshold follows: rounding to bfloat16 would change dilations.
         with torch.autocast(features.device.type, enabled=False):
-            pooled = features.mean(
-                dim=(2, 3), dtype=torch.float64 if features.dtype == torch.float64 else torch.float32
-            )
+            dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+            pooled = features.mean(dim=(2, 3), dtype=dtype)
             weight = self.weight.to(pooled.dtype)
             return torch.sigmoid(F.conv1d(pooled[:, None], weight, padding=weight.shape[-1] // 2)[:, 0])
 
 
 def choose_dilation(
-    importance: torch.Tensor, thresholds: tuple[float, ...], kind: Literal["value", "quantile"], deltas: tuple[int, ...]
+    importance: torch.Tensor, thresholds: tuple[float, ...], threshold_kind: ThresholdKind, deltas: tuple[int, ...]
 ) -> torch.Tensor:
     """Step 2 of Algorithm 1: (B, C) importance -> (B, C) int64 dilation: 1 if a > tau1, else delta1 if a > tau2, else
     delta2.
 
-    thresholds: tau1 > tau2. kind: they are values of a, or its quantiles over the channels of each photo (0.75: the
-    0.75 quantile).
+    thresholds: tau1 > tau2. threshold_kind: whether they are values of a, or its quantiles over the channels of each
+    photo (0.75: the 0.75 quantile).
     """
-    if kind == "quantile":
+    if threshold_kind == "quantile":
         ascending = importance.sort(dim=1).values
-        near, middle = (importance > quantile_of_sorted(ascending, level) for level in thresholds)
+        above_tau1, above_tau2 = (importance > quantile_of_sorted(ascending, level) for level in thresholds)
     else:
-        near, middle = importance > thresholds[0], importance > thresholds[1]
-    return torch.where(near, 1, torch.where(middle, deltas[0], deltas[1]))
+        above_tau1, above_tau2 = (importance > value for value in thresholds)
+    return torch.where(above_tau1, 1, torch.where(above_tau2, deltas[0], deltas[1]))
 
 
 def quantile_of_sorted(ascending: torch.Tensor, level: float) -> torch.Tensor:
@@ -87,7 +82,7 @@ def quantile_of_sorted(ascending: torch.Tensor, level: float) -> torch.Tensor:
     return torch.lerp(ascending[:, below], ascending[:, min(below + 1, ascending.shape[1] - 1)], place - below)[:, None]
 
 
-def scaled(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+def _scaled(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """(C, 1, 3, 3) weights, times scale (C,) if given."""
     return weight.contiguous() if scale is None else weight.contiguous() * scale[:, None, None, None]
 
@@ -95,9 +90,9 @@ def scaled(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
 class CDConv(nn.Module):
     """Depthwise 3x3 convolution whose dilation each channel of each photo chooses by its importance (Algorithm 1).
 
-    (B, C, H, W) -> the same shape. One weight per channel whatever its dilation. gate: "none" is Algorithm 1, where
+    (B, C, H, W) -> the same shape. A channel has one weight whatever its dilation. gate: "none" is Algorithm 1, where
     importance only picks a branch and the ECA weights get no gradient (they stay as initialised); "multiply" multiplies
-    the output by a. thresholds, kind, deltas: as in choose_dilation.
+    the output by a. thresholds, threshold_kind, deltas: as in choose_dilation.
     """
 
     def __init__(
@@ -105,30 +100,33 @@ class CDConv(nn.Module):
         n_channels: int,
         *,
         thresholds: tuple[float, ...] = (0.75, 0.50),
-        kind: Literal["value", "quantile"] = "value",
+        threshold_kind: ThresholdKind = "value",
         deltas: tuple[int, ...] = (3, 6),
         gate: Literal["none", "multiply"] = "none",
     ) -> None:
         super().__init__()
-        self.thresholds, self.kind, self.deltas, self.gate = tuple(thresholds), kind, tuple(deltas), gate
+        self.thresholds = tuple(thresholds)
+        self.threshold_kind: ThresholdKind = threshold_kind
+        self.deltas = tuple(deltas)
+        self.gate = gate
         self.importance = ChannelImportance(n_channels)
         self.importance.weight.requires_grad_(gate == "multiply")
         self.weight = nn.Parameter(torch.empty(n_channels, 1, 3, 3))
         nn.init.normal_(self.weight, std=math.sqrt(2.0 / 9.0))
 
     def forward(self, features: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
-        """scale: (C,) by which the output is multiplied, of a norm that follows; it goes into the weights at no
+        """scale: (C,) by which the output is multiplied, that of a norm that follows; it goes into the weights at no
         cost."""
         importance = self.importance(features)
-        dilation = choose_dilation(importance.detach(), self.thresholds, self.kind, self.deltas)
-        output = cdconv(features, scaled(self.weight, scale), dilation)
+        dilation = choose_dilation(importance.detach(), self.thresholds, self.threshold_kind, self.deltas)
+        output = cdconv(features, _scaled(self.weight, scale), dilation)
         return output if self.gate == "none" else output * importance[:, :, None, None].to(output.dtype)
 
 
 class PlainDepthwise(nn.Module):
     """Depthwise 3x3 convolution, dilation 1 everywhere: what CDConv replaces. (B, C, H, W) -> the same shape.
 
-    By the same operator: in (B, C, H, W) order it is 16 times faster on a CPU than PyTorch's own.
+    It uses CDConv's operator, which is 16 times faster on a CPU in (B, C, H, W) order than PyTorch's own convolution.
     """
 
     def __init__(self, n_channels: int) -> None:
@@ -139,7 +137,7 @@ class PlainDepthwise(nn.Module):
     def forward(self, features: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         """scale: as in CDConv."""
         ones = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
-        return cdconv(features, scaled(self.weight, scale), ones)
+        return cdconv(features, _scaled(self.weight, scale), ones)
 
 
 class MobileBlock(nn.Module):

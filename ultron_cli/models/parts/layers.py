@@ -1,4 +1,6 @@
-"""Layers that several modules of the network share. Legend: B batch, C channels, H W map size."""
+"""Layers that several networks share. Legend: B batch, C channels, H W map size."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ from torch import nn
 
 def norm_as_scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
     """BatchNorm with fixed statistics as x * scale + shift: both (C,)."""
+    if norm.running_var is None or norm.running_mean is None:
+        raise ValueError("a norm without running statistics has no fixed scale and shift")
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return scale, norm.bias - norm.running_mean * scale
 
@@ -33,14 +37,27 @@ class ConvNorm(nn.Module):
     def _convolve(self, features: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if weight.shape[-1] > 1:
             return F.conv2d(features, weight, bias, self.stride, self.padding)
-        # After model.to(memory_format=channels_last) a 1x1 weight would force that order on the output; the input's is
-        # wanted.
+        # After model.to(memory_format=channels_last) a 1x1 weight would force that order on the output, which is to
+        # have the input's.
         matrix = weight.flatten(1)
         if features.device.type != "cpu" or self.stride > 1 or not features.is_contiguous():
             return F.conv2d(features, matrix[:, :, None, None], bias, self.stride)
         # A matrix product: on one thread PyTorch's convolution of a single photo takes an unvectorised path.
         output = torch.bmm(matrix.expand(len(features), -1, -1), features.flatten(2)).unflatten(2, features.shape[2:])
         return output if bias is None else output.add_(bias[:, None, None].to(output.dtype))
+
+
+def mlp(n_channels: int, ratio: float) -> nn.Sequential:
+    """Linear, GELU, linear. ratio: hidden channels per channel."""
+    n_hidden = round(ratio * n_channels)
+    return nn.Sequential(nn.Linear(n_channels, n_hidden), nn.GELU(), nn.Linear(n_hidden, n_channels))
+
+
+def eca_kernel_size(n_channels: int) -> int:
+    """The odd number nearest to (log2 C + 1) / 2, at least 1: 5 for 256 and 512 channels (ECA-Net, Wang et al., CVPR
+    2020, eq. 12 with gamma 2 and b 1)."""
+    whole = int((math.log2(n_channels) + 1) / 2)
+    return whole if whole % 2 else whole + 1
 
 
 class DropPath(nn.Module):
@@ -57,5 +74,5 @@ class DropPath(nn.Module):
     def forward(self, branch: torch.Tensor) -> torch.Tensor:
         if not self.training or self.p == 0.0:
             return branch
-        kept = torch.rand(branch.shape[0], *(1,) * (branch.ndim - 1), device=branch.device) >= self.p
-        return branch * (kept / (1.0 - self.p)).to(branch.dtype)
+        survives = torch.rand(branch.shape[0], *(1,) * (branch.ndim - 1), device=branch.device) >= self.p
+        return branch * (survives / (1.0 - self.p)).to(branch.dtype)

@@ -1,4 +1,4 @@
-"""Poolings: a feature map (B, C, H, W) becomes one vector (B, C)."""
+"""Poolings: a feature map (B, C, H, W) becomes one vector (B, C). Names and settings stand in parts/__init__.py."""
 
 import torch
 from torch import nn
@@ -7,9 +7,11 @@ from torch import nn
 class GeM(nn.Module):
     """Generalised mean over positions, (mean x^p)^(1/p); Radenovic et al., TPAMI 2019, eq. 3.
 
-    p: exponent, 1 is the average, large values approach the maximum; 3 as published. learnable: p is a parameter.
+    p: exponent; 1 is the average, large values approach the maximum; 3 as published. learnable: p is a parameter.
     forward: (B, C, H, W) any float type -> (B, C) float32 (float64 stays). Values below `eps` count as `eps`.
     """
+
+    p: torch.Tensor
 
     def __init__(self, p: float = 3.0, learnable: bool = False, eps: float = 1e-6) -> None:
         super().__init__()
@@ -62,3 +64,10 @@ class GGeM(nn.Module):
             values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
             exponent = self.p.repeat_interleave(self.group_size)
             return values.clamp(min=self.eps).pow(exponent[:, None, None]).mean(dim=(-2, -1)).pow(1.0 / exponent)
+
+
+class ClassToken(nn.Module):
+    """The class token as it is. (B, C) -> (B, C) float32 (float64 stays)."""
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        return token if token.dtype == torch.float64 else token.float()

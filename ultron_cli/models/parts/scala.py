@@ -4,7 +4,7 @@ Maps are (B, H, W, C) here, as the linear layers and the operator take them. Leg
 h heads, d channels per head, k window.
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import nn
 from ultron_kernels import scala_attention
 
 from ultron_cli.models.parts.depthwise import depthwise
-from ultron_cli.models.parts.layers import DropPath
+from ultron_cli.models.parts.layers import DropPath, mlp
 
 REGIONS = (1, 2, 3)  # dilations of the context kernel: regions of 3x3, 5x5 and 7x7 (Algorithm 2)
 
@@ -34,19 +34,19 @@ class MultiscaleContext(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         channels_second = features.contiguous().permute(0, 3, 1, 2)  # channels_last in memory: no copy
         regions = [
-            depthwise(channels_second, convolution.weight, d).permute(0, 2, 3, 1)
+            depthwise(channels_second, cast(nn.Conv2d, convolution).weight, d).permute(0, 2, 3, 1)
             for d, convolution in zip(REGIONS, self.convolutions, strict=True)
         ]
         return self.projection(torch.cat([features, *regions], dim=-1))
 
 
 class ScalaAttention(nn.Module):
-    """Neighbourhood attention with relative position bias whose key or query carries multiscale context. (B, H, W, C)
-    -> the same shape.
+    """Neighbourhood attention with relative position bias whose key or query carries multiscale context.
 
-    mck_on: what MCK enhances after its linear projection: "key" as the paper's text says, "query" as its pseudo-code
-    has it, "none" for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA of Fig. 1). window: k, odd,
-    3..13. attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of the output, in training.
+    (B, H, W, C) -> the same shape. mck_on: what MCK enhances after its linear projection: "key" as the paper's text
+    says, "query" as its pseudo-code has it, "none" for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA
+    of Fig. 1). window: k, odd, 3..13. attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of
+    the output, in training.
     """
 
     def __init__(
@@ -60,8 +60,11 @@ class ScalaAttention(nn.Module):
         projection_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.n_heads, self.window, self.mck_on = n_heads, window, mck_on
-        self.attention_dropout, self.projection_dropout = attention_dropout, projection_dropout
+        self.n_heads = n_heads
+        self.window = window
+        self.mck_on = mck_on
+        self.attention_dropout = attention_dropout
+        self.projection_dropout = projection_dropout
         self.query_key_value = nn.Linear(n_channels, 3 * n_channels)
         self.context = MultiscaleContext(n_channels) if mck_on != "none" else None
         self.position_bias = nn.Parameter(torch.empty(n_heads, 2 * window - 1, 2 * window - 1))
@@ -70,11 +73,12 @@ class ScalaAttention(nn.Module):
 
     def heads(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Query, key and value (B, H, W, h, d), context added, as the operator takes them."""
-        query, key, value = self.query_key_value(features).chunk(
-            3, dim=-1
-        )  # one product for all three; the operator reads strided maps
-        if self.context is not None:
-            query, key = (self.context(query), key) if self.mck_on == "query" else (query, self.context(key))
+        # One product for all three; the operator reads strided maps.
+        query, key, value = self.query_key_value(features).chunk(3, dim=-1)
+        if self.context is not None and self.mck_on == "query":
+            query = self.context(query)
+        elif self.context is not None:
+            key = self.context(key)
         per_head = (self.n_heads, features.shape[-1] // self.n_heads)
         return query.unflatten(-1, per_head), key.unflatten(-1, per_head), value.unflatten(-1, per_head)
 
@@ -99,10 +103,9 @@ class ScalaBlock(nn.Module):
         self, n_channels: int, attention: ScalaAttention, mlp_ratio: float = 3.0, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        n_hidden = round(mlp_ratio * n_channels)
         self.attention_norm, self.mlp_norm = nn.LayerNorm(n_channels), nn.LayerNorm(n_channels)
         self.attention = attention
-        self.mlp = nn.Sequential(nn.Linear(n_channels, n_hidden), nn.GELU(), nn.Linear(n_hidden, n_channels))
+        self.mlp = mlp(n_channels, mlp_ratio)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

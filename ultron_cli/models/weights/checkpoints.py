@@ -1,8 +1,8 @@
-"""Weights: our checkpoints, timm state dicts, and the hash that names them. Files are read with weights_only=True."""
+"""Our checkpoints, timm's state dicts, and the hash that names weights. Files are read with weights_only=True."""
 
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,24 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.models import create_model
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.core import BackboneModel, RetrievalModel
 
-FORMAT, VERSION = "ultron-checkpoint", 1
-CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")
+FORMAT = "ultron-checkpoint"
+VERSION = 1
+CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")  # keys under which files keep a state dict
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to use, the hash of its weights, and where they came from (enough to load them again).
-
-    train_side_px: side of the training crops, where known.
-    source: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind": "untrained", "seed"}.
-    """
+    """A model ready to use, and where its weights came from."""
 
     model: RetrievalModel
-    weights_sha256: str
+    weights_sha256: str  # of sha256_of_weights
+    # Enough to load them again: {"kind": "checkpoint" | "weights", "path"} or {"kind": "pretrained"} or {"kind":
+    # "untrained", "seed"}.
     source: dict[str, Any]
-    train_side_px: int | None = None
+    train_side_px: int | None = None  # side of the training crops, where known
 
 
 def sha256_of_weights(model: torch.nn.Module) -> str:
@@ -45,9 +45,9 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) -> None:
-    """Writes our checkpoint atomically: model name, settings, preprocessing, weights; `extra` holds plain data and
-    tensors."""
+def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, and `extra`, which holds plain
+    data and tensors."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -61,11 +61,11 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: dict[str, Any]) ->
         torch.save(content, temporary)
 
 
-def read_weights_file(path: Path, also: Sequence[Any] = ()) -> dict[str, Any]:
-    """The content of a .pth/.pt or .safetensors file; code in it is never run. Raises UltronError if it cannot be read
-    so.
+def read_weights_file(path: Path, also: Sequence[Callable | tuple[Callable, str]] = ()) -> dict[str, Any]:
+    """The content of a .pth/.pt or .safetensors file. Code in it is never run; a file that needs that is refused.
 
-    also: what it may name besides tensors and plain data, as torch.serialization.safe_globals takes it.
+    also: what the file may name besides tensors and plain data, as torch.serialization.safe_globals takes it. Raises
+    UltronError for a file that cannot be read.
     """
     if not path.is_file():
         raise UltronError(f"weights {path} does not exist; check --weights")
@@ -102,52 +102,55 @@ def bare_state_dict(content: dict[str, Any], path: Path) -> dict[str, torch.Tens
     return {name.removeprefix("module.") if prefixed else name: value for name, value in tensors.items()}
 
 
-def _shown(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
+    """The first six, and how many more there are."""
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def load_timm_weights(model: RetrievalModel, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Loads a timm state dict into the model's backbone.
+def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Loads a timm state dict.
 
     Raises UltronError listing missing, unexpected or misshapen keys; only a classifier head may be left over.
     """
-    network, heads = model.backbone.network, model.backbone.classifier_names
-    wanted = network.state_dict()
-    unexpected = sorted(state.keys() - wanted.keys())
-    leftover = [name for name in unexpected if any(name.startswith(f"{head}.") for head in heads)]
+    network_state = backbone.network.state_dict()
+    unexpected = sorted(state.keys() - network_state.keys())
+    of_head = tuple(f"{head}." for head in backbone.classifier_names)
+    leftover = [name for name in unexpected if name.startswith(of_head)]
     foreign = [name for name in unexpected if name not in leftover]
-    missing = sorted(name for name in wanted.keys() - state.keys() if not name.endswith("num_batches_tracked"))
+    missing = sorted(name for name in network_state.keys() - state.keys() if not name.endswith("num_batches_tracked"))
     misshapen = [
-        f"{name} {tuple(state[name].shape)} for {tuple(wanted[name].shape)}"
-        for name in sorted(state.keys() & wanted.keys())
-        if state[name].shape != wanted[name].shape
+        f"{name} {tuple(state[name].shape)} for {tuple(network_state[name].shape)}"
+        for name in sorted(state.keys() & network_state.keys())
+        if state[name].shape != network_state[name].shape
     ]
     if missing or foreign or misshapen:
         parts = [
-            f"{len(names)} {kind}: {_shown(names)}"
+            f"{len(names)} {kind}: {_first_names(names)}"
             for kind, names in (("missing", missing), ("unexpected", foreign), ("of another shape", misshapen))
             if names
         ]
         raise UltronError(
-            f"{path} does not fit backbone {model.backbone.name}: {'; '.join(parts)}; check --backbone (only a "
+            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check --backbone (only a "
             "classifier head may be left over)"
         )
     if leftover:
-        log.info("weights %s: left over, the classifier head (%s)", path.name, _shown(leftover))
-    network.load_state_dict({name: value for name, value in state.items() if name in wanted}, strict=False)
+        log.info("weights %s: left over, the classifier head (%s)", path.name, _first_names(leftover))
+    backbone.network.load_state_dict(
+        {name: value for name, value in state.items() if name in network_state}, strict=False
+    )
 
 
 def require_only_backbone(model: RetrievalModel, weights: str) -> None:
-    """Raises UltronError if backbone weights alone would leave a layer of the model random; exponents of a pooling have
-    a value of their own."""
-    trained = {
+    """Raises UltronError if backbone weights alone would leave a layer of the model random. The exponents of a pooling
+    are not random: their first value is a setting."""
+    random_layers = {
         name.split(".")[0]
         for name, _ in model.named_parameters()
         if not name.startswith("backbone.") and name.rsplit(".", 1)[-1] != "p"
     }
-    if trained:
+    if random_layers:
         layers = ", ".join(
-            "a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(trained)
+            "a whitening layer (descriptor_dim)" if name == "whitening" else name for name in sorted(random_layers)
         )
         raise UltronError(
             f"{weights} has backbone weights only, {layers} of {model.name} would stay random; train the "
@@ -155,10 +158,10 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
         )
 
 
-def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> LoadedModel:
+def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> LoadedModel:
     """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron.
 
-    changes: settings that are to differ from the stored ones; of the model's `switches`, which no weight depends on.
+    changes: settings that are to differ from the stored ones, of the model's `switches`, which no weight depends on.
     """
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
@@ -170,12 +173,12 @@ def load_checkpoint(path: Path, changes: dict[str, Any] | None = None) -> Loaded
         raise UltronError(
             f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron"
         )
-    model = create_model(content["model"]["name"], **content["model"]["settings"] | (changes or {}))
+    model = create_model(content["model"]["name"], **{**content["model"]["settings"], **(changes or {})})
     missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
     if missing or unexpected:
         raise UltronError(
-            f"{path} does not fit its own model: missing {_shown(missing) or 'none'}; unexpected "
-            f"{_shown(unexpected) or 'none'}; train it again"
+            f"{path} does not fit its own model: missing {_first_names(missing) or 'none'}; unexpected "
+            f"{_first_names(unexpected) or 'none'}; train it again"
         )
     side_px = content.get("train_config", {}).get("side_px")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())}, side_px)
@@ -191,10 +194,8 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
         stored = to_dict(loaded.model.settings)
-        changed, switches = (
-            {key: value for key, value in settings.items() if stored.get(key) != value},
-            loaded.model.switches,
-        )
+        changed = {key: value for key, value in settings.items() if stored.get(key) != value}
+        switches = loaded.model.switches
         wrong = [
             f"{key} (checkpoint {stored.get(key)}, asked {value})"
             for key, value in changed.items()
@@ -207,11 +208,11 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out{may}")
         return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
-    if not hasattr(model, "backbone"):
+    if not isinstance(model, BackboneModel):
         raise UltronError(
             f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint "
             "of `ultron train`"
         )
     require_only_backbone(model, str(path))
-    load_timm_weights(model, bare_state_dict(content, path), path)
+    load_timm_weights(model.backbone, bare_state_dict(content, path), path)
     return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})

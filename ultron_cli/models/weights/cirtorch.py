@@ -7,16 +7,18 @@ scale (ss) or several (ms) the mean m and projection P).
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights.checkpoints import bare_state_dict, read_weights_file, save_checkpoint
+from ultron_cli.models.weights.importers import Imported, ImportTask, LearnedWhitening, State, place
 
 RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 DENSENET_PARTS = {
@@ -35,7 +37,7 @@ ARCHITECTURES = {
     **{f"resnet{depth}": ("", RESNET_PARTS) for depth in (18, 34, 50, 101, 152)},
     **{f"densenet{depth}": ("features.", DENSENET_PARTS) for depth in (121, 161, 169, 201)},
 }
-POOLINGS: dict[str, dict[str, Any]] = {
+POOLINGS: dict[str, Mapping[str, object]] = {
     "gem": {"pooling": "gem", "p_learnable": True},
     "gemmp": {"pooling": "ggem"},
     "mac": {"pooling": "max"},
@@ -43,18 +45,24 @@ POOLINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class LearnedWhitening:
-    """y = projection (x - mean). name: data set and scales, for example retrieval-SfM-120k-ms. mean: (D,); projection:
-    (D', D); float64."""
+def import_cirtorch(task: ImportTask) -> Imported:
+    """A network of cirtorch and its whitenings. The scales are those that cirtorch tests its networks at.
 
-    name: str
-    mean: np.ndarray
-    projection: np.ndarray
+    Raises UltronError for a file that does not fit.
+    """
+    content = read_weights_file(task.path, also=numpy_parts())
+    state, meta = bare_state_dict(content, task.path), cirtorch_meta(content, task.path)
+    model = cirtorch_model(meta, state, task.path)
+    whitenings = cirtorch_whitenings(meta, model.descriptor_dim, task.path)
+    rename = partial(cirtorch_name, meta["architecture"])
+    model.load_state_dict(place(state, rename, model, task.path), strict=False)
+    imported = {"from": "cirtorch", "file": task.path.name, "input": "RGB", "scales": "3"}
+    save_checkpoint(task.out, model, {"imported": imported})
+    return Imported(model, "3", whitenings)
 
 
-def numpy_parts() -> list[Any]:
-    """What a pickle of plain numpy arrays names, for torch's list of safe globals; files of numpy 1 and 2 name it
+def numpy_parts() -> list[Callable | tuple[Callable, str]]:
+    """What a pickle of plain numpy arrays names, for torch's list of safe globals. Files of numpy 1 and 2 name it
     differently."""
     from numpy._core import multiarray
 
@@ -67,7 +75,7 @@ def numpy_parts() -> list[Any]:
 
 
 def cirtorch_meta(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The meta of a file. Raises UltronError if it is no such file or has layers that ultron has not."""
+    """The meta of a file. Raises UltronError for another kind of file and for layers that ultron does not have."""
     meta = content.get("meta")
     if (
         not isinstance(meta, dict)
@@ -79,21 +87,25 @@ def cirtorch_meta(content: dict[str, Any], path: Path) -> dict[str, Any]:
             f"{path} is no network of cirtorch: it must hold state_dict, and meta with architecture and "
             "pooling; check --from"
         )
-    parts = [f"architecture {meta['architecture']}"] if meta["architecture"] not in ARCHITECTURES else []
-    parts += [f"pooling {meta['pooling']}"] if meta["pooling"] not in POOLINGS else []
-    parts += [name.replace("_", " ") for name in ("local_whitening", "regional") if meta.get(name)]
-    if parts:
+    foreign_parts: list[str] = []
+    if meta["architecture"] not in ARCHITECTURES:
+        foreign_parts.append(f"architecture {meta['architecture']}")
+    if meta["pooling"] not in POOLINGS:
+        foreign_parts.append(f"pooling {meta['pooling']}")
+    foreign_parts += [name.replace("_", " ") for name in ("local_whitening", "regional") if meta.get(name)]
+    if foreign_parts:
         known = f"{', '.join(ARCHITECTURES)} with {', '.join(POOLINGS)}"
         raise UltronError(
-            f"{path} has {' and '.join(parts)}, which ultron does not import (it takes {known}); choose another network"
+            f"{path} has {' and '.join(foreign_parts)}, which ultron does not import (it takes {known}); choose "
+            "another network"
         )
     return meta
 
 
-def cirtorch_model(meta: dict[str, Any], state: dict[str, torch.Tensor], path: Path) -> RetrievalModel:
+def cirtorch_model(meta: dict[str, Any], state: State, path: Path) -> RetrievalModel:
     """A fresh `gem` model that the file's tensors fit. Raises UltronError if the file's normalisation is not that of
     the backbone."""
-    settings = {"backbone": meta["architecture"], **POOLINGS[meta["pooling"]]}
+    settings: dict[str, Any] = {"backbone": meta["architecture"], **POOLINGS[meta["pooling"]]}
     if "whiten.weight" in state:
         settings["descriptor_dim"] = len(state["whiten.weight"])
     elif meta["pooling"] == "gem":
@@ -102,21 +114,21 @@ def cirtorch_model(meta: dict[str, Any], state: dict[str, torch.Tensor], path: P
         settings["groups"] = state["pool.p"].numel() if "pool.p" in state else None  # an exponent per channel
     model = create_model("gem", **settings)
     for name, value in (("mean", model.preprocessing.mean), ("std", model.preprocessing.sd)):
-        found = np.asarray(meta.get(name, value), np.float64)
-        if found.shape != (3,) or not np.allclose(found, value, atol=1e-6):
+        of_file = np.asarray(meta.get(name, value), np.float64)
+        if of_file.shape != (3,) or not np.allclose(of_file, value, atol=1e-6):
             raise UltronError(
-                f"{path} wants photos of {name} {found.tolist()}, {meta['architecture']} is given those of "
+                f"{path} wants photos of {name} {of_file.tolist()}, {meta['architecture']} is given those of "
                 f"{list(value)}; choose another network"
             )
     return model
 
 
 def cirtorch_name(architecture: str, name: str) -> str | None:
-    """A key of the file as our name; itself if unknown."""
-    found = re.fullmatch(r"features\.(\d+)\.(.+)", name)
-    if found:
-        below, parts = ARCHITECTURES[architecture]
-        return f"backbone.network.{below}{parts[found[1]]}.{found[2]}" if found[1] in parts else name
+    """A key of the file as our name; itself if it is unknown."""
+    match = re.fullmatch(r"features\.(\d+)\.(.+)", name)
+    if match:
+        prefix, parts = ARCHITECTURES[architecture]
+        return f"backbone.network.{prefix}{parts[match[1]]}.{match[2]}" if match[1] in parts else name
     if name == "pool.p":
         return "pooling.p"
     return name.replace("whiten.", "whitening.", 1) if name.startswith("whiten.") else name
@@ -131,9 +143,11 @@ def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[Lear
     entries = {
         f"{dataset}-{scales}": value for dataset, by_scales in stored.items() for scales, value in by_scales.items()
     }
-    found = []
+    whitenings: list[LearnedWhitening] = []
     for name, value in sorted(entries.items()):
-        arrays = [np.asarray(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")]
+        arrays: list[np.ndarray] = [
+            np.asarray(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")
+        ]
         if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays):
             raise UltronError(f"{path}: whitening {name} must hold finite numbers m and P; get it again")
         mean, projection = arrays[0].astype(np.float64).reshape(-1), arrays[1].astype(np.float64)
@@ -142,5 +156,5 @@ def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[Lear
                 f"{path}: whitening {name} has m {arrays[0].shape} and P {arrays[1].shape}, the descriptors "
                 f"have {dim} dimensions; get it again"
             )
-        found.append(LearnedWhitening(re.sub(r"[^\w.-]", "_", name), mean, projection))
-    return found
+        whitenings.append(LearnedWhitening(re.sub(r"[^\w.-]", "_", name), mean, projection))
+    return whitenings

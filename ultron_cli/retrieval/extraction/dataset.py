@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 
-from ultron_cli import workspace
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset
@@ -16,13 +15,14 @@ from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import n_cores, resolve_device
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
+from ultron_cli.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,9 @@ def extraction_config(
     )
 
 
-def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: str) -> dict[str, Any]:
+def extract_dataset(
+    request: ExtractRequest, choice: ModelChoice, device_name: str, workspace: Workspace | None = None
+) -> dict[str, Any]:
     """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
 
     Returns a summary: model, dataset, folder, files, dim, protocol, skipped. Raises UltronError before anything is
@@ -92,18 +94,19 @@ def extract_dataset(request: ExtractRequest, choice: ModelChoice, device_name: s
     summary; the first one checks, decides, merges and whitens, and it opens dataset and model before the others, which
     then find them rendered and downloaded.
     """
+    workspace = workspace or Workspace()
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
         if not processes.is_first:
             processes.hear("dataset and model are sound")
-            for path, extraction in _prepared(request, choice, device).files.values():
+            for path, extraction in _prepared(request, choice, device, workspace).files.values():
                 extraction.help_run(path, processes)
             return processes.hear("summary")
-        prepared = _prepared(request, choice, device)
+        prepared = _prepared(request, choice, device, workspace)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
         processes.tell("dataset and model are sound")
-        return processes.tell("summary", _extract(prepared, request, processes))
+        return processes.tell("summary", _extract(prepared, request, processes, workspace))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +120,8 @@ class _Prepared:
     files: dict[str, tuple[Path, Extraction]]
 
 
-def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device) -> _Prepared:
-    dataset = open_named_dataset(request.dataset, request.gnd)
+def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device, workspace: Workspace) -> _Prepared:
+    dataset = open_named_dataset(request.dataset, request.gnd, workspace)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
     n_workers = default_workers(device) if request.n_workers is None else request.n_workers
@@ -129,7 +132,7 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    folder = request.out or workspace.workspace_root() / "extract" / f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or workspace.root / "extract" / f"{dataset.name}-{_source_name(loaded)}"
     raw_folder, folder = _folders(folder, request, loaded)
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
         ("database", "database.h5", dataset.database_names)
@@ -146,7 +149,9 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
 
 
-def _extract(prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses) -> dict[str, Any]:
+def _extract(
+    prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace
+) -> dict[str, Any]:
     """Writes the files; returns the summary."""
     loaded, folder = prepared.loaded, prepared.folder
     results = {role: extraction.run(path, processes) for role, (path, extraction) in prepared.files.items()}

@@ -11,12 +11,10 @@ import torch.nn.functional as F
 
 from ultron_cli.configs import within
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
-from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.choice import reload_model
+from ultron_cli.models.core import PRECISIONS, RetrievalModel
+from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale
 from ultron_cli.retrieval.origin import ExtractionRecord, WeightsSource
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import sha256_of_file
+from ultron_cli.files import file_state, sha256_of_file
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.origin import ExtractionRecord, SearchRecord
@@ -114,16 +114,10 @@ def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], more_flags: s
     descriptor_path = Path(source["path"])
     if not descriptor_path.is_file():
         return
-    if file_state(descriptor_path) == {key: source[key] for key in ("size", "mtime_ns")}:
+    if file_state(descriptor_path) == (source["size"], source["mtime_ns"]):
         return
     if sha256_of_file(descriptor_path) != source["sha256"]:
         raise UltronError(
             f"index {path} is stale: {descriptor_path} has changed since it was built; "
             f"rebuild it: ultron index {descriptor_path} --type {kind}{more_flags} --out {path} --overwrite"
         )
-
-
-def file_state(path: Path) -> dict[str, int]:
-    """What tells cheaply that a file may have changed."""
-    status = path.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}

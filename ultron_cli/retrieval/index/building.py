@@ -15,9 +15,9 @@ import numpy as np
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed, nearest_names
-from ultron_cli.files import sha256_of_file, whole_folder
+from ultron_cli.files import file_state, sha256_of_file, whole_folder
+from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.index.base import file_state
 from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, load_faiss
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, POINTS_PER_CELL, TRAINING_BYTES, TRAINING_ROWS, plan
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
@@ -45,12 +45,12 @@ def build_index(
             raise UltronError(
                 f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
             )
-        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)}
+        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)._asdict()}
         factory, settings = plan(kind, descriptors.n, descriptors.dim)
         faiss_index = filled_index(descriptors, kind, factory)
         names = descriptors.names
         source["sha256"] = sha256_of_file(descriptor_path)
-        if file_state(descriptor_path) != {key: source[key] for key in ("size", "mtime_ns")}:
+        if file_state(descriptor_path) != (source["size"], source["mtime_ns"]):
             raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
     n, dim, extraction = descriptors.n, descriptors.dim, descriptors.info.extraction
     description = {
@@ -162,15 +162,6 @@ def say_memory(faiss_index: Any, n: int, dim: int) -> int:
     if available is not None and needed > available:
         log.warning("that is more than the %.0f MiB now free; a smaller kind is ivfpq or sq8", available / 2**20)
     return needed
-
-
-def available_bytes() -> int | None:
-    """Memory that a program can have without swapping, where the system says it."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def training_sample(descriptors: Descriptors, step: int, rows_per_block: int) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""What an index finds and how fast, against exact search: a table and a plot over the setting that trades one for the
-other."""
+"""What an index finds and how fast, against exact search, over the setting that trades one for the other."""
 
 import dataclasses
 import statistics
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ultron_cli.console import counted, dump_json, lines, log, table
-from ultron_cli.files import whole_file, write_text
+from ultron_cli.files import write_text
 from ultron_cli.retrieval.descriptors import require_same_dim
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import bytes_per_photo
@@ -61,8 +60,8 @@ def _timed(search: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def index_report(index: FaissIndex, descriptors: Path, queries: Path | None) -> dict[str, Any]:
-    """Measures recall@1, 10, 100 and queries per second of every setting; writes report.json and report.png beside the
-    index folder.
+    """Measures recall@1, 10, 100 and queries per second of every setting; writes report.json beside the index folder,
+    and says where its figure belongs.
 
     queries: None takes queries.h5 beside the descriptors, or else 100 of them, which find themselves. Exact search is
     timed in the same run. Raises UltronError if the queries do not fit.
@@ -104,7 +103,6 @@ def index_report(index: FaissIndex, descriptors: Path, queries: Path | None) -> 
         str(stem.with_name(stem.name + ".report.png")),
         str(stem.with_name(stem.name + ".report.json")),
     )
-    draw_report(report, Path(report["figure"]))
     write_text(Path(report["file"]), dump_json(report))
     return report
 
@@ -137,29 +135,3 @@ def report_text(report: dict[str, Any]) -> str:
         report["file"],
         report["figure"],
     )
-
-
-def draw_report(report: dict[str, Any], out: Path) -> None:
-    """Recall at the largest cut against queries per second, one line with and one without re-scoring, exact search as a
-    mark."""
-    from matplotlib.figure import Figure
-
-    knob, cut = _knob(report), list(report["rows"][0]["recall"])[-1]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for rescore in sorted({row["rescore"] for row in report["rows"]}):
-        rows = [row for row in report["rows"] if row["rescore"] == rescore]
-        recalls, speeds = [100 * row["recall"][cut] for row in rows], [row["queries_per_s"] for row in rows]
-        axes.plot(recalls, speeds, "o-", label=f"re-scored, {rescore} x k" if rescore else "as the index scores")
-        for row, x, y in zip(rows, recalls, speeds, strict=True):
-            if knob:
-                axes.annotate(str(row[knob]), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
-    axes.plot([100], [report["exact_queries_per_s"]], "k*", markersize=11, label="exact search")
-    axes.set(yscale="log", xlabel=f"recall@{cut} against exact search, %", ylabel="queries per second")
-    axes.set_title(
-        f"{report['factory']}, {report['n']:,} x {report['dim']}" + (f" (numbers: {knob})" if knob else ""), fontsize=10
-    )
-    axes.grid(True, which="both", alpha=0.3)
-    axes.legend(fontsize=8)
-    with whole_file(out) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)

@@ -14,9 +14,8 @@ from typing import Any
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import sha256_of_file, whole_folder
+from ultron_cli.files import file_state, sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.index.base import file_state
 from ultron_cli.retrieval.index.building import refuse_to_replace
 from ultron_cli.retrieval.milvus.client import CONSISTENCY, NAME_BYTES, Milvus
 from ultron_cli.retrieval.milvus.index import FORMAT, VERSION, stored_uri
@@ -87,7 +86,7 @@ def build_milvus_index(
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
         before = file_state(descriptor_path)
-        source = {"path": str(descriptor_path.resolve()), **before, "sha256": sha256_of_file(descriptor_path)}
+        source = {"path": str(descriptor_path.resolve()), **before._asdict(), "sha256": sha256_of_file(descriptor_path)}
         identity = {
             "format": "ultron-milvus",
             "version": 1,

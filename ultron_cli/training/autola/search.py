@@ -7,7 +7,6 @@ run.py makes a run of it.
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.errors import WorkFailed
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.preprocessing import IMAGENET
 from ultron_cli.models.core import normalise_images
-from ultron_cli.training.autola.network import Architecture, SearchConfig, make_network
+from ultron_cli.training.autola.config import AutolaConfig
+from ultron_cli.training.autola.network import AutolaLogits, make_network
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
-
-PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
+from ultron_cli.training.run.checkpoints import State
 
 
 def split_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,17 +27,18 @@ def split_halves(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]
     in turn."""
     draws = np.random.Generator(np.random.PCG64([seed, 0xA170]))
     halves: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    more = 0  # which half gets the odd photo
+    larger = 0  # which half gets the odd photo
     for label in np.unique(labels):
         rows = draws.permutation(np.flatnonzero(labels == label))
-        middle = (len(rows) + 1 - more) // 2
-        more = 1 - more if len(rows) % 2 else more
+        middle = (len(rows) + 1 - larger) // 2
+        if len(rows) % 2:
+            larger = 1 - larger
         halves[0].append(rows[:middle])
         halves[1].append(rows[middle:])
     return np.sort(np.concatenate(halves[0])), np.sort(np.concatenate(halves[1]))
 
 
-class HalfBatches(EpochBatches):
+class AutolaBatches(EpochBatches):
     """Batches of some rows of the photos only."""
 
     def __init__(self, rows: np.ndarray, batch_size: int, seed: int, n_epochs: int) -> None:
@@ -50,13 +50,13 @@ class HalfBatches(EpochBatches):
             yield [draw._replace(row=int(self.rows[draw.row])) for draw in batch]
 
 
-class Search:
+class AutolaSearch:
     """A search under way: the network, the shared logits, and an optimiser for each."""
 
-    def __init__(self, config: SearchConfig, n_classes: int, device: torch.device) -> None:
+    def __init__(self, config: AutolaConfig, n_classes: int, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.architecture = Architecture().to(device)
+        self.architecture = AutolaLogits().to(device)
         self.network = make_network(config, n_classes, self.architecture).to(device).train()
         self.weights_optimizer = torch.optim.SGD(
             self.network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
@@ -68,32 +68,32 @@ class Search:
             weight_decay=config.architecture_weight_decay,
         )
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> State:
         """All that the next epoch depends on, as state dicts."""
         return {
             name: getattr(self, name).state_dict()
             for name in ("network", "architecture", "weights_optimizer", "architecture_optimizer")
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Takes up what `state` gave."""
+    def load(self, state: State) -> None:
+        """Goes on from what `state` gave."""
         for name, value in state.items():
             getattr(self, name).load_state_dict(value)
 
     @property
     def lr(self) -> float:
-        """Of the network's weights now."""
+        """The learning rate of the network's weights now."""
         return self.weights_optimizer.param_groups[0]["lr"]
 
     def set_epoch(self, epoch: int) -> None:
-        """The learning rate of an epoch, from 0."""
+        """Sets the learning rate of an epoch, counted from 0."""
         share = (1 + math.cos(math.pi * epoch / self.config.epochs)) / 2
         for group in self.weights_optimizer.param_groups:
             group["lr"] = self.config.lr_min + (self.config.lr - self.config.lr_min) * share
 
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Cross-entropy of a batch of (B, 3, H, W) uint8, and the share of photos classified right."""
-        images = normalise_images(pixels.to(self.device).permute(0, 2, 3, 1), PREPROCESSING)
+        images = normalise_images(pixels.to(self.device).permute(0, 2, 3, 1), IMAGENET)
         labels = labels.to(self.device)
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)
@@ -119,5 +119,5 @@ class Search:
         return float(loss.detach()), accuracy
 
     def edge_weights(self) -> np.ndarray:
-        """(10, 9) float32."""
+        """(10, 9) float32, rows EDGES, columns OPERATIONS; rows sum to 1."""
         return self.architecture().detach().cpu().numpy()

@@ -39,9 +39,11 @@ class EpochBatches:
     """The batches of all epochs for one process, as a batch sampler; `set_start` says with which epoch and batch to
     begin.
 
-    Epoch follows epoch without a pause, so that no step waits for the first photos of one. groups: (N,) shape numbers,
-    or None for one shape. batch_size: photos over all processes; a process takes an equal part of each batch. The
-    photos that fill no batch wait for another epoch, whose order is another.
+    Epoch follows epoch without a pause, so that no step waits for the first photos of an epoch. The photos that fill no
+    batch are left out of their epoch; the next is drawn in another order.
+
+    groups: (N,) shape numbers, or None for one shape. batch_size: photos over all processes; a process takes an equal
+    part of each batch.
     """
 
     def __init__(
@@ -54,15 +56,21 @@ class EpochBatches:
         process: int = 0,
         n_processes: int = 1,
     ) -> None:
-        self.n_photos, self.batch_size, self.seed, self.n_epochs = n_photos, batch_size, seed, n_epochs
+        self.n_photos = n_photos
+        self.batch_size = batch_size
+        self.seed = seed
+        self.n_epochs = n_epochs
         self.groups = np.zeros(n_photos, np.int64) if groups is None else groups
-        self.process, self.n_processes = process, n_processes
+        self.process = process
+        self.n_processes = n_processes
         self.n_batches = int(sum(n // batch_size for n in np.bincount(self.groups)))
-        self.epoch, self.first_batch = 0, 0
+        self.epoch = 0
+        self.first_batch = 0
 
     def set_start(self, epoch: int, first_batch: int) -> None:
-        """Where the next iteration begins. epoch: from 0."""
-        self.epoch, self.first_batch = epoch, first_batch
+        """Says where the next iteration begins. epoch: from 0."""
+        self.epoch = epoch
+        self.first_batch = first_batch
 
     def __len__(self) -> int:
         return (self.n_epochs - self.epoch) * self.n_batches - self.first_batch
@@ -70,7 +78,8 @@ class EpochBatches:
     def epoch_rows(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """(batches, batch_size) int64 rows and seeds of an epoch, in order."""
         draws = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        order, seeds = draws.permutation(self.n_photos), draws.integers(0, 2**62, self.n_photos)
+        order = draws.permutation(self.n_photos)
+        seeds = draws.integers(0, 2**62, self.n_photos)
         batches = []
         for group in range(int(self.groups.max(initial=0)) + 1):
             places = np.flatnonzero(self.groups[order] == group)
@@ -81,10 +90,10 @@ class EpochBatches:
         return order[places], seeds[places]
 
     def __iter__(self) -> Iterator[list[PhotoDraw]]:
-        part = self.batch_size // self.n_processes
-        own = slice(self.process * part, (self.process + 1) * part)
+        n_local = self.batch_size // self.n_processes
+        local_part = slice(self.process * n_local, (self.process + 1) * n_local)
         for epoch in range(self.epoch, self.n_epochs):
             rows, seeds = self.epoch_rows(epoch)
             for batch in range(self.first_batch if epoch == self.epoch else 0, self.n_batches):
-                pairs = zip(rows[batch, own].tolist(), seeds[batch, own].tolist(), strict=True)
+                pairs = zip(rows[batch, local_part].tolist(), seeds[batch, local_part].tolist(), strict=True)
                 yield [PhotoDraw(row, seed, int(self.groups[row])) for row, seed in pairs]

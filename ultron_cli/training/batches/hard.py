@@ -18,7 +18,7 @@ from ultron_cli.training.validation import RetrievalValidation
 FILE = "hard_examples.npy"
 
 
-def hard_examples(
+def nearest_landmarks(
     folder: Path,
     config: TrainConfig,
     photos: LandmarkPhotos,
@@ -32,57 +32,57 @@ def hard_examples(
     A new run works it out, each process a part, and writes it; a resumed one reads it. Raises UltronError if what it
     reads does not fit.
     """
-    if is_new:
-        known = None
-        if config.loss.get("hard_negatives", True):
-            if class_weights is None:
-                log.warning(
-                    "without class weights of these landmarks no negative is known to be hard: all are drawn at random"
-                )
-            else:
-                known = taken_for(photos, learner, class_weights, config)
-                n_wrong = int(((known != photos.labels) & (known >= 0)).sum())
-                log.info(
-                    "hard negatives: %s of %d taken for another landmark by the weights it starts from",
-                    counted(n_wrong, "photo"),
-                    len(known),
-                )
-        if distributed.process_index() == 0:
-            _write(folder / FILE, known)
-        distributed.wait_for_processes()
-        return known
-    return _read(folder / FILE, photos)
+    if not is_new:
+        return _read(folder / FILE, photos)
+    nearest = None
+    if config.tuple_settings and config.tuple_settings.hard_negatives:
+        if class_weights is None:
+            log.warning(
+                "without class weights of these landmarks no negative is known to be hard: all are drawn at random"
+            )
+        else:
+            nearest = _search(photos, learner, class_weights, config)
+            n_wrong = int(((nearest != photos.labels) & (nearest >= 0)).sum())
+            log.info(
+                "hard negatives: %s of %d taken for another landmark by the weights it starts from",
+                counted(n_wrong, "photo"),
+                len(nearest),
+            )
+    if distributed.process_index() == 0:
+        _write(folder / FILE, nearest)
+    distributed.wait_for_processes()
+    return nearest
 
 
-def taken_for(photos: LandmarkPhotos, learner: Learner, class_weights: torch.Tensor, config: TrainConfig) -> np.ndarray:
-    """(N,) int64, by photos of at most side_px, as they are."""
-    own_rows = np.arange(distributed.process_index(), len(photos.labels), distributed.n_processes())
+def _search(photos: LandmarkPhotos, learner: Learner, class_weights: torch.Tensor, config: TrainConfig) -> np.ndarray:
+    """nearest_landmarks of a new run, by photos of at most side_px, as they are."""
+    local_rows = np.arange(distributed.process_index(), len(photos.labels), distributed.n_processes())
     nearest = torch.full((len(photos.labels),), -1, dtype=torch.int64)
     unit = torch.nn.functional.normalize(class_weights, dim=1)
     with learner.best_weights() as model:
-        part = RetrievalValidation(
-            photos.take(own_rows), config.side_px, config.workers, what="the search for hard negatives"
+        validation = RetrievalValidation(
+            photos.take(local_rows), config.side_px, config.workers, what="the search for hard negatives"
         )
-        for rows, descriptors in part.described(model, learner.device):
-            nearest[own_rows[rows]] = ((descriptors @ unit.T).argmax(1) // learner.loss.n_centres).cpu()
+        for rows, descriptors in validation.described(model, learner.device):
+            nearest[local_rows[rows]] = ((descriptors @ unit.T).argmax(1) // learner.loss.n_centres).cpu()
     return distributed.max_over_processes(nearest.to(learner.device)).cpu().numpy()
 
 
-def _write(path: Path, known: np.ndarray | None) -> None:
+def _write(path: Path, nearest: np.ndarray | None) -> None:
     with whole_file(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, np.empty(0, np.int64) if known is None else known)
+        np.save(handle, np.empty(0, np.int64) if nearest is None else nearest)
 
 
 def _read(path: Path, photos: LandmarkPhotos) -> np.ndarray | None:
     try:
-        known = np.load(path, allow_pickle=False)
+        nearest = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UltronError(
             f"{path} is gone or damaged ({error}), and the run draws its batches by it; start a new run"
         ) from error
-    if len(known) and (known.shape != photos.labels.shape or known.dtype != np.int64):
+    if len(nearest) and (nearest.shape != photos.labels.shape or nearest.dtype != np.int64):
         raise UltronError(
-            f"{path} must hold {len(photos.labels)} whole numbers, found {known.dtype} of shape {known.shape}; "
+            f"{path} must hold {len(photos.labels)} whole numbers, found {nearest.dtype} of shape {nearest.shape}; "
             "start a new run"
         )
-    return known if len(known) else None
+    return nearest if len(nearest) else None

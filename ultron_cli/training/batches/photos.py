@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop, v2
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photos import decode_photo, photo_size
+from ultron_cli.datasets.photos import decode_photo, draft_jpeg, orientation, photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
@@ -24,16 +24,14 @@ MOST_REPLACEMENTS = 8  # photos tried for one that cannot be read
 
 
 class Batch(NamedTuple):
-    """pixels: (B, 3, H, W) uint8, channels last in memory; labels, rows: (B,) int64; problems: (row, reason) of each
-    unreadable photo.
+    """Photos of a step."""
 
-    pixels is empty where not even a replacement could be read.
-    """
-
-    pixels: torch.Tensor
-    labels: torch.Tensor
-    rows: torch.Tensor
-    problems: list[tuple[int, str]]
+    pixels: (
+        torch.Tensor
+    )  # (B, 3, H, W) uint8, channels last in memory; empty where not even a replacement could be read
+    labels: torch.Tensor  # (B,) int64
+    rows: torch.Tensor  # (B,) int64
+    problems: list[tuple[int, str]]  # (row, reason) of each unreadable photo
 
 
 def turn_hue(colours: torch.Tensor, turns: float) -> torch.Tensor:
@@ -44,7 +42,8 @@ def turn_hue(colours: torch.Tensor, turns: float) -> torch.Tensor:
     green and blue.
     """
     red, green, blue = colours.unbind(0)
-    value, least = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    least = torch.minimum(torch.minimum(red, green), blue)
     chroma = value - least
     divisor = chroma.clamp(min=1e-3)  # a grey pixel has any hue
     sixths = torch.where(
@@ -91,7 +90,8 @@ class ColourJitter(torch.nn.Module):
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
         super().__init__()
-        self.ranges, self.hue = [(max(0.0, 1.0 - x), 1.0 + x) for x in (brightness, contrast, saturation)], hue
+        self.ranges = [(max(0.0, 1.0 - x), 1.0 + x) for x in (brightness, contrast, saturation)]
+        self.hue = hue
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         draws = torch.rand(4).tolist()
@@ -107,7 +107,8 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentConfig, shapes: list[tuple[int, int]]) -> None:
-        self.config, self.shapes = config, shapes
+        self.config = config
+        self.shapes = shapes
         jitter = (config.brightness, config.contrast, config.saturation, config.hue)
         steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip()] if config.flip else []
         steps += [ColourJitter(*jitter)] if any(jitter) else []
@@ -118,31 +119,31 @@ class Augmentation:
         height, width = self.shapes[shape]
         if self.config.pad_px:
             return self.change(self._padded(path, height, width))
-        opened = _open_plain(path)
+        plain_photo = _open_plain(path)
         try:
-            photo_width, photo_height = opened.size if opened else photo_size(path)
+            photo_width, photo_height = plain_photo.size if plain_photo else photo_size(path)
             aspects = [aspect * width / height for aspect in self.config.crop_aspect]
             empty = torch.empty((1, photo_height, photo_width), device="meta")  # get_params looks at the size only
             top, left, crop_height, crop_width = RandomResizedCrop.get_params(
                 empty, list(self.config.crop_area), aspects
             )
             needed = min(1.0, max(height / crop_height, width / crop_width))
-            image = _decode(path, opened, math.ceil(max(photo_width, photo_height) * needed))
+            image = _decode(path, plain_photo, math.ceil(max(photo_width, photo_height) * needed))
             scale_y, scale_x = image.height / photo_height, image.width / photo_width
-            corner, size = (
-                (round(left * scale_x), round(top * scale_y)),
-                (max(1, round(crop_width * scale_x)), max(1, round(crop_height * scale_y))),
-            )
-            cropped = image.crop((*corner, corner[0] + size[0], corner[1] + size[1]))
+            left_px, top_px = round(left * scale_x), round(top * scale_y)
+            width_px = max(1, round(crop_width * scale_x))
+            height_px = max(1, round(crop_height * scale_y))
+            cropped = image.crop((left_px, top_px, left_px + width_px, top_px + height_px))
         finally:
-            if opened:
-                opened.close()
+            if plain_photo:
+                plain_photo.close()
         pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
         return self.change(v2.functional.resize(pixels, [height, width], antialias=True))
 
     def _padded(self, path: Path, height: int, width: int) -> torch.Tensor:
         """The whole photo in the shape, moved at random by up to pad_px in each direction over black."""
-        image, pad = decode_photo(path, 2 * max(height, width)), self.config.pad_px
+        image = decode_photo(path, 2 * max(height, width))
+        pad = self.config.pad_px
         pixels = v2.functional.resize(
             torch.from_numpy(np.array(image)).permute(2, 0, 1), [height, width], antialias=True
         )
@@ -154,47 +155,51 @@ def _open_plain(path: Path) -> Image.Image | None:
     """An upright RGB photo, opened and not yet decoded, as nearly all are; None for any other, which decode_photo knows
     to treat."""
     try:
-        opened = Image.open(path)
-        if opened.mode == "RGB" and "transparency" not in opened.info and opened.getexif().get(0x0112, 1) == 1:
-            return opened
-        opened.close()
+        photo = Image.open(path)
+        if photo.mode == "RGB" and "transparency" not in photo.info and orientation(photo) == 1:
+            return photo
+        photo.close()
     except Exception:  # Pillow raises many types; decode_photo says which and why
         return None
     return None
 
 
-def _decode(path: Path, opened: Image.Image | None, draft_side_px: int) -> Image.Image:
-    """As decode_photo, whose copies (for orientation and mode) a plain photo does not need."""
-    if opened is None:
+def _decode(path: Path, plain_photo: Image.Image | None, draft_side_px: int) -> Image.Image:
+    """As decode_photo, whose copies (for orientation and mode) a plain photo does not need.
+
+    plain_photo: what _open_plain gave.
+    """
+    if plain_photo is None:
         return decode_photo(path, draft_side_px)
-    if (scale := draft_side_px / max(opened.size)) < 1.0:
-        opened.draft("RGB", (max(1, int(opened.width * scale)), max(1, int(opened.height * scale))))
+    draft_jpeg(plain_photo, draft_side_px / max(plain_photo.size))
     try:
-        opened.load()
+        plain_photo.load()
     except Exception:  # said in the words of decode_photo
         return decode_photo(path, draft_side_px)
-    return opened
+    return plain_photo
 
 
 @contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
+def seeded_randomness(seed: int) -> Iterator[None]:
     """Torch's CPU generator seeded for the block, and afterwards as it was before."""
-    before = torch.default_generator.get_state()
+    state = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
-        torch.default_generator.set_state(before)
+        torch.default_generator.set_state(state)
 
 
 class TrainingPhotos(torch.utils.data.Dataset[Batch]):
-    """Item of a PhotoDraw: a batch of one. A photo that cannot be read is replaced by the next of its landmark, else by
-    any other."""
+    """The item of a PhotoDraw is a batch of one photo. A photo that cannot be read is replaced by the next of its
+    landmark, else by any other."""
 
     def __init__(self, photos: LandmarkPhotos, augment: Augmentation) -> None:
-        self.photos, self.augment = photos, augment
+        self.photos = photos
+        self.augment = augment
         self.by_landmark = np.argsort(photos.labels, kind="stable")  # rows, landmark after landmark
-        self.first = np.searchsorted(photos.labels[self.by_landmark], np.arange(len(photos.landmark_names) + 1))
+        # Where each landmark begins in by_landmark, and the end.
+        self.starts = np.searchsorted(photos.labels[self.by_landmark], np.arange(len(photos.landmark_names) + 1))
 
     def __len__(self) -> int:
         return len(self.photos.paths)
@@ -203,21 +208,19 @@ class TrainingPhotos(torch.utils.data.Dataset[Batch]):
         """The photo itself, then those that may stand in for it."""
         yield draw.row
         label = self.photos.labels[draw.row]
-        siblings = self.by_landmark[self.first[label] : self.first[label + 1]]
+        siblings = self.by_landmark[self.starts[label] : self.starts[label + 1]]
         place = int(np.flatnonzero(siblings == draw.row)[0])
-        yield from (
-            int(siblings[(place + i) % len(siblings)]) for i in range(1, min(len(siblings), MOST_REPLACEMENTS // 2))
-        )
-        yield from (
-            int(row)
-            for row in np.random.Generator(np.random.PCG64(draw.seed)).integers(0, len(self), MOST_REPLACEMENTS // 2)
-        )
+        for i in range(1, min(len(siblings), MOST_REPLACEMENTS // 2)):
+            yield int(siblings[(place + i) % len(siblings)])
+        draws = np.random.Generator(np.random.PCG64(draw.seed))
+        for row in draws.integers(0, len(self), MOST_REPLACEMENTS // 2):
+            yield int(row)
 
     def __getitem__(self, draw: PhotoDraw) -> Batch:
         problems = []
         for row in self._candidates(draw):
             try:
-                with own_randomness(draw.seed):
+                with seeded_randomness(draw.seed):
                     pixels = self.augment(self.photos.paths[row], draw.shape)
                 return Batch(pixels[None], torch.tensor([self.photos.labels[row]]), torch.tensor([row]), problems)
             except UltronError as error:
@@ -234,24 +237,21 @@ def _join(items: list[Batch]) -> Batch:
     pixels = torch.empty((len(items), *items[0].pixels.shape[1:]), dtype=torch.uint8, memory_format=torch.channels_last)
     return Batch(
         torch.cat([item.pixels for item in items], out=pixels),
-        torch.cat([i.labels for i in items]),
-        torch.cat([i.rows for i in items]),
+        torch.cat([item.labels for item in items]),
+        torch.cat([item.rows for item in items]),
         problems,
     )
 
 
 def _start_worker(worker: int) -> None:
-    """Ctrl-C and SIGTERM, which terminals and schedulers send to all processes, are the main one's to handle: it saves,
-    then ends its workers.
-
-    They end by themselves when it is gone.
-    """
+    """Leaves Ctrl-C and SIGTERM, which terminals and schedulers send to all processes, to the main process: it saves,
+    then ends its workers. Workers end by themselves when it is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
 
 
-def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, pin: bool) -> DataLoader[Any]:
+def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, pin: bool) -> DataLoader[Batch]:
     """Batches in the order of `batches`, prepared ahead by `n_workers` processes (0: by this one, when asked)."""
     return DataLoader(
         photos,

@@ -16,8 +16,12 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.models.weights.checkpoints import read_weights_file
 
+State = dict[str, Any]
+"""All that a run needs to go on: whatever torch.save stores and torch.load reads back with weights_only=True."""
+
 FOLDER = "checkpoints"
-FORMAT, VERSION = "ultron-training", 1
+FORMAT = "ultron-training"
+VERSION = 1
 _NAME = re.compile(r"step-(\d{8})\.pt")
 
 
@@ -27,11 +31,11 @@ def _path(folder: Path, step: int, process: int) -> Path:
 
 def saved_steps(folder: Path) -> list[int]:
     """Steps of the whole checkpoints of a run, ascending."""
-    places = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
-    return sorted(int(match[1]) for path in places if (match := _NAME.fullmatch(path.name)))
+    paths = (folder / FOLDER).iterdir() if (folder / FOLDER).is_dir() else ()
+    return sorted(int(match[1]) for path in paths if (match := _NAME.fullmatch(path.name)))
 
 
-def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) -> Path:
+def save_state(folder: Path, step: int, content: State, n_kept: int) -> Path:
     """Writes this process's part of a checkpoint, process 0's last, and removes all but the last `n_kept`. Every
     process calls it."""
     path = _path(folder, step, distributed.process_index())
@@ -47,7 +51,7 @@ def save_state(folder: Path, step: int, content: dict[str, Any], n_kept: int) ->
     return path
 
 
-def _write(path: Path, step: int, content: dict[str, Any]) -> None:
+def _write(path: Path, step: int, content: State) -> None:
     with whole_file(path) as temporary:
         torch.save(
             {"format": FORMAT, "version": VERSION, "step": step, "n_ranks": distributed.n_processes(), **content},
@@ -55,7 +59,7 @@ def _write(path: Path, step: int, content: dict[str, Any]) -> None:
         )
 
 
-def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
+def load_latest_state(folder: Path, is_sharded: bool) -> State | None:
     """This process's part of the latest checkpoint that can be read, or None if there is none. Raises UltronError if it
     does not fit.
 
@@ -70,18 +74,15 @@ def load_latest_state(folder: Path, is_sharded: bool) -> dict[str, Any] | None:
             log.warning("%s; going back to the checkpoint before it", error)
             continue
         _check(content, _path(folder, step, 0), is_sharded)
-        own = _path(folder, step, distributed.process_index())
-        return (
-            read_weights_file(own)
-            if distributed.process_index() and content["n_ranks"] == distributed.n_processes()
-            else content
-        )
+        if distributed.process_index() and content["n_ranks"] == distributed.n_processes():
+            return read_weights_file(_path(folder, step, distributed.process_index()))
+        return content
     if steps:
         raise UltronError(f"not one of {len(steps)} checkpoints in {folder / FOLDER} can be read; start a new run")
     return None
 
 
-def _check(content: dict[str, Any], path: Path, is_sharded: bool) -> None:
+def _check(content: State, path: Path, is_sharded: bool) -> None:
     if content.get("format") != FORMAT or content["version"] > VERSION:
         raise UltronError(
             f"{path} is no training checkpoint of this version of ultron; start a new run, or install the "

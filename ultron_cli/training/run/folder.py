@@ -1,14 +1,15 @@
 """Run folders: a new one, the one to resume, the table of all."""
 
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from ultron_cli import workspace
-from ultron_cli.console import log
+from ultron_cli.console import log, table
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
+from ultron_cli.workspace import Workspace
 
 # What a run writes; only these are removed when a folder is used again.
 FILES = (
@@ -41,7 +42,7 @@ def clear_folder(folder: Path, torn_only: bool) -> None:
             shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
+def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Workspace) -> Path:
     """--out, or a folder named by time and preset. Raises UltronError if --out holds a run that is not to be
     replaced."""
     if out is not None:
@@ -54,7 +55,7 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool) -> Path:
             )
         return out
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
-    root = workspace.workspace_root() / "train"
+    root = workspace.root / "train"
     names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
     return root / next(name for name in names if not (root / name).exists())
 
@@ -71,9 +72,9 @@ def is_unfinished(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not is_finished(folder) and bool(saved_steps(folder))
 
 
-def run_to_resume(out: Path | None) -> Path:
+def run_to_resume(out: Path | None, workspace: Workspace) -> Path:
     """--out, or the latest unfinished run in the workspace, said on stderr. Raises UltronError if there is none."""
-    root = workspace.workspace_root() / "train"
+    root = workspace.root / "train"
     if out is not None:
         if is_unfinished(out):
             return out
@@ -81,80 +82,104 @@ def run_to_resume(out: Path | None) -> Path:
         raise UltronError(
             f"{out} {reason}, there is nothing to resume; leave out --resume (with --overwrite to train it again)"
         )
-    found = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
-    if not found:
+    unfinished = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
+    if not unfinished:
         raise UltronError(f"no unfinished run in {root}; start one with `ultron train`, or name its folder with --out")
-    latest = max(found, key=lambda path: (path / "checkpoints").stat().st_mtime_ns)
+    latest = max(unfinished, key=lambda path: (path / "checkpoints").stat().st_mtime_ns)
     log.info("resuming the latest unfinished run: %s", latest)
     return latest
 
 
-def describe_run(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A run in the table; None where it is not known yet, or not measured."""
+
+    run: str  # name of the folder
+    folder: str
+    state: str
+    created: str | None  # ISO 8601, UTC
+    model: str
+    loss_name: str
+    dataset: str
+    epochs: int
+    epochs_done: int
+    loss: float | None  # of the last epoch
+    accuracy: float | None  # of the last epoch, 0..1
+    validation_mAP: float | None  # the last that was measured, 0..1
+    validation_top1: float | None  # the last that was measured, 0..1
+    seconds: float
+
+
+def describe_run(folder: Path) -> RunFacts:
     """Facts of a run for the table. Raises UltronError if its config.json cannot be read."""
     from ultron_cli.training.run.checkpoints import saved_steps
     from ultron_cli.training.run.journal import METRICS_FILE, read_lines
 
     stored = read_json(folder / "config.json", "configuration of the run")
-    config, metrics, steps = stored["config"], read_lines(folder / METRICS_FILE), saved_steps(folder)
+    config = stored["config"]
+    metrics = read_lines(folder / METRICS_FILE)
     if is_finished(folder):
         state = "finished"
     else:
+        steps = saved_steps(folder)
         state = f"stopped, saved at step {steps[-1]}" if steps else "stopped, nothing saved"
-    scores = {
-        key: [entry[key] for entry in metrics if entry.get(key) is not None] or [None]
-        for key in ("validation_mAP", "validation_top1")
-    }
     model = config["model"] if "task" not in config else {"name": config["task"], "backbone": config["backbone"]}
-    return {
-        "run": folder.name,
-        "folder": str(folder),
-        "state": state,
-        "created": stored.get("provenance", {}).get("created"),
-        "model": "-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part),
-        "loss_name": config.get("loss", {}).get("name", "linear"),
-        "dataset": config["dataset"],
-        "epochs": config["epochs"],
-        "epochs_done": len(metrics),
-        "loss": metrics[-1]["loss"] if metrics else None,
-        "accuracy": metrics[-1].get("accuracy") if metrics else None,
-        **{key: values[-1] for key, values in scores.items()},
-        "seconds": sum(entry.get("seconds", 0.0) for entry in metrics),
-    }
+    return RunFacts(
+        run=folder.name,
+        folder=str(folder),
+        state=state,
+        created=stored.get("provenance", {}).get("created"),
+        model="-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part),
+        loss_name=config.get("loss", {}).get("name", "linear"),
+        dataset=config["dataset"],
+        epochs=config["epochs"],
+        epochs_done=len(metrics),
+        loss=metrics[-1]["loss"] if metrics else None,
+        accuracy=metrics[-1].get("accuracy") if metrics else None,
+        validation_mAP=_last(metrics, "validation_mAP"),
+        validation_top1=_last(metrics, "validation_top1"),
+        seconds=sum(entry.get("seconds", 0.0) for entry in metrics),
+    )
 
 
-def list_runs() -> list[dict[str, Any]]:
+def _last(metrics: Sequence[Mapping[str, float | None]], key: str) -> float | None:
+    """The last measured value of a key."""
+    values = [value for entry in metrics if (value := entry.get(key)) is not None]
+    return values[-1] if values else None
+
+
+def list_runs(workspace: Workspace) -> list[RunFacts]:
     """All runs of the workspace, oldest first; folders that are no runs are left out."""
-    root = workspace.workspace_root() / "train"
-    found = []
+    root = workspace.root / "train"
+    runs: list[RunFacts] = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         if (folder / "config.json").is_file():
             try:
-                found.append(describe_run(folder))
+                runs.append(describe_run(folder))
             except (UltronError, KeyError) as error:
                 log.warning("%s is no readable run (%s)", folder, error)
-    return found
+    return runs
 
 
-def runs_table(runs: list[dict[str, Any]]) -> str:
+def runs_table(runs: list[RunFacts]) -> str:
     """The table of `ultron train --list`."""
-    from ultron_cli.console import table
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
     rows = [
         (
-            run["run"],
-            run["model"],
-            run["loss_name"],
-            run["dataset"],
-            f"{run['epochs_done']}/{run['epochs']}",
-            "-" if run["loss"] is None else f"{run['loss']:.3f}",
-            percent(run["accuracy"]),
-            percent(run["validation_mAP"]),
-            percent(run["validation_top1"]),
-            f"{run['seconds']:.0f}",
-            run["state"],
+            run.run,
+            run.model,
+            run.loss_name,
+            run.dataset,
+            f"{run.epochs_done}/{run.epochs}",
+            "-" if run.loss is None else f"{run.loss:.3f}",
+            percent(run.accuracy),
+            percent(run.validation_mAP),
+            percent(run.validation_top1),
+            f"{run.seconds:.0f}",
+            run.state,
         )
         for run in runs
     ]

@@ -14,9 +14,12 @@ import torch
 
 from ultron_cli.console import dump_json, log
 from ultron_cli.files import write_text
+from ultron_cli.machine import memory_mib
 from ultron_cli.training.run.tensorboard import EventWriter
 
-STEPS_FILE, METRICS_FILE, EVENTS_FOLDER = "steps.jsonl", "metrics.jsonl", "events"
+STEPS_FILE = "steps.jsonl"
+METRICS_FILE = "metrics.jsonl"
+EVENTS_FOLDER = "events"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -30,20 +33,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def memory_mib(device: torch.device) -> float:
-    """Most memory used so far: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-        import sys
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    except ImportError:  # Windows
-        return 0.0
-
-
-def held_out_text(entry: dict[str, Any]) -> str:
+def held_out_text(entry: dict[str, float]) -> str:
     """How an epoch's held-out photos did, for people; empty where none were scored."""
     for key, name in (("validation_mAP", "mAP"), ("validation_top1", "top-1")):
         if entry.get(key) is not None:
@@ -53,15 +43,15 @@ def held_out_text(entry: dict[str, Any]) -> str:
 
 @dataclass
 class Meter:
-    """Sums since the last line, or since the epoch began. n_right_late, n_late: the second half of an epoch."""
+    """Sums since the last line, or since the epoch began."""
 
-    loss: float = 0.0
+    loss: float = 0.0  # over photos
     n_photos: int = 0
     n_right: float = 0.0
-    n_right_late: float = 0.0
-    n_late: int = 0
+    n_right_late: float = 0.0  # in the second half of an epoch
+    n_late: int = 0  # photos of the second half of an epoch
     seconds: float = 0.0
-    wait_s: float = 0.0
+    wait_s: float = 0.0  # seconds of waiting for photos
 
     def add(
         self, loss: float, n_photos: int, n_right: float, seconds: float, wait_s: float, is_late: bool = False
@@ -78,7 +68,8 @@ class Meter:
 
     def summary(self) -> dict[str, float]:
         """Means and rates."""
-        seconds, n_photos = max(self.seconds, 1e-9), max(1, self.n_photos)
+        seconds = max(self.seconds, 1e-9)
+        n_photos = max(1, self.n_photos)
         return {
             "loss": self.loss / n_photos,
             "accuracy": self.n_right / n_photos,
@@ -95,18 +86,14 @@ class Journal:
     """Writes the lines of one run; only the first process has one."""
 
     def __init__(self, folder: Path, first_step: int, n_epochs_done: int, every: int, device: torch.device) -> None:
-        self.folder, self.every, self.device = folder, every, device
-        write_text(
-            folder / STEPS_FILE,
-            "".join(
-                dump_json(e, indent=None) + "\n" for e in read_lines(folder / STEPS_FILE) if e["step"] <= first_step
-            ),
-        )
-        self.metrics = (
-            [entry for entry in read_lines(folder / METRICS_FILE) if entry["epoch"] <= n_epochs_done]
-            if first_step
-            else []
-        )
+        self.folder = folder
+        self.every = every
+        self.device = device
+        steps = [entry for entry in read_lines(folder / STEPS_FILE) if entry["step"] <= first_step]
+        write_text(folder / STEPS_FILE, "".join(dump_json(entry, indent=None) + "\n" for entry in steps))
+        self.metrics: list[dict[str, float]] = []
+        if first_step:
+            self.metrics = [entry for entry in read_lines(folder / METRICS_FILE) if entry["epoch"] <= n_epochs_done]
         self._steps = open(folder / STEPS_FILE, "a", encoding="utf-8")  # noqa: SIM115, closed in close()
         self._events = EventWriter(folder / EVENTS_FOLDER, first_step)
         self.meter = Meter()
@@ -143,7 +130,7 @@ class Journal:
         )
         self.meter = Meter()
 
-    def epoch(self, step: int, entry: dict[str, Any], n_epochs: int) -> None:
+    def epoch(self, step: int, entry: dict[str, float], n_epochs: int) -> None:
         """Adds the summary of an epoch to metrics.jsonl."""
         self.metrics.append(entry)
         write_text(self.folder / METRICS_FILE, "".join(dump_json(line, indent=None) + "\n" for line in self.metrics))
@@ -182,5 +169,6 @@ class Stopwatch:
     def read(self) -> float:
         """Seconds since the last reading."""
         now_s = time.perf_counter()
-        passed, self._since_s = now_s - self._since_s, now_s
-        return passed
+        passed_s = now_s - self._since_s
+        self._since_s = now_s
+        return passed_s

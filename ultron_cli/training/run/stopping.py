@@ -4,11 +4,12 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from types import FrameType
 
 
 class StopSignal:
-    """`received`: SIGTERM or SIGINT, None until then. A second SIGINT stops at once."""
+    """Notes SIGTERM and SIGINT in `received`, which is None until then. A second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -20,19 +21,19 @@ class StopSignal:
             yield
             return
 
-        def note(number: int, _: Any) -> None:
+        def note(number: int, frame: FrameType | None) -> None:
             if self.received is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
 
-        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
-def stopped_text(name: str, step: int, folder: Any) -> str:
-    """What a stopped run says. name: of the signal, or who else stopped it."""
+def stopped_text(name: str, step: int, folder: Path) -> str:
+    """What a stopped run says. name: of the signal, or of who else stopped it."""
     return f"stopped by {name} after step {step}, all saved; go on with `ultron train --resume --out {folder}`"

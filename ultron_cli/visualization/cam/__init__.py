@@ -1,2 +1,2 @@
-"""`ultron visualize cam`: similarity.py computes maps by the methods of methods.py, sheet.py and columns.py draw
-them."""
+"""`ultron visualize cam`: similarity.py computes a map by a method of method_table.py, whose functions are in
+methods.py; sheet.py and columns.py are the figures, draw.py makes them of stored searches."""

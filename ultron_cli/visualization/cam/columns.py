@@ -7,10 +7,12 @@ from pathlib import Path
 
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam.sheet import BAR_PX, GAP_PX, draw_caption, draw_colour_bar, heat_tile, note_of
+from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.sheet import BAR_PX, GAP_PX, draw_caption, heat_tile, note_of
 from ultron_cli.visualization.cam.similarity import Cam
-from ultron_cli.visualization.drawing import Header, QueryPhoto, RankedPhoto, Sheet, Tile
+from ultron_cli.visualization.drawing import Header, Sheet, TextStyle
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 MOST_MODELS = 8
 WIDEST_TILE_PX, NARROWEST_CELL_PX, FULL_WIDTH_PX = 280, 170, 2400
@@ -20,16 +22,13 @@ NAME_LINE_PX, NAME_LINES = 21, 3
 
 @dataclass(frozen=True)
 class CamColumn:
-    """One model's maps. query_cam: of the query, for the first photo; cams: of the photos, in their order.
-
-    crop: the part of the query that this model saw. ranks: of the photos in this model's own search, None where it has
-    none.
-    """
+    """One model's maps."""
 
     name: str
-    query_cam: Cam
-    cams: Sequence[Cam]
-    crop: Box | None = None
+    query_cam: Cam  # of the query, for the first photo
+    cams: Sequence[Cam]  # of the photos, in their order
+    crop: Box | None = None  # the part of the query that this model saw
+    # Of the photos in the search by this model, None where it lacks one; empty where the model made no search.
     ranks: Sequence[int | None] = ()
 
     @property
@@ -52,23 +51,23 @@ class _Grid:
 
 def _names(columns: Sequence[CamColumn], cell_px: int) -> list[list[str]]:
     """The lines over each column: the model's name, and its layer where not all have the same."""
-    same = len({column.layer for column in columns}) == 1
+    same_layer = len({column.layer for column in columns}) == 1
     return [
         [
             *drawing.wrap(column.name, cell_px, drawing.BODY_PX, n_lines=NAME_LINES, bold=True),
-            *([] if same else [f"at {column.layer or 'the last map'}"]),
+            *([] if same_layer else [f"at {column.layer or 'the last map'}"]),
         ]
         for column in columns
     ]
 
 
 def _draw_names(sheet: Sheet, names: Sequence[Sequence[str]], grid: _Grid, bottom: int) -> None:
-    sheet.text(grid.x(0), bottom - 8, "photos", colour=drawing.QUIET_INK)
+    sheet.text(grid.x(0), bottom - 8, "photos", drawing.QUIET)
     for i, lines in enumerate(names, start=1):
         for j, line in enumerate(lines):
-            small = line.startswith("at ") and j == len(lines) - 1 and j > 0
-            colour = drawing.QUIET_INK if small else drawing.INK
-            sheet.text(grid.x(i), bottom - 8 - NAME_LINE_PX * (len(lines) - 1 - j), line, colour=colour, bold=not small)
+            is_layer = line.startswith("at ") and j == len(lines) - 1 and j > 0
+            style: TextStyle = drawing.QUIET if is_layer else drawing.BOLD
+            sheet.text(grid.x(i), bottom - 8 - NAME_LINE_PX * (len(lines) - 1 - j), line, style)
 
 
 def _draw_row(sheet: Sheet, tile: Tile, cams: Sequence[tuple[Cam, Box | None, str]], grid: _Grid, y: int) -> int:
@@ -107,58 +106,50 @@ def columns_figure(
         raise UltronError(
             "a figure of similarity maps needs at least one database photo; found none; ask for more with -k"
         )
-    room_px = (
-        (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - BAR_PX - PHOTO_GAP_PX) // (1 + len(columns))
-        - GAP_PX
-        - 2 * drawing.FRAME_PX
-    )
-    tile_px = min(WIDEST_TILE_PX, room_px)
-    tiles = [drawing.load_tile(photo.path_or_pixels, tile_px, tile_px) for photo in (query, *photos)]
-    cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in tiles))
+    columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - BAR_PX - PHOTO_GAP_PX
+    tile_px = min(WIDEST_TILE_PX, columns_px // (1 + len(columns)) - GAP_PX - 2 * drawing.FRAME_PX)
+    row_tiles = [tiles.load_tile(photo.path, tile_px, tile_px) for photo in (query, *photos)]
+    cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in row_tiles))
     names = _names(columns, cell_px)
-    width_px = max(
-        _Grid(cell_px).x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX + BAR_PX + drawing.MARGIN_PX,
-        drawing.MIN_WIDTH_PX,
-    )
-    note = note_of(columns[0].query_cam, photos[0].rank, with_layer=len({column.layer for column in columns}) == 1)
+    columns_end = _Grid(cell_px).x(len(columns)) + cell_px + drawing.FRAME_PX
+    width_px = max(columns_end + GAP_PX + BAR_PX + drawing.MARGIN_PX, drawing.MIN_WIDTH_PX)
+    same_layer = len({column.layer for column in columns}) == 1
+    note = note_of(columns[0].query_cam, photos[0].rank, with_layer=same_layer)
     header = Header.of(title, f"{note} Ranks at the left: the search by {searched}.", width_px)
     names_bottom = header.height_px + drawing.LEGEND_HEIGHT_PX + NAME_LINE_PX * max(len(lines) for lines in names) + 6
     tops = [names_bottom]
-    for tile in tiles:
+    for tile in row_tiles:
         tops.append(tops[-1] + tile.pixels.shape[0] + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX)
     height_px = tops[-1] - ROW_GAP_PX + drawing.MARGIN_PX
     drawing.check_size(width_px, height_px, "draw fewer photos with -k")
-    sheet, grid = Sheet(width_px, height_px), _Grid(cell_px)
+    sheet = Sheet(width_px, height_px)
+    grid = _Grid(cell_px)
     header.draw(sheet)
-    drawing.draw_legend(
+    tiles.draw_legend(
         sheet, drawing.MARGIN_PX, header.height_px + 8, {photo.verdict for photo in photos}, query.bbx is not None
     )
     _draw_names(sheet, names, grid, names_bottom)
     line_x = grid.x(0) + cell_px + drawing.FRAME_PX + PHOTO_GAP_PX // 2
     sheet.fill(line_x, names_bottom, 1, height_px - names_bottom - drawing.MARGIN_PX, drawing.LINE_GREY)
-    own = f"for rank {photos[0].rank}" if columns[0].query_cam.method != "attention" else ""
-    for place, tile in enumerate(tiles):
+    query_caption = f"for rank {photos[0].rank}" if METHODS[columns[0].query_cam.method].of_pair else ""
+    for place, tile in enumerate(row_tiles):
         if place == 0:
-            cells = [(column.query_cam, column.crop, own) for column in columns]
+            cells = [(column.query_cam, column.crop, query_caption) for column in columns]
         else:
             cells = [(column.cams[place - 1], None, _caption(column, place - 1)) for column in columns]
         base = _draw_row(sheet, tile, cells, grid, tops[place])
         left, top = grid.x(0) + (cell_px - tile.pixels.shape[1]) // 2, base - tile.pixels.shape[0]
         if place == 0:
-            sheet.paste(left, top, drawing.with_box(tile, query.bbx))
-            drawing.draw_query_label(sheet, grid.x(0), base + drawing.FRAME_PX, cell_px, query.name, "")
+            sheet.paste(left, top, tiles.with_box(tile, query.bbx))
+            tiles.draw_query_label(sheet, grid.x(0), base + drawing.FRAME_PX, cell_px, query.name, "")
         else:
             photo = photos[place - 1]
             sheet.paste(left, top, tile.pixels)
             sheet.frame(left, top, tile.pixels.shape[1], tile.pixels.shape[0], drawing.VERDICT_COLOURS[photo.verdict])
-            drawing.draw_label(sheet, grid.x(0), base + drawing.FRAME_PX, cell_px, photo, f"score {photo.score:.3f}")
-        drawing.draw_problem(sheet, left, top, tile)
-    draw_colour_bar(
-        sheet,
-        grid.x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX,
-        tops[0] + drawing.FRAME_PX,
-        tiles[0].pixels.shape[0],
-    )
-    drawing.log_problems([(photo.name, tile) for photo, tile in zip((query, *photos), tiles, strict=True)])
+            tiles.draw_label(sheet, grid.x(0), base + drawing.FRAME_PX, cell_px, photo, f"score {photo.score:.3f}")
+        tiles.draw_problem(sheet, left, top, tile)
+    bar_x = grid.x(len(columns)) + cell_px + drawing.FRAME_PX + GAP_PX
+    drawing.draw_heat_bar(sheet, bar_x, tops[0] + drawing.FRAME_PX, row_tiles[0].pixels.shape[0])
+    tiles.log_problems([(photo.name, tile) for photo, tile in zip((query, *photos), row_tiles, strict=True)])
     sheet.save(out_path)
     return out_path

@@ -1,11 +1,13 @@
-"""The rules by which a CAM of the cosine is made: what is watched, Grad-CAM++, guided backpropagation, attention
-pooling's weights.
+"""The rules by which a map of the cosine is made, as method_table.py names them: of a layer's gradients and
+activations, guided backpropagation, the weights of attention pooling.
 
 Legend: B batch, C channels, H W photo size, h w map size, D descriptor dims. Models come in evaluation mode with frozen
 weights.
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,30 @@ from torch import nn
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.gem import ClassToken, GemModel
-from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.visualization.inside.stages import run_through
 
 # Nodes of the autograd graph that are activation functions: ReLU, ReLU6 (a hardtanh), and the smooth ones of newer
 # networks.
 _ACTIVATION = re.compile(r"^(Relu|Hardtanh|LeakyRelu|Elu|Gelu|Silu|Hardswish|Mish)Backward\d*$")
 CLIPPED_SHARE = 0.005  # of a guided map's pixels are shown as the brightest: single pixels are far above all others
+ROUNDING = 1e-6  # of float32 sums, relative to their terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapTask:
+    """One photo whose map towards another photo is wanted. The model is in evaluation mode and frozen."""
+
+    model: RetrievalModel
+    images: torch.Tensor  # (1, 3, H, W), normalised
+    other: torch.Tensor  # (D,), of unit norm: the other photo's descriptor
+    layer: str | None = None  # whose map is shown; None: the last before pooling
+    package_class: str = ""  # of the grad-cam package, for package_heat and guided_gradcam_heat
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """(H, W)."""
+        height, width = self.images.shape[-2:]
+        return height, width
 
 
 class Traced(nn.Module):
@@ -48,15 +66,19 @@ class Traced(nn.Module):
 
 def activations_and_gradients(
     model: RetrievalModel, images: torch.Tensor, other: torch.Tensor, layer: str | None
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(activations (C, h, w), gradients (C, h, w) of the cosine, descriptor (D,)) of one photo. images: (1, 3, H, W).
     other: (D,), of unit norm."""
     traced = Traced(model, layer)
-    kept: list[torch.Tensor] = []
-    traced.map.register_forward_hook(lambda _, __, output: kept.append(output))
+    watched_maps: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, __: object, output: torch.Tensor) -> None:
+        watched_maps.append(output)
+
+    traced.map.register_forward_hook(keep)
     descriptor = traced(images)[0]
-    (gradients,) = torch.autograd.grad(descriptor @ other, kept[-1])
-    return kept[-1].detach()[0], gradients[0], descriptor.detach()
+    (gradients,) = torch.autograd.grad(descriptor @ other, watched_maps[-1])
+    return watched_maps[-1].detach()[0], gradients[0], descriptor.detach()
 
 
 def gradcam_plus_plus(activations: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
@@ -83,15 +105,16 @@ def guided_gradient(score: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     set on the nodes of the autograd graph, so it does not matter how the network calls its activations; the graph is
     used up. images: a leaf that requires a gradient. Returns its shape.
     """
-    todo, seen = [score.grad_fn], {score.grad_fn}
-    while todo:
-        node: Any = todo.pop()
+    nodes_to_visit = [score.grad_fn]
+    visited_nodes = {score.grad_fn}
+    while nodes_to_visit:
+        node: Any = nodes_to_visit.pop()  # torch's stubs lack register_prehook of a node
         if _ACTIVATION.match(node.name()):
             node.register_prehook(lambda gradients: tuple(g if g is None else g.clamp(min=0) for g in gradients))
         for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                todo.append(following)
+            if following is not None and following not in visited_nodes:
+                visited_nodes.add(following)
+                nodes_to_visit.append(following)
     return torch.autograd.grad(score, images)[0]
 
 
@@ -122,36 +145,96 @@ def attention_map(model: RetrievalModel, images: torch.Tensor) -> tuple[torch.Te
     Of a class token: what it takes from each patch in the last block, the mean over heads (as DINO's maps, Caron et
     al., ICCV 2021); the rest of 1 goes to itself and to register tokens. Raises UltronError for other poolings.
     """
-    pooling = getattr(model, "pooling", None)
-    if isinstance(pooling, ClassToken):
-        return _class_token_attention(model, images)
-    if not isinstance(pooling, AttentionPooling):
+    weights_and_descriptor = model.pooling_attention(images)
+    if weights_and_descriptor is None:
         raise UltronError(
             "the attention map is of models that pool by attention (ultron-s, ultron-b, ultron-t, "
             f"model.pooling=simpool or cls), found {model.label}; "
             "take another --method"
         )
-    with torch.no_grad():
-        features = model.feature_map(images)
-        weights, _ = pooling.weights(features)
-        return weights[0].unflatten(0, features.shape[-2:]), F.normalize(model.pool(features), dim=1)[0]
+    return weights_and_descriptor
 
 
-def _class_token_attention(model: GemModel, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As attention_map, of the class token in the last block."""
-    layer = model.backbone.network.blocks[-1].attn
-    if not hasattr(layer, "attn_drop") or not hasattr(layer, "fused_attn"):
+def require_finite(model: RetrievalModel, numbers: np.ndarray) -> np.ndarray:
+    """The numbers. Raises UltronError if one is not finite."""
+    if not np.isfinite(numbers).all():
         raise UltronError(
-            f"the attention of {model.backbone.name} is not kept in a form that can be shown; take another --method"
+            f"{model.label} gives numbers that are not finite for this photo; its weights are damaged, load or "
+            "train others"
         )
-    kept: list[torch.Tensor] = []
-    handle = layer.attn_drop.register_forward_hook(lambda _, __, output: kept.append(output))
-    was_fused, layer.fused_attn = layer.fused_attn, False  # the fused operator never has the weights in memory
+    return numbers
+
+
+def _enlarged(raw: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """(h, w) any sign, with a value above 0 -> (H, W) float32: negative as 0, bilinear, maximum 1. size_px: (H, W)."""
+    positive = torch.from_numpy(raw).float().clamp(min=0)
+    positive /= positive.max()  # first, so that tiny values do not underflow
+    heat = F.interpolate(positive[None, None], size=size_px, mode="bilinear", align_corners=False)[0, 0]
+    return (heat / heat.max()).numpy()
+
+
+def _layer_heat(task: MapTask, raw: np.ndarray, activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """(H, W) float32 heat, 0..1, of a map `raw` (h, w) of any sign; all 0 where nothing of it is above what rounding
+    makes. activations, gradients: (C, h, w), of which the map was made."""
+    terms = (np.abs(gradients).mean(axis=(1, 2), keepdims=True) * np.abs(activations)).sum(axis=0)
+    if require_finite(task.model, raw).max() <= ROUNDING * terms.max():
+        return np.zeros(task.size_px, np.float32)
+    return _enlarged(raw, task.size_px)
+
+
+def _package_class(name: str) -> Callable[..., Any]:
+    """A class of the grad-cam package, which has no types. Raises UltronError if it cannot be imported."""
     try:
-        with torch.no_grad():
-            descriptor = F.normalize(model.describe(images), dim=1)[0]
+        import pytorch_grad_cam
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
+        reason = str(error).strip().split("\n")[0][:160]
+        raise UltronError(
+            f"maps of similarity need the grad-cam package, which cannot be imported ({reason}); run `pip "
+            "install grad-cam`"
+        ) from error
+    return getattr(pytorch_grad_cam, name)
+
+
+def package_heat(task: MapTask) -> tuple[np.ndarray, torch.Tensor]:
+    """(heat (H, W) float32, 0..1; descriptor (D,)) by the class of the grad-cam package that the task names."""
+    traced = Traced(task.model, task.layer)
+    tool = _package_class(task.package_class)(traced, [traced.map])
+    targets = [lambda descriptor: descriptor @ task.other]
+    try:
+        tool(task.images, targets)  # scales its map from its own minimum to maximum; the map itself is taken below
+        descriptor = tool.outputs[0].detach()
+        activations = tool.activations_and_grads.activations[0].numpy()
+        gradients = tool.activations_and_grads.gradients[0].numpy()
+        smoothed = False
+        raw = tool.get_cam_image(task.images, traced.map, targets, activations, gradients, smoothed)[0]
     finally:
-        layer.fused_attn = was_fused
-        handle.remove()
-    weights = kept[-1][0, :, 0, model.backbone.n_prefix_tokens :].mean(dim=0)
-    return weights.unflatten(0, model.backbone.grid(tuple(images.shape[-2:]), len(weights))), descriptor
+        tool.activations_and_grads.release()
+    return _layer_heat(task, raw, activations[0], gradients[0]), descriptor
+
+
+def gradcam_plus_plus_heat(task: MapTask) -> tuple[np.ndarray, torch.Tensor]:
+    """(heat (H, W) float32, 0..1; descriptor (D,)) by gradcam_plus_plus."""
+    activations, gradients, descriptor = activations_and_gradients(task.model, task.images, task.other, task.layer)
+    raw = gradcam_plus_plus(activations, gradients).cpu().numpy()
+    return _layer_heat(task, raw, activations.cpu().numpy(), gradients.cpu().numpy()), descriptor
+
+
+def guided_backprop_heat(task: MapTask) -> tuple[np.ndarray, torch.Tensor]:
+    """(heat (H, W) float32, 0..1; descriptor (D,)): pixel_heat of guided_backprop."""
+    gradient, descriptor = guided_backprop(task.model, task.images, task.other)
+    return pixel_heat(require_finite(task.model, gradient.cpu().numpy())), descriptor
+
+
+def guided_gradcam_heat(task: MapTask) -> tuple[np.ndarray, torch.Tensor]:
+    """(heat (H, W) float32, 0..1; descriptor (D,)): the product of guided backpropagation and Grad-CAM."""
+    heat, descriptor = package_heat(task)
+    if heat.any():
+        gradient, _ = guided_backprop(task.model, task.images, task.other)
+        heat = pixel_heat(require_finite(task.model, gradient.cpu().numpy()) * heat[..., None])
+    return heat, descriptor
+
+
+def attention_heat(task: MapTask) -> tuple[np.ndarray, torch.Tensor]:
+    """(heat (H, W) float32, 0..1; descriptor (D,)): attention_map, divided by its largest weight."""
+    weights, descriptor = attention_map(task.model, task.images)
+    return _enlarged(require_finite(task.model, weights.cpu().numpy()), task.size_px), descriptor

@@ -9,31 +9,23 @@ from PIL import Image
 
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.cam.similarity import METHODS, Cam, overlay
-from ultron_cli.visualization.drawing import Header, QueryPhoto, RankedPhoto, Sheet, Tile
+from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.similarity import Cam
+from ultron_cli.visualization.drawing import Header, Sheet, overlay
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 GAP_PX, QUERY_GAP_PX, BAND_GAP_PX, ROW_LABEL_PX, BAR_PX, CAPTION_PX = 14, 34, 22, 26, 78, 26
 PAIRS_PER_BAND = 10
 WIDEST_TILE_PX, NARROWEST_CELL_PX, FULL_WIDTH_PX = 280, 170, 2400
-_PAIR = "the query's own map is for rank {rank}."
-NOTES = {
-    "guided-backprop": "{method} of the cosine between query and photo. Bright pixels change it most; " + _PAIR,
-    "guided-gradcam": "{method} of the cosine between query and photo{layer}. Bright "
-    "pixels change it most, where the two "
-    "are alike; " + _PAIR,
-    "attention": "Weights of the attention pooling, divided by the largest. Bright places count most in a photo's "
-    "descriptor, whatever the other photo is.",
-}
-NOTE = "{method} of the cosine between query and photo{layer}. Bright places make the two alike; " + _PAIR
 
 
 @dataclass(frozen=True)
 class CamPair:
-    """A database photo with its map for the query; cam: None where the photo could not be read."""
+    """A database photo with its map for the query."""
 
     photo: RankedPhoto
-    cam: Cam | None
+    cam: Cam | None  # None where the photo could not be read
 
 
 def heat_tile(tile: Tile, cam: Cam | None, bbx: Box | None = None) -> np.ndarray:
@@ -41,13 +33,12 @@ def heat_tile(tile: Tile, cam: Cam | None, bbx: Box | None = None) -> np.ndarray
     if cam is None or tile.problem:
         return tile.pixels
     height_px, width_px = tile.pixels.shape[:2]
-    left, top, right, bottom = drawing.box_on_tile(tile, bbx) if bbx else (0, 0, width_px, height_px)
-    heat = np.asarray(Image.fromarray(cam.heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)).clip(
-        0, 1
-    )
-    drawn = (255 - (255 - tile.pixels.astype(np.float64)) * 0.35).round().astype(np.uint8)
-    drawn[top:bottom, left:right] = overlay(tile.pixels[top:bottom, left:right], heat)
-    return drawn
+    left, top, right, bottom = tiles.box_on_tile(tile, bbx) if bbx else (0, 0, width_px, height_px)
+    resized = Image.fromarray(cam.heat).resize((right - left, bottom - top), Image.Resampling.BILINEAR)
+    heat = np.asarray(resized).clip(0, 1)
+    pixels = (255 - (255 - tile.pixels.astype(np.float64)) * 0.35).round().astype(np.uint8)
+    pixels[top:bottom, left:right] = overlay(tile.pixels[top:bottom, left:right], heat)
+    return pixels
 
 
 @dataclass(frozen=True)
@@ -61,23 +52,13 @@ class _Band:
     @property
     def photo_height_px(self) -> int:
         """Height of the tallest tile."""
-        return max(tile.pixels.shape[0] for tile in [*self.tiles, *([self.query_tile] if self.query_tile else [])])
+        band_tiles = [*self.tiles, *([self.query_tile] if self.query_tile else [])]
+        return max(tile.pixels.shape[0] for tile in band_tiles)
 
     @property
     def height_px(self) -> int:
         """Of both rows with labels."""
         return 2 * (self.photo_height_px + 2 * drawing.FRAME_PX) + drawing.LABEL_HEIGHT_PX + CAPTION_PX
-
-
-def draw_colour_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
-    """A bar of the colours of heat, 0 below and 1 above, with its label."""
-    values = np.linspace(1.0, 0.0, height_px)[:, None].repeat(16, axis=1)
-    sheet.paste(x, y, overlay(np.full((height_px, 16, 3), 128, np.uint8), values))
-    for value in (0.0, 0.5, 1.0):
-        level = y + round((1 - value) * (height_px - 1))
-        sheet.fill(x + 16, level, 4, 1, (90, 90, 90))
-        sheet.text(x + 24, level + 5, f"{value:g}", drawing.SMALL_PX, colour=drawing.QUIET_INK)
-    sheet.text(x + 50, y + height_px / 2, "relative weight", drawing.SMALL_PX, colour=drawing.QUIET_INK, upright=False)
 
 
 def _draw_band(
@@ -86,27 +67,18 @@ def _draw_band(
     """One band with its top at y."""
     base = y + drawing.FRAME_PX + band.photo_height_px
     heat_base = base + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + band.photo_height_px
-    own = any(
-        cam is not None and cam.method == "attention" for cam in (query_cam, *(pair.cam for pair in band.pairs))
-    )  # not of a pair
-    for text, bottom in (("photos", base), ("attention" if own else "similarity", heat_base)):
-        sheet.text(
-            drawing.MARGIN_PX,
-            bottom - band.photo_height_px / 2,
-            text,
-            drawing.BODY_PX,
-            colour=drawing.QUIET_INK,
-            upright=False,
-        )
+    of_pair = all(METHODS[cam.method].of_pair for cam in (query_cam, *(pair.cam for pair in band.pairs)) if cam)
+    for text, bottom in (("photos", base), ("similarity" if of_pair else "attention", heat_base)):
+        sheet.upward_text(drawing.MARGIN_PX, bottom - band.photo_height_px / 2, text, drawing.QUIET)
     x = drawing.MARGIN_PX + ROW_LABEL_PX + drawing.FRAME_PX
     if band.query_tile:
         height_px, width_px = band.query_tile.pixels.shape[:2]
         left = x + (cell_px - width_px) // 2
-        sheet.paste(left, base - height_px, drawing.with_box(band.query_tile, query.bbx))
+        sheet.paste(left, base - height_px, tiles.with_box(band.query_tile, query.bbx))
         sheet.paste(left, heat_base - height_px, heat_tile(band.query_tile, query_cam, query.bbx))
-        drawing.draw_problem(sheet, left, base - height_px, band.query_tile)
-        drawing.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, query.name, "")
-        draw_caption(sheet, x, heat_base, query_cam, "" if own else f"for rank {first_rank}")
+        tiles.draw_problem(sheet, left, base - height_px, band.query_tile)
+        tiles.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, query.name, "")
+        draw_caption(sheet, x, heat_base, query_cam, f"for rank {first_rank}" if of_pair else "")
     sheet.fill(
         x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2, y + drawing.FRAME_PX, 1, heat_base - y, drawing.LINE_GREY
     )
@@ -116,8 +88,8 @@ def _draw_band(
         left, colour = x + (cell_px - width_px) // 2, drawing.VERDICT_COLOURS[pair.photo.verdict]
         sheet.paste(left, base - height_px, tile.pixels)
         sheet.frame(left, base - height_px, width_px, height_px, colour)
-        drawing.draw_problem(sheet, left, base - height_px, tile)
-        drawing.draw_label(
+        tiles.draw_problem(sheet, left, base - height_px, tile)
+        tiles.draw_label(
             sheet,
             x,
             base + drawing.FRAME_PX,
@@ -129,20 +101,21 @@ def _draw_band(
         draw_caption(sheet, x, heat_base, pair.cam, "")
         x += cell_px + 2 * drawing.FRAME_PX + GAP_PX
     tallest_px = band.photo_height_px
-    draw_colour_bar(sheet, x + 4, heat_base - tallest_px, tallest_px)
+    drawing.draw_heat_bar(sheet, x + 4, heat_base - tallest_px, tallest_px)
 
 
 def draw_caption(sheet: Sheet, x: int, base: int, cam: Cam | None, text: str) -> None:
     """The line below a map that ends at `base`; it says where a map is flat."""
     if cam is not None and cam.flat:
         text = f"{text}, flat map" if text else "flat map"
-    sheet.text(x, base + 19, text, drawing.SMALL_PX, colour=drawing.QUIET_INK)
+    sheet.text(x, base + 19, text, drawing.SMALL_QUIET)
 
 
 def note_of(cam: Cam | None, rank: int, *, with_layer: bool = True) -> str:
     """What the figure's heat is, below its title. rank: of the photo that the query's own map is for."""
-    method, layer = (cam.method, cam.layer if with_layer else None) if cam else ("gradcam", None)
-    return NOTES.get(method, NOTE).format(method=METHODS[method], layer=f" at {layer}" if layer else "", rank=rank)
+    method = METHODS[cam.method if cam else "gradcam"]
+    layer = f" at {cam.layer}" if cam and cam.layer and with_layer else ""
+    return method.note.format(method=method.title, layer=layer, rank=rank)
 
 
 def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair], title: str, out_path: Path) -> Path:
@@ -158,21 +131,19 @@ def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair
             "a figure of similarity maps needs at least one database photo; found none; ask for more with -k"
         )
     n_columns = 1 + min(PAIRS_PER_BAND, len(pairs))
-    room_px = (
-        (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - ROW_LABEL_PX - BAR_PX - QUERY_GAP_PX) // n_columns
-        - GAP_PX
-        - 2 * drawing.FRAME_PX
-    )
-    tile_px = min(WIDEST_TILE_PX, room_px)
-    query_tile = drawing.load_tile(query.path_or_pixels, tile_px, tile_px)
-    tiles = [drawing.load_tile(pair.photo.path_or_pixels, tile_px, tile_px) for pair in pairs]
+    columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - ROW_LABEL_PX - BAR_PX - QUERY_GAP_PX
+    tile_px = min(WIDEST_TILE_PX, columns_px // n_columns - GAP_PX - 2 * drawing.FRAME_PX)
+    query_tile = tiles.load_tile(query.path, tile_px, tile_px)
+    pair_tiles = [tiles.load_tile(pair.photo.path, tile_px, tile_px) for pair in pairs]
     bands = [
         _Band(
-            pairs[start : start + PAIRS_PER_BAND], tiles[start : start + PAIRS_PER_BAND], None if start else query_tile
+            pairs[start : start + PAIRS_PER_BAND],
+            pair_tiles[start : start + PAIRS_PER_BAND],
+            None if start else query_tile,
         )
         for start in range(0, len(pairs), PAIRS_PER_BAND)
     ]
-    cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in [query_tile, *tiles]))
+    cell_px = max(NARROWEST_CELL_PX, *(tile.pixels.shape[1] for tile in [query_tile, *pair_tiles]))
     width_px = (
         2 * drawing.MARGIN_PX
         + ROW_LABEL_PX
@@ -182,22 +153,21 @@ def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair
         + BAR_PX
     )
     width_px = max(width_px, drawing.MIN_WIDTH_PX)
-    header = Header.of(
-        title, note_of(next((pair.cam for pair in pairs if pair.cam), None), pairs[0].photo.rank), width_px
-    )
+    first_cam = next((pair.cam for pair in pairs if pair.cam), None)
+    header = Header.of(title, note_of(first_cam, pairs[0].photo.rank), width_px)
     top = header.height_px + drawing.LEGEND_HEIGHT_PX
     height_px = top + sum(band.height_px + BAND_GAP_PX for band in bands) - BAND_GAP_PX + drawing.MARGIN_PX
     drawing.check_size(width_px, height_px, "draw fewer photos with -k")
     sheet = Sheet(width_px, height_px)
     header.draw(sheet)
-    drawing.draw_legend(
+    tiles.draw_legend(
         sheet, drawing.MARGIN_PX, header.height_px + 8, {pair.photo.verdict for pair in pairs}, query.bbx is not None
     )
     for band in bands:
         _draw_band(sheet, band, query, query_cam, top, cell_px, pairs[0].photo.rank)
         top += band.height_px + BAND_GAP_PX
-    drawing.log_problems(
-        [(query.name, query_tile), *((pair.photo.name, tile) for pair, tile in zip(pairs, tiles, strict=True))]
+    tiles.log_problems(
+        [(query.name, query_tile), *((pair.photo.name, tile) for pair, tile in zip(pairs, pair_tiles, strict=True))]
     )
     sheet.save(out_path)
     return out_path

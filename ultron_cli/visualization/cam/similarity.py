@@ -12,67 +12,38 @@ nothing from it. For backbones whose last map has negative values (ViT, Swin) th
 was so with random weights; `hirescam` multiplies gradient and activation place by place and has no such error.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib import colormaps
-from PIL import Image
 from torch import nn
 
 from ultron_cli.configs import one_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.visualization import drawing
 from ultron_cli.visualization.cam import methods
+from ultron_cli.visualization.cam.method_table import METHODS
 
 # Descriptors nearer than this differ by rounding (float16 files: 3e-4); so would the gradient of their cosine.
 SAME_DESCRIPTOR = 1e-3
-ROUNDING = 1e-6  # of float32 sums, relative to their terms
-
-HEAT_OPACITY = (0.35, 0.75)  # where heat is 0, where it is 1: the photo stays readable, the colours rise in lightness
-
-# name -> as it is written
-METHODS = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "guided-backprop": "Guided backpropagation",
-    "guided-gradcam": "Guided Grad-CAM",
-    "attention": "Attention pooling",
-}
-PACKAGE_CLASSES = {
-    "gradcam": "GradCAM",
-    "guided-gradcam": "GradCAM",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-}  # of the grad-cam package
-NO_LAYER = ("guided-backprop", "attention")
 
 
 @dataclass(frozen=True)
 class Cam:
-    """heat: (H, W) float32 from 0 to 1 at the photo's size; cosine: of the two descriptors; flat: nothing is above 0,
-    so heat is all 0.
+    """A map of one photo towards another."""
 
-    layer: whose map it is of; None: the last before pooling.
-    """
-
-    heat: np.ndarray
-    cosine: float
-    flat: bool = False
+    heat: np.ndarray  # (H, W) float32 from 0 to 1, at the photo's size
+    cosine: float  # of the two descriptors
+    flat: bool = False  # nothing is above 0, so heat is all 0
     method: str = "gradcam"
-    layer: str | None = None
+    layer: str | None = None  # whose map it is of; None: the last before pooling
 
 
 @contextmanager
-def _left_as_found(model: nn.Module) -> Iterator[None]:
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Frozen and in evaluation mode inside; modes, requires_grad and gradients as before outside."""
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
@@ -84,22 +55,9 @@ def _left_as_found(model: nn.Module) -> Iterator[None]:
     finally:
         for module, was_training in modes:
             module.training = was_training
-        for parameter, wanted, gradient in parameters:  # grad-cam calls zero_grad
-            parameter.requires_grad_(wanted)
+        for parameter, required_grad, gradient in parameters:  # grad-cam calls zero_grad
+            parameter.requires_grad_(required_grad)
             parameter.grad = gradient
-
-
-def _cam_class(method: str) -> Any:
-    """The class of the grad-cam package for one of PACKAGE_CLASSES. Raises UltronError if it cannot be imported."""
-    try:
-        import pytorch_grad_cam
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that was built for another torch
-        reason = str(error).strip().split("\n")[0][:160]
-        raise UltronError(
-            f"maps of similarity need the grad-cam package, which cannot be imported ({reason}); run `pip "
-            "install grad-cam`"
-        ) from error
-    return getattr(pytorch_grad_cam, PACKAGE_CLASSES[method])
 
 
 def _check(model: RetrievalModel, photo: np.ndarray, other_descriptor: torch.Tensor) -> None:
@@ -111,10 +69,12 @@ def _check(model: RetrievalModel, photo: np.ndarray, other_descriptor: torch.Ten
             f"{model.label} takes photos of at least {model.min_side_px} px a side, found {width} x {height}; "
             "enlarge the photo"
         )
-    found, wanted = tuple(other_descriptor.shape), (model.descriptor_dim,)
-    if found != wanted:
+    shape = tuple(other_descriptor.shape)
+    model_shape = (model.descriptor_dim,)
+    if shape != model_shape:
         raise UltronError(
-            f"the other photo's descriptor has shape {found}, {model.label} gives {wanted}; take one of the same model"
+            f"the other photo's descriptor has shape {shape}, {model.label} gives {model_shape}; take one of the same "
+            "model"
         )
     if not torch.isfinite(other_descriptor).all() or not other_descriptor.any():
         raise UltronError("the other photo's descriptor is zero or not finite; extract it again")
@@ -131,102 +91,27 @@ def similarity_cam(
     """Where the photo is like the other photo: a CAM of the cosine between its descriptor (at scale 1) and the other's.
 
     photo: (H, W, 3) uint8, as the model is to see it (cropped, resized). other_descriptor: (D,), any length but 0.
-    method: `gradcam` (Selvaraju et al., ICCV 2017, eq. 1 and 2), `gradcam++` (Chattopadhyay et al., WACV 2018),
-    `hirescam` (Draelos and Carin 2020) and `layercam` (Jiang et al., TIP 2021) are of a map, the last before pooling or
-    the output of `layer` (a stage or a module by name): it is enlarged bilinearly to the photo and divided by its
-    maximum; where a backbone pads a photo to whole patches it is stretched by less than one cell. `guided-backprop`
-    (Springenberg et al. 2015) is of the photo's pixels, `guided-gradcam` (Selvaraju et al., section 3.2) its product
-    with `gradcam`; see methods.pixel_heat. `attention` are the weights of ULTRON's pooling, whatever the other photo
-    is. The model's modes and gradients stay as they were. Raises UltronError for a descriptor of another model, a photo
-    too small, an unknown method or layer, or without grad-cam.
+    method: a name of METHODS. `gradcam`, `gradcam++`, `hirescam` and `layercam` are of a map, the last before pooling
+    or the output of `layer` (a stage or a module by name): it is enlarged bilinearly to the photo and divided by its
+    maximum; where a backbone pads a photo to whole patches it is stretched by less than one cell. `guided-backprop` is
+    of the photo's pixels, `guided-gradcam` its product with `gradcam`; see methods.pixel_heat. `attention` are the
+    weights of attention pooling, whatever the other photo is. The model's modes and gradients stay as they were.
+    Raises UltronError for a descriptor of another model, a photo too small, an unknown method or layer, or without
+    grad-cam.
     """
     _check(model, photo, other_descriptor)
     one_of("CAM method", method, list(METHODS))
-    if layer is not None and method in NO_LAYER:
-        raise UltronError(f"{METHODS[method]} is not of a layer; leave out --layer, or take another --method")
+    entry = METHODS[method]
+    if layer is not None and not entry.of_layer:
+        raise UltronError(f"{entry.title} is not of a layer; leave out --layer, or take another --method")
+    heat_of: Callable[[methods.MapTask], tuple[np.ndarray, torch.Tensor]] = getattr(methods, entry.function)
     device = next(model.parameters()).device
-    size = photo.shape[:2]
-    with _left_as_found(model), torch.inference_mode(False), torch.enable_grad():
+    with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
         other = F.normalize(other_descriptor.detach().clone().to(device, torch.float32), dim=0)
         images = normalise_images(torch.tensor(np.ascontiguousarray(photo), device=device)[None], model.preprocessing)
-        if method == "attention":
-            weights, descriptor = methods.attention_map(model, images)
-            heat = _enlarged(_finite(model, weights.cpu().numpy()), *size)
-        elif method == "guided-backprop":
-            gradient, descriptor = methods.guided_backprop(model, images, other)
-            heat = methods.pixel_heat(_finite(model, gradient.cpu().numpy()))
-        else:
-            raw, descriptor = _map_cam(model, images, other, method, layer)
-            heat = np.zeros(size, np.float32) if raw is None else _enlarged(raw, *size)
-        if method == "guided-gradcam" and heat.any():
-            gradient, _ = methods.guided_backprop(model, images, other)
-            heat = methods.pixel_heat(_finite(model, gradient.cpu().numpy()) * heat[..., None])
-    _finite(model, descriptor.cpu().numpy())
-    if method != "attention" and torch.linalg.vector_norm(descriptor - other) < SAME_DESCRIPTOR:
-        heat = np.zeros(size, np.float32)
+        task = methods.MapTask(model=model, images=images, other=other, layer=layer, package_class=entry.package_class)
+        heat, descriptor = heat_of(task)
+    methods.require_finite(model, descriptor.cpu().numpy())
+    if entry.of_pair and torch.linalg.vector_norm(descriptor - other) < SAME_DESCRIPTOR:
+        heat = np.zeros(photo.shape[:2], np.float32)
     return Cam(heat, float(descriptor @ other), not heat.any(), method, layer)
-
-
-def _finite(model: RetrievalModel, numbers: np.ndarray) -> np.ndarray:
-    """The numbers. Raises UltronError if one is not finite."""
-    if not np.isfinite(numbers).all():
-        raise UltronError(
-            f"{model.label} gives numbers that are not finite for this photo; its weights are damaged, load or "
-            "train others"
-        )
-    return numbers
-
-
-def _map_cam(
-    model: RetrievalModel, images: torch.Tensor, other: torch.Tensor, method: str, layer: str | None
-) -> tuple[np.ndarray | None, torch.Tensor]:
-    """(map (h, w) of any sign, None where nothing is above 0; descriptor (D,)) of one photo: images (1, 3, H, W)."""
-    if method == "gradcam++":
-        watched = methods.activations_and_gradients(model, images, other, layer)
-        raw, (activations, gradients) = (
-            methods.gradcam_plus_plus(*watched[:2]).cpu().numpy(),
-            (kept.cpu().numpy() for kept in watched[:2]),
-        )
-        descriptor = watched[2]
-    else:
-        traced = methods.Traced(model, layer)
-        tool, targets = _cam_class(method)(traced, [traced.map]), [lambda descriptor: descriptor @ other]
-        try:
-            tool(images, targets)  # scales its map from its own minimum to maximum; the map itself is taken below
-            descriptor = tool.outputs[0].detach()
-            activations, gradients = (
-                kept[0].numpy()
-                for kept in (tool.activations_and_grads.activations, tool.activations_and_grads.gradients)
-            )
-            raw = tool.get_cam_image(images, traced.map, targets, activations, gradients, False)[0]  # no smoothing
-        finally:
-            tool.activations_and_grads.release()
-        activations, gradients = activations[0], gradients[0]
-    terms = (np.abs(gradients).mean(axis=(1, 2), keepdims=True) * np.abs(activations)).sum(axis=0)
-    return (None if _finite(model, raw).max() <= ROUNDING * terms.max() else raw), descriptor
-
-
-def _enlarged(raw: np.ndarray, height_px: int, width_px: int) -> np.ndarray:
-    """(h, w) any sign, with a value above 0 -> (height_px, width_px) float32: negative as 0, bilinear, maximum 1."""
-    positive = torch.from_numpy(raw).float().clamp(min=0)
-    positive /= positive.max()  # first, so that tiny values do not underflow
-    heat = F.interpolate(positive[None, None], size=(height_px, width_px), mode="bilinear", align_corners=False)[0, 0]
-    return (heat / heat.max()).numpy()
-
-
-def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8: the photo in grey under the colours of heat (H, W), 0..1; grey, so that every colour is the
-    heat's.
-
-    The colours are inferno: even steps in perception, rising in lightness, safe for colour-blind readers.
-    """
-    if photo.shape[:2] != heat.shape:
-        raise ValueError(f"photo and heat must be of one size, found {photo.shape[:2]} and {heat.shape}")
-    grey = np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float64)[..., None]
-    opacity = (HEAT_OPACITY[0] + (HEAT_OPACITY[1] - HEAT_OPACITY[0]) * heat)[..., None]
-    return (grey * (1 - opacity) + colormaps["inferno"](heat)[..., :3] * 255.0 * opacity).round().astype(np.uint8)
-
-
-def write_overlay(path: Path, photo: np.ndarray, heat: np.ndarray) -> None:
-    """Writes overlay(photo, heat) as PNG at the photo's size. Raises UltronError for another suffix."""
-    drawing.save_png(path, overlay(photo, heat))

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.tsne import COLOURS
+from ultron_cli.visualization.plots import COLOURS
 
 COLUMNS = ("group", "setting", "seed", "metric", "value")
 HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo")
@@ -28,24 +28,23 @@ GROUP_GAP, NAME_PX = 0.7, 330
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One line of the table. value: 0..1."""
+    """One line of the table."""
 
-    group: str
+    group: str  # may be empty
     setting: str
     seed: str
     metric: str
-    value: float
+    value: float  # 0..1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One setting under one metric, values (0..1) in the seeds' order; spread: standard deviation over seeds, None for
-    one seed."""
+    """One setting under one metric."""
 
     group: str
     setting: str
     metric: str
-    values: list[float]
+    values: list[float]  # 0..1, in the seeds' order
 
     @property
     def mean(self) -> float:
@@ -54,7 +53,7 @@ class Bar:
 
     @property
     def spread(self) -> float | None:
-        """Sample standard deviation (n - 1)."""
+        """Sample standard deviation (n - 1) over seeds; None for one seed."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
 
@@ -74,7 +73,7 @@ def read_measurements(path: Path) -> list[Measurement]:
             f"{path} lacks the column {', '.join(missing)}; a table of an ablation has {','.join(COLUMNS)} in "
             "its first line"
         )
-    found: dict[tuple[str, str, str, str], Measurement] = {}
+    measurements: dict[tuple[str, str, str, str], Measurement] = {}
     for row in rows:
         where = f"{path}, line {rows.line_num}"
         cells = {name: (row[name] or "").strip() for name in COLUMNS}
@@ -89,48 +88,52 @@ def read_measurements(path: Path) -> list[Measurement]:
         if not cells["setting"] or not cells["metric"]:
             raise UltronError(f"{where}: setting and metric must not be empty; correct the line")
         key = (cells["group"], cells["setting"], cells["seed"], cells["metric"])
-        if key in found:
+        if key in measurements:
             raise UltronError(
                 f"{where}: {cells['setting']!r}, seed {cells['seed']}, {cells['metric']} stands there twice; leave one"
             )
-        found[key] = Measurement(**(cells | {"value": value}))  # type: ignore[arg-type]
-    if not found:
+        group, setting, seed, metric = key
+        measurements[key] = Measurement(group=group, setting=setting, seed=seed, metric=metric, value=value)
+    if not measurements:
         raise UltronError(f"{path} holds no measurement; write one line per setting, seed and metric")
-    return list(found.values())
+    return list(measurements.values())
 
 
 def bars_of(measurements: Sequence[Measurement]) -> list[Bar]:
     """A bar per group, setting and metric, in the order of the table."""
     values: dict[tuple[str, str, str], list[float]] = {}
-    for one in measurements:
-        values.setdefault((one.group, one.setting, one.metric), []).append(one.value)
+    for measurement in measurements:
+        key = (measurement.group, measurement.setting, measurement.metric)
+        values.setdefault(key, []).append(measurement.value)
     return [
-        Bar(group=group, setting=setting, metric=metric, values=found)
-        for (group, setting, metric), found in values.items()
+        Bar(group=group, setting=setting, metric=metric, values=bar_values)
+        for (group, setting, metric), bar_values in values.items()
     ]
 
 
 def _places(settings: Sequence[tuple[str, str]]) -> list[float]:
     """Where each bar stands, downwards from 0: groups apart."""
-    places, y = [], 0.0
+    places = []
+    y = 0.0
     for i, (group, _) in enumerate(settings):
-        y += 0.0 if i == 0 else 1.0 + (GROUP_GAP if group != settings[i - 1][0] else 0.0)
+        if i > 0:
+            y += 1.0 if group == settings[i - 1][0] else 1.0 + GROUP_GAP
         places.append(y)
     return places
 
 
-def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], colour: dict[str, int]) -> None:
+def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], group_numbers: dict[str, int]) -> None:
     """One metric: bars, whiskers of one standard deviation, a dot per seed, the mean written behind."""
     ends = []
     for bar, y in zip(bars, places, strict=True):
-        look = colour[bar.group]
+        number = group_numbers[bar.group]
         axes.barh(
             y,
             100 * bar.mean,
             height=0.66,
-            color=COLOURS[look % len(COLOURS)],
+            color=COLOURS[number % len(COLOURS)],
             alpha=0.75,
-            hatch=HATCHES[look % len(HATCHES)],
+            hatch=HATCHES[number % len(HATCHES)],
             edgecolor="white",
             linewidth=0,
             zorder=2,
@@ -166,31 +169,30 @@ def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) 
     bars = bars_of(measurements)
     settings = list(dict.fromkeys((bar.group, bar.setting) for bar in bars))
     groups = list(dict.fromkeys(group for group, _ in settings))
-    settings.sort(
-        key=lambda setting: groups.index(setting[0])
-    )  # a group's settings together, else in the order of the table
+    # A group's settings together, else in the order of the table.
+    settings.sort(key=lambda setting: groups.index(setting[0]))
     metrics = list(dict.fromkeys(bar.metric for bar in bars))
     if len(settings) > MOST_SETTINGS or len(metrics) > MOST_METRICS:
         raise UltronError(
             f"one figure takes up to {MOST_SETTINGS} settings and {MOST_METRICS} metrics, found "
             f"{len(settings)} and {len(metrics)}; draw fewer"
         )
-    known = {(bar.group, bar.setting, bar.metric): bar for bar in bars}
+    bar_of = {(bar.group, bar.setting, bar.metric): bar for bar in bars}
     for group, setting in settings:
         for metric in metrics:
-            if (group, setting, metric) not in known:
+            if (group, setting, metric) not in bar_of:
                 raise UltronError(
                     f"setting {setting!r} has no {metric}; measure every setting by every metric, or leave the "
                     "metric out"
                 )
-    places, colour = _places(settings), {group: i for i, group in enumerate(groups)}
+    places = _places(settings)
+    group_numbers = {group: i for i, group in enumerate(groups)}
     named = len(groups) > 1 or groups[0] != ""
-    figure = plots.new_figure(
-        3.6 + 3.3 * len(metrics), 1.6 + 0.36 * (places[-1] + 1) + (0.32 * len(groups) if named else 0.0), title
-    )
+    height_inches = 1.6 + 0.36 * (places[-1] + 1) + (0.32 * len(groups) if named else 0.0)
+    figure = plots.new_figure(3.6 + 3.3 * len(metrics), height_inches, title)
     grid = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
     for axes, metric in zip(grid, metrics, strict=True):
-        _draw_bars(axes, [known[group, setting, metric] for group, setting in settings], places, colour)
+        _draw_bars(axes, [bar_of[group, setting, metric] for group, setting in settings], places, group_numbers)
         axes.set_xlabel(f"{plots.text(metric)} (%)", fontsize=plots.LABEL_PT)
     grid[0].set_yticks(
         places, [plots.shortened(setting, NAME_PX, plots.LABEL_PT) for _, setting in settings], fontsize=plots.LABEL_PT
@@ -199,21 +201,20 @@ def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) 
     if named:
         for i, (group, _) in enumerate(settings):
             if i == 0 or group != settings[i - 1][0]:
-                at = {
-                    "xycoords": ("axes fraction", "data"),
-                    "fontsize": plots.LABEL_PT,
-                    "fontweight": "bold",
-                    "va": "center",
-                }
                 grid[0].annotate(
                     plots.shortened(group, 2 * NAME_PX, plots.LABEL_PT),
                     (0.0, places[i] - 0.68),
+                    xycoords=("axes fraction", "data"),
                     textcoords="offset points",
                     xytext=(3, 0),
-                    **at,
+                    fontsize=plots.LABEL_PT,
+                    fontweight="bold",
+                    va="center",
                 )
-    seeds = {len(bar.values) for bar in bars}
-    n_seeds = f"{min(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
-    note = f"bar: mean over {n_seeds} seed{'' if seeds == {1} else 's'}; whisker: one standard deviation; dot: one seed"
+    seed_counts = {len(bar.values) for bar in bars}
+    fewest, most = min(seed_counts), max(seed_counts)
+    n_seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    plural = "" if most == 1 else "s"
+    note = f"bar: mean over {n_seeds} seed{plural}; whisker: one standard deviation; dot: one seed"
     figure.supxlabel(note, fontsize=plots.SMALL_PT, color=drawing.QUIET_INK)
     return plots.save_figure(figure, out)

@@ -19,23 +19,22 @@ from ultron_cli.evaluation.evaluate import dataset_name, find_gnd, ranking_again
 from ultron_cli.evaluation.metrics import revisited_map
 from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.visualization import plots
-from ultron_cli.visualization.curves.run_curves import look
+from ultron_cli.visualization.plots import MOST_LINES, look
 
 RECALLS = np.linspace(0.0, 1.0, 101)
-MOST_SEARCHES = 14
+MOST_SEARCHES = MOST_LINES
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionRecall:
-    """One search. curves: protocol -> (101,) float64 mean precision, 0..1, at RECALLS; mAP: protocol -> 0..1;
-    n_queries: that had positives."""
+    """The curves of one search."""
 
     label: str
     dataset: str
     n_database: int
-    curves: dict[str, np.ndarray]
-    mAP: dict[str, float]
-    n_queries: dict[str, int]
+    curves: dict[str, np.ndarray]  # protocol -> (101,) float64 mean precision, 0..1, at RECALLS
+    mAP: dict[str, float]  # protocol -> 0..1
+    n_queries: dict[str, int]  # protocol -> how many had positives
 
 
 def interpolated_precision(positive_ranks: np.ndarray, n_positives: int, recalls: np.ndarray = RECALLS) -> np.ndarray:
@@ -44,11 +43,11 @@ def interpolated_precision(positive_ranks: np.ndarray, n_positives: int, recalls
     positive_ranks: (P,) integers, ascending, from 0, ignored photos already taken out. n_positives: at least 1, found
     or not.
     """
-    found = np.arange(1, len(positive_ranks) + 1)
-    precision = found / (np.asarray(positive_ranks, np.float64) + 1)
+    n_found = np.arange(1, len(positive_ranks) + 1)  # up to and with each positive
+    precision = n_found / (np.asarray(positive_ranks, np.float64) + 1)
     highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     # The first place at which recall reaches r; a hair less, so that 3/10 reaches 0.3.
-    return highest[np.searchsorted(found / n_positives, recalls - 1e-9)]
+    return highest[np.searchsorted(n_found / n_positives, recalls - 1e-9)]
 
 
 def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.ndarray:
@@ -62,9 +61,10 @@ def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.n
     for query in range(len(truth.queries)):
         positives, ignored = truth.split(query, protocol)
         if len(positives):
-            kept = rows[query][~np.isin(rows[query], ignored)]
-            first = np.sort(np.unique(kept, return_index=True)[1])
-            curves.append(interpolated_precision(np.flatnonzero(np.isin(kept[first], positives)), len(positives)))
+            counted_rows = rows[query][~np.isin(rows[query], ignored)]
+            first = np.sort(np.unique(counted_rows, return_index=True)[1])
+            positive_ranks = np.flatnonzero(np.isin(counted_rows[first], positives))
+            curves.append(interpolated_precision(positive_ranks, len(positives)))
     if not curves:
         raise UltronError(f"no query has positives under protocol {protocol}; choose another with --protocol")
     return np.mean(curves, axis=0)
@@ -94,21 +94,17 @@ def precision_recall_figure(searches: Sequence[PrecisionRecall], title: str, out
         raise UltronError(f"one figure takes 1 to {MOST_SEARCHES} searches, found {len(searches)}; draw fewer")
     datasets = list(dict.fromkeys((search.dataset, search.n_database) for search in searches))
     if len(datasets) > 1:
-        found = " and ".join(f"{name} with {n:,} photos" for name, n in datasets)
+        different = " and ".join(f"{name} with {n:,} photos" for name, n in datasets)
         raise UltronError(
-            f"searches in one figure must be of one dataset and as many photos, found {found}; draw them apart"
+            f"searches in one figure must be of one dataset and as many photos, found {different}; draw them apart"
         )
     protocols = list(searches[0].curves)
     figure = plots.new_figure(max(5.4, 4.6 * len(protocols)), 4.6 + 0.25 * len(searches), title)
-    for axes, protocol in zip(
-        figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0], protocols, strict=True
-    ):
+    grid = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
+    for axes, protocol in zip(grid, protocols, strict=True):
         for i, search in enumerate(searches):
-            axes.plot(
-                100 * RECALLS,
-                100 * search.curves[protocol],
-                **(look(i) | {"markevery": (4 * i % 20, 20), "markersize": 5.5}),
-            )
+            style = {**look(i), "markersize": 5.5, "markevery": (4 * i % 20, 20)}
+            axes.plot(100 * RECALLS, 100 * search.curves[protocol], **style)
         axes.set_title(f"{protocol}, {searches[0].n_queries[protocol]} queries", fontsize=plots.LABEL_PT)
         axes.set_xlabel("recall (%)", fontsize=plots.LABEL_PT)
         axes.set_xlim(-3, 103)

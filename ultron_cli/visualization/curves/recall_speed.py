@@ -1,10 +1,9 @@
 """Recall against queries per second of several indexes in one axes, from the measurements that `ultron index --report`
 wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -13,72 +12,132 @@ from ultron_cli.console import counted
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.curves.run_curves import look
+from ultron_cli.visualization.plots import MOST_LINES, look
 
-MOST_REPORTS = 14
-KNOBS = {"nprobe": "nprobe", "ef_search": "efSearch"}
+MOST_REPORTS = MOST_LINES
+KNOBS = {"nprobe": "nprobe", "ef_search": "efSearch"}  # key of the report -> as Faiss calls the setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedPoint:
+    """One setting of an index as it was measured."""
+
+    knobs: dict[str, int]  # of KNOBS; 0 where the index has no such setting
+    rescore: int  # so many times k candidates are scored again; 0: none
+    recall: dict[str, float]  # k as text -> recall@k against exact search, 0..1
+    queries_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSpeed:
+    """What `ultron index --report` measured of one index."""
+
+    kind: str
+    n: int  # descriptors
+    dim: int
+    n_queries: int
+    bytes_per_photo: float
+    exact_queries_per_s: float  # of exact search, timed in the same run
+    points: list[SpeedPoint]
+    source: str = ""  # `gem-resnet50 on roxford5k`; "" where not recorded
+
+    @classmethod
+    def of(cls, content: Mapping[str, object]) -> "IndexSpeed":
+        """From what a report file holds. Raises KeyError, TypeError or ValueError if that is no report."""
+        rows = content["rows"]
+        if not isinstance(rows, list) or not rows:
+            raise ValueError("a report has at least one row")
+        points = [
+            SpeedPoint(
+                knobs={name: int(row.get(name, 0)) for name in KNOBS},
+                rescore=int(row["rescore"]),
+                recall={str(cut): float(recall) for cut, recall in row["recall"].items()},
+                queries_per_s=_positive(row["queries_per_s"]),
+            )
+            for row in rows
+        ]
+        if not content["kind"] or not all(point.recall for point in points) or not _positive(content["k"]):
+            raise ValueError("a report names its kind and has recalls")
+        model, dataset = content.get("model"), content.get("dataset")
+        return cls(
+            kind=str(content["kind"]),
+            n=int(_positive(content["n"])),
+            dim=int(_positive(content["dim"])),
+            n_queries=int(_positive(content["n_queries"])),
+            bytes_per_photo=_positive(content["bytes_per_photo"]),
+            exact_queries_per_s=_positive(content["exact_queries_per_s"]),
+            points=points,
+            source=f"{model} on {dataset}" if model and dataset else "",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """One line: an index with or without re-scoring. points: (recall 0..1, queries per second, what was set or "")."""
+    """One line: an index with or without re-scoring."""
 
     label: str
-    points: list[tuple[float, float, str]]
+    points: list[tuple[float, float, str]]  # recall 0..1, queries per second, what was set or ""
 
 
-def read_report(path: Path) -> dict[str, Any]:
+def _positive(value: object) -> float:
+    if not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"a number above 0 was expected, found {value!r}")
+    return value
+
+
+def read_report(path: Path) -> IndexSpeed:
     """The measurements of one index. Raises UltronError if the file holds none."""
     content = read_json(path, "index report")
     try:
-        complete = (
-            all(row["queries_per_s"] > 0 and row["recall"] and "rescore" in row for row in content["rows"])
-            and content["rows"]
-        )
-        numbers = (
-            all(content[key] > 0 for key in ("n", "dim", "k", "n_queries", "exact_queries_per_s", "bytes_per_photo"))
-            and content["kind"]
-        )
-    except (KeyError, TypeError):
-        complete = numbers = False
-    if not complete or not numbers:
+        return IndexSpeed.of(content)
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UltronError(
             f"{path} is not a report of an index; make one with `ultron index --report`, which names its JSON file"
-        )
-    return content
+        ) from None
 
 
-def common_cut(reports: Sequence[dict[str, Any]], asked: int | None) -> str:
-    """The k of recall@k: as asked, else the largest that all reports have. Raises UltronError if one lacks it."""
-    common = set.intersection(*(set(row["recall"]) for report in reports for row in report["rows"]))
-    if asked is not None and str(asked) not in common:
+def title_of_reports(reports: Sequence[IndexSpeed]) -> str:
+    """`Recall and speed: gem-resnet50 on roxford5k`."""
+    sources = list(dict.fromkeys(report.source for report in reports if report.source))
+    return f"Recall and speed: {' and '.join(sources)}" if sources else "Recall and speed of indexes"
+
+
+def common_cut(reports: Sequence[IndexSpeed], at: int | None) -> str:
+    """The k of recall@k: `at`, else the largest that all reports have. Raises UltronError if one lacks it."""
+    common = set.intersection(*(set(point.recall) for report in reports for point in report.points))
+    if at is not None and str(at) not in common:
         raise UltronError(
             f"--at must be one of {', '.join(sorted(common, key=int)) or 'none in common'}, which every report "
-            f"has; found {asked}"
+            f"has; found {at}"
         )
     if not common:
         raise UltronError("the reports have no recall@k in common; measure indexes of as many photos")
-    return str(asked) if asked is not None else max(common, key=int)
+    return str(at) if at is not None else max(common, key=int)
 
 
-def lines_of(report: dict[str, Any], cut: str, label: str) -> list[Speed]:
+def lines_of(report: IndexSpeed, cut: str, label: str) -> list[Speed]:
     """One line per way of scoring, its points in the order of the setting that was swept."""
-    rescored = sorted({row["rescore"] for row in report["rows"]})
-    knob = next((name for name in KNOBS if len({row.get(name) for row in report["rows"]}) > 1), None)
-    found = []
+    rescored = sorted({point.rescore for point in report.points})
+    knob = next((name for name in KNOBS if len({point.knobs[name] for point in report.points}) > 1), None)
+    setting = f" ({KNOBS[knob]} written at the points)" if knob else ""
+    lines = []
     for rescore in rescored:
-        rows = [row for row in report["rows"] if row["rescore"] == rescore]
-        how = f", re-scored {rescore} x k" if rescore else ", as the index scores" if len(rescored) > 1 else ""
-        points = [(row["recall"][cut], row["queries_per_s"], str(row[knob]) if knob else "") for row in rows]
-        setting = f" ({KNOBS[knob]} written at the points)" if knob else ""
-        found.append(
-            Speed(label=f"{label}{how}, {report['bytes_per_photo']:.0f} bytes per photo{setting}", points=points)
-        )
-    return found
+        how = ""
+        if rescore:
+            how = f", re-scored {rescore} x k"
+        elif len(rescored) > 1:
+            how = ", as the index scores"
+        points = [
+            (point.recall[cut], point.queries_per_s, str(point.knobs[knob]) if knob else "")
+            for point in report.points
+            if point.rescore == rescore
+        ]
+        lines.append(Speed(label=f"{label}{how}, {report.bytes_per_photo:.0f} bytes per photo{setting}", points=points))
+    return lines
 
 
 def recall_speed_figure(
-    reports: Sequence[dict[str, Any]], labels: Sequence[str], title: str, out: Path, *, at: int | None = None
+    reports: Sequence[IndexSpeed], labels: Sequence[str], title: str, out: Path, *, at: int | None = None
 ) -> Path:
     """Queries per second (logarithmic) over recall@k against exact search; the exact searches of the reports are stars.
     PNG, PDF or SVG.
@@ -88,10 +147,10 @@ def recall_speed_figure(
     """
     if not 1 <= len(reports) <= MOST_REPORTS:
         raise UltronError(f"one figure takes 1 to {MOST_REPORTS} reports, found {len(reports)}; draw fewer")
-    sizes = list(dict.fromkeys((report["n"], report["dim"], report["n_queries"]) for report in reports))
+    sizes = list(dict.fromkeys((report.n, report.dim, report.n_queries) for report in reports))
     if len(sizes) > 1:
-        found = " and ".join(f"{n:,} x {dim} with {n_queries} queries" for n, dim, n_queries in sizes)
-        raise UltronError(f"reports in one figure must be of the same descriptors, found {found}; draw them apart")
+        different = " and ".join(f"{n:,} x {dim} with {n_queries} queries" for n, dim, n_queries in sizes)
+        raise UltronError(f"reports in one figure must be of the same descriptors, found {different}; draw them apart")
     cut = common_cut(reports, at)
     lines = [line for report, label in zip(reports, labels, strict=True) for line in lines_of(report, cut, label)]
     if len(lines) > MOST_REPORTS:
@@ -105,10 +164,10 @@ def recall_speed_figure(
             **look(i),
             label=plots.shortened(line.label, 800, plots.LABEL_PT),
         )
-    exact = [report["exact_queries_per_s"] for report in reports]
+    exact_speeds = [report.exact_queries_per_s for report in reports]
     axes.plot(
-        [100] * len(exact),
-        exact,
+        [100] * len(exact_speeds),
+        exact_speeds,
         "*",
         color="#1a1a1a",
         markersize=13,
@@ -133,34 +192,46 @@ def recall_speed_figure(
     return plots.save_figure(figure, out)
 
 
+def draw_index_report(content: Mapping[str, object], out: Path) -> Path:
+    """The figure beside a report of `ultron index --report`. content: what the report file holds."""
+    report = IndexSpeed.of(content)
+    return recall_speed_figure([report], [str(content["factory"])], title_of_reports([report]), out)
+
+
+_Span = tuple[float, float, float, float]  # left, bottom, right, top in pixels
+
+
+def _overlaps(a: _Span, b: _Span) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
 def _write_settings(axes: Axes, lines: Sequence[Speed]) -> None:
     """The swept setting beside each point, where there is room for it: no two of them overlap."""
     marks = [axes.transData.transform((100 * x, y)) for line in lines for x, y, _ in line.points]
-    boxes: list[tuple[float, float, float, float]] = [(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
+    occupied: list[_Span] = [(x - 5, y - 5, x + 5, y + 5) for x, y in marks]
     height_px = plots.SMALL_PT * drawing.DPI / 72
+    above, below = 6.0, -6 - height_px
     for i, line in enumerate(lines):
-        for x, y, value in line.points:
-            width_px = drawing.text_width_px(value, round(height_px))
+        for x, y, setting in line.points:
+            if not setting:
+                continue
+            width_px = drawing.text_width_px(setting, round(height_px))
             at_x, at_y = axes.transData.transform((100 * x, y))
-            for dx, dy, align in (
-                (7, 6, "left"),
-                (7, -6 - height_px, "left"),
-                (-7, 6, "right"),
-                (-7, -6 - height_px, "right"),
-            ):
+            for dx, dy, align in ((7, above, "left"), (7, below, "left"), (-7, above, "right"), (-7, below, "right")):
                 left = at_x + dx - (width_px if align == "right" else 0.0)
-                box = (left, at_y + dy, left + width_px, at_y + dy + height_px)
-                if value and not any(
-                    box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in boxes
-                ):
-                    boxes.append(box)
-                    offset = (dx * 72 / drawing.DPI, dy * 72 / drawing.DPI)
-                    style = {
-                        "fontsize": plots.SMALL_PT,
-                        "color": look(i)["color"],
-                        "ha": align,
-                        "va": "bottom",
-                        "fontweight": "bold",
-                    }
-                    axes.annotate(value, (100 * x, y), textcoords="offset points", xytext=offset, **style)
-                    break
+                span = (left, at_y + dy, left + width_px, at_y + dy + height_px)
+                if any(_overlaps(span, other) for other in occupied):
+                    continue
+                occupied.append(span)
+                axes.annotate(
+                    setting,
+                    (100 * x, y),
+                    textcoords="offset points",
+                    xytext=(dx * 72 / drawing.DPI, dy * 72 / drawing.DPI),
+                    fontsize=plots.SMALL_PT,
+                    color=look(i)["color"],
+                    ha=align,
+                    va="bottom",
+                    fontweight="bold",
+                )
+                break

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
+from torch import nn
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
@@ -34,51 +36,47 @@ MAP_PX = 780  # about as many pixels as a heat map is wide
 
 @dataclass(frozen=True, kw_only=True)
 class Dilations:
-    """choices: per stage name and block, (N, C) int64; names: of the photos; values: the three dilations of the model,
-    ascending."""
+    """What CDConv chose for photos."""
 
-    names: list[str]
-    choices: dict[str, list[np.ndarray]]
-    values: tuple[int, ...]
+    names: list[str]  # of the photos
+    choices: dict[str, list[np.ndarray]]  # stage name -> per block, (N, C) int64
+    values: tuple[int, ...]  # the three dilations of the model, ascending
 
     def shares(self, stage: str, block: int | None = None) -> np.ndarray:
         """(3,) float64, summing to 1: share of each of `values` among photos and channels of a stage, or of one of its
         blocks (from 0)."""
         blocks = self.choices[stage] if block is None else [self.choices[stage][block]]
-        counts = np.array([sum(int((chosen == value).sum()) for chosen in blocks) for value in self.values], np.float64)
+        counts = np.array([sum(int((block == value).sum()) for block in blocks) for value in self.values], np.float64)
         return counts / max(1.0, counts.sum())
 
 
 def cdconvs_of(model: RetrievalModel) -> dict[str, list[CDConv]]:
     """The CDConvs per stage. Raises UltronError for models without any."""
-    found: dict[str, list[CDConv]] = {}
+    cdconvs: dict[str, list[CDConv]] = {}
     if isinstance(model, UltronModel):
         for i, blocks in enumerate(model.stages):
-            mine = [module for module in blocks.modules() if isinstance(module, CDConv)]
-            if mine:
-                found[f"stage {i + 1}"] = mine
-    if not found:
+            stage_cdconvs = [module for module in blocks.modules() if isinstance(module, CDConv)]
+            if stage_cdconvs:
+                cdconvs[f"stage {i + 1}"] = stage_cdconvs
+    if not cdconvs:
         raise UltronError(
             f"dilations are chosen by CDConv, in ULTRON models with depthwise=cdconv, found {model.label}; "
             "name a run or weights of one"
         )
-    return found
+    return cdconvs
 
 
 @contextmanager
 def _recorded(layers: Sequence[CDConv]) -> Iterator[list[torch.Tensor]]:
     """Inside, the dilations (B, C) that each layer chooses are appended in the order the network runs."""
-    chosen: list[torch.Tensor] = []
-    handles = [
-        layer.importance.register_forward_hook(
-            lambda _, __, importance, layer=layer: chosen.append(
-                choose_dilation(importance, layer.thresholds, layer.kind, layer.deltas).cpu()
-            )
-        )
-        for layer in layers
-    ]
+    dilations: list[torch.Tensor] = []
+
+    def keep(layer: CDConv, _: nn.Module, __: object, importance: torch.Tensor) -> None:
+        dilations.append(choose_dilation(importance, layer.thresholds, layer.threshold_kind, layer.deltas).cpu())
+
+    handles = [layer.importance.register_forward_hook(partial(keep, layer)) for layer in layers]
     try:
-        yield chosen
+        yield dilations
     finally:
         for handle in handles:
             handle.remove()
@@ -92,15 +90,16 @@ def gather(model: RetrievalModel, photos: Iterator[tuple[str, np.ndarray]]) -> D
     stages = cdconvs_of(model)
     layers = [layer for blocks in stages.values() for layer in blocks]
     device = next(model.parameters()).device
-    names, rows = [], []
+    names = []
+    rows = []  # per photo and CDConv, (C,) int64
     model.eval()
     for name, pixels in photos:
-        with _recorded(layers) as chosen, torch.inference_mode():
+        with _recorded(layers) as dilations, torch.inference_mode():
             model.feature_map(
                 normalise_images(torch.tensor(np.ascontiguousarray(pixels), device=device)[None], model.preprocessing)
             )
         names.append(name)
-        rows.append([part[0].numpy() for part in chosen])
+        rows.append([of_layer[0].numpy() for of_layer in dilations])
     if not names:
         raise UltronError("there is no photo to choose dilations for; name a dataset with photos")
     stacked = iter([np.stack(block) for block in zip(*rows, strict=True)])
@@ -116,26 +115,29 @@ def write_csv(result: Dilations, out: Path) -> None:
     writer = csv.writer(sheet)
     writer.writerow(["photo", "stage", "block", "channel", "dilation"])
     for stage, blocks in result.choices.items():
-        for block, chosen in enumerate(blocks, start=1):
-            for name, row in zip(result.names, chosen.tolist(), strict=True):
+        for number, block in enumerate(blocks, start=1):
+            for name, row in zip(result.names, block.tolist(), strict=True):
                 writer.writerows(
-                    [name, stage.removeprefix("stage "), block, channel, value] for channel, value in enumerate(row)
+                    [name, stage.removeprefix("stage "), number, channel, value] for channel, value in enumerate(row)
                 )
     write_text(out, sheet.getvalue())
 
 
 def _colours(values: tuple[int, ...]) -> np.ndarray:
     """(n, 3) float: of the values in their order."""
-    chosen = COLOURS if len(values) == 3 else COLOURS[:: 2 if len(values) == 2 else 1][: len(values)]
-    return np.array([to_rgb(colour) for colour in chosen])
+    colours = COLOURS[:: 2 if len(values) == 2 else 1]  # of two values the darkest and the lightest
+    return np.array([to_rgb(colour) for colour in colours[: len(values)]])
 
 
 def _draw_channels(axes: Axes, result: Dilations, stage: str) -> None:
     """Photos as rows, channels as columns, blocks side by side with a gap between; all blocks of a stage are equally
     wide."""
-    blocks, colours = result.choices[stage], _colours(result.values)
+    blocks = result.choices[stage]
+    colours = _colours(result.values)
     n_channels = sum(block.shape[1] for block in blocks)
-    gap, first, ticks = 0.012 * n_channels, 0.0, {}
+    gap = 0.012 * n_channels
+    first = 0.0  # left edge of a block
+    ticks = {}
     for i, block in enumerate(blocks, start=1):
         width = block.shape[1]
         picture = (255 * colours[np.searchsorted(result.values, block)]).round().astype(np.uint8)
@@ -172,12 +174,11 @@ def _draw_channels(axes: Axes, result: Dilations, stage: str) -> None:
 def _draw_shares(axes: Axes, result: Dilations, stage: str) -> None:
     """One stacked bar for the stage, then one per block."""
     n_blocks = len(result.choices[stage])
-    bars = (
-        [result.shares(stage), *(result.shares(stage, block) for block in range(n_blocks))]
-        if n_blocks > 1
-        else [result.shares(stage)]
-    )
-    labels = [stage, *(f"block {block + 1}" for block in range(n_blocks))][: len(bars)]
+    bars = [result.shares(stage)]
+    labels = [stage]
+    if n_blocks > 1:
+        bars += [result.shares(stage, block) for block in range(n_blocks)]
+        labels += [f"block {block + 1}" for block in range(n_blocks)]
     colours = _colours(result.values)
     for y, shares in enumerate(bars):
         left = 0.0

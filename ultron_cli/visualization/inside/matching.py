@@ -14,16 +14,15 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.cam.similarity import overlay
-from ultron_cli.visualization.drawing import RankedPhoto
+from ultron_cli.visualization.drawing import overlay
 from ultron_cli.visualization.inside.stages import map_at
+from ultron_cli.visualization.tiles import RankedPhoto
 
 PANEL_INCHES = 3.1
 MOST_PHOTOS = 10
@@ -38,6 +37,11 @@ def local_features(model: RetrievalModel, photo: np.ndarray, layer: str | None =
     return F.normalize(map_at(model, images, layer)[0], dim=0).cpu()
 
 
+def place_text(place: Sequence[float]) -> str:
+    """`30,20`: a point or a box as it is given on the command line."""
+    return ",".join(f"{side:g}" for side in place)
+
+
 def region_of(at: tuple[float, float] | None, box: Box | None, crop: Box | None, size: tuple[int, int]) -> Box:
     """A point (x, y) or a box (x1, y1, x2, y2) in pixels of the whole query photo, as a box in shares (0..1) of what
     the model saw.
@@ -50,25 +54,19 @@ def region_of(at: tuple[float, float] | None, box: Box | None, crop: Box | None,
             "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"
         )
     left, top, right, bottom = crop or (0.0, 0.0, float(size[0]), float(size[1]))
-    chosen = box or (*at, *at)  # type: ignore[misc]
-    if chosen[0] > chosen[2] or chosen[1] > chosen[3] or (box and (chosen[0] == chosen[2] or chosen[1] == chosen[3])):
-        raise UltronError(
-            f"--box is X1,Y1,X2,Y2 with X1 below X2 and Y1 below Y2, found {','.join(f'{side:g}' for side in chosen)}"
-        )
-    if chosen[0] < left or chosen[1] < top or chosen[2] > right or chosen[3] > bottom:
+    place: Sequence[float] = box or at or ()
+    x1, y1, x2, y2 = box or (*place, *place)
+    if x1 > x2 or y1 > y2 or (box and (x1 == x2 or y1 == y2)):
+        raise UltronError(f"--box is X1,Y1,X2,Y2 with X1 below X2 and Y1 below Y2, found {place_text(place)}")
+    if x1 < left or y1 < top or x2 > right or y2 > bottom:
         what = "the query's box" if crop else "the query photo"
-        found = ",".join(f"{side:g}" for side in (box or at or ()))
         raise UltronError(
-            f"{found} lies outside of {what}, x {left:g} to {right:g} and y {top:g} to {bottom:g}; choose a "
-            "place inside"
+            f"{place_text(place)} lies outside of {what}, x {left:g} to {right:g} and y {top:g} to {bottom:g}; choose "
+            "a place inside"
         )
-    width, height = right - left, bottom - top
-    return (
-        (chosen[0] - left) / width,
-        (chosen[1] - top) / height,
-        (chosen[2] - left) / width,
-        (chosen[3] - top) / height,
-    )
+    width = right - left
+    height = bottom - top
+    return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
 
 
 def region_feature(features: torch.Tensor, region: Box) -> torch.Tensor:
@@ -78,18 +76,15 @@ def region_feature(features: torch.Tensor, region: Box) -> torch.Tensor:
     Where no centre does, as for a point, the features around the region's own centre, weighed bilinearly.
     """
     height, width = features.shape[1:]
-    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
-    inside_y, inside_x = (rows >= region[1]) & (rows <= region[3]), (columns >= region[0]) & (columns <= region[2])
+    rows = (torch.arange(height) + 0.5) / height
+    columns = (torch.arange(width) + 0.5) / width
+    inside_y = (rows >= region[1]) & (rows <= region[3])
+    inside_x = (columns >= region[0]) & (columns <= region[2])
     if region[0] == region[2] or not (inside_y.any() and inside_x.any()):
-        place = torch.tensor(
-            [region[0] + region[2] - 1, region[1] + region[3] - 1], dtype=torch.float32
-        )  # -1 to 1, as grid_sample counts
-        return F.normalize(
-            F.grid_sample(features[None], place[None, None, None], padding_mode="border", align_corners=False)[
-                0, :, 0, 0
-            ],
-            dim=0,
-        )
+        # -1 to 1, as grid_sample counts
+        place = torch.tensor([region[0] + region[2] - 1, region[1] + region[3] - 1], dtype=torch.float32)
+        sampled = F.grid_sample(features[None], place[None, None, None], padding_mode="border", align_corners=False)
+        return F.normalize(sampled[0, :, 0, 0], dim=0)
     return F.normalize(features[:, inside_y][:, :, inside_x].mean(dim=(1, 2)), dim=0)
 
 
@@ -100,11 +95,11 @@ def match_map(feature: torch.Tensor, features: torch.Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Match:
-    """A database photo as drawn, (H, W, 3) uint8, and its cosines (h, w)."""
+    """A database photo and where it matches."""
 
     photo: RankedPhoto
-    pixels: np.ndarray
-    cosines: np.ndarray
+    pixels: np.ndarray  # (H, W, 3) uint8, as drawn
+    cosines: np.ndarray  # (h, w), with the feature of the query's region
 
     @property
     def best(self) -> tuple[float, float, float]:
@@ -118,19 +113,20 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The query as drawn, cropped as the model saw it; the region in shares of it; its own cosines with that region."""
+class QueryRegion:
+    """The query, cropped as the model saw it, and its region that is looked for."""
 
     name: str
-    pixels: np.ndarray
-    region: Box
-    cosines: np.ndarray
+    pixels: np.ndarray  # (H, W, 3) uint8, as drawn
+    region: Box  # in shares of the pixels, 0..1
+    cosines: np.ndarray  # (h, w), of the query's features with that of the region
 
 
 def _mark(axes: Axes, region: Box, shape: tuple[int, ...]) -> None:
     """The chosen region: a cross for a point, else a box; light on dark, to be seen on any photo."""
     height, width = shape[:2]
-    x1, y1, x2, y2 = region[0] * width, region[1] * height, region[2] * width, region[3] * height
+    x1, y1 = region[0] * width, region[1] * height
+    x2, y2 = region[2] * width, region[3] * height
     if x1 == x2:
         for colour, line_pt in (("black", 5.0), ("#F0E442", 2.4)):
             axes.plot(
@@ -149,6 +145,7 @@ def _mark(axes: Axes, region: Box, shape: tuple[int, ...]) -> None:
 
 
 def _ring(axes: Axes, x: float, y: float, shape: tuple[int, ...]) -> None:
+    """A ring around the best place, x and y in shares of the photo; light on dark."""
     for colour, line_pt in (("black", 4.5), ("white", 2.0)):
         axes.plot(
             [x * shape[1]],
@@ -168,7 +165,9 @@ def _photo(axes: Axes, pixels: np.ndarray) -> None:
     plots.no_ticks(axes)
 
 
-def match_figure(query: Chosen, matches: Sequence[Match], title: str, out: Path, *, layer: str | None = None) -> Path:
+def match_figure(
+    query: QueryRegion, matches: Sequence[Match], title: str, out: Path, *, layer: str | None = None
+) -> Path:
     """Photos above with the chosen place and its best matches, their cosines as heat below, on one scale. PNG, PDF or
     SVG.
 
@@ -179,15 +178,13 @@ def match_figure(query: Chosen, matches: Sequence[Match], title: str, out: Path,
             f"a figure of matches takes 1 to {MOST_PHOTOS} database photos, found {len(matches)}; name them "
             "with --photo, or change -k"
         )
-    shown = [(query.pixels, query.cosines), *((match.pixels, match.cosines) for match in matches)]
-    low, high = min(float(cosines.min()) for _, cosines in shown), max(float(cosines.max()) for _, cosines in shown)
-    high = max(high, low + 1e-6)
-    tallest = max(pixels.shape[0] / pixels.shape[1] for pixels, _ in shown)
-    figure: Figure = plots.new_figure(
-        PANEL_INCHES * len(shown) + 1.0, 2 * PANEL_INCHES * min(tallest, 1.5) + 1.2, title
-    )
-    grid = figure.subplots(2, len(shown), squeeze=False)
-    for column, (pixels, cosines) in enumerate(shown):
+    panels = [(query.pixels, query.cosines), *((match.pixels, match.cosines) for match in matches)]
+    low = min(float(cosines.min()) for _, cosines in panels)
+    high = max(low + 1e-6, *(float(cosines.max()) for _, cosines in panels))
+    tallest = max(pixels.shape[0] / pixels.shape[1] for pixels, _ in panels)
+    figure = plots.new_figure(PANEL_INCHES * len(panels) + 1.0, 2 * PANEL_INCHES * min(tallest, 1.5) + 1.2, title)
+    grid = figure.subplots(2, len(panels), squeeze=False)
+    for column, (pixels, cosines) in enumerate(panels):
         _photo(grid[0, column], pixels)
         share = ((plots.enlarged(cosines, *pixels.shape[:2]) - low) / (high - low)).clip(0, 1)
         _photo(grid[1, column], overlay(pixels, share))

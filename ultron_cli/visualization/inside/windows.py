@@ -20,7 +20,7 @@ from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.models.parts.scala import ScalaAttention
 from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.cam.similarity import overlay
+from ultron_cli.visualization.drawing import overlay
 
 PHOTO_INCHES, HEAD_INCHES, HEADS_PER_ROW = 5.2, 2.3, 6
 POINT_COLOUR, WINDOW_COLOUR = "#F0E442", "#56B4E9"
@@ -28,14 +28,13 @@ POINT_COLOUR, WINDOW_COLOUR = "#F0E442", "#56B4E9"
 
 @dataclass(frozen=True, kw_only=True)
 class WindowWeights:
-    """weights: (heads, kh, kw) float32, each head's sum 1. rows, columns: the window's cells; cell: (row, column) of
-    the point; grid: (h, w)."""
+    """What one cell attends to, head by head."""
 
-    weights: np.ndarray
-    rows: np.ndarray
-    columns: np.ndarray
-    cell: tuple[int, int]
-    grid: tuple[int, int]
+    weights: np.ndarray  # (heads, kh, kw) float32, each head's sum 1
+    rows: np.ndarray  # (kh,) of the window's cells in the map
+    columns: np.ndarray  # (kw,)
+    cell: tuple[int, int]  # (row, column) of the point
+    grid: tuple[int, int]  # (h, w)
 
 
 def weights_at(attention: ScalaAttention, features: torch.Tensor, row: int, column: int) -> torch.Tensor:
@@ -48,7 +47,8 @@ def weights_at(attention: ScalaAttention, features: torch.Tensor, row: int, colu
     )
     near = key[0][rows[:, None], columns[None]]  # (kh, kw, heads, d)
     scores = torch.einsum("hd,ijhd->hij", query[0, row, column] * query.shape[-1] ** -0.5, near)
-    offsets_y, offsets_x = rows - row + attention.window - 1, columns - column + attention.window - 1
+    offsets_y = rows - row + attention.window - 1
+    offsets_x = columns - column + attention.window - 1
     scores = scores + attention.position_bias[:, offsets_y[:, None], offsets_x[None]]
     return scores.flatten(1).softmax(dim=1).view(scores.shape)
 
@@ -61,13 +61,13 @@ def attentions_of(model: RetrievalModel, stage: int) -> list[ScalaAttention]:
         )
     if stage not in (3, 4):
         raise UltronError(f"--stage must be 3 or 4, whose blocks attend; found {stage}")
-    found = [module for module in model.stages[stage - 1].modules() if isinstance(module, ScalaAttention)]
-    if not found:
+    attentions = [module for module in model.stages[stage - 1].modules() if isinstance(module, ScalaAttention)]
+    if not attentions:
         raise UltronError(
             f"stage {stage} of this {model.label} has no SCALA blocks; name a run or weights of a model with "
             "attention=scala or na"
         )
-    return found
+    return attentions
 
 
 def window_weights(
@@ -82,10 +82,11 @@ def window_weights(
             f"--block must lie between 1 and {len(layers)}, the blocks of stage {stage} of {model.label}; "
             f"found {number}"
         )
-    layer, kept = layers[number - 1], []
+    layer = layers[number - 1]
+    layer_inputs: list[torch.Tensor] = []
 
     def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        kept.append(inputs[0])
+        layer_inputs.append(inputs[0])
 
     handle = layer.register_forward_pre_hook(keep)
     device = next(model.parameters()).device
@@ -95,9 +96,11 @@ def window_weights(
             model.feature_map(
                 normalise_images(torch.tensor(np.ascontiguousarray(photo), device=device)[None], model.preprocessing)
             )
-            _, height, width, _ = kept[-1].shape
-            row, column = min(int(at[1] * height), height - 1), min(int(at[0] * width), width - 1)
-            weights = weights_at(layer, kept[-1], row, column).float().cpu().numpy()
+            features = layer_inputs[-1]
+            _, height, width, _ = features.shape
+            row = min(int(at[1] * height), height - 1)
+            column = min(int(at[0] * width), width - 1)
+            weights = weights_at(layer, features, row, column).float().cpu().numpy()
     finally:
         handle.remove()
     rows, columns = (
@@ -114,64 +117,66 @@ def _frame(axes: Axes, x: float, y: float, width: float, height: float, colour: 
         )
 
 
-def _draw_head(axes: Axes, photo: np.ndarray, found: WindowWeights, weights: np.ndarray, scale: Normalize) -> None:
+def _draw_head(axes: Axes, photo: np.ndarray, window: WindowWeights, weights: np.ndarray, scale: Normalize) -> None:
     """The window's part of the photo in grey under one head's weights (kh, kw), cell by cell."""
-    cell_height, cell_width = photo.shape[0] / found.grid[0], photo.shape[1] / found.grid[1]
-    x, y = float(found.columns[0] * cell_width), float(found.rows[0] * cell_height)
-    right, bottom = x + len(found.columns) * cell_width, y + len(found.rows) * cell_height
+    cell_height = photo.shape[0] / window.grid[0]
+    cell_width = photo.shape[1] / window.grid[1]
+    x = float(window.columns[0] * cell_width)
+    y = float(window.rows[0] * cell_height)
+    right = x + len(window.columns) * cell_width
+    bottom = y + len(window.rows) * cell_height
     part = photo[int(y) : max(int(bottom), int(y) + 1), int(x) : max(int(right), int(x) + 1)]
-    place_y = (np.arange(part.shape[0]) * len(found.rows) // part.shape[0])[:, None]
-    place_x = (np.arange(part.shape[1]) * len(found.columns) // part.shape[1])[None]
+    place_y = (np.arange(part.shape[0]) * len(window.rows) // part.shape[0])[:, None]
+    place_x = (np.arange(part.shape[1]) * len(window.columns) // part.shape[1])[None]
     axes.imshow(
         overlay(part, np.asarray(scale(100 * weights))[place_y, place_x].clip(0, 1)),
         extent=(x, right, bottom, y),
         interpolation="nearest",
     )
-    _frame(axes, found.cell[1] * cell_width, found.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
+    _frame(axes, window.cell[1] * cell_width, window.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
     plots.no_ticks(axes)
 
 
-def attention_figure(photo: np.ndarray, found: WindowWeights, title: str, photo_name: str, out: Path) -> Path:
+def attention_figure(photo: np.ndarray, window: WindowWeights, title: str, photo_name: str, out: Path) -> Path:
     """The photo with the point's cell and window, and every head's weights over the window on one scale. PNG, PDF or
     SVG."""
     panels = [
-        ("mean of heads", found.weights.mean(axis=0)),
-        *((f"head {i}", weights) for i, weights in enumerate(found.weights, start=1)),
+        ("mean of heads", window.weights.mean(axis=0)),
+        *((f"head {i}", weights) for i, weights in enumerate(window.weights, start=1)),
     ]
-    n_columns = min(HEADS_PER_ROW, -(-len(panels) // 2) if len(panels) > 3 else len(panels))
+    columns_of_two_rows = -(-len(panels) // 2)
+    n_columns = min(HEADS_PER_ROW, columns_of_two_rows if len(panels) > 3 else len(panels))
     n_rows = -(-len(panels) // n_columns)
-    cell_height, cell_width = photo.shape[0] / found.grid[0], photo.shape[1] / found.grid[1]
-    window_ratio = len(found.rows) * cell_height / (len(found.columns) * cell_width)
-    height_inches = (
-        max(
-            PHOTO_INCHES * min(1.3, photo.shape[0] / photo.shape[1]) + 0.6,
-            (HEAD_INCHES * min(window_ratio, 1.5) + 0.35) * n_rows,
-        )
-        + 0.7
-    )
+    cell_height = photo.shape[0] / window.grid[0]
+    cell_width = photo.shape[1] / window.grid[1]
+    window_ratio = len(window.rows) * cell_height / (len(window.columns) * cell_width)
+    photo_inches = PHOTO_INCHES * min(1.3, photo.shape[0] / photo.shape[1]) + 0.6
+    heads_inches = (HEAD_INCHES * min(window_ratio, 1.5) + 0.35) * n_rows
+    height_inches = max(photo_inches, heads_inches) + 0.7
     figure = plots.new_figure(PHOTO_INCHES + HEAD_INCHES * n_columns + 1.2, height_inches, title)
-    left, right = figure.subfigures(1, 2, width_ratios=[PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2])
+    width_ratios = [PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2]
+    ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=width_ratios)
     axes = left.subplots()
     axes.imshow(photo, extent=(0, photo.shape[1], photo.shape[0], 0), interpolation="lanczos")
     _frame(
         axes,
-        found.columns[0] * cell_width,
-        found.rows[0] * cell_height,
-        len(found.columns) * cell_width,
-        len(found.rows) * cell_height,
+        window.columns[0] * cell_width,
+        window.rows[0] * cell_height,
+        len(window.columns) * cell_width,
+        len(window.rows) * cell_height,
         WINDOW_COLOUR,
     )
-    _frame(axes, found.cell[1] * cell_width, found.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
+    _frame(axes, window.cell[1] * cell_width, window.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
     axes.set_title(plots.shortened(photo_name, PHOTO_INCHES * drawing.DPI), fontsize=plots.LABEL_PT)
     axes.set_xlabel("yellow: the point's cell; blue: its window; pixels as the model saw them", fontsize=plots.SMALL_PT)
     axes.tick_params(labelsize=plots.SMALL_PT)
-    scale = Normalize(100 * float(found.weights.min()), 100 * float(found.weights.max()))
+    scale = Normalize(100 * float(window.weights.min()), 100 * float(window.weights.max()))
     grid = right.subplots(n_rows, n_columns, squeeze=False)
     for panel in grid.flat[len(panels) :]:
         panel.set_axis_off()
     for panel, (name, weights) in zip(grid.flat, panels, strict=False):
-        _draw_head(panel, photo, found, weights, scale)
+        _draw_head(panel, photo, window, weights, scale)
         panel.set_title(f"{name}: {100 * weights.min():.1f} to {100 * weights.max():.1f} %", fontsize=plots.SMALL_PT)
     bar = right.colorbar(ScalarMappable(scale, plots.heat_colours()), ax=grid, fraction=0.05, pad=0.02)
-    bar.set_label(f"attention weight (%; even would be {100 / found.weights[0].size:.1f})", fontsize=plots.LABEL_PT)
+    bar.set_label(f"attention weight (%; even would be {100 / window.weights[0].size:.1f})", fontsize=plots.LABEL_PT)
     return plots.save_figure(figure, out)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.drawing import Header, QueryPhoto, RankedPhoto, Sheet, Tile
-
-__all__ = ["QueryPhoto", "RankedPhoto", "RankedRow", "ranks_figure"]
+from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization.drawing import Header, Sheet
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 GAP_PX, QUERY_GAP_PX, ROW_GAP_PX = 14, 34, 14
 PHOTOS_PER_LINE = 10
@@ -20,11 +19,11 @@ FEWER = "draw fewer queries, or fewer photos of each with -k"
 
 @dataclass(frozen=True)
 class RankedRow:
-    """A query and its first photos, best first. subtitle: a word on the query's result, such as `AP 71.3`."""
+    """A query and its first photos."""
 
     query: QueryPhoto
-    photos: Sequence[RankedPhoto]
-    subtitle: str = ""
+    photos: Sequence[RankedPhoto]  # best first
+    subtitle: str = ""  # a word on the query's result, such as `AP 71.3`
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,12 @@ class _Line:
     row: RankedRow
     query_tile: Tile | None
     photos: Sequence[RankedPhoto]
-    tiles: list[Tile]
+    photo_tiles: list[Tile]
 
     @property
     def all_tiles(self) -> list[Tile]:
         """The query's, if it stands here, and those of the photos."""
-        return [*([self.query_tile] if self.query_tile else []), *self.tiles]
+        return [*([self.query_tile] if self.query_tile else []), *self.photo_tiles]
 
     @property
     def photo_height_px(self) -> int:
@@ -50,29 +49,25 @@ class _Line:
 def _lines(rows: Sequence[RankedRow], tile_px: int) -> list[_Line]:
     lines = []
     for row in rows:
-        query_tile: Tile | None = drawing.load_tile(row.query.path_or_pixels, tile_px, tile_px)
+        query_tile: Tile | None = tiles.load_tile(row.query.path, tile_px, tile_px)
         for start in range(0, max(1, len(row.photos)), PHOTOS_PER_LINE):
             photos = row.photos[start : start + PHOTOS_PER_LINE]
-            lines.append(
-                _Line(
-                    row,
-                    query_tile,
-                    photos,
-                    [drawing.load_tile(photo.path_or_pixels, tile_px, tile_px) for photo in photos],
-                )
-            )
+            photo_tiles = [tiles.load_tile(photo.path, tile_px, tile_px) for photo in photos]
+            lines.append(_Line(row, query_tile, photos, photo_tiles))
             query_tile = None
     return lines
 
 
 def _draw_line(sheet: Sheet, line: _Line, y: int, cell_px: int) -> None:
     """One line of photos, standing on a common base, with their labels; y is the top of the tallest."""
-    base, x = y + line.photo_height_px, drawing.MARGIN_PX + drawing.FRAME_PX
+    base = y + line.photo_height_px
+    x = drawing.MARGIN_PX + drawing.FRAME_PX
     if line.query_tile:
-        left, top = x + (cell_px - line.query_tile.pixels.shape[1]) // 2, base - line.query_tile.pixels.shape[0]
-        sheet.paste(left, top, drawing.with_box(line.query_tile, line.row.query.bbx))
-        drawing.draw_problem(sheet, left, top, line.query_tile)
-        drawing.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, line.row.query.name, line.row.subtitle)
+        left = x + (cell_px - line.query_tile.pixels.shape[1]) // 2
+        top = base - line.query_tile.pixels.shape[0]
+        sheet.paste(left, top, tiles.with_box(line.query_tile, line.row.query.bbx))
+        tiles.draw_problem(sheet, left, top, line.query_tile)
+        tiles.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, line.row.query.name, line.row.subtitle)
     sheet.fill(
         x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2,
         y,
@@ -81,13 +76,14 @@ def _draw_line(sheet: Sheet, line: _Line, y: int, cell_px: int) -> None:
         drawing.LINE_GREY,
     )
     x += cell_px + 2 * drawing.FRAME_PX + QUERY_GAP_PX
-    for photo, tile in zip(line.photos, line.tiles, strict=True):
+    for photo, tile in zip(line.photos, line.photo_tiles, strict=True):
         height_px, width_px = tile.pixels.shape[:2]
-        left, top = x + (cell_px - width_px) // 2, base - height_px
+        left = x + (cell_px - width_px) // 2
+        top = base - height_px
         sheet.paste(left, top, tile.pixels)
         sheet.frame(left, top, width_px, height_px, drawing.VERDICT_COLOURS[photo.verdict])
-        drawing.draw_problem(sheet, left, top, tile)
-        drawing.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
+        tiles.draw_problem(sheet, left, top, tile)
+        tiles.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
         x += cell_px + 2 * drawing.FRAME_PX + GAP_PX
     if not line.photos:
         sheet.text(x, base - line.photo_height_px / 2, "nothing found")
@@ -127,13 +123,14 @@ def ranks_figure(rows: Sequence[RankedRow], title: str, out_path: Path) -> Path:
     drawing.check_size(width_px, sheet_height_px, FEWER)
     sheet = Sheet(width_px, sheet_height_px)
     header.draw(sheet)
-    drawing.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box)
+    tiles.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box)
     for line, height_px in zip(lines, line_heights, strict=True):
         _draw_line(sheet, line, top + drawing.FRAME_PX, cell_px)
         top += height_px
     named = [(line.row.query.name, line.query_tile) for line in lines if line.query_tile]
-    drawing.log_problems(
-        named + [(photo.name, tile) for line in lines for photo, tile in zip(line.photos, line.tiles, strict=True)]
+    tiles.log_problems(
+        named
+        + [(photo.name, tile) for line in lines for photo, tile in zip(line.photos, line.photo_tiles, strict=True)]
     )
     sheet.save(out_path)
     return out_path

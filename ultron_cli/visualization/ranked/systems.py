@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.drawing import Header, QueryPhoto, RankedPhoto, Sheet, Tile
+from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization.drawing import Header, Sheet, TextStyle
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 MOST_PHOTOS, MOST_SYSTEMS = 10, 12
 WIDEST_TILE_PX, NARROWEST_CELL_PX, FULL_WIDTH_PX = 240, 160, 2400
@@ -15,11 +16,9 @@ GAP_PX, QUERY_GAP_PX, ROW_GAP_PX, BLOCK_GAP_PX = 14, 34, 18, 44
 NAME_PX, NAME_LINES, NAME_LINE_PX = 170, 5, 21
 MOVE_LINE_PX, MOVE_ROOM_PX = 22, 74  # the line below a label that says how far; the room for arrows between two rows
 UP_SIGN, DOWN_SIGN = "\u25b2", "\u25bc"
-UP, DOWN, SAME = (
-    "#0072B2",
-    "#994F00",
-    "#8a8a8a",
-)  # blue and brown differ for every kind of colour blindness; down is dashed, too
+# Blue and brown differ for every kind of colour blindness; down is dashed, too.
+UP, DOWN, SAME = "#0072B2", "#994F00", "#8a8a8a"
+LEAVING = TextStyle(size_px=drawing.SMALL_PX, colour=DOWN, bold=True, align="right")
 MOVES_NOTE = (
     "Arrows join the places of a photo in two searches: blue, solid, up; brown, dashed, down; grey, the same. "
     "A photo that was not among those shown above says from which rank it came."
@@ -28,17 +27,14 @@ MOVES_NOTE = (
 
 @dataclass(frozen=True)
 class SystemRow:
-    """One system's first photos. subtitle: a word on the query's result, such as `AP 71.3`.
-
-    came_from: of each photo, its rank in the row above, None where that search does not hold it; went_to: the same of
-    the row below. Empty where moves are not drawn.
-    """
+    """One system's first photos."""
 
     name: str
     photos: Sequence[RankedPhoto]
-    subtitle: str = ""
-    came_from: Sequence[int | None] = ()
-    went_to: Sequence[int | None] = ()
+    subtitle: str = ""  # a word on the query's result, such as `AP 71.3`
+    # Of each photo, its rank in the row above, None where that search lacks it; empty where moves are not drawn.
+    ranks_above: Sequence[int | None] = ()
+    ranks_below: Sequence[int | None] = ()  # the same of the row below
 
 
 @dataclass(frozen=True)
@@ -51,20 +47,19 @@ class QueryBlock:
 
 @dataclass(frozen=True)
 class _Row:
-    """A system's row on the sheet: y is the top of its tallest photo."""
+    """A system's row on the sheet."""
 
     system: SystemRow
-    tiles: list[Tile]
-    query_tile: Tile | None
-    y: int
-    moves: bool
+    photo_tiles: list[Tile]
+    query_tile: Tile | None  # in the first row of a query
+    y: int  # top of the tallest photo
+    moves: bool  # whether a line below the labels says how far photos moved
 
     @property
     def photo_height_px(self) -> int:
-        """Of the tallest photo, the query's included where it stands here."""
-        return max(
-            [60, *(tile.pixels.shape[0] for tile in [*self.tiles, *([self.query_tile] if self.query_tile else [])])]
-        )
+        """Of the tallest photo, the query's included where it stands in this row."""
+        row_tiles = [*self.photo_tiles, *([self.query_tile] if self.query_tile else [])]
+        return max([60, *(tile.pixels.shape[0] for tile in row_tiles)])
 
     @property
     def base(self) -> int:
@@ -77,20 +72,22 @@ class _Row:
         return self.base + drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + (MOVE_LINE_PX if self.moves else 0)
 
 
-def move_text(rank: int, came_from: int | None, n_shown_above: int) -> tuple[str, str]:
+def move_text(rank: int, rank_above: int | None, n_shown_above: int) -> tuple[str, str]:
     """(text, colour) of a photo's move to `rank`: `up 12`, `down 3`, `same place`, or `from 37` from below the photos
     shown."""
-    if came_from is None:
+    if rank_above is None:
         return f"{UP_SIGN} newly found", UP
-    if came_from == rank:
+    if rank_above == rank:
         return "= same place", SAME
-    sign, colour, word = (UP_SIGN, UP, "up") if came_from > rank else (DOWN_SIGN, DOWN, "down")
-    return f"{sign} from {came_from}" if came_from > n_shown_above else f"{sign} {word} {abs(came_from - rank)}", colour
+    sign, colour, word = (UP_SIGN, UP, "up") if rank_above > rank else (DOWN_SIGN, DOWN, "down")
+    if rank_above > n_shown_above:
+        return f"{sign} from {rank_above}", colour
+    return f"{sign} {word} {abs(rank_above - rank)}", colour
 
 
-def leaving_text(went_to: int | None) -> str:
+def leaving_text(rank_below: int | None) -> str:
     """`to 24` for a photo that is not among those shown below."""
-    return f"{DOWN_SIGN} to {went_to}" if went_to else f"{DOWN_SIGN} not found"
+    return f"{DOWN_SIGN} to {rank_below}" if rank_below else f"{DOWN_SIGN} not found"
 
 
 def _cell_x(place: int, cell_px: int) -> int:
@@ -100,12 +97,14 @@ def _cell_x(place: int, cell_px: int) -> int:
 
 
 def _draw_query(sheet: Sheet, row: _Row, query: QueryPhoto, cell_px: int) -> None:
-    tile, x = row.query_tile, drawing.MARGIN_PX + drawing.FRAME_PX
-    assert tile is not None
-    left, top = x + (cell_px - tile.pixels.shape[1]) // 2, row.base - tile.pixels.shape[0]
-    sheet.paste(left, top, drawing.with_box(tile, query.bbx))
-    drawing.draw_problem(sheet, left, top, tile)
-    drawing.draw_query_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, query.name, "")
+    tile = row.query_tile
+    assert tile is not None  # the query stands in its block's first row
+    x = drawing.MARGIN_PX + drawing.FRAME_PX
+    left = x + (cell_px - tile.pixels.shape[1]) // 2
+    top = row.base - tile.pixels.shape[0]
+    sheet.paste(left, top, tiles.with_box(tile, query.bbx))
+    tiles.draw_problem(sheet, left, top, tile)
+    tiles.draw_query_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, query.name, "")
 
 
 def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int) -> None:
@@ -114,60 +113,56 @@ def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int)
     name_x = _cell_x(0, cell_px) - drawing.FRAME_PX - NAME_PX
     middle = row.base - row.photo_height_px / 2 - NAME_LINE_PX * len(lines) / 2
     for i, line in enumerate(lines):
-        sheet.text(name_x, middle + NAME_LINE_PX * i, line, bold=True)
+        sheet.text(name_x, middle + NAME_LINE_PX * i, line, drawing.BOLD)
     for i, line in enumerate(drawing.wrap(row.system.subtitle, NAME_PX - 16, drawing.BODY_PX, n_lines=2)):
         sheet.text(name_x, middle + NAME_LINE_PX * (len(lines) + i) + 4, line)
     if not row.system.photos:
         sheet.text(_cell_x(0, cell_px), row.base - row.photo_height_px / 2, "nothing found")
-    for place, (photo, tile) in enumerate(zip(row.system.photos, row.tiles, strict=True)):
-        x, (height_px, width_px) = _cell_x(place, cell_px), tile.pixels.shape[:2]
-        left, top = x + (cell_px - width_px) // 2, row.base - height_px
+    for place, (photo, tile) in enumerate(zip(row.system.photos, row.photo_tiles, strict=True)):
+        height_px, width_px = tile.pixels.shape[:2]
+        x = _cell_x(place, cell_px)
+        left = x + (cell_px - width_px) // 2
+        top = row.base - height_px
         sheet.paste(left, top, tile.pixels)
         sheet.frame(left, top, width_px, height_px, drawing.VERDICT_COLOURS[photo.verdict])
-        drawing.draw_problem(sheet, left, top, tile)
-        drawing.draw_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
+        tiles.draw_problem(sheet, left, top, tile)
+        tiles.draw_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
         y = row.base + drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + 13
-        if row.system.came_from:
-            text, colour = move_text(photo.rank, row.system.came_from[place], n_above)
-            sheet.text(x, y, text, drawing.SMALL_PX, colour=colour, bold=True)
-        if row.system.went_to and not 1 <= (row.system.went_to[place] or 0) <= n_below:
-            sheet.text(
-                x + cell_px,
-                y,
-                leaving_text(row.system.went_to[place]),
-                drawing.SMALL_PX,
-                colour=DOWN,
-                bold=True,
-                align="right",
-            )
+        if row.system.ranks_above:
+            text, colour = move_text(photo.rank, row.system.ranks_above[place], n_above)
+            sheet.text(x, y, text, TextStyle(size_px=drawing.SMALL_PX, colour=colour, bold=True))
+        if row.system.ranks_below and not 1 <= (row.system.ranks_below[place] or 0) <= n_below:
+            sheet.text(x + cell_px, y, leaving_text(row.system.ranks_below[place]), LEAVING)
 
 
 def _draw_moves(sheet: Sheet, above: _Row, below: _Row, cell_px: int) -> None:
     """An arrow from each photo of the row above to its place in the row below; a short one where a photo comes from
     further down."""
-    for place, (photo, tile, came_from) in enumerate(
-        zip(below.system.photos, below.tiles, below.system.came_from, strict=True)
+    for place, (photo, tile, rank_above) in enumerate(
+        zip(below.system.photos, below.photo_tiles, below.system.ranks_above, strict=True)
     ):
         x = _cell_x(place, cell_px) + cell_px / 2
         end = (x, below.base - tile.pixels.shape[0] - drawing.FRAME_PX - 2)
         turn = (x, below.y - drawing.FRAME_PX - 22)
-        _, colour = move_text(photo.rank, came_from, len(above.system.photos))
-        if came_from is None or came_from > len(above.system.photos):
+        _, colour = move_text(photo.rank, rank_above, len(above.system.photos))
+        if rank_above is None or rank_above > len(above.system.photos):
             sheet.arrow([(x, turn[1] - 16), turn, end], colour, dashed=colour == DOWN)
         else:
-            start = (_cell_x(came_from - 1, cell_px) + cell_px / 2, above.bottom + 4)
+            start = (_cell_x(rank_above - 1, cell_px) + cell_px / 2, above.bottom + 4)
             sheet.arrow([start, turn, end], colour, dashed=colour == DOWN, line_px=2.0 if colour == SAME else 3.0)
 
 
 def _rows_of(block: QueryBlock, tile_px: int, top: int) -> list[_Row]:
     """The block's rows, the first of which begins at `top`."""
     rows: list[_Row] = []
-    moves = any(system.came_from for system in block.systems)
-    query_tile: Tile | None = drawing.load_tile(block.query.path_or_pixels, tile_px, tile_px)
+    moves = any(system.ranks_above for system in block.systems)
+    query_tile: Tile | None = tiles.load_tile(block.query.path, tile_px, tile_px)
     for system in block.systems:
-        y = rows[-1].bottom + (MOVE_ROOM_PX if moves else ROW_GAP_PX) + drawing.FRAME_PX if rows else top
-        tiles = [drawing.load_tile(photo.path_or_pixels, tile_px, tile_px) for photo in system.photos]
-        rows.append(_Row(system, tiles, query_tile, y, moves))
+        y = top
+        if rows:
+            y = rows[-1].bottom + (MOVE_ROOM_PX if moves else ROW_GAP_PX) + drawing.FRAME_PX
+        photo_tiles = [tiles.load_tile(photo.path, tile_px, tile_px) for photo in system.photos]
+        rows.append(_Row(system, photo_tiles, query_tile, y, moves))
         query_tile = None
     return rows
 
@@ -181,35 +176,33 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
     """
     if not blocks or not 1 <= max(len(block.systems) for block in blocks) <= MOST_SYSTEMS:
         raise UltronError(f"searches side by side must be 1 to {MOST_SYSTEMS} with at least one query; draw fewer")
-    most = max(len(system.photos) for block in blocks for system in block.systems)
-    if most > MOST_PHOTOS:
-        raise UltronError(f"searches side by side show at most {MOST_PHOTOS} photos a row, found {most}; lower -k")
-    n_columns = 1 + max(1, most)
-    room_px = (
-        (FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - QUERY_GAP_PX - NAME_PX) // n_columns - GAP_PX - 2 * drawing.FRAME_PX
-    )
-    tile_px = min(WIDEST_TILE_PX, room_px)
+    n_photos = max(len(system.photos) for block in blocks for system in block.systems)  # of the longest row
+    if n_photos > MOST_PHOTOS:
+        raise UltronError(f"searches side by side show at most {MOST_PHOTOS} photos a row, found {n_photos}; lower -k")
+    n_columns = max(1, n_photos)
+    columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - QUERY_GAP_PX - NAME_PX
+    tile_px = min(WIDEST_TILE_PX, columns_px // (1 + n_columns) - GAP_PX - 2 * drawing.FRAME_PX)
     cell_px = max(NARROWEST_CELL_PX, tile_px)
-    width_px = max(_cell_x(max(1, most), cell_px) - GAP_PX - drawing.FRAME_PX + drawing.MARGIN_PX, drawing.MIN_WIDTH_PX)
-    moves = any(system.came_from for block in blocks for system in block.systems)
+    width_px = max(_cell_x(n_columns, cell_px) - GAP_PX - drawing.FRAME_PX + drawing.MARGIN_PX, drawing.MIN_WIDTH_PX)
+    moves = any(system.ranks_above for block in blocks for system in block.systems)
     header = Header.of(title, MOVES_NOTE if moves else "", width_px)
     verdicts = {photo.verdict for block in blocks for system in block.systems for photo in system.photos}
     has_box = any(block.query.bbx for block in blocks)
     top = header.height_px + (drawing.LEGEND_HEIGHT_PX if has_box or verdicts - {"unknown"} else 0) + drawing.FRAME_PX
     n_rows = sum(len(block.systems) for block in blocks)
-    drawing.check_size(
-        width_px, n_rows * (2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX), "draw fewer queries"
-    )  # before photos are read
-    placed: list[list[_Row]] = []
+    least_height_px = n_rows * (2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX)
+    drawing.check_size(width_px, least_height_px, "draw fewer queries")  # before photos are read
+    placed_rows: list[list[_Row]] = []
     for block in blocks:
-        placed.append(_rows_of(block, tile_px, placed[-1][-1].bottom + BLOCK_GAP_PX if placed else top))
-    height_px = placed[-1][-1].bottom + drawing.MARGIN_PX
+        block_top = placed_rows[-1][-1].bottom + BLOCK_GAP_PX if placed_rows else top
+        placed_rows.append(_rows_of(block, tile_px, block_top))
+    height_px = placed_rows[-1][-1].bottom + drawing.MARGIN_PX
     drawing.check_size(width_px, height_px, "draw fewer queries")
     sheet = Sheet(width_px, height_px)
     header.draw(sheet)
-    drawing.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box)
-    for block, rows in zip(blocks, placed, strict=True):
-        if rows is not placed[0]:
+    tiles.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box)
+    for block, rows in zip(blocks, placed_rows, strict=True):
+        if rows is not placed_rows[0]:
             sheet.fill(
                 drawing.MARGIN_PX, rows[0].y - BLOCK_GAP_PX // 2, width_px - 2 * drawing.MARGIN_PX, 1, drawing.LINE_GREY
             )
@@ -218,18 +211,20 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
         sheet.fill(line_x, rows[0].y, 1, rows[-1].bottom - rows[0].y, drawing.LINE_GREY)
         counts = [len(row.system.photos) for row in rows]
         for i, row in enumerate(rows):
-            _draw_row(sheet, row, counts[i - 1] if i else 0, counts[i + 1] if i + 1 < len(rows) else 0, cell_px)
-            if i and row.system.came_from:
+            n_above = counts[i - 1] if i else 0
+            n_below = counts[i + 1] if i + 1 < len(rows) else 0
+            _draw_row(sheet, row, n_above, n_below, cell_px)
+            if i and row.system.ranks_above:
                 _draw_moves(sheet, rows[i - 1], row, cell_px)
-    tiles = [
+    named_tiles = [
         (photo.name, tile)
-        for rows in placed
+        for rows in placed_rows
         for row in rows
-        for photo, tile in zip(row.system.photos, row.tiles, strict=True)
+        for photo, tile in zip(row.system.photos, row.photo_tiles, strict=True)
     ]
-    tiles += [
-        (block.query.name, rows[0].query_tile) for block, rows in zip(blocks, placed, strict=True) if rows[0].query_tile
-    ]
-    drawing.log_problems(tiles)
+    for block, rows in zip(blocks, placed_rows, strict=True):
+        if rows[0].query_tile:
+            named_tiles.append((block.query.name, rows[0].query_tile))
+    tiles.log_problems(named_tiles)
     sheet.save(out_path)
     return out_path

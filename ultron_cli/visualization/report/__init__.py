@@ -1,1 +1,4 @@
-"""`ultron visualize report`: one HTML file with scores, every query and pairs; page.* is the page itself."""
+"""`ultron visualize report`: one HTML file with scores, every query and pairs.
+
+report.py gathers and writes it, maps.py makes its similarity maps, page.* is the page itself.
+"""

@@ -9,24 +9,26 @@ called anything.
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
 
 from ultron_cli.console import log, progress
+from ultron_cli.datasets.photos import Box
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
-from ultron_cli.visualization import drawing
-from ultron_cli.visualization.drawing import QueryPhoto
-from ultron_cli.visualization.scene import Scene, SimilarityMaps
+from ultron_cli.visualization import tiles
+from ultron_cli.visualization.report.maps import PackedMap, SimilarityMaps, packed_map
+from ultron_cli.visualization.scene import Scene
+from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 LARGEST_MIB = 30
 THUMBNAIL_QUALITY = 72
@@ -35,13 +37,12 @@ PAGE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig:
-    """k: photos shown per query. thumbnail_px: longest side. n_maps: pairs per query that get a similarity map; 0 needs
-    no model."""
+    """How much the page shows."""
 
-    k: int = 10
-    thumbnail_px: int = 200
-    n_maps: int = 0
-    method: str = "gradcam"
+    k: int = 10  # photos per query
+    thumbnail_px: int = 200  # longest side
+    n_maps: int = 0  # pairs per query that get a similarity map; 0 needs no model
+    method: str = "gradcam"  # of the maps
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= 200:
@@ -56,17 +57,17 @@ class Thumbnails:
 
     side_px: int
     sources: list[str] = field(default_factory=list)
-    problems: list[tuple[str, Any]] = field(default_factory=list)
-    _number: dict[tuple[str, Any], int] = field(default_factory=dict)
+    problems: list[tuple[str, Tile]] = field(default_factory=list)
+    _number: dict[tuple[str, Box | None], int] = field(default_factory=dict)
 
     def add(self, photo: QueryPhoto) -> int:
         """The number of a photo's thumbnail."""
-        key = (str(photo.path_or_pixels), photo.bbx)
+        key = (str(photo.path), photo.bbx)
         if key not in self._number:
-            tile = drawing.load_tile(Path(str(photo.path_or_pixels)), self.side_px, self.side_px)
+            tile = tiles.load_tile(photo.path, self.side_px, self.side_px)
             if tile.problem:
                 self.problems.append((photo.name, tile))
-            pixels = drawing.with_box(tile, photo.bbx) if photo.bbx and not tile.problem else tile.pixels
+            pixels = tiles.with_box(tile, photo.bbx) if photo.bbx and not tile.problem else tile.pixels
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
             self._number[key] = len(self.sources)
@@ -111,40 +112,81 @@ def settings_of(origin: Origin) -> list[tuple[str, str]]:
     return [(key, value) for key, value in facts if value]
 
 
-def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> dict[str, Any]:
+class PhotoEntry(TypedDict):
+    """A ranked photo as the page reads it."""
+
+    name: str
+    score: float
+    label: str  # easy, hard, junk or ""
+    thumbnail: int  # number of it
+    map: NotRequired[PackedMap]
+
+
+class QueryEntry(TypedDict):
+    """A query as the page reads it."""
+
+    name: str
+    thumbnail: int
+    ap: dict[str, float | None]  # protocol -> 0..1; empty without a ground truth
+    photos: list[PhotoEntry]
+    ranks: dict[str, int]  # photo with a label -> its rank
+
+
+class ResultEntry(TypedDict):
+    """One search as the page reads it."""
+
+    label: str
+    settings: list[tuple[str, str]]
+    scores: dict[str, dict[str, object]]  # protocol -> mAP, mP and the number of queries
+    queries: list[QueryEntry]
+    n_database: int
+
+
+def _photo_entries(
+    photos: Sequence[RankedPhoto], maps: Sequence[np.ndarray], labels: dict[str, str], thumbnails: Thumbnails
+) -> list[PhotoEntry]:
+    """maps: of the first photos. labels: by name."""
+    entries: list[PhotoEntry] = []
+    for photo in photos:
+        entries.append(
+            {
+                "name": photo.name,
+                "score": round(photo.score, 5),
+                "label": labels.get(photo.name, ""),
+                "thumbnail": thumbnails.add(QueryPhoto(photo.path, photo.name)),
+            }
+        )
+    for entry, heat in zip(entries, maps, strict=False):
+        entry["map"] = packed_map(heat)
+    return entries
+
+
+def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> ResultEntry:
     """One search as the page reads it."""
     ranking = scene.ranking
     gnd = ranking.origin.ground_truth
     evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
-    labels, queries = label_of(scene), []
+    labels = label_of(scene)
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
-    for row in progress(range(len(ranking.query_names)), what="report"):
+    queries: list[QueryEntry] = []
+    for row, name in enumerate(progress(ranking.query_names, what="report")):
         photos = scene.ranked(row, config.k, "medium")
         maps = maker.of(row, photos[: config.n_maps]) if maker else []
-        name = ranking.query_names[row]
         queries.append(
             {
                 "name": name,
                 "thumbnail": thumbnails.add(scene.query_photo(row)),
                 "ap": {p: evaluation.protocols[p].ap.get(name) for p in PROTOCOLS} if evaluation else {},
-                "photos": [
-                    {
-                        "name": photo.name,
-                        "score": round(photo.score, 5),
-                        "label": labels[row].get(photo.name, ""),
-                        "thumbnail": thumbnails.add(QueryPhoto(photo.path_or_pixels, photo.name)),
-                        **({"map": packed_map(maps[i])} if i < len(maps) else {}),
-                    }
-                    for i, photo in enumerate(photos)
-                ],
+                "photos": _photo_entries(photos, maps, labels[row], thumbnails),
                 "ranks": positive_ranks(scene, row, labels[row]),
             }
         )
-    scores = (
-        {p: {"mAP": part.mAP, "mP": part.mP, "queries": part.queries_used} for p, part in evaluation.protocols.items()}
-        if evaluation
-        else {}
-    )
+    scores: dict[str, dict[str, object]] = {}
+    if evaluation:
+        scores = {
+            p: {"mAP": part.mAP, "mP": part.mP, "queries": part.queries_used}
+            for p, part in evaluation.protocols.items()
+        }
     return {
         "label": label,
         "settings": settings_of(ranking.origin),
@@ -158,12 +200,6 @@ def positive_ranks(scene: Scene, row: int, labels: dict[str, str]) -> dict[str, 
     """Rank (from 1) of every labelled photo in one query's ranking, for the movements between two searches."""
     names, rows = scene.ranking.database_names, scene.ranking.rows[row]
     return {names[r]: rank for rank, r in enumerate(rows.tolist(), start=1) if r >= 0 and names[r] in labels}
-
-
-def packed_map(heat: np.ndarray) -> dict[str, Any]:
-    """A similarity map (h, w) 0..1 as bytes, small: the page draws it over the thumbnail."""
-    height, width = heat.shape
-    return {"h": height, "w": width, "data": base64.b64encode((heat * 255).round().astype(np.uint8).tobytes()).decode()}
 
 
 def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, title: str, out: Path, device: str) -> Path:
@@ -198,7 +234,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
             f"the report would be {size_mib:.0f} MiB, more than {LARGEST_MIB}; show fewer photos with -k, or "
             "smaller ones with --thumbnail"
         )
-    drawing.log_problems(thumbnails.problems)
+    tiles.log_problems(thumbnails.problems)
     write_text(out, text)
     log.info(
         "%s: %.1f MiB, %d queries, %d thumbnails", out, size_mib, len(results[0]["queries"]), len(thumbnails.sources)
@@ -206,7 +242,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     return out
 
 
-def page(data: dict[str, Any]) -> str:
+def page(data: Mapping[str, object]) -> str:
     """The whole page with its style, script and data inside. Raises ValueError for data that is not JSON."""
     # "<" cannot stand in a script element's text as it could end it; in JSON it can be written so everywhere.
     encoded = (

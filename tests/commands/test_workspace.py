@@ -1,0 +1,85 @@
+"""Where results and datasets are: --workspace and --data-root, else the environment, else defaults."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from ultron_cli.errors import UltronError
+from ultron_cli.workspace import Workspace
+
+LIBRARY = Path(__file__).resolve().parents[2] / "ultron_cli"
+
+
+def test_defaults_of_a_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ULTRON_WORKSPACE", raising=False)
+    monkeypatch.delenv("ULTRON_DATA", raising=False)
+    assert Workspace() == Workspace(root=Path("ultron-runs"), data_root=Path.home() / ".cache" / "ultron" / "data")
+    monkeypatch.setenv("ULTRON_WORKSPACE", "~/runs")
+    monkeypatch.setenv("ULTRON_DATA", "/data")
+    assert Workspace() == Workspace(root=Path.home() / "runs", data_root=Path("/data"))
+    assert Workspace(root=Path("here")).data_root == Path("/data")
+
+
+def test_the_latest_result_is_remembered(tmp_path: Path) -> None:
+    workspace = Workspace(root=tmp_path / "runs", data_root=tmp_path)
+    with pytest.raises(UltronError, match=r"no result of `ultron extract` in the workspace .*runs; run .* first, or"):
+        workspace.take_latest("extract", "name --database")
+    inside = workspace.result_folder("extract", "toy-gem")
+    workspace.remember("extract", inside)
+    workspace.remember("index", tmp_path)  # outside: by its absolute path
+    assert json.loads((tmp_path / "runs" / "latest.json").read_text()) == {
+        "extract": "extract/toy-gem",
+        "index": str(tmp_path),
+    }
+    assert workspace.take_latest("extract", "") == inside
+    inside.rmdir()
+    assert workspace.latest("extract") is None
+
+
+def test_flags_count_in_every_command(ultron: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment names folders that cannot be: a step that is not told the command's workspace fails."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "file" / "runs"))
+    monkeypatch.setenv("ULTRON_DATA", str(tmp_path / "file" / "data"))
+    shutil.copytree(toy, tmp_path / "d" / "toy")
+    where = ("--workspace", tmp_path / "w", "--data-root", tmp_path / "d", "--json")
+    settings = ("model.name=gem", "model.backbone=test_resnet", "epochs=1", "side_px=32", "workers=0")
+    train = [part for setting in settings for part in ("--set", setting)]
+    for command in (
+        ("datasets", "info", "toy"),
+        ("train", "--dataset", "toy", *train),
+        ("train", "--list"),
+        ("extract", "--scales", "1", "--workers", "0"),
+        ("index",),
+        ("whiten", "--method", "pca"),
+        ("search", "-k", "4"),
+        ("evaluate",),
+        ("visualize", "curves"),
+        ("visualize", "selectivity", "--classes", "2", "--photos", "2", "--side", "32"),
+        ("visualize", "tsne", "--perplexity", "3"),
+        ("visualize", "ranks", "-k", "2"),
+        ("doctor",),
+    ):
+        code, out, err = ultron(*command, *where)
+        assert code == 0, (command, err)
+    assert json.loads(out)["workspace"] == str(tmp_path / "w")
+    run = next((tmp_path / "w" / "train").iterdir()).name
+    code, _, err = ultron("visualize-cam", "--run", run, "--run", run, "-k", "1", *where)  # a run by its name
+    assert code == 0, err
+    kinds = {"train", "extract", "index", "search", "evaluate", "visualize"}
+    assert {path.name for path in (tmp_path / "w").iterdir()} == {*kinds, "whiten", "latest.json"}
+    assert set(json.loads((tmp_path / "w" / "latest.json").read_text())) == kinds
+
+
+def test_the_library_reads_no_flag_of_the_command_line() -> None:
+    """Progress and results (console.py) alone know how much is to be said; a step is told where it works."""
+    for path in LIBRARY.rglob("*.py"):
+        if (
+            path.parent.name != "commands"
+            and path.parent.parent.name != "commands"
+            and path.name not in ("cli.py", "console.py")
+        ):
+            assert "console.settings" not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,146 @@
+"""The steps of an experiment from Python: train, extract, search, evaluate, compare. `import ultron_cli` offers them.
+
+Each is what the command of its name does, without printing: results go into the workspace and are remembered there as
+the latest, so that commands and notebooks take up each other's. All raise UltronError for what the caller can mend;
+where its text names a flag of the command line, it is the argument or setting of that name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ultron_cli.datasets.protocols import PROTOCOLS, Protocol
+from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
+from ultron_cli.evaluation.result import Evaluation, read_evaluation
+from ultron_cli.evaluation.significance import Comparison, compare_evaluations
+from ultron_cli.models.weights.model_choice import ModelChoice
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.rankings import Ranking, read_ranks
+from ultron_cli.retrieval.rerank import Step, parse_rerank
+from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
+from ultron_cli.training.start import TrainRequest, start_training
+from ultron_cli.workspace import Workspace
+
+DESCRIPTOR_SUFFIXES = (".h5", ".hdf5")  # a query file that ends so holds descriptors, any other is a photo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extracted:
+    """The descriptor files of a dataset; DescriptorFile(path) of retrieval/descriptors.py reads one."""
+
+    queries: Path | None  # None where the dataset has no ground truth, and so no queries
+    database: Path
+    summary: dict[str, Any]  # as `ultron extract --json` prints it
+
+
+def train(
+    preset: str | None = None,
+    dataset: str | Path | None = None,
+    settings: Sequence[str] = (),
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    workspace: Workspace | None = None,
+) -> dict[str, object]:
+    """Trains a model and returns a summary: "run" (its folder), "checkpoint", "model", "config", "metrics" per epoch.
+
+    preset: None is quickstart. dataset: a name, or a folder with one folder of photos per landmark; None is that of
+    the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
+    workspace. resume: goes on with the interrupted run in `out`, or with the latest.
+    """
+    from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib
+
+    request = TrainRequest(
+        preset=preset,
+        dataset=None if dataset is None else str(dataset),
+        assignments=tuple(settings),
+        out=out,
+        resume=resume,
+    )
+    return start_training(request, device, draw_run, workspace).to_plain()
+
+
+def extract(
+    photos: str | Path | ExtractRequest,
+    model: ModelChoice | None = None,
+    *,
+    device: str = "auto",
+    workspace: Workspace | None = None,
+) -> Extracted:
+    """Computes descriptors of a dataset's queries and database photos, or goes on where an extraction stopped.
+
+    photos: a dataset by name or a folder of photos; an ExtractRequest also says scales, size, crop, output folder and
+    the rest. model: None is that of the latest training run.
+    """
+    request = photos if isinstance(photos, ExtractRequest) else ExtractRequest(dataset=str(photos))
+    workspace = workspace or Workspace()
+    summary = extract_dataset(request, model or ModelChoice(workspace=workspace), device, workspace)
+    paths = {role: Path(file["path"]) for role, file in summary["files"].items()}
+    return Extracted(queries=paths.get("query"), database=paths["database"], summary=summary)
+
+
+def search(
+    queries: str | Path | Sequence[str | Path] | None = None,
+    database: str | Path | None = None,
+    k: int | None = None,
+    rerank: Sequence[str | Step] = (),
+    *,
+    options: SearchOptions | None = None,
+    device: str = "auto",
+    workspace: Workspace | None = None,
+) -> Ranking:
+    """Ranks the database photos for every query, exactly unless the options name an index.
+
+    queries: a descriptor file (.h5), or photos, which the model that made the database describes. None takes the
+    latest extraction's, and so for `database`, a descriptor file. k: photos per query, from 1; None ranks all. rerank:
+    steps by name with their published settings, or Steps, in their order; they replace those of the options.
+    """
+    options = options or SearchOptions()
+    if rerank:
+        steps = [step if isinstance(step, Step) else parse_rerank(step, [])[0] for step in rerank]
+        options = replace(options, steps=tuple(steps))
+    workspace = workspace or Workspace()
+    query_paths = [queries] if isinstance(queries, (str, Path)) else queries
+    database_path = None if database is None else Path(database)
+    if query_paths is None or (len(query_paths) == 1 and Path(query_paths[0]).suffix in DESCRIPTOR_SUFFIXES):
+        query_file = None if query_paths is None else Path(query_paths[0])
+        files = latest_descriptors(query_file, database_path, workspace)
+        return search_files(*files, k, device, options=options)
+    if database_path is None:
+        database_path = workspace.take_latest("extract", "name a database") / "database.h5"
+    return search_photos([Path(path) for path in query_paths], database_path, k, device, options=options)
+
+
+def evaluate(
+    ranking: Ranking | str | Path,
+    ground_truth: str | Path | None = None,
+    *,
+    protocols: Sequence[Protocol] = tuple(PROTOCOLS),
+    duplicates: Literal["count", "first"] = "count",
+) -> Evaluation:
+    """The scores of a ranking, or of a rank file: .protocols["medium"].mAP is a fraction, as are mP and, by query, ap.
+
+    ground_truth: gnd_NAME.json or .pkl; None is the one that was recorded at extraction. duplicates: whether each
+    repeat of a photo in a ranking counts, as in revisitop, or only the first.
+    """
+    if not isinstance(ranking, Ranking):
+        ranking = read_ranks(Path(ranking))
+    gnd = find_gnd(None if ground_truth is None else Path(ground_truth), ranking.origin)
+    return evaluate_ranking(ranking, gnd, protocols, duplicates)
+
+
+def compare(evaluations: Sequence[Evaluation | str | Path]) -> dict[Protocol, Comparison]:
+    """By protocol, whether chance explains the difference of two evaluations of the same queries.
+
+    evaluations: two, the one before and the one after: what `evaluate` returned, or files of `ultron evaluate --out`.
+    """
+    if len(evaluations) != 2:
+        raise UltronError(f"two evaluations are compared, found {len(evaluations)}")
+    before, after = (value if isinstance(value, Evaluation) else read_evaluation(Path(value)) for value in evaluations)
+    shared: list[Protocol] = [name for name in PROTOCOLS if name in before.protocols and name in after.protocols]
+    if not shared:
+        raise UltronError("the two evaluations have no protocol in common; evaluate both with all protocols")
+    return {protocol: compare_evaluations(before, after, protocol) for protocol in shared}

@@ -1,0 +1,22 @@
+"""Names that help texts offer and whose registries import torch or numpy, which a help text must not wait for.
+
+tests/commands/test_choices.py holds each equal to its registry. Registries that import nothing heavy are asked
+themselves.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
+DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
+RERANK_STEPS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal")
+WHITENINGS = ("pca", "pca-whitening", "lw")
+QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
+RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
+PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
+STORAGES: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
+
+
+def metavar(names: Sequence[str], *further_names: str) -> str:
+    """`easy|medium|hard|all`: how a help text shows a choice."""
+    return "|".join((*names, *further_names))

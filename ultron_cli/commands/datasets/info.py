@@ -1,0 +1,56 @@
+"""`ultron datasets info`: photos, labels and source of one dataset."""
+
+from pathlib import Path
+
+from ultron_cli.commands.flags import DatasetArgument, GndFlag, current_workspace
+
+EXAMPLE = "ultron datasets info toy"
+
+
+def command(
+    dataset: DatasetArgument,
+    *,
+    gnd: GndFlag = None,
+) -> None:
+    """Checks a dataset and tells its photos, queries, labels and source; of a known one that is not there, its
+    addresses and checksums."""
+    from ultron_cli.console import print_result, table
+    from ultron_cli.datasets.download.catalog import KNOWN_SETS
+    from ultron_cli.datasets.overview import describe, describe_known
+
+    workspace = current_workspace()
+    if dataset in KNOWN_SETS and not Path(dataset).is_dir() and not (workspace.data_root / dataset).is_dir():
+        known = describe_known(KNOWN_SETS[dataset], workspace.data_root)
+        rows = [
+            (key, value if not isinstance(value, list) else "\n".join(map(str, value)))
+            for key, value in known.items()
+            if key != "parts" and value
+        ]
+        file_text = {
+            part["file"]: part["file"] + (f" ({part['version']})" if part["version"] else "") for part in known["parts"]
+        }
+        parts = [
+            (file_text[part["file"]], part["addresses"][0] if part["addresses"] else "none", part["checked_by"])
+            for part in known["parts"]
+        ]
+        if len(parts) > 12:
+            parts = [*parts[:5], (f"... {len(parts) - 8} more", "", ""), *parts[-3:]]
+        print_result(
+            known, table(("", ""), rows, left=2) + "\n" + table(("file", "address", "checked by"), parts, left=3)
+        )
+        return
+    facts = describe(dataset, gnd, workspace)
+    hidden = ("protocols", "source", "version_known_by")
+    rows = [(key, value) for key, value in facts.items() if key not in hidden and value not in (None, [])]
+    rows += [
+        (f"{name} protocol", f"{part['queries_used']} queries, {part['positives']:.1f} positives each")
+        for name, part in facts["protocols"].items()
+    ]
+    for part in list((facts["source"] or {"parts": {}})["parts"].values())[:8]:
+        rows.append(
+            (
+                part["file"],
+                f"{part['address']} on {part['downloaded'][:10]}, {part['checked']}, SHA-256 {part['sha256']}",
+            )
+        )
+    print_result(facts, table(("", ""), rows, left=2))

@@ -1,0 +1,94 @@
+"""`ultron visualize attention`: SCALA's weights in the window of a point."""
+
+from typing import Annotated
+
+import typer
+
+from ultron_cli.commands.flags import (
+    BackboneFlag,
+    FigureFlag,
+    MaxSideFlag,
+    ModelFlag,
+    ModelFlags,
+    ModelSetFlag,
+    PhotosFlag,
+    RunFlag,
+    SeedFlag,
+    UntrainedFlag,
+    WeightsFlag,
+    current_workspace,
+)
+
+EXAMPLE = "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4"
+
+
+def command(
+    *,
+    run: RunFlag = None,
+    weights: WeightsFlag = None,
+    model: ModelFlag = None,
+    backbone: BackboneFlag = None,
+    untrained: UntrainedFlag = False,
+    seed: SeedFlag = 0,
+    set_: ModelSetFlag = None,
+    dataset: PhotosFlag = None,
+    photo: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A photo of the dataset by name (the first).")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="The point, in pixels of the whole photo (its middle).")
+    ] = None,
+    stage: Annotated[int, typer.Option(min=3, max=4, help="Stage of attention.")] = 3,
+    block: Annotated[int | None, typer.Option(min=1, help="Block of the stage, from 1 (the last).")] = None,
+    max_side: MaxSideFlag = 512,
+    out: FigureFlag = None,
+) -> None:
+    """Shows SCALA's window weights at a point of a photo, one panel per head (ULTRON models)."""
+    from ultron_cli.console import print_result
+    from ultron_cli.datasets.named import open_named_dataset
+    from ultron_cli.visualization.inside.matching import region_of
+    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, point_of, size_of
+    from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.scene import file_name
+
+    workspace = current_workspace()
+    if out:
+        check_suffix(out)
+    point_px = point_of(at, "--at") if at else None
+    loaded = ModelFlags(
+        model=model,
+        backbone=backbone,
+        run=run,
+        weights=weights,
+        untrained=untrained,
+        seed=seed,
+        assignments=set_,
+    ).load()
+    number = block or len(attentions_of(loaded.model, stage))
+    opened = open_named_dataset(dataset, workspace=workspace)
+    chosen = photo_paths(opened, [photo or opened.database_names[0]], 1)
+    size = size_of(chosen[0][1])
+    point = point_px or (size[0] / 2, size[1] / 2)
+    place = region_of(point, None, None, size)[:2]
+    ((name, pixels),) = load_photos(loaded.model, chosen, max_side, "attention")
+    found = window_weights(loaded.model, pixels, place, stage, number)
+    path = out or workspace.result_folder(
+        "visualize", file_name(f"attention-{opened.name}-{loaded.model.label}")
+    ) / file_name(f"{name}-stage{stage}-block{number}-{point[0]:g},{point[1]:g}.png")
+    title = f"Window weights at a point, stage {stage} block {number}: {model_title(loaded)} on {opened.name}"
+    attention_figure(pixels, found, title, f"{name}, point {point[0]:g},{point[1]:g} of {size[0]} x {size[1]} px", path)
+    workspace.remember("visualize", path)
+    summary = {
+        "figure": str(path),
+        "photo": name,
+        "at": list(point),
+        "stage": stage,
+        "block": number,
+        "cell": list(found.cell),
+        "grid": list(found.grid),
+        "rows": found.rows.tolist(),
+        "columns": found.columns.tolist(),
+        "weights": found.weights.tolist(),
+    }
+    print_result(summary, str(path))

@@ -1,0 +1,36 @@
+"""`ultron visualize genotype`: the graph of a searched attention."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultron_cli.commands.flags import FigureFlag, current_workspace
+
+EXAMPLE = "ultron visualize genotype skip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2"
+
+
+def command(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[GENOTYPE|FILE]", help="A genotype's text or a file that a search wrote (the published)."
+        ),
+    ] = None,
+    *,
+    out: FigureFlag = None,
+) -> None:
+    """Draws the graph of a searched attention (HOGA, AutoLA): nodes, operations and what each takes in."""
+    from ultron_cli.console import print_result
+    from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
+    from ultron_cli.visualization.genotype import genotype_figure
+    from ultron_cli.visualization.plots import check_suffix
+
+    workspace = current_workspace()
+    given = text or PUBLISHED
+    path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
+    check_suffix(path)
+    found = load_genotype(Path(given)) if Path(given).is_file() else parse_genotype(given)
+    genotype_figure(found, "HOGA, the published genotype" if text is None else f"HOGA: {given}"[:90], path)
+    workspace.remember("visualize", path)
+    print_result({"figure": str(path), "genotype": given}, str(path))

@@ -1,0 +1,88 @@
+"""`ultron visualize match`: where a part of the query is found again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultron_cli.commands.choices import PROTOCOLS
+from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, ProtocolFlag, QueriesFlag, QueryFlag, current_workspace
+from ultron_cli.commands.visualize.searches import scenes_of
+from ultron_cli.errors import UltronError
+
+EXAMPLE = """
+ultron visualize match --query all_souls_000013 --at 500,320
+ultron visualize match --box 400,200,640,420 --photo all_souls_000051
+"""
+
+
+def command(
+    *,
+    query: QueryFlag = None,
+    photo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--photo", metavar="NAME", help="A database photo to look in, instead of the best; may be given again."
+        ),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="X,Y", help="A point of the query, in pixels of the whole photo.")
+    ] = None,
+    box: Annotated[
+        str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box of the query, in pixels of the whole photo.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=10, help="How many of the best photos.")] = 3,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A stage or layer by name (the last map before pooling).")
+    ] = None,
+    protocol: ProtocolFlag = "medium",
+    ranks: Annotated[Path | None, typer.Option(help="A rank file (exact search of the latest extraction).")] = None,
+    queries: QueriesFlag = None,
+    database: DatabaseFlag = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights that made the descriptors, if they have moved.")
+    ] = None,
+    out: FigureFlag = None,
+) -> None:
+    """Shows which places of database photos match a point or box of the query: the cosine of local features."""
+    from ultron_cli import console
+    from ultron_cli.configs import one_of
+    from ultron_cli.console import print_result
+    from ultron_cli.visualization.inside.draw import MatchRequest, draw_match
+    from ultron_cli.visualization.inside.photos import box_of, point_of
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.scene import PhotoChoice, file_name
+
+    workspace = current_workspace()
+    if (at is None) == (box is None):
+        raise UltronError(
+            "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"
+        )
+    point = point_of(at, "--at") if at else None
+    rectangle = box_of(box, "--box") if box else None
+    if out:
+        check_suffix(out)
+    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    (scene,) = scenes_of([ranks] if ranks else None, queries, database)
+    row = scene.query_row(query)
+    name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box}")
+    path = (
+        out
+        or workspace.result_folder("visualize", file_name(f"match-{scene.ranking.origin.dataset}-{scene.model}"))
+        / f"{name}.png"
+    )
+    request = MatchRequest(
+        photos=PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or []),
+        device=console.settings.device,
+        at=point,
+        box=rectangle,
+        layer=layer,
+        weights=weights,
+    )
+    summary = draw_match(scene, request, path)
+    workspace.remember("visualize", path)
+    text = [
+        f"{entry['rank']:>4}  {entry['cosine']:.4f} at {entry['best_px'][0]:g},{entry['best_px'][1]:g}  {entry['name']}"
+        for entry in summary["photos"]
+    ]
+    print_result(summary, "\n".join([f"query {summary['query']} at {summary['place']}", *text, summary["figure"]]))

@@ -1,0 +1,46 @@
+"""The searches that a picture shows: of rank files, or the exact search of descriptors."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ultron_cli.commands.flags import current_workspace
+from ultron_cli.errors import UltronError
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.rankings import Ranking
+    from ultron_cli.visualization.scene import Scene
+
+
+def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Ranking"]:
+    """The searches to draw: of rank files, or the exact search of descriptors."""
+    from ultron_cli import console
+    from ultron_cli.retrieval.rankings import read_ranks
+    from ultron_cli.retrieval.searching import latest_descriptors, search_files
+
+    if ranks:
+        return [read_ranks(path) for path in ranks]
+    files = latest_descriptors(queries, database, current_workspace())
+    return [search_files(*files, None, console.settings.device)]
+
+
+def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Scene"]:
+    """The searches to draw, with their photos and ground truth; one where no or one rank file is named."""
+    from ultron_cli.visualization.scene import open_scene
+
+    return [open_scene(ranking) for ranking in searches(ranks, queries, database)]
+
+
+def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | None) -> list[str]:
+    """A name for each search: as given, else its model, with the file where two are of one model. Raises UltronError
+    for too few or many."""
+
+    if label and len(label) != len(models):
+        raise UltronError(f"--label must be given once per search, found {len(label)} for {len(models)}")
+    same = len(set(models)) < len(models)
+    if label or not same or not ranks:
+        return label or models
+    apart = len({path.name for path in ranks}) == len(ranks)
+    return [
+        f"{model}, {path.name if apart else f'{path.resolve().parent.name}/{path.name}'}"
+        for model, path in zip(models, ranks, strict=True)
+    ]

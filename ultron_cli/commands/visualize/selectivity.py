@@ -1,0 +1,61 @@
+"""`ultron visualize selectivity`: how much the units of several models prefer one landmark."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultron_cli.commands.flags import current_workspace
+
+EXAMPLE = "ultron visualize selectivity --run a --run b --dataset toy"
+
+
+def command(
+    *,
+    run: Annotated[
+        list[str] | None, typer.Option("--run", help="A training run; given again, another model (the latest).")
+    ] = None,
+    weights: Annotated[list[Path] | None, typer.Option(help="A checkpoint of ultron; may be given again.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Photos by landmark (rendered landmarks).")
+    ] = None,
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", help="A layer by name; may be given again (the network's stages).")
+    ] = None,
+    classes: Annotated[int, typer.Option(min=2, help="Landmarks.")] = 50,
+    photos: Annotated[int, typer.Option(min=2, help="Photos of each landmark.")] = 10,
+    side: Annotated[int, typer.Option(min=32, help="Longest side of a photo in pixels.")] = 224,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg); the numbers go beside it as CSV.")
+    ] = None,
+) -> None:
+    """Class selectivity index of every unit of some layers: histograms of several models, and the numbers as CSV."""
+    from ultron_cli import console
+    from ultron_cli.console import print_result
+    from ultron_cli.datasets.landmarks.photos import open_landmark_photos
+    from ultron_cli.datasets.named import open_named_dataset
+    from ultron_cli.machine import resolve_device
+    from ultron_cli.models.weights.model_choice import ModelChoice
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.selectivity import chosen_photos, measure, selectivity_figure, write_csv
+
+    workspace = current_workspace()
+    if out:
+        check_suffix(out)
+    choices = [ModelChoice(run=name, workspace=workspace) for name in run or []]
+    choices += [ModelChoice(weights=path) for path in weights or []]
+    opened = open_landmark_photos(open_named_dataset(dataset or "toy", workspace=workspace).folder)
+    rows, device, results = chosen_photos(opened, classes, photos), resolve_device(console.settings.device), []
+    for choice in choices or [ModelChoice(workspace=workspace)]:
+        model = choice.load().model.to(device)
+        name = f"{choice.run or (choice.weights.stem if choice.weights else 'latest')} ({model.label})"
+        results.append(measure(model, name, opened, rows, layer or [], side, device))
+    path = out or workspace.result_folder("visualize", f"selectivity-{opened.folder.name}") / "selectivity.png"
+    selectivity_figure(results, f"Class selectivity on {opened.folder.name}: {len(rows)} photos", path)
+    write_csv(results, path.with_suffix(".csv"))
+    workspace.remember("visualize", path)
+    means = {result.model: {name: float(values.mean()) for name, values in result.layers.items()} for result in results}
+    print_result(
+        {"figure": str(path), "csv": str(path.with_suffix(".csv")), "mean_selectivity": means},
+        f"{path}\n{path.with_suffix('.csv')}",
+    )

@@ -1,0 +1,55 @@
+"""`ultron visualize tsne`: descriptors of several models as maps of points."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ultron_cli.commands.flags import FigureFlag, current_workspace
+from ultron_cli.errors import UltronError
+
+EXAMPLE = "ultron visualize tsne --perplexity 20"
+
+
+def command(
+    *,
+    database: Annotated[
+        list[Path] | None,
+        typer.Option(help="Descriptors of the database; given again, another panel (the latest extraction)."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Title of each panel, in their order (its model).")
+    ] = None,
+    perplexity: Annotated[float, typer.Option(help="About how many neighbours count.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of the embedding.")] = 0,
+    most: Annotated[
+        int, typer.Option("--most", min=4, help="Photos of no landmark beyond this many are left out.")
+    ] = 2000,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Photos instead of marks.")] = False,
+    out: FigureFlag = None,
+) -> None:
+    """Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model."""
+    from ultron_cli.console import print_result
+    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.tsne import TsneConfig, knn_purity, panel_of, tsne_figure
+
+    workspace = current_workspace()
+    paths = database or [workspace.take_latest("extract", "name --database") / "database.h5"]
+    if label and len(label) != len(paths):
+        raise UltronError(f"--label must be given once per --database, found {len(label)} for {len(paths)}")
+    config = TsneConfig(perplexity=perplexity, seed=seed)
+    if out:
+        check_suffix(out)
+    panels = [panel_of(path, config, most, label[i] if label else None) for i, path in enumerate(paths)]
+    dataset = panels[0][1]
+    path = out or workspace.result_folder("visualize", f"tsne-{dataset}") / "tsne.png"
+    drawn = [panel for panel, _ in panels]
+    tsne_figure(
+        drawn, f"t-SNE of descriptors on {dataset}, perplexity {perplexity:g}, seed {seed}", path, thumbnails=thumbnails
+    )
+    workspace.remember("visualize", path)
+    result = {
+        panel.title: {"photos": len(panel.points), "knn_purity": knn_purity(panel.points, panel.labels)}
+        for panel in drawn
+    }
+    print_result({"figure": str(path), "perplexity": perplexity, "seed": seed, "panels": result}, str(path))

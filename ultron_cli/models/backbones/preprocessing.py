@@ -1,0 +1,23 @@
+"""What a network expects of its photos."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """RGB scaled to 0..1, minus `mean`, divided by `sd`."""
+
+    mean: tuple[float, ...]  # of red, green, blue
+    sd: tuple[float, ...]
+    interpolation: str = "bicubic"  # the filter that brings photos to size
+    # How photos are brought to further scales (retrieval/extraction/scales.py); a method's published code decides it.
+    scaling: Literal["bilinear", "bilinear-rounded", "antialias", "area"] = "bilinear"
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, as stored in results."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
+IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), sd=(0.229, 0.224, 0.225))
+CIFAR = Preprocessing(mean=(0.4914, 0.4822, 0.4465), sd=(0.2470, 0.2435, 0.2616))  # CIFAR-10's, as in AutoLA's code

@@ -1,0 +1,117 @@
+"""Which model a command uses (that of a run, a weights file, timm's download, or fresh weights), and loading it again
+later."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.models import create_model
+from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """The flags by which a command names a model; None is a flag that is left out."""
+
+    run: str | None = None
+    weights: Path | None = None
+    pretrained: bool = False
+    untrained: bool = False
+    seed: int = 0  # of fresh weights
+    model: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)  # of the model
+    workspace: Workspace = field(default_factory=Workspace)  # where runs are
+
+    def load(self) -> LoadedModel:
+        """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
+        values = {
+            "--run": self.run,
+            "--weights": self.weights,
+            "--pretrained": self.pretrained,
+            "--untrained": self.untrained,
+        }
+        flags = [flag for flag, value in values.items() if value]
+        if len(flags) > 1:
+            raise UltronError(f"{' and '.join(flags)} exclude each other; leave one")
+        if self.weights:
+            return load_weights(self.weights.expanduser(), self.model, self.settings)
+        if self.pretrained:
+            model = create_model(self.model or "gem", pretrained=True, **self.settings)
+            require_only_backbone(model, "timm's download")
+            return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
+        if self.untrained:
+            return untrained_model(self.model or "gem", self.settings, self.seed)
+        if self.run is None and (self.model or self.settings):
+            raise UltronError(
+                "--model and --backbone name a network, not its weights; add --weights FILE, --pretrained, "
+                "--untrained or --run RUN"
+            )
+        checkpoint = (
+            find_checkpoint(self.run, self.workspace)
+            if self.run
+            else self.workspace.take_latest("train", "name a model with --weights FILE or --pretrained")
+            / "checkpoint.pt"
+        )
+        return load_weights(checkpoint, self.model, self.settings)
+
+
+def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
+    """Fresh weights from a seed, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = create_model(name, **settings)
+    return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
+
+
+def find_checkpoint(run: str, workspace: Workspace) -> Path:
+    """The checkpoint of a run: its folder, its name in the workspace, or the file itself. Raises UltronError."""
+    runs = workspace.root / "train"
+    for candidate in (Path(run).expanduser(), runs / run):
+        if candidate.is_file():
+            return candidate
+        if (candidate / "checkpoint.pt").is_file():
+            return candidate / "checkpoint.pt"
+    names = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
+    raise UltronError(
+        f"run {run!r} has no checkpoint.pt, as a path or in {runs} (there: {', '.join(names) or 'nothing'})"
+    )
+
+
+def reload_model(
+    config: dict[str, Any], source: dict[str, Any], weights_sha256: str, override: Path | None = None
+) -> LoadedModel:
+    """The model that made a descriptor file, from its stored config and provenance.
+
+    override: where the weights are, if they have moved. Raises UltronError if the weights are gone or are no longer
+    those of the file.
+    """
+    name, settings = config["model"]["name"], config["model"]["settings"]
+    kind = source.get("kind")
+    if override is not None:
+        loaded = load_weights(override, name, settings)
+    elif kind == "untrained":
+        loaded = untrained_model(name, settings, source["seed"])
+    elif kind == "pretrained":
+        loaded = ModelChoice(pretrained=True, model=name, settings=settings).load()
+    else:
+        loaded = load_weights(_existing(source["path"]), name, settings)
+    if loaded.weights_sha256 != weights_sha256:
+        raise UltronError(
+            f"the weights ({source.get('path') or kind}) are no longer those the descriptors were made with; "
+            "extract again, or give the old file with --weights"
+        )
+    log.info("model %s, weights %s", loaded.model.label, source.get("path") or kind)
+    return loaded
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise UltronError(
+            f"the weights that made these descriptors were at {path}, which is gone; give them with --weights"
+        )
+    return Path(path)

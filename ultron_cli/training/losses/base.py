@@ -1,0 +1,170 @@
+"""The base of the losses: cross-entropy of scale x cosine to the class weights, with a margin on the target.
+
+Symbols: B batch, N classes, D descriptor dimensions. Every loss holds its class weights, takes (B, D) descriptors and
+(B,) int64 labels and gives a scalar, the mean over the batch. Logits and margins are float32 even under autocast. With
+several processes, medians and running means are over the batch of all of them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ultron_cli import distributed
+from ultron_cli.configs import within
+from ultron_cli.errors import UltronError
+
+LogNegatives = Callable[[int, float], torch.Tensor]
+"""(row of the global batch, scale) -> ln of the sum of exp(scale cos) over the row's other classes."""
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """float64 as it is, everything else as float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """Settings of every loss; both are of Partial-FC (An et al., CVPR 2022)."""
+
+    # Share of the classes that a step compares with, above 0 and up to 1. The batch's own classes are always among
+    # them.
+    sample_rate: float = 1.0
+    # The class weights are spread over the processes instead of copied.
+    sharded: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.sample_rate <= 1.0:
+            raise UltronError(
+                f"loss.sample_rate is a share of the classes, above 0 and up to 1; found {self.sample_rate}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TupleSettings(LossSettings):
+    """Settings of a loss that works on tuples of photos; they say how batches are made (batches/tuples.py)."""
+
+    # Photos of a tuple: an anchor, a positive of its landmark, negatives of others.
+    tuple_size: int = 8
+    # Photos that the starting weights take for another landmark are drawn with it.
+    hard_negatives: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("loss.tuple_size", self.tuple_size, 3, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """The margin and the scale (inverse temperature) that a step uses; neither carries a gradient."""
+
+    margin: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossResult:
+    """The loss of a batch, and what is logged beside it."""
+
+    # Scalar with gradient, the mean over the batch.
+    loss: torch.Tensor
+    # Photos of the batch whose target is nearest to its class weight, margin aside; a scalar without gradient. With
+    # sharded class weights it is this process's equal part of the count over the global batch.
+    n_right: torch.Tensor
+    # What the step used.
+    margin: float
+    scale: float
+
+
+class MarginLoss(nn.Module):
+    """Base of the losses. A subclass overrides cosines, margin_of, with_margin or others; `result` joins them."""
+
+    # Weights per class.
+    n_centres: int = 1
+    # Number of the first class whose weights this process holds; above 0 only with sharded class weights.
+    first_class: int = 0
+    # Whether the loss takes descriptors of unit norm, or else as the network's last layer gives them.
+    takes_unit: bool = True
+    # Whether the loss also takes the network's last maps.
+    needs_maps: bool = False
+
+    def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.settings = settings
+        self.fixed_margin = Margin(
+            margin=float(getattr(settings, "margin", 0.0)), scale=float(getattr(settings, "scale", 1.0))
+        )
+        weight = torch.empty(n_classes * self.n_centres, dim)
+        nn.init.xavier_uniform_(weight)
+        self.weight = nn.Parameter(weight)
+
+    @property
+    def n_local_classes(self) -> int:
+        """Number of classes whose weights this process holds."""
+        return len(self.weight) // self.n_centres
+
+    def cosines(self, descriptors: torch.Tensor, classes: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, D) -> (B, N) cosines to the class weights, or to those of `classes` (rows of this process's weights)."""
+        weight = self.weight.view(-1, self.n_centres, self.weight.shape[1])
+        weight = at_least_float32(weight if classes is None else weight[classes])
+        unit = F.normalize(weight, dim=2).flatten(0, 1)
+        cosines = F.normalize(at_least_float32(descriptors), dim=1).to(unit.dtype) @ unit.T
+        return cosines if self.n_centres == 1 else cosines.unflatten(1, (-1, self.n_centres)).amax(2)
+
+    def margin_of(self, targets: torch.Tensor, log_negatives: LogNegatives) -> Margin:
+        """The margin and scale of a step from the (processes * B,) target cosines of the global batch, without
+        gradient."""
+        return self.fixed_margin
+
+    def with_margin(self, target: torch.Tensor, margin: float) -> torch.Tensor:
+        """(B, 1) target cosines -> the same with the margin."""
+        return target
+
+    def others(self, cosines: torch.Tensor, with_margin: torch.Tensor) -> torch.Tensor:
+        """(B, N) cosines -> what the classes other than the target count as. with_margin: (B, 1)."""
+        return cosines
+
+    def logits(self, cosines: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, Margin]:
+        """(B, N) cosines -> logits with the margin on each target, and the margin and scale that they have."""
+        column = labels[:, None]
+        target = cosines.gather(1, column)
+
+        def log_negatives(row: int, scale: float) -> torch.Tensor:
+            process, local_row = divmod(row, len(labels))
+            value = cosines.new_full((), -math.inf)
+            if process == distributed.process_index():
+                negatives = scale * cosines.detach()[local_row].index_fill(0, labels[local_row], -math.inf)
+                value = torch.logsumexp(negatives, 0)
+            return distributed.max_over_processes(value)
+
+        with torch.no_grad():
+            margin = self.margin_of(distributed.gather_rows(target[:, 0]), log_negatives)
+        with_margin = self.with_margin(target, margin.margin)
+        return margin.scale * self.others(cosines, with_margin).scatter(1, column, with_margin), margin
+
+    def classify(self, descriptors: torch.Tensor, labels: torch.Tensor) -> LossResult:
+        """The classification loss with all class weights in this process."""
+        cosines = self.cosines(descriptors)
+        n_right = (cosines.detach().argmax(1) == labels).sum()
+        logits, margin = self.logits(cosines, labels)
+        return LossResult(
+            loss=F.cross_entropy(logits, labels), n_right=n_right, margin=margin.margin, scale=margin.scale
+        )
+
+    def result(self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None) -> LossResult:
+        """The loss of (B, D) descriptors and (B,) int64 labels, and what is logged beside it.
+
+        maps: the network's last maps (B, C, h, w), for a loss with `needs_maps`; the others leave them alone.
+        """
+        with torch.autocast(descriptors.device.type, enabled=False):
+            return self.classify(descriptors, labels)
+
+    def forward(
+        self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The scalar loss alone."""
+        return self.result(descriptors, labels, maps).loss

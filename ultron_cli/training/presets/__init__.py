@@ -1,0 +1,111 @@
+"""The configuration of a run: preset, then --config, then --set; and where each value came from."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_toml
+from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.files import read_json
+from ultron_cli.training.config import TrainConfig, binding_settings
+
+if TYPE_CHECKING:
+    from ultron_cli.training.autola.config import AutolaConfig
+
+
+def list_presets() -> list[str]:
+    """Names that --preset takes."""
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in resources.files(__name__).iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+def read_preset(name: str) -> dict[str, object]:
+    """The values that a preset sets. Raises UltronError for an unknown name."""
+    if name not in list_presets():
+        raise UltronError(
+            f"unknown preset {name!r}{nearest_names(name, list_presets())} (known: {', '.join(list_presets())})"
+        )
+    with resources.as_file(resources.files(__name__) / f"{name}.toml") as path:
+        return read_toml(path)
+
+
+def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, object]:
+    """`values` with `changes` over them. A table that names another loss or model starts anew: the old one's settings
+    are not its own."""
+    merged = dict(values)
+    for key, change in changes.items():
+        table = merged.get(key)
+        if not isinstance(change, dict) or not isinstance(table, dict):
+            merged[key] = change
+            continue
+        is_renamed = "name" in change and "name" in table and change["name"] != table["name"]
+        merged[key] = dict(change) if is_renamed else table | change
+    return merged
+
+
+def make_config(values: dict[str, object]) -> "TrainConfig | AutolaConfig":
+    """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
+    value."""
+    if "task" not in values:
+        return from_dict(TrainConfig, values)
+    # Not above, as it loads timm: the settings of a training are shown a second sooner without.
+    from ultron_cli.training.autola.config import AutolaConfig
+
+    return from_dict(AutolaConfig, values)
+
+
+def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | AutolaConfig":
+    """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
+    values = read_preset(preset)
+    if file:
+        values = _merge(values, read_toml(file))
+    return make_config(_assign(values, assignments))
+
+
+def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, object]:
+    """`values` with --set applied; model.name and loss.name first, as they start their table anew."""
+    for assignment in sorted(assignments, key=lambda text: not text.startswith(("model.name=", "loss.name="))):
+        key, _, name = assignment.partition("=")
+        if key in ("model.name", "loss.name"):
+            table = values.get(key[:-5], {})
+            if isinstance(table, dict) and table.get("name") != name.strip("\"'"):
+                values = values | {key[:-5]: {}}
+        values = apply_set(values, [assignment])
+    return values
+
+
+def resumed_config(
+    stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]
+) -> "TrainConfig | AutolaConfig":
+    """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
+    now is another one."""
+    stored_config = make_config(read_json(stored, "configuration of the run")["config"])
+    if preset is not None:
+        config = load_config(preset, file, assignments)
+    else:
+        values = stored_config.to_plain()
+        if file:
+            values = _merge(values, read_toml(file))
+        config = make_config(_assign(values, assignments))
+    differing = differences(binding_settings(stored_config.to_plain()), binding_settings(config.to_plain()))
+    if differing:
+        raise UltronError(
+            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; resume without "
+            "them, or start a new run"
+        )
+    return config
+
+
+def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -> list[tuple[str, object, str]]:
+    """(key, final value, where it came from) of every setting, in the order of TrainConfig."""
+    final = flatten(load_config(preset, file, assignments).to_plain())
+    sources = [(f"preset {preset}", flatten(read_preset(preset)))]
+    if file:
+        sources.append((str(file), flatten(read_toml(file))))
+    sources.append(("--set", flatten(apply_set({}, assignments))))
+    origin = {key: name for name, values in sources for key in values}
+    return [(key, value, origin.get(key, "default")) for key, value in final.items()]
