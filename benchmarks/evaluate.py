@@ -12,7 +12,6 @@ in which map_from_scores also gains from every free core.
 
 import argparse
 import json
-import os
 import platform
 import resource
 import statistics
@@ -25,7 +24,7 @@ import numpy as np
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
-from ultron_cli.machine import cpu_name
+from ultron_cli.machine import cpu_name, n_cores
 
 TOLERANCE = 1e-9
 
@@ -204,9 +203,8 @@ def main() -> int:
         row |= {"ratio": median_s / own_s, "cpu_ratio": cpu_s / own_cpu_s}
         row |= {"peak_mib": outcome["peak_mib"], "beside_scores_mib": outcome["peak_mib"] - outcome["before_mib"]}
         rows.append(row)
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = {"python": platform.python_version(), "numpy": np.__version__, "system": platform.platform()}
-    machine = {"cpu": cpu_name(), "cores": n_cores, **versions}
+    machine = {"cpu": cpu_name(), "cores": n_cores(), **versions}
     n_queries, gnd = len(sides["ultron"]["results"]["easy"]), str(options.gnd or "made up")
     case = {"queries": n_queries, "rows": options.rows, "dtype": "float32", "gnd": gnd, "lift": options.lift}
     if options.json:

@@ -21,19 +21,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ultron_cli import console
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.photos import PhotoReader, batches_by_shape, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.machine import cpu_name, n_cores
-from ultron_cli.models.core import normalise_images
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, default_workers, extraction_config
-from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.retrieval.extraction.files import extract_file
+from ultron_cli.retrieval.extraction.scales import at_scale
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 
 MINIMUM_SHARE = 0.9
@@ -84,19 +84,17 @@ def main() -> int:
             list(range(len(names))), [dataset.photo_path(name) for name in names], [None] * len(names), extraction.shape
         )
         model = loaded.model.to(memory_format=torch.channels_last)
-        batches = [
-            (
-                [photo.row for photo in batch],
-                normalise_images(torch.stack([photo.pixels for photo in batch]), model.preprocessing),
-            )
-            for batch in batches_by_shape(read_photos(reader, 0), arguments.batch_size, 8 * arguments.batch_size)
-        ]
+        batches = []  # (rows, (B, 3, H, W) float32, normalised as the network takes it)
+        for photos in batches_by_shape(read_photos(reader, 0), arguments.batch_size, 8 * arguments.batch_size):
+            pixels = torch.stack([photo.pixels for photo in photos])
+            images = at_scale(pixels, 1.0, model.preprocessing, model.min_side_px)
+            batches.append(([photo.row for photo in photos], images))
 
         def bare() -> np.ndarray:
             descriptors = np.empty((len(names), model.descriptor_dim), np.float32)
             with torch.inference_mode():
                 for rows, images in batches:
-                    descriptors[rows] = describe(model, images, (1.0,)).numpy()
+                    descriptors[rows] = F.normalize(model(images).float(), dim=1).numpy()
             return descriptors
 
         def ours() -> np.ndarray:

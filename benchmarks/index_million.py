@@ -41,7 +41,7 @@ import numpy as np
 from search import peak_mib
 
 from ultron_cli.console import chunks, log, start_log, table
-from ultron_cli.machine import cpu_name
+from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
@@ -312,7 +312,6 @@ def main() -> int:
         if not (folder / "queries.h5").exists():
             log.info("writing %d x %d to %s", options.n, options.dim, folder)
             write_files(options, folder)
-        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         print(
             f"{options.n:,} x {options.dim} {options.storage} in a file, {options.queries} queries, k {K}, "
             f"seed {options.seed}, median of {options.runs}"
@@ -322,7 +321,7 @@ def main() -> int:
             f"average {os.getloadavg()[0]:.1f}"
         )
         print(
-            f"{cpu_name()}, {n_cores} cores, threads: torch {torch.get_num_threads()}, faiss "
+            f"{cpu_name()}, {n_cores()} cores, threads: torch {torch.get_num_threads()}, faiss "
             f"{faiss.omp_get_max_threads()}; {versions}",
             flush=True,
         )

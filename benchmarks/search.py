@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.machine import cpu_name
+from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import RankedRows
@@ -183,7 +183,6 @@ def main() -> int:
             side()
             times_s[name].append(time.perf_counter() - start)
             cpu_s[name].append(time.process_time() - start_cpu)
-    n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = f"torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}"
     versions = (
         f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, numpy "
@@ -195,7 +194,7 @@ def main() -> int:
         f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, seed "
         f"{options.seed}, on {device}"
     )
-    print(f"{cpu_name()}, {n_cores} cores, threads: {threads}; {versions}{load}")
+    print(f"{cpu_name()}, {n_cores()} cores, threads: {threads}; {versions}{load}")
     print(
         f"rows and scores equal the literal reference; {n_differing} rows only in Faiss's result (at most "
         f"{worst:.2g} below the k-th)\n"

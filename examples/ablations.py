@@ -4,6 +4,8 @@ spread of mAP.
     python examples/ablations.py [--out ablations] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
     python examples/ablations.py --quick        a few steps and one seed, to see that it runs; the numbers mean nothing
 
+trained_models.py imports its runs, scores and tables from here.
+
 Every run goes through the functions behind `ultron train`, `extract`, `search` and `evaluate`. The landmarks that are
 searched are not among those that are trained on. A finished run is kept in --out and not made again unless its settings
 changed, so it can be stopped. Every measurement goes to ablations.csv in --out, which `ultron visualize ablation`
@@ -88,12 +90,12 @@ def score_model(
     return {protocol: evaluation.protocols[protocol].mAP for protocol in PROTOCOLS}
 
 
-def kept(parent: Path, asked: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def measured_once(parent: Path, settings: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """What `measure` returned for these settings, in a folder of their own below `parent`; from its file if it is
     there."""
-    folder = parent / hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    folder = parent / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "result.json").exists():
-        write_text(folder / "result.json", console.dump_json(asked | measure(folder)))
+        write_text(folder / "result.json", console.dump_json(settings | measure(folder)))
     return read_json(folder / "result.json", "result of an ablation")
 
 
@@ -110,12 +112,12 @@ def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argpars
         run = start_training(request, arguments.device, draw_run, workspace)
         return {"variant": name, "mAP": score(run, toy, arguments.device, workspace), "seconds": run.seconds}
 
-    asked = {
+    settings = {
         "config": to_dict(load_config(arguments.preset, None, assignments)),
         "toy": toy.name,
         "ultron_version": __version__,
     }
-    return kept(arguments.out / "runs", asked, train)["mAP"]
+    return measured_once(arguments.out / "runs", settings, train)["mAP"]
 
 
 def run_variant(variant: str, seed: int, toy: Path, arguments: argparse.Namespace) -> dict[str, float]:

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ablations import PROTOCOLS, kept, mean_and_spread, run_one, score_model
+from ablations import PROTOCOLS, mean_and_spread, measured_once, run_one, score_model
 
 from ultron_cli import __version__, console
 from ultron_cli.console import markdown_table, table
@@ -99,7 +99,7 @@ def before_and_after(
     config: Any = load_config(arguments.preset, None, assignments)
     settings = {key: value for key, value in config.model.items() if key != "name"}
     choice = ModelChoice(untrained=True, seed=seed, model=config.model["name"], settings=settings)
-    asked = {
+    measured = {
         "model": config.model,
         "seed": seed,
         "side_px": config.side_px,
@@ -107,9 +107,9 @@ def before_and_after(
         "ultron_version": __version__,
     }
     workspace = Workspace(root=arguments.out / "workspace")
-    before = kept(
+    before = measured_once(
         arguments.out / "untrained",
-        asked,
+        measured,
         lambda folder: {"mAP": score_model(choice, toy, 2 * config.side_px, folder, arguments.device, workspace)},
     )
     return before["mAP"], after

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def draft_jpeg(image: Image.Image, scale: float) -> None:
         image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
 
 
-def decode_photo(path: Path, draft_side_px: int | None = None) -> Image.Image:
+def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Image.Image:
     """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded.
 
     draft_side_px: a longest side that is enough, for draft_jpeg.
@@ -93,7 +93,7 @@ def decode_photo(path: Path, draft_side_px: int | None = None) -> Image.Image:
         ) from error
 
 
-def photo_size(path: Path) -> tuple[int, int]:
+def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
     """(width, height) of the upright photo, read from its header. Raises UltronError as decode_photo."""
     try:
         with Image.open(path) as image:
@@ -118,7 +118,7 @@ def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, i
     return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
 
 
-def load_photo(path: Path, box: Box | None, shape: PhotoShape) -> np.ndarray:
+def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.ndarray:
     """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized. Raises UltronError."""
     image = decode_photo(path)
     if box is not None:

@@ -34,10 +34,10 @@ class Refused(Exception):
 class ServeConfig:
     """How photos are searched for, unless a request says otherwise, and what is too large."""
 
-    k: int = 20
-    rerank: str = ""
-    rerank_set: Sequence[str] = ()
-    method: str = "gradcam"
+    k: int = 20  # photos per search
+    rerank: str = ""  # steps, joined by commas
+    rerank_set: Sequence[str] = ()  # STEP.NAME=VALUE for the steps
+    method: str = "gradcam"  # of similarity maps
     max_upload_mib: float = 32
     max_megapixels: float = 50
 
@@ -55,41 +55,42 @@ class ServeConfig:
 
 
 class Upload(io.BytesIO):
-    """The bytes of a photo that was sent, for functions that open a photo by path; never written to disk."""
+    """The bytes of a photo that was sent, never written to disk."""
 
+    # Messages about a photo name it; the sender's name for it is not known.
     def __str__(self) -> str:
         return "the photo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoughtPhoto:
-    """A photo to search for. file: its path, or the upload. row: among queries or database photos; None for an
-    upload."""
+    """A photo to search for."""
 
     kind: Literal["query", "photo", "upload"]
     file: Path | Upload
-    width: int
+    width: int  # pixels, upright
     height: int
-    row: int | None = None
-    name: str | None = None
+    row: int | None = None  # among queries or database photos; None for an upload
+    name: str | None = None  # of a query or database photo
 
 
 def read_upload(content: bytes, config: ServeConfig) -> SoughtPhoto:
     """A photo that was sent, its kind and pixel count checked by its header. Raises Refused."""
-    allowed = config.max_megapixels
+    most = config.max_megapixels
     try:
-        with Image.open(Upload(content)) as opened:
-            kind, n_pixels = opened.format, opened.width * opened.height
+        with Image.open(Upload(content)) as image:
+            file_format = image.format
+            n_pixels = image.width * image.height
     except Image.DecompressionBombError:
-        raise Refused(413, f"the photo has too many pixels; at most {allowed:g} million (--max-megapixels)") from None
+        raise Refused(413, f"the photo has too many pixels; at most {most:g} million (--max-megapixels)") from None
     except Exception:  # Pillow's openers raise many types on damaged input
         raise Refused(415, f"the upload is not a photo that can be read; send one of {', '.join(FORMATS)}") from None
-    if kind not in FORMATS:
-        raise Refused(415, f"the upload is {kind}; send one of {', '.join(FORMATS)}")
-    if n_pixels > allowed * 1e6:
-        raise Refused(413, f"the photo has {n_pixels / 1e6:.1f} million pixels; at most {allowed:g} (--max-megapixels)")
+    if file_format not in FORMATS:
+        raise Refused(415, f"the upload is {file_format}; send one of {', '.join(FORMATS)}")
+    if n_pixels > most * 1e6:
+        raise Refused(413, f"the photo has {n_pixels / 1e6:.1f} million pixels; at most {most:g} (--max-megapixels)")
     try:
-        width, height = photo_size(Upload(content))  # type: ignore[arg-type]
+        width, height = photo_size(Upload(content))
     except UltronError:
         raise Refused(415, "the photo is damaged; send it in whole") from None
     return SoughtPhoto(kind="upload", file=Upload(content), width=width, height=height)

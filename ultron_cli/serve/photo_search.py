@@ -1,8 +1,8 @@
-"""The search behind `ultron serve`: a database and the model that made it, opened once, and photos from anywhere
+"""The search behind `ultron serve`: a database and the model that made it, opened once. Photos from anywhere are
 searched in it.
 
 Whatever computes runs in one thread, one request after the other. Whatever a caller sends is checked here, in limits.py
-or routes.py, and what the caller is told names no path of this machine: that goes to the log.
+or in routes.py. What the caller is told names no path of this machine: paths go to the log.
 """
 
 import io
@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -41,10 +41,13 @@ from ultron_cli.visualization.cam.similarity import similarity_cam
 from ultron_cli.visualization.report.maps import packed_map, small_map
 
 MOST_STEPS = 4  # of re-ranking
-KEPT_SEARCHES = 256  # whose similarity maps can still be asked for; one descriptor each
+MOST_VIEWS = 256  # searches whose similarity maps can still be asked for; one descriptor each
 MOST_WAITING = 8  # searches and maps at a time, the one computed among them; each may hold an upload in memory
 SIDES_PX = {"small": 240, "large": 900}
-KEPT_SMALL = 4096  # small photos kept encoded, about 10 kB each
+MOST_SMALL_PHOTOS = 4096  # kept encoded, about 10 kB each
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class PhotoSearch:
@@ -66,14 +69,14 @@ class PhotoSearch:
         self.config = config
         self.session = secrets.token_urlsafe(6)
         index = open_index_of(options)
-        requested = whitening_for(index, options)
+        whitening = whitening_for(index, options)
         database = database or (index.descriptor_path if index else None)
         if database is None:
             raise UltronError("nothing to search in; name --database or --index")
         with DescriptorFile(database) as raw:
-            stored = stored_whitening(raw.info, requested)
-        self.whitening = stored or requested
-        self.file = open_descriptors(database, None if stored else requested)
+            stored = stored_whitening(raw.info, whitening)
+        self.whitening = stored or whitening
+        self.file = open_descriptors(database, None if stored else whitening)
         target = resolve_device(device)
         try:
             self.info = self.file.info
@@ -91,14 +94,15 @@ class PhotoSearch:
         # Similarity maps are of one scale.
         self.map_describer = replace(self.describer, config=replace(self.describer.config, scales=(1.0,)))
         self._views: OrderedDict[str, np.ndarray] = OrderedDict()  # search -> (D,) descriptor at scale 1, for its maps
-        self._turns, self._decoders = threading.BoundedSemaphore(MOST_WAITING), threading.BoundedSemaphore(2)
-        self._small = lru_cache(KEPT_SMALL)(self._encoded)
+        self._turns = threading.BoundedSemaphore(MOST_WAITING)
+        self._decoders = threading.BoundedSemaphore(2)
+        self._small = lru_cache(MOST_SMALL_PHOTOS)(self._encoded)
         # OpenMP keeps a pool of threads for every thread that computes, so there is one.
         self._worker = ThreadPoolExecutor(1, "search")
         try:
-            self._worker.submit(
-                self._ranked, np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None]), 1, PLAIN.steps
-            ).result()
+            # A first search now, so that whatever is wrong is said at the start.
+            stripes = np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None])
+            self._worker.submit(self._ranked, stripes, 1, PLAIN.steps).result()
         except BaseException:
             self.close()
             raise
@@ -124,10 +128,10 @@ class PhotoSearch:
         finally:
             self._turns.release()
 
-    def _compute(self, work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    def _compute(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in the one thread that computes. Raises Refused for what it cannot do."""
         try:
-            future = self._worker.submit(work, *arguments)
+            future = self._worker.submit(work, *args, **kwargs)
         except RuntimeError:  # shut down
             raise Refused(503, "the server is stopping") from None
         try:
@@ -135,7 +139,7 @@ class PhotoSearch:
         except CancelledError:
             raise Refused(503, "the server is stopping") from None
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """What is searched, and within which limits."""
         return {
             "ultron_version": __version__,
@@ -162,7 +166,7 @@ class PhotoSearch:
             },
         }
 
-    def queries(self) -> list[dict[str, Any]]:
+    def queries(self) -> list[dict[str, object]]:
         """The dataset's queries: row, name, and box (x1, y1, x2, y2) or null."""
         return [
             {"row": row, "name": name, "box": self.dataset.query(name).bbx}
@@ -172,21 +176,21 @@ class PhotoSearch:
     def path_of(self, kind: Kind, row: int) -> tuple[str, Path]:
         """(name, file) of a query or database photo. Raises Refused if there is no such row, or its photo is gone or
         outside the dataset."""
-        names, what = (self.dataset.query_names, "query") if kind == "query" else (self.names, "photo")
+        names = self.dataset.query_names if kind == "query" else self.names
+        if not names:
+            raise Refused(404, f"there is no {kind}")
         if not 0 <= row < len(names):
-            raise Refused(
-                404, f"{what} {row} does not exist; rows are 0 to {len(names) - 1}" if names else f"there is no {what}"
-            )
+            raise Refused(404, f"{kind} {row} does not exist; rows are 0 to {len(names) - 1}")
         name = names[row]
         parts = PurePosixPath(name), PureWindowsPath(name)
         if any(path.is_absolute() or path.drive or ".." in path.parts for path in parts):
-            log.warning("%s %d is named %r, which leads out of its dataset: not shown", what, row, name)
-            raise Refused(404, f"{what} {row} has a name that leads out of its dataset")
+            log.warning("%s %d is named %r, which leads out of its dataset: not shown", kind, row, name)
+            raise Refused(404, f"{kind} {row} has a name that leads out of its dataset")
         try:
             return name, self.dataset.photo_path(name)
         except UltronError as error:
             log.warning("%s", error)
-            raise Refused(404, f"the photo of {what} {row} is gone") from None
+            raise Refused(404, f"the photo of {kind} {row} is gone") from None
 
     def stored(self, kind: Kind, row: int) -> SoughtPhoto:
         """A query or database photo to search for. Raises Refused as path_of, or if it cannot be read."""
@@ -200,7 +204,7 @@ class PhotoSearch:
 
     def find(
         self, photo: SoughtPhoto, *, k: int | None = None, box: Box | None = None, rerank: str | None = None
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """The k best photos, as docs/serve.md says. box: of the upright photo, in pixels. rerank: steps, "" for none.
         Raises Refused."""
         most = min(MOST_PHOTOS, len(self.names))
@@ -225,16 +229,16 @@ class PhotoSearch:
         steps = parse_rerank(",".join(names) or None, settings)
         return self._compute(self._find, photo, k, box, steps)
 
-    def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, Any]:
+    def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, object]:
         try:
             pixels = self.describer.load(photo.file, box)
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(415, "the photo cannot be decoded; it is damaged or cut off") from None
         ranked, view, record = self._ranked(pixels, k, steps)
-        name = secrets.token_urlsafe(9)
-        self._views[name] = view
-        while len(self._views) > KEPT_SEARCHES:
+        search_name = secrets.token_urlsafe(9)
+        self._views[search_name] = view
+        while len(self._views) > MOST_VIEWS:
             self._views.popitem(last=False)
         labels = self._labels(photo.row) if photo.kind == "query" and photo.row is not None else None
         pairs = [
@@ -243,7 +247,7 @@ class PhotoSearch:
             if row >= 0
         ]
         return {
-            "search": name,
+            "search": search_name,
             "k": k,
             "method": record.engine,
             "rerank": [step.to_json() for step in record.steps],
@@ -283,16 +287,16 @@ class PhotoSearch:
         assert truth is not None  # a query row exists only with a ground truth
         return {truth.database_names[i]: label for label in LABELS for i in getattr(truth.queries[row], label)}
 
-    def heat(self, search: str, row: int) -> dict[str, Any]:
+    def heat(self, search: str, row: int) -> dict[str, object]:
         """The similarity map of a database photo for an earlier search: h, w, data (base64 of h x w bytes), cosine,
         flat. Raises Refused."""
         _, path = self.path_of("photo", row)
         return self._compute(self._heat, search, row, path)
 
-    def _heat(self, search: str, row: int, path: Path) -> dict[str, Any]:
+    def _heat(self, search: str, row: int, path: Path) -> dict[str, object]:
         view = self._views.get(search)
         if view is None:
-            raise Refused(410, f"that search is not among the latest {KEPT_SEARCHES}; search again")
+            raise Refused(410, f"that search is not among the latest {MOST_VIEWS}; search again")
         try:
             cam = similarity_cam(
                 self.describer.model,

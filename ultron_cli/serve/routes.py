@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import SplitResult, parse_qs
 
 from ultron_cli.console import dump_json
 from ultron_cli.datasets.photos import Box
 from ultron_cli.datasets.protocols import check_box
 from ultron_cli.errors import UltronError
-from ultron_cli.serve.limits import Refused, SoughtPhoto, read_upload
+from ultron_cli.serve.limits import Kind, Refused, SoughtPhoto, read_upload
 from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch
 
 PAGE = Path(__file__).with_name("page.html")
@@ -25,26 +25,32 @@ STATIC = {
 
 
 class Request(Protocol):
-    """What a route reads of a request. body(most_bytes): of a POST."""
+    """What a route reads of a request."""
 
-    engine: PhotoSearch
-    command: str
-    parameters: dict[str, str]
+    command: str  # GET, HEAD or POST
+    parameters: dict[str, str]  # of the address, checked
 
-    def body(self, most_bytes: int) -> bytes: ...
+    @property
+    def engine(self) -> PhotoSearch:
+        """What searches."""
+        ...
+
+    def body(self, most_bytes: int) -> bytes:
+        """The body of a POST. Raises Refused if it is larger."""
+        ...
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back. body: text or JSON already encoded."""
+    """What goes back."""
 
-    body: bytes
+    body: bytes  # a picture, or text or JSON already encoded
     content_type: str
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def json_answer(value: Any, status: int = 200) -> Answer:
+def json_answer(value: object, status: int = 200) -> Answer:
     """`value` as JSON."""
     return Answer(
         dump_json(value, indent=None).encode(), "application/json; charset=utf-8", status, {"Cache-Control": "no-store"}
@@ -64,20 +70,26 @@ def _queries(request: Request, path: str) -> Answer:
     return json_answer({"queries": request.engine.queries()})
 
 
-def _picture(request: Request, path: str) -> Answer:
+def _kind_and_row(path: str) -> tuple[Kind, int]:
+    """Of an address /query/ROW or /photo/ROW, as ROUTES has checked it."""
     kind, row = path.strip("/").split("/")
+    return ("query" if kind == "query" else "photo"), int(row)
+
+
+def _picture(request: Request, path: str) -> Answer:
+    kind, row = _kind_and_row(path)
     size = request.parameters.get("size", "small")
     if size not in SIDES_PX:
         raise Refused(400, f"size takes {', '.join(SIDES_PX)}; found {size[:20]!r}")
     # A page asks with ?v=SESSION, so that a browser does not show photos of another database that was served before.
     return Answer(
-        request.engine.picture(kind, int(row), size), "image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
-    )  # type: ignore[arg-type]
+        request.engine.picture(kind, row, size), "image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
+    )
 
 
 def _describe_photo(request: Request, path: str) -> Answer:
-    kind, row = path.removeprefix("/api/").split("/")
-    photo = request.engine.stored(kind, int(row))  # type: ignore[arg-type]
+    kind, row = _kind_and_row(path.removeprefix("/api"))
+    photo = request.engine.stored(kind, row)
     box = request.engine.dataset.query(photo.name).bbx if kind == "query" and photo.name else None
     return json_answer(
         {"kind": kind, "row": photo.row, "name": photo.name, "width": photo.width, "height": photo.height, "box": box}
@@ -85,34 +97,34 @@ def _describe_photo(request: Request, path: str) -> Answer:
 
 
 def _search(request: Request, path: str) -> Answer:
-    given = request.parameters
-    k = _whole("k", given["k"]) if "k" in given else None
-    box = _box(given["box"]) if given.get("box") else None
+    parameters = request.parameters
+    k = _whole("k", parameters["k"]) if "k" in parameters else None
+    box = _box(parameters["box"]) if parameters.get("box") else None
     with request.engine.turn():
         started_s = time.perf_counter()
-        found = request.engine.find(_sought_photo(request), k=k, box=box, rerank=given.get("rerank"))
-    return json_answer(found | {"seconds": round(time.perf_counter() - started_s, 4)})
+        results = request.engine.find(_sought_photo(request), k=k, box=box, rerank=parameters.get("rerank"))
+    return json_answer(results | {"seconds": round(time.perf_counter() - started_s, 4)})
 
 
 def _sought_photo(request: Request) -> SoughtPhoto:
     """The photo of a search: the body of a POST, else the query or database photo that is named."""
-    given = request.parameters
     if request.command == "POST":
         return read_upload(request.body(request.engine.config.max_upload_bytes), request.engine.config)
-    if ("query" in given) == ("photo" in given):
+    parameters = request.parameters
+    if ("query" in parameters) == ("photo" in parameters):
         raise Refused(
             400, "a search names query=ROW or photo=ROW, one of them; or it is a POST with a photo as its body"
         )
-    kind = "query" if "query" in given else "photo"
-    return request.engine.stored(kind, _whole(kind, given[kind]))  # type: ignore[arg-type]
+    kind = "query" if "query" in parameters else "photo"
+    return request.engine.stored(kind, _whole(kind, parameters[kind]))
 
 
 def _map(request: Request, path: str) -> Answer:
-    given = request.parameters
-    if "search" not in given or "row" not in given:
+    parameters = request.parameters
+    if "search" not in parameters or "row" not in parameters:
         raise Refused(400, "a map takes search=ID, as a search answered it, and row=ROW of a database photo")
     with request.engine.turn():
-        return json_answer(request.engine.heat(given["search"], _whole("row", given["row"])))
+        return json_answer(request.engine.heat(parameters["search"], _whole("row", parameters["row"])))
 
 
 def _whole(name: str, text: str) -> int:
@@ -132,41 +144,50 @@ def _box(text: str) -> Box:
     return box
 
 
-Route = tuple[str, re.Pattern[str], tuple[str, ...], Callable[[Request, str], Answer]]
-ROUTES: tuple[Route, ...] = (
-    ("GET", re.compile(r"/|/page\.(?:css|js)"), (), _static),
-    ("GET", re.compile(r"/api/about"), (), _about),
-    ("GET", re.compile(r"/api/queries"), (), _queries),
-    ("GET", re.compile(r"/api/(?:query|photo)/[0-9]{1,9}"), (), _describe_photo),
-    ("GET", re.compile(r"/(?:query|photo)/[0-9]{1,9}"), ("size", "v"), _picture),
-    ("GET", re.compile(r"/api/search"), ("query", "photo", "k", "box", "rerank"), _search),
-    ("POST", re.compile(r"/api/search"), ("k", "box", "rerank"), _search),
-    ("GET", re.compile(r"/api/map"), ("search", "row"), _map),
+@dataclass(frozen=True)
+class Route:
+    """An address and what answers it."""
+
+    method: str
+    path: re.Pattern[str]  # of the whole path
+    parameter_names: tuple[str, ...]
+    answer: Callable[[Request, str], Answer]  # of a request and its path
+
+
+ROUTES = (
+    Route("GET", re.compile(r"/|/page\.(?:css|js)"), (), _static),
+    Route("GET", re.compile(r"/api/about"), (), _about),
+    Route("GET", re.compile(r"/api/queries"), (), _queries),
+    Route("GET", re.compile(r"/api/(?:query|photo)/[0-9]{1,9}"), (), _describe_photo),
+    Route("GET", re.compile(r"/(?:query|photo)/[0-9]{1,9}"), ("size", "v"), _picture),
+    Route("GET", re.compile(r"/api/search"), ("query", "photo", "k", "box", "rerank"), _search),
+    Route("POST", re.compile(r"/api/search"), ("k", "box", "rerank"), _search),
+    Route("GET", re.compile(r"/api/map"), ("search", "row"), _map),
 )
 
 
 def answer(request: Request, target: SplitResult) -> Answer:
     """The answer to a checked request. Raises Refused if there is none."""
     method = "GET" if request.command == "HEAD" else request.command
-    routes = [route for route in ROUTES if route[1].fullmatch(target.path)]
+    routes = [route for route in ROUTES if route.path.fullmatch(target.path)]
     if not routes:
         raise Refused(404, "there is nothing at this address; docs/serve.md lists what there is")
-    for wanted, _, names, function in routes:
-        if wanted == method:
-            request.parameters = _parameters(target.query, names)
-            return function(request, target.path)
-    raise Refused(405, f"{request.command} does not apply here; use {' or '.join(route[0] for route in routes)}")
+    for route in routes:
+        if route.method == method:
+            request.parameters = _parameters(target.query, route.parameter_names)
+            return route.answer(request, target.path)
+    raise Refused(405, f"{request.command} does not apply here; use {' or '.join(route.method for route in routes)}")
 
 
 def _parameters(query: str, names: tuple[str, ...]) -> dict[str, str]:
     """The parameters of an address. Raises Refused for an unknown or repeated one."""
     try:
-        found = parse_qs(query, keep_blank_values=True, max_num_fields=16)
+        values_of = parse_qs(query, keep_blank_values=True, max_num_fields=16)
     except ValueError:
         raise Refused(400, "at most 16 parameters") from None
-    for name, values in found.items():
+    for name, values in values_of.items():
         if name not in names:
             raise Refused(400, f"unknown parameter {name[:40]!r}; this takes {', '.join(names) or 'none'}")
         if len(values) > 1:
             raise Refused(400, f"{name} is given more than once")
-    return {name: values[0] for name, values in found.items()}
+    return {name: values[0] for name, values in values_of.items()}

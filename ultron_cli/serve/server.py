@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from ultron_cli.console import log
@@ -39,13 +39,16 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+Connection = socket.socket | tuple[bytes, socket.socket]  # as socketserver hands it on
+Address = tuple[str, int] | str
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
-    server: "RetrievalServer"
+    if TYPE_CHECKING:  # RetrievalServer makes no other
+        server: "RetrievalServer"  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the base's
     protocol_version = "HTTP/1.1"
     timeout = IDLE_S
 
@@ -58,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         """The Server header, without versions."""
         return "ultron"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Requests are logged with -v; what a client wrote is escaped."""
         log.debug("%s %s", self.address_string(), ascii(format % args))
 
@@ -69,21 +72,21 @@ class Handler(BaseHTTPRequestHandler):
 
     def _respond(self) -> None:
         self.parameters: dict[str, str] = {}
-        self.unread = 0
+        self.unread = 0  # bytes of the body
         try:
-            found = self._answer()
+            reply = self._answer()
         except Refused as refusal:
-            found = json_answer({"error": str(refusal)}, refusal.status)
+            reply = json_answer({"error": str(refusal)}, refusal.status)
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
         except UltronError as error:
             log.error("%s", error)
-            found = json_answer({"error": "the search failed; the terminal of the server says why"}, 500)
+            reply = json_answer({"error": "the search failed; the terminal of the server says why"}, 500)
         except Exception:
             log.exception("a request failed: %s", ascii(self.requestline)[:200])
-            found = json_answer({"error": "the server failed; its terminal says why"}, 500)
-        self._send(found)
+            reply = json_answer({"error": "the server failed; its terminal says why"}, 500)
+        self._send(reply)
 
     def _answer(self) -> Answer:
         self._check_body()
@@ -117,10 +120,11 @@ class Handler(BaseHTTPRequestHandler):
         """Raises Refused for requests that another web page may have caused."""
         hosts = self.headers.get_all("Host", [])
         if len(hosts) != 1 or not self.server.answers_to(hosts[0]):
-            found = hosts[0][:60] if len(hosts) == 1 else f"{len(hosts)} of them"
+            header = hosts[0][:60] if len(hosts) == 1 else f"{len(hosts)} of them"
             raise Refused(
                 403,
-                f"the Host header must name this server, found {found!r}; open the address that `ultron serve` printed",
+                f"the Host header must name this server, found {header!r}; open the address that `ultron serve` "
+                "printed",
             )
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() not in (
@@ -144,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
     def _pieces(self, n_bytes: int) -> Iterator[bytes]:
         deadline_s = time.monotonic() + UPLOAD_S
         while n_bytes:
-            piece = self.rfile.read1(min(n_bytes, 1 << 16))  # type: ignore[attr-defined]
+            piece = self.rfile.read1(min(n_bytes, 1 << 16))
             if not piece:
                 raise ConnectionResetError("the upload was cut off")
             if time.monotonic() > deadline_s:
@@ -177,7 +181,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What http.server itself refuses (malformed requests, unknown methods), as JSON too."""
-        self.close_connection, self.unread, self.request_version = True, 0, self.protocol_version
+        self.close_connection = True
+        self.unread = 0
+        self.request_version = self.protocol_version
         self.command = getattr(self, "command", None) or "GET"
         self._send(json_answer({"error": "the request is malformed, too long, or of an unknown method"}, int(code)))
 
@@ -189,7 +195,8 @@ class RetrievalServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, engine: PhotoSearch, host: str = "127.0.0.1", port: int = 0) -> None:
-        self.engine, self.host = engine, host.strip("[]").lower()
+        self.engine = engine
+        self.host = host.strip("[]").lower()
         self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.known_names = LOCAL_NAMES | {self.host}
@@ -200,26 +207,24 @@ class RetrievalServer(ThreadingHTTPServer):
             raise WorkFailed(
                 f"cannot listen on {host}, port {port} ({reason}); name another --port, or 0 for any that is free"
             ) from error
-        bound = ipaddress.ip_address(self.server_address[0])
-        self.is_local, self.is_everywhere = bound.is_loopback, bound.is_unspecified
+        address = ipaddress.ip_address(str(self.server_address[0]))
+        self.is_local = address.is_loopback
+        self.is_everywhere = address.is_unspecified
         if self.is_everywhere:
             self.known_names |= {socket.gethostname().lower()}
 
     def server_bind(self) -> None:
         """Without the base class's question to DNS for a name of the address."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.host, self.server_address[1]
+        self.server_name = self.host
+        self.server_port = self.server_address[1]
 
     @property
     def url(self) -> str:
         """The address to open."""
-        name = (
-            "127.0.0.1"
-            if self.is_everywhere and self.address_family == socket.AF_INET
-            else "::1"
-            if self.is_everywhere
-            else self.host
-        )
+        name = self.host
+        if self.is_everywhere:
+            name = "127.0.0.1" if self.address_family == socket.AF_INET else "::1"
         return f"http://{f'[{name}]' if ':' in name else name}:{self.server_port}/"
 
     def answers_to(self, host_header: str) -> bool:
@@ -242,21 +247,21 @@ class RetrievalServer(ThreadingHTTPServer):
             return False
         return self.is_everywhere
 
-    def process_request(self, request: Any, client_address: Any) -> None:
+    def process_request(self, request: Connection, client_address: Address) -> None:
         """A thread per connection, up to a limit; more are closed at once."""
         if not self._connections.acquire(blocking=False):
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
+    def process_request_thread(self, request: Connection, client_address: Address) -> None:
         """As the base class, counted."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._connections.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Connection, client_address: Address) -> None:
         """A fault outside of an answer: logged instead of printed."""
         log.debug("connection of %s failed", client_address, exc_info=True)
 
@@ -267,11 +272,13 @@ def run(server: RetrievalServer) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+    # Only the main thread may set what a signal does.
+    is_main = threading.current_thread() is threading.main_thread()
+    earlier_handler = signal.signal(signal.SIGTERM, stop) if is_main else None
     try:
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
         log.info("stopped")
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        if earlier_handler is not None:
+            signal.signal(signal.SIGTERM, earlier_handler)

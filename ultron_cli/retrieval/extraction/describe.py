@@ -124,7 +124,7 @@ class Describer:
 
     def load(self, photo: Path | BinaryIO, box: Box | None) -> np.ndarray:
         """(H, W, 3) uint8, sized as at extraction. box: the part that is kept, in pixels of the upright photo."""
-        return load_photo(photo, box, self.shape)  # type: ignore[arg-type]  # an upload has what is read of a path
+        return load_photo(photo, box, self.shape)
 
     def describe(self, pixels: np.ndarray) -> np.ndarray:
         """(D,) float32 descriptor of (H, W, 3) uint8 pixels, not whitened."""
