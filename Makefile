@@ -1,6 +1,6 @@
 # make demo    install into .venv if needed, then run the whole pipeline on rendered landmarks
 # make test    install into .venv if needed, then run all tests
-# make lint    the linter; make bench: the benchmarks; make clean: remove .venv and results
+# make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make bench: the benchmarks; make clean: remove .venv and results
 # make kernels compile the operators now; make gpu-check: on a machine with an NVIDIA GPU, build, test and measure them
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 # Tests run in two processes: more threads than cores in each only wait for each other.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: install demo test browser lint bench kernels gpu-check clean
+.PHONY: install demo test test-fast browser lint bench kernels gpu-check clean
 
 install: $(READY)
 
@@ -28,6 +28,10 @@ demo: $(READY)
 test: $(READY) browser
 	$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
+# No training, no processes, no browser, no compiler: under a minute.
+test-fast: $(READY)
+	$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+
 # The report is clicked through in a browser, where there is one or the system's packages can be installed.
 browser:
 	@command -v chromedriver >/dev/null || { \
@@ -39,6 +43,9 @@ browser:
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
+	@# The folder kernels is imported under another name, which a type checker finds by this link.
+	@mkdir -p build/types && ln -sfn ../../kernels build/types/ultron_kernels
+	$(VENV)/bin/basedpyright
 
 bench: $(READY)
 	$(VENV)/bin/python benchmarks/evaluate.py
