@@ -16,7 +16,7 @@ from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.result import Evaluation, read_evaluation
 from ultron_cli.evaluation.significance import Comparison, compare_evaluations
 from ultron_cli.models.weights.model_choice import ModelChoice
-from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, ExtractSummary, extract_dataset
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
@@ -32,7 +32,7 @@ class Extracted:
 
     queries: Path | None  # None where the dataset has no ground truth, and so no queries
     database: Path
-    summary: dict[str, Any]  # as `ultron extract --json` prints it
+    summary: ExtractSummary  # as `ultron extract --json` prints it
 
 
 def train(
