@@ -8,7 +8,7 @@ where its text names a flag of the command line, it is the argument or setting o
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ultron_cli.datasets.protocols import PROTOCOLS, Protocol
 from ultron_cli.errors import UltronError
