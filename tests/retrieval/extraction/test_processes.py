@@ -1,5 +1,5 @@
 """Extraction by several processes: the file of one process, whoever computed which shard, and nothing lost with a
-rank."""
+process that dies."""
 
 import datetime
 import json
@@ -35,7 +35,7 @@ CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_re
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small photos of noise in several shapes, so that shards have batches of every size; one is broken."""
-    folder, rng = tmp_path_factory.mktemp("ranks") / "photos", np.random.default_rng(0)
+    folder, rng = tmp_path_factory.mktemp("processes") / "photos", np.random.default_rng(0)
     folder.mkdir()
     for i in range(N_PHOTOS):
         height, width = ((40, 48), (48, 40), (44, 44), (36, 60), (40, 48))[i % 5]
@@ -130,7 +130,7 @@ def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
     return extract_alone(Path(photos), Path(out))
 
 
-def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, alone: Path, tmp_path: Path) -> None:
+def test_what_a_killed_process_left_is_continued_by_one_and_by_two(photos: Path, alone: Path, tmp_path: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(
@@ -164,7 +164,7 @@ def test_what_a_killed_rank_left_is_continued_by_one_and_by_two(photos: Path, al
 
 @pytest.fixture
 def pair() -> tuple[ExtractionProcesses, ExtractionProcesses]:
-    """Two ranks that share a store, in this process."""
+    """Two processes that share a store, in this process."""
     stores = [dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
     stores.append(dist.TCPStore("127.0.0.1", stores[0].port, is_master=False, wait_for_workers=False))
     return ExtractionProcesses(0, 2, stores[0]), ExtractionProcesses(1, 2, stores[1])
@@ -194,24 +194,24 @@ def test_nobody_waits_for_ever(
         first.hear("x")
 
 
-def test_ranks_that_go_on_are_waited_for(
+def test_processes_that_go_on_are_waited_for(
     pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "TIMEOUT", datetime.timedelta(milliseconds=30))
-    seen: list[int] = []
+    counts: list[int] = []
 
     def goes_on(n_photos: int) -> None:
-        seen.append(n_photos)
+        counts.append(n_photos)
         second.count(1)
         if n_photos == 9:
             second.tell("x", "done")
 
-    own = first.count
-    monkeypatch.setattr(first, "count", lambda n: own(n if seen else 1))  # something has happened by the first look
+    count = first.count
+    monkeypatch.setattr(first, "count", lambda n: count(n if counts else 1))  # something has happened by the first look
     assert first.hear("x", goes_on) == "done"
-    assert seen == list(range(2, 10))
+    assert counts == list(range(2, 10))
 
 
 @pytest.fixture
@@ -230,13 +230,13 @@ def of_two(
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(processes, "_store", lambda rank: second._store)
+    monkeypatch.setattr(processes, "_store", lambda process: second._store)
     first.tell("dataset and model are sound")
     first.tell("missing database shards", [0, 1])
     return first
 
 
-def test_a_rank_that_does_not_share_the_folder_says_so(
+def test_a_process_that_does_not_share_the_folder_says_so(
     photos: Path, tmp_path: Path, of_two: ExtractionProcesses
 ) -> None:
     with pytest.raises(
@@ -249,7 +249,7 @@ def test_a_rank_that_does_not_share_the_folder_says_so(
         of_two.hear("process 1 has its database shards")
 
 
-def test_a_rank_with_another_configuration_is_refused(
+def test_a_process_with_another_configuration_is_refused(
     photos: Path, alone: Path, tmp_path: Path, of_two: ExtractionProcesses
 ) -> None:
     parts = tmp_path / "x" / "database.h5.parts"
@@ -265,7 +265,7 @@ def test_a_rank_with_another_configuration_is_refused(
     assert not list(parts.glob("shard-*.h5"))
 
 
-def test_the_failure_of_another_rank_ends_this_one_without_a_word(
+def test_the_failure_of_another_process_ends_this_one_without_a_word(
     photos: Path, tmp_path: Path, of_two: ExtractionProcesses, ultron: Run
 ) -> None:
     of_two.fail(UltronError("another `ultron extract` is writing"))
@@ -273,7 +273,7 @@ def test_the_failure_of_another_rank_ends_this_one_without_a_word(
     assert ultron("extract", photos, *FLAGS, "--out", tmp_path / "x") == (1, "", "")
 
 
-def test_the_first_rank_tells_why_it_gives_up(
+def test_the_first_process_tells_why_it_gives_up(
     photos: Path,
     tmp_path: Path,
     pair: tuple[ExtractionProcesses, ExtractionProcesses],
@@ -281,7 +281,7 @@ def test_the_first_rank_tells_why_it_gives_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(processes, "_store", lambda rank: of_two._store)
+    monkeypatch.setattr(processes, "_store", lambda process: of_two._store)
     refusal = "another `ultron extract` is writing"
     with only_writer(tmp_path / "x" / "database.h5.parts", "held"), pytest.raises(UltronError, match=refusal):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")

@@ -127,8 +127,10 @@ class Milvus:
         collection = self.call("describe_collection", name)
         properties = collection.get("properties") or {}
         for text in (collection.get("description"), properties.get(PROPERTY)):
-            with contextlib.suppress(ValueError):
-                record: object = json.loads(text or "null")
+            if not text:
+                continue
+            with contextlib.suppress(TypeError, ValueError):
+                record: object = json.loads(text)
                 if isinstance(record, dict) and record.get("format") == "ultron-milvus":
                     return record
         return {}
