@@ -9,6 +9,9 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import FunctionCtx
 
+# torch documents these names; its list of exports lacks them.
+from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
 from ultron_cli.errors import UltronError
 
 T = TypeVar("T")
@@ -57,13 +60,8 @@ def join_processes(device: torch.device) -> None:
     n_expected = int(os.environ["WORLD_SIZE"])
     address = os.environ["MASTER_ADDR"]
     port = int(os.environ["MASTER_PORT"])
-    # The stores are public by torch's documentation, though not by its list of exports.
-    store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-        address, port, n_expected, is_master=False, timeout=TIMEOUT
-    )
-    prefixed = dist.PrefixStore(  # pyright: ignore[reportPrivateImportUsage]
-        f"ultron-{restart_count()}", store
-    )
+    store = TCPStore(address, port, n_expected, is_master=False, timeout=TIMEOUT)
+    prefixed = PrefixStore(f"ultron-{restart_count()}", store)
     dist.init_process_group(
         backend,
         timeout=TIMEOUT,

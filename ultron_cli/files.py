@@ -13,8 +13,9 @@ from ultron_cli.errors import UltronError, WorkFailed
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks; there two writers at a time are the user's to avoid
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    # Windows has no such locks; there two writers at a time are the user's to avoid.
+    fcntl = None  # type: ignore[assignment]  # told apart by `if fcntl` where it is used
 
 
 def make_folder(folder: Path) -> Path:

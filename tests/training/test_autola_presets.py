@@ -24,6 +24,7 @@ from ultron_cli.training.batches.photos import Augmentation, seeded_randomness
 from ultron_cli.training.config import AugmentConfig, TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.losses import create_loss
+from ultron_cli.training.losses.base import LossResult
 from ultron_cli.training.presets import load_config
 from ultron_cli.training.validation_classes import ClassificationValidation, MiddleReader, photos_to_score
 
@@ -260,7 +261,13 @@ def lengths_in_a_step(change: dict[str, Any]) -> torch.Tensor:
     """Norms of the descriptors that the loss is given in a step of a small run."""
     learner = Learner(from_dict(TrainConfig, {**SMALL_RUN, **change}), 4, 1, torch.device("cpu"))
     lengths: list[torch.Tensor] = []
-    learner.loss.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].detach().norm(dim=1)))
+    loss_result = learner.loss.result
+
+    def watched_result(descriptors: torch.Tensor, *others: Any) -> LossResult:
+        lengths.append(descriptors.detach().norm(dim=1))
+        return loss_result(descriptors, *others)
+
+    learner.loss.result = watched_result
     learner.train()
     n_photos = 2 * learner.config.accumulate
     photos = torch.randint(0, 256, (n_photos, 3, 64, 64), dtype=torch.uint8)

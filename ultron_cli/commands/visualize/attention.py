@@ -66,18 +66,20 @@ def command(
         assignments=set_,
     ).load()
     number = block or len(attentions_of(loaded.model, stage))
-    opened = open_named_dataset(dataset, workspace=workspace)
-    chosen = photo_paths(opened, [photo or opened.database_names[0]], 1)
-    size = size_of(chosen[0][1])
+    photo_set = open_named_dataset(dataset, workspace=workspace)
+    photo_files = photo_paths(photo_set, [photo or photo_set.database_names[0]], 1)
+    size = size_of(photo_files[0][1])
     point = point_px or (size[0] / 2, size[1] / 2)
     place = region_of(point, None, None, size)[:2]
-    ((name, pixels),) = load_photos(loaded.model, chosen, max_side, "attention")
-    found = window_weights(loaded.model, pixels, place, stage, number)
+    ((name, pixels),) = load_photos(loaded.model, photo_files, max_side, "attention")
+    window = window_weights(loaded.model, pixels, place, stage, number)
     path = out or workspace.result_folder(
-        "visualize", file_name(f"attention-{opened.name}-{loaded.model.label}")
+        "visualize", file_name(f"attention-{photo_set.name}-{loaded.model.label}")
     ) / file_name(f"{name}-stage{stage}-block{number}-{point[0]:g},{point[1]:g}.png")
-    title = f"Window weights at a point, stage {stage} block {number}: {model_title(loaded)} on {opened.name}"
-    attention_figure(pixels, found, title, f"{name}, point {point[0]:g},{point[1]:g} of {size[0]} x {size[1]} px", path)
+    title = f"Window weights at a point, stage {stage} block {number}: {model_title(loaded)} on {photo_set.name}"
+    attention_figure(
+        pixels, window, title, f"{name}, point {point[0]:g},{point[1]:g} of {size[0]} x {size[1]} px", path
+    )
     workspace.remember("visualize", path)
     summary = {
         "figure": str(path),
@@ -85,10 +87,10 @@ def command(
         "at": list(point),
         "stage": stage,
         "block": number,
-        "cell": list(found.cell),
-        "grid": list(found.grid),
-        "rows": found.rows.tolist(),
-        "columns": found.columns.tolist(),
-        "weights": found.weights.tolist(),
+        "cell": list(window.cell),
+        "grid": list(window.grid),
+        "rows": window.rows.tolist(),
+        "columns": window.columns.tolist(),
+        "weights": window.weights.tolist(),
     }
     print_result(summary, str(path))

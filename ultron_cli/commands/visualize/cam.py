@@ -145,12 +145,12 @@ def _systems(
             "maps side by side need two models or more; give --run or --weights again, or search with the "
             "run's descriptors"
         )
-    for flag, given, wanted in (
+    for flag, n_given, allowed in (
         ("--label", len(label or []), (0, n_models)),
         ("--layer", len(layer), (0, 1, n_models)),
     ):
-        if given not in wanted:
-            raise UltronError(f"{flag} must be given once per model, found {given} for {n_models}")
+        if n_given not in allowed:
+            raise UltronError(f"{flag} must be given once per model, found {n_given} for {n_models}")
     if n_models == 1:
         return []
     layers = (layer * n_models if len(layer) == 1 else layer) or [None] * n_models

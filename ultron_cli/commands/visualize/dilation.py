@@ -67,19 +67,20 @@ def command(
         assignments=set_,
     ).load()
     cdconvs_of(loaded.model)
-    opened = open_named_dataset(dataset, workspace=workspace)
+    photo_set = open_named_dataset(dataset, workspace=workspace)
     result = gather(
-        loaded.model, load_photos(loaded.model, photo_paths(opened, photo or [], photos), max_side, "dilation")
+        loaded.model,
+        load_photos(loaded.model, photo_paths(photo_set, photo or [], photos), max_side, "dilation"),
     )
     path = (
         out
-        or workspace.result_folder("visualize", file_name(f"dilation-{opened.name}-{loaded.model.label}"))
+        or workspace.result_folder("visualize", file_name(f"dilation-{photo_set.name}-{loaded.model.label}"))
         / "dilation.png"
     )
     n_photos = f"{len(result.names)} photo{'s' if len(result.names) > 1 else ''}"
     dilation_figure(
         result,
-        f"Dilations chosen by CDConv: {model_title(loaded)} on {opened.name}, {n_photos}, longest side {max_side} px",
+        f"Dilations chosen by CDConv: {model_title(loaded)} on {photo_set.name}, {n_photos}, longest side {max_side} px",
         path,
     )
     write_csv(result, path.with_suffix(".csv"))

@@ -27,10 +27,14 @@ def command(
     from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
-    given = text or PUBLISHED
+    genotype_text = text or PUBLISHED
     path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
     check_suffix(path)
-    found = load_genotype(Path(given)) if Path(given).is_file() else parse_genotype(given)
-    genotype_figure(found, "HOGA, the published genotype" if text is None else f"HOGA: {given}"[:90], path)
+    genotype_shown = (
+        load_genotype(Path(genotype_text)) if Path(genotype_text).is_file() else parse_genotype(genotype_text)
+    )
+    genotype_figure(
+        genotype_shown, "HOGA, the published genotype" if text is None else f"HOGA: {genotype_text}"[:90], path
+    )
     workspace.remember("visualize", path)
-    print_result({"figure": str(path), "genotype": given}, str(path))
+    print_result({"figure": str(path), "genotype": genotype_text}, str(path))

@@ -44,14 +44,16 @@ def command(
         check_suffix(out)
     choices = [ModelChoice(run=name, workspace=workspace) for name in run or []]
     choices += [ModelChoice(weights=path) for path in weights or []]
-    opened = open_landmark_photos(open_named_dataset(dataset or "toy", workspace=workspace).folder)
-    rows, device, results = chosen_photos(opened, classes, photos), resolve_device(console.settings.device), []
+    landmark_photos = open_landmark_photos(open_named_dataset(dataset or "toy", workspace=workspace).folder)
+    rows = chosen_photos(landmark_photos, classes, photos)
+    device = resolve_device(console.settings.device)
+    results = []
     for choice in choices or [ModelChoice(workspace=workspace)]:
         model = choice.load().model.to(device)
         name = f"{choice.run or (choice.weights.stem if choice.weights else 'latest')} ({model.label})"
-        results.append(measure(model, name, opened, rows, layer or [], side, device))
-    path = out or workspace.result_folder("visualize", f"selectivity-{opened.folder.name}") / "selectivity.png"
-    selectivity_figure(results, f"Class selectivity on {opened.folder.name}: {len(rows)} photos", path)
+        results.append(measure(model, name, landmark_photos, rows, layer or [], side, device))
+    path = out or workspace.result_folder("visualize", f"selectivity-{landmark_photos.folder.name}") / "selectivity.png"
+    selectivity_figure(results, f"Class selectivity on {landmark_photos.folder.name}: {len(rows)} photos", path)
     write_csv(results, path.with_suffix(".csv"))
     workspace.remember("visualize", path)
     means = {result.model: {name: float(values.mean()) for name, values in result.layers.items()} for result in results}
