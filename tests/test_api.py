@@ -71,25 +71,27 @@ def test_train_remembers_its_run(toy: Path, workspace: ultron.Workspace) -> None
     assert workspace.latest("train") == Path(run["run"])
     request = ultron.ExtractRequest(dataset=str(toy), scales=(1.0,), n_workers=0)
     extracted = ultron.extract(request, device="cpu", workspace=workspace)  # by the model of the latest run
-    assert extracted.database.is_relative_to(workspace.root / "extract")
+    assert extracted.path.is_relative_to(workspace.root / "extract")
     assert extracted.summary["weights_sha256"]
 
 
 def test_search_ranks_the_database_for_descriptors_and_photos(
     toy: Path, extracted: Extracted, workspace: ultron.Workspace
 ) -> None:
-    ranking = ultron.search(extracted.queries, extracted.database, device="cpu", workspace=workspace)
+    ranking = ultron.search(extracted.queries, extracted, device="cpu", workspace=workspace)
     assert ranking.rows.shape == (4, 48)
+    from_files = ultron.search(extracted.queries.path, extracted.path, device="cpu", workspace=workspace)
+    np.testing.assert_array_equal(from_files.rows, ranking.rows)
     latest = ultron.search(k=5, device="cpu", workspace=workspace)
     np.testing.assert_array_equal(latest.rows, ranking.rows[:, :5])
     photo = toy / "jpg" / f"{ranking.database_names[3]}.jpg"
     (best, *_) = ultron.search([photo], k=3, device="cpu", workspace=workspace).ranked_photos(0)
     assert best["name"] == ranking.database_names[3]
-    reranked = ultron.search(extracted.queries, extracted.database, rerank=["aqe"], device="cpu", workspace=workspace)
+    reranked = ultron.search(extracted.queries, extracted, rerank=["aqe"], device="cpu", workspace=workspace)
     assert reranked.origin.search is not None
     assert [step.name for step in reranked.origin.search.steps] == ["aqe"]
     with pytest.raises(ultron.UltronError, match="must be one of superglobal, aqe"):
-        ultron.search(extracted.queries, extracted.database, rerank=["nothing"], workspace=workspace)
+        ultron.search(extracted.queries, extracted, rerank=["nothing"], workspace=workspace)
 
 
 def test_evaluate_and_compare_give_what_the_commands_give(

@@ -6,9 +6,9 @@ where its text names a flag of the command line, it is the argument or setting o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from ultron_cli.datasets.protocols import PROTOCOLS, Protocol
 from ultron_cli.errors import UltronError
@@ -16,23 +16,39 @@ from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.result import Evaluation, read_evaluation
 from ultron_cli.evaluation.significance import Comparison, compare_evaluations
 from ultron_cli.models.weights.model_choice import ModelChoice
+from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, ExtractSummary, extract_dataset
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
-from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
+from ultron_cli.retrieval.searching import (
+    SearchOptions,
+    latest_descriptors,
+    search_descriptors,
+    search_files,
+    search_photos,
+)
 from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
 DESCRIPTOR_SUFFIXES = (".h5", ".hdf5")  # a query file that ends so holds descriptors, any other is a photo
 
 
-@dataclass(frozen=True, kw_only=True)
-class Extracted:
-    """The descriptor files of a dataset; DescriptorFile(path) of retrieval/descriptors.py reads one."""
+class Extracted(DescriptorFile):
+    """The descriptors of a dataset's database, open for reading, with those of its queries beside them."""
 
-    queries: Path | None  # None where the dataset has no ground truth, and so no queries
-    database: Path
-    summary: ExtractSummary  # as `ultron extract --json` prints it
+    def __init__(self, summary: ExtractSummary) -> None:
+        """summary: as `ultron extract --json` prints it."""
+        files = summary["files"]
+        super().__init__(Path(files["database"]["path"]))
+        self.summary = summary
+        # None where the dataset has no ground truth, and so no queries.
+        self.queries = DescriptorFile(Path(files["query"]["path"])) if "query" in files else None
+
+    def close(self) -> None:
+        """Closes both files."""
+        super().close()
+        if self.queries is not None:
+            self.queries.close()
 
 
 def train(
@@ -78,13 +94,12 @@ def extract(
     request = photos if isinstance(photos, ExtractRequest) else ExtractRequest(dataset=str(photos))
     workspace = workspace or Workspace()
     summary = extract_dataset(request, model or ModelChoice(workspace=workspace), device, workspace)
-    paths = {role: Path(file["path"]) for role, file in summary["files"].items()}
-    return Extracted(queries=paths.get("query"), database=paths["database"], summary=summary)
+    return Extracted(summary)
 
 
 def search(
-    queries: str | Path | Sequence[str | Path] | None = None,
-    database: str | Path | None = None,
+    queries: Descriptors | str | Path | Sequence[str | Path] | None = None,
+    database: Descriptors | str | Path | None = None,
     k: int | None = None,
     rerank: Sequence[str | Step] = (),
     *,
@@ -94,24 +109,46 @@ def search(
 ) -> Ranking:
     """Ranks the database photos for every query, exactly unless the options name an index.
 
-    queries: a descriptor file (.h5), or photos, which the model that made the database describes. None takes the
-    latest extraction's, and so for `database`, a descriptor file. k: photos per query, from 1; None ranks all. rerank:
-    steps by name with their published settings, or Steps, in their order; they replace those of the options.
+    queries: descriptors, a descriptor file (.h5), or photos, which the model that made the database describes.
+    database: descriptors or a descriptor file. None takes the latest extraction's. k: photos per query, from 1; None
+    ranks all.
+    rerank: steps by name with their published settings, or Steps, in their order; they replace those of the options.
+    Open descriptors are searched as they are: an index, a whitening or distractors are for files.
     """
     options = options or SearchOptions()
     if rerank:
         steps = [step if isinstance(step, Step) else parse_rerank(step, [])[0] for step in rerank]
         options = replace(options, steps=tuple(steps))
     workspace = workspace or Workspace()
-    query_paths = [queries] if isinstance(queries, (str, Path)) else queries
-    database_path = None if database is None else Path(database)
-    if query_paths is None or (len(query_paths) == 1 and Path(query_paths[0]).suffix in DESCRIPTOR_SUFFIXES):
-        query_file = None if query_paths is None else Path(query_paths[0])
-        files = latest_descriptors(query_file, database_path, workspace)
+    if isinstance(queries, Descriptors) and isinstance(database, Descriptors):
+        if options.index or options.whitening or options.distractors:
+            raise UltronError("an index, a whitening or distractors are of descriptor files; give paths")
+        return search_descriptors(queries, database, k, device, steps=options.steps)
+    query_paths = _paths_of(queries)
+    database_path = None if database is None else _paths_of(database)[0]
+    if query_paths is None or (len(query_paths) == 1 and query_paths[0].suffix in DESCRIPTOR_SUFFIXES):
+        files = latest_descriptors(query_paths[0] if query_paths else None, database_path, workspace)
         return search_files(*files, k, device, options=options)
     if database_path is None:
         database_path = workspace.take_latest("extract", "name a database") / "database.h5"
-    return search_photos([Path(path) for path in query_paths], database_path, k, device, options=options)
+    return search_photos(query_paths, database_path, k, device, options=options)
+
+
+@overload
+def _paths_of(photos_or_file: None) -> None: ...
+@overload
+def _paths_of(photos_or_file: Descriptors | str | Path | Sequence[str | Path]) -> list[Path]: ...
+def _paths_of(photos_or_file: Descriptors | str | Path | Sequence[str | Path] | None) -> list[Path] | None:
+    """The files that are named; of open descriptors, their file. Raises UltronError if they are not of one file."""
+    if photos_or_file is None:
+        return None
+    if isinstance(photos_or_file, Descriptors):
+        if not isinstance(photos_or_file, DescriptorFile):
+            raise UltronError(f"queries and database are both open descriptors, or both files; found {photos_or_file}")
+        return [photos_or_file.path]
+    if isinstance(photos_or_file, (str, Path)):
+        return [Path(photos_or_file)]
+    return [Path(path) for path in photos_or_file]
 
 
 def evaluate(

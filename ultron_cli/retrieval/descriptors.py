@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, Self, cast
+from typing import Literal, Protocol, Self, cast, runtime_checkable
 
 import h5py
 import numpy as np
@@ -45,6 +45,7 @@ class DescriptorInfo:
     ultron_version: str = __version__
 
 
+@runtime_checkable
 class Descriptors(Protocol):
     """Descriptors of N photos, wherever they lie: a file, several files joined, or memory. Use as a context manager.
 

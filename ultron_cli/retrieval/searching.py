@@ -198,22 +198,37 @@ def search_files(
         open_descriptors(queries, whitening) as query_file,
         open_database(database, options, whitening) as database_file,
     ):
-        require_same_dim(queries, query_file.dim, database, database_file.dim)
-        where = f"{queries} and {database}"
-        require_same_model(query_file.info.extraction, database_file.info.extraction, where)
-        require_same_whitening(query_file.info.extraction, database_file.info.extraction, where)
-        searcher = Searcher(database_file, index, str(resolve_device(device_name)))
-        scores = None
-        if rows_only:
-            rows, record = searcher.search_rows(query_file.read(), k, options.steps)
-        else:
-            ranked, record = searcher.search(query_file.read(), k, options.steps)
-            rows, scores = ranked.rows, ranked.scores
-        distractors = database_file.distractors if isinstance(database_file, JoinedFiles) else ()
-        origin = replace(origin_of(database_file.info, query_file.info), search=record, distractors=distractors)
-        return Ranking(
-            query_names=query_file.names, database_names=searcher.names, rows=rows, scores=scores, origin=origin
+        return search_descriptors(
+            query_file, database_file, k, device_name, index=index, steps=options.steps, rows_only=rows_only
         )
+
+
+def search_descriptors(
+    queries: Descriptors,
+    database: Descriptors,
+    k: int | None,
+    device_name: str,
+    *,
+    index: Index | None = None,
+    steps: Sequence[Step] = (),
+    rows_only: bool = False,
+) -> Ranking:
+    """Searches every query of open descriptors, whitened as the database is. index: None searches exactly. The rest as
+    `search_files`."""
+    where = f"{queries.label} and {database.label}"
+    require_same_dim(Path(queries.label), queries.dim, Path(database.label), database.dim)
+    require_same_model(queries.info.extraction, database.info.extraction, where)
+    require_same_whitening(queries.info.extraction, database.info.extraction, where)
+    searcher = Searcher(database, index, str(resolve_device(device_name)))
+    scores = None
+    if rows_only:
+        rows, record = searcher.search_rows(queries.read(), k, steps)
+    else:
+        ranked, record = searcher.search(queries.read(), k, steps)
+        rows, scores = ranked.rows, ranked.scores
+    distractors = database.distractors if isinstance(database, JoinedFiles) else ()
+    origin = replace(origin_of(database.info, queries.info), search=record, distractors=distractors)
+    return Ranking(query_names=queries.names, database_names=searcher.names, rows=rows, scores=scores, origin=origin)
 
 
 def search_photos(

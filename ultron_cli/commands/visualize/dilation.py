@@ -80,7 +80,8 @@ def command(
     n_photos = f"{len(result.names)} photo{'s' if len(result.names) > 1 else ''}"
     dilation_figure(
         result,
-        f"Dilations chosen by CDConv: {model_title(loaded)} on {photo_set.name}, {n_photos}, longest side {max_side} px",
+        f"Dilations chosen by CDConv: {model_title(loaded)} on {photo_set.name}, {n_photos}, "
+        f"longest side {max_side} px",
         path,
     )
     write_csv(result, path.with_suffix(".csv"))
