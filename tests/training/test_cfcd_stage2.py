@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import Run
-from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, free_port, start_train, step_losses, train
+from tests.conftest import Run, free_port
+from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, start_train, step_losses, train
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
