@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -135,9 +135,3 @@ def counted(n: int, singular: str, plural: str | None = None) -> str:
 def lines(*parts: str | None) -> str:
     """Joins the parts that are there, one per line."""
     return "\n".join(part for part in parts if part)
-
-
-def chunks(n: int, size: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive blocks of at most `size` that cover range(n)."""
-    for start in range(0, n, size):
-        yield start, min(n, start + size)

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from ultron_cli import __version__
-from ultron_cli.console import chunks
+from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header

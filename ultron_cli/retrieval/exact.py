@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ultron_cli.console import chunks
+from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.exact_candidates import DENSE, UNIT_ROW_NORM, DatabasePart, PartSearch, block_sizes

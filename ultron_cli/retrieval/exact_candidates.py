@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ultron_cli.console import chunks
+from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.exact_scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import packed

@@ -7,7 +7,7 @@ whole.
 import numpy as np
 import torch
 
-from ultron_cli.console import chunks
+from ultron_cli.blocks import chunks
 from ultron_cli.retrieval.rankings import key_scores
 
 

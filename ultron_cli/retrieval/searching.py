@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ultron_cli.console import chunks
+from ultron_cli.blocks import chunks
 from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.console import chunks, counted, log
+from ultron_cli.blocks import chunks
+from ultron_cli.console import counted, log
 from ultron_cli.datasets.label_tables import read_labels
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ultron_cli.console import chunks, log
+from ultron_cli.blocks import chunks
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
 from ultron_cli.retrieval.milvus.place import Place

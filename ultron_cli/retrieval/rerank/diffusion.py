@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from ultron_cli.blocks import chunks
 from ultron_cli.configs import within
-from ultron_cli.console import chunks, counted, log
+from ultron_cli.console import counted, log
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank.expansion import similarity_weights

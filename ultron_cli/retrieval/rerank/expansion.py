@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ultron_cli.blocks import chunks
 from ultron_cli.configs import within
-from ultron_cli.console import chunks
 from ultron_cli.retrieval.rankings import PADDING
 from ultron_cli.retrieval.rerank.state import RerankState, put_in_front
 
