@@ -5,7 +5,9 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several test processes share the cores
 
+import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,13 @@ def shared_or_skip(demand: str) -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"not checked: {demand}; what it needs lies in {SHARED}, which is not here")
     return SHARED
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +55,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+def read_json(result: tuple[int, str, str]) -> dict[str, Any]:
+    """What a command that must succeed printed with --json."""
+    code, out, err = result
+    assert code == 0, err
+    return json.loads(out)
 
 
 @pytest.fixture

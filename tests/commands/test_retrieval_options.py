@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 from tests.commands.test_bad_input import MODEL, expect_error
-from tests.conftest import Run
+from tests.conftest import Run, read_json
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,6 @@ def extracted(stored: Path, tmp_path: Path) -> tuple[str, ...]:
     return "--queries", str(tmp_path / "queries.h5"), "--database", str(tmp_path / "database.h5")
 
 
-def done(result: tuple[int, str, str]) -> dict:
-    code, out, err = result
-    assert code == 0, err
-    return json.loads(out)
-
-
 def test_reranking_is_timed_recorded_and_printed(ultron: Run, extracted: tuple[str, ...], tmp_path: Path) -> None:
     chain = ("--rerank", "aqe,superglobal", "--rerank-set", "superglobal.beta=0.2", "--rerank-set", "aqe.n=2")
     code, out, err = ultron("evaluate", *extracted, *chain, "--out", tmp_path / "e.json")
@@ -47,11 +41,11 @@ def test_reranking_is_timed_recorded_and_printed(ultron: Run, extracted: tuple[s
         ("superglobal", 0.2, None),
     ]
     # What search writes, cut to k after re-ranking, evaluates to the same as re-ranking in evaluate.
-    found = done(ultron("search", *extracted, *chain, "-k", 5, "--out", tmp_path / "r.h5", "--json"))
+    found = read_json(ultron("search", *extracted, *chain, "-k", 5, "--out", tmp_path / "r.h5", "--json"))
     assert [len(result["photos"]) for result in found["results"]] == [5] * 4
     assert [step["name"] for step in found["origin"]["search"]["rerank"]] == ["aqe", "superglobal"]
-    short = done(ultron("evaluate", "--ranks", tmp_path / "r.h5", "--json"))
-    cut = done(ultron("evaluate", *extracted, *chain, "-k", 5, "--json"))
+    short = read_json(ultron("evaluate", "--ranks", tmp_path / "r.h5", "--json"))
+    cut = read_json(ultron("evaluate", *extracted, *chain, "-k", 5, "--json"))
     assert short["protocols"] == cut["protocols"]
 
 
@@ -68,26 +62,26 @@ def test_whitening_in_extract_index_search_and_evaluate(
     ultron: Run, toy: Path, extracted: tuple[str, ...], tmp_path: Path
 ) -> None:
     white = tmp_path / "w.h5"
-    learned = done(ultron("whiten", tmp_path / "database.h5", "--dim", 16, "--out", white, "--json"))
+    learned = read_json(ultron("whiten", tmp_path / "database.h5", "--dim", 16, "--out", white, "--json"))
     assert (learned["method"], learned["n"], learned["from_dim"], learned["dim"]) == ("pca-whitening", 48, 96, 16)
     flags = ("--whiten", white, "--dim", 8)
 
-    at_use = done(ultron("evaluate", *extracted, *flags, "--json"))
+    at_use = read_json(ultron("evaluate", *extracted, *flags, "--json"))
     assert at_use["provenance"]["config"]["whitening"]["dim"] == 8
     assert "pca-whitening to 8-d" in ultron("evaluate", *extracted, *flags)[1]
 
-    made = done(ultron("extract", toy, *MODEL, *flags, "--out", tmp_path / "x", "--json"))
+    made = read_json(ultron("extract", toy, *MODEL, *flags, "--out", tmp_path / "x", "--json"))
     assert (made["dim"], made["config"]["whitening"]["method"]) == (8, "pca-whitening")
     with h5py.File(tmp_path / "x" / "database.h5") as file, h5py.File(tmp_path / "x" / "raw" / "database.h5") as raw:
         assert (file["descriptors"].shape, raw["descriptors"].shape) == ((48, 8), (48, 96))
         assert json.loads(file.attrs["config"])["whitening"]["dim"] == 8
     assert (
-        done(ultron("evaluate", "--json"))["protocols"] == at_use["protocols"]
+        read_json(ultron("evaluate", "--json"))["protocols"] == at_use["protocols"]
     )  # the latest extraction is the whitened one
 
     index = tmp_path / "i.index"
-    done(ultron("index", tmp_path / "database.h5", *flags, "--type", "sq8", "--out", index, "--json"))
-    by_index = done(ultron("evaluate", *extracted, "--index", index, "--json"))
+    read_json(ultron("index", tmp_path / "database.h5", *flags, "--type", "sq8", "--out", index, "--json"))
+    by_index = read_json(ultron("evaluate", *extracted, "--index", index, "--json"))
     assert by_index["protocols"]["medium"]["mAP"] == pytest.approx(at_use["protocols"]["medium"]["mAP"], abs=1e-6)
 
     photo = toy / "jpg" / f"{json.loads((toy / 'gnd_toy.json').read_text())['imlist'][3]}.jpg"
@@ -96,7 +90,7 @@ def test_whitening_in_extract_index_search_and_evaluate(
         ("--database", tmp_path / "x" / "database.h5"),
         (*extracted[2:], "--index", index),
     ):
-        best = done(ultron("search", photo, *base, "-k", 1, "--json"))["results"][0]["photos"][0]
+        best = read_json(ultron("search", photo, *base, "-k", 1, "--json"))["results"][0]["photos"][0]
         assert best["name"] == photo.stem
         assert best["score"] == pytest.approx(1, abs=1e-4)
 
@@ -106,9 +100,9 @@ def test_whitening_in_extract_index_search_and_evaluate(
         "96-d",
     )
     assert (
-        done(ultron("evaluate", *flags, "--json"))["protocols"] == at_use["protocols"]
+        read_json(ultron("evaluate", *flags, "--json"))["protocols"] == at_use["protocols"]
     )  # whitened with the same already: not twice
-    assert done(ultron("evaluate", "--index", index, "--json"))["protocols"] == by_index["protocols"]
+    assert read_json(ultron("evaluate", "--index", index, "--json"))["protocols"] == by_index["protocols"]
     expect_error(ultron("evaluate", "--whiten", white, "--dim", 7), "is whitened already")
     expect_error(ultron("search", *extracted, "--dim", 8), "name one with --whiten")
     expect_error(
@@ -121,7 +115,7 @@ def test_whitening_in_extract_index_search_and_evaluate(
 
 
 def test_lw_from_a_ground_truth(ultron: Run, toy: Path, extracted: tuple[str, ...], tmp_path: Path) -> None:
-    learned = done(
+    learned = read_json(
         ultron(
             "whiten",
             tmp_path / "database.h5",
@@ -136,7 +130,7 @@ def test_lw_from_a_ground_truth(ultron: Run, toy: Path, extracted: tuple[str, ..
     )
     assert learned["pairs"] > 0
     assert (
-        done(ultron("evaluate", *extracted, "--whiten", tmp_path / "w.h5", "--json"))["provenance"]["config"][
+        read_json(ultron("evaluate", *extracted, "--whiten", tmp_path / "w.h5", "--json"))["provenance"]["config"][
             "whitening"
         ]["method"]
         == "lw"
@@ -144,11 +138,11 @@ def test_lw_from_a_ground_truth(ultron: Run, toy: Path, extracted: tuple[str, ..
 
 
 def test_distractors_lower_the_score_and_are_counted(ultron: Run, extracted: tuple[str, ...], tmp_path: Path) -> None:
-    plain = done(ultron("evaluate", *extracted, "--json"))
+    plain = read_json(ultron("evaluate", *extracted, "--json"))
     shutil.copy(
         tmp_path / "database.h5", tmp_path / "d.h5"
     )  # the worst of distractors: the same photos, none of them right
-    joined = done(
+    joined = read_json(
         ultron("evaluate", *extracted, "--distractors", tmp_path / "d.h5", "--distractors", tmp_path / "d.h5", "--json")
     )
     assert joined["n_database"] == 3 * plain["n_database"]
@@ -158,7 +152,7 @@ def test_distractors_lower_the_score_and_are_counted(ultron: Run, extracted: tup
         "96 of them distractors"
         in ultron("evaluate", *extracted, "--distractors", tmp_path / "d.h5", "--distractors", tmp_path / "d.h5")[1]
     )
-    done(
+    read_json(
         ultron(
             "evaluate",
             *extracted,
@@ -175,9 +169,12 @@ def test_distractors_lower_the_score_and_are_counted(ultron: Run, extracted: tup
 def test_blocks_of_queries_give_the_same_evaluation(
     ultron: Run, extracted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = done(ultron("evaluate", *extracted, "--rerank", "superglobal", "--json"))
+    whole = read_json(ultron("evaluate", *extracted, "--rerank", "superglobal", "--json"))
     monkeypatch.setattr("ultron_cli.retrieval.searching.RANKING_BYTES", 12 * 48)
-    assert done(ultron("evaluate", *extracted, "--rerank", "superglobal", "--json"))["protocols"] == whole["protocols"]
+    assert (
+        read_json(ultron("evaluate", *extracted, "--rerank", "superglobal", "--json"))["protocols"]
+        == whole["protocols"]
+    )
 
 
 def test_index_report_on_the_command_line(ultron: Run, extracted: tuple[str, ...], tmp_path: Path) -> None:

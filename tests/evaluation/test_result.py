@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.evaluation.test_metrics import truth_of
+from tests.evaluation.truths_for_tests import truth_of
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.metrics import revisited_map
 from ultron_cli.evaluation.result import Evaluation, read_evaluation

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-CSRC = Path(__file__).resolve().parents[2] / "kernels" / "csrc"
+from tests.kernels.emulator.binding import CSRC
+
 SOURCES = sorted(path.name for path in CSRC.glob("cuda/*.cu"))
 SPILL_BYTES = 160  # written and read: a few registers cost less than running fewer warps
 MAIN_SPILL_BYTES = {"sm_80": 64, "sm_90": 32}

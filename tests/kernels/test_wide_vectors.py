@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-CSRC = Path(__file__).resolve().parents[2] / "kernels" / "csrc"
+from tests.kernels.emulator.binding import CSRC, EMULATOR
 
 
 @pytest.mark.skipif(
@@ -22,7 +22,7 @@ def test_vectors_of_64_bytes_give_what_vectors_of_32_give(tmp_path: Path) -> Non
     sources = [
         CSRC / "cpu" / "avx2.cpp",
         CSRC / "cpu" / "avx512.cpp",
-        Path(__file__).parent / "emulator" / "compare_vectors.cpp",
+        EMULATOR / "compare_vectors.cpp",
     ]
     command = [
         compiler,

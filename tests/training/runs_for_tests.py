@@ -79,12 +79,3 @@ def _train_in_child(toy: Path, folder: Path, variables: dict[str, str], changes:
     os.environ.update(variables)
     os.nice(5)
     train(toy, folder, **changes)
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses now."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

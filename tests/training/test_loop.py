@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, step_losses, train
 
+from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, step_losses, train
 from ultron_cli.configs import from_dict
 from ultron_cli.console import log
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs_for_tests import SMALL, free_port, start_train, step_losses, train
 
+from tests.conftest import free_port
+from tests.training.runs_for_tests import SMALL, start_train, step_losses, train
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, free_port, step_losses, train
 
+from tests.conftest import free_port
+from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, step_losses, train
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 
 DEVICE = "cuda"

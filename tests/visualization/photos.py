@@ -24,6 +24,11 @@ def png_of(pixels: np.ndarray) -> Path:
     return path
 
 
+def pixels_of(path: Path) -> np.ndarray:
+    """(H, W, channels) uint8 of a picture file."""
+    return np.asarray(Image.open(path))
+
+
 def plain(value: int, width: int = 100, height: int = 100) -> Path:
     """A photo of one grey."""
     return png_of(np.full((height, width, 3), value, np.uint8))

@@ -7,20 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.visualization.photos import pixels_of
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing
 from ultron_cli.visualization.drawing import overlay, write_overlay
-
-
-def read(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
 
 
 def test_dollar_signs_are_drawn_not_interpreted(tmp_path: Path) -> None:
     sheet = drawing.Sheet(200, 40)
     sheet.text(10, 25, "$a$b$c$")
     sheet.save(tmp_path / "text.png")
-    inked = np.flatnonzero((read(tmp_path / "text.png").min(axis=2) < 128).any(axis=0))
+    inked = np.flatnonzero((pixels_of(tmp_path / "text.png").min(axis=2) < 128).any(axis=0))
     assert inked[-1] - inked[0] == pytest.approx(drawing.text_width_px("$a$b$c$", drawing.BODY_PX), abs=4)
     assert drawing.text_width_px("$a$b$c$", drawing.BODY_PX) > 2 * drawing.text_width_px("abc", drawing.BODY_PX)
 

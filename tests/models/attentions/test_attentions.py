@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models.attentions.conftest import C, H, W
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions import ATTENTIONS
@@ -15,8 +16,6 @@ from ultron_cli.models.attentions.gates import Cbam, ChannelGate, EcaGate, Sca
 from ultron_cli.models.attentions.glam import Glam
 from ultron_cli.models.parts.layers import eca_kernel_size
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
-
-C, H, W = 16, 5, 7
 
 
 def shaken(module: nn.Module) -> nn.Module:
@@ -29,11 +28,6 @@ def shaken(module: nn.Module) -> nn.Module:
             part.running_mean.normal_(0, 0.1, generator=generator)
             part.running_var.uniform_(0.5, 1.5, generator=generator)
     return module.eval()
-
-
-@pytest.fixture
-def maps() -> Tensor:
-    return torch.randn(2, C, H, W, generator=torch.Generator().manual_seed(0))
 
 
 def sigmoid(x: float) -> float:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.models.attentions.conftest import C
 from tests.models.attentions.test_attentions import literal_channel_gate, shaken
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
@@ -21,13 +22,6 @@ from ultron_cli.models.attentions.genotype import (
 )
 from ultron_cli.models.attentions.hoga import Hoga, HogaSearch, make_operation
 from ultron_cli.visualization.genotype import genotype_figure
-
-C, H, W = 16, 5, 7
-
-
-@pytest.fixture
-def maps() -> Tensor:
-    return torch.randn(2, C, H, W, generator=torch.Generator().manual_seed(0))
 
 
 def norm(module: nn.Module, x: Tensor) -> Tensor:

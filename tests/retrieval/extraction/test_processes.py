@@ -18,7 +18,7 @@ import pytest
 import torch.distributed as dist
 from PIL import Image
 
-from tests.conftest import Run
+from tests.conftest import Run, free_port
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import only_writer
@@ -287,12 +287,3 @@ def test_the_first_process_tells_why_it_gives_up(
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
     with pytest.raises(OtherProcessFailed, match=f"process 0 of 2 failed: {refusal}"):
         pair[1].hear("summary")
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses now."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

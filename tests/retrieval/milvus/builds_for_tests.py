@@ -1,6 +1,5 @@
 """Descriptors and indexes that tests of Milvus are about."""
 
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,3 @@ def build(
     descriptors: Path, out: Path, kind: str = "flat", *, overwrite: bool = False, sleep=pytest.fail, **request
 ) -> BuiltIndex:
     return build_milvus_index(descriptors, out, kind, MilvusRequest(**request), overwrite=overwrite, sleep=sleep)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.retrieval.milvus.builds_for_tests import DIM, N, build, free_port
+from tests.conftest import free_port
+from tests.retrieval.milvus.builds_for_tests import DIM, N, build
 from tests.retrieval.rows_for_tests import assert_equal, unit_rows
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.retrieval.exact import exact_search

@@ -1,9 +1,9 @@
 """The losses against literal transcriptions of their equations, in float64."""
 
-import literal_losses as literal
 import pytest
 import torch
 
+from tests.training.losses import literal_losses as literal
 from ultron_cli.errors import UltronError
 from ultron_cli.training.losses import MarginLoss, create_loss
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.visualization.photos import plain
+from tests.visualization.photos import pixels_of, plain
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
@@ -20,17 +19,13 @@ def pair_of(rank: int, verdict: drawing.Verdict, heat: float, *, flat: bool = Fa
     return CamPair(RankedPhoto(plain(128), rank, 0.5, verdict, f"photo {rank} <b>$x^2$"), cam)
 
 
-def read(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
-
-
 def test_figure_at_known_places(tmp_path: Path) -> None:
     """Square photos fill cells of 280 px; the first database photo starts 26 + 280 + 10 + 34 px right of margin and
     frame."""
     query = QueryPhoto(plain(60), "q", (20.0, 20.0, 80.0, 80.0))
     pairs = [pair_of(1, "right", 1.0), pair_of(2, "wrong", 0.0, flat=True)]
     path = cam_figure(query, Cam(np.ones((60, 60), np.float32), 0.5), pairs, "model on data", tmp_path / "cam.png")
-    picture = read(path)
+    picture = pixels_of(path)
     query_x = drawing.MARGIN_PX + 26 + drawing.FRAME_PX
     first_x = query_x + 280 + 10 + 34
     top = (
@@ -68,7 +63,9 @@ def test_figure_of_many_and_of_bad_photos(
     bad = CamPair(RankedPhoto(tmp_path / "gone.jpg", 12, 0.1, "ignored", "n" * 300), None)
     pairs = [*(pair_of(rank, "unknown", 0.3) for rank in range(1, 12)), bad]
     monkeypatch.setattr(tiles.log, "propagate", True)
-    picture = read(cam_figure(QueryPhoto(tmp_path / "no.jpg", "q $"), None, pairs, "t " * 200, tmp_path / "many.png"))
+    picture = pixels_of(
+        cam_figure(QueryPhoto(tmp_path / "no.jpg", "q $"), None, pairs, "t " * 200, tmp_path / "many.png")
+    )
     assert 2000 < picture.shape[1] <= 2400 and picture.shape[0] < 2000
     assert (picture == tiles.TILE_GREY).all(axis=2).sum() > 10_000
     assert "2 photos not shown in the figure: q $: no such photo; nnn" in caplog.text

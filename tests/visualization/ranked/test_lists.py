@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.visualization.photos import plain
+from tests.visualization.photos import pixels_of, plain
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
 from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
@@ -23,10 +22,6 @@ def photo(rank: int, verdict: drawing.Verdict = "right", name: str = "name") -> 
     return RankedPhoto(plain(100 + rank), rank, 1 / rank, verdict, name)
 
 
-def read(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
-
-
 def top_of(title: str, width_px: int) -> int:
     """Top of the photos of the first row."""
     return drawing.Header.of(title, "", width_px).height_px + drawing.LEGEND_HEIGHT_PX + FRAME
@@ -39,7 +34,7 @@ def test_frames_signs_and_box(tmp_path: Path) -> None:
         [photo(i + 1, verdict) for i, verdict in enumerate(verdicts)],
         "AP 71.3",
     )
-    picture = read(ranks_figure([row], "model on data, hard protocol", tmp_path / "ranks.png"))
+    picture = pixels_of(ranks_figure([row], "model on data, hard protocol", tmp_path / "ranks.png"))
     assert picture.shape[1] == 2 * drawing.MARGIN_PX + 5 * (TILE + 2 * FRAME) + QUERY_GAP + 3 * GAP
     top = top_of("model on data, hard protocol", picture.shape[1])
     for i, verdict in enumerate(verdicts):
@@ -86,7 +81,7 @@ def test_rows_lines_and_narrow_photos(tmp_path: Path) -> None:
         RankedRow(QueryPhoto(plain(50), "a"), [photo(rank) for rank in range(1, 24)]),
         RankedRow(QueryPhoto(plain(60), "b"), []),
     ]
-    picture = read(ranks_figure(rows, "t", tmp_path / "many.png"))
+    picture = pixels_of(ranks_figure(rows, "t", tmp_path / "many.png"))
     assert 2200 < picture.shape[1] <= 2400
     frames = (picture == drawing.VERDICT_COLOURS["right"]).all(axis=2)
     assert (
@@ -103,11 +98,11 @@ def test_rows_lines_and_narrow_photos(tmp_path: Path) -> None:
         RankedRow(QueryPhoto(plain(50, 100, 200), "a"), [RankedPhoto(plain(9, 100, 200), 1, 0.5, "right", "n")] * 5)
     ]
     assert (
-        read(ranks_figure(narrow, "t", tmp_path / "narrow.png")).shape[1]
+        pixels_of(ranks_figure(narrow, "t", tmp_path / "narrow.png")).shape[1]
         == 2 * drawing.MARGIN_PX + 6 * (160 + 2 * FRAME) + QUERY_GAP + 4 * GAP
     )
     one = [RankedRow(QueryPhoto(plain(50), "a"), [photo(1, "unknown")])]
-    assert read(ranks_figure(one, "t", tmp_path / "one.png")).shape[1] == drawing.MIN_WIDTH_PX
+    assert pixels_of(ranks_figure(one, "t", tmp_path / "one.png")).shape[1] == drawing.MIN_WIDTH_PX
 
 
 def test_bad_photos_are_grey_with_the_reason(
@@ -120,7 +115,7 @@ def test_bad_photos_are_grey_with_the_reason(
     ]
     monkeypatch.setattr(tiles.log, "propagate", True)
     with caplog.at_level(logging.WARNING, "ultron"):
-        picture = read(
+        picture = pixels_of(
             ranks_figure(
                 [RankedRow(QueryPhoto(tmp_path / "none.jpg", "q", (0, 0, 9, 9)), photos)], "t", tmp_path / "bad.png"
             )
@@ -149,7 +144,7 @@ def test_bad_photos_are_grey_with_the_reason(
 )
 def test_any_name_is_plain_text(tmp_path: Path, name: str, recwarn: pytest.WarningsRecorder) -> None:
     row = RankedRow(QueryPhoto(plain(50), name), [photo(1, name=name)], name)
-    picture = read(ranks_figure([row], f"model {name}", tmp_path / "name.png"))
+    picture = pixels_of(ranks_figure([row], f"model {name}", tmp_path / "name.png"))
     top = top_of(f"model {name}", picture.shape[1])
     label = picture[top + TILE + FRAME + 28 : top + TILE + FRAME + drawing.LABEL_HEIGHT_PX]
     assert (label[:, FIRST_X + TILE + FRAME :] == 255).all()  # nothing runs out of its cell

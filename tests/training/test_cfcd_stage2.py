@@ -1,27 +1,19 @@
-"""CFCD's second stage against a literal form of its loss, its batches of tuples, and short runs that go on from a
-first stage."""
+"""Runs of CFCD's second stage: they learn, go on from a first stage, resume, and what they refuse."""
 
-import copy
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from tests.conftest import Run
-from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, free_port, start_train, step_losses, train
+from tests.conftest import Run, free_port
+from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, start_train, step_losses, train
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import load_checkpoint
-from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
-from ultron_cli.training.losses import create_loss
-from ultron_cli.training.losses.cfcd import local_loss, match
-from ultron_cli.training.presets import load_config
 
 MODEL = {"name": "cfcd-r50", "backbone": "test_resnet", "descriptor_dim": 16}
 STAGE_2: dict[str, Any] = {
@@ -32,133 +24,6 @@ STAGE_2: dict[str, Any] = {
     "epochs": 4,
     "side_px": 96,
 }
-
-
-def distance(a: Tensor, b: Tensor) -> float:
-    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a.tolist(), b.tolist(), strict=True)))
-
-
-def literal_tuple_loss(maps: Tensor, margin: float, ratio: float, attended: float) -> tuple[Tensor, int]:
-    """One tuple of maps (T, C, h, w), place by place. Returns the sum and the number of matches."""
-    photos = [[photo[:, y, x] for y in range(photo.shape[1]) for x in range(photo.shape[2])] for photo in maps]
-    attention = [float(place.detach().abs().sum()) for place in photos[1]]
-    units = [[place / place.norm() for place in places] for places in photos]
-    kept_places = sorted(range(len(attention)), key=lambda i: -attention[i])[: int(attended * len(attention))]
-    total, n_matches = torch.zeros((), dtype=maps.dtype), 0
-    for i, p in enumerate(units[1]):
-        to_anchor = sorted((distance(a, p), j) for j, a in enumerate(units[0]))
-        (nearest_distance, j), (second_distance, _) = to_anchor[:2]
-        back = min(range(len(units[1])), key=lambda k: distance(units[0][j], units[1][k]))
-        if back != i or not nearest_distance < ratio * second_distance or i not in kept_places:
-            continue
-        n_matches += 1
-        a = units[0][j]
-        for places in units[2:]:
-            n = min(places, key=lambda place: distance(a, place))
-            total = total + torch.clamp(((a - p) ** 2).sum() - ((a - n) ** 2).sum() + margin, min=0)
-    return total, n_matches
-
-
-@pytest.fixture
-def maps() -> Tensor:
-    """Two tuples of 4 maps of 3 x 4 places; positives are their anchors, moved and a little changed."""
-    made = torch.rand(8, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for first in (0, 4):
-        made[first + 1] = made[first].roll(1, 1) + 0.1 * made[first + 1]
-    return made
-
-
-def test_local_loss_equals_its_literal_form_and_its_gradient(maps: Tensor) -> None:
-    labels = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5])
-    ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
-    loss = local_loss(ours, labels, 4, margin=0.3, ratio=0.9, attended=0.5)
-    parts = [literal_tuple_loss(part, 0.3, 0.9, 0.5) for part in theirs.split(4)]
-    assert sum(n for _, n in parts) >= 4
-    right = 2 * torch.stack([total for total, _ in parts]).mean()  # twice the mean: the sum of the authors' two tuples
-    assert right > 0
-    torch.testing.assert_close(loss, right)
-    loss.backward()
-    right.backward()
-    torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-def test_matches_are_mutual_distinct_and_attended() -> None:
-    anchor = torch.eye(4)
-    positive = torch.stack([anchor[2], anchor[0], (anchor[1] + anchor[3]) / 2**0.5, anchor[1]])
-    anchors, positives = match(anchor, positive, torch.tensor([4.0, 3.0, 2.0, 1.0]), 0.9, 1.0)
-    assert list(zip(anchors.tolist(), positives.tolist(), strict=True)) == [
-        (2, 0),
-        (0, 1),
-        (1, 3),
-    ]  # place 2 lies between two of the anchor's
-    assert match(anchor, positive, torch.tensor([1.0, 3.0, 2.0, 4.0]), 0.9, 0.5)[1].tolist() == [1, 3]
-    assert match(anchor[:1], positive, torch.ones(4), 0.9, 1.0)[0].tolist() == []
-
-
-def test_stand_ins_of_wrong_landmarks_do_not_count(maps: Tensor) -> None:
-    settings = {"margin": 0.3, "ratio": 0.9, "attended": 0.5}
-    assert local_loss(maps[:4], torch.tensor([0, 1, 2, 3]), 4, **settings) == 0  # the positive is of another landmark
-    right, _ = literal_tuple_loss(maps[[0, 1, 3]], 0.3, 0.9, 0.5)
-    torch.testing.assert_close(local_loss(maps[:4], torch.tensor([0, 0, 0, 3]), 4, **settings), 2 * right)
-
-
-def test_the_loss_adds_the_local_part_to_madacos(maps: Tensor) -> None:
-    torch.manual_seed(0)
-    labels, descriptors = torch.tensor([0, 0, 1, 2, 3, 3, 4, 5]), torch.randn(8, 16)
-    loss = create_loss("cfcd-stage2", n_classes=6, dim=16, tuple_size=4, local_weight=0.7, local_margin=0.3)
-    plain = create_loss("madacos", n_classes=6, dim=16)
-    plain.load_state_dict(loss.state_dict())
-    right = plain(descriptors, labels) + 0.7 * local_loss(maps.float(), labels, 4, margin=0.3, ratio=0.9, attended=0.5)
-    torch.testing.assert_close(loss(descriptors, labels, maps.float()), right)
-
-
-def test_tuples_hold_a_pair_and_photos_of_others() -> None:
-    labels = np.repeat(np.arange(30), 1 + np.arange(30) % 6)
-    batches = TupleBatches(labels, 16, seed=3, n_epochs=2, tuple_size=8)
-    rows, seeds = batches.epoch_rows(0)
-    assert rows.shape == seeds.shape == (105 // 16, 16)
-    for drawn in rows.reshape(-1, 8):
-        anchor, positive, *negatives = drawn
-        assert anchor != positive and labels[anchor] == labels[positive]
-        assert len(set(labels[negatives])) == 6 and labels[anchor] not in labels[negatives]
-    assert np.unique(rows).size == rows.size  # no photo twice while there are others
-    assert np.array_equal(rows, TupleBatches(labels, 16, seed=3, n_epochs=2, tuple_size=8).epoch_rows(0)[0])
-    assert not np.array_equal(rows, batches.epoch_rows(1)[0])
-    parts = [
-        [draw.row for draw in next(iter(TupleBatches(labels, 16, 3, 2, 8, process=rank, n_processes=2)))]
-        for rank in range(2)
-    ]
-    assert parts[0] + parts[1] == rows[0].tolist()
-
-
-def test_photos_taken_for_a_landmark_become_its_hard_negatives() -> None:
-    """Landmarks 0 and 1 are taken for each other in half of their photos; the others are always recognised."""
-    labels = np.repeat(np.arange(40), 20)
-    nearest = labels.copy()
-    nearest[0:10], nearest[20:30] = 1, 0
-    batches = TupleBatches(labels, 8, seed=0, n_epochs=1, tuple_size=8)
-    hard, of_mistaken = {True: [0, 0], False: [0, 0]}, 0
-    for is_known in (False, True):
-        batches.set_nearest_landmarks(nearest if is_known else None)
-        for epoch in range(30):
-            for anchor, positive, *negatives in batches.epoch_rows(epoch)[0]:
-                if labels[anchor] < 2:
-                    count = hard[is_known]
-                    count[0] += sum(labels[row] == 1 - labels[anchor] for row in negatives)
-                    count[1] += 6
-                    if is_known and nearest[anchor] != labels[anchor]:
-                        of_mistaken += nearest[positive] == labels[positive]
-                assert labels[anchor] == labels[positive] and labels[anchor] not in labels[negatives]
-    assert hard[False][0] / hard[False][1] < 0.05 < 0.25 < hard[True][0] / hard[True][1]
-    assert of_mistaken > 10
-
-
-def test_too_few_photos_for_tuples() -> None:
-    with pytest.raises(
-        UltronError,
-        match="tuples of 8 need a landmark with two photos and 6 photos of others, found 8 photos of 2 landmarks",
-    ):
-        TupleBatches(np.repeat([0, 1], 4), 8, 0, 1, 8)
 
 
 @pytest.fixture(scope="module")
@@ -345,18 +210,3 @@ def test_what_is_missing_is_said_before_the_photos_are_opened(ultron: Run, tmp_p
     assert (
         "pooled from; found model.pooling=cls, which takes the class token instead; add --set model.pooling=gem" in err
     )
-
-
-@pytest.mark.parametrize("name", ["cfcd-r50", "cfcd-r101"])
-def test_presets_go_on_from_the_first_stage(name: str) -> None:
-    first, second = load_config(name, None, []), load_config(f"{name}-stage2", None, ["weights=run/checkpoint.pt"])
-    assert second.model == first.model and second.loss == {
-        "name": "cfcd-stage2",
-        "rho": 0.02,
-        "tuple_size": 8,
-        "local_weight": 0.05,
-        "local_margin": 0.1,
-    }
-    changed = {"pretrained", "weights", "loss", "warmup_epochs"}
-    before, after = copy.deepcopy(first.to_plain()), second.to_plain()
-    assert {key for key in before if before[key] != after[key]} == changed

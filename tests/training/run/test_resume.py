@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs_for_tests import start_train, step_losses, train
 
+from tests.training.runs_for_tests import start_train, step_losses, train
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.training.run.checkpoints import saved_steps

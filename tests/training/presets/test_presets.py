@@ -1,5 +1,6 @@
 """Where settings come from, what is refused, and the presets."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 import ultron_cli
 from ultron_cli.errors import UltronError
+from ultron_cli.models import create_model
+from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.presets import explain_config, list_presets, load_config, make_config, resumed_config
 
 
@@ -78,6 +81,49 @@ def test_ultron_recipe_as_the_facts_have_it() -> None:
         config.switch.weight_decay,
     ) == (10, "sgd", 1e-2, 0.9, 1e-4)
     assert config.loss == {"name": "madacos", "rho": 0.04}
+
+
+@pytest.mark.parametrize(
+    "preset", ["autola-cifar10", "autola-cifar100", "autola-imagenet", "ggem-vit-b", "autola-search"]
+)
+def test_presets_are_whole(preset: str) -> None:
+    config = load_config(preset, None, [])
+    if preset == "autola-search":
+        assert (config.epochs, config.lr, config.architecture_lr, config.augment.pad_px) == (50, 0.025, 3e-3, 4)
+        return
+    assert isinstance(config, TrainConfig)
+    if preset == "ggem-vit-b":
+        assert config.model["pooling"] == "ggem" and config.model["backbone"] == "vit_base_patch16_224"
+        return
+    assert (
+        config.loss["name"] == "linear"
+        and config.validation.kind == "classification"
+        and config.model["attention"] == "hoga"
+    )
+    expected = {"autola-cifar10": (500, 256), "autola-cifar100": (500, 128), "autola-imagenet": (100, 256)}[preset]
+    assert (config.epochs, config.batch_size) == expected
+    if preset == "autola-imagenet":
+        assert config.schedule == "steps" and config.step_epochs == (30, 60, 90) and config.step_factor == 0.1
+    else:
+        model = create_model("gem", **{key: value for key, value in config.model.items() if key != "name"})
+        assert (
+            model.backbone.network.layer1[0].conv1.out_channels == {"autola-cifar10": 16, "autola-cifar100": 64}[preset]
+        )
+
+
+@pytest.mark.parametrize("name", ["cfcd-r50", "cfcd-r101"])
+def test_presets_go_on_from_the_first_stage(name: str) -> None:
+    first, second = load_config(name, None, []), load_config(f"{name}-stage2", None, ["weights=run/checkpoint.pt"])
+    assert second.model == first.model and second.loss == {
+        "name": "cfcd-stage2",
+        "rho": 0.02,
+        "tuple_size": 8,
+        "local_weight": 0.05,
+        "local_margin": 0.1,
+    }
+    changed = {"pretrained", "weights", "loss", "warmup_epochs"}
+    before, after = copy.deepcopy(first.to_plain()), second.to_plain()
+    assert {key for key in before if before[key] != after[key]} == changed
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
-"""Batches: the same photos and pixels whatever the number of ranks, workers and restarts; shapes; unreadable photos."""
+"""Photos of a batch: the same pixels whatever the number of workers, colours, crops, unreadable photos."""
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,52 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ultron_cli.datasets.landmarks.aspects import photo_aspects
-from ultron_cli.datasets.landmarks.photos import open_landmark_photos
-from ultron_cli.training.batches.draws import ASPECTS, EpochBatches, PhotoDraw, shape_groups, training_shapes
-from ultron_cli.training.batches.photos import Augmentation, TrainingPhotos, change_colours, make_loader
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
+from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw, training_shapes
+from ultron_cli.training.batches.photos import (
+    Augmentation,
+    TrainingPhotos,
+    change_colours,
+    make_loader,
+    seeded_randomness,
+)
 from ultron_cli.training.config import AugmentConfig
-
-
-def rows(batches: EpochBatches) -> list[list[PhotoDraw]]:
-    return list(batches)
-
-
-def test_an_epoch_shows_every_photo_once_and_the_next_in_another_order() -> None:
-    batches = EpochBatches(22, 5, seed=1, n_epochs=3)
-    everything = rows(batches)
-    assert [len(batch) for batch in everything] == [5] * 12
-    assert len({draw.row for batch in everything[:4] for draw in batch}) == 20
-    assert everything[:4] != everything[4:8]
-    assert rows(batches) == everything
-    batches.set_start(1, 3)
-    assert (rows(batches), len(batches)) == (everything[7:], 5)
-
-
-def test_ranks_share_each_batch() -> None:
-    whole = rows(EpochBatches(24, 8, seed=3))
-    parts = [rows(EpochBatches(24, 8, seed=3, process=rank, n_processes=2)) for rank in (0, 1)]
-    assert [a + b for a, b in zip(*parts, strict=True)] == whole
-
-
-def test_batches_of_one_shape() -> None:
-    groups = np.array([0] * 7 + [3] * 10 + [6] * 3)
-    batches = rows(EpochBatches(20, 4, seed=0, groups=groups))
-    assert Counter(batch[0].shape for batch in batches) == {0: 1, 3: 2}
-    assert all(len({draw.shape for draw in batch}) == 1 for batch in batches)
-    assert [ASPECTS[i] for i in shape_groups(np.array([0.4, 0.74, 1.02, 1.35, 1.5, 3.0]))] == [
-        0.5,
-        0.75,
-        1.0,
-        4 / 3,
-        1.5,
-        2.0,
-    ]
-    shapes = training_shapes(512, True)
-    assert shapes[3] == (512, 512)
-    assert shapes[4] == (448, 608) or shapes[4] == (448, 576)
-    assert all(side % 32 == 0 for shape in shapes for side in shape)
-    assert training_shapes(65, False) == [(65, 65)]
 
 
 def test_pixels_depend_on_the_draw_alone(toy: Path) -> None:
@@ -131,9 +94,7 @@ def test_the_crop_keeps_its_place_in_a_scaled_decoding(tmp_path: Path) -> None:
     assert whole[0, 0, :, -1].mean() - whole[0, 0, :, 0].mean() > 60
 
 
-def _photos(folder: Path):
-    from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-
+def _photos(folder: Path) -> LandmarkPhotos:
     return LandmarkPhotos(
         folder=folder, paths=[folder / "a.jpg", folder / "a.png"], labels=np.array([0, 1]), landmark_names=["a", "b"]
     )
@@ -155,8 +116,17 @@ def test_unreadable_photos_are_replaced_by_their_landmark_and_named(toy: Path, t
     assert len(item.problems) >= 5
 
 
-def test_aspects(toy: Path) -> None:
-    photos = open_landmark_photos(toy)
-    aspects = photo_aspects(photos)
-    sizes = [Image.open(path).size for path in photos.paths]
-    assert np.allclose(aspects, [width / height for width, height in sizes])
+def test_padded_crops_move_the_photo_over_black(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    plain = AugmentConfig(pad_px=4, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, flip=False)
+    augment = Augmentation(plain, [(32, 32)])
+    places_of_crops = set()
+    padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0))).transpose(2, 0, 1)
+    for seed in range(12):
+        with seeded_randomness(seed):
+            crop = augment(tmp_path / "x.png", 0).numpy()
+        places = [(y, x) for y in range(9) for x in range(9) if np.array_equal(padded[:, y : y + 32, x : x + 32], crop)]
+        assert len(places) == 1
+        places_of_crops.add(places[0])
+    assert len(places_of_crops) > 6

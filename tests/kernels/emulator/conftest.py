@@ -1,0 +1,15 @@
+"""The emulator, compiled once in a session of tests."""
+
+import ctypes
+import shutil
+
+import pytest
+
+from tests.kernels.emulator.binding import build_emulator, load_emulator
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to compile the emulator with")
+    return load_emulator(build_emulator(tmp_path_factory.mktemp("emulator")))
