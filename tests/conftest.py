@@ -105,3 +105,15 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     yield opened
     opened.quit()
+
+
+# Whatever renders landmarks, runs commands or opens a browser is slow; other tests that train, start processes or
+# compile say so themselves (pytest.mark.slow).
+HEAVY_FIXTURES = {"toy", "ultron", "browser"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests that stand on something heavy, so that `make test-fast` leaves them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and HEAVY_FIXTURES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)

@@ -12,6 +12,8 @@ import pytest
 import torch
 from ultron_kernels import build, ops, scala_attention
 
+pytestmark = pytest.mark.slow
+
 MINIMAL = (torch.zeros(1, 4, 4, 1, 8),) * 3
 
 

@@ -8,6 +8,8 @@ from ultron_kernels import cdconv
 
 from tests.kernels.tolerances import assert_close
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(1, 1, 1, 1), (2, 3, 1, 9), (1, 5, 7, 4), (2, 17, 12, 13), (1, 40, 5, 33), (3, 16, 8, 8), (0, 4, 6, 6)]
 
 

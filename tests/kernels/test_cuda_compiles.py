@@ -9,6 +9,8 @@ import pytest
 
 from tests.kernels.emulator.binding import CSRC
 
+pytestmark = pytest.mark.slow
+
 SOURCES = sorted(path.name for path in CSRC.glob("cuda/*.cu"))
 SPILL_BYTES = 160  # written and read: a few registers cost less than running fewer warps
 MAIN_SPILL_BYTES = {"sm_80": 64, "sm_90": 32}

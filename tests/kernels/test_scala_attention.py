@@ -13,6 +13,8 @@ from ultron_kernels.reference import dropout_mask, philox, window_keys
 
 from tests.kernels.tolerances import assert_close
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [  # (B, H, W, h, d), k
     ((1, 1, 1, 1, 8), 3),
     ((2, 1, 9, 2, 16), 5),

@@ -11,6 +11,8 @@ import torch
 
 from tests.kernels.emulator.binding import CSRC, EMULATOR
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs AVX2"

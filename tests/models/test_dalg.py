@@ -14,6 +14,8 @@ from ultron_cli.models.backbones import Backbone, list_backbones
 from ultron_cli.models.dalg import DalgModel, DalgSettings, WindowAttention
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"dim": 12, "n_heads": 3, "window": 3, "descriptor_dim": 10}
 
 

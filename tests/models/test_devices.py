@@ -17,6 +17,8 @@ from tests.models.test_every_model import photos, small, small_swin  # noqa: F40
 from ultron_cli.models import list_models
 from ultron_cli.training.losses import LOSSES, create_loss
 
+pytestmark = pytest.mark.slow
+
 GPU = torch.device("cuda", 0)
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

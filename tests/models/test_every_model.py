@@ -27,6 +27,8 @@ from ultron_cli.training.learner import Learner
 from ultron_cli.visualization.cam.similarity import similarity_cam
 from ultron_cli.visualization.inside.stages import map_at
 
+pytestmark = pytest.mark.slow
+
 THIN_ULTRON = {
     "depths": [1, 1, 2, 1],
     "widths": [16, 24, 32, 64],

@@ -16,6 +16,8 @@ from ultron_cli.models.ultron import UltronSettings
 from ultron_cli.models.weights.checkpoints import load_checkpoint, load_weights, save_checkpoint
 from ultron_cli.models.weights.model_choice import ModelChoice, untrained_model
 
+pytestmark = pytest.mark.slow
+
 TINY = {"depths": (1, 1, 1, 1), "widths": (8, 8, 16, 16), "heads": (1, 1), "expansion": 2, "descriptor_dim": 12}
 STRIDES = (4, 8, 16, 32)
 

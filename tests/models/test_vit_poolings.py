@@ -16,6 +16,8 @@ from ultron_cli.models.parts.pooling import GGeM
 from ultron_cli.models.weights.checkpoints import load_weights
 from ultron_cli.visualization.cam.similarity import similarity_cam
 
+pytestmark = pytest.mark.slow
+
 # name -> tokens before the patches: class token, and register tokens
 VITS = {"test_vit": 1, "vit_small_patch14_dinov2": 1, "vit_small_patch14_reg4_dinov2": 5, "vit_small_patch16_dinov3": 5}
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

@@ -17,6 +17,8 @@ from tests.serve.requests_by_hand import jpeg
 from ultron_cli.errors import WorkFailed
 from ultron_cli.serve.server import RetrievalServer
 
+pytestmark = pytest.mark.slow
+
 
 def test_one_connection_carries_several_requests(server: RetrievalServer) -> None:
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)

@@ -13,6 +13,8 @@ from tests.training.runs_for_tests import SMALL, start_train, step_losses, train
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError
 
+pytestmark = pytest.mark.slow
+
 # No batch statistics: they are of each process's own photos on CPUs.
 NETWORK: dict[str, Any] = {
     "model": {"name": "gem", "backbone": "test_convnext"},

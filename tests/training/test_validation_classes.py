@@ -17,6 +17,8 @@ from ultron_cli.models import create_model
 from ultron_cli.training.losses import create_loss
 from ultron_cli.training.validation_classes import ClassificationValidation, MiddleReader, photos_to_score
 
+pytestmark = pytest.mark.slow
+
 
 def test_cifar_is_trained_on_and_scored(ultron: Run, tmp_path: Path) -> None:
     """Classes of one bright channel each: learned in a few steps from the published files, top-1 on the test file."""

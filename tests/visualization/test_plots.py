@@ -59,6 +59,7 @@ sheet.save(out)
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_AXES)
 def test_kinds_of_files(name: str, tmp_path: Path) -> None:
     for suffix, magic in FORMATS:
@@ -68,6 +69,7 @@ def test_kinds_of_files(name: str, tmp_path: Path) -> None:
         PICTURES[name](tmp_path / "a.gif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
 def test_numbers_are_drawn_without_torch(name: str, tmp_path: Path) -> None:
     """In a process of its own; "torch" stands for everything heavy, and sys.modules says what came with it."""

@@ -14,6 +14,8 @@ from tests.visualization.ssim import similarity
 from ultron_cli.visualization.ranked.lists import ranks_figure
 from ultron_cli.visualization.ranked.systems import systems_figure
 
+pytestmark = pytest.mark.slow
+
 # Matplotlib brings its own fonts and font renderer, so that even small differences come from a change here or of
 # matplotlib's version.
 AT_LEAST, AT_LEAST_IN_A_BLOCK = 0.95, 0.75

@@ -10,6 +10,8 @@ from ultron_cli.datasets.protocols import GroundTruth, QueryTruth
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization.tsne import Panel, TsneConfig, embed, free_cells, knn_purity, landmarks_of, tsne_figure
 
+pytestmark = pytest.mark.slow
+
 
 def clusters() -> tuple[np.ndarray, np.ndarray]:
     """Three clusters of 40 unit vectors in 32 dimensions."""

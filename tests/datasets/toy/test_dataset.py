@@ -21,6 +21,8 @@ from ultron_cli.datasets.toy.street import make_street
 from ultron_cli.datasets.toy.views import View, draw_view, label_pair, pair_difficulty
 from ultron_cli.errors import UltronError
 
+pytestmark = pytest.mark.slow
+
 TINY = ToyConfig(
     n_train_landmarks=2,
     n_train_photos=2,

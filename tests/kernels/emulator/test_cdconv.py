@@ -6,6 +6,8 @@ import pytest
 
 from tests.kernels.emulator.cdconv_runs import CONV_CASES, ConvCase, check_cdconv
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)
 def test_cdconv(kernels: ctypes.CDLL, case: ConvCase) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from tests.kernels.emulator.binding import build_emulator
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -10,6 +10,8 @@ from tests.kernels.emulator.binding import TYPES, ScalaBackward, ScalaForward, S
 from tests.kernels.emulator.memory import TOLERANCE, check
 from tests.kernels.emulator.scala_runs import Case, attention_by_loops, philox, run_scala
 
+pytestmark = pytest.mark.slow
+
 CASES = [
     # The shapes of the model, and its types.
     Case(size=(1, 16, 16, 2, 32)),

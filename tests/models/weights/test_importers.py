@@ -14,6 +14,8 @@ from tests.models.weights.published_networks import PublishedCfcd, PublishedCirt
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.retrieval.whitening import read_whitening
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def images() -> Tensor:

@@ -12,6 +12,8 @@ from ultron_cli.models import create_model
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.models.weights.pycls import LAYOUTS, cvnet_name, dolg_name, resnet_name
 
+pytestmark = pytest.mark.slow
+
 
 def test_pycls_names() -> None:
     assert resnet_name("stem.conv.weight") == "backbone.network.conv1.weight"

@@ -27,6 +27,8 @@ from ultron_cli.retrieval.extraction import processes
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, OtherProcessFailed
 
+pytestmark = pytest.mark.slow
+
 N_PHOTOS, N_SHARDS = 270, 5
 FLAGS = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--device", "cpu", "--skip-bad")
 CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_resnet"})

@@ -13,6 +13,8 @@ from ultron_cli.models.core import normalise_images
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.retrieval.extraction.scales import at_scale
 
+pytestmark = pytest.mark.slow
+
 SCALES = [0.3535, 0.5, 0.7071, 0.9, 1.4142, 2.0]
 Axis = Callable[[int, int, float, int], list[tuple[int, float]]]
 

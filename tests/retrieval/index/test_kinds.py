@@ -20,6 +20,8 @@ from ultron_cli.retrieval.index.report import index_report, recall_at, report_te
 from ultron_cli.retrieval.whitening import read_whitening, write_whitening
 from ultron_cli.retrieval.whitening_learning import learn_whitening
 
+pytestmark = pytest.mark.slow
+
 faiss = pytest.importorskip("faiss")
 N, DIM = 1500, 32
 

@@ -15,6 +15,8 @@ from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.milvus import client
 from ultron_cli.retrieval.milvus.client import Milvus
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 

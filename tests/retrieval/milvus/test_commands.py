@@ -10,6 +10,8 @@ from tests.conftest import Run, read_json
 from tests.retrieval.rows_for_tests import assert_equal
 from ultron_cli.retrieval.rankings import read_ranks
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("pymilvus")
 pytest.importorskip("milvus_lite")
 

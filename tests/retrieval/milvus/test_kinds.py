@@ -6,6 +6,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.index.kinds import n_cells
 from ultron_cli.retrieval.milvus.kinds import MILVUS_KINDS, milvus_plan, search_params
 
+pytestmark = pytest.mark.slow
+
 
 def test_kinds_and_parameters():
     assert milvus_plan("ivf", 1_000_000, 512, is_lite=False).build == {"nlist": n_cells(1_000_000, 512)}

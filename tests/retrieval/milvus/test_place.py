@@ -5,6 +5,8 @@ import pytest
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.milvus.place import Place
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["", "1st", "a-b", "a b", "../x", "é", "x" * 256])
 def test_collection_names(name):

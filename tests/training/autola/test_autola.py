@@ -21,6 +21,8 @@ from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.autola.search import AutolaSearch, split_halves
 from ultron_cli.visualization.curves.run_pictures import draw_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "backbone": "test_resnet",
     "width": 8,

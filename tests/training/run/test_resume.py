@@ -17,6 +17,8 @@ from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.training.run.checkpoints import saved_steps
 from ultron_cli.training.run.folder import is_unfinished
 
+pytestmark = pytest.mark.slow
+
 # Everything that has a state: running mean, drawn classes, momentum of two optimisers, dropout, held-out landmarks.
 EVERYTHING: dict[str, Any] = {
     "epochs": 3,

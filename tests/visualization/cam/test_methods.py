@@ -22,6 +22,8 @@ from ultron_cli.visualization.cam.methods import gradcam_plus_plus, guided_backp
 from ultron_cli.visualization.cam.similarity import similarity_cam
 from ultron_cli.visualization.inside.stages import find_stage, map_at, stage_names
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 2e-4  # as in test_similarity.py
 
 

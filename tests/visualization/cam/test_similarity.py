@@ -15,6 +15,8 @@ from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization.cam.similarity import similarity_cam
 
+pytestmark = pytest.mark.slow
+
 BACKBONES = ["resnet18", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"]
 # Sums over up to 1280 channels in another order, then divided by a maximum; float32.
 TOLERANCE = 2e-4
