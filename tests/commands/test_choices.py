@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 from tests.conftest import Run
 from ultron_cli.commands import choices
 from ultron_cli.models import list_models
+from ultron_cli.retrieval.rerank import RERANKERS
 from ultron_cli.visualization.cam.method_table import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,12 +19,10 @@ def test_choices_equal_their_registries() -> None:
     from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import evaluate_ranking
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
-    from ultron_cli.retrieval.rerank import RERANKERS
     from ultron_cli.retrieval.whitening_learning import METHODS as WHITENINGS
 
     assert tuple(PROTOCOLS) == choices.PROTOCOLS
     assert get_args(get_type_hints(evaluate_ranking)["duplicates"]) == choices.DUPLICATES
-    assert tuple(RERANKERS) == choices.RERANK_STEPS
     assert tuple(WHITENINGS) == choices.WHITENINGS
     assert get_args(get_type_hints(GroundTruthConfig)["query_rule"]) == choices.QUERY_RULES
     assert get_args(get_type_hints(ExtractRequest)["resize"]) == choices.RESIZES
@@ -37,7 +36,7 @@ def test_help_texts_name_every_choice(ultron: Run) -> None:
         return text.replace("guided- ", "guided-")  # a line may end at the hyphen
 
     for name in ("search", "evaluate", "serve"):
-        assert ", ".join(choices.RERANK_STEPS) in words(name)
+        assert ", ".join(RERANKERS) in words(name)
     for name in ("visualize cam", "serve"):
         assert all(method in words(name) for method in METHODS)
     assert "flat|fp16|sq8|ivf|ivfpq|opq-ivfpq|hnsw|FACTORY" in words("index")

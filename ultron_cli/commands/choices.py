@@ -9,7 +9,6 @@ from typing import Literal
 
 PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
-RERANK_STEPS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal")
 WHITENINGS = ("pca", "pca-whitening", "lw")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")

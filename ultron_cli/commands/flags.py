@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.choices import PROTOCOLS, RERANK_STEPS, metavar
+from ultron_cli.commands.choices import PROTOCOLS, metavar
 from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.rerank import RERANKERS
 
 if TYPE_CHECKING:
     from ultron_cli.models.weights.checkpoints import LoadedModel
@@ -61,7 +62,7 @@ RescoreFlag = Annotated[
 ]
 RerankFlag = Annotated[
     str | None,
-    typer.Option(metavar="STEP[,STEP]", help=f"Re-ranking, in this order: {', '.join(RERANK_STEPS)}."),
+    typer.Option(metavar="STEP[,STEP]", help=f"Re-ranking, in this order: {', '.join(RERANKERS)}."),
 ]
 RerankSetFlag = Annotated[
     list[str] | None,
