@@ -11,8 +11,8 @@ from tests.retrieval.rows_for_tests import INFO, assert_equal, unit_rows, with_t
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.exact_candidates import block_sizes
-from ultron_cli.retrieval.exact_scores import QueryBlock
+from ultron_cli.retrieval.exact.candidates import block_sizes
+from ultron_cli.retrieval.exact.scores import QueryBlock
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import RankedRows
 

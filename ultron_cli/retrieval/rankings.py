@@ -1,4 +1,4 @@
-"""Rankings, their order, and the only code that reads or writes rank files (HDF5). The searches are in exact.py,
+"""Rankings, their order, and the only code that reads or writes rank files (HDF5). The searches are in exact/,
 index/ and milvus/.
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, created, ultron_version, provenance (JSON);

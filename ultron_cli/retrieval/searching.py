@@ -19,7 +19,7 @@ from ultron_cli.retrieval.descriptors import (
     require_same_dim,
     require_same_model,
 )
-from ultron_cli.retrieval.exact_index import ExactIndex
+from ultron_cli.retrieval.exact.index import ExactIndex
 from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.retrieval.index.base import Index, StoredIndex
 from ultron_cli.retrieval.index.opening import open_index

@@ -22,7 +22,7 @@ from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
 @dataclass(frozen=True, kw_only=True)
 class Index(ABC):
-    """A way to find the nearest of N descriptors: exact search (retrieval/exact_index.py), or an index folder."""
+    """A way to find the nearest of N descriptors: exact search (retrieval/exact/index.py), or an index folder."""
 
     kind: str  # exact, flat, ivfpq, ... or a Faiss factory string
     n: int

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ultron_cli.retrieval.descriptors import Descriptors, take_rows
-from ultron_cli.retrieval.exact import exact_search, worker_threads
+from ultron_cli.retrieval.exact.search import exact_search, worker_threads
 from ultron_cli.retrieval.index.base import Index
 from ultron_cli.retrieval.rankings import PADDING, RankedRows
 

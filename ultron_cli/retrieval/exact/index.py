@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.exact.search import exact_search
 from ultron_cli.retrieval.index.base import Index
 from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.origin import SearchRecord

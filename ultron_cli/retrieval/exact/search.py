@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_limits
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.exact_candidates import DENSE, UNIT_ROW_NORM, DatabasePart, PartSearch, block_sizes
-from ultron_cli.retrieval.exact_scores import BestKeys, QueryBlock
+from ultron_cli.retrieval.exact.candidates import DENSE, UNIT_ROW_NORM, DatabasePart, PartSearch, block_sizes
+from ultron_cli.retrieval.exact.scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import EMPTY, RankedRows, check_search, unpacked
 
 MOST_THREADS = 32  # more would wait for Python and for memory

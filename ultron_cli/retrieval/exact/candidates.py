@@ -1,7 +1,7 @@
 """How exact search goes through part of the database for a block of queries: candidates first, then their final scores.
 
 A candidate is a row that may belong to the k best. Its float32 product with the query reaches the k-th best score so
-far, less the margin by which rounding may have lowered it. Only candidates get a final score (`exact_scores.py`).
+far, less the margin by which rounding may have lowered it. Only candidates get a final score (`scores.py`).
 
     PartSearch.run ── sparse: Scanner.scan (workers) ─> CandidatePool.add ─> prune ─> rescore ─┬─> BestKeys.merge
                    └─ dense, and blocks with too many candidates: score_all (float64 products) ┘
@@ -20,7 +20,7 @@ import torch
 
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.exact_scores import BestKeys, QueryBlock
+from ultron_cli.retrieval.exact.scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import packed
 
 UNIT_ROW_NORM = 1.01  # unit rows with room for float16 rounding; a longer row in an array is measured
