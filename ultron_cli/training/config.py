@@ -1,4 +1,4 @@
-"""The configuration of a training run; presets.py makes it from a preset, --config and --set."""
+"""The configuration of a training run; presets/ makes it from a preset, --config and --set."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,6 +1,6 @@
 """Final scores of exact search, and the best of them so far.
 
-A final score depends on the two rows alone, not on the order in which a library sums a product. See `exact.py` for the
+A final score depends on the two rows alone, not on the order in which a library sums a product. See `search.py` for the
 whole.
 """
 
