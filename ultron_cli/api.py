@@ -18,15 +18,10 @@ from ultron_cli.evaluation.significance import Comparison, compare_evaluations
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, ExtractSummary, extract_dataset
+from ultron_cli.retrieval.photo_queries import search_photos
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
-from ultron_cli.retrieval.searching import (
-    SearchOptions,
-    latest_descriptors,
-    search_descriptors,
-    search_files,
-    search_photos,
-)
+from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_descriptors, search_files
 from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 

@@ -1,6 +1,7 @@
 """What this machine has: devices to compute on, cores, threads, memory, disk space."""
 
 import contextlib
+import ctypes
 import os
 import platform
 import shutil
@@ -15,15 +16,38 @@ if TYPE_CHECKING:  # cores and memory are asked for without torch
     import torch
 
 
+def check_device_name(name: str) -> None:
+    """Raises UltronError for a name that is none of auto, cpu, cuda, cuda:N."""
+    kind, colon, number = name.partition(":")
+    if name not in ("auto", "cpu") and (kind != "cuda" or bool(colon) != number.isdigit()):
+        raise UltronError(f"`device` must be auto, cpu, cuda or cuda:N; found {name!r}")
+
+
+def may_have_gpu() -> bool:
+    """Whether a driver for GPUs is there: False saves the two seconds in which torch finds no GPU."""
+    if os.path.exists("/dev/kfd"):  # AMD's
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def resolve_device_name(name: str) -> str:
+    """As resolve_device; torch is loaded only where there may be a GPU."""
+    check_device_name(name)
+    return "cpu" if name == "cpu" or (name == "auto" and not may_have_gpu()) else str(resolve_device(name))
+
+
 def resolve_device(name: str) -> "torch.device":
     """auto (a GPU where there is one) | cpu | cuda[:N]. Raises UltronError if the device is not there."""
     import torch
 
+    check_device_name(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise UltronError(f"--device takes auto, cpu, cuda or cuda:N; found {name!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UltronError(
             f"--device {name} was asked for, but torch {torch.__version__} finds no CUDA GPU; use --device cpu "
@@ -40,6 +64,16 @@ def resolve_device(name: str) -> "torch.device":
 def n_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def n_threads() -> int:
+    """Threads that a computation may take: as many as torch may where torch is loaded (a program can have set that),
+    else OMP_NUM_THREADS, else one per core."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.get_num_threads()
+    limit = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(limit) if limit.isdigit() and int(limit) else n_cores()
 
 
 def free_bytes(folder: Path) -> int:

@@ -60,8 +60,8 @@ def test_docs_list_every_loss_with_its_settings() -> None:
     table = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("\n## Losses\n")[1].split("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| `") or line.startswith("| all")]
     defaults = {
-        name: {f"{field.name}={json.dumps(field.default)}" for field in fields(settings)}
-        for name, (_, settings) in LOSSES.items()
+        name: {f"{field.name}={json.dumps(field.default)}" for field in fields(loss.settings_class())}
+        for name, loss in LOSSES.items()
     }
     of_every_loss = set.intersection(*defaults.values())
     documented = {name.strip().strip("`"): set(settings.split("`")[1::2]) for name, _, settings in rows}

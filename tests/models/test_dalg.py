@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.backbones import Backbone, list_backbones
+from ultron_cli.models.backbones import list_backbones
+from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.dalg import DalgModel, DalgSettings, WindowAttention
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
 

@@ -74,7 +74,7 @@ def test_near_ties_within_float32_rounding_of_the_product(n_near):
 def test_final_scores_do_not_depend_on_the_order_of_a_sum():
     # 1 + 2^-24 lies halfway between two float32 numbers: there the last bit of a float64 sum decides.
     queries, rows = np.array([[1, 1], [0.6, 0.8]], np.float32), np.array([[1, 2**-24], [0.8, 0.6], [0, 0]], np.float32)
-    block = QueryBlock(queries, torch.device("cpu"), 4)
+    block = QueryBlock(queries, 4)
     products = queries.astype(np.float64) @ rows.astype(np.float64).T
     expected = block.final_scores(products, slice(None), rows, 2.0)
     assert expected[0].tolist() == [1, np.float32(0.8) + np.float32(0.6), 0]
@@ -189,6 +189,18 @@ def test_a_damaged_row_in_a_file_stops_the_search(write_file):
         handle["descriptors"][321, 2] = np.nan
     with DescriptorFile(path) as descriptors, pytest.raises(UltronError, match="row 321 has NaN"):
         exact_search(unit_rows(24, 2, 8), descriptors, 3, max_memory_mib=0.05)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("k", [3, 700])
+def test_products_of_torch_give_the_same(storage, k):
+    database, queries = with_ties(27, 700, 24).astype(storage), unit_rows(28, 5, 24)
+    # torch's name of the CPU as a device: what runs on a GPU, run here
+    by_torch = exact_search(queries, database, k, device="cpu:0", max_memory_mib=1)
+    assert_equal(by_torch, exact_search(queries, database, k))
+    database[650, 0] = np.nan
+    with pytest.raises(UltronError, match="row 650 has NaN"):
+        exact_search(queries, database, k, device="cpu:0")
 
 
 @pytest.mark.gpu

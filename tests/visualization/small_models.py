@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
 
 

@@ -54,11 +54,12 @@ def command(
 
     from ultron_cli import console
     from ultron_cli.console import counted, lines, print_result, table
+    from ultron_cli.datasets.photos import require_photo
     from ultron_cli.datasets.protocols import check_box
     from ultron_cli.provenance import provenance
     from ultron_cli.retrieval.rankings import write_ranks
     from ultron_cli.retrieval.rerank import parse_rerank
-    from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files, search_photos
+    from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_files
     from ultron_cli.retrieval.whitening import chosen_whitening
 
     workspace = current_workspace()
@@ -73,6 +74,10 @@ def command(
     if bbx and len(photos or []) != 1:
         raise UltronError("--bbx belongs to one photo; name exactly one")
     if photos:
+        for path in photos:
+            require_photo(path)  # before the seconds in which torch is loaded
+        from ultron_cli.retrieval.photo_queries import search_photos
+
         box = None
         if bbx:
             try:

@@ -1,17 +1,25 @@
-"""Decodes photos to upright 8-bit RGB, crops and resizes them, and groups them by shape into batches."""
+"""Decodes photos to upright 8-bit RGB, crops and resizes them, and groups them by shape into batches.
+
+Importing this module loads no torch, which a photo needs only on its way to a network.
+"""
+
+from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps
 
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import Dataset
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -67,6 +75,12 @@ def draft_jpeg(image: Image.Image, scale: float) -> None:
     """
     if scale < 1.0:
         image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+
+
+def require_photo(path: Path) -> None:
+    """Raises UltronError if there is no file of this name."""
+    if not path.exists():
+        raise UltronError(f"{path}: no such photo; check the path")
 
 
 def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Image.Image:
@@ -138,9 +152,9 @@ class LoadedPhoto:
     problem: str = ""  # why there are no pixels
 
 
-class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
-    """Decodes photos for a DataLoader: item i is photo rows[i]. A bad photo is an item with a reason, not an
-    exception."""
+class PhotoReader:
+    """Decodes photos for a DataLoader, which takes any sequence: item i is photo rows[i]. A bad photo is an item with a
+    reason, not an exception."""
 
     def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
         self.rows = rows
@@ -152,6 +166,8 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> LoadedPhoto:
+        import torch
+
         try:
             return LoadedPhoto(self.rows[i], torch.from_numpy(load_photo(self.paths[i], self.boxes[i], self.shape)))
         except UltronError as error:
@@ -160,8 +176,10 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
 
 def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
     """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
-    yield from torch.utils.data.DataLoader(
-        reader,
+    from torch.utils.data import DataLoader
+
+    yield from DataLoader(
+        cast("Dataset[LoadedPhoto]", reader),
         batch_size=None,
         num_workers=n_workers,
         prefetch_factor=8 if n_workers else None,

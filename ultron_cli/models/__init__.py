@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.models.backbones import create_backbone
 
 if TYPE_CHECKING:
     from ultron_cli.models.core import RetrievalModel
@@ -37,6 +38,12 @@ def list_models() -> list[str]:
     return sorted(MODELS)
 
 
+def require_model(name: str) -> None:
+    """Raises UltronError, naming near ones, for a name that create_model does not take."""
+    if name not in MODELS:
+        raise UltronError(f"unknown model {name!r}{nearest_names(name, MODELS)} (known: {', '.join(list_models())})")
+
+
 def create_model(name: str, *, pretrained: bool = False, **settings: object) -> RetrievalModel:
     """Makes a model with fresh weights (or timm's with `pretrained`) in evaluation mode.
 
@@ -44,9 +51,7 @@ def create_model(name: str, *, pretrained: bool = False, **settings: object) -> 
         each model's stand at the top of its file.
     Raises UltronError for an unknown model or setting, naming near ones.
     """
-    if name not in MODELS:
-        raise UltronError(f"unknown model {name!r}{nearest_names(name, MODELS)} (known: {', '.join(list_models())})")
-    from ultron_cli.models.backbones import create_backbone
+    require_model(name)
     from ultron_cli.models.core import BackboneModel
 
     entry = MODELS[name]

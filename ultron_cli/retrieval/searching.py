@@ -1,26 +1,20 @@
-"""Searching with what the workspace has: descriptor files or an index, stored queries or photos by path."""
+"""Searching with what the workspace has: stored queries in descriptor files or an index. photo_queries.py searches for
+photos by path.
+
+Importing this module loads no torch: stored descriptors are searched without it on a CPU.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ultron_cli.blocks import chunks
-from ultron_cli.datasets.photos import Box
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import resolve_device
-from ultron_cli.retrieval.descriptors import (
-    Crop,
-    DescriptorFile,
-    DescriptorInfo,
-    Descriptors,
-    require_same_dim,
-    require_same_model,
-)
+from ultron_cli.machine import resolve_device_name
+from ultron_cli.retrieval.descriptors import DescriptorInfo, Descriptors, require_same_dim, require_same_model
 from ultron_cli.retrieval.exact.index import ExactIndex
-from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.retrieval.index.base import Index, StoredIndex
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.joined import JoinedFiles
@@ -28,7 +22,7 @@ from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows, Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
 from ultron_cli.retrieval.rerank.state import RerankState
-from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening, stored_whitening
+from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening
 from ultron_cli.workspace import Workspace
 
 RANKING_BYTES = 1 << 28  # of rows and scores of the queries that an evaluation searches together
@@ -219,7 +213,7 @@ def search_descriptors(
     require_same_dim(Path(queries.label), queries.dim, Path(database.label), database.dim)
     require_same_model(queries.info.extraction, database.info.extraction, where)
     require_same_whitening(queries.info.extraction, database.info.extraction, where)
-    searcher = Searcher(database, index, str(resolve_device(device_name)))
+    searcher = Searcher(database, index, resolve_device_name(device_name))
     scores = None
     if rows_only:
         rows, record = searcher.search_rows(queries.read(), k, steps)
@@ -229,54 +223,3 @@ def search_descriptors(
     distractors = database.distractors if isinstance(database, JoinedFiles) else ()
     origin = replace(origin_of(database.info, queries.info), search=record, distractors=distractors)
     return Ranking(query_names=queries.names, database_names=searcher.names, rows=rows, scores=scores, origin=origin)
-
-
-def search_photos(
-    photos: Sequence[Path],
-    database: Path,
-    k: int | None,
-    device_name: str,
-    *,
-    bbx: Box | None = None,
-    weights: Path | None = None,
-    options: SearchOptions = PLAIN,
-) -> Ranking:
-    """Searches for photos by path, described by the model, scales, size and whitening that made the database.
-
-    bbx: part of the photo to search for, pixels of the upright photo (one photo only). weights: the model's, if they
-    have moved. k: None ranks the whole database.
-    """
-    index = open_index_of(options)
-    requested = whitening_for(index, options)
-    with DescriptorFile(database) as raw:
-        stored = stored_whitening(raw.info, requested)
-    with open_database(database, options, None if stored else requested) as database_file:
-        device = resolve_device(device_name)
-        describer = describer_of(database_file.info, device, crop="bbx" if bbx else "none", weights_path=weights)
-        descriptors = np.stack([describer.describe_photo(path, bbx) for path in photos])
-        whitening = stored or requested
-        searcher = Searcher(database_file, index, str(device))
-        ranked, record = searcher.search(whitening.apply(descriptors) if whitening else descriptors, k, options.steps)
-        return Ranking(
-            query_names=[str(path) for path in photos],
-            database_names=searcher.names,
-            rows=ranked.rows,
-            scores=ranked.scores,
-            origin=replace(origin_of(database_file.info), search=record),
-        )
-
-
-def describer_of(
-    info: DescriptorInfo, device: torch.device, *, crop: Crop = "none", weights_path: Path | None = None
-) -> Describer:
-    """The model that made a database, ready to describe queries. Raises UltronError if its weights are gone."""
-    return Describer.reopened(
-        info.extraction,
-        info.provenance.weights,
-        info.weights_sha256,
-        device,
-        weights_path=weights_path,
-        scales=tuple(info.scales),
-        role="query",
-        crop=crop,
-    )

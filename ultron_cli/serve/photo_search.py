@@ -31,9 +31,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
+from ultron_cli.retrieval.photo_queries import describer_of
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
-from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, describer_of, open_index_of, whitening_for
+from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, open_index_of, whitening_for
 from ultron_cli.retrieval.whitening import open_descriptors, stored_whitening, whitening_text
 from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
 from ultron_cli.visualization.cam.method_table import METHODS

@@ -1,17 +1,26 @@
-"""The configuration of a training run; presets/ makes it from a preset, --config and --set."""
+"""The configuration of a training run; presets/ makes it from a preset, --config and --set.
+
+Importing this module loads no torch; the settings of a loss stand beside the loss, and bring it.
+"""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ultron_cli.configs import one_of, to_dict, within
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses import DEFAULT_LOSS, LossSettings, TupleSettings, loss_settings
+from ultron_cli.training.losses import loss_settings
+
+if TYPE_CHECKING:
+    from ultron_cli.training.losses.base import LossSettings, TupleSettings
 
 # How the work is done or told: a resumed run may change these and still gives the same numbers.
 FREE_SETTINGS = ("workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
 OPTIMIZERS = ("adamw", "sgd")
 DEFAULT_MODEL = "gem"  # of a configuration that names none
+DEFAULT_LOSS = "arcface"  # of a configuration that names none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +239,7 @@ class TrainConfig:
     @property
     def tuple_settings(self) -> TupleSettings | None:
         """The settings of a loss that works on tuples (an anchor, a positive, negatives); None for the others."""
-        return self.loss_settings if isinstance(self.loss_settings, TupleSettings) else None
+        return self.loss_settings.of_tuples
 
     @property
     def tuple_size(self) -> int | None:

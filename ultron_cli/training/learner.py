@@ -15,7 +15,8 @@ from ultron_cli import distributed
 from ultron_cli.models import create_model
 from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
-from ultron_cli.training.losses import LossResult, MarginLoss, make_loss
+from ultron_cli.training.losses import make_loss
+from ultron_cli.training.losses.base import LossResult, MarginLoss
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
 from ultron_cli.training.run.checkpoints import State
 

@@ -18,7 +18,7 @@ from ultron_cli.datasets.photos import (
 )
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.training.losses import MarginLoss
+from ultron_cli.training.losses.base import MarginLoss
 
 BATCH_SIZE = 64
 FOLDERS = ("val", "test")  # of the photos to score, beside train/

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ultron_cli.models import create_model
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import normalise_images
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.retrieval.extraction.scales import at_scale

@@ -5,7 +5,8 @@ import torch
 
 from tests.training.losses import literal_losses as literal
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses import MarginLoss, create_loss
+from ultron_cli.training.losses import create_loss
+from ultron_cli.training.losses.base import MarginLoss
 
 LABELS = [0, 1, 2, 3, 4, 0, 2]
 

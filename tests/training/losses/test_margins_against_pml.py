@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from ultron_cli.training.losses import MarginLoss, create_loss
+from ultron_cli.training.losses import create_loss
+from ultron_cli.training.losses.base import MarginLoss
 
 theirs = pytest.importorskip("pytorch_metric_learning.losses", reason="pytorch-metric-learning is not installed")
 

@@ -14,7 +14,7 @@ from tests.visualization.photos import photo_of
 from tests.visualization.small_models import descriptor_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization.cam import methods
 from ultron_cli.visualization.cam.method_table import METHODS

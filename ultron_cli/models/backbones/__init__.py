@@ -1,25 +1,34 @@
-"""Backbones by name: any classifier of timm, or a network of this project (own.py), as a Backbone."""
+"""Backbones by name: any classifier of timm, or a network of this project (own.py), as a Backbone (backbone.py).
+
+Importing this package loads neither torch nor timm, and names.py knows the names without them; a network's file is
+imported when the network is made.
+"""
+
+from __future__ import annotations
 
 import fnmatch
+import importlib
 import os
 import socket
 import urllib.parse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
-from torch import nn
+from ultron_cli.errors import UltronError
+from ultron_cli.models.backbones.names import SMALL_SWIN, list_backbones, require_backbone
 
-from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.models.backbones.backbone import Backbone
-from ultron_cli.models.backbones.own import CIFAR_NAMES, SMALL_SWIN, make_cifar_resnet, make_small_swin
-from ultron_cli.models.backbones.preprocessing import Preprocessing
+if TYPE_CHECKING:
+    from torch import nn
 
-__all__ = ["OWN_NETWORKS", "Backbone", "Preprocessing", "create_backbone", "list_backbones"]
+    from ultron_cli.models.backbones.backbone import Backbone
+
+__all__ = ["OWN_NETWORKS", "create_backbone", "list_backbones", "require_backbone"]
 
 
 def _make_timm_network(name: str, pretrained: bool) -> nn.Module:
     """The network for inputs of any size: timm names the option differently for ViT (position table) and Swin
     (windows)."""
+    import timm
+
     options: list[dict[str, Any]] = [{}]
     config = timm.get_pretrained_cfg(name)
     if config is None or getattr(config, "fixed_input_size", False):
@@ -47,9 +56,9 @@ def _skip_retries_without_network() -> None:
         hub.HF_HUB_OFFLINE = True
 
 
-def list_backbones(pattern: str = "*") -> list[str]:
-    """Names that create_backbone knows and the pattern (resnet*) matches: timm's, then this project's."""
-    return [*timm.list_models(pattern), *fnmatch.filter([*CIFAR_NAMES, SMALL_SWIN], pattern)]
+def _imported(file: str, name: str) -> Any:
+    """What a file of this package defines under a name."""
+    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
@@ -58,21 +67,20 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     pretrained: lets timm download its weights. Raises UltronError for an unknown name (naming near ones) and when the
     weights cannot be had.
     """
-    for pattern, make in OWN_NETWORKS.items():
+    require_backbone(name)
+    backbone_class: type[Backbone] = _imported("backbone", "Backbone")
+    for pattern, function_name in OWN_NETWORKS.items():
         if fnmatch.fnmatchcase(name, pattern):
             if pretrained:
                 raise UltronError(
                     f"there are no published weights of {name}; train it (pretrained=false), or give a file with "
                     "--weights"
                 )
-            return Backbone(make(name), name)
-    if not timm.is_model(name.split(".")[0]):
-        near = nearest_names(name, list_backbones())
-        raise UltronError(f"unknown backbone {name!r}{near} (see `ultron doctor --backbones '*'`)")
+            return backbone_class(_imported("own", function_name)(name), name)
     if pretrained:
         _skip_retries_without_network()
     try:
-        return Backbone(_make_timm_network(name, pretrained), name)
+        return backbone_class(_make_timm_network(name, pretrained), name)
     except UltronError:
         raise
     except Exception as error:
@@ -86,4 +94,5 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
         ) from error
 
 
-OWN_NETWORKS = {"cifar_resnet*": make_cifar_resnet, SMALL_SWIN: make_small_swin}  # by pattern of the name
+# Pattern of the name -> the function of own.py that makes the network.
+OWN_NETWORKS = {"cifar_resnet*": "make_cifar_resnet", SMALL_SWIN: "make_small_swin"}

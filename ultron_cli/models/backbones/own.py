@@ -7,17 +7,11 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 from ultron_cli.errors import UltronError
+from ultron_cli.models.backbones.names import CIFAR_NAMES, SMALL_SWIN
 from ultron_cli.models.backbones.preprocessing import CIFAR, IMAGENET, Preprocessing
 
 CIFAR_WIDTH = 16  # channels of the first stage
-CIFAR_NAMES = ("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110")
-SMALL_SWIN = "test_swin"
 _CIFAR_NAME = re.compile(r"cifar_resnet(\d{1,4})(?:_w(\d{1,4}))?")
-
-
-def is_cifar_resnet(name: str) -> bool:
-    """Whether the name is of the ResNets for photos of 32 px."""
-    return name.startswith("cifar_resnet")
 
 
 def _timm_config(preprocessing: Preprocessing, classifier: str, first_convolution: str) -> dict[str, object]:

@@ -5,7 +5,6 @@ whole.
 """
 
 import numpy as np
-import torch
 
 from ultron_cli.blocks import chunks
 from ultron_cli.retrieval.rankings import key_scores
@@ -14,7 +13,7 @@ from ultron_cli.retrieval.rankings import key_scores
 class QueryBlock:
     """Queries that are searched together, and how far rounding can move their products with rows."""
 
-    def __init__(self, descriptors: np.ndarray, device: torch.device, rows_at_once: int) -> None:
+    def __init__(self, descriptors: np.ndarray, rows_at_once: int) -> None:
         """descriptors: (Q, D). rows_at_once: rows whose scores are summed again together."""
         self.n, self.dim = descriptors.shape
         self.rows_at_once = rows_at_once
@@ -22,9 +21,8 @@ class QueryBlock:
         self.norms = np.sqrt(np.einsum("ij,ij->i", self.rows64, self.rows64))
         # Matrix libraries are up to a fifth slower on odd widths, so that the queries are padded to a multiple of 8.
         self.padded_n = -(-self.n // 8) * 8
-        padded = np.zeros((self.padded_n, self.dim), np.float32)
-        padded[: self.n] = descriptors
-        self.padded32 = torch.from_numpy(padded).to(device)  # (padded Q, D)
+        self.padded32 = np.zeros((self.padded_n, self.dim), np.float32)  # (padded Q, D)
+        self.padded32[: self.n] = descriptors
 
     def margin(self, largest_norm: float) -> np.ndarray:
         """(Q,) how far a float32 product with a row of at most that norm can lie from the final score.

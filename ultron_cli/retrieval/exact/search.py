@@ -3,7 +3,7 @@
 A score is the float64 inner product of the float32 rows, rounded to float32. Equal scores are ordered by row. The
 result depends neither on block sizes nor on threads nor on the device. How it stays fast:
   1. float32 matrix products find candidates: rows that the rounding error could still put among the k best
-     (`QueryBlock.margin`, `Scanner.scan`);
+     (`QueryBlock.margin`, `Scanner.scan`), by NumPy on the CPU and by torch on a CUDA device (device.py);
   2. only candidates get their final score (`QueryBlock.final_scores`); where they are many, float64 matrix products
      give every score;
   3. score and row are packed into one integer whose order is the order of the ranking, so merging and ties are integer
@@ -15,23 +15,31 @@ result depends neither on block sizes nor on threads nor on the device. How it s
 import contextlib
 import math
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import torch
 from threadpoolctl import threadpool_limits
 
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import n_threads
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.exact.candidates import DENSE, UNIT_ROW_NORM, DatabasePart, PartSearch, block_sizes
+from ultron_cli.retrieval.exact.candidates import (
+    DENSE,
+    UNIT_ROW_NORM,
+    DatabasePart,
+    NumpyScanner,
+    PartSearch,
+    Scanner,
+    block_sizes,
+)
 from ultron_cli.retrieval.exact.scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import EMPTY, RankedRows, check_search, unpacked
 
 MOST_THREADS = 32  # more would wait for Python and for memory
-ONE_SEARCH = threading.Lock()  # a search uses every core, and sets torch's process-wide switches while it lasts
+ONE_SEARCH = threading.Lock()  # a search uses every core, and sets switches of the process while it lasts
 
 
 def exact_search(
@@ -46,25 +54,24 @@ def exact_search(
 
     query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, which is
     read in blocks with the next one read ahead. k: 1..N. max_memory_mib bounds what is used beside the inputs and the
-    (Q, k) result. Uses as many threads as torch may. Raises UltronError if k or the dimensions do not fit or a value is
-    not finite.
+    (Q, k) result. Uses as many threads as machine.n_threads says. Raises UltronError if k or the dimensions do not fit
+    or a value is not finite.
     """
     n, dim = database_shape(database)
     check_search(query_descriptors, n, dim, k)
-    target = torch.device(device)
-    on_cpu = target.type == "cpu"
+    on_cpu = device == "cpu"
     # In a database of random order a row is a candidate with probability k / (rows before it), or surely among the
     # first k: k (1 + ln(n / k)) candidates per query in all.
     dense = DENSE * k * (1 + math.log(n / k)) > n
     best_keys = np.full((len(query_descriptors), k), EMPTY)  # becomes the rows of the result, in place
     n_filled = np.zeros(len(query_descriptors), np.int64)
     largest_norm = UNIT_ROW_NORM
-    with ONE_SEARCH, full_float32(), worker_threads() as (n_threads, workers):
+    with ONE_SEARCH, scanners_for(device) as scanner_of, worker_threads() as (n_workers, workers):
         sizes = block_sizes(
             len(query_descriptors),
             dim,
             k,
-            n_threads=n_threads,
+            n_threads=n_workers,
             dense=dense,
             in_place=on_cpu and gives_float32_rows(database),
             on_cpu=on_cpu,
@@ -73,12 +80,24 @@ def exact_search(
         with contextlib.closing(database_parts(database, sizes.disk_rows)) as parts:
             for part in parts:
                 for start, stop in chunks(len(query_descriptors), sizes.queries):
-                    queries = QueryBlock(query_descriptors[start:stop], target, sizes.exact_rows)
+                    queries = QueryBlock(query_descriptors[start:stop], sizes.exact_rows)
                     best = BestKeys(best_keys[start:stop], n_filled[start:stop])
-                    search = PartSearch(queries, best, part, sizes, target, workers, largest_norm)
-                    largest_norm = search.run(n_threads, dense=dense)
+                    search = PartSearch(scanner_of(queries, k), best, part, sizes, workers, largest_norm)
+                    largest_norm = search.run(n_workers, dense=dense)
                     part = replace(part, is_checked=True)  # by the first queries, for those after them
     return unpacked(best_keys)
+
+
+@contextlib.contextmanager
+def scanners_for(device: str) -> Iterator[Callable[[QueryBlock, int], Scanner]]:
+    """Yields what makes the scanner of some queries and k. The CPU's needs no torch."""
+    if device == "cpu":
+        yield NumpyScanner
+        return
+    from ultron_cli.retrieval.exact.device import full_float32, torch_scanners
+
+    with full_float32():
+        yield torch_scanners(device)
 
 
 def gives_float32_rows(database: np.ndarray | Descriptors) -> bool:
@@ -101,36 +120,12 @@ def database_shape(database: np.ndarray | Descriptors) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """Inside, float32 products are float32 whatever this process has chosen: no TF32, no bfloat16."""
-    # torch sets this attribute of its module when it runs.
-    mkldnn_matmul = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-    matmuls = (torch.backends.cuda.matmul, mkldnn_matmul)
-    precisions_before = [matmul.fp32_precision for matmul in matmuls]
-    for matmul in matmuls:
-        matmul.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for matmul, precision in zip(matmuls, precisions_before, strict=True):
-            matmul.fp32_precision = precision
-
-
-@contextlib.contextmanager
 def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
-    """Yields a number of threads, as many as torch may use, and their pool; each has a one-threaded torch. Then torch
-    has its threads back."""
-    n_threads_before = torch.get_num_threads()
-    n_threads = min(n_threads_before, MOST_THREADS)
-    try:
-        one_thread = threadpool_limits(1, "blas")  # NumPy's products; torch's are set per thread
-        with (
-            one_thread,
-            ThreadPoolExecutor(n_threads, "search", initializer=torch.set_num_threads, initargs=(1,)) as workers,
-        ):
-            yield n_threads, workers
-    finally:
-        torch.set_num_threads(n_threads_before)
+    """Yields a number of threads, at most MOST_THREADS, and their pool; matrix products of NumPy in them take one
+    thread each."""
+    n_workers = min(n_threads(), MOST_THREADS)
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(n_workers, "search") as workers:
+        yield n_workers, workers
 
 
 def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Generator[DatabasePart, None, None]:

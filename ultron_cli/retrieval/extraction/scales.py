@@ -16,7 +16,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ultron_cli.models.backbones import Preprocessing
+from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import normalise_images
 
 Taps = list[tuple[torch.Tensor, torch.Tensor]]  # per neighbour: its place (n,) in the input and its weight (n,)

@@ -17,6 +17,7 @@ import numpy as np
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
+from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.base import StoredIndex, best_of, refuse_stale
 from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.milvus.client import MOST_RANKED, Milvus
@@ -94,7 +95,6 @@ class MilvusIndex(StoredIndex):
             k,
             self.descriptor_path,
         )
-        from ultron_cli.retrieval.exact import exact_search  # torch, which `ultron index --engine milvus` does without
 
         return exact_search(queries, self.descriptors, k)
 

@@ -3,12 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import timm
-
 from ultron_cli.configs import to_dict, within
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.attentions.genotype import N_NODES
-from ultron_cli.models.backbones.own import is_cifar_resnet
+from ultron_cli.models.backbones.names import is_cifar_resnet, is_timm_network, timm_names
 from ultron_cli.training.config import AugmentConfig, plain
 
 
@@ -47,9 +45,9 @@ class AutolaConfig:
     )
 
     def __post_init__(self) -> None:
-        if not timm.is_model(self.backbone) and not is_cifar_resnet(self.backbone):
+        if not is_timm_network(self.backbone) and not is_cifar_resnet(self.backbone):
             raise UltronError(
-                f"unknown backbone {self.backbone!r}{nearest_names(self.backbone, timm.list_models())}; the "
+                f"unknown backbone {self.backbone!r}{nearest_names(self.backbone, timm_names())}; the "
                 "search takes a ResNet of timm"
             )
         for name, low, high in (

@@ -16,7 +16,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions import STAGES
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
 from ultron_cli.models.attentions.hoga import HogaSearch
-from ultron_cli.models.backbones.own import is_cifar_resnet, make_cifar_resnet
+from ultron_cli.models.backbones.names import is_cifar_resnet
+from ultron_cli.models.backbones.own import make_cifar_resnet
 from ultron_cli.training.autola.config import AutolaConfig
 
 EDGES = tuple((node, source) for node in range(1, N_NODES + 1) for source in range(node))

@@ -2,47 +2,51 @@
 
 base.py has what all losses share, partial_fc.py class weights that are sampled or spread over processes, margins.py the
 classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
+
+Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.training.losses.base import LossResult, LossSettings, MarginLoss, TupleSettings
-from ultron_cli.training.losses.cfcd import CfcdStage2, CfcdStage2Settings
-from ultron_cli.training.losses.margins import (
-    ArcFace,
-    ArcFaceSettings,
-    CosFace,
-    CosFaceSettings,
-    Linear,
-    MadaCos,
-    MadaCosSettings,
-    Softmax,
-    SubcentreArcFace,
-    SubcentreSettings,
-)
 
-__all__ = [
-    "DEFAULT_LOSS",
-    "LOSSES",
-    "LossResult",
-    "LossSettings",
-    "MarginLoss",
-    "TupleSettings",
-    "create_loss",
-    "loss_settings",
-    "make_loss",
-]
+if TYPE_CHECKING:
+    from ultron_cli.training.losses.base import LossSettings, MarginLoss
 
-DEFAULT_LOSS = "arcface"  # of a configuration that names none
 
-LOSSES: dict[str, tuple[type[MarginLoss], type[LossSettings]]] = {
-    "softmax": (Softmax, LossSettings),
-    "linear": (Linear, LossSettings),
-    "arcface": (ArcFace, ArcFaceSettings),
-    "cosface": (CosFace, CosFaceSettings),
-    "subcentre-arcface": (SubcentreArcFace, SubcentreSettings),
-    "madacos": (MadaCos, MadaCosSettings),
-    "cfcd-stage2": (CfcdStage2, CfcdStage2Settings),
+@dataclass(frozen=True)
+class LossEntry:
+    """What a name of LOSSES stands for."""
+
+    module: str  # below ultron_cli.training.losses
+    class_name: str  # of a MarginLoss in that module
+    settings_name: str  # of the frozen dataclass of its settings, in that module
+
+    def loss_class(self) -> type[MarginLoss]:
+        """The class of the loss, imported."""
+        return getattr(self._imported(), self.class_name)
+
+    def settings_class(self) -> type[LossSettings]:
+        """The class of its settings, imported."""
+        return getattr(self._imported(), self.settings_name)
+
+    def _imported(self) -> object:
+        return importlib.import_module(f"{__name__}.{self.module}")
+
+
+LOSSES: dict[str, LossEntry] = {
+    "softmax": LossEntry("margins", "Softmax", "LossSettings"),
+    "linear": LossEntry("margins", "Linear", "LossSettings"),
+    "arcface": LossEntry("margins", "ArcFace", "ArcFaceSettings"),
+    "cosface": LossEntry("margins", "CosFace", "CosFaceSettings"),
+    "subcentre-arcface": LossEntry("margins", "SubcentreArcFace", "SubcentreSettings"),
+    "madacos": LossEntry("margins", "MadaCos", "MadaCosSettings"),
+    "cfcd-stage2": LossEntry("cfcd", "CfcdStage2", "CfcdStage2Settings"),
 }
 
 
@@ -51,12 +55,12 @@ def loss_settings(name: str, settings: dict[str, object]) -> LossSettings:
     near ones."""
     if name not in LOSSES:
         raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
-    return from_dict(LOSSES[name][1], settings, prefix="loss.")
+    return from_dict(LOSSES[name].settings_class(), settings, prefix="loss.")
 
 
 def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> MarginLoss:
     """A loss by name from settings that are checked already."""
-    return LOSSES[name][0](n_classes, dim, settings)
+    return LOSSES[name].loss_class()(n_classes, dim, settings)
 
 
 def create_loss(name: str, *, n_classes: int, dim: int, **settings: object) -> MarginLoss:

@@ -36,6 +36,11 @@ class LossSettings:
     # The class weights are spread over the processes instead of copied.
     sharded: bool = False
 
+    @property
+    def of_tuples(self) -> "TupleSettings | None":
+        """These settings where the loss works on tuples of photos; None for the others."""
+        return None
+
     def __post_init__(self) -> None:
         if not 0.0 < self.sample_rate <= 1.0:
             raise UltronError(
@@ -51,6 +56,10 @@ class TupleSettings(LossSettings):
     tuple_size: int = 8
     # Photos that the starting weights take for another landmark are drawn with it.
     hard_negatives: bool = True
+
+    @property
+    def of_tuples(self) -> "TupleSettings":
+        return self
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_toml
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import read_json
+from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.config import TrainConfig, binding_settings
-
-if TYPE_CHECKING:
-    from ultron_cli.training.autola.config import AutolaConfig
 
 
 def list_presets() -> list[str]:
@@ -47,18 +44,15 @@ def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, o
     return merged
 
 
-def make_config(values: dict[str, object]) -> "TrainConfig | AutolaConfig":
+def make_config(values: dict[str, object]) -> TrainConfig | AutolaConfig:
     """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
     value."""
     if "task" not in values:
         return from_dict(TrainConfig, values)
-    # Not above, as it loads timm: the settings of a training are shown a second sooner without.
-    from ultron_cli.training.autola.config import AutolaConfig
-
     return from_dict(AutolaConfig, values)
 
 
-def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | AutolaConfig":
+def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> TrainConfig | AutolaConfig:
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
     values = read_preset(preset)
     if file:
@@ -80,7 +74,7 @@ def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, 
 
 def resumed_config(
     stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]
-) -> "TrainConfig | AutolaConfig":
+) -> TrainConfig | AutolaConfig:
     """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
     now is another one."""
     stored_config = make_config(read_json(stored, "configuration of the run")["config"])

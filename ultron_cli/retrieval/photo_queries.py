@@ -1,0 +1,78 @@
+"""Searching for photos by path: described by the model that made the database, then searched as stored queries are."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ultron_cli.datasets.photos import require_photo
+from ultron_cli.datasets.protocols import Box
+from ultron_cli.machine import resolve_device
+from ultron_cli.retrieval.descriptors import Crop, DescriptorFile, DescriptorInfo
+from ultron_cli.retrieval.extraction.describe import Describer
+from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.searching import (
+    PLAIN,
+    Searcher,
+    SearchOptions,
+    open_database,
+    open_index_of,
+    origin_of,
+    whitening_for,
+)
+from ultron_cli.retrieval.whitening import stored_whitening
+
+
+def search_photos(
+    photos: Sequence[Path],
+    database: Path,
+    k: int | None,
+    device_name: str,
+    *,
+    bbx: Box | None = None,
+    weights: Path | None = None,
+    options: SearchOptions = PLAIN,
+) -> Ranking:
+    """Searches for photos by path, described by the model, scales, size and whitening that made the database.
+
+    bbx: part of the photo to search for, pixels of the upright photo (one photo only). weights: the model's, if they
+    have moved. k: None ranks the whole database.
+    """
+    for path in photos:
+        require_photo(path)  # before the seconds in which a model is loaded
+    index = open_index_of(options)
+    requested = whitening_for(index, options)
+    with DescriptorFile(database) as raw:
+        stored = stored_whitening(raw.info, requested)
+    with open_database(database, options, None if stored else requested) as database_file:
+        device = resolve_device(device_name)
+        describer = describer_of(database_file.info, device, crop="bbx" if bbx else "none", weights_path=weights)
+        descriptors = np.stack([describer.describe_photo(path, bbx) for path in photos])
+        whitening = stored or requested
+        searcher = Searcher(database_file, index, str(device))
+        ranked, record = searcher.search(whitening.apply(descriptors) if whitening else descriptors, k, options.steps)
+        return Ranking(
+            query_names=[str(path) for path in photos],
+            database_names=searcher.names,
+            rows=ranked.rows,
+            scores=ranked.scores,
+            origin=replace(origin_of(database_file.info), search=record),
+        )
+
+
+def describer_of(
+    info: DescriptorInfo, device: torch.device, *, crop: Crop = "none", weights_path: Path | None = None
+) -> Describer:
+    """The model that made a database, ready to describe queries. Raises UltronError if its weights are gone."""
+    return Describer.reopened(
+        info.extraction,
+        info.provenance.weights,
+        info.weights_sha256,
+        device,
+        weights_path=weights_path,
+        scales=tuple(info.scales),
+        role="query",
+        crop=crop,
+    )
