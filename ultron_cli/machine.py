@@ -50,12 +50,12 @@ def resolve_device(name: str) -> "torch.device":
     kind, _, number = name.partition(":")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UltronError(
-            f"--device {name} was asked for, but torch {torch.__version__} finds no CUDA GPU; use --device cpu "
+            f"`device` {name} was asked for, but torch {torch.__version__} finds no CUDA GPU; use `device` cpu "
             "(`ultron doctor` says more)"
         )
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
         raise UltronError(
-            f"--device {name}: there are {torch.cuda.device_count()} GPUs (cuda:0 to "
+            f"`device` {name}: there are {torch.cuda.device_count()} GPUs (cuda:0 to "
             f"cuda:{torch.cuda.device_count() - 1})"
         )
     return torch.device(name)
