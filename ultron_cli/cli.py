@@ -10,72 +10,94 @@ import traceback
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Protocol, cast
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast
 
 import typer
+import typer.main
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
+from ultron_cli.commands.flags import checked
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import check_device_name
 
-# In the order of the help. `visualize precision-recall` is the function `command` of
+EXPERIMENTS = "Experiments"  # headings in the help
+PICTURES = "Pictures and pages"
+DATA = "Data and weights"
+MACHINE = "This machine"
+SEARCHES = "Of searches"
+NETWORKS = "Of networks"
+SERIES = "Of several runs, indexes or settings"
+# Every command under its heading, in the order of the help. `visualize precision-recall` is the function `command` of
 # commands/visualize/precision_recall.py, with its EXAMPLE; a group's SUMMARY stands in commands/GROUP/__init__.py.
-COMMANDS = (
-    "demo",
-    "train",
-    "extract",
-    "whiten",
-    "index",
-    "search",
-    "evaluate",
-    "serve",
-    "visualize-cam",
-    "compare",
-    "doctor",
-    "bench",
-    "visualize cam",
-    "visualize ranks",
-    "visualize tsne",
-    "visualize genotype",
-    "visualize selectivity",
-    "visualize match",
-    "visualize dilation",
-    "visualize attention",
-    "visualize curves",
-    "visualize precision-recall",
-    "visualize recall-speed",
-    "visualize ablation",
-    "visualize report",
-    "datasets list",
-    "datasets info",
-    "datasets download",
-    "datasets verify",
-    "datasets build-gnd",
-    "datasets make-toy",
-    "weights list",
-    "weights import",
-    "weights inspect",
-)
+COMMANDS = {
+    "demo": EXPERIMENTS,
+    "train": EXPERIMENTS,
+    "extract": EXPERIMENTS,
+    "whiten": EXPERIMENTS,
+    "index": EXPERIMENTS,
+    "search": EXPERIMENTS,
+    "evaluate": EXPERIMENTS,
+    "compare": EXPERIMENTS,
+    "visualize-cam": PICTURES,
+    "serve": PICTURES,
+    "doctor": MACHINE,
+    "bench": MACHINE,
+    "visualize cam": SEARCHES,
+    "visualize ranks": SEARCHES,
+    "visualize match": SEARCHES,
+    "visualize precision-recall": SEARCHES,
+    "visualize tsne": SEARCHES,
+    "visualize report": SEARCHES,
+    "visualize attention": NETWORKS,
+    "visualize dilation": NETWORKS,
+    "visualize selectivity": NETWORKS,
+    "visualize genotype": NETWORKS,
+    "visualize curves": SERIES,
+    "visualize recall-speed": SERIES,
+    "visualize ablation": SERIES,
+    "datasets list": "Commands",
+    "datasets info": "Commands",
+    "datasets download": "Commands",
+    "datasets verify": "Commands",
+    "datasets build-gnd": "Commands",
+    "datasets make-toy": "Commands",
+    "weights list": "Commands",
+    "weights import": "Commands",
+    "weights inspect": "Commands",
+}
+GROUPS = {"visualize": PICTURES, "datasets": DATA, "weights": DATA}
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
     "device": (
         Annotated[
-            str | None, typer.Option(metavar="auto|cpu|cuda[:N]", help="Where to compute.", rich_help_panel=PANEL)
+            str | None,
+            typer.Option(
+                metavar="auto|cpu|cuda[:N]",
+                help="Where to compute.",
+                rich_help_panel=PANEL,
+                callback=checked(lambda _, value: check_device_name(value)),
+            ),
         ],
         None,
     ),
     "workspace": (
         Annotated[
             Path | None,
-            typer.Option(help="Folder of results (ULTRON_WORKSPACE, ./ultron-runs).", rich_help_panel=PANEL),
+            typer.Option(
+                metavar="DIR", help="Folder of results (ULTRON_WORKSPACE, ./ultron-runs).", rich_help_panel=PANEL
+            ),
         ],
         None,
     ),
     "data_root": (
         Annotated[
             Path | None,
-            typer.Option(help="Folder of datasets (ULTRON_DATA, ~/.cache/ultron/data).", rich_help_panel=PANEL),
+            typer.Option(
+                metavar="DIR", help="Folder of datasets (ULTRON_DATA, ~/.cache/ultron/data).", rich_help_panel=PANEL
+            ),
         ],
         None,
     ),
@@ -157,20 +179,68 @@ def _print_version(is_wanted: bool) -> None:
 def _root(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Landmark retrieval experiments from photographs to mAP.
 
-    Start with `ultron demo`, or: ultron train, ultron extract --dataset DIR, ultron evaluate --protocol all, ultron
-    visualize-cam. What a command is not told it takes from the latest results in the workspace, and says so on stderr.
+    Start with `ultron demo`, or with `ultron train`, `ultron extract --dataset DIR`, `ultron evaluate` and `ultron
+    visualize-cam`. What a command is not told it takes from the latest results in the workspace, and says so on stderr.
+    `ultron COMMAND --help` shows what a command takes, and an example.
     """
 
 
+class _PlainHelp(TyperCommand if TYPE_CHECKING else object):
+    """Help that shows arguments as people write them, `ultron search [QUERY.jpg]...`, and no types of Python."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                name = parameter.metavar or str(parameter.name).upper()
+                usage = (name if parameter.required else f"[{name}]") + ("..." if parameter.nargs != 1 else "")
+                vars(parameter).update(
+                    get_usage_pieces=lambda ctx, usage=usage: [usage],
+                    display_type_rich=lambda ctx: None,  # the name says it: FILE, DIR
+                )
+            elif isinstance(parameter, TyperOption) and parameter.is_flag:
+                parameter.metavar = ""  # a switch takes no value
+
+    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:
+        """--help, a switch too."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.metavar = ""
+        return option
+
+
+class _Command(_PlainHelp, TyperCommand):
+    """A command with that help."""
+
+
+class _Group(_PlainHelp, TyperGroup):
+    """A group of commands with that help."""
+
+
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
-    name="ultron", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    name="ultron",
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings=HELP_FLAGS,
 )
-app.callback()(with_global_flags(_root))
+
+
+def help_text(docstring: str | None) -> str:
+    """A docstring for the terminal: paragraphs of one line each, which the help wraps, and no markup."""
+    paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("[", "\\[")
+
+
+app.callback(help=help_text(_root.__doc__))(with_global_flags(_root))
 
 
 class CommandModule(Protocol):
@@ -190,21 +260,41 @@ def command_module(name: str) -> CommandModule:
 def _add_commands() -> None:
     """Adds every command to the app, and a group before its first command."""
     groups: dict[str, typer.Typer] = {}
-    for name in COMMANDS:
+    for name, heading in COMMANDS.items():
         *group_names, last = name.split()
         parent = app
         for group_name in group_names:  # at most one
             if group_name not in groups:
                 summary = importlib.import_module(f"ultron_cli.commands.{group_name}").SUMMARY
-                groups[group_name] = typer.Typer(no_args_is_help=True, help=summary, rich_markup_mode=None)
-                app.add_typer(groups[group_name], name=group_name)
+                groups[group_name] = typer.Typer(
+                    cls=_Group,
+                    no_args_is_help=True,
+                    help=summary,
+                    rich_markup_mode="rich",
+                    context_settings=HELP_FLAGS,
+                )
+                app.add_typer(groups[group_name], name=group_name, rich_help_panel=GROUPS[group_name])
             parent = groups[group_name]
         module = command_module(name)
-        epilog = "Example:\n\n" + module.EXAMPLE.strip().replace("\n", "\n\n")
-        parent.command(last, epilog=epilog, no_args_is_help=False)(with_global_flags(module.command))
+        add = parent.command(
+            last,
+            cls=_Command,
+            help=help_text(module.command.__doc__),
+            epilog="\n  ".join(("Example:", *module.EXAMPLE.strip().split("\n"))).replace("[", "\\["),
+            no_args_is_help=False,
+            context_settings=HELP_FLAGS,
+            rich_help_panel=heading,
+        )
+        add(with_global_flags(module.command))
 
 
 _add_commands()
+
+
+@functools.cache
+def _root_command() -> Callable[..., object]:
+    """The app with all its commands, built once in a process: that takes a tenth of a second."""
+    return typer.main.get_command(app)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -216,7 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.reset_settings()
     console.start_log(0)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = _root_command()(args=arguments, prog_name="ultron", standalone_mode=False)
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -240,7 +330,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         context = getattr(error, "ctx", None)
         message = format_message()
-        if not message.strip():  # `ultron` or `ultron visualize` alone: the help was asked for
-            return 2
+        if not message.strip():  # `ultron` or `ultron visualize` alone: the help has been shown
+            return 0
         print(f"error: {message} See `{context.command_path if context else 'ultron'} --help`.", file=sys.stderr)
         return 2

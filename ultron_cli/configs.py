@@ -2,6 +2,7 @@
 results."""
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -52,10 +53,11 @@ def one_of(name: str, value: str, choices: Iterable[Choice]) -> Choice:
     return cast(Choice, value)
 
 
-def within(name: str, value: float, low: float, high: float) -> None:
-    """Raises UltronError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise UltronError(f"{_quoted(name)} must lie between {low} and {high}; found {value}")
+def within(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raises UltronError unless low <= value <= high, and finite where there is no highest."""
+    if not (low <= value < high or value == high < math.inf):
+        rule = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
+        raise UltronError(f"{_quoted(name)} must {rule}; found {value}")
 
 
 def _convert(name: str, value: Any, annotation: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ultron_cli.commands.flags import BackboneFlag, ModelFlag, ModelFlags
+from ultron_cli.commands.flags import BackboneFlag, ModelFlag, ModelFlags, number
 
 EXAMPLE = """
 ultron bench
@@ -16,26 +16,31 @@ def command(
     *,
     model: ModelFlag = None,
     backbone: BackboneFlag = None,
-    side: Annotated[int | None, typer.Option(metavar="PX", help="Side of the network's photos (512).")] = None,
+    side: Annotated[int | None, number(help="Side of the network's photos (512).", low=1, metavar="PX")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Photos that the network takes at a time, at most 64 (4).")
+        int | None, number(help="Photos that the network takes at a time, at most 64 (4).", low=1)
     ] = None,
     n: Annotated[
         int | None,
-        typer.Option(
-            "--n", help="Descriptors to search; they take N x 512 x 4 bytes of memory (100,000, which take 195 MiB)."
+        number(
+            "--n",
+            help="Descriptors to search; they take N x 512 x 4 bytes of memory (100,000, which take 195 MiB).",
+            low=1,
         ),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds that medians and ranges are over (5).")] = None,
+    rounds: Annotated[int | None, number(help="Rounds that medians and ranges are over (5).", low=1)] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes and one round, where not told otherwise: does everything work?")
     ] = False,
 ) -> None:
-    """Measures this machine: photos decoded, photos described, the compiled operators, exact search.
+    """Measures what this machine gives.
 
-    The network is ultron-t (with --backbone: gem over it) with random weights, in float32 as `ultron extract`. Photos
-    are rendered and descriptors generated: nothing is downloaded, and only a temporary folder is written. Memory: N x
-    512 x 4 bytes for the descriptors, up to 768 MiB for the search, and what the network needs for a batch.
+    Photos are decoded and described, the compiled operators run, and descriptors are searched exactly. The network is
+    ultron-t (with --backbone: gem over it) with random weights, in float32 as `ultron extract`. Photos are rendered and
+    descriptors generated: nothing is downloaded, and only a temporary folder is written.
+
+    It takes N x 512 x 4 bytes of memory for the descriptors, up to 768 MiB for the search, and what the network needs
+    for a batch.
     """
     import dataclasses
 

@@ -5,7 +5,10 @@ themselves.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
+
+import ultron_cli
 
 PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
@@ -14,6 +17,7 @@ QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "fir
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
 STORAGES: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
+PRESETS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("training/presets/*.toml")))
 
 
 def metavar(names: Sequence[str], *further_names: str) -> str:

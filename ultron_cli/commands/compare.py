@@ -11,10 +11,14 @@ EXAMPLE = "ultron compare before.json after.json"
 
 
 def command(
-    before: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation of `ultron evaluate --out`.")],
+    before: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation that `ultron evaluate --out` wrote.")],
     after: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same queries.")],
 ) -> None:
-    """Compares two evaluations query by query: difference of mAP, its 95 % interval, and whether chance explains it."""
+    """Tells whether one result is better than another.
+
+    Two evaluations are compared query by query: the difference of mAP, its 95 % interval, and whether chance explains
+    it.
+    """
     import dataclasses
 
     from ultron_cli.console import lines, print_result, table

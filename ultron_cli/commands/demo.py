@@ -5,16 +5,22 @@ from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import number
+
 EXAMPLE = "ultron demo"
 
 
 def command(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for the demo's dataset and results.")] = Path("ultron-demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the photos and of the training.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the demo's dataset and results.")] = Path(
+        "ultron-demo"
+    ),
+    seed: Annotated[int, number(help="Seed of the photos and of the training.", low=0)] = 0,
 ) -> None:
-    """Renders landmarks, trains, extracts, indexes, searches, evaluates and draws; minutes on a laptop, nothing
-    downloaded."""
+    """Runs the whole pipeline on rendered landmarks.
+
+    It renders, trains, extracts, indexes, searches, evaluates and draws, in minutes on a laptop, and downloads nothing.
+    """
     from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.demo import run_demo

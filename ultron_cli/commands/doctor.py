@@ -16,7 +16,10 @@ def command(
     ] = None,
     build: Annotated[bool, typer.Option("--build", help="Compile the operators now, instead of at first use.")] = False,
 ) -> None:
-    """Shows versions, GPU, compiled operators (and why not), Faiss, datasets, workspace and data root."""
+    """Shows what this installation has.
+
+    That is: versions, GPU, compiled operators (or why there are none), Faiss, datasets, workspace and data root.
+    """
     from ultron_cli.console import print_result, table
     from ultron_cli.doctor import examine
 

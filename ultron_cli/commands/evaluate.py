@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import DUPLICATES, PROTOCOLS, metavar
+from ultron_cli.commands.choices import DUPLICATES, PROTOCOLS
 from ultron_cli.commands.flags import (
     DatabaseFlag,
     DimFlag,
@@ -17,8 +17,10 @@ from ultron_cli.commands.flags import (
     RerankSetFlag,
     RescoreFlag,
     WhitenFlag,
+    choice,
     current_workspace,
     index_settings,
+    number,
 )
 from ultron_cli.errors import UltronError
 
@@ -32,39 +34,40 @@ ultron evaluate --distractors revisitop1m.h5
 def command(
     *,
     protocol: Annotated[
-        str, typer.Option(metavar=metavar(PROTOCOLS, "all"), help="Protocol of Revisited Oxford and Paris.")
+        str, choice(PROTOCOLS, help="Protocol of Revisited Oxford and Paris.", more_names=("all",))
     ] = "all",
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
-    ranks: Annotated[Path | None, typer.Option(help="A rank file instead of descriptors.")] = None,
+    ranks: Annotated[Path | None, typer.Option(metavar="FILE", help="A rank file instead of descriptors.")] = None,
     distractors: Annotated[
-        list[Path] | None, typer.Option(help="Descriptors of photos that answer no query; may be given several times.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Descriptors of photos that answer no query; may be given several times."),
     ] = None,
     index: IndexFlag = None,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
     k: Annotated[
-        int | None, typer.Option("-k", help="Photos ranked per query; positives behind them count as not found (all).")
+        int | None, number("-k", help="Photos ranked per query; positives behind them count as not found (all).", low=1)
     ] = None,
     rerank: RerankFlag = None,
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    gnd: Annotated[Path | None, typer.Option(help="Ground truth (that of the extraction).")] = None,
+    gnd: Annotated[Path | None, typer.Option(metavar="FILE", help="Ground truth (that of the extraction).")] = None,
     duplicates: Annotated[
-        str,
-        typer.Option(
-            metavar=metavar(DUPLICATES),
-            help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.",
-        ),
+        str, choice(DUPLICATES, help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.")
     ] = "count",
     expected: Annotated[
         bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="File for the result (JSON).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the result (JSON).")] = None,
 ) -> None:
-    """mAP and mP@1,5,10 of the latest extraction, equal to revisitop's, with the settings that the score belongs to."""
+    """Scores a search: mAP and mP@1,5,10, equal to revisitop's.
+
+    Without further flags it searches the latest extraction exactly. The settings that the score belongs to stand
+    beside it.
+    """
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
@@ -73,7 +76,6 @@ def command(
     from ultron_cli.files import write_text
 
     workspace = current_workspace()
-    one_of("protocol", protocol, (*PROTOCOLS, "all"))
     protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
     duplicates = one_of("duplicates", duplicates, DUPLICATES)
     if ranks and (queries or database or distractors or index or k or rerank or whiten):

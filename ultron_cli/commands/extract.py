@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import PRECISIONS, RESIZES, STORAGES, metavar
+from ultron_cli.commands.choices import PRECISIONS, RESIZES, STORAGES
 from ultron_cli.commands.flags import (
     MODEL,
     BackboneFlag,
@@ -14,10 +14,13 @@ from ultron_cli.commands.flags import (
     ModelFlag,
     ModelFlags,
     RunFlag,
+    ScalesFlag,
     SeedFlag,
     WeightsFlag,
     WhitenFlag,
+    choice,
     current_workspace,
+    number,
 )
 from ultron_cli.errors import UltronError
 
@@ -28,7 +31,7 @@ ultron extract --dataset photos/ --backbone resnet50 --weights resnet50.pth --sc
 
 
 def command(
-    folder: Annotated[str | None, typer.Argument(metavar="[DIR]", help="The same as --dataset.")] = None,
+    folder: Annotated[str | None, typer.Argument(metavar="DIR", help="The same as --dataset.")] = None,
     *,
     dataset: Annotated[
         str | None,
@@ -55,22 +58,17 @@ def command(
             "--set", metavar="model.KEY=VALUE", help="A model setting, for example model.p=4.", rich_help_panel=MODEL
         ),
     ] = None,
-    scales: Annotated[
-        str | None,
-        typer.Option(
-            metavar="1|3|5|LIST", help="Image scales whose descriptors are averaged (3, or what the model is made for)."
-        ),
-    ] = None,
+    scales: ScalesFlag = None,
     max_side: Annotated[
         int | None,
-        typer.Option(
+        number(
             help="Longest side in pixels; 0 leaves photos as they are (1024; for a training run, twice its "
-            "training side)."
+            "training side).",
+            low=0,
+            metavar="PX",
         ),
     ] = None,
-    resize: Annotated[
-        str, typer.Option(metavar=metavar(RESIZES), help="Whether smaller photos are enlarged to --max-side too.")
-    ] = "down",
+    resize: Annotated[str, choice(RESIZES, help="Whether smaller photos are enlarged to --max-side too.")] = "down",
     no_crop: Annotated[
         bool,
         typer.Option(
@@ -79,19 +77,19 @@ def command(
         ),
     ] = False,
     gnd: GndFlag = None,
-    precision: Annotated[str, typer.Option(metavar=metavar(PRECISIONS), help="Arithmetic of the network.")] = "float32",
-    storage: Annotated[str, typer.Option(metavar=metavar(STORAGES), help="Number type in the file.")] = "float32",
+    precision: Annotated[str, choice(PRECISIONS, help="Arithmetic of the network.")] = "float32",
+    storage: Annotated[str, choice(STORAGES, help="Number type in the file.")] = "float32",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos of one shape at a time, at most 64.")] = 8,
-    workers: Annotated[int, typer.Option(min=-1, help="Processes that decode photos; -1 chooses.")] = -1,
+    batch_size: Annotated[int, number(help="Photos of one shape at a time, at most 64.", low=1)] = 8,
+    workers: Annotated[int, number(help="Processes that decode photos; -1 chooses.", low=-1)] = -1,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out photos that cannot be decoded; they are listed and counted.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of another configuration.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for queries.h5 and database.h5.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for queries.h5 and database.h5.")] = None,
 ) -> None:
-    """Computes descriptors of a dataset's queries and database photos.
+    """Computes descriptors of a dataset's queries and database.
 
     Queries are cropped to their boxes. An interrupted run continues where it stopped. Without --run, --weights or
     --pretrained the latest training run is used.
@@ -125,7 +123,7 @@ def command(
         whitening=chosen_whitening(whiten, dim),
         out=out,
     )
-    choice = ModelFlags(
+    model_choice = ModelFlags(
         model=model,
         backbone=backbone,
         run=run,
@@ -136,7 +134,7 @@ def command(
         assignments=set_,
     ).choice()
     try:
-        summary = extract_dataset(request, choice, console.settings.device, current_workspace())
+        summary = extract_dataset(request, model_choice, console.settings.device, current_workspace())
     except OtherProcessFailed:
         raise typer.Exit(OtherProcessFailed.exit_code) from None  # that process has said why
     if not is_first_process():

@@ -1,14 +1,18 @@
 """The flags that two or more commands share, and what several commands make of them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ultron_cli.commands.choices import PROTOCOLS, metavar
+from ultron_cli.configs import one_of, parse_scales, within
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.rerank import RERANKERS
+from ultron_cli.models import require_model
+from ultron_cli.models.backbones import require_backbone
+from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
 
 if TYPE_CHECKING:
     from ultron_cli.models.weights.checkpoints import LoadedModel
@@ -19,50 +23,133 @@ MODEL = "Model"  # headings in the help
 WHITENING = "Whitening"
 INDEX = "Index"
 
+
+def checked(check: Callable[[str, Any], object]) -> Callable[[typer.CallbackParam, Any], Any]:
+    """A callback that checks a flag's value, or each of several. It runs before the command begins, which would first
+    load torch for seconds. check: takes the setting's name and the value, and raises UltronError."""
+
+    def callback(parameter: typer.CallbackParam, value: Any) -> Any:
+        name = str(parameter.name)
+        try:
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if part is not None:
+                    check(name, part)
+        except UltronError as error:
+            raise UltronError(error.for_command({name: parameter.opts[0]})) from None
+        return value
+
+    return callback
+
+
+def choice(
+    names: Sequence[str], *declarations: str, help: str, more_names: Sequence[str] = (), panel: str | None = None
+) -> Any:
+    """An option that takes one of these names."""
+    every_name = (*names, *more_names)
+    return typer.Option(
+        *declarations,
+        metavar=metavar(every_name),
+        help=help,
+        rich_help_panel=panel,
+        autocompletion=lambda incomplete: [name for name in every_name if name.startswith(incomplete)],
+        callback=checked(lambda name, value: one_of(name, value, every_name)),
+    )
+
+
+def number(
+    *declarations: str,
+    help: str,
+    low: float,
+    high: float = float("inf"),
+    metavar: str = "N",
+    panel: str | None = None,
+) -> Any:
+    """An option that takes a number from `low` to `high`: every count, size and seed of a command."""
+    return typer.Option(
+        *declarations,
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        callback=checked(lambda name, value: within(name, value, low, high)),
+    )
+
+
 # Datasets
 DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A dataset by name, or its folder.")]
-GndFlag = Annotated[Path | None, typer.Option(help="Ground truth, where the folder has none or several.")]
+GndFlag = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Ground truth, where the folder has none or several.")
+]
 
 # Models
 ModelFlag = Annotated[
-    str | None, typer.Option("--model", help="Model of the core, for example gem or ultron-s.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Model of the core, for example gem or ultron-s (`ultron weights list`).",
+        rich_help_panel=MODEL,
+        callback=checked(lambda _, value: require_model(value)),
+    ),
 ]
-BackboneFlag = Annotated[str | None, typer.Option(help="Any timm backbone.", rich_help_panel=MODEL)]
+BackboneFlag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Any timm backbone (`ultron doctor --backbones 'resnet*'`).",
+        rich_help_panel=MODEL,
+        callback=checked(lambda _, value: require_backbone(value)),
+    ),
+]
 WeightsFlag = Annotated[
-    Path | None, typer.Option(help="A timm state dict, or a checkpoint of ultron.", rich_help_panel=MODEL)
+    Path | None,
+    typer.Option(metavar="FILE", help="A timm state dict, or a checkpoint of ultron.", rich_help_panel=MODEL),
 ]
 RunFlag = Annotated[
-    str | None, typer.Option(help="A training run: folder or name in the workspace.", rich_help_panel=MODEL)
+    str | None,
+    typer.Option(metavar="NAME|DIR", help="A training run: folder or name in the workspace.", rich_help_panel=MODEL),
 ]
-SeedFlag = Annotated[int, typer.Option(help="Seed of --untrained.", rich_help_panel=MODEL)]
+SeedFlag = Annotated[int, number(help="Seed of --untrained.", low=0, panel=MODEL)]
 UntrainedFlag = Annotated[
     bool, typer.Option("--untrained", help="Fresh random weights from --seed.", rich_help_panel=MODEL)
 ]
 ModelSetFlag = Annotated[
     list[str] | None, typer.Option("--set", metavar="model.KEY=VALUE", help="A model setting.", rich_help_panel=MODEL)
 ]
+ScalesFlag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="1|3|5|LIST",
+        help="Image scales whose descriptors are averaged (3, or what the model is made for).",
+        callback=checked(lambda _, value: parse_scales(value)),
+    ),
+]
 
 # Searches
-QueriesFlag = Annotated[Path | None, typer.Option(help="Descriptors of the queries.")]
-DatabaseFlag = Annotated[Path | None, typer.Option(help="Descriptors of the database.")]
-IndexFlag = Annotated[Path | None, typer.Option(help="An index to search with, instead of exact search.")]
+QueriesFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors of the queries.")]
+DatabaseFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors of the database.")]
+IndexFlag = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="An index to search with, instead of exact search.")
+]
 NprobeFlag = Annotated[
-    int | None, typer.Option(help="Cells of an ivf index to look into; more finds more.", rich_help_panel=INDEX)
+    int | None, number(help="Cells of an ivf index to look into; more finds more.", low=1, panel=INDEX)
 ]
 EfSearchFlag = Annotated[
     int | None,
-    typer.Option(help="Candidates on the way through an hnsw index; more finds more.", rich_help_panel=INDEX),
+    number(help="Candidates on the way through an hnsw index; more finds more.", low=1, panel=INDEX),
 ]
 RescoreFlag = Annotated[
     int | None,
-    typer.Option(
-        help="Candidates of an index, times k, that get exact scores from its descriptors; 0 none.",
-        rich_help_panel=INDEX,
+    number(
+        help="Candidates of an index, times k, that get exact scores from its descriptors; 0 none.", low=0, panel=INDEX
     ),
 ]
 RerankFlag = Annotated[
     str | None,
-    typer.Option(metavar="STEP[,STEP]", help=f"Re-ranking, in this order: {', '.join(RERANKERS)}."),
+    typer.Option(
+        metavar="STEP[,STEP]",
+        help=f"Re-ranking, in this order: {', '.join(RERANKERS)}.",
+        callback=checked(lambda _, value: parse_rerank(value, [])),
+    ),
 ]
 RerankSetFlag = Annotated[
     list[str] | None,
@@ -71,35 +158,36 @@ RerankSetFlag = Annotated[
     ),
 ]
 WhitenFlag = Annotated[
-    Path | None, typer.Option("--whiten", help="A whitening of `ultron whiten` to apply.", rich_help_panel=WHITENING)
+    Path | None,
+    typer.Option(
+        "--whiten", metavar="FILE", help="A whitening of `ultron whiten` to apply.", rich_help_panel=WHITENING
+    ),
 ]
-DimFlag = Annotated[
-    int | None, typer.Option("--dim", help="Dimensions to keep of --whiten (all).", rich_help_panel=WHITENING)
-]
+DimFlag = Annotated[int | None, number("--dim", help="Dimensions to keep of --whiten (all).", low=1, panel=WHITENING)]
 DatabaseWeightsFlag = Annotated[
-    Path | None, typer.Option(help="The weights that made the database, if they have moved.")
+    Path | None, typer.Option(metavar="FILE", help="The weights that made the database, if they have moved.")
 ]
 
 # Pictures of searches
 QueryFlag = Annotated[str | None, typer.Option(metavar="NAME", help="A query of the search (the first).")]
-ProtocolFlag = Annotated[
-    str,
-    typer.Option(metavar=metavar(PROTOCOLS), help="Protocol by which photos are right, wrong or ignored."),
-]
+ProtocolFlag = Annotated[str, choice(PROTOCOLS, help="Protocol by which photos are right, wrong or ignored.")]
 SystemsFlag = Annotated[
     list[Path] | None,
     typer.Option(
-        "--ranks", help="A rank file (exact search of the latest extraction); given again, another search beside it."
+        "--ranks",
+        metavar="FILE",
+        help="A rank file (exact search of the latest extraction); given again, another search beside it.",
     ),
 ]
 LabelFlag = Annotated[
-    list[str] | None, typer.Option("--label", help="Name of each search in the picture, in their order (its model).")
+    list[str] | None,
+    typer.Option("--label", metavar="TEXT", help="Name of each search in the picture, in their order (its model)."),
 ]
-FigureFlag = Annotated[Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg).")]
+FigureFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="File for the picture (.png, .pdf or .svg).")]
 
 # Pictures of what a network does with the photos of a dataset
 PhotosFlag = Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos (those of the latest training run).")]
-MaxSideFlag = Annotated[int, typer.Option(min=32, help="Longest side of a photo in pixels.")]
+MaxSideFlag = Annotated[int, number(help="Longest side of a photo in pixels.", low=32, metavar="PX")]
 
 
 def current_workspace() -> "Workspace":

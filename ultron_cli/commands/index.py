@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultron_cli.commands.choices import metavar
-from ultron_cli.commands.flags import DimFlag, WhitenFlag, current_workspace
+from ultron_cli.commands.flags import DimFlag, WhitenFlag, choice, current_workspace
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 
@@ -26,7 +26,8 @@ UriFlag = Annotated[
     ),
 ]
 CollectionFlag = Annotated[
-    str | None, typer.Option(help="Collection in Milvus (one named after its contents).", rich_help_panel="Milvus")
+    str | None,
+    typer.Option(metavar="NAME", help="Collection in Milvus (one named after its contents).", rich_help_panel="Milvus"),
 ]
 TokenFlag = Annotated[
     str | None,
@@ -42,7 +43,8 @@ ultron index --type ivfpq --report
 
 def command(
     descriptors: Annotated[
-        Path | None, typer.Argument(help="Descriptors of a database (those of the latest extraction).")
+        Path | None,
+        typer.Argument(metavar="FILE", help="Descriptors of a database (those of the latest extraction)."),
     ] = None,
     *,
     type_: Annotated[
@@ -53,29 +55,29 @@ def command(
             help="Kind of index, or a Faiss factory string.",
         ),
     ] = "flat",
-    engine: Annotated[
-        str, typer.Option(metavar=metavar(ENGINES), help="What keeps and searches the descriptors.")
-    ] = "faiss",
+    engine: Annotated[str, choice(ENGINES, help="What keeps and searches the descriptors.")] = "faiss",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     report: Annotated[
         bool, typer.Option("--report", help="Measure it against exact search, over nprobe or efSearch: table and plot.")
     ] = False,
     queries: Annotated[
-        Path | None, typer.Option(help="Descriptors to measure with (those beside DESCRIPTORS, else some of them).")
+        Path | None,
+        typer.Option(metavar="FILE", help="Descriptors to measure with (those beside FILE, else some of them)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
     uri: UriFlag = None,
     collection: CollectionFlag = None,
     token_env: TokenFlag = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the index (NAME.index).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the index (NAME.index).")] = None,
 ) -> None:
-    """Builds an index that `ultron search --index` uses, in bounded memory: a Faiss file, or a collection in Milvus."""
-    from ultron_cli.configs import one_of
+    """Builds an index to search with, by Faiss or in Milvus.
+
+    An index is a Faiss file or a collection in Milvus, built in bounded memory; `ultron search --index` uses it.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.retrieval.whitening import chosen_whitening
 
-    one_of("engine", engine, ENGINES)
     milvus_flags = {"--uri": uri, "--collection": collection, "--token-env": token_env}
     for flag, value in milvus_flags.items():
         if engine == "faiss" and value is not None:

@@ -17,6 +17,7 @@ from ultron_cli.commands.flags import (
     WhitenFlag,
     current_workspace,
     index_settings,
+    number,
 )
 from ultron_cli.errors import UltronError
 
@@ -30,12 +31,14 @@ ultron search --rerank aqe,superglobal --rerank-set superglobal.beta=0.2
 
 
 def command(
-    photos: Annotated[list[Path] | None, typer.Argument(metavar="[QUERY.jpg]...", help="Photos to search for.")] = None,
+    photos: Annotated[list[Path] | None, typer.Argument(metavar="QUERY.jpg", help="Photos to search for.")] = None,
     *,
-    queries: Annotated[Path | None, typer.Option(help="Descriptors to search for, instead of photos.")] = None,
-    database: Annotated[Path | None, typer.Option(help="Descriptors to search in.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Descriptors to search for, instead of photos.")
+    ] = None,
+    database: Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors to search in.")] = None,
     index: IndexFlag = None,
-    k: Annotated[int, typer.Option("-k", help="Photos per query.")] = 10,
+    k: Annotated[int, number("-k", help="Photos per query.", low=1)] = 10,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
@@ -47,9 +50,13 @@ def command(
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     weights: DatabaseWeightsFlag = None,
-    out: Annotated[Path | None, typer.Option(help="File for the ranking (HDF5).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the ranking (HDF5).")] = None,
 ) -> None:
-    """Finds the most similar database photos, exactly; without photos, for the queries of the latest extraction."""
+    """Finds the photos that are most similar to a query.
+
+    The queries are photos by path, or else those of the latest extraction. The search is exact unless --index names
+    an index.
+    """
     from dataclasses import replace
 
     from ultron_cli import console

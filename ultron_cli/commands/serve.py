@@ -15,8 +15,10 @@ from ultron_cli.commands.flags import (
     RerankSetFlag,
     RescoreFlag,
     WhitenFlag,
+    choice,
     current_workspace,
     index_settings,
+    number,
 )
 from ultron_cli.visualization.cam.method_table import METHODS
 
@@ -32,16 +34,23 @@ ultron serve --index photos.index --rerank superglobal --port 0
 def command(
     *,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets everybody on the network search and see the photos.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; 0.0.0.0 lets everybody on the network search and see the photos.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. The address is printed.")
+        int, number(help="Port to listen on; 0 takes a free one. The address is printed.", low=0, high=65535)
     ] = 8765,
     database: Annotated[
-        Path | None, typer.Option(help="Descriptors to search in (those of --index, else of the latest extraction).")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Descriptors to search in (those of --index, else of the latest extraction)."
+        ),
     ] = None,
     index: IndexFlag = None,
-    k: Annotated[int, typer.Option("-k", help="Photos per search, unless a request says otherwise.")] = 20,
+    k: Annotated[int, number("-k", help="Photos per search, unless a request says otherwise.", low=1)] = 20,
     nprobe: NprobeFlag = None,
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
@@ -50,18 +59,16 @@ def command(
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     weights: DatabaseWeightsFlag = None,
-    method: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Kind of similarity map: {', '.join(METHODS)}.")
-    ] = "gradcam",
-    max_upload: Annotated[float, typer.Option(metavar="MIB", help="Largest upload.", rich_help_panel=LIMITS)] = 32,
+    method: Annotated[str, choice(tuple(METHODS), help="Kind of similarity map.")] = "gradcam",
+    max_upload: Annotated[float, number(help="Largest upload.", low=0, metavar="MIB", panel=LIMITS)] = 32,
     max_megapixels: Annotated[
-        float, typer.Option(help="Most pixels of an uploaded photo, in millions.", rich_help_panel=LIMITS)
+        float, number(help="Most pixels of an uploaded photo, in millions.", low=0, panel=LIMITS)
     ] = 50,
 ) -> None:
-    """Opens a local web page (and JSON API) to search with photos: drop one, draw a box round the landmark, see the
-    ranked photos.
+    """Opens a local web page to search with photos.
 
-    Listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
+    Drop a photo there, draw a box round the landmark, and see the ranked photos. The page has a JSON API too. It
+    listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
     """
     from ultron_cli import console
     from ultron_cli.console import log, print_result

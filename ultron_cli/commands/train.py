@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.flags import current_workspace
+from ultron_cli.commands.choices import PRESETS
+from ultron_cli.commands.flags import checked, current_workspace
+from ultron_cli.configs import one_of
+from ultron_cli.training.losses import LOSSES
 
 if TYPE_CHECKING:
     from ultron_cli.training.start import AutolaSummary, TrainSummary
@@ -21,20 +24,27 @@ def command(
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="quickstart|ultron-s|gem-r50-arcface|...",
-            help="Settings to start from (quickstart).",
+            metavar="NAME",
+            help=f"Settings to start from (quickstart): {', '.join(PRESETS)}.",
             show_default=False,
+            callback=checked(lambda name, value: one_of(name, value, PRESETS)),
         ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="A folder with one folder of photos per landmark, or GLDv2.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file whose settings replace the preset's.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML file whose settings replace the preset's.")
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=20 or loss.margin=0.2."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help=f"One setting, for example epochs=20 or loss.name=cosface. Losses: {', '.join(LOSSES)}.",
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the interrupted run in --out, or with the latest.")
@@ -44,8 +54,10 @@ def command(
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="Only list the runs of the workspace.")] = False,
 ) -> None:
-    """Trains a model by landmark classification; with no argument, on rendered landmarks in two to three minutes on two
-    cores.
+    """Trains a model by landmark classification.
+
+    With no argument it trains on rendered landmarks, in two to three minutes on two cores. --show-config shows every
+    setting, those of the loss too; docs/models.md says what each loss is.
 
     --preset autola-search looks for an attention instead (HOGA, AutoLA), on any folder of classes.
 
@@ -79,6 +91,10 @@ def command(
         }
         print_result(result, table(("setting", "value", "from"), rows, left=3))
         return
+    if not resume:  # a mistyped setting is told before torch is loaded
+        from ultron_cli.training.presets import load_config
+
+        load_config(preset or "quickstart", config, [*changes, *([f"dataset={dataset}"] if dataset else [])])
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
     from ultron_cli.visualization.curves.run_pictures import draw_run

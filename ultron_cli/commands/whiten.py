@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import WHITENINGS, metavar
-from ultron_cli.commands.flags import current_workspace
+from ultron_cli.commands.choices import WHITENINGS
+from ultron_cli.commands.flags import choice, current_workspace, number
 from ultron_cli.errors import UltronError
 
 EXAMPLE = """
@@ -17,38 +17,36 @@ ultron whiten train.h5 --method lw --labels labels.csv
 
 def command(
     descriptors: Annotated[
-        Path | None, typer.Argument(help="Descriptors to learn from (the database of the latest extraction).")
+        Path | None,
+        typer.Argument(metavar="FILE", help="Descriptors to learn from (the database of the latest extraction)."),
     ] = None,
     *,
     method: Annotated[
-        str,
-        typer.Option(
-            metavar=metavar(WHITENINGS), help="lw is supervised: matching pairs of --gnd, --labels or folders."
-        ),
+        str, choice(WHITENINGS, help="lw is supervised: matching pairs of --gnd, --labels or folders.")
     ] = "pca-whitening",
     gnd: Annotated[
-        Path | None, typer.Option(help="lw: pairs are positives of the same query. Not that of the test set.")
+        Path | None,
+        typer.Option(metavar="FILE", help="lw: pairs are positives of the same query. Not that of the test set."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="lw: CSV of photo,landmark.")] = None,
-    max_pairs: Annotated[
-        int, typer.Option(min=1, help="lw: at most so many pairs, drawn evenly over landmarks.")
-    ] = 100_000,
-    seed: Annotated[int, typer.Option(help="Seed of that draw.")] = 0,
+    labels: Annotated[Path | None, typer.Option(metavar="FILE", help="lw: CSV of photo,landmark.")] = None,
+    max_pairs: Annotated[int, number(help="lw: at most so many pairs, drawn evenly over landmarks.", low=1)] = 100_000,
+    seed: Annotated[int, number(help="Seed of that draw.", low=0)] = 0,
     dim: Annotated[
-        int | None, typer.Option(help="Dimensions to keep (all); --dim can cut further when it is applied.")
+        int | None, number(help="Dimensions to keep (all); --dim can cut further when it is applied.", low=1)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the whitening (HDF5).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the whitening (HDF5).")] = None,
 ) -> None:
-    """Learns a whitening that --whiten applies in extract, index, search and evaluate. Learn it from other photos than
-    you evaluate on."""
-    from ultron_cli.configs import one_of
+    """Learns a whitening of descriptors.
+
+    The flag --whiten applies it in extract, index, search and evaluate. Learn it from other photos than you evaluate
+    on.
+    """
     from ultron_cli.console import counted, print_result
     from ultron_cli.retrieval.descriptors import DescriptorFile
     from ultron_cli.retrieval.whitening import write_whitening
-    from ultron_cli.retrieval.whitening_learning import METHODS, learn_whitening, pairs_of_ground_truth, pairs_of_labels
+    from ultron_cli.retrieval.whitening_learning import learn_whitening, pairs_of_ground_truth, pairs_of_labels
 
     workspace = current_workspace()
-    one_of("method", method, METHODS)
     if method != "lw" and (gnd or labels):
         raise UltronError(f"--gnd and --labels give pairs to --method lw; found --method {method}")
     if gnd and labels:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import QUERY_RULES, metavar
+from ultron_cli.commands.choices import QUERY_RULES
+from ultron_cli.commands.flags import choice, number
 
 EXAMPLE = """
 ultron datasets build-gnd holiday/
@@ -21,27 +22,34 @@ def command(
     *,
     labels: Annotated[
         Path | None,
-        typer.Option(help="CSV of photo,landmark; also label (easy|hard|junk), role (query|database), x1,y1,x2,y2."),
+        typer.Option(
+            metavar="FILE",
+            help="CSV of photo,landmark; also label (easy|hard|junk), role (query|database), x1,y1,x2,y2.",
+        ),
     ] = None,
-    pairs: Annotated[Path | None, typer.Option(help="CSV of query,photo; also label (easy|hard|junk).")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV of query,photo; also label (easy|hard|junk).")
+    ] = None,
     boxes: Annotated[
-        Path | None, typer.Option(help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels.")
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels."),
     ] = None,
-    query_rule: Annotated[
-        str, typer.Option(metavar=metavar(QUERY_RULES), help="Which photos of a landmark become queries.")
-    ] = "random",
-    queries_per_landmark: Annotated[int, typer.Option(help="How many; at least one photo is left to find.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of --query-rule random.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the dataset (that of its folder).")] = None,
+    query_rule: Annotated[str, choice(QUERY_RULES, help="Which photos of a landmark become queries.")] = "random",
+    queries_per_landmark: Annotated[int, number(help="How many; at least one photo is left to find.", low=1)] = 1,
+    seed: Annotated[int, number(help="Seed of --query-rule random.", low=0)] = 0,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="Name of the dataset (that of its folder).")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Another folder for the dataset; photos are linked, or copied, into its jpg/.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Another folder for the dataset; photos are linked, or copied, into its jpg/."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ground truth that is there.")] = False,
 ) -> None:
-    """Writes a ground truth for photos of your own, so that they can be evaluated on.
+    """Makes a dataset to evaluate on from photos of your own.
 
-    Photos in a folder `distractors`, without landmark or without line in the CSV are in the database and right for no
-    query.
+    It writes their ground truth. Photos in a folder `distractors`, photos without a landmark and photos without a line
+    in the CSV are in the database and right for no query.
     """
     from ultron_cli.configs import one_of
     from ultron_cli.console import counted, lines, print_result

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import current_workspace
+from ultron_cli.commands.flags import current_workspace, number
 
 EXAMPLE = """
 ultron datasets download roxford5k rparis6k
@@ -13,7 +13,7 @@ ultron datasets download instre --mirror /mnt/datasets
 
 
 def command(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Known datasets, see `ultron datasets list`.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Known datasets, see `ultron datasets list`.")],
     *,
     photos: Annotated[
         str | None,
@@ -28,12 +28,12 @@ def command(
             metavar="URL", help="Take files from URL/NAME/FILE first; may be repeated (mirrors.toml in the data root)."
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Files at a time.")] = 4,
+    jobs: Annotated[int, number(help="Files at a time.", low=1)] = 4,
     retries: Annotated[
-        int, typer.Option(help="Tries per address after a failure, as long as nothing arrives in between.")
+        int, number(help="Tries per address after a failure, as long as nothing arrives in between.", low=0)
     ] = 4,
     timeout: Annotated[
-        float, typer.Option(help="Seconds of silence after which a connection counts as broken.")
+        float, number(help="Seconds of silence after which a connection counts as broken.", low=0, metavar="S")
     ] = 60.0,
     offline: Annotated[bool, typer.Option("--offline", help="Use only what is there (also ULTRON_OFFLINE=1).")] = False,
     keep_archives: Annotated[

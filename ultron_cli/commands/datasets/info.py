@@ -12,8 +12,10 @@ def command(
     *,
     gnd: GndFlag = None,
 ) -> None:
-    """Checks a dataset and tells its photos, queries, labels and source; of a known one that is not there, its
-    addresses and checksums."""
+    """Tells a dataset's photos, queries, labels and source.
+
+    It checks them on the way. Of a known dataset that is not there it tells the addresses and checksums.
+    """
     from ultron_cli.console import print_result, table
     from ultron_cli.datasets.download.catalog import KNOWN_SETS
     from ultron_cli.datasets.overview import describe, describe_known

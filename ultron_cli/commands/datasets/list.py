@@ -6,7 +6,10 @@ EXAMPLE = "ultron datasets list"
 
 
 def command() -> None:
-    """Lists the known datasets (size, licence, what for, whether present) and those of your own below the data root."""
+    """Lists known datasets and those that are there.
+
+    Of known ones it tells size, licence, purpose and whether they are below the data root; then those of your own.
+    """
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.datasets.download.install import size_text
     from ultron_cli.datasets.folder import summaries

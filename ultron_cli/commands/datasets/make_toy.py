@@ -5,23 +5,26 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import current_workspace
+from ultron_cli.commands.flags import current_workspace, number
 
 EXAMPLE = "ultron datasets make-toy --out toy --seed 1"
 
 
 def command(
     *,
-    out: Annotated[Path | None, typer.Option(help="Folder to render into (data root/toy).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same files.")] = 0,
-    train_landmarks: Annotated[int | None, typer.Option(help="Landmarks to train on.")] = None,
-    eval_landmarks: Annotated[int | None, typer.Option(help="Other landmarks, to evaluate on.")] = None,
-    max_side: Annotated[int | None, typer.Option(help="Longest side in pixels.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to render into (data root/toy).")] = None,
+    seed: Annotated[int, number(help="Seed; the same seed gives the same files.", low=0)] = 0,
+    train_landmarks: Annotated[int | None, number(help="Landmarks to train on.", low=0)] = None,
+    eval_landmarks: Annotated[int | None, number(help="Other landmarks, to evaluate on.", low=0)] = None,
+    max_side: Annotated[int | None, number(help="Longest side in pixels.", low=1, metavar="PX")] = None,
     difficulty: Annotated[
-        float | None, typer.Option(help="0 easy to 2 hard: spread of views, light and occlusion.")
+        float | None, number(help="0 easy to 2 hard: spread of views, light and occlusion.", low=0, high=2)
     ] = None,
 ) -> None:
-    """Renders photos of made-up landmarks with exact ground truth, for trying and testing without any download."""
+    """Renders photos of made-up landmarks, with ground truth.
+
+    They are for trying and testing without any download.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import render_toy
     from ultron_cli.datasets.toy import ToyConfig

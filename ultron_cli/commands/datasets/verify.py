@@ -2,9 +2,7 @@
 
 from typing import Annotated
 
-import typer
-
-from ultron_cli.commands.flags import DatasetArgument, GndFlag, current_workspace
+from ultron_cli.commands.flags import DatasetArgument, GndFlag, current_workspace, number
 
 EXAMPLE = "ultron datasets verify roxford5k"
 
@@ -13,14 +11,14 @@ def command(
     dataset: DatasetArgument,
     *,
     gnd: GndFlag = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that decode (one per core).")] = None,
+    workers: Annotated[int | None, number(help="Threads that decode (one per core).", low=1, high=256)] = None,
 ) -> int:
-    """Decodes every photo: finds missing, empty, truncated and wrong-type photos and duplicates.
+    """Decodes every photo of a dataset and finds the bad ones.
 
-    Writes bad_photos.json into the dataset's folder; --skip-bad and training leave the photos on it out. Exit code 1 if
-    the dataset uses a bad one.
+    It finds missing, empty, truncated and wrong-type photos and duplicates, and writes them into bad_photos.json in the
+    dataset's folder; --skip-bad and training leave the photos on it out. The exit code is 1 if the dataset uses a bad
+    one.
     """
-    from ultron_cli.configs import within
     from ultron_cli.console import print_result
     from ultron_cli.datasets.bad_photos import write_bad_photos
     from ultron_cli.datasets.named import open_named_dataset
@@ -28,7 +26,6 @@ def command(
     from ultron_cli.datasets.verify import verify as verify_photos
 
     workspace = current_workspace()
-    within("workers", workers or 1, 1, 256)
     photos = open_named_dataset(dataset, gnd, workspace)
     report = verify_photos(photos, workers)
     path = write_bad_photos(photos.folder, report.bad, report.odd, report.n_checked)

@@ -19,12 +19,18 @@ def command(
     ],
     *,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="A metric of the table; may be given again (all).")
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="A metric of the table; may be given again (all)."),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="What was measured, on what (the file's name).")] = None,
+    title: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What was measured, on what (the file's name).")
+    ] = None,
     out: FigureFlag = None,
 ) -> None:
-    """Draws bars of an ablation with their spread over seeds, a panel per metric."""
+    """Draws the bars of an ablation.
+
+    Each metric has a panel, and each bar its spread over seeds.
+    """
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.ablation_bars import ablation_figure, bars_of, read_measurements

@@ -17,6 +17,7 @@ from ultron_cli.commands.flags import (
     UntrainedFlag,
     WeightsFlag,
     current_workspace,
+    number,
 )
 
 EXAMPLE = "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4"
@@ -38,12 +39,15 @@ def command(
     at: Annotated[
         str | None, typer.Option(metavar="X,Y", help="The point, in pixels of the whole photo (its middle).")
     ] = None,
-    stage: Annotated[int, typer.Option(min=3, max=4, help="Stage of attention.")] = 3,
-    block: Annotated[int | None, typer.Option(min=1, help="Block of the stage, from 1 (the last).")] = None,
+    stage: Annotated[int, number(help="Stage of attention.", low=3, high=4)] = 3,
+    block: Annotated[int | None, number(help="Block of the stage, from 1 (the last).", low=1)] = None,
     max_side: MaxSideFlag = 512,
     out: FigureFlag = None,
 ) -> None:
-    """Shows SCALA's window weights at a point of a photo, one panel per head (ULTRON models)."""
+    """Shows the weights of SCALA's window at a point.
+
+    One panel per head; for ULTRON models.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.matching import region_of
@@ -65,18 +69,18 @@ def command(
         seed=seed,
         assignments=set_,
     ).load()
-    number = block or len(attentions_of(loaded.model, stage))
+    block_number = block or len(attentions_of(loaded.model, stage))
     photo_set = open_named_dataset(dataset, workspace=workspace)
     photo_files = photo_paths(photo_set, [photo or photo_set.database_names[0]], 1)
     size = size_of(photo_files[0][1])
     point = point_px or (size[0] / 2, size[1] / 2)
     place = region_of(point, None, None, size)[:2]
     ((name, pixels),) = load_photos(loaded.model, photo_files, max_side, "attention")
-    window = window_weights(loaded.model, pixels, place, stage, number)
+    window = window_weights(loaded.model, pixels, place, stage, block_number)
     path = out or workspace.result_folder(
         "visualize", file_name(f"attention-{photo_set.name}-{loaded.model.label}")
-    ) / file_name(f"{name}-stage{stage}-block{number}-{point[0]:g},{point[1]:g}.png")
-    title = f"Window weights at a point, stage {stage} block {number}: {model_title(loaded)} on {photo_set.name}"
+    ) / file_name(f"{name}-stage{stage}-block{block_number}-{point[0]:g},{point[1]:g}.png")
+    title = f"Window weights at a point, stage {stage} block {block_number}: {model_title(loaded)} on {photo_set.name}"
     attention_figure(
         pixels, window, title, f"{name}, point {point[0]:g},{point[1]:g} of {size[0]} x {size[1]} px", path
     )
@@ -86,7 +90,7 @@ def command(
         "photo": name,
         "at": list(point),
         "stage": stage,
-        "block": number,
+        "block": block_number,
         "cell": list(window.cell),
         "grid": list(window.grid),
         "rows": window.rows.tolist(),

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultron_cli.commands.choices import PROTOCOLS
-from ultron_cli.commands.flags import DatabaseFlag, ProtocolFlag, QueriesFlag, QueryFlag, SystemsFlag, current_workspace
+from ultron_cli.commands.flags import (
+    DatabaseFlag,
+    ProtocolFlag,
+    QueriesFlag,
+    QueryFlag,
+    SystemsFlag,
+    choice,
+    current_workspace,
+    number,
+)
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization.cam.method_table import METHODS
@@ -30,14 +39,10 @@ def command(
             "--photo", metavar="NAME", help="A database photo to compare with, instead of the best; may be given again."
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many of the best photos.")] = 5,
+    k: Annotated[int, number("-k", help="How many of the best photos.", low=1)] = 5,
     protocol: ProtocolFlag = "medium",
     method: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help=f"{', '.join(list(METHODS)[:-1])}, or {list(METHODS)[-1]} (ULTRON, simpool, cls).",
-        ),
+        str, choice(tuple(METHODS), help="Kind of map; attention is for ULTRON, simpool and cls.")
     ] = "gradcam",
     layer: Annotated[
         list[str] | None,
@@ -51,25 +56,30 @@ def command(
     run: Annotated[
         list[str] | None,
         typer.Option(
-            "--run", help="A training run whose model gets a column, for the photos of the search; may be given again."
+            "--run",
+            metavar="NAME|DIR",
+            help="A training run whose model gets a column, for the photos of the search; may be given again.",
         ),
     ] = None,
     weights: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="FILE",
             help="The weights that made the descriptors, if they have moved; given again or beside --run, "
-            "checkpoints of ultron with a column each."
+            "checkpoints of ultron with a column each.",
         ),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="Name over each column, in their order (model or run).")
+        list[str] | None,
+        typer.Option("--label", metavar="TEXT", help="Name over each column, in their order (model or run)."),
     ] = None,
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the pictures.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the pictures.")] = None,
 ) -> None:
-    """Shows what makes a query and its best photos similar: Grad-CAM, or another --method, of the cosine between their
-    descriptors.
+    """Shows what makes a query and its best photos similar.
+
+    It draws Grad-CAM, or another --method, of the cosine between their descriptors.
 
     Several --ranks, or several models by --run and --weights, are drawn in columns beside the photos.
     """
@@ -80,7 +90,6 @@ def command(
     from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     workspace = current_workspace()
-    one_of("method", method, tuple(METHODS))
     protocol = one_of("protocol", protocol, PROTOCOLS)
     scenes = scenes_of(ranks, queries, database)
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
@@ -91,13 +100,13 @@ def command(
         "visualize",
         f"cam-{scene.ranking.origin.dataset}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
     )
-    choice = PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or [])
+    photos = PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or [])
     if systems:
-        summary = draw_cam_columns(systems, choice, method, folder)
+        summary = draw_cam_columns(systems, photos, method, folder)
         text = [_line(photo, part["model"]) for part in summary["models"] for photo in part["photos"]]
     else:
         request = CamRequest(
-            photos=choice,
+            photos=photos,
             device=console.settings.device,
             method=method,
             layer=layer[0] if layer else None,

@@ -15,15 +15,22 @@ def command(
     *,
     run: Annotated[
         list[str] | None,
-        typer.Option("--run", help="A training run: folder or name in the workspace; may be given again (the latest)."),
+        typer.Option(
+            "--run",
+            metavar="NAME|DIR",
+            help="A training run: folder or name in the workspace; may be given again (the latest).",
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", help="Name of each run in the picture, in their order (the folders')."),
+        typer.Option("--label", metavar="TEXT", help="Name of each run in the picture, in their order (the folders')."),
     ] = None,
     out: FigureFlag = None,
 ) -> None:
-    """Draws the training curves of runs in one axes each: loss, held-out mAP, accuracy and learning rate by epoch."""
+    """Draws the training curves of runs.
+
+    Loss, held-out mAP, accuracy and learning rate by epoch have an axes each.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
     from ultron_cli.visualization.plots import check_suffix

@@ -17,6 +17,7 @@ from ultron_cli.commands.flags import (
     UntrainedFlag,
     WeightsFlag,
     current_workspace,
+    number,
 )
 
 EXAMPLE = """
@@ -40,13 +41,16 @@ def command(
         typer.Option("--photo", metavar="NAME", help="A photo of the dataset by name; may be given again."),
     ] = None,
     photos: Annotated[
-        int, typer.Option(min=1, max=200, help="How many photos, evenly spread over the database, where none is named.")
+        int,
+        number(help="How many photos, evenly spread over the database, where none is named.", low=1, high=200),
     ] = 24,
     max_side: MaxSideFlag = 512,
     out: FigureFlag = None,
 ) -> None:
-    """Shows which dilation CDConv chose per channel and photo, as a heat map and shares per stage and block (ULTRON
-    models)."""
+    """Shows which dilations CDConv chose.
+
+    It draws them per channel and photo as a heat map, and their shares per stage and block; for ULTRON models.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.dilations import cdconvs_of, dilation_figure, gather, write_csv

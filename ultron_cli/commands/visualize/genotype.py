@@ -14,13 +14,16 @@ def command(
     text: Annotated[
         str | None,
         typer.Argument(
-            metavar="[GENOTYPE|FILE]", help="A genotype's text or a file that a search wrote (the published)."
+            metavar="GENOTYPE|FILE", help="A genotype's text or a file that a search wrote (the published)."
         ),
     ] = None,
     *,
     out: FigureFlag = None,
 ) -> None:
-    """Draws the graph of a searched attention (HOGA, AutoLA): nodes, operations and what each takes in."""
+    """Draws the graph of a searched attention (HOGA, AutoLA).
+
+    It shows the nodes, their operations and what each takes in.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
     from ultron_cli.visualization.genotype import genotype_figure

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from ultron_cli.commands.choices import PROTOCOLS
-from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, ProtocolFlag, QueriesFlag, QueryFlag, current_workspace
+from ultron_cli.commands.flags import (
+    DatabaseFlag,
+    FigureFlag,
+    ProtocolFlag,
+    QueriesFlag,
+    QueryFlag,
+    current_workspace,
+    number,
+)
 from ultron_cli.commands.visualize.searches import scenes_of
 from ultron_cli.errors import UltronError
 
@@ -31,20 +39,25 @@ def command(
     box: Annotated[
         str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box of the query, in pixels of the whole photo.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=10, help="How many of the best photos.")] = 3,
+    k: Annotated[int, number("-k", help="How many of the best photos.", low=1, high=10)] = 3,
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="A stage or layer by name (the last map before pooling).")
     ] = None,
     protocol: ProtocolFlag = "medium",
-    ranks: Annotated[Path | None, typer.Option(help="A rank file (exact search of the latest extraction).")] = None,
+    ranks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A rank file (exact search of the latest extraction).")
+    ] = None,
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The weights that made the descriptors, if they have moved.")
+        Path | None, typer.Option(metavar="FILE", help="The weights that made the descriptors, if they have moved.")
     ] = None,
     out: FigureFlag = None,
 ) -> None:
-    """Shows which places of database photos match a point or box of the query: the cosine of local features."""
+    """Shows where a part of the query is found again.
+
+    It draws which places of database photos match a point or box of the query, by the cosine of local features.
+    """
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result

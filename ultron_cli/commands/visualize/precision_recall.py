@@ -2,10 +2,16 @@
 
 from typing import Annotated
 
-import typer
-
-from ultron_cli.commands.choices import PROTOCOLS, metavar
-from ultron_cli.commands.flags import DatabaseFlag, FigureFlag, LabelFlag, QueriesFlag, SystemsFlag, current_workspace
+from ultron_cli.commands.choices import PROTOCOLS
+from ultron_cli.commands.flags import (
+    DatabaseFlag,
+    FigureFlag,
+    LabelFlag,
+    QueriesFlag,
+    SystemsFlag,
+    choice,
+    current_workspace,
+)
 from ultron_cli.commands.visualize.searches import labels_of, searches
 
 EXAMPLE = """
@@ -18,22 +24,22 @@ def command(
     *,
     ranks: SystemsFlag = None,
     label: LabelFlag = None,
-    protocol: Annotated[
-        str, typer.Option(metavar=metavar(PROTOCOLS, "all"), help="Protocol; all: one axes each.")
-    ] = "all",
+    protocol: Annotated[str, choice(PROTOCOLS, help="Protocol; all: one axes each.", more_names=("all",))] = "all",
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
     out: FigureFlag = None,
 ) -> None:
-    """Draws mean interpolated precision over recall of searches in one axes per protocol, junk left out as in the
-    evaluation."""
+    """Draws precision over recall of searches.
+
+    The precision is the mean of the interpolated precisions, in one axes per protocol, with junk left out as in the
+    evaluation.
+    """
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.precision_recall import RECALLS, measure, precision_recall_figure
     from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
-    one_of("protocol", protocol, (*PROTOCOLS, "all"))
     protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
     if out:
         check_suffix(out)

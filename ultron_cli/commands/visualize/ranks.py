@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from ultron_cli.commands.choices import PROTOCOLS
-from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, ProtocolFlag, QueriesFlag, SystemsFlag, current_workspace
+from ultron_cli.commands.flags import (
+    DatabaseFlag,
+    LabelFlag,
+    ProtocolFlag,
+    QueriesFlag,
+    SystemsFlag,
+    current_workspace,
+    number,
+)
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
 
@@ -23,9 +31,9 @@ def command(
         typer.Option("--query", metavar="NAME", help="A query of the search (the first); may be given again."),
     ] = None,
     n_queries: Annotated[
-        int, typer.Option("--queries-shown", min=1, help="How many queries, from the first, where none is named.")
+        int, number("--queries-shown", help="How many queries, from the first, where none is named.", low=1)
     ] = 1,
-    k: Annotated[int, typer.Option("-k", min=1, help="Photos per query.")] = 10,
+    k: Annotated[int, number("-k", help="Photos per query.", low=1)] = 10,
     protocol: ProtocolFlag = "medium",
     ranks: SystemsFlag = None,
     label: LabelFlag = None,
@@ -34,12 +42,12 @@ def command(
     ] = False,
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
-    out: Annotated[Path | None, typer.Option(help="File for the picture (PNG).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the picture (PNG).")] = None,
 ) -> None:
-    """Shows a query and its best photos: right, wrong and ignored in frames of different colour and sign.
+    """Shows a query and its best photos.
 
-    Several --ranks are drawn one below the other, each with its AP of the query; --moves shows what changed between
-    them.
+    Right, wrong and ignored photos have frames of different colour and sign. Several --ranks are drawn one below the
+    other, each with its AP of the query; --moves shows what changed between them.
     """
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result

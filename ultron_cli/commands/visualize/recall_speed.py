@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag, current_workspace
+from ultron_cli.commands.flags import FigureFlag, current_workspace, number
 from ultron_cli.errors import UltronError
 
 EXAMPLE = "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10"
@@ -14,21 +14,23 @@ EXAMPLE = "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.
 def command(
     reports: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="REPORT.json ...", help="What `ultron index --report` wrote, one for each kind of index."
-        ),
+        typer.Argument(metavar="REPORT.json", help="What `ultron index --report` wrote, one for each kind of index."),
     ],
     *,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="Name of each index in the picture, in their order (its kind).")
+        list[str] | None,
+        typer.Option("--label", metavar="TEXT", help="Name of each index in the picture, in their order (its kind)."),
     ] = None,
     at: Annotated[
         int | None,
-        typer.Option("--at", metavar="K", help="Recall among the first K (the largest that all reports have)."),
+        number("--at", help="Recall among the first K (the largest that all reports have).", low=1, metavar="K"),
     ] = None,
     out: FigureFlag = None,
 ) -> None:
-    """Draws queries per second over recall of several indexes in one axes, with exact search as a star."""
+    """Draws speed over recall of several indexes.
+
+    All are in one axes, with exact search as a star.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.recall_speed import (
         common_cut,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, QueriesFlag, current_workspace
+from ultron_cli.commands.flags import DatabaseFlag, LabelFlag, QueriesFlag, current_workspace, number
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 
 EXAMPLE = """
@@ -17,18 +17,21 @@ ultron visualize report --ranks before.h5 --ranks after.h5
 def command(
     *,
     ranks: Annotated[
-        list[Path] | None, typer.Option(help="A rank file; given twice, the second is compared with the first.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A rank file; given twice, the second is compared with the first."),
     ] = None,
     label: LabelFlag = None,
-    k: Annotated[int, typer.Option("-k", help="Photos shown per query.")] = 10,
-    thumbnail: Annotated[int, typer.Option(metavar="PIXELS", help="Longest side of a thumbnail.")] = 200,
-    maps: Annotated[int, typer.Option(min=0, help="Pairs per query that get a similarity map; slow on a CPU.")] = 0,
+    k: Annotated[int, number("-k", help="Photos shown per query.", low=1)] = 10,
+    thumbnail: Annotated[int, number(help="Longest side of a thumbnail.", low=1, metavar="PX")] = 200,
+    maps: Annotated[int, number(help="Pairs per query that get a similarity map; slow on a CPU.", low=0)] = 0,
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
-    out: Annotated[Path | None, typer.Option(help="File for the page (HTML).")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the page (HTML).")] = None,
 ) -> None:
-    """Writes one HTML file with the scores, every query's ranked photos and, on a click, pairs: opens without a server
-    or network."""
+    """Writes one HTML file with scores, photos and pairs.
+
+    It holds the scores, every query's ranked photos and, on a click, pairs, and opens without a server or network.
+    """
     from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.visualization.report.report import ReportConfig, write_report

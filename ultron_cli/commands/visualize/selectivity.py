@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import current_workspace
+from ultron_cli.commands.flags import current_workspace, number
 
 EXAMPLE = "ultron visualize selectivity --run a --run b --dataset toy"
 
@@ -13,23 +13,34 @@ EXAMPLE = "ultron visualize selectivity --run a --run b --dataset toy"
 def command(
     *,
     run: Annotated[
-        list[str] | None, typer.Option("--run", help="A training run; given again, another model (the latest).")
+        list[str] | None,
+        typer.Option("--run", metavar="NAME|DIR", help="A training run; given again, another model (the latest)."),
     ] = None,
-    weights: Annotated[list[Path] | None, typer.Option(help="A checkpoint of ultron; may be given again.")] = None,
+    weights: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A checkpoint of ultron; may be given again.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="Photos by landmark (rendered landmarks).")
     ] = None,
     layer: Annotated[
-        list[str] | None, typer.Option("--layer", help="A layer by name; may be given again (the network's stages).")
+        list[str] | None,
+        typer.Option("--layer", metavar="NAME", help="A layer by name; may be given again (the network's stages)."),
     ] = None,
-    classes: Annotated[int, typer.Option(min=2, help="Landmarks.")] = 50,
-    photos: Annotated[int, typer.Option(min=2, help="Photos of each landmark.")] = 10,
-    side: Annotated[int, typer.Option(min=32, help="Longest side of a photo in pixels.")] = 224,
+    classes: Annotated[int, number(help="Landmarks.", low=2)] = 50,
+    photos: Annotated[int, number(help="Photos of each landmark.", low=2)] = 10,
+    side: Annotated[int, number(help="Longest side of a photo in pixels.", low=32, metavar="PX")] = 224,
     out: Annotated[
-        Path | None, typer.Option(help="File for the picture (.png, .pdf or .svg); the numbers go beside it as CSV.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="File for the picture (.png, .pdf or .svg); the numbers go beside it as CSV."
+        ),
     ] = None,
 ) -> None:
-    """Class selectivity index of every unit of some layers: histograms of several models, and the numbers as CSV."""
+    """Shows how much units prefer one landmark.
+
+    It draws histograms of the class selectivity index of every unit of some layers, of one model or several, and
+    writes the numbers as CSV.
+    """
     from ultron_cli import console
     from ultron_cli.console import print_result
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag, current_workspace
+from ultron_cli.commands.flags import FigureFlag, current_workspace, number
 from ultron_cli.errors import UltronError
 
 EXAMPLE = "ultron visualize tsne --perplexity 20"
@@ -15,20 +15,24 @@ def command(
     *,
     database: Annotated[
         list[Path] | None,
-        typer.Option(help="Descriptors of the database; given again, another panel (the latest extraction)."),
+        typer.Option(
+            metavar="FILE", help="Descriptors of the database; given again, another panel (the latest extraction)."
+        ),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="Title of each panel, in their order (its model).")
+        list[str] | None,
+        typer.Option("--label", metavar="TEXT", help="Title of each panel, in their order (its model)."),
     ] = None,
-    perplexity: Annotated[float, typer.Option(help="About how many neighbours count.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Seed of the embedding.")] = 0,
-    most: Annotated[
-        int, typer.Option("--most", min=4, help="Photos of no landmark beyond this many are left out.")
-    ] = 2000,
+    perplexity: Annotated[float, number(help="About how many neighbours count.", low=1, high=1000)] = 30.0,
+    seed: Annotated[int, number(help="Seed of the embedding.", low=0)] = 0,
+    most: Annotated[int, number("--most", help="Photos of no landmark beyond this many are left out.", low=4)] = 2000,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Photos instead of marks.")] = False,
     out: FigureFlag = None,
 ) -> None:
-    """Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model."""
+    """Draws descriptors as a map of points (t-SNE).
+
+    Points are coloured by landmark, with one panel per model; the method is Barnes-Hut t-SNE.
+    """
     from ultron_cli.console import print_result
     from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.tsne import TsneConfig, knn_purity, panel_of, tsne_figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ultron_cli.commands.choices import metavar
+from ultron_cli.commands.flags import choice
 from ultron_cli.models.weights import IMPORTERS
 
 if TYPE_CHECKING:
@@ -15,24 +15,25 @@ EXAMPLE = "ultron weights import r101.pyth --from dolg --out dolg-r101.pt"
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth, .pt, .pyth, .safetensors).")],
-    *,
-    source: Annotated[
-        str, typer.Option("--from", metavar=metavar(tuple(IMPORTERS)), help="Whose layout the file has.")
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A published checkpoint (.pth, .pt, .pyth, .safetensors).")
     ],
-    out: Annotated[Path, typer.Option(help="File for the checkpoint of ultron.")],
+    *,
+    source: Annotated[str, choice(tuple(IMPORTERS), "--from", help="Whose layout the file has.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File for the checkpoint of ultron.")],
     backbone: Annotated[
-        str | None, typer.Option(help="With --from timm: the timm network that the file is of.")
+        str | None,
+        typer.Option(metavar="NAME", help="With --from timm: the timm network that the file is of."),
     ] = None,
 ) -> None:
-    """Turns an authors' checkpoint into one of ultron: maps names, folds BGR input into the stem, refuses keys it
-    cannot place."""
-    from ultron_cli.configs import one_of
+    """Turns an authors' checkpoint into one of ultron.
+
+    It maps the names, folds BGR input into the stem, and refuses keys that it cannot place.
+    """
     from ultron_cli.console import lines, print_result
     from ultron_cli.models.weights.checkpoints import sha256_of_weights
     from ultron_cli.models.weights.importers import import_weights
 
-    one_of("from", source, list(IMPORTERS))
     imported = import_weights(file, source, out, backbone)
     model, scales = imported.model, imported.scales
     sha256 = sha256_of_weights(model)

@@ -9,9 +9,14 @@ EXAMPLE = "ultron weights inspect resnet50.pth"
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="A .pth, .pt or .safetensors file, or a checkpoint of ultron.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .pth, .pt or .safetensors file, or a checkpoint of ultron.")
+    ],
 ) -> None:
-    """Shows the tensors of a weights file (name, shape, type) without running anything in it."""
+    """Shows the tensors of a weights file.
+
+    Of each it tells name, shape and type. Nothing in the file is run.
+    """
     from ultron_cli.console import counted, lines, print_result, table
     from ultron_cli.files import sha256_of_file
     from ultron_cli.models.weights.checkpoints import FORMAT, bare_state_dict, read_weights_file

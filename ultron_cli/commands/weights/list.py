@@ -4,7 +4,7 @@ EXAMPLE = "ultron weights list"
 
 
 def command() -> None:
-    """Lists the models that can be made, and whose published checkpoints can be imported."""
+    """Lists the models, and whose checkpoints can be imported."""
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.models import list_models
     from ultron_cli.models.weights import IMPORTERS
