@@ -305,6 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.reset_settings()
     console.start_log(0)
+    console.prints_anything()
     try:
         code = _root_command()(args=arguments, prog_name="ultron", standalone_mode=False)
         if code == INTERRUPTED:
@@ -313,7 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UltronError as error:
         if console.settings.verbosity > 0:
             traceback.print_exc()
-        print(f"error: {error.for_command(console.settings.flags)}", file=sys.stderr)
+        print(console.labelled("error", error.for_command(console.settings.flags)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -332,5 +333,6 @@ def main(arguments: list[str] | None = None) -> int:
         message = format_message()
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help has been shown
             return 0
-        print(f"error: {message} See `{context.command_path if context else 'ultron'} --help`.", file=sys.stderr)
+        hint = f"See `{context.command_path if context else 'ultron'} --help`."
+        print(console.labelled("error", f"{message} {hint}"), file=sys.stderr)
         return 2

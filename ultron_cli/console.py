@@ -4,6 +4,7 @@
 command calls its flags; cli.py fills it before a command runs.
 """
 
+import io
 import json
 import logging
 import math
@@ -17,6 +18,8 @@ from typing import Any, TextIO
 from ultron_cli.errors import with_flags
 
 log = logging.getLogger("ultron")
+WIDTH_OF_FILES = 200  # columns of a table that goes into a file or a pipe
+SHORT_CELL = 12  # a cell of so many characters is not broken
 
 
 @dataclass
@@ -43,7 +46,7 @@ def reset_settings() -> None:
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = with_flags(record.getMessage(), settings.flags)
-        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+        return labelled(record.levelname.lower(), text) if record.levelno >= logging.WARNING else text
 
 
 class _LogHandler(logging.StreamHandler):
@@ -93,35 +96,73 @@ def _plain(value: object) -> object:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def dump_json(value: object, *, indent: int | None = 1) -> str:
+def dump_json(value: object, *, indent: int | None = 1, ascii_only: bool = False) -> str:
     """JSON text of plain data; NaN and infinity become null, paths and other objects their text."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
+    return json.dumps(_plain(value), indent=indent, ensure_ascii=ascii_only)
 
 
 def print_result(result: Mapping[str, object], text: str) -> None:
-    """Prints the one result of a command: `text` for people, or `result` as JSON with --json."""
+    """Prints the one result of a command: `text` for people, or `result` as JSON, in ASCII, with --json."""
     try:
-        print(dump_json(result) if settings.json else text, flush=True)
+        print(dump_json(result, ascii_only=True) if settings.json else text, flush=True)
     except BrokenPipeError:  # `ultron search | head`: the reader has gone, which is not our failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def prints_anything() -> None:
+    """Lets stdout show names that its encoding lacks (cp1252, ASCII) as escapes, instead of failing on them."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def labelled(label: str, text: str) -> str:
+    """`error: text` for stderr; the label is coloured in a terminal, unless NO_COLOR is set."""
+    has_colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    colour = {"error": 31, "warning": 33}[label]
+    return f"\x1b[1;{colour}m{label}:\x1b[0m {text}" if has_colour else f"{label}: {text}"
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, left: int = 1) -> str:
-    """A text table; the first `left` columns are aligned left, the others right."""
+    """A text table that fits the terminal; the first `left` columns are aligned left, the others right.
+
+    Texts wrap between words, and short cells (numbers, names) stay whole. Where not even that fits, each row becomes
+    lines of its own, one per column.
+    """
+    from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(title=Text(title) if title else None, title_justify="left", show_header=any(columns))
-    for i, name in enumerate(columns):
-        grid.add_column(name, justify="left" if i < left else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(str(cell)) for cell in row))
+    all_rows = [[str(cell) for cell in row] for row in rows]
     terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 200, color_system=None, file=sys.stdout)
+    width = None if terminal or os.environ.get("COLUMNS") else WIDTH_OF_FILES
+    console = Console(width=width, color_system="auto" if terminal else None, file=sys.stdout)
+
+    def grid_of(column_names: Sequence[str], cells: Iterable[Sequence[str]], n_left: int) -> Table:
+        grid = Table(
+            title=Text(title) if title else None,
+            title_justify="left",
+            show_header=any(column_names),
+            box=box.SIMPLE_HEAD if any(column_names) else None,
+            pad_edge=False,
+        )
+        columns_of_cells = list(zip(*cells, strict=True)) or [()] * len(column_names)
+        for i, (name, column) in enumerate(zip(column_names, columns_of_cells, strict=True)):
+            is_short = max((len(line) for cell in column for line in cell.split("\n")), default=0) <= SHORT_CELL
+            justify = "left" if i < n_left else "right"
+            grid.add_column(name, justify=justify, overflow="fold", no_wrap=is_short and len(name) <= SHORT_CELL)
+        for row in cells:
+            grid.add_row(*(Text(cell) for cell in row))
+        return grid
+
+    grid = grid_of(columns, all_rows, left)
+    if Measurement.get(console, console.options, grid).minimum > console.width and any(columns):
+        pairs = [pair for row in all_rows for pair in (*zip(columns, row, strict=True), ("", ""))]
+        grid = grid_of(("", ""), pairs[:-1], 2)
     with console.capture() as captured:
         console.print(grid)
-    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
+    return "\n".join(line.rstrip() for line in captured.get().strip("\n").split("\n"))
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -20,7 +20,7 @@ def check_device_name(name: str) -> None:
     """Raises UltronError for a name that is none of auto, cpu, cuda, cuda:N."""
     kind, colon, number = name.partition(":")
     if name not in ("auto", "cpu") and (kind != "cuda" or bool(colon) != number.isdigit()):
-        raise UltronError(f"`device` must be auto, cpu, cuda or cuda:N; found {name!r}")
+        raise UltronError(f"`device` takes auto, cpu, cuda or cuda:N; found {name!r}")
 
 
 def may_have_gpu() -> bool:

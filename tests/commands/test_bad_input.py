@@ -179,9 +179,17 @@ def test_spoiled_descriptor_files(ultron: Run, extracted: Path, spoil: object, w
     expect_error(ultron("index"), *words)
 
 
-@pytest.mark.parametrize("k", [0, -1, 49])
-def test_k_outside_the_database(ultron: Run, extracted: Path, k: int) -> None:
-    expect_error(ultron("search", "-k", k), "between 1 and the 48", str(k))
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_1(ultron: Run, extracted: Path, k: int) -> None:
+    for command in ("search", "evaluate", "serve"):
+        expect_error(ultron(command, "-k", k), "-k must be at least 1", str(k))
+
+
+def test_more_than_all_photos_are_all(ultron: Run, extracted: Path) -> None:
+    code, out, err = ultron("search", "-k", 49, "--json")
+    assert code == 0
+    assert "the database has 48 photos, so each ranking has 48" in err
+    assert [len(result["photos"]) for result in json.loads(out)["results"]] == [48] * 4
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_stored_descriptors_are_searched_and_scored_without_torch(ultron: Run, t
 
 def test_what_computes_nothing_loads_nothing(ultron: Run, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
-    table.write_text("group,setting,seed,metric,value\np,a,0,mAP,50\np,b,0,mAP,60\n", encoding="utf-8")
+    table.write_text("group,setting,seed,metric,value\np,a,0,mAP,0.5\np,b,0,mAP,0.6\n", encoding="utf-8")
     codes, heavy, _, err = run_all(
         "weights list",
         "doctor --backbones 'resnet5*'",
@@ -65,7 +65,7 @@ MISTAKES = {
     "extract --scales 0": "--scales takes",
     "extract --backbone resnet5O --untrained": "did you mean resnet50",
     "extract --model gemm --untrained": "did you mean gem?",
-    "extract --device gpu": "--device must be auto, cpu, cuda or cuda:N",
+    "extract --device gpu": "--device takes auto, cpu, cuda or cuda:N",
     "extract --batch-size 0": "--batch-size must be at least 1",
     "search nosuch.jpg": "nosuch.jpg: no such photo",
     "search -k 0": "-k must be at least 1",

@@ -32,23 +32,33 @@ def command(
         raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
     results = {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
     rows = []
+    verdicts = []
     for protocol, part in results.items():
         low, high = (f"{100 * side:+.2f}" for side in part.interval)
         n_equal = part.n_queries - part.n_better - part.n_worse
         scores = (f"{100 * part.mAP_a:.2f}", f"{100 * part.mAP_b:.2f}", f"{100 * part.difference:+.2f}")
-        rows.append(
-            (protocol, *scores, f"{low} to {high}", f"{part.p_value:.3f}", f"{part.n_better}/{part.n_worse}/{n_equal}")
-        )
-    settings = a.origin.extraction.differences(b.origin.extraction)
+        counts = f"{part.n_better} / {part.n_worse} / {n_equal}"
+        rows.append((protocol, *scores, f"{low} to {high}", part.p_text, counts))
+        verdicts.append(f"{protocol}: {part.verdict} (p {part.p_text})")
+    differing = a.origin.differences(b.origin)
+    tests = dict.fromkeys(part.test_text for part in results.values())
     print_result(
         {
             "before": str(before),
             "after": str(after),
-            "protocols": {name: dataclasses.asdict(part) for name, part in results.items()},
-            "settings_that_differ": settings,
+            "protocols": {
+                name: dataclasses.asdict(part) | {"test": part.test_text, "verdict": part.verdict}
+                for name, part in results.items()
+            },
+            "settings_that_differ": differing,
         },
         lines(
-            table(("protocol", "A", "B", "B - A", "95 % interval", "p", "better/worse/equal"), rows),
-            "settings that differ: " + ("; ".join(settings) or "none recorded"),
+            f"A {before}",
+            f"B {after}",
+            table(("protocol", "A", "B", "B - A", "95 % interval", "p", "better / worse / equal"), rows),
+            *verdicts,
+            f"p: {'; '.join(tests)}. Interval: bootstrap over queries",
+            "differing: nothing that is recorded" if not differing else "differing:",
+            *(f"  {phrase}" for phrase in differing),
         ),
     )

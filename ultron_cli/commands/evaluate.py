@@ -110,11 +110,8 @@ def command(
     path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
     write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)
-    origin = ranking.origin
     shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))
-    how = f"{origin.model or 'model not recorded'} on {evaluation.dataset}, {evaluation.n_database:,} photos: "
-    how += origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
-    how += origin.search_text()
+    how = evaluation.how_text()
     published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""
     print_result(

@@ -1,5 +1,6 @@
 """The flags that two or more commands share, and what several commands make of them."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ultron_cli.models.backbones import require_backbone
 from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
 
 if TYPE_CHECKING:
+    from ultron_cli.datasets.protocols import Box
     from ultron_cli.models.weights.checkpoints import LoadedModel
     from ultron_cli.models.weights.model_choice import ModelChoice
     from ultron_cli.workspace import Workspace
@@ -197,6 +199,34 @@ def current_workspace() -> "Workspace":
 
     flags = {"root": console.settings.workspace, "data_root": console.settings.data_root}
     return Workspace(**{name: folder.expanduser() for name, folder in flags.items() if folder is not None})
+
+
+def _numbers(text: str, form: str, flag: str) -> list[float]:
+    """`3,4.5` as numbers, as many as form has (`X,Y`). Raises UltronError for anything else."""
+    n = form.count(",") + 1
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != n or not all(map(math.isfinite, values)):
+        raise UltronError(
+            f"{flag} takes {form}, {n} numbers with commas between, in pixels of the whole photo; found {text!r}"
+        )
+    return values
+
+
+def point_of(text: str, flag: str) -> tuple[float, float]:
+    """A point from the command line. Raises UltronError for anything but `X,Y`."""
+    x, y = _numbers(text, "X,Y", flag)
+    return x, y
+
+
+def box_of(text: str, flag: str) -> "Box":
+    """A box from the command line. Raises UltronError for anything but `X1,Y1,X2,Y2` in this order."""
+    x1, y1, x2, y2 = _numbers(text, "X1,Y1,X2,Y2", flag)
+    if x1 >= x2 or y1 >= y2:
+        raise UltronError(f"{flag} takes X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2; found {text!r}")
+    return x1, y1, x2, y2
 
 
 @dataclass(frozen=True, kw_only=True)

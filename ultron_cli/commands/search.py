@@ -1,7 +1,7 @@
 """`ultron search`: the nearest photos of queries."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,13 +15,18 @@ from ultron_cli.commands.flags import (
     RerankSetFlag,
     RescoreFlag,
     WhitenFlag,
+    box_of,
     current_workspace,
     index_settings,
     number,
 )
 from ultron_cli.errors import UltronError
 
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.rankings import Ranking
+
 SHOWN_QUERIES = 5
+SHOWN_PHOTOS = 50  # of each; all are in the rank file
 
 
 EXAMPLE = """
@@ -60,9 +65,8 @@ def command(
     from dataclasses import replace
 
     from ultron_cli import console
-    from ultron_cli.console import counted, lines, print_result, table
+    from ultron_cli.console import print_result
     from ultron_cli.datasets.photos import require_photo
-    from ultron_cli.datasets.protocols import check_box
     from ultron_cli.provenance import provenance
     from ultron_cli.retrieval.rankings import write_ranks
     from ultron_cli.retrieval.rerank import parse_rerank
@@ -80,47 +84,49 @@ def command(
     )
     if bbx and len(photos or []) != 1:
         raise UltronError("--bbx belongs to one photo; name exactly one")
+    box = box_of(bbx, "--bbx") if bbx else None
     if photos:
+        base = database or workspace.take_latest("extract", "name --database") / "database.h5"
         for path in photos:
             require_photo(path)  # before the seconds in which torch is loaded
         from ultron_cli.retrieval.photo_queries import search_photos
 
-        box = None
-        if bbx:
-            try:
-                box = check_box([float(part) for part in bbx.split(",")], "--bbx")
-            except ValueError:
-                raise UltronError(f"--bbx takes four numbers X1,Y1,X2,Y2; found {bbx!r}") from None
-        base = database or workspace.take_latest("extract", "name --database") / "database.h5"
         ranking = search_photos(photos, base, k, console.settings.device, bbx=box, weights=weights, options=options)
     else:
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options)
     origin = ranking.origin
     path = out
-    if path is None and not photos:
+    if path is None:
         path = workspace.result_folder("search", f"{origin.dataset}-{origin.model}".replace("/", "_")) / "ranks.h5"
-    if path is not None:
-        write_ranks(path, replace(ranking, origin=replace(origin, searched_by=provenance())))
-        workspace.remember("search", path)
-    results = [
-        {"query": name, "photos": ranking.ranked_photos(query)} for query, name in enumerate(ranking.query_names)
-    ]
-    tables = [
-        table(
-            ("rank", "photo", "score"),
-            [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in result["photos"]],
-            title=result["query"],
-            left=2,
-        )
-        for result in results[:SHOWN_QUERIES]
-    ]
-    more = len(results) - SHOWN_QUERIES
-    print_result(
-        {"results": results, "ranks": str(path) if path else None, "origin": origin.to_json()},
-        lines(
-            *tables,
-            f"and {counted(more, 'more query', 'more queries')} (all in the rank file)" if more > 0 else None,
-            str(path) if path else None,
-        ),
-    )
+    stored = replace(ranking, origin=replace(origin, searched_by=provenance()))
+    if photos:  # by their whole paths, so that pictures find them from any folder
+        stored = replace(stored, query_names=[str(photo.absolute()) for photo in photos])
+    write_ranks(path, stored)
+    workspace.remember("search", path)
+    if console.settings.json:
+        results = [
+            {"query": name, "photos": ranking.ranked_photos(query)} for query, name in enumerate(ranking.query_names)
+        ]
+        print_result({"results": results, "ranks": str(path), "origin": origin.to_json()}, "")
+    elif out or console.settings.verbosity < 0:  # who names a file, or wants quiet, reads the file
+        print_result({}, str(path))
+    else:
+        print_result({}, "\n".join([*_tables(ranking), str(path)]))
+
+
+def _tables(ranking: "Ranking") -> list[str]:
+    """The best photos of the first queries, for people."""
+    from ultron_cli.console import counted, table
+
+    texts = []
+    for query, name in enumerate(ranking.query_names[:SHOWN_QUERIES]):
+        photos = ranking.ranked_photos(query)
+        rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in photos[:SHOWN_PHOTOS]]
+        texts.append(table(("rank", "photo", "score"), rows, title=name, left=2))
+        if len(photos) > SHOWN_PHOTOS:
+            texts.append(f"and {counted(len(photos) - SHOWN_PHOTOS, 'more photo')} (all in the rank file)")
+    n_more = len(ranking.query_names) - SHOWN_QUERIES
+    if n_more > 0:
+        texts.append(f"and {counted(n_more, 'more query', 'more queries')} (all in the rank file)")
+    return texts

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultron_cli.commands.choices import PRESETS
-from ultron_cli.commands.flags import checked, current_workspace
-from ultron_cli.configs import one_of
+from ultron_cli.commands.flags import current_workspace
 from ultron_cli.training.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ def command(
             metavar="NAME",
             help=f"Settings to start from (quickstart): {', '.join(PRESETS)}.",
             show_default=False,
-            callback=checked(lambda name, value: one_of(name, value, PRESETS)),
         ),
     ] = None,
     dataset: Annotated[

@@ -87,6 +87,16 @@ class Evaluation:
             origin=origin,
         )
 
+    def how_text(self) -> str:
+        """What was scored and how it was made, in one phrase that stands beside every score."""
+        origin = self.origin
+        protocol = origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
+        cut = ""
+        if origin.k is not None and origin.k < self.n_database:
+            cut = f"; only the {origin.k:,} best photos of each query are ranked, positives behind them not found"
+        what = f"{origin.model or 'model not recorded'} on {self.dataset}, {self.n_database:,} photos"
+        return f"{what}: {protocol}{origin.search_text()}{cut}"
+
     def to_json(self) -> dict[str, object]:
         """The Evaluation JSON (docs/file-formats.md) as plain data."""
         return {

@@ -16,6 +16,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.result import Evaluation
 
 DRAWS_AT_ONCE = 1 << 20  # numbers drawn per block, 8 MiB: bounds the memory for any count of queries
+LEVEL = 0.05  # below this p-value a difference is called one
 EXACT_PATTERNS = 1 << 16  # at most this many sign patterns are tried one by one
 
 
@@ -35,6 +36,28 @@ class Comparison:
     n_worse: int  # queries whose AP is lower in B
     resamples: int
     seed: int
+
+    @property
+    def p_text(self) -> str:
+        """The p-value as people read it: `0.012`, or `< 0.001`; never 0."""
+        return "< 0.001" if self.p_value < 0.001 else f"{self.p_value:.3f}"
+
+    @property
+    def test_text(self) -> str:
+        """How the p-value came about."""
+        how = "every exchange tried" if self.exact else f"{self.resamples:,} random exchanges, seed {self.seed}"
+        return f"paired randomisation test over {self.n_queries} queries, two-sided, {how}"
+
+    @property
+    def verdict(self) -> str:
+        """Which is better, and whether chance explains it, in one sentence."""
+        if not self.n_better and not self.n_worse:
+            return "A and B are equal on every query"
+        points = 100 * abs(self.difference)
+        if self.p_value < LEVEL and self.difference:
+            better, worse = ("B", "A") if self.difference > 0 else ("A", "B")
+            return f"{better} is better than {worse} by {points:.2f} points of mAP; chance hardly explains it"
+        return f"A and B differ by {points:.2f} points of mAP, which chance explains: no evidence that either is better"
 
 
 def compare_evaluations(
@@ -108,7 +131,7 @@ def sign_flip_p_value(differences: np.ndarray, *, resamples: int, seed: int) -> 
     EXACT_PATTERNS), each pattern is tried once and the value is exact. Otherwise `resamples` random patterns are tried
     and the observed one is counted among them, so that the value is never 0.
     """
-    # A query without difference stays the same whichever way it is exnonzero.
+    # A query without difference stays the same whichever way it is exchanged.
     nonzero = differences[differences != 0]
     # Patterns that give the observed sum in another order of addition must count as equal to it.
     threshold = abs(nonzero.sum()) - 1e-12 * np.abs(nonzero).sum()

@@ -9,10 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, TypeVar, cast
 
-from ultron_cli.configs import differences
+from ultron_cli.configs import differences, flatten
 
 T = TypeVar("T")
 Json = Mapping[str, object]  # an object of a JSON file
+ABSENT = "none"  # how a comparison shows what a result does not have
+# Keys of an extraction's configuration as people read them; the others stand for themselves.
+EXTRACTION_WORDS = {
+    "photos_sha256": "photos (SHA-256)",
+    "crop": "crop of queries",
+    "max_side_px": "longest side in pixels",
+    "resize": "resizing of photos",
+    "precision": "arithmetic of the network",
+    "storage": "number type in the file",
+    "model.name": "kind of model",
+    "whitening.sha256": "whitening (SHA-256)",
+}
 
 
 def _of_kind(value: object, kind: type[T] | tuple[type[T], ...]) -> T | None:
@@ -26,6 +38,17 @@ def _object(value: object) -> Json:
 
 def _objects(values: object) -> tuple[Json, ...]:
     return tuple(_object(value) for value in values) if isinstance(values, (list, tuple)) else ()
+
+
+def _in_words(value: object) -> str:
+    """A setting's value as a comparison shows it."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_in_words, value)) or ABSENT
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +140,12 @@ class ExtractionRecord:
     def protocol_text(self) -> str:
         """How photos were turned into descriptors, in one phrase that stands beside every score."""
         crop = "queries cropped" if self.crop == "bbx" else "queries NOT cropped (not comparable with published scores)"
+        of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
         always = ", small photos enlarged" if self.enlarges else ""
         whitened = f", {self.whitening}" if self.whitening else ""
         n_scales = len(self.scales)
-        return f"{crop}, {n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{whitened}"
+        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{whitened}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,6 +346,47 @@ class Origin:
         index = f"; approximate index {search.kind}" if search.is_approximate else ""
         steps = ", ".join(f"{step.name} ({step.ms_per_query:.1f} ms per query)" for step in search.steps)
         return joined + index + (f"; re-ranked by {steps}" if steps else "")
+
+    def facts(self) -> dict[str, str]:
+        """Everything that shaped the result, in words: what it is -> how it was."""
+        search = self.search or SearchRecord()
+        facts: dict[str, object] = {
+            "dataset": self.dataset,
+            "ground truth": self.ground_truth,
+            "model": self.model,
+            "weights": str(self.weights or "") or None,
+            "weights_sha256": self.weights_sha256,
+        }
+        for key, value in flatten(dict(self.extraction.stored)).items():
+            facts.setdefault(EXTRACTION_WORDS.get(key, key), value)
+        if self.extraction:
+            facts["whitening"] = self.extraction.whitening
+        facts["search"] = "exact" if search.method == "exact" else f"index {search.kind}"
+        facts |= {f"index {name}": value for name, value in search.settings.items()}
+        facts["re-ranking"] = ", ".join(step.name for step in search.steps) or None
+        for step in search.steps:
+            facts |= {f"{step.name}.{name}": value for name, value in step.settings.items()}
+        facts["distractors"] = ", ".join(f"{part.path} ({part.n:,} photos)" for part in self.distractors) or None
+        facts["photos ranked per query"] = self.k
+        facts["photos that a ranking repeats"] = self.duplicates
+        facts["photos left out"] = ", ".join(sorted(photo.name for photo in self.skipped)) or None
+        for who, record in (("searched with", self.searched_by), ("evaluated with", self.evaluated_by)):
+            packages = _object((record or {}).get("packages"))
+            versions = {"ultron": (record or {}).get("ultron_version"), **packages}
+            facts |= {f"{who} {name}": version for name, version in versions.items() if version is not None}
+        return {name: _in_words(value) for name, value in facts.items()}
+
+    def differences(self, other: "Origin") -> list[str]:
+        """What shaped the two results differently, A's and B's in one phrase each: `re-ranking: A none, B aqe`."""
+        a, b = self.facts(), other.facts()
+        phrases = []
+        for name in dict.fromkeys((*a, *b)):
+            how_a, how_b = (facts.get(name, ABSENT) for facts in (a, b))
+            # Who searched is known of a rank file alone; that is no difference of two results.
+            is_version = name.startswith(("searched with ", "evaluated with "))
+            if how_a != how_b and not (is_version and ABSENT in (how_a, how_b)):
+                phrases.append(f"{name}: A {how_a}, B {how_b}")
+        return phrases
 
     def to_json(self) -> dict[str, object]:
         """As rank files and evaluations store it; what is not known is left out."""

@@ -149,7 +149,7 @@ def check_search(query_descriptors: np.ndarray, n: int, dim: int, k: int) -> Non
             "extract both with one model (`ultron extract --overwrite`)"
         )
     if not 1 <= k <= n:
-        raise UltronError(f"k must be between 1 and the {n} rows of the database, found {k}; choose another with -k")
+        raise UltronError(f"k must be between 1 and the {n} rows of the database, found {k}; choose another `k`")
     for start, stop in chunks(len(query_descriptors), 4096):
         bad = np.flatnonzero(~np.isfinite(query_descriptors[start:stop]).all(axis=1))
         if bad.size:

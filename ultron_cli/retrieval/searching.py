@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ultron_cli.blocks import chunks
+from ultron_cli.configs import within
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device_name
 from ultron_cli.retrieval.descriptors import DescriptorInfo, Descriptors, require_same_dim, require_same_model
@@ -52,11 +54,13 @@ def latest_descriptors(
     """
     if queries and database:
         return queries, database
+    is_file_named = queries is not None
     folder = (workspace or Workspace()).take_latest("extract", "name both `queries` and `database`")
     queries = queries or folder / "queries.h5"
-    if not queries.exists():
+    if not is_file_named and not queries.exists():
         raise UltronError(
-            f"{folder} has no queries.h5, as its dataset has no ground truth; name photos to search for, or `queries`"
+            f"{folder} has no queries.h5, as its dataset has no ground truth; name descriptors with `queries`",
+            "give photos as `photos`",
         )
     return queries, database or folder / "database.h5"
 
@@ -117,7 +121,7 @@ class Searcher:
     def search(self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = ()) -> tuple[RankedRows, SearchRecord]:
         """(the k best of every query, how). queries: (Q, D) float32, whitened as the database is. k: None ranks all.
 
-        Raises UltronError if k does not fit, or steps need descriptors that the index was not made from.
+        Raises UltronError if k is below 1, or steps need descriptors that the index was not made from.
         """
         database = self.database
         index = self.index
@@ -165,10 +169,14 @@ class Searcher:
         return rows, replace(record, steps=step_records)
 
     def _checked(self, k: int | None) -> int:
-        k = self.database.n if k is None else k
-        if not 1 <= k <= self.database.n:
-            raise UltronError(f"-k must be between 1 and the {self.database.n} photos of the database; found {k}")
-        return k
+        """As many photos as there are, where k is more or None. Raises UltronError below 1."""
+        n = self.database.n
+        if k is None:
+            return n
+        within("k", k, 1)
+        if k > n:
+            log.info("the database has %d photos, so each ranking has %d", n, n)
+        return min(k, n)
 
 
 def search_files(
@@ -184,7 +192,7 @@ def search_files(
 
     rows_only: for evaluation; the ranking then holds int32 rows and no scores, and queries are searched in blocks, so
     that a million distractors need 4 bytes per query and photo and a bounded working memory. Raises UltronError if the
-    files differ in dimensions, model or whitening, or k does not fit.
+    files differ in dimensions, model or whitening, or k is below 1.
     """
     index = open_index_of(options)
     whitening = whitening_for(index, options)

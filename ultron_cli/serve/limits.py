@@ -42,7 +42,7 @@ class ServeConfig:
     max_megapixels: float = 50
 
     def __post_init__(self) -> None:
-        within("-k", self.k, 1, MOST_PHOTOS)
+        within("k", self.k, 1, MOST_PHOTOS)
         within("max_upload_mib", self.max_upload_mib, 0.01, 1024)
         within("max_megapixels", self.max_megapixels, 0.001, 170)  # above about 179 Pillow refuses by itself
         one_of("method", self.method, tuple(METHODS))

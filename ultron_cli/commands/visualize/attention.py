@@ -18,6 +18,7 @@ from ultron_cli.commands.flags import (
     WeightsFlag,
     current_workspace,
     number,
+    point_of,
 )
 
 EXAMPLE = "ultron visualize attention --dataset photos/ --photo holiday --at 500,320 --stage 4"
@@ -51,7 +52,7 @@ def command(
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.visualization.inside.matching import region_of
-    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, point_of, size_of
+    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, size_of
     from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
     from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name

@@ -12,8 +12,10 @@ from ultron_cli.commands.flags import (
     ProtocolFlag,
     QueriesFlag,
     QueryFlag,
+    box_of,
     current_workspace,
     number,
+    point_of,
 )
 from ultron_cli.commands.visualize.searches import scenes_of
 from ultron_cli.errors import UltronError
@@ -62,7 +64,6 @@ def command(
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.inside.draw import MatchRequest, draw_match
-    from ultron_cli.visualization.inside.photos import box_of, point_of
     from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import PhotoChoice, file_name
 

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
 
 def searches(ranks: list[Path] | None, queries: Path | None, database: Path | None) -> list["Ranking"]:
-    """The searches to draw: of rank files, or the exact search of descriptors."""
+    """The searches to draw: of rank files, or the exact search of descriptors. With none of them named and an
+    extraction that has no queries, as of photos of one's own, that is the latest `ultron search`."""
     from ultron_cli import console
     from ultron_cli.retrieval.rankings import read_ranks
     from ultron_cli.retrieval.searching import latest_descriptors, search_files
 
     if ranks:
         return [read_ranks(path) for path in ranks]
-    files = latest_descriptors(queries, database, current_workspace())
+    workspace = current_workspace()
+    if queries is None and database is None and workspace.latest("search"):
+        extraction = workspace.latest("extract")
+        if extraction is None or not (extraction / "queries.h5").exists():
+            return [read_ranks(workspace.take_latest("search", "name a rank file with --ranks"))]
+    files = latest_descriptors(queries, database, workspace)
     return [search_files(*files, None, console.settings.device)]
 
 

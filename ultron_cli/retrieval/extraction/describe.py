@@ -9,8 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ultron_cli.configs import from_dict, within
+from ultron_cli.configs import from_dict
 from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
+from ultron_cli.errors import UltronError
 from ultron_cli.models.core import PRECISIONS, RetrievalModel
 from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale
@@ -36,8 +37,10 @@ class ExtractConfig:
     weights_sha256: str
 
     def __post_init__(self) -> None:
-        if self.max_side_px is not None:
-            within("max_side_px", self.max_side_px, 32, 16384)
+        if self.max_side_px is not None and not 32 <= self.max_side_px <= 16384:
+            raise UltronError(
+                f"`max_side_px` must lie between 32 and 16384, or be 0 for photos as they are; found {self.max_side_px}"
+            )
 
     @classmethod
     def of(

@@ -144,7 +144,10 @@ class Extraction:
         bad = batch[0]
         if bad.pixels is None:
             if not self.work.skip_bad:
-                raise UltronError(bad.problem, "go on without it with `skip_bad`")
+                raise UltronError(
+                    f"{bad.problem} (`ultron datasets verify {self.dataset.folder}` finds all that are bad)",
+                    "go on without it with `skip_bad`",
+                )
             log.warning("left out: %s", bad.problem)
             shard.skipped[bad.row] = bad.problem
             return

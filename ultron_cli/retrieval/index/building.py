@@ -116,7 +116,8 @@ def filled_index(descriptors: Descriptors, kind: str, factory: str) -> FaissObje
             step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
             started_s = time.perf_counter()
             train_index(faiss_index, training_sample(descriptors, step, rows_per_block))
-            log.info("trained on one in %d descriptors in %.1f s", step, time.perf_counter() - started_s)
+            share = "every descriptor" if step == 1 else f"one descriptor in {step}"
+            log.info("trained on %s in %.1f s", share, time.perf_counter() - started_s)
     except RuntimeError as error:
         raise UltronError(
             f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} "

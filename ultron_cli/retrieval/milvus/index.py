@@ -86,11 +86,11 @@ class MilvusIndex(StoredIndex):
         if self.descriptors is None:
             raise UltronError(
                 f"Milvus ranks at most {MOST_RANKED} photos per query, found {k}, and {self.descriptor_path} "
-                "is gone; choose a smaller -k"
+                "is gone; choose a smaller `k`"
             )
         log.warning(
             "Milvus ranks at most %d photos per query, %d are asked for: searching exactly in %s instead; "
-            "choose a smaller -k for Milvus",
+            "choose a smaller `k` for Milvus",
             MOST_RANKED,
             k,
             self.descriptor_path,

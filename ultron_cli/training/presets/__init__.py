@@ -55,9 +55,15 @@ def make_config(values: dict[str, object]) -> TrainConfig | AutolaConfig:
 def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> TrainConfig | AutolaConfig:
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
     values = read_preset(preset)
-    if file:
-        values = _merge(values, read_toml(file))
-    return make_config(_assign(values, assignments))
+    if not file:
+        return make_config(_assign(values, assignments))
+    try:
+        return make_config(_assign(_merge(values, read_toml(file)), assignments))
+    except UltronError as error:
+        make_config(_assign(values, assignments))  # raises where the file is not to blame
+        if str(file) in error.message:
+            raise
+        raise UltronError(f"{file}: {error.message}", *error.ways) from None
 
 
 def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, object]:

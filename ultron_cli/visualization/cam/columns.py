@@ -104,7 +104,7 @@ def columns_figure(
         raise UltronError(f"maps side by side are of 2 to {MOST_MODELS} models, found {len(columns)}; draw fewer")
     if not photos:
         raise UltronError(
-            "a figure of similarity maps needs at least one database photo; found none; ask for more with -k"
+            "a figure of similarity maps needs at least one database photo; found none; ask for more with `k`"
         )
     columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - BAR_PX - PHOTO_GAP_PX
     tile_px = min(WIDEST_TILE_PX, columns_px // (1 + len(columns)) - GAP_PX - 2 * drawing.FRAME_PX)
@@ -121,7 +121,7 @@ def columns_figure(
     for tile in row_tiles:
         tops.append(tops[-1] + tile.pixels.shape[0] + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + ROW_GAP_PX)
     height_px = tops[-1] - ROW_GAP_PX + drawing.MARGIN_PX
-    drawing.check_size(width_px, height_px, "draw fewer photos with -k")
+    drawing.check_size(width_px, height_px, "draw fewer photos with `k`")
     sheet = Sheet(width_px, height_px)
     grid = _Grid(cell_px)
     header.draw(sheet)

@@ -128,7 +128,7 @@ def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair
     """
     if not pairs:
         raise UltronError(
-            "a figure of similarity maps needs at least one database photo; found none; ask for more with -k"
+            "a figure of similarity maps needs at least one database photo; found none; ask for more with `k`"
         )
     n_columns = 1 + min(PAIRS_PER_BAND, len(pairs))
     columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - ROW_LABEL_PX - BAR_PX - QUERY_GAP_PX
@@ -157,7 +157,7 @@ def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair
     header = Header.of(title, note_of(first_cam, pairs[0].photo.rank), width_px)
     top = header.height_px + drawing.LEGEND_HEIGHT_PX
     height_px = top + sum(band.height_px + BAND_GAP_PX for band in bands) - BAND_GAP_PX + drawing.MARGIN_PX
-    drawing.check_size(width_px, height_px, "draw fewer photos with -k")
+    drawing.check_size(width_px, height_px, "draw fewer photos with `k`")
     sheet = Sheet(width_px, height_px)
     header.draw(sheet)
     tiles.draw_legend(

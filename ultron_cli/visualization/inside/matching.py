@@ -176,7 +176,7 @@ def match_figure(
     if not 1 <= len(matches) <= MOST_PHOTOS:
         raise UltronError(
             f"a figure of matches takes 1 to {MOST_PHOTOS} database photos, found {len(matches)}; name them "
-            "with `photo`, or change -k"
+            "with `photo`, or change `k`"
         )
     panels = [(query.pixels, query.cosines), *((match.pixels, match.cosines) for match in matches)]
     low = min(float(cosines.min()) for _, cosines in panels)

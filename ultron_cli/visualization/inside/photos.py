@@ -7,36 +7,10 @@ import numpy as np
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.photos import Box, PhotoShape, decode_photo, load_photo
+from ultron_cli.datasets.photos import PhotoShape, decode_photo, load_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
-
-
-def _numbers(text: str, form: str, flag: str) -> list[float]:
-    """`3,4.5` as numbers, as many as form has (`X,Y`). Raises UltronError for anything else."""
-    n = form.count(",") + 1
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != n or not np.isfinite(values).all():
-        raise UltronError(
-            f"{flag} takes {form}, {n} numbers with commas between, in pixels of the whole photo; found {text!r}"
-        )
-    return values
-
-
-def point_of(text: str, flag: str) -> tuple[float, float]:
-    """A point from the command line. Raises UltronError for anything but `X,Y`."""
-    x, y = _numbers(text, "X,Y", flag)
-    return x, y
-
-
-def box_of(text: str, flag: str) -> Box:
-    """A box from the command line. Raises UltronError for anything but `X1,Y1,X2,Y2`."""
-    x1, y1, x2, y2 = _numbers(text, "X1,Y1,X2,Y2", flag)
-    return x1, y1, x2, y2
 
 
 def size_of(path: Path) -> tuple[int, int]:

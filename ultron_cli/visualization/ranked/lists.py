@@ -14,7 +14,7 @@ GAP_PX, QUERY_GAP_PX, ROW_GAP_PX = 14, 34, 14
 PHOTOS_PER_LINE = 10
 WIDEST_TILE_PX, FULL_WIDTH_PX = 240, 2400
 NARROWEST_CELL_PX = 160  # a narrow photo's label needs room
-FEWER = "draw fewer queries, or fewer photos of each with -k"
+FEWER = "draw fewer queries, or fewer photos of each with `k`"
 
 
 @dataclass(frozen=True)

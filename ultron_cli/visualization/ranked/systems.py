@@ -178,7 +178,7 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
         raise UltronError(f"searches side by side must be 1 to {MOST_SYSTEMS} with at least one query; draw fewer")
     n_photos = max(len(system.photos) for block in blocks for system in block.systems)  # of the longest row
     if n_photos > MOST_PHOTOS:
-        raise UltronError(f"searches side by side show at most {MOST_PHOTOS} photos a row, found {n_photos}; lower -k")
+        raise UltronError(f"searches side by side show at most {MOST_PHOTOS} photos a row, found {n_photos}; lower `k`")
     n_columns = max(1, n_photos)
     columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - QUERY_GAP_PX - NAME_PX
     tile_px = min(WIDEST_TILE_PX, columns_px // (1 + n_columns) - GAP_PX - 2 * drawing.FRAME_PX)
