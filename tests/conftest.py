@@ -3,7 +3,11 @@ and a headless browser for the pages that people open."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several test processes share the cores
+# Before torch: several test processes share the cores, and small networks are slower on several threads, much slower
+# on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import json
 import shutil

@@ -167,7 +167,10 @@ def curves(out: Path) -> Path:
         {"epoch": e, "loss": 4.0 / e, "accuracy": 1 - 1 / e, "lr": 0.1 * (1 - e / 12), "validation_mAP": 0.6 - 0.5 / e}
         for e in range(1, 11)
     ]
-    steps = [{"epoch": s / 10, "loss": 4.0 / (1 + s / 10) + 0.3 * np.sin(s)} for s in range(100)]
+    steps = [
+        {"epoch": s / 10, "loss": 4.0 / (1 + s / 10) + 0.3 * np.sin(s), "lr": 0.1 * min(s / 10, 1 - s / 120)}
+        for s in range(100)
+    ]
     runs = [
         RunCurves(label="plain", epochs=epochs, steps=steps, model="gem-resnet18"),
         RunCurves(
