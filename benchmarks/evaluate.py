@@ -13,7 +13,6 @@ in which map_from_scores also gains from every free core.
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import numpy as np
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 
 TOLERANCE = 1e-9
 
@@ -85,12 +84,6 @@ def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
         ]
         results[protocol] = [one and [one[0], *one[1]] for one in walked]
     return results
-
-
-def peak_mib() -> float:
-    """Peak resident memory of this process in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def run_ultron(scores: np.ndarray, truth: GroundTruth, repeats: int) -> dict:

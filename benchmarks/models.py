@@ -15,7 +15,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ultron_cli.console import markdown_table
 from ultron_cli.files import replace_between
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.provenance import package_versions, utc_now
@@ -182,11 +181,7 @@ def peak_memory_mib(name: str) -> float:
 def print_memory(name: str) -> None:
     with torch.inference_mode():
         make(name)(photo(MEMORY_SIDE_PX))
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would report the parent's peak, if that is higher: it survives fork and exec
-        print(next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")))
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024))
+    print(peak_mib())
 
 
 def print_profile(name: str, side_px: int) -> None:

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import RankedRows
@@ -63,18 +62,6 @@ def differing_rows(
                 float(own.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)),
             )
     return n_differing, worst
-
-
-def peak_mib() -> float:
-    """Peak resident memory of this program in MiB.
-
-    Linux hands getrusage's figure on from the parent to a started program, VmHWM begins anew with it.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def search_file(path: Path, options: argparse.Namespace) -> dict[str, float]:
