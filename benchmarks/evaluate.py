@@ -59,18 +59,18 @@ def walk_ranking(ranking: np.ndarray, positive: np.ndarray, ignored: np.ndarray)
     """AP and P@k the way revisitop goes about it: whole-ranking membership by NumPy, the rest in Python loops over
     positives."""
     places = np.arange(len(ranking))
-    found, skipped = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
+    positive_places, ignored_places = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
     n_above = 0
-    for i in range(len(found)):
-        while n_above < len(skipped) and skipped[n_above] < found[i]:
+    for i in range(len(positive_places)):
+        while n_above < len(ignored_places) and ignored_places[n_above] < positive_places[i]:
             n_above += 1
-        found[i] -= n_above
+        positive_places[i] -= n_above
     ap = 0.0
-    for i, place in enumerate(found):
+    for i, place in enumerate(positive_places):
         left = i / place if place else 1.0
         ap += (left + (i + 1) / (place + 1)) / (2 * len(positive))
-    cuts = [min(k, max(found) + 1) for k in PRECISION_AT]
-    return ap, [float((found < cut).sum() / cut) for cut in cuts]
+    cuts = [min(k, max(positive_places) + 1) for k in PRECISION_AT]
+    return ap, [float((positive_places < cut).sum() / cut) for cut in cuts]
 
 
 def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
@@ -82,7 +82,7 @@ def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
             walk_ranking(ranking, *split) if len(split[0]) else None
             for ranking, split in zip(ranks, splits, strict=True)
         ]
-        results[protocol] = [one and [one[0], *one[1]] for one in walked]
+        results[protocol] = [walk and [walk[0], *walk[1]] for walk in walked]
     return results
 
 
@@ -143,11 +143,11 @@ def largest_difference(a: dict, b: dict) -> float:
     """Over AP and P@k of all queries and protocols; infinite where only one side has a number."""
     worst = 0.0
     for protocol in PROTOCOLS:
-        for one, other in zip(a["results"][protocol], b["results"][protocol], strict=True):
-            if (one is None) != (other is None):
+        for ours, theirs in zip(a["results"][protocol], b["results"][protocol], strict=True):
+            if (ours is None) != (theirs is None):
                 return float("inf")
-            if one is not None:
-                worst = max(worst, *(abs(x - y) for x, y in zip(one, other, strict=True)))
+            if ours is not None:
+                worst = max(worst, *(abs(x - y) for x, y in zip(ours, theirs, strict=True)))
     return worst
 
 

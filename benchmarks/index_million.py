@@ -65,7 +65,7 @@ class Landmarks:
         self.scale = (scale / np.linalg.norm(scale)).astype(np.float32)  # so that a drawn vector is about 1 long
         self.rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
         n_landmarks, self.n_themes = max(1, n // 10), max(1, n // 500)
-        self.themes, self.own = self._drawn(self.n_themes), self._drawn(n_landmarks)
+        self.themes, self.landmarks = self._drawn(self.n_themes), self._drawn(n_landmarks)
         self.theme_of = rng.integers(0, self.n_themes, n_landmarks)
         # exp(N(-s^2/2, s)) has mean 1; a photo's landmark is drawn accordingly.
         popularity = rng.lognormal(-0.5, 1.0, n_landmarks)
@@ -75,16 +75,16 @@ class Landmarks:
     def _drawn(self, n: int) -> np.ndarray:
         return self.rng.standard_normal((n, len(self.scale)), dtype=np.float32) * self.scale
 
-    def _views(self, landmarks: np.ndarray) -> np.ndarray:
+    def _views(self, landmark_numbers: np.ndarray) -> np.ndarray:
         """One of each landmark's views: the vectors of other landmarks serve, so that they need not be kept."""
-        view = self.rng.integers(1, N_VIEWS + 1, len(landmarks))
-        return self.own[(landmarks + view * 7919) % len(self.own)]
+        view = self.rng.integers(1, N_VIEWS + 1, len(landmark_numbers))
+        return self.landmarks[(landmark_numbers + view * 7919) % len(self.landmarks)]
 
-    def rows(self, landmarks: np.ndarray) -> np.ndarray:
+    def rows(self, landmark_numbers: np.ndarray) -> np.ndarray:
         """(n, D) float32 unit rows, a photo of each of the landmarks named."""
-        theme, own, view, noise = self.lengths
-        photo = theme * self.themes[self.theme_of[landmarks]] + own * self.own[landmarks]
-        photo += view * self._views(landmarks) + noise * self._drawn(len(landmarks))
+        theme, landmark, view, noise = self.lengths
+        photo = theme * self.themes[self.theme_of[landmark_numbers]] + landmark * self.landmarks[landmark_numbers]
+        photo += view * self._views(landmark_numbers) + noise * self._drawn(len(landmark_numbers))
         photo = photo @ self.rotation
         return photo / np.linalg.norm(photo, axis=1, keepdims=True)
 
@@ -95,7 +95,7 @@ class Landmarks:
 
     def queries(self, n: int) -> np.ndarray:
         """Further photos of landmarks drawn alike."""
-        return self.rows(self.rng.choice(len(self.own), n, p=self.popularity))
+        return self.rows(self.rng.choice(len(self.landmarks), n, p=self.popularity))
 
 
 def write_files(options: argparse.Namespace, folder: Path) -> None:
@@ -155,22 +155,22 @@ def search(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, An
         settings = [
             SearchSettings(nprobe=nprobe, rescore=rescore) for rescore in options.rescore for nprobe in options.nprobe
         ]
-        finders: list[Callable[[np.ndarray], Any]] = [lambda asked: exact_search(asked, database, K)]
-        finders += [functools.partial(index.search, k=K, settings=one) for one in settings]
-        found, seconds = in_turns([functools.partial(find, queries) for find in finders], options.runs)
+        finders: list[Callable[[np.ndarray], Any]] = [lambda some_queries: exact_search(some_queries, database, K)]
+        finders += [functools.partial(index.search, k=K, settings=setting) for setting in settings]
+        rankings, seconds = in_turns([functools.partial(find, queries) for find in finders], options.runs)
         _, single_s = in_turns([functools.partial(_one_at_a_time, find, single) for find in finders], 1)
     rows = [
         {
-            "nprobe": one.nprobe,
-            "rescore": one.rescore,
-            "recall": recall_at(found[i].rows, expected.rows, K),
+            "nprobe": setting.nprobe,
+            "rescore": setting.rescore,
+            "recall": recall_at(rankings[i].rows, expected.rows, K),
             "queries_per_s": len(queries) / seconds[0, i],
             "speedup": seconds[0, 0] / seconds[0, i],
             "cpu_ms": 1e3 * seconds[1, i] / len(queries),
             "cpu_speedup": seconds[1, 0] / seconds[1, i],
             "single_ms": 1e3 * single_s[0, i] / len(single),
         }
-        for i, one in enumerate(settings, start=1)
+        for i, setting in enumerate(settings, start=1)
     ]
     exact = {
         "queries_per_s": len(queries) / seconds[0, 0],
@@ -251,10 +251,10 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(kind: str, built: dict[str, Any], found: dict[str, Any]) -> bool:
+def report(kind: str, built: dict[str, Any], searched: dict[str, Any]) -> bool:
     """Prints one index's table. Returns whether it met the target."""
     exact, columns = (
-        found["exact"],
+        searched["exact"],
         ("nprobe", "re-scored", f"recall@{K}", "queries/s", "exact", "CPU ms/query", "exact", "one at a time, ms"),
     )
     body = [
@@ -280,17 +280,17 @@ def report(kind: str, built: dict[str, Any], found: dict[str, Any]) -> bool:
             f"{row['cpu_speedup']:.1f}x",
             f"{row['single_ms']:.1f}",
         )
-        for row in found["rows"]
+        for row in searched["rows"]
     ]
     print(f"\n{kind}: {built['factory']}, {built['bytes_per_photo']:.0f} bytes per photo")
     print(f"built in {built['build_s']:.0f} s, peak {built['build_mib']:,.0f} MiB")
     print(
-        f"searching: peak {found['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
+        f"searching: peak {searched['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
         f"median similarity of the 1st, 10th and {K}th photo {', '.join(f'{score:.2f}' for score in exact['scores'])}"
     )
     print(table(columns, body, left=0), flush=True)
-    fast = any(row["recall"] >= TARGET_RECALL and row["speedup"] >= TARGET_SPEEDUP for row in found["rows"])
-    return fast and max(built["build_mib"], found["search_mib"]) <= MOST_MIB
+    fast = any(row["recall"] >= TARGET_RECALL and row["speedup"] >= TARGET_SPEEDUP for row in searched["rows"])
+    return fast and max(built["build_mib"], searched["search_mib"]) <= MOST_MIB
 
 
 def main() -> int:
@@ -329,9 +329,9 @@ def main() -> int:
             report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options))
             for kind in options.kinds
         ]
-    wanted = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
+    target = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
     verdicts = [f"{kind} {'met' if is_met else 'missed'}" for kind, is_met in zip(options.kinds, met, strict=True)]
-    print(f"\n{wanted}: {', '.join(verdicts)}")
+    print(f"\n{target}: {', '.join(verdicts)}")
     return 0 if any(met) else 1
 
 

@@ -97,9 +97,9 @@ def number_of_sets(input_bytes: int, device: str) -> int:
 def rows(title: str, times: Times, note: Callable[[float], str] = lambda ms: "") -> list[str]:
     """Table rows; the first side is what the others are compared with."""
     medians = {name: statistics.median(values) for name, values in times.items()}
-    own = next(iter(medians.values()))
+    first_ms = next(iter(medians.values()))
     return [
-        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / own:.1f}x | "
+        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / first_ms:.1f}x | "
         f"{note(ms)} |"
         for name, ms in medians.items()
     ]
@@ -111,13 +111,13 @@ def attention_inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) ->
     return [*tensors, torch.randn(shape[3], 2 * K - 1, 2 * K - 1, generator=generator).to(device)]
 
 
-def far_apart(found: Tensor, right: Tensor) -> float:
+def far_apart(output: Tensor, right: Tensor) -> float:
     """Relative to the largest value of the right one."""
-    return float((found.double() - right.double()).abs().max() / right.double().abs().max())
+    return float((output.double() - right.double()).abs().max() / right.double().abs().max())
 
 
-def check_equal(what: str, found: Tensor, right: Tensor, limit: float) -> None:
-    apart = far_apart(found, right)
+def check_equal(what: str, output: Tensor, right: Tensor, limit: float) -> None:
+    apart = far_apart(output, right)
     if not apart <= limit:
         print(f"{what} is {apart:.2g} from the reference, more than {limit:.2g}: no times are given", file=sys.stderr)
         raise SystemExit(1)
@@ -150,19 +150,19 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
     right = both_ways(lambda *t: scala_attention(*t, kernel_size=K, backend="torch"), small, grad[:2])()
     for name, side in sides.items():
         check_equal(name, side(*small), scala_attention(*small, kernel_size=K, backend="torch"), limit)
-        for found, wanted in zip(both_ways(side, small, grad[:2])(), right, strict=True):
-            check_equal(f"{name} backward", found, wanted, 4 * limit)
+        for backward, expected in zip(both_ways(side, small, grad[:2])(), right, strict=True):
+            check_equal(f"{name} backward", backward, expected, 4 * limit)
     title = f"SCALA {tuple(shape)}, k {K}, {str(dtype)[6:]}"
     n_sets = number_of_sets(sum(tensor.nbytes for tensor in tensors[:3]), device)
     sets = [tensors, *([tensor.clone() for tensor in tensors] for _ in range(n_sets - 1))]
-    forward = {name: over_sets([functools.partial(side, *one) for one in sets]) for name, side in sides.items()}
+    forward = {name: over_sets([functools.partial(side, *inputs) for inputs in sets]) for name, side in sides.items()}
     if device == "cpu":
         forward |= natten_side(tensors)
     with torch.inference_mode():
-        found = timed(forward, runs, device)
+        forward_ms = timed(forward, runs, device)
     note = (lambda ms: f"{floor_ms / ms:.0%} of the floor") if floor_ms else (lambda ms: "")
-    lines = rows(f"{title}, forward", found, note)
-    both = {name: over_sets([both_ways(side, one, grad) for one in sets]) for name, side in sides.items()}
+    lines = rows(f"{title}, forward", forward_ms, note)
+    both = {name: over_sets([both_ways(side, inputs, grad) for inputs in sets]) for name, side in sides.items()}
     return lines + rows(f"{title}, forward and backward", timed(both, runs, device))
 
 

@@ -49,7 +49,7 @@ def authors_order(
     weights = -torch.sort(-gram.clone(), dim=-1)[0][:, :, :n_taken, None]
     weights[:, :, 1:] *= config.beta
     weights[:, :, 0:1] = 1.0
-    gathered = torch.stack([own[which] for own, which in zip(top, order, strict=True)])  # (Q, M, K+1, D)
+    gathered = torch.stack([photos[which] for photos, which in zip(top, order, strict=True)])  # (Q, M, K+1, D)
     refined = torch.sum(gathered * weights, 2) / torch.sum(weights, 2)
     refined_scores = torch.einsum("ac,adc->ad", queries, refined)
     by_score = torch.argsort(-refined_scores, dim=-1)
@@ -64,16 +64,16 @@ def authors_order(
     return rows.numpy(), torch.take_along_dim(final, last, 1).numpy()
 
 
-def largest_difference(own: RankedRows, rows: np.ndarray, scores: np.ndarray) -> float:
+def largest_difference(ours: RankedRows, rows: np.ndarray, scores: np.ndarray) -> float:
     """The largest difference of a photo's final scores; infinity where other photos were re-ranked, or in an order the
     scores forbid."""
     worst, m = 0.0, rows.shape[1]
     for query in range(len(rows)):
         expected = dict(zip(rows[query].tolist(), scores[query].tolist(), strict=True))
-        if set(own.rows[query, :m].tolist()) != set(expected):
+        if set(ours.rows[query, :m].tolist()) != set(expected):
             return float("inf")
-        theirs = np.array([expected[row] for row in own.rows[query, :m].tolist()])
-        worst = max(worst, float(np.abs(theirs - own.scores[query, :m]).max()))
+        theirs = np.array([expected[row] for row in ours.rows[query, :m].tolist()])
+        worst = max(worst, float(np.abs(theirs - ours.scores[query, :m]).max()))
         if (np.diff(theirs) > 2 * TOLERANCE).any():
             return float("inf")
     return worst
@@ -108,12 +108,12 @@ def main() -> int:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     sides = {"ultron superglobal": lambda: superglobal(stage, config).ranking, "authors' order": theirs}
-    own, (rows, scores) = (side() for side in sides.values())  # also the warm-up
-    worst = largest_difference(own, rows, scores)
+    ours, (rows, scores) = (side() for side in sides.values())  # also the warm-up
+    worst = largest_difference(ours, rows, scores)
     if worst > TOLERANCE:
         print(f"final scores differ by {worst:.3g}, more than rounding explains: no times are given", file=sys.stderr)
         return 1
-    n_moved = int((own.rows[:, : config.m] != rows).sum())
+    n_moved = int((ours.rows[:, : config.m] != rows).sum())
     times_s: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(max(1, options.runs)):
         for name, side in sides.items():

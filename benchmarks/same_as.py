@@ -171,10 +171,10 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def read_h5(path: Path) -> dict[str, Any]:
     """Datasets by name, and attributes as one part; JSON in an attribute is read."""
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     with h5py.File(path) as handle:
         for name, dataset in handle.items():
-            found[name] = (
+            content[name] = (
                 [str(text) for text in dataset.asstr()[:]] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
             )
         attributes: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def read_h5(path: Path) -> dict[str, Any]:
             attributes[name] = value.item() if isinstance(value, np.generic) else value
             with contextlib.suppress(TypeError, ValueError):
                 attributes[name] = json.loads(value)
-    return found | {"attributes": plain(attributes)}
+    return content | {"attributes": plain(attributes)}
 
 
 def read_pt(path: Path) -> dict[str, Any]:
@@ -211,12 +211,12 @@ def read(path: Path, root: Path) -> dict[str, Any]:
 
 def artefacts(root: Path) -> dict[str, list[Path]]:
     """Files by the row of the table that they belong to; the photos share one."""
-    found: dict[str, list[Path]] = {}
+    files_of: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_file() and not any(part in name for part in IGNORED_FILES) and not name.startswith("workspace/"):
-            found.setdefault("rendered photos" if path.suffix == ".jpg" else name, []).append(path)
-    return found
+            files_of.setdefault("rendered photos" if path.suffix == ".jpg" else name, []).append(path)
+    return files_of
 
 
 def difference(before: Any, after: Any) -> float | None:
@@ -315,24 +315,24 @@ def main() -> int:
     parser.add_argument("after", nargs="?", default="HEAD")
     parser.add_argument("--one-by-one", action="store_true", help="run the two sides after each other, on one core")
     parser.add_argument("--chain", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.chain:
+    options = parser.parse_args()
+    if options.chain:
         # The worktree's modules only: this script lies beside another checkout's.
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-        run_chain(json.loads(given.chain.read_text()))
+        run_chain(json.loads(options.chain.read_text()))
         return 0
     started_s, work = time.monotonic(), Path(tempfile.mkdtemp(prefix="ultron-same-as-")).resolve()
     folders = {"before": work / "before", "after": work / "after"}
     try:
         steps_file = work / "steps.json"
         steps_file.write_text(json.dumps(chain()))
-        for side, commit in (("before", given.before), ("after", given.after)):
+        for side, commit in (("before", options.before), ("after", options.after)):
             folders[side].mkdir()
             print(f"{side:<6} {check_out(commit, folders[side])}", flush=True)
         processes = {}
         for side, folder in folders.items():
             processes[side] = start(folder, steps_file)
-            if given.one_by_one:
+            if options.one_by_one:
                 processes[side].wait()
         for side, process in processes.items():
             if process.wait():

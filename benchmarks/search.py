@@ -50,16 +50,16 @@ def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedR
 
 
 def differing_rows(
-    own: RankedRows, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
+    exact: RankedRows, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
 ) -> tuple[int, float]:
     """How many rows only Faiss has, and how far the worst of them lies below the k-th score."""
     n_differing, worst = 0, 0.0
-    for i, (ours, theirs) in enumerate(zip(own.rows, faiss_rows, strict=True)):
-        for row in set(theirs.tolist()) - set(ours.tolist()):
+    for i, (our_rows, their_rows) in enumerate(zip(exact.rows, faiss_rows, strict=True)):
+        for row in set(their_rows.tolist()) - set(our_rows.tolist()):
             n_differing += 1
             worst = max(
                 worst,
-                float(own.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)),
+                float(exact.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)),
             )
     return n_differing, worst
 
@@ -149,12 +149,12 @@ def main() -> int:
             torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k
         ),  # to compare with
     }
-    own, (_, faiss_rows), _ = (side() for side in sides.values())  # also the warm-up
+    exact, (_, faiss_rows), _ = (side() for side in sides.values())  # also the warm-up
     reference = literal_search(queries, database, options.k)
-    if not (np.array_equal(own.rows, reference.rows) and np.array_equal(own.scores, reference.scores)):
+    if not (np.array_equal(exact.rows, reference.rows) and np.array_equal(exact.scores, reference.scores)):
         print("exact_search differs from the literal reference: no times are given", file=sys.stderr)
         return 1
-    n_differing, worst = differing_rows(own, faiss_rows, queries, database)
+    n_differing, worst = differing_rows(exact, faiss_rows, queries, database)
     if worst > 2 * options.dim * 2.0**-24:
         print(
             f"Faiss has a row {worst:.3g} below the k-th score, more than rounding explains: no times are given",

@@ -113,7 +113,7 @@ def largest_difference(photos: LandmarkPhotos, side_px: int) -> float:
 def whole_photo(path: Path, side_px: int) -> torch.Tensor:
     """The whole photo through our pipeline: its own aspect is the only one allowed."""
     width, height = Image.open(path).size
-    own = AugmentConfig(
+    whole = AugmentConfig(
         crop_area=(1.0, 1.0),
         crop_aspect=(width / height, width / height),
         brightness=0,
@@ -122,7 +122,7 @@ def whole_photo(path: Path, side_px: int) -> torch.Tensor:
         hue=0,
         flip=False,
     )
-    return Augmentation(own, [(side_px, side_px)])(path, 0)
+    return Augmentation(whole, [(side_px, side_px)])(path, 0)
 
 
 def measure(sides: dict[str, Callable[[int], Any]], n: int, rounds: int) -> dict[str, list[float]]:

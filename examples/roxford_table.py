@@ -118,9 +118,9 @@ def landmark_of_query(truth: GroundTruth) -> list[int]:
     two landmarks."""
     landmark = list(range(len(truth.queries)))
     positives = [set(query.rows(("easy", "hard")).tolist()) for query in truth.queries]
-    for i, own in enumerate(positives):
+    for i, rows in enumerate(positives):
         for j in range(i):
-            if 2 * len(own & positives[j]) > len(own | positives[j]):
+            if 2 * len(rows & positives[j]) > len(rows | positives[j]):
                 landmark = [landmark[j] if known == landmark[i] else known for known in landmark]
     return landmark
 
@@ -159,10 +159,10 @@ def draw_roxford(truth: GroundTruth, photos: Photos) -> tuple[np.ndarray, np.nda
     rest = np.array([row for row in range(len(places)) if row not in labels])
     other = photos.directions(len(rest) // 8 + 1)
     for i, row in enumerate(rest):
-        own = photos.at(other[i // 8], photos.directions(1)[0], rng.uniform(0, 0.6))
+        place = photos.at(other[i // 8], photos.directions(1)[0], rng.uniform(0, 0.6))
         if rng.random() < LOOKALIKES:
-            own = photos.at(fronts[rng.choice(landmark)], own, rng.uniform(0.6, 0.9))
-        places[row] = own + QUERY_VIEW * photos.directions(1)[0]
+            place = photos.at(fronts[rng.choice(landmark)], place, rng.uniform(0.6, 0.9))
+        places[row] = place + QUERY_VIEW * photos.directions(1)[0]
     return photos.descriptors(np.array(queries)), photos.descriptors(places)
 
 

@@ -106,9 +106,9 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    yield opened
-    opened.quit()
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    yield session
+    session.quit()
 
 
 # Whatever renders landmarks, runs commands or opens a browser is slow; other tests that train, start processes or

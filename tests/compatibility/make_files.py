@@ -139,10 +139,10 @@ def descriptors(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
 
 
 def searches(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    found = {"exact": ask("search", *_searched(files), "-k", 12, "--out", scratch / "ranks.h5")}
+    results = {"exact": ask("search", *_searched(files), "-k", 12, "--out", scratch / "ranks.h5")}
     for step in RERANKERS:
-        found[step] = ask("search", *_searched(files), "-k", 12, "--rerank", step, "--out", scratch / f"{step}.h5")
-    return {name: ranked(result) for name, result in found.items()}
+        results[step] = ask("search", *_searched(files), "-k", 12, "--rerank", step, "--out", scratch / f"{step}.h5")
+    return {name: ranked(result) for name, result in results.items()}
 
 
 def indexes(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -185,12 +185,12 @@ def evaluations(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
 
 
 def ground_truths(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    kept = ("dataset", "name", "queries", "database", "n_queries", "n_database", "protocols")
+    keys = ("dataset", "name", "queries", "database", "n_queries", "n_database", "protocols")
     told = {
         "rendered": ask("datasets", "info", data / "toy", "--gnd", files / "gnd_toy.json"),
         "built": ask("datasets", "info", data / "toy/train", "--gnd", files / "gnd_built.json"),
     }
-    return {name: {key: facts[key] for key in kept if key in facts} for name, facts in told.items()}
+    return {name: {key: facts[key] for key in keys if key in facts} for name, facts in told.items()}
 
 
 def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -208,7 +208,7 @@ def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
             "descriptors": [rows_of(out / file)[:6].tolist() for file in ("queries.h5", "database.h5")],
         }
     query = sorted((data / "toy/jpg").glob("*.jpg"))[0]
-    found = ask(
+    photo_search = ask(
         "search",
         query,
         "--database",
@@ -218,7 +218,7 @@ def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
         "-k",
         5,
     )
-    return answers | {"photo": [photo["score"] for photo in found["results"][0]["photos"]]}
+    return answers | {"photo": [photo["score"] for photo in photo_search["results"][0]["photos"]]}
 
 
 def extractions(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -272,11 +272,11 @@ def bad_photos(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
 
 
 def runs(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    kept = ("run", "state", "model", "loss_name", "dataset", "epochs", "epochs_done", "loss", "accuracy")
+    keys = ("run", "state", "model", "loss_name", "dataset", "epochs", "epochs_done", "loss", "accuracy")
     for name in ("finished", "stopped", "search"):
         shutil.copytree(files / name, scratch / "workspace/train" / name)
     told = ask("train", "--list", "--workspace", scratch / "workspace")["runs"]
-    return [{key: run[key] for key in kept} for run in told]
+    return [{key: run[key] for key in keys} for run in told]
 
 
 def resumed(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:

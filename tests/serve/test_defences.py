@@ -32,8 +32,8 @@ BAD_UPLOADS = {
 @pytest.mark.parametrize("name", BAD_UPLOADS)
 def test_bad_uploads(ask: Ask, name: str) -> None:
     content, status, message = BAD_UPLOADS[name]
-    found_status, found = ask("/api/search", content)
-    assert found_status == status and message in found["error"]
+    answer_status, answer = ask("/api/search", content)
+    assert answer_status == status and message in answer["error"]
     assert ask("/api/search", jpeg(80, 60))[0] == 200  # and it goes on
 
 
@@ -127,8 +127,8 @@ def test_requests_of_other_pages_are_refused(ask: Ask, server: RetrievalServer) 
     ],
 )
 def test_malformed_requests(server: RetrievalServer, request_text: str, status: int) -> None:
-    found, headers, body = raw(server, request_text.encode())
-    assert found == status and set(json.loads(body)) == {"error"}
+    answer_status, headers, body = raw(server, request_text.encode())
+    assert answer_status == status and set(json.loads(body)) == {"error"}
     assert headers.get("Connection") == "close" or "[bad" in request_text
     assert "Python" not in headers["Server"]
 

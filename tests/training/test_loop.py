@@ -199,9 +199,9 @@ def test_accumulation_takes_the_same_step() -> None:
 def test_the_running_mean_is_what_is_validated_and_kept(toy: Path, tmp_path: Path) -> None:
     training = Training(from_dict(TrainConfig, SMALL | {"ema": 0.5}), open_landmark_photos(toy), torch.device("cpu"))
     training.run(tmp_path / "run")
-    kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
+    stored_weights = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
     assert all(
-        torch.equal(kept[name], value)
+        torch.equal(stored_weights[name], value)
         for name, value in training.learner.running_mean.module.state_dict().items()
-        if name in kept
+        if name in stored_weights
     )

@@ -40,8 +40,8 @@ TITLE = "model on data, medium protocol"
 
 def small(picture: Path, palette: Image.Image | None = None) -> Image.Image:
     """A picture as references are kept: at most 560 px a side, in 256 colours of its own or of another's palette."""
-    with Image.open(picture) as opened:
-        image = opened.convert("RGB")
+    with Image.open(picture) as file:
+        image = file.convert("RGB")
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
     return image.quantize(256, palette=palette, dither=Image.Dither.NONE)
 
