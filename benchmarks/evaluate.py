@@ -1,13 +1,15 @@
-"""Evaluation from scores: map_from_scores against sorting everything and walking through it as revisitop does.
+"""Evaluation from scores: map_from_scores against a full sort that is then walked through as revisitop does.
 
     python benchmarks/evaluate.py [--rows 1005000] [--queries 70] [--gnd gnd_roxford5k.pkl] [--lift 1.0] [--json]
 
-Each side runs in a process of its own on the same scores (from one seed) and reports its results, times and peak
-memory. The results are compared first: a difference above 1e-9 in any AP or P@k ends the run with exit code 1 and no
-times. The side that sorts is timed once, after a warm-up on one query, with both kinds of argsort: the stable one puts
-equal scores in order of row, as map_from_scores does; the default one is faster and leaves their order open, so its
-results are not compared. CPU seconds add up all cores: on a machine with other work they say more than the wall clock,
-in which map_from_scores also gains from every free core.
+Each side runs in a process of its own on the same scores, which are drawn from one seed. It reports its results, its
+times and its peak memory. The results are compared first: if any AP or P@k differs by more than 1e-9, no times are
+printed and the exit code is 1.
+
+The side that sorts is timed once, after a warm-up on one query, with both kinds of argsort. The stable kind puts equal
+scores in the order of their rows, as map_from_scores does. The default kind is faster and leaves their order open, so
+that its results are not compared. CPU seconds add up all cores. On a machine with other work they say more than the
+wall clock, in which map_from_scores also gains from every free core.
 """
 
 import argparse
@@ -29,7 +31,8 @@ TOLERANCE = 1e-9
 
 
 def rendered_truth(n_queries: int, n_database: int, rng: np.random.Generator) -> GroundTruth:
-    """As many labels per query as Revisited Oxford has on average: 43 easy, 36 hard, 19 junk."""
+    """A ground truth that is made up: every query has the labels of an average one of Revisited Oxford, 43 easy, 36
+    hard and 19 junk."""
     queries = []
     for _ in range(n_queries):
         easy, hard, junk = np.split(rng.permutation(n_database)[:98], [43, 79])
@@ -41,7 +44,8 @@ def rendered_truth(n_queries: int, n_database: int, rng: np.random.Generator) ->
 
 
 def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
-    """(Q, N) float32 scores, cosine-like, labelled photos lifted above the crowd, and their ground truth."""
+    """(Q, N) float32 scores and their ground truth. Scores are spread as cosines are; labelled photos are lifted above
+    the others."""
     rng = np.random.default_rng(options.seed)
     truth = (
         load_ground_truth(options.gnd) if options.gnd else rendered_truth(options.queries, min(4993, options.rows), rng)
@@ -56,8 +60,12 @@ def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
 
 
 def walk_ranking(ranking: np.ndarray, positive: np.ndarray, ignored: np.ndarray) -> tuple[float, list[float]]:
-    """AP and P@k the way revisitop goes about it: whole-ranking membership by NumPy, the rest in Python loops over
-    positives."""
+    """AP and P@k as revisitop computes them.
+
+    NumPy looks up the labels in the whole ranking, and loops over the positives do the rest.
+
+    ranking: (N,) rows, best first. positive, ignored: rows.
+    """
     places = np.arange(len(ranking))
     positive_places, ignored_places = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
     n_above = 0
@@ -74,7 +82,7 @@ def walk_ranking(ranking: np.ndarray, positive: np.ndarray, ignored: np.ndarray)
 
 
 def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
-    """protocol -> [AP, P@1, P@5, P@10] per query, or None for a query without positives."""
+    """protocol -> [AP, P@1, P@5, P@10] per query, or None for a query without positives. ranks: (Q, N) rows."""
     results = {}
     for protocol in PROTOCOLS:
         splits = [truth.split(query, protocol) for query in range(len(truth.queries))]
@@ -120,7 +128,7 @@ SIDES = {
 
 
 def run_side(side: str, options: argparse.Namespace) -> dict:
-    """One side in a child process, so that its peak memory is its own."""
+    """Runs one side in a child process, so that its peak memory is its own."""
     command = [
         sys.executable,
         __file__,
@@ -140,7 +148,8 @@ def run_side(side: str, options: argparse.Namespace) -> dict:
 
 
 def largest_difference(a: dict, b: dict) -> float:
-    """Over AP and P@k of all queries and protocols; infinite where only one side has a number."""
+    """The largest difference of any AP or P@k over all queries and protocols; infinite where only one side has a
+    number."""
     worst = 0.0
     for protocol in PROTOCOLS:
         for ours, theirs in zip(a["results"][protocol], b["results"][protocol], strict=True):
@@ -152,7 +161,7 @@ def largest_difference(a: dict, b: dict) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--rows",
         type=int,

@@ -1,11 +1,11 @@
-"""make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmarks on this
-machine's NVIDIA GPU.
+"""Builds, tests and measures the operators on this machine's NVIDIA GPU: what `make gpu-check` runs.
 
     python benchmarks/gpu_check.py [--steps build tests memcheck racecheck benchmark networks]
 
-Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes
-benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network). The
-exit code is 1 if any step failed; every step is run, and its end and time are shown.
+The steps build the operators, run the tests marked gpu, run compute-sanitizer, and run the benchmarks. They work in any
+environment that has PyTorch for CUDA and pytest; ultron need not be installed. The results are written to
+benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network). Every
+step is run, also after one that failed, and its end and time are shown. The exit code is 1 if any step failed.
 """
 
 import argparse
@@ -23,13 +23,15 @@ STEPS = ("build", "tests", "memcheck", "racecheck", "benchmark", "networks")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Environment variables with which the checkout's packages are found without installing them."""
+    """Environment variables with which the checkout's packages are found without being installed. folder: an empty
+    one, for a link to them."""
     (folder / "ultron_kernels").symlink_to(ROOT / "kernels")
     paths = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "ULTRON_KERNELS": "auto"}
 
 
 def run(title: str, command: list[str], env: dict[str, str]) -> bool:
+    """Runs one step, and says how it ended and how long it took. Returns whether it succeeded."""
     print(f"\n== {title}", flush=True)
     start = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=env)
@@ -39,14 +41,15 @@ def run(title: str, command: list[str], env: dict[str, str]) -> bool:
 
 
 def sanitizer() -> str | None:
-    """compute-sanitizer, on the path or in the toolkit that builds use."""
+    """The path of compute-sanitizer: from PATH, or of the toolkit that compiles the operators; None if neither has
+    it."""
     on_path = shutil.which("compute-sanitizer")
     toolkit = Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda") / "bin" / "compute-sanitizer"
     return on_path or (str(toolkit) if toolkit.exists() else None)
 
 
 def steps(gpu: str, names: list[str]) -> dict[str, list[str]]:
-    """Commands by title, of the steps that are named, in their order. gpu: its name, for the files of results."""
+    """Title -> command of each step that is named, in the order of STEPS. gpu: its name, for the files of results."""
     python, commands = sys.executable, {}
     if "build" in names:
         commands["building"] = [python, "-c", "from ultron_kernels.build import load; load('cuda', retry=True)"]

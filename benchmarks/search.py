@@ -1,13 +1,15 @@
-"""Exact search: exact_search against faiss.IndexFlatIP on the same descriptors, threads and run.
+"""Exact search: exact_search against faiss.IndexFlatIP on the same descriptors and threads.
 
     python benchmarks/search.py [--rows 200000] [--dim 512] [--queries 70] [-k 100] [--runs 7] [--device cpu] [--large]
 
-Equality comes first: exact_search must give the rows and scores of a literal reference (the whole float64 product,
-sorted by score and row), and Faiss the same rows up to those within float32 rounding of the k-th score; otherwise there
-are no times and the exit code is 1. Then both sides run in turns. --large also searches a file of 1,000,000 rows (2 GB
-for 512 dimensions, in --folder) in a process of its own and reports what the search adds to that process's peak memory,
-the (Q, k) result included. Descriptors are made up from one seed. CPU times add up all cores, waiting in busy loops
-included; on a machine with other work they vary less than the wall clock.
+Equality is checked first: exact_search must give the rows and scores of a literal reference, which forms the whole
+product in float64 and sorts it by score and row. Faiss must give the same rows, up to those within float32 rounding of
+the k-th score. Otherwise no times are printed and the exit code is 1. Then both sides run in turns.
+
+--large also searches a file of 1,000,000 rows (2 GB for 512 dimensions, in --folder) in a process of its own. It
+reports what the search adds to that process's peak memory, the (Q, k) result included. The descriptors are made up from
+one seed. CPU times add up all cores, waiting in busy loops included; on a machine with other work they vary less than
+the wall clock.
 """
 
 import argparse
@@ -40,7 +42,7 @@ def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 
 
 def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedRows:
-    """Every score in float64, rounded to float32, then every row sorted by (-score, row)."""
+    """Forms every score in float64, rounds it to float32 and sorts all rows by (-score, row)."""
     exact, starts = queries.astype(np.float64), range(0, len(database), BLOCK_ROWS)
     scores = np.hstack([exact @ database[start : start + BLOCK_ROWS].astype(np.float64).T for start in starts]).astype(
         np.float32
@@ -52,7 +54,7 @@ def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedR
 def differing_rows(
     exact: RankedRows, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
 ) -> tuple[int, float]:
-    """How many rows only Faiss has, and how far the worst of them lies below the k-th score."""
+    """Returns how many rows only Faiss has, and how far the score of the worst of them lies below the k-th score."""
     n_differing, worst = 0, 0.0
     for i, (our_rows, their_rows) in enumerate(zip(exact.rows, faiss_rows, strict=True)):
         for row in set(their_rows.tolist()) - set(our_rows.tolist()):
@@ -110,7 +112,7 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000, help="database rows (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=70, help="(default: %(default)s)")
@@ -145,9 +147,7 @@ def main() -> int:
     sides = {
         "ultron exact_search": lambda: exact_search(queries, database, options.k, device=options.device),
         "faiss IndexFlatIP": lambda: flat.search(queries, options.k),
-        "torch product + topk": lambda: torch.topk(
-            torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k
-        ),  # to compare with
+        "torch product + topk": lambda: torch.topk(torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k),
     }
     exact, (_, faiss_rows), _ = (side() for side in sides.values())  # also the warm-up
     reference = literal_search(queries, database, options.k)

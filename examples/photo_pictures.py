@@ -1,9 +1,10 @@
-"""Makes the pictures of real photographs in README and docs: python examples/photo_pictures.py [--photos DIR]
-[--weights FILE] [--out DIR]
+"""Makes the pictures of real photographs in README and docs.
 
-They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) searching landmarks it was
-never trained for. Any folder of photos with a ground truth will do where --query names queries of it; whose the photos
-are: docs/images/CREDITS.md.
+    python examples/photo_pictures.py [--photos DIR] [--weights FILE] [--out DIR]
+
+They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) as it searches landmarks
+that it was never trained for. Any folder of photos with a ground truth will do, where --query names queries of it.
+docs/images/CREDITS.md says whose the photos are.
 """
 
 import argparse
@@ -51,13 +52,13 @@ def parse() -> argparse.Namespace:
 
 
 def run(*arguments: object) -> None:
-    """Runs a command of ultron and stops at its first error."""
+    """Runs a command of ultron. Ends the program if it fails."""
     if main([str(argument) for argument in arguments]) != 0:
         sys.exit(f"failed: ultron {' '.join(map(str, arguments))}")
 
 
 def keep(picture: Path, target: Path) -> None:
-    """Writes a picture as JPEG, as large as is still sharp on a screen and as good as fits into MOST_BYTES."""
+    """Writes a picture as JPEG: no larger than a screen can show, and in the best quality that fits into MOST_BYTES."""
     with Image.open(picture) as file:
         image = file.convert("RGB")
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
@@ -69,7 +70,7 @@ def keep(picture: Path, target: Path) -> None:
 
 
 def make_pictures(options: argparse.Namespace, folder: Path) -> None:
-    """Extracts, searches, re-ranks and draws in a workspace of its own; keeps five pictures."""
+    """Extracts, searches, re-ranks and draws in a workspace inside `folder`; writes five pictures into --out."""
     where = ("--workspace", folder / "runs", "--quiet")
     network = ("--model", "gem", "--backbone", options.backbone, "--weights", options.weights)
     stored, before, after = folder / "descriptors", folder / "before.h5", folder / "after.h5"

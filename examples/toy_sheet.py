@@ -12,8 +12,9 @@ GAP_PX = 6
 
 
 def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: int = 8) -> Path:
-    """Writes a PNG with the first photos of the evaluation landmarks (the query leads its row), then of training
-    landmarks; returns its path.
+    """Writes a PNG with the first photos of each landmark, and returns its path.
+
+    Evaluation landmarks come first, each led by its query, and training landmarks after them.
 
     Raises UltronError if the folder holds no rendered landmarks.
     """

@@ -91,7 +91,7 @@ def test_a_writer_that_fails_midway_changes_nothing(path, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("bad, found", [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (3.0, r"norm 3\.")])
+@pytest.mark.parametrize("bad, problem", [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (3.0, r"norm 3\.")])
 def test_rows_that_are_not_finite_unit_vectors_are_neither_written_nor_read(path, tmp_path, bad, problem):
     rows = unit_rows(10)
     rows[7, 0] = bad
