@@ -130,13 +130,13 @@ def run_chain(commands: list[str]) -> None:
             command = command.replace(FIRST_QUERY, f"{name.removesuffix('.jpg')}.jpg")
         if command == STOPPED:
             threading.Thread(target=stop_self, args=STOPPED_AFTER, daemon=True).start()
-        started_s, said = time.monotonic(), io.StringIO()
-        with contextlib.redirect_stdout(said):
+        started_s, stdout = time.monotonic(), io.StringIO()
+        with contextlib.redirect_stdout(stdout):
             code = main([*command.split(), "--json"])
         print(f"{time.monotonic() - started_s:6.1f} s  ultron {command}", file=sys.stderr, flush=True)
         if code != (1 if command == STOPPED else 0):
             raise SystemExit(f"ultron {command} ended with {code}")
-        Path(f"said/{number:02d}-{command.split()[0]}.json").write_text(said.getvalue() or "null")
+        Path(f"said/{number:02d}-{command.split()[0]}.json").write_text(stdout.getvalue() or "null")
 
 
 def stop_self(lines_file: str, n_lines: int) -> None:

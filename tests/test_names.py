@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PRONOUNS = {"own", "here", "there", "mine", "one", "those"}
-PARTICIPLES = {"found", "opened", "given", "wanted", "asked", "kept", "chosen", "seen"}
+PARTICIPLES = {"found", "opened", "given", "wanted", "asked", "kept", "chosen", "seen", "told", "said", "got"}
 SAYS_NOTHING = PRONOUNS | PARTICIPLES
 # Where JavaScript names something: a declaration, a parameter, a property.
 JAVASCRIPT_NAME = re.compile(r"(?:\b(?:const|let|var|function)\s+|[(,{]\s*|\.)(\w+)(?=\s*[=:,(){}.;\[])")

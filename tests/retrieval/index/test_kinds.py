@@ -96,11 +96,11 @@ def test_settings_and_factory_follow_the_size(monkeypatch):
     [("opq-ivfpq", 300, 256), ("ivfpq", 100, 64), ("opq-ivfpq", 100, 64), ("IVF60,SQ8", 200, 60)],
 )
 def test_few_photos_for_a_codebook_are_said_once(rows, tmp_path, monkeypatch, capfd, kind, n, n_centroids):
-    said = []
-    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    messages = []
+    monkeypatch.setattr(log, "warning", lambda text, *values: messages.append(text % values))
     write_descriptors(tmp_path / "few.h5", [f"{i}.jpg" for i in range(n)], [rows[:n]], DIM, INFO)
     build_index(tmp_path / "few.h5", tmp_path / "a.index", kind=kind)
-    assert len(said) == 1 and said[0].startswith(
+    assert len(messages) == 1 and messages[0].startswith(
         f"{n} descriptors are few to learn {n_centroids} centroids from, Faiss advises {39 * n_centroids} "
     )
     assert "clustering" not in capfd.readouterr().err
@@ -127,13 +127,13 @@ def test_bytes_per_photo(factory, n_bytes):
 def test_memory_is_stated_before_it_is_needed(monkeypatch):
     index = faiss.index_factory(512, "IVF3360,PQ64x8", faiss.METRIC_INNER_PRODUCT)
     assert say_memory(index, 1_000_000, 512) < 1 << 30
-    said = []
-    monkeypatch.setattr(log, "info", lambda text, *values: said.append(text % values))
-    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    messages = []
+    monkeypatch.setattr(log, "info", lambda text, *values: messages.append(text % values))
+    monkeypatch.setattr(log, "warning", lambda text, *values: messages.append(text % values))
     monkeypatch.setattr(building, "available_bytes", lambda: 1 << 20)
     say_memory(index, 1_000_000, 512)
-    assert "72 bytes per photo" in said[0]
-    assert "more than the 1 MiB now free" in said[1]
+    assert "72 bytes per photo" in messages[0]
+    assert "more than the 1 MiB now free" in messages[1]
     assert available_bytes() is None or available_bytes() > 0
 
 

@@ -96,15 +96,15 @@ def test_stale_moved_and_damaged_indexes(descriptors, rows, tmp_path):
 
 
 def test_more_photos_than_milvus_ranks(descriptors, rows, tmp_path, monkeypatch):
-    said = []
+    warnings = []
     monkeypatch.setattr(index, "MOST_RANKED", 100)
-    monkeypatch.setattr(index.log, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(index.log, "warning", lambda text, *values: warnings.append(text % values))
     build(descriptors, tmp_path / "m.index")
     milvus_index, queries = open_index(tmp_path / "m.index"), unit_rows(10, 3, DIM)
     assert_equal(milvus_index.search(queries, 95), exact_search(queries, rows, 95))
-    assert not said
+    assert not warnings
     assert_equal(milvus_index.search(queries, 101), exact_search(queries, rows, 101))
-    assert "ranks at most 100 photos per query, 101 are asked for: searching exactly" in said[0]
+    assert "ranks at most 100 photos per query, 101 are asked for: searching exactly" in warnings[0]
     descriptors.unlink()
     alone = open_index(tmp_path / "m.index")
     with pytest.raises(
