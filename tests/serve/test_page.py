@@ -77,9 +77,9 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     )
     drag.release().perform()
     until(
-        lambda: idle() and browser.execute_script("return state.found && state.found.query.box[0]") != query["box"][0]
+        lambda: idle() and browser.execute_script("return state.answer && state.answer.query.box[0]") != query["box"][0]
     )
-    drawn = browser.execute_script("return state.found.query.box")
+    drawn = browser.execute_script("return state.answer.query.box")
     for side, share, whole in zip(drawn, (0.25, 0.2, 0.75, 0.8), [query["width"], query["height"]] * 2, strict=True):
         assert side == pytest.approx(share * whole, abs=0.02 * whole)
     assert names() == names_by_api(query=0, box=",".join(f"{side:.2f}" for side in drawn), k=n, rerank="")
@@ -123,7 +123,7 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     answer = ask("/api/search", upload.read_bytes(), k=n, rerank="")[1]
     until(lambda: idle() and names() == [photo["name"] for photo in answer["photos"]])
     assert element("photo-facts").text == f"{upload.name}, 120 × 90 px"
-    assert browser.execute_script("return state.found.query.kind") == "upload"
+    assert browser.execute_script("return state.answer.query.kind") == "upload"
     dropped = """const letters = atob(arguments[0]);
         const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
         const photo = new File([bytes], "dropped.jpg", {type: "image/jpeg"});
