@@ -25,8 +25,8 @@ def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
         for block in stage:
             if getattr(block, "se", None) is not None:
                 raise UltronError(
-                    f"{backbone.name} has attentions in its blocks already; choose another backbone, or --set "
-                    "model.attention_at=stage"
+                    f"{backbone.name} has attentions in its blocks already; choose another backbone, or "
+                    "`model.attention_at=stage`"
                 )
             # timm's place for one: after the last norm, before the shortcut is added
             block.se = attention.make(n_channels, *genotype)
