@@ -19,7 +19,7 @@ from ultron_cli.errors import with_flags
 
 log = logging.getLogger("ultron")
 WIDTH_OF_FILES = 200  # columns of a table that goes into a file or a pipe
-SHORT_CELL = 12  # a cell of so many characters is not broken
+COLUMN_GAP = 3  # characters between two columns of a table
 
 
 @dataclass
@@ -125,44 +125,54 @@ def labelled(label: str, text: str) -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, left: int = 1) -> str:
     """A text table that fits the terminal; the first `left` columns are aligned left, the others right.
 
-    Texts wrap between words, and short cells (numbers, names) stay whole. Where not even that fits, each row becomes
-    lines of its own, one per column.
+    Texts wrap between words, so that numbers and names stay whole. Where not even that fits, each row becomes lines of
+    its own, one per column.
     """
     from rich import box
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    all_rows = [[str(cell) for cell in row] for row in rows]
+    cells = [[str(cell) for cell in row] for row in rows]
     terminal = sys.stdout.isatty()
     width = None if terminal or os.environ.get("COLUMNS") else WIDTH_OF_FILES
     console = Console(width=width, color_system="auto" if terminal else None, file=sys.stdout)
-
-    def grid_of(column_names: Sequence[str], cells: Iterable[Sequence[str]], n_left: int) -> Table:
-        grid = Table(
-            title=Text(title) if title else None,
-            title_justify="left",
-            show_header=any(column_names),
-            box=box.SIMPLE_HEAD if any(column_names) else None,
-            pad_edge=False,
+    widths = _column_widths(columns, cells, console.width)
+    if widths is None and any(columns):
+        pairs = [pair for row in cells for pair in (*zip(columns, row, strict=True), ("", ""))]
+        columns, cells, left = ("", ""), [list(pair) for pair in pairs[:-1]], 2
+        widths = _column_widths(columns, cells, console.width)
+    grid = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        show_header=any(columns),
+        show_edge=False,
+        pad_edge=False,
+        box=box.SIMPLE_HEAD,
+    )
+    for i, name in enumerate(columns):
+        grid.add_column(
+            Text(name), justify="left" if i < left else "right", overflow="fold", width=widths[i] if widths else None
         )
-        columns_of_cells = list(zip(*cells, strict=True)) or [()] * len(column_names)
-        for i, (name, column) in enumerate(zip(column_names, columns_of_cells, strict=True)):
-            is_short = max((len(line) for cell in column for line in cell.split("\n")), default=0) <= SHORT_CELL
-            justify = "left" if i < n_left else "right"
-            grid.add_column(name, justify=justify, overflow="fold", no_wrap=is_short and len(name) <= SHORT_CELL)
-        for row in cells:
-            grid.add_row(*(Text(cell) for cell in row))
-        return grid
-
-    grid = grid_of(columns, all_rows, left)
-    if Measurement.get(console, console.options, grid).minimum > console.width and any(columns):
-        pairs = [pair for row in all_rows for pair in (*zip(columns, row, strict=True), ("", ""))]
-        grid = grid_of(("", ""), pairs[:-1], 2)
+    for row in cells:
+        grid.add_row(*(Text(cell) for cell in row))
     with console.capture() as captured:
         console.print(grid)
-    return "\n".join(line.rstrip() for line in captured.get().strip("\n").split("\n"))
+    return "\n".join(line.rstrip() for line in captured.get().rstrip().split("\n"))
+
+
+def _column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int] | None:
+    """Characters of each column of a table, the widest ones narrowed until all fit into `width`; None where a word
+    would have to be broken."""
+    texts = [(name, *column) for name, *column in zip(columns, *rows, strict=True)]
+    widths = [max(len(line) for text in column for line in (text.split("\n"))) for column in texts]
+    narrowest = [max((len(word) for text in column for word in text.split()), default=0) for column in texts]
+    while sum(widths) + COLUMN_GAP * (len(widths) - 1) > width:
+        i = max(range(len(widths)), key=lambda i: (widths[i] > narrowest[i], widths[i]))
+        if widths[i] <= narrowest[i]:
+            return None
+        widths[i] -= 1
+    return widths
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

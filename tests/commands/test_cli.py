@@ -237,6 +237,60 @@ def test_compare_two_evaluations(ultron: Run, toy: Path, tmp_path: Path) -> None
     assert any("weights_sha256" in entry for entry in result["settings_that_differ"])
 
 
+def test_compare_tells_what_differs_in_words(ultron: Run, toy: Path, tmp_path: Path) -> None:
+    ultron("extract", toy, *MODEL)
+    assert ultron("evaluate", "--out", tmp_path / "a.json")[0] == 0
+    code, out, _ = ultron("evaluate", "--rerank", "aqe", "-k", 5, "--out", tmp_path / "b.json")
+    assert "only the 5 best photos of each query are ranked" in out
+    code, out, err = ultron("compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert code == 0, err
+    assert "re-ranking: A none, B aqe" in out
+    assert "photos ranked per query: A 48, B 5" in out
+    assert "paired randomisation test over 4 queries" in out
+    assert "p 0.000" not in out
+    assert "which chance explains" in out
+    out = ultron("compare", tmp_path / "a.json", tmp_path / "a.json")[1]
+    assert "equal on every query" in out and "differing: nothing that is recorded" in out
+
+
+def test_photos_of_ones_own_as_the_readme_has_it(ultron: Run, toy: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted((toy / "jpg").glob("*.jpg"))[:17]:
+        (photos / path.name).write_bytes(path.read_bytes())
+    holiday = tmp_path / "holiday.jpg"
+    holiday.write_bytes(next(photos.iterdir()).read_bytes())
+    code, out, err = ultron("extract", "--dataset", photos, *MODEL)
+    assert code == 0, err
+    assert "cropped" not in out  # there are no queries
+    code, out, err = ultron("search", holiday, "-k", 20)
+    assert code == 0, err
+    assert "the database has 17 photos" in err and "\n17 " in out
+    assert ultron("index", "--type", "flat")[0] == 0
+    for command in (
+        ("visualize", "ranks", "-k", 10),
+        ("visualize", "match", "--at", "10,10"),
+        ("visualize", "report"),
+    ):
+        code, out, err = ultron(*command)
+        assert code == 0, err
+        assert "taking the latest search result" in err
+        assert Path(out.splitlines()[-1]).is_file()
+    words = ("no queries.h5", "--queries")
+    code, _, err = ultron("evaluate")
+    assert code == 2 and all(word in err for word in words)
+
+
+def test_who_names_a_file_gets_no_rows(ultron: Run, toy: Path, tmp_path: Path) -> None:
+    ultron("extract", toy, *MODEL)
+    ranks = tmp_path / "r.h5"
+    assert ultron("search", "--out", ranks)[1] == f"{ranks}\n"
+    out = ultron("search", "-q")[1]
+    assert len(out.splitlines()) == 1 and Path(out.strip()).is_file()
+    assert "rank" in ultron("search")[1]
+    assert len(json.loads(ultron("search", "--out", ranks, "--json")[1])["results"]) == 4
+
+
 def test_doctor_tells_what_is_there(ultron: Run, tmp_path: Path) -> None:
     code, out, _ = ultron("doctor", "--json")
     assert code == 0

@@ -67,7 +67,7 @@ MISTAKES = {
     "extract --model gemm --untrained": "did you mean gem?",
     "extract --device gpu": "--device takes auto, cpu, cuda or cuda:N",
     "extract --batch-size 0": "--batch-size must be at least 1",
-    "search nosuch.jpg": "nosuch.jpg: no such photo",
+    "search nosuch.jpg --database d.h5": "nosuch.jpg: no such photo",
     "search -k 0": "-k must be at least 1",
     "search --rerank aqee": "did you mean aqe?",
     "evaluate --protocol hrd": "did you mean hard?",

@@ -125,3 +125,19 @@ def test_nothing_to_compare_is_said():
         compare_evaluations(empty, empty, "hard")
     with pytest.raises(UltronError, match="resamples must be at least 1; found 0"):
         compare_evaluations(evaluation({"q0": 0.5}), evaluation({"q0": 0.5}), "hard", resamples=0)
+
+
+def test_verdicts_name_the_better_or_chance():
+    names = [f"q{i}" for i in range(40)]
+    a = evaluation({name: 0.5 for name in names})
+    better = compare_evaluations(a, evaluation({name: 0.6 for name in names}), "hard")
+    assert better.verdict == "B is better than A by 10.00 points of mAP; chance hardly explains it"
+    assert better.p_text == "< 0.001" and better.p_value > 0
+    assert better.test_text == "paired randomisation test over 40 queries, two-sided, 10,000 random exchanges, seed 0"
+    worse = compare_evaluations(evaluation({name: 0.6 for name in names}), a, "hard")
+    assert worse.verdict.startswith("A is better than B by 10.00 points")
+    same = compare_evaluations(a, a, "hard")
+    assert (same.verdict, same.p_text) == ("A and B are equal on every query", "1.000")
+    assert same.test_text.endswith("every exchange tried")
+    mixed = compare_evaluations(evaluation({"q0": 0.5, "q1": 0.5}), evaluation({"q0": 0.6, "q1": 0.45}), "hard")
+    assert mixed.verdict.startswith("A and B differ by 2.50 points of mAP, which chance explains")

@@ -125,8 +125,7 @@ def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, i
     x1, y1, x2, y2 = box
     if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
         raise UltronError(
-            f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; give one "
-            "inside it",
+            f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; give one inside it",
             "use whole photos with `no_crop`",
         )
     left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
