@@ -122,7 +122,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UltronError(f"configuration {path} does not exist; check `config`") from None
+        raise UltronError(f"configuration {path} does not exist; check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UltronError(f"{path} is not valid TOML: {error}") from error
 
