@@ -86,7 +86,7 @@ MISTAKES = {
     "serve -k 0": "-k must be at least 1",
     "bench --rounds 0": "--rounds must be at least 1",
     "datasets build-gnd . --query-rule foo": "--query-rule must be one of",
-    "datasets verify toy --workers 0": "--workers must be at least 1",
+    "datasets verify toy --workers 0": "--workers must lie between 1 and 256",
     "datasets download x --jobs 0": "--jobs must be at least 1",
 }
 
