@@ -71,6 +71,7 @@ class Extraction:
         self.loaded = loaded
         self.config = config
         self.work = work
+        self.photo_files = dataset.photo_files(names)
         self.shape = photo_shape(config, loaded.model)
         self.shards = [
             range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)
@@ -88,24 +89,14 @@ class Extraction:
     def _box(self, name: str) -> Box | None:
         return self.dataset.query(name).bbx if self.config.crop == "bbx" else None
 
-    def _paths(self, rows: list[int]) -> list[Path]:
-        """Files of the photos; with --skip-bad a missing one becomes a path that will fail to decode."""
-        paths = []
-        for row in rows:
-            try:
-                paths.append(self.dataset.photo_path(self.names[row]))
-            except UltronError:
-                if not self.work.skip_bad:
-                    raise
-                paths.append(self.dataset.photo_folder / f"{self.names[row]}.jpg")
-        return paths
-
     def check_photos(self) -> None:
-        """Before anything is written: every photo has a file, every box lies in its photo. Raises UltronError."""
-        paths = self._paths(list(range(len(self.names))))
-        for name, path in zip(self.names, paths, strict=True):
+        """Before anything is written: every photo has a file of its own, every box lies in its photo. Raises
+        UltronError."""
+        if self.photo_files.problems and not self.work.skip_bad:
+            raise next(iter(self.photo_files.problems.values()))
+        for name, path in self.photo_files.files.items():
             box = self._box(name)
-            if box is None or (self.work.skip_bad and not path.exists()):
+            if box is None:
                 continue
             try:
                 size = photo_size(path)
@@ -114,6 +105,13 @@ class Extraction:
                     continue
                 raise
             clip_box(box, *size, where=f"{self.dataset.name}, query {name}")
+
+    def _problem(self, row: int) -> str | None:
+        """Why a photo is left out by skip_bad without a look at it; None if there is no reason."""
+        name = self.names[row]
+        if name in self.photo_files.problems:
+            return str(self.photo_files.problems[name].args[0])
+        return self.dataset.bad_photos.get(self.photo_files.files[name]) if self.work.skip_bad else None
 
     def compute(self, parts: Path, shards: list[int], on_photos: Callable[[int], object]) -> None:
         """Computes shards, by number, and writes each into the folder when it is complete.
@@ -124,13 +122,13 @@ class Extraction:
         # One call per thing: torch's declaration of .to knows no device together with a memory format.
         model = self.loaded.model.to(self.work.device).to(memory_format=torch.channels_last)
         rows = [row for i in shards for row in self.shards[i]]
-        paths = dict(zip(rows, self._paths(rows), strict=True))
-        listed = self.dataset.bad_photos if self.work.skip_bad else {}
-        readable = [row for row in rows if paths[row] not in listed]
+        problems = {row: problem for row in rows if (problem := self._problem(row))}
+        readable = [row for row in rows if row not in problems]
         boxes = [self._box(self.names[row]) for row in readable]
-        reader = PhotoReader(readable, [paths[row] for row in readable], boxes, self.shape)
+        paths = [self.photo_files.files[self.names[row]] for row in readable]
+        reader = PhotoReader(readable, paths, boxes, self.shape)
         open_shards = {i: _Shard(self.shards[i]) for i in shards}
-        bad = (LoadedPhoto(row, None, listed[paths[row]]) for row in rows if paths[row] in listed)
+        bad = (LoadedPhoto(row, None, problem) for row, problem in problems.items())
         photos = chain(bad, read_photos(reader, self.work.n_workers))
         for i, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
             for batch in batches_by_shape(of_shard, self.work.batch_size, max_waiting=8 * self.work.batch_size):
