@@ -161,7 +161,7 @@ def read_labels(path: Path, spelled: Spelled) -> list[PhotoLabel]:
         if photo in labels and labels[photo] != label:
             raise UltronError(
                 f"{row.where}: {photo} stands there before with other values; a photo has one line (for "
-                "several landmarks in one, use --pairs)"
+                "several landmarks in one, use `pairs`)"
             )
         labels[photo] = label
     return list(labels.values())

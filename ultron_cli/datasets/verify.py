@@ -104,7 +104,7 @@ def photos_to_check(dataset: Dataset) -> PhotosToCheck:
         }
         used |= set(paths.values())
         missing += [paths[name] for name in photo_files.missing]
-        ambiguous |= {paths[name]: str(error.args[0]) for name, error in photo_files.ambiguous.items()}
+        ambiguous |= {paths[name]: error.message for name, error in photo_files.ambiguous.items()}
     if not present and not missing:
         raise UltronError(
             f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`"
@@ -225,7 +225,7 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         unused = len(report.bad) - report.n_used_bad
         text.append(
             f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; "
-            "--skip-bad and training leave them out"
+            "`ultron extract --skip-bad` and training leave them out"
         )
     return [*text, f"photos: {version}"] if version else text
 

@@ -243,7 +243,7 @@ def test_a_file_of_a_released_version_is_readable_and_reused(
     draw(photos / "5.bmp", "v")
     capsys.readouterr()
     assert extract(photos, tmp_path / "x", skip_bad=True)["files"]["database"]["computed"] == 0
-    assert "only --overwrite describes such photos anew" in capsys.readouterr().err
+    assert "only `overwrite` describes such photos anew" in capsys.readouterr().err
     assert (tmp_path / "x/database.h5").read_bytes() == content
 
 

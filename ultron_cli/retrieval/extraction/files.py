@@ -47,7 +47,7 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
     n_photos = len(extraction.names)
     parts = _parts_of(out)
     make_folder(out.parent)
-    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another --out"):
+    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another `out`"):
         _continue_or_start(extraction, parts, is_finished=finished is not None)
         n_before = processes.count(0)
         earlier = extraction.earlier(parts, finished)
@@ -130,7 +130,7 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
     stored = parts / "config.json"
     if not stored.exists():
         raise UltronError(
-            f"process {process} does not see {stored.resolve()}, which process 0 wrote; --out "
+            f"process {process} does not see {stored.resolve()}, which process 0 wrote; `out` "
             "must lie on a file system that all machines share"
         )
     differing = differences(read_json(stored, "configuration of the extraction"), to_dict(extraction.config))
@@ -159,7 +159,7 @@ def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
         if stored.marks is None:
             log.info(
                 "reusing %s: same configuration and weights, %s; made before photos that change were noticed, so that "
-                "only --overwrite describes such photos anew",
+                "only `overwrite` describes such photos anew",
                 out,
                 n_descriptors,
             )
@@ -179,7 +179,7 @@ def _require_equal(
             differing[photos] = _other_photos(stored_names, extraction.names)
         raise UltronError(
             f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
-            "--overwrite, or keep both with another --out"
+            "`overwrite`, or keep both with another `out`"
         )
 
 

@@ -81,7 +81,7 @@ class MarkingReader(PhotoReader):
         try:
             photo, mark = read_with_mark(path, partial(super().__getitem__, i))
         except UltronError as error:
-            return LoadedPhoto(self.rows[i], None, str(error), PhotoMark(state_of(path)))
+            return LoadedPhoto(self.rows[i], None, error.message, PhotoMark(state_of(path)))
         return replace(photo, mark=mark)
 
 
@@ -155,7 +155,7 @@ class Extraction:
         """Why a photo is left out by skip_bad without a look at it; None if there is no reason."""
         name = self.names[row]
         if name in self.photo_files.problems:
-            return str(self.photo_files.problems[name].args[0])
+            return self.photo_files.problems[name].message
         return self.dataset.bad_photos.get(self.photo_files.files[name]) if self.work.skip_bad else None
 
     def compute(
@@ -202,7 +202,7 @@ class Extraction:
         bad = batch[0]
         if bad.pixels is None:
             if not self.work.skip_bad:
-                raise UltronError(bad.problem)
+                raise UltronError(bad.problem, "go on without it with `skip_bad`")
             log.warning("left out: %s", bad.problem)
             state = bad.mark.state if bad.mark else None
             shard.skipped[bad.row] = SkippedPhoto(name=self.names[bad.row], reason=bad.problem, state=state)
@@ -212,7 +212,7 @@ class Extraction:
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights"
+                f"{name}: the model gave a descriptor that is not finite; try `precision` float32, or other weights"
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor
@@ -263,8 +263,8 @@ class Extraction:
         shards = [stored for i in range(len(self.shards)) if (stored := earlier.shard(i)) is not None]
         if len(shards) < len(self.shards):
             raise WorkFailed(
-                f"{counted(len(self.shards) - len(shards), 'shard')} of {out} cannot be seen by the first process; the "
-                "folder of the result must lie on a file system that all machines share"
+                f"{counted(len(self.shards) - len(shards), 'shard')} of {out} cannot be seen by this process; `out` "
+                "must lie on a file system that all machines share"
             )
         names = [self.names[row] for stored in shards for row in stored.rows]
         skipped = [photo for stored in shards for _, photo in sorted(stored.skipped.items())]
