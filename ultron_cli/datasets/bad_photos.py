@@ -15,7 +15,7 @@ from ultron_cli.files import file_state, read_json, write_text
 from ultron_cli.provenance import utc_now
 
 BAD_PHOTOS_FILE = "bad_photos.json"
-Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate"]
+Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate", "ambiguous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,5 +68,5 @@ def photo_state(path: Path) -> tuple[int | None, int | None]:
     """(size in bytes, time of change in ns) of a photo, or (None, None) where there is none."""
     try:
         return file_state(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no system has a file of such a name
         return None, None

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 
@@ -137,6 +138,7 @@ class LoadedPhoto:
     row: int  # of the photo in its list
     pixels: torch.Tensor | None  # (H, W, 3) uint8
     problem: str = ""  # why there are no pixels
+    mark: PhotoMark | None = None  # of the file that was read, where a reader marks what it reads
 
 
 class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):

@@ -124,3 +124,22 @@ def test_index_of_a_list_follows_the_list(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "train_clean.csv").write_text("landmark_id,images\n5,012a\n11,012b 012c\n")
     os.utime(tmp_path / "train_clean.csv", (time.time() + 5, time.time() + 5))
     assert len(open_landmark_photos(tmp_path).paths) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["landmark_id,images\n5,012a\n11", "id,url,landmark_id\n012a,u,5\n012b,http", "id,url,landmark_id\n012a,u,\n"],
+    ids=["images", "landmark", "empty landmark"],
+)
+def test_a_list_cut_in_its_last_line_is_refused(tmp_path: Path, text: str) -> None:
+    touch(tmp_path / "0/1/2/012a.jpg")
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(UltronError, match=r"line [23]: the line ends before its landmark .* cut off"):
+        open_landmark_photos(tmp_path)
+
+
+def test_a_last_line_without_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "0/1/2/012a.jpg")
+    (tmp_path / "train.csv").write_text("id,url,landmark_id\n012a,u,5\n012b,u,1")  # of landmark 1234
+    assert open_landmark_photos(tmp_path).landmark_names == ["1", "5"]
+    assert f"the last line of {tmp_path / 'train.csv'} has no end" in capsys.readouterr().err

@@ -199,7 +199,7 @@ def test_another_configuration_is_refused_and_told(
     before = (tmp_path / "x" / "queries.h5").read_bytes()
     with pytest.raises(UltronError, match=words) as raised:
         extract_dataset(request(toy, tmp_path / "x", **changes), CHOICE, "cpu")
-    assert "--overwrite" in str(raised.value)
+    assert "`overwrite`" in str(raised.value)
     assert (tmp_path / "x" / "queries.h5").read_bytes() == before
     extract_dataset(request(toy, tmp_path / "x", overwrite=True, **changes), CHOICE, "cpu")
 

@@ -245,7 +245,7 @@ def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
     with WhitenedFile(raw, whitening) as source:
         storage = source.info.extraction.storage
         blocks = (rows.astype(storage, copy=False) for _, rows in source.blocks(8192))
-        write_descriptors(out, source.names, blocks, source.dim, source.info)
+        write_descriptors(out, source.names, blocks, source.dim, source.info, source.marks)
     return out
 
 
