@@ -84,7 +84,7 @@ class SuperGlobalModel(BackboneModel):
         network = require_resnet(backbone.network, backbone.name, name)
         if settings.relup:
             put_relup(network, settings.relup)
-        self.preprocessing = replace(backbone.preprocessing, scaling="antialias")
+        self.preprocessing = replace(backbone.preprocessing, scaling="antialias", box_edges="truncated")
         self.descriptor_dim = settings.descriptor_dim
         self.pooling = GeM(settings.p, learnable=True)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
