@@ -141,8 +141,11 @@ def file_state(path: Path) -> FileState:
 
 
 def require_regular_file(path: Path, what: str) -> None:
-    """Raises UltronError unless `path` is a file or a link to one: a pipe never ends, a device may be anything."""
+    """Raises UltronError unless `path` is a file, or a link to one, that may be read: a pipe never ends, a device may
+    be anything."""
     if path.is_file():
+        if not os.access(path, os.R_OK):
+            raise UltronError(f"{what} {path} may not be read by this user; ask its owner, or copy it")
         return
     if not os.path.lexists(path):
         raise UltronError(f"{what} {path} does not exist; check the path")

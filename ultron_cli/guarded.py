@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +32,10 @@ BLOCK_BYTES = 1 << 20
 
 class ReaderDied(Exception):
     """The child ended without an answer. The text says how, as the end of a sentence about what it did."""
+
+
+class ReaderStopped(ReaderDied):
+    """The child took too long, which need not be a fault."""
 
 
 class ReaderFailed(Exception):
@@ -94,7 +98,7 @@ class _Child:
         n_bytes = None
         while n_bytes is None or len(parts) < n_bytes + 8:
             if not select.select([self.line], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-                raise ReaderDied(f"did not end within {WALL_S:.0f} s")
+                raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
             part = self.line.recv(BLOCK_BYTES)
             if not part:
                 return self._end()
@@ -114,7 +118,7 @@ class _Child:
         with contextlib.suppress(ChildProcessError):
             _, status = os.waitpid(self.pid, 0)
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
-                raise ReaderDied("computed for seconds and was stopped")
+                raise ReaderStopped("computed for seconds and was stopped")
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
                 raise ReaderDied(f"crashed ({signal.Signals(os.WTERMSIG(status)).name})")
 
@@ -152,19 +156,28 @@ def _serve(line: socket.socket) -> NoReturn:
         # Locks that the parent holds would be held on by the child's copies of its open files.
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-        _limit_memory()
-        stream = line.makefile("rwb")
-        while select.select([line], [], [], IDLE_S)[0]:
-            header = stream.read(8)
-            if len(header) < 8:
-                break
-            function, arguments, cpu_s = pickle.loads(stream.read(int.from_bytes(header, "big")))
-            _limit_computing(cpu_s)
-            answer = _answer(function, arguments)
-            stream.write(len(answer).to_bytes(8, "big") + answer)
-            stream.flush()
+        with limited_memory(MEMORY_BYTES):
+            _answer_requests(line)
     finally:
         os._exit(0)
+
+
+def _answer_requests(line: socket.socket) -> None:
+    """Until the parent ends or asks nothing for a while."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    stream = line.makefile("rwb")
+    while select.select([line], [], [], IDLE_S)[0]:
+        header = stream.read(8)
+        if len(header) < 8:
+            return
+        function, arguments, cpu_s = pickle.loads(stream.read(int.from_bytes(header, "big")))
+        _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + cpu_s, hard_s))
+        answer = _answer(function, arguments)
+        stream.write(len(answer).to_bytes(8, "big") + answer)
+        stream.flush()
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> bytes:
@@ -173,7 +186,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> byte
     except UltronError as error:
         answer = ("UltronError", str(error), None)
     except Exception as error:  # whatever a library raises for a damaged file is told to the parent
-        answer = (type(error).__name__, one_line(error), getattr(error, "errno", None))
+        answer = (type(error).__name__, one_line(error, 600), getattr(error, "errno", None))
     return msgspec.msgpack.encode(answer)
 
 
@@ -192,27 +205,23 @@ def one_line(error: Exception, n_characters: int = 120) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:n_characters])
 
 
-def _limit_computing(cpu_s: int) -> None:
-    """Ends this process after so many more seconds of computing."""
-    import resource
-
-    _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + cpu_s, hard_s))
-
-
-def _limit_memory() -> None:
-    """Limits this process to MEMORY_BYTES beside what it has, where the system tells that; and lets it leave no core
-    file."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+@contextlib.contextmanager
+def limited_memory(n_bytes: int) -> Iterator[None]:
+    """Inside, this process can take so many bytes more than it has; what asks for more gets a MemoryError. Without
+    effect where the system knows no such limit."""
     held_bytes = virtual_bytes()
-    _, hard_bytes = resource.getrlimit(resource.RLIMIT_AS)
-    if held_bytes is not None:
-        limit = held_bytes + MEMORY_BYTES
-        resource.setrlimit(
-            resource.RLIMIT_AS, (limit if hard_bytes == resource.RLIM_INFINITY else min(limit, hard_bytes), hard_bytes)
-        )
+    if held_bytes is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [held_bytes + n_bytes, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def virtual_bytes() -> int | None:

@@ -169,11 +169,9 @@ def reading_fault(path: Path, reason: str, code: int | None, again: str) -> str:
         holder = lock_holder(path)
         who = f"process {holder}" if holder else "another program (on this machine or another)"
         return f"{path} is open for writing in {who}; wait for it, or end it, and try again"
-    if code == errno.EACCES:
-        return f"{path} may not be read by this user; ask its owner, or copy it"
     if code in (errno.EIO, errno.ESTALE, errno.ENOENT):
         return f"{path} could not be read from its disk ({os.strerror(code)}); see that the disk is there and try again"
-    return f"{path} is truncated or not an HDF5 file ({reason}); {again}"
+    return f"{path} is truncated or not an HDF5 file ({reason[:120]}); {again}"
 
 
 def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
@@ -201,7 +199,7 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
             texts = {
                 name: stored[:].tolist()
                 for name, stored in parts.items()
-                if layout.parts[name].types == (TEXT,) and stored.size <= FEW_TEXTS
+                if layout.parts[name].types == (TEXT,) and (stored.size or 0) <= FEW_TEXTS
             }
         except MissingPart as missing:
             raise UltronError(f"{path} lacks a part of a {layout.what} ({missing}); {layout.again}") from missing
@@ -281,9 +279,8 @@ def _check_extent(handle: h5py.File, name: str, stored: h5py.Dataset, creation: 
     if chunk_bytes > MAX_CHUNK_BYTES:
         raise UnsoundPart(f"/{name} is stored in chunks of {chunk_bytes:,} bytes, more than {MAX_CHUNK_BYTES:,}")
     held_bytes = stored.id.get_storage_size()
-    is_held = held_bytes <= handle.id.get_filesize() and declared_bytes <= held_bytes * (
-        MAX_COMPRESSION if filters else 1
-    )
+    file_bytes = os.stat(handle.filename).st_size
+    is_held = held_bytes <= file_bytes and declared_bytes <= held_bytes * (MAX_COMPRESSION if filters else 1)
     if is_held and stored.chunks:
         n_chunks = math.prod(
             -(-side // chunk_side) for side, chunk_side in zip(stored.shape, stored.chunks, strict=True)
