@@ -20,6 +20,7 @@ _KINDS = {
     "object": "an object",
     "array": "a list",
 }
+_FOUND = {**_KINDS, "float": "a number with a fraction"}
 
 
 class Misfit(ValueError):
@@ -139,7 +140,7 @@ def _in_words(rule: str, where: str) -> str:
         return f"{where} lacks {match[1]}"
     if match := re.fullmatch(r"Expected `([^`]*)`(.*?)(?:, got `?([^`]*)`?)?", rule):
         expected = " or ".join(_KINDS.get(name, name) for name in match[1].split(" | "))
-        obtained = f", found {_KINDS.get(match[3], match[3])}" if match[3] else ""
+        obtained = f", found {_FOUND.get(match[3], match[3])}" if match[3] else ""
         return f"{where} must be {expected}{match[2]}{obtained}"
     if match := re.fullmatch(r"Invalid enum value (.*)", rule, re.DOTALL):
         return f"{where} holds {match[1][:MOST_SHOWN]}, which is no known value"
