@@ -26,8 +26,8 @@ MOST_DIMENSIONS = 8
 MOST_DIGITS = 40  # of a number in words
 MOST_VALUES = 1_000_000  # that a file may stand for beyond 16 per byte, as one list may stand at several places
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
-# A run of the instruction that most of a ground truth is made of: a number of two bytes.
-_RUN = re.compile(rb"(?:M..){8,}", re.DOTALL)
+_UINT32 = struct.Struct("<I").unpack_from
+_RUN = re.compile(rb"(?:M..)+", re.DOTALL)  # of numbers of two bytes
 _RUN_TYPE = np.dtype([("code", "u1"), ("value", "<u2")])
 _KEYS = (str, bytes, int, float, bool, type(None))  # not tuples: the hash of one within many takes for ever
 _CONTAINERS = (list, dict, tuple, set, frozenset)
@@ -73,29 +73,23 @@ class _Machine:
 
     def run(self) -> object:
         """What the file stands for."""
-        data, memo = self.data, self.memo
+        data, memo, at, stack = self.data, self.memo, 0, self.stack
         while True:
-            at = self.at
             code = data[at]
-            # Nearly all of a ground truth is written with three instructions, which go without a call.
-            if code == 0x4D:  # BININT2
-                if run := _RUN.match(data, at):
-                    self.stack += np.frombuffer(run[0], _RUN_TYPE)["value"].tolist()
-                    self.at = run.end()
-                else:
-                    self.stack.append(data[at + 1] | data[at + 2] << 8)
-                    self.at = at + 3
-            elif code == 0x58:  # BINUNICODE
-                end = at + 5 + int.from_bytes(data[at + 1 : at + 5], "little")
-                if end > len(data):
-                    raise IndexError
-                self.stack.append(data[at + 5 : end].decode())
-                self.at = end
-            elif code == 0x72:  # LONG_BINPUT
-                memo[int.from_bytes(data[at + 1 : at + 5], "little")] = self.stack[-1]
-                self.at = at + 5
+            # Nearly all of a ground truth is text that is remembered and numbers of two bytes: these go without a call.
+            if code == 0x58:  # BINUNICODE
+                end = at + 5 + _UINT32(data, at + 1)[0]
+                text = data[at + 5 : end].decode()
+                stack.append(text)
+                at = end
+                if data[at] == 0x72:  # LONG_BINPUT; the index also tells a text that ends too early
+                    memo[_UINT32(data, at + 1)[0]] = text
+                    at += 5
+            elif code == 0x4D and (run := _RUN.match(data, at)):  # BININT2
+                stack += np.frombuffer(run[0], _RUN_TYPE)["value"].tolist()
+                at = run.end()
             elif code == 0x2E:  # STOP
-                (value,) = self.stack
+                (value,) = stack
                 if not self.is_simple:
                     _refuse_unplain(value, MOST_VALUES + 16 * len(data))
                 return value
@@ -105,6 +99,7 @@ class _Machine:
                     raise _Refused(f"the instruction {shown(bytes([code]))}")
                 self.at = at + 1
                 instruction(self)
+                at, stack = self.at, self.stack
 
     # What instructions read.
 
@@ -350,6 +345,7 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], object]] = {
         ("\x88", lambda m: m.push(True)),  # NEWTRUE
         ("\x89", lambda m: m.push(False)),  # NEWFALSE
         ("K", lambda m: m.push(m.unsigned(1))),  # BININT1
+        ("M", lambda m: m.push(m.unsigned(2))),  # BININT2
         ("J", lambda m: m.push(int.from_bytes(m.take(4), "little", signed=True))),  # BININT
         ("\x8a", lambda m: m.push_number(int.from_bytes(m.sized(1), "little", signed=True))),  # LONG1
         ("G", lambda m: m.push(struct.unpack(">d", m.take(8))[0])),  # BINFLOAT
@@ -384,6 +380,7 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], object]] = {
         ("\x91", lambda m: m.push(frozenset(_keys(m.parts())))),  # FROZENSET
         ("p", lambda m: m.remember(int(m.digits()))),  # PUT
         ("q", lambda m: m.remember(m.unsigned(1))),  # BINPUT
+        ("r", lambda m: m.remember(m.unsigned(4))),  # LONG_BINPUT
         ("\x94", lambda m: m.remember(len(m.memo))),  # MEMOIZE
         ("g", lambda m: m.recall(int(m.digits()))),  # GET
         ("h", lambda m: m.recall(m.unsigned(1))),  # BINGET

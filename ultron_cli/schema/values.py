@@ -4,7 +4,7 @@ import math
 import re
 import reprlib
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -51,8 +51,8 @@ def refuse_odd(value: object, chain: tuple = (), level: int = 0) -> None:
     place."""
     if level > MOST_LEVELS:
         raise Misfit(f"{_place(chain)} lies too deep; lists and objects may lie {MOST_LEVELS} deep at most")
-    parts = value.items() if isinstance(value, dict) else enumerate(cast(Sequence[object], value))
-    for key, part in parts if isinstance(value, (dict, list)) else ((None, value),):
+    parts = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else [value])
+    for key, part in parts:
         if isinstance(key, str) and "\0" in key:
             raise Misfit(f"a key of {_place(chain)} holds a NUL character")
         if isinstance(part, (dict, list)):
