@@ -152,16 +152,18 @@ def parse_ground_truth(content: object, path: Path) -> GroundTruth:
 
 def _warn_of_repeated_rows(truth: GroundTruth, path: Path) -> None:
     """A photo that stands twice among a query's labels counts twice, or is a positive that leaves the ranking."""
-    n_repeated = [len(rows) - len(np.unique(rows)) for rows in (query.rows(LABELS) for query in truth.queries)]
-    if any(n_repeated):
-        first = next(i for i, n in enumerate(n_repeated) if n)
+    rows_by_query = [query.rows(LABELS) for query in truth.queries]
+    queries = np.repeat(np.arange(len(rows_by_query)), [len(rows) for rows in rows_by_query])
+    pairs = np.sort(queries * len(truth.database_names) + np.concatenate([np.empty(0, np.int64), *rows_by_query]))
+    repeated = pairs[1:][pairs[1:] == pairs[:-1]] // max(1, len(truth.database_names))
+    if repeated.size:
         log.warning(
-            "%s: %s named more than once among easy, hard and junk of %s (first of gnd[%d], %s); each lowers AP",
+            "%s: %s repeated among easy, hard and junk of %s (the first is gnd[%d]), which changes AP; %s",
             path,
-            counted(sum(n_repeated), "photo"),
-            counted(sum(n > 0 for n in n_repeated), "query", "queries"),
-            first,
-            shown(truth.query_names[first]),
+            counted(repeated.size, "photo is", "photos are"),
+            counted(len(np.unique(repeated)), "query", "queries"),
+            repeated[0],
+            CORRECT,
         )
 
 

@@ -1,5 +1,6 @@
 """Files of text, JSON, JSON lines and TOML."""
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterator
@@ -94,8 +95,15 @@ def read_json(
 
 def fit_file(content: object, kind: type[T], path: Path, what: str, advice: str) -> T:
     """Plain data that was read from a file as `kind`. Raises UltronError that names file and place."""
-    try:
+    with in_file(path, what, advice):
         return fit(content, kind)
+
+
+@contextlib.contextmanager
+def in_file(path: Path, what: str, advice: str) -> Iterator[None]:
+    """Inside, what does not fit becomes an UltronError that names the file."""
+    try:
+        yield
     except Misfit as misfit:
         raise UltronError(f"{what} {path}: {misfit}; {advice}") from None
 
