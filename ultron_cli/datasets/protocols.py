@@ -99,8 +99,9 @@ def _without_arrays(content: object) -> object:
     if not isinstance(content, dict):
         return content
     plain = {key: _without_arrays(value) for key, value in content.items()}
-    if isinstance(plain.get("gnd"), (list, tuple)):
-        plain["gnd"] = [_without_arrays(entry) for entry in plain["gnd"]]
+    entries = plain.get("gnd")
+    if isinstance(entries, (list, tuple)):
+        plain["gnd"] = [_without_arrays(entry) for entry in entries]
     return plain
 
 
