@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from ultron_cli.configs import from_dict, within
-from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
+from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.models.core import PRECISIONS, RetrievalModel
 from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale
@@ -39,7 +40,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         if self.max_side_px is not None:
-            within("--max-side", self.max_side_px, 32, 16384)
+            within("max_side_px", self.max_side_px, 32, 16384)
 
     def cropped_for(self, model: RetrievalModel) -> "ExtractConfig":
         """The same, with the edges of boxes as the model has them."""

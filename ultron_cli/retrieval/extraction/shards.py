@@ -144,7 +144,7 @@ class Extraction:
         bad = batch[0]
         if bad.pixels is None:
             if not self.work.skip_bad:
-                raise UltronError(bad.problem)
+                raise UltronError(bad.problem, "go on without it with `skip_bad`")
             log.warning("left out: %s", bad.problem)
             shard.skipped[bad.row] = bad.problem
             return
@@ -152,10 +152,10 @@ class Extraction:
         finite = np.isfinite(descriptors).all(axis=1)
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
-            other_precision = "" if self.config.precision == "float32" else "set `precision` to float32, or "
+            precision = self.config.precision
+            ways = () if precision == "float32" else ("try `precision=float32`",)
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite in {self.config.precision}; "
-                f"{other_precision}take other weights"
+                f"{name}: the model gave a descriptor that is not finite in {precision}; take other weights", *ways
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor
@@ -199,7 +199,7 @@ class Extraction:
         paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
         if missing := self.missing(parts):
             raise WorkFailed(
-                f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}; --out must lie on a "
+                f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}; `out` must lie on a "
                 "file system that all machines share"
             )
         names: list[str] = []
