@@ -123,7 +123,9 @@ def test_a_search_of_0_1_0_is_read_as_it_was() -> None:
     before = {key: value for key, value in stored.items() if key not in ("reductions", "statistics")}
     config = make_config(before, is_stored=True)
     assert isinstance(config, AutolaConfig)
-    assert (config.reductions, config.statistics) == ((8, 8), "imagenet") and make_config(stored, is_stored=True).to_plain() == stored
+    assert (config.reductions, config.statistics) == ((8, 8), "imagenet") and make_config(
+        stored, is_stored=True
+    ).to_plain() == stored
     frame = make_network(config, 6, AutolaLogits()).layer1[0].se.mixed.frame
     assert frame.gate.squeeze.out_features == frame.gate.squeeze.in_features // 8
 

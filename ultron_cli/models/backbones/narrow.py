@@ -8,7 +8,8 @@ FEWEST_CHANNELS = 8  # from which on oneDNN's gradient is sound
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride as one without, of the places that the stride leaves. (B, C, H, W) -> (B, D, h, w).
+    """A 1x1 convolution with a stride as one without, of the places that the stride leaves. (B, C, H, W) ->
+    (B, D, h, w).
 
     On CPUs oneDNN writes outside its memory for the weight's gradient of a strided 1x1 convolution of fewer than 8
     channels in channels_last order, and the process dies (PyTorch 2.15, oneDNN 3.13.3, AVX2; seen with 2 to 6
