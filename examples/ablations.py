@@ -44,9 +44,12 @@ VARIANTS: dict[str, list[str]] = {
     "gate multiply": ["model.gate=multiply"],
     "thresholds as quantiles": ["model.threshold=quantile"],
     "MCK on query": ["model.mck_on=query"],
+    "MCK with bias": ["model.mck_bias=true"],
     "no MCK (NA)": ["model.mck_on=none"],
     "GeM pooling": ["model.pooling=gem"],
     "pooling's shift left in": ["model.pooling_shift=left"],
+    "SimPool's beta": ["model.pooling_beta=true"],
+    "query's GeM from 2, learnable": ["model.gem_p=2.0", "model.gem_p_learnable=true"],
 }
 QUICK_TOY = ToyConfig(
     n_train_landmarks=4, n_train_photos=4, n_eval_landmarks=3, n_database_photos=4, n_distractors=4, max_side_px=64

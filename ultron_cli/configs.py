@@ -156,8 +156,13 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 
 def differences(stored: Mapping[str, object], requested: Mapping[str, object]) -> list[str]:
-    """One phrase for each setting in which two stored configurations differ."""
+    """One phrase for each setting in which two stored configurations differ.
+
+    A switch that one of them does not have, as it came with a later version, is off there.
+    """
     old, new = flatten(stored), flatten(requested)
+    for side, other in ((old, new), (new, old)):
+        side.update({key: False for key, value in other.items() if value is False and key not in side})
     return [
         f"{key} (stored {old.get(key)}, asked {new.get(key)})"
         for key in sorted(old.keys() | new.keys())

@@ -19,7 +19,7 @@ from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES, AutolaLogits, choose_genotype, make_network
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.autola.search import AutolaSearch, split_halves
-from ultron_cli.training.presets import read_config
+from ultron_cli.training.presets import make_config
 from ultron_cli.visualization.curves.run_pictures import draw_run
 
 pytestmark = pytest.mark.slow
@@ -121,9 +121,11 @@ def test_photos_are_normalised_by_the_statistics(settings: dict, mean: tuple, sd
 def test_a_search_of_0_1_0_is_read_as_it_was() -> None:
     stored = AutolaConfig(**SMALL).to_plain()
     before = {key: value for key, value in stored.items() if key not in ("reductions", "statistics")}
-    config = read_config(before)
+    config = make_config(before, is_stored=True)
     assert isinstance(config, AutolaConfig)
-    assert (config.reductions, config.statistics) == ((8, 8), "imagenet") and read_config(stored).to_plain() == stored
+    assert (config.reductions, config.statistics) == ((8, 8), "imagenet") and make_config(
+        stored, is_stored=True
+    ).to_plain() == stored
     frame = make_network(config, 6, AutolaLogits()).layer1[0].se.mixed.frame
     assert frame.gate.squeeze.out_features == frame.gate.squeeze.in_features // 8
 

@@ -211,10 +211,10 @@ class Extraction:
         finite = np.isfinite(descriptors).all(axis=1)
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
-            other_precision = "" if self.config.precision == "float32" else "set `precision` to float32, or "
+            precision = self.config.precision
+            ways = () if precision == "float32" else ("try `precision=float32`",)
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite in {self.config.precision}; "
-                f"{other_precision}take other weights"
+                f"{name}: the model gave a descriptor that is not finite in {precision}; take other weights", *ways
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor

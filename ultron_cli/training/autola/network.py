@@ -16,6 +16,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions import STAGES
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
 from ultron_cli.models.attentions.hoga import HogaSearch
+from ultron_cli.models.backbones.narrow import guard_narrow_convolutions
 from ultron_cli.models.backbones.own import is_cifar_resnet, make_cifar_resnet
 from ultron_cli.training.autola.config import AutolaConfig
 
@@ -61,6 +62,7 @@ def make_network(config: AutolaConfig, n_classes: int, architecture: AutolaLogit
     ResNet, or has attentions."""
     is_cifar = is_cifar_resnet(config.backbone)
     network = _cifar_network(config, n_classes) if is_cifar else _timm_network(config, n_classes)
+    guard_narrow_convolutions(network)
     feature_info = cast(_ResNet, network).feature_info
     for number in STAGES:
         n_channels = feature_info[number]["num_chs"]

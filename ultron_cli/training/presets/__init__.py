@@ -47,24 +47,18 @@ def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, o
     return merged
 
 
-def make_config(values: dict[str, object]) -> "TrainConfig | AutolaConfig":
+def make_config(values: dict[str, object], is_stored: bool = False) -> "TrainConfig | AutolaConfig":
     """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
-    value."""
+    value.
+
+    is_stored: the values are those of a run's folder, of this version or an earlier one.
+    """
     if "task" not in values:
         return from_dict(TrainConfig, values)
     # Not above, as it loads timm: the settings of a training are shown a second sooner without.
-    from ultron_cli.training.autola.config import AutolaConfig
+    from ultron_cli.training.autola.config import AutolaConfig, as_stored
 
-    return from_dict(AutolaConfig, values)
-
-
-def read_config(stored: dict[str, object]) -> "TrainConfig | AutolaConfig":
-    """The configuration that a run's folder stores, of this version or an earlier one."""
-    if "task" not in stored:
-        return make_config(stored)
-    from ultron_cli.training.autola.config import as_stored
-
-    return make_config(as_stored(stored))
+    return from_dict(AutolaConfig, as_stored(values) if is_stored else values)
 
 
 def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | AutolaConfig":
@@ -92,7 +86,7 @@ def resumed_config(
 ) -> "TrainConfig | AutolaConfig":
     """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
     now is another one."""
-    stored_config = read_config(read_json(stored, "configuration of the run")["config"])
+    stored_config = make_config(read_json(stored, "configuration of the run")["config"], is_stored=True)
     if preset is not None:
         config = load_config(preset, file, assignments)
     else:
