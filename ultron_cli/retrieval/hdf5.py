@@ -1,5 +1,6 @@
 """HDF5 files of ours: what all of them say of themselves, and reading them with one line for what is wrong."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -56,8 +57,20 @@ def h5_dataset(handle: h5py.File, name: str) -> h5py.Dataset:
 
 
 def h5_names(handle: h5py.File, name: str) -> list[str]:
-    """The UTF-8 texts of a dataset. Raises KeyError if it is absent, TypeError if it holds something else."""
-    return [str(text) for text in h5_dataset(handle, name).asstr()[:]]
+    """The texts of a dataset, UTF-8 but for names of files that are not. Raises KeyError if it is absent, TypeError if
+    it holds something else."""
+    return [str(text) for text in h5_dataset(handle, name).asstr(errors="surrogateescape")[:]]
+
+
+def write_h5_names(handle: h5py.File, name: str, texts: Sequence[str]) -> None:
+    """Writes texts as a dataset, each with the bytes that its file is named by."""
+    values = [text.encode("utf-8", "surrogateescape") for text in texts]
+    handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
+
+
+def write_h5_text(handle: h5py.File, name: str, text: str) -> None:
+    """Writes a text as an attribute; it may be made of names of files."""
+    handle.attrs.create(name, text.encode("utf-8", "surrogateescape"), dtype=h5py.string_dtype("utf-8"))
 
 
 def h5_text(handle: h5py.File, name: str, default: str | None = None) -> str:

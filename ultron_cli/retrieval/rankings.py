@@ -16,7 +16,7 @@ import numpy as np
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header, write_h5_names
 from ultron_cli.retrieval.origin import Origin
 
 FORMAT = "ultron-ranks"
@@ -81,7 +81,7 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
         handle["ranks"] = ranking.rows
         handle["scores"] = scores
         for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):
-            handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
+            write_h5_names(handle, name, values)
         write_h5_header(handle, FORMAT, VERSION)
         handle.attrs["provenance"] = json.dumps(ranking.origin.to_json())
 
