@@ -197,12 +197,10 @@ def _warn_if_source_changed(whitening: Whitening) -> None:
         return
     if list(file_state(Path(path))) != state and sha256_of_file(Path(path)) != sha256:
         log.warning(
-            "%s was learned from %s, which has changed since; learn it again with `ultron whiten %s --method %s --out %s`",
+            "%s was learned from %s, which has changed since; learn it again with `ultron whiten --method %s`",
             whitening.path,
-            path,
             path,
             whitening.method,
-            whitening.path,
         )
 
 

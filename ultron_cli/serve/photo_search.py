@@ -25,9 +25,9 @@ from PIL import Image
 from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
-from ultron_cli.datasets.photo_marks import PhotoMarks, State, state_of
-from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
-from ultron_cli.datasets.protocols import LABELS
+from ultron_cli.datasets.photo_marks import State, state_of
+from ultron_cli.datasets.photos import BOX_SLACK_PX, decode_photo, photo_size
+from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -184,7 +184,6 @@ class PhotoSearch:
         if not 0 <= row < len(names):
             raise Refused(404, f"{kind} {row} does not exist; rows are 0 to {len(names) - 1}")
         name = names[row]
-        marks = self._marks if kind == "photo" else None
         parts = PurePosixPath(name), PureWindowsPath(name)
         if any(path.is_absolute() or path.drive or ".." in path.parts for path in parts):
             log.warning("%s %d is named %r, which leads out of its dataset: not shown", kind, row, name)
@@ -194,7 +193,7 @@ class PhotoSearch:
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(404, f"the photo of {kind} {row} is gone") from None
-        if marks is not None and PhotoMarks(marks.states[row : row + 1], marks.digests[row : row + 1]).changed([path]):
+        if kind == "photo" and self._marks is not None and self._marks.of_rows(row, row + 1).changed([path]):
             log.warning(
                 "%s has changed since it was described; run `ultron extract` again, and start the page anew", path
             )
