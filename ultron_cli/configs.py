@@ -16,7 +16,7 @@ Choice = TypeVar("Choice", bound=str)
 
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
-    "3": (0.7071, 1.0, 1.4142),  # SuperGlobal and cirtorch
+    "3": (0.7071, 1.0, 1.4142),  # CVNet and SuperGlobal
     "5": (0.3535, 0.5, 0.7071, 1.0, 1.4142),  # DELG and DOLG
 }
 

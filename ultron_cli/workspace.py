@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, read_json, write_text
+from ultron_cli.files import make_folder, write_text
+from ultron_cli.schema.texts import read_json
 
 # kind of result -> the command that makes one
 KINDS = {
@@ -63,7 +64,9 @@ class Workspace:
 
     def _latest(self) -> dict[str, str]:
         path = self.root / "latest.json"
-        return read_json(path, "the workspace's list of results") if path.exists() else {}
+        if not path.exists():
+            return {}
+        return read_json(path, "the workspace's list of results", dict[str, str], advice="delete it")
 
     def remember(self, kind: str, result: Path) -> None:
         """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path."""

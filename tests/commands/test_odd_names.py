@@ -111,3 +111,13 @@ def test_milvus_refuses_names_that_are_no_text(tmp_path: Path) -> None:
 
     with pytest.raises(UltronError, match=r"names in UTF-8, row 1 has 'caf\\udce9'; rename the photo"):
         refuse_long_names(["a", "caf\udce9"], tmp_path)
+
+
+def test_json_readers_take_such_names_and_nothing_worse() -> None:
+    from ultron_cli.schema.texts import parse_json
+    from ultron_cli.schema.values import Misfit
+
+    assert parse_json('{"names": ["caf\\udce9"]}') == {"names": ["caf\udce9"]}
+    for text in ('["\\udce9", NaN]', '["\\udce9"', '["\\udce9", 1,]'):
+        with pytest.raises(Misfit):
+            parse_json(text)

@@ -159,7 +159,7 @@ def test_a_file_keeps_the_whitening_and_its_origin(path, tmp_path):
         read_whitening(tmp_path / "w.h5")
     with h5py.File(tmp_path / "w.h5", "r+") as handle:
         del handle["mean"]
-    with pytest.raises(UltronError, match="lacks a readable part"):
+    with pytest.raises(UltronError, match="lacks a part of a whitening file"):
         read_whitening(tmp_path / "w.h5")
 
 

@@ -16,7 +16,7 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ViTAttention
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts import POOLINGS
-from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.parts.pooling import GeM, power_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class GemModel(BackboneModel):
         if not self.settings.scale_gem:
             return super().join_scales(descriptors)
         exponent = cast(GeM, self.pooling).p  # scale_gem goes with pooling gem only
-        return descriptors.pow(exponent).mean(dim=0).pow(1 / exponent)
+        return power_mean(descriptors, exponent, dims=(0,))
 
     @property
     def label(self) -> str:

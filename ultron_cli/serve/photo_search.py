@@ -89,7 +89,7 @@ class PhotoSearch:
                 )
             self.searcher = Searcher(self.file, index, str(target))
             self.dataset = photos_of(self.info.provenance)
-            self.describer = describer_of(self.info, target, weights_path=weights)
+            self.describer = describer_of(self.info, target, crop="bbx", weights_path=weights)
         except UltronError:
             self.file.close()
             raise

@@ -183,14 +183,14 @@ class Extraction:
         photos = chain(bad, read_photos(reader, self.work.n_workers))
         for i, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
             if i not in open_shards:
-                open_shards[i] = self._opened(i, rows_of[i], earlier)
+                open_shards[i] = self._resumed_shard(i, rows_of[i], earlier)
             for batch in batches_by_shape(of_shard, self.work.batch_size, max_waiting=8 * self.work.batch_size):
                 self._take(open_shards[i], batch, model)
                 on_photos(len(batch))
             if open_shards[i].is_complete:
                 self._write_shard(parts, i, open_shards.pop(i))
 
-    def _opened(self, i: int, rows: list[int], earlier: EarlierWork) -> _Shard:
+    def _resumed_shard(self, i: int, rows: list[int], earlier: EarlierWork) -> _Shard:
         shard = _Shard(self.shards[i])
         stored = earlier.shard(i) if len(rows) < len(shard.rows) else None
         if stored is not None:
@@ -211,8 +211,10 @@ class Extraction:
         finite = np.isfinite(descriptors).all(axis=1)
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
+            other_precision = "" if self.config.precision == "float32" else "set `precision` to float32, or "
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite; try `precision` float32, or other weights"
+                f"{name}: the model gave a descriptor that is not finite in {self.config.precision}; "
+                f"{other_precision}take other weights"
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor

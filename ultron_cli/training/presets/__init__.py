@@ -58,6 +58,15 @@ def make_config(values: dict[str, object]) -> "TrainConfig | AutolaConfig":
     return from_dict(AutolaConfig, values)
 
 
+def read_config(stored: dict[str, object]) -> "TrainConfig | AutolaConfig":
+    """The configuration that a run's folder stores, of this version or an earlier one."""
+    if "task" not in stored:
+        return make_config(stored)
+    from ultron_cli.training.autola.config import as_stored
+
+    return make_config(as_stored(stored))
+
+
 def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | AutolaConfig":
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
     values = read_preset(preset)
@@ -83,7 +92,7 @@ def resumed_config(
 ) -> "TrainConfig | AutolaConfig":
     """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
     now is another one."""
-    stored_config = make_config(read_json(stored, "configuration of the run")["config"])
+    stored_config = read_config(read_json(stored, "configuration of the run")["config"])
     if preset is not None:
         config = load_config(preset, file, assignments)
     else:
