@@ -153,7 +153,11 @@ def open_h5(path: Path, layout: H5Layout) -> H5File:
     """
     require_regular_file(path, layout.what)
     header = asked_child(path, layout.again, read_header, str(path), layout)
-    return H5File(path, layout, header["attributes"], header["texts"])
+    attributes = {
+        name: value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+        for name, value in header["attributes"].items()
+    }
+    return H5File(path, layout, attributes, header["texts"])
 
 
 def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = 3) -> Any:
@@ -223,6 +227,11 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
             raise UltronError(f"{path} lacks a part of a {layout.what} ({missing}); {layout.again}") from missing
         except UnsoundPart as unsound:
             raise UltronError(f"{path}: {unsound}; {layout.again}") from unsound
+    # As bytes: texts may be made of names of files that are not UTF-8.
+    attributes = {
+        name: value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }
     return {"attributes": attributes, "texts": texts}
 
 
