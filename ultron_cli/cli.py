@@ -239,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UltronError as error:
         if console.settings.verbosity > 0:
             traceback.print_exc()
-        print(f"error: {error.for_command(console.settings.flags)}", file=sys.stderr)
+        print(f"error: {console.printable(error.for_command(console.settings.flags))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -258,5 +258,8 @@ def main(arguments: list[str] | None = None) -> int:
         message = format_message()
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help was asked for
             return 2
-        print(f"error: {message} See `{context.command_path if context else 'ultron'} --help`.", file=sys.stderr)
+        print(
+            f"error: {console.printable(message)} See `{context.command_path if context else 'ultron'} --help`.",
+            file=sys.stderr,
+        )
         return 2

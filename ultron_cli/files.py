@@ -42,7 +42,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     UltronError where the folder cannot be written.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp{path.suffix}")
     try:
         with failures_said(path):
             yield temporary
@@ -62,7 +62,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     is full.
     """
     make_folder(path.parent)
-    temporary, old = (path.with_name(f".{path.name}-{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    temporary, old = (path.with_name(f".{secrets.token_hex(8)}.{end}") for end in ("tmp", "old"))
     try:
         with failures_said(path):
             temporary.mkdir()
@@ -122,9 +122,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Writes UTF-8 text atomically; names of files that are not UTF-8 with the bytes that they have."""
     with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 class FileState(NamedTuple):

@@ -219,16 +219,19 @@ def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> byte
         answer = ("UltronError", str(error), None)
     except Exception as error:  # whatever a library raises for a damaged file is told to the parent
         answer = (type(error).__name__, one_line(error, 600), getattr(error, "errno", None))
-    return msgspec.msgpack.encode(answer)
+    kind, value, errno = answer
+    # Messages as bytes: they may hold names of files that are not UTF-8.
+    return msgspec.msgpack.encode((kind, value.encode("utf-8", "surrogatepass") if kind != "result" else value, errno))
 
 
 def _outcome(answer: bytes) -> Any:
     kind, value, errno = msgspec.msgpack.decode(answer)
     if kind == "result":
         return value
+    message = value.decode("utf-8", "surrogatepass")
     if kind == "UltronError":
-        raise UltronError(value)
-    raise ReaderFailed(value, kind, errno)
+        raise UltronError(message)
+    raise ReaderFailed(message, kind, errno)
 
 
 def one_line(error: Exception, n_characters: int = 120) -> str:

@@ -1,7 +1,9 @@
 """The workspace: a folder of results, and which of each kind is the latest, so that commands need no arguments."""
 
+import hashlib
 import json
 import os
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,19 @@ KINDS = {
 }
 
 
+MOST_NAME_BYTES = 200  # file systems take 255, and something may follow
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder: what cannot stand in one, or is no printable text, becomes an underscore;
+    the end of one too long, a hash."""
+    name = "".join("_" if c == "/" or unicodedata.category(c)[0] == "C" else c for c in text)
+    if len(name.encode()) <= MOST_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[: MOST_NAME_BYTES - 9].decode('utf-8', 'ignore')}-{digest}"
+
+
 def _default_root() -> Path:
     return Path(os.environ.get("ULTRON_WORKSPACE") or "ultron-runs").expanduser()
 
@@ -39,9 +54,13 @@ class Workspace:
     # folder of datasets: ULTRON_DATA, else ~/.cache/ultron/data
     data_root: Path = field(default_factory=_default_data_root)
 
+    def result_path(self, kind: str, name: str) -> Path:
+        """The folder for a result of this kind and name, which may be made of names that people chose."""
+        return self.root / kind / file_name(name)
+
     def result_folder(self, kind: str, name: str) -> Path:
-        """The folder for a result of this kind and name, created."""
-        return make_folder(self.root / kind / name)
+        """As result_path, created."""
+        return make_folder(self.result_path(kind, name))
 
     def _latest(self) -> dict[str, str]:
         path = self.root / "latest.json"

@@ -1,12 +1,15 @@
 """Whitening against literal NumPy forms, its file, and descriptors read through it."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from tests.retrieval.rows_for_tests import INFO, unit_rows
+from ultron_cli.console import start_log
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.whitening import (
@@ -193,3 +196,19 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
         chosen_whitening(None, 6)
     with DescriptorFile(path) as raw:
         assert "whitening" not in raw.info.extraction.stored
+
+
+def test_a_whitening_whose_source_has_changed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start_log(0)
+    write_descriptors(tmp_path / "d.h5", [str(i) for i in range(20)], [unit_rows(1, 20, DIM)], DIM, INFO)
+    write_whitening(tmp_path / "w.h5", learn_whitening(tmp_path / "d.h5", "pca"))
+    os.utime(tmp_path / "d.h5", ns=(1, 1))
+    read_whitening(tmp_path / "w.h5")
+    assert capsys.readouterr().err == ""
+    write_descriptors(tmp_path / "d.h5", [str(i) for i in range(20)], [unit_rows(2, 20, DIM)], DIM, INFO)
+    read_whitening(tmp_path / "w.h5")
+    told = f"warning: {tmp_path / 'w.h5'} was learned from {tmp_path / 'd.h5'}, which has changed since; learn it again"
+    assert told in capsys.readouterr().err
+    (tmp_path / "d.h5").unlink()
+    read_whitening(tmp_path / "w.h5")
+    assert capsys.readouterr().err == ""

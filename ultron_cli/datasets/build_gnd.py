@@ -101,6 +101,8 @@ def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
     folder = config.out or config.source
     name = config.name or folder.resolve().name
     target = folder / f"gnd_{name}.json"
+    if len(os.fsencode(target.name)) > 255:
+        raise UltronError(f"the ground truth would be called {target.name}, which is too long; give it another `name`")
     if target.exists() and not config.overwrite:
         raise UltronError(f"{target} is there already; replace it with `overwrite`, or give another `name`")
     plan = _plan(config, photo_folder, photos)
@@ -188,7 +190,11 @@ def _choose_queries(
         return queries
     candidates = sorted(member.photo for member in members if member.role == "" and member.label != "junk")
     if config.query_rule == "random":  # an order of each landmark's own: other landmarks may come and go
-        candidates.sort(key=lambda photo: hashlib.sha256(f"{config.seed}\0{landmark}\0{photo}".encode()).digest())
+        candidates.sort(
+            key=lambda photo: hashlib.sha256(
+                f"{config.seed}\0{landmark}\0{photo}".encode("utf-8", "surrogateescape")
+            ).digest()
+        )
     elif config.query_rule == "largest":
         areas = {photo: -_area(photo_folder / photo) for photo in candidates}
         candidates.sort(key=lambda photo: (areas[photo], photo))

@@ -90,6 +90,10 @@ class PhotoMarks:
         size, mtime_ns, ctime_ns = self.states[row].tolist()
         return PhotoMark((size, mtime_ns, ctime_ns), self.digests[row].tobytes())
 
+    def of_rows(self, start: int, stop: int) -> "PhotoMarks":
+        """The marks of the rows start..stop."""
+        return PhotoMarks(self.states[start:stop], self.digests[start:stop])
+
     def changed(self, paths: Sequence[Path | None]) -> list[int]:
         """Rows of the photos whose bytes are others by now, or gone. paths: (N,) files, None for none."""
         states = map(tuple, self.states.tolist())

@@ -134,7 +134,7 @@ def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
     for checked in progress(checks, total=len(photos.present), what="verify"):
         _add(report, dataset.folder, checked, first_with)
         if not photos.used or checked.path in photos.used:
-            digest.update(f"{checked.path}\0{checked.sha256}\n".encode())
+            digest.update(f"{checked.path}\0{checked.sha256}\n".encode("utf-8", "surrogateescape"))
     report.bad.sort(key=lambda finding: finding.path)
     report.photos_sha256 = digest.hexdigest()
     report.n_used_bad = sum(not photos.used or finding.path in photos.used for finding in report.bad)

@@ -20,7 +20,16 @@ from ultron_cli.blocks import chunks
 from ultron_cli.datasets.photo_marks import DIGEST_BYTES, PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.hdf5 import TEXT, H5Layout, H5Part, damage_said, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import (
+    TEXT,
+    H5Layout,
+    H5Part,
+    damage_said,
+    open_h5,
+    write_h5_header,
+    write_h5_names,
+    write_h5_text,
+)
 from ultron_cli.retrieval.origin import (
     DescriptorProvenance,
     ExtractionRecord,
@@ -337,7 +346,7 @@ def write_descriptors(
     """
     dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
-        handle["names"] = np.array(list(names), dtype=h5py.string_dtype("utf-8"))
+        write_h5_names(handle, "names", names)
         if marks is not None:
             handle["photo_states"] = marks.states
             handle["photo_digests"] = marks.digests
@@ -354,7 +363,7 @@ def write_descriptors(
             raise ValueError(f"{n_done} descriptor rows for {len(names)} names")
         write_h5_header(handle, FORMAT, VERSION, created=info.created, ultron_version=info.ultron_version)
         for key in ("model", "weights_sha256", "dataset", "role", "crop"):
-            handle.attrs[key] = getattr(info, key)
+            write_h5_text(handle, key, getattr(info, key))
         handle.attrs["config"] = json.dumps(dict(info.extraction.stored), sort_keys=True)
         handle.attrs["scales"] = json.dumps(info.scales)
         handle.attrs["skipped"] = json.dumps([photo.to_json() for photo in info.skipped])

@@ -9,7 +9,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,16 +90,13 @@ class H5File:
             return cast(h5py.Dataset, self._handle[name])[:]
 
     def texts(self, name: str) -> list[str]:
-        """A dataset of UTF-8 texts. Raises UltronError if one is not UTF-8."""
+        """A dataset of texts, UTF-8 but for the names of files that are not."""
         texts = self._few_texts.get(name)
         if texts is None:
             # Texts are scattered over the file: a second per 10 MB of it is far more than they need.
             cpu_s = 3 + self.path.stat().st_size // 10_000_000
             texts = asked_child(self.path, self._layout.again, read_texts, str(self.path), name, cpu_s=cpu_s)
-        try:
-            return [text.decode("utf-8") for text in texts]
-        except UnicodeDecodeError as error:
-            raise UltronError(f"{self.path}: /{name} must be UTF-8 ({error}); {self._layout.again}") from error
+        return [text.decode("utf-8", "surrogateescape") for text in texts]
 
     def json(self, name: str, kind: Any) -> Any:
         """The content of an attribute of JSON text. Raises UltronError, naming the place in it, unless it is of that
@@ -137,6 +134,17 @@ def write_h5_header(
     handle.attrs["ultron_version"] = ultron_version
 
 
+def write_h5_names(handle: h5py.File, name: str, texts: Sequence[str]) -> None:
+    """Writes texts as a dataset, each with the bytes that its file is named by."""
+    values = [text.encode("utf-8", "surrogateescape") for text in texts]
+    handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
+
+
+def write_h5_text(handle: h5py.File, name: str, text: str) -> None:
+    """Writes a text as an attribute; it may be made of names of files."""
+    handle.attrs.create(name, text.encode("utf-8", "surrogateescape"), dtype=h5py.string_dtype("utf-8"))
+
+
 def open_h5(path: Path, layout: H5Layout) -> H5File:
     """Opens an HDF5 file of ours for reading.
 
@@ -145,7 +153,11 @@ def open_h5(path: Path, layout: H5Layout) -> H5File:
     """
     require_regular_file(path, layout.what)
     header = asked_child(path, layout.again, read_header, str(path), layout)
-    return H5File(path, layout, header["attributes"], header["texts"])
+    attributes = {
+        name: value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+        for name, value in header["attributes"].items()
+    }
+    return H5File(path, layout, attributes, header["texts"])
 
 
 def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = 3) -> Any:
@@ -215,6 +227,11 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
             raise UltronError(f"{path} lacks a part of a {layout.what} ({missing}); {layout.again}") from missing
         except UnsoundPart as unsound:
             raise UltronError(f"{path}: {unsound}; {layout.again}") from unsound
+    # As bytes: texts may be made of names of files that are not UTF-8.
+    attributes = {
+        name: value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        for name, value in attributes.items()
+    }
     return {"attributes": attributes, "texts": texts}
 
 

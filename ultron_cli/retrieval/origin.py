@@ -276,6 +276,7 @@ class SearchRecord:
     kind: str | None = None  # of the index: flat, ivfpq, ...
     settings: Json = field(default_factory=dict)  # of the index: nprobe, ef_search, rescore
     steps: tuple[StepRecord, ...] = ()  # of re-ranking, in their order
+    leaves_out_queries: bool = False  # each out of its own ranking
 
     @property
     def engine(self) -> str:
@@ -294,6 +295,8 @@ class SearchRecord:
             content |= {"index": self.index, "kind": self.kind, **self.settings}
         if self.steps:
             content["rerank"] = [step.to_json() for step in self.steps]
+        if self.leaves_out_queries:
+            content["leaves_out_queries"] = True
         return content
 
     @classmethod
@@ -302,13 +305,14 @@ class SearchRecord:
         if not isinstance(value, Mapping) or not value:
             return None
         stored = _object(value)
-        named_keys = ("method", "index", "kind", "rerank")
+        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries")
         return cls(
             method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
             index=_of_kind(stored.get("index"), str),
             kind=_of_kind(stored.get("kind"), str),
             settings={key: part for key, part in stored.items() if key not in named_keys},
             steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
+            leaves_out_queries=stored.get("leaves_out_queries") is True,
         )
 
 
@@ -369,7 +373,8 @@ class Origin:
         joined = f", {n_distractors:,} of them distractors" if self.distractors else ""
         index = f"; approximate index {search.kind}" if search.is_approximate else ""
         steps = ", ".join(f"{step.name} ({step.ms_per_query:.1f} ms per query)" for step in search.steps)
-        return joined + index + (f"; re-ranked by {steps}" if steps else "")
+        left_out = "; queries left out of their own ranking" if search.leaves_out_queries else ""
+        return joined + index + (f"; re-ranked by {steps}" if steps else "") + left_out
 
     def to_json(self) -> dict[str, object]:
         """As rank files and evaluations store it; what is not known is left out."""

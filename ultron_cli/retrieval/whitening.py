@@ -7,14 +7,16 @@ Layout (a contract, see docs/file-formats.md): attributes format, version, metho
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import sha256_of_file, whole_file
+from ultron_cli.files import file_state, sha256_of_file, whole_file
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
 from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import ExtractionRecord, Json, WhiteningRecord
@@ -189,7 +191,24 @@ def read_whitening(path: Path, dim: int | None = None) -> Whitening:
         sha256=sha256_of_file(path),
         path=path,
     )
+    _warn_if_source_changed(whitening)
     return whitening.reduced(dim)
+
+
+def _warn_if_source_changed(whitening: Whitening) -> None:
+    """Says that the descriptors a whitening was learned from are others by now. They are compared byte by byte only
+    where size and time are others too; a file of a released version does not record them."""
+    record = whitening.provenance
+    path, state, sha256 = (record.get(key) for key in ("descriptors", "descriptors_state", "descriptors_sha256"))
+    if not isinstance(path, str) or not isinstance(state, list) or not os.path.isfile(path):
+        return
+    if list(file_state(Path(path))) != state and sha256_of_file(Path(path)) != sha256:
+        log.warning(
+            "%s was learned from %s, which has changed since; learn it again with `ultron whiten --method %s`",
+            whitening.path,
+            path,
+            whitening.method,
+        )
 
 
 def chosen_whitening(path: Path | None, dim: int | None) -> Whitening | None:

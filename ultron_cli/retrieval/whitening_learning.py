@@ -16,7 +16,7 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.label_tables import Spelled, read_labels, spellings
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.files import sha256_of_file
+from ultron_cli.files import file_state, sha256_of_file
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
 from ultron_cli.retrieval.origin import Json
@@ -59,6 +59,7 @@ def learn_whitening(
         )
     record: Json = provenance() | {
         "descriptors": str(path.resolve()),
+        "descriptors_state": list(file_state(path)),
         "descriptors_sha256": sha256_of_file(path),
         "n": n,
         "dataset": info.dataset,

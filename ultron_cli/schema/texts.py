@@ -1,6 +1,7 @@
 """Files of text, JSON, JSON lines and TOML."""
 
 import contextlib
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -49,7 +50,16 @@ def parse_json(text: bytes | str) -> Any:
     data = data.removeprefix(b"\xef\xbb\xbf")
     try:
         _text(data)  # msgspec does not say where
-        value = msgspec.json.decode(data)
+        try:
+            value = msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            # The name of a file that is not UTF-8, as Python's json writes it, which msgspec takes for damage.
+            if "surrogate" not in str(error):
+                raise
+            try:
+                value = json.loads(data, parse_constant=_no_number)
+            except ValueError:
+                raise error from None
     except RecursionError:
         raise Misfit(f"lists and objects may lie {MOST_LEVELS} deep at most") from None
     except msgspec.DecodeError as error:
@@ -58,6 +68,10 @@ def parse_json(text: bytes | str) -> Any:
     if is_odd:
         refuse_odd(value)
     return value
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number in JSON")
 
 
 def _malformed(message: str, data: bytes) -> str:

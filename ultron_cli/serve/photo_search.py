@@ -25,6 +25,7 @@ from PIL import Image
 from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
+from ultron_cli.datasets.photo_marks import State, state_of
 from ultron_cli.datasets.photos import BOX_SLACK_PX, decode_photo, photo_size
 from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
@@ -81,6 +82,7 @@ class PhotoSearch:
         try:
             self.info = self.file.info
             self.names = self.file.names
+            self._marks = self.file.marks
             if index and index.names != self.names:
                 raise UltronError(
                     f"index {index.path} holds other photos than {database}; name the `database` that it was made from"
@@ -187,10 +189,16 @@ class PhotoSearch:
             log.warning("%s %d is named %r, which leads out of its dataset: not shown", kind, row, name)
             raise Refused(404, f"{kind} {row} has a name that leads out of its dataset")
         try:
-            return name, self.dataset.photo_path(name)
+            path = self.dataset.photo_path(name)
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(404, f"the photo of {kind} {row} is gone") from None
+        if kind == "photo" and self._marks is not None and self._marks.of_rows(row, row + 1).changed([path]):
+            log.warning(
+                "%s has changed since it was described; run `ultron extract` again, and start the page anew", path
+            )
+            raise Refused(404, f"the photo of {kind} {row} is another one than was described")
+        return name, path
 
     def stored(self, kind: Kind, row: int) -> SoughtPhoto:
         """A query or database photo to search for. Raises Refused as path_of, or if it cannot be read."""
@@ -314,10 +322,12 @@ class PhotoSearch:
         Refused."""
         _, path = self.path_of(kind, row)
         with self._decoders:
-            return self._small(path, SIDES_PX[size]) if size == "small" else self._encoded(path, SIDES_PX[size])
+            encode = self._small if size == "small" else self._encoded
+            return encode(path, SIDES_PX[size], state_of(path))
 
     @staticmethod
-    def _encoded(path: Path, side_px: int) -> bytes:
+    def _encoded(path: Path, side_px: int, state: State) -> bytes:
+        """state: of the file; a small photo that is kept counts as long as its file is the same."""
         try:
             image = decode_photo(path, draft_side_px=side_px)
         except UltronError as error:

@@ -172,7 +172,8 @@ def require_same_queries(scenes: Sequence[Scene], query: str) -> None:
 
 def file_name(name: str) -> str:
     """A photo's name as part of a file name: separators and odd characters become underscores, length bounded."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return plain.encode()[:100].decode("utf-8", "ignore")
 
 
 def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Describer:

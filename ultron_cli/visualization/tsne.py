@@ -176,7 +176,7 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
                 s=34,
                 c=colour,
                 marker=shape,
-                label=name,
+                label=plots.shortened(name, 240),
                 linewidths=0.4,
                 edgecolors="white",
             )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ultron_cli.console import start_log
+from ultron_cli.console import reset_settings, start_log
 from ultron_cli.datasets import photo_marks
 from ultron_cli.datasets.photo_marks import NO_FILE, PhotoMark, PhotoMarks, read_with_mark, state_of
 from ultron_cli.errors import UltronError, WorkFailed
@@ -34,6 +34,7 @@ def draw(path: Path, kind: str, period: int = 6) -> None:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
     monkeypatch.setattr(shards, "PHOTOS_PER_SHARD", 4)
+    reset_settings()
     start_log(0)
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -163,7 +164,8 @@ def test_a_photo_replaced_while_the_run_goes_on(
     monkeypatch.setattr(shards, "write_descriptors", replaces)
     draw(tmp_path / "other", "v")
     extract(photos, tmp_path / "x", n_workers=n_workers)
-    assert "1 photo changed while the extraction was under way and get" in capsys.readouterr().err
+    told = "1 photo changed while the extraction was under way: 2.bmp; computing new descriptors"
+    assert told in capsys.readouterr().err
     require_as_if_new(photos, tmp_path / "x", tmp_path)
 
 

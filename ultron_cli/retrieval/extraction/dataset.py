@@ -163,7 +163,7 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    folder = request.out or workspace.root / "extract" / f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or workspace.result_path("extract", f"{dataset.name}-{_source_name(loaded)}")
     raw_folder, folder = _folders(folder, request, loaded)
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
         ("database", "database.h5", dataset.database_names)

@@ -116,6 +116,5 @@ class EarlierWork:
         if len(stored_rows) + len(skipped) != len(rows):
             return None
         first = finished.file_row[self.names[stored_rows[0]]] if stored_rows else 0
-        part = slice(first, first + len(stored_rows))
-        marks = PhotoMarks(finished.marks.states[part], finished.marks.digests[part]) if finished.marks else None
+        marks = finished.marks.of_rows(first, first + len(stored_rows)) if finished.marks else None
         return StoredPhotos(finished.path, first, stored_rows, marks, skipped)

@@ -96,7 +96,7 @@ def _say_changed(left: WorkLeft, when: str) -> None:
     if left.changed:
         names = ", ".join(left.changed[:N_NAMED]) + (" ..." if len(left.changed) > N_NAMED else "")
         n_changed = counted(len(left.changed), "photo")
-        log.warning("%s changed %s and get new descriptors: %s", n_changed, when, names)
+        log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, names)
 
 
 def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcesses) -> None:

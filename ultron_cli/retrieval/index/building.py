@@ -3,7 +3,6 @@ whole folders."""
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -89,7 +88,7 @@ def build_index(
             raise WorkFailed(
                 f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with `out`"
             ) from error
-        (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+        (folder / "names.json").write_text(dump_json(names, indent=None), encoding="utf-8")
         if whitening is not None:
             shutil.copyfile(whitening.file(), folder / "whitening.h5")
         (folder / "index.json").write_text(dump_json(description), encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from PIL import Image
 
-from ultron_cli.console import log, progress
+from ultron_cli.console import log, progress, without_surrogates
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
@@ -245,7 +245,7 @@ def page(data: Mapping[str, object]) -> str:
     """The whole page with its style, script and data inside. Raises ValueError for data that is not JSON."""
     # "<" cannot stand in a script element's text as it could end it; in JSON it can be written so everywhere.
     encoded = (
-        json.dumps(data, allow_nan=False, ensure_ascii=False)
+        without_surrogates(json.dumps(data, allow_nan=False, ensure_ascii=False))
         .replace("<", "\\u003c")
         .replace("\u2028", "\\u2028")
         .replace("\u2029", "\\u2029")
