@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 _SETTING = re.compile(r"`([a-zA-Z_][\w.]*)(?:=([^`]*))?`")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # names from files go to a terminal
 _UNIT = re.compile(r"_(px|mib|s)$")  # a setting tells its unit, a flag leaves it to its help: side_px and --side
 
 
@@ -19,6 +20,7 @@ class UltronError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, *ways: str) -> None:
+        message = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), message)
         super().__init__(message, *ways)  # both, so that an error crosses processes whole
         self.message = message
         self.ways = ways
