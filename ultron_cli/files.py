@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ultron_cli.errors import UltronError, WorkFailed
 
@@ -26,10 +26,10 @@ def make_folder(folder: Path) -> Path:
         probe.touch(exist_ok=False)
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
-        raise UltronError(f"{folder} must be a folder but a file is in the way; name another with --out") from None
+        raise UltronError(f"{folder} must be a folder but a file is in the way; name another with `out`") from None
     except OSError as error:
         raise UltronError(
-            f"cannot write in {folder} ({error.strerror}); name another folder with --out or --workspace"
+            f"cannot write in {folder} ({error.strerror}); name another folder with `out` or `workspace`"
         ) from error
     return folder
 
@@ -94,7 +94,7 @@ def failures_said(path: Path) -> Iterator[None]:
         if error.errno is None or error.strerror is None:
             raise
         raise WorkFailed(
-            f"could not write {path}: {error.strerror}; free disk space or name another place with --out"
+            f"could not write {path}: {error.strerror}; free disk space or name another place with `out`"
         ) from error
 
 
@@ -144,18 +144,6 @@ def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Parses a JSON file. Raises UltronError naming `what` it should be, if missing or not JSON."""
-    import json
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UltronError(f"{what} {path} does not exist; check the path") from None
-    except (ValueError, OSError) as error:
-        raise UltronError(f"{what} {path} is not readable JSON ({error}); make it again") from error
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:

@@ -99,8 +99,9 @@ def _without_arrays(content: object) -> object:
     if not isinstance(content, dict):
         return content
     plain = {key: _without_arrays(value) for key, value in content.items()}
-    if isinstance(plain.get("gnd"), (list, tuple)):
-        plain["gnd"] = [_without_arrays(entry) for entry in plain["gnd"]]
+    entries = plain.get("gnd")
+    if isinstance(entries, (list, tuple)):
+        plain["gnd"] = [_without_arrays(entry) for entry in entries]
     return plain
 
 
@@ -171,7 +172,7 @@ def load_ground_truth(path: Path) -> GroundTruth:
     """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is
     unsound."""
     if not path.exists():
-        raise UltronError(f"ground truth {path} does not exist; name one with --gnd")
+        raise UltronError(f"ground truth {path} does not exist; name one with `gnd`")
     if path.suffix == ".json":
         content = read_json(path, "ground truth", advice=CORRECT, most_bytes=MOST_LIST_BYTES)
     else:

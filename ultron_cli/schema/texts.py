@@ -12,6 +12,7 @@ from ultron_cli.schema.regular import MOST_BYTES, read_bytes
 from ultron_cli.schema.values import MOST_LEVELS, MOST_SHOWN, Misfit, fit, refuse_odd
 
 T = TypeVar("T")
+Numbers = dict[str, int | float | None]  # a line of JSON about one step or one epoch
 
 MOST_TOML_BYTES = 1 << 20
 

@@ -19,7 +19,7 @@ from ultron_cli.console import log
 from ultron_cli.datasets.download.transport import Broken, Gone, OutOfRange, Reply, open_address
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, sync_folder, write_text
-from ultron_cli.schema.texts import read_json
+from ultron_cli.schema.texts import read_json, read_text
 
 BLOCK_BYTES = 1 << 18
 FIRST_WAIT_S = 1.0
@@ -40,8 +40,8 @@ class FetchOptions:
     stop: threading.Event = field(default_factory=threading.Event)  # set to end soon
 
     def __post_init__(self) -> None:
-        within("--retries", self.attempts - 1, 0, 100)
-        within("--timeout", self.timeout_s, 0.1, 3600)
+        within("retries", self.attempts - 1, 0, 100)
+        within("timeout_s", self.timeout_s, 0.1, 3600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,10 @@ def check_file(path: Path, n_bytes: int | None, digest: str | None) -> tuple[str
 def find_digest(path: Path, file: str) -> str:
     """The digest of `file` in a checksum file: `DIGEST FILE` or `DIGEST ADDRESS/FILE` per line, or a single digest.
     Raises WorkFailed."""
-    lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    try:
+        lines = [line.split() for line in read_text(path, "checksum file").splitlines() if line.strip()]
+    except UltronError:
+        lines = []  # a picture of an error, perhaps
     for words in lines:
         names_it = len(words) == 1 or any(word.lstrip("*").rsplit("/", 1)[-1] == file for word in words[1:])
         if (
@@ -101,7 +104,7 @@ def find_digest(path: Path, file: str) -> str:
     path.unlink()
     raise WorkFailed(
         f"the publisher's checksum file holds none for {file}; it was deleted, try again later or name a "
-        "mirror with --mirror"
+        "mirror with `mirror`"
     )
 
 
@@ -151,7 +154,7 @@ class Download:
         )
         raise WorkFailed(
             f"{self.request.path.name} could not be downloaded: {'; '.join(problems)}{progress}; try again later, "
-            "name a mirror with --mirror, "
+            "name a mirror with `mirror`, "
             f"or put the file at {self.request.path} yourself"
         )
 

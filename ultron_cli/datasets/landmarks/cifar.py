@@ -20,6 +20,7 @@ from ultron_cli.console import log, progress
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
 from ultron_cli.files import failures_said
+from ultron_cli.schema.texts import read_text
 
 SIDE_PX = 32
 N_BYTES = 3 * SIDE_PX * SIDE_PX  # of a photo
@@ -124,9 +125,7 @@ def _class_names(path: Path, layout: Layout) -> list[str]:
     if layout.names_key:
         names = _table(path).get(layout.names_key)
     else:
-        names = [
-            line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
+        names = [line.strip() for line in read_text(path, "the names of the classes").splitlines() if line.strip()]
     if (
         not isinstance(names, list)
         or not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in names)

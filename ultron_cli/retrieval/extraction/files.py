@@ -11,11 +11,12 @@ from pathlib import Path
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, only_writer, read_json, write_text
+from ultron_cli.files import make_folder, only_writer, write_text
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 from ultron_cli.retrieval.extraction.shards import Extraction
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
+from ultron_cli.schema.texts import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
     n_photos = len(extraction.names)
     parts = _parts_of(out)
     make_folder(out.parent)
-    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another --out"):
+    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another `out`"):
         _continue_or_start(extraction, parts)
         n_before = processes.count(0)
         missing = extraction.missing(parts)
@@ -94,10 +95,12 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
     stored = parts / "config.json"
     if not stored.exists():
         raise UltronError(
-            f"process {process} does not see {stored.resolve()}, which process 0 wrote; --out "
+            f"process {process} does not see {stored.resolve()}, which process 0 wrote; `out` "
             "must lie on a file system that all machines share"
         )
-    differing = differences(read_json(stored, "configuration of the extraction"), to_dict(extraction.config))
+    differing = differences(
+        read_json(stored, "configuration of the extraction", dict[str, object]), to_dict(extraction.config)
+    )
     if differing:
         raise UltronError(
             f"process {process} differs from process 0: {'; '.join(differing)}; start all with "
@@ -118,14 +121,19 @@ def _require_equal(extraction: Extraction, stored: ExtractionRecord, where: Path
     if differing:
         raise UltronError(
             f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
-            "--overwrite, or keep both with another --out"
+            "`overwrite`, or keep both with another `out`"
         )
 
 
 def _continue_or_start(extraction: Extraction, parts: Path) -> None:
     stored = parts / "config.json"
     if stored.exists() and not extraction.work.overwrite:
-        interrupted = read_json(stored, "configuration of the interrupted extraction")
+        interrupted = read_json(
+            stored,
+            "configuration of the interrupted extraction",
+            dict[str, object],
+            advice=f"delete {parts} to begin anew",
+        )
         _require_equal(extraction, ExtractionRecord(stored=interrupted), parts)
         return
     for shard in parts.glob("shard-*.h5"):

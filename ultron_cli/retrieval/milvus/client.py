@@ -24,6 +24,7 @@ from ultron_cli.files import make_folder
 from ultron_cli.retrieval.milvus.place import Place
 from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.rankings import PADDING
+from ultron_cli.schema.texts import parse_json
 
 MOST_RANKED = 16384  # photos per query, and queries per call
 MESSAGE_BYTES = 1 << 23  # of queries or of results in one call
@@ -55,7 +56,7 @@ class Milvus:
             if Path(place.uri).is_file():
                 raise UltronError(
                     f"{place.uri} must be a folder of milvus-lite 3 or absent, found a file (older ones wrote "
-                    "files); name another with --uri"
+                    "files); name another with `uri`"
                 )
         # With private subchannels a new try really connects; gRPC's shared ones decide themselves when to try again.
         options = {"grpc.use_local_subchannel_pool": 1}
@@ -96,12 +97,12 @@ class Milvus:
                 reason = reason_of(error)
                 if not is_passing(error) or self.place.is_local:
                     lacks_rights = grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED")
-                    hint = "; check the token (--token-env)" if lacks_rights else ""
+                    hint = "; check the token (`token_env`)" if lacks_rights else ""
                     raise WorkFailed(f"Milvus at {self.place.uri} did not {what} ({reason}){hint}") from error
                 if attempt == TRIES:
                     raise WorkFailed(
                         f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start it or "
-                        "check --uri, then run the same command again: it continues"
+                        "check `uri`, then run the same command again: it continues"
                     ) from error
                 wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
                 log.warning(
@@ -131,7 +132,7 @@ class Milvus:
             if not text:
                 continue
             with contextlib.suppress(TypeError, ValueError):
-                record: object = json.loads(text)
+                record: object = parse_json(text)
                 if isinstance(record, dict) and record.get("format") == "ultron-milvus":
                     return record
         return {}
@@ -222,7 +223,7 @@ def load_pymilvus(*, local: bool) -> ModuleType:
     if local and find_spec("milvus_lite") is None:
         raise UltronError(
             'a local Milvus database needs milvus-lite; install it: pip install "ultron[milvus]", or name a '
-            "server with --uri"
+            "server with `uri`"
         )
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc._server"):
         logger = logging.getLogger(name)
