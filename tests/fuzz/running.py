@@ -1,5 +1,6 @@
 """Runs one reader over many damaged files, in a child with limits, and keeps the smallest file of every failure."""
 
+import faulthandler
 import json
 import os
 import random
@@ -97,6 +98,7 @@ def in_child(work: Callable[[], Iterator[tuple[int, str | None]]], limits: Limit
         status = 1
         try:
             os.close(receiving)
+            faulthandler.disable()
             os.nice(10)
             silent = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, 1)

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.regular import MOST_BYTES, read_bytes
-from ultron_cli.schema.values import MOST_LEVELS, MOST_SHOWN, Misfit, fit, refuse_odd
+from ultron_cli.schema.values import MOST_LEVELS, Misfit, fit, refuse_odd
 
 T = TypeVar("T")
 Numbers = dict[str, int | float | None]  # a line of JSON about one step or one epoch
 
 MOST_TOML_BYTES = 1 << 20
+NEWLINE = b"\n"
 
 
 def _text(data: bytes) -> str:
@@ -63,14 +64,16 @@ def parse_json(text: bytes | str) -> Any:
 
 def _malformed(message: str, data: bytes) -> str:
     """msgspec's message with line and column in place of the byte."""
-    reason = message.removeprefix("JSON is malformed: ").removeprefix("Input data was ")[: MOST_SHOWN * 2]
-    match = re.search(r" \(byte (\d+)\)$", reason)
-    if match is None:
-        return "it is empty" if not data.strip() else f"{reason}: it ends too early" if "trunc" in reason else reason
-    offset = int(match[1])
-    line = data.count(b"\n", 0, offset) + 1
-    column = offset - data.rfind(b"\n", 0, offset)
-    return f"line {line}, column {column}: {reason[: match.start()]}"
+    if not data.strip():
+        return "it is empty"
+    if "truncated" in message:
+        return "it ends too early"
+    reason, _, place = message.removeprefix("JSON is malformed: ").partition(" (byte ")
+    if not place:
+        return reason
+    offset = int(place.rstrip(")"))
+    line = data.count(NEWLINE, 0, offset) + 1
+    return f"line {line}, column {offset - data.rfind(NEWLINE, 0, offset)}: {reason}"
 
 
 def read_json(

@@ -79,9 +79,14 @@ def _addresses(value: str | list[str], where: str) -> tuple[str, ...]:
 
 def check_address(address: str, where: str) -> None:
     """Raises UltronError unless an address is one that transport.py opens."""
-    if urlsplit(address).scheme not in SCHEMES or not address:
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError:  # brackets that hold no address of a host
+        scheme = None
+    if scheme not in SCHEMES or not address:
         raise UltronError(
-            f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; found {address!r}"
+            f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; "
+            f"found {shown(address)}"
         )
 
 

@@ -9,6 +9,7 @@ a/b/c/abc....jpg. Else landmarks.json says which CSV names the landmarks and whe
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -91,8 +92,9 @@ def open_landmark_list(folder: Path) -> LandmarkList:
         advice="it must name list, photos and paths (docs/file-formats.md)",
     )
     one_of(f"{folder / LIST_FILE}: paths", description.paths, list(PATHS))
-    photo_folder = (folder / description.photos).resolve()
-    if not photo_folder.is_dir():
+    # Path's own methods raise for a name of thousands of characters.
+    photo_folder = Path(os.path.realpath(folder / description.photos))
+    if not os.path.isdir(photo_folder):
         owner = photo_folder.parent.name
         raise UltronError(
             f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets "

@@ -1,6 +1,7 @@
 """What every index is and does, and what the stored ones share."""
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ class StoredIndex(Index):
     @cached_property
     def descriptors(self) -> Descriptors | None:
         """The descriptors it was made from; None, with one warning, where they are gone."""
-        if self.descriptor_path is None or not self.descriptor_path.is_file():
+        if self.descriptor_path is None or not os.path.isfile(self.descriptor_path):
             log.warning("results of %s are not re-scored, as %s is gone", self.path, self.descriptor_path)
             return None
         return open_descriptors(self.descriptor_path, self.whitening)
@@ -158,7 +159,7 @@ def refuse_stale(path: Path, kind: str, source: StoredSource, build_flags: str =
     time differ from the recorded ones (a copied file has a new time and the same contents).
     """
     descriptor_path = Path(source.path)
-    if not descriptor_path.is_file():
+    if not os.path.isfile(descriptor_path):  # Path.is_file raises for a name of thousands of characters
         return
     if file_state(descriptor_path) == (source.size, source.mtime_ns):
         return
