@@ -171,11 +171,11 @@ def _run_folder(folder: Path) -> None:
 
 
 def _read_run(folder: Path) -> None:
-    from ultron_cli.training.run.folder import describe_run, runs_table
+    from ultron_cli.training.run.folder import describe_run
     from ultron_cli.training.run.journal import lines_up_to
     from ultron_cli.visualization.curves.run_curves import read_run
 
-    runs_table([describe_run(folder)])
+    describe_run(folder)
     lines_up_to(folder / "steps.jsonl", "step", 1)
     run = read_run(folder)
     run.points("loss"), run.points("lr", by_step=True)

@@ -154,10 +154,12 @@ def fuzz(
     """Feeds a reader with damaged files 0 to n_inputs - 1, or as many as go into `seconds`."""
     limits = limits or Limits()
     outcome = Outcome()
-    ends_s = time.monotonic() + seconds if seconds else float("inf")
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
         seeds = made_seeds(reader, folder)
+        ends_s = (
+            time.monotonic() + seconds if seconds else float("inf")
+        )  # the seeds have imported what the reader needs
 
         def readings(first: int) -> Iterator[tuple[int, str | None]]:
             for number in range(first, n_inputs):

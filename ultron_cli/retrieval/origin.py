@@ -7,12 +7,47 @@ passes through loses nothing. A file made elsewhere may hold part of it only: wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeVar, cast
+from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences
 
 T = TypeVar("T")
 Json = Mapping[str, object]  # an object of a JSON file
+
+
+class StoredModel(TypedDict):
+    """A model, as the `config` of a descriptor file names it."""
+
+    name: str
+    settings: dict[str, object]
+
+
+class StoredWhitening(TypedDict):
+    """A whitening, as the `config` of a descriptor file names it."""
+
+    method: str
+    dim: int
+    sha256: str
+
+
+class StoredExtraction(TypedDict, total=False):
+    """The types of what the `config` of a descriptor file may hold, as far as they are read."""
+
+    model: StoredModel
+    scales: list[float]
+    crop: str
+    max_side_px: int | None
+    resize: str
+    storage: str
+    preprocessing: dict[str, object]
+    whitening: StoredWhitening | None
+
+
+class StoredSkippedPhoto(TypedDict):
+    """A photo that was left out, as descriptor files store it."""
+
+    name: str
+    reason: str
 
 
 def _of_kind(value: object, kind: type[T] | tuple[type[T], ...]) -> T | None:
@@ -75,7 +110,9 @@ class ExtractionRecord:
     def scales(self) -> tuple[float, ...]:
         """Scales whose descriptors were joined; empty where they are not recorded."""
         values = self.stored.get("scales")
-        return tuple(float(value) for value in values) if isinstance(values, (list, tuple)) else ()
+        if not isinstance(values, (list, tuple)) or not all(isinstance(value, (int, float)) for value in values):
+            return ()
+        return tuple(float(value) for value in values)
 
     @property
     def max_side_px(self) -> int | None:
@@ -100,7 +137,7 @@ class ExtractionRecord:
             return None
         return WhiteningRecord(
             method=str(record.get("method")),
-            dim=int(cast(int, record.get("dim"))),
+            dim=_of_kind(record.get("dim"), int) or 0,
             sha256=str(record.get("sha256", "")),
         )
 
@@ -368,3 +405,45 @@ class Origin:
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
+
+
+class StoredStep(TypedDict, total=False):
+    """A re-ranking step, as files store it."""
+
+    name: Required[str]
+    ms_per_query: float
+
+
+class StoredSearch(TypedDict, total=False):
+    """A search, as files store it."""
+
+    method: str
+    index: str | None
+    kind: str | None
+    rerank: list[StoredStep]
+
+
+class StoredDistractors(TypedDict):
+    """A file of distractors, as files store it."""
+
+    path: str
+    n: int
+    dataset: str
+
+
+class StoredOrigin(TypedDict, total=False):
+    """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
+
+    dataset: str | None
+    model: str | None
+    weights_sha256: str | None
+    config: StoredExtraction | None
+    weights: dict[str, object] | None
+    dataset_folder: str | None
+    database_folder: str | None
+    ground_truth: str | None
+    skipped: list[StoredSkippedPhoto]
+    search: StoredSearch | None
+    distractors: list[StoredDistractors] | None
+    k: int | None
+    duplicates: str | None
