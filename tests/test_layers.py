@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("errors", "version"),
     ("schema",),
-    ("blocks", "configs", "files", "machine", "provenance", "distributed"),
+    ("blocks", "configs", "files", "guarded", "machine", "provenance", "distributed"),
     ("console",),
     ("workspace",),
     ("datasets",),

@@ -17,6 +17,7 @@ from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import parse_bytes, set_memory_budget
 
 # In the order of the help. `visualize precision-recall` is the function `command` of
 # commands/visualize/precision_recall.py, with its EXAMPLE; a group's SUMMARY stands in commands/GROUP/__init__.py.
@@ -79,6 +80,17 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "max_memory": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="SIZE",
+                help="The most memory that reading one file may take (ULTRON_MAX_MEMORY, 3/4 of what is free).",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        None,
+    ),
     "json": (
         Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=PANEL)],
         False,
@@ -103,6 +115,9 @@ def _take_global_flags(values: dict[str, Any]) -> None:
         value = values.pop(name)
         if value is not None:
             setattr(settings, name, value)
+    max_memory = values.pop("max_memory")
+    if max_memory is not None:
+        set_memory_budget(parse_bytes(max_memory, "--max-memory"))
     settings.json = values.pop("json") or settings.json
     verbose = values.pop("verbose")
     quiet = values.pop("quiet")
@@ -214,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.reset_settings()
+    set_memory_budget(None)
     console.start_log(0)
     try:
         code = app(args=arguments, standalone_mode=False)

@@ -19,7 +19,7 @@ Choice = TypeVar("Choice", bound=str)
 
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
-    "3": (0.7071, 1.0, 1.4142),  # SuperGlobal and cirtorch
+    "3": (0.7071, 1.0, 1.4142),  # CVNet and SuperGlobal
     "5": (0.3535, 0.5, 0.7071, 1.0, 1.4142),  # DELG and DOLG
 }
 
@@ -120,7 +120,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_toml_config(path: Path) -> dict[str, Any]:
     """The settings of a TOML file. Raises UltronError if it is absent or malformed."""
     return read_toml(path, "configuration", dict[str, Any], if_absent="check `config`")
 

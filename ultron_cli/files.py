@@ -140,6 +140,31 @@ def file_state(path: Path) -> FileState:
     return FileState(size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
+def require_regular_file(path: Path, what: str) -> None:
+    """Raises UltronError unless `path` is a file, or a link to one, that may be read: a pipe never ends, a device may
+    be anything."""
+    if path.is_file():
+        if not os.access(path, os.R_OK):
+            raise UltronError(f"{what} {path} may not be read by this user; ask its owner, or copy it")
+        return
+    if not os.path.lexists(path):
+        raise UltronError(f"{what} {path} does not exist; check the path")
+    kind = "a folder" if path.is_dir() else "a broken link" if not path.exists() else "a pipe or a device"
+    raise UltronError(f"{what} {path} must be a file, found {kind}; check the path")
+
+
+def lock_holder(path: Path) -> str | None:
+    """Number and command of a process that holds a lock on a file, as far as this machine tells (Linux)."""
+    try:
+        inode = str(path.stat().st_ino)
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pid = next(words[-4] for words in locks if words[-3].rsplit(":", 1)[-1] == inode)
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
+    except (OSError, StopIteration, IndexError):
+        return None
+    return f"{pid} ({command[:60]})" if command else pid
+
+
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:

@@ -195,15 +195,15 @@ MEASUREMENTS = "group,setting,seed,metric,value\ng,a,0,mAP,0.5\ng,a,1,mAP,0.25\n
 
 
 def _tables(folder: Path) -> None:
-    from ultron_cli.datasets.label_tables import read_labels
+    from ultron_cli.datasets.label_tables import Spelled, read_labels
 
-    read_labels(folder / "labels.csv")
+    read_labels(folder / "labels.csv", Spelled({"a.jpg": "a.jpg", "b.jpg": "b.jpg"}, may_lack=True))
 
 
 def _pairs(folder: Path) -> None:
-    from ultron_cli.datasets.label_tables import read_pairs
+    from ultron_cli.datasets.label_tables import Spelled, read_pairs
 
-    read_pairs(folder / "pairs.csv")
+    read_pairs(folder / "pairs.csv", Spelled({"a": "a", "b": "b", "c": "c"}))
 
 
 def _landmark_list(folder: Path) -> None:

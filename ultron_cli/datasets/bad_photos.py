@@ -16,7 +16,7 @@ from ultron_cli.schema.regular import MOST_LIST_BYTES
 from ultron_cli.schema.texts import read_json
 
 BAD_PHOTOS_FILE = "bad_photos.json"
-Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate"]
+Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate", "ambiguous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,5 +76,5 @@ def photo_state(path: Path) -> tuple[int | None, int | None]:
     """(size in bytes, time of change in ns) of a photo, or (None, None) where there is none."""
     try:
         return file_state(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no system has a file of such a name
         return None, None

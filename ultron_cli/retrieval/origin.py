@@ -63,6 +63,12 @@ def _objects(values: object) -> tuple[Json, ...]:
     return tuple(_object(value) for value in values) if isinstance(values, (list, tuple)) else ()
 
 
+def _whole_numbers(values: object) -> tuple[int, ...] | None:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(value, int) for value in values):
+        return None
+    return tuple(values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WhiteningRecord:
     """The whitening that descriptors went through."""
@@ -187,15 +193,20 @@ class SkippedPhoto:
 
     name: str
     reason: str
+    state: tuple[int, ...] | None = None  # of its file then (datasets/photo_marks.py); None where it is not recorded
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """As files store it."""
-        return {"name": self.name, "reason": self.reason}
+        content: dict[str, object] = {"name": self.name, "reason": self.reason}
+        return content if self.state is None else {**content, "state": list(self.state)}
 
     @classmethod
     def list_from_json(cls, values: object) -> "tuple[SkippedPhoto, ...]":
         """From a file."""
-        return tuple(cls(name=str(value.get("name")), reason=str(value.get("reason"))) for value in _objects(values))
+        return tuple(
+            cls(name=str(value.get("name")), reason=str(value.get("reason")), state=_whole_numbers(value.get("state")))
+            for value in _objects(values)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,25 @@ import numpy as np
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import TEXT, H5Layout, H5Part, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import Origin
 
 FORMAT = "ultron-ranks"
 VERSION = 1
+LAYOUT = H5Layout(
+    format=FORMAT,
+    version=VERSION,
+    what="rank file",
+    parts={
+        "ranks": H5Part(axes="(Q, K)", types=("int64",)),
+        "scores": H5Part(axes="(Q, K)", types=("float32",)),
+        "query_names": H5Part(axes="(Q,)", types=(TEXT,)),
+        "database_names": H5Part(axes="(N,)", types=(TEXT,)),
+    },
+    attributes={"provenance": str},
+    defaults={"provenance": "{}"},
+    again="run `ultron search` again",
+)
 PADDING = -1  # the row where an approximate index found fewer than K
 EMPTY = np.uint64(2**64 - 1)  # sorts after the key of every finite score
 
@@ -89,17 +103,10 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
 def read_ranks(path: Path) -> Ranking:
     """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each
     other."""
-    with open_h5(path, FORMAT, VERSION, "rank file") as handle:
-        try:
-            rows = h5_dataset(handle, "ranks")[:]
-            scores = h5_dataset(handle, "scores")[:]
-            query_names = h5_names(handle, "query_names")
-            database_names = h5_names(handle, "database_names")
-            provenance = json.loads(h5_text(handle, "provenance", "{}"))
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise UltronError(
-                f"{path} lacks a readable part of a rank file ({error}); run `ultron search --out {path}` again"
-            ) from error
+    with open_h5(path, LAYOUT) as opened:
+        rows, scores = opened.array("ranks"), opened.array("scores")
+        query_names, database_names = opened.texts("query_names"), opened.texts("database_names")
+        provenance = opened.json("provenance", dict)
     fault = fault_in(rows, scores, len(query_names), len(database_names))
     if fault:
         raise UltronError(f"{path}: {fault}; run `ultron search --out {path}` again")

@@ -16,11 +16,25 @@ import numpy as np
 from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file, whole_file
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
-from ultron_cli.retrieval.hdf5 import h5_dataset, h5_text, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import ExtractionRecord, Json, WhiteningRecord
 
 FORMAT = "ultron-whitening"
 VERSION = 1
+FLOATS = ("float64", "float32", "float16")
+LAYOUT = H5Layout(
+    format=FORMAT,
+    version=VERSION,
+    what="whitening file",
+    parts={
+        "mean": H5Part(axes="(D,)", types=FLOATS),
+        "projection": H5Part(axes="(D', D)", types=FLOATS),
+        "eigenvalues": H5Part(axes="(D',)", types=FLOATS),
+    },
+    attributes={"method": str, "provenance": str},
+    defaults={"provenance": "{}"},
+    again="run `ultron whiten` again",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,17 +167,10 @@ def write_whitening(path: Path, whitening: Whitening) -> None:
 def read_whitening(path: Path, dim: int | None = None) -> Whitening:
     """Reads a whitening, cut to `dim` dimensions. Raises UltronError if it is absent, damaged, too new, or has
     fewer."""
-    with open_h5(path, FORMAT, VERSION, "whitening file") as handle:
-        try:
-            arrays = {
-                name: h5_dataset(handle, name)[:].astype(np.float64) for name in ("mean", "projection", "eigenvalues")
-            }
-            method = h5_text(handle, "method")
-            provenance = json.loads(h5_text(handle, "provenance", "{}"))
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            raise UltronError(
-                f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again"
-            ) from error
+    with open_h5(path, LAYOUT) as opened:
+        arrays = {name: opened.array(name).astype(np.float64) for name in LAYOUT.parts}
+        method = opened.attributes["method"]
+        provenance = opened.json("provenance", dict)
     mean, projection, eigenvalues = arrays["mean"], arrays["projection"], arrays["eigenvalues"]
     fits = mean.ndim == 1 and projection.ndim == 2 and len(projection) > 0
     fits = fits and projection.shape[1] == mean.size and eigenvalues.shape == projection.shape[:1]
@@ -171,7 +178,7 @@ def read_whitening(path: Path, dim: int | None = None) -> Whitening:
         shapes = f"{mean.shape}, {projection.shape} and {eigenvalues.shape}"
         raise UltronError(
             f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found {shapes}; "
-            "run `ultron whiten` again"
+            f"{LAYOUT.again}"
         )
     whitening = Whitening(
         method=method,

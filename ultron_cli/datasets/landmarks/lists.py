@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import overload
 
 from ultron_cli.configs import one_of
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 from ultron_cli.schema.tables import csv_rows
@@ -109,6 +110,15 @@ def open_landmark_list(folder: Path) -> LandmarkList:
     )
 
 
+def find_landmark_list(folder: Path) -> LandmarkList | None:
+    """The photos of the list that a folder holds, in one of the two ways; None where it holds none. Raises as
+    open_landmark_list and open_gldv2."""
+    if (folder / LIST_FILE).is_file():
+        return open_landmark_list(folder)
+    list_file = find_gldv2(folder)
+    return open_gldv2(list_file) if list_file is not None else None
+
+
 def find_gldv2(folder: Path) -> Path | None:
     """The list in a folder laid out as Google Landmarks v2 is published, or None."""
     return next((folder / name for name in GLDV2_LISTS if (folder / name).is_file()), None)
@@ -118,9 +128,13 @@ def open_gldv2(list_file: Path) -> LandmarkList:
     """The photos of a published list, which lie beside it or in train/ beside it. Raises UltronError if they do not."""
     ids, landmarks = _read_list(list_file)
     folder = list_file.parent
-    first = PATHS["gldv2"](ids[0])
-    photo_folder = next((place for place in (folder / "train", folder) if (place / first[0]).is_dir()), None)
+    first_letters = {photo[0] for photo in ids}
+    photo_folder = next(
+        (place for place in (folder / "train", folder) if any((place / letter).is_dir() for letter in first_letters)),
+        None,
+    )
     if photo_folder is None:
+        first = PATHS["gldv2"](ids[0])
         raise UltronError(
             f"the photos of {list_file} must lie in {folder / 'train'} or {folder} as {first}; neither has a "
             f"folder {first[0]}/"
@@ -137,6 +151,10 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
         landmarks.append(landmark)
     if not ids:
         raise UltronError(f"{path} names no photo; download it again")
+    with open(path, "rb") as handle:
+        handle.seek(-1, os.SEEK_END)
+        if handle.read(1) not in b"\r\n":
+            log.warning("the last line of %s has no end: if the file was cut off, its last photo is wrong", path)
     return ids, landmarks
 
 
@@ -150,6 +168,8 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
         if_unreadable="download it again",
     )
     for number, row in rows:
+        if not row["landmark_id"]:
+            raise UltronError(f"{path}, line {number} names no landmark; download the list again or delete the line")
         for photo in row["images"].split() if "images" in row else [row["id"]]:
             if not photo.replace("_", "").replace("-", "").isalnum():
                 raise UltronError(f"{path}, line {number}: {photo[:40]!r} is no photo id (letters, digits, - and _)")

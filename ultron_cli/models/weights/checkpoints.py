@@ -46,8 +46,8 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
 
 
 def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
-    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, and `extra`, which holds plain
-    data and tensors."""
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, scales where they are not the
+    model's usual ones, and `extra`, which holds plain data and tensors."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -57,6 +57,8 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
     }
+    if model.recommended_scales != type(model).recommended_scales:
+        content["scales"] = list(model.recommended_scales)
     with whole_file(path) as temporary:
         torch.save(content, temporary)
 
@@ -180,6 +182,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
             f"{path} does not fit its own model: missing {_first_names(missing) or 'none'}; unexpected "
             f"{_first_names(unexpected) or 'none'}; train it again"
         )
+    if "scales" in content:
+        model.recommended_scales = tuple(content["scales"])
     side_px = content.get("train_config", {}).get("side_px")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())}, side_px)
 

@@ -20,7 +20,7 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 from ultron_cli.models.attentions.genotype import OPERATIONS, Genotype, save_genotype
-from ultron_cli.training.autola.config import AutolaConfig
+from ultron_cli.training.autola.config import AutolaConfig, as_stored
 from ultron_cli.training.autola.network import EDGES, choose_genotype
 from ultron_cli.training.autola.search import AutolaBatches, AutolaSearch, split_halves
 from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
@@ -122,7 +122,9 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         return self._finish(folder, draw)
 
     def load(self, folder: Path, state: State) -> None:
-        if changed := differences(state.get("identity", {}), self._identity()):
+        identity = state.get("identity", {})
+        identity = {**identity, "config": as_stored(identity.get("config", {}))}
+        if changed := differences(identity, self._identity()):
             raise UltronError(
                 f"{folder} holds a search with other settings: {'; '.join(changed[:4])}; name another folder with "
                 "`out`, or give the same settings"
