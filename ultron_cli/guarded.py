@@ -61,10 +61,10 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
     global _child
     with _lock:
         child, _child = _child, None
-        answer = child.asked(request) if child is not None else None
+        answer = child.answer(request) if child is not None else None
         if child is None or answer is None:  # it has ended as there was nothing to do
             child = _forked()
-            answer = child.asked(request)
+            answer = child.answer(request)
         if answer is None:
             raise ReaderDied("ended without an answer")
         _child = child
@@ -78,7 +78,7 @@ class _Child:
     pid: int
     line: socket.socket
 
-    def asked(self, request: bytes) -> bytes | None:
+    def answer(self, request: bytes) -> bytes | None:
         """Its answer; None if it had ended before it was asked. Raises ReaderDied if it ends meanwhile, or has to be
         ended."""
         is_alive = False

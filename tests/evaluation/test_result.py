@@ -78,7 +78,7 @@ def test_reading_an_evaluation(tmp_path):
         ('{"dataset": "toy"}', "the whole lacks protocols"),
         (
             '{"protocols": {"hard": {"ap": {"a": 0.5, "b": 1.5}}}}',
-            "protocols.hard.ap.b must be a number or nothing <= 1.0",
+            "protocols.hard.ap.b must be a number <= 1.0",
         ),
         ('{"protocols": {}, "provenance": []}', "provenance must be an object or nothing, found a list"),
         ('{"protocols": {}, "provenance": {"config": true}}', "provenance.config must be an object or nothing"),

@@ -49,7 +49,7 @@ def sound(folder: Path) -> None:
     (folder / "x").write_bytes(b"abc")
 
 
-def outcome_of(read: object, n: int = 20, **limits: float) -> dict[str, bytes]:
+def outcome_of(read: object, n: int = 6, **limits: float) -> dict[str, bytes]:
     reader = Reader(file="x", seeds=(sound,), read=read, mutations=(mutate_bytes,))  # type: ignore[arg-type]
     return fuzz(reader, n, limits=Limits(**limits)).failures  # type: ignore[arg-type]
 
@@ -94,5 +94,5 @@ def test_the_smallest_file_is_kept_and_every_file_can_be_made_again() -> None:
             raise KeyError
 
     reader = Reader(file="x", seeds=(sound,), read=read)
-    first, again = (fuzz(reader, 200, seed=3) for _ in range(2))
+    first, again = (fuzz(reader, 100, seed=3) for _ in range(2))
     assert list(first.failures.values()) == [b""] and first == again

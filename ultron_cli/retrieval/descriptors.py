@@ -40,6 +40,8 @@ LAYOUT = H5Layout(
     parts={
         "names": H5Part(axes="(N,)", types=(TEXT,)),
         "descriptors": H5Part(axes="(N, D)", types=("float32", "float16")),
+        "photo_states": H5Part(axes="(N, 3)", types=("int64",), may_lack=True),
+        "photo_digests": H5Part(axes="(N, 16)", types=("uint8",), may_lack=True),
     },
     attributes={
         "complete": bool,
@@ -204,14 +206,12 @@ class DescriptorFile(Descriptors):
     @property
     def marks(self) -> PhotoMarks | None:
         """What tells the photos from others of their names, one per row; None where it is not recorded."""
-        states, digests = (self._handle.get(name) for name in ("photo_states", "photo_digests"))
-        if not isinstance(states, h5py.Dataset) or not isinstance(digests, h5py.Dataset):
+        if not (self._file.has("photo_states") and self._file.has("photo_digests")):
             return None
-        if (states.shape, states.dtype) != ((self.n, 3), np.int64):
+        states, digests = self._file.dataset("photo_states"), self._file.dataset("photo_digests")
+        if states.shape != (self.n, 3) or digests.shape != (self.n, DIGEST_BYTES):
             return None
-        if (digests.shape, digests.dtype) != ((self.n, DIGEST_BYTES), np.uint8):
-            return None
-        return PhotoMarks(states[:], digests[:])
+        return PhotoMarks(self._file.array("photo_states"), self._file.array("photo_digests"))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""

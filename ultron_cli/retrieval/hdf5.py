@@ -40,6 +40,7 @@ class H5Part:
 
     axes: str  # as messages name its shape: (N,), (Q, K)
     types: tuple[str, ...]  # NumPy's names of the types it may have, or TEXT alone
+    may_lack: bool = False  # whether files of older versions are without it
 
     @property
     def ndim(self) -> int:
@@ -77,6 +78,11 @@ class H5File:
         """A dataset of numbers; rows are read inside `damage_said`."""
         with damage_said(self.path, self._layout.again):
             return cast(h5py.Dataset, self._handle[name])
+
+    def has(self, name: str) -> bool:
+        """Whether the file has a part that it may lack."""
+        with damage_said(self.path, self._layout.again):
+            return name in self._handle
 
     def array(self, name: str) -> np.ndarray:
         """A dataset of numbers, whole."""
@@ -195,7 +201,11 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
                 name: _attribute(handle, name, kind, layout.defaults.get(name, REQUIRED))
                 for name, kind in layout.attributes.items()
             }
-            parts = {name: _checked_part(handle, name, part) for name, part in layout.parts.items()}
+            parts = {
+                name: _checked_part(handle, name, part)
+                for name, part in layout.parts.items()
+                if not part.may_lack or handle.get(name, getlink=True) is not None
+            }
             texts = {
                 name: stored[:].tolist()
                 for name, stored in parts.items()

@@ -183,14 +183,14 @@ class Extraction:
         photos = chain(bad, read_photos(reader, self.work.n_workers))
         for i, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
             if i not in open_shards:
-                open_shards[i] = self._opened(i, rows_of[i], earlier)
+                open_shards[i] = self._resumed_shard(i, rows_of[i], earlier)
             for batch in batches_by_shape(of_shard, self.work.batch_size, max_waiting=8 * self.work.batch_size):
                 self._take(open_shards[i], batch, model)
                 on_photos(len(batch))
             if open_shards[i].is_complete:
                 self._write_shard(parts, i, open_shards.pop(i))
 
-    def _opened(self, i: int, rows: list[int], earlier: EarlierWork) -> _Shard:
+    def _resumed_shard(self, i: int, rows: list[int], earlier: EarlierWork) -> _Shard:
         shard = _Shard(self.shards[i])
         stored = earlier.shard(i) if len(rows) < len(shard.rows) else None
         if stored is not None:
