@@ -275,6 +275,23 @@ MIRRORS = (
 )
 
 
+def _photo_table(folder: Path) -> None:
+    from ultron_cli.datasets.landmarks.path_table import PathTable, Texts, write_table
+
+    photos = PathTable(folder, Texts.of(["1/a.jpg", "2/b.jpg", "2/c.jpg"]))
+    write_table(folder / "t.npz", photos, np.array([0, 1, 1]), ["1", "2"], [folder / "1", folder / "2"])
+
+
+def _read_photo_table(folder: Path) -> None:
+    from ultron_cli.datasets.landmarks.path_table import read_table
+
+    table = read_table(folder / "t.npz")
+    if table is not None:
+        photos, labels, names = table
+        [(photos[i], names[label]) for i, label in enumerate(labels)]
+        photos.relative.sha256()
+
+
 def _latest(folder: Path) -> None:
     from ultron_cli.workspace import KINDS, Workspace
 
@@ -353,6 +370,7 @@ READERS: dict[str, Reader] = {
         seeds=(text_file("g.txt", "# x\nskip:0/sep_spatial:0,sep:1/cbam:0,skip:2,sep:1/sep:0,skip:1,sep:3,dil:2\n"),),
         read=_lazily("models.attentions.genotype", "load_genotype", "g.txt"),
     ),
+    "photo-table": Reader(file="t.npz", seeds=(_photo_table,), read=_read_photo_table),
     "cifar-batch": Reader(
         file="data_batch_1", seeds=tuple(_cifar(protocol) for protocol in (0, 2, 4, 5)), read=_read_cifar
     ),
