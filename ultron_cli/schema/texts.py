@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ultron_cli.errors import UltronError
-from ultron_cli.schema.regular import MOST_BYTES, read_bytes
+from ultron_cli.schema.regular import MOST_BYTES, MOST_LIST_BYTES, read_bytes
 from ultron_cli.schema.values import MOST_LEVELS, Misfit, fit, refuse_odd
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ def read_json_lines(path: Path, what: str, kind: type[T]) -> Iterator[tuple[int,
     absent. Raises UltronError if it cannot be opened."""
     if not path.exists():
         return
-    for number, line in enumerate(read_bytes(path, what).split(b"\n"), start=1):
+    for number, line in enumerate(read_bytes(path, what, most_bytes=MOST_LIST_BYTES).split(NEWLINE), start=1):
         if line.strip():
             try:
                 yield number, fit(parse_json(line), kind)
