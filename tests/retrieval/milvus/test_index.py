@@ -92,7 +92,7 @@ def test_stale_moved_and_damaged_indexes(descriptors, rows, tmp_path):
     write(descriptors, unit_rows(8, N, DIM))
     with pytest.raises(
         UltronError,
-        match=r"is stale: .* has changed since it was built; rebuild it: ultron index .* --engine milvus --uri",
+        match=r"is stale: .* has changed since it was built; rebuild it: `ultron index .* --engine milvus --uri",
     ):
         open_index(index)
 
