@@ -187,7 +187,7 @@ class _Machine:
 
     def recall(self, number: int) -> None:
         value = self.memo[number]
-        if isinstance(value, _Array):
+        if isinstance(value, _Array) and value.array is not None:  # else what holds it is refused at the end
             value = value.array
         if isinstance(value, (*_CONTAINERS, np.ndarray, bytearray)):
             self.is_simple = False
