@@ -1,19 +1,22 @@
 """A contact sheet of rendered landmarks, one row per landmark."""
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, whole_file
+from ultron_cli.files import whole_file
+from ultron_cli.schema.texts import read_json
 
 CELL_PX = 176
 GAP_PX = 6
 
 
 def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: int = 8) -> Path:
-    """Writes a PNG with the first photos of the evaluation landmarks (the query leads its row), then of training
-    landmarks; returns its path.
+    """Writes a PNG with the first photos of each landmark, and returns its path.
+
+    Evaluation landmarks come first, each led by its query, and training landmarks after them.
 
     Raises UltronError if the folder holds no rendered landmarks.
     """
@@ -21,18 +24,18 @@ def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: i
         raise UltronError(
             f"n_landmarks and n_photos must be at least 1, got {n_landmarks} and {n_photos}; ask for one photo or more"
         )
-    photos = read_json(folder / "toy.json", "description of rendered landmarks")["photos"]
+    photos = read_json(folder / "toy.json", "description of rendered landmarks", dict[str, Any])["photos"]
     rows: dict[str, list[str]] = {}
     for photo in photos:
         if photo["role"] != "distractor":
             rows.setdefault(photo["landmark"], []).append(photo["file"])
-    chosen = list(rows.values())[:n_landmarks]
+    shown = list(rows.values())[:n_landmarks]
     step = CELL_PX + GAP_PX
-    sheet = Image.new("RGB", (n_photos * step + GAP_PX, len(chosen) * step + GAP_PX), "white")
-    for row, files in enumerate(chosen):
+    sheet = Image.new("RGB", (n_photos * step + GAP_PX, len(shown) * step + GAP_PX), "white")
+    for row, files in enumerate(shown):
         for column, file in enumerate(files[:n_photos]):
-            with Image.open(folder / file) as opened:
-                picture = opened.convert("RGB")
+            with Image.open(folder / file) as image:
+                picture = image.convert("RGB")
             picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
             place = (
                 GAP_PX + column * step + (CELL_PX - picture.width) // 2,

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,15 @@ def plain_data(n: int) -> dict[str, object]:
 
 def crash() -> None:
     ctypes.string_at(0)
+
+
+HAS_THREADS = False  # of a library that a fork does not stand, as a test makes believe
+
+
+def crash_in_a_fork(n: int) -> int:
+    if HAS_THREADS:
+        ctypes.string_at(0)
+    return n
 
 
 def loop() -> None:
@@ -97,6 +107,15 @@ def test_a_child_that_ended_is_replaced():
     first = in_child(process_number)
     os.kill(first, 9)
     assert in_child(process_number) not in (first, os.getpid())
+
+
+def test_what_only_a_fork_does_not_stand_is_asked_of_a_fresh_process(monkeypatch: pytest.MonkeyPatch):
+    os.kill(in_child(process_number), 9)
+    monkeypatch.setattr(sys.modules[__name__], "HAS_THREADS", True)
+    assert in_child(crash_in_a_fork, 3) == 3
+    os.kill(in_child(process_number), 9)
+    monkeypatch.setitem(sys.modules, "grpc", sys)
+    assert in_child(crash_in_a_fork, 4) == 4
 
 
 def test_threads_take_turns():

@@ -1,8 +1,9 @@
 """Runs what reads a stranger's file with a C library in a child process, where it may crash, loop or fill memory.
 
-The child is a fork: it starts in milliseconds and has every module. It stays for the next file and ends when it has had
-nothing to do for a while. What it answers is plain data: a child that a file has taken over can lie but run nothing
-here.
+The child is a fork: it starts in milliseconds and has every module. Where a fork crashes, a fresh process is asked too,
+as a library with threads of its own (gRPC) can bring a fork down. The child stays for the next file and ends when it
+has had nothing to do for a while. What it answers is plain data: a child that a file has taken over can lie but run
+nothing here.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import pickle
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,17 +60,28 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
     if not hasattr(os, "fork"):
         return _outcome(_answer(function, arguments))
     request = pickle.dumps((function, arguments, cpu_s))
-    global _child
     with _lock:
-        child, _child = _child, None
-        answer = child.asked(request) if child is not None else None
-        if child is None or answer is None:  # it has ended as there was nothing to do
-            child = _forked()
-            answer = child.asked(request)
-        if answer is None:
-            raise ReaderDied("ended without an answer")
-        _child = child
+        try:
+            answer = _asked(request, _started_fresh if "grpc" in sys.modules else _forked)
+        except ReaderStopped:
+            raise
+        except ReaderDied:
+            answer = _asked(request, _started_fresh)
     return _outcome(answer)
+
+
+def _asked(request: bytes, start: Callable[[], "_Child"]) -> bytes:
+    """The answer of the child that is there, or else of a new one. Raises ReaderDied."""
+    global _child
+    child, _child = _child, None
+    answer = child.answer(request) if child is not None else None
+    if child is None or answer is None:  # it has ended as there was nothing to do
+        child = start()
+        answer = child.answer(request)
+    if answer is None:
+        raise ReaderDied("ended without an answer")
+    _child = child
+    return answer
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class _Child:
     pid: int
     line: socket.socket
 
-    def asked(self, request: bytes) -> bytes | None:
+    def answer(self, request: bytes) -> bytes | None:
         """Its answer; None if it had ended before it was asked. Raises ReaderDied if it ends meanwhile, or has to be
         ended."""
         is_alive = False
@@ -145,6 +158,21 @@ def _forked() -> _Child:
         _serve(far_end)
     far_end.close()
     return _Child(pid, line)
+
+
+def _started_fresh() -> _Child:
+    line, far_end = socket.socketpair()
+    program = [sys.executable, "-c", "from ultron_cli import guarded; guarded.serve_at_stdin()"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
+    pid = os.posix_spawn(sys.executable, program, environment, file_actions=at_stdin)
+    far_end.close()
+    return _Child(pid, line)
+
+
+def serve_at_stdin() -> NoReturn:
+    """What a fresh child does; its line to the parent is its standard input."""
+    _serve(socket.socket(fileno=os.dup(0)))
 
 
 def _serve(line: socket.socket) -> NoReturn:

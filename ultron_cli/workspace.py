@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, read_json, write_text
+from ultron_cli.files import make_folder, write_text
+from ultron_cli.schema.texts import read_json
 
 # kind of result -> the command that makes one
 KINDS = {
@@ -44,7 +45,9 @@ class Workspace:
 
     def _latest(self) -> dict[str, str]:
         path = self.root / "latest.json"
-        return read_json(path, "the workspace's list of results") if path.exists() else {}
+        if not path.exists():
+            return {}
+        return read_json(path, "the workspace's list of results", dict[str, str], advice="delete it")
 
     def remember(self, kind: str, result: Path) -> None:
         """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path."""
@@ -59,7 +62,7 @@ class Workspace:
         if stored is None:
             return None
         path = self.root / stored
-        return path if path.exists() else None
+        return path if os.path.exists(path) else None  # Path.exists raises for a name of thousands of characters
 
     def take_latest(self, kind: str, instead: str) -> Path:
         """The latest result of a kind, said on stderr. Raises UltronError, with what to do instead, if there is

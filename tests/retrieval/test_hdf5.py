@@ -48,10 +48,10 @@ def write_small_whitening(path: Path) -> None:
 
 def read_descriptors(path: Path) -> int:
     """All that commands read of it."""
-    with DescriptorFile(path) as opened:
-        assert len(opened.names) == opened.n
-        opened.take(np.arange(opened.n))
-        return sum(len(rows) for _, rows in opened.blocks(16))
+    with DescriptorFile(path) as file:
+        assert len(file.names) == file.n
+        file.take(np.arange(file.n))
+        return sum(len(rows) for _, rows in file.blocks(16))
 
 
 READERS: dict[str, tuple[Callable[[Path], None], Callable[[Path], object]]] = {
@@ -164,9 +164,9 @@ def test_other_encodings_and_filters(tmp_path):
         handle["names"] = np.array(names, "S20")
         handle.attrs["model"] = np.bytes_(b"m")
         handle.attrs["complete"] = 1
-    with DescriptorFile(path) as opened:
-        assert opened.names[3] == "Kölner Dom 3"
-        assert opened.info.model == "m"
+    with DescriptorFile(path) as file:
+        assert file.names[3] == "Kölner Dom 3"
+        assert file.info.model == "m"
     with h5py.File(path, "r+") as handle:
         del handle["names"]
         handle["names"] = np.array([b"\xff\xfe"] * 40, "S2")
@@ -176,8 +176,8 @@ def test_other_encodings_and_filters(tmp_path):
 def test_many_names_are_read_when_they_are_wanted(tmp_path):
     n = FEW_TEXTS + 1
     write_descriptors(tmp_path / "x.h5", [f"ü{i}" for i in range(n)], [unit_rows(1, n, 2)], 2, INFO)
-    with DescriptorFile(tmp_path / "x.h5") as opened:
-        assert opened.names == [f"ü{i}" for i in range(n)]
+    with DescriptorFile(tmp_path / "x.h5") as file:
+        assert file.names == [f"ü{i}" for i in range(n)]
 
 
 @pytest.mark.parametrize("kind", READERS)

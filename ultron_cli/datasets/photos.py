@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps
 
+from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 
@@ -19,6 +20,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+BoxEdges = Literal["rounded", "truncated"]  # how the edges of a box become whole pixels
 BOX_SLACK_PX = 2.0  # boxes drawn by hand end a pixel or two outside; they are clipped, more is a mistake
 
 
@@ -30,6 +32,7 @@ class PhotoShape:
     resize: Literal["down", "always"] = "down"  # "down" leaves smaller photos as they are
     interpolation: str = "bicubic"  # a key of INTERPOLATIONS
     min_side_px: int = 32
+    box_edges: BoxEdges = "rounded"
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after resizing; each side at least min_side_px, so that thin photos pass the network."""
@@ -106,8 +109,9 @@ def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
         ) from error
 
 
-def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, int, int]:
-    """The box in whole pixels inside the photo. Raises UltronError if it reaches more than 2 px outside."""
+def clip_box(box: Box, width: int, height: int, where: str, edges: BoxEdges = "rounded") -> tuple[int, int, int, int]:
+    """The box in whole pixels inside the photo, of one pixel at least. Raises UltronError if it reaches more than 2 px
+    outside."""
     x1, y1, x2, y2 = box
     if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
         raise UltronError(
@@ -115,15 +119,16 @@ def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, i
             "ground truth",
             "use `no_crop`",
         )
-    left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
-    return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
+    whole = int if edges == "truncated" else round
+    left, top = min(max(0, whole(x1)), width - 1), min(max(0, whole(y1)), height - 1)
+    return left, top, min(width, max(whole(x2), left + 1)), min(height, max(whole(y2), top + 1))
 
 
 def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.ndarray:
     """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized. Raises UltronError."""
     image = decode_photo(path)
     if box is not None:
-        image = image.crop(clip_box(box, *image.size, where=str(path)))
+        image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])
@@ -137,6 +142,7 @@ class LoadedPhoto:
     row: int  # of the photo in its list
     pixels: torch.Tensor | None  # (H, W, 3) uint8
     problem: str = ""  # why there are no pixels
+    mark: PhotoMark | None = None  # of the file that was read, where a reader marks what it reads
 
 
 class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):

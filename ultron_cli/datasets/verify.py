@@ -18,7 +18,7 @@ from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
-from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
+from ultron_cli.datasets.landmarks.lists import find_landmark_list
 from ultron_cli.datasets.photos import draft_jpeg
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import n_cores
@@ -69,6 +69,7 @@ class PhotosToCheck:
 
     present: list[str]  # sorted
     missing: list[str]  # named by the ground truth or a list, but without a file
+    ambiguous: dict[str, str]  # names in the ground truth that mean not one file, as NAME.jpg, with what is wrong
     used: set[str]  # named by the ground truth; empty where there is none
 
 
@@ -80,30 +81,36 @@ def photos_to_check(dataset: Dataset) -> PhotosToCheck:
     if dataset.photo_folder != folder and (folder / "train").is_dir():
         present |= set(_below(folder, folder / "train"))
     missing: list[str] = []
-    if (folder / LIST_FILE).is_file():
-        list_paths = open_landmark_list(folder).paths
-        if folder.resolve() not in list_paths.folder.parents:
+    landmark_list = find_landmark_list(folder)
+    if landmark_list is not None:
+        list_paths = landmark_list.paths
+        photo_folder = list_paths.folder.resolve()
+        if not photo_folder.is_relative_to(folder.resolve()):
             raise UltronError(
                 f"{folder} has no photos of its own, they lie in {list_paths.folder}; run `ultron datasets verify "
                 f"{list_paths.folder.parent}`"
             )
-        prefix = list_paths.folder.relative_to(folder.resolve()).as_posix()
-        names = {f"{prefix}/{list_paths.relative(i)}" for i in range(len(list_paths))}
+        prefix = photo_folder.relative_to(folder.resolve())
+        names = {(prefix / list_paths.relative(i)).as_posix() for i in range(len(list_paths))}
         missing += sorted(name for name in names - present if not (folder / name).is_file())
         present |= names - set(missing)
     used = set()
-    for name in [*dataset.database_names, *dataset.query_names] if dataset.ground_truth else []:
-        try:
-            used.add(dataset.photo_path(name).relative_to(folder).as_posix())
-        except UltronError:
-            path = (dataset.photo_folder / f"{name}.jpg").relative_to(folder).as_posix()
-            used.add(path)
-            missing.append(path)
+    ambiguous: dict[str, str] = {}
+    for names in (dataset.database_names, dataset.query_names) if dataset.ground_truth else ():
+        photo_files = dataset.photo_files(names)
+        used |= {path.relative_to(folder).as_posix() for path in photo_files.files.values()}
+        paths = {
+            name: (dataset.photo_folder / f"{name}.jpg").relative_to(folder).as_posix() for name in photo_files.problems
+        }
+        used |= set(paths.values())
+        missing += [paths[name] for name in photo_files.missing]
+        ambiguous |= {paths[name]: error.message for name, error in photo_files.ambiguous.items()}
     if not present and not missing:
         raise UltronError(
             f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`"
         )
-    return PhotosToCheck(present=sorted(present | (used - set(missing))), missing=missing, used=used)
+    used_present = used - set(missing) - set(ambiguous)
+    return PhotosToCheck(present=sorted(present | used_present), missing=missing, ambiguous=ambiguous, used=used)
 
 
 def _below(folder: Path, photos: Path) -> Iterator[str]:
@@ -120,6 +127,7 @@ def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
     photos = photos_to_check(dataset)
     report = Report(n_checked=len(photos.present) + len(photos.missing))
     report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in photos.missing]
+    report.bad += [Finding(path=path, kind="ambiguous", reason=reason) for path, reason in photos.ambiguous.items()]
     first_with: dict[str, str] = {}  # SHA-256 -> path
     digest = hashlib.sha256()
     checks = _check_all(dataset.folder, photos.present, n_threads or n_cores())

@@ -10,12 +10,13 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attentions import check_attention, put_attention
+from ultron_cli.models.attentions import check_attention
+from ultron_cli.models.attentions.placing import put_attention
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ViTAttention
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts import POOLINGS
-from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.parts.pooling import GeM, power_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class GemModel(BackboneModel):
         if not self.settings.scale_gem:
             return super().join_scales(descriptors)
         exponent = cast(GeM, self.pooling).p  # scale_gem goes with pooling gem only
-        return descriptors.pow(exponent).mean(dim=0).pow(1 / exponent)
+        return power_mean(descriptors, exponent, dims=(0,))
 
     @property
     def label(self) -> str:

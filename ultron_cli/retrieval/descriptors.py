@@ -2,7 +2,8 @@
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, complete, model, weights_sha256, config,
 dataset, role, crop, scales, created, ultron_version, skipped, provenance; datasets /names (N,) UTF-8 and /descriptors
-(N, D).
+(N, D); and, where they are known, /photo_states (N, 3) int64 and /photo_digests (N, 16) uint8, the marks of
+datasets/photo_marks.py.
 """
 
 import json
@@ -16,6 +17,7 @@ import numpy as np
 
 from ultron_cli import __version__
 from ultron_cli.blocks import chunks
+from ultron_cli.datasets.photo_marks import DIGEST_BYTES, PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.retrieval.hdf5 import TEXT, H5Layout, H5Part, damage_said, open_h5, write_h5_header
@@ -38,6 +40,8 @@ LAYOUT = H5Layout(
     parts={
         "names": H5Part(axes="(N,)", types=(TEXT,)),
         "descriptors": H5Part(axes="(N, D)", types=("float32", "float16")),
+        "photo_states": H5Part(axes="(N, 3)", types=("int64",), may_lack=True),
+        "photo_digests": H5Part(axes="(N, 16)", types=("uint8",), may_lack=True),
     },
     attributes={
         "complete": bool,
@@ -92,6 +96,11 @@ class Descriptors(Protocol):
     def names(self) -> list[str]:
         """Photo names, one per row."""
         ...
+
+    @property
+    def marks(self) -> PhotoMarks | None:
+        """What tells the photos from others of their names, one per row; None where it is not recorded."""
+        return None
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
@@ -193,6 +202,16 @@ class DescriptorFile(Descriptors):
     def names(self) -> list[str]:
         """Photo names, one per row."""
         return self._file.texts("names")
+
+    @property
+    def marks(self) -> PhotoMarks | None:
+        """What tells the photos from others of their names, one per row; None where it is not recorded."""
+        if not (self._file.has("photo_states") and self._file.has("photo_digests")):
+            return None
+        states, digests = self._file.dataset("photo_states"), self._file.dataset("photo_digests")
+        if states.shape != (self.n, 3) or digests.shape != (self.n, DIGEST_BYTES):
+            return None
+        return PhotoMarks(self._file.array("photo_states"), self._file.array("photo_digests"))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
@@ -304,15 +323,24 @@ def check_unit_rows(
 
 
 def write_descriptors(
-    path: Path, names: Sequence[str], blocks: Iterable[np.ndarray], dim: int, info: DescriptorInfo
+    path: Path,
+    names: Sequence[str],
+    blocks: Iterable[np.ndarray],
+    dim: int,
+    info: DescriptorInfo,
+    marks: PhotoMarks | None = None,
 ) -> None:
     """Writes a descriptor file atomically from consecutive blocks of (n, D) float32 or float16 rows, N in total.
 
-    Raises UltronError if the rows are not finite unit vectors, ValueError if their number differs from the names'.
+    marks: of the N photos, where they are known. Raises UltronError if the rows are not finite unit vectors, ValueError
+    if their number differs from the names'.
     """
     dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
         handle["names"] = np.array(list(names), dtype=h5py.string_dtype("utf-8"))
+        if marks is not None:
+            handle["photo_states"] = marks.states
+            handle["photo_digests"] = marks.digests
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
         stored = handle.create_dataset(
             "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None

@@ -6,7 +6,6 @@ and holds types, shapes and chunks against the file's length. Then only rows of 
 """
 
 import errno
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import h5py
-import msgspec
 import numpy as np
 
 from ultron_cli import __version__
@@ -24,6 +22,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import lock_holder, require_regular_file
 from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.provenance import utc_now
+from ultron_cli.schema.texts import parse_json
+from ultron_cli.schema.values import Misfit, fit
 
 FEW_TEXTS = 1 << 14  # so many are read together with the header
 MAX_ATTRIBUTE_BYTES = 1 << 26
@@ -40,6 +40,7 @@ class H5Part:
 
     axes: str  # as messages name its shape: (N,), (Q, K)
     types: tuple[str, ...]  # NumPy's names of the types it may have, or TEXT alone
+    may_lack: bool = False  # whether files of older versions are without it
 
     @property
     def ndim(self) -> int:
@@ -78,6 +79,11 @@ class H5File:
         with damage_said(self.path, self._layout.again):
             return cast(h5py.Dataset, self._handle[name])
 
+    def has(self, name: str) -> bool:
+        """Whether the file has a part that it may lack."""
+        with damage_said(self.path, self._layout.again):
+            return name in self._handle
+
     def array(self, name: str) -> np.ndarray:
         """A dataset of numbers, whole."""
         with damage_said(self.path, self._layout.again):
@@ -99,13 +105,13 @@ class H5File:
         """The content of an attribute of JSON text. Raises UltronError, naming the place in it, unless it is of that
         kind."""
         try:
-            content = json.loads(self.attributes[name])
-            msgspec.convert(content, kind)
+            content = parse_json(self.attributes[name])
+            fit(content, kind)
             return content
-        except (ValueError, RecursionError) as error:
+        except Misfit as misfit:
             raise UltronError(
-                f"{self.path}: its attribute {name} is not JSON as it must be ({one_line(error)}); {self._layout.again}"
-            ) from error
+                f"{self.path}: its attribute {name} is not JSON as it must be ({misfit}); {self._layout.again}"
+            ) from None
 
     def close(self) -> None:
         """Closes the file."""
@@ -195,7 +201,11 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
                 name: _attribute(handle, name, kind, layout.defaults.get(name, REQUIRED))
                 for name, kind in layout.attributes.items()
             }
-            parts = {name: _checked_part(handle, name, part) for name, part in layout.parts.items()}
+            parts = {
+                name: _checked_part(handle, name, part)
+                for name, part in layout.parts.items()
+                if not part.may_lack or handle.get(name, getlink=True) is not None
+            }
             texts = {
                 name: stored[:].tolist()
                 for name, stored in parts.items()

@@ -7,7 +7,7 @@ passes through loses nothing. A file made elsewhere may hold part of it only: wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypedDict, TypeVar, cast
+from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences
 
@@ -61,6 +61,12 @@ def _object(value: object) -> Json:
 
 def _objects(values: object) -> tuple[Json, ...]:
     return tuple(_object(value) for value in values) if isinstance(values, (list, tuple)) else ()
+
+
+def _whole_numbers(values: object) -> tuple[int, ...] | None:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(value, int) for value in values):
+        return None
+    return tuple(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +193,20 @@ class SkippedPhoto:
 
     name: str
     reason: str
+    state: tuple[int, ...] | None = None  # of its file then (datasets/photo_marks.py); None where it is not recorded
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """As files store it."""
-        return {"name": self.name, "reason": self.reason}
+        content: dict[str, object] = {"name": self.name, "reason": self.reason}
+        return content if self.state is None else {**content, "state": list(self.state)}
 
     @classmethod
     def list_from_json(cls, values: object) -> "tuple[SkippedPhoto, ...]":
         """From a file."""
-        return tuple(cls(name=str(value.get("name")), reason=str(value.get("reason"))) for value in _objects(values))
+        return tuple(
+            cls(name=str(value.get("name")), reason=str(value.get("reason")), state=_whole_numbers(value.get("state")))
+            for value in _objects(values)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,3 +416,45 @@ class Origin:
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
+
+
+class StoredStep(TypedDict, total=False):
+    """A re-ranking step, as files store it."""
+
+    name: Required[str]
+    ms_per_query: float
+
+
+class StoredSearch(TypedDict, total=False):
+    """A search, as files store it."""
+
+    method: str
+    index: str | None
+    kind: str | None
+    rerank: list[StoredStep]
+
+
+class StoredDistractors(TypedDict):
+    """A file of distractors, as files store it."""
+
+    path: str
+    n: int
+    dataset: str
+
+
+class StoredOrigin(TypedDict, total=False):
+    """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
+
+    dataset: str | None
+    model: str | None
+    weights_sha256: str | None
+    config: StoredExtraction | None
+    weights: dict[str, object] | None
+    dataset_folder: str | None
+    database_folder: str | None
+    ground_truth: str | None
+    skipped: list[StoredSkippedPhoto]
+    search: StoredSearch | None
+    distractors: list[StoredDistractors] | None
+    k: int | None
+    duplicates: str | None

@@ -103,10 +103,10 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
 def read_ranks(path: Path) -> Ranking:
     """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each
     other."""
-    with open_h5(path, LAYOUT) as opened:
-        rows, scores = opened.array("ranks"), opened.array("scores")
-        query_names, database_names = opened.texts("query_names"), opened.texts("database_names")
-        provenance = opened.json("provenance", dict)
+    with open_h5(path, LAYOUT) as file:
+        rows, scores = file.array("ranks"), file.array("scores")
+        query_names, database_names = file.texts("query_names"), file.texts("database_names")
+        provenance = file.json("provenance", dict)
     fault = fault_in(rows, scores, len(query_names), len(database_names))
     if fault:
         raise UltronError(f"{path}: {fault}; run `ultron search --out {path}` again")

@@ -167,10 +167,10 @@ def write_whitening(path: Path, whitening: Whitening) -> None:
 def read_whitening(path: Path, dim: int | None = None) -> Whitening:
     """Reads a whitening, cut to `dim` dimensions. Raises UltronError if it is absent, damaged, too new, or has
     fewer."""
-    with open_h5(path, LAYOUT) as opened:
-        arrays = {name: opened.array(name).astype(np.float64) for name in LAYOUT.parts}
-        method = opened.attributes["method"]
-        provenance = opened.json("provenance", dict)
+    with open_h5(path, LAYOUT) as file:
+        arrays = {name: file.array(name).astype(np.float64) for name in LAYOUT.parts}
+        method = file.attributes["method"]
+        provenance = file.json("provenance", dict)
     mean, projection, eigenvalues = arrays["mean"], arrays["projection"], arrays["eigenvalues"]
     fits = mean.ndim == 1 and projection.ndim == 2 and len(projection) > 0
     fits = fits and projection.shape[1] == mean.size and eigenvalues.shape == projection.shape[:1]

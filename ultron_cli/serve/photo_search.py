@@ -25,8 +25,8 @@ from PIL import Image
 from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
-from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
-from ultron_cli.datasets.protocols import LABELS
+from ultron_cli.datasets.photos import BOX_SLACK_PX, decode_photo, photo_size
+from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -87,7 +87,7 @@ class PhotoSearch:
                 )
             self.searcher = Searcher(self.file, index, str(target))
             self.dataset = photos_of(self.info.provenance)
-            self.describer = describer_of(self.info, target, weights_path=weights)
+            self.describer = describer_of(self.info, target, crop="bbx", weights_path=weights)
         except UltronError:
             self.file.close()
             raise

@@ -191,4 +191,5 @@ def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Desc
 def describer_with(scene: Scene, model: RetrievalModel, device_name: str) -> Describer:
     """Another model, at scale 1, to which photos are brought as large as a search had them."""
     device = resolve_device(device_name)
-    return Describer(model.to(device), ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)), device)
+    config = ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)).cropped_for(model)
+    return Describer(model.to(device), config, device)

@@ -28,6 +28,20 @@ def test_pooling_equals_its_equations(gem_p: float, exponent: float, shift: str)
     np.testing.assert_allclose(module(feature_map).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("exponent", [0.1, 1.25, 7.5, 30.0, 100.0])
+def test_every_exponent_works_in_float32(exponent: float) -> None:
+    module, feature_map = pooling_and_map(gem_p=exponent, exponent=exponent, shift="left")
+    feature_map[0, 2] = feature_map[0].amin() - 9.0  # a channel that is the least of all everywhere
+    expected = literal_attention_pooling(feature_map.numpy(), weights_of(module), exponent, exponent, "left")
+    module, feature_map = module.float(), feature_map.float().requires_grad_()
+    pooled = module(feature_map)
+    # In float32 the least value lies a rounding beside eps, which its power 0.1 sees.
+    np.testing.assert_allclose(pooled.detach().numpy(), expected, rtol=2e-3, atol=2e-6)
+    pooled.sum().backward()
+    gradients = [feature_map.grad, *(parameter.grad for parameter in module.parameters())]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
 def test_weights_are_shares_and_a_photo_stands_alone() -> None:
     module, feature_map = pooling_and_map()
     torch.testing.assert_close(module.weights(feature_map)[0].sum(dim=1), torch.ones(3, dtype=torch.float64))

@@ -55,9 +55,9 @@ def content(path: Path) -> tuple[list[bytes], np.ndarray, dict[str, object]]:
         return stored["names"][:].tolist(), stored["descriptors"][:], attributes | {"provenance": provenance}
 
 
-def require_equal(one: Path, other: Path) -> None:
+def require_equal(first: Path, second: Path) -> None:
     """Bit for bit."""
-    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(one), content(other)
+    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(first), content(second)
     assert names_a == names_b
     assert rows_a.tobytes() == rows_b.tobytes()
     assert about_a == about_b
@@ -234,7 +234,7 @@ def of_two(
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "_store", lambda process: second._store)
     first.tell("dataset and model are sound")
-    first.tell("missing database shards", [0, 1])
+    first.tell("missing database shards", {0: [0], 1: [64]})
     return first
 
 

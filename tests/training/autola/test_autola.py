@@ -19,6 +19,7 @@ from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES, AutolaLogits, choose_genotype, make_network
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.autola.search import AutolaSearch, split_halves
+from ultron_cli.training.presets import read_config
 from ultron_cli.visualization.curves.run_pictures import draw_run
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,33 @@ def test_each_step_moves_its_own_parameters_only() -> None:
     ) > 0.9 * len(network)
 
 
+@pytest.mark.parametrize(
+    ("settings", "mean", "sd"),
+    [
+        ({}, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),  # of the authors' utils.py, to four digits
+        ({"statistics": "imagenet"}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_photos_are_normalised_by_the_statistics(settings: dict, mean: tuple, sd: tuple) -> None:
+    search = AutolaSearch(AutolaConfig(**SMALL | settings), 6, torch.device("cpu"))
+    inputs: list[torch.Tensor] = []
+    search.network.register_forward_pre_hook(lambda _, images: inputs.append(images[0]))
+    pixels, labels = batch(0)
+    search.step_weights(pixels, labels)
+    right = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(sd).view(3, 1, 1)
+    torch.testing.assert_close(inputs[0], right, rtol=0, atol=1e-5)
+
+
+def test_a_search_of_0_1_0_is_read_as_it_was() -> None:
+    stored = AutolaConfig(**SMALL).to_plain()
+    before = {key: value for key, value in stored.items() if key not in ("reductions", "statistics")}
+    config = read_config(before)
+    assert isinstance(config, AutolaConfig)
+    assert (config.reductions, config.statistics) == ((8, 8), "imagenet") and read_config(stored).to_plain() == stored
+    frame = make_network(config, 6, AutolaLogits()).layer1[0].se.mixed.frame
+    assert frame.gate.squeeze.out_features == frame.gate.squeeze.in_features // 8
+
+
 def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
     """By central differences in float64, in evaluation mode, so that no batch statistics move between the two."""
     torch.manual_seed(0)
@@ -137,9 +165,11 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
         lines = list(csv.DictReader(handle))
     assert len(lines) == 90 and sum(int(line["chosen"]) for line in lines) == 10
     assert (tmp_path / "genotype.png").stat().st_size > 4000
-    found = json.loads((tmp_path / "search.json").read_text())
+    record = json.loads((tmp_path / "search.json").read_text())
     assert (
-        found["genotype"] == result.genotype.text and found["config"]["batch_size"] == 16 and len(found["history"]) == 2
+        record["genotype"] == result.genotype.text
+        and record["config"]["batch_size"] == 16
+        and len(record["history"]) == 2
     )
 
 
@@ -149,11 +179,11 @@ def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(
     config = AutolaConfig(**SMALL)
     photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
     whole = search_attention(photos, config, tmp_path / "whole")
-    own_step, seen = AutolaSearch.step_weights, []
+    own_step, step_calls = AutolaSearch.step_weights, []
 
     def stop_at_the_third_step(search: AutolaSearch, *batch: torch.Tensor) -> tuple[float, float]:
-        seen.append(1)
-        if len(seen) == 3:  # within the second epoch
+        step_calls.append(1)
+        if len(step_calls) == 3:  # within the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
         return own_step(search, *batch)
 
@@ -189,6 +219,7 @@ def test_default_network_is_the_authors_width() -> None:
     [
         ({"backbone": "resnet3"}, "unknown backbone 'resnet3'; did you mean .*; the search takes a ResNet of timm"),
         ({"width": 10}, "width must be a multiple of 4"),
+        ({"reductions": (4,)}, "reductions must be two numbers from 1"),
         ({"backbone": "seresnet18"}, "seresnet18 has attentions in its blocks already"),
         ({"backbone": "test_vit"}, "test_vit takes no width; choose resnet18 or resnet34"),
         ({"backbone": "test_vit", "width": None}, "the search takes a ResNet of timm"),

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ultron_cli.models.parts.pooling import Average, GeM
+from ultron_cli.models.parts.pooling import Average, GeM, power_mean
 
 
 class AttentionPooling(nn.Module):
@@ -61,7 +61,7 @@ class AttentionPooling(nn.Module):
             if self.exponent is None:
                 return (weights[:, None] @ values)[:, 0]
             shift = self.eps - values.amin(dim=(1, 2), keepdim=True)
-            pooled = (weights[:, None] @ (values + shift).pow(self.exponent))[:, 0].pow(1.0 / self.exponent)
+            pooled = power_mean(values + shift, self.exponent, dims=(1,), weights=weights[:, None])
             return pooled - shift[:, 0] if self.shift == "undone" else pooled
 
 

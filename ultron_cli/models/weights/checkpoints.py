@@ -48,8 +48,8 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
 
 
 def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
-    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, and `extra`, which holds plain
-    data and tensors."""
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, scales where they are not the
+    model's usual ones, and `extra`, which holds plain data and tensors."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -59,6 +59,8 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
     }
+    if model.recommended_scales != type(model).recommended_scales:
+        content["scales"] = list(model.recommended_scales)
     with whole_file(path) as temporary:
         torch.save(content, temporary)
 
@@ -138,6 +140,7 @@ class _StoredParts:
     model: _StoredModel
     state_dict: dict[str, Any]
     preprocessing: Preprocessing | None = None
+    scales: tuple[float, ...] | None = None
     train_config: _StoredTraining = field(default_factory=_StoredTraining)
 
 
@@ -182,6 +185,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
             f"{path} does not fit its own model: missing {_first_names(missing) or 'none'}; unexpected "
             f"{_first_names(unexpected) or 'none'}; train it again"
         )
+    if stored.scales is not None:
+        model.recommended_scales = stored.scales
     source = {"kind": "checkpoint", "path": str(path.resolve())}
     return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px)
 

@@ -38,6 +38,9 @@ ARCHITECTURES = {
     **{f"resnet{depth}": ("", RESNET_PARTS) for depth in (18, 34, 50, 101, 152)},
     **{f"densenet{depth}": ("features.", DENSENET_PARTS) for depth in (121, 161, 169, 201)},
 }
+# As cirtorch's README tests its networks: those whose descriptors a learned whitening (Lw) follows, and those with a
+# projection layer.
+SCALES, SCALES_OF_PROJECTION = (1.0, 2**-0.5, 0.5), (1.0, 2**0.5, 2**-0.5)
 POOLINGS: dict[str, Mapping[str, object]] = {
     "gem": {"pooling": "gem", "p_learnable": True},
     "gemmp": {"pooling": "ggem"},
@@ -57,9 +60,11 @@ def import_cirtorch(task: ImportTask) -> Imported:
     whitenings = cirtorch_whitenings(meta, model.descriptor_dim, task.path)
     rename = partial(cirtorch_name, meta["architecture"])
     model.load_state_dict(place(state, rename, model, task.path), strict=False)
-    imported = {"from": "cirtorch", "file": task.path.name, "input": "RGB", "scales": "3"}
+    model.recommended_scales = SCALES_OF_PROJECTION if "whiten.weight" in state else SCALES
+    scales = ",".join(f"{scale:.9g}" for scale in model.recommended_scales)
+    imported = {"from": "cirtorch", "file": task.path.name, "input": "RGB", "scales": scales}
     save_checkpoint(task.out, model, {"imported": imported})
-    return Imported(model, "3", whitenings)
+    return Imported(model, scales, whitenings)
 
 
 def _is_known(name: str) -> bool:

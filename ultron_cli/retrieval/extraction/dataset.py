@@ -98,7 +98,7 @@ def extraction_config(
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
-    return ExtractConfig(
+    config = ExtractConfig(
         dataset=dataset.name,
         photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"),
         role=role,
@@ -112,6 +112,7 @@ def extraction_config(
         preprocessing=loaded.model.preprocessing.to_dict(),
         weights_sha256=loaded.weights_sha256,
     )
+    return config.cropped_for(loaded.model)
 
 
 def extract_dataset(
@@ -245,7 +246,7 @@ def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
     with WhitenedFile(raw, whitening) as source:
         storage = source.info.extraction.storage
         blocks = (rows.astype(storage, copy=False) for _, rows in source.blocks(8192))
-        write_descriptors(out, source.names, blocks, source.dim, source.info)
+        write_descriptors(out, source.names, blocks, source.dim, source.info, source.marks)
     return out
 
 

@@ -38,9 +38,9 @@ class AutolaAttention(nn.Module):
     """The search form of HOGA in one block; its edge weights come from AutolaLogits that are not part of it. (B, C, H,
     W) -> the same shape."""
 
-    def __init__(self, n_channels: int, architecture: AutolaLogits) -> None:
+    def __init__(self, n_channels: int, architecture: AutolaLogits, reductions: tuple[int, ...]) -> None:
         super().__init__()
-        self.mixed = HogaSearch(n_channels)
+        self.mixed = HogaSearch(n_channels, reductions)
         self.shared = (architecture,)  # in a tuple, so that its logits are not among this module's weights
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def make_network(config: AutolaConfig, n_classes: int, architecture: AutolaLogit
                 raise UltronError(
                     f"{config.backbone} has attentions in its blocks already; choose one without, such as resnet34"
                 )
-            block.se = AutolaAttention(n_channels, architecture)
+            block.se = AutolaAttention(n_channels, architecture, config.reductions)
     return network
 
 

@@ -5,7 +5,6 @@ measured; steps.jsonl, if it is there, a line every few steps with step, epoch, 
 have is left out of the figure.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ultron_cli.configs import read_run as read_settings
 from ultron_cli.console import counted, log
 from ultron_cli.errors import UltronError
+from ultron_cli.schema.texts import read_json_lines
 from ultron_cli.visualization import plots
 from ultron_cli.visualization.plots import MOST_LINES, Look, look
 
@@ -50,20 +51,9 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 def read_lines(path: Path) -> list[dict[str, object]]:
     """The objects of a JSON lines file, none if it is absent; a line that is none (the torn end of a run that goes on)
     is left out."""
-    if not path.is_file():
-        return []
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    entries = []
-    n_bad = 0
-    for i, line in enumerate(lines):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict):
-            entries.append(entry)
-        elif i < len(lines) - 1:  # the last line may be half written
-            n_bad += 1
+    lines = [entry for _, entry in read_json_lines(path, "lines of the run", dict[str, object])]
+    entries = [entry for entry in lines if entry is not None]
+    n_bad = lines[:-1].count(None)  # the last line may be half written
     if n_bad:
         log.warning("%s: left out %s that are no JSON object", path, counted(n_bad, "line"))
     return entries
@@ -96,10 +86,9 @@ def read_run(folder: Path, label: str | None = None) -> RunCurves:
 def _config_of(folder: Path) -> dict[str, object]:
     """The `config` object of a run's config.json; empty where there is no such."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("config")
-    except (OSError, ValueError, AttributeError):
+        return read_settings(folder).config
+    except UltronError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def running_mean(values: list[float], width: int) -> list[float]:
@@ -123,6 +112,16 @@ def _draw_loss(axes: Axes, run: RunCurves, style: Look, mark_every: int) -> None
     axes.set_ylabel("training loss (no unit)")
 
 
+def _draw_rate(axes: Axes, run: RunCurves, style: Look, mark_every: int) -> None:
+    """By step, where a warm-up and a decay within an epoch show; by epoch where no steps are recorded."""
+    xs, ys = run.points("lr", by_step=True)
+    if len(xs) > 1:
+        axes.plot(xs, ys, **{**style, "marker": None})
+    else:
+        axes.plot(*run.points("lr"), **style, markevery=mark_every)
+    axes.set_ylabel("learning rate (no unit)")
+
+
 def _drawer(key: str, label: str, factor: float) -> Callable[[Axes, RunCurves, Look, int], None]:
     """What draws a key by epoch. label: of the vertical axis; factor: from the file's unit to the axis's."""
 
@@ -139,12 +138,13 @@ PANELS: dict[str, tuple[str, Callable[[Axes, RunCurves, Look, int], None]]] = {
     "validation_mAP": ("Held-out mAP", _drawer("validation_mAP", "held-out mAP (%)", 100.0)),
     "validation_top1": ("Held-out top-1", _drawer("validation_top1", "held-out top-1 (%)", 100.0)),
     "accuracy": ("Training accuracy", _drawer("accuracy", "training accuracy (%)", 100.0)),
-    "lr": ("Learning rate", _drawer("lr", "learning rate (no unit)", 1.0)),
+    "lr": ("Learning rate", _draw_rate),
 }
+BY_STEP = ("loss", "lr")  # drawn from steps.jsonl where a run has one
 
 
 def _has_points(run: RunCurves, key: str) -> bool:
-    return bool(run.points(key)[0] or (key == "loss" and run.points(key, by_step=True)[0]))
+    return bool(run.points(key)[0] or (key in BY_STEP and run.points(key, by_step=True)[0]))
 
 
 def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:
