@@ -28,10 +28,11 @@ from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
-from ultron_cli.files import read_json, replace_between, write_text
+from ultron_cli.files import replace_between, write_text
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.searching import search_files
+from ultron_cli.schema.texts import read_json
 from ultron_cli.training.presets import load_config
 from ultron_cli.training.start import AutolaSummary, TrainRequest, TrainSummary, start_training
 from ultron_cli.visualization.curves.run_pictures import draw_run
@@ -99,7 +100,7 @@ def measured_once(parent: Path, settings: dict[str, Any], measure: Callable[[Pat
     folder = parent / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "result.json").exists():
         write_text(folder / "result.json", console.dump_json(settings | measure(folder)))
-    return read_json(folder / "result.json", "result of an ablation")
+    return read_json(folder / "result.json", "result of an ablation", dict[str, Any])
 
 
 def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argparse.Namespace) -> dict[str, float]:

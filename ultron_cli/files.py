@@ -7,7 +7,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ultron_cli.errors import UltronError, WorkFailed
 
@@ -169,18 +169,6 @@ def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Parses a JSON file. Raises UltronError naming `what` it should be, if missing or not JSON."""
-    import json
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UltronError(f"{what} {path} does not exist; check the path") from None
-    except (ValueError, OSError) as error:
-        raise UltronError(f"{what} {path} is not readable JSON ({error}); make it again") from error
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:

@@ -81,7 +81,7 @@ class Workspace:
         if stored is None:
             return None
         path = self.root / stored
-        return path if path.exists() else None
+        return path if os.path.exists(path) else None  # Path.exists raises for a name of thousands of characters
 
     def take_latest(self, kind: str, instead: str) -> Path:
         """The latest result of a kind, said on stderr. Raises UltronError, with what to do instead, if there is

@@ -1,5 +1,6 @@
 """Runs one reader over many damaged files, in a child with limits, and keeps the smallest file of every failure."""
 
+import faulthandler
 import json
 import os
 import random
@@ -97,6 +98,7 @@ def in_child(work: Callable[[], Iterator[tuple[int, str | None]]], limits: Limit
         status = 1
         try:
             os.close(receiving)
+            faulthandler.disable()
             os.nice(10)
             silent = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, 1)
@@ -152,10 +154,12 @@ def fuzz(
     """Feeds a reader with damaged files 0 to n_inputs - 1, or as many as go into `seconds`."""
     limits = limits or Limits()
     outcome = Outcome()
-    ends_s = time.monotonic() + seconds if seconds else float("inf")
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
         seeds = made_seeds(reader, folder)
+        ends_s = (
+            time.monotonic() + seconds if seconds else float("inf")
+        )  # the seeds have imported what the reader needs
 
         def readings(first: int) -> Iterator[tuple[int, str | None]]:
             for number in range(first, n_inputs):

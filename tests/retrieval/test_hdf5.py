@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.retrieval.hostile_hdf5 import declared, linked, mutated, replace_dataset, self_referring, stored_outside
+from tests.mutations import mutated
+from tests.retrieval.hostile_hdf5 import declared, linked, replace_dataset, self_referring, stored_outside
 from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors

@@ -222,7 +222,8 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
 def open_folder(folder: Path | None, gnd: Path | None = None) -> Dataset:
     """Opens the dataset in a folder that is known to have been there; None is one that nobody recorded. Raises
     UltronError if it is gone or unsound."""
-    if folder is None or not folder.is_dir():
+    # A recorded path may be longer than a system takes, where the methods of Path raise.
+    if folder is None or not os.path.isdir(folder):
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     record = read_source(folder)
     if record is not None and not record.complete:
@@ -241,7 +242,7 @@ def open_recorded(folder: str | None, gnd: str | None) -> Dataset:
     A ground truth that is gone is not needed to show photos: then the one in the folder counts. Raises UltronError if
     the photos are gone.
     """
-    gnd_path = Path(gnd) if gnd and Path(gnd).is_file() else None
+    gnd_path = Path(gnd) if gnd and os.path.isfile(gnd) else None
     return open_folder(Path(folder) if folder else None, gnd_path)
 
 

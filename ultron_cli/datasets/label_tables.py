@@ -5,17 +5,16 @@ Fields are parted by commas, semicolons or tabs; the text is UTF-8 with or witho
 the line.
 """
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ultron_cli.datasets.csv_files import open_csv
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.schema.tables import csv_rows
+from ultron_cli.schema.values import shown
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 PAIR_LABELS = ("easy", "hard", "junk")
@@ -52,48 +51,18 @@ class _Row:
 
 def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[_Row]:
     """Rows of a CSV by column. Raises UltronError for a missing or an unknown column."""
-    with open_csv(
-        path,
-        what="the table",
-        if_absent="check the path",
-        if_unreadable="save it as a CSV in UTF-8",
-        newline=None,  # the first line is looked at before csv reads it
-    ) as handle:
-        text = handle.read()
-    first_line = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first_line.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [column.strip().lower() for column in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    missing = [column for column in required if column not in columns]
-    if missing:
-        raise UltronError(
-            f"{path}: the first line must name the columns {', '.join(required)}; {', '.join(missing)} is "
-            f"missing, it is {first_line.strip()[:80]!r}"
-        )
-    for column in columns:
-        if column not in (*required, *optional):
-            raise UltronError(
-                f"{path}: unknown column {column!r}{nearest_names(column, (*required, *optional))} (known: "
-                f"{', '.join((*required, *optional))})"
-            )
-    for values in reader:
-        where = f"{path}, line {reader.line_num}"
-        if None in values or None in values.values():
-            raise UltronError(
-                f"{where} must have {len(columns)} fields, as the first line; put a field that has a "
-                f"{delimiter!r} in quotes"
-            )
-        stripped = {key: value.strip() for key, value in values.items()}
-        if any(stripped.values()):
-            yield _Row(where, stripped)
+    for number, values in csv_rows(path, "the table", required=[required], optional=optional, delimiters=",;\t"):
+        if any(values.values()):
+            yield _Row(f"{path}, line {number}", values)
 
 
 def _choice(row: _Row, column: str, choices: Sequence[str], otherwise: str) -> str:
     """The field of a column, `otherwise` where it is empty. Raises UltronError if it is none of the choices."""
     value = row.values.get(column, "").lower() or otherwise
     if value not in choices:
-        raise UltronError(f"{row.where}: {column} must be one of {', '.join(filter(None, choices))}; found {value!r}")
+        raise UltronError(
+            f"{row.where}: {column} must be one of {', '.join(filter(None, choices))}; found {shown(value)}"
+        )
     return value
 
 
@@ -119,8 +88,8 @@ class Spelled:
             raise UltronError(f"{row.where}: {column} is empty; name a photo")
         if value not in self.photo_of and not self.may_lack:
             raise UltronError(
-                f"{row.where}: {value!r} is no photo of the folder (paths are relative to it)"
-                f"{nearest_names(value, self.photo_of)}"
+                f"{row.where}: {shown(value)} is no photo of the folder (paths are relative to it)"
+                f"{nearest_names(value[:255], self.photo_of)}"
             )
         return self.photo_of.get(value)
 
@@ -135,10 +104,12 @@ def _box(row: _Row) -> Box | None:
         x1, y1, x2, y2 = (float(text) for text in texts)
     except ValueError:
         raise UltronError(
-            f"{row.where}: a box is four numbers x1, y1, x2, y2 in pixels, or nothing; found {', '.join(texts)}"
+            f"{row.where}: a box is four numbers x1, y1, x2, y2 in pixels, or nothing; found {shown(', '.join(texts))}"
         ) from None
     if not (0 <= x1 < x2 < float("inf") and 0 <= y1 < y2 < float("inf")):
-        raise UltronError(f"{row.where}: 0 <= x1 < x2 and 0 <= y1 < y2 must hold for a box; found {', '.join(texts)}")
+        raise UltronError(
+            f"{row.where}: 0 <= x1 < x2 and 0 <= y1 < y2 must hold for a box; found {shown(', '.join(texts))}"
+        )
     return x1, y1, x2, y2
 
 

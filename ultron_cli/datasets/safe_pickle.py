@@ -187,7 +187,7 @@ class _Machine:
 
     def recall(self, number: int) -> None:
         value = self.memo[number]
-        if isinstance(value, _Array):
+        if isinstance(value, _Array) and value.array is not None:  # else what holds it is refused at the end
             value = value.array
         if isinstance(value, (*_CONTAINERS, np.ndarray, bytearray)):
             self.is_simple = False
@@ -213,7 +213,8 @@ class _Machine:
             target.order = _order(state, target)
         elif type(target) is _Array and target.array is None and type(state) is tuple and len(state) == 5:
             _, shape, kind, is_fortran, content = state
-            target.array = self.array(content, kind, shape, "F" if is_fortran else "C")
+            array = self.array(content, kind, shape, "F" if is_fortran else "C")
+            target.array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
             self.stack.append(target.array)
         else:
             raise _Refused(f"a state of {shown(target)}")

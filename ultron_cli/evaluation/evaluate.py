@@ -1,5 +1,6 @@
 """Scores a search against a ground truth: photos are matched by name, and the scores keep the origin of the search."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ def find_gnd(gnd: Path | None, origin: Origin) -> Path:
         raise UltronError(
             "these descriptors were made from photos without a ground truth; name one with `gnd` gnd_NAME.json"
         )
-    if not Path(recorded).is_file():
+    if not os.path.isfile(recorded):
         raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with `gnd`")
     return Path(recorded)
 

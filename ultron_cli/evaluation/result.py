@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import Meta
 
 from ultron_cli.evaluation.metrics import RevisitedResult
-from ultron_cli.retrieval.origin import Origin
+from ultron_cli.retrieval.origin import Origin, StoredOrigin
 from ultron_cli.schema.texts import in_file, read_json
 from ultron_cli.schema.values import fit
 
@@ -112,6 +112,7 @@ class Evaluation:
     def from_json(cls, content: object) -> "Evaluation":
         """From a file's content. Raises Misfit, naming the place, if it is no evaluation."""
         stored = fit(content, _StoredEvaluation)
+        fit({"provenance": stored.provenance}, dict[str, StoredOrigin | None])  # what is not read is kept as it is
         scores = {
             protocol: ProtocolScores(
                 mAP=part.mAP,

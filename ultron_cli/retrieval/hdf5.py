@@ -6,7 +6,6 @@ and holds types, shapes and chunks against the file's length. Then only rows of 
 """
 
 import errno
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import h5py
-import msgspec
 import numpy as np
 
 from ultron_cli import __version__
@@ -24,6 +22,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import lock_holder, require_regular_file
 from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.provenance import utc_now
+from ultron_cli.schema.texts import parse_json
+from ultron_cli.schema.values import Misfit, fit
 
 FEW_TEXTS = 1 << 14  # so many are read together with the header
 MAX_ATTRIBUTE_BYTES = 1 << 26
@@ -102,13 +102,13 @@ class H5File:
         """The content of an attribute of JSON text. Raises UltronError, naming the place in it, unless it is of that
         kind."""
         try:
-            content = json.loads(self.attributes[name])
-            msgspec.convert(content, kind)
+            content = parse_json(self.attributes[name])
+            fit(content, kind)
             return content
-        except (ValueError, RecursionError) as error:
+        except Misfit as misfit:
             raise UltronError(
-                f"{self.path}: its attribute {name} is not JSON as it must be ({one_line(error)}); {self._layout.again}"
-            ) from error
+                f"{self.path}: its attribute {name} is not JSON as it must be ({misfit}); {self._layout.again}"
+            ) from None
 
     def close(self) -> None:
         """Closes the file."""

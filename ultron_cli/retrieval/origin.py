@@ -7,7 +7,7 @@ passes through loses nothing. A file made elsewhere may hold part of it only: wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypedDict, TypeVar, cast
+from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences
 
@@ -421,3 +421,45 @@ class Origin:
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
+
+
+class StoredStep(TypedDict, total=False):
+    """A re-ranking step, as files store it."""
+
+    name: Required[str]
+    ms_per_query: float
+
+
+class StoredSearch(TypedDict, total=False):
+    """A search, as files store it."""
+
+    method: str
+    index: str | None
+    kind: str | None
+    rerank: list[StoredStep]
+
+
+class StoredDistractors(TypedDict):
+    """A file of distractors, as files store it."""
+
+    path: str
+    n: int
+    dataset: str
+
+
+class StoredOrigin(TypedDict, total=False):
+    """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
+
+    dataset: str | None
+    model: str | None
+    weights_sha256: str | None
+    config: StoredExtraction | None
+    weights: dict[str, object] | None
+    dataset_folder: str | None
+    database_folder: str | None
+    ground_truth: str | None
+    skipped: list[StoredSkippedPhoto]
+    search: StoredSearch | None
+    distractors: list[StoredDistractors] | None
+    k: int | None
+    duplicates: str | None

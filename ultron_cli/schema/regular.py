@@ -40,9 +40,10 @@ def open_regular(path: Path, what: str, *, if_absent: str, most_bytes: int) -> i
 def read_bytes(path: Path, what: str, *, if_absent: str = "check the path", most_bytes: int = MOST_BYTES) -> bytes:
     """All bytes of a regular file. Raises as open_regular."""
     with open(open_regular(path, what, if_absent=if_absent, most_bytes=most_bytes), "rb") as handle:
-        data = handle.read(os.fstat(handle.fileno()).st_size + 1)
+        n_bytes = os.fstat(handle.fileno()).st_size
+        data = handle.read(n_bytes + 1)
         # A file may grow, and those of /proc say that they are empty.
-        while len(data) <= most_bytes and (more := handle.read(1 << 20)):
+        while n_bytes < len(data) <= most_bytes and (more := handle.read(1 << 20)):
             data += more
     if len(data) > most_bytes:
         raise UltronError(f"{what} {path} may have {most_bytes:,} bytes at most; {if_absent}")

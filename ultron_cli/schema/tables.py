@@ -93,6 +93,6 @@ def csv_rows(
         if len(fields) != len(columns):
             raise UltronError(
                 f"{path}, line {number} must have {len(columns)} fields, as the first line, found {len(fields)}; put a "
-                "field that holds the character between fields in quotes"
+                f"field that holds the character between fields in quotes, or if the file was cut off, {if_unreadable}"
             )
         yield number, dict(zip(columns, map(str.strip, fields), strict=True))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ultron_cli.errors import UltronError
-from ultron_cli.schema.regular import MOST_BYTES, read_bytes
-from ultron_cli.schema.values import MOST_LEVELS, MOST_SHOWN, Misfit, fit, refuse_odd
+from ultron_cli.schema.regular import MOST_BYTES, MOST_LIST_BYTES, read_bytes
+from ultron_cli.schema.values import MOST_LEVELS, Misfit, fit, refuse_odd
 
 T = TypeVar("T")
+Numbers = dict[str, int | float | None]  # a line of JSON about one step or one epoch
 
 MOST_TOML_BYTES = 1 << 20
+NEWLINE = b"\n"
 
 
 def _text(data: bytes) -> str:
@@ -76,14 +78,16 @@ def _no_number(text: str) -> None:
 
 def _malformed(message: str, data: bytes) -> str:
     """msgspec's message with line and column in place of the byte."""
-    reason = message.removeprefix("JSON is malformed: ").removeprefix("Input data was ")[: MOST_SHOWN * 2]
-    match = re.search(r" \(byte (\d+)\)$", reason)
-    if match is None:
-        return "it is empty" if not data.strip() else f"{reason}: it ends too early" if "trunc" in reason else reason
-    offset = int(match[1])
-    line = data.count(b"\n", 0, offset) + 1
-    column = offset - data.rfind(b"\n", 0, offset)
-    return f"line {line}, column {column}: {reason[: match.start()]}"
+    if not data.strip():
+        return "it is empty"
+    if "truncated" in message:
+        return "it ends too early"
+    reason, _, place = message.removeprefix("JSON is malformed: ").partition(" (byte ")
+    if not place:
+        return reason
+    offset = int(place.rstrip(")"))
+    line = data.count(NEWLINE, 0, offset) + 1
+    return f"line {line}, column {offset - data.rfind(NEWLINE, 0, offset)}: {reason}"
 
 
 def read_json(
@@ -127,7 +131,7 @@ def read_json_lines(path: Path, what: str, kind: type[T]) -> Iterator[tuple[int,
     absent. Raises UltronError if it cannot be opened."""
     if not path.exists():
         return
-    for number, line in enumerate(read_bytes(path, what).split(b"\n"), start=1):
+    for number, line in enumerate(read_bytes(path, what, most_bytes=MOST_LIST_BYTES).split(NEWLINE), start=1):
         if line.strip():
             try:
                 yield number, fit(parse_json(line), kind)

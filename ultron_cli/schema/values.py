@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from ultron_cli.errors import one_line
+
 T = TypeVar("T")
 
 MOST_LEVELS = 64  # of lists and objects within one another; what ultron writes has under ten
@@ -27,7 +29,7 @@ class Misfit(ValueError):
     """What is wrong in a text, and at which place, in one line that does not name the file yet."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MOST_IN_ALL]))
+        super().__init__(one_line(text[:MOST_IN_ALL]))
 
 
 class _Short(reprlib.Repr):
@@ -89,9 +91,8 @@ def fit(value: object, kind: type[T]) -> T:
         raise Misfit(f"lists and objects may lie {MOST_LEVELS} deep at most") from None
     except msgspec.ValidationError as error:
         rule, _, place = str(error).partition(" - at ")
-        is_key = place.startswith("`key`")
-        keys = _keys(value, kind, str(error), place.removeprefix("`key` in "))
-        raise Misfit(_in_words(rule, f"a key of {_place_of(keys)}" if is_key else _place_of(keys))) from None
+        where = _place_of(_keys(value, kind, str(error), place))
+        raise Misfit(_in_words(rule, f"a key of {where}" if " in " in place else where)) from None
 
 
 def _keys(value: Any, kind: type, message: str, place: str) -> list[str | int]:

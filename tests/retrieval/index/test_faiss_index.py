@@ -175,7 +175,7 @@ def test_damaged_folders_are_refused(built, tmp_path):
     with pytest.raises(UltronError, match="must be 'ultron-index', found 'other'"):
         open_index(folder)
     (folder / "index.json").write_text(json.dumps({"format": "ultron-index", "version": 1}))
-    with pytest.raises(UltronError, match="lacks a part"):
+    with pytest.raises(UltronError, match="the whole lacks kind; run `ultron index --overwrite` again"):
         open_index(folder)
     folder = spoiled("names")
     (folder / "names.json").write_text('["one"]')

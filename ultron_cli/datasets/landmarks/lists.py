@@ -8,7 +8,6 @@ a/b/c/abc....jpg. Else landmarks.json says which CSV names the landmarks and whe
 "gldv2"}
 """
 
-import csv
 import json
 import os
 import sys
@@ -19,9 +18,10 @@ from typing import overload
 
 from ultron_cli.configs import one_of
 from ultron_cli.console import log
-from ultron_cli.datasets.csv_files import open_csv
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, write_text
+from ultron_cli.files import write_text
+from ultron_cli.schema.tables import csv_rows
+from ultron_cli.schema.texts import read_json
 
 LIST_FILE = "landmarks.json"
 GLDV2_LISTS = ("train_clean.csv", "train.csv")  # the clean list, where there is one, is the one to train on
@@ -74,32 +74,37 @@ class LandmarkList:
     sources: list[Path]  # the files that this was read from
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """landmarks.json."""
+
+    list: str
+    photos: str
+    paths: str
+
+
 def open_landmark_list(folder: Path) -> LandmarkList:
     """The photos that landmarks.json describes. Raises UltronError if the list, a column or the photos' folder is
     missing."""
-    description = read_json(folder / LIST_FILE, "description of a landmark list")
-    missing = [
-        key
-        for key in ("list", "photos", "paths")
-        if not isinstance(description, dict) or not isinstance(description.get(key), str)
-    ]
-    if missing:
-        raise UltronError(
-            f"{folder / LIST_FILE} lacks {', '.join(missing)}; it must name list, photos and paths "
-            "(docs/file-formats.md)"
-        )
-    one_of(f"{folder / LIST_FILE}: paths", description["paths"], list(PATHS))
-    photo_folder = (folder / description["photos"]).resolve()
-    if not photo_folder.is_dir():
+    description = read_json(
+        folder / LIST_FILE,
+        "description of a landmark list",
+        _Description,
+        advice="it must name list, photos and paths (docs/file-formats.md)",
+    )
+    one_of(f"{folder / LIST_FILE}: paths", description.paths, list(PATHS))
+    # Path's own methods raise for a name of thousands of characters.
+    photo_folder = Path(os.path.realpath(folder / description.photos))
+    if not os.path.isdir(photo_folder):
         owner = photo_folder.parent.name
         raise UltronError(
             f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets "
             f"download {owner}`"
         )
-    list_file = folder / description["list"]
+    list_file = folder / description.list
     ids, landmarks = _read_list(list_file)
     return LandmarkList(
-        paths=ListedPaths(photo_folder, ids, PATHS[description["paths"]]),
+        paths=ListedPaths(photo_folder, ids, PATHS[description.paths]),
         landmarks=landmarks,
         sources=[folder / LIST_FILE, list_file],
     )
@@ -155,29 +160,20 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
     """(landmark, photo id) of every photo in a list. Raises UltronError for unknown columns."""
-    csv.field_size_limit(sys.maxsize)  # a landmark may have thousands of photos in one field
-    download = f"run `ultron datasets download {path.parent.name}`"
-    with open_csv(path, what="the list", if_absent=download, if_unreadable="download it again") as handle:
-        reader = csv.DictReader(handle)
-        columns = set(reader.fieldnames or ())
-        if not ({"landmark_id", "images"} <= columns or {"landmark_id", "id"} <= columns):
-            column_names = ", ".join(map(str, columns)) or "none"
-            raise UltronError(
-                f"{path} must have the columns landmark_id and images, or id and landmark_id; it has "
-                f"{column_names[:80]}"
-            )
-        for row in reader:
-            if not row["landmark_id"] or row["images" if "images" in columns else "id"] is None:
-                raise UltronError(
-                    f"{path}, line {reader.line_num}: the line ends before its landmark and photos are complete; the "
-                    "list is cut off, download it again or delete the line"
-                )
-            for photo in row["images"].split() if "images" in columns else [row["id"]]:
-                if not photo.replace("_", "").replace("-", "").isalnum():
-                    raise UltronError(
-                        f"{path}, line {reader.line_num}: {photo[:40]!r} is no photo id (letters, digits, - and _)"
-                    )
-                yield sys.intern(row["landmark_id"]), photo
+    rows = csv_rows(
+        path,
+        "the list",
+        required=[("landmark_id", "images"), ("landmark_id", "id")],
+        if_absent=f"run `ultron datasets download {path.parent.name}`",
+        if_unreadable="download it again",
+    )
+    for number, row in rows:
+        if not row["landmark_id"]:
+            raise UltronError(f"{path}, line {number} names no landmark; download the list again or delete the line")
+        for photo in row["images"].split() if "images" in row else [row["id"]]:
+            if not photo.replace("_", "").replace("-", "").isalnum():
+                raise UltronError(f"{path}, line {number}: {photo[:40]!r} is no photo id (letters, digits, - and _)")
+            yield sys.intern(row["landmark_id"]), photo
 
 
 def _gldv2_path(photo: str) -> str:

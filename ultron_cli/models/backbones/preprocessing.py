@@ -1,5 +1,6 @@
 """What a network expects of its photos."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -16,6 +17,13 @@ class Preprocessing:
     # How the edges of a query's box become whole pixels: rounded as in cirtorch, or truncated as in DOLG, CVNet, SENet
     # and CFCD.
     box_edges: Literal["rounded", "truncated"] = "rounded"
+
+    def fault(self) -> str | None:
+        """What makes it useless, for one that was read from a file; None if nothing does."""
+        for name, values in (("mean", self.mean), ("sd", self.sd)):
+            if len(values) != 3 or not all(map(math.isfinite, values)):
+                return f"{name} must be three finite numbers, found {list(values)}"
+        return None if min(self.sd) > 0 else f"sd must be above 0, found {list(self.sd)}"
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, as stored in results; but for the edges of boxes, which concern only what was cropped."""

@@ -12,12 +12,13 @@ from pathlib import Path
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder, only_writer, read_json, write_text
+from ultron_cli.files import make_folder, only_writer, write_text
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.earlier import EarlierWork
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 from ultron_cli.retrieval.extraction.shards import Extraction, WorkLeft
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
+from ultron_cli.schema.texts import read_json
 
 MOST_ROUNDS = 4  # of computing photos that changed meanwhile
 N_NAMED = 5  # photos in a message
@@ -133,7 +134,9 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
             f"process {process} does not see {stored.resolve()}, which process 0 wrote; `out` "
             "must lie on a file system that all machines share"
         )
-    differing = differences(read_json(stored, "configuration of the extraction"), to_dict(extraction.config))
+    differing = differences(
+        read_json(stored, "configuration of the extraction", dict[str, object]), to_dict(extraction.config)
+    )
     if differing:
         raise UltronError(
             f"process {process} differs from process 0: {'; '.join(differing)}; start all with "
@@ -204,7 +207,13 @@ def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool
     shards of another configuration beside it are of no use."""
     stored = parts / "config.json"
     if stored.exists() and not extraction.work.overwrite:
-        interrupted = ExtractionRecord(stored=read_json(stored, "configuration of the interrupted extraction"))
+        content = read_json(
+            stored,
+            "configuration of the interrupted extraction",
+            dict[str, object],
+            advice=f"delete {parts} to begin anew",
+        )
+        interrupted = ExtractionRecord(stored=content)
         if not is_finished:
             _require_equal(extraction, interrupted, parts)
         if not interrupted.differences(extraction.record):

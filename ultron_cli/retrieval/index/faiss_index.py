@@ -16,10 +16,17 @@ from typing import Any
 import numpy as np
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, require_regular_file
+from ultron_cli.files import require_regular_file
 from ultron_cli.guarded import limited_memory
 from ultron_cli.machine import check_memory
-from ultron_cli.retrieval.index.base import StoredIndex, best_of, refuse_stale
+from ultron_cli.retrieval.index.base import (
+    StoredDescription,
+    StoredIndex,
+    best_of,
+    fit_description,
+    read_index_names,
+    refuse_stale,
+)
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, SearchSettings
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import RankedRows, check_search
@@ -110,42 +117,38 @@ def load_faiss() -> ModuleType:
     return faiss
 
 
-def open_faiss(path: Path, description: Mapping[str, Any]) -> FaissIndex:
+@dataclass(frozen=True, kw_only=True)
+class _Description(StoredDescription):
+    """index.json of a Faiss index."""
+
+    factory: str
+
+
+def open_faiss(path: Path, description: Mapping[str, object]) -> FaissIndex:
     """Opens an index folder by its index.json. Raises UltronError if it is damaged, of a newer format, or stale."""
-    if not isinstance(description.get("version"), int) or description["version"] > VERSION:
-        raise UltronError(
-            f"{path} has format version {description.get('version')}, this ultron reads up to {VERSION}; "
-            "install a newer ultron"
-        )
-    try:
-        kind, factory, n, dim = (description[key] for key in ("kind", "factory", "n", "dim"))
-        # Indexes of the first versions have no settings; they were not re-scored.
-        settings = SearchSettings(**description.get("search", {}))
-        refuse_stale(path, kind, description["descriptors"])
-    except (KeyError, TypeError) as error:
-        raise UltronError(
-            f"{path / 'index.json'} lacks a part ({error}); run `ultron index --overwrite` again"
-        ) from error
-    names = read_json(path / "names.json", "names of index")
+    stored = fit_description(description, _Description, VERSION, path, AGAIN)
+    n, dim = stored.n, stored.dim
+    refuse_stale(path, stored.kind, stored.descriptors)
+    names = read_index_names(path, AGAIN)
     faiss_index = read_faiss(path / "index.faiss")
     if (faiss_index.ntotal, faiss_index.d, len(names)) != (n, dim, n):
         raise UltronError(
             f"{path} must hold {n} rows of {dim} dimensions, found {faiss_index.ntotal} of {faiss_index.d} and "
             f"{len(names)} names; run `ultron index --overwrite` again"
         )
-    whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
+    whitening = read_whitening(path / "whitening.h5", dim) if stored.whitening else None
     return FaissIndex(
         path=path,
-        kind=kind,
-        factory=factory,
+        kind=stored.kind,
+        factory=stored.factory,
         n=n,
         dim=dim,
         names=names,
         faiss_index=faiss_index,
-        settings=settings,
+        settings=stored.search,
         whitening=whitening,
-        descriptor_path=Path(description["descriptors"]["path"]),
-        extraction=ExtractionRecord(stored=description.get("config", {})),
+        descriptor_path=Path(stored.descriptors.path),
+        extraction=ExtractionRecord(stored=stored.config),
     )
 
 

@@ -27,7 +27,7 @@ from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhot
 from ultron_cli.training.config import binding_settings
 from ultron_cli.training.run.checkpoints import State, load_latest_state
 from ultron_cli.training.run.folder import GENOTYPE_FILE
-from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, read_lines
+from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, lines_up_to
 from ultron_cli.training.run.loop import RunLoop
 
 # Means of an epoch; the last two are the network's, as in a training.
@@ -180,7 +180,7 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         means = dict(zip(SUMS, (self.sums / self.n_batches).tolist(), strict=True))
         entry: dict[str, float] = {"epoch": epoch, **means, "lr": self.search.lr}
         self.history.append(entry)
-        lines = [line for line in read_lines(folder / METRICS_FILE) if line["epoch"] < epoch]
+        lines = lines_up_to(folder / METRICS_FILE, "epoch", epoch - 1)
         lines.append(entry | {"seconds": self.seconds})
         write_text(folder / METRICS_FILE, "".join(dump_json(line, indent=None) + "\n" for line in lines))
         genotype = write_findings(folder, self.search.edge_weights(), self.history, self.config)

@@ -9,6 +9,7 @@ called anything.
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,7 +165,7 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
     """One search as the page reads it."""
     ranking = scene.ranking
     gnd = ranking.origin.ground_truth
-    evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
+    evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and os.path.isfile(gnd) and scene.queries else None
     labels = label_of(scene)
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
     queries: list[QueryEntry] = []
