@@ -89,6 +89,8 @@ def fit(value: object, kind: type[T]) -> T:
         return msgspec.convert(value, kind, str_keys=True)
     except RecursionError:
         raise Misfit(f"lists and objects may lie {MOST_LEVELS} deep at most") from None
+    except UnicodeEncodeError as error:
+        raise Misfit(f"a key is not UTF-8: {shown(error.object)}") from None
     except msgspec.ValidationError as error:
         rule, _, place = str(error).partition(" - at ")
         where = _place_of(_keys(value, kind, str(error), place))
@@ -105,7 +107,7 @@ def _keys(value: Any, kind: type, message: str, place: str) -> list[str | int]:
     def is_wrong(changed: object) -> bool:
         try:
             msgspec.convert(changed, kind, str_keys=True)
-        except (msgspec.ValidationError, RecursionError) as error:
+        except (msgspec.ValidationError, RecursionError, UnicodeEncodeError) as error:
             return str(error) == message
         return False
 
