@@ -193,3 +193,11 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
         chosen_whitening(None, 6)
     with DescriptorFile(path) as raw:
         assert "whitening" not in raw.info.extraction.stored
+
+
+def test_a_file_without_rows_is_not_searched(tmp_path):
+    write_descriptors(tmp_path / "empty.h5", [], [], 8, INFO)
+    with DescriptorFile(tmp_path / "empty.h5") as part:  # parts of an extraction may be empty
+        assert (part.n, part.dim, part.names) == (0, 8, [])
+    with pytest.raises(UltronError, match=r"empty\.h5 must hold at least one descriptor"):
+        open_descriptors(tmp_path / "empty.h5")
