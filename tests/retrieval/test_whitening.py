@@ -212,3 +212,11 @@ def test_a_whitening_whose_source_has_changed_is_told(tmp_path: Path, capsys: py
     (tmp_path / "d.h5").unlink()
     read_whitening(tmp_path / "w.h5")
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_without_rows_is_not_searched(tmp_path):
+    write_descriptors(tmp_path / "empty.h5", [], [], 8, INFO)
+    with DescriptorFile(tmp_path / "empty.h5") as part:  # parts of an extraction may be empty
+        assert (part.n, part.dim, part.names) == (0, 8, [])
+    with pytest.raises(UltronError, match=r"empty\.h5 must hold at least one descriptor"):
+        open_descriptors(tmp_path / "empty.h5")

@@ -183,7 +183,7 @@ class DescriptorFile(Descriptors):
         n_names = self._file.dataset("names").shape[0]
         if not attributes["complete"]:
             raise UltronError(f"{self.path} was never finished; run the same `ultron extract` again to continue it")
-        if rows.shape[0] != n_names:
+        if rows.shape[0] != n_names or rows.shape[1] < 1:
             raise UltronError(
                 f"{self.path}: /descriptors must be (N, D) float32 or float16 with one name per row, "
                 f"found {rows.shape} {rows.dtype} and {n_names} names; {LAYOUT.again}"

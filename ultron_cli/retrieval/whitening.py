@@ -132,9 +132,15 @@ def whitened_info(info: DescriptorInfo, whitening: Whitening) -> DescriptorInfo:
 
 
 def open_descriptors(path: Path, whitening: Whitening | None = None) -> DescriptorFile:
-    """A descriptor file, whitened as it is read unless there is no whitening, or the file was written with the
-    same."""
+    """A descriptor file, whitened as it is read unless there is no whitening, or the file was written with the same.
+
+    Raises UltronError, beside what DescriptorFile does, if it has no rows: parts of an extraction may have none, what
+    is searched or indexed may not.
+    """
     descriptors = DescriptorFile(path)
+    if not descriptors.n:
+        descriptors.close()
+        raise UltronError(f"{path} must hold at least one descriptor, it has none; extract a folder with photos")
     if whitening is None or descriptors.info.extraction.whitening == whitening.record():
         return descriptors
     descriptors.close()

@@ -52,10 +52,6 @@ def build_index(
     """
     refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
-        if not descriptors.n:
-            raise UltronError(
-                f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
-            )
         source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)._asdict()}
         factory, settings = plan(kind, descriptors.n, descriptors.dim)
         faiss_index = filled_index(descriptors, kind, factory)

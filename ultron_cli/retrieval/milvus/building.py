@@ -78,10 +78,6 @@ def build_milvus_index(
         dim = descriptors.dim
         names = descriptors.names
         info = descriptors.info
-        if not n:
-            raise UltronError(
-                f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
-            )
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
         state_before = file_state(descriptor_path)
