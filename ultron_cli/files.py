@@ -140,6 +140,16 @@ def file_state(path: Path) -> FileState:
     return FileState(size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
+def require_regular_file(path: Path, what: str) -> None:
+    """Raises UltronError unless `path` is a file or a link to one: a pipe never ends, a device may be anything."""
+    if path.is_file():
+        return
+    if not os.path.lexists(path):
+        raise UltronError(f"{what} {path} does not exist; check the path")
+    kind = "a folder" if path.is_dir() else "a broken link" if not path.exists() else "a pipe or a device"
+    raise UltronError(f"{what} {path} must be a file, found {kind}; check the path")
+
+
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:

@@ -15,7 +15,7 @@ from ultron_cli.files import file_state, read_json, write_text
 from ultron_cli.provenance import utc_now
 
 BAD_PHOTOS_FILE = "bad_photos.json"
-Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate"]
+Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "too-large", "duplicate"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,8 @@ from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import list_photos
 from ultron_cli.datasets.label_tables import Pair, PhotoLabel, read_boxes, read_labels, read_pairs
-from ultron_cli.datasets.photos import clip_box, photo_size
+from ultron_cli.datasets.photo_files import photo_size
+from ultron_cli.datasets.photos import clip_box
 from ultron_cli.datasets.protocols import Box, parse_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import make_folder, whole_file, write_text

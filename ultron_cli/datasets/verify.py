@@ -4,14 +4,13 @@ name says, and which are there twice."""
 import hashlib
 import io
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
@@ -19,24 +18,15 @@ from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
-from ultron_cli.datasets.photos import draft_jpeg
+from ultron_cli.datasets.photo_files import open_photo, read_photo
+from ultron_cli.datasets.photo_types import HEIF_SUFFIXES, SUFFIXES_OF_FORMAT
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import n_cores
+from ultron_cli.machine import OverBudget, n_cores, shared_memory
 
 DRAFT_SCALE = 1 / 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
 AHEAD = 64  # photos waiting per thread
 N_SHOWN = 5  # photos per kind on screen
-SUFFIXES_OF_FORMAT = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "DIB": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
+USABLE: tuple[Kind | None, ...] = (None, "wrong-type", "too-large")
 
 
 @dataclass(kw_only=True)
@@ -140,9 +130,9 @@ def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, 
         finding = Finding(
             path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns
         )
-        (report.odd if checked.kind == "wrong-type" else report.bad).append(finding)
+        (report.odd if checked.kind in USABLE else report.bad).append(finding)
         log.debug("%s: %s", checked.path, checked.reason)
-    if checked.kind in (None, "wrong-type"):
+    if checked.kind in USABLE:
         first = first_with.setdefault(checked.sha256, checked.path)
         if first != checked.path:
             reason = f"the same bytes as {first}"
@@ -154,9 +144,7 @@ def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, 
 def _check_all(folder: Path, paths: Iterable[str], n_threads: int) -> Iterator[_Checked]:
     """Results in the order of `paths`; a bounded number of photos waits at any time."""
     waiting: deque[Future[_Checked]] = deque()
-    # Large photos are no danger here: each is decoded at an eighth and dropped.
-    with warnings.catch_warnings(), ThreadPoolExecutor(n_threads) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with shared_memory(n_threads), ThreadPoolExecutor(n_threads) as pool:
         try:
             for path in paths:
                 waiting.append(pool.submit(check_photo, folder, path))
@@ -169,36 +157,50 @@ def _check_all(folder: Path, paths: Iterable[str], n_threads: int) -> Iterator[_
                 future.cancel()
 
 
+class _Content(io.BytesIO):
+    """A photo's bytes, read once for all checks; messages name its path."""
+
+    def __init__(self, data: bytes, path: str) -> None:
+        super().__init__(data)
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.path
+
+
 def check_photo(folder: Path, path: str) -> _Checked:
     """Reads and decodes one photo; never raises for what is in the file."""
+    sha256, data = "", b""
     try:
-        data = (folder / path).read_bytes()
+        data = read_photo(folder / path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not data:
+            return _Checked(path, sha256, "empty", "the file is empty")
+        with open_photo(_Content(data, path)) as photo:
+            photo.draft(DRAFT_SCALE)
+            photo.rgb()
+    except OverBudget as error:
+        return _Checked(path, sha256, "too-large", str(error))
     except OSError as error:
-        return _Checked(path, "", "undecodable", f"cannot be read ({error.strerror})")
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not data:
-        return _Checked(path, sha256, "empty", "the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            draft_jpeg(image, DRAFT_SCALE)
-            image.load()
-            ImageOps.exif_transpose(image).convert("RGB")
-            file_format = image.format or ""
-    except UnidentifiedImageError:
-        content = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
-        return _Checked(path, sha256, "not-a-photo", f"the content is {content}")
-    except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
-        truncated = "truncated" in str(error).lower()
-        return _Checked(
-            path,
-            sha256,
-            "truncated" if truncated else "undecodable",
-            f"cannot be decoded ({type(error).__name__}: {error})",
-        )
+        return _Checked(path, sha256, "undecodable", f"cannot be read ({error.strerror})")
+    except UltronError as error:
+        return _Checked(path, sha256, *_trouble(error, data))
     suffix = os.path.splitext(path)[1].lower()
-    if suffix and file_format in SUFFIXES_OF_FORMAT and suffix not in SUFFIXES_OF_FORMAT[file_format]:
-        return _Checked(path, sha256, "wrong-type", f"the content is {file_format}, the name says {suffix}")
+    if suffix and suffix not in SUFFIXES_OF_FORMAT.get(photo.format, HEIF_SUFFIXES):
+        return _Checked(path, sha256, "wrong-type", f"the content is {photo.format}, the name says {suffix}")
     return _Checked(path, sha256, None, "")
+
+
+def _trouble(error: UltronError, data: bytes) -> tuple[Kind, str]:
+    """What is wrong with a photo of these bytes, from what open_photo or decoding raised."""
+    cause = error.__cause__
+    if isinstance(cause, UnidentifiedImageError):
+        content = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
+        return "not-a-photo", f"the content is {content}"
+    if cause is None:
+        return "undecodable", str(error)
+    truncated = "truncated" in str(cause).lower()
+    return "truncated" if truncated else "undecodable", f"cannot be decoded ({type(cause).__name__}: {cause})"
 
 
 def report_lines(report: Report, name: str, version: str | None) -> list[str]:

@@ -14,13 +14,13 @@ import torch
 from ultron_cli.configs import to_dict
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
+from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photos import (
     Box,
     LoadedPhoto,
     PhotoReader,
     batches_by_shape,
     clip_box,
-    photo_size,
     read_photos,
 )
 from ultron_cli.errors import UltronError, WorkFailed
