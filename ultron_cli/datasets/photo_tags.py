@@ -37,8 +37,7 @@ def orientation_in_exif(exif: bytes) -> int | None:
     if order is None:
         return None
     with contextlib.suppress(struct.error):  # cut off
-        for place, tag in _tags(data, 0, order):
-            kind, n_values = struct.unpack_from(f"{order}HL", data, place + 2)
+        for place, tag, kind, n_values in _tags(data, 0, order):
             if tag == ExifTags.Base.Orientation and kind in (SHORT, LONG) and n_values == 1:
                 return struct.unpack_from(order + ("H" if kind == SHORT else "L"), data, place + 8)[0]
     return None
@@ -61,19 +60,22 @@ def with_needed_tags_only(content: bytes) -> bytes:
         return content
     order = "<" if content[start : start + 2] == b"II" else ">"
     with contextlib.suppress(struct.error):  # cut off
-        for place, tag in _tags(content, start, order):
-            if tag not in NEEDED_TAGS:
+        for place, tag, kind, n_values in _tags(content, start, order):
+            is_odd = tag == ExifTags.Base.Orientation and (kind not in (SHORT, LONG) or n_values != 1)
+            if is_odd or tag not in NEEDED_TAGS:
                 struct.pack_into(f"{order}H", sound, place + 2, 0)
     return bytes(sound)
 
 
-def _tags(data: bytes, start: int, order: str) -> Iterator[tuple[int, int]]:
-    """(place, tag) of each entry of the first directory of a TIFF that begins at `start`. Raises struct.error where it
-    is cut off."""
+def _tags(data: bytes, start: int, order: str) -> Iterator[tuple[int, int, int, int]]:
+    """(place, tag, type, number of values) of each entry of the first directory of a TIFF that begins at `start`.
+
+    Raises struct.error where it is cut off.
+    """
     (first,) = struct.unpack_from(f"{order}L", data, start + 4)
     (n_tags,) = struct.unpack_from(f"{order}H", data, start + first)
     for place in range(start + first + 2, start + first + 2 + 12 * n_tags, 12):
-        yield place, struct.unpack_from(f"{order}H", data, place)[0]
+        yield place, *struct.unpack_from(f"{order}HHL", data, place)
 
 
 def has_text_after_pixels(stream: IO[bytes]) -> bool:
