@@ -1,5 +1,7 @@
-"""The memory budget: what may be taken, what is refused before it is taken, and how readers share it."""
+"""What the machine is asked for, and the memory budget: what is refused, and how readers share it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,13 @@ from ultron_cli.machine import (
     check_memory,
     memory_budget,
     parse_bytes,
+    peak_mib,
     set_memory_budget,
     shared_memory,
 )
 
 GIB = 2**30
+CHILD = "from ultron_cli.machine import peak_mib; print(peak_mib())"
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +107,12 @@ def test_a_container_or_job_bounds_what_is_free(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(machine, "GROUPS", [("", tmp_path, *machine.GROUPS[0][2:])])
     monkeypatch.setattr(machine, "OWN_GROUPS", cgroup)
     assert list(machine._free_in_groups()) == [int(2.5 * GIB)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program's peak from its parent's")
+def test_the_peak_is_the_program_s_own() -> None:
+    """A started program does not take over the peak of the one that started it, as getrusage has it on Linux."""
+    block = b"1" * (300 << 20)
+    assert peak_mib() > len(block) / 2**20
+    child = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
+    assert 1 < float(child.stdout) < 150

@@ -26,10 +26,10 @@ def make_folder(folder: Path) -> Path:
         probe.touch(exist_ok=False)
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
-        raise UltronError(f"{folder} must be a folder but a file is in the way; name another with --out") from None
+        raise UltronError(f"{folder} must be a folder but a file is in the way; name another with `out`") from None
     except OSError as error:
         raise UltronError(
-            f"cannot write in {folder} ({error.strerror}); name another folder with --out or --workspace"
+            f"cannot write in {folder} ({error.strerror}); name another folder with `out` or `workspace`"
         ) from error
     return folder
 
@@ -94,7 +94,7 @@ def failures_said(path: Path) -> Iterator[None]:
         if error.errno is None or error.strerror is None:
             raise
         raise WorkFailed(
-            f"could not write {path}: {error.strerror}; free disk space or name another place with --out"
+            f"could not write {path}: {error.strerror}; free disk space or name another place with `out`"
         ) from error
 
 

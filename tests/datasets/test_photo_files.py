@@ -263,7 +263,7 @@ def test_phone_photos_without_their_reader_name_the_line_that_installs_it(
     path.write_bytes(photo_of("HEIF", quarters(), [orientation_tag(1)]))
     assert_upright(path)
     monkeypatch.setattr(photo_files, "has_heif", lambda: False)
-    with pytest.raises(UltronError, match=r"IMG_1\.HEIC is a HEIF photo.*pip install 'ultron\[heif\]'"):
+    with pytest.raises(UltronError, match=r'IMG_1\.HEIC is a HEIF photo.*: pip install "ultron\[heif\]"'):
         decode_photo(path)
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def test_one_connection_carries_several_requests(server: RetrievalServer) -> None:
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
-    for method, path, body, wanted in (
+    for method, path, body, status in (
         ("POST", "/api/search?k=1", jpeg(40, 40), 200),
         ("GET", "/api/about", None, 200),
         ("GET", "/nothing", None, 404),
@@ -32,12 +32,12 @@ def test_one_connection_carries_several_requests(server: RetrievalServer) -> Non
     ):
         connection.request(method, path, body)
         reply = connection.getresponse()
-        assert (reply.status, bool(reply.read())) == (wanted, True)
+        assert (reply.status, bool(reply.read())) == (status, True)
     connection.close()
 
 
 def test_addresses(server: RetrievalServer) -> None:
-    with pytest.raises(WorkFailed, match=r"cannot listen on 127.0.0.1, port \d+ .*; name another --port, or 0"):
+    with pytest.raises(WorkFailed, match=r"cannot listen on 127.0.0.1, port \d+ .*; name another `port`, or 0"):
         RetrievalServer(server.engine, "127.0.0.1", server.server_port)
     assert server.is_local and not server.answers_to("192.168.0.2")
     with RetrievalServer(server.engine, "0.0.0.0") as everywhere:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import TypedDict
 from ultron_cli.datasets.bad_photos import read_bad_photos
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_source
+from ultron_cli.datasets.photo_types import photo_suffixes, unread_text
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+PHOTO_SUFFIXES = photo_suffixes()
+BESIDE_PHOTOS = (".json", ".pkl", ".csv")  # ground truths, lists and records, at the top of a dataset's folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +76,28 @@ class Dataset:
             return direct
         if name not in self._path_by_name:
             raise UltronError(
-                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, self._path_by_name)} "
-                "(correct the ground truth or complete the download; `--skip-bad` goes on without it)"
+                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, self._path_by_name)}; "
+                "correct the ground truth, complete the download",
+                "go on without it with `skip_bad`",
             )
         return self.photo_folder / self._path_by_name[name]
+
+    @cached_property
+    def unread_files(self) -> str | None:
+        """`2 files of types not read: 1 .heic, 1 .txt`: what lies among the photos and is left out; None if nothing."""
+        counts = Counter[str]()
+        visited: set[tuple[int, int]] = set()
+        for where, folders, files in os.walk(self.photo_folder, followlinks=True):
+            status = os.stat(where)
+            if (status.st_dev, status.st_ino) in visited:
+                folders.clear()
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            suffixes = [os.path.splitext(name)[1].lower() for name in files if not name.startswith(".")]
+            ignored = (*PHOTO_SUFFIXES, *(BESIDE_PHOTOS if where == str(self.folder) else ()))
+            counts.update(suffix for suffix in suffixes if suffix not in ignored)
+        return unread_text(counts)
 
     @cached_property
     def bad_photos(self) -> dict[Path, str]:
@@ -114,7 +135,7 @@ def find_ground_truth(folder: Path) -> Path | None:
     if len(stems) > 1:
         raise UltronError(
             f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); choose "
-            "one with --gnd"
+            "one with `gnd`"
         )
     return candidates[0] if candidates else None
 
@@ -126,7 +147,7 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         folder = data_root / text
     if not folder.is_dir():
         if folder.is_file():
-            raise UltronError(f"--dataset takes a folder or a known name, {text} is a file; name its folder")
+            raise UltronError(f"`dataset` takes a folder or a known name, {text} is a file; name its folder")
         present = sorted(path.name for path in data_root.iterdir() if path.is_dir()) if data_root.is_dir() else []
         advice = (
             f"download it with `ultron datasets download {text}`"
@@ -136,7 +157,7 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         raise UltronError(
             f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; "
             f"{advice}, put it there "
-            "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
+            "(jpg/ and gnd_NAME.pkl), name another `data_root`, or render one with `ultron datasets make-toy`"
         )
     return open_folder(folder, gnd)
 
@@ -184,6 +205,7 @@ class DatasetFacts(TypedDict):
     queries: int
     missing_photos: int
     missing: list[str]  # names of the first 20
+    not_read: str | None  # files of types that are not read, counted
     protocols: dict[str, ProtocolFacts]
 
 
@@ -221,6 +243,7 @@ def describe_dataset(dataset: Dataset) -> DatasetFacts:
         "queries": len(dataset.query_names),
         "missing_photos": len(missing),
         "missing": missing[:20],
+        "not_read": dataset.unread_files,
         "protocols": protocols,
     }
 

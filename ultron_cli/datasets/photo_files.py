@@ -27,8 +27,9 @@ from ultron_cli.datasets.photo_tags import (
 from ultron_cli.datasets.photo_types import HEIF_INSTALL, SUFFIXES_OF_FORMAT, has_heif
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
-from ultron_cli.machine import check_memory
+from ultron_cli.machine import OverBudget, check_memory
 
+SKIP = "go on without it with `skip_bad`"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 # Bytes per pixel at most, as measured (tests/datasets/test_photo_memory.py): of an image by its mode, else 4; beside it
 # of what makes it upright RGB, by its mode, else 8; or, before that, of the decoder of its format, else 4.
@@ -62,22 +63,20 @@ def _failures_said(source: Path | BinaryIO) -> Iterator[None]:
     """Inside, whatever Pillow raises becomes an UltronError that names the photo."""
     try:
         yield
+    except OverBudget as error:
+        raise OverBudget(error.message, SKIP) from None
     except UltronError:
         raise
     except FileNotFoundError:
-        raise UltronError(
-            f"{source}: no such photo; complete the dataset, or go on without it with --skip-bad"
-        ) from None
+        raise UltronError(f"{source}: no such photo; complete the dataset", SKIP) from None
     except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
         if isinstance(error, OSError) and error.strerror:  # the system's; Pillow's have none
             raise UltronError(
-                f"{source}: cannot be read ({error.strerror}); check its permissions and the disk"
+                f"{source}: cannot be read ({error.strerror}); check its permissions and the disk", SKIP
             ) from error
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not a photo that Pillow can read" if unknown else f"{type(error).__name__}: {error}"
-        raise UltronError(
-            f"{source}: cannot be decoded ({reason}); replace it, or go on without it with --skip-bad"
-        ) from error
+        raise UltronError(f"{source}: cannot be decoded ({reason}); replace it", SKIP) from error
 
 
 class OpenPhoto:
@@ -196,7 +195,7 @@ def _opened_otherwise(source: Path | BinaryIO, error: Exception) -> ImageFile.Im
         content = head + stream.read() if has_tags and not is_heif else b""
     if is_heif:
         if not has_heif():
-            raise UltronError(f"{source} is a HEIF photo, as phones take them; {HEIF_INSTALL} to have them read")
+            raise UltronError(f"{source} is a HEIF photo, which needs pillow-heif; install it: {HEIF_INSTALL}", SKIP)
         _load_heif()
         return Image.open(source, formats=("HEIF",))
     sound_content = with_needed_tags_only(content)

@@ -8,7 +8,7 @@ from collections import Counter
 from importlib.util import find_spec
 
 MOST_TYPES_SHOWN = 6
-HEIF_INSTALL = "pip install 'ultron[heif]'"
+HEIF_INSTALL = 'pip install "ultron[heif]"'
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 # Pillow's name of each type that is read -> endings of names, in small letters; the first is the usual one. Pillow
 # knows others, which nobody photographs in, and one of them (EPS) is a program that it would run.
@@ -60,5 +60,5 @@ def unread_text(counts: Counter[str]) -> str | None:
     parts = [f"{n_files:,} {suffix or 'without an ending'}" for suffix, n_files in ordered[:MOST_TYPES_SHOWN]]
     if len(ordered) > MOST_TYPES_SHOWN:
         parts.append(f"{sum(n_files for _, n_files in ordered[MOST_TYPES_SHOWN:]):,} others")
-    heif = f" ({HEIF_INSTALL} reads .heic)" if not has_heif() and any(map(counts.get, HEIF_SUFFIXES)) else ""
+    heif = f" ({HEIF_INSTALL} has them read)" if not has_heif() and any(map(counts.get, HEIF_SUFFIXES)) else ""
     return f"{n:,} {'file' if n == 1 else 'files'} of types not read: {', '.join(parts)}{heif}"

@@ -55,7 +55,8 @@ def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, i
     if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
         raise UltronError(
             f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; correct the "
-            "ground truth, or use --no-crop"
+            "ground truth",
+            "use `no_crop`",
         )
     left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
     return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
@@ -100,7 +101,7 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
         try:
             return LoadedPhoto(self.rows[i], torch.from_numpy(load_photo(self.paths[i], self.boxes[i], self.shape)))
         except UltronError as error:
-            return LoadedPhoto(self.rows[i], None, str(error))
+            return LoadedPhoto(self.rows[i], None, error.message)
 
 
 def _share_memory(max_memory: int, n_workers: int, worker: int) -> None:

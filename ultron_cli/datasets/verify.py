@@ -37,6 +37,7 @@ class Report:
     n_used_bad: int = 0  # bad photos that the ground truth names; all bad ones where there is none
     bad: list[Finding] = field(default_factory=list)  # photos to leave out
     odd: list[Finding] = field(default_factory=list)  # usable ones that deserve a look
+    not_read: str | None = None  # files of types that are not read, counted
     photos_sha256: str = ""  # by path and content, of all photos that the ground truth names, or of all
 
     def counts(self) -> dict[str, int]:
@@ -108,7 +109,7 @@ def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
     n_threads: None takes one per core, as decoding and hashing release the interpreter's lock.
     """
     photos = photos_to_check(dataset)
-    report = Report(n_checked=len(photos.present) + len(photos.missing))
+    report = Report(n_checked=len(photos.present) + len(photos.missing), not_read=dataset.unread_files)
     report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in photos.missing]
     first_with: dict[str, str] = {}  # SHA-256 -> path
     digest = hashlib.sha256()
@@ -180,7 +181,7 @@ def check_photo(folder: Path, path: str) -> _Checked:
             photo.draft(DRAFT_SCALE)
             photo.rgb()
     except OverBudget as error:
-        return _Checked(path, sha256, "too-large", str(error))
+        return _Checked(path, sha256, "too-large", error.message)
     except OSError as error:
         return _Checked(path, sha256, "undecodable", f"cannot be read ({error.strerror})")
     except UltronError as error:
@@ -198,7 +199,7 @@ def _trouble(error: UltronError, data: bytes) -> tuple[Kind, str]:
         content = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
         return "not-a-photo", f"the content is {content}"
     if cause is None:
-        return "undecodable", str(error)
+        return "undecodable", error.message
     truncated = "truncated" in str(cause).lower()
     return "truncated" if truncated else "undecodable", f"cannot be decoded ({type(cause).__name__}: {cause})"
 
@@ -210,6 +211,8 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         f"{name}: {counted(report.n_checked, 'photo')} checked, "
         f"{', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'all are well'}"
     ]
+    if report.not_read:
+        text.append(report.not_read)
     for kind in counts:
         findings = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
         text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in findings[:N_SHOWN]]
@@ -219,7 +222,7 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         unused = len(report.bad) - report.n_used_bad
         text.append(
             f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; "
-            "--skip-bad and training leave them out"
+            "`ultron extract --skip-bad` and training leave them out"
         )
     return [*text, f"photos: {version}"] if version else text
 

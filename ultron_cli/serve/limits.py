@@ -43,9 +43,9 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         within("-k", self.k, 1, MOST_PHOTOS)
-        within("--max-upload", self.max_upload_mib, 0.01, 1024)
-        within("--max-megapixels", self.max_megapixels, 0.001, 10_000)
-        one_of("--method", self.method, tuple(METHODS))
+        within("max_upload_mib", self.max_upload_mib, 0.01, 1024)
+        within("max_megapixels", self.max_megapixels, 0.001, 10_000)
+        one_of("method", self.method, tuple(METHODS))
         parse_rerank(self.rerank or None, self.rerank_set)
 
     @property
@@ -83,7 +83,7 @@ def read_upload(content: bytes, config: ServeConfig) -> SoughtPhoto:
     except UltronError:
         raise Refused(415, f"the upload is not a photo that can be read; send one of {', '.join(FORMATS)}") from None
     if n_pixels > most * 1e6:
-        raise Refused(413, f"the photo has {n_pixels / 1e6:,.1f} million pixels; at most {most:g} (--max-megapixels)")
+        raise Refused(413, f"the photo has {n_pixels / 1e6:,.1f} million pixels; at most {most:g}")
     try:
         width, height = photo_size(Upload(content))
     except UltronError:

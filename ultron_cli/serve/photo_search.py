@@ -26,8 +26,8 @@ from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
 from ultron_cli.datasets.photo_files import decode_photo, photo_size
-from ultron_cli.datasets.photos import BOX_SLACK_PX, Box
-from ultron_cli.datasets.protocols import LABELS
+from ultron_cli.datasets.photos import BOX_SLACK_PX
+from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import OverBudget, resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -73,7 +73,7 @@ class PhotoSearch:
         whitening = whitening_for(index, options)
         database = database or (index.descriptor_path if index else None)
         if database is None:
-            raise UltronError("nothing to search in; name --database or --index")
+            raise UltronError("nothing to search in; name `database` or `index`")
         with DescriptorFile(database) as raw:
             stored = stored_whitening(raw.info, whitening)
         self.whitening = stored or whitening
@@ -84,7 +84,7 @@ class PhotoSearch:
             self.names = self.file.names
             if index and index.names != self.names:
                 raise UltronError(
-                    f"index {index.path} holds other photos than {database}; name the --database that it was made from"
+                    f"index {index.path} holds other photos than {database}; name the `database` that it was made from"
                 )
             self.searcher = Searcher(self.file, index, str(target))
             self.dataset = photos_of(self.info.provenance)

@@ -80,7 +80,7 @@ class MiddleReader(PhotoReader):
                 size = (max(self.side_px, round(width * scale)), max(self.side_px, round(height * scale)))
                 image = photo.rgb(resizing_bytes((width, height), size))
         except UltronError as error:
-            return LoadedPhoto(self.rows[i], None, str(error))
+            return LoadedPhoto(self.rows[i], None, error.message)
         if size != image.size:
             image = image.resize(size, INTERPOLATIONS[self.shape.interpolation])
         left, top = (size[0] - self.side_px) // 2, (size[1] - self.side_px) // 2

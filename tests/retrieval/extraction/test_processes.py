@@ -55,9 +55,9 @@ def content(path: Path) -> tuple[list[bytes], np.ndarray, dict[str, object]]:
         return stored["names"][:].tolist(), stored["descriptors"][:], attributes | {"provenance": provenance}
 
 
-def require_equal(one: Path, other: Path) -> None:
+def require_equal(first: Path, second: Path) -> None:
     """Bit for bit."""
-    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(one), content(other)
+    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(first), content(second)
     assert names_a == names_b
     assert rows_a.tobytes() == rows_b.tobytes()
     assert about_a == about_b
@@ -243,7 +243,7 @@ def test_a_process_that_does_not_share_the_folder_says_so(
 ) -> None:
     with pytest.raises(
         UltronError,
-        match=r"process 1 does not see .*config\.json, which process 0 wrote; --out must lie on a file system that "
+        match=r"process 1 does not see .*config\.json, which process 0 wrote; `out` must lie on a file system that "
         r"all machines share",
     ):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")

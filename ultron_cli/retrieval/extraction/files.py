@@ -40,7 +40,7 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
     n_photos = len(extraction.names)
     parts = _parts_of(out)
     make_folder(out.parent)
-    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another --out"):
+    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another `out`"):
         _continue_or_start(extraction, parts)
         n_before = processes.count(0)
         missing = extraction.missing(parts)
@@ -94,7 +94,7 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
     stored = parts / "config.json"
     if not stored.exists():
         raise UltronError(
-            f"process {process} does not see {stored.resolve()}, which process 0 wrote; --out "
+            f"process {process} does not see {stored.resolve()}, which process 0 wrote; `out` "
             "must lie on a file system that all machines share"
         )
     differing = differences(read_json(stored, "configuration of the extraction"), to_dict(extraction.config))
@@ -118,7 +118,7 @@ def _require_equal(extraction: Extraction, stored: ExtractionRecord, where: Path
     if differing:
         raise UltronError(
             f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
-            "--overwrite, or keep both with another --out"
+            "`overwrite`, or keep both with another `out`"
         )
 
 

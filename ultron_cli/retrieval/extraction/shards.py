@@ -144,7 +144,7 @@ class Extraction:
         bad = batch[0]
         if bad.pixels is None:
             if not self.work.skip_bad:
-                raise UltronError(bad.problem)
+                raise UltronError(bad.problem, "go on without it with `skip_bad`")
             log.warning("left out: %s", bad.problem)
             shard.skipped[bad.row] = bad.problem
             return
@@ -153,7 +153,7 @@ class Extraction:
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights"
+                f"{name}: the model gave a descriptor that is not finite; try `precision` float32, or other weights"
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor
@@ -197,7 +197,7 @@ class Extraction:
         paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
         if missing := self.missing(parts):
             raise WorkFailed(
-                f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}; --out must lie on a "
+                f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}; `out` must lie on a "
                 "file system that all machines share"
             )
         names: list[str] = []

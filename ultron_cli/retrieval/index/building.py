@@ -74,7 +74,7 @@ def build_index(
             load_faiss().write_index(faiss_index, str(folder / "index.faiss"))
         except RuntimeError as error:
             raise WorkFailed(
-                f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with --out"
+                f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with `out`"
             ) from error
         (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
         if whitening is not None:
@@ -98,9 +98,9 @@ def build_index(
 def refuse_to_replace(out_path: Path, overwrite: bool) -> None:
     """Raises UltronError if there is something at out_path, without overwrite, or something that is no index."""
     if not overwrite and os.path.lexists(out_path):
-        raise UltronError(f"{out_path} exists already; replace it with --overwrite or name another with --out")
+        raise UltronError(f"{out_path} exists already; replace it with `overwrite` or name another with `out`")
     if os.path.lexists(out_path) and not (out_path / "index.json").is_file():
-        raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
+        raise UltronError(f"`overwrite` replaces only an index, {out_path} has no index.json; name another with `out`")
 
 
 def filled_index(descriptors: Descriptors, kind: str, factory: str) -> FaissObject:
@@ -203,7 +203,7 @@ def train_index(faiss_index: FaissObject, sample: np.ndarray) -> None:
     if len(sample) < POINTS_PER_CELL * n_centroids:
         log.warning(
             "%d descriptors are few to learn %d centroids from, Faiss advises %d of each codebook or more: "
-            "without re-scoring results are rough; for so small a database use --type flat or fp16",
+            "without re-scoring results are rough; for so small a database use `type` flat or fp16",
             len(sample),
             n_centroids,
             POINTS_PER_CELL * n_centroids,

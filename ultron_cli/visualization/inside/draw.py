@@ -6,7 +6,8 @@ from typing import TypedDict
 
 from ultron_cli.console import progress
 from ultron_cli.datasets.photo_files import photo_size
-from ultron_cli.datasets.photos import Box, PhotoShape, load_photo
+from ultron_cli.datasets.photos import PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.visualization.drawing import title_of
 from ultron_cli.visualization.inside.matching import (
     Match,

@@ -7,7 +7,8 @@ import numpy as np
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.photos import Box, PhotoShape, load_photo
+from ultron_cli.datasets.photos import PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
@@ -44,7 +45,7 @@ def photo_paths(dataset: Dataset, names: Sequence[str], most: int) -> list[tuple
     for an unknown name."""
     n = len(dataset.database_names)
     if not names and n > most:
-        log.info("taking %d of %d photos, evenly spread; more with --photos", most, n)
+        log.info("taking %d of %d photos, evenly spread; more with `photos`", most, n)
     spread_names = [dataset.database_names[i * n // min(most, n)] for i in range(min(most, n))]
     return [(name, dataset.photo_path(name)) for name in names or spread_names]
 
