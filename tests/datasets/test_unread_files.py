@@ -38,7 +38,7 @@ def test_photos_of_phones_are_counted_with_what_reads_them(monkeypatch: pytest.M
 
 def test_all_who_read_a_folder_say_it(ultron: Run, tmp_path: Path) -> None:
     folder = mixed_folder(tmp_path / "photos")
-    text = "4 files of types not read: 2 .cr2, 1 .mov, 1 without an ending"
+    text = "4 files of types not read: 2 .cr2, 1 without an ending, 1 .mov"
     assert open_dataset(str(folder), tmp_path).unread_files == text
     code, out, _ = ultron("datasets", "verify", folder)
     assert code == 0 and text in out
