@@ -253,7 +253,15 @@ def test_a_draft_needs_less(tmp_path: Path) -> None:
     assert decode_photo(path, 200).size == (200, 200)
     with pytest.raises(OverBudget, match=r"1,600 x 1,600 pixels would take 31\.7 MiB .* to 1GiB"):
         decode_photo(path)
+    assert check_photo(tmp_path, "large.jpg").kind == "too-large"  # a resized one is beside it
+    set_memory_budget(20 << 20)
     assert check_photo(tmp_path, "large.jpg").kind is None
+    Image.open(path).save(tmp_path / "large.png")
+    checked = check_photo(tmp_path, "large.png")
+    assert (checked.kind, checked.reason) == (
+        "too-large",
+        "1,600 x 1,600 pixels would take 41.2 MiB of memory, more than the 20.0 MiB that may be taken",
+    )
 
 
 def test_phone_photos_without_their_reader_name_the_line_that_installs_it(

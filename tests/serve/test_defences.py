@@ -24,6 +24,7 @@ BAD_UPLOADS = {
         "the upload is not a photo that can be read; send one of JPEG",
     ),
     "bomb": (huge_png(1500, 1400), 413, "the photo has 2.1 million pixels; at most 2"),
+    "thin bomb": (huge_png(1, 100_000), 413, "the photo has 3.2 million pixels; at most 2"),
     "huge bomb": (huge_png(60_000, 60_000), 413, "the photo has 3,600.0 million pixels; at most 2"),
     "cut off": (jpeg(300, 200)[:9000], 415, "damaged or cut off"),
 }

@@ -20,6 +20,7 @@ from ultron_cli.datasets.folder import Dataset, list_photos
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
 from ultron_cli.datasets.photo_files import open_photo, read_photo
 from ultron_cli.datasets.photo_types import HEIF_SUFFIXES, SUFFIXES_OF_FORMAT
+from ultron_cli.datasets.photos import PhotoShape, resizing_bytes
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import OverBudget, n_cores, shared_memory
 
@@ -178,10 +179,11 @@ def check_photo(folder: Path, path: str) -> _Checked:
         if not data:
             return _Checked(path, sha256, "empty", "the file is empty")
         with open_photo(_Content(data, path)) as photo:
+            size = photo.image.size
             photo.draft(DRAFT_SCALE)
-            photo.rgb()
+            photo.rgb(resizing_bytes(size, PhotoShape().target(*size)))  # what extraction will need is checked with it
     except OverBudget as error:
-        return _Checked(path, sha256, "too-large", error.message)
+        return _Checked(path, sha256, "too-large", error.message.removeprefix(f"{path}: ").split("; ")[0])
     except OSError as error:
         return _Checked(path, sha256, "undecodable", f"cannot be read ({error.strerror})")
     except UltronError as error:
@@ -224,6 +226,8 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
             f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; "
             "`ultron extract --skip-bad` and training leave them out"
         )
+    if "too-large" in counts:
+        text.append(f"too large: {counts['too-large']}; `ultron extract --max-memory SIZE` lets them in")
     return [*text, f"photos: {version}"] if version else text
 
 
