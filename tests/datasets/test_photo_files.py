@@ -5,6 +5,8 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -23,6 +25,7 @@ from tests.datasets.photo_formats import (
     SIGNED_RATIONAL,
     UNDEFINED,
     Tag,
+    directory,
     exif,
     orientation_tag,
     photo_of,
@@ -273,6 +276,16 @@ def test_phone_photos_without_their_reader_name_the_line_that_installs_it(
     monkeypatch.setattr(photo_files, "has_heif", lambda: False)
     with pytest.raises(UltronError, match=r'IMG_1\.HEIC is a HEIF photo.*: pip install "ultron\[heif\]"'):
         decode_photo(path)
+
+
+def test_pillow_says_nothing_of_its_own(tmp_path: Path) -> None:
+    """Neither a warning nor a line of its log, which names no photo. In a process of its own: pytest hears logs."""
+    stored = [(277, SHORT, 1, struct.pack("<H", 255))]  # samples per pixel: told to Pillow's log
+    (tmp_path / "odd.tif").write_bytes(directory([*stored, (256, SHORT, 1, b"\x08\0"), (257, SHORT, 1, b"\x08\0")]))
+    code = "import sys; from pathlib import Path; from ultron_cli.datasets.verify import check_photo as check;"
+    code += "print(check(Path(sys.argv[1]), 'odd.tif').kind)"
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("not-a-photo\n", "")
 
 
 def test_types_that_nobody_photographs_in_are_not_opened(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,8 @@ DECODER_BYTES = {"JPEG": 9, "MPO": 9, "PNG": 1, "WEBP": 16, "TIFF": 12, "AVIF": 
 @functools.cache
 def _formats() -> tuple[str, ...]:
     """Pillow's names of the types that it reads here, their decoders loaded. Pillow's own limit of pixels is off from
-    now on: the memory budget is in its place."""
+    now on: the memory budget is in its place. Its log, which does not name the photo, goes only where someone asked."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     for name in ("Jpeg", "Mpo", "Png", "WebP", "Tiff", "Avif", "Jpeg2K", "Bmp", "Gif", "Ppm"):
         with contextlib.suppress(ImportError):
             importlib.import_module(f"PIL.{name}ImagePlugin")
