@@ -1,4 +1,4 @@
-"""The memory budget (what may be taken, what is refused before it is taken, how readers share it), and the peak."""
+"""What the machine is asked for, and the memory budget: what is refused, and how readers share it."""
 
 import subprocess
 import sys

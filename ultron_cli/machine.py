@@ -205,8 +205,12 @@ def shared_memory(n_readers: int) -> Iterator[None]:
         set_memory_budget(*before)
 
 
+class OverBudget(UltronError):
+    """What a file holds would take more memory than the budget."""
+
+
 def check_memory(n_bytes: int, what: str) -> None:
-    """To be called before memory is taken for what a file says it holds. Raises UltronError, with both figures, if
+    """To be called before memory is taken for what a file says it holds. Raises OverBudget, with both figures, if
     `n_bytes` are more than the budget.
 
     what: the subject of the sentence, the file's name first: `PATH: an index of 2,000,000 photos`.
@@ -214,7 +218,7 @@ def check_memory(n_bytes: int, what: str) -> None:
     budget = memory_budget()
     if n_bytes > budget:
         part = f", of which each of {_n_readers} readers has its part," if _n_readers > 1 else ""
-        raise UltronError(
+        raise OverBudget(
             f"{what} would take {bytes_text(n_bytes)} of memory, more than the {bytes_text(budget * _n_readers)} that "
             f"may be taken{part}; set `max_memory` (or the variable {MEMORY_VARIABLE}) to "
             f"{-(-n_bytes * _n_readers // 2**30)}GiB to allow it"

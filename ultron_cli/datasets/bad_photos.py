@@ -16,7 +16,9 @@ from ultron_cli.schema.regular import MOST_LIST_BYTES
 from ultron_cli.schema.texts import read_json
 
 BAD_PHOTOS_FILE = "bad_photos.json"
-Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate", "ambiguous"]
+Kind = Literal[
+    "missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "too-large", "duplicate", "ambiguous"
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ from ultron_cli.datasets.label_tables import (
     read_pairs,
     spellings,
 )
-from ultron_cli.datasets.photos import clip_box, photo_size
+from ultron_cli.datasets.photo_files import photo_size
+from ultron_cli.datasets.photos import clip_box
 from ultron_cli.datasets.protocols import Box, parse_ground_truth
 from ultron_cli.errors import UltronError
 from ultron_cli.files import make_folder, whole_file, write_text

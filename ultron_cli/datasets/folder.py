@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,12 @@ from ultron_cli.console import log
 from ultron_cli.datasets.bad_photos import read_bad_photos
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_source
+from ultron_cli.datasets.photo_types import photo_suffixes, unread_text
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+PHOTO_SUFFIXES = photo_suffixes()
+BESIDE_PHOTOS = (".json", ".pkl", ".csv")  # ground truths, lists and records, at the top of a dataset's folder
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,18 @@ class Dataset:
         return photo_files
 
     @cached_property
+    def unread_files(self) -> str | None:
+        """`2 files of types not read: 1 .heic, 1 .txt`: what lies among the photos and is left out; None if nothing."""
+        is_root = self.photo_folder == self.folder
+        counts = Counter(
+            suffix
+            for path in _files_below(self.photo_folder)
+            if (suffix := os.path.splitext(path)[1].lower()) not in PHOTO_SUFFIXES
+            if not (is_root and "/" not in path and suffix in BESIDE_PHOTOS)
+        )
+        return unread_text(counts)
+
+    @cached_property
     def bad_photos(self) -> dict[Path, str]:
         """Files that `ultron datasets verify` listed as bad and that have not changed since, with the reason;
         --skip-bad leaves them out."""
@@ -145,15 +159,21 @@ class Dataset:
 
 def list_photos(folder: Path) -> list[str]:
     """Relative paths of all photos below `folder`, with forward slashes, sorted; hidden files and folders are left
-    out.
+    out. What cannot be listed, or was met before, is said."""
+    return sorted(path for path in _files_below(folder, log.warning, log.info) if path.lower().endswith(PHOTO_SUFFIXES))
+
+
+def _files_below(folder: Path, *tell: Callable[..., None]) -> Iterator[str]:
+    """Relative paths of all files below `folder` that are not hidden.
 
     A folder is visited once, however many links lead to it and whether or not they go round in a circle: first by its
-    own path, then by links in the order of their paths.
+    own path, then by links in the order of their paths. tell: said of folders that cannot be listed, and of those that
+    were visited before; nothing is said without.
     """
-    paths: list[str] = []
     visited: set[tuple[int, int]] = set()  # (device, inode) of folders
     to_visit = deque([""])
     links: list[str] = []  # to folders, visited when all that is reached without them has been
+    tell_unlisted, tell_repeated = tell or (log.debug, log.debug)
     while to_visit or links:
         if not to_visit:
             links.sort(reverse=True)
@@ -163,10 +183,10 @@ def list_photos(folder: Path) -> list[str]:
             status = os.stat(folder / prefix)
             entries = sorted(os.scandir(folder / prefix), key=lambda entry: entry.name)
         except OSError as error:
-            log.warning("photos in %s are left out: it cannot be listed (%s)", folder / prefix, error.strerror)
+            tell_unlisted("photos in %s are left out: it cannot be listed (%s)", folder / prefix, error.strerror)
             continue
         if (status.st_dev, status.st_ino) in visited:
-            log.info("%s leads to a folder that was visited already: not visited again", folder / prefix)
+            tell_repeated("%s leads to a folder that was visited already: not visited again", folder / prefix)
             continue
         visited.add((status.st_dev, status.st_ino))
         for entry in entries:
@@ -175,9 +195,8 @@ def list_photos(folder: Path) -> list[str]:
                 continue
             if os.path.isdir(entry.path):
                 (links if entry.is_symlink() else to_visit).append(path)
-            elif entry.name.lower().endswith(PHOTO_SUFFIXES):
-                paths.append(path)
-    return sorted(paths)
+            else:
+                yield path
 
 
 def find_ground_truth(folder: Path) -> Path | None:
@@ -263,6 +282,7 @@ class DatasetFacts(TypedDict):
     queries: int
     missing_photos: int
     missing: list[str]  # names of the first 20
+    not_read: str | None  # files of types that are not read, counted
     protocols: dict[str, ProtocolFacts]
 
 
@@ -297,6 +317,7 @@ def describe_dataset(dataset: Dataset) -> DatasetFacts:
         "queries": len(dataset.query_names),
         "missing_photos": len(missing),
         "missing": missing[:20],
+        "not_read": dataset.unread_files,
         "protocols": protocols,
     }
 

@@ -1,18 +1,21 @@
-"""Decodes photos to upright 8-bit RGB, crops and resizes them, and groups them by shape into batches."""
+"""Crops and resizes photos, reads many ahead, and groups them by shape into batches."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
+from ultron_cli.datasets.photo_files import open_photo
 from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import memory_budget, set_memory_budget
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -43,70 +46,10 @@ class PhotoShape:
         return max(width, self.min_side_px), max(height, self.min_side_px)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode as 8-bit RGB: 16-bit is scaled, not cut; transparent places become white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        highest = 1.0 if image.mode == "F" and values.max(initial=0) <= 1.0 else 255.0
-        if values.max(initial=0) > 255.0:
-            highest = 65535.0
-        return Image.fromarray((values.clip(0, highest) * (255.0 / highest)).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
-    return image.convert("RGB")
-
-
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8: 1 is upright; 5 to 8 lie on a side, so that width and height change places."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def draft_jpeg(image: Image.Image, scale: float) -> None:
-    """Has an opened JPEG decoded at 1/2, 1/4 or 1/8 of its sides, several times faster: the smallest that is not below
-    `scale`.
-
-    With a scale of 1 or more, and in other formats, the photo is decoded as it is.
-    """
-    if scale < 1.0:
-        image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-
-
-def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Image.Image:
-    """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded.
-
-    draft_side_px: a longest side that is enough, for draft_jpeg.
-    """
-    try:
-        with Image.open(path) as image:
-            if draft_side_px:
-                draft_jpeg(image, draft_side_px / max(image.size))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UltronError(f"{path}: no such photo; complete the dataset", "go on without it with `skip_bad`") from None
-    except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
-        reason = (
-            "not a photo that Pillow can read"
-            if "cannot identify" in str(error)
-            else f"{type(error).__name__}: {error}"
-        )
-        raise UltronError(
-            f"{path}: cannot be decoded ({reason}); replace it", "go on without it with `skip_bad`"
-        ) from error
-
-
-def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
-    """(width, height) of the upright photo, read from its header. Raises UltronError as decode_photo."""
-    try:
-        with Image.open(path) as image:
-            return (image.height, image.width) if orientation(image) >= 5 else (image.width, image.height)
-    except FileNotFoundError:
-        raise UltronError(f"{path}: no such photo; complete the dataset", "go on without it with `skip_bad`") from None
-    except Exception as error:
-        raise UltronError(
-            f"{path}: not a photo that Pillow can read ({error}); replace it", "go on without it with `skip_bad`"
-        ) from error
+def resizing_bytes(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """The most memory that resizing from (width, height) to `target` takes, upright or not: what lies between its two
+    passes (the first makes thin photos wide), the resized photo and its array."""
+    return 4 * max(target[0] * size[1], target[1] * size[0]) + 13 * target[0] * target[1]
 
 
 def clip_box(box: Box, width: int, height: int, where: str, edges: BoxEdges = "rounded") -> tuple[int, int, int, int]:
@@ -126,7 +69,9 @@ def clip_box(box: Box, width: int, height: int, where: str, edges: BoxEdges = "r
 
 def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.ndarray:
     """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized. Raises UltronError."""
-    image = decode_photo(path)
+    with open_photo(path) as photo:
+        stored_size = photo.image.size
+        image = photo.rgb(resizing_bytes(stored_size, shape.target(*stored_size)))
     if box is not None:
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
     target = shape.target(*image.size)
@@ -165,6 +110,10 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
             return LoadedPhoto(self.rows[i], None, error.message)
 
 
+def _share_memory(max_memory: int, n_workers: int, worker: int) -> None:
+    set_memory_budget(max_memory, n_workers)
+
+
 def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
     """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
     yield from torch.utils.data.DataLoader(
@@ -173,6 +122,7 @@ def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
         num_workers=n_workers,
         prefetch_factor=8 if n_workers else None,
         persistent_workers=False,
+        worker_init_fn=partial(_share_memory, memory_budget(), n_workers),
     )
 
 

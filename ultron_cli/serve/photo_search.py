@@ -25,11 +25,12 @@ from PIL import Image
 from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
+from ultron_cli.datasets.photo_files import decode_photo, photo_size
 from ultron_cli.datasets.photo_marks import State, state_of
-from ultron_cli.datasets.photos import BOX_SLACK_PX, decode_photo, photo_size
+from ultron_cli.datasets.photos import BOX_SLACK_PX
 from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import resolve_device
+from ultron_cli.machine import OverBudget, resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows
@@ -240,6 +241,8 @@ class PhotoSearch:
     def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, object]:
         try:
             pixels = self.describer.load(photo.file, box)
+        except OverBudget as error:
+            raise Refused(413, str(error)) from None
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(415, "the photo cannot be decoded; it is damaged or cut off") from None

@@ -167,7 +167,7 @@ def _as_corners(boxes: "np.ndarray", photos: Path, names: list[str]) -> list[lis
     height: all boxes decide, as they must lie within their photos."""
     import numpy as np
 
-    from ultron_cli.datasets.photos import photo_size
+    from ultron_cli.datasets.photo_files import photo_size
 
     photo_sizes = np.array([photo_size(photos / name) for name in names])
     far_corners = boxes[:, :2] + boxes[:, 2:]  # if the last two numbers are width and height

@@ -8,7 +8,7 @@ import numpy as np
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.landmarks.path_table import read_arrays
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photos import photo_size
+from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 

@@ -133,6 +133,8 @@ def extract_dataset(
                 help_extract(extraction, path, processes)
             return processes.hear("summary")
         prepared = _prepared(request, choice, device, workspace)
+        if prepared.dataset.ground_truth is None and prepared.dataset.unread_files:
+            log.warning("%s", prepared.dataset.unread_files)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
         processes.tell("dataset and model are sound")

@@ -15,6 +15,7 @@ import torch
 from ultron_cli.configs import to_dict
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
+from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photo_marks import PhotoMark, PhotoMarks, read_with_mark, state_of
 from ultron_cli.datasets.photos import (
     Box,
@@ -22,7 +23,6 @@ from ultron_cli.datasets.photos import (
     PhotoReader,
     batches_by_shape,
     clip_box,
-    photo_size,
     read_photos,
 )
 from ultron_cli.errors import UltronError, WorkFailed
