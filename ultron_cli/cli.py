@@ -20,7 +20,7 @@ from typer.models import ArgumentInfo
 from ultron_cli import __version__, console
 from ultron_cli.commands.flags import checked
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import check_device_name
+from ultron_cli.machine import check_device_name, parse_bytes, set_memory_budget
 
 EXPERIMENTS = "Experiments"  # headings in the help
 PICTURES = "Pictures and pages"
@@ -101,6 +101,17 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "max_memory": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="SIZE",
+                help="The most memory that reading one file may take (ULTRON_MAX_MEMORY, 3/4 of what is free).",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        None,
+    ),
     "json": (
         Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=PANEL)],
         False,
@@ -125,6 +136,9 @@ def _take_global_flags(values: dict[str, Any]) -> None:
         value = values.pop(name)
         if value is not None:
             setattr(settings, name, value)
+    max_memory = values.pop("max_memory")
+    if max_memory is not None:
+        set_memory_budget(parse_bytes(max_memory, "--max-memory"))
     settings.json = values.pop("json") or settings.json
     verbose = values.pop("verbose")
     quiet = values.pop("quiet")
@@ -304,6 +318,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.reset_settings()
+    set_memory_budget(None)
     console.start_log(0)
     console.prints_anything()
     try:
@@ -334,5 +349,5 @@ def main(arguments: list[str] | None = None) -> int:
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help has been shown
             return 0
         hint = f"See `{context.command_path if context else 'ultron'} --help`."
-        print(console.labelled("error", f"{message} {hint}"), file=sys.stderr)
+        print(console.labelled("error", f"{console.printable(message)} {hint}"), file=sys.stderr)
         return 2

@@ -190,6 +190,10 @@ FigureFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="File for 
 # Pictures of what a network does with the photos of a dataset
 PhotosFlag = Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos (those of the latest training run).")]
 MaxSideFlag = Annotated[int, number(help="Longest side of a photo in pixels.", low=32, metavar="PX")]
+LeaveOutQueriesFlag = Annotated[
+    bool,
+    typer.Option("--leave-out-queries", help="Leave a query that is in the database too out of its own ranking."),
+]
 
 
 def current_workspace() -> "Workspace":

@@ -7,15 +7,9 @@ import numpy as np
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.photos import PhotoShape, decode_photo, load_photo
+from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of a photo, upright."""
-    image = decode_photo(path)
-    return image.width, image.height
 
 
 def photo_paths(dataset: Dataset, names: Sequence[str], most: int) -> list[tuple[str, Path]]:
