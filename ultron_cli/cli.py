@@ -221,7 +221,7 @@ class _PlainHelp(TyperCommand if TYPE_CHECKING else object):
             elif isinstance(parameter, TyperOption) and parameter.is_flag:
                 parameter.metavar = ""  # a switch takes no value
 
-    def get_help_option(self, ctx: typer.Context) -> TyperOption | None:
+    def get_help_option(self, ctx: Any) -> TyperOption | None:  # its Context is no public class
         """--help, a switch too."""
         option = super().get_help_option(ctx)
         if option is not None:
