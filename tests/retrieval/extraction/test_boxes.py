@@ -18,7 +18,7 @@ from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.retrieval.origin import ExtractionRecord
-from ultron_cli.retrieval.searching import describer_of
+from ultron_cli.retrieval.photo_queries import describer_of
 
 BOX = (10.6, 5.2, 60.5, 47.9)  # rounded 11, 5, 60, 48 (half to even); truncated 10, 5, 60, 47
 

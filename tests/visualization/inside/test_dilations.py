@@ -24,7 +24,7 @@ def test_dilations_are_those_the_operator_got(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         module,
         "cdconv",
-        lambda features, weight, dilation: (
+        lambda features, weight, dilation, checked: (
             dilations.append(dilation[0].numpy()) or operator(features, weight, dilation)
         ),
     )
