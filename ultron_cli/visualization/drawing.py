@@ -6,7 +6,7 @@ sheet, plots.py makes figures with axes. Neither this module nor plots.py import
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -57,11 +57,25 @@ FALLBACK_FAMILIES = (
     "Noto Sans",
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Noto Sans JP",
+    "Noto Sans KR",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "IPAGothic",
+    "NanumGothic",
+    "Arial Unicode MS",
     "PingFang SC",
     "Hiragino Sans",
     "Microsoft YaHei",
     "Malgun Gothic",
 )
+
+
+# How Unicode's names of those letters begin whose sound is the rest of the name.
+SYLLABLES = ("HIRAGANA LETTER ", "KATAKANA LETTER ", "HANGUL SYLLABLE ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +100,16 @@ def title_of(model: str, dataset: str, protocol: str | None = None) -> str:
     return f"{model} on {dataset}" + (f", {protocol} protocol" if protocol else "")
 
 
-@lru_cache(maxsize=4)
-def _font(bold: bool) -> font_manager.FontProperties:
+@lru_cache(maxsize=1)
+def font_families() -> list[str]:
     """DejaVu Sans with the fallbacks that are installed, whatever the user's matplotlibrc says."""
     installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    families = ["DejaVu Sans", *(family for family in FALLBACK_FAMILIES if family in installed)]
-    return font_manager.FontProperties(family=families, weight="bold" if bold else "normal")
+    return ["DejaVu Sans", *(family for family in FALLBACK_FAMILIES if family in installed)]
+
+
+@lru_cache(maxsize=4)
+def _font(bold: bool) -> font_manager.FontProperties:
+    return font_manager.FontProperties(family=font_families(), weight="bold" if bold else "normal")
 
 
 @lru_cache(maxsize=4096)
@@ -104,11 +122,25 @@ def _can_draw(character: str, bold: bool) -> bool:
     return False
 
 
+@lru_cache(maxsize=4096)
+def _drawable(character: str, bold: bool) -> str:
+    """The character, or what is drawn in its place."""
+    if unicodedata.category(character) in ("Cc", "Zl", "Zp"):
+        return " "
+    if unicodedata.category(character)[0] != "C" and _can_draw(character, bold):
+        return character
+    if 0xDC80 <= ord(character) <= 0xDCFF:  # a byte of a file name that is not UTF-8, as Python carries it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    name = unicodedata.name(character, "")
+    for prefix in SYLLABLES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix).removeprefix("SMALL ").lower()
+    return character.encode("ascii", "backslashreplace").decode()
+
+
 def plain_text(text: str, bold: bool = False) -> str:
-    """The text on one line; control characters become spaces, characters that no font has (or is no text) become
-    squares."""
-    spaced = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
-    return "".join(c if unicodedata.category(c)[0] != "C" and _can_draw(c, bold) else "\u25a1" for c in spaced)
+    """The text on one line; control characters become spaces. Characters that no font here has are spelt: kana and hangul by their sound, others as Python writes them, `\\u5927`."""
+    return "".join(_drawable(character, bold) for character in unicodedata.normalize("NFC", text))
 
 
 def text_width_px(text: str, size_px: int, *, bold: bool = False) -> float:
@@ -300,15 +332,20 @@ class Header:
         """From the top of the sheet to where the content may begin."""
         return MARGIN_PX + 28 * len(self.title) + 21 * len(self.note) + 12
 
-    def draw(self, sheet: Sheet) -> None:
-        """Draws it at the top of the sheet."""
+    def lines(self) -> Iterator[tuple[int, int, str, TextStyle]]:
+        """(x, y of the baseline, text, style) of each line, from the top left, in pixels."""
         y = MARGIN_PX - 9
         for line in self.title:
             y += 28
-            sheet.text(MARGIN_PX, y, line, TextStyle(size_px=TITLE_PX, bold=True))
+            yield MARGIN_PX, y, line, TextStyle(size_px=TITLE_PX, bold=True)
         for line in self.note:
             y += 21
-            sheet.text(MARGIN_PX, y + 3, line, QUIET)
+            yield MARGIN_PX, y + 3, line, QUIET
+
+    def draw(self, sheet: Sheet) -> None:
+        """Draws it at the top of the sheet."""
+        for x, y, line, style in self.lines():
+            sheet.text(x, y, line, style)
 
 
 def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
