@@ -81,7 +81,7 @@ DatabaseWeightsFlag = Annotated[
 ]
 
 # Pictures of searches
-QueryFlag = Annotated[str | None, typer.Option(metavar="NAME", help="A query of the search (the first).")]
+QueryFlag = Annotated[str | None, typer.Option(metavar="NAME", help="A query of the search (that of median AP).")]
 ProtocolFlag = Annotated[
     str,
     typer.Option(metavar=metavar(PROTOCOLS), help="Protocol by which photos are right, wrong or ignored."),

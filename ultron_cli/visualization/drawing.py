@@ -1,10 +1,12 @@
-"""The ground floor of figures of photos: a sheet of pixels written as PNG, text that fits, signs, the colours of heat.
+"""The ground floor of figures of photos: a sheet of pixels, text that fits, signs, the colours of heat.
 
 A Sheet is laid out in whole pixels from the top left. Photos and frames are copied into it unchanged, matplotlib (its
-object interface, no pyplot) draws text and signs on top; the same input gives the same bytes. tiles.py puts photos on a
-sheet, plots.py makes figures with axes. Neither this module nor plots.py imports a model or torch.
+object interface, no pyplot) draws text and signs on top; the same input gives the same bytes, as PNG, PDF or SVG.
+tiles.py puts photos on a sheet, plots.py makes figures with axes. Neither this module nor plots.py imports a model or
+torch.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps, font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
@@ -42,6 +45,7 @@ TITLE_PX, BODY_PX, SMALL_PX = 20, 15, 13
 MARGIN_PX, FRAME_PX = 24, 5
 LABEL_HEIGHT_PX, LEGEND_HEIGHT_PX = 48, 34
 MIN_WIDTH_PX, MAX_WIDTH_PX, MAX_HEIGHT_PX = 740, 4000, 20000
+SUFFIXES = (".png", ".pdf", ".svg")
 DPI = 100  # text sizes are given in pixels, so it only tells a viewer the size in print
 HEAT_OPACITY = (0.35, 0.75)  # where heat is 0, where it is 1: the photo stays readable, the colours rise in lightness
 HEAT_BAR_PX = 16
@@ -139,7 +143,8 @@ def _drawable(character: str, bold: bool) -> str:
 
 
 def plain_text(text: str, bold: bool = False) -> str:
-    """The text on one line; control characters become spaces. Characters that no font here has are spelt: kana and hangul by their sound, others as Python writes them, `\\u5927`."""
+    """The text on one line; control characters become spaces. Characters that no font here has are spelt: kana and
+    hangul by their sound, others as Python writes them, `\\u5927`."""
     return "".join(_drawable(character, bold) for character in unicodedata.normalize("NFC", text))
 
 
@@ -170,15 +175,25 @@ def shorten_middle(text: str, width_px: float, size_px: int, *, bold: bool = Fal
 
 
 def wrap(text: str, width_px: float, size_px: int, *, n_lines: int, bold: bool = False) -> list[str]:
-    """The text in at most n_lines lines of at most width_px, broken at spaces; words too long are shortened, as is a
-    last line."""
+    """The text in at most n_lines lines of at most width_px, broken at spaces, and a word too long for a line behind a
+    sign such as a hyphen; what is still too long is shortened, as is a last line."""
+
+    def parts_of(word: str) -> list[str]:
+        is_long = text_width_px(word, size_px, bold=bold) > width_px
+        return re.split(r"(?<=[-_/.,+=:])(?=.)", word) if is_long else [word]
+
     lines: list[str] = []
-    words = plain_text(text, bold).split()
-    while words:
-        line = words.pop(0)
+    # Each part with what stands before it where both are in one line.
+    parts = [
+        (" " if i == 0 else "", part)
+        for word in plain_text(text, bold).split()
+        for i, part in enumerate(parts_of(word))
+    ]
+    while parts:
+        line = parts.pop(0)[1]
         last = len(lines) == n_lines - 1
-        while words and (last or text_width_px(f"{line} {words[0]}", size_px, bold=bold) <= width_px):
-            line += f" {words.pop(0)}"
+        while parts and (last or text_width_px(line + "".join(parts[0]), size_px, bold=bold) <= width_px):
+            line += "".join(parts.pop(0))
         lines.append(shorten_middle(line, width_px, size_px, bold=bold))
     return lines
 
@@ -262,31 +277,57 @@ class Sheet:
     def arrow(
         self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False, line_px: float = 2.5
     ) -> None:
-        """A line through the points with a head at the last, to which it comes straight down."""
+        """A line from a dot at the first point through the others with a head at the last, to which it comes straight
+        down. Where it crosses what was drawn before, it passes over."""
         height_px = self.pixels.shape[0]
         x, y = points[-1]
         head_px = 3.2 * line_px
-        line = Line2D(
-            [point[0] for point in points],
-            [*(height_px - point[1] for point in points[:-1]), height_px - y + head_px],
-            color=colour,
-            linewidth=line_px * 72 / DPI,
-            linestyle=(0, (3.0, 1.6)) if dashed else "-",
-            marker="None",
-            solid_joinstyle="round",
-            solid_capstyle="butt",
-            transform=IdentityTransform(),
+        for line_colour, width_px in (("white", line_px + 4), (colour, line_px)):
+            line = Line2D(
+                [point[0] for point in points],
+                [*(height_px - point[1] for point in points[:-1]), height_px - y + head_px],
+                color=line_colour,
+                linewidth=width_px * 72 / DPI,
+                linestyle=(0, (3.0, 1.6)) if dashed and line_colour == colour else "-",
+                marker="None",
+                solid_joinstyle="round",
+                solid_capstyle="butt",
+                transform=IdentityTransform(),
+            )
+            self._figure.add_artist(line)
+        start = (points[0][0], height_px - points[0][1])
+        self._figure.add_artist(
+            Circle(start, 1.6 * line_px, facecolor=colour, edgecolor="none", transform=IdentityTransform())
         )
-        self._figure.add_artist(line)
         up = height_px - y
         corners = [(x, up), (x - head_px * 0.6, up + head_px), (x + head_px * 0.6, up + head_px)]
         self._figure.add_artist(
             Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=IdentityTransform())
         )
 
+    def ring(self, x: float, y: float, radius_px: float = 11.0) -> None:
+        """A ring around (x, y), light on dark, to be seen on any photo."""
+        for colour, line_px in (("black", 6.0), ("white", 2.6)):
+            self._figure.add_artist(
+                Circle(
+                    (x, self.pixels.shape[0] - y),
+                    radius_px,
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=line_px * 72 / DPI,
+                    transform=IdentityTransform(),
+                )
+            )
+
     def save(self, path: Path) -> None:
-        """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
-        written."""
+        """Writes the sheet as PNG, or as PDF or SVG with its text as text; whole or not at all. Raises UltronError for
+        another suffix or where it cannot be written."""
+        check_suffix(path)
+        if path.suffix.lower() != ".png":
+            image = self._figure.figimage(self.pixels, origin="upper", zorder=-1)
+            write_figure(self._figure, path)
+            image.remove()
+            return
         self._canvas.draw()
         ink = np.asarray(self._canvas.buffer_rgba())
         has_ink = ink[..., 3] > 0
@@ -296,11 +337,27 @@ class Sheet:
         save_png(path, pixels)
 
 
+def check_suffix(out: Path) -> None:
+    """Raises UltronError unless a figure can be written under this name."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UltronError(
+            f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so"
+        )
+
+
+def write_figure(figure: Figure, out: Path) -> None:
+    """Writes a figure as PNG, PDF or SVG, the same bytes each time, whole or not at all."""
+    kind = out.suffix[1:].lower()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with whole_file(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+
+
 def save_png(path: Path, pixels: np.ndarray) -> None:
     """Writes (H, W, 3) uint8 as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
     written."""
     if path.suffix.lower() != ".png":
-        raise UltronError(f"figures are PNG files; found {path.name!r}; name one that ends in .png with `out`")
+        raise UltronError(f"pictures of pixels are PNG files; found {path.name!r}; name one that ends in .png")
     with whole_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", dpi=(DPI, DPI))
 
@@ -366,12 +423,16 @@ def write_overlay(path: Path, photo: np.ndarray, heat: np.ndarray) -> None:
     save_png(path, overlay(photo, heat))
 
 
-def draw_heat_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
-    """A bar of the colours of heat, 0 below and 1 above, with its label."""
+def draw_heat_bar(
+    sheet: Sheet, x: int, y: int, height_px: int, *, low: float = 0.0, high: float = 1.0, label: str = "relative weight"
+) -> None:
+    """A bar of the colours of heat, `low` below and `high` above, with its label."""
     values = np.linspace(1.0, 0.0, height_px)[:, None].repeat(HEAT_BAR_PX, axis=1)
     sheet.paste(x, y, overlay(np.full((height_px, HEAT_BAR_PX, 3), 128, np.uint8), values))
     for value in (0.0, 0.5, 1.0):
         level = y + round((1 - value) * (height_px - 1))
         sheet.fill(x + HEAT_BAR_PX, level, 4, 1, (90, 90, 90))
-        sheet.text(x + 24, level + 5, f"{value:g}", SMALL_QUIET)
-    sheet.upward_text(x + 50, y + height_px / 2, "relative weight", SMALL_QUIET)
+        sheet.text(
+            x + 24, level + 5, f"{low + value * (high - low):.2f}".removesuffix("0").removesuffix(".0"), SMALL_QUIET
+        )
+    sheet.upward_text(x + 58, y + height_px / 2, label, SMALL_QUIET)

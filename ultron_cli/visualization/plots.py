@@ -1,14 +1,14 @@
 """The ground floor of figures with axes: made, labelled, coloured and written alike, as PNG, PDF or SVG.
 
-Figures of photos on a sheet are made by drawing.py, whose header, fonts and colours these have as well: new_figure draws
-the header, legend_below_header the legend, and save_figure dresses all axes. Neither module imports a model or torch.
+Figures of photos on a sheet are made by drawing.py, whose header, fonts and colours these have as well: new_figure
+draws the header, legend_below_header the legend, and save_figure dresses all axes. Neither module imports a model or
+torch.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -20,10 +20,9 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
 from ultron_cli.visualization import drawing
+from ultron_cli.visualization.drawing import check_suffix, write_figure
 
-SUFFIXES = (".png", ".pdf", ".svg")
 # Okabe and Ito's palette, as the verdicts' colours in drawing.py are.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1a1a1a")
 STYLES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
@@ -54,14 +53,6 @@ def look(i: int) -> Look:
         "markersize": 5,
         "linewidth": 1.8,
     }
-
-
-def check_suffix(out: Path) -> None:
-    """Raises UltronError unless a figure can be written under this name."""
-    if out.suffix.lower() not in SUFFIXES:
-        raise UltronError(
-            f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so"
-        )
 
 
 def text(words: str) -> str:
@@ -157,10 +148,7 @@ def save_figure(figure: Figure, out: Path) -> Path:
     """Writes a figure as PNG, PDF or SVG, the same bytes each time. Raises UltronError for another suffix."""
     check_suffix(out)
     _dress(figure)
-    kind = out.suffix[1:].lower()
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    with whole_file(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
-        figure.savefig(temporary, format=kind, dpi=drawing.DPI, metadata=metadata)
+    write_figure(figure, out)
     return out
 
 

@@ -46,10 +46,10 @@ def command(
     """Shows SCALA's window weights at a point of a photo, one panel per head (ULTRON models)."""
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.inside.matching import region_of
     from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, point_of, size_of
     from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
-    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
 
     workspace = current_workspace()

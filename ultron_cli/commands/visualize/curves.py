@@ -26,7 +26,7 @@ def command(
     """Draws the training curves of runs in one axes each: loss, held-out mAP, accuracy and learning rate by epoch."""
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
 
     workspace = current_workspace()
     if out:

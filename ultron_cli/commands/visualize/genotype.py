@@ -23,8 +23,8 @@ def command(
     """Draws the graph of a searched attention (HOGA, AutoLA): nodes, operations and what each takes in."""
     from ultron_cli.console import print_result
     from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.genotype import genotype_figure
-    from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
     genotype_text = text or PUBLISHED

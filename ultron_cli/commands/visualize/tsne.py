@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model."""
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.tsne import TsneConfig, knn_purity, panel_of, tsne_figure
 
     workspace = current_workspace()

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing, plots
+from ultron_cli.visualization import plots
 from ultron_cli.visualization.plots import COLOURS
 
 COLUMNS = ("group", "setting", "seed", "metric", "value")

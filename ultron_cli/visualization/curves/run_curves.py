@@ -175,7 +175,9 @@ def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:
     note = "Training loss: thin by step, thick its running mean." if by_step else ""
     figure = plots.new_figure(6.4 * n_columns, 3.7 * n_rows + 0.3 + 0.25 * len(runs), title, note)
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
-    last_epoch = max(x for run in runs for key in panels for by in (False, True) for x in run.points(key, by_step=by)[0])
+    last_epoch = max(
+        x for run in runs for key in panels for by in (False, True) for x in run.points(key, by_step=by)[0]
+    )
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, key in zip(grid.flat, panels, strict=False):
