@@ -432,7 +432,5 @@ def draw_heat_bar(
     for value in (0.0, 0.5, 1.0):
         level = y + round((1 - value) * (height_px - 1))
         sheet.fill(x + HEAT_BAR_PX, level, 4, 1, (90, 90, 90))
-        sheet.text(
-            x + 24, level + 5, f"{low + value * (high - low):.2f}".removesuffix("0").removesuffix(".0"), SMALL_QUIET
-        )
+        sheet.text(x + 24, level + 5, f"{round(low + value * (high - low), 2):g}", SMALL_QUIET)
     sheet.upward_text(x + 58, y + height_px / 2, label, SMALL_QUIET)
