@@ -1,10 +1,10 @@
-"""Makes the pictures of real photographs in README and docs.
+"""Makes the pictures `photos-*.jpg` in README and docs.
 
     python examples/photo_pictures.py [--photos DIR] [--weights FILE] [--out DIR]
 
-They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) as it searches landmarks
-that it was never trained for. Any folder of photos with a ground truth will do, where --query names queries of it.
-docs/images/CREDITS.md says whose the photos are.
+They show a network that was trained to classify photographs (ImageNet; EfficientNet-Lite0, GeM pooling) as it searches
+landmarks that it was never trained for: rendered ones, which are nobody's but this project's. Any folder of photos with
+a ground truth will do, where --query names queries of it; docs/images/CREDITS.md says whose those in the pictures are.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LONGEST_SIDE_PX, MOST_BYTES = 1400, 250_000
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=SHARED / "minidev", help="a dataset folder with a ground truth")
+    parser.add_argument("--photos", type=Path, help="a dataset folder with a ground truth (rendered landmarks)")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument(
         "--weights",
@@ -70,14 +70,18 @@ def keep(picture: Path, target: Path) -> None:
 
 
 def make_pictures(options: argparse.Namespace, folder: Path) -> None:
-    """Extracts, searches, re-ranks and draws in a workspace inside `folder`; writes five pictures into --out."""
+    """Renders, extracts, searches, re-ranks and draws in a workspace inside `folder`; writes five pictures into
+    --out."""
+    photos = options.photos or folder / "toy"
+    if not options.photos:
+        run("datasets", "make-toy", "--out", photos, "--quiet")
     where = ("--workspace", folder / "runs", "--quiet")
     network = ("--model", "gem", "--backbone", options.backbone, "--weights", options.weights)
     stored, before, after = folder / "descriptors", folder / "before.h5", folder / "after.h5"
     run(
         "extract",
         "--dataset",
-        options.photos,
+        photos,
         *network,
         "--scales",
         "1",

@@ -47,5 +47,48 @@ def test_overlay_colours(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "one.png")), drawn)
     with pytest.raises(ValueError, match="of one size"):
         overlay(photo, heat[:, :5])
-    with pytest.raises(UltronError, match=r"figures are PNG files; found 'one\.jpg'"):
+    with pytest.raises(UltronError, match=r"pictures of pixels are PNG files; found 'one\.jpg'"):
         write_overlay(tmp_path / "one.jpg", photo, heat)
+
+
+def test_characters_without_a_font_are_spelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kana and hangul by sound, others by number, bytes that are not UTF-8 as such; what a font has stays."""
+    monkeypatch.setattr(drawing, "font_families", lambda: ["DejaVu Sans"])
+    for cached in (drawing._font, drawing._can_draw, drawing._drawable):
+        cached.cache_clear()
+    assert drawing.plain_text("さくら 서울 大本 \udce9 \U0001f600") == "sakura seoul \\u5927\\u672c \\xe9 \U0001f600"
+    assert drawing.plain_text("Ελλάδα Москва Zürich a\nb") == "Ελλάδα Москва Zürich a b"
+    for cached in (drawing._font, drawing._can_draw, drawing._drawable):
+        cached.cache_clear()
+
+
+def test_long_words_are_broken_behind_signs() -> None:
+    """A model's name in a narrow column is whole, in two lines."""
+    lines = drawing.wrap("gem-tf_efficientnet_lite0, after", 160, drawing.BODY_PX, n_lines=5, bold=True)
+    assert len(lines) > 1 and "".join(lines).replace(" ", "") == "gem-tf_efficientnet_lite0,after"
+    assert all(drawing.text_width_px(line, drawing.BODY_PX, bold=True) <= 160 for line in lines)
+    assert drawing.wrap("n" * 300, 100, drawing.BODY_PX, n_lines=2)[0].startswith("n")
+
+
+def test_sheets_are_written_in_three_kinds(tmp_path: Path) -> None:
+    for suffix, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")):
+        files = []
+        for name in ("a", "b"):
+            sheet = drawing.Sheet(60, 40)
+            sheet.fill(10, 10, 20, 20, (200, 10, 10))
+            sheet.ring(40, 20)
+            sheet.save(tmp_path / f"{name}{suffix}")
+            files.append((tmp_path / f"{name}{suffix}").read_bytes())
+        assert files[0].startswith(magic) and files[0] == files[1]
+
+
+def test_pages_have_the_colours_of_figures() -> None:
+    """The report's and the search page's frames are those of the pictures."""
+    from ultron_cli.serve.routes import PAGE as SEARCH_PAGE
+    from ultron_cli.visualization.report.report import PAGE as REPORT_PAGE
+
+    for page in (REPORT_PAGE, SEARCH_PAGE):
+        style = page.with_suffix(".css").read_text("utf-8")
+        for verdict in ("right", "wrong", "ignored"):
+            colour = "#{:02x}{:02x}{:02x}".format(*drawing.VERDICT_COLOURS[verdict])
+            assert re.findall(rf"--{verdict}: ([^;]+);", style) == [colour], (page, verdict)
