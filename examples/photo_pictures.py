@@ -34,13 +34,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
     parser.add_argument(
-        "--query", default="sacre_coeur_010", help="a query for the ranked list, the maps and the match"
+        "--query", default="toy_000106", help="a query for the ranked list, the maps and the match"
     )
     parser.add_argument(
-        "--box", default="315,140,455,245", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2"
+        "--box", default="62,90,94,118", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2"
     )
-    parser.add_argument("--second-query", default="lund_door_001", help="another for the ranked list")
-    parser.add_argument("--reranked-query", default="sacre_coeur_002", help="one that re-ranking changes")
+    parser.add_argument("--second-query", default="toy_000317", help="another for the ranked list")
+    parser.add_argument("--reranked-query", default="toy_000193", help="one that re-ranking changes")
     parser.add_argument(
         "--layers",
         nargs="+",
