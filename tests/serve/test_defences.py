@@ -16,14 +16,14 @@ from ultron_cli.serve.server import RetrievalServer
 
 BAD_UPLOADS = {
     "empty": (b"", 400, "the upload is empty"),
-    "too large": (bytes(1 << 20), 413, "the upload has 1.0 MiB; at most 0.25 (--max-upload)"),
+    "too large": (bytes(1 << 20), 413, "the upload has 1.0 MiB; at most 0.25"),
     "text": (b"<html>not a photo</html>" * 20, 415, "is not a photo that can be read"),
     "PostScript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n(x) print\n%%EOF\n",
         415,
         "the upload is EPS; send one of JPEG",
     ),
-    "bomb": (huge_png(1500, 1400), 413, "the photo has 2.1 million pixels; at most 2 (--max-megapixels)"),
+    "bomb": (huge_png(1500, 1400), 413, "the photo has 2.1 million pixels; at most 2"),
     "huge bomb": (huge_png(60_000, 60_000), 413, "the photo has too many pixels; at most 2 million"),
     "cut off": (jpeg(300, 200)[:9000], 415, "damaged or cut off"),
 }
