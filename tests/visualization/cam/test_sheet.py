@@ -8,7 +8,7 @@ import pytest
 from tests.visualization.photos import pixels_of, plain
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
-from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.sheet import CamPair, cam_figure, note_of
 from ultron_cli.visualization.cam.similarity import Cam
 from ultron_cli.visualization.drawing import overlay
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
@@ -29,7 +29,7 @@ def test_figure_at_known_places(tmp_path: Path) -> None:
     query_x = drawing.MARGIN_PX + 26 + drawing.FRAME_PX
     first_x = query_x + 280 + 10 + 34
     top = (
-        drawing.Header.of("model on data", "a note of more than one line? no", picture.shape[1]).height_px
+        drawing.Header.of("model on data", note_of(pairs[0].cam, 1), picture.shape[1]).height_px
         + drawing.LEGEND_HEIGHT_PX
         + drawing.FRAME_PX
     )
