@@ -33,9 +33,7 @@ def parse() -> argparse.Namespace:
         help="timm's weights of the backbone",
     )
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
-    parser.add_argument(
-        "--query", default="toy_000106", help="a query for the ranked list, the maps and the match"
-    )
+    parser.add_argument("--query", default="toy_000106", help="a query for the ranked list, the maps and the match")
     parser.add_argument(
         "--box", default="62,90,94,118", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2"
     )

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 from PIL import Image
@@ -29,7 +30,8 @@ STYLES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MOST_LINES = 14  # that look() tells apart
 LABEL_PT, SMALL_PT = 10.5, 9.0  # at drawing.DPI, 9 points are 12.5 px
-LEGEND_GAP_PX = 10  # between the legend and the axes
+LABEL_PX = round(LABEL_PT * drawing.DPI / 72)
+LEGEND_GAP_PX, LEGEND_MARK_PX = 10, 62  # between the legend and the axes; what a legend's column has beside its words
 AXIS_COLOUR, GRID_COLOUR = "#8a8a8a", "#e4e4e4"
 
 
@@ -80,7 +82,7 @@ def new_figure(width_inches: float, height_inches: float, title: str, note: str 
     margin_x, margin_y = drawing.MARGIN_PX / width_px, drawing.MARGIN_PX / height_px
     top = 1 - header.height_px / height_px
     engine = figure.get_layout_engine()
-    assert engine is not None  # the figure was made with one
+    assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(margin_x, 0.7 * margin_y, 1 - 2 * margin_x, top - 0.7 * margin_y))
     for x, y, line, style in header.lines():
         figure.text(
@@ -101,11 +103,14 @@ def frame_mark(colour: str, words: str) -> Patch:
     return Patch(facecolor=colour, edgecolor=drawing.INK, linewidth=1.0, label=words)
 
 
-def legend_below_header(figure: Figure, handles: Sequence[Artist], n_columns: int = 1) -> None:
-    """The figure's legend, where a sheet has it: below the header, at the left margin."""
+def legend_below_header(figure: Figure, handles: Sequence[Artist], most_columns: int = 1) -> None:
+    """The figure's legend, where a sheet has it: below the header, at the left margin, in as many columns as fit."""
     engine = figure.get_layout_engine()
-    assert engine is not None  # new_figure gave it one
+    assert isinstance(engine, ConstrainedLayoutEngine)  # of new_figure
     left, bottom, width, height = engine.get()["rect"]
+    room_px = width * figure.get_figwidth() * drawing.DPI
+    label_px = max(drawing.text_width_px(str(handle.get_label()), LABEL_PX) for handle in handles)
+    n_columns = max(1, min(most_columns, len(handles), int(room_px / (label_px + LEGEND_MARK_PX))))
     legend = figure.legend(
         handles=list(handles),
         loc="upper left",

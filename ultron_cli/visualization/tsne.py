@@ -148,12 +148,11 @@ def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool 
     n_rows = -(-len(panels) // n_columns)
     side_inches = PHOTO_PANEL_INCHES if thumbnails else PANEL_INCHES
     legend = _legend(panels) if not thumbnails else []
-    n_legend_rows = -(-len(legend) // LEGEND_COLUMNS)
-    height_inches = (side_inches + 0.3) * n_rows + 0.25 * n_legend_rows
+    height_inches = (side_inches + 0.3) * n_rows + 0.09 * len(legend)
     note = "Near points are alike; the axes of an embedding have no meaning."
     figure = plots.new_figure(side_inches * n_columns, height_inches, title, note)
     if legend:
-        plots.legend_below_header(figure, legend, n_columns=min(LEGEND_COLUMNS, len(legend)))
+        plots.legend_below_header(figure, legend, most_columns=LEGEND_COLUMNS)
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
         axes.set_title(

@@ -213,5 +213,5 @@ def dilation_figure(result: Dilations, title: str, out: Path) -> Path:
     handles = [
         Patch(facecolor=tuple(colour), edgecolor=drawing.INK, label=f"dilation {value}") for value, colour in legend
     ]
-    plots.legend_below_header(figure, handles, n_columns=len(handles))
+    plots.legend_below_header(figure, handles, most_columns=len(handles))
     return plots.save_figure(figure, out)

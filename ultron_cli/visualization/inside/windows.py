@@ -156,7 +156,7 @@ def attention_figure(photo: np.ndarray, window: WindowWeights, title: str, photo
     note = "How much the marked cell takes from each cell of its window; pixels as the model saw them."
     figure = plots.new_figure(PHOTO_INCHES + HEAD_INCHES * n_columns + 1.2, height_inches, title, note)
     frames = ((POINT_COLOUR, "the point's cell"), (WINDOW_COLOUR, "its window"))
-    plots.legend_below_header(figure, [plots.frame_mark(colour, words) for colour, words in frames], n_columns=2)
+    plots.legend_below_header(figure, [plots.frame_mark(colour, words) for colour, words in frames], most_columns=2)
     width_ratios = [PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2]
     ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=width_ratios)
     axes = left.subplots()
