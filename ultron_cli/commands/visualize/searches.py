@@ -36,7 +36,7 @@ def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | No
     if label and len(label) != len(models):
         raise UltronError(f"--label must be given once per search, found {len(label)} for {len(models)}")
     same = len(set(models)) < len(models)
-    if label or not same or not ranks:
+    if label or not same or not ranks or len(set(ranks)) == 1:
         return label or models
     apart = len({path.name for path in ranks}) == len(ranks)
     files = [path.name if apart else f"{path.resolve().parent.name}/{path.name}" for path in ranks]
