@@ -77,6 +77,9 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
         ("SCALA", "stage3"),
     ]
     first, second = (part["photos"] for part in result["models"])
+    ranking = read_ranks(searches[0])
+    scores = ranking.with_scores()[ranking.query_names.index(result["query"])]
+    assert [photo["score"] for photo in first] == pytest.approx(scores[:2].tolist())
     assert [photo["name"] for photo in first] == [photo["name"] for photo in second] and first[0]["cosine"] != second[
         0
     ]["cosine"]

@@ -32,7 +32,8 @@ def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | N
 
 def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | None) -> list[str]:
     """A name for each search: as given, else its model, with the file where two are of one model, and the file alone
-    where all are. Raises UltronError for too few or many."""
+    where all are (but the model where they are one file, named again for another layer). Raises UltronError for too few
+    or many."""
     if label and len(label) != len(models):
         raise UltronError(f"--label must be given once per search, found {len(label)} for {len(models)}")
     same = len(set(models)) < len(models)
