@@ -82,6 +82,19 @@ def test_sheets_are_written_in_three_kinds(tmp_path: Path) -> None:
         assert files[0].startswith(magic) and files[0] == files[1]
 
 
+def test_signs_lie_in_their_place_in_vector_files(tmp_path: Path) -> None:
+    """SVG counts 72 points where PNG has 100 pixels: a ring of radius 11 around (150, 50) spans x 100.1 to 115.9."""
+    sheet = drawing.Sheet(200, 100)
+    sheet.ring(150, 50)
+    sheet.save(tmp_path / "a.svg")
+    paths = re.findall(r'<path d="([^"]+)" style="fill: none', (tmp_path / "a.svg").read_text())
+    numbers = [[float(number) for number in re.findall(r"-?[0-9.]+", path)] for path in paths]
+    assert len(numbers) == 2
+    for coordinates in numbers:
+        assert (min(coordinates[::2]), max(coordinates[::2])) == pytest.approx((0.72 * 139, 0.72 * 161), abs=0.1)
+        assert (min(coordinates[1::2]), max(coordinates[1::2])) == pytest.approx((0.72 * 39, 0.72 * 61), abs=0.1)
+
+
 def test_pages_have_the_colours_of_figures() -> None:
     """The report's and the search page's frames are those of the pictures."""
     from ultron_cli.serve.routes import PAGE as SEARCH_PAGE

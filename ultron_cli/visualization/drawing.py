@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
-from matplotlib.transforms import IdentityTransform
+from matplotlib.transforms import Affine2D
 from PIL import Image
 
 from ultron_cli.errors import UltronError
@@ -207,6 +207,8 @@ class Sheet:
         self._figure = Figure(figsize=((width_px + 0.01) / DPI, (height_px + 0.01) / DPI), dpi=DPI)
         self._figure.patch.set_visible(False)
         self._canvas = FigureCanvasAgg(self._figure)
+        # From pixels, y upwards; PDF and SVG are written at 72 dots per inch whatever the figure's DPI is.
+        self._to_dots = Affine2D().scale(1 / DPI) + self._figure.dpi_scale_trans
 
     def fill(self, x: int, y: int, width_px: int, height_px: int, colour: Colour) -> None:
         """A filled rectangle."""
@@ -248,7 +250,7 @@ class Sheet:
             fontsize=style.size_px * 72 / DPI,
             parse_math=False,
             usetex=False,
-            transform=IdentityTransform(),
+            transform=self._to_dots,
         )
 
     def sign(self, x: float, y: float, verdict: Verdict, radius_px: float = 9.0) -> None:
@@ -257,9 +259,7 @@ class Sheet:
             return
         up = self.pixels.shape[0] - y
         colour = "#{:02x}{:02x}{:02x}".format(*VERDICT_COLOURS[verdict])
-        self._figure.add_artist(
-            Circle((x, up), radius_px, facecolor=colour, edgecolor="none", transform=IdentityTransform())
-        )
+        self._figure.add_artist(Circle((x, up), radius_px, facecolor=colour, edgecolor="none", transform=self._to_dots))
         for stroke in SIGN_STROKES[verdict]:
             line = Line2D(
                 [x + dx * radius_px for dx, _ in stroke],
@@ -270,7 +270,7 @@ class Sheet:
                 marker="None",
                 solid_capstyle="round",
                 solid_joinstyle="round",
-                transform=IdentityTransform(),
+                transform=self._to_dots,
             )
             self._figure.add_artist(line)
 
@@ -292,17 +292,17 @@ class Sheet:
                 marker="None",
                 solid_joinstyle="round",
                 solid_capstyle="butt",
-                transform=IdentityTransform(),
+                transform=self._to_dots,
             )
             self._figure.add_artist(line)
         start = (points[0][0], height_px - points[0][1])
         self._figure.add_artist(
-            Circle(start, 1.6 * line_px, facecolor=colour, edgecolor="none", transform=IdentityTransform())
+            Circle(start, 1.6 * line_px, facecolor=colour, edgecolor="none", transform=self._to_dots)
         )
         up = height_px - y
         corners = [(x, up), (x - head_px * 0.6, up + head_px), (x + head_px * 0.6, up + head_px)]
         self._figure.add_artist(
-            Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=IdentityTransform())
+            Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=self._to_dots)
         )
 
     def ring(self, x: float, y: float, radius_px: float = 11.0) -> None:
@@ -315,7 +315,7 @@ class Sheet:
                     fill=False,
                     edgecolor=colour,
                     linewidth=line_px * 72 / DPI,
-                    transform=IdentityTransform(),
+                    transform=self._to_dots,
                 )
             )
 
