@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.visualization.photos import pixels_of
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
+from ultron_cli.visualization import drawing, lettering
 from ultron_cli.visualization.drawing import overlay, write_overlay
 
 
@@ -18,17 +18,8 @@ def test_dollar_signs_are_drawn_not_interpreted(tmp_path: Path) -> None:
     sheet.text(10, 25, "$a$b$c$")
     sheet.save(tmp_path / "text.png")
     inked = np.flatnonzero((pixels_of(tmp_path / "text.png").min(axis=2) < 128).any(axis=0))
-    assert inked[-1] - inked[0] == pytest.approx(drawing.text_width_px("$a$b$c$", drawing.BODY_PX), abs=4)
-    assert drawing.text_width_px("$a$b$c$", drawing.BODY_PX) > 2 * drawing.text_width_px("abc", drawing.BODY_PX)
-
-
-def test_long_text_is_shortened_in_the_middle() -> None:
-    short = drawing.shorten_middle("begin" + "x" * 300 + "the_end", 120, drawing.SMALL_PX)
-    assert re.fullmatch(r"begin\w*…\w*the_end", short)
-    assert 100 < drawing.text_width_px(short, drawing.SMALL_PX) <= 120
-    assert drawing.shorten_middle("short", 120, drawing.SMALL_PX) == "short"
-    assert drawing.wrap("one two " * 50, 100, drawing.BODY_PX, n_lines=2)[0] == "one two one"
-    assert len(drawing.wrap("one two " * 50, 100, drawing.BODY_PX, n_lines=2)) == 2
+    assert inked[-1] - inked[0] == pytest.approx(lettering.text_width_px("$a$b$c$", drawing.BODY_PX), abs=4)
+    assert lettering.text_width_px("$a$b$c$", drawing.BODY_PX) > 2 * lettering.text_width_px("abc", drawing.BODY_PX)
 
 
 def test_title_names_model_dataset_and_protocol() -> None:
@@ -49,25 +40,6 @@ def test_overlay_colours(tmp_path: Path) -> None:
         overlay(photo, heat[:, :5])
     with pytest.raises(UltronError, match=r"pictures of pixels are PNG files; found 'one\.jpg'"):
         write_overlay(tmp_path / "one.jpg", photo, heat)
-
-
-def test_characters_without_a_font_are_spelt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kana and hangul by sound, others by number, bytes that are not UTF-8 as such; what a font has stays."""
-    monkeypatch.setattr(drawing, "font_families", lambda: ["DejaVu Sans"])
-    for cached in (drawing._font, drawing._can_draw, drawing._drawable):
-        cached.cache_clear()
-    assert drawing.plain_text("さくら 서울 大本 \udce9 \U0001f600") == "sakura seoul \\u5927\\u672c \\xe9 \U0001f600"
-    assert drawing.plain_text("Ελλάδα Москва Zürich a\nb") == "Ελλάδα Москва Zürich a b"
-    for cached in (drawing._font, drawing._can_draw, drawing._drawable):
-        cached.cache_clear()
-
-
-def test_long_words_are_broken_behind_signs() -> None:
-    """A model's name in a narrow column is whole, in two lines."""
-    lines = drawing.wrap("gem-tf_efficientnet_lite0, after", 160, drawing.BODY_PX, n_lines=5, bold=True)
-    assert len(lines) > 1 and "".join(lines).replace(" ", "") == "gem-tf_efficientnet_lite0,after"
-    assert all(drawing.text_width_px(line, drawing.BODY_PX, bold=True) <= 160 for line in lines)
-    assert drawing.wrap("n" * 300, 100, drawing.BODY_PX, n_lines=2)[0].startswith("n")
 
 
 def test_sheets_are_written_in_three_kinds(tmp_path: Path) -> None:

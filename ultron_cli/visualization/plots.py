@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing
+from ultron_cli.visualization import drawing, lettering
 from ultron_cli.visualization.drawing import check_suffix, write_figure
 
 # Okabe and Ito's palette, as the verdicts' colours in drawing.py are.
@@ -59,12 +59,12 @@ def look(i: int) -> Look:
 
 def text(words: str) -> str:
     """Words as matplotlib is to draw them: what no font has is spelt, dollar signs are no formulas."""
-    return drawing.plain_text(words).replace("$", r"\$")
+    return lettering.plain_text(words).replace("$", r"\$")
 
 
 def shortened(words: str, width_px: float, size_pt: float = SMALL_PT) -> str:
     """text(words), its middle left out where it is wider than width_px."""
-    return text(drawing.shorten_middle(words, width_px, round(size_pt * drawing.DPI / 72)))
+    return text(lettering.shorten_middle(words, width_px, round(size_pt * drawing.DPI / 72)))
 
 
 def new_figure(width_inches: float, height_inches: float, title: str, note: str = "") -> Figure:
@@ -109,7 +109,7 @@ def legend_below_header(figure: Figure, handles: Sequence[Artist], most_columns:
     assert isinstance(engine, ConstrainedLayoutEngine)  # of new_figure
     left, bottom, width, height = engine.get()["rect"]
     room_px = width * figure.get_figwidth() * drawing.DPI
-    label_px = max(drawing.text_width_px(str(handle.get_label()), LABEL_PX) for handle in handles)
+    label_px = max(lettering.text_width_px(str(handle.get_label()), LABEL_PX) for handle in handles)
     n_columns = max(1, min(most_columns, len(handles), int(room_px / (label_px + LEGEND_MARK_PX))))
     legend = figure.legend(
         handles=list(handles),
@@ -146,7 +146,7 @@ def _dress(figure: Figure) -> None:
         axes.set_axisbelow(True)
     for words in figure.findobj(Text):
         assert isinstance(words, Text)
-        words.set_fontfamily(drawing.font_families())
+        words.set_fontfamily(lettering.font_families())
 
 
 def save_figure(figure: Figure, out: Path) -> Path:

@@ -23,10 +23,8 @@ from ultron_cli.visualization.drawing import (
     Sheet,
     TextStyle,
     Verdict,
-    shorten_middle,
-    text_width_px,
-    wrap,
 )
+from ultron_cli.visualization.lettering import shorten_middle, text_width_px, wrap
 
 TILE_GREY: Colour = (226, 226, 226)
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from ultron_cli.console import counted
 from ultron_cli.errors import UltronError
 from ultron_cli.files import read_json
-from ultron_cli.visualization import drawing, plots
+from ultron_cli.visualization import drawing, lettering, plots
 from ultron_cli.visualization.plots import MOST_LINES, look
 
 MOST_REPORTS = MOST_LINES
@@ -213,7 +213,7 @@ def _write_settings(axes: Axes, lines: Sequence[Speed]) -> None:
         for x, y, setting in line.points:
             if not setting:
                 continue
-            width_px = drawing.text_width_px(setting, round(height_px))
+            width_px = lettering.text_width_px(setting, round(height_px))
             at_x, at_y = axes.transData.transform((100 * x, y))
             for dx, dy, align in ((7, above, "left"), (7, below, "left"), (-7, above, "right"), (-7, below, "right")):
                 left = at_x + dx - (width_px if align == "right" else 0.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization import drawing, lettering, tiles
 from ultron_cli.visualization.drawing import Header, Sheet, TextStyle
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
@@ -109,12 +109,12 @@ def _draw_query(sheet: Sheet, row: _Row, query: QueryPhoto, cell_px: int) -> Non
 
 def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int) -> None:
     """A system's name and AP, its photos with their labels and, below, how far each moved."""
-    lines = drawing.wrap(row.system.name, NAME_PX - 16, drawing.BODY_PX, n_lines=NAME_LINES, bold=True)
+    lines = lettering.wrap(row.system.name, NAME_PX - 16, drawing.BODY_PX, n_lines=NAME_LINES, bold=True)
     name_x = _cell_x(0, cell_px) - drawing.FRAME_PX - NAME_PX
     middle = row.base - row.photo_height_px / 2 - NAME_LINE_PX * len(lines) / 2
     for i, line in enumerate(lines):
         sheet.text(name_x, middle + NAME_LINE_PX * i, line, drawing.BOLD)
-    for i, line in enumerate(drawing.wrap(row.system.subtitle, NAME_PX - 16, drawing.BODY_PX, n_lines=2)):
+    for i, line in enumerate(lettering.wrap(row.system.subtitle, NAME_PX - 16, drawing.BODY_PX, n_lines=2)):
         sheet.text(name_x, middle + NAME_LINE_PX * (len(lines) + i) + 4, line)
     if not row.system.photos:
         sheet.text(_cell_x(0, cell_px), row.base - row.photo_height_px / 2, "nothing found")
