@@ -1,10 +1,10 @@
-"""Makes the pictures of real photographs in README and docs.
+"""Makes the pictures `photos-*.jpg` in README and docs.
 
     python examples/photo_pictures.py [--photos DIR] [--weights FILE] [--out DIR]
 
-They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) as it searches landmarks
-that it was never trained for. Any folder of photos with a ground truth will do, where --query names queries of it.
-docs/images/CREDITS.md says whose the photos are.
+They show a network that was trained to classify photographs (ImageNet; EfficientNet-Lite0, GeM pooling) as it searches
+landmarks that it was never trained for: rendered ones, which are nobody's but this project's. Any folder of photos with
+a ground truth will do, where --query names queries of it; docs/images/CREDITS.md says whose those in the pictures are.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LONGEST_SIDE_PX, MOST_BYTES = 1400, 250_000
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, default=SHARED / "minidev", help="a dataset folder with a ground truth")
+    parser.add_argument("--photos", type=Path, help="a dataset folder with a ground truth (rendered landmarks)")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument(
         "--weights",
@@ -33,14 +33,12 @@ def parse() -> argparse.Namespace:
         help="timm's weights of the backbone",
     )
     parser.add_argument("--out", type=Path, default=CHECKOUT / "docs" / "images")
+    parser.add_argument("--query", default="toy_000106", help="a query for the ranked list, the maps and the match")
     parser.add_argument(
-        "--query", default="sacre_coeur_010", help="a query for the ranked list, the maps and the match"
+        "--box", default="62,90,94,118", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2"
     )
-    parser.add_argument(
-        "--box", default="315,140,455,245", help="a part of that query to find in its best photos, pixels X1,Y1,X2,Y2"
-    )
-    parser.add_argument("--second-query", default="lund_door_001", help="another for the ranked list")
-    parser.add_argument("--reranked-query", default="sacre_coeur_002", help="one that re-ranking changes")
+    parser.add_argument("--second-query", default="toy_000317", help="another for the ranked list")
+    parser.add_argument("--reranked-query", default="toy_000193", help="one that re-ranking changes")
     parser.add_argument(
         "--layers",
         nargs="+",
@@ -70,14 +68,18 @@ def keep(picture: Path, target: Path) -> None:
 
 
 def make_pictures(options: argparse.Namespace, folder: Path) -> None:
-    """Extracts, searches, re-ranks and draws in a workspace inside `folder`; writes five pictures into --out."""
+    """Renders, extracts, searches, re-ranks and draws in a workspace inside `folder`; writes five pictures into
+    --out."""
+    photos = options.photos or folder / "toy"
+    if not options.photos:
+        run("datasets", "make-toy", "--out", photos, "--quiet")
     where = ("--workspace", folder / "runs", "--quiet")
     network = ("--model", "gem", "--backbone", options.backbone, "--weights", options.weights)
     stored, before, after = folder / "descriptors", folder / "before.h5", folder / "after.h5"
     run(
         "extract",
         "--dataset",
-        options.photos,
+        photos,
         *network,
         "--scales",
         "1",

@@ -90,8 +90,8 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     steps.start("draw ranked lists and activation maps, write the report")
     scene = open_scene(ranking)
     pictures = workspace.result_folder("visualize", "demo")
-    ranked = draw_ranks(scene, list(range(min(4, len(ranking.query_names)))), 10, "medium", pictures / "ranks.png")
-    cam_request = CamRequest(photos=PhotoChoice(query_row=0, k=5, protocol="medium"), device=device)
+    ranked = draw_ranks(scene, scene.typical_rows(4, "medium"), 10, "medium", pictures / "ranks.png")
+    cam_request = CamRequest(photos=PhotoChoice(query_row=scene.query_row(None), k=5, protocol="medium"), device=device)
     maps = draw_cam(scene, cam_request, pictures / "cam")
     before = open_scene(
         search_files(Path(untrained["folder"]) / "queries.h5", Path(untrained["folder"]) / "database.h5", None, device)

@@ -10,7 +10,6 @@ import pytest
 
 from ultron_cli.console import reset_settings, start_log
 from ultron_cli.datasets.photo_marks import PhotoMark, PhotoMarks
-from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.origin import DescriptorProvenance
@@ -128,7 +127,9 @@ def test_copies_are_known_by_their_bytes(files: Path) -> None:
     write(files / "d.h5", DATABASE, [11, 3, 13, 3, 15], folder="/elsewhere")
     rows_of_self = search(files).own_rows
     assert rows_of_self is not None
-    assert {query: rows.tolist() for query, rows in rows_of_self.items()} == {2: [1, 3]}  # names of another folder say nothing
+    assert {query: rows.tolist() for query, rows in rows_of_self.items()} == {
+        2: [1, 3]
+    }  # names of another folder say nothing
     assert search(files, 3, leave_out_queries=True).names_of(2) == ["a", "c", "e"]
 
 

@@ -42,6 +42,14 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     assert element("rerank-on").is_selected() and not element("search").is_enabled()
     n = len(server.engine.names)
 
+    # Some queries are offered to begin with; the sides of a box are named.
+    offered = browser.find_elements(By.CSS_SELECTOR, "#start-photos button img")
+    assert len(offered) == min(12, len(server.engine.dataset.query_names)) and element("start").is_displayed()
+    offered[0].click()
+    until(lambda: idle() and names() and not element("start").is_displayed())
+    assert element("query").get_attribute("value") == "0"
+    assert element("corners").text.split()[:6] == ["box,", "px", "left", "top", "right", "bottom"]
+
     # A query of the dataset comes with its box, is searched at once, and its photos are marked right, wrong or ignored.
     Select(element("query")).select_by_value("0")
     query = ask("/api/query/0")[1]
@@ -152,3 +160,22 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") != before
     browser.save_screenshot(str(tmp_path / "dark.png"))
     assert browser.get_log("browser") == []
+
+
+def test_on_a_phone(server: RetrievalServer, browser: Any) -> None:
+    """390 px wide and without a mouse: nothing reaches out, before and after a search, and no word of a mouse."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    phone = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    browser.get(server.url)
+    ready = "return document.documentElement.dataset.ready"
+    WebDriverWait(browser, 30).until(lambda _: browser.execute_script(ready))
+    width = "return document.documentElement.scrollWidth"
+    assert browser.execute_script(width) == 390
+    browser.find_element("css selector", "#start-photos button").click()
+    WebDriverWait(browser, 30).until(lambda _: browser.find_elements("css selector", "#photos .photo"))
+    assert browser.execute_script(width) == 390
+    words = browser.find_element("tag name", "body").text
+    assert "Tap a photo" in words and not {"mouse", "pointer", "drop"} & set(words.replace(".", " ").split())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
+from ultron_cli.commands.visualize.searches import labels_of
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.retrieval.rankings import read_ranks, write_ranks
 
@@ -76,6 +77,9 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
         ("SCALA", "stage3"),
     ]
     first, second = (part["photos"] for part in result["models"])
+    ranking = read_ranks(searches[0])
+    scores = ranking.with_scores()[ranking.query_names.index(result["query"])]
+    assert [photo["score"] for photo in first] == pytest.approx(scores[:2].tolist())
     assert [photo["name"] for photo in first] == [photo["name"] for photo in second] and first[0]["cosine"] != second[
         0
     ]["cosine"]
@@ -129,3 +133,19 @@ def test_checkpoints_in_columns(searches: list[Path], ultron: Run, tmp_path: Pat
     code, out, error = ultron("visualize-cam", "--ranks", searches[1], *files, "-k", 1, "--json")
     assert code == 0, error
     assert [part["model"] for part in json.loads(out)["models"]] == ["m1", "m2"]
+
+
+def test_searches_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    """By their models; by their files where those are one model's; by both where some are; layers of one search by its
+    model."""
+    before, after = tmp_path / "before.h5", tmp_path / "after.h5"
+    assert labels_of(["a", "b"], None, [before, after]) == ["a", "b"]
+    assert labels_of(["a", "a"], None, [before, after]) == ["before.h5", "after.h5"]
+    assert labels_of(["a", "a"], None, [tmp_path / "x" / "r.h5", tmp_path / "y" / "r.h5"]) == ["x/r.h5", "y/r.h5"]
+    assert labels_of(["a", "a", "b"], None, [before, after, tmp_path / "c.h5"]) == [
+        "a, before.h5",
+        "a, after.h5",
+        "b, c.h5",
+    ]
+    assert labels_of(["a", "a"], None, [before, before]) == ["a", "a"]
+    assert labels_of(["a", "a"], ["one", "two"], [before, after]) == ["one", "two"]

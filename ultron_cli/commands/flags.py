@@ -171,7 +171,7 @@ DatabaseWeightsFlag = Annotated[
 ]
 
 # Pictures of searches
-QueryFlag = Annotated[str | None, typer.Option(metavar="NAME", help="A query of the search (the first).")]
+QueryFlag = Annotated[str | None, typer.Option(metavar="NAME", help="A query of the search (that of median AP).")]
 ProtocolFlag = Annotated[str, choice(PROTOCOLS, help="Protocol by which photos are right, wrong or ignored.")]
 SystemsFlag = Annotated[
     list[Path] | None,

@@ -110,7 +110,9 @@ def _with_own_rows(
             continue
         rows_of_self = np.array([row_of.get(ranking.database_names[row], -1) for row in own_of[name]], np.int64)
         if are_left_out:
-            labels = {label: rows[~np.isin(rows, rows_of_self)] for label in LABELS for rows in [getattr(queries[i], label)]}
+            labels = {
+                label: rows[~np.isin(rows, rows_of_self)] for label in LABELS for rows in [getattr(queries[i], label)]
+            }
             queries[i] = replace(queries[i], **labels)
         elif not np.isin(rows_of_self, queries[i].junk).all():
             n_counted += 1

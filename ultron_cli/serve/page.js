@@ -36,7 +36,7 @@ function setSource(source, address, size, box) {
   Object.assign(state, { source, size, box, answer: null });
   fail(null);
   byId("photos").replaceChildren();
-  byId("legend").hidden = true;
+  byId("legend").hidden = byId("start").hidden = true;
   byId("search").disabled = false;
   byId("photo").src = address;
   byId("stage").hidden = false;
@@ -124,7 +124,7 @@ function verdict(label) {
 function drawAnswer() {
   const { answer } = state, steps = answer.rerank.map((step) => `${step.name} ${step.ms_per_query.toFixed(0)} ms`);
   byId("status").textContent = `${answer.photos.length} of ${state.about.n_photos.toLocaleString("en")} photos in ${answer.seconds.toFixed(2)} s, ${answer.method} search${steps.length ? `, re-ranked: ${steps.join(", ")}` : ""}`
-    + (state.about.maps ? ". Rest the pointer on a photo for its similarity map." : ". No similarity maps: the server lacks the grad-cam package.");
+    + (state.about.maps ? (matchMedia("(hover: none)").matches ? ". Tap a photo for its similarity map." : ". Rest the pointer on a photo for its similarity map.") : ". No similarity maps: the server lacks the grad-cam package.");
   byId("legend").hidden = !answer.photos.some((photo) => photo.label !== null);
   byId("photos").replaceChildren(...answer.photos.map(photoCard));
 }
@@ -327,6 +327,27 @@ document.addEventListener("drop", (event) => {
   chooseFile(event.dataTransfer.files[0]);
 });
 
+// Some photos to begin with, evenly from the queries, else from the database.
+const MOST_AT_START = 12;
+function offer(queries) {
+  const kind = queries.length ? "query" : "photo", n = queries.length || state.about.n_photos, nShown = Math.min(n, MOST_AT_START);
+  byId("start-photos").replaceChildren(...Array.from({ length: nShown }, (_, i) => {
+    const place = Math.floor(i * n / nShown), row = queries.length ? queries[place].row : place, name = queries.length ? queries[place].name : `photo ${row + 1}`;
+    const button = element("button"), image = element("img");
+    button.type = "button";
+    image.src = picture(kind, row, "small");
+    image.alt = button.title = name;
+    image.addEventListener("error", () => button.remove());  // a photo that is gone
+    button.append(image);
+    button.addEventListener("click", () => {
+      if (kind === "query") byId("query").value = row;
+      chooseStored(kind, row);
+    });
+    return button;
+  }));
+  byId("start").hidden = false;
+}
+
 async function start() {
   try {
     const about = await ask("api/about");
@@ -342,6 +363,7 @@ async function start() {
     const { queries } = await ask("api/queries");
     for (const query of queries) byId("query").append(new Option(query.name, query.row));
     byId("query-choice").hidden = queries.length === 0;
+    offer(queries);
     document.documentElement.dataset.ready = "yes";
   } catch (error) { fail(error); }
 }

@@ -1,28 +1,29 @@
-"""The ground floor of figures of photos: a sheet of pixels written as PNG, text that fits, signs, the colours of heat.
+"""The ground floor of figures of photos: a sheet of pixels with text and signs, its header, the colours of heat.
 
 A Sheet is laid out in whole pixels from the top left. Photos and frames are copied into it unchanged, matplotlib (its
-object interface, no pyplot) draws text and signs on top; the same input gives the same bytes. tiles.py puts photos on a
-sheet, plots.py makes figures with axes. Neither this module nor plots.py imports a model or torch.
+object interface, no pyplot) draws text and signs on top; the same input gives the same bytes, as PNG, PDF or SVG.
+lettering.py makes text fit, tiles.py puts photos on a sheet, plots.py makes figures with axes. None of them imports a
+model or torch.
 """
 
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import matplotlib
 import numpy as np
-from matplotlib import colormaps, font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Polygon
-from matplotlib.transforms import IdentityTransform
+from matplotlib.transforms import Affine2D
 from PIL import Image
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.visualization.lettering import DPI, font_of, plain_text, wrap
 
 Verdict = Literal["right", "wrong", "ignored", "unknown"]
 Colour = tuple[int, int, int]
@@ -42,7 +43,7 @@ TITLE_PX, BODY_PX, SMALL_PX = 20, 15, 13
 MARGIN_PX, FRAME_PX = 24, 5
 LABEL_HEIGHT_PX, LEGEND_HEIGHT_PX = 48, 34
 MIN_WIDTH_PX, MAX_WIDTH_PX, MAX_HEIGHT_PX = 740, 4000, 20000
-DPI = 100  # text sizes are given in pixels, so it only tells a viewer the size in print
+SUFFIXES = (".png", ".pdf", ".svg")
 HEAT_OPACITY = (0.35, 0.75)  # where heat is 0, where it is 1: the photo stays readable, the colours rise in lightness
 HEAT_BAR_PX = 16
 
@@ -52,16 +53,6 @@ SIGN_STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "wrong": [[(-0.38, -0.38), (0.38, 0.38)], [(-0.38, 0.38), (0.38, -0.38)]],
     "ignored": [[(-0.5, 0.0), (0.5, 0.0)]],
 }
-# Used, where installed, for characters that DejaVu Sans (which comes with matplotlib) lacks.
-FALLBACK_FAMILIES = (
-    "Noto Sans",
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "PingFang SC",
-    "Hiragino Sans",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,71 +77,6 @@ def title_of(model: str, dataset: str, protocol: str | None = None) -> str:
     return f"{model} on {dataset}" + (f", {protocol} protocol" if protocol else "")
 
 
-@lru_cache(maxsize=4)
-def _font(bold: bool) -> font_manager.FontProperties:
-    """DejaVu Sans with the fallbacks that are installed, whatever the user's matplotlibrc says."""
-    installed = {entry.name for entry in font_manager.fontManager.ttflist}
-    families = ["DejaVu Sans", *(family for family in FALLBACK_FAMILIES if family in installed)]
-    return font_manager.FontProperties(family=families, weight="bold" if bold else "normal")
-
-
-@lru_cache(maxsize=4096)
-def _can_draw(character: str, bold: bool) -> bool:
-    font = _font(bold)
-    for family in font.get_family():
-        path = font_manager.findfont(font_manager.FontProperties(family=family, weight=font.get_weight()))
-        if font_manager.get_font(path).get_char_index(ord(character)):
-            return True
-    return False
-
-
-def plain_text(text: str, bold: bool = False) -> str:
-    """The text on one line; control characters become spaces, characters that no font has (or is no text) become
-    squares."""
-    spaced = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
-    return "".join(c if unicodedata.category(c)[0] != "C" and _can_draw(c, bold) else "\u25a1" for c in spaced)
-
-
-def text_width_px(text: str, size_px: int, *, bold: bool = False) -> float:
-    """Width of one line of text as it will be drawn."""
-    font = _font(bold).copy()
-    font.set_size(size_px * 72 / DPI)
-    return RendererAgg(8, 8, DPI).get_text_width_height_descent(plain_text(text, bold), font, ismath=False)[0]
-
-
-def shorten_middle(text: str, width_px: float, size_px: int, *, bold: bool = False) -> str:
-    """The text, or as much of its two ends as fits into width_px with an ellipsis between."""
-    if text_width_px(text, size_px, bold=bold) <= width_px:
-        return text
-
-    def ends(n_characters: int) -> str:
-        return text[: (n_characters + 1) // 2] + "\u2026" + text[len(text) - n_characters // 2 :]
-
-    n_fitting = 0
-    n_too_many = min(len(text), int(width_px))  # no character is drawn narrower than a pixel
-    while n_too_many - n_fitting > 1:
-        n = (n_fitting + n_too_many) // 2
-        if text_width_px(ends(n), size_px, bold=bold) <= width_px:
-            n_fitting = n
-        else:
-            n_too_many = n
-    return ends(n_fitting)
-
-
-def wrap(text: str, width_px: float, size_px: int, *, n_lines: int, bold: bool = False) -> list[str]:
-    """The text in at most n_lines lines of at most width_px, broken at spaces; words too long are shortened, as is a
-    last line."""
-    lines: list[str] = []
-    words = plain_text(text, bold).split()
-    while words:
-        line = words.pop(0)
-        last = len(lines) == n_lines - 1
-        while words and (last or text_width_px(f"{line} {words[0]}", size_px, bold=bold) <= width_px):
-            line += f" {words.pop(0)}"
-        lines.append(shorten_middle(line, width_px, size_px, bold=bold))
-    return lines
-
-
 class Sheet:
     """White paper of width_px x height_px; x to the right and y down, in pixels."""
 
@@ -160,6 +86,8 @@ class Sheet:
         self._figure = Figure(figsize=((width_px + 0.01) / DPI, (height_px + 0.01) / DPI), dpi=DPI)
         self._figure.patch.set_visible(False)
         self._canvas = FigureCanvasAgg(self._figure)
+        # From pixels, y upwards; PDF and SVG are written at 72 dots per inch whatever the figure's DPI is.
+        self._to_dots = Affine2D().scale(1 / DPI) + self._figure.dpi_scale_trans
 
     def fill(self, x: int, y: int, width_px: int, height_px: int, colour: Colour) -> None:
         """A filled rectangle."""
@@ -197,11 +125,11 @@ class Sheet:
             ha=ha,
             va=va,
             rotation=rotation,
-            fontproperties=_font(style.bold),
+            fontproperties=font_of(style.bold),
             fontsize=style.size_px * 72 / DPI,
             parse_math=False,
             usetex=False,
-            transform=IdentityTransform(),
+            transform=self._to_dots,
         )
 
     def sign(self, x: float, y: float, verdict: Verdict, radius_px: float = 9.0) -> None:
@@ -210,9 +138,7 @@ class Sheet:
             return
         up = self.pixels.shape[0] - y
         colour = "#{:02x}{:02x}{:02x}".format(*VERDICT_COLOURS[verdict])
-        self._figure.add_artist(
-            Circle((x, up), radius_px, facecolor=colour, edgecolor="none", transform=IdentityTransform())
-        )
+        self._figure.add_artist(Circle((x, up), radius_px, facecolor=colour, edgecolor="none", transform=self._to_dots))
         for stroke in SIGN_STROKES[verdict]:
             line = Line2D(
                 [x + dx * radius_px for dx, _ in stroke],
@@ -223,38 +149,64 @@ class Sheet:
                 marker="None",
                 solid_capstyle="round",
                 solid_joinstyle="round",
-                transform=IdentityTransform(),
+                transform=self._to_dots,
             )
             self._figure.add_artist(line)
 
     def arrow(
         self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool = False, line_px: float = 2.5
     ) -> None:
-        """A line through the points with a head at the last, to which it comes straight down."""
+        """A line from a dot at the first point through the others with a head at the last, to which it comes straight
+        down. Where it crosses what was drawn before, it passes over."""
         height_px = self.pixels.shape[0]
         x, y = points[-1]
         head_px = 3.2 * line_px
-        line = Line2D(
-            [point[0] for point in points],
-            [*(height_px - point[1] for point in points[:-1]), height_px - y + head_px],
-            color=colour,
-            linewidth=line_px * 72 / DPI,
-            linestyle=(0, (3.0, 1.6)) if dashed else "-",
-            marker="None",
-            solid_joinstyle="round",
-            solid_capstyle="butt",
-            transform=IdentityTransform(),
+        for line_colour, width_px in (("white", line_px + 4), (colour, line_px)):
+            line = Line2D(
+                [point[0] for point in points],
+                [*(height_px - point[1] for point in points[:-1]), height_px - y + head_px],
+                color=line_colour,
+                linewidth=width_px * 72 / DPI,
+                linestyle=(0, (3.0, 1.6)) if dashed and line_colour == colour else "-",
+                marker="None",
+                solid_joinstyle="round",
+                solid_capstyle="butt",
+                transform=self._to_dots,
+            )
+            self._figure.add_artist(line)
+        start = (points[0][0], height_px - points[0][1])
+        self._figure.add_artist(
+            Circle(start, 1.6 * line_px, facecolor=colour, edgecolor="none", transform=self._to_dots)
         )
-        self._figure.add_artist(line)
         up = height_px - y
         corners = [(x, up), (x - head_px * 0.6, up + head_px), (x + head_px * 0.6, up + head_px)]
         self._figure.add_artist(
-            Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=IdentityTransform())
+            Polygon(corners, closed=True, facecolor=colour, edgecolor="none", transform=self._to_dots)
         )
 
+    def ring(self, x: float, y: float, radius_px: float = 11.0) -> None:
+        """A ring around (x, y), light on dark, to be seen on any photo."""
+        for colour, line_px in (("black", 6.0), ("white", 2.6)):
+            self._figure.add_artist(
+                Circle(
+                    (x, self.pixels.shape[0] - y),
+                    radius_px,
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=line_px * 72 / DPI,
+                    transform=self._to_dots,
+                )
+            )
+
     def save(self, path: Path) -> None:
-        """Writes the sheet as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
-        written."""
+        """Writes the sheet as PNG, or as PDF or SVG with its text as text; whole or not at all. Raises UltronError for
+        another suffix or where it cannot be written."""
+        check_suffix(path)
+        if path.suffix.lower() != ".png":
+            image = self._figure.figimage(self.pixels, origin="upper", zorder=-1)
+            write_figure(self._figure, path)
+            image.remove()
+            return
         self._canvas.draw()
         ink = np.asarray(self._canvas.buffer_rgba())
         has_ink = ink[..., 3] > 0
@@ -264,11 +216,27 @@ class Sheet:
         save_png(path, pixels)
 
 
+def check_suffix(out: Path) -> None:
+    """Raises UltronError unless a figure can be written under this name."""
+    if out.suffix.lower() not in SUFFIXES:
+        raise UltronError(
+            f"{out}: a figure is written as {', '.join(SUFFIXES)}, found {out.suffix or 'no suffix'}; name the file so"
+        )
+
+
+def write_figure(figure: Figure, out: Path) -> None:
+    """Writes a figure as PNG, PDF or SVG, the same bytes each time, whole or not at all."""
+    kind = out.suffix[1:].lower()
+    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    with whole_file(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
+        figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+
+
 def save_png(path: Path, pixels: np.ndarray) -> None:
     """Writes (H, W, 3) uint8 as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
     written."""
     if path.suffix.lower() != ".png":
-        raise UltronError(f"figures are PNG files; found {path.name!r}; name one that ends in .png with `out`")
+        raise UltronError(f"pictures of pixels are PNG files; found {path.name!r}; name one that ends in .png")
     with whole_file(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", dpi=(DPI, DPI))
 
@@ -300,15 +268,20 @@ class Header:
         """From the top of the sheet to where the content may begin."""
         return MARGIN_PX + 28 * len(self.title) + 21 * len(self.note) + 12
 
-    def draw(self, sheet: Sheet) -> None:
-        """Draws it at the top of the sheet."""
+    def lines(self) -> Iterator[tuple[int, int, str, TextStyle]]:
+        """(x, y of the baseline, text, style) of each line, from the top left, in pixels."""
         y = MARGIN_PX - 9
         for line in self.title:
             y += 28
-            sheet.text(MARGIN_PX, y, line, TextStyle(size_px=TITLE_PX, bold=True))
+            yield MARGIN_PX, y, line, TextStyle(size_px=TITLE_PX, bold=True)
         for line in self.note:
             y += 21
-            sheet.text(MARGIN_PX, y + 3, line, QUIET)
+            yield MARGIN_PX, y + 3, line, QUIET
+
+    def draw(self, sheet: Sheet) -> None:
+        """Draws it at the top of the sheet."""
+        for x, y, line, style in self.lines():
+            sheet.text(x, y, line, style)
 
 
 def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -329,12 +302,14 @@ def write_overlay(path: Path, photo: np.ndarray, heat: np.ndarray) -> None:
     save_png(path, overlay(photo, heat))
 
 
-def draw_heat_bar(sheet: Sheet, x: int, y: int, height_px: int) -> None:
-    """A bar of the colours of heat, 0 below and 1 above, with its label."""
+def draw_heat_bar(
+    sheet: Sheet, x: int, y: int, height_px: int, *, low: float = 0.0, high: float = 1.0, label: str = "relative weight"
+) -> None:
+    """A bar of the colours of heat, `low` below and `high` above, with its label."""
     values = np.linspace(1.0, 0.0, height_px)[:, None].repeat(HEAT_BAR_PX, axis=1)
     sheet.paste(x, y, overlay(np.full((height_px, HEAT_BAR_PX, 3), 128, np.uint8), values))
     for value in (0.0, 0.5, 1.0):
         level = y + round((1 - value) * (height_px - 1))
         sheet.fill(x + HEAT_BAR_PX, level, 4, 1, (90, 90, 90))
-        sheet.text(x + 24, level + 5, f"{value:g}", SMALL_QUIET)
-    sheet.upward_text(x + 50, y + height_px / 2, "relative weight", SMALL_QUIET)
+        sheet.text(x + 24, level + 5, f"{round(low + value * (high - low), 2):g}", SMALL_QUIET)
+    sheet.upward_text(x + 58, y + height_px / 2, label, SMALL_QUIET)

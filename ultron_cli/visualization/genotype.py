@@ -14,7 +14,7 @@ from ultron_cli.visualization.plots import COLOURS
 OPERATION_COLOURS: dict[str, str] = dict(
     zip(
         OPERATIONS,
-        ("#bbbbbb", "#1a1a1a", "#4477AA", "#66CCEE", "#228833", "#CCBB44", "#AA3377", "#EE6677", "#994F00"),
+        ("#b0b0b0", "#1a1a1a", "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#CC79A7", "#D55E00", "#7a4a00"),
         strict=True,
     )
 )

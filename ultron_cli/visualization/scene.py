@@ -16,7 +16,7 @@ from ultron_cli.machine import resolve_device
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.retrieval.rankings import Ranking
-from ultron_cli.visualization.drawing import Verdict
+from ultron_cli.visualization.drawing import Verdict, title_of
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
 
 
@@ -38,14 +38,24 @@ class Scene:
     queries: Dataset | None  # None where the queries are photos by path
     database: Dataset
 
-    def query_row(self, name: str | None) -> int:
-        """Row of a query by name; None: the first. Raises UltronError if unknown."""
+    def query_row(self, name: str | None, protocol: Protocol = "medium") -> int:
+        """Row of a query by name; None: that of median AP under the protocol. Raises UltronError if unknown."""
         names = self.ranking.query_names
         if name is None:
-            return 0
+            return self.typical_rows(1, protocol)[0]
         if name not in names:
             raise UltronError(f"query {name!r} is not in the search{nearest_names(name, names)}")
         return names.index(name)
+
+    def typical_rows(self, n: int, protocol: Protocol) -> list[int]:
+        """Rows of n queries (or all), evenly from low to high AP: of one, the lower median. The first n without a
+        ground truth. A first query is often one that has everything right, and tells little."""
+        n = min(n, len(self.ranking.query_names))
+        scored = [(self.average_precision(row, protocol), row) for row in range(len(self.ranking.query_names))]
+        rows = [row for _, row in sorted((ap, row) for ap, row in scored if ap is not None)]
+        if len(rows) < n:
+            return list(range(n))
+        return [rows[((2 * i + 1) * len(rows) - 1) // (2 * n)] for i in range(n)]
 
     def query_photo(self, row: int) -> QueryPhoto:
         """The query as drawn: its file and its box (none where queries were not cropped)."""
@@ -119,6 +129,13 @@ class Scene:
         names = [self.ranking.database_names[r] for r in self.ranking.rows[row].tolist() if r >= 0]
         counted_names = [name for name in names if name not in ignored]
         return average_precision(np.flatnonzero([name in positives for name in counted_names]), len(positives))
+
+    def title(self, row: int, protocol: Protocol, models: str | None = None) -> str:
+        """`gem-resnet50 on roxford5k, hard protocol`, of the search or the models named; without the protocol where
+        there is no ground truth for the query."""
+        truth = self.queries.ground_truth if self.queries else None
+        is_labelled = truth is not None and self.ranking.query_names[row] in truth.query_names
+        return title_of(models or self.model, self.dataset_name, protocol if is_labelled else None)
 
     def subtitle(self, row: int, protocol: Protocol) -> str:
         """`AP 71.3`, in percent, of a query that has positives; `in the first 100` is added where not the whole

@@ -155,7 +155,7 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
                 continue
             layer, values = list(result.layers.items())[place]
             titles.append(layer)
-            label = f"{result.model}: mean {values.mean():.2f}, {len(values)} units"
+            label = plots.text(f"{result.model}: mean {values.mean():.2f}, {len(values)} units")
             axes.hist(
                 values,
                 bins=np.linspace(0, 1, 26).tolist(),
@@ -166,9 +166,9 @@ def selectivity_figure(results: Sequence[Selectivity], title: str, out: Path) ->
                 linestyle=("-", "--", ":", "-.")[i % 4],
                 label=label,
             )
-        axes.set_title(" / ".join(dict.fromkeys(titles)))
+        axes.set_title(plots.text(" / ".join(dict.fromkeys(titles))), fontsize=plots.LABEL_PT)
         axes.set_xlabel("class selectivity index of a unit (0 to 1)")
         axes.set_ylabel("density of units")
         axes.set_xlim(0, 1)
-        axes.legend(fontsize=9)
+        axes.legend(fontsize=plots.SMALL_PT, frameon=False)
     return plots.save_figure(figure, out)

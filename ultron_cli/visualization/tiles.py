@@ -23,10 +23,8 @@ from ultron_cli.visualization.drawing import (
     Sheet,
     TextStyle,
     Verdict,
-    shorten_middle,
-    text_width_px,
-    wrap,
 )
+from ultron_cli.visualization.lettering import shorten_middle, text_width_px, wrap
 
 TILE_GREY: Colour = (226, 226, 226)
 
@@ -68,6 +66,11 @@ def load_tile(path: Path, width_px: int, height_px: int) -> Tile:
         # "PATH: no such photo; complete the dataset ...": the name stands below the tile, the remedy in the log.
         problem = str(error).removeprefix(f"{path}: ").split(";")[0]
         return Tile(np.full((round(height_px * 0.75), width_px, 3), TILE_GREY, np.uint8), problem=problem)
+    return tile_of(image, width_px, height_px)
+
+
+def tile_of(image: Image.Image, width_px: int, height_px: int) -> Tile:
+    """A photo as large as fits into width_px x height_px."""
     factor = min(width_px / image.width, height_px / image.height)
     width = max(1, round(image.width * factor))
     height = max(1, round(image.height * factor))

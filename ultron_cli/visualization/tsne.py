@@ -2,11 +2,13 @@
 scikit-learn's)."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from ultron_cli.configs import within
@@ -28,7 +30,7 @@ SHAPES = (
     "X",
     "*",
 )  # with the colours, which change with them, 56 landmarks are told apart
-MOST_IN_LEGEND = 24
+MOST_IN_LEGEND, LEGEND_COLUMNS = 24, 6
 PANEL_INCHES, PHOTO_PANEL_INCHES = 6.0, 9.0
 THUMBNAIL_PX = 34
 OTHER = "#a8a8a8"
@@ -146,16 +148,20 @@ def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool 
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     side_inches = PHOTO_PANEL_INCHES if thumbnails else PANEL_INCHES
-    figure = plots.new_figure(side_inches * n_columns, (side_inches + 0.5) * n_rows + 0.6, title)
+    legend = _legend(panels) if not thumbnails else []
+    height_inches = (side_inches + 0.3) * n_rows + 0.09 * len(legend)
+    note = "Near points are alike; the axes of an embedding have no meaning."
+    figure = plots.new_figure(side_inches * n_columns, height_inches, title, note)
+    if legend:
+        plots.legend_below_header(figure, legend, most_columns=LEGEND_COLUMNS)
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(n_rows, n_columns, i + 1)
         axes.set_title(
-            f"{panel.title}\n5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %",
-            fontsize=11,
+            f"{plots.text(panel.title)}\n"
+            f"5 nearest of the same landmark: {100 * knn_purity(panel.points, panel.labels):.0f} %",
+            fontsize=plots.LABEL_PT,
         )
         plots.no_ticks(axes)
-        axes.set_xlabel("t-SNE, first axis (no unit)")
-        axes.set_ylabel("t-SNE, second axis (no unit)")
         _draw_photos(axes, panel) if thumbnails and panel.paths else _draw_marks(axes, panel)
     return plots.save_figure(figure, out)
 
@@ -164,11 +170,35 @@ def _style(label: int) -> tuple[str, str]:
     return COLOURS[label % len(COLOURS)], SHAPES[label % len(SHAPES)]
 
 
+def _legend(panels: Sequence[Panel]) -> list[Line2D]:
+    """A mark per landmark; none where they are too many, or the panels' landmarks are others."""
+    names = panels[0].names
+    if len(names) > MOST_IN_LEGEND or any(panel.names != names for panel in panels):
+        return []
+    marks = [(*_style(label), 6.0, name) for label, name in enumerate(names)]
+    if any((panel.labels < 0).any() for panel in panels):
+        marks.append((OTHER, ".", 7.0, "no landmark"))
+    return [
+        Line2D(
+            [],
+            [],
+            color=colour,
+            marker=shape,
+            markersize=size_pt,
+            markeredgecolor="white",
+            markeredgewidth=0.4,
+            linestyle="none",
+            label=plots.shortened(name, 170, plots.LABEL_PT),
+        )
+        for colour, shape, size_pt, name in marks
+    ]
+
+
 def _draw_marks(axes: Axes, panel: Panel) -> None:
     others = panel.labels < 0
     if others.any():
-        axes.scatter(*panel.points[others].T, s=30, c=OTHER, marker=".", label="no landmark", linewidths=0)
-    for label, name in enumerate(panel.names):
+        axes.scatter(*panel.points[others].T, s=30, c=OTHER, marker=".", linewidths=0)
+    for label in range(len(panel.names)):
         of_landmark = panel.labels == label
         if of_landmark.any():
             colour, shape = _style(label)
@@ -177,12 +207,9 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
                 s=34,
                 c=colour,
                 marker=shape,
-                label=plots.shortened(name, 240),
                 linewidths=0.4,
                 edgecolors="white",
             )
-    if len(panel.names) <= MOST_IN_LEGEND:
-        axes.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06), frameon=False)
 
 
 def free_cells(shares: np.ndarray, n_columns: int, n_rows: int) -> np.ndarray | None:
@@ -218,7 +245,7 @@ def _draw_photos(axes: Axes, panel: Panel) -> None:
     cells = free_cells(shares, per_side, per_side)
     places = shares if cells is None else (cells + 0.5) / per_side
     if cells is not None:
-        axes.set_xlabel(f"{axes.get_xlabel()}; photos in the nearest free place, lines lead to their points")
+        axes.set_xlabel("photos in the nearest free place, lines lead to their points", fontsize=plots.LABEL_PT)
     for share, place, label, path in zip(shares, places, panel.labels, panel.paths or [], strict=True):
         tile = tiles.load_tile(path, THUMBNAIL_PX, THUMBNAIL_PX)
         colour = _style(int(label))[0] if label >= 0 else OTHER

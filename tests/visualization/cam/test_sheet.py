@@ -8,7 +8,7 @@ import pytest
 from tests.visualization.photos import pixels_of, plain
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
-from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
+from ultron_cli.visualization.cam.sheet import CamPair, cam_figure, note_of
 from ultron_cli.visualization.cam.similarity import Cam
 from ultron_cli.visualization.drawing import overlay
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
@@ -29,7 +29,7 @@ def test_figure_at_known_places(tmp_path: Path) -> None:
     query_x = drawing.MARGIN_PX + 26 + drawing.FRAME_PX
     first_x = query_x + 280 + 10 + 34
     top = (
-        drawing.Header.of("model on data", "a note of more than one line? no", picture.shape[1]).height_px
+        drawing.Header.of("model on data", note_of(pairs[0].cam, 1), picture.shape[1]).height_px
         + drawing.LEGEND_HEIGHT_PX
         + drawing.FRAME_PX
     )
@@ -71,3 +71,21 @@ def test_figure_of_many_and_of_bad_photos(
     assert "2 photos not shown in the figure: q $: no such photo; nnn" in caplog.text
     with pytest.raises(UltronError, match="needs at least one database photo"):
         cam_figure(QueryPhoto(plain(0), "q"), None, [], "t", tmp_path / "none.png")
+
+
+def test_score_and_cosine_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search's score stands beside the rank, the cosine at one scale below the map, and the note says which is
+    which."""
+    words: list[str] = []
+    draw_text = drawing.Sheet.text
+
+    def text(sheet: drawing.Sheet, x: float, y: float, line: str, style: drawing.TextStyle = drawing.PLAIN) -> None:
+        words.append(line)
+        draw_text(sheet, x, y, line, style)
+
+    monkeypatch.setattr(drawing.Sheet, "text", text)
+    cam = Cam(np.ones((9, 9), np.float32), 0.123)
+    pairs = [CamPair(RankedPhoto(plain(128), 1, 0.987, "right", "a"), cam)]
+    cam_figure(QueryPhoto(plain(60), "q"), cam, pairs, "t", tmp_path / "cam.png")
+    assert {"score 0.987", "cosine 0.123"} <= set(words)
+    assert "Scores are the search's; the cosine below a map is of descriptors at one scale" in " ".join(words)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from tests.conftest import Run
 from ultron_cli.errors import UltronError
+from ultron_cli.visualization import plots
 from ultron_cli.visualization.curves.run_curves import (
     PANELS,
     RunCurves,
@@ -59,11 +60,33 @@ def test_learning_rate_is_drawn_by_step_where_steps_are_recorded() -> None:
     ]
     for run, points in (
         (RunCurves(label="with steps", epochs=epochs, steps=steps), [(0.5, 0.1), (1.0, 0.5), (2.0, 0.25)]),
+        (RunCurves(label="of fewer steps than epochs", epochs=epochs, steps=steps[1:2]), [(1.0, 0.5), (2.0, 0.25)]),
         (RunCurves(label="of epochs alone", epochs=epochs, steps=[]), [(1.0, 0.5), (2.0, 0.25)]),
     ):
         axes = Figure().add_subplot()
         PANELS["lr"][1](axes, run, look(0), 1)
         assert [tuple(map(float, point)) for point in axes.lines[0].get_xydata()] == points
+
+
+def test_a_short_run_is_drawn_by_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 epochs and 3 lines of steps, the first at epoch 3.5: every panel has 12 points, begins at 0 and ends alike."""
+    epochs: list[dict[str, object]] = [
+        {"epoch": e, "loss": 5.0 / e, "lr": 0.1 / e, "accuracy": 1 - 1 / e, "validation_mAP": 0.5} for e in range(1, 13)
+    ]
+    steps: list[dict[str, object]] = [{"epoch": 3.5 * i, "loss": 4.0 / i, "lr": 0.1} for i in (1, 2, 3)]
+    figures: list[Figure] = []
+
+    def keep(figure: Figure, out: Path) -> Path:
+        figures.append(figure)
+        return out
+
+    monkeypatch.setattr(plots, "save_figure", keep)
+    curves_figure([RunCurves(label="a", epochs=epochs, steps=steps)], "t", tmp_path / "c.png")
+    panels = figures[0].axes
+    assert [len(axes.lines) for axes in panels] == [1, 1, 1, 1]
+    assert [list(axes.lines[0].get_xdata()) for axes in panels] == [list(range(1, 13))] * 4
+    assert {axes.get_xlim() for axes in panels} == {(0, 1.02 * 12)}
+    assert not [axes for axes in panels if "no unit" in axes.get_ylabel()]
 
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:

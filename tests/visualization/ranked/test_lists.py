@@ -160,6 +160,6 @@ def test_errors(tmp_path: Path) -> None:
         UltronError, match=r"at most 4000 x 20000 is drawn; draw fewer queries, or fewer photos of each with -k"
     ):
         ranks_figure([row] * 1000, "t", tmp_path / "a.png")
-    with pytest.raises(UltronError, match=r"figures are PNG files; found 'a\.pdf'"):
-        ranks_figure([row], "t", tmp_path / "a.pdf")
+    with pytest.raises(UltronError, match=r"a figure is written as \.png, \.pdf, \.svg, found \.gif"):
+        ranks_figure([row], "t", tmp_path / "a.gif")
     assert not list(tmp_path.iterdir())

@@ -49,14 +49,28 @@ def test_arrows_lie_between_the_rows(tmp_path: Path) -> None:
     first = drawing.MARGIN_PX + 3 * drawing.FRAME_PX + 240 + 34 + 170
     places = [first + i * (240 + 10 + 14) for i in range(5)]  # of photos 240 px wide
     inked = [(blue[x + 100 : x + 140].sum() > 20, brown[x + 100 : x + 140].sum() > 20) for x in places]
-    assert [pair[0] for pair in inked] == [
-        True,
-        True,
-        True,
-        False,
-        True,
-    ]  # the arrow to the first crosses over the second
+    # The arrow to the first crosses over the second and begins below the third of the row above.
+    assert [pair[0] for pair in inked] == [True, True, True, False, True]
     assert inked[1][1] and not inked[3][1]
+
+
+def test_no_arrow_leads_to_a_photo_from_further_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of the five photos after were shown before: three arrows, each from the place to the place; the other two
+    say their rank above the photo, and nowhere else."""
+    arrows, words = [], []
+    draw_text = drawing.Sheet.text
+    monkeypatch.setattr(drawing.Sheet, "arrow", lambda sheet, points, colour, **_: arrows.append((points, colour)))
+    monkeypatch.setattr(
+        drawing.Sheet,
+        "text",
+        lambda sheet, x, y, text, style=drawing.PLAIN: (words.append(text), draw_text(sheet, x, y, text, style)),
+    )
+    systems_figure([before_after()], "t", tmp_path / "moves.png")
+    first = drawing.MARGIN_PX + 3 * drawing.FRAME_PX + 240 + 34 + 170 + 120
+    step = 240 + 10 + 14
+    ends = [((points[0][0] - first) / step, (points[-1][0] - first) / step, colour) for points, colour in arrows]
+    assert ends == [(2.0, 0.0, UP), (0.0, 1.0, DOWN), (3.0, 3.0, SAME)]
+    assert [words.count(text) for text in ("\u25b2 from 37", "\u25b2 newly found", "\u25b2 up 2")] == [1, 1, 1]
 
 
 def test_too_much_is_refused(tmp_path: Path) -> None:

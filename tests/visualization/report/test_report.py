@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import Run
+from ultron_cli.retrieval.origin import Origin, SearchRecord, StepRecord
 from ultron_cli.visualization.report.maps import packed_map
-from ultron_cli.visualization.report.report import page
+from ultron_cli.visualization.report.report import page, settings_of
 
 EVIL = "<img src=x onerror=document.title='broken'>"
 
@@ -92,6 +93,34 @@ def test_page_keeps_text_from_ending_the_script() -> None:
         page({"score": float("nan")})
 
 
+def test_settings_of_a_search_name_those_of_its_steps() -> None:
+    steps = (
+        StepRecord(name="aqe", settings={"k": 3}),
+        StepRecord(name="superglobal", settings={"m": 400, "beta": 0.15}),
+    )
+    search = SearchRecord(method="index", kind="ivfpq", settings={"nprobe": 16}, steps=steps)
+    settings = dict(settings_of(Origin(dataset="d", search=search)))
+    assert settings["re-ranking"] == "aqe (k 3), then superglobal (m 400, beta 0.15)"
+    assert settings["search"] == "ivfpq (nprobe 16)"
+    assert dict(settings_of(Origin(dataset="d")))["re-ranking"] == "none"
+
+
+def test_page_fits_a_phone(searches: tuple[Path, Path], ultron: Run, tmp_path: Path, browser: Any) -> None:
+    """Two searches by one network: 390 px wide, nothing reaches out; the heading names the network once, the cards the
+    files."""
+    out = tmp_path / "report.html"
+    code, _, error = ultron("visualize", "report", "--ranks", searches[0], "--ranks", searches[1], "--out", out)
+    assert code == 0, error
+    phone = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(out.as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    heading = browser.find_element("id", "title")
+    assert heading.text == "gem-test_resnet on toy" and heading.size["height"] < 60
+    titles = [part.text for part in browser.find_elements("css selector", ".card h2")]
+    assert titles == ["ranks0.h5", "ranks1.h5", "ranks1.h5 minus ranks0.h5"]
+
+
 def test_packed_map() -> None:
     packed = packed_map(np.array([[0.0, 0.5], [1.0, 0.25]], np.float32))
     assert packed == {"h": 2, "w": 2, "data": "AID/QA=="}
@@ -135,7 +164,14 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
 
     browser.get(out.as_uri())
     assert browser.title == "before and <b>after on toy"
-    assert texts(".card h2") == ["before", "<b>after"]
+    assert texts(".card h2") == ["before", "<b>after", "<b>after minus before"]
+    compared = {part["protocol"]: part for part in data["comparison"]}
+    shown = dict(zip(texts("#comparison td:first-child"), texts("#comparison td:nth-child(2)"), strict=True))
+    assert shown.keys() == compared.keys()
+    for protocol, part in compared.items():
+        scores = [result["scores"][protocol]["mAP"] for result in data["results"]]
+        assert part["difference"] == pytest.approx(scores[1] - scores[0]) and part["interval"][0] <= part["interval"][1]
+        assert float(shown[protocol]) == pytest.approx(100 * part["difference"], abs=0.006)
     names = [query["name"] for query in data["results"][0]["queries"]]
     assert sorted(texts("#queries tbody td:first-child")) == sorted(names)
     assert len(all_of("#lists .photo")) == 12  # both searches, six photos each

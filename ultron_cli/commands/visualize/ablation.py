@@ -34,7 +34,7 @@ def command(
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.ablation_bars import ablation_figure, bars_of, read_measurements
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
 
     workspace = current_workspace()
     if out:

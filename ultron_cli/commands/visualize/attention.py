@@ -52,10 +52,10 @@ def command(
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.datasets.photo_files import photo_size
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.inside.matching import region_of
     from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths
     from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
-    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
 
     workspace = current_workspace()

@@ -94,7 +94,7 @@ def command(
     scenes = scenes_of(ranks, queries, database)
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
     scene, models = scenes[0], "-".join(system.label for system in systems) or scenes[0].model
-    row = scene.query_row(query)
+    row = scene.query_row(query, protocol)
     name = scene.ranking.query_names[row]
     folder = out or workspace.result_folder(
         "visualize",
@@ -120,7 +120,8 @@ def command(
 
 def _line(photo: "PhotoCosine", model: str) -> str:
     """A photo for people."""
-    line = f"{photo['rank']:>4}  {photo['cosine']:.4f}  {photo['verdict']:<8} {photo['name']}  {model}"
+    scores = f"score {photo['score']:.4f}  cosine at one scale {photo['cosine']:.4f}"
+    line = f"{photo['rank']:>4}  {scores}  {photo['verdict']:<8} {photo['name']}  {model}"
     return line.rstrip()
 
 

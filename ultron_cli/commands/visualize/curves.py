@@ -33,7 +33,7 @@ def command(
     """
     from ultron_cli.console import print_result
     from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
 
     workspace = current_workspace()
     if out:

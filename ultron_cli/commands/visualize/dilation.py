@@ -53,9 +53,9 @@ def command(
     """
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.inside.dilations import cdconvs_of, dilation_figure, gather, write_csv
     from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths
-    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
 
     workspace = current_workspace()

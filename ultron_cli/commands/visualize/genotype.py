@@ -26,8 +26,8 @@ def command(
     """
     from ultron_cli.console import print_result
     from ultron_cli.models.attentions.genotype import PUBLISHED, load_genotype, parse_genotype
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.genotype import genotype_figure
-    from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
     genotype_text = text or PUBLISHED

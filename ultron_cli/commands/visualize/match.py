@@ -63,8 +63,8 @@ def command(
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.inside.draw import MatchRequest, draw_match
-    from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     workspace = current_workspace()
@@ -78,7 +78,7 @@ def command(
         check_suffix(out)
     protocol = one_of("protocol", protocol, PROTOCOLS)
     (scene,) = scenes_of([ranks] if ranks else None, queries, database)
-    row = scene.query_row(query)
+    row = scene.query_row(query, protocol)
     name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box}")
     path = (
         out

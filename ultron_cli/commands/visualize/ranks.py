@@ -8,6 +8,7 @@ import typer
 from ultron_cli.commands.choices import PROTOCOLS
 from ultron_cli.commands.flags import (
     DatabaseFlag,
+    FigureFlag,
     LabelFlag,
     ProtocolFlag,
     QueriesFlag,
@@ -28,10 +29,11 @@ def command(
     *,
     query: Annotated[
         list[str] | None,
-        typer.Option("--query", metavar="NAME", help="A query of the search (the first); may be given again."),
+        typer.Option("--query", metavar="NAME", help="A query of the search (that of median AP); may be given again."),
     ] = None,
     n_queries: Annotated[
-        int, number("--queries-shown", help="How many queries, from the first, where none is named.", low=1)
+        int,
+        number("--queries-shown", help="How many queries, evenly from low to high AP, where none is named.", low=1),
     ] = 1,
     k: Annotated[int, number("-k", help="Photos per query.", low=1)] = 10,
     protocol: ProtocolFlag = "medium",
@@ -42,7 +44,7 @@ def command(
     ] = False,
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the picture (PNG).")] = None,
+    out: FigureFlag = None,
 ) -> None:
     """Shows a query and its best photos.
 
@@ -60,11 +62,7 @@ def command(
     labels, scene = labels_of([scene.model for scene in scenes], label, ranks), scenes[0]
     if moves and len(scenes) < 2:
         raise UltronError("--moves compares searches; give --ranks twice, before and after")
-    rows = (
-        [scene.query_row(name) for name in query]
-        if query
-        else list(range(min(n_queries, len(scene.ranking.query_names))))
-    )
+    rows = [scene.query_row(name) for name in query] if query else scene.typical_rows(n_queries, protocol)
     names = [scene.ranking.query_names[row] for row in rows]
     folder = f"ranks-{scene.ranking.origin.dataset}-{'-'.join(labels) if len(scenes) > 1 else scene.model}"[
         :200

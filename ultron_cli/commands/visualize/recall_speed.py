@@ -38,7 +38,7 @@ def command(
         recall_speed_figure,
         title_of_reports,
     )
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
 
     workspace = current_workspace()
     if out:

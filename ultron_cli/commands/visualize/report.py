@@ -48,7 +48,7 @@ def command(
     write_report(
         list(zip(labels, scenes, strict=True)),
         config,
-        f"{' and '.join(labels)} on {dataset}",
+        f"{' and '.join(label or dict.fromkeys(scene.model for scene in scenes))} on {dataset}",
         path,
         console.settings.device,
     )

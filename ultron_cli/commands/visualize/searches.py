@@ -37,16 +37,16 @@ def scenes_of(ranks: list[Path] | None, queries: Path | None, database: Path | N
 
 
 def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | None) -> list[str]:
-    """A name for each search: as given, else its model, with the file where two are of one model. Raises UltronError
-    for too few or many."""
-
+    """A name for each search: as given, else its model, with the file where two are of one model, and the file alone
+    where all are (but the model where they are one file, named again for another layer). Raises UltronError for too few
+    or many."""
     if label and len(label) != len(models):
         raise UltronError(f"--label must be given once per search, found {len(label)} for {len(models)}")
     same = len(set(models)) < len(models)
-    if label or not same or not ranks:
+    if label or not same or not ranks or len(set(ranks)) == 1:
         return label or models
     apart = len({path.name for path in ranks}) == len(ranks)
-    return [
-        f"{model}, {path.name if apart else f'{path.resolve().parent.name}/{path.name}'}"
-        for model, path in zip(models, ranks, strict=True)
-    ]
+    files = [path.name if apart else f"{path.resolve().parent.name}/{path.name}" for path in ranks]
+    if len(set(models)) == 1:
+        return files
+    return [f"{model}, {file}" for model, file in zip(models, files, strict=True)]

@@ -47,7 +47,7 @@ def command(
     from ultron_cli.datasets.named import open_named_dataset
     from ultron_cli.machine import resolve_device
     from ultron_cli.models.weights.model_choice import ModelChoice
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.selectivity import chosen_photos, measure, selectivity_figure, write_csv
 
     workspace = current_workspace()

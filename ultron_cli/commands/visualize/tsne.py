@@ -34,7 +34,7 @@ def command(
     Points are coloured by landmark, with one panel per model; the method is Barnes-Hut t-SNE.
     """
     from ultron_cli.console import print_result
-    from ultron_cli.visualization.plots import check_suffix
+    from ultron_cli.visualization.drawing import check_suffix
     from ultron_cli.visualization.tsne import TsneConfig, knn_purity, panel_of, tsne_figure
 
     workspace = current_workspace()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization import drawing, lettering, tiles
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.sheet import BAR_PX, GAP_PX, draw_caption, heat_tile, note_of
 from ultron_cli.visualization.cam.similarity import Cam
@@ -54,7 +54,7 @@ def _names(columns: Sequence[CamColumn], cell_px: int) -> list[list[str]]:
     same_layer = len({column.layer for column in columns}) == 1
     return [
         [
-            *drawing.wrap(column.name, cell_px, drawing.BODY_PX, n_lines=NAME_LINES, bold=True),
+            *lettering.wrap(column.name, cell_px, drawing.BODY_PX, n_lines=NAME_LINES, bold=True),
             *([] if same_layer else [f"at {column.layer or 'the last map'}"]),
         ]
         for column in columns

@@ -14,7 +14,7 @@ from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam
-from ultron_cli.visualization.drawing import title_of, write_overlay
+from ultron_cli.visualization.drawing import write_overlay
 from ultron_cli.visualization.scene import (
     PhotoChoice,
     Scene,
@@ -43,7 +43,8 @@ class PhotoCosine(TypedDict):
     rank: int
     name: str
     verdict: str
-    cosine: float
+    score: float  # of the search
+    cosine: float  # of descriptors at one scale, before whitening
 
 
 class CamSummary(TypedDict):
@@ -94,7 +95,7 @@ class _Maps:
 
 def _cosines(photos: Sequence[RankedPhoto], cams: Sequence[Cam]) -> list[PhotoCosine]:
     return [
-        {"rank": photo.rank, "name": photo.name, "verdict": photo.verdict, "cosine": cam.cosine}
+        {"rank": photo.rank, "name": photo.name, "verdict": photo.verdict, "score": photo.score, "cosine": cam.cosine}
         for photo, cam in zip(photos, cams, strict=True)
     ]
 
@@ -162,7 +163,7 @@ def draw_cam(scene: Scene, request: CamRequest, folder: Path) -> CamSummary:
         log.warning("no place raises the similarity of %s: its map is empty", flat_names)
     query = scene.query_photo(choice.query_row)
     pairs = [CamPair(photo, cam) for photo, cam in zip(photos, maps.cams, strict=True)]
-    title = title_of(scene.model, scene.dataset_name, choice.protocol)
+    title = scene.title(choice.query_row, choice.protocol)
     figure = cam_figure(query, maps.query_cam, pairs, title, folder / "cam.png")
     return {
         "query": query.name,
@@ -210,6 +211,6 @@ def draw_cam_columns(systems: Sequence[System], choice: PhotoChoice, method: str
             }
         )
     labels = " and ".join(dict.fromkeys(system.label for system in systems))
-    title = title_of(labels, first.dataset_name, choice.protocol)
+    title = first.title(choice.query_row, choice.protocol, labels)
     figure = columns_figure(query, photos, columns, title, folder / "cam.png", searched=first.model)
     return {"query": query_name, "figure": str(figure), "models": models}

@@ -17,6 +17,7 @@ from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
 GAP_PX, QUERY_GAP_PX, BAND_GAP_PX, ROW_LABEL_PX, BAR_PX, CAPTION_PX = 14, 34, 22, 26, 78, 26
 PAIRS_PER_BAND = 10
+COSINES_NOTE = "Scores are the search's; the cosine below a map is of descriptors at one scale, before whitening."
 WIDEST_TILE_PX, NARROWEST_CELL_PX, FULL_WIDTH_PX = 280, 170, 2400
 
 
@@ -95,10 +96,10 @@ def _draw_band(
             base + drawing.FRAME_PX,
             cell_px,
             pair.photo,
-            f"cosine {pair.cam.cosine:.3f}" if pair.cam else "no map",
+            f"score {pair.photo.score:.3f}",
         )
         sheet.paste(left, heat_base - height_px, heat_tile(tile, pair.cam))
-        draw_caption(sheet, x, heat_base, pair.cam, "")
+        draw_caption(sheet, x, heat_base, pair.cam, f"cosine {pair.cam.cosine:.3f}" if pair.cam else "no map")
         x += cell_px + 2 * drawing.FRAME_PX + GAP_PX
     tallest_px = band.photo_height_px
     drawing.draw_heat_bar(sheet, x + 4, heat_base - tallest_px, tallest_px)
@@ -115,7 +116,7 @@ def note_of(cam: Cam | None, rank: int, *, with_layer: bool = True) -> str:
     """What the figure's heat is, below its title. rank: of the photo that the query's own map is for."""
     method = METHODS[cam.method if cam else "gradcam"]
     layer = f" at {cam.layer}" if cam and cam.layer and with_layer else ""
-    return method.note.format(method=method.title, layer=layer, rank=rank)
+    return f"{method.note.format(method=method.title, layer=layer, rank=rank)} {COSINES_NOTE}"
 
 
 def cam_figure(query: QueryPhoto, query_cam: Cam | None, pairs: Sequence[CamPair], title: str, out_path: Path) -> Path:

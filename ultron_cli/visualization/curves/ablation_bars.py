@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.tables import csv_rows
 from ultron_cli.schema.values import shown
-from ultron_cli.visualization import drawing, plots
+from ultron_cli.visualization import plots
 from ultron_cli.visualization.plots import COLOURS
 
 COLUMNS = ("group", "setting", "seed", "metric", "value")
@@ -142,8 +142,7 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], places: Sequence[float], group_n
             text, (ends[-1], y), textcoords="offset points", xytext=(7, 0), va="center", fontsize=plots.SMALL_PT
         )
     axes.set_xlim(0, max(1.32 * max(ends), 1.0))
-    axes.grid(axis="x", alpha=0.3, zorder=0)
-    axes.set_axisbelow(True)
+    axes.grid(axis="x", zorder=0)
 
 
 def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) -> Path:
@@ -174,8 +173,13 @@ def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) 
     places = _places(settings)
     group_numbers = {group: i for i, group in enumerate(groups)}
     named = len(groups) > 1 or groups[0] != ""
-    height_inches = 1.6 + 0.36 * (places[-1] + 1) + (0.32 * len(groups) if named else 0.0)
-    figure = plots.new_figure(3.6 + 3.3 * len(metrics), height_inches, title)
+    height_inches = 0.9 + 0.36 * (places[-1] + 1) + (0.32 * len(groups) if named else 0.0)
+    seed_counts = {len(bar.values) for bar in bars}
+    fewest, most = min(seed_counts), max(seed_counts)
+    n_seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    plural = "" if most == 1 else "s"
+    note = f"bar: mean over {n_seeds} seed{plural}; whisker: one standard deviation; dot: one seed"
+    figure = plots.new_figure(3.6 + 3.3 * len(metrics), height_inches, title, note)
     grid = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
     for axes, metric in zip(grid, metrics, strict=True):
         _draw_bars(axes, [bar_of[group, setting, metric] for group, setting in settings], places, group_numbers)
@@ -197,10 +201,4 @@ def ablation_figure(measurements: Sequence[Measurement], title: str, out: Path) 
                     fontweight="bold",
                     va="center",
                 )
-    seed_counts = {len(bar.values) for bar in bars}
-    fewest, most = min(seed_counts), max(seed_counts)
-    n_seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    plural = "" if most == 1 else "s"
-    note = f"bar: mean over {n_seeds} seed{plural}; whisker: one standard deviation; dot: one seed"
-    figure.supxlabel(note, fontsize=plots.SMALL_PT, color=drawing.QUIET_INK)
     return plots.save_figure(figure, out)

@@ -99,7 +99,7 @@ def precision_recall_figure(searches: Sequence[PrecisionRecall], title: str, out
             f"searches in one figure must be of one dataset and as many photos, found {different}; draw them apart"
         )
     protocols = list(searches[0].curves)
-    figure = plots.new_figure(max(5.4, 4.6 * len(protocols)), 4.6 + 0.25 * len(searches), title)
+    figure = plots.new_figure(max(6.4, 4.6 * len(protocols)), 4.3 + 0.25 * len(searches), title)
     grid = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
     for axes, protocol in zip(grid, protocols, strict=True):
         for i, search in enumerate(searches):
@@ -109,11 +109,11 @@ def precision_recall_figure(searches: Sequence[PrecisionRecall], title: str, out
         axes.set_xlabel("recall (%)", fontsize=plots.LABEL_PT)
         axes.set_xlim(-3, 103)
         axes.set_ylim(0, 102)
-        axes.grid(alpha=0.3)
+        axes.grid(visible=True)
         if protocol == protocols[0]:
             axes.set_ylabel("mean interpolated precision (%)", fontsize=plots.LABEL_PT)
     handles = [Line2D([], [], **look(i), label=_legend(search)) for i, search in enumerate(searches)]
-    figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=plots.LABEL_PT)
+    plots.legend_below_header(figure, handles)
     return plots.save_figure(figure, out)
 
 

@@ -14,7 +14,7 @@ from ultron_cli.console import counted
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.texts import in_file, read_json
 from ultron_cli.schema.values import fit
-from ultron_cli.visualization import drawing, plots
+from ultron_cli.visualization import drawing, lettering, plots
 from ultron_cli.visualization.plots import MOST_LINES, look
 
 MOST_REPORTS = MOST_LINES
@@ -175,7 +175,9 @@ def recall_speed_figure(
     lines = [line for report, label in zip(reports, labels, strict=True) for line in lines_of(report, cut, label)]
     if len(lines) > MOST_REPORTS:
         raise UltronError(f"one figure takes up to {MOST_REPORTS} lines, found {len(lines)}; draw fewer reports")
-    figure = plots.new_figure(9.0, 5.4 + 0.25 * len(lines), title)
+    n, dim, n_queries = sizes[0]
+    note = f"{n:,} descriptors of {dim} dimensions, {counted(n_queries, 'query', 'queries')}"
+    figure = plots.new_figure(9.0, 5.2 + 0.25 * len(lines), title, note)
     axes: Axes = figure.add_subplot()
     for i, line in enumerate(lines):
         axes.plot(
@@ -195,18 +197,14 @@ def recall_speed_figure(
         zorder=1,
         clip_on=False,
     )
-    n, dim, n_queries = sizes[0]
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"recall@{cut} against exact search (%)", fontsize=plots.LABEL_PT)
     axes.set_ylabel("queries per second", fontsize=plots.LABEL_PT)
-    axes.set_title(
-        f"{n:,} descriptors of {dim} dimensions, {counted(n_queries, 'query', 'queries')}", fontsize=plots.LABEL_PT
-    )
     axes.margins(x=0.06, y=0.12)
-    axes.grid(visible=True, which="both", alpha=0.3)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=plots.LABEL_PT)
+    axes.grid(visible=True, which="both")
+    plots.legend_below_header(figure, axes.get_legend_handles_labels()[0])
     figure.draw_without_rendering()  # where points come to lie
     _write_settings(axes, lines)
     return plots.save_figure(figure, out)
@@ -235,7 +233,7 @@ def _write_settings(axes: Axes, lines: Sequence[Speed]) -> None:
         for x, y, setting in line.points:
             if not setting:
                 continue
-            width_px = drawing.text_width_px(setting, round(height_px))
+            width_px = lettering.text_width_px(setting, round(height_px))
             at_x, at_y = axes.transData.transform((100 * x, y))
             for dx, dy, align in ((7, above, "left"), (7, below, "left"), (-7, above, "right"), (-7, below, "right")):
                 left = at_x + dx - (width_px if align == "right" else 0.0)

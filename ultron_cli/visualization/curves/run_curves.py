@@ -1,8 +1,8 @@
 """Training curves of several runs in one axes each, from the JSON lines in their run folders.
 
 metrics.jsonl has a line per epoch with epoch, loss, accuracy (0..1), lr, and validation_mAP (0..1) where it was
-measured; steps.jsonl, if it is there, a line every few steps with step, epoch, loss and lr. A key that a run does not
-have is left out of the figure.
+measured; steps.jsonl, if it is there, a line every few steps with step, epoch, loss and lr. Of a key that both have,
+the finer of the two is drawn. A key that a run does not have is left out of the figure.
 """
 
 import math
@@ -37,11 +37,15 @@ class RunCurves:
     model: str = ""  # "" where not recorded
 
     def points(self, key: str, factor: float = 1.0, *, by_step: bool = False) -> tuple[list[float], list[float]]:
-        """(epochs, values * factor) of a key, finite numbers only."""
+        """(epochs, values * factor) of a key, finite numbers only. by_step: of steps.jsonl."""
         entries = self.steps if by_step else self.epochs
         pairs = [(entry.get("epoch"), entry.get(key)) for entry in entries]
         points = [(float(x), factor * float(y)) for x, y in pairs if _is_number(x) and _is_number(y)]
         return [x for x, _ in points], [y for _, y in points]
+
+    def is_finer_by_step(self, key: str) -> bool:
+        """Whether steps.jsonl tells more of a key than metrics.jsonl: a short run has fewer lines there than epochs."""
+        return len(self.points(key, by_step=True)[0]) > max(1, len(self.points(key)[0]))
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -102,24 +106,23 @@ def running_mean(values: list[float], width: int) -> list[float]:
 
 
 def _draw_loss(axes: Axes, run: RunCurves, style: Look, mark_every: int) -> None:
-    xs, ys = run.points("loss", by_step=True)
-    if len(xs) > 1:
+    if run.is_finer_by_step("loss"):
+        xs, ys = run.points("loss", by_step=True)
         width = max(1, round(SMOOTHED_SHARE * len(xs)))
         axes.plot(xs, ys, color=style["color"], linewidth=0.6, alpha=0.35)
         axes.plot(xs, running_mean(ys, width), **{**style, "marker": None})
     else:
         axes.plot(*run.points("loss"), **style, markevery=mark_every)
-    axes.set_ylabel("training loss (no unit)")
+    axes.set_ylabel("training loss")
 
 
 def _draw_rate(axes: Axes, run: RunCurves, style: Look, mark_every: int) -> None:
-    """By step, where a warm-up and a decay within an epoch show; by epoch where no steps are recorded."""
-    xs, ys = run.points("lr", by_step=True)
-    if len(xs) > 1:
-        axes.plot(xs, ys, **{**style, "marker": None})
+    """By step, where a warm-up and a decay within an epoch show; by epoch where fewer steps are recorded."""
+    if run.is_finer_by_step("lr"):
+        axes.plot(*run.points("lr", by_step=True), **{**style, "marker": None})
     else:
         axes.plot(*run.points("lr"), **style, markevery=mark_every)
-    axes.set_ylabel("learning rate (no unit)")
+    axes.set_ylabel("learning rate")
 
 
 def _drawer(key: str, label: str, factor: float) -> Callable[[Axes, RunCurves, Look, int], None]:
@@ -157,24 +160,27 @@ def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:
         raise UltronError(f"no run has a value of {', '.join(PANELS)} to draw; train further")
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    figure = plots.new_figure(6.4 * n_columns, 3.9 * n_rows + 0.9 + 0.25 * len(runs), title)
+    by_step = any(run.is_finer_by_step("loss") for run in runs)
+    note = "Training loss: thin by step, thick its running mean." if by_step else ""
+    figure = plots.new_figure(6.4 * n_columns, 3.7 * n_rows + 0.3 + 0.25 * len(runs), title, note)
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    last_epoch = max(
+        x for run in runs for key in panels for by in (False, True) for x in run.points(key, by_step=by)[0]
+    )
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     for axes, key in zip(grid.flat, panels, strict=False):
         heading, draw = PANELS[key]
         for i, run in enumerate(runs):
             draw(axes, run, look(i), max(1, len(run.points(key)[0]) // 12))
-        by_step = key == "loss" and any(len(run.points(key, by_step=True)[0]) > 1 for run in runs)
-        axes.set_title(heading + (" (thin: by step, thick: running mean)" if by_step else ""), fontsize=plots.LABEL_PT)
-        axes.set_xlabel("epoch")
+        axes.set_title(heading, fontsize=plots.LABEL_PT)
+        axes.set_xlabel("epochs trained")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.grid(alpha=0.3)
-        axes.margins(x=0.02)
-        if key in ("validation_mAP", "validation_top1", "accuracy"):
-            axes.set_ylim(bottom=0)
+        axes.grid(visible=True)
+        axes.set_xlim(0, 1.02 * last_epoch)  # all panels alike: curves of one sheet are read one below the other
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if key == "loss" else 0.0)
     handles = [Line2D([], [], **look(i), label=_summary(run)) for i, run in enumerate(runs)]
-    figure.legend(handles=handles, loc="outside lower center", frameon=False, fontsize=plots.LABEL_PT)
+    plots.legend_below_header(figure, handles)
     return plots.save_figure(figure, out)
 
 

@@ -204,7 +204,7 @@ def dilation_figure(result: Dilations, title: str, out: Path) -> Path:
     row_inches = max(
         2.6, 0.22 * min(n_photos, 60) + 1.1, *(0.34 * len(blocks) + 1.4 for blocks in result.choices.values())
     )
-    figure = plots.new_figure(13.0, row_inches * n_stages + 1.1, title)
+    figure = plots.new_figure(13.0, row_inches * n_stages + 0.7, title)
     grid = figure.subplots(n_stages, 2, squeeze=False, width_ratios=[13.0 - BAR_COLUMN_INCHES, BAR_COLUMN_INCHES])
     for (channels, shares), stage in zip(grid, result.choices, strict=True):
         _draw_channels(channels, result, stage)
@@ -213,7 +213,5 @@ def dilation_figure(result: Dilations, title: str, out: Path) -> Path:
     handles = [
         Patch(facecolor=tuple(colour), edgecolor=drawing.INK, label=f"dilation {value}") for value, colour in legend
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=plots.LABEL_PT
-    )
+    plots.legend_below_header(figure, handles, most_columns=len(handles))
     return plots.save_figure(figure, out)

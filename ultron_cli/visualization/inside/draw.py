@@ -8,7 +8,6 @@ from ultron_cli.console import progress
 from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
-from ultron_cli.visualization.drawing import title_of
 from ultron_cli.visualization.inside.matching import (
     Match,
     QueryRegion,
@@ -88,7 +87,7 @@ def draw_match(scene: Scene, request: MatchRequest, out: Path) -> MatchSummary:
     query_region = QueryRegion(query.name, query_pixels, region, match_map(feature, query_features))
     title = (
         f"Matches of a {'box' if request.box else 'point'} of the query: "
-        f"{title_of(scene.model, scene.dataset_name, choice.protocol)}"
+        f"{scene.title(choice.query_row, choice.protocol)}"
     )
     match_figure(query_region, matches, title, out, layer=request.layer)
     return {

@@ -11,22 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
-from matplotlib.patches import Rectangle
+from PIL import Image
 
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
-from ultron_cli.visualization import drawing, plots
-from ultron_cli.visualization.drawing import overlay
+from ultron_cli.visualization import drawing, plots, tiles
+from ultron_cli.visualization.drawing import Header, Sheet, overlay
 from ultron_cli.visualization.inside.stages import map_at
-from ultron_cli.visualization.tiles import RankedPhoto
+from ultron_cli.visualization.tiles import RankedPhoto, Tile
 
-PANEL_INCHES = 3.1
+GAP_PX, QUERY_GAP_PX, ROW_LABEL_PX, BAR_PX, CAPTION_PX = 14, 34, 26, 102, 26
+WIDEST_TILE_PX, NARROWEST_CELL_PX, FULL_WIDTH_PX = 280, 170, 2400
 MOST_PHOTOS = 10
-VERDICT_WORDS = {"right": "\u2713 right", "wrong": "\u2717 wrong", "ignored": "\u2013 ignored", "unknown": ""}
 
 
 def local_features(model: RetrievalModel, photo: np.ndarray, layer: str | None = None) -> torch.Tensor:
@@ -122,47 +119,20 @@ class QueryRegion:
     cosines: np.ndarray  # (h, w), of the query's features with that of the region
 
 
-def _mark(axes: Axes, region: Box, shape: tuple[int, ...]) -> None:
-    """The chosen region: a cross for a point, else a box; light on dark, to be seen on any photo."""
-    height, width = shape[:2]
+def _marked(pixels: np.ndarray, region: Box) -> np.ndarray:
+    """(h, w, 3) uint8 with the chosen region: a cross for a point, else a box; yellow on dark to be seen
+    on any photo."""
+    height, width = pixels.shape[:2]
     x1, y1 = region[0] * width, region[1] * height
-    x2, y2 = region[2] * width, region[3] * height
-    if x1 == x2:
-        for colour, line_pt in (("black", 5.0), ("#F0E442", 2.4)):
-            axes.plot(
-                [x1],
-                [y1],
-                marker="+",
-                markersize=18,
-                markeredgewidth=line_pt,
-                color=colour,
-                linestyle="none",
-                clip_on=False,
-            )
-        return
-    for colour, line_pt in (("black", 4.5), ("#F0E442", 2.2)):
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=line_pt))
-
-
-def _ring(axes: Axes, x: float, y: float, shape: tuple[int, ...]) -> None:
-    """A ring around the best place, x and y in shares of the photo; light on dark."""
-    for colour, line_pt in (("black", 4.5), ("white", 2.0)):
-        axes.plot(
-            [x * shape[1]],
-            [y * shape[0]],
-            marker="o",
-            markersize=17,
-            fillstyle="none",
-            markeredgewidth=line_pt,
-            color=colour,
-            linestyle="none",
-            clip_on=False,
-        )
-
-
-def _photo(axes: Axes, pixels: np.ndarray) -> None:
-    axes.imshow(pixels, extent=(0, pixels.shape[1], pixels.shape[0], 0), interpolation="lanczos")
-    plots.no_ticks(axes)
+    if region[0] != region[2]:
+        return tiles.with_box(Tile(pixels), (x1, y1, region[2] * width, region[3] * height))
+    marked = pixels.copy()
+    x, y = round(x1), round(y1)
+    for half_px, thick_px, colour in ((13, 4, (0, 0, 0)), (11, 2, drawing.BOX_COLOUR)):
+        for reach_x, reach_y in ((half_px, thick_px // 2), (thick_px // 2, half_px)):
+            top, left = max(y - reach_y, 0), max(x - reach_x, 0)
+            marked[top : y + reach_y, left : x + reach_x] = colour
+    return marked
 
 
 def match_figure(
@@ -178,36 +148,57 @@ def match_figure(
             f"a figure of matches takes 1 to {MOST_PHOTOS} database photos, found {len(matches)}; name them "
             "with `photo`, or change `k`"
         )
+    drawing.check_suffix(out)
     panels = [(query.pixels, query.cosines), *((match.pixels, match.cosines) for match in matches)]
     low = min(float(cosines.min()) for _, cosines in panels)
     high = max(low + 1e-6, *(float(cosines.max()) for _, cosines in panels))
-    tallest = max(pixels.shape[0] / pixels.shape[1] for pixels, _ in panels)
-    figure = plots.new_figure(PANEL_INCHES * len(panels) + 1.0, 2 * PANEL_INCHES * min(tallest, 1.5) + 1.2, title)
-    grid = figure.subplots(2, len(panels), squeeze=False)
-    for column, (pixels, cosines) in enumerate(panels):
-        _photo(grid[0, column], pixels)
-        share = ((plots.enlarged(cosines, *pixels.shape[:2]) - low) / (high - low)).clip(0, 1)
-        _photo(grid[1, column], overlay(pixels, share))
+    columns_px = FULL_WIDTH_PX - 2 * drawing.MARGIN_PX - ROW_LABEL_PX - BAR_PX - QUERY_GAP_PX
+    tile_px = min(WIDEST_TILE_PX, columns_px // len(panels) - GAP_PX - 2 * drawing.FRAME_PX)
+    photos = [tiles.tile_of(Image.fromarray(pixels), tile_px, tile_px).pixels for pixels, _ in panels]
+    heats = []
+    for photo, (_, cosines) in zip(photos, panels, strict=True):
+        share = (plots.enlarged(cosines, *photo.shape[:2]) - low) / (high - low)
+        heats.append(overlay(photo, share.clip(0, 1)))
+    cell_px = max(NARROWEST_CELL_PX, *(photo.shape[1] for photo in photos))
+    tallest_px = max(photo.shape[0] for photo in photos)
+    step_px = cell_px + 2 * drawing.FRAME_PX + GAP_PX
+    first_x = drawing.MARGIN_PX + ROW_LABEL_PX + drawing.FRAME_PX
+    bar_x = first_x + len(panels) * step_px + QUERY_GAP_PX - GAP_PX + 4
+    width_px = max(bar_x + BAR_PX, drawing.MIN_WIDTH_PX)
+    place = "point" if query.region[0] == query.region[2] else "box"
+    note = f"Bright places have local features like those of the query's yellow {place}; a ring marks the best place."
+    header = Header.of(title, note, width_px)
+    verdicts = {match.photo.verdict for match in matches}
+    legend_px = drawing.LEGEND_HEIGHT_PX if verdicts - {"unknown"} else 0
+    base = header.height_px + legend_px + drawing.FRAME_PX + tallest_px
+    heat_base = base + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + tallest_px
+    height_px = heat_base + CAPTION_PX + drawing.MARGIN_PX
+    drawing.check_size(width_px, height_px, "draw fewer photos with -k")
+    sheet = Sheet(width_px, height_px)
+    header.draw(sheet)
+    tiles.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box=False)
+    for text, bottom in (("photos", base), ("match", heat_base)):
+        sheet.upward_text(drawing.MARGIN_PX, bottom - tallest_px / 2, text, drawing.QUIET)
+    line_x = first_x + cell_px + drawing.FRAME_PX + QUERY_GAP_PX // 2
+    sheet.fill(line_x, base - tallest_px, 1, heat_base - base + tallest_px, drawing.LINE_GREY)
+    for column, (photo, heat) in enumerate(zip(photos, heats, strict=True)):
         match = matches[column - 1] if column else None
-        name = query.name if match is None else match.photo.name
-        verdict = f"  {VERDICT_WORDS[match.photo.verdict]}" if match else ""
-        head = f"rank {match.photo.rank}{verdict}" if match else "query"
-        grid[0, column].set_title(
-            f"{head}\n{plots.shortened(name, (PANEL_INCHES - 0.3) * drawing.DPI)}", fontsize=plots.LABEL_PT
-        )
+        x = first_x + column * step_px + (QUERY_GAP_PX - GAP_PX if column else 0)
+        height, width = photo.shape[:2]
+        left = x + (cell_px - width) // 2
+        for pixels, bottom in ((photo, base), (heat, heat_base)):
+            sheet.paste(left, bottom - height, pixels if match else _marked(pixels, query.region))
+            if match:
+                sheet.ring(left + match.best[0] * width, bottom - height + match.best[1] * height)
         if match:
-            x, y, cosine = match.best
-            grid[1, column].set_xlabel(f"best place (ring): cosine {cosine:.3f}", fontsize=plots.LABEL_PT)
-            for row in range(2):
-                _ring(grid[row, column], x, y, pixels.shape)
+            sheet.frame(left, base - height, width, height, drawing.VERDICT_COLOURS[match.photo.verdict])
+            score = f"score {match.photo.score:.3f}"
+            tiles.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, match.photo, score)
         else:
-            grid[1, column].set_xlabel("the query with itself", fontsize=plots.LABEL_PT)
-            for row in range(2):
-                _mark(grid[row, column], query.region, pixels.shape)
-    grid[0, 0].set_ylabel("photos", fontsize=plots.LABEL_PT)
-    grid[1, 0].set_ylabel("match of the marked place", fontsize=plots.LABEL_PT)
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(low, high), plots.heat_colours()), ax=list(grid[1]), fraction=0.03, pad=0.01
-    )
-    bar.set_label(f"cosine of local features{f' at {layer}' if layer else ''}", fontsize=plots.LABEL_PT)
-    return plots.save_figure(figure, out)
+            tiles.draw_query_label(sheet, x, base + drawing.FRAME_PX, cell_px, query.name, "")
+        caption = f"best place: cosine {match.best[2]:.3f}" if match else "the query with itself"
+        sheet.text(x, heat_base + 19, caption, drawing.SMALL_QUIET)
+    label = f"cosine at {layer}" if layer else "cosine"
+    drawing.draw_heat_bar(sheet, bar_x, heat_base - tallest_px, tallest_px, low=low, high=high, label=label)
+    sheet.save(out)
+    return out

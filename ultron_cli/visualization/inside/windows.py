@@ -152,8 +152,11 @@ def attention_figure(photo: np.ndarray, window: WindowWeights, title: str, photo
     window_ratio = len(window.rows) * cell_height / (len(window.columns) * cell_width)
     photo_inches = PHOTO_INCHES * min(1.3, photo.shape[0] / photo.shape[1]) + 0.6
     heads_inches = (HEAD_INCHES * min(window_ratio, 1.5) + 0.35) * n_rows
-    height_inches = max(photo_inches, heads_inches) + 0.7
-    figure = plots.new_figure(PHOTO_INCHES + HEAD_INCHES * n_columns + 1.2, height_inches, title)
+    height_inches = max(photo_inches, heads_inches) + 0.5
+    note = "How much the marked cell takes from each cell of its window; pixels as the model saw them."
+    figure = plots.new_figure(PHOTO_INCHES + HEAD_INCHES * n_columns + 1.2, height_inches, title, note)
+    frames = ((POINT_COLOUR, "the point's cell"), (WINDOW_COLOUR, "its window"))
+    plots.legend_below_header(figure, [plots.frame_mark(colour, words) for colour, words in frames], most_columns=2)
     width_ratios = [PHOTO_INCHES, HEAD_INCHES * n_columns + 1.2]
     ((left, right),) = figure.subfigures(1, 2, squeeze=False, width_ratios=width_ratios)
     axes = left.subplots()
@@ -168,7 +171,6 @@ def attention_figure(photo: np.ndarray, window: WindowWeights, title: str, photo
     )
     _frame(axes, window.cell[1] * cell_width, window.cell[0] * cell_height, cell_width, cell_height, POINT_COLOUR)
     axes.set_title(plots.shortened(photo_name, PHOTO_INCHES * drawing.DPI), fontsize=plots.LABEL_PT)
-    axes.set_xlabel("yellow: the point's cell; blue: its window; pixels as the model saw them", fontsize=plots.SMALL_PT)
     axes.tick_params(labelsize=plots.SMALL_PT)
     scale = Normalize(100 * float(window.weights.min()), 100 * float(window.weights.max()))
     grid = right.subplots(n_rows, n_columns, squeeze=False)

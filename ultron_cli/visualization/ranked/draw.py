@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ultron_cli.datasets.protocols import Protocol
-from ultron_cli.visualization.drawing import title_of
 from ultron_cli.visualization.ranked.lists import RankedRow, ranks_figure
 from ultron_cli.visualization.ranked.systems import QueryBlock, SystemRow, systems_figure
 from ultron_cli.visualization.scene import Scene, require_same_queries
@@ -15,7 +14,7 @@ def draw_ranks(scene: Scene, rows: list[int], k: int, protocol: Protocol, out: P
     ranked_rows = [
         RankedRow(scene.query_photo(row), scene.ranked(row, k, protocol), scene.subtitle(row, protocol)) for row in rows
     ]
-    return ranks_figure(ranked_rows, title_of(scene.model, scene.dataset_name, protocol), out)
+    return ranks_figure(ranked_rows, scene.title(rows[0], protocol), out)
 
 
 def _block(
@@ -55,5 +54,5 @@ def draw_systems(
     for query in queries:
         require_same_queries(scenes, query)
         blocks.append(_block(scenes, labels, query, k, protocol, moves))
-    models = list(dict.fromkeys(scene.model for scene in scenes))
-    systems_figure(blocks, title_of(" and ".join(models), scenes[0].dataset_name, protocol), out)
+    models = " and ".join(dict.fromkeys(scene.model for scene in scenes))
+    systems_figure(blocks, scenes[0].title(scenes[0].query_row(queries[0]), protocol, models), out)

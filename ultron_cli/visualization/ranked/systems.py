@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization import drawing, tiles
+from ultron_cli.visualization import drawing, lettering, tiles
 from ultron_cli.visualization.drawing import Header, Sheet, TextStyle
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
@@ -20,8 +20,8 @@ UP_SIGN, DOWN_SIGN = "\u25b2", "\u25bc"
 UP, DOWN, SAME = "#0072B2", "#994F00", "#8a8a8a"
 LEAVING = TextStyle(size_px=drawing.SMALL_PX, colour=DOWN, bold=True, align="right")
 MOVES_NOTE = (
-    "Arrows join the places of a photo in two searches: blue, solid, up; brown, dashed, down; grey, the same. "
-    "A photo that was not among those shown above says from which rank it came."
+    "An arrow leads from a photo's place to its place in the next search: blue, solid, up; brown, dashed, down; grey, "
+    "the same. A photo without an arrow was not among those shown above and says from which rank it came."
 )
 
 
@@ -109,12 +109,12 @@ def _draw_query(sheet: Sheet, row: _Row, query: QueryPhoto, cell_px: int) -> Non
 
 def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int) -> None:
     """A system's name and AP, its photos with their labels and, below, how far each moved."""
-    lines = drawing.wrap(row.system.name, NAME_PX - 16, drawing.BODY_PX, n_lines=NAME_LINES, bold=True)
+    lines = lettering.wrap(row.system.name, NAME_PX - 16, drawing.BODY_PX, n_lines=NAME_LINES, bold=True)
     name_x = _cell_x(0, cell_px) - drawing.FRAME_PX - NAME_PX
     middle = row.base - row.photo_height_px / 2 - NAME_LINE_PX * len(lines) / 2
     for i, line in enumerate(lines):
         sheet.text(name_x, middle + NAME_LINE_PX * i, line, drawing.BOLD)
-    for i, line in enumerate(drawing.wrap(row.system.subtitle, NAME_PX - 16, drawing.BODY_PX, n_lines=2)):
+    for i, line in enumerate(lettering.wrap(row.system.subtitle, NAME_PX - 16, drawing.BODY_PX, n_lines=2)):
         sheet.text(name_x, middle + NAME_LINE_PX * (len(lines) + i) + 4, line)
     if not row.system.photos:
         sheet.text(_cell_x(0, cell_px), row.base - row.photo_height_px / 2, "nothing found")
@@ -128,28 +128,32 @@ def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int)
         tiles.draw_problem(sheet, left, top, tile)
         tiles.draw_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
         y = row.base + drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + 13
-        if row.system.ranks_above:
-            text, colour = move_text(photo.rank, row.system.ranks_above[place], n_above)
+        rank_above = row.system.ranks_above[place] if row.system.ranks_above else None
+        if rank_above is not None and rank_above <= n_above:
+            text, colour = move_text(photo.rank, rank_above, n_above)
             sheet.text(x, y, text, TextStyle(size_px=drawing.SMALL_PX, colour=colour, bold=True))
         if row.system.ranks_below and not 1 <= (row.system.ranks_below[place] or 0) <= n_below:
             sheet.text(x + cell_px, y, leaving_text(row.system.ranks_below[place]), LEAVING)
 
 
 def _draw_moves(sheet: Sheet, above: _Row, below: _Row, cell_px: int) -> None:
-    """An arrow from each photo of the row above to its place in the row below; a short one where a photo comes from
-    further down."""
+    """An arrow from each photo of the row above to its place in the row below. A photo that comes from further down has
+    none, as it would seem to come from the photo above it: its rank there stands over it."""
     for place, (photo, tile, rank_above) in enumerate(
         zip(below.system.photos, below.photo_tiles, below.system.ranks_above, strict=True)
     ):
         x = _cell_x(place, cell_px) + cell_px / 2
         end = (x, below.base - tile.pixels.shape[0] - drawing.FRAME_PX - 2)
         turn = (x, below.y - drawing.FRAME_PX - 22)
-        _, colour = move_text(photo.rank, rank_above, len(above.system.photos))
+        text, colour = move_text(photo.rank, rank_above, len(above.system.photos))
         if rank_above is None or rank_above > len(above.system.photos):
-            sheet.arrow([(x, turn[1] - 16), turn, end], colour, dashed=colour == DOWN)
+            style = TextStyle(size_px=drawing.SMALL_PX, colour=colour, bold=True, align="center")
+            sheet.text(x, end[1] - 6, text, style)
         else:
-            start = (_cell_x(rank_above - 1, cell_px) + cell_px / 2, above.bottom + 4)
-            sheet.arrow([start, turn, end], colour, dashed=colour == DOWN, line_px=2.0 if colour == SAME else 3.0)
+            start_x = _cell_x(rank_above - 1, cell_px) + cell_px / 2
+            start = (start_x, above.base + drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + 8)
+            points = [start, (start_x, above.bottom + 4), turn, end]
+            sheet.arrow(points, colour, dashed=colour == DOWN, line_px=2.0 if colour == SAME else 3.0)
 
 
 def _rows_of(block: QueryBlock, tile_px: int, top: int) -> list[_Row]:

@@ -23,6 +23,23 @@ function verdict(label) {
   return protocol.ignored.includes(label) ? "ignored" : "wrong";
 }
 
+// mAP of the second search minus that of the first, and how sure that is.
+function comparisonCard() {
+  const card = element("div", "card"), table = element("table"), head = element("tr");
+  const signed = (value) => `${value > 0 ? "+" : ""}${percent(value)}`;
+  card.id = "comparison";
+  card.append(element("h2", "", `${second.label} minus ${first.label}`));
+  for (const text of ["", "mAP, %", "95 % interval", "better", "worse"]) head.append(element("th", "", text));
+  table.append(head);
+  for (const part of data.comparison) {
+    const row = element("tr"), [low, high] = part.interval;
+    for (const text of [part.protocol, signed(part.difference), `${signed(low)} to ${signed(high)}`, part.n_better, part.n_worse]) row.append(element("td", "", text));
+    table.append(row);
+  }
+  card.append(table, element("p", "small", "The interval is a bootstrap over queries; one that contains 0 may be chance."));
+  return card;
+}
+
 function drawHead() {
   document.title = data.title;
   byId("title").textContent = data.title;
@@ -45,6 +62,7 @@ function drawHead() {
     card.append(list);
     byId("summary").append(card);
   }
+  if (data.comparison.length) byId("summary").append(comparisonCard());
   for (const name of Object.keys(data.protocols)) {
     const label = element("label"), input = element("input");
     Object.assign(input, { type: "radio", name: "protocol", value: name, checked: name === state.protocol });
@@ -125,7 +143,7 @@ function photoButton(query, photo, rank, resultIndex) {
   caption.append(element("span", "name", photo.name));
   button.title = photo.name;
   button.append(image, caption);
-  image.addEventListener("load", () => { caption.style.width = `${Math.max(118, image.naturalWidth)}px`; });
+  image.addEventListener("load", () => { caption.style.width = `${Math.max(118, image.clientWidth)}px`; });
   button.addEventListener("click", () => openPair(resultIndex, query.name, rank - 1));
   return button;
 }

@@ -22,6 +22,8 @@ from ultron_cli.console import log, progress, without_surrogates
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
+from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.significance import compare_evaluations
 from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
@@ -91,6 +93,11 @@ def label_of(scene: Scene) -> list[dict[str, str]]:
     return labels
 
 
+def _with_settings(name: str, settings: Mapping[str, object]) -> str:
+    """`superglobal (m 400, k 9, beta 0.15)`."""
+    return f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})" if settings else name
+
+
 def settings_of(origin: Origin) -> list[tuple[str, str]]:
     """The protocol of a search, in words: a score without it says nothing."""
     extraction, search = origin.extraction, origin.search or SearchRecord()
@@ -105,8 +112,8 @@ def settings_of(origin: Origin) -> list[tuple[str, str]]:
         ("scales", ", ".join(f"{scale:g}" for scale in extraction.scales)),
         ("longest side", side if extraction else ""),
         ("whitening", str(extraction.whitening or "")),
-        ("search", search.engine),
-        ("re-ranking", ", ".join(step.name for step in search.steps) or "none"),
+        ("search", _with_settings(search.engine, search.settings)),
+        ("re-ranking", ", then ".join(_with_settings(step.name, step.settings) for step in search.steps) or "none"),
         ("ultron", str(searched_by.get("ultron_version", ""))),
     ]
     return [(key, value) for key, value in facts if value]
@@ -161,11 +168,54 @@ def _photo_entries(
     return entries
 
 
-def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thumbnails, device: str) -> ResultEntry:
-    """One search as the page reads it."""
+class ComparisonEntry(TypedDict):
+    """The second search against the first under one protocol, as the page reads it; mAP as fractions."""
+
+    protocol: str
+    difference: float  # second minus first
+    interval: tuple[float, float]  # 95 %, by bootstrap over queries
+    n_better: int  # queries
+    n_worse: int
+
+
+def evaluation_of(scene: Scene) -> Evaluation | None:
+    """The scores of a search; None without a ground truth."""
+    gnd = scene.ranking.origin.ground_truth
+    return evaluate_ranking(scene.ranking, Path(gnd)) if gnd and os.path.isfile(gnd) and scene.queries else None
+
+
+def comparison_entries(evaluations: Sequence[Evaluation | None]) -> list[ComparisonEntry]:
+    """Per protocol that has positives; none unless there are two searches with scores of as many photos."""
+    scored = [evaluation for evaluation in evaluations if evaluation is not None]
+    if len(scored) < 2 or scored[0].n_database != scored[1].n_database:
+        return []
+    entries: list[ComparisonEntry] = []
+    for protocol in PROTOCOLS:
+        if not scored[0].protocols[protocol].queries_used:
+            continue
+        comparison = compare_evaluations(scored[0], scored[1], protocol)
+        entries.append(
+            {
+                "protocol": protocol,
+                "difference": comparison.difference,
+                "interval": comparison.interval,
+                "n_better": comparison.n_better,
+                "n_worse": comparison.n_worse,
+            }
+        )
+    return entries
+
+
+def result_entry(
+    scene: Scene,
+    label: str,
+    evaluation: Evaluation | None,
+    config: ReportConfig,
+    thumbnails: Thumbnails,
+    device: str,
+) -> ResultEntry:
+    """One search as the page reads it. evaluation: its scores."""
     ranking = scene.ranking
-    gnd = ranking.origin.ground_truth
-    evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and os.path.isfile(gnd) and scene.queries else None
     labels = label_of(scene)
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
     queries: list[QueryEntry] = []
@@ -215,7 +265,11 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
             "the two searches must be of the same queries; search with one set of queries under both models"
         )
     thumbnails = Thumbnails(config.thumbnail_px)
-    results = [result_entry(scene, label, config, thumbnails, device) for label, scene in scenes]
+    evaluations = [evaluation_of(scene) for _, scene in scenes]
+    results = [
+        result_entry(scene, label, evaluation, config, thumbnails, device)
+        for (label, scene), evaluation in zip(scenes, evaluations, strict=True)
+    ]
     data = {
         "title": title,
         "dataset": scenes[0][1].ranking.origin.dataset or "",
@@ -224,6 +278,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
             for name, (positive, ignored) in PROTOCOLS.items()
         },
         "results": results,
+        "comparison": comparison_entries(evaluations),
         "thumbnails": thumbnails.sources,
         "made_by": provenance(),
     }
