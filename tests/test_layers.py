@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A package imports from its own floor only itself, and from the floors below it.
 FLOORS = (
     ("errors", "version"),
-    ("blocks", "configs", "files", "machine", "provenance", "distributed"),
+    ("blocks", "configs", "files", "guarded", "machine", "provenance", "distributed"),
     ("console",),
     ("workspace",),
     ("datasets",),
