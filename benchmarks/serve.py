@@ -38,6 +38,7 @@ from ultron_cli.machine import cpu_name, n_cores
 
 SLOW_BYTE_S = 3.0
 HEADERS = {"Content-Type": "application/octet-stream"}
+SMALL_TOY = ["--train-landmarks", "2", "--eval-landmarks", "4", "--max-side", "320"]
 MOST_GROWTH = 1.1  # of memory
 
 
@@ -87,7 +88,10 @@ def running_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, i
     toy, out = str(folder / "toy"), str(folder / "out")
     network = ["--model", "gem", "--backbone", "test_resnet", "--untrained", "--workers", "0"]
     beside = ["--workspace", str(folder)]
-    made = [[*ultron, "datasets", "make-toy", toy], [*ultron, "extract", "--dataset", toy, *network, "--out", out]]
+    made = [
+        [*ultron, "datasets", "make-toy", "--out", toy, *SMALL_TOY],
+        [*ultron, "extract", "--dataset", toy, *network, "--out", out],
+    ]
     for command in made:
         subprocess.run([*command, *(beside if "extract" in command else [])], check=True, capture_output=True)
     command = [*ultron, "serve", "--database", f"{out}/database.h5", "--port", "0", *beside]

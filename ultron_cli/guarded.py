@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from ultron_cli.errors import UltronError
+from ultron_cli.processes import end_with_parent
 
 CPU_S = 3  # a header is read in milliseconds
 WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
@@ -184,6 +185,7 @@ def _serve(line: socket.socket) -> NoReturn:
         # Locks that the parent holds would be held on by the child's copies of its open files.
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        end_with_parent()  # also in the middle of a file
         with limited_memory(MEMORY_BYTES):
             _answer_requests(line)
     finally:
