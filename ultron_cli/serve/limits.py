@@ -26,7 +26,7 @@ FORMATS = tuple(SUFFIXES_OF_FORMAT)  # others are refused before they are decode
 # Thinner photos count as so wide: they are made so before the network sees them, which takes memory and time.
 LEAST_SIDE_PX = 32
 MOST_PHOTOS = 500  # per search
-DECODE_S = 10  # of computing. A JPEG of kilobytes may ask for hours: each of its many passes goes over all pixels.
+DECODE_S = 5  # of computing. A JPEG of kilobytes may ask for hours: each of its many passes goes over all pixels.
 DAMAGED = "the photo cannot be decoded; it is damaged or cut off"
 Kind = Literal["query", "photo"]
 
