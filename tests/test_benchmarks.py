@@ -25,6 +25,7 @@ SMALLEST: dict[str, tuple[str, str]] = {
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
+    "serve": ("--clients 4 --slow 4 --seconds 1", "target: no failure"),
     "train": ("--n-photos 8 --side 64 --photo-side 128 --rounds 1 --share-epochs 1", "waiting for photos"),
 }
 pytestmark = pytest.mark.slow

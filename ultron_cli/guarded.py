@@ -7,6 +7,7 @@ nothing here.
 """
 
 import contextlib
+import errno
 import faulthandler
 import os
 import pickle
@@ -24,6 +25,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from ultron_cli.errors import UltronError
+from ultron_cli.processes import end_with_parent
 
 CPU_S = 3  # a header is read in milliseconds
 WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
@@ -68,7 +70,24 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
             raise
         except ReaderDied:
             answer = _answer_from(request, _started_fresh)
+    try:
+        return _outcome(answer)
+    except ReaderFailed as failure:
+        if failure.errno != errno.EBADF:
+            raise
+    # HDF5 in a fork takes a file for open that this process has open, and the fork has closed.
+    with _lock:
+        _end_child()
+        answer = _answer_from(request, _started_fresh)
     return _outcome(answer)
+
+
+def _end_child() -> None:
+    global _child
+    child, _child = _child, None
+    if child is not None:
+        with contextlib.suppress(ReaderDied):
+            child.end()
 
 
 def _answer_from(request: bytes, start: Callable[[], "_Child"]) -> bytes:
@@ -102,10 +121,10 @@ class _Child:
             is_alive = answer is not None
             return answer
         except ConnectionError:
-            return self._end()
+            return self.end()
         finally:
             if not is_alive:  # ended, or this process was interrupted while it waited
-                self._end()
+                self.end()
 
     def _received(self, deadline_s: float) -> bytes | None:
         parts = bytearray()
@@ -115,13 +134,13 @@ class _Child:
                 raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
             part = self.line.recv(BLOCK_BYTES)
             if not part:
-                return self._end()
+                return self.end()
             parts += part
             if len(parts) >= 8:
                 n_bytes = int.from_bytes(parts[:8], "big")
         return bytes(parts[8:])
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Ends it. Raises ReaderDied if it died of a signal other than this one."""
         if self.line.fileno() < 0:
             return
@@ -188,6 +207,7 @@ def _serve(line: socket.socket) -> NoReturn:
         # Locks that the parent holds would be held on by the child's copies of its open files.
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        end_with_parent()  # also in the middle of a file
         with limited_memory(MEMORY_BYTES):
             _answer_requests(line)
     finally:

@@ -34,6 +34,15 @@ def jpeg(width: int, height: int, seed: int = 0) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_of_many_scans(width: int, height: int, n_scans: int) -> bytes:
+    """A JPEG whose last pass over all pixels is repeated: 100 bytes each, and decoding takes as long as for a photo."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "grey").save(buffer, "JPEG", progressive=True)
+    content = buffer.getvalue()
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last_scan * n_scans + content[-2:]
+
+
 def huge_png(width: int, height: int) -> bytes:
     """A PNG of a few hundred bytes whose header promises that many pixels."""
 

@@ -1,17 +1,15 @@
 """`ultron serve`: what the server refuses: bad uploads, other hosts and pages, paths, malformed requests."""
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from tests.serve.requests_by_hand import Ask, huge_png, jpeg, raw
+from tests.serve.requests_by_hand import Ask, huge_png, jpeg, jpeg_of_many_scans, raw
 from ultron_cli.errors import UltronError
 from ultron_cli.serve.limits import Refused
-from ultron_cli.serve.photo_search import MOST_WAITING
 from ultron_cli.serve.server import RetrievalServer
 
 BAD_UPLOADS = {
@@ -149,25 +147,17 @@ def test_every_answer_has_the_security_headers(server: RetrievalServer) -> None:
             assert bool(body) == (method == "GET")
 
 
-def test_searches_wait_in_a_queue_with_an_end(ask: Ask, server: RetrievalServer) -> None:
-    held = [server.engine.turn() for _ in range(MOST_WAITING)]
-    for turn in held:
-        turn.__enter__()
-    try:
-        assert ask("/api/search", jpeg(40, 40)) == (503, {"error": "8 searches are waiting already; try again"})
-    finally:
-        for turn in held:
-            turn.__exit__(None, None, None)
-    answers: list[int] = []
-    threads = [
-        threading.Thread(target=lambda row=row: answers.append(ask("/api/search", query=row)[0]))
-        for row in (0, 1, 2, 3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == [200] * 4
+def test_a_photo_that_takes_long_to_decode_is_stopped(
+    ask: Ask, server: RetrievalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ultron_cli.serve.limits.DECODE_S", 1)
+    content = jpeg_of_many_scans(1400, 1400, 3000)
+    assert len(content) < server.engine.config.max_upload_bytes
+    assert ask("/api/search", content) == (
+        413,
+        {"error": "the photo takes more than 1 s to decode; save it anew, or smaller"},
+    )
+    assert ask("/api/search", jpeg(80, 60))[0] == 200
 
 
 def test_a_failing_search_says_no_path(ask: Ask, server: RetrievalServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,22 @@
 """`ultron serve`: the server as a process and its connections."""
 
+import contextlib
 import http.client
 import json
 import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run
-from tests.serve.requests_by_hand import jpeg
+from tests.serve.requests_by_hand import jpeg, jpeg_of_many_scans
 from ultron_cli.errors import WorkFailed
 from ultron_cli.serve.server import RetrievalServer
 
@@ -61,7 +64,9 @@ def test_bad_usage_is_one_line(ultron: Run, extracted: Path) -> None:
         assert code in (1, 2) and message in error and "Traceback" not in error
 
 
-def test_ctrl_c_ends_it_cleanly(extracted: Path, tmp_path: Path) -> None:
+@contextlib.contextmanager
+def started(extracted: Path, workspace: Path) -> Iterator["tuple[subprocess.Popen[str], str]"]:
+    """A server as a process of its own, and its address."""
     command = [
         sys.executable,
         "-m",
@@ -72,15 +77,39 @@ def test_ctrl_c_ends_it_cleanly(extracted: Path, tmp_path: Path) -> None:
         "--port",
         "0",
         "--workspace",
-        str(tmp_path),
+        str(workspace),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stderr
         line = process.stdout.readline()
         address = re.match(r"(http://127\.0\.0\.1:\d+/)  searches \d+ photos", line)
         assert address, line + process.stderr.read()
-        with urllib.request.urlopen(address[1] + "api/about", timeout=30) as reply:
+        try:
+            yield process, address[1]
+        finally:
+            process.kill()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for text in texts for child in text.split()]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_it_ends_at_once_and_cleanly(extracted: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    with started(extracted, tmp_path) as (process, address):
+        with urllib.request.urlopen(address + "api/about", timeout=30) as reply:
             assert json.loads(reply.read())["model"]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
-        assert process.stderr.read().strip().endswith("stopped")
+        connection = http.client.HTTPConnection(address.split("/")[2], timeout=60)
+        connection.request("POST", "/api/search", jpeg_of_many_scans(2000, 2000, 20_000))
+        while not (children := descendants(process.pid)):  # which decodes
+            time.sleep(0.02)
+        process.send_signal(stop)
+        assert process.wait(timeout=5) == (0 if stop == signal.SIGINT else -stop)
+        assert process.stderr
+        assert stop == signal.SIGKILL or process.stderr.read().strip().endswith("stopped")
+        deadline_s = time.monotonic() + 5
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.02)

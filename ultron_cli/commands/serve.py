@@ -1,5 +1,7 @@
 """`ultron serve`: searching with photos in a browser."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -119,3 +121,7 @@ def command(
             summary, f"{server.url}  searches {n_photos} photos of {info.dataset} with {info.model}; Ctrl-C stops"
         )
         run(server)
+        if engine.queue.is_busy:
+            # Ctrl-C ends it at once: what is still being computed is for nobody, and nothing is being written.
+            sys.stderr.flush()
+            os._exit(0)

@@ -1,17 +1,24 @@
-"""What a request to `ultron serve` may ask for: limits, the photo of a search, and the check of uploads before they are
-decoded."""
+"""What a request to `ultron serve` may ask for: limits, the photo of a search, and the check and decoding of
+uploads."""
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from ultron_cli.configs import one_of, within
+from ultron_cli.console import log
 from ultron_cli.datasets.photo_files import open_photo, photo_size
 from ultron_cli.datasets.photo_types import SUFFIXES_OF_FORMAT
+from ultron_cli.datasets.photos import PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
+from ultron_cli.machine import OverBudget
 from ultron_cli.retrieval.rerank import parse_rerank
 from ultron_cli.visualization.cam.method_table import METHODS
 
@@ -19,15 +26,21 @@ FORMATS = tuple(SUFFIXES_OF_FORMAT)  # others are refused before they are decode
 # Thinner photos count as so wide: they are made so before the network sees them, which takes memory and time.
 LEAST_SIDE_PX = 32
 MOST_PHOTOS = 500  # per search
+DECODE_S = 5  # of computing. A JPEG of kilobytes may ask for hours: each of its many passes goes over all pixels.
+DAMAGED = "the photo cannot be decoded; it is damaged or cut off"
 Kind = Literal["query", "photo"]
 
 
 class Refused(Exception):
-    """A request that cannot be answered: an HTTP status, and the reason in one line for the caller."""
+    """A request that cannot be answered: an HTTP status, and the reason in one line for the caller.
 
-    def __init__(self, status: int, message: str) -> None:
+    retry_s: the seconds after which the same request may be answered.
+    """
+
+    def __init__(self, status: int, message: str, retry_s: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_s = retry_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +89,57 @@ class SoughtPhoto:
 
 def read_upload(content: bytes, config: ServeConfig) -> SoughtPhoto:
     """A photo that was sent, its kind and pixel count checked by its header. Raises Refused."""
-    most = config.max_megapixels
+    width, height = _in_child(_upload_size, content, config.max_megapixels)
+    return SoughtPhoto(kind="upload", file=Upload(content), width=width, height=height)
+
+
+def decode_upload(upload: Upload, box: Box | None, shape: PhotoShape) -> np.ndarray:
+    """As datasets.photos.load_photo, of a photo that was sent. Raises Refused."""
+    height, width, pixels = _in_child(_upload_pixels, upload.getvalue(), box, shape)
+    return np.frombuffer(bytearray(pixels), np.uint8).reshape(height, width, 3)
+
+
+def _in_child(work: Callable[..., list[Any]], content: bytes, *arguments: object) -> list[Any]:
+    """What `work` answers, computed where a stranger's photo can crash nothing and is stopped after DECODE_S."""
+    try:
+        status, answer = in_child(_answer_of, work, content, *arguments, cpu_s=DECODE_S)
+    except ReaderStopped:
+        raise Refused(413, f"the photo takes more than {DECODE_S} s to decode; save it anew, or smaller") from None
+    except (ReaderDied, ReaderFailed) as error:
+        log.warning("an upload cannot be decoded: %s", error)
+        raise Refused(415, DAMAGED) from None
+    if status != 200:
+        raise Refused(status, answer)
+    return answer
+
+
+def _answer_of(work: Callable[..., list[Any]], content: bytes, *arguments: object) -> tuple[int, object]:
+    """(status, answer) of `work`; (status, reason) if it refuses. An answer of a child is plain data."""
+    try:
+        return 200, work(content, *arguments)
+    except Refused as refusal:
+        return refusal.status, str(refusal)
+
+
+def _upload_size(content: bytes, max_megapixels: float) -> list[int]:
     try:
         with open_photo(Upload(content)) as photo:
             n_pixels = math.prod(max(side_px, LEAST_SIDE_PX) for side_px in photo.image.size)
     except UltronError:
         raise Refused(415, f"the upload is not a photo that can be read; send one of {', '.join(FORMATS)}") from None
-    if n_pixels > most * 1e6:
-        raise Refused(413, f"the photo has {n_pixels / 1e6:,.1f} million pixels; at most {most:g}")
+    if n_pixels > max_megapixels * 1e6:
+        raise Refused(413, f"the photo has {n_pixels / 1e6:,.1f} million pixels; at most {max_megapixels:g}")
     try:
-        width, height = photo_size(Upload(content))
+        return list(photo_size(Upload(content)))
     except UltronError:
         raise Refused(415, "the photo is damaged; send it in whole") from None
-    return SoughtPhoto(kind="upload", file=Upload(content), width=width, height=height)
+
+
+def _upload_pixels(content: bytes, box: Box | None, shape: PhotoShape) -> list[object]:
+    try:
+        pixels = load_photo(Upload(content), box, shape)
+    except OverBudget as error:
+        raise Refused(413, str(error)) from None
+    except UltronError:
+        raise Refused(415, DAMAGED) from None
+    return [*pixels.shape[:2], pixels.tobytes()]

@@ -9,9 +9,8 @@ import io
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -38,14 +37,25 @@ from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank import RERANKERS, Step, parse_rerank
 from ultron_cli.retrieval.searching import PLAIN, Searcher, SearchOptions, open_index_of, whitening_for
 from ultron_cli.retrieval.whitening import open_descriptors, stored_whitening, whitening_text
-from ultron_cli.serve.limits import FORMATS, MOST_PHOTOS, Kind, Refused, ServeConfig, SoughtPhoto
+from ultron_cli.serve.connections import FairQueue
+from ultron_cli.serve.limits import (
+    DAMAGED,
+    FORMATS,
+    MOST_PHOTOS,
+    Kind,
+    Refused,
+    ServeConfig,
+    SoughtPhoto,
+    Upload,
+    decode_upload,
+)
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.similarity import similarity_cam
 from ultron_cli.visualization.report.maps import packed_map, small_map
 
 MOST_STEPS = 4  # of re-ranking
 MOST_VIEWS = 256  # searches whose similarity maps can still be asked for; one descriptor each
-MOST_WAITING = 8  # searches and maps at a time, the one computed among them; each may hold an upload in memory
+MOST_WAITING = 100  # searches and maps
 SIDES_PX = {"small": 240, "large": 900}
 MOST_SMALL_PHOTOS = 4096  # kept encoded, about 10 kB each
 
@@ -98,7 +108,7 @@ class PhotoSearch:
         # Similarity maps are of one scale.
         self.map_describer = replace(self.describer, config=replace(self.describer.config, scales=(1.0,)))
         self._views: OrderedDict[str, np.ndarray] = OrderedDict()  # search -> (D,) descriptor at scale 1, for its maps
-        self._turns = threading.BoundedSemaphore(MOST_WAITING)
+        self.queue = FairQueue(MOST_WAITING)
         self._decoders = threading.BoundedSemaphore(2)
         self._small = lru_cache(MOST_SMALL_PHOTOS)(self._encoded)
         # OpenMP keeps a pool of threads for every thread that computes, so there is one.
@@ -112,7 +122,8 @@ class PhotoSearch:
             raise
 
     def close(self) -> None:
-        """Waits for what is being computed and closes the files."""
+        """Refuses whoever waits, waits for what is being computed and closes the files."""
+        self.queue.close()
         self._worker.shutdown(wait=True, cancel_futures=True)
         self.file.close()
 
@@ -121,16 +132,6 @@ class PhotoSearch:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """A place in the queue, to be held before a body is read. Raises Refused if too many wait."""
-        if not self._turns.acquire(blocking=False):
-            raise Refused(503, f"{MOST_WAITING} searches are waiting already; try again")
-        try:
-            yield
-        finally:
-            self._turns.release()
 
     def _compute(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `work` in the one thread that computes. Raises Refused for what it cannot do."""
@@ -240,13 +241,7 @@ class PhotoSearch:
         return self._compute(self._find, photo, k, box, steps)
 
     def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, object]:
-        try:
-            pixels = self.describer.load(photo.file, box)
-        except OverBudget as error:
-            raise Refused(413, str(error)) from None
-        except UltronError as error:
-            log.warning("%s", error)
-            raise Refused(415, "the photo cannot be decoded; it is damaged or cut off") from None
+        pixels = self._pixels(photo, box)
         ranked, view, record = self._ranked(pixels, k, steps)
         search_name = secrets.token_urlsafe(9)
         self._views[search_name] = view
@@ -282,6 +277,18 @@ class PhotoSearch:
                 for rank, (row, score) in enumerate(pairs, start=1)
             ],
         }
+
+    def _pixels(self, photo: SoughtPhoto, box: Box | None) -> np.ndarray:
+        """(H, W, 3) uint8 of a photo to search for. Raises Refused."""
+        if isinstance(photo.file, Upload):
+            return decode_upload(photo.file, box, self.describer.shape)
+        try:
+            return self.describer.load(photo.file, box)
+        except OverBudget as error:
+            raise Refused(413, str(error)) from None
+        except UltronError as error:
+            log.warning("%s", error)
+            raise Refused(415, DAMAGED) from None
 
     def _ranked(self, pixels: np.ndarray, k: int, steps: Sequence[Step]) -> tuple[RankedRows, np.ndarray, SearchRecord]:
         """(ranking of one query, (D,) descriptor at scale 1, how). pixels: (H, W, 3) uint8. As `ultron search PHOTO`

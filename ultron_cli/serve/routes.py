@@ -3,7 +3,8 @@ file."""
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,7 @@ class Request(Protocol):
 
     command: str  # GET, HEAD or POST
     parameters: dict[str, str]  # of the address, checked
+    client: str  # who asks; the requests of different clients take turns
 
     @property
     def engine(self) -> PhotoSearch:
@@ -36,6 +38,10 @@ class Request(Protocol):
 
     def body(self, most_bytes: int) -> bytes:
         """The body of a POST. Raises Refused if it is larger."""
+        ...
+
+    def require_reader(self) -> None:
+        """Raises ConnectionError if the client has gone."""
         ...
 
 
@@ -98,16 +104,27 @@ def _search(request: Request, path: str) -> Answer:
     parameters = request.parameters
     k = _whole("k", parameters["k"]) if "k" in parameters else None
     box = _box(parameters["box"]) if parameters.get("box") else None
-    with request.engine.turn():
+    # An upload is received before its turn: nobody waits for a slow sender.
+    upload = request.body(request.engine.config.max_upload_bytes) if request.command == "POST" else None
+    with _turn(request):
         started_s = time.perf_counter()
-        results = request.engine.find(_sought_photo(request), k=k, box=box, rerank=parameters.get("rerank"))
+        results = request.engine.find(_sought_photo(request, upload), k=k, box=box, rerank=parameters.get("rerank"))
     return json_answer(results | {"seconds": round(time.perf_counter() - started_s, 4)})
 
 
-def _sought_photo(request: Request) -> SoughtPhoto:
-    """The photo of a search: the body of a POST, else the query or database photo that is named."""
-    if request.command == "POST":
-        return read_upload(request.body(request.engine.config.max_upload_bytes), request.engine.config)
+@contextmanager
+def _turn(request: Request) -> Iterator[None]:
+    """A turn to compute. A page that has asked anew meanwhile, or is closed, needs none. Raises Refused if too many
+    wait."""
+    with request.engine.queue.turn(request.client):
+        request.require_reader()
+        yield
+
+
+def _sought_photo(request: Request, upload: bytes | None) -> SoughtPhoto:
+    """The photo of a search: the upload, else the query or database photo that is named."""
+    if upload is not None:
+        return read_upload(upload, request.engine.config)
     parameters = request.parameters
     if ("query" in parameters) == ("photo" in parameters):
         raise Refused(
@@ -121,7 +138,7 @@ def _map(request: Request, path: str) -> Answer:
     parameters = request.parameters
     if "search" not in parameters or "row" not in parameters:
         raise Refused(400, "a map takes search=ID, as a search answered it, and row=ROW of a database photo")
-    with request.engine.turn():
+    with _turn(request):
         return json_answer(request.engine.heat(parameters["search"], _whole("row", parameters["row"])))
 
 

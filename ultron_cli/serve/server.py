@@ -3,9 +3,14 @@ photo_search.PhotoSearch.
 
 It is meant for the person who started it. Against other pages in that person's browser it checks the Host header (DNS
 rebinding), Origin and Sec-Fetch-Site; against anybody, the sizes of bodies, how many requests wait, and how long they
-may take.
+may take: a header has HEADER_S, a body a least rate, an answer SEND_S to be read (connections.py says who gives way).
+
+It is http.server's and not uvicorn's: uvicorn has a deadline between requests only, none for a header or a body, and
+answers everybody with 503 where slow connections fill its limit; deadlines and places would be ours on top of it.
 """
 
+import contextlib
+import io
 import ipaddress
 import re
 import signal
@@ -14,19 +19,28 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.serve.connections import Connections
 from ultron_cli.serve.limits import Refused
 from ultron_cli.serve.photo_search import PhotoSearch
 from ultron_cli.serve.routes import Answer, answer, json_answer
 
-MOST_CONNECTIONS = 64
-IDLE_S = 30  # of a connection, between requests and between two pieces of a body
-UPLOAD_S = 120  # for a whole body
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MOST_CONNECTIONS = 256  # more than can wait for a search, so that there is always one that gives way
+MOST_UPLOADS = 16  # of the largest size, in memory at a time
+IDLE_S = 30  # of a connection, between requests
+HEADER_S = 10  # from the first byte of a request to the end of its header
+BODY_S = 10  # that a body may be behind SLOWEST_BYTES_PER_S
+SLOWEST_BYTES_PER_S = 128 * 1024
+SEND_S = 30  # to read an answer
 DRAINED_BYTES = 1 << 26  # of a body that is refused: read, so that the sender gets to read the answer
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'self'; "
@@ -39,9 +53,40 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 Connection = socket.socket | tuple[bytes, socket.socket]  # as socketserver hands it on
 Address = tuple[str, int] | str
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Incoming(io.RawIOBase):
+    """What a client sends, until a deadline, after which reading raises TimeoutError.
+
+    The deadline is that of a whole header or body, where a socket's own timeout begins anew with every byte.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.expect_request()
+
+    def expect_request(self) -> None:
+        """Nothing has to come for IDLE_S; from the first byte on, a header has HEADER_S."""
+        self.is_idle = True
+        self.deadline_s = time.monotonic() + IDLE_S
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        left_s = self.deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the client is too slow")
+        self.connection.settimeout(left_s)
+        n_bytes = self.connection.recv_into(buffer)
+        if self.is_idle:
+            self.is_idle = False
+            self.deadline_s = time.monotonic() + HEADER_S
+        return n_bytes
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -50,7 +95,19 @@ class Handler(BaseHTTPRequestHandler):
     if TYPE_CHECKING:  # RetrievalServer makes no other
         server: "RetrievalServer"  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than the base's
     protocol_version = "HTTP/1.1"
-    timeout = IDLE_S
+    timeout = SEND_S
+    disable_nagle_algorithm = True  # else a body waits 40 ms for the receipt of its header
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.incoming = Incoming(self.connection)
+        self.rfile = io.BufferedReader(self.incoming)
+        self.client = str(self.client_address[0])
+
+    def handle_one_request(self) -> None:
+        self.incoming.expect_request()
+        super().handle_one_request()
 
     @property
     def engine(self) -> PhotoSearch:
@@ -74,9 +131,12 @@ class Handler(BaseHTTPRequestHandler):
         self.parameters: dict[str, str] = {}
         self.unread = 0  # bytes of the body
         try:
+            self.server.connections.request_arrived(self.connection)
             reply = self._answer()
         except Refused as refusal:
             reply = json_answer({"error": str(refusal)}, refusal.status)
+            if refusal.retry_s is not None:
+                reply = replace(reply, headers={**reply.headers, "Retry-After": str(refusal.retry_s)})
         except (ConnectionError, TimeoutError):
             self.close_connection = True
             return
@@ -141,26 +201,47 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(413, f"the upload has {self.unread / 2**20:.1f} MiB; at most {most_bytes / 2**20:g}")
         if not self.unread:
             raise Refused(400, "the upload is empty; send a photo as the body")
-        return b"".join(self._pieces(self.unread))
+        self.server.connections.upload_begins(self.connection, self.unread)
+        try:
+            content = b"".join(self._pieces(self.unread))
+        except TimeoutError:
+            self.unread = 0
+            self.close_connection = True
+            raise Refused(
+                408, f"the upload is too slow; send at least {SLOWEST_BYTES_PER_S // 1024} KiB a second"
+            ) from None
+        self.server.connections.request_arrived(self.connection)
+        return content
+
+    def require_reader(self) -> None:
+        """Raises ConnectionResetError if the client has closed the connection."""
+        self.connection.settimeout(0)
+        try:
+            is_gone = self.connection.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            is_gone = False
+        if is_gone:
+            raise ConnectionResetError("the client has gone")
 
     def _pieces(self, n_bytes: int) -> Iterator[bytes]:
-        deadline_s = time.monotonic() + UPLOAD_S
+        self.incoming.deadline_s = time.monotonic() + BODY_S
         while n_bytes:
             piece = self.rfile.read1(min(n_bytes, 1 << 16))
             if not piece:
                 raise ConnectionResetError("the upload was cut off")
-            if time.monotonic() > deadline_s:
-                raise TimeoutError("the upload took too long")
+            self.incoming.deadline_s += len(piece) / SLOWEST_BYTES_PER_S
             n_bytes -= len(piece)
             self.unread -= len(piece)
             yield piece
 
     def _send(self, answer: Answer) -> None:
+        self.server.connections.answer_begins(self.connection)
         try:
             if self.unread:
                 self.close_connection = True
                 for _ in self._pieces(min(self.unread, DRAINED_BYTES)):
                     pass
+            self.connection.settimeout(SEND_S)
             self.send_response(answer.status)
             for name, value in {
                 "Content-Type": answer.content_type,
@@ -191,12 +272,13 @@ class RetrievalServer(ThreadingHTTPServer):
     context manager."""
 
     daemon_threads = True
+    request_queue_size = 128  # connections that the system holds until they are accepted
 
     def __init__(self, engine: PhotoSearch, host: str = "127.0.0.1", port: int = 0) -> None:
         self.engine = engine
         self.host = host.strip("[]").lower()
         self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        self.connections = Connections(MOST_CONNECTIONS, MOST_UPLOADS * engine.config.max_upload_bytes)
         self.known_names = LOCAL_NAMES | {self.host}
         try:
             super().__init__((self.host, port), Handler)
@@ -246,8 +328,12 @@ class RetrievalServer(ThreadingHTTPServer):
         return self.is_everywhere
 
     def process_request(self, request: Connection, client_address: Address) -> None:
-        """A thread per connection, up to a limit; more are closed at once."""
-        if not self._connections.acquire(blocking=False):
+        """A thread per connection, up to a limit."""
+        assert isinstance(request, socket.socket)
+        if not self.connections.enter(request, str(client_address[0])):
+            with contextlib.suppress(OSError):
+                request.settimeout(0)
+                request.sendall(BUSY)
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -257,7 +343,8 @@ class RetrievalServer(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._connections.release()
+            assert isinstance(request, socket.socket)
+            self.connections.leave(request)
 
     def handle_error(self, request: Connection, client_address: Address) -> None:
         """A fault outside of an answer: logged instead of printed."""
