@@ -157,7 +157,7 @@ def test_errors(tmp_path: Path) -> None:
     with pytest.raises(UltronError, match="needs at least one query"):
         ranks_figure([], "t", tmp_path / "a.png")
     with pytest.raises(
-        UltronError, match=r"at most 4000 x 20000 is drawn; draw fewer queries, or fewer photos of each with -k"
+        UltronError, match=r"at most 4000 x 20000 is drawn; draw fewer queries, or fewer photos of each with `k`"
     ):
         ranks_figure([row] * 1000, "t", tmp_path / "a.png")
     with pytest.raises(UltronError, match=r"a figure is written as \.png, \.pdf, \.svg, found \.gif"):

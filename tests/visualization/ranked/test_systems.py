@@ -75,7 +75,7 @@ def test_no_arrow_leads_to_a_photo_from_further_down(tmp_path: Path, monkeypatch
 
 def test_too_much_is_refused(tmp_path: Path) -> None:
     photos = [RankedPhoto(plain(128), 1, 0.9, "right", "a")]
-    with pytest.raises(UltronError, match="at most 10 photos a row, found 11; lower -k"):
+    with pytest.raises(UltronError, match="at most 10 photos a row, found 11; lower `k`"):
         systems_figure(
             [QueryBlock(QueryPhoto(plain(60), "q"), [SystemRow("s", photos * 11)])], "t", tmp_path / "no.png"
         )
