@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A package imports from its own floor only itself, and from the floors below it.
 FLOORS = (
     ("errors", "version"),
-    ("blocks", "configs", "files", "machine", "provenance", "distributed"),
+    ("blocks", "configs", "machine", "processes", "provenance", "distributed"),
+    ("files",),
+    ("locks",),
     ("console",),
     ("workspace",),
     ("datasets",),

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Protocol, cast
 import typer
 
 from ultron_cli import __version__, console
-from ultron_cli.errors import UltronError
+from ultron_cli.errors import UltronError, install_line
+from ultron_cli.processes import StoppedBySignal, signals_interrupt
 
 # In the order of the help. `visualize precision-recall` is the function `command` of
 # commands/visualize/precision_recall.py, with its EXAMPLE; a group's SUMMARY stands in commands/GROUP/__init__.py.
@@ -196,7 +197,10 @@ def main(arguments: list[str] | None = None) -> int:
     console.reset_settings()
     console.start_log(0)
     try:
-        code = app(args=arguments, standalone_mode=False)
+        with signals_interrupt() as stopped_by:
+            code = app(args=arguments, standalone_mode=False)
+        if code == INTERRUPTED and stopped_by:
+            raise StoppedBySignal(stopped_by[0])
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -205,6 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except StoppedBySignal as stopped:
+        print(f"stopped by {stopped}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
@@ -214,6 +221,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (line := install_line(error)):
+            print(f"error: {line}", file=sys.stderr)
+            return UltronError.exit_code
         # Typer's usage errors (unknown option, missing argument) know their message; all else is a bug.
         format_message: Callable[[], str] | None = getattr(error, "format_message", None)
         if format_message is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import make_folder, read_json, write_text
+from ultron_cli.locks import only_writer
 
 # kind of result -> the command that makes one
 KINDS = {
@@ -47,11 +48,16 @@ class Workspace:
         return read_json(path, "the workspace's list of results") if path.exists() else {}
 
     def remember(self, kind: str, result: Path) -> None:
-        """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path."""
+        """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path. What
+        went into a pipe or a device is no result to come back to."""
+        if not (result.is_file() or result.is_dir()):
+            return
         root = make_folder(self.root).resolve()
         target = result.resolve()
         stored = str(target.relative_to(root)) if target.is_relative_to(root) else str(target)
-        write_text(root / "latest.json", json.dumps(self._latest() | {kind: stored}, indent=1))
+        path = root / "latest.json"
+        with only_writer(path, f"another command is writing {path}", beside=True, wait=True):
+            write_text(path, json.dumps(self._latest() | {kind: stored}, indent=1))
 
     def latest(self, kind: str) -> Path | None:
         """The latest result of a kind, or None if there is none or it has been deleted."""

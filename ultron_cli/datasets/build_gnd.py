@@ -304,5 +304,5 @@ def _place_photos(source: Path, target: Path, photos: list[str], overwrite: bool
         try:
             os.link(source / photo, target / photo)
         except OSError:  # another file system, or one without links
-            with whole_file(target / photo) as temporary:
-                shutil.copyfile(source / photo, temporary)
+            with open(source / photo, "rb") as stream, whole_file(target / photo) as output:
+                shutil.copyfileobj(stream, output)

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -160,10 +161,12 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
 
 def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
     """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
+    kill_workers_at_exit()
     yield from torch.utils.data.DataLoader(
         reader,
         batch_size=None,
         num_workers=n_workers,
+        worker_init_fn=start_loader_worker,
         prefetch_factor=8 if n_workers else None,
         persistent_workers=False,
     )

@@ -288,7 +288,7 @@ def write_descriptors(
     Raises UltronError if the rows are not finite unit vectors, ValueError if their number differs from the names'.
     """
     dtype = np.dtype(info.extraction.storage)
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
+    with whole_file(path) as output, h5py.File(output, "w") as handle:
         handle["names"] = np.array(list(names), dtype=h5py.string_dtype("utf-8"))
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
         stored = handle.create_dataset(

@@ -3,7 +3,7 @@ shares with AutoLA's search."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -28,9 +28,6 @@ from ultron_cli.training.starting_weights import require_start, start_from
 from ultron_cli.training.validation import RetrievalValidation, choose_photos
 from ultron_cli.training.validation_classes import ClassificationValidation, photos_to_score
 
-DrawCurves = Callable[[Path], object]
-"""Draws the curves of a run into its folder, from the files that are there when all steps are done."""
-
 SHOWN_PATHS = 8
 LEAST_FOR_CHANCE = 400  # photos
 # In fewer, no setting leaves chance level among hundreds of landmarks: the quickstart's first epoch has 57.
@@ -46,7 +43,7 @@ def judged_epoch(steps_per_epoch: int, n_epochs: int) -> int:
 class Training(RunLoop[TrainConfig, Batch]):
     """One run. `model` ends up trained, in evaluation mode.
 
-    excluded: what exclusion lists kept out, for the stored split. draw: draws the run's pictures before it is finished.
+    excluded: what exclusion lists kept out, for the stored split.
     """
 
     name = "train"
@@ -57,12 +54,10 @@ class Training(RunLoop[TrainConfig, Batch]):
         photos: LandmarkPhotos,
         device: torch.device,
         excluded: list[Exclusion] | None = None,
-        draw: DrawCurves | None = None,
     ) -> None:
         super().__init__(config, device)
         self.all_photos = photos
         self.excluded = excluded or []
-        self.draw = draw
         scored = photos_to_score(photos) if config.validation.kind == "classification" else None
         self.split = split_photos(
             photos.labels, 0.0 if scored else config.validation.share, config.validation.by, config.seed
@@ -286,7 +281,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
 
     def _finish(self, folder: Path, origin: dict[str, object]) -> list[dict[str, float]]:
-        """The pictures and the final checkpoint; every process returns the epochs' summaries."""
+        """The final checkpoint; every process returns the epochs' summaries."""
         self.learner.keep_best_weights()
         metrics = self.journal.metrics if self.journal else []
         if distributed.process_index() == 0:
@@ -295,8 +290,6 @@ class Training(RunLoop[TrainConfig, Batch]):
                     "%s could not be read and had another in its place; `ultron datasets verify` lists them",
                     counted(len(self.bad_photos), "photo"),
                 )
-            if self.draw:
-                self.draw(folder)
             self._write_checkpoint(folder, origin)
         return distributed.from_first_process(metrics)
 

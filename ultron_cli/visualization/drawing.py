@@ -269,8 +269,8 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
     written."""
     if path.suffix.lower() != ".png":
         raise UltronError(f"figures are PNG files; found {path.name!r}; name one that ends in .png with --out")
-    with whole_file(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", dpi=(DPI, DPI))
+    with whole_file(path) as output:
+        Image.fromarray(pixels).save(output, format="PNG", dpi=(DPI, DPI))
 
 
 def check_size(width_px: int, height_px: int, advice: str) -> None:

@@ -86,8 +86,8 @@ def save_figure(figure: Figure, out: Path) -> Path:
     check_suffix(out)
     kind = out.suffix[1:].lower()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    with whole_file(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
-        figure.savefig(temporary, format=kind, dpi=drawing.DPI, metadata=metadata)
+    with whole_file(out) as output, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
+        figure.savefig(output, format=kind, dpi=drawing.DPI, metadata=metadata)
     return out
 
 

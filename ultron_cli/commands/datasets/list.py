@@ -8,9 +8,9 @@ EXAMPLE = "ultron datasets list"
 def command() -> None:
     """Lists the known datasets (size, licence, what for, whether present) and those of your own below the data root."""
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.datasets.download.install import size_text
     from ultron_cli.datasets.folder import summaries
     from ultron_cli.datasets.overview import KnownSetFacts, known_overview
+    from ultron_cli.machine import size_text
 
     workspace = current_workspace()
 

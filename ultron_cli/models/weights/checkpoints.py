@@ -57,8 +57,8 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
     }
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    with whole_file(path) as output:
+        torch.save(content, output)
 
 
 def read_weights_file(path: Path, also: Sequence[Callable | tuple[Callable, str]] = ()) -> dict[str, Any]:

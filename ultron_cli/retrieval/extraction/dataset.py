@@ -1,5 +1,6 @@
 """Extracts the queries and the database of a dataset into one folder of the workspace."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,14 @@ from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
+from ultron_cli.files import require_space
+from ultron_cli.locks import only_writer
 from ultron_cli.machine import n_cores, resolve_device
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
-from ultron_cli.retrieval.extraction.files import extract_file, help_extract
+from ultron_cli.retrieval.extraction.files import extract_file, help_extract, parts_of
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
@@ -134,8 +137,12 @@ def extract_dataset(
         prepared = _prepared(request, choice, device, workspace)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
-        processes.tell("dataset and model are sound")
-        summary = _extract(prepared, request, processes, workspace)
+        with contextlib.ExitStack() as locks:
+            for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
+                locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+            _require_space(prepared, request.whitening)
+            processes.tell("dataset and model are sound")
+            summary = _extract(prepared, request, processes, workspace)
         processes.tell("summary", summary)
         return summary
 
@@ -216,6 +223,14 @@ def _extract(
             for role, result in results.items()
         },
     }
+
+
+def _require_space(prepared: _Prepared, whitening: Whitening | None) -> None:
+    """Raises WorkFailed, with the amount that is missing, if the files will not fit on the disk."""
+    n_bytes = sum(extraction.disk_bytes(path, parts_of(path)) for path, extraction in prepared.files.values())
+    if whitening is not None:
+        n_bytes += sum(4 * whitening.dim * len(extraction.names) for _, extraction in prepared.files.values())
+    require_space(prepared.folder, n_bytes, "the extraction")
 
 
 def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tuple[Path, Path]:

@@ -3,15 +3,17 @@
 The first process decides which shards are missing, tells the others, and joins all shards when everyone is done.
 """
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, only_writer, read_json, write_text
+from ultron_cli.files import read_json, write_text
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 from ultron_cli.retrieval.extraction.shards import Extraction
@@ -38,38 +40,56 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
         processes.tell(_missing_key(extraction), [])
         return _reuse(extraction, out)
     n_photos = len(extraction.names)
-    parts = _parts_of(out)
-    make_folder(out.parent)
-    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another --out"):
-        _continue_or_start(extraction, parts)
-        n_before = processes.count(0)
-        missing = extraction.missing(parts)
-        processes.tell(_missing_key(extraction), missing)
-        n_computed = sum(len(extraction.shards[i]) for i in missing)
-        n_stored = n_photos - n_computed
-        if len(missing) < len(extraction.shards):
-            log.info("continuing %s: %d of %d photos are there", out, n_stored, n_photos)
-        with progress(total=n_photos, what=f"extract {role}") as bar:
-            bar.update(n_stored)
+    parts = parts_of(out)
+    _continue_or_start(extraction, parts)
+    n_before = processes.count(0)
+    missing = extraction.missing(parts, drop_damaged=True)
+    processes.tell(_missing_key(extraction), missing)
+    n_computed = extraction.count(missing)
+    n_stored = n_photos - n_computed
+    if len(missing) < len(extraction.shards):
+        log.info("continuing %s: %d of %d photos are there", out, n_stored, n_photos)
+    with progress(total=n_photos, what=f"extract {role}") as bar, _way_to_go_on(extraction, parts):
+        bar.update(n_stored)
 
-            def show(n_done: int) -> None:
-                """n_done: photos that all processes have computed, of all files."""
-                bar.update(n_stored + n_done - n_before - bar.n)
+        def show(n_done: int) -> None:
+            """n_done: photos that all processes have computed, of all files."""
+            bar.update(n_stored + n_done - n_before - bar.n)
 
-            extraction.compute(parts, processes.share(missing), lambda n: show(processes.count(n)))
-            if missing:
-                for process in range(1, processes.n):
-                    processes.hear(_share_key(process, extraction), show)
+        extraction.compute(parts, processes.share(missing), lambda n: show(processes.count(n)))
+        if missing:
+            for process in range(1, processes.n):
+                processes.hear(_share_key(process, extraction), show)
+        if lost := extraction.missing(parts):
+            # Removed meanwhile, or of other processes and out of this one's sight: in either case it can make them.
+            log.warning("%s vanished from %s: computing them again", counted(len(lost), "shard"), parts)
+            extraction.compute(parts, lost, lambda n: None)
         skipped = extraction.merge(parts, out)
     shutil.rmtree(parts)
     return ExtractResult(path=out, n_photos=n_photos - len(skipped), n_computed=n_computed, skipped=skipped)
+
+
+@contextlib.contextmanager
+def _way_to_go_on(extraction: Extraction, parts: Path) -> Iterator[None]:
+    """Says, when the user stops the extraction inside, what is kept and how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        n_photos = len(extraction.names)
+        log.warning(
+            "stopped with %d of %d %s photos done; they are kept, and the same command goes on from there",
+            n_photos - extraction.count(extraction.missing(parts)),
+            n_photos,
+            extraction.config.role,
+        )
+        raise
 
 
 def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcesses) -> None:
     """What every process but the first does: its share of the shards that the first one misses."""
     missing = [int(i) for i in processes.hear(_missing_key(extraction))]
     if missing:
-        parts = _parts_of(out)
+        parts = parts_of(out)
         _require_shared(extraction, parts, processes.process)
         extraction.compute(parts, processes.share(missing), processes.count)
         processes.tell(_share_key(processes.process, extraction))
@@ -83,7 +103,7 @@ def _share_key(process: int, extraction: Extraction) -> str:
     return f"process {process} has its {extraction.config.role} shards"
 
 
-def _parts_of(out: Path) -> Path:
+def parts_of(out: Path) -> Path:
     """The folder of the shards."""
     return out.with_name(out.name + ".parts")
 
@@ -108,7 +128,7 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
 def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
     with DescriptorFile(out) as stored:
         _require_equal(extraction, stored.info.extraction, out)
-        shutil.rmtree(_parts_of(out), ignore_errors=True)  # left by a kill after the merge
+        shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
         log.info("reusing %s: same configuration and weights, %s", out, counted(stored.n, "descriptor"))
         return ExtractResult(path=out, n_photos=stored.n, n_computed=0, skipped=stored.info.skipped)
 

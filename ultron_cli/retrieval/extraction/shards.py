@@ -34,6 +34,9 @@ from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, 
 # A batch holds no more photos than this either: batches lie within a shard, so that a photo's descriptor does not
 # depend on which process computes which shards.
 PHOTOS_PER_SHARD = 64
+# What a file takes beside its rows: a name and its place, and HDF5's headers with the attributes.
+NAME_BYTES = 32
+FILE_BYTES = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +79,46 @@ class Extraction:
             range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)
         ]
 
-    def missing(self, parts: Path) -> list[int]:
+    def missing(self, parts: Path, *, drop_damaged: bool = False) -> list[int]:
         """Numbers of the shards that are not in the folder. One listing: asking for each, a network file system would
-        remember for a while that it was absent."""
+        remember for a while that it was absent.
+
+        drop_damaged: reads those that are there, and removes what is truncated or of other photos.
+        """
         file_names = {path.name for path in parts.glob("shard-*.h5")}
-        return [i for i in range(len(self.shards)) if self._shard_path(parts, i).name not in file_names]
+        missing = []
+        for i, rows in enumerate(self.shards):
+            path = self._shard_path(parts, i)
+            if path.name not in file_names:
+                missing.append(i)
+            elif drop_damaged and (fault := self._fault_in(path, rows)):
+                log.warning("%s; it is computed again", fault)
+                path.unlink()
+                missing.append(i)
+        return missing
+
+    def _fault_in(self, path: Path, rows: range) -> str:
+        """What is wrong with a shard's file; empty if it holds its photos."""
+        try:
+            with DescriptorFile(path) as shard:
+                shard.read()
+                names = {*shard.names, *(photo.name for photo in shard.info.skipped)}
+        except (UltronError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            return str(error).split("; ")[0]
+        return "" if names == {self.names[row] for row in rows} else f"{path} holds other photos"
+
+    def count(self, shards: Sequence[int]) -> int:
+        """Photos in shards, by their numbers."""
+        return sum(len(self.shards[i]) for i in shards)
+
+    def disk_bytes(self, out: Path, parts: Path) -> int:
+        """About how much the files that are still to be written take: the missing shards, then all of them joined."""
+        if out.exists() and not self.work.overwrite:
+            return 0
+        row_bytes = self.loaded.model.descriptor_dim * np.dtype(self.config.storage).itemsize
+        missing = range(len(self.shards)) if self.work.overwrite else self.missing(parts)
+        n_rows = len(self.names) + self.count(missing)
+        return n_rows * (row_bytes + NAME_BYTES) + (len(missing) + 1) * FILE_BYTES
 
     def _shard_path(self, parts: Path, shard: int) -> Path:
         return parts / f"shard-{shard:06d}.h5"
@@ -197,8 +235,8 @@ class Extraction:
         paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
         if missing := self.missing(parts):
             raise WorkFailed(
-                f"{counted(len(missing), 'shard')} of other processes cannot be seen in {parts}; --out must lie on a "
-                "file system that all machines share"
+                f"{counted(len(missing), 'shard')} cannot be seen in {parts}, though they were written: something "
+                "removes them, or the folder is not on a file system that all processes share; name another with `out`"
             )
         names: list[str] = []
         skipped: list[SkippedPhoto] = []

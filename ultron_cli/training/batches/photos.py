@@ -1,7 +1,6 @@
 """Training photos from files to augmented batches, in decoding processes of their own."""
 
 import math
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import decode_photo, draft_jpeg, orientation, photo_size
 from ultron_cli.errors import UltronError
+from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
 
@@ -243,16 +243,9 @@ def _join(items: list[Batch]) -> Batch:
     )
 
 
-def _start_worker(worker: int) -> None:
-    """Leaves Ctrl-C and SIGTERM, which terminals and schedulers send to all processes, to the main process: it saves,
-    then ends its workers. Workers end by themselves when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
 def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, pin: bool) -> DataLoader[Batch]:
     """Batches in the order of `batches`, prepared ahead by `n_workers` processes (0: by this one, when asked)."""
+    kill_workers_at_exit()
     return DataLoader(
         photos,
         batch_sampler=batches,
@@ -260,6 +253,6 @@ def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, p
         collate_fn=_join,
         pin_memory=pin,
         prefetch_factor=4 if n_workers else None,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_loader_worker,
         generator=torch.Generator(),
     )

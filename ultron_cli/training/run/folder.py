@@ -1,5 +1,6 @@
 """Run folders: a new one, the one to resume, the table of all."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from ultron_cli.console import log, table
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
+from ultron_cli.files import make_folder, read_json
 from ultron_cli.workspace import Workspace
 
 # What a run writes; only these are removed when a folder is used again.
@@ -28,6 +29,28 @@ FILES = (
 )
 FOLDERS = ("checkpoints", "events")
 GENOTYPE_FILE = "genotype.txt"  # what a search ends with, as a training with checkpoint.pt
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Raises UltronError if a folder holds files that are no run's: a run would write among them, and clears what bears
+    the names of its own files."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if names and not _is_run(folder):
+        raise UltronError(
+            f"{folder} is no run's folder, it holds {', '.join(sorted(names)[:3])}; name a new or empty one with `out`"
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether config.json in a folder is a run's."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return False
+    try:
+        content = read_json(path, "configuration of the run")
+    except UltronError:
+        return False
+    return isinstance(content, dict) and {"config", "provenance"} <= content.keys()
 
 
 def clear_folder(folder: Path, torn_only: bool) -> None:
@@ -55,9 +78,13 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Wo
             )
         return out
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
-    root = workspace.root / "train"
-    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
-    return root / next(name for name in names if not (root / name).exists())
+    root = make_folder(workspace.root / "train")
+    for n in range(1, 1000):
+        folder = root / (stem if n == 1 else f"{stem}-{n}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()  # made here, so that no other process takes the name
+            return folder
+    raise UltronError(f"{root} holds 999 runs of this second; name the folder with `out`")
 
 
 def is_finished(folder: Path) -> bool:

@@ -1,0 +1,155 @@
+"""Which processes are alive: owners of files that are being written, parents of workers, and who is told to stop."""
+
+import atexit
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+PARENT_LOOK_S = 0.5  # between two looks at the parent where nothing tells of its end
+
+
+class StoppedBySignal(KeyboardInterrupt):
+    """SIGTERM or SIGHUP arrived: what Ctrl-C does, with the signal's name as text."""
+
+
+@cache
+def machine_mark() -> str:
+    """8 hexadecimal digits that tell apart where process numbers mean different processes: host, boot, container."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"))
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is alive. Where that cannot be asked without harm (Windows), it is said to
+    be."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # another user's
+    return True
+
+
+def start_worker(*_: object) -> None:
+    """What every worker process does first: Ctrl-C and the end of a terminal, which all processes hear, are left to the
+    parent, and the worker ends as soon as its parent is gone. It takes any arguments, as initialisers must."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    end_with_parent()
+
+
+def start_loader_worker(*_: object) -> None:
+    """As start_worker, for a worker of torch's DataLoader: SIGTERM, which schedulers send to all processes, is left to
+    the parent as well, which saves first and then ends its workers.
+
+    The parent must call kill_workers_at_exit: multiprocessing's own SIGTERM at exit would be waited for, for ever.
+    """
+    start_worker()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@cache
+def kill_workers_at_exit() -> None:
+    """Has the workers that are left when this process ends killed, whatever signals they hear: an exception whose
+    traceback is kept keeps a DataLoader, and so its workers, alive."""
+    import multiprocessing
+    import multiprocessing.util  # its own handler is registered before ours, and so is called after it
+
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(kill)
+
+
+def end_with_parent() -> None:
+    """Ends this process as soon as its parent is gone, however that ended.
+
+    A worker of multiprocessing waits on the pipe that its parent holds open; any other process looks at its parent's
+    number.
+    """
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        _watch(_until_parent_changes(os.getppid()))
+        return
+    import multiprocessing.connection
+
+    sentinel = parent.sentinel
+    _watch(lambda: multiprocessing.connection.wait([sentinel]))
+
+
+def stop_with_launcher() -> None:
+    """Sends this process SIGTERM once its parent is gone: a training then saves before it ends."""
+    _watch(_until_parent_changes(os.getppid()), lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _until_parent_changes(parent_pid: int) -> Callable[[], object]:
+    def wait() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(PARENT_LOOK_S)
+
+    return wait
+
+
+def _watch(wait: Callable[[], object], then: Callable[[], object] = lambda: os._exit(1)) -> None:
+    """Calls `then` when `wait` returns, from a thread of its own."""
+
+    def run() -> None:
+        with contextlib.suppress(OSError):  # a pipe that cannot be waited on is as good as closed
+            wait()
+        then()
+
+    threading.Thread(target=run, daemon=True, name="parent-watch").start()
+
+
+@contextlib.contextmanager
+def signals_interrupt() -> Iterator[list[str]]:
+    """Inside, SIGTERM and SIGHUP raise StoppedBySignal in the main thread, as Ctrl-C raises KeyboardInterrupt: what is
+    half written is cleared away. A signal that the caller ignores (nohup) stays ignored.
+
+    Yields the names of the signals that have arrived.
+    """
+    arrived: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield arrived
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        arrived.append(signal.Signals(number).name)
+        raise StoppedBySignal(arrived[-1])
+
+    handlers = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            handlers[number] = signal.signal(number, stop)
+    try:
+        yield arrived
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def command_text() -> str:
+    """How this process was started, for people."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
