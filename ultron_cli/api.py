@@ -27,6 +27,7 @@ from ultron_cli.retrieval.searching import (
     search_files,
     search_photos,
 )
+from ultron_cli.training.autola.run import AutolaResult
 from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
@@ -51,6 +52,12 @@ class Extracted(DescriptorFile):
             self.queries.close()
 
 
+def _draw_run(folder: Path, search: AutolaResult | None = None) -> None:
+    from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib, which a training goes without
+
+    draw_run(folder, search)
+
+
 def train(
     preset: str | None = None,
     dataset: str | Path | None = None,
@@ -67,8 +74,6 @@ def train(
     the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
     workspace. resume: goes on with the interrupted run in `out`, or with the latest.
     """
-    from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib
-
     request = TrainRequest(
         preset=preset,
         dataset=None if dataset is None else str(dataset),
@@ -76,7 +81,7 @@ def train(
         out=out,
         resume=resume,
     )
-    return start_training(request, device, draw_run, workspace).to_plain()
+    return start_training(request, device, _draw_run, workspace).to_plain()
 
 
 def extract(

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,8 +29,6 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = re.compile(r"\.ultron-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:tmp(?:\.[^.]{1,15})?|old-(.+))", re.DOTALL)
 # Untouched so long, what another machine left (or this one, before it was started anew) is given up.
 FOREIGN_LEFTOVER_S = 86400.0
-# Links to what a process has open: /dev/stdout is one.
-_OPEN_FILES = re.compile(r"/proc/(self|thread-self|\d+)(/task/\d+)?/fd|/dev/fd")
 
 _swept: set[Path] = set()  # folders, by this process
 
@@ -147,6 +146,28 @@ class OutputFile(io.RawIOBase):
             raise write_failure(self._target, self._error, self.n_bytes) from self._error
 
 
+class AppendedFile:
+    """A file that grows while it is read: what is written can be read at once, and nothing is held back for the end.
+
+    A write that fails raises WorkFailed and leaves what was there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with failures_said(path):
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+
+    def write(self, data: bytes) -> None:
+        """Appends bytes."""
+        with failures_said(self._path):
+            while data:
+                data = data[os.write(self._handle, data) :]
+
+    def close(self) -> None:
+        """Ends the file."""
+        os.close(self._handle)
+
+
 def write_failure(path: Path, error: OSError, n_bytes: int | None = None) -> WorkFailed:
     """What is said when a file cannot be written. n_bytes: its length, where it is known."""
     if error.errno not in NO_SPACE:
@@ -186,22 +207,23 @@ def target_of(path: Path) -> Path | None:
     if status is not None:
         if stat.S_ISDIR(status.st_mode):
             raise UltronError(f"{path} is a folder, not a file; name a file in it with `out`")
-        if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode) or _is_open_file(path):
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISCHR(status.st_mode) or _open_handle(path) is not None:
             return None
         if not stat.S_ISREG(status.st_mode):
             raise UltronError(f"{path} is neither a file nor a pipe; name a file with `out`")
     return Path(os.path.realpath(path))
 
 
-def _is_open_file(path: Path) -> bool:
-    """Whether a name stands for a file that a process has open: it is written through, as the shell's own > is."""
+def _open_handle(path: Path) -> int | None:
+    """The handle of this process that a name such as /dev/stdout stands for: it is written through, as what the shell
+    redirects is. None for any other name."""
     for _ in range(8):
-        if _OPEN_FILES.fullmatch(os.path.realpath(path.parent)):
-            return True
+        if path.name.isdigit() and os.path.realpath(path.parent) in (f"/proc/{os.getpid()}/fd", "/dev/fd"):
+            return int(path.name)
         if not path.is_symlink():
-            return False
+            return None
         path = path.parent / os.readlink(path)
-    return False
+    return None
 
 
 def _temporary_name(end: str = "tmp") -> str:
@@ -294,7 +316,10 @@ def _written_through(path: Path) -> Iterator[OutputFile]:
             yield output
         output.settle()
         with failures_said(path):
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+            open_handle = _open_handle(path)
+            # A copy of the handle shares its place in the file; opening the name anew would begin at another.
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND) if open_handle is None else os.dup(open_handle)
+            sys.stdout.flush()
             with open(handle, "wb") as stream, open(spool, "rb") as source:
                 shutil.copyfileobj(source, stream)
 

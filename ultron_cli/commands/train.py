@@ -8,6 +8,7 @@ import typer
 from ultron_cli.commands.flags import current_workspace
 
 if TYPE_CHECKING:
+    from ultron_cli.training.autola.run import AutolaResult
     from ultron_cli.training.start import AutolaSummary, TrainSummary
 
 EXAMPLE = """
@@ -82,7 +83,11 @@ def command(
         return
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
-    from ultron_cli.visualization.curves.run_pictures import draw_run
+
+    def draw(folder: Path, search: "AutolaResult | None" = None) -> None:
+        from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib: not before the training
+
+        draw_run(folder, search)
 
     request = TrainRequest(
         preset=preset,
@@ -93,7 +98,7 @@ def command(
         overwrite=overwrite,
         resume=resume,
     )
-    summary = start_training(request, settings.device, draw_run, current_workspace())
+    summary = start_training(request, settings.device, draw, current_workspace())
     if is_first_process():
         text = _train_text(summary) if isinstance(summary, TrainSummary) else _search_text(summary)
         print_result(summary.to_plain(), text)

@@ -4,14 +4,12 @@ from pathlib import Path
 
 from ultron_cli.files import read_json
 from ultron_cli.training.autola.run import AutolaResult
+from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
+from ultron_cli.visualization.genotype import genotype_figure
 
 
 def draw_run(folder: Path, search: AutolaResult | None = None) -> None:
     """Draws curves.png from the lines of a run, and genotype.png of what a search found."""
-    # Here, as they load matplotlib, without which a run is trained all the same.
-    from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
-    from ultron_cli.visualization.genotype import genotype_figure
-
     run = read_run(folder)
     title = f"Training curves: {' on '.join(part for part in (run.model, run.dataset) if part) or run.label}"
     curves_figure([run], title, folder / "curves.png")
