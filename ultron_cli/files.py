@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import free_bytes, size_text
@@ -271,7 +271,7 @@ def _clear_away(path: Path, old_name: str | None) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[OutputFile]:
+def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Yields a file to write; when the block ends well it is flushed and becomes `path`.
 
     On an error nothing stays behind and an older file at `path` is untouched. Links are followed; a pipe or a device
@@ -280,15 +280,15 @@ def whole_file(path: Path) -> Iterator[OutputFile]:
     """
     target = target_of(path)
     if target is None:
-        with _written_through(path) as output:
-            yield output
+        with _written_through(path) as stream:
+            yield stream
         return
     make_folder(target.parent)
     temporary = temporary_path(target)
     try:
         with failures_said(path), OutputFile(temporary, path) as output:
             try:
-                yield output
+                yield cast(BinaryIO, output)
             except Exception:
                 if not output.has_failed:
                     raise
@@ -309,19 +309,19 @@ def _take_over_mode(target: Path, temporary: Path) -> None:
 
 
 @contextlib.contextmanager
-def _written_through(path: Path) -> Iterator[OutputFile]:
+def _written_through(path: Path) -> Iterator[BinaryIO]:
     with tempfile.TemporaryDirectory(prefix="ultron-") as folder:
         spool = Path(folder) / "spool"
         with OutputFile(spool, path) as output:
-            yield output
+            yield cast(BinaryIO, output)
         output.settle()
         with failures_said(path):
             open_handle = _open_handle(path)
             # A copy of the handle shares its place in the file; opening the name anew would begin at another.
             handle = os.open(path, os.O_WRONLY | os.O_APPEND) if open_handle is None else os.dup(open_handle)
             sys.stdout.flush()
-            with open(handle, "wb") as stream, open(spool, "rb") as source:
-                shutil.copyfileobj(source, stream)
+            with open(handle, "wb") as sink, open(spool, "rb") as source:
+                shutil.copyfileobj(source, sink)
 
 
 @contextlib.contextmanager
@@ -358,11 +358,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def part_file(path: Path, target: Path) -> Iterator[OutputFile]:
+def part_file(path: Path, target: Path) -> Iterator[BinaryIO]:
     """Yields a file to write in a folder of whole_folder. target: what the folder becomes, for messages. Raises as
     whole_file."""
     with failures_said(target), OutputFile(path, target) as output:
-        yield output
+        yield cast(BinaryIO, output)
     if output.has_failed:
         path.unlink(missing_ok=True)
     output.settle()

@@ -148,8 +148,9 @@ def start_training(
             else:
                 config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
             is_resumed = is_resumed and is_unfinished(folder)
-            run = _train if isinstance(config, TrainConfig) else _search
-            return run(config, folder, is_resumed, device, draw, workspace)
+            if isinstance(config, TrainConfig):
+                return _train(config, folder, is_resumed, device, draw, workspace)
+            return _search(config, folder, is_resumed, device, draw, workspace)
     finally:
         log.setLevel(level)
         distributed.leave_processes()
