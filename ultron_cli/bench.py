@@ -56,14 +56,14 @@ class BenchConfig:
     shortest_s: float = SHORTEST_S  # calls shorter than this are repeated within a round
 
     def __post_init__(self) -> None:
-        within("--rounds", self.rounds, 1, 1000)
-        within("--side", self.side_px, 32, 4096)
-        within("--batch-size", self.batch_size, 1, 64)
-        within("--n", self.n, 1, 2**32 - 1)
+        within("rounds", self.rounds, 1, 1000)
+        within("side_px", self.side_px, 32, 4096)
+        within("batch_size", self.batch_size, 1, 64)
+        within("n", self.n, 1, 2**32 - 1)
         free = available_bytes()
         if free is not None and self.n * DIM * 4 > free:
             raise UltronError(
-                f"--n {self.n:,} needs {self.n * DIM * 4 / 2**20:,.0f} MiB for descriptors and "
+                f"`n` {self.n:,} needs {self.n * DIM * 4 / 2**20:,.0f} MiB for descriptors and "
                 f"{free / 2**20:,.0f} MiB are free; ask for fewer"
             )
 
@@ -109,7 +109,7 @@ def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dic
     loaded = choice.load()
     if config.side_px < loaded.model.min_side_px:
         raise UltronError(
-            f"{loaded.model.label} takes photos from {loaded.model.min_side_px} px a side; found --side "
+            f"{loaded.model.label} takes photos from {loaded.model.min_side_px} px a side; found `side` "
             f"{config.side_px}, ask for more"
         )
     log.info("measuring exact search among %s descriptors", f"{config.n:,}")
@@ -218,7 +218,7 @@ def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.devi
         rates = rates_of(len(photos), lambda: describe_batch(model, photos, extract_config, device), config, device)
     except torch.OutOfMemoryError:
         raise WorkFailed(
-            f"{model.label} with --batch-size {config.batch_size} and --side {config.side_px} does not fit on "
+            f"{model.label} with `batch_size` {config.batch_size} and `side_px` {config.side_px} does not fit on "
             f"{device}; ask for less"
         ) from None
     return Measurement(

@@ -7,11 +7,13 @@ import keyword
 import os
 import sys
 import traceback
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Protocol, cast
 
 import typer
+from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
 from ultron_cli.errors import UltronError, install_line
@@ -110,12 +112,29 @@ def _take_global_flags(values: dict[str, Any]) -> None:
     console.start_log(settings.verbosity)
 
 
+def flags_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
+    """The flags of a command, each under the name of its parameter and under its own: {"source": "--from", "from":
+    "--from"}. A positional argument is shown as the help calls it."""
+    flags: dict[str, str] = {}
+    for parameter in parameters:
+        (option,) = typing.get_args(parameter.annotation)[1:]
+        names = (option.default, *(option.param_decls or ()))  # what is annotated has its first name as its default
+        flag = next((name for name in names if isinstance(name, str) and name.startswith("-")), None)
+        if isinstance(option, ArgumentInfo):
+            flags[parameter.name] = option.metavar or parameter.name.upper()
+        else:
+            flag = flag or "--" + parameter.name.strip("_").replace("_", "-")
+            flags[parameter.name] = flags[flag.lstrip("-").replace("-", "_")] = flag
+    return flags
+
+
 def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command `function` with the global flags added to its signature."""
 
     @functools.wraps(function)
     def command(**values: Any) -> Any:
         _take_global_flags(values)
+        console.settings.flags.update(flags)
         return function(**values)
 
     signature = inspect.signature(function, eval_str=True)
@@ -124,6 +143,7 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, (annotation, default) in GLOBAL_FLAGS.items()
     ]
     parameters = [*signature.parameters.values(), *global_parameters]
+    flags = flags_of(parameters)
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions take any
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
@@ -207,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UltronError as error:
         if console.settings.verbosity > 0:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.for_command(console.settings.flags)}", file=sys.stderr)
         return error.exit_code
     except StoppedBySignal as stopped:
         print(f"stopped by {stopped}", file=sys.stderr)

@@ -31,10 +31,15 @@ def parse_scales(text: str) -> tuple[float, ...]:
         scales = ()
     if not scales or not all(0.05 <= scale <= 8.0 for scale in scales) or len(set(scales)) != len(scales):
         raise UltronError(
-            "--scales takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between "
+            "`scales` takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between "
             f"(0.7071,1,1.4142); found {text!r}"
         )
     return scales
+
+
+def _quoted(name: str) -> str:
+    """A setting's name as messages show it; other names (`list.toml: paths`) stand for themselves."""
+    return f"`{name}`" if name.replace(".", "").isidentifier() else name
 
 
 def one_of(name: str, value: str, choices: Iterable[Choice]) -> Choice:
@@ -42,7 +47,7 @@ def one_of(name: str, value: str, choices: Iterable[Choice]) -> Choice:
     choices = tuple(choices)
     if value not in choices:
         raise UltronError(
-            f"{name} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}"
+            f"{_quoted(name)} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}"
         )
     return cast(Choice, value)
 
@@ -50,7 +55,7 @@ def one_of(name: str, value: str, choices: Iterable[Choice]) -> Choice:
 def within(name: str, value: float, low: float, high: float) -> None:
     """Raises UltronError unless low <= value <= high."""
     if not low <= value <= high:
-        raise UltronError(f"{name} must lie between {low} and {high}; found {value}")
+        raise UltronError(f"{_quoted(name)} must lie between {low} and {high}; found {value}")
 
 
 def _convert(name: str, value: Any, annotation: Any) -> Any:
@@ -115,19 +120,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UltronError(f"configuration {path} does not exist; check --config") from None
+        raise UltronError(f"configuration {path} does not exist; check `config`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UltronError(f"{path} is not valid TOML: {error}") from error
 
 
-def apply_set(values: Mapping[str, object], assignments: Sequence[str], flag: str = "--set") -> dict[str, Any]:
-    """`values` with each `a.b=c` of --set (or another flag) applied; c is read as TOML where it is TOML, else as
+def apply_set(values: Mapping[str, object], assignments: Sequence[str], setting: str = "set") -> dict[str, Any]:
+    """`values` with each `a.b=c` of the setting `set` (or another) applied; c is read as TOML where it is TOML, else as
     text."""
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
-            raise UltronError(f"{flag} takes key=value (optimizer.lr=0.1); found {assignment!r}")
+            raise UltronError(f"`{setting}` takes key=value (optimizer.lr=0.1); found {assignment!r}")
         try:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -137,7 +142,7 @@ def apply_set(values: Mapping[str, object], assignments: Sequence[str], flag: st
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise UltronError(f"{flag} {assignment}: {parent} is a single setting, it has no part {key!r}")
+                raise UltronError(f"`{setting}` {assignment}: {parent} is a single setting, it has no part {key!r}")
         section[key] = value
     return merged
 

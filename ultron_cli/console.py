@@ -1,7 +1,7 @@
 """Where output goes: results to stdout, log lines and progress to stderr.
 
-`settings` holds what the global flags chose (--json, -v, -q, --device, --workspace, --data-root); cli.py fills it
-before a command runs.
+`settings` holds what the global flags chose (--json, -v, -q, --device, --workspace, --data-root) and how the running
+command calls its flags; cli.py fills it before a command runs.
 """
 
 import json
@@ -10,9 +10,11 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
+
+from ultron_cli.errors import with_flags
 
 log = logging.getLogger("ultron")
 
@@ -26,6 +28,7 @@ class Settings:
     device: str = "auto"
     workspace: Path | None = None
     data_root: Path | None = None
+    flags: dict[str, str] = field(default_factory=dict)  # of the running command: a setting's name to its flag
 
 
 settings = Settings()
@@ -39,7 +42,7 @@ def reset_settings() -> None:
 
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
+        text = with_flags(record.getMessage(), settings.flags)
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 

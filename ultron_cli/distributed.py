@@ -39,7 +39,7 @@ def process_device(device: torch.device) -> torch.device:
     if local >= n_gpus:
         raise UltronError(
             f"torchrun started {local + 1} or more processes on a machine with {n_gpus} GPUs; use "
-            f"--nproc-per-node {n_gpus}, or --device cpu"
+            f"--nproc-per-node {n_gpus} of torchrun, or `device` cpu"
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

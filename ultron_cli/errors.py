@@ -1,13 +1,35 @@
 """The two errors that a person sees as one line; everything else is a bug and keeps its traceback."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+
+_SETTING = re.compile(r"`([a-zA-Z_][\w.]*)(?:=([^`]*))?`")
+_UNIT = re.compile(r"_(px|mib|s)$")  # a setting tells its unit, a flag leaves it to its help: side_px and --side
 
 
 class UltronError(Exception):
-    """Bad usage or input: the rule, what was found, and what to do next, in one line. Exit code 2."""
+    """Bad usage or input: the rule, what was found, and what to do next, in one line. Exit code 2.
+
+    A setting stands between backquotes under its name in Python (`gnd`, `batch_size=32`); a command shows its flag.
+    `ways` are further things to do, each of which names a setting, for example "go on without it with `skip_bad`". A
+    command that lacks the setting leaves the way out.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *ways: str) -> None:
+        super().__init__(message, *ways)  # both, so that an error crosses processes whole
+        self.message = message
+        self.ways = ways
+
+    def __str__(self) -> str:
+        return ", or ".join((self.message, *self.ways))
+
+    def for_command(self, flags: Mapping[str, str]) -> str:
+        """The text for someone who calls a command with these flags, by the names of their settings."""
+        ways = [way for way in self.ways if all(name in flags for name, _ in _SETTING.findall(way))]
+        return with_flags(", or ".join((self.message, *ways)), flags)
 
 
 class WorkFailed(UltronError):
@@ -37,6 +59,20 @@ def install_line(error: ModuleNotFoundError) -> str | None:
         return None
     package = PACKAGE_OF_MODULE.get(module, module)
     return f"{package} is not installed, and this needs it; install it with `pip install {package}`"
+
+
+def with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """`text` with the settings in backquotes as the flags of a command: `gnd` is --gnd, and `batch_size=32` is
+    --set batch_size=32 where the command has --set. What it has no flag for stays as it is."""
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        flag_name = flags.get(name) or flags.get(_UNIT.sub("", name))
+        if flag_name:
+            return flag_name if value is None else f"{flag_name} {value}"
+        return match[0] if value is None or "set" not in flags else f"{flags['set']} {name}={value}"
+
+    return _SETTING.sub(flag, text)
 
 
 def nearest_names(name: str, known: Iterable[str], n: int = 3) -> str:

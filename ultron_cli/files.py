@@ -24,6 +24,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import free_bytes, size_text
 from ultron_cli.processes import is_alive, machine_mark
 
+ANOTHER_PLACE = "name another place with `out`"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Machine, process, a random part; .tmp is half written, .old is what it replaces, with the name that it had.
 _TEMPORARY = re.compile(r"\.ultron-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:tmp(?:\.[^.]{1,15})?|old-(.+))", re.DOTALL)
@@ -171,7 +172,7 @@ class AppendedFile:
 def write_failure(path: Path, error: OSError, n_bytes: int | None = None) -> WorkFailed:
     """What is said when a file cannot be written. n_bytes: its length, where it is known."""
     if error.errno not in NO_SPACE:
-        return WorkFailed(f"could not write {path}: {error.strerror}; name another place with `out`")
+        return WorkFailed(f"could not write {path}: {error.strerror}; look at the place", ANOTHER_PLACE)
     if error.errno == errno.EFBIG:
         reason = "it is larger than files may be here"
     elif n_bytes:
@@ -179,7 +180,7 @@ def write_failure(path: Path, error: OSError, n_bytes: int | None = None) -> Wor
         reason = f"the disk is full: it takes {size_text(n_bytes)}, and {size_text(missing)} are missing"
     else:
         reason = "the disk is full"
-    return WorkFailed(f"could not write {path}: {reason}; free space, or name another place with `out`")
+    return WorkFailed(f"could not write {path}: {reason}; free space", ANOTHER_PLACE)
 
 
 def require_space(folder: Path, n_bytes: int, what: str) -> None:
@@ -191,7 +192,8 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
     if n_bytes > free:
         raise WorkFailed(
             f"{what} takes about {size_text(n_bytes)}, {folder} has {size_text(free)} free and "
-            f"{size_text(n_bytes - free)} are missing; free space, or name another place with `out`"
+            f"{size_text(n_bytes - free)} are missing; free space",
+            ANOTHER_PLACE,
         )
 
 

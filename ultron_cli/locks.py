@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import failures_said, make_folder
+from ultron_cli.files import ANOTHER_PLACE, failures_said, make_folder
 from ultron_cli.processes import command_text, is_alive, machine_mark
 
 try:
@@ -96,7 +96,7 @@ def only_writer(place: Path, doing: str, *, beside: bool = False, wait: bool = F
             _give_back_in_process(key)
             holder = lock
         if not wait:
-            raise UltronError(f"{doing}: {holder}; wait for it, or name another place with `out`")
+            raise UltronError(f"{doing}: {holder}; wait for it", ANOTHER_PLACE)
         if not is_said and time.monotonic() - started_s > SAID_AFTER_S:
             log.info("waiting, as %s: %s", doing, holder)
             is_said = True

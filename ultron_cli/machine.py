@@ -23,15 +23,15 @@ def resolve_device(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, number = name.partition(":")
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
-        raise UltronError(f"--device takes auto, cpu, cuda or cuda:N; found {name!r}")
+        raise UltronError(f"`device` takes auto, cpu, cuda or cuda:N; found {name!r}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UltronError(
-            f"--device {name} was asked for, but torch {torch.__version__} finds no CUDA GPU; use --device cpu "
+            f"`device` {name} was asked for, but torch {torch.__version__} finds no CUDA GPU; use `device` cpu "
             "(`ultron doctor` says more)"
         )
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
         raise UltronError(
-            f"--device {name}: there are {torch.cuda.device_count()} GPUs (cuda:0 to "
+            f"`device` {name}: there are {torch.cuda.device_count()} GPUs (cuda:0 to "
             f"cuda:{torch.cuda.device_count() - 1})"
         )
     return torch.device(name)

@@ -70,7 +70,7 @@ def test_another_folder_gets_the_photos(photos: Path, tmp_path: Path) -> None:
     summary, _ = build(photos, out=tmp_path / "set", query_rule="first")
     assert summary["name"] == "set"
     assert files_below(tmp_path / "set") == {"gnd_set.json", *(f"jpg/{name}" for name in PHOTOS)}
-    with pytest.raises(UltronError, match="is there already; replace it with --overwrite"):
+    with pytest.raises(UltronError, match="is there already; replace it with `overwrite`"):
         build(photos, out=tmp_path / "set")
     build(photos, out=tmp_path / "set", overwrite=True)
     (tmp_path / "set/gnd_set.json").unlink()
@@ -175,9 +175,9 @@ def test_other_mistakes(photos: Path, tmp_path: Path) -> None:
         ({"labels": tmp_path / "latin.csv"}, "save it as a CSV in UTF-8"),
         ({"labels": tmp_path / "nowhere.csv"}, "does not exist"),
         ({"labels": tmp_path / "a", "pairs": tmp_path / "b"}, "exclude each other"),
-        ({"query_rule": "best"}, "--query-rule must be one of random, first, largest"),
-        ({"name": "a/b"}, "--name takes letters"),
-        ({"queries_per_landmark": 0}, "--queries-per-landmark must lie between 1"),
+        ({"query_rule": "best"}, "`query_rule` must be one of random, first, largest"),
+        ({"name": "a/b"}, "`name` takes letters"),
+        ({"queries_per_landmark": 0}, "`queries_per_landmark` must lie between 1"),
     ):
         with pytest.raises(UltronError, match=words):
             build(photos, **options)  # type: ignore[arg-type]

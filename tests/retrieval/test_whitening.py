@@ -100,7 +100,7 @@ def test_few_rows_or_pairs_determine_few_dimensions(tmp_path):
     write_descriptors(tmp_path / "few.h5", [str(i) for i in range(5)], [unit_rows(2, 5, DIM)], DIM, INFO)
     assert learn_whitening(tmp_path / "few.h5", "pca-whitening").dim == 4
     with pytest.raises(
-        UltronError, match=r"--dim must be between 1 and 4, all that 5 descriptors in .* determine; found 5"
+        UltronError, match=r"`dim` must be between 1 and 4, all that 5 descriptors in .* determine; found 5"
     ):
         learn_whitening(tmp_path / "few.h5", "pca-whitening", dim=5)
     assert (
@@ -125,7 +125,7 @@ def test_pairs_are_within_groups_each_once_and_bounded():
         assert all(any(a in group and b in group for group in groups) for a, b in pairs.tolist())
     np.testing.assert_array_equal(limited, matching_pairs(groups, 100, 0, "none"))
     assert not np.array_equal(limited, matching_pairs(groups, 100, 1, "none"))
-    with pytest.raises(UltronError, match="none; name others with --gnd or --labels"):
+    with pytest.raises(UltronError, match="none; name others with `gnd` or `labels`"):
         matching_pairs([[1], []], 10, 0, "none")
 
 
@@ -146,7 +146,7 @@ def test_a_file_keeps_the_whitening_and_its_origin(path, tmp_path):
     assert (found.method, found.dim, len(found.sha256)) == ("pca-whitening", 5, 64)
     assert found.provenance["descriptors"] == str(path)
     assert (found.provenance["n"], found.provenance["model"]) == (N, "m")
-    with pytest.raises(UltronError, match=r"--dim must be between 1 and the 12 dimensions of .*w\.h5; found 13"):
+    with pytest.raises(UltronError, match=r"`dim` must be between 1 and the 12 dimensions of .*w\.h5; found 13"):
         read_whitening(tmp_path / "w.h5", 13)
     with pytest.raises(UltronError, match="is not a whitening file"):
         read_whitening(path)
@@ -174,7 +174,7 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
     assert stored_whitening(info, None).record() == info.extraction.whitening == whitening.record()
     assert stored_whitening(INFO, None) is None
     gone = dataclasses.replace(info.provenance, whitening=str(tmp_path / "gone.h5"))
-    with pytest.raises(UltronError, match="which is gone; give it with --whiten"):
+    with pytest.raises(UltronError, match="which is gone; give it with `whiten`"):
         stored_whitening(dataclasses.replace(info, provenance=gone), None)
     with pytest.raises(UltronError, match=r"must be whitened alike; found pca-whitening to 6-d and no whitening"):
         require_same_whitening(info.extraction, INFO.extraction, "a and b")
@@ -189,7 +189,7 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
     write_descriptors(tmp_path / "other.h5", ["a"], [unit_rows(5, 1, 8)], 8, INFO)
     with pytest.raises(UltronError, match=r"whitens 12-d descriptors, .* has 8-d; learn one from these: ultron whiten"):
         WhitenedFile(tmp_path / "other.h5", whitening)
-    with pytest.raises(UltronError, match="--dim cuts the dimensions of a whitening; name one with --whiten"):
+    with pytest.raises(UltronError, match="`dim` cuts the dimensions of a whitening; name one with `whiten`"):
         chosen_whitening(None, 6)
     with DescriptorFile(path) as raw:
         assert "whitening" not in raw.info.extraction.stored

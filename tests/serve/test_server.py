@@ -37,7 +37,7 @@ def test_one_connection_carries_several_requests(server: RetrievalServer) -> Non
 
 
 def test_addresses(server: RetrievalServer) -> None:
-    with pytest.raises(WorkFailed, match=r"cannot listen on 127.0.0.1, port \d+ .*; name another --port, or 0"):
+    with pytest.raises(WorkFailed, match=r"cannot listen on 127.0.0.1, port \d+ .*; name another `port`, or 0"):
         RetrievalServer(server.engine, "127.0.0.1", server.server_port)
     assert server.is_local and not server.answers_to("192.168.0.2")
     with RetrievalServer(server.engine, "0.0.0.0") as everywhere:

@@ -137,7 +137,7 @@ def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path) -> 
 def test_what_stage_2_refuses(toy: Path, stage_1: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UltronError,
-        match=r"goes on from a trained network, found none; give that of the first with --set weights=CHECKPOINT",
+        match=r"goes on from a trained network, found none; give that of the first with `weights=CHECKPOINT`",
     ):
         train(toy, tmp_path / "a", **STAGE_2)
     with pytest.raises(UltronError, match=r"holds another model than the one to train: .*descriptor_dim.*"):

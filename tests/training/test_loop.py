@@ -98,7 +98,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(toy: Path, tmp_path: Path, monk
     with pytest.raises(
         WorkFailed,
         match=r"the loss became nan at lr 0\.0\d+, step 1, photos .*\.jpg.* and "
-        r"4 more; try .*--set lr=0\.005.*clip_norm",
+        r"4 more; try .*`lr=0\.005`.*clip_norm",
     ):
         train(toy, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.pt").exists()

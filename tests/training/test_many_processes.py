@@ -96,5 +96,5 @@ def test_alone_nothing_is_gathered() -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "n_processes", lambda: 5)
-    with pytest.raises(UltronError, match="multiple of processes x accumulate = 5; found 12; use --set batch_size=10"):
+    with pytest.raises(UltronError, match="multiple of processes x accumulate = 5; found 12; use `batch_size=10`"):
         train(toy, tmp_path / "run", **SMALL)

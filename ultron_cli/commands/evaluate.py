@@ -73,9 +73,9 @@ def command(
     from ultron_cli.files import write_text
 
     workspace = current_workspace()
-    one_of("--protocol", protocol, (*PROTOCOLS, "all"))
-    protocols = PROTOCOLS if protocol == "all" else (one_of("--protocol", protocol, PROTOCOLS),)
-    duplicates = one_of("--duplicates", duplicates, DUPLICATES)
+    one_of("protocol", protocol, (*PROTOCOLS, "all"))
+    protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
+    duplicates = one_of("duplicates", duplicates, DUPLICATES)
     if ranks and (queries or database or distractors or index or k or rerank or whiten):
         raise UltronError(
             "--ranks holds the search already; leave out --queries, --database, --distractors, --index, -k, "

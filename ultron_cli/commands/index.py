@@ -75,7 +75,7 @@ def command(
     from ultron_cli.console import print_result
     from ultron_cli.retrieval.whitening import chosen_whitening
 
-    one_of("--engine", engine, ENGINES)
+    one_of("engine", engine, ENGINES)
     milvus_flags = {"--uri": uri, "--collection": collection, "--token-env": token_env}
     for flag, value in milvus_flags.items():
         if engine == "faiss" and value is not None:

@@ -72,14 +72,13 @@ def command(
         preset = preset or "quickstart"
         if dataset:
             changes.append(f"dataset={dataset}")
-        rows = explain_config(preset, config, changes)
+        sources = explain_config(preset, config, changes)
+        rows = [(key, value, "--set" if source == "set" else source) for key, value, source in sources]
         result = {
             "config": load_config(preset, config, changes).to_plain(),
             "origin": {key: origin for key, _, origin in rows},
         }
-        print_result(
-            result, table(("setting", "value", "from"), [(key, value, origin) for key, value, origin in rows], left=3)
-        )
+        print_result(result, table(("setting", "value", "from"), rows, left=3))
         return
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import TrainRequest, TrainSummary, start_training

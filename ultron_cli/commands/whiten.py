@@ -48,7 +48,7 @@ def command(
     from ultron_cli.retrieval.whitening_learning import METHODS, learn_whitening, pairs_of_ground_truth, pairs_of_labels
 
     workspace = current_workspace()
-    one_of("--method", method, METHODS)
+    one_of("method", method, METHODS)
     if method != "lw" and (gnd or labels):
         raise UltronError(f"--gnd and --labels give pairs to --method lw; found --method {method}")
     if gnd and labels:

@@ -44,12 +44,12 @@ class GroundTruthConfig:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        one_of("--query-rule", self.query_rule, QUERY_RULES)
-        within("--queries-per-landmark", self.queries_per_landmark, 1, 1000)
+        one_of("query_rule", self.query_rule, QUERY_RULES)
+        within("queries_per_landmark", self.queries_per_landmark, 1, 1000)
         if self.labels and self.pairs:
-            raise UltronError("--labels and --pairs exclude each other: either landmarks by photo, or answers by query")
+            raise UltronError("`labels` and `pairs` exclude each other: either landmarks by photo, or answers by query")
         if self.name is not None and (not self.name or not self.name.replace("_", "").replace("-", "").isalnum()):
-            raise UltronError(f"--name takes letters, digits, - and _; found {self.name!r}")
+            raise UltronError(f"`name` takes letters, digits, - and _; found {self.name!r}")
 
 
 @dataclass(kw_only=True)
@@ -93,7 +93,7 @@ def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
     name = config.name or folder.resolve().name
     target = folder / f"gnd_{name}.json"
     if target.exists() and not config.overwrite:
-        raise UltronError(f"{target} is there already; replace it with --overwrite, or give another --name")
+        raise UltronError(f"{target} is there already; replace it with `overwrite`, or give another `name`")
     plan = _plan(config, photo_folder, photos)
     _check_boxes(plan, photo_folder)
     _warn_of_copies(plan, photo_folder)
@@ -191,7 +191,7 @@ def plan_from_labels(
         raise UltronError(
             f"{config.labels or photo_folder} gives {counted(len(by_landmark), 'landmark')} and none with two "
             "photos, one to ask with and one to find; "
-            "sort photos into one folder per landmark, or write --labels or --pairs"
+            "sort photos into one folder per landmark, or write `labels` or `pairs`"
         )
     queries = set(plan.queries)
     plan.database = [photo for photo in photos if photo not in queries]
@@ -228,14 +228,14 @@ def plan_from_pairs(pairs: Iterable[Pair], photos: list[str]) -> Plan:
     queries_as_answers = sorted({photo for _, photo in plan.labels if photo in queries})
     if queries_as_answers:
         raise UltronError(
-            f"--pairs: {queries_as_answers[0]} is a query and an answer; a query is not in the database, so make it "
+            f"`pairs`: {queries_as_answers[0]} is a query and an answer; a query is not in the database, so make it "
             "one of the two"
         )
     answered = {query for (query, _), label in plan.labels.items() if label != "junk"}
     unanswered = [query for query in plan.queries if query not in answered]
     if unanswered or not plan.queries:
         problem = f"{unanswered[0]} has junk answers only" if unanswered else "the table has no pairs"
-        raise UltronError(f"--pairs: every query needs an answer that is easy or hard; {problem}")
+        raise UltronError(f"`pairs`: every query needs an answer that is easy or hard; {problem}")
     plan.n_landmarks = len(plan.queries)
     plan.database = [photo for photo in photos if photo not in queries]
     return plan
@@ -295,8 +295,8 @@ def _place_photos(source: Path, target: Path, photos: list[str], overwrite: bool
     in_the_way = [photo for photo in to_place if (target / photo).exists()]
     if in_the_way and not overwrite:
         raise UltronError(
-            f"{target / in_the_way[0]} is there already and is another photo; name another --out, or replace "
-            "it with --overwrite"
+            f"{target / in_the_way[0]} is there already and is another photo; name another `out`, or replace "
+            "it with `overwrite`"
         )
     for photo in to_place:
         (target / photo).parent.mkdir(parents=True, exist_ok=True)

@@ -73,8 +73,9 @@ class Dataset:
             return direct
         if name not in self._path_by_name:
             raise UltronError(
-                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, self._path_by_name)} "
-                "(correct the ground truth or complete the download; `--skip-bad` goes on without it)"
+                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, self._path_by_name)}; "
+                "correct the ground truth, complete the download",
+                "go on without it with `skip_bad`",
             )
         return self.photo_folder / self._path_by_name[name]
 
@@ -114,7 +115,7 @@ def find_ground_truth(folder: Path) -> Path | None:
     if len(stems) > 1:
         raise UltronError(
             f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); choose "
-            "one with --gnd"
+            "one with `gnd`"
         )
     return candidates[0] if candidates else None
 
@@ -126,7 +127,7 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         folder = data_root / text
     if not folder.is_dir():
         if folder.is_file():
-            raise UltronError(f"--dataset takes a folder or a known name, {text} is a file; name its folder")
+            raise UltronError(f"`dataset` takes a folder or a known name, {text} is a file; name its folder")
         present = sorted(path.name for path in data_root.iterdir() if path.is_dir()) if data_root.is_dir() else []
         advice = (
             f"download it with `ultron datasets download {text}`"
@@ -136,7 +137,7 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
         raise UltronError(
             f"dataset {text!r} is neither a folder nor a dataset in {data_root}{nearest_names(text, present)}; "
             f"{advice}, put it there "
-            "(jpg/ and gnd_NAME.pkl), name another --data-root, or render one with `ultron datasets make-toy`"
+            "(jpg/ and gnd_NAME.pkl), name another `data_root`, or render one with `ultron datasets make-toy`"
         )
     return open_folder(folder, gnd)
 

@@ -136,7 +136,7 @@ def read_labels(path: Path) -> list[PhotoLabel]:
         if photo in labels and labels[photo] != label:
             raise UltronError(
                 f"{row.where}: {photo} stands there before with other values; a photo has one line (for "
-                "several landmarks in one, use --pairs)"
+                "several landmarks in one, use `pairs`)"
             )
         labels[photo] = label
     return list(labels.values())

@@ -82,7 +82,7 @@ def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Ima
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
+        raise UltronError(f"{path}: no such photo; complete the dataset", "go on without it with `skip_bad`") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
         reason = (
             "not a photo that Pillow can read"
@@ -90,7 +90,7 @@ def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Ima
             else f"{type(error).__name__}: {error}"
         )
         raise UltronError(
-            f"{path}: cannot be decoded ({reason}); replace it, or go on without it with --skip-bad"
+            f"{path}: cannot be decoded ({reason}); replace it", "go on without it with `skip_bad`"
         ) from error
 
 
@@ -100,10 +100,10 @@ def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
         with Image.open(path) as image:
             return (image.height, image.width) if orientation(image) >= 5 else (image.width, image.height)
     except FileNotFoundError:
-        raise UltronError(f"{path}: no such photo; complete the dataset, or go on without it with --skip-bad") from None
+        raise UltronError(f"{path}: no such photo; complete the dataset", "go on without it with `skip_bad`") from None
     except Exception as error:
         raise UltronError(
-            f"{path}: not a photo that Pillow can read ({error}); replace it, or go on without it with --skip-bad"
+            f"{path}: not a photo that Pillow can read ({error}); replace it", "go on without it with `skip_bad`"
         ) from error
 
 
@@ -113,7 +113,8 @@ def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, i
     if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
         raise UltronError(
             f"{where}: bbx {[x1, y1, x2, y2]} reaches outside the photo of {width} x {height} px; correct the "
-            "ground truth, or use --no-crop"
+            "ground truth",
+            "use `no_crop`",
         )
     left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
     return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
@@ -156,7 +157,7 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
         try:
             return LoadedPhoto(self.rows[i], torch.from_numpy(load_photo(self.paths[i], self.boxes[i], self.shape)))
         except UltronError as error:
-            return LoadedPhoto(self.rows[i], None, str(error))
+            return LoadedPhoto(self.rows[i], None, error.message)
 
 
 def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:

@@ -135,6 +135,6 @@ def load_ground_truth(path: Path) -> GroundTruth:
     """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is
     unsound."""
     if not path.is_file():
-        raise UltronError(f"ground truth {path} does not exist; name one with --gnd")
+        raise UltronError(f"ground truth {path} does not exist; name one with `gnd`")
     content = read_json(path, "ground truth") if path.suffix == ".json" else load_plain_pickle(path)
     return parse_ground_truth(content, path)

@@ -217,7 +217,7 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         unused = len(report.bad) - report.n_used_bad
         text.append(
             f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; "
-            "--skip-bad and training leave them out"
+            "`ultron extract --skip-bad` and training leave them out"
         )
     return [*text, f"photos: {version}"] if version else text
 

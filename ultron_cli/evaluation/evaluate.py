@@ -24,10 +24,10 @@ def find_gnd(gnd: Path | None, origin: Origin) -> Path:
     recorded = origin.ground_truth
     if not recorded:
         raise UltronError(
-            "these descriptors were made from photos without a ground truth; name one with --gnd gnd_NAME.json"
+            "these descriptors were made from photos without a ground truth; name one with `gnd` gnd_NAME.json"
         )
     if not Path(recorded).is_file():
-        raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with --gnd")
+        raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with `gnd`")
     return Path(recorded)
 
 
@@ -42,14 +42,14 @@ def _queries_present(
         raise UltronError(
             f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for "
             f"example {unexplained[0]!r}"
-            f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right --gnd"
+            f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right `gnd`"
         )
     if absent_names:
         n_absent = counted(len(absent_names), "query", "queries")
         log.warning("%s left out at extraction: %s", n_absent, ", ".join(absent_names[:5]))
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
-        raise UltronError("not one query of the ground truth is in the ranking; name the right --gnd")
+        raise UltronError("not one query of the ground truth is in the ranking; name the right `gnd`")
     searched_truth = dataclasses.replace(
         truth, query_names=[truth.query_names[i] for i in positions], queries=[truth.queries[i] for i in positions]
     )
@@ -69,7 +69,7 @@ def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) 
     truth_rows = np.array([row_of.get(name, n_known + i) for i, name in enumerate(ranking.database_names)], dtype)
     n_missing = n_known - int((truth_rows < n_known).sum())
     if n_missing == n_known:
-        raise UltronError("not one photo of the ground truth is in the database; name the right --gnd")
+        raise UltronError("not one photo of the ground truth is in the database; name the right `gnd`")
     if n_missing:
         log.warning(
             "%s of the ground truth not in the database; as positives they count as not found",
@@ -105,7 +105,7 @@ def evaluate_ranking(
     repeating_queries = rankings_with_repeats(rows)
     if len(repeating_queries):
         how = (
-            "each repeat counts, as in revisitop (--duplicates first counts only the first)"
+            "each repeat counts, as in revisitop (`duplicates` first counts only the first)"
             if duplicates == "count"
             else "only the first counts"
         )

@@ -64,14 +64,13 @@ def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool
     """Raises UltronError if timm's weights or a backbone are asked of a model with a network of its own."""
     if pretrained:
         raise UltronError(
-            f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`) or "
-            "give a checkpoint with --weights"
+            f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`)",
+            "give a checkpoint with `weights`",
         )
     if "backbone" in settings:
         backbone = settings["backbone"]
         raise UltronError(
-            f"{name} has a network of its own; for a timm backbone name the model too: --model gem --backbone "
-            f"{backbone} (in training --set model.name=gem --set model.backbone={backbone})"
+            f"{name} has a network of its own, found backbone {backbone}; a timm backbone belongs to model gem"
         )
 
 

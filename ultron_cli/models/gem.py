@@ -49,8 +49,8 @@ class GemSettings:
         for name, value in (("gamma", self.gamma), ("pooling_shift", self.pooling_shift)):
             if value is not None and self.pooling != "simpool":
                 raise UltronError(
-                    f"{name} belongs to pooling simpool, found pooling {self.pooling}; add --set "
-                    "model.pooling=simpool, or leave it out"
+                    f"{name} belongs to pooling simpool, found pooling {self.pooling}; add "
+                    "`model.pooling=simpool`, or leave it out"
                 )
         if self.descriptor_dim is not None:
             within("descriptor_dim", self.descriptor_dim, 1, 65536)
@@ -125,7 +125,7 @@ class GemModel(BackboneModel):
         layer = cast(ViTAttention, self._blocks()[-1].get_submodule("attn"))
         if not hasattr(layer, "attn_drop") or not hasattr(layer, "fused_attn"):
             raise UltronError(
-                f"the attention of {self.backbone.name} is not kept in a form that can be shown; take another --method"
+                f"the attention of {self.backbone.name} is not kept in a form that can be shown; take another `method`"
             )
         attentions: list[torch.Tensor] = []
 

@@ -58,11 +58,11 @@ def latest_descriptors(
     """
     if queries and database:
         return queries, database
-    folder = (workspace or Workspace()).take_latest("extract", "name both --queries and --database")
+    folder = (workspace or Workspace()).take_latest("extract", "name both `queries` and `database`")
     queries = queries or folder / "queries.h5"
     if not queries.exists():
         raise UltronError(
-            f"{folder} has no queries.h5, as its dataset has no ground truth; name photos to search for, or --queries"
+            f"{folder} has no queries.h5, as its dataset has no ground truth; name photos to search for, or `queries`"
         )
     return queries, database or folder / "database.h5"
 
@@ -132,7 +132,7 @@ class Searcher:
             path = index.path if isinstance(index, StoredIndex) else "in memory"
             raise UltronError(
                 f"re-ranking reads descriptors from {database.label}, which index {path} was not made from; "
-                "name its --database"
+                "name its `database`"
             )
         k_first = min(database.n, max(k, n_needed(steps)))
         ranked = index.search(queries, min(index.n, k_first))

@@ -52,7 +52,7 @@ class Whitening:
             return self
         if not 1 <= dim <= self.dim:
             raise UltronError(
-                f"--dim must be between 1 and the {self.dim} dimensions of {self.path or 'the whitening'}; found {dim}"
+                f"`dim` must be between 1 and the {self.dim} dimensions of {self.path or 'the whitening'}; found {dim}"
             )
         return dataclasses.replace(self, projection=self.projection[:dim], eigenvalues=self.eigenvalues[:dim])
 
@@ -82,7 +82,7 @@ class WhitenedFile(DescriptorFile):
         problem = None
         if self.info.extraction.whitening:
             problem = (
-                f"{path} is whitened already ({self.info.extraction.whitening}); leave out --whiten, or name the file "
+                f"{path} is whitened already ({self.info.extraction.whitening}); leave out `whiten`, or name the file "
                 "it was made from"
             )
         elif self.dim != whitening.mean.size:
@@ -137,7 +137,7 @@ def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, wh
         second_text = whitening_text(second)
         is_told_apart = first_text != second_text
         fault = f"{first_text} and {second_text}" if is_told_apart else f"two files of {first_text}"
-        raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one --whiten and --dim")
+        raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one `whiten` and `dim`")
 
 
 def write_whitening(path: Path, whitening: Whitening) -> None:
@@ -190,8 +190,8 @@ def chosen_whitening(path: Path | None, dim: int | None) -> Whitening | None:
     if path is None:
         if dim is not None:
             raise UltronError(
-                "--dim cuts the dimensions of a whitening; name one with --whiten FILE (`ultron whiten "
-                "--method pca` learns one)"
+                "`dim` cuts the dimensions of a whitening; name one with `whiten` FILE (`ultron whiten --method "
+                "pca` learns one)"
             )
         return None
     return read_whitening(path, dim)
@@ -209,10 +209,10 @@ def stored_whitening(info: DescriptorInfo, replacement: Whitening | None) -> Whi
     moved_to = replacement.path if replacement else None
     path = moved_to or Path(info.provenance.whitening or "")
     if not path.is_file():
-        raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with --whiten")
+        raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with `whiten`")
     whitening = read_whitening(path, record.dim)
     if whitening.record() != record:
         raise UltronError(
-            f"the descriptors were made with another whitening ({record}) than {path}; give that one with --whiten"
+            f"the descriptors were made with another whitening ({record}) than {path}; give that one with `whiten`"
         )
     return whitening

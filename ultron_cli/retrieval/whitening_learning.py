@@ -54,7 +54,7 @@ def learn_whitening(
         n = source.n
     if dim is not None and not 1 <= dim <= len(projection):
         raise UltronError(
-            f"--dim must be between 1 and {len(projection)}, all that {counted(n, 'descriptor')} in {path} "
+            f"`dim` must be between 1 and {len(projection)}, all that {counted(n, 'descriptor')} in {path} "
             f"determine; found {dim}"
         )
     record: Json = provenance() | {
@@ -189,7 +189,7 @@ def matching_pairs(groups: Sequence[Sequence[int]], most: int, seed: int, compla
     usable = [np.unique(group) for group in groups if len(set(group)) > 1]
     if not usable:
         raise UltronError(
-            f"{complaint}; name others with --gnd or --labels, or learn without pairs (--method pca-whitening)"
+            f"{complaint}; name others with `gnd` or `labels`, or learn without pairs (`method` pca-whitening)"
         )
     share = max(1, most // len(usable))
     parts = []

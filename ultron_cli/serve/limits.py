@@ -43,9 +43,9 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         within("-k", self.k, 1, MOST_PHOTOS)
-        within("--max-upload", self.max_upload_mib, 0.01, 1024)
-        within("--max-megapixels", self.max_megapixels, 0.001, 170)  # above about 179 Pillow refuses by itself
-        one_of("--method", self.method, tuple(METHODS))
+        within("max_upload_mib", self.max_upload_mib, 0.01, 1024)
+        within("max_megapixels", self.max_megapixels, 0.001, 170)  # above about 179 Pillow refuses by itself
+        one_of("method", self.method, tuple(METHODS))
         parse_rerank(self.rerank or None, self.rerank_set)
 
     @property
@@ -82,13 +82,13 @@ def read_upload(content: bytes, config: ServeConfig) -> SoughtPhoto:
             file_format = image.format
             n_pixels = image.width * image.height
     except Image.DecompressionBombError:
-        raise Refused(413, f"the photo has too many pixels; at most {most:g} million (--max-megapixels)") from None
+        raise Refused(413, f"the photo has too many pixels; at most {most:g} million") from None
     except Exception:  # Pillow's openers raise many types on damaged input
         raise Refused(415, f"the upload is not a photo that can be read; send one of {', '.join(FORMATS)}") from None
     if file_format not in FORMATS:
         raise Refused(415, f"the upload is {file_format}; send one of {', '.join(FORMATS)}")
     if n_pixels > most * 1e6:
-        raise Refused(413, f"the photo has {n_pixels / 1e6:.1f} million pixels; at most {most:g} (--max-megapixels)")
+        raise Refused(413, f"the photo has {n_pixels / 1e6:.1f} million pixels; at most {most:g}")
     try:
         width, height = photo_size(Upload(content))
     except UltronError:

@@ -72,7 +72,7 @@ class PhotoSearch:
         whitening = whitening_for(index, options)
         database = database or (index.descriptor_path if index else None)
         if database is None:
-            raise UltronError("nothing to search in; name --database or --index")
+            raise UltronError("nothing to search in; name `database` or `index`")
         with DescriptorFile(database) as raw:
             stored = stored_whitening(raw.info, whitening)
         self.whitening = stored or whitening
@@ -83,7 +83,7 @@ class PhotoSearch:
             self.names = self.file.names
             if index and index.names != self.names:
                 raise UltronError(
-                    f"index {index.path} holds other photos than {database}; name the --database that it was made from"
+                    f"index {index.path} holds other photos than {database}; name the `database` that it was made from"
                 )
             self.searcher = Searcher(self.file, index, str(target))
             self.dataset = photos_of(self.info.provenance)

@@ -138,9 +138,7 @@ class Handler(BaseHTTPRequestHandler):
     def body(self, most_bytes: int) -> bytes:
         """The body of a POST. Raises Refused if it is empty, too large, too slow or cut off."""
         if self.unread > most_bytes:
-            raise Refused(
-                413, f"the upload has {self.unread / 2**20:.1f} MiB; at most {most_bytes / 2**20:g} (--max-upload)"
-            )
+            raise Refused(413, f"the upload has {self.unread / 2**20:.1f} MiB; at most {most_bytes / 2**20:g}")
         if not self.unread:
             raise Refused(400, "the upload is empty; send a photo as the body")
         return b"".join(self._pieces(self.unread))
@@ -205,7 +203,7 @@ class RetrievalServer(ThreadingHTTPServer):
         except (OSError, OverflowError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise WorkFailed(
-                f"cannot listen on {host}, port {port} ({reason}); name another --port, or 0 for any that is free"
+                f"cannot listen on {host}, port {port} ({reason}); name another `port`, or 0 for any that is free"
             ) from error
         address = ipaddress.ip_address(str(self.server_address[0]))
         self.is_local = address.is_loopback

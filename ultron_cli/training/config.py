@@ -70,8 +70,8 @@ class ValidationConfig:
         within("validation.crop_share", self.crop_share, 0.1, 1.0)
         if self.kind == "classification" and self.by != "photos":
             raise UltronError(
-                "classification can be scored on classes that were trained on only; add --set "
-                "validation.by=photos to validation.kind"
+                "classification can be scored on classes that were trained on only; add "
+                "`validation.by=photos` to validation.kind"
             )
         within("validation.every_epochs", self.every_epochs, 1, 100000)
         within("validation.max_photos", self.max_photos, 2, 20000)
@@ -173,13 +173,13 @@ class TrainConfig:
         """Settings that must fit each other."""
         if self.validation.kind == "classification" and self.loss_settings.sharded:
             raise UltronError(
-                "classification needs all class weights in one process; found loss.sharded=true; add --set "
-                "loss.sharded=false"
+                "classification needs all class weights in one process; found loss.sharded=true; add "
+                "`loss.sharded=false`"
             )
         if self.weights and self.pretrained:
             raise UltronError(
                 f"weights and pretrained exclude each other; found {self.weights} and pretrained=true; add "
-                "--set pretrained=false"
+                "`pretrained=false`"
             )
         if self.batch_size % self.accumulate:
             raise UltronError(
@@ -187,12 +187,12 @@ class TrainConfig:
             )
         if self.tuple_size and self.group_sizes:
             raise UltronError(
-                f"loss {self.loss_name} takes batches of one shape; found group_sizes=true; add --set group_sizes=false"
+                f"loss {self.loss_name} takes batches of one shape; found group_sizes=true; add `group_sizes=false`"
             )
         if self.tuple_size and self.model.get("pooling") == "cls":
             raise UltronError(
                 f"loss {self.loss_name} matches places of the maps that the descriptor is pooled from; found "
-                "model.pooling=cls, which takes the class token instead; add --set model.pooling=gem"
+                "model.pooling=cls, which takes the class token instead; add `model.pooling=gem`"
             )
         if (self.schedule == "steps") != bool(self.step_epochs):
             raise UltronError(

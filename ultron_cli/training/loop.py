@@ -94,7 +94,7 @@ class Training(RunLoop[TrainConfig, Batch]):
             if scored is None:
                 raise UltronError(
                     f"classification has no photos to score: {photos.folder} is no train/ beside a val/ or "
-                    "test/; use --set validation.share=0.1"
+                    "test/; use `validation.share=0.1`"
                 )
             return ClassificationValidation(
                 scored, config.side_px or self.config.side_px, config.crop_share, self.config.workers
@@ -121,15 +121,15 @@ class Training(RunLoop[TrainConfig, Batch]):
         batch_size = self.config.batch_size
         if n_photos < batch_size:
             raise UltronError(
-                f"{self.photos.folder} has {n_photos} photos, fewer than a batch of {batch_size}; use --set "
-                f"batch_size={max(2, n_photos // 2)}"
+                f"{self.photos.folder} has {n_photos} photos, fewer than a batch of {batch_size}; use "
+                f"`batch_size={max(2, n_photos // 2)}`"
             )
         n_parts = self.config.accumulate * distributed.n_processes() * (self.config.tuple_size or 1)
         if batch_size % n_parts:
             of_tuples = " x loss.tuple_size" if self.config.tuple_size else ""
             raise UltronError(
                 f"batch_size must be a multiple of processes x accumulate{of_tuples} = {n_parts}; found "
-                f"{batch_size}; use --set batch_size={batch_size // n_parts * n_parts or n_parts}"
+                f"{batch_size}; use `batch_size={batch_size // n_parts * n_parts or n_parts}`"
             )
 
     def run(self, folder: Path, resume: bool = False) -> list[dict[str, float]]:
@@ -204,11 +204,11 @@ class Training(RunLoop[TrainConfig, Batch]):
         photos_text = f"photos {', '.join(paths[:SHOWN_PATHS])}" if paths else "on another process"
         if len(paths) > SHOWN_PATHS:
             photos_text += f" and {len(paths) - SHOWN_PATHS} more"
-        advice = [f"a tenth of the rate: --set lr={self.config.lr / 10:.2g}"]
+        advice = [f"a tenth of the rate: `lr={self.config.lr / 10:.2g}`"]
         if self.config.clip_norm is None:
-            advice.append("--set clip_norm=5")
+            advice.append("`clip_norm=5`")
         if self.config.precision != "float32":
-            advice.append("--set precision=float32")
+            advice.append("`precision=float32`")
         raise WorkFailed(
             f"the loss became {value} at lr {lr:.2g}, step {self.step + 1}, {photos_text}; try {', or '.join(advice)}"
         )

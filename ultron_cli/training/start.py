@@ -197,7 +197,7 @@ def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Pat
             log.info("restarted by torchrun before anything was saved (%s): starting again", error)
             overwrite = True
     if request.resume and overwrite:
-        raise UltronError("--resume and --overwrite exclude each other; leave one")
+        raise UltronError("`resume` and `overwrite` exclude each other; leave one")
     if request.resume:
         return run_to_resume(request.out, workspace), True
     return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False

@@ -19,12 +19,12 @@ def require_start(config: TrainConfig) -> None:
     if config.tuple_size and not (config.weights or config.pretrained):
         raise UltronError(
             "the second stage of CFCD goes on from a trained network, found none; give that of the first with "
-            "--set weights=CHECKPOINT"
+            "`weights=CHECKPOINT`"
         )
     if config.weights and not Path(config.weights).expanduser().is_file():
         raise UltronError(
             f"weights must be a checkpoint to start from, there is no file {config.weights}; give another with "
-            "--set weights=CHECKPOINT"
+            "`weights=CHECKPOINT`"
         )
 
 

@@ -75,7 +75,7 @@ class MiddleReader(PhotoReader):
         try:
             image = decode_photo(self.paths[i])
         except UltronError as error:
-            return LoadedPhoto(self.rows[i], None, str(error))
+            return LoadedPhoto(self.rows[i], None, error.message)
         scale = shorter_px / min(image.size)
         size = (max(self.side_px, round(image.width * scale)), max(self.side_px, round(image.height * scale)))
         if size != image.size:

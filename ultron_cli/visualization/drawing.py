@@ -268,7 +268,7 @@ def save_png(path: Path, pixels: np.ndarray) -> None:
     """Writes (H, W, 3) uint8 as PNG, whole or not at all. Raises UltronError for another suffix or where it cannot be
     written."""
     if path.suffix.lower() != ".png":
-        raise UltronError(f"figures are PNG files; found {path.name!r}; name one that ends in .png with --out")
+        raise UltronError(f"figures are PNG files; found {path.name!r}; name one that ends in .png with `out`")
     with whole_file(path) as output:
         Image.fromarray(pixels).save(output, format="PNG", dpi=(DPI, DPI))
 

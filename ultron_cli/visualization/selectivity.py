@@ -97,7 +97,7 @@ def measure(
     square."""
     names = list(layers) or stage_names(model)
     if not names:
-        raise UltronError(f"{model.label} names no stages of its own; give layers with --layer NAME")
+        raise UltronError(f"{model.label} names no stages of its own; give layers with `layer` NAME")
     stages = {name: find_stage(model, name) for name in names}
     means = {name: ClassMeans(len(photos.landmark_names)) for name in names}
     outputs: dict[str, object] = {}  # of the layers, for the photo that goes through
@@ -118,7 +118,7 @@ def measure(
                 model.feature_map(normalise_images(pixels, model.preprocessing))
             for name in names:
                 if name not in outputs:
-                    raise UltronError(f"layer {name!r} was not used for this photo; name another with --layer")
+                    raise UltronError(f"layer {name!r} was not used for this photo; name another with `layer`")
                 maps = stages[name].to_map(outputs[name], (pixels.shape[1], pixels.shape[2]))
                 means[name].add(maps, photos.labels[row : row + 1])
             outputs.clear()

@@ -116,7 +116,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
         gnd = info.provenance.ground_truth
         if not gnd or not Path(gnd).is_file():
             raise UltronError(
-                f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with --gnd"
+                f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with `gnd`"
             )
         truth = load_ground_truth(Path(gnd))
         labels_of_truth, landmarks = landmarks_of(truth)
@@ -124,7 +124,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
         labels = np.array([label_of.get(name, -1) for name in names], np.int64)
         others = np.flatnonzero(labels < 0)
         if len(others) > most_others:
-            log.info("%d of %d photos of no landmark are shown (--most)", most_others, len(others))
+            log.info("%d of %d photos of no landmark are shown (`most`)", most_others, len(others))
             others = others[np.linspace(0, len(others) - 1, most_others).astype(np.int64)]
         rows = np.sort(np.concatenate([np.flatnonzero(labels >= 0), others]))
         descriptors = stored.read(0, stored.n)[rows].astype(np.float32)

@@ -160,7 +160,7 @@ def test_what_cannot_be_mended_is_told(
     with pytest.raises(WorkFailed) as raised:
         fetch(server, place, "old" if "redirect old" in manners else "f.tar")
     assert not place.exists()
-    for word in (*words, "--mirror", str(place)):
+    for word in (*words, "`mirror`", str(place)):
         assert word in str(raised.value)
 
 

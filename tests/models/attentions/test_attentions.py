@@ -204,15 +204,15 @@ def test_settings_travel_with_the_checkpoint(tmp_path: Path) -> None:
     [
         (
             {"attention": "cbma"},
-            "attention must be one of se, eca, cbam, hoga, sca, glam; found 'cbma'; did you mean cbam",
+            "`attention` must be one of se, eca, cbam, hoga, sca, glam; found 'cbma'; did you mean cbam",
         ),
         (
             {"attention": "se", "attention_stages": (0, 5)},
             r"attention_stages must be different numbers from 1 to 4 \(\[3,4\]\); found \[0, 5\]",
         ),
         ({"attention": "se", "attention_stages": (3, 3)}, "different numbers"),
-        ({"attention": "se", "attention_at": "end"}, "attention_at must be one of block, stage"),
-        ({"attention_stages": (4,)}, "say where an attention goes, and none is set; add --set model.attention="),
+        ({"attention": "se", "attention_at": "end"}, "`attention_at` must be one of block, stage"),
+        ({"attention_stages": (4,)}, "say where an attention goes, and none is set; add `model.attention=A`"),
         (
             {"attention": "se", "genotype": "skip:0/skip:0/skip:0/skip:0"},
             "a genotype belongs to attention hoga, found attention se",
@@ -227,6 +227,7 @@ def test_mistakes_are_told(settings: dict, message: str) -> None:
 
 def test_a_backbone_with_attentions_of_its_own_is_refused() -> None:
     with pytest.raises(
-        UltronError, match="seresnet18 has attentions in its blocks already; choose another backbone, or --set"
+        UltronError,
+        match=r"seresnet18 has attentions in its blocks already; choose another backbone, or `model.attention_at=",
     ):
         create_model("gem", backbone="seresnet18", attention="se")

@@ -42,7 +42,7 @@ def test_pretrained_without_network_is_one_clear_error(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UltronError, match=r"pretrained weights of resnet18 could not be downloaded.*--weights"):
+    with pytest.raises(UltronError, match=r"pretrained weights of resnet18 could not be downloaded.*`weights`"):
         create_model("gem", backbone="resnet18", pretrained=True)
 
 

@@ -18,7 +18,7 @@ def test_untrained_weights_depend_on_the_seed_alone() -> None:
 
 
 def test_flags_that_exclude_each_other() -> None:
-    with pytest.raises(UltronError, match="--pretrained and --untrained exclude each other"):
+    with pytest.raises(UltronError, match="`pretrained` and `untrained` exclude each other"):
         ModelChoice(pretrained=True, untrained=True).load()
     with pytest.raises(UltronError, match="name a network, not its weights"):
         ModelChoice(model="gem", settings={"backbone": SMALL_BACKBONE}).load()

@@ -231,7 +231,7 @@ def folder_of_photos(tmp_path: Path) -> Path:
 
 def test_a_bad_photo_stops_the_run_by_name(tmp_path: Path) -> None:
     folder = folder_of_photos(tmp_path)
-    with pytest.raises(UltronError, match=r"broken\.jpg: cannot be decoded .*--skip-bad"):
+    with pytest.raises(UltronError, match=r"broken\.jpg: cannot be decoded .*`skip_bad`"):
         extract_dataset(request(folder, tmp_path / "x"), CHOICE, "cpu")
     assert not (tmp_path / "x" / "database.h5").exists()
 

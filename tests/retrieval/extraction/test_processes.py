@@ -243,7 +243,7 @@ def test_a_process_that_does_not_share_the_folder_says_so(
 ) -> None:
     with pytest.raises(
         UltronError,
-        match=r"process 1 does not see .*config\.json, which process 0 wrote; --out must lie on a file system that "
+        match=r"process 1 does not see .*config\.json, which process 0 wrote; `out` must lie on a file system that "
         r"all machines share",
     ):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")

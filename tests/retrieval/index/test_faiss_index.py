@@ -110,7 +110,7 @@ def test_factory_strings_train_and_pad(descriptors, tmp_path, monkeypatch):
 
 def test_an_existing_index_is_replaced_only_when_asked(built, descriptors, tmp_path):
     before = (built / "index.json").stat().st_mtime_ns
-    with pytest.raises(UltronError, match="exists already; replace it with --overwrite"):
+    with pytest.raises(UltronError, match="exists already; replace it with `overwrite`"):
         build_index(descriptors, built)
     assert (built / "index.json").stat().st_mtime_ns == before
     write(descriptors, unit_rows(5, 40, 8))

@@ -147,7 +147,7 @@ def test_whitening_goes_into_the_index_folder(descriptors, rows, tmp_path):
     assert opened.agreed_whitening(None).record() == opened.agreed_whitening(whitening).record() == whitening.record()
     white = whitening.apply(rows)
     np.testing.assert_array_equal(opened.search(white[:5], 3).rows, exact_search(white[:5], white, 3).rows)
-    with pytest.raises(UltronError, match=r"made with another whitening \(pca-whitening to 8-d\); leave out --whiten"):
+    with pytest.raises(UltronError, match=r"made with another whitening \(pca-whitening to 8-d\); leave out `whiten`"):
         opened.agreed_whitening(whitening.reduced(4))
     plain = build_index(descriptors, tmp_path / "plain.index", kind="sq8")
     with pytest.raises(UltronError, match=r"another whitening \(none\)"):

@@ -27,7 +27,7 @@ def test_batches_do_not_show_and_a_second_run_writes_nothing(descriptors, rows, 
     assert build(descriptors, tmp_path / "m.index").n_written == N
     queries = unit_rows(5, 7, DIM)
     assert_equal(open_index(tmp_path / "m.index").search(queries, 20), exact_search(queries, rows, 20))
-    with pytest.raises(UltronError, match="exists already; replace it with --overwrite"):
+    with pytest.raises(UltronError, match="exists already; replace it with `overwrite`"):
         build(descriptors, tmp_path / "m.index")
     assert build(descriptors, tmp_path / "m.index", overwrite=True).n_written == 0
     assert (
@@ -86,7 +86,7 @@ def test_a_collection_of_something_else_is_not_touched(descriptors, rows, tmp_pa
     place = build(other, tmp_path / "o.index", uri=uri, collection="photos").place
     with pytest.raises(
         UltronError,
-        match=r"collection photos at .* holds other descriptors or another type; replace it with --overwrite",
+        match=r"collection photos at .* holds other descriptors or another type; replace it with `overwrite`",
     ):
         build(descriptors, tmp_path / "m.index", uri=uri, collection="photos")
     with pytest.raises(

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("name", ["", "1st", "a-b", "a b", "../x", "é", "x" * 256])
 def test_collection_names(name):
-    with pytest.raises(UltronError, match="--collection must be up to 255 letters, digits and _"):
+    with pytest.raises(UltronError, match="`collection` must be up to 255 letters, digits and _"):
         Place(uri="http://h:1", collection=name)
 
 
@@ -29,7 +29,7 @@ def test_places_and_secrets(monkeypatch):
     place = Place(uri="http://h:1", collection="c", token_env="MILVUS_TOKEN")
     monkeypatch.delenv("MILVUS_TOKEN", raising=False)
     with pytest.raises(
-        UltronError, match="variable MILVUS_TOKEN of --token-env must hold the token of http://h:1, it is not set"
+        UltronError, match="variable MILVUS_TOKEN of `token_env` must hold the token of http://h:1, it is not set"
     ):
         place.token()
     monkeypatch.setenv("MILVUS_TOKEN", "root:pass")

@@ -230,14 +230,14 @@ def test_chains_are_parsed_run_in_order_and_recorded():
 @pytest.mark.parametrize(
     ("text", "assignments", "words"),
     [
-        ("superglobl", [], "--rerank must be one of .* found 'superglobl'; did you mean superglobal"),
+        ("superglobl", [], "`rerank` must be one of .* found 'superglobl'; did you mean superglobal"),
         ("aqe,", [], "found ''"),
         ("aqe", ["aqe.alpa=1"], "unknown setting aqe.alpa; did you mean alpha"),
-        ("aqe", ["superglobal.m=1"], "--rerank must name superglobal, found aqe"),
-        (None, ["superglobal.m=1"], "found no --rerank"),
+        ("aqe", ["superglobal.m=1"], "`rerank` must name superglobal, found aqe"),
+        (None, ["superglobal.m=1"], "found no re-ranking"),
         ("aqe", ["alpha=1"], "takes STEP.KEY=VALUE"),
-        ("aqe", ["alpha"], "--rerank-set takes key=value"),
-        ("aqe", ["aqe.n=0"], "aqe.n must lie between 1 and"),
+        ("aqe", ["alpha"], "`rerank_set` takes key=value"),
+        ("aqe", ["aqe.n=0"], "`aqe.n` must lie between 1 and"),
         ("superglobal", ["superglobal.m=many"], "superglobal.m must be a whole number"),
     ],
 )

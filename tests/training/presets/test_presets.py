@@ -23,11 +23,11 @@ def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
         key: (value, origin)
         for key, value, origin in explain_config("quickstart", tmp_path / "mine.toml", ["lr=0.25", "switch.epoch=3"])
     }
-    assert explained["lr"] == (0.25, "--set")
+    assert explained["lr"] == (0.25, "set")
     assert explained["epochs"] == (7, str(tmp_path / "mine.toml"))
     assert explained["side_px"] == (96, "preset quickstart")
     assert explained["augment.contrast"] == (0.3, "default")
-    assert explained["switch.epoch"] == (3, "--set")
+    assert explained["switch.epoch"] == (3, "set")
 
 
 def test_another_model_or_loss_does_not_inherit_the_settings_of_the_old_one(tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_presets_go_on_from_the_first_stage(name: str) -> None:
         ("switch.epoch=12", "must lie before the end of 12 epochs"),
         ("accumulate=5", "batch_size must be a multiple of accumulate"),
         ("schedule=steps", "step_epochs goes with"),
-        ("schedule=cosin", "schedule must be one of cosine.*did you mean cosine"),
+        ("schedule=cosin", "`schedule` must be one of cosine.*did you mean cosine"),
         ("ema=1.5", "ema must lie between 0 and 1"),
         ("augment.crop_area=[0.9,0.2]", r"augment\.crop_area must be two numbers, ascending"),
-        ("precision=float8", "precision must be one of"),
+        ("precision=float8", "`precision` must be one of"),
         ("lr=0", "lr must lie between"),
     ],
 )

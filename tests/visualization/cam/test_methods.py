@@ -207,7 +207,7 @@ def test_stage_names_and_errors() -> None:
         similarity_cam(model, photo, other, layer="stages.2")
     with pytest.raises(UltronError, match="layer 'head' gives no map"):
         similarity_cam(model, photo, other, layer="head")
-    with pytest.raises(UltronError, match="Guided backpropagation is not of a layer; leave out --layer"):
+    with pytest.raises(UltronError, match="Guided backpropagation is not of a layer; leave out `layer`"):
         similarity_cam(model, photo, other, method="guided-backprop", layer="stage2")
     resnet = create_model("gem", backbone="test_resnet").eval()
     assert stage_names(resnet)[-1] == "layer4"

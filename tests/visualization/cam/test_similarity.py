@@ -156,7 +156,7 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         similarity_cam(model, photo[:7], torch.ones(6))
     with pytest.raises(
         UltronError,
-        match=r"CAM method must be one of gradcam, gradcam\+\+, hirescam, .*; found 'gradcan'; did you mean gradcam",
+        match=r"`method` must be one of gradcam, gradcam\+\+, hirescam, .*; found 'gradcan'; did you mean gradcam",
     ):
         similarity_cam(model, photo, torch.ones(6), method="gradcan")
     with pytest.raises(ValueError, match="must be \\(H, W, 3\\) uint8"):

@@ -24,7 +24,7 @@ def test_lines_of_an_index_report() -> None:
     assert rescored.label == "ivfpq, re-scored 2 x k, 24 bytes per photo (nprobe written at the points)"
     assert [value for _, _, value in plain.points] == ["1", "4", "16"] and plain.points[0] == (0.54, 100.0, "1")
     assert common_cut([report], None) == "10" and common_cut([report], 1) == "1"
-    with pytest.raises(UltronError, match="--at must be one of 1, 10, which every report has; found 5"):
+    with pytest.raises(UltronError, match="`at` must be one of 1, 10, which every report has; found 5"):
         common_cut([report], 5)
 
 

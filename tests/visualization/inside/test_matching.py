@@ -48,7 +48,7 @@ def test_region_in_shares_of_what_the_model_saw() -> None:
     with pytest.raises(UltronError, match="X1 below X2"):
         region_of(None, (20.0, 10.0, 20.0, 50.0), None, (60, 80))
     for at, box in ((None, None), ((1.0, 1.0), (0.0, 0.0, 1.0, 1.0))):
-        with pytest.raises(UltronError, match="either --at X,Y or --box"):
+        with pytest.raises(UltronError, match="either `at` X,Y or `box`"):
             region_of(at, box, None, (60, 80))
 
 

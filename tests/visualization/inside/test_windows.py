@@ -55,10 +55,10 @@ def test_window_weights_of_a_model_and_figure(tmp_path: Path) -> None:
     files = [attention_figure(photo, found, "model on data", "photo $", tmp_path / f"{i}.png") for i in range(2)]
     assert files[0].read_bytes() == files[1].read_bytes()
     with pytest.raises(
-        UltronError, match="--block must lie between 1 and 2, the blocks of stage 3 of ultron-t; found 3"
+        UltronError, match="`block` must lie between 1 and 2, the blocks of stage 3 of ultron-t; found 3"
     ):
         window_weights(model, photo, (0.5, 0.5), 3, 3)
-    with pytest.raises(UltronError, match="--stage must be 3 or 4"):
+    with pytest.raises(UltronError, match="`stage` must be 3 or 4"):
         window_weights(model, photo, (0.5, 0.5), 2)
     resnet = create_model("gem", backbone="test_resnet")
     with pytest.raises(UltronError, match="window weights are of SCALA, in ULTRON models, found gem-test_resnet"):

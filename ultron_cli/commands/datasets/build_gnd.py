@@ -54,7 +54,7 @@ def command(
         labels=labels,
         pairs=pairs,
         boxes=boxes,
-        query_rule=one_of("--query-rule", query_rule, QUERY_RULES),
+        query_rule=one_of("query_rule", query_rule, QUERY_RULES),
         queries_per_landmark=queries_per_landmark,
         seed=seed,
         overwrite=overwrite,

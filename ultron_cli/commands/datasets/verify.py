@@ -28,7 +28,7 @@ def command(
     from ultron_cli.datasets.verify import verify as verify_photos
 
     workspace = current_workspace()
-    within("--workers", workers or 1, 1, 256)
+    within("workers", workers or 1, 1, 256)
     photos = open_named_dataset(dataset, gnd, workspace)
     report = verify_photos(photos, workers)
     path = write_bad_photos(photos.folder, report.bad, report.odd, report.n_checked)

@@ -36,7 +36,7 @@ def command(
     measurements = read_measurements(table)
     known = list(dict.fromkeys(row.metric for row in measurements))
     for name in metric or []:
-        one_of("--metric", name, known)
+        one_of("metric", name, known)
     rows = [row for name in (metric or known) for row in measurements if row.metric == name]
     path = out or workspace.result_folder("visualize", "ablation") / f"{table.stem}.png"
     ablation_figure(rows, title or f"Ablation: {table.stem}", path)

@@ -80,8 +80,8 @@ def command(
     from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     workspace = current_workspace()
-    one_of("--method", method, tuple(METHODS))
-    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    one_of("method", method, tuple(METHODS))
+    protocol = one_of("protocol", protocol, PROTOCOLS)
     scenes = scenes_of(ranks, queries, database)
     systems = _systems(scenes, ranks, run or [], weights or [], label, layer or [])
     scene, models = scenes[0], "-".join(system.label for system in systems) or scenes[0].model

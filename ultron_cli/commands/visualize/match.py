@@ -62,7 +62,7 @@ def command(
     rectangle = box_of(box, "--box") if box else None
     if out:
         check_suffix(out)
-    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    protocol = one_of("protocol", protocol, PROTOCOLS)
     (scene,) = scenes_of([ranks] if ranks else None, queries, database)
     row = scene.query_row(query)
     name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box}")

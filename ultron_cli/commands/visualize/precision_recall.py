@@ -33,8 +33,8 @@ def command(
     from ultron_cli.visualization.plots import check_suffix
 
     workspace = current_workspace()
-    one_of("--protocol", protocol, (*PROTOCOLS, "all"))
-    protocols = PROTOCOLS if protocol == "all" else (one_of("--protocol", protocol, PROTOCOLS),)
+    one_of("protocol", protocol, (*PROTOCOLS, "all"))
+    protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
     if out:
         check_suffix(out)
     rankings = searches(ranks, queries, database)

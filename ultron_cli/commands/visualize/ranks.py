@@ -47,7 +47,7 @@ def command(
     from ultron_cli.visualization.scene import file_name
 
     workspace = current_workspace()
-    protocol = one_of("--protocol", protocol, PROTOCOLS)
+    protocol = one_of("protocol", protocol, PROTOCOLS)
     scenes = scenes_of(ranks, queries, database)
     labels, scene = labels_of([scene.model for scene in scenes], label, ranks), scenes[0]
     if moves and len(scenes) < 2:

@@ -32,7 +32,7 @@ def command(
     from ultron_cli.models.weights.checkpoints import sha256_of_weights
     from ultron_cli.models.weights.importers import import_weights
 
-    one_of("--from", source, list(IMPORTERS))
+    one_of("from", source, list(IMPORTERS))
     imported = import_weights(file, source, out, backbone)
     model, scales = imported.model, imported.scales
     sha256 = sha256_of_weights(model)

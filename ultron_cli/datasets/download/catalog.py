@@ -77,9 +77,9 @@ class KnownSet:
             offered = (
                 f"it has {', '.join(self.versions)}"
                 if self.versions
-                else "it has one version only; leave --photos away"
+                else "it has one version only; leave `photos` away"
             )
-            raise UltronError(f"--photos {version}: {self.name} has no such version of its photos; {offered}")
+            raise UltronError(f"`photos` {version}: {self.name} has no such version of its photos; {offered}")
         version = version or (self.versions[0] if self.versions else "")
         return tuple(part for part in self.parts if part.version in ("", version))
 

@@ -39,8 +39,8 @@ class FetchOptions:
     stop: threading.Event = field(default_factory=threading.Event)  # set to end soon
 
     def __post_init__(self) -> None:
-        within("--retries", self.attempts - 1, 0, 100)
-        within("--timeout", self.timeout_s, 0.1, 3600)
+        within("retries", self.attempts - 1, 0, 100)
+        within("timeout_s", self.timeout_s, 0.1, 3600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def find_digest(path: Path, file: str) -> str:
     path.unlink()
     raise WorkFailed(
         f"the publisher's checksum file holds none for {file}; it was deleted, try again later or name a "
-        "mirror with --mirror"
+        "mirror with `mirror`"
     )
 
 
@@ -150,7 +150,7 @@ class Download:
         )
         raise WorkFailed(
             f"{self.request.path.name} could not be downloaded: {'; '.join(problems)}{progress}; try again later, "
-            "name a mirror with --mirror, "
+            "name a mirror with `mirror`, "
             f"or put the file at {self.request.path} yourself"
         )
 

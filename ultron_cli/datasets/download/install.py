@@ -59,7 +59,7 @@ class InstallOptions:
     keep_archives: bool = False  # archives stay in .downloads after unpacking
 
     def __post_init__(self) -> None:
-        within("--jobs", self.n_at_once, 1, 32)
+        within("jobs", self.n_at_once, 1, 32)
 
 
 class Installation:
@@ -131,7 +131,7 @@ class Installation:
             raise WorkFailed(
                 f"{self.known.name} needs about {size_text(needed + RESERVE_BYTES)} of disk, "
                 f"{self.options.data_root} has {size_text(free)} free; "
-                "free some, or choose another disk with --data-root or ULTRON_DATA"
+                "free some, or choose another disk with `data_root` or ULTRON_DATA"
             )
 
     def _get(self, missing: list[Part], addresses: dict[str, tuple[str, ...]]) -> None:
@@ -201,7 +201,7 @@ class Installation:
         if not path.is_file():
             if self.options.offline:
                 raise WorkFailed(
-                    f"{self.known.name} lacks {part.file} and downloads are off (--offline or ULTRON_OFFLINE); "
+                    f"{self.known.name} lacks {part.file} and downloads are off (`offline` or ULTRON_OFFLINE); "
                     f"put the file at {path}, or run without it"
                 )
             return None
@@ -210,7 +210,7 @@ class Installation:
             log.info("%s: using %s, which is there", self.known.name, path)
             return FetchedFile(path=path, address=str(path), n_bytes=path.stat().st_size, sha256=sha256)
         if self.options.offline:
-            raise WorkFailed(f"{path} {wrong}; put the right file there, or run without --offline")
+            raise WorkFailed(f"{path} {wrong}; put the right file there, or run without `offline`")
         log.warning("%s %s; it is downloaded anew", path, wrong)
         path.unlink()
         return None

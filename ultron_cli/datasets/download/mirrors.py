@@ -91,7 +91,7 @@ def read_mirrors(data_root: Path, flag_bases: Sequence[str] = ()) -> Mirrors:
     if not isinstance(addresses, dict):
         raise UltronError(f'{path}: addresses must be a table of "SET/FILE" = ["ADDRESS"]; found {str(addresses)[:60]}')
     for address in flag_bases:
-        check_address(address, "--mirror")
+        check_address(address, "mirror")
     return Mirrors(
         flag_bases=tuple(flag_bases),
         bases=_addresses(content.get("mirrors", []), f"{path}: mirrors"),

@@ -53,15 +53,15 @@ def check_attention(settings: AttentionSettings) -> None:
         if settings.attention not in takers:
             names = " or ".join(takers)
             raise UltronError(
-                f"a genotype belongs to attention {names}, found attention {settings.attention}; add --set "
-                f"model.attention={takers[0]}"
+                f"a genotype belongs to attention {names}, found attention {settings.attention}; add "
+                f"`model.attention={takers[0]}`"
             )
     if settings.attention is None:
         if settings.attention_stages is not None or settings.attention_at is not None:
             known = ", ".join(ATTENTIONS)
             raise UltronError(
-                "attention_stages and attention_at say where an attention goes, and none is set; add --set "
-                f"model.attention=A (one of {known})"
+                "attention_stages and attention_at say where an attention goes, and none is set; add "
+                f"`model.attention=A` (one of {known})"
             )
         return
     one_of("attention", settings.attention, list(ATTENTIONS))
@@ -89,8 +89,8 @@ def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
         for block in stage:
             if getattr(block, "se", None) is not None:
                 raise UltronError(
-                    f"{backbone.name} has attentions in its blocks already; choose another backbone, or --set "
-                    "model.attention_at=stage"
+                    f"{backbone.name} has attentions in its blocks already; choose another backbone, or "
+                    "`model.attention_at=stage`"
                 )
             # timm's place for one: after the last norm, before the shortcut is added
             block.se = attention.make(n_channels, *genotype)

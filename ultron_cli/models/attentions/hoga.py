@@ -85,7 +85,7 @@ def group_channels(n_channels: int) -> int:
     if n_channels % N_NODES:
         raise UltronError(
             f"hoga splits channels into {N_NODES} groups and {n_channels} do not divide; choose other stages "
-            "with --set model.attention_stages"
+            "with `model.attention_stages`"
         )
     return n_channels // N_NODES
 

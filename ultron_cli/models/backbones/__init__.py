@@ -63,7 +63,7 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
             if pretrained:
                 raise UltronError(
                     f"there are no published weights of {name}; train it (pretrained=false), or give a file with "
-                    "--weights"
+                    "weights"
                 )
             return Backbone(make(name), name)
     if not timm.is_model(name.split(".")[0]):
@@ -82,7 +82,7 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
         reason = str(error).strip().split("\n")[0][:160]
         raise UltronError(
             f"timm's pretrained weights of {name} could not be downloaded ({type(error).__name__}: {reason}); "
-            "check the network, or give a file with --weights"
+            "check the network, or give a file with `weights`"
         ) from error
 
 

@@ -46,17 +46,15 @@ def _ggem(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
             if n_groups is None
             else f"{n_groups} do not divide its {backbone.n_channels} channels"
         )
-        raise UltronError(
-            f"ggem needs a number of groups and {backbone.name} {reason}; give one with --set model.groups=N"
-        )
+        raise UltronError(f"ggem needs a number of groups and {backbone.name} {reason}; give one with `model.groups=N`")
     return GGeM(backbone.n_channels, n_groups, settings.p)
 
 
 def _class_token(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
     if not backbone.has_class_token:
         raise UltronError(
-            f"pooling cls takes the class token of a ViT and {backbone.name} has none; choose another --set "
-            "model.pooling or backbone"
+            f"pooling cls takes the class token of a ViT and {backbone.name} has none; choose another "
+            "`model.pooling` or backbone"
         )
     return ClassToken()
 

@@ -68,7 +68,7 @@ def read_weights_file(path: Path, also: Sequence[Callable | tuple[Callable, str]
     UltronError for a file that cannot be read.
     """
     if not path.is_file():
-        raise UltronError(f"weights {path} does not exist; check --weights")
+        raise UltronError(f"weights {path} does not exist; name another file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -130,7 +130,7 @@ def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: 
             if names
         ]
         raise UltronError(
-            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check --backbone (only a "
+            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check `backbone` (only a "
             "classifier head may be left over)"
         )
     if leftover:
@@ -166,8 +166,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
         raise UltronError(
-            f"{path} is not a checkpoint of ultron; name the model with --model and --backbone and give the "
-            "file as --weights"
+            f"{path} is not a checkpoint of ultron; name the model with `model` and `backbone` and give the "
+            "file as `weights`"
         )
     if content["version"] > VERSION:
         raise UltronError(

@@ -85,7 +85,7 @@ def cirtorch_meta(content: dict[str, Any], path: Path) -> dict[str, Any]:
     ):
         raise UltronError(
             f"{path} is no network of cirtorch: it must hold state_dict, and meta with architecture and "
-            "pooling; check --from"
+            "pooling; check `from`"
         )
     foreign_parts: list[str] = []
     if meta["architecture"] not in ARCHITECTURES:

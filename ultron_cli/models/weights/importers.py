@@ -62,7 +62,7 @@ def import_timm(task: ImportTask) -> Imported:
     fit."""
     state = bare_state_dict(read_weights_file(task.path), task.path)
     if task.backbone is None:
-        raise UltronError("--from timm needs --backbone NAME, the timm network that the file is of")
+        raise UltronError("`from` timm needs `backbone` NAME, the timm network that the file is of")
     model = create_model("gem", backbone=task.backbone)
     if not isinstance(model, BackboneModel):
         raise TypeError("gem stands on a backbone")
@@ -108,7 +108,7 @@ def place(state: State, rename: Callable[[str], str | None], model: RetrievalMod
         if names
     ]
     if problems:
-        raise UltronError(f"{path} does not fit {model.name}: {'; '.join(problems)}; check --from")
+        raise UltronError(f"{path} does not fit {model.name}: {'; '.join(problems)}; check `from`")
     if training_only:
         log.info("%s: left out, of use in training only: %s", path.name, ", ".join(training_only))
     return placed

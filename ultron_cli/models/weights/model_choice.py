@@ -30,14 +30,14 @@ class ModelChoice:
     def load(self) -> LoadedModel:
         """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
         values = {
-            "--run": self.run,
-            "--weights": self.weights,
-            "--pretrained": self.pretrained,
-            "--untrained": self.untrained,
+            "`run`": self.run,
+            "`weights`": self.weights,
+            "`pretrained`": self.pretrained,
+            "`untrained`": self.untrained,
         }
-        flags = [flag for flag, value in values.items() if value]
-        if len(flags) > 1:
-            raise UltronError(f"{' and '.join(flags)} exclude each other; leave one")
+        sources = [name for name, value in values.items() if value]
+        if len(sources) > 1:
+            raise UltronError(f"{' and '.join(sources)} exclude each other; leave one")
         if self.weights:
             return load_weights(self.weights.expanduser(), self.model, self.settings)
         if self.pretrained:
@@ -48,13 +48,13 @@ class ModelChoice:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
             raise UltronError(
-                "--model and --backbone name a network, not its weights; add --weights FILE, --pretrained, "
-                "--untrained or --run RUN"
+                "`model` and `backbone` name a network, not its weights; add `weights` FILE, `pretrained`, "
+                "`untrained` or `run` RUN"
             )
         checkpoint = (
             find_checkpoint(self.run, self.workspace)
             if self.run
-            else self.workspace.take_latest("train", "name a model with --weights FILE or --pretrained")
+            else self.workspace.take_latest("train", "name a model with `weights` FILE or `pretrained`")
             / "checkpoint.pt"
         )
         return load_weights(checkpoint, self.model, self.settings)
@@ -103,7 +103,7 @@ def reload_model(
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
             f"the weights ({source.get('path') or kind}) are no longer those the descriptors were made with; "
-            "extract again, or give the old file with --weights"
+            "extract again, or give the old file with `weights`"
         )
     log.info("model %s, weights %s", loaded.model.label, source.get("path") or kind)
     return loaded
@@ -112,6 +112,6 @@ def reload_model(
 def _existing(path: str) -> Path:
     if not Path(path).is_file():
         raise UltronError(
-            f"the weights that made these descriptors were at {path}, which is gone; give them with --weights"
+            f"the weights that made these descriptors were at {path}, which is gone; give them with `weights`"
         )
     return Path(path)

@@ -63,7 +63,7 @@ def _model_for(state: State, layout: CheckpointLayout, path: Path, source: str) 
     blocks = {int(match[2]) for name in state if (match := BLOCK.search(name)) and match[1] == "3"}
     if len(blocks) not in layout.models:
         raise UltronError(
-            f"{path} is no ResNet-50 or -101 of {source}: its third stage has {len(blocks)} blocks; check --from"
+            f"{path} is no ResNet-50 or -101 of {source}: its third stage has {len(blocks)} blocks; check `from`"
         )
     name, model_settings = layout.models[len(blocks)]
     settings: dict[str, Any] = {**model_settings, **layout.settings(state)}

@@ -37,7 +37,7 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         if self.max_side_px is not None:
-            within("--max-side", self.max_side_px, 32, 16384)
+            within("max_side_px", self.max_side_px, 32, 16384)
 
     @classmethod
     def of(

@@ -114,7 +114,7 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
     stored = parts / "config.json"
     if not stored.exists():
         raise UltronError(
-            f"process {process} does not see {stored.resolve()}, which process 0 wrote; --out "
+            f"process {process} does not see {stored.resolve()}, which process 0 wrote; `out` "
             "must lie on a file system that all machines share"
         )
     differing = differences(read_json(stored, "configuration of the extraction"), to_dict(extraction.config))
@@ -138,7 +138,7 @@ def _require_equal(extraction: Extraction, stored: ExtractionRecord, where: Path
     if differing:
         raise UltronError(
             f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
-            "--overwrite, or keep both with another --out"
+            "`overwrite`, or keep both with another `out`"
         )
 
 

@@ -182,7 +182,7 @@ class Extraction:
         bad = batch[0]
         if bad.pixels is None:
             if not self.work.skip_bad:
-                raise UltronError(bad.problem)
+                raise UltronError(bad.problem, "go on without it with `skip_bad`")
             log.warning("left out: %s", bad.problem)
             shard.skipped[bad.row] = bad.problem
             return
@@ -191,7 +191,7 @@ class Extraction:
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite; try --precision float32, or other weights"
+                f"{name}: the model gave a descriptor that is not finite; try `precision` float32, or other weights"
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor

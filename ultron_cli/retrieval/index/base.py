@@ -71,8 +71,8 @@ class StoredIndex(Index):
         if requested is not None and (self.whitening is None or requested.record() != self.whitening.record()):
             of_index = str(self.whitening.record()) if self.whitening else "none"
             raise UltronError(
-                f"index {self.path} was made with another whitening ({of_index}); leave out --whiten, or build one: "
-                "ultron index --whiten"
+                f"index {self.path} was made with another whitening ({of_index}); leave out `whiten`, or build one: "
+                "`ultron index --whiten`"
             )
         return self.whitening
 
@@ -119,5 +119,5 @@ def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], build_flags: 
     if sha256_of_file(descriptor_path) != source["sha256"]:
         raise UltronError(
             f"index {path} is stale: {descriptor_path} has changed since it was built; "
-            f"rebuild it: ultron index {descriptor_path} --type {kind}{build_flags} --out {path} --overwrite"
+            f"rebuild it: `ultron index {descriptor_path} --type {kind}{build_flags} --out {path} --overwrite`"
         )

@@ -107,9 +107,9 @@ def write_index_parts(
 def refuse_to_replace(out_path: Path, overwrite: bool) -> None:
     """Raises UltronError if there is something at out_path, without overwrite, or something that is no index."""
     if not overwrite and os.path.lexists(out_path):
-        raise UltronError(f"{out_path} exists already; replace it with --overwrite or name another with --out")
+        raise UltronError(f"{out_path} exists already; replace it with `overwrite` or name another with `out`")
     if os.path.lexists(out_path) and not (out_path / "index.json").is_file():
-        raise UltronError(f"--overwrite replaces only an index, {out_path} has no index.json; name another with --out")
+        raise UltronError(f"`overwrite` replaces only an index, {out_path} has no index.json; name another with `out`")
 
 
 def filled_index(descriptors: Descriptors, kind: str, factory: str) -> FaissObject:
@@ -212,7 +212,7 @@ def train_index(faiss_index: FaissObject, sample: np.ndarray) -> None:
     if len(sample) < POINTS_PER_CELL * n_centroids:
         log.warning(
             "%d descriptors are few to learn %d centroids from, Faiss advises %d of each codebook or more: "
-            "without re-scoring results are rough; for so small a database use --type flat or fp16",
+            "without re-scoring results are rough; for so small a database use `type` flat or fp16",
             len(sample),
             n_centroids,
             POINTS_PER_CELL * n_centroids,

@@ -88,7 +88,7 @@ def load_faiss() -> ModuleType:
     except ImportError as error:
         raise UltronError(
             f"an index needs Faiss, which cannot be imported ({error}); install it: pip install faiss-cpu "
-            "(faiss-gpu on Linux with an NVIDIA GPU), or search without --index"
+            "(faiss-gpu on Linux with an NVIDIA GPU), or search without `index`"
         ) from error
     return faiss
 

@@ -20,9 +20,9 @@ class SearchSettings:
     rescore: int = 0  # this many times k candidates get exact scores from the stored descriptors
 
     def __post_init__(self) -> None:
-        within("--nprobe", self.nprobe, 0, 1_000_000)
-        within("--ef-search", self.ef_search, 0, 1_000_000)
-        within("--rescore", self.rescore, 0, 1000)
+        within("nprobe", self.nprobe, 0, 1_000_000)
+        within("ef_search", self.ef_search, 0, 1_000_000)
+        within("rescore", self.rescore, 0, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)

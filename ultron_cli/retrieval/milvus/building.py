@@ -158,13 +158,13 @@ def is_begun(milvus: Milvus, identity: Json, *, replace: bool) -> bool:
     if record is None:
         return False
     if not record:
-        raise UltronError(f"{where} was not made by ultron and stays as it is; name another with --collection")
+        raise UltronError(f"{where} was not made by ultron and stays as it is; name another with `collection`")
     if record == identity:
         return True
     if not replace:
         raise UltronError(
-            f"{where} holds other descriptors or another type; replace it with --overwrite or name another "
-            "with --collection"
+            f"{where} holds other descriptors or another type; replace it with `overwrite` or name another "
+            "with `collection`"
         )
     milvus.drop()
     return False

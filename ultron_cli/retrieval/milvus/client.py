@@ -55,7 +55,7 @@ class Milvus:
             if Path(place.uri).is_file():
                 raise UltronError(
                     f"{place.uri} must be a folder of milvus-lite 3 or absent, found a file (older ones wrote "
-                    "files); name another with --uri"
+                    "files); name another with `uri`"
                 )
         # With private subchannels a new try really connects; gRPC's shared ones decide themselves when to try again.
         options = {"grpc.use_local_subchannel_pool": 1}
@@ -96,12 +96,12 @@ class Milvus:
                 reason = reason_of(error)
                 if not is_passing(error) or self.place.is_local:
                     lacks_rights = grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED")
-                    hint = "; check the token (--token-env)" if lacks_rights else ""
+                    hint = "; check the token (`token_env`)" if lacks_rights else ""
                     raise WorkFailed(f"Milvus at {self.place.uri} did not {what} ({reason}){hint}") from error
                 if attempt == TRIES:
                     raise WorkFailed(
                         f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start it or "
-                        "check --uri, then run the same command again: it continues"
+                        "check `uri`, then run the same command again: it continues"
                     ) from error
                 wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
                 log.warning(
@@ -222,7 +222,7 @@ def load_pymilvus(*, local: bool) -> ModuleType:
     if local and find_spec("milvus_lite") is None:
         raise UltronError(
             'a local Milvus database needs milvus-lite; install it: pip install "ultron[milvus]", or name a '
-            "server with --uri"
+            "server with `uri`"
         )
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite", "grpc._server"):
         logger = logging.getLogger(name)

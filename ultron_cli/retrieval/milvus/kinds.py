@@ -32,7 +32,7 @@ def milvus_plan(kind: str, n: int, dim: int, *, is_lite: bool) -> MilvusPlan:
     if named_kind is None or kind not in available:
         where = "milvus-lite" if named_kind else "Milvus"
         raise UltronError(
-            f"--type with --engine milvus must be one of {', '.join(available)}, found {kind!r}, which {where} "
+            f"`type` with `engine` milvus must be one of {', '.join(available)}, found {kind!r}, which {where} "
             f"has not{nearest_names(kind, available)}"
         )
     cells = min(65536, n_cells(n, dim))

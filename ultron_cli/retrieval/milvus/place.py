@@ -21,23 +21,23 @@ class Place:
         parts = urlsplit(self.uri)
         if "@" in parts.netloc:
             raise UltronError(
-                "--uri must hold no user or password, it is stored with the index; put USER:PASSWORD in a "
-                "variable for --token-env"
+                "`uri` must hold no user or password, it is stored with the index; put USER:PASSWORD in a "
+                "variable for `token_env`"
             )
         if "://" in self.uri and (parts.scheme not in ("http", "https") or not parts.hostname):
             raise UltronError(
-                f"--uri must be http://HOST:PORT, https://HOST:PORT or a file NAME.db, found {self.uri!r}"
+                f"`uri` must be http://HOST:PORT, https://HOST:PORT or a file NAME.db, found {self.uri!r}"
             )
         if self.is_local and not self.uri.endswith(".db"):
-            raise UltronError(f"--uri must be http://HOST:PORT or a file that ends in .db, found {self.uri!r}")
+            raise UltronError(f"`uri` must be http://HOST:PORT or a file that ends in .db, found {self.uri!r}")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,254}", self.collection):
             raise UltronError(
-                f"--collection must be up to 255 letters, digits and _, not a digit first, found {self.collection!r}"
+                f"`collection` must be up to 255 letters, digits and _, not a digit first, found {self.collection!r}"
             )
         if self.token_env is not None and not re.fullmatch(r"[A-Za-z0-9_]*MILVUS[A-Za-z0-9_]*", self.token_env):
             # An index folder from elsewhere names a variable too: it shall not be able to ask for another secret.
             raise UltronError(
-                "--token-env must name an environment variable with MILVUS in its name, for example MILVUS_TOKEN"
+                "`token_env` must name an environment variable with MILVUS in its name, for example MILVUS_TOKEN"
             )
 
     @property
@@ -51,7 +51,7 @@ class Place:
             return ""
         if not os.environ.get(self.token_env):
             raise UltronError(
-                f"the environment variable {self.token_env} of --token-env must hold the token of {self.uri}, "
+                f"the environment variable {self.token_env} of `token_env` must hold the token of {self.uri}, "
                 "it is not set"
             )
         return os.environ[self.token_env]

@@ -68,16 +68,16 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     ones."""
     names = [name.strip() for name in text.split(",")] if text else []
     for name in names:
-        one_of("--rerank", name, tuple(RERANKERS))
-    values = apply_set({}, assignments, flag="--rerank-set")
+        one_of("rerank", name, tuple(RERANKERS))
+    values = apply_set({}, assignments, setting="rerank_set")
     for key, value in values.items():
         if not isinstance(value, dict):
             raise UltronError(
-                f"--rerank-set takes STEP.KEY=VALUE, for example superglobal.beta=0.15; found {key}={value}"
+                f"`rerank_set` takes STEP.KEY=VALUE, for example superglobal.beta=0.15; found {key}={value}"
             )
         if key not in names:
             raise UltronError(
-                f"--rerank-set {key}.{next(iter(value))}: --rerank must name {key}, found {text or 'no --rerank'}"
+                f"`rerank_set` {key}.{next(iter(value))}: `rerank` must name {key}, found {text or 'no re-ranking'}"
             )
     return [
         Step(name=name, config=from_dict(RERANKERS[name].config_type(), values.get(name, {}), prefix=f"{name}."))

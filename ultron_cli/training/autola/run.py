@@ -118,7 +118,7 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         if changed := differences(state.get("identity", {}), self._identity()):
             raise UltronError(
                 f"{folder} holds a search with other settings: {'; '.join(changed[:4])}; name another folder with "
-                "--out, or give the same settings"
+                "`out`, or give the same settings"
             )
         self.search.load(state["search"])
         self.sums = np.array(state["sums"])

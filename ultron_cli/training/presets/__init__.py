@@ -106,6 +106,6 @@ def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -
     sources = [(f"preset {preset}", flatten(read_preset(preset)))]
     if file:
         sources.append((str(file), flatten(read_toml(file))))
-    sources.append(("--set", flatten(apply_set({}, assignments))))
+    sources.append(("set", flatten(apply_set({}, assignments))))
     origin = {key: name for name, values in sources for key in values}
     return [(key, value, origin.get(key, "default")) for key, value in final.items()]

@@ -70,11 +70,11 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Wo
     replaced."""
     if out is not None:
         if is_finished(out) and not overwrite:
-            raise UltronError(f"{out} holds a finished run; replace it with --overwrite, or name another --out")
+            raise UltronError(f"{out} holds a finished run; replace it with `overwrite`, or name another `out`")
         if is_unfinished(out) and not overwrite:
             raise UltronError(
-                f"{out} holds an unfinished run; go on with --resume, replace it with --overwrite, or name "
-                "another --out"
+                f"{out} holds an unfinished run; go on with `resume`, replace it with `overwrite`, or name "
+                "another `out`"
             )
         return out
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
@@ -107,11 +107,11 @@ def run_to_resume(out: Path | None, workspace: Workspace) -> Path:
             return out
         reason = "is finished" if is_finished(out) else "holds no checkpoint of an interrupted run"
         raise UltronError(
-            f"{out} {reason}, there is nothing to resume; leave out --resume (with --overwrite to train it again)"
+            f"{out} {reason}, there is nothing to resume; leave out `resume` (with `overwrite` to train it again)"
         )
     unfinished = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
     if not unfinished:
-        raise UltronError(f"no unfinished run in {root}; start one with `ultron train`, or name its folder with --out")
+        raise UltronError(f"no unfinished run in {root}; start one with `ultron train`, or name its folder with `out`")
     latest = max(unfinished, key=lambda path: (path / "checkpoints").stat().st_mtime_ns)
     log.info("resuming the latest unfinished run: %s", latest)
     return latest

@@ -150,7 +150,7 @@ def attention_map(model: RetrievalModel, images: torch.Tensor) -> tuple[torch.Te
         raise UltronError(
             "the attention map is of models that pool by attention (ultron-s, ultron-b, ultron-t, "
             f"model.pooling=simpool or cls), found {model.label}; "
-            "take another --method"
+            "take another `method`"
         )
     return weights_and_descriptor
 

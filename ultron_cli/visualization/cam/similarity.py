@@ -100,10 +100,10 @@ def similarity_cam(
     grad-cam.
     """
     _check(model, photo, other_descriptor)
-    one_of("CAM method", method, list(METHODS))
+    one_of("method", method, list(METHODS))
     entry = METHODS[method]
     if layer is not None and not entry.of_layer:
-        raise UltronError(f"{entry.title} is not of a layer; leave out --layer, or take another --method")
+        raise UltronError(f"{entry.title} is not of a layer; leave out `layer`, or take another `method`")
     heat_of: Callable[[methods.MapTask], tuple[np.ndarray, torch.Tensor]] = getattr(methods, entry.function)
     device = next(model.parameters()).device
     with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():

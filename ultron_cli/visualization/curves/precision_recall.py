@@ -66,7 +66,7 @@ def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.n
             positive_ranks = np.flatnonzero(np.isin(counted_rows[first], positives))
             curves.append(interpolated_precision(positive_ranks, len(positives)))
     if not curves:
-        raise UltronError(f"no query has positives under protocol {protocol}; choose another with --protocol")
+        raise UltronError(f"no query has positives under protocol {protocol}; choose another with `protocol`")
     return np.mean(curves, axis=0)
 
 

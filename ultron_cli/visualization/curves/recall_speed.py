@@ -107,7 +107,7 @@ def common_cut(reports: Sequence[IndexSpeed], at: int | None) -> str:
     common = set.intersection(*(set(point.recall) for report in reports for point in report.points))
     if at is not None and str(at) not in common:
         raise UltronError(
-            f"--at must be one of {', '.join(sorted(common, key=int)) or 'none in common'}, which every report "
+            f"`at` must be one of {', '.join(sorted(common, key=int)) or 'none in common'}, which every report "
             f"has; found {at}"
         )
     if not common:

@@ -76,7 +76,7 @@ def read_run(folder: Path, label: str | None = None) -> RunCurves:
     if not epochs and not steps:
         raise UltronError(
             f"{folder} holds no metrics.jsonl of a training run; name a run folder, or a run in the workspace, "
-            "with --run"
+            "with `run`"
         )
     config = _config_of(folder)
     model = config.get("model")

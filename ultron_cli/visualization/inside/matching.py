@@ -51,13 +51,13 @@ def region_of(at: tuple[float, float] | None, box: Box | None, crop: Box | None,
     """
     if (at is None) == (box is None):
         raise UltronError(
-            "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"
+            "choose a place of the query with either `at` X,Y or `box` X1,Y1,X2,Y2, in pixels of the whole photo"
         )
     left, top, right, bottom = crop or (0.0, 0.0, float(size[0]), float(size[1]))
     place: Sequence[float] = box or at or ()
     x1, y1, x2, y2 = box or (*place, *place)
     if x1 > x2 or y1 > y2 or (box and (x1 == x2 or y1 == y2)):
-        raise UltronError(f"--box is X1,Y1,X2,Y2 with X1 below X2 and Y1 below Y2, found {place_text(place)}")
+        raise UltronError(f"`box` is X1,Y1,X2,Y2 with X1 below X2 and Y1 below Y2, found {place_text(place)}")
     if x1 < left or y1 < top or x2 > right or y2 > bottom:
         what = "the query's box" if crop else "the query photo"
         raise UltronError(
@@ -176,7 +176,7 @@ def match_figure(
     if not 1 <= len(matches) <= MOST_PHOTOS:
         raise UltronError(
             f"a figure of matches takes 1 to {MOST_PHOTOS} database photos, found {len(matches)}; name them "
-            "with --photo, or change -k"
+            "with `photo`, or change -k"
         )
     panels = [(query.pixels, query.cosines), *((match.pixels, match.cosines) for match in matches)]
     low = min(float(cosines.min()) for _, cosines in panels)

@@ -50,7 +50,7 @@ def photo_paths(dataset: Dataset, names: Sequence[str], most: int) -> list[tuple
     for an unknown name."""
     n = len(dataset.database_names)
     if not names and n > most:
-        log.info("taking %d of %d photos, evenly spread; more with --photos", most, n)
+        log.info("taking %d of %d photos, evenly spread; more with `photos`", most, n)
     spread_names = [dataset.database_names[i * n // min(most, n)] for i in range(min(most, n))]
     return [(name, dataset.photo_path(name)) for name in names or spread_names]
 

@@ -30,7 +30,7 @@ class NetworkStage:
         if not isinstance(output, torch.Tensor) or output.ndim not in (3, 4):
             raise UltronError(
                 f"layer {self.name!r} gives no map (B, C, h, w) or (B, tokens, C); name another with "
-                f"--layer{_stages_clause(self.model)}"
+                f"`layer`{_stages_clause(self.model)}"
             )
         if output.ndim == 4:
             return output.permute(0, 3, 1, 2) if self.channels_last else output
@@ -38,7 +38,7 @@ class NetworkStage:
         if token_map is None:
             raise UltronError(
                 f"layer {self.name!r} gives tokens whose grid is not known; name another with "
-                f"--layer{_stages_clause(self.model)}"
+                f"`layer`{_stages_clause(self.model)}"
             )
         return token_map
 
@@ -107,7 +107,7 @@ def run_through(
         handle.remove()
     if not was_used:
         raise UltronError(
-            f"layer {layer!r} was not used for this photo; name another with --layer{_stages_clause(model)}"
+            f"layer {layer!r} was not used for this photo; name another with `layer`{_stages_clause(model)}"
         )
     return result
 

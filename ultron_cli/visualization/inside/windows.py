@@ -60,7 +60,7 @@ def attentions_of(model: RetrievalModel, stage: int) -> list[ScalaAttention]:
             f"window weights are of SCALA, in ULTRON models, found {model.label}; name a run or weights of one"
         )
     if stage not in (3, 4):
-        raise UltronError(f"--stage must be 3 or 4, whose blocks attend; found {stage}")
+        raise UltronError(f"`stage` must be 3 or 4, whose blocks attend; found {stage}")
     attentions = [module for module in model.stages[stage - 1].modules() if isinstance(module, ScalaAttention)]
     if not attentions:
         raise UltronError(
@@ -79,7 +79,7 @@ def window_weights(
     number = block or len(layers)
     if not 1 <= number <= len(layers):
         raise UltronError(
-            f"--block must lie between 1 and {len(layers)}, the blocks of stage {stage} of {model.label}; "
+            f"`block` must lie between 1 and {len(layers)}, the blocks of stage {stage} of {model.label}; "
             f"found {number}"
         )
     layer = layers[number - 1]

@@ -48,7 +48,7 @@ class ReportConfig:
         if not 1 <= self.k <= 200:
             raise UltronError(f"-k must be 1 to 200 photos per query, found {self.k}")
         if not 60 <= self.thumbnail_px <= 600:
-            raise UltronError(f"--thumbnail must be 60 to 600 pixels, found {self.thumbnail_px}")
+            raise UltronError(f"`thumbnail_px` must be 60 to 600 pixels, found {self.thumbnail_px}")
 
 
 @dataclass
@@ -232,7 +232,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     if size_mib > LARGEST_MIB:
         raise UltronError(
             f"the report would be {size_mib:.0f} MiB, more than {LARGEST_MIB}; show fewer photos with -k, or "
-            "smaller ones with --thumbnail"
+            "smaller ones with `thumbnail_px`"
         )
     tiles.log_problems(thumbnails.problems)
     write_text(out, text)
