@@ -351,8 +351,8 @@ def full_disk(stage: Stage, scene: Scene) -> list[str]:
     wrong: list[str] = []
     outcomes: list[tuple[int, bool]] = []
     for i in range(N_SIZES):
-        # From a page to half more than the result alone takes.
-        n_bytes = max(PAGE, round(1.5 * n_needed * i / (N_SIZES - 1) / PAGE) * PAGE)
+        # From a page to more than all takes that is there at a time.
+        n_bytes = max(PAGE, round(3 * n_needed * i / (N_SIZES - 1) / PAGE) * PAGE)
         outcome, faults = on_small_disk(stage, scene, n_bytes)
         outcomes.append(outcome)
         wrong += [f"{scene.name} on {n_bytes} bytes: {fault}" for fault in faults]

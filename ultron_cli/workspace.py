@@ -1,7 +1,9 @@
 """The workspace: a folder of results, and which of each kind is the latest, so that commands need no arguments."""
 
+import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +32,24 @@ def _default_data_root() -> Path:
     return Path(os.environ.get("ULTRON_DATA") or "~/.cache/ultron/data").expanduser()
 
 
+# Keys, at any depth, that tell of the making and not of what was made.
+MAKING = {"created", "command", "packages", "python", "platform", "ultron_version", "device", "ms_per_query"}
+MAKING |= {"searched_by", "evaluated_by"}
+
+
+def short_hash(made_by: Mapping[str, object]) -> str:
+    """8 hexadecimal digits of what makes a result: equal for results that are made alike."""
+    text = json.dumps(_settings_of(made_by), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _settings_of(value: object) -> object:
+    """Plain data without the keys of MAKING."""
+    if isinstance(value, Mapping):
+        return {str(key): _settings_of(part) for key, part in value.items() if key not in MAKING}
+    return [_settings_of(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """Where results and datasets are. Functions that read or remember results take it as an argument."""
@@ -39,9 +59,14 @@ class Workspace:
     # folder of datasets: ULTRON_DATA, else ~/.cache/ultron/data
     data_root: Path = field(default_factory=_default_data_root)
 
-    def result_folder(self, kind: str, name: str) -> Path:
-        """The folder for a result of this kind and name, created."""
-        return make_folder(self.root / kind / name)
+    def result_folder(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
+        """The folder for a result of this kind and name, created.
+
+        made_by: what makes the result, as plain data: a short hash of it ends the folder's name, so that a result
+        replaces only one that was made alike. What tells when and where it was made does not count.
+        """
+        end = f"-{short_hash(made_by)}" if made_by is not None else ""
+        return make_folder(self.root / kind / (name.replace("/", "_") + end))
 
     def _latest(self) -> dict[str, str]:
         path = self.root / "latest.json"

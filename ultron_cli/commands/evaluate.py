@@ -104,8 +104,9 @@ def command(
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
     evaluation = evaluate_ranking(ranking, find_gnd(gnd, ranking.origin), protocols, duplicates)
-    name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}".replace("/", "_")
-    path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
+    name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}"
+    made_by = {**evaluation.origin.to_json(), "protocols": protocols, "gnd": str(gnd) if gnd else None}
+    path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
     write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)
     origin = ranking.origin

@@ -87,7 +87,8 @@ def command(
     origin = ranking.origin
     path = out
     if path is None and not photos:
-        path = workspace.result_folder("search", f"{origin.dataset}-{origin.model}".replace("/", "_")) / "ranks.h5"
+        made_by = {**origin.to_json(), "k": k, "queries": ranking.query_names}
+        path = workspace.result_folder("search", f"{origin.dataset}-{origin.model}", made_by) / "ranks.h5"
     if path is not None:
         write_ranks(path, replace(ranking, origin=replace(origin, searched_by=provenance())))
         workspace.remember("search", path)

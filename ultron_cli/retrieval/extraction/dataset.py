@@ -25,7 +25,7 @@ from ultron_cli.retrieval.extraction.files import extract_file, help_extract, pa
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
-from ultron_cli.workspace import Workspace
+from ultron_cli.workspace import Workspace, short_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,7 +252,8 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
         log.warning("%s was learned from descriptors of other weights than those used now", whitening.path)
     if request.out:
         return folder / "raw", folder
-    return folder, folder.with_name(f"{folder.name}-{whitening.method}-{whitening.dim}")
+    end = f"{whitening.method}-{whitening.dim}-{short_hash(whitening.record().to_json())}"
+    return folder, folder.with_name(f"{folder.name}-{end}")
 
 
 def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
