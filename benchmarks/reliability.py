@@ -43,6 +43,7 @@ from tests.datasets.misbehaving_server import MisbehavingServer  # noqa: E402
 from ultron_cli.cli import main as run_ultron  # noqa: E402
 from ultron_cli.datasets.download import install  # noqa: E402
 from ultron_cli.datasets.toy import ToyConfig, make_toy  # noqa: E402
+from ultron_cli.locks import LOCK_FILE  # noqa: E402
 from ultron_cli.retrieval.extraction import shards  # noqa: E402
 
 PAGE = 4096
@@ -121,8 +122,8 @@ class Stage:
 
     def _train(self, out: Path) -> int:
         run = out / "run"
-        if (run / "checkpoint.pt").exists():
-            return 0
+        if (run / "checkpoint.pt").exists():  # killed after its results: the pictures can be drawn at any time
+            return self.ultron("visualize", "curves", "--run", run)
         if list(run.glob("checkpoints/step-*.pt")):
             return self.ultron("train", "--out", run, "--resume")
         settings = [part for setting in RUN_SETTINGS for part in ("--set", setting)]
@@ -228,10 +229,12 @@ def h5_values(handle: h5py.File, name: str) -> object:
 
 
 def leftovers_below(folder: Path) -> list[str]:
-    """What no finished command leaves."""
-    return [path.name for path in folder.rglob(".*") if ".ultron" in path.name or ".downloads" in path.name] + [
-        path.name for path in folder.rglob("*.parts")
-    ]
+    """What no finished command leaves. The empty lock of a killed one is taken over by whoever writes there next."""
+    return [
+        path.name
+        for path in folder.rglob(".*")
+        if (".ultron-" in path.name and path.name != LOCK_FILE) or ".downloads" in path.name
+    ] + [path.name for path in folder.rglob("*.parts")]
 
 
 def plain(value: object) -> object:
@@ -333,7 +336,7 @@ def small_disk(folder: Path, n_bytes: int) -> Iterator[bool]:
         yield is_mounted
     finally:
         if is_mounted:
-            subprocess.run(["umount", str(folder)], check=True)
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a process may just be ending in it
         else:
             shutil.rmtree(folder)
 
@@ -415,11 +418,12 @@ def main() -> int:
             if arguments.commands and scene.name not in arguments.commands:
                 continue
             if arguments.what == "kills":
-                wrong += kills(stage, scene, arguments.trials, random.Random(f"{arguments.seed} {scene.name}"))
+                faults = kills(stage, scene, arguments.trials, random.Random(f"{arguments.seed} {scene.name}"))
             else:
-                wrong += full_disk(stage, scene)
-    for fault in sorted(set(wrong)):
-        print(f"{wrong.count(fault)} x {fault}")
+                faults = full_disk(stage, scene)
+            for fault in sorted(set(faults)):
+                print(f"  {faults.count(fault)} x {fault}", flush=True)
+            wrong += faults
     print(f"{len(wrong)} faults")
     return 1 if wrong else 0
 
