@@ -6,8 +6,6 @@
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
-# Tests run in two processes: more threads than cores in each only wait for each other.
-TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: install demo test test-fast browser lint bench kernels gpu-check clean
 
@@ -26,11 +24,11 @@ demo: $(READY)
 	$(VENV)/bin/ultron demo
 
 test: $(READY) browser
-	$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 # No training, no processes, no browser, no compiler: under a minute.
 test-fast: $(READY)
-	$(TEST_ENV) $(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
 
 # The report is clicked through in a browser, where there is one or the system's packages can be installed.
 browser:

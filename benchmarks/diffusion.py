@@ -1,10 +1,10 @@
-"""Diffusion: building the graph, and what the queries take once it is there.
+"""Times diffusion: the building of its graph, and the queries once the graph is there.
 
     python benchmarks/diffusion.py [--queries 70] [--rows 5000] [--dim 2048] [--runs 5] [--seed 0]
 
-Equality comes first: conjugate gradients run to the end must give the solution of a direct solver (scipy's sparse LU)
-for the first queries; otherwise there are no times and the exit code is 1. Descriptors are made up from one seed, as in
-benchmarks/rerank.py.
+Equality is checked first: conjugate gradients that run to the end must give the solution of a direct solver (scipy's
+sparse LU) on random right sides. Otherwise no times are printed and the exit code is 1. The descriptors are made up
+from one seed, as in benchmarks/rerank.py.
 """
 
 import argparse
@@ -38,8 +38,10 @@ TOLERANCE, TARGET_S, N_COMPARED = 1e-9, 2.0, 5
 
 
 def difference_from_direct(graph: sparse.csr_array, config: DiffusionConfig, seed: int) -> float:
-    """The largest difference between conjugate gradients and the direct solution, for random sparse right sides (n,
-    5)."""
+    """The largest difference between conjugate gradients and the direct solution, over the direct one's largest value.
+
+    graph: (n, n) normalised. The right sides are (n, N_COMPARED), random, a hundredth of them not zero.
+    """
     n = graph.shape[0]
     rng = np.random.default_rng(seed)
     start = np.where(rng.random((n, N_COMPARED)) < 0.01, rng.random((n, N_COMPARED)), 0.0)
@@ -49,7 +51,7 @@ def difference_from_direct(graph: sparse.csr_array, config: DiffusionConfig, see
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("queries", 70), ("rows", 5000), ("dim", 2048), ("runs", 5), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help="(default: %(default)s)")
     options = parser.parse_args()
@@ -61,7 +63,7 @@ def main() -> int:
     nodes = graph_nodes(stage.ranking.rows, config.nodes)
 
     graph_s, queries_s = [], []
-    for _ in range(options.runs + 1):  # the first is the warm-up
+    for _ in range(options.runs + 1):  # the first one warms up and is not counted
         started_s = time.perf_counter()
         graph = normalised_graph(neighbour_graph(stage, nodes, config))
         built_s = time.perf_counter()

@@ -1,19 +1,20 @@
-"""Evaluation from scores: map_from_scores against sorting everything and walking through it as revisitop does.
+"""Evaluation from scores: map_from_scores against a full sort that is then walked through as revisitop does.
 
     python benchmarks/evaluate.py [--rows 1005000] [--queries 70] [--gnd gnd_roxford5k.pkl] [--lift 1.0] [--json]
 
-Each side runs in a process of its own on the same scores (from one seed) and reports its results, times and peak
-memory. The results are compared first: a difference above 1e-9 in any AP or P@k ends the run with exit code 1 and no
-times. The side that sorts is timed once, after a warm-up on one query, with both kinds of argsort: the stable one puts
-equal scores in order of row, as map_from_scores does; the default one is faster and leaves their order open, so its
-results are not compared. CPU seconds add up all cores: on a machine with other work they say more than the wall clock,
-in which map_from_scores also gains from every free core.
+Each side runs in a process of its own on the same scores, which are drawn from one seed. It reports its results, its
+times and its peak memory. The results are compared first: if any AP or P@k differs by more than 1e-9, no times are
+printed and the exit code is 1.
+
+The side that sorts is timed once, after a warm-up on one query, with both kinds of argsort. The stable kind puts equal
+scores in the order of their rows, as map_from_scores does. The default kind is faster and leaves their order open, so
+that its results are not compared. CPU seconds add up all cores. On a machine with other work they say more than the
+wall clock, in which map_from_scores also gains from every free core.
 """
 
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,13 +25,14 @@ import numpy as np
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 
 TOLERANCE = 1e-9
 
 
 def rendered_truth(n_queries: int, n_database: int, rng: np.random.Generator) -> GroundTruth:
-    """As many labels per query as Revisited Oxford has on average: 43 easy, 36 hard, 19 junk."""
+    """A ground truth that is made up: every query has the labels of an average one of Revisited Oxford, 43 easy, 36
+    hard and 19 junk."""
     queries = []
     for _ in range(n_queries):
         easy, hard, junk = np.split(rng.permutation(n_database)[:98], [43, 79])
@@ -42,7 +44,8 @@ def rendered_truth(n_queries: int, n_database: int, rng: np.random.Generator) ->
 
 
 def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
-    """(Q, N) float32 scores, cosine-like, labelled photos lifted above the crowd, and their ground truth."""
+    """(Q, N) float32 scores and their ground truth. Scores are spread as cosines are; labelled photos are lifted above
+    the others."""
     rng = np.random.default_rng(options.seed)
     truth = (
         load_ground_truth(options.gnd) if options.gnd else rendered_truth(options.queries, min(4993, options.rows), rng)
@@ -57,25 +60,29 @@ def make_case(options: argparse.Namespace) -> tuple[np.ndarray, GroundTruth]:
 
 
 def walk_ranking(ranking: np.ndarray, positive: np.ndarray, ignored: np.ndarray) -> tuple[float, list[float]]:
-    """AP and P@k the way revisitop goes about it: whole-ranking membership by NumPy, the rest in Python loops over
-    positives."""
+    """AP and P@k as revisitop computes them.
+
+    NumPy looks up the labels in the whole ranking, and loops over the positives do the rest.
+
+    ranking: (N,) rows, best first. positive, ignored: rows.
+    """
     places = np.arange(len(ranking))
-    found, skipped = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
+    positive_places, ignored_places = places[np.isin(ranking, positive)], places[np.isin(ranking, ignored)]
     n_above = 0
-    for i in range(len(found)):
-        while n_above < len(skipped) and skipped[n_above] < found[i]:
+    for i in range(len(positive_places)):
+        while n_above < len(ignored_places) and ignored_places[n_above] < positive_places[i]:
             n_above += 1
-        found[i] -= n_above
+        positive_places[i] -= n_above
     ap = 0.0
-    for i, place in enumerate(found):
+    for i, place in enumerate(positive_places):
         left = i / place if place else 1.0
         ap += (left + (i + 1) / (place + 1)) / (2 * len(positive))
-    cuts = [min(k, max(found) + 1) for k in PRECISION_AT]
-    return ap, [float((found < cut).sum() / cut) for cut in cuts]
+    cuts = [min(k, max(positive_places) + 1) for k in PRECISION_AT]
+    return ap, [float((positive_places < cut).sum() / cut) for cut in cuts]
 
 
 def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
-    """protocol -> [AP, P@1, P@5, P@10] per query, or None for a query without positives."""
+    """protocol -> [AP, P@1, P@5, P@10] per query, or None for a query without positives. ranks: (Q, N) rows."""
     results = {}
     for protocol in PROTOCOLS:
         splits = [truth.split(query, protocol) for query in range(len(truth.queries))]
@@ -83,14 +90,8 @@ def walk_all(ranks: np.ndarray, truth: GroundTruth) -> dict[str, list]:
             walk_ranking(ranking, *split) if len(split[0]) else None
             for ranking, split in zip(ranks, splits, strict=True)
         ]
-        results[protocol] = [one and [one[0], *one[1]] for one in walked]
+        results[protocol] = [walk and [walk[0], *walk[1]] for walk in walked]
     return results
-
-
-def peak_mib() -> float:
-    """Peak resident memory of this process in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def run_ultron(scores: np.ndarray, truth: GroundTruth, repeats: int) -> dict:
@@ -127,7 +128,7 @@ SIDES = {
 
 
 def run_side(side: str, options: argparse.Namespace) -> dict:
-    """One side in a child process, so that its peak memory is its own."""
+    """Runs one side in a child process, so that its peak memory is its own."""
     command = [
         sys.executable,
         __file__,
@@ -147,19 +148,20 @@ def run_side(side: str, options: argparse.Namespace) -> dict:
 
 
 def largest_difference(a: dict, b: dict) -> float:
-    """Over AP and P@k of all queries and protocols; infinite where only one side has a number."""
+    """The largest difference of any AP or P@k over all queries and protocols; infinite where only one side has a
+    number."""
     worst = 0.0
     for protocol in PROTOCOLS:
-        for one, other in zip(a["results"][protocol], b["results"][protocol], strict=True):
-            if (one is None) != (other is None):
+        for ours, theirs in zip(a["results"][protocol], b["results"][protocol], strict=True):
+            if (ours is None) != (theirs is None):
                 return float("inf")
-            if one is not None:
-                worst = max(worst, *(abs(x - y) for x, y in zip(one, other, strict=True)))
+            if ours is not None:
+                worst = max(worst, *(abs(x - y) for x, y in zip(ours, theirs, strict=True)))
     return worst
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--rows",
         type=int,

@@ -1,11 +1,11 @@
-"""make gpu-check: builds the operators, runs the tests marked gpu, compute-sanitizer and the benchmarks on this
-machine's NVIDIA GPU.
+"""Builds, tests and measures the operators on this machine's NVIDIA GPU: what `make gpu-check` runs.
 
     python benchmarks/gpu_check.py [--steps build tests memcheck racecheck benchmark networks]
 
-Works in any environment that has PyTorch for CUDA and pytest; ultron need not be installed. Writes
-benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network). The
-exit code is 1 if any step failed; every step is run, and its end and time are shown.
+The steps build the operators, run the tests marked gpu, run compute-sanitizer, and run the benchmarks. They work in any
+environment that has PyTorch for CUDA and pytest; ultron need not be installed. The results are written to
+benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network). Every
+step is run, also after one that failed, and its end and time are shown. The exit code is 1 if any step failed.
 """
 
 import argparse
@@ -23,13 +23,15 @@ STEPS = ("build", "tests", "memcheck", "racecheck", "benchmark", "networks")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Environment variables with which the checkout's packages are found without installing them."""
+    """Environment variables with which the checkout's packages are found without being installed. folder: an empty
+    one, for a link to them."""
     (folder / "ultron_kernels").symlink_to(ROOT / "kernels")
     paths = [str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "ULTRON_KERNELS": "auto"}
 
 
 def run(title: str, command: list[str], env: dict[str, str]) -> bool:
+    """Runs one step, and says how it ended and how long it took. Returns whether it succeeded."""
     print(f"\n== {title}", flush=True)
     start = time.monotonic()
     done = subprocess.run(command, cwd=ROOT, env=env)
@@ -39,22 +41,23 @@ def run(title: str, command: list[str], env: dict[str, str]) -> bool:
 
 
 def sanitizer() -> str | None:
-    """compute-sanitizer, on the path or in the toolkit that builds use."""
-    found = shutil.which("compute-sanitizer")
+    """The path of compute-sanitizer: from PATH, or of the toolkit that compiles the operators; None if neither has
+    it."""
+    on_path = shutil.which("compute-sanitizer")
     toolkit = Path(os.environ.get("CUDA_HOME") or "/usr/local/cuda") / "bin" / "compute-sanitizer"
-    return found or (str(toolkit) if toolkit.exists() else None)
+    return on_path or (str(toolkit) if toolkit.exists() else None)
 
 
-def steps(name: str, chosen: list[str]) -> dict[str, list[str]]:
-    """Commands by title, of the chosen steps in their order. name: the GPU's, for the file of results."""
-    python, found = sys.executable, {}
-    if "build" in chosen:
-        found["building"] = [python, "-c", "from ultron_kernels.build import load; load('cuda', retry=True)"]
-    if "tests" in chosen:
-        found["tests marked gpu"] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests"]
+def steps(gpu: str, names: list[str]) -> dict[str, list[str]]:
+    """Title -> command of each step that is named, in the order of STEPS. gpu: its name, for the files of results."""
+    python, commands = sys.executable, {}
+    if "build" in names:
+        commands["building"] = [python, "-c", "from ultron_kernels.build import load; load('cuda', retry=True)"]
+    if "tests" in names:
+        commands["tests marked gpu"] = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "tests"]
     for tool in ("memcheck", "racecheck"):
-        if tool in chosen and sanitizer():
-            found[f"compute-sanitizer {tool}"] = [
+        if tool in names and sanitizer():
+            commands[f"compute-sanitizer {tool}"] = [
                 sanitizer(),
                 "--tool",
                 tool,
@@ -63,27 +66,27 @@ def steps(name: str, chosen: list[str]) -> dict[str, list[str]]:
                 python,
                 "benchmarks/sanitized.py",
             ]
-        elif tool in chosen:
+        elif tool in names:
             print(f"compute-sanitizer is not there: {tool} is left out", flush=True)
-    if "benchmark" in chosen:
-        found["benchmark"] = [
+    if "benchmark" in names:
+        commands["benchmark"] = [
             python,
             "benchmarks/kernels.py",
             "--device",
             "cuda",
             "--out",
-            f"benchmarks/results/{name}.md",
+            f"benchmarks/results/{gpu}.md",
         ]
-    if "networks" in chosen:
-        found["networks"] = [
+    if "networks" in names:
+        commands["networks"] = [
             python,
             "benchmarks/gpu_networks.py",
             "--rounds",
             "3",
             "--out",
-            f"benchmarks/results/{name}-networks.md",
+            f"benchmarks/results/{gpu}-networks.md",
         ]
-    return found
+    return commands
 
 
 def main() -> int:
@@ -101,10 +104,10 @@ def main() -> int:
     if not torch.cuda.is_available():
         print("no CUDA device here: nothing was checked", file=sys.stderr)
         return 1
-    name = re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-").lower()
+    gpu = re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-").lower()
     with tempfile.TemporaryDirectory() as folder:
         env = environment(Path(folder))
-        results = [run(title, command, env) for title, command in steps(name, options.steps).items()]
+        results = [run(title, command, env) for title, command in steps(gpu, options.steps).items()]
     return 0 if all(results) else 1
 
 

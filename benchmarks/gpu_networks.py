@@ -1,12 +1,13 @@
-"""Training and describing with every network on a GPU: photos per second and peak memory, all in one run.
+"""Training and describing with every network on a GPU: photos per second and peak memory.
 
-python benchmarks/gpu_networks.py [--side 512] [--batch-size 32] [--rounds 5] [--only NETWORK ...] [--out FILE.md]
-[--device cuda]
+    python benchmarks/gpu_networks.py [--side 512] [--batch-size 32] [--rounds 5] [--only NETWORK ...] [--out FILE.md]
+                                      [--device cuda]
 
-Whole training steps (forward, ArcFace over 10,000 landmarks, backward, SGD) and descriptors at one scale, random
-weights, bfloat16, channels last, photos already on the device: what the network costs, without reading photos. Rounds
-are those of `ultron bench`, ended by waiting for the device; networks come one after the other, alone in memory. The
-last row is ultron-s on the reference operators. What does not fit is said.
+Measured are whole training steps (forward, ArcFace over 10,000 landmarks, backward, SGD) and descriptors at one scale.
+Weights are random, arithmetic is bfloat16, memory is laid out channels last. The photos are on the device already, so
+that the figures are what the network costs without the reading of photos. Rounds are those of `ultron bench`, each
+ended by waiting for the device. The networks come one after the other, each alone in memory. The last row is ultron-s
+on the reference operators. A network that does not fit in memory is named as such.
 """
 
 import argparse
@@ -37,7 +38,8 @@ HEAD = ["network", "parameters, millions", "training, photos/s", "peak MiB", "de
 
 @contextmanager
 def operators(row: str) -> Iterator[None]:
-    """The reference operators for the row that is named after them."""
+    """Inside, the row named after the reference operators runs on them, every other row on what the environment
+    says."""
     before = os.environ.get("ULTRON_KERNELS", "auto")
     os.environ["ULTRON_KERNELS"] = "off" if row == REFERENCE_ROW else before
     try:
@@ -47,6 +49,7 @@ def operators(row: str) -> Iterator[None]:
 
 
 def make_learner(row: str, side_px: int, batch_size: int, device: torch.device) -> Learner:
+    """A network with random weights, its loss and its optimiser."""
     name, settings = NETWORKS[OURS if row == REFERENCE_ROW else row]
     plain = {
         "model": {"name": name, **settings},
@@ -64,9 +67,9 @@ def make_learner(row: str, side_px: int, batch_size: int, device: torch.device) 
 
 
 def cells_of(work: Callable[[], object], n_photos: int, config: BenchConfig, device: torch.device) -> list[str]:
-    """Photos/s of work on n_photos, median and range over rounds; MiB at its peak."""
+    """Two cells: photos/s of `work` on n_photos (median and range over rounds), and MiB at its peak."""
     try:
-        work()  # chooses algorithms, compiles
+        work()  # the first call chooses algorithms and compiles
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         rates = rates_of(n_photos, work, config, device)
@@ -78,7 +81,7 @@ def cells_of(work: Callable[[], object], n_photos: int, config: BenchConfig, dev
 def measure(
     row: str, pixels: torch.Tensor, labels: torch.Tensor, config: BenchConfig, device: torch.device
 ) -> list[str]:
-    """The cells of a network. pixels: (B, 3, S, S) uint8; labels: (B,) int64."""
+    """The cells of a row of the table. pixels: (B, 3, S, S) uint8. labels: (B,) int64."""
     learner = make_learner(row, pixels.shape[-1], len(pixels), device)
     photos, steps = pixels.permute(0, 2, 3, 1).contiguous(), itertools.count()
 

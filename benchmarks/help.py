@@ -1,6 +1,8 @@
-"""Seconds until `ultron --help` and each `COMMAND --help` have answered, process start included.
+"""Seconds until `ultron --help` and each `COMMAND --help` have answered, the start of the process included.
 
-python benchmarks/help.py [--rounds 5]
+    python benchmarks/help.py [--rounds 5]
+
+The exit code is 1 if the slowest takes half a second or more.
 """
 
 import argparse

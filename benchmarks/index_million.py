@@ -1,27 +1,29 @@
-"""Approximate indexes of a million descriptors: memory and time to build, then recall@100 and speed against exact
-search over nprobe.
+"""Approximate indexes of a million descriptors: memory, time to build, recall@100 and speed against exact search.
 
-python benchmarks/index_million.py [--n 1000000] [--dim 512] [--queries 100] [--kinds ivfpq] [--nprobe 4 8 16 ...]
-[--rescore 3 10]
+    python benchmarks/index_million.py [--n 1000000] [--dim 512] [--queries 100] [--kinds ivfpq]
+                                       [--nprobe 4 8 16 ...] [--rescore 3 10]
 
-Everything goes through the project's own functions: descriptors are streamed into a descriptor file (--folder, 2 GB),
-which build_index reads in blocks, Index.search re-scores from and exact_search reads whole. Each index is built in a
-process of its own and searched in another, so that each one's peak memory is its own; the peak counts the pages of the
-file that re-scoring has mapped. Exact search and every setting of the index get the same queries in the same process,
-all in one call, in turns; the warm-up comes first and the median of --runs counts. CPU time adds up all threads; on a
-machine with other work its ratio is steadier. Then queries are asked one at a time, for which exact search reads the
-file each time. The target is met where a setting has recall@100 of 0.9 or more at 20 times the speed of exact search or
-more, all queries in one call, and no peak is over 3 GiB; otherwise the exit code is 1.
+Everything goes through the project's own functions. Descriptors are streamed into a descriptor file (in --folder, 2
+GB). build_index reads it in blocks, Index.search re-scores from it and exact_search reads the whole of it. Each index
+is built in one process and searched in another, so that each peak of memory belongs to one of them. The peak counts the
+pages of the file that re-scoring has mapped.
+
+Exact search and every setting of the index get the same queries in the same process, all in one call, in turns. A
+warm-up comes first, and the median of --runs counts. CPU time adds up all threads; on a machine with other work its
+ratio is steadier. Then queries are asked one at a time, for which exact search reads the file each time. The target is
+met where a setting has a recall@100 of 0.9 or more at 20 times the speed of exact search or more, all queries in one
+call, and no peak is over 3 GiB. Otherwise the exit code is 1.
 
 The descriptors are made up (seed 0) to be as hard as those of landmarks. Directions are not equally strong: variances
 fall as 1 / (10 + i), as eigenvalues of real descriptors do, behind a random rotation that hides them from codes and
-cells; two unrelated photos have a similarity of 0 +- 0.08. There are N / 500 themes (a style, a kind of scene) and N /
-10 landmarks; photos per landmark follow a log-normal law of mean 10. Of a photo's squared length 35 % are its theme's,
-30 % its landmark's, 15 % one of the landmark's 3 views and 20 % noise: similarities are about 0.8 in the same view,
-0.65 across views and 0.35 within a theme. So a query's ten photos or so are followed by the best of some 500 of its
-theme, no two of which differ by much, and the 100th of the top 100 is one of these. Queries are further photos, which
-the database does not have. Rows are in random order. --shares 0.25 0.25 0.25 0.25 makes a harder set: a theme is then
-hardly stronger than chance, so that the last of the top 100 are strangers from anywhere.
+cells. Two unrelated photos have a similarity of 0 +- 0.08. There are N / 500 themes (a style, a kind of scene) and N /
+10 landmarks. The number of photos per landmark follows a log-normal law of mean 10. Of a photo's squared length, 35 %
+are its theme's, 30 % its landmark's, 15 % those of one of the landmark's 3 views, and 20 % are noise. Similarities are
+therefore about 0.8 in the same view, 0.65 across views and 0.35 within a theme. So a query's ten photos or so are
+followed by the best of some 500 of its theme. No two of these differ by much, and the 100th of the top 100 is one of
+them. Queries are further photos, which the database does not have. Rows are in random order. --shares 0.25 0.25 0.25
+0.25 makes a harder set: a theme is then hardly stronger than chance, so that the last of the top 100 are strangers from
+anywhere.
 """
 
 import argparse
@@ -38,11 +40,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from search import peak_mib
 
 from ultron_cli.blocks import chunks
 from ultron_cli.console import log, start_log, table
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
@@ -57,16 +58,16 @@ SHARES = (0.35, 0.30, 0.15, 0.20)  # of a photo's squared length: theme, landmar
 
 
 class Landmarks:
-    """The made-up landmarks; `rows` draws photos of them. All (n, D) float32."""
+    """Landmarks that are made up; `rows` draws photos of them. All vectors are rows of (n, D) float32."""
 
     def __init__(self, n: int, dim: int, seed: int, shares: Sequence[float] = SHARES) -> None:
         self.lengths = np.sqrt(np.array(shares, np.float32))
         rng = self.rng = np.random.default_rng(seed)
         scale = (1.0 / (10 + np.arange(dim))) ** 0.5
-        self.scale = (scale / np.linalg.norm(scale)).astype(np.float32)  # so that a drawn vector is about 1 long
+        self.scale = (scale / np.linalg.norm(scale)).astype(np.float32)  # a drawn vector is then about 1 long
         self.rotation = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
         n_landmarks, self.n_themes = max(1, n // 10), max(1, n // 500)
-        self.themes, self.own = self._drawn(self.n_themes), self._drawn(n_landmarks)
+        self.themes, self.landmarks = self._drawn(self.n_themes), self._drawn(n_landmarks)
         self.theme_of = rng.integers(0, self.n_themes, n_landmarks)
         # exp(N(-s^2/2, s)) has mean 1; a photo's landmark is drawn accordingly.
         popularity = rng.lognormal(-0.5, 1.0, n_landmarks)
@@ -76,31 +77,32 @@ class Landmarks:
     def _drawn(self, n: int) -> np.ndarray:
         return self.rng.standard_normal((n, len(self.scale)), dtype=np.float32) * self.scale
 
-    def _views(self, landmarks: np.ndarray) -> np.ndarray:
-        """One of each landmark's views: the vectors of other landmarks serve, so that they need not be kept."""
-        view = self.rng.integers(1, N_VIEWS + 1, len(landmarks))
-        return self.own[(landmarks + view * 7919) % len(self.own)]
+    def _views(self, landmark_numbers: np.ndarray) -> np.ndarray:
+        """A view of each landmark, one of its N_VIEWS. Vectors of other landmarks serve as views, so that none has to
+        be stored for them."""
+        view = self.rng.integers(1, N_VIEWS + 1, len(landmark_numbers))
+        return self.landmarks[(landmark_numbers + view * 7919) % len(self.landmarks)]
 
-    def rows(self, landmarks: np.ndarray) -> np.ndarray:
-        """(n, D) float32 unit rows, a photo of each of the landmarks named."""
-        theme, own, view, noise = self.lengths
-        photo = theme * self.themes[self.theme_of[landmarks]] + own * self.own[landmarks]
-        photo += view * self._views(landmarks) + noise * self._drawn(len(landmarks))
+    def rows(self, landmark_numbers: np.ndarray) -> np.ndarray:
+        """(n, D) float32 unit rows: a photo of each of the landmarks. landmark_numbers: (n,), which may repeat."""
+        theme, landmark, view, noise = self.lengths
+        photo = theme * self.themes[self.theme_of[landmark_numbers]] + landmark * self.landmarks[landmark_numbers]
+        photo += view * self._views(landmark_numbers) + noise * self._drawn(len(landmark_numbers))
         photo = photo @ self.rotation
         return photo / np.linalg.norm(photo, axis=1, keepdims=True)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The database."""
+        """The rows of the database, block by block."""
         for start, stop in chunks(len(self.landmark_of_row), BLOCK_ROWS):
             yield self.rows(self.landmark_of_row[start:stop])
 
     def queries(self, n: int) -> np.ndarray:
-        """Further photos of landmarks drawn alike."""
-        return self.rows(self.rng.choice(len(self.own), n, p=self.popularity))
+        """(n, D) further photos, whose landmarks are drawn as those of the database are."""
+        return self.rows(self.rng.choice(len(self.landmarks), n, p=self.popularity))
 
 
 def write_files(options: argparse.Namespace, folder: Path) -> None:
-    """database.h5 and queries.h5."""
+    """Writes database.h5 and queries.h5 into the folder."""
     made_up = Landmarks(options.n, options.dim, options.seed, options.shares)
     for role, n, blocks in (("database", options.n, made_up.blocks()), ("query", options.queries, None)):
         info = DescriptorInfo(
@@ -123,7 +125,8 @@ def write_files(options: argparse.Namespace, folder: Path) -> None:
 
 
 def in_turns(sides: Sequence[Callable[[], Any]], runs: int) -> tuple[list[Any], np.ndarray]:
-    """(results of the warm-up, (2, sides) median seconds of the runs after it: wall clock and CPU)."""
+    """Runs the sides in turns. Returns the results of the warm-up, and (2, sides) median seconds of the runs after it,
+    by the wall clock and of the CPU."""
     results, seconds = [side() for side in sides], np.empty((2, runs, len(sides)))
     for run in range(runs):
         for i, side in enumerate(sides):
@@ -134,7 +137,7 @@ def in_turns(sides: Sequence[Callable[[], Any]], runs: int) -> tuple[list[Any], 
 
 
 def build(kind: str, folder: Path) -> dict[str, Any]:
-    """Builds one index; its time and this process's peak memory."""
+    """Builds one index. Returns its time, its size and this process's peak memory."""
     started_s = time.perf_counter()
     built = build_index(folder / "database.h5", folder / f"{kind}.index", kind, overwrite=True)
     seconds, per_photo = time.perf_counter() - started_s, bytes_per_photo(built.faiss_index, built.dim)
@@ -148,7 +151,7 @@ def build(kind: str, folder: Path) -> dict[str, Any]:
 
 
 def search(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Recall and speed of every setting against exact search here and now, and this process's peak memory."""
+    """Recall and speed of every setting against exact search in this same process, and the process's peak memory."""
     with DescriptorFile(folder / "database.h5") as database, DescriptorFile(folder / "queries.h5") as query_file:
         queries, index = query_file.read(), open_index(folder / f"{kind}.index")
         expected = exact_search(queries, database, K)
@@ -156,22 +159,22 @@ def search(kind: str, folder: Path, options: argparse.Namespace) -> dict[str, An
         settings = [
             SearchSettings(nprobe=nprobe, rescore=rescore) for rescore in options.rescore for nprobe in options.nprobe
         ]
-        finders: list[Callable[[np.ndarray], Any]] = [lambda asked: exact_search(asked, database, K)]
-        finders += [functools.partial(index.search, k=K, settings=one) for one in settings]
-        found, seconds = in_turns([functools.partial(find, queries) for find in finders], options.runs)
+        finders: list[Callable[[np.ndarray], Any]] = [lambda some_queries: exact_search(some_queries, database, K)]
+        finders += [functools.partial(index.search, k=K, settings=setting) for setting in settings]
+        rankings, seconds = in_turns([functools.partial(find, queries) for find in finders], options.runs)
         _, single_s = in_turns([functools.partial(_one_at_a_time, find, single) for find in finders], 1)
     rows = [
         {
-            "nprobe": one.nprobe,
-            "rescore": one.rescore,
-            "recall": recall_at(found[i].rows, expected.rows, K),
+            "nprobe": setting.nprobe,
+            "rescore": setting.rescore,
+            "recall": recall_at(rankings[i].rows, expected.rows, K),
             "queries_per_s": len(queries) / seconds[0, i],
             "speedup": seconds[0, 0] / seconds[0, i],
             "cpu_ms": 1e3 * seconds[1, i] / len(queries),
             "cpu_speedup": seconds[1, 0] / seconds[1, i],
             "single_ms": 1e3 * single_s[0, i] / len(single),
         }
-        for i, one in enumerate(settings, start=1)
+        for i, setting in enumerate(settings, start=1)
     ]
     exact = {
         "queries_per_s": len(queries) / seconds[0, 0],
@@ -211,7 +214,7 @@ def in_child(step: str, kind: str, folder: Path, options: argparse.Namespace) ->
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=1_000_000, help="database rows (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=100, help="(default: %(default)s)")
@@ -252,10 +255,10 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(kind: str, built: dict[str, Any], found: dict[str, Any]) -> bool:
+def report(kind: str, built: dict[str, Any], searched: dict[str, Any]) -> bool:
     """Prints one index's table. Returns whether it met the target."""
     exact, columns = (
-        found["exact"],
+        searched["exact"],
         ("nprobe", "re-scored", f"recall@{K}", "queries/s", "exact", "CPU ms/query", "exact", "one at a time, ms"),
     )
     body = [
@@ -281,17 +284,17 @@ def report(kind: str, built: dict[str, Any], found: dict[str, Any]) -> bool:
             f"{row['cpu_speedup']:.1f}x",
             f"{row['single_ms']:.1f}",
         )
-        for row in found["rows"]
+        for row in searched["rows"]
     ]
     print(f"\n{kind}: {built['factory']}, {built['bytes_per_photo']:.0f} bytes per photo")
     print(f"built in {built['build_s']:.0f} s, peak {built['build_mib']:,.0f} MiB")
     print(
-        f"searching: peak {found['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
+        f"searching: peak {searched['search_mib']:,.0f} MiB (exact search alone {exact['mib']:,.0f}); "
         f"median similarity of the 1st, 10th and {K}th photo {', '.join(f'{score:.2f}' for score in exact['scores'])}"
     )
     print(table(columns, body, left=0), flush=True)
-    fast = any(row["recall"] >= TARGET_RECALL and row["speedup"] >= TARGET_SPEEDUP for row in found["rows"])
-    return fast and max(built["build_mib"], found["search_mib"]) <= MOST_MIB
+    fast = any(row["recall"] >= TARGET_RECALL and row["speedup"] >= TARGET_SPEEDUP for row in searched["rows"])
+    return fast and max(built["build_mib"], searched["search_mib"]) <= MOST_MIB
 
 
 def main() -> int:
@@ -330,9 +333,9 @@ def main() -> int:
             report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options))
             for kind in options.kinds
         ]
-    wanted = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
+    target = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
     verdicts = [f"{kind} {'met' if is_met else 'missed'}" for kind, is_met in zip(options.kinds, met, strict=True)]
-    print(f"\n{wanted}: {', '.join(verdicts)}")
+    print(f"\n{target}: {', '.join(verdicts)}")
     return 0 if any(met) else 1
 
 

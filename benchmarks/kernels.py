@@ -1,15 +1,16 @@
-"""The operators: compiled against the reference and against other libraries, on the CPU or a CUDA device, both sides in
-one run.
+"""The operators, compiled against the reference and against other libraries, on the CPU or a CUDA device.
 
     python benchmarks/kernels.py [--device cpu|cuda] [--runs 15] [--out FILE.md]
 
-Equality with the reference comes first; where it fails there are no times and the exit code is 1. Sides run in turns;
-the table has medians over turns, with the fastest and slowest turn. On the CPU: SCALA on (1, 32, 32, 10, 32), k 7,
-against the gather-and-einsum reference and NATTEN's CPU path if installed, and CDConv against three masked depthwise
-convolutions. On a CUDA device: bfloat16, batch 64, against compiled FlexAttention with the same bias as score function,
-and against the bandwidth floor: the time to read query, key and value once and write the output once at the bandwidth
-of a large copy measured in the same run. Times there are the device's, without Python's for launching, over sets of
-inputs that together are larger than its cache.
+All sides of a comparison run in one process, in turns. Equality with the reference is checked first; where it fails, no
+times are printed and the exit code is 1. The table has medians over turns, with the fastest and the slowest turn.
+
+On the CPU, SCALA on (1, 32, 32, 10, 32) with k 7 is compared with the gather-and-einsum reference, and with NATTEN's
+CPU path if NATTEN is installed. CDConv is compared with three masked depthwise convolutions. On a CUDA device, in
+bfloat16 and with batch 64, SCALA is compared with compiled FlexAttention that has the same bias as its score function,
+and with the bandwidth floor. The floor is the time to read query, key and value once and to write the output once, at
+the bandwidth of a large copy that is measured in the same run. Times there are the device's, without what Python takes
+for launching. They are taken over sets of inputs that together are larger than the device's cache.
 """
 
 import argparse
@@ -37,7 +38,7 @@ Times = dict[str, list[float]]
 
 
 def turn_on_cpu(side: Callable[[], object]) -> float:
-    """Median of the milliseconds of a run, over TURN_MS (three runs at least).
+    """Median milliseconds of a run, over runs that together take TURN_MS or more; there are three runs at least.
 
     The first two runs do not count: they pay for what the side before has left in the caches.
     """
@@ -50,10 +51,11 @@ def turn_on_cpu(side: Callable[[], object]) -> float:
 
 
 def turn_on_cuda(side: Callable[[], object]) -> float:
-    """Milliseconds that the device takes for a run, over QUEUED runs in a row.
+    """Milliseconds that the device takes for a run, the mean of QUEUED runs in a row.
 
-    They wait behind a kernel that does nothing until all are queued: launching from Python takes longer than the small
-    ones run. Raises RuntimeError for a side that waits for the device itself, which cannot be queued.
+    The runs wait behind a kernel that does nothing until all of them are queued, because launching a small run from
+    Python takes longer than the run itself. Raises RuntimeError for a side that itself waits for the device: it cannot
+    be queued.
     """
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     side()  # pays for what the side before has left in the caches
@@ -84,22 +86,25 @@ def timed(sides: dict[str, Callable[[], object]], turns: int, device: str) -> Ti
 
 
 def over_sets(calls: list[Callable[[], object]]) -> Callable[[], object]:
-    """One of the calls at a time, over and over."""
+    """What makes the next of the calls each time that it is called, over and over."""
     following = itertools.cycle(calls)
     return lambda: next(following)()
 
 
 def number_of_sets(input_bytes: int, device: str) -> int:
-    """On a GPU so many sets of inputs that no set is still in its cache when its turn comes again; on the CPU one."""
+    """How many sets of inputs are needed, so that on a GPU no set is still in the cache when its turn comes again.
+
+    On the CPU it is one.
+    """
     return 1 + 3 * torch.cuda.get_device_properties(device).L2_cache_size // input_bytes if device == "cuda" else 1
 
 
 def rows(title: str, times: Times, note: Callable[[float], str] = lambda ms: "") -> list[str]:
-    """Table rows; the first side is what the others are compared with."""
+    """The rows of the table, a side each; the others are compared with the first."""
     medians = {name: statistics.median(values) for name, values in times.items()}
-    own = next(iter(medians.values()))
+    first_ms = next(iter(medians.values()))
     return [
-        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / own:.1f}x | "
+        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / first_ms:.1f}x | "
         f"{note(ms)} |"
         for name, ms in medians.items()
     ]
@@ -111,13 +116,13 @@ def attention_inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) ->
     return [*tensors, torch.randn(shape[3], 2 * K - 1, 2 * K - 1, generator=generator).to(device)]
 
 
-def far_apart(found: Tensor, right: Tensor) -> float:
-    """Relative to the largest value of the right one."""
-    return float((found.double() - right.double()).abs().max() / right.double().abs().max())
+def far_apart(output: Tensor, right: Tensor) -> float:
+    """The largest difference, as a share of the largest value of the right one."""
+    return float((output.double() - right.double()).abs().max() / right.double().abs().max())
 
 
-def check_equal(what: str, found: Tensor, right: Tensor, limit: float) -> None:
-    apart = far_apart(found, right)
+def check_equal(what: str, output: Tensor, right: Tensor, limit: float) -> None:
+    apart = far_apart(output, right)
     if not apart <= limit:
         print(f"{what} is {apart:.2g} from the reference, more than {limit:.2g}: no times are given", file=sys.stderr)
         raise SystemExit(1)
@@ -130,7 +135,7 @@ def both_ways(function: Callable[..., Tensor], tensors: list[Tensor], grad: Tens
 
 
 def attention_sides(device: str, tensors: list[Tensor]) -> dict[str, Callable[..., Tensor]]:
-    """What is compared, by name, the compiled operator first."""
+    """Name -> what is called with the tensors; the compiled operator comes first."""
     sides = {f"ultron {device}": lambda *t: scala_attention(*t, kernel_size=K, backend=device)}
     if device == "cuda":
         return sides | {"FlexAttention, compiled": lambda *t: scala_attention(*t, kernel_size=K, backend="flex")}
@@ -143,31 +148,30 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
     tensors = attention_inputs(shape, dtype, device)
     sides = attention_sides(device, tensors)
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-    small = [
-        tensor[:2] if tensor.ndim == 5 else tensor for tensor in tensors
-    ]  # the reference needs (B, H, W, k, k, h, d)
+    # Two photos are enough to compare: the reference needs memory for (B, H, W, k, k, h, d).
+    small = [tensor[:2] if tensor.ndim == 5 else tensor for tensor in tensors]
     limit = 2e-2 if device == "cuda" else 1e-5
     right = both_ways(lambda *t: scala_attention(*t, kernel_size=K, backend="torch"), small, grad[:2])()
     for name, side in sides.items():
         check_equal(name, side(*small), scala_attention(*small, kernel_size=K, backend="torch"), limit)
-        for found, wanted in zip(both_ways(side, small, grad[:2])(), right, strict=True):
-            check_equal(f"{name} backward", found, wanted, 4 * limit)
+        for backward, expected in zip(both_ways(side, small, grad[:2])(), right, strict=True):
+            check_equal(f"{name} backward", backward, expected, 4 * limit)
     title = f"SCALA {tuple(shape)}, k {K}, {str(dtype)[6:]}"
     n_sets = number_of_sets(sum(tensor.nbytes for tensor in tensors[:3]), device)
     sets = [tensors, *([tensor.clone() for tensor in tensors] for _ in range(n_sets - 1))]
-    forward = {name: over_sets([functools.partial(side, *one) for one in sets]) for name, side in sides.items()}
+    forward = {name: over_sets([functools.partial(side, *inputs) for inputs in sets]) for name, side in sides.items()}
     if device == "cpu":
         forward |= natten_side(tensors)
     with torch.inference_mode():
-        found = timed(forward, runs, device)
+        forward_ms = timed(forward, runs, device)
     note = (lambda ms: f"{floor_ms / ms:.0%} of the floor") if floor_ms else (lambda ms: "")
-    lines = rows(f"{title}, forward", found, note)
-    both = {name: over_sets([both_ways(side, one, grad) for one in sets]) for name, side in sides.items()}
+    lines = rows(f"{title}, forward", forward_ms, note)
+    both = {name: over_sets([both_ways(side, inputs, grad) for inputs in sets]) for name, side in sides.items()}
     return lines + rows(f"{title}, forward and backward", timed(both, runs, device))
 
 
 def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
-    """NATTEN without bias (it has none), where it is installed."""
+    """NATTEN on the same tensors but for the bias, which it does not know; no side where it is not installed."""
     try:
         import natten
     except ImportError:
@@ -178,7 +182,11 @@ def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
 
 
 def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[str]:
-    """Rows of one shape: the chosen dilation alone against three masked depthwise convolutions."""
+    """Rows of one shape (B, C, H, W).
+
+    CDConv convolves each channel with its one dilation; the other side makes a depthwise convolution with each of the
+    three dilations, masks them and adds them up.
+    """
     generator = torch.Generator().manual_seed(0)
     input, weight = (
         torch.randn(shape, generator=generator).to(device),
@@ -208,7 +216,7 @@ def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[str]:
 
 
 def copy_bandwidth_gb_s(runs: int) -> float:
-    """Bytes read plus bytes written per second of a 2 GiB copy on the device."""
+    """Bytes read plus bytes written per second, in 10^9, by a 2 GiB copy on the device."""
     source = torch.empty(2**30, dtype=torch.bfloat16, device="cuda").normal_()
     target = torch.empty_like(source)
     times = timed({"copy": lambda: target.copy_(source)}, runs, "cuda")["copy"]
@@ -223,7 +231,8 @@ def extra_memory(shape: tuple[int, ...]) -> str:
     large = (8, *shape[1:])  # large enough to stand out from the allocator's own pages
     tensors = attention_inputs(large, torch.float32, "cpu")
     with torch.inference_mode():
-        first = scala_attention(*tensors, kernel_size=K, backend="cpu")  # kept: its memory must not serve the second
+        # The first output stays, so that its memory cannot serve the second.
+        first = scala_attention(*tensors, kernel_size=K, backend="cpu")
         clear.write_text("5")  # the peak begins anew
 
         def kib(key: str) -> int:
@@ -258,14 +267,12 @@ def main() -> int:
     else:
         threads = torch.get_num_threads()
         load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-        policy = os.environ.get(
-            "OMP_WAIT_POLICY", "not set"
-        )  # `ultron` sets PASSIVE, which costs a small operator a tenth and other processes nothing
+        # `ultron` sets PASSIVE, which costs a small operator a tenth of its speed and other processes nothing.
+        policy = os.environ.get("OMP_WAIT_POLICY", "not set")
         versions = f"python {platform.python_version()}, torch {torch.__version__}, OMP_WAIT_POLICY {policy}"
         head = [f"{cpu_name()}, {threads} threads, {versions}, {runs} turns{load}"]
-        head.append(
-            f"Peak memory of the CPU operator: {extra_memory(CPU_SHAPE)}"
-        )  # first: other sides leave memory that would serve it
+        # Measured before anything else: other sides leave memory that would serve the operator.
+        head.append(f"Peak memory of the CPU operator: {extra_memory(CPU_SHAPE)}")
         lines += measure_attention(CPU_SHAPE, device, runs, None)
     for shape in CDCONV_SHAPES[device]:
         lines += measure_cdconv(shape, device, runs)

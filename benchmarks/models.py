@@ -1,13 +1,14 @@
-"""The networks side by side: parameters, GFLOPs and photos per second on this machine's CPU, all in one run, as a table
-for docs/models.md.
+"""The networks side by side: parameters, GFLOPs and photos per second on this machine's CPU.
 
     python benchmarks/models.py [--write docs/models.md] [--rounds 5] [--side 512] [--threads 2]
     python benchmarks/models.py --profile ultron-s          where its time goes (torch.profiler)
     python benchmarks/models.py --only dalg --only dolg-r50 --side 128 --rounds 1        a quick look at some of them
 
-Random weights, batch 1, float32, evaluation mode. Each round runs every network once, so that other work on the machine
-meets them all. Before anything is timed, the compiled operators must give the descriptors of the reference ones. Exit
-code 1 if ultron-s takes more than 1.3 times as long as ResNet-101, or more than 2 GiB for one photo of 1024 px.
+Everything is measured in one run and printed as the table of docs/models.md. Weights are random, the batch is 1,
+arithmetic is float32, networks are in evaluation mode. Each round runs every network once, so that other work on the
+machine meets them all. Before anything is timed, the compiled operators must give the descriptors of the reference
+ones. The exit code is 1 if ultron-s takes more than 1.3 times as long as ResNet-101, or more than 2 GiB for one photo
+of 1024 px.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,13 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ultron_cli.console import markdown_table
 from ultron_cli.files import replace_between
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.provenance import package_versions, utc_now
 
 REFERENCE, OURS = "resnet101", "ultron-s"
-# row of the table -> model and settings, as --set takes them. A name alone is a backbone of timm under GeM.
+# row of the table -> model and its settings, as --set takes them
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ultron-t": ("ultron-t", {}),
     OURS: (OURS, {}),
@@ -65,12 +65,12 @@ BEGIN, END = "<!-- begin: benchmarks/models.py -->", "<!-- end: benchmarks/model
 
 @dataclass
 class Measured:
-    """One network: millions of parameters, GFLOPs of one photo, seconds of each round."""
+    """What is measured of one network."""
 
     name: str
-    n_million: float
-    gflops: float
-    seconds: list[float] = field(default_factory=list)
+    n_million: float  # of parameters
+    gflops: float  # of one photo
+    seconds: list[float] = field(default_factory=list)  # of each round
 
 
 def parse() -> argparse.Namespace:
@@ -92,14 +92,15 @@ def parse() -> argparse.Namespace:
 
 
 def make(name: str) -> RetrievalModel:
-    """A row of NETWORKS, or a backbone of timm under GeM. Channels last, as extraction runs them."""
+    """The network of a row of NETWORKS; any other name is a backbone of timm under GeM. Its memory is laid out channels
+    last, as extraction runs it."""
     torch.manual_seed(0)
     model_name, settings = NETWORKS.get(name, ("gem", {"backbone": name}))
     return create_model(model_name, **settings).to(memory_format=torch.channels_last)
 
 
 def command_of(name: str) -> str:
-    """The command that trains this network; presets of the same names have the papers' recipes."""
+    """The command that trains this network. Presets of the same names have the recipes of the papers."""
     model_name, settings = NETWORKS[name]
     return " ".join(
         [
@@ -110,14 +111,14 @@ def command_of(name: str) -> str:
 
 
 def photo(side_px: int) -> torch.Tensor:
-    """(1, 3, side, side), channels last."""
+    """(1, 3, side, side) random pixels, channels last."""
     return torch.randn(1, 3, side_px, side_px, generator=torch.Generator().manual_seed(0)).contiguous(
         memory_format=torch.channels_last
     )
 
 
 def attention_flops(query: torch.Size, *arguments: Any, out_shape: Any = None, **_: Any) -> int:
-    """Of torch.ops.ultron.scala_attention(query (B, H, W, h, d), key, value, bias, seed, k, scale, dropout): two
+    """FLOPs of torch.ops.ultron.scala_attention(query (B, H, W, h, d), key, value, bias, seed, k, scale, dropout): two
     products per key."""
     batch, height, width, heads, dim = query
     kernel_size = arguments[4]
@@ -125,13 +126,13 @@ def attention_flops(query: torch.Size, *arguments: Any, out_shape: Any = None, *
 
 
 def cdconv_flops(features: torch.Size, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Of torch.ops.ultron.cdconv(input (B, C, H, W), ...): nine taps, whatever the dilation."""
+    """FLOPs of torch.ops.ultron.cdconv(input (B, C, H, W), ...): nine taps, whatever the dilation is."""
     return 2 * 9 * features.numel()
 
 
 def count_gflops(model: RetrievalModel, images: torch.Tensor) -> float:
-    """Of one forward pass, two per multiply-add; convolutions and products only, as torch counts them, with our
-    operators'."""
+    """GFLOPs of one forward pass, two FLOPs per multiply-add. Convolutions and products alone are counted, as torch
+    counts them, our operators among them."""
     ours = {torch.ops.ultron.scala_attention: attention_flops, torch.ops.ultron.cdconv: cdconv_flops}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ours) as counter:
         model(images)
@@ -139,7 +140,7 @@ def count_gflops(model: RetrievalModel, images: torch.Tensor) -> float:
 
 
 def check_operators() -> None:
-    """Exits unless the compiled operators are there and agree with the reference in the whole network."""
+    """Ends the program unless the compiled operators are there and agree with the reference in a whole network."""
     from ultron_kernels import status
 
     model, images = make("ultron-t"), photo(128)
@@ -156,7 +157,7 @@ def check_operators() -> None:
 
 
 def measure(side_px: int, n_rounds: int, names: list[str]) -> list[Measured]:
-    """Counts (which also warms up), then n_rounds rounds over all networks."""
+    """Counts the operations of each network, which also warms it up; then times n_rounds rounds over all of them."""
     images = photo(side_px)
     models = {name: make(name) for name in names}
     results = [
@@ -173,23 +174,20 @@ def measure(side_px: int, n_rounds: int, names: list[str]) -> list[Measured]:
 
 
 def peak_memory_mib(name: str) -> float:
-    """Peak resident memory of a process of its own that loads torch and the network and describes one photo of 1024
-    px."""
+    """Peak resident memory of a child process that loads torch and the network and describes one photo of 1024 px."""
     command = [sys.executable, __file__, "--memory", name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def print_memory(name: str) -> None:
+    """In the child process: prints its peak MiB."""
     with torch.inference_mode():
         make(name)(photo(MEMORY_SIDE_PX))
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would report the parent's peak, if that is higher: it survives fork and exec
-        print(next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")))
-    else:
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024))
+    print(peak_mib())
 
 
 def print_profile(name: str, side_px: int) -> None:
+    """Prints where the time of one photo goes, after a warm-up."""
     model, images = make(name), photo(side_px)
     with torch.inference_mode():
         model(images)
@@ -199,7 +197,7 @@ def print_profile(name: str, side_px: int) -> None:
 
 
 def speed(seconds: list[float]) -> str:
-    """Photos per second: the median of the rounds, and their range."""
+    """Photos per second as text: the median of the rounds, and their range."""
     return f"{1 / statistics.median(seconds):.2f} ({1 / max(seconds):.2f} to {1 / min(seconds):.2f})"
 
 

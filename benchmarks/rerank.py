@@ -1,13 +1,15 @@
-"""SuperGlobal re-ranking: ultron's against the authors' order of computation, same descriptors, threads and run.
+"""SuperGlobal re-ranking: ultron's against the authors' order of computation, on the same descriptors and threads.
 
     python benchmarks/rerank.py [--queries 70] [--rows 5000] [--dim 2048] [--m 400] [--k 9] [--runs 5]
 
-Equality comes first: both sides must give every re-ranked photo the same final score within float32 rounding, and the
-same order but for photos whose scores lie that near; otherwise there are no times and the exit code is 1. Then both
-sides run in turns. The authors' side follows MDescAug and RerankwMDA of their program step by step: the Gram matrices
-of all queries, sorted twice, every refined descriptor formed from gathered copies (2.3 GB for the defaults), both
-scores as products with them. --batch forms them for so many queries at a time, which saves memory and changes nothing
-else. Descriptors are made up from one seed: landmarks with photos around them, and distractors.
+Equality is checked first: both sides must give every re-ranked photo the same final score within float32 rounding, and
+the same order but for photos whose scores lie that near. Otherwise no times are printed and the exit code is 1. Then
+both sides run in turns.
+
+The authors' side follows MDescAug and RerankwMDA of their program step by step: the Gram matrices of all queries are
+sorted twice, every refined descriptor is formed from gathered copies (2.3 GB for the defaults), and both scores are
+products with them. --batch forms them for so many queries at a time, which saves memory and changes nothing else. The
+descriptors are made up from one seed: landmarks with photos around them, and distractors.
 """
 
 import argparse
@@ -31,7 +33,7 @@ TARGET = 12.0
 
 
 def landmarks(rng: np.random.Generator, n: int, dim: int, centres: np.ndarray) -> np.ndarray:
-    """(n, D) float32 unit rows, each near one of the centres, at various distances."""
+    """(n, D) float32 unit rows, each of them near one of the (C, D) centres, at various distances."""
     spread = (rng.uniform(0.3, 2.0, (n, 1)) / np.sqrt(dim)).astype(np.float32)
     rows = centres[rng.integers(0, len(centres), n)] + spread * rng.standard_normal((n, dim), dtype=np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -40,8 +42,10 @@ def landmarks(rng: np.random.Generator, n: int, dim: int, centres: np.ndarray) -
 def authors_order(
     queries: torch.Tensor, database: torch.Tensor, ranks: torch.Tensor, config: SuperGlobalConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(Q, M) rows and final scores, best first, every intermediate formed. queries: (Q, D). database: (N, D). ranks:
-    (Q, >= M)."""
+    """(Q, M) rows and final scores, best first. Every intermediate result is formed, as in the authors' program.
+
+    queries: (Q, D). database: (N, D). ranks: (Q, M or more) rows.
+    """
     top_rows, n_taken = ranks[:, : config.m], config.k + 1
     top = database[top_rows]
     gram = torch.einsum("abc,adc->abd", top, top)
@@ -49,7 +53,7 @@ def authors_order(
     weights = -torch.sort(-gram.clone(), dim=-1)[0][:, :, :n_taken, None]
     weights[:, :, 1:] *= config.beta
     weights[:, :, 0:1] = 1.0
-    gathered = torch.stack([own[which] for own, which in zip(top, order, strict=True)])  # (Q, M, K+1, D)
+    gathered = torch.stack([photos[which] for photos, which in zip(top, order, strict=True)])  # (Q, M, K+1, D)
     refined = torch.sum(gathered * weights, 2) / torch.sum(weights, 2)
     refined_scores = torch.einsum("ac,adc->ad", queries, refined)
     by_score = torch.argsort(-refined_scores, dim=-1)
@@ -64,23 +68,26 @@ def authors_order(
     return rows.numpy(), torch.take_along_dim(final, last, 1).numpy()
 
 
-def largest_difference(own: RankedRows, rows: np.ndarray, scores: np.ndarray) -> float:
-    """The largest difference of a photo's final scores; infinity where other photos were re-ranked, or in an order the
-    scores forbid."""
+def largest_difference(ours: RankedRows, rows: np.ndarray, scores: np.ndarray) -> float:
+    """The largest difference of a photo's final scores.
+
+    It is infinite where the two sides re-ranked different photos, or where their orders differ by more than the scores
+    allow.
+    """
     worst, m = 0.0, rows.shape[1]
     for query in range(len(rows)):
         expected = dict(zip(rows[query].tolist(), scores[query].tolist(), strict=True))
-        if set(own.rows[query, :m].tolist()) != set(expected):
+        if set(ours.rows[query, :m].tolist()) != set(expected):
             return float("inf")
-        theirs = np.array([expected[row] for row in own.rows[query, :m].tolist()])
-        worst = max(worst, float(np.abs(theirs - own.scores[query, :m]).max()))
+        theirs = np.array([expected[row] for row in ours.rows[query, :m].tolist()])
+        worst = max(worst, float(np.abs(theirs - ours.scores[query, :m]).max()))
         if (np.diff(theirs) > 2 * TOLERANCE).any():
             return float("inf")
     return worst
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=70, help="(default: %(default)s)")
     parser.add_argument("--rows", type=int, default=5000, help="database rows (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=2048, help="(default: %(default)s)")
@@ -108,12 +115,12 @@ def main() -> int:
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     sides = {"ultron superglobal": lambda: superglobal(stage, config).ranking, "authors' order": theirs}
-    own, (rows, scores) = (side() for side in sides.values())  # also the warm-up
-    worst = largest_difference(own, rows, scores)
+    ours, (rows, scores) = (side() for side in sides.values())  # also the warm-up
+    worst = largest_difference(ours, rows, scores)
     if worst > TOLERANCE:
         print(f"final scores differ by {worst:.3g}, more than rounding explains: no times are given", file=sys.stderr)
         return 1
-    n_moved = int((own.rows[:, : config.m] != rows).sum())
+    n_moved = int((ours.rows[:, : config.m] != rows).sum())
     times_s: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(max(1, options.runs)):
         for name, side in sides.items():

@@ -1,15 +1,16 @@
-"""Are the numbers of two commits the same, bit for bit?  python benchmarks/same_as.py BEFORE [AFTER]     (default:
-v-before HEAD)
+"""Are the numbers of two commits the same, bit for bit?
 
-Checks both out into temporary git worktrees and runs one chain of commands in each, with this interpreter: landmarks
-rendered; networks trained, one of them stopped and resumed; an attention searched for; descriptors extracted, whitened,
-indexed, searched, re-ranked, evaluated and compared. Then holds all that was written against each other: photos, losses
-of every step, weights, descriptors, whitenings, indexes, ranks, scores, evaluations. What tells of the making and not
-of the numbers (provenance, origin, times, speeds, paths) is left out. One row per artefact; where one differs, the
-largest difference, and exit code 1.
+    python benchmarks/same_as.py BEFORE [AFTER]        (default: v-before HEAD)
 
-The files are read by h5py, json, numpy and torch alone, so that modules may move between the two commits. Operators
-are compiled first where their sources differ from those compiled before, which can take minutes.
+Both commits are checked out into temporary git worktrees, and one chain of commands runs in each, with this
+interpreter. The chain renders landmarks; trains networks, one of which is stopped and resumed; searches for an
+attention; extracts, whitens, indexes, searches, re-ranks, evaluates and compares. Then all that was written is
+compared: photos, losses of every step, weights, descriptors, whitenings, indexes, ranks, scores, evaluations. What
+tells of the making and not of the numbers (provenance, origin, times, speeds, paths) is left out. Each artefact is a
+row of the output. Where one differs, the row says the largest difference, and the exit code is 1.
+
+The files are read by h5py, json, numpy and torch alone, so that modules may move between the two commits. Operators are
+compiled first where their sources differ from those compiled before, which can take minutes.
 """
 
 import argparse
@@ -32,8 +33,8 @@ import h5py
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-# Keys of JSON that tell how, when or how fast, not what. sha256: of files that hold the time they were made; the arrays
-# themselves are compared.
+# Keys of JSON that tell how, when or how fast something was made, not what. sha256 is that of files which hold the time
+# of their making; their arrays are compared.
 IGNORED = {
     "provenance",
     "origin",
@@ -63,12 +64,12 @@ ULTRON = f"--preset ultron-t {CPU} {SIZES} --set side_px=64 --set epochs=3"
 SEARCH = "--preset autola-search --set backbone=cifar_resnet8 --set width=8 --set epochs=2 --set batch_size=8"
 RERANKERS = ("superglobal", "aqe", "dba", "diffusion", "kreciprocal", "aqe,superglobal")
 STOPPED = f"train --dataset toy {GEM} --out resumed"
-STOPPED_AFTER = ("resumed/steps.jsonl", 9)  # sent SIGTERM when the file has so many lines, of 16
-FIRST_QUERY = "FIRST_QUERY"  # a photo known only when it is rendered
+STOPPED_AFTER = ("resumed/steps.jsonl", 9)  # it gets SIGTERM when the file has so many of its 16 lines
+FIRST_QUERY = "FIRST_QUERY"  # stands for a photo whose name is known only when it is rendered
 
 
 def chain() -> list[str]:
-    """The commands, in order, run in one folder."""
+    """The commands in the order in which they run, all in one folder."""
     files = "--queries gem-described/queries.h5 --database gem-described/database.h5"
     commands = [
         "datasets make-toy --seed 5 --train-landmarks 8 --eval-landmarks 6 --max-side 96",
@@ -112,9 +113,10 @@ def chain() -> list[str]:
 
 
 def run_chain(commands: list[str]) -> None:
-    """In the child, inside the folder of results: every command by main(); its stdout goes to a file of said/.
+    """Runs every command by main(), in the child process and inside the folder of results. What a command prints on
+    stdout goes to a file in said/.
 
-    Raises SystemExit if one fails, or does not stop where it should.
+    Raises SystemExit if a command fails, or if it does not stop where it should.
     """
     import ultron_cli
     from ultron_cli.cli import main
@@ -128,13 +130,13 @@ def run_chain(commands: list[str]) -> None:
             command = command.replace(FIRST_QUERY, f"{name.removesuffix('.jpg')}.jpg")
         if command == STOPPED:
             threading.Thread(target=stop_self, args=STOPPED_AFTER, daemon=True).start()
-        started_s, said = time.monotonic(), io.StringIO()
-        with contextlib.redirect_stdout(said):
+        started_s, stdout = time.monotonic(), io.StringIO()
+        with contextlib.redirect_stdout(stdout):
             code = main([*command.split(), "--json"])
         print(f"{time.monotonic() - started_s:6.1f} s  ultron {command}", file=sys.stderr, flush=True)
         if code != (1 if command == STOPPED else 0):
             raise SystemExit(f"ultron {command} ended with {code}")
-        Path(f"said/{number:02d}-{command.split()[0]}.json").write_text(said.getvalue() or "null")
+        Path(f"said/{number:02d}-{command.split()[0]}.json").write_text(stdout.getvalue() or "null")
 
 
 def stop_self(lines_file: str, n_lines: int) -> None:
@@ -149,32 +151,32 @@ def stop_self(lines_file: str, n_lines: int) -> None:
 
 
 def plain(value: Any) -> Any:
-    """JSON without what is ignored."""
+    """The JSON value without the keys that are ignored."""
     if isinstance(value, dict):
         return {key: plain(part) for key, part in value.items() if key not in IGNORED}
     return [plain(part) for part in value] if isinstance(value, list) else value
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """(key, array, number, text or None) of nested data."""
+    """The leaves of nested data, as (key, leaf): a leaf is an array, a number, a text or None."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from leaves(part, f"{key}/{name}")
     elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
             yield from leaves(part, f"{key}/{i}")
-    elif hasattr(value, "detach"):  # a tensor; bfloat16 has no numpy type
+    elif hasattr(value, "detach"):  # it is a tensor
         yield key, value.detach().cpu().contiguous().view(-1).numpy() if value.ndim else np.asarray(value.item())
     else:
         yield key, value
 
 
 def read_h5(path: Path) -> dict[str, Any]:
-    """Datasets by name, and attributes as one part; JSON in an attribute is read."""
-    found: dict[str, Any] = {}
+    """The datasets of a file by name, and its attributes under the name attributes. JSON in an attribute is decoded."""
+    content: dict[str, Any] = {}
     with h5py.File(path) as handle:
         for name, dataset in handle.items():
-            found[name] = (
+            content[name] = (
                 [str(text) for text in dataset.asstr()[:]] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
             )
         attributes: dict[str, Any] = {}
@@ -182,7 +184,7 @@ def read_h5(path: Path) -> dict[str, Any]:
             attributes[name] = value.item() if isinstance(value, np.generic) else value
             with contextlib.suppress(TypeError, ValueError):
                 attributes[name] = json.loads(value)
-    return found | {"attributes": plain(attributes)}
+    return content | {"attributes": plain(attributes)}
 
 
 def read_pt(path: Path) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def read_pt(path: Path) -> dict[str, Any]:
 
 
 def read(path: Path, root: Path) -> dict[str, Any]:
-    """The leaves of a file by key; of an unknown kind its bytes."""
+    """The leaves of a file by key; a file of an unknown kind has one leaf, its bytes."""
     if path.suffix == ".h5":
         return dict(leaves(read_h5(path)))
     if path.suffix == ".pt":
@@ -210,17 +212,18 @@ def read(path: Path, root: Path) -> dict[str, Any]:
 
 
 def artefacts(root: Path) -> dict[str, list[Path]]:
-    """Files by the row of the table that they belong to; the photos share one."""
-    found: dict[str, list[Path]] = {}
+    """The files behind each row of the output; all photos share one row."""
+    files_of: dict[str, list[Path]] = {}
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         if path.is_file() and not any(part in name for part in IGNORED_FILES) and not name.startswith("workspace/"):
-            found.setdefault("rendered photos" if path.suffix == ".jpg" else name, []).append(path)
-    return found
+            files_of.setdefault("rendered photos" if path.suffix == ".jpg" else name, []).append(path)
+    return files_of
 
 
 def difference(before: Any, after: Any) -> float | None:
-    """None if two leaves are equal bit for bit; else the largest difference, infinity where they have none."""
+    """None if two leaves are equal bit for bit, else their largest difference; it is infinite where they cannot be
+    subtracted."""
     if isinstance(before, (np.ndarray, np.generic)) or isinstance(after, (np.ndarray, np.generic)):
         a, b = np.asarray(before), np.asarray(after)
         if a.shape != b.shape or a.dtype != b.dtype:
@@ -239,7 +242,7 @@ def difference(before: Any, after: Any) -> float | None:
 
 
 def compare(before_root: Path, after_root: Path) -> list[tuple[str, int, str]]:
-    """(artefact, values compared, "equal" or what differs) of everything that either side wrote."""
+    """Rows of (artefact, number of values compared, "equal" or what differs), for everything that either side wrote."""
     before, after = artefacts(before_root), artefacts(after_root)
     rows = []
     for name in sorted(before.keys() | after.keys()):
@@ -267,7 +270,7 @@ def compare(before_root: Path, after_root: Path) -> list[tuple[str, int, str]]:
 
 
 def same_training(root: Path) -> str:
-    """Whether the stopped and resumed run ended as the undisturbed one."""
+    """Whether the run that was stopped and resumed ended as the undisturbed one did: "equal" or "differs"."""
     whole, resumed = (read(root / name / "checkpoint.pt", root) for name in ("gem", "resumed"))
     keys = [key for key in whole if key.startswith(("/state_dict", "/loss_state"))]
     return "equal" if all(difference(whole[key], resumed.get(key)) is None for key in keys) else "differs"
@@ -277,7 +280,7 @@ def same_training(root: Path) -> str:
 
 
 def check_out(commit: str, folder: Path) -> str:
-    """A worktree of a commit, with its operators importable; returns its full name."""
+    """Makes a worktree of a commit in which its operators can be imported. Returns the commit's full name."""
     full = subprocess.run(
         ["git", "rev-parse", "--verify", f"{commit}^{{commit}}"], cwd=ROOT, capture_output=True, text=True
     )
@@ -293,7 +296,7 @@ def check_out(commit: str, folder: Path) -> str:
 
 
 def start(folder: Path, steps_file: Path) -> "subprocess.Popen[str]":
-    """Starts the chain of one side; it says on folder/stderr.txt how far it is."""
+    """Starts the chain of one side, which writes to folder/stderr.txt how far it is."""
     run = folder / "run"
     environment = os.environ | {
         "PYTHONPATH": f"{folder / 'code'}{os.pathsep}{folder / 'modules'}",
@@ -315,24 +318,24 @@ def main() -> int:
     parser.add_argument("after", nargs="?", default="HEAD")
     parser.add_argument("--one-by-one", action="store_true", help="run the two sides after each other, on one core")
     parser.add_argument("--chain", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.chain:
-        # The worktree's modules only: this script lies beside another checkout's.
+    options = parser.parse_args()
+    if options.chain:
+        # The child imports the modules of its worktree, not those beside this script.
         sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
-        run_chain(json.loads(given.chain.read_text()))
+        run_chain(json.loads(options.chain.read_text()))
         return 0
     started_s, work = time.monotonic(), Path(tempfile.mkdtemp(prefix="ultron-same-as-")).resolve()
     folders = {"before": work / "before", "after": work / "after"}
     try:
         steps_file = work / "steps.json"
         steps_file.write_text(json.dumps(chain()))
-        for side, commit in (("before", given.before), ("after", given.after)):
+        for side, commit in (("before", options.before), ("after", options.after)):
             folders[side].mkdir()
             print(f"{side:<6} {check_out(commit, folders[side])}", flush=True)
         processes = {}
         for side, folder in folders.items():
             processes[side] = start(folder, steps_file)
-            if given.one_by_one:
+            if options.one_by_one:
                 processes[side].wait()
         for side, process in processes.items():
             if process.wait():

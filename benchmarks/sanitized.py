@@ -1,5 +1,7 @@
-"""Every CUDA kernel once on small odd shapes, for compute-sanitizer (see gpu_check.py): forward and backward, with bias
-and dropout."""
+"""Runs every CUDA kernel once, forward and backward, for compute-sanitizer (see gpu_check.py).
+
+The shapes are small and odd; attention has a bias and dropout.
+"""
 
 import torch
 from ultron_kernels import cdconv, scala_attention

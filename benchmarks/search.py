@@ -1,20 +1,21 @@
-"""Exact search: exact_search against faiss.IndexFlatIP on the same descriptors, threads and run.
+"""Exact search: exact_search against faiss.IndexFlatIP on the same descriptors and threads.
 
     python benchmarks/search.py [--rows 200000] [--dim 512] [--queries 70] [-k 100] [--runs 7] [--device cpu] [--large]
 
-Equality comes first: exact_search must give the rows and scores of a literal reference (the whole float64 product,
-sorted by score and row), and Faiss the same rows up to those within float32 rounding of the k-th score; otherwise there
-are no times and the exit code is 1. Then both sides run in turns. --large also searches a file of 1,000,000 rows (2 GB
-for 512 dimensions, in --folder) in a process of its own and reports what the search adds to that process's peak memory,
-the (Q, k) result included. Descriptors are made up from one seed. CPU times add up all cores, waiting in busy loops
-included; on a machine with other work they vary less than the wall clock.
+Equality is checked first: exact_search must give the rows and scores of a literal reference, which forms the whole
+product in float64 and sorts it by score and row. Faiss must give the same rows, up to those within float32 rounding of
+the k-th score. Otherwise no times are printed and the exit code is 1. Then both sides run in turns.
+
+--large also searches a file of 1,000,000 rows (2 GB for 512 dimensions, in --folder) in a process of its own. It
+reports what the search adds to that process's peak memory, the (Q, k) result included. The descriptors are made up from
+one seed. CPU times add up all cores, waiting in busy loops included; on a machine with other work they vary less than
+the wall clock.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, peak_mib
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import RankedRows
@@ -41,7 +42,7 @@ def unit_rows(rng: np.random.Generator, n: int, dim: int) -> np.ndarray:
 
 
 def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedRows:
-    """Every score in float64, rounded to float32, then every row sorted by (-score, row)."""
+    """Forms every score in float64, rounds it to float32 and sorts all rows by (-score, row)."""
     exact, starts = queries.astype(np.float64), range(0, len(database), BLOCK_ROWS)
     scores = np.hstack([exact @ database[start : start + BLOCK_ROWS].astype(np.float64).T for start in starts]).astype(
         np.float32
@@ -51,30 +52,18 @@ def literal_search(queries: np.ndarray, database: np.ndarray, k: int) -> RankedR
 
 
 def differing_rows(
-    own: RankedRows, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
+    exact: RankedRows, faiss_rows: np.ndarray, queries: np.ndarray, database: np.ndarray
 ) -> tuple[int, float]:
-    """How many rows only Faiss has, and how far the worst of them lies below the k-th score."""
+    """Returns how many rows only Faiss has, and how far the score of the worst of them lies below the k-th score."""
     n_differing, worst = 0, 0.0
-    for i, (ours, theirs) in enumerate(zip(own.rows, faiss_rows, strict=True)):
-        for row in set(theirs.tolist()) - set(ours.tolist()):
+    for i, (our_rows, their_rows) in enumerate(zip(exact.rows, faiss_rows, strict=True)):
+        for row in set(their_rows.tolist()) - set(our_rows.tolist()):
             n_differing += 1
             worst = max(
                 worst,
-                float(own.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)),
+                float(exact.scores[i, -1]) - float(queries[i].astype(np.float64) @ database[row].astype(np.float64)),
             )
     return n_differing, worst
-
-
-def peak_mib() -> float:
-    """Peak resident memory of this program in MiB.
-
-    Linux hands getrusage's figure on from the parent to a started program, VmHWM begins anew with it.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def search_file(path: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -123,7 +112,7 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000, help="database rows (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512, help="dimensions (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=70, help="(default: %(default)s)")
@@ -158,16 +147,14 @@ def main() -> int:
     sides = {
         "ultron exact_search": lambda: exact_search(queries, database, options.k, device=options.device),
         "faiss IndexFlatIP": lambda: flat.search(queries, options.k),
-        "torch product + topk": lambda: torch.topk(
-            torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k
-        ),  # to compare with
+        "torch product + topk": lambda: torch.topk(torch.from_numpy(queries) @ torch.from_numpy(database).T, options.k),
     }
-    own, (_, faiss_rows), _ = (side() for side in sides.values())  # also the warm-up
+    exact, (_, faiss_rows), _ = (side() for side in sides.values())  # also the warm-up
     reference = literal_search(queries, database, options.k)
-    if not (np.array_equal(own.rows, reference.rows) and np.array_equal(own.scores, reference.scores)):
+    if not (np.array_equal(exact.rows, reference.rows) and np.array_equal(exact.scores, reference.scores)):
         print("exact_search differs from the literal reference: no times are given", file=sys.stderr)
         return 1
-    n_differing, worst = differing_rows(own, faiss_rows, queries, database)
+    n_differing, worst = differing_rows(exact, faiss_rows, queries, database)
     if worst > 2 * options.dim * 2.0**-24:
         print(
             f"Faiss has a row {worst:.3g} below the k-th score, more than rounding explains: no times are given",

@@ -1,12 +1,12 @@
-"""The training data pipeline against torchvision's ImageFolder on the same JPEGs (photos per second and core), and how
-long a training step waits for photos.
+"""The training data pipeline against torchvision's ImageFolder on the same JPEGs, in photos per second and core.
 
     python benchmarks/train.py [--photos DIR] [--side 512] [--photo-side 1600] [--rounds 3] [--share-epochs 2]
 
-Without --photos, landmarks are rendered and enlarged to the size of GLDv2's photos. Both sides run in this one process
-on one thread: read, decode, random resized crop, flip, colour jitter to uint8 tensors. First it is checked that both
-show the same part of the photos: with crops of the whole photo and no jitter, mean absolute differences must stay below
-4 of 255 (the scaled decoding smooths otherwise).
+It also measures for which share of its time a training waits for photos. Without --photos, landmarks are rendered and
+enlarged to the size of GLDv2's photos. Both sides run in this one process on one thread. Each reads, decodes, crops at
+random, resizes, flips and jitters colours, and gives uint8 tensors. First it is checked that both show the same part of
+the photos: with crops of the whole photo and no jitter, their mean absolute difference must stay below 4 of 255. It is
+not 0, because the scaled decoding smooths in another way than a resize does.
 """
 
 import argparse
@@ -60,7 +60,8 @@ def parse() -> argparse.Namespace:
 
 
 def render(folder: Path, n_photos: int, side_px: int) -> Path:
-    """Rendered photos, enlarged with some noise so that the JPEGs are as large as photographs."""
+    """Renders photos, and enlarges them with some noise so that the JPEGs are as large as those of photographs. Returns
+    the folder."""
     config = ToyConfig(
         n_train_landmarks=n_photos // 4,
         n_train_photos=4,
@@ -84,7 +85,7 @@ def render(folder: Path, n_photos: int, side_px: int) -> Path:
 
 
 def torchvision_side(photos: LandmarkPhotos, config: AugmentConfig, side_px: int) -> ImageFolder:
-    """What a plain training script does."""
+    """The photos as a plain training script loads them."""
     steps = [
         v2.PILToTensor(),
         v2.RandomResizedCrop(side_px, scale=config.crop_area, ratio=config.crop_aspect, antialias=True),
@@ -97,7 +98,7 @@ def torchvision_side(photos: LandmarkPhotos, config: AugmentConfig, side_px: int
 
 
 def largest_difference(photos: LandmarkPhotos, side_px: int) -> float:
-    """Mean absolute difference of the two sides on whole photos, the largest of eight."""
+    """The mean absolute difference (0..255) of the two sides on a whole photo, the largest of eight photos."""
     values = []
     for path in list(photos.paths)[:8]:
         ours = whole_photo(path, side_px)
@@ -111,9 +112,9 @@ def largest_difference(photos: LandmarkPhotos, side_px: int) -> float:
 
 
 def whole_photo(path: Path, side_px: int) -> torch.Tensor:
-    """The whole photo through our pipeline: its own aspect is the only one allowed."""
+    """(3, S, S) uint8: the whole photo through our pipeline. The crop must have the photo's area and aspect."""
     width, height = Image.open(path).size
-    own = AugmentConfig(
+    whole = AugmentConfig(
         crop_area=(1.0, 1.0),
         crop_aspect=(width / height, width / height),
         brightness=0,
@@ -122,12 +123,15 @@ def whole_photo(path: Path, side_px: int) -> torch.Tensor:
         hue=0,
         flip=False,
     )
-    return Augmentation(own, [(side_px, side_px)])(path, 0)
+    return Augmentation(whole, [(side_px, side_px)])(path, 0)
 
 
 def measure(sides: dict[str, Callable[[int], Any]], n: int, rounds: int) -> dict[str, list[float]]:
-    """Photos per second of processor time of each side, round by round: what others do on the machine counts less
-    so."""
+    """Photos per second of processor time of each side, round by round; in it, what others do on the machine counts
+    less.
+
+    sides: name -> what loads the photo of a number. n: photos per round.
+    """
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for round_number in range(rounds + 1):  # the first warms up
         for name, load in sides.items():
@@ -140,7 +144,8 @@ def measure(sides: dict[str, Callable[[int], Any]], n: int, rounds: int) -> dict
 
 
 def waiting(photos: LandmarkPhotos, folder: Path, epochs: int) -> tuple[float, str]:
-    """Share of the time that the quickstart network waits for photos, and what was trained."""
+    """The share of its time that the training of the quickstart network waits for photos, and what was trained as
+    text."""
     values = load_config("quickstart", None, []).to_plain() | {
         "epochs": epochs + 1,
         "batch_size": 16,
@@ -207,7 +212,7 @@ def main() -> int:
 
 
 def small_photos(temporary: Path) -> LandmarkPhotos:
-    """Photos of the default size for the measurement of waiting."""
+    """Renders photos of the default size, for the measurement of waiting."""
     config = ToyConfig(n_train_landmarks=40, n_train_photos=6, n_eval_landmarks=1, n_database_photos=1, n_distractors=0)
     make_toy(temporary / "small", config, workers=0)
     return open_landmark_photos(temporary / "small")

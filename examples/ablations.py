@@ -1,15 +1,13 @@
-"""Ablations of the ULTRON network on rendered landmarks: one setting changed at a time, same seeds and budget, mean and
-spread of mAP.
+"""Ablations of the ULTRON network on rendered landmarks: one setting is changed at a time.
 
     python examples/ablations.py [--out ablations] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
     python examples/ablations.py --quick        a few steps and one seed, to see that it runs; the numbers mean nothing
 
-trained_models.py imports its runs, scores and tables from here.
-
+All variants have the same seeds and the same budget of photos; the table has mean and spread of mAP over the seeds.
 Every run goes through the functions behind `ultron train`, `extract`, `search` and `evaluate`. The landmarks that are
-searched are not among those that are trained on. A finished run is kept in --out and not made again unless its settings
-changed, so it can be stopped. Every measurement goes to ablations.csv in --out, which `ultron visualize ablation`
-draws.
+searched are not among those that are trained on. A finished run stays in --out and is not made again unless its
+settings change, so that the program can be stopped at any time. Every measurement is written to ablations.csv in --out,
+which `ultron visualize ablation` draws. trained_models.py imports its runs, scores and tables from this file.
 """
 
 import argparse
@@ -39,7 +37,7 @@ from ultron_cli.training.start import AutolaSummary, TrainRequest, TrainSummary,
 from ultron_cli.visualization.curves.run_pictures import draw_run
 from ultron_cli.workspace import Workspace
 
-# name -> settings of the model that differ from the default's
+# name -> the settings of the model that differ from its defaults
 VARIANTS: dict[str, list[str]] = {
     "default (CDConv, gate none, MCK on key, attention pooling)": [],
     "plain depthwise convolution": ["model.depthwise=plain"],
@@ -74,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def score(run: TrainSummary | AutolaSummary, toy: Path, device: str, workspace: Workspace) -> dict[str, float]:
-    """mAP (0..1) per protocol of a finished training run on the landmarks that it has not seen."""
+    """mAP (0..1) per protocol of a finished training run, on landmarks that it has not seen."""
     choice = ModelChoice(run=run.run)
     return score_model(choice, toy, 2 * run.config.side_px, Path(run.run) / "descriptors", device, workspace)
 
@@ -82,7 +80,7 @@ def score(run: TrainSummary | AutolaSummary, toy: Path, device: str, workspace: 
 def score_model(
     model: ModelChoice, toy: Path, max_side_px: int, folder: Path, device: str, workspace: Workspace
 ) -> dict[str, float]:
-    """mAP (0..1) per protocol; descriptors go into `folder`."""
+    """mAP (0..1) per protocol of a model. Its descriptors are written into `folder`."""
     request = ExtractRequest(dataset=str(toy), max_side_px=max_side_px, overwrite=True, out=folder)
     extract_dataset(request, model, device, workspace)
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, device)
@@ -91,8 +89,10 @@ def score_model(
 
 
 def measured_once(parent: Path, settings: dict[str, Any], measure: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """What `measure` returned for these settings, in a folder of their own below `parent`; from its file if it is
-    there."""
+    """What `measure` returns for these settings, which is stored: it is called once for the same settings.
+
+    measure: takes the folder below `parent` that belongs to the settings.
+    """
     folder = parent / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "result.json").exists():
         write_text(folder / "result.json", console.dump_json(settings | measure(folder)))
@@ -100,11 +100,11 @@ def measured_once(parent: Path, settings: dict[str, Any], measure: Callable[[Pat
 
 
 def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """mAP per protocol of one training; from its file if it is there, made with the same settings."""
+    """mAP (0..1) per protocol of one training, read from its file if a run with the same settings is finished."""
 
     def train(folder: Path) -> dict[str, Any]:
         log.info("--- %s", name)
-        # Runs remember themselves as the latest of their workspace: not of the one the user works in.
+        # A run is remembered as the latest of its workspace, which must not be the one that the user works in.
         workspace = Workspace(root=arguments.out / "workspace")
         request = TrainRequest(
             preset=arguments.preset, dataset=str(toy), assignments=tuple(assignments), out=folder, overwrite=True
@@ -121,13 +121,13 @@ def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argpars
 
 
 def run_variant(variant: str, seed: int, toy: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """mAP per protocol of one variant and seed."""
+    """mAP (0..1) per protocol of one variant and seed."""
     assignments = [*(QUICK if arguments.quick else []), *arguments.assignments, *VARIANTS[variant], f"seed={seed}"]
     return run_one(f"{variant}, seed {seed}", assignments, toy, arguments)
 
 
 def mean_and_spread(values: Sequence[float | None]) -> str:
-    """Percent: mean and, from two values on, standard deviation."""
+    """Mean in percent as text, with the standard deviation where there are two values or more."""
     percent = [100 * value for value in values if value is not None]
     if not percent:
         return "no positives"
@@ -135,7 +135,7 @@ def mean_and_spread(values: Sequence[float | None]) -> str:
 
 
 def rows_of(results: dict[str, list[dict[str, float]]]) -> list[list[str]]:
-    """One row per variant: its mAPs, and how much Medium differs from the first variant's with the same seed."""
+    """One row per variant: its mAPs, and by how much its Medium differs from the first variant's with the same seed."""
     first = next(iter(results.values()))
     rows = []
     for variant, runs in results.items():

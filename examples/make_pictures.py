@@ -1,5 +1,7 @@
-"""Makes the pictures of README and docs anew from a finished demo: python examples/make_pictures.py [ultron-demo]
-(after `ultron demo`)."""
+"""Makes the rendered pictures of README and docs anew, after `ultron demo` has finished.
+
+python examples/make_pictures.py [ultron-demo]
+"""
 
 import sys
 import tempfile
@@ -14,7 +16,7 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 
 def run(*arguments: str) -> None:
-    """Runs a command of ultron and stops at its first error."""
+    """Runs a command of ultron. Ends the program if it fails."""
     if main(list(arguments)) != 0:
         sys.exit(f"failed: ultron {' '.join(arguments)}")
 

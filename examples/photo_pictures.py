@@ -1,9 +1,10 @@
-"""Makes the pictures of real photographs in README and docs: python examples/photo_pictures.py [--photos DIR]
-[--weights FILE] [--out DIR]
+"""Makes the pictures of real photographs in README and docs.
 
-They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) searching landmarks it was
-never trained for. Any folder of photos with a ground truth will do where --query names queries of it; whose the photos
-are: docs/images/CREDITS.md.
+    python examples/photo_pictures.py [--photos DIR] [--weights FILE] [--out DIR]
+
+They show a network that was trained to classify ImageNet (EfficientNet-Lite0, GeM pooling) as it searches landmarks
+that it was never trained for. Any folder of photos with a ground truth will do, where --query names queries of it.
+docs/images/CREDITS.md says whose the photos are.
 """
 
 import argparse
@@ -51,15 +52,15 @@ def parse() -> argparse.Namespace:
 
 
 def run(*arguments: object) -> None:
-    """Runs a command of ultron and stops at its first error."""
+    """Runs a command of ultron. Ends the program if it fails."""
     if main([str(argument) for argument in arguments]) != 0:
         sys.exit(f"failed: ultron {' '.join(map(str, arguments))}")
 
 
 def keep(picture: Path, target: Path) -> None:
-    """Writes a picture as JPEG, as large as is still sharp on a screen and as good as fits into MOST_BYTES."""
-    with Image.open(picture) as opened:
-        image = opened.convert("RGB")
+    """Writes a picture as JPEG: no larger than a screen can show, and in the best quality that fits into MOST_BYTES."""
+    with Image.open(picture) as file:
+        image = file.convert("RGB")
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
     for quality in range(88, 50, -4):
         image.save(target, quality=quality, optimize=True, subsampling=0)
@@ -68,20 +69,20 @@ def keep(picture: Path, target: Path) -> None:
     print(f"{target}  {image.width} x {image.height}, {target.stat().st_size / 1000:.0f} KB")
 
 
-def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
-    """Extracts, searches, re-ranks and draws in a workspace of its own; keeps five pictures."""
+def make_pictures(options: argparse.Namespace, folder: Path) -> None:
+    """Extracts, searches, re-ranks and draws in a workspace inside `folder`; writes five pictures into --out."""
     where = ("--workspace", folder / "runs", "--quiet")
-    network = ("--model", "gem", "--backbone", asked.backbone, "--weights", asked.weights)
+    network = ("--model", "gem", "--backbone", options.backbone, "--weights", options.weights)
     stored, before, after = folder / "descriptors", folder / "before.h5", folder / "after.h5"
     run(
         "extract",
         "--dataset",
-        asked.photos,
+        options.photos,
         *network,
         "--scales",
         "1",
         "--max-side",
-        asked.max_side,
+        options.max_side,
         "--workers",
         "0",
         "--out",
@@ -94,27 +95,27 @@ def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
     run("search", *files, *whole, "--out", before, *where)
     run("search", *files, *whole, "--rerank", "superglobal", "--out", after, *where)
 
-    two = ("--query", asked.query, "--query", asked.second_query)
+    two = ("--query", options.query, "--query", options.second_query)
     run("visualize", "ranks", "--ranks", before, *two, "-k", "4", "--out", folder / "ranks.png", *where)
     columns = [
         part
-        for layer in asked.layers
-        for part in ("--ranks", before, "--label", f"gem-{asked.backbone}", "--layer", layer)
+        for layer in options.layers
+        for part in ("--ranks", before, "--label", f"gem-{options.backbone}", "--layer", layer)
     ]
-    run("visualize", "cam", *columns, "--query", asked.query, "-k", "2", "--out", folder / "cam", *where)
+    run("visualize", "cam", *columns, "--query", options.query, "-k", "2", "--out", folder / "cam", *where)
     run(
         "visualize",
         "match",
         "--ranks",
         before,
         "--query",
-        asked.query,
+        options.query,
         "--box",
-        asked.box,
+        options.box,
         "-k",
         "3",
         "--layer",
-        asked.layers[1],
+        options.layers[1],
         "--out",
         folder / "match.png",
         *where,
@@ -139,7 +140,7 @@ def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
         *systems,
         "--moves",
         "--query",
-        asked.reranked_query,
+        options.reranked_query,
         "-k",
         "5",
         "--out",
@@ -147,10 +148,10 @@ def make_pictures(asked: argparse.Namespace, folder: Path) -> None:
         *where,
     )
     for source in ("ranks.png", "cam/cam.png", "match.png", "tsne.png", "reranked.png"):
-        keep(folder / source, asked.out / f"photos-{Path(source).stem}.jpg")
+        keep(folder / source, options.out / f"photos-{Path(source).stem}.jpg")
 
 
 if __name__ == "__main__":
-    asked_for = parse()
+    options = parse()
     with tempfile.TemporaryDirectory() as temporary:
-        make_pictures(asked_for, Path(temporary))
+        make_pictures(options, Path(temporary))

@@ -1,15 +1,16 @@
-"""Re-rankers, whitenings and kinds of index side by side, on made-up descriptors in the shape of ROxford with its real
-ground truth.
+"""Re-rankers, whitenings and kinds of index side by side, on made-up descriptors in the shape of ROxford.
 
     python examples/roxford_table.py [--groundtruth ../shared/groundtruth] [--seed 0] [--write docs/retrieval.md]
 
-The folder holds gnd_roxford5k.pkl or .json, as revisitop publishes it: 70 queries, 4,993 database photos. No photo and
-no model is needed: each gets a 512-d descriptor drawn from a seed such that its labels make sense (`Photos` says how),
-with difficulty set so that plain search scores about what published models do (Medium near 80, Hard near 60 % mAP). The
-table therefore compares methods with each other, not models, and no line of it is to be compared with a paper.
-Everything goes through the functions behind `ultron search`, `evaluate`, `whiten` and `index`. ms per query: wall clock
-of all 70 queries by one call, median of --runs, reading (and whitening) the database included. It takes minutes, most
-of them to train opq-ivfpq.
+The ground truth is the real one: the folder holds gnd_roxford5k.pkl or .json, as revisitop publishes it, with 70
+queries and 4,993 database photos. No photo and no model is needed: each photo gets a 512-d descriptor that is drawn
+from a seed such that its labels make sense (`Photos` says how). The difficulty is set so that plain search scores about
+what published models do (Medium near 80, Hard near 60 % mAP). The table therefore compares methods with each other, not
+models, and no line of it is to be compared with a paper.
+
+Everything goes through the functions behind `ultron search`, `evaluate`, `whiten` and `index`. The ms per query are
+wall clock of all 70 queries in one call, the median of --runs, with the reading (and whitening) of the database. It
+takes minutes, most of them to train opq-ivfpq.
 """
 
 import argparse
@@ -45,10 +46,10 @@ from ultron_cli.retrieval.whitening import open_descriptors, read_whitening, wri
 from ultron_cli.retrieval.whitening_learning import learn_whitening, pairs_of_labels
 
 DIM, N_VIEWS = 512, 4
-# How far round its landmark a photo was taken, 0 the front to 1 the other side, by label.
+# How far round its landmark a photo was taken, by label: from 0, the front, to 1, the other side.
 DEPTHS = {"easy": (0.0, 0.45), "hard": (0.32, 0.7), "junk": (0.5, 1.0)}
-QUERY_VIEW, NOISE, NUISANCE, MEAN = 0.45, 0.95, 0.78, 0.5  # lengths, where the landmark's own part is 1 long
-LOOKALIKES = 0.1  # of the distractors
+QUERY_VIEW, NOISE, NUISANCE, MEAN = 0.45, 0.95, 0.78, 0.5  # lengths; the landmark's part of a photo is 1 long
+LOOKALIKES = 0.1  # the share of the photos of other buildings that look like a landmark
 N_TRAINING_LANDMARKS, PHOTOS_PER_LANDMARK = 400, 12
 INDEX_K = 1000
 PROTOCOLS = ("easy", "medium", "hard")
@@ -77,11 +78,13 @@ WHITENINGS: list[tuple[str, int]] = [
 class Photos:
     """Draws descriptors.
 
-    A landmark is a direction and N_VIEWS others, its sides: a photo at depth t of a side lies on the arc from the one
-    to the other, so that photos far apart are joined by those between them. A query has a direction of its own too (its
-    framing), which photos that are easy for it share. To every photo come noise, stronger in some (log-normal), and
-    nuisance (light, season, camera): a few directions, the same for all landmarks, in which photos differ most; and one
-    mean of all photos. These last two are what whitening can learn.
+    A landmark is a direction, its front, and N_VIEWS other directions, its sides. A photo at depth t of a side lies on
+    the arc from the front to that side, so that photos far apart are joined by those between them. A query also has a
+    direction for its framing, which the photos that are easy for it share.
+
+    Three things are added to every photo. Noise is stronger in some photos than in others (log-normal). Nuisance
+    (light, season, camera) lies in a few directions, the same for all landmarks, in which photos differ most. One mean
+    is the same for all photos. Nuisance and mean are what whitening can learn.
     """
 
     def __init__(self, seed: int) -> None:
@@ -96,11 +99,11 @@ class Photos:
         return self.rng.standard_normal((*shape, DIM)) / np.sqrt(DIM)
 
     def at(self, front: np.ndarray, side: np.ndarray, depth: float) -> np.ndarray:
-        """(D,) the place on a landmark's arc."""
+        """(D,) the place at a depth (0..1) on the arc from a landmark's front to one of its sides."""
         return np.cos(depth * np.pi / 2) * front + np.sin(depth * np.pi / 2) * side
 
     def descriptors(self, places: np.ndarray) -> np.ndarray:
-        """(n, D) float32 unit rows: photos of (n, D) places."""
+        """(n, D) float32 unit rows: a photo at each of the (n, D) places."""
         n = len(places)
         noise = NOISE * self.rng.lognormal(-0.05, 0.3, (n, 1)) * self.directions(n)
         rows = places + noise + self.rng.standard_normal((n, len(self.nuisance))) @ self.nuisance + self.mean
@@ -108,25 +111,27 @@ class Photos:
 
 
 def _shares(n: int) -> np.ndarray:
-    """(n,) falling, 1 in all."""
+    """(n,) shares that fall and add up to 1."""
     values = 1 / (2.0 + np.arange(n))
     return values / values.sum()
 
 
 def landmark_of_query(truth: GroundTruth) -> list[int]:
-    """Queries show the same landmark when most of their positives are the same; its number per query. A photo can show
-    two landmarks."""
+    """The number of the landmark that each query shows.
+
+    Queries show the same landmark when most of their positives are the same. A photo can show two landmarks.
+    """
     landmark = list(range(len(truth.queries)))
     positives = [set(query.rows(("easy", "hard")).tolist()) for query in truth.queries]
-    for i, own in enumerate(positives):
+    for i, rows in enumerate(positives):
         for j in range(i):
-            if 2 * len(own & positives[j]) > len(own | positives[j]):
+            if 2 * len(rows & positives[j]) > len(rows | positives[j]):
                 landmark = [landmark[j] if known == landmark[i] else known for known in landmark]
     return landmark
 
 
 def draw_roxford(truth: GroundTruth, photos: Photos) -> tuple[np.ndarray, np.ndarray]:
-    """((Q, D) queries, (N, D) database) float32 unit rows that suit the ground truth."""
+    """(Q, D) queries and (N, D) database, float32 unit rows that suit the ground truth."""
     rng, n_queries = photos.rng, len(truth.queries)
     landmark = landmark_of_query(truth)
     fronts, sides, framings = (
@@ -154,20 +159,20 @@ def draw_roxford(truth: GroundTruth, photos: Photos) -> tuple[np.ndarray, np.nda
             else QUERY_VIEW * photos.directions(1)[0]
         )
         places[row] = place / np.sqrt(len(shown)) + framing
-    # The rest are other buildings, eight photos each; one in ten of them looks like one of the landmarks to some
-    # degree.
+    # The rest shows other buildings, in eight photos each. One in ten of these photos looks like one of the landmarks
+    # to some degree.
     rest = np.array([row for row in range(len(places)) if row not in labels])
     other = photos.directions(len(rest) // 8 + 1)
     for i, row in enumerate(rest):
-        own = photos.at(other[i // 8], photos.directions(1)[0], rng.uniform(0, 0.6))
+        place = photos.at(other[i // 8], photos.directions(1)[0], rng.uniform(0, 0.6))
         if rng.random() < LOOKALIKES:
-            own = photos.at(fronts[rng.choice(landmark)], own, rng.uniform(0.6, 0.9))
-        places[row] = own + QUERY_VIEW * photos.directions(1)[0]
+            place = photos.at(fronts[rng.choice(landmark)], place, rng.uniform(0.6, 0.9))
+        places[row] = place + QUERY_VIEW * photos.directions(1)[0]
     return photos.descriptors(np.array(queries)), photos.descriptors(places)
 
 
 def draw_training(photos: Photos) -> tuple[list[str], np.ndarray]:
-    """(names LANDMARK/PHOTO, (n, D) float32 unit rows) of landmarks of other towns, to learn whitening from."""
+    """Names LANDMARK/PHOTO and (n, D) float32 unit rows: photos of landmarks elsewhere, to learn whitening from."""
     names, places = [], []
     for landmark in range(N_TRAINING_LANDMARKS):
         front, sides = photos.directions(1)[0], photos.directions(N_VIEWS)
@@ -185,15 +190,15 @@ def write(path: Path, names: Sequence[str], rows: np.ndarray, role: str) -> None
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A folder with queries.h5, database.h5 and train.h5, and what they are scored against."""
+    """What all rows of the table are measured with."""
 
-    folder: Path
-    gnd: Path
-    runs: int
+    folder: Path  # holds queries.h5, database.h5 and train.h5
+    gnd: Path  # what they are scored against
+    runs: int  # timed runs of each row
     device: str
 
     def line(self, what: str, options: SearchOptions = PLAIN, k: int | None = None) -> list[str]:
-        """One row of the table: mAP per protocol in percent, ms per query."""
+        """One row of the table: what it measures, mAP per protocol in percent, ms per query."""
         queries, database = self.folder / "queries.h5", self.folder / "database.h5"
         evaluation = evaluate_ranking(search_files(queries, database, k, self.device, options=options), self.gnd)
         index = open_index_of(options)
@@ -216,7 +221,7 @@ class Bench:
         ]
 
     def lines(self) -> Iterator[list[str]]:
-        """All rows, under headings of one cell."""
+        """All rows of the table. A row of one cell is the heading of those below it."""
         yield ["**Re-ranking**, exact search"]
         for steps, settings in RERANKINGS:
             options = SearchOptions(steps=parse_rerank(steps or None, settings))

@@ -12,8 +12,9 @@ GAP_PX = 6
 
 
 def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: int = 8) -> Path:
-    """Writes a PNG with the first photos of the evaluation landmarks (the query leads its row), then of training
-    landmarks; returns its path.
+    """Writes a PNG with the first photos of each landmark, and returns its path.
+
+    Evaluation landmarks come first, each led by its query, and training landmarks after them.
 
     Raises UltronError if the folder holds no rendered landmarks.
     """
@@ -26,13 +27,13 @@ def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: i
     for photo in photos:
         if photo["role"] != "distractor":
             rows.setdefault(photo["landmark"], []).append(photo["file"])
-    chosen = list(rows.values())[:n_landmarks]
+    shown = list(rows.values())[:n_landmarks]
     step = CELL_PX + GAP_PX
-    sheet = Image.new("RGB", (n_photos * step + GAP_PX, len(chosen) * step + GAP_PX), "white")
-    for row, files in enumerate(chosen):
+    sheet = Image.new("RGB", (n_photos * step + GAP_PX, len(shown) * step + GAP_PX), "white")
+    for row, files in enumerate(shown):
         for column, file in enumerate(files[:n_photos]):
-            with Image.open(folder / file) as opened:
-                picture = opened.convert("RGB")
+            with Image.open(folder / file) as image:
+                picture = image.convert("RGB")
             picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
             place = (
                 GAP_PX + column * step + (CELL_PX - picture.width) // 2,

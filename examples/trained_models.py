@@ -1,12 +1,12 @@
-"""Every method trained from nothing on rendered landmarks, with one budget of photos: mAP before and after, mean and
-spread over seeds.
+"""Every method trained from nothing on rendered landmarks: mAP before and after, mean and spread over seeds.
 
     python examples/trained_models.py [--out trained] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
 
-The methods stand on small networks, so that a laptop can do it: timm's test_resnet (0.5 M parameters) where they are
-published on ResNet-50 or 101, small transformers elsewhere. So the table shows that each learns and what it costs, not
-which is best on photographs. Landmarks that are searched are not among those that are trained on. Finished runs are
-kept in --out, seed after seed, so it can be stopped.
+All methods have one budget of photos. They stand on small networks, so that a laptop can train them: on timm's
+test_resnet (0.5 M parameters) where they are published on ResNet-50 or 101, on small transformers elsewhere. So the
+table shows that each of them learns and what it costs, not which is best on photographs. Landmarks that are searched
+are not among those that are trained on. Runs are made seed after seed, and a finished run stays in --out, so that the
+program can be stopped at any time.
 """
 
 import argparse
@@ -29,14 +29,10 @@ from ultron_cli.training.presets import load_config
 from ultron_cli.workspace import Workspace
 
 RESNET = ["model.backbone=test_resnet"]
-# The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos; only senet does
-# not.
+# The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos, senet excepted.
 WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64"]
-SWIN = [
-    "model.backbone=test_swin",
-    "side_px=64",
-    "batch_size=16",
-]  # more and smaller steps of the same number of photos
+# Transformers are trained in smaller batches, and so in more steps for the same number of photos.
+SWIN = ["model.backbone=test_swin", "side_px=64", "batch_size=16"]
 SYSTEMS: dict[str, list[str]] = {
     "ultron-t": [],
     "gem over test_resnet": ["model.name=gem", *RESNET, *WITH_SGD],
@@ -93,7 +89,7 @@ def parse() -> argparse.Namespace:
 def before_and_after(
     name: str, seed: int, toy: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """mAP per protocol of the network as the seed makes it, and trained."""
+    """mAP (0..1) per protocol of the network as the seed makes it, and of the trained one."""
     assignments = [*SYSTEMS[name], *arguments.assignments, f"seed={seed}"]
     after = run_one(f"{name}, seed {seed}", assignments, toy, arguments)
     config: Any = load_config(arguments.preset, None, assignments)
@@ -116,8 +112,8 @@ def before_and_after(
 
 
 def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], preset: str) -> list[str]:
-    """Name, parameters, Hard mAP untrained, mAP trained per protocol, and what training gave on Hard in the worst
-    seed."""
+    """A row of the table: name, parameters, Hard mAP untrained, mAP trained per protocol, and what training gained on
+    Hard in the mean and with the worst seed."""
     model = load_config(preset, None, SYSTEMS[name]).model  # type: ignore[union-attr]
     n_million = sum(p.numel() for p in create_model(**model).parameters()) / 1e6
     gains = [100 * (after["hard"] - before["hard"]) for before, after in scores]
@@ -136,7 +132,7 @@ def main() -> int:
     console.start_log(0)
     toy = render_toy(arguments.out / "toy", ToyConfig())
     scores: dict[str, list[Any]] = {name: [] for name in names}
-    for seed in arguments.seeds:  # seed after seed: stopped early, every system has as many
+    for seed in arguments.seeds:  # so that every system has as many runs when it is stopped early
         for name in names:
             scores[name].append(before_and_after(name, seed, toy, arguments))
     columns = ["system", "parameters, millions", "hard untrained", *PROTOCOLS, "gained on hard: mean (least)"]

@@ -3,7 +3,11 @@ and a headless browser for the pages that people open."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: several test processes share the cores
+# Before torch: several test processes share the cores, and small networks are slower on several threads, much slower
+# on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import json
 import shutil
@@ -102,9 +106,9 @@ def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    yield opened
-    opened.quit()
+    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    yield session
+    session.quit()
 
 
 # Whatever renders landmarks, runs commands or opens a browser is slow; other tests that train, start processes or

@@ -17,9 +17,9 @@ MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers
 
 def expect_error(result: tuple[int, str, str], *words: str, code: int = 2) -> None:
     """Exit code, nothing on stdout, and one error line that has all the words."""
-    got, out, err = result
+    exit_code, out, err = result
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert got == code, err
+    assert exit_code == code, err
     assert out == ""
     assert len(errors) == 1, err
     assert "Traceback" not in err

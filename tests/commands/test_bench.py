@@ -23,23 +23,25 @@ def test_quick_measures_everything(ultron: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("ULTRON_KERNELS", raising=False)
     code, out, err = ultron(*QUICK, "--rounds", 3, "--json")
     assert code == 0, err
-    found = json.loads(out)
-    assert list(found["results"]) == ROWS
-    for name, row in found["results"].items():
+    report = json.loads(out)
+    assert list(report["results"]) == ROWS
+    for name, row in report["results"].items():
         if row["problem"]:  # no compiler here: said, and nothing made up
             assert name.endswith(", compiled") and (row["value"], row["rounds"]) == (None, 0)
             continue
         assert 0 < row["lowest"] <= row["value"] <= row["highest"], name
         assert row["rounds"] == 3
-    assert {name: row["unit"] for name, row in found["results"].items() if row["unit"] != "ms"} == {
+    assert {name: row["unit"] for name, row in report["results"].items() if row["unit"] != "ms"} == {
         "decoding": "photos/s",
         "network": "photos/s",
         "exact search": "queries/s",
     }
-    assert found["results"]["decoding"]["of"].startswith("2 rendered JPEGs of 128 px, read at 64 px")
-    assert "ultron-t, 2 x 64 px" in found["results"]["network"]["of"]
-    assert "2,000 x 512 float32 (3.9 MiB; process peak " in found["results"]["exact search"]["of"]
-    assert found["machine"]["cpu"] and found["machine"]["device"] == "cpu" and "torch" in found["machine"]["packages"]
+    assert report["results"]["decoding"]["of"].startswith("2 rendered JPEGs of 128 px, read at 64 px")
+    assert "ultron-t, 2 x 64 px" in report["results"]["network"]["of"]
+    assert "2,000 x 512 float32 (3.9 MiB; process peak " in report["results"]["exact search"]["of"]
+    assert (
+        report["machine"]["cpu"] and report["machine"]["device"] == "cpu" and "torch" in report["machine"]["packages"]
+    )
     assert "measuring" in err
 
 
@@ -67,9 +69,9 @@ def test_short_calls_are_repeated_and_sides_take_turns() -> None:
 
     calls: list[str] = []
     sides = {"quick": lambda: calls.append("quick"), "long": lambda: (calls.append("long"), sum(range(3_000_000)))}
-    found = seconds_per_call(sides, BenchConfig(rounds=2, n=1, shortest_s=0.02), torch.device("cpu"))
-    assert [len(found[name]) for name in sides] == [2, 2]
-    assert 0 < min(found["quick"]) < min(found["long"])
+    seconds = seconds_per_call(sides, BenchConfig(rounds=2, n=1, shortest_s=0.02), torch.device("cpu"))
+    assert [len(seconds[name]) for name in sides] == [2, 2]
+    assert 0 < min(seconds["quick"]) < min(seconds["long"])
     assert calls.count("long") == 3  # once to see how long it takes, then once in each round
     assert calls.count("quick") > 5
     in_turns = [name for i, name in enumerate(calls) if i == 0 or calls[i - 1] != name]

@@ -42,8 +42,8 @@ def test_descriptors_and_scores_are_those_of_the_cpu(
         )
         assert code == 0, err
         scores.append([report["mAP"] for report in json.loads(text)["protocols"].values()])
-    found, right = (rows(tmp_path / place) for place in (f"{DEVICE}/{precision}", "cpu/float32"))
-    assert (found * right).sum(1).min() > least
+    gpu_rows, cpu_rows = (rows(tmp_path / place) for place in (f"{DEVICE}/{precision}", "cpu/float32"))
+    assert (gpu_rows * cpu_rows).sum(1).min() > least
     np.testing.assert_allclose(
         scores[1], scores[0], atol=0.02 if precision == "float32" else 0.05
     )  # near ranks may change places: convolutions in TF32

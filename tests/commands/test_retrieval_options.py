@@ -41,9 +41,9 @@ def test_reranking_is_timed_recorded_and_printed(ultron: Run, extracted: tuple[s
         ("superglobal", 0.2, None),
     ]
     # What search writes, cut to k after re-ranking, evaluates to the same as re-ranking in evaluate.
-    found = read_json(ultron("search", *extracted, *chain, "-k", 5, "--out", tmp_path / "r.h5", "--json"))
-    assert [len(result["photos"]) for result in found["results"]] == [5] * 4
-    assert [step["name"] for step in found["origin"]["search"]["rerank"]] == ["aqe", "superglobal"]
+    answer = read_json(ultron("search", *extracted, *chain, "-k", 5, "--out", tmp_path / "r.h5", "--json"))
+    assert [len(result["photos"]) for result in answer["results"]] == [5] * 4
+    assert [step["name"] for step in answer["origin"]["search"]["rerank"]] == ["aqe", "superglobal"]
     short = read_json(ultron("evaluate", "--ranks", tmp_path / "r.h5", "--json"))
     cut = read_json(ultron("evaluate", *extracted, *chain, "-k", 5, "--json"))
     assert short["protocols"] == cut["protocols"]

@@ -34,16 +34,8 @@ Run = Callable[..., tuple[int, str, str]]
 """Runs `ultron ARGUMENTS`; returns (exit code, stdout, stderr)."""
 
 ARCHIVE = "files.tar.xz"
-TOY = (
-    "--seed",
-    3,
-    "--train-landmarks",
-    6,
-    "--eval-landmarks",
-    4,
-    "--max-side",
-    64,
-)  # 48 photos to train on, 4 queries, 148 in the database
+# 48 photos to train on, 4 queries, 148 in the database
+TOY = ("--seed", 3, "--train-landmarks", 6, "--eval-landmarks", 4, "--max-side", 64)
 # A ResNet of 4 channels (6 thousand weights): what is stored is a few tens of KB. channels_last is off, as torch 2.11's
 # convolutions of 4 channels in that order crash on some processors.
 TINY = {
@@ -139,10 +131,10 @@ def descriptors(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
 
 
 def searches(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    found = {"exact": ask("search", *_searched(files), "-k", 12, "--out", scratch / "ranks.h5")}
+    results = {"exact": ask("search", *_searched(files), "-k", 12, "--out", scratch / "ranks.h5")}
     for step in RERANKERS:
-        found[step] = ask("search", *_searched(files), "-k", 12, "--rerank", step, "--out", scratch / f"{step}.h5")
-    return {name: ranked(result) for name, result in found.items()}
+        results[step] = ask("search", *_searched(files), "-k", 12, "--rerank", step, "--out", scratch / f"{step}.h5")
+    return {name: ranked(result) for name, result in results.items()}
 
 
 def indexes(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -185,12 +177,12 @@ def evaluations(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
 
 
 def ground_truths(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    kept = ("dataset", "name", "queries", "database", "n_queries", "n_database", "protocols")
-    told = {
+    keys = ("dataset", "name", "queries", "database", "n_queries", "n_database", "protocols")
+    infos = {
         "rendered": ask("datasets", "info", data / "toy", "--gnd", files / "gnd_toy.json"),
         "built": ask("datasets", "info", data / "toy/train", "--gnd", files / "gnd_built.json"),
     }
-    return {name: {key: facts[key] for key in kept if key in facts} for name, facts in told.items()}
+    return {name: {key: facts[key] for key in keys if key in facts} for name, facts in infos.items()}
 
 
 def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -199,16 +191,16 @@ def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
     for name, weights in (("gem", files / "finished/checkpoint.pt"), ("ultron", files / "ultron.pt")):
         out = scratch / name
         made = ask("extract", "--dataset", "toy", "--data-root", data, "--weights", weights, *EXTRACTION, "--out", out)
-        told = ask("weights", "inspect", weights)
+        inspection = ask("weights", "inspect", weights)
         answers[name] = {
-            "inspected": {key: value for key, value in told.items() if key not in ("path", "file")},
+            "inspected": {key: value for key, value in inspection.items() if key not in ("path", "file")},
             "model": made["model"],
             "weights_sha256": made["weights_sha256"],
             "protocol": made["protocol"],
             "descriptors": [rows_of(out / file)[:6].tolist() for file in ("queries.h5", "database.h5")],
         }
     query = sorted((data / "toy/jpg").glob("*.jpg"))[0]
-    found = ask(
+    photo_search = ask(
         "search",
         query,
         "--database",
@@ -218,7 +210,7 @@ def checkpoints(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
         "-k",
         5,
     )
-    return answers | {"photo": [photo["score"] for photo in found["results"][0]["photos"]]}
+    return answers | {"photo": [photo["score"] for photo in photo_search["results"][0]["photos"]]}
 
 
 def extractions(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -272,11 +264,11 @@ def bad_photos(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
 
 
 def runs(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
-    kept = ("run", "state", "model", "loss_name", "dataset", "epochs", "epochs_done", "loss", "accuracy")
+    keys = ("run", "state", "model", "loss_name", "dataset", "epochs", "epochs_done", "loss", "accuracy")
     for name in ("finished", "stopped", "search"):
         shutil.copytree(files / name, scratch / "workspace/train" / name)
-    told = ask("train", "--list", "--workspace", scratch / "workspace")["runs"]
-    return [{key: run[key] for key in kept} for run in told]
+    runs = ask("train", "--list", "--workspace", scratch / "workspace")["runs"]
+    return [{key: run[key] for key in keys} for run in runs]
 
 
 def resumed(ask: Ask, files: Path, data: Path, scratch: Path) -> Any:
@@ -345,10 +337,10 @@ def in_this_process(work: Path) -> Run:
 
     def run(*arguments: object) -> tuple[int, str, str]:
         print("ultron", *arguments, file=sys.stderr)
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        stdout = io.StringIO()
+        with contextlib.redirect_stdout(stdout):
             code = main([str(argument) for argument in arguments])
-        return code, said.getvalue(), "see above"
+        return code, stdout.getvalue(), "see above"
 
     return run
 
@@ -373,9 +365,9 @@ def stop_half_way(work: Path, lines_file: Path, n_lines: int, *arguments: object
         time.sleep(0.002)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
-    said = process.communicate()[1]
-    if "stopped by SIGTERM" not in said:
-        raise SystemExit(f"the run was not stopped half way:\n{said}")
+    stderr = process.communicate()[1]
+    if "stopped by SIGTERM" not in stderr:
+        raise SystemExit(f"the run was not stopped half way:\n{stderr}")
 
 
 def settings(values: dict[str, object], **more: object) -> list[object]:
@@ -423,10 +415,10 @@ def make_descriptors(ask: Ask, work: Path, files: Path) -> None:
         photo = work / f"data/toy/jpg/{handle['names'].asstr()[HELD_BACK].removesuffix('.jpg')}.jpg"
     whole = photo.read_bytes()
     photo.write_bytes(whole[: len(whole) // 2])
-    code, _, said = ask.run(*extract, "--dataset", "toy", "--out", "files/interrupted")
+    code, _, stderr = ask.run(*extract, "--dataset", "toy", "--out", "files/interrupted")
     photo.write_bytes(whole)
     if code == 0 or not list(files.glob("interrupted/database.h5.parts/shard-*.h5")):
-        raise SystemExit(f"the extraction was not interrupted:\n{said}")
+        raise SystemExit(f"the extraction was not interrupted:\n{stderr}")
 
 
 def make_rankings(ask: Ask, work: Path, files: Path) -> None:

@@ -59,12 +59,12 @@ def test_compiled_equals_reference(
         pytest.skip("float64 is the CPU's")
     input, weight, dilation = inputs(shape, dtype, device, channels_last)
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(input)
-    found, right = (cdconv(input, weight, dilation, backend=backend) for backend in (device, "torch"))
-    assert_close(found, right, 4.0)
+    output, right = (cdconv(input, weight, dilation, backend=backend) for backend in (device, "torch"))
+    assert_close(output, right, 4.0)
     if channels_last and min(shape) > 1:
-        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert output.is_contiguous(memory_format=torch.channels_last)
     for ours, theirs in zip(
-        torch.autograd.grad(found, (input, weight), grad),
+        torch.autograd.grad(output, (input, weight), grad),
         torch.autograd.grad(right, (input, weight), grad),
         strict=True,
     ):
@@ -75,8 +75,8 @@ def test_compiled_equals_reference(
 def test_every_instruction_set_equals_reference(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULTRON_CPU_ISA", isa)
     input, weight, dilation = inputs((2, 19, 11, 21), torch.float32)
-    found, right = (cdconv(input, weight, dilation, backend=backend) for backend in ("cpu", "torch"))
-    assert_close(found, right, 4.0)
+    output, right = (cdconv(input, weight, dilation, backend=backend) for backend in ("cpu", "torch"))
+    assert_close(output, right, 4.0)
 
 
 def test_dilation_beyond_the_map_leaves_the_centre(device: str) -> None:

@@ -65,17 +65,17 @@ def test_windows_move_inward_at_the_borders(length: int, k: int, starts: list[in
 @pytest.mark.parametrize(("shape", "k"), [case for case in SHAPES if case[0][1] * case[0][2] < 200 and case[0][0]])
 def test_reference_equals_dense_attention(shape: tuple[int, ...], k: int) -> None:
     query, key, value, bias = (tensor.detach() for tensor in inputs(shape, k, torch.float64))
-    found = scala_attention(query, key, value, bias, kernel_size=k, backend="torch")
-    torch.testing.assert_close(found, dense_attention(query, key, value, bias, k), rtol=0, atol=1e-12)
+    output = scala_attention(query, key, value, bias, kernel_size=k, backend="torch")
+    torch.testing.assert_close(output, dense_attention(query, key, value, bias, k), rtol=0, atol=1e-12)
 
 
 def test_reference_equals_natten() -> None:
     pytest.importorskip("natten", reason="natten is not installed (an extra)")
     query, key, value, _ = (tensor.detach() for tensor in inputs((2, 12, 16, 2, 32), 7, torch.float32))
-    found, right = (
+    output, right = (
         scala_attention(query, key, value, kernel_size=7, backend=backend) for backend in ("torch", "natten")
     )
-    torch.testing.assert_close(found, right, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output, right, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
@@ -85,12 +85,12 @@ def test_compiled_equals_reference(shape: tuple[int, ...], k: int, dtype: torch.
         pytest.skip("float64 is the CPU's")
     tensors = inputs(shape, k, dtype, device)
     grad = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(tensors[0])
-    found, right = (scala_attention(*tensors, kernel_size=k, backend=backend) for backend in (device, "torch"))
-    assert_close(found, right)
+    output, right = (scala_attention(*tensors, kernel_size=k, backend=backend) for backend in (device, "torch"))
+    assert_close(output, right)
     # Gradients in half precision start from outputs that are rounded already: delta = sum(grad * out) carries that on.
     factor = {torch.float16: 8.0, torch.bfloat16: 8.0, torch.float32: 10.0}.get(dtype, 10.0)
     for ours, theirs in zip(
-        torch.autograd.grad(found, tensors, grad), torch.autograd.grad(right, tensors, grad), strict=True
+        torch.autograd.grad(output, tensors, grad), torch.autograd.grad(right, tensors, grad), strict=True
     ):
         assert_close(ours, theirs, factor)
 
@@ -101,22 +101,22 @@ def test_every_instruction_set_equals_reference(isa: str, monkeypatch: pytest.Mo
     assert os.environ["ULTRON_CPU_ISA"] == isa  # the library asks the environment at every call
     for shape, k in (((2, 9, 10, 2, 24), 5), ((1, 8, 9, 2, 32), 7), ((1, 15, 14, 1, 72), 13)):
         tensors = inputs(shape, k, torch.float32)
-        found, right = (scala_attention(*tensors, kernel_size=k, backend=backend) for backend in ("cpu", "torch"))
-        assert_close(found, right)
+        output, right = (scala_attention(*tensors, kernel_size=k, backend=backend) for backend in ("cpu", "torch"))
+        assert_close(output, right)
         for ours, theirs in zip(
-            torch.autograd.grad(found.sum(), tensors), torch.autograd.grad(right.sum(), tensors), strict=True
+            torch.autograd.grad(output.sum(), tensors), torch.autograd.grad(right.sum(), tensors), strict=True
         ):
             assert_close(ours, theirs, 10.0)
 
 
 def test_without_bias_and_with_a_scale(device: str) -> None:
     query, key, value, _ = inputs((2, 8, 9, 2, 16), 5, torch.float32, device)
-    found, right = (
+    output, right = (
         scala_attention(query, key, value, kernel_size=5, scale=0.7, backend=backend) for backend in (device, "torch")
     )
-    assert_close(found, right)
+    assert_close(output, right)
     for ours, theirs in zip(
-        *(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (found, right)), strict=True
+        *(torch.autograd.grad(out.square().sum(), (query, key, value)) for out in (output, right)), strict=True
     ):
         assert_close(ours, theirs, 10.0)
 
@@ -125,9 +125,9 @@ def test_without_bias_and_with_a_scale(device: str) -> None:
 def test_bias_in_float32_or_the_inputs_dtype(bias_dtype: torch.dtype, device: str) -> None:
     query, key, value, bias = inputs((1, 8, 8, 2, 16), 7, torch.bfloat16, device)
     bias = bias.detach().to(bias_dtype).requires_grad_()
-    found, right = (scala_attention(query, key, value, bias, backend=backend) for backend in (device, "torch"))
-    assert_close(found, right)
-    ours, theirs = (torch.autograd.grad(out.sum(), bias)[0] for out in (found, right))
+    output, right = (scala_attention(query, key, value, bias, backend=backend) for backend in (device, "torch"))
+    assert_close(output, right)
+    ours, theirs = (torch.autograd.grad(out.sum(), bias)[0] for out in (output, right))
     assert ours.dtype == bias_dtype
     torch.testing.assert_close(ours.float(), theirs.float(), rtol=0.02, atol=0.1)
 
@@ -160,9 +160,9 @@ def test_a_value_outside_every_window_changes_nothing() -> None:
 
 def test_large_scores_do_not_overflow(device: str) -> None:
     query, key, value, bias = (100 * tensor.detach() for tensor in inputs((1, 6, 6, 1, 32), 5, torch.float32, device))
-    found = scala_attention(query, key, value, bias, kernel_size=5, backend=device)
-    assert torch.isfinite(found).all()
-    assert_close(found, scala_attention(query, key, value, bias, kernel_size=5, backend="torch"), 10.0)
+    output = scala_attention(query, key, value, bias, kernel_size=5, backend=device)
+    assert torch.isfinite(output).all()
+    assert_close(output, scala_attention(query, key, value, bias, kernel_size=5, backend="torch"), 10.0)
 
 
 def test_gradcheck() -> None:
@@ -204,12 +204,12 @@ def test_dropout_equals_reference_for_one_seed(dropout_p: float, device: str) ->
 
 def test_dropout_statistics() -> None:
     seed = torch.tensor([12345])
-    kept = dropout_mask(seed, (4, 16, 16, 4), 49, 0.3).double()
-    n = kept.numel()
-    assert abs(kept.mean() - 0.7) < 5 * (0.21 / n) ** 0.5
-    per_key = kept.view(-1, 49).mean(0)
+    mask = dropout_mask(seed, (4, 16, 16, 4), 49, 0.3).double()
+    n = mask.numel()
+    assert abs(mask.mean() - 0.7) < 5 * (0.21 / n) ** 0.5
+    per_key = mask.view(-1, 49).mean(0)
     assert (per_key - 0.7).abs().max() < 5 * (0.21 / (n / 49)) ** 0.5
-    neighbours = (kept.view(-1, 49)[:, 1:] - 0.7) * (kept.view(-1, 49)[:, :-1] - 0.7)
+    neighbours = (mask.view(-1, 49)[:, 1:] - 0.7) * (mask.view(-1, 49)[:, :-1] - 0.7)
     assert neighbours.mean().abs() < 5 * 0.21 / (n * 48 / 49) ** 0.5  # no correlation of neighbouring keys
     query = torch.ones(1, 24, 24, 4, 8)
     outputs = scala_attention(query, query, query, kernel_size=7, dropout_p=0.3, backend="cpu")
@@ -245,9 +245,9 @@ def test_compiles_into_one_graph_and_exports(device: str) -> None:
         return scala_attention(query * 2, key, value, bias, kernel_size=5).relu()
 
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    found, right = compiled(query, key, value, bias), block(query, key, value, bias)
-    assert_close(found, right)
-    for ours, theirs in zip(*(torch.autograd.grad(out.sum(), (query, bias)) for out in (found, right)), strict=True):
+    output, right = compiled(query, key, value, bias), block(query, key, value, bias)
+    assert_close(output, right)
+    for ours, theirs in zip(*(torch.autograd.grad(out.sum(), (query, bias)) for out in (output, right)), strict=True):
         assert_close(ours, theirs)
 
     class Module(torch.nn.Module):
@@ -263,12 +263,12 @@ def test_compiles_into_one_graph_and_exports(device: str) -> None:
 def test_autocast_computes_in_half_precision(device: str) -> None:
     query, key, value, bias = inputs((1, 6, 7, 2, 16), 5, torch.float32, device)
     with torch.autocast(device, dtype=torch.bfloat16):
-        found = scala_attention(query, key, value, bias, kernel_size=5)
-    assert found.dtype == torch.bfloat16
+        output = scala_attention(query, key, value, bias, kernel_size=5)
+    assert output.dtype == torch.bfloat16
     assert_close(
-        found, scala_attention(*(t.bfloat16() for t in (query, key, value)), bias, kernel_size=5, backend="torch")
+        output, scala_attention(*(t.bfloat16() for t in (query, key, value)), bias, kernel_size=5, backend="torch")
     )
-    assert torch.autograd.grad(found.float().sum(), query)[0].dtype == torch.float32
+    assert torch.autograd.grad(output.float().sum(), query)[0].dtype == torch.float32
 
 
 def test_window_mask_equals_window_keys() -> None:
@@ -288,8 +288,8 @@ def test_flex_attention_equals_reference() -> None:
         patch.setattr(
             backends, "compiled_flex_attention", lambda: flex.flex_attention
         )  # the same function, not compiled: quicker
-        found = scala_attention(query, key, value, bias, kernel_size=5, backend="flex")
-    assert_close(found, scala_attention(query, key, value, bias, kernel_size=5, backend="torch"), 10.0)
+        output = scala_attention(query, key, value, bias, kernel_size=5, backend="flex")
+    assert_close(output, scala_attention(query, key, value, bias, kernel_size=5, backend="torch"), 10.0)
 
 
 @pytest.mark.parametrize(

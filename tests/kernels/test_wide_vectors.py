@@ -38,5 +38,5 @@ def test_vectors_of_64_bytes_give_what_vectors_of_32_give(tmp_path: Path) -> Non
         str(tmp_path / "compare"),
     ]
     subprocess.run(command, check=True)
-    found = subprocess.run([tmp_path / "compare"], capture_output=True, text=True)
-    assert (found.returncode, found.stdout) == (0, "28 cases equal\n")
+    process = subprocess.run([tmp_path / "compare"], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "28 cases equal\n")

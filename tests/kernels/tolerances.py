@@ -11,13 +11,13 @@ from torch import Tensor
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
-def assert_close(found: Tensor, right: Tensor, factor: float = 1.0) -> None:
+def assert_close(output: Tensor, right: Tensor, factor: float = 1.0) -> None:
     """Raises AssertionError unless shape and dtype are equal and no value is further off than the dtype's tolerance
     times factor."""
-    assert found.shape == right.shape and found.dtype == right.dtype
+    assert output.shape == right.shape and output.dtype == right.dtype
     if right.numel() == 0:
         return
-    found, right = found.detach(), right.detach()
+    output, right = output.detach(), right.detach()
     limit = factor * TOLERANCE[right.dtype] * max(1.0, float(right.abs().max()))
-    worst = float((found.double() - right.double()).abs().max())
+    worst = float((output.double() - right.double()).abs().max())
     assert worst <= limit, f"{worst:.3g} apart, {limit:.3g} allowed"

@@ -48,18 +48,18 @@ def path(tmp_path):
 def test_round_trip(tmp_path, storage):
     rows = unit_rows(11).astype(storage)
     write_descriptors(tmp_path / "d.h5", names(11), [rows[:4], rows[4:5], rows[5:]], 8, info(storage))
-    with DescriptorFile(tmp_path / "d.h5") as opened:
-        assert (opened.n, opened.dim, opened.names) == (11, 8, names(11))
-        assert opened.read().dtype == np.float32
-        np.testing.assert_array_equal(opened.read(), rows.astype(np.float32))
-        np.testing.assert_array_equal(opened.read(3, 6), rows[3:6].astype(np.float32))
-        blocks = list(opened.blocks(4))
+    with DescriptorFile(tmp_path / "d.h5") as file:
+        assert (file.n, file.dim, file.names) == (11, 8, names(11))
+        assert file.read().dtype == np.float32
+        np.testing.assert_array_equal(file.read(), rows.astype(np.float32))
+        np.testing.assert_array_equal(file.read(3, 6), rows[3:6].astype(np.float32))
+        blocks = list(file.blocks(4))
         assert [start for start, _ in blocks] == [0, 4, 8]
         np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), rows.astype(np.float32))
         written = info(storage)
         for key in ("model", "weights_sha256", "extraction", "dataset", "role", "crop", "scales", "skipped"):
-            assert getattr(opened.info, key) == getattr(written, key)
-        assert opened.info.created.endswith("+00:00")
+            assert getattr(file.info, key) == getattr(written, key)
+        assert file.info.created.endswith("+00:00")
     with h5py.File(tmp_path / "d.h5") as handle:
         assert handle["descriptors"].dtype == storage
         assert (handle.attrs["format"], handle.attrs["version"], bool(handle.attrs["complete"])) == (
@@ -71,8 +71,8 @@ def test_round_trip(tmp_path, storage):
 
 def test_an_empty_file_is_a_file(tmp_path):
     write_descriptors(tmp_path / "d.h5", [], [], 8, info())
-    with DescriptorFile(tmp_path / "d.h5") as opened:
-        assert (opened.n, opened.dim, opened.names, opened.read().shape) == (0, 8, [], (0, 8))
+    with DescriptorFile(tmp_path / "d.h5") as file:
+        assert (file.n, file.dim, file.names, file.read().shape) == (0, 8, [], (0, 8))
 
 
 def test_a_writer_that_fails_midway_changes_nothing(path, tmp_path):
@@ -91,20 +91,20 @@ def test_a_writer_that_fails_midway_changes_nothing(path, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("bad, found", [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (3.0, r"norm 3\.")])
-def test_rows_that_are_not_finite_unit_vectors_are_neither_written_nor_read(path, tmp_path, bad, found):
+@pytest.mark.parametrize("bad, problem", [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (3.0, r"norm 3\.")])
+def test_rows_that_are_not_finite_unit_vectors_are_neither_written_nor_read(path, tmp_path, bad, problem):
     rows = unit_rows(10)
     rows[7, 0] = bad
-    message = f"must be finite and of unit L2 norm, row 7 has {found}"
+    message = f"must be finite and of unit L2 norm, row 7 has {problem}"
     with pytest.raises(UltronError, match=message):
         write_descriptors(tmp_path / "new.h5", names(10), [rows[:3], rows[3:]], 8, info())
     assert not (tmp_path / "new.h5").exists()
     with h5py.File(path, "r+") as handle:
         handle["descriptors"][7] = rows[7]
-    with DescriptorFile(path) as opened:
-        assert len(opened.read(0, 7)) == 7
+    with DescriptorFile(path) as file:
+        assert len(file.read(0, 7)) == 7
         with pytest.raises(UltronError, match=message):
-            opened.read(5, 9)
+            file.read(5, 9)
 
 
 def test_float16_rounding_is_within_the_tolerance_of_float16_files_only(tmp_path):
@@ -185,11 +185,11 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
                 "one row a chunk": {"chunks": (1, 24)},
             }[layout]
             handle.create_dataset("descriptors", data=rows, **how)
-    wanted = np.array([699, 0, 5, 5, 64, 63, 128])
+    places = np.array([699, 0, 5, 5, 64, 63, 128])
     with DescriptorFile(path) as file:
-        np.testing.assert_array_equal(file.take(wanted), rows[wanted].astype(np.float32))
+        np.testing.assert_array_equal(file.take(places), rows[places].astype(np.float32))
         assert file.take(np.empty(0, np.int64)).shape == (0, 24)
-        np.testing.assert_array_equal(file.take(wanted[::-1]), rows[wanted[::-1]].astype(np.float32))
+        np.testing.assert_array_equal(file.take(places[::-1]), rows[places[::-1]].astype(np.float32))
 
 
 def test_taking_a_damaged_row_is_refused(tmp_path):

@@ -32,13 +32,13 @@ def test_equals_the_rows_in_a_row(parts):
         assert joined.names[39:42] == ["photo39", "distractor:photo0", "distractor:photo1"]
         for start, stop in ((0, None), (0, 40), (39, 48), (47, 147), (41, 41)):
             np.testing.assert_array_equal(joined.read(start, stop), every[start:stop])
-        wanted = np.array([146, 0, 41, 39, 0, 47])
-        np.testing.assert_array_equal(joined.take(wanted), every[wanted])
+        places = np.array([146, 0, 41, 39, 0, 47])
+        np.testing.assert_array_equal(joined.take(places), every[places])
         np.testing.assert_array_equal(np.concatenate([rows for _, rows in joined.blocks(13)]), every)
         queries = unit_rows(9, 3, DIM)
-        found, expected = exact_search(queries, joined, 147), exact_search(queries, every, 147)
-        np.testing.assert_array_equal(found.rows, expected.rows)
-        np.testing.assert_array_equal(found.scores, expected.scores)
+        ranking, expected = exact_search(queries, joined, 147), exact_search(queries, every, 147)
+        np.testing.assert_array_equal(ranking.rows, expected.rows)
+        np.testing.assert_array_equal(ranking.scores, expected.scores)
         assert [part.n for part in joined.distractors] == [7, 100]
 
 

@@ -55,9 +55,9 @@ def literal_apply(x: np.ndarray, m: np.ndarray, p: np.ndarray, dim: int) -> np.n
     return y / np.linalg.norm(y, axis=1, keepdims=True)
 
 
-def assert_same_up_to_signs(found: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-5)
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-5)
+def assert_same_up_to_signs(output: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(np.abs(output), np.abs(expected), atol=2e-5)
+    np.testing.assert_allclose(output @ output.T, expected @ expected.T, atol=2e-5)
 
 
 @pytest.fixture
@@ -141,11 +141,11 @@ def test_pairs_of_a_table_and_of_a_ground_truth(tmp_path):
 def test_a_file_keeps_the_whitening_and_its_origin(path, tmp_path):
     learned = learn_whitening(path, "pca-whitening")
     write_whitening(tmp_path / "w.h5", learned)
-    found = read_whitening(tmp_path / "w.h5", 5)
-    np.testing.assert_array_equal(found.projection, learned.projection[:5])
-    assert (found.method, found.dim, len(found.sha256)) == ("pca-whitening", 5, 64)
-    assert found.provenance["descriptors"] == str(path)
-    assert (found.provenance["n"], found.provenance["model"]) == (N, "m")
+    whitening = read_whitening(tmp_path / "w.h5", 5)
+    np.testing.assert_array_equal(whitening.projection, learned.projection[:5])
+    assert (whitening.method, whitening.dim, len(whitening.sha256)) == ("pca-whitening", 5, 64)
+    assert whitening.provenance["descriptors"] == str(path)
+    assert (whitening.provenance["n"], whitening.provenance["model"]) == (N, "m")
     with pytest.raises(UltronError, match=r"`dim` must be between 1 and the 12 dimensions of .*w\.h5; found 13"):
         read_whitening(tmp_path / "w.h5", 13)
     with pytest.raises(UltronError, match="is not a whitening file"):

@@ -11,21 +11,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import torch
 
 from tests.serve.requests_by_hand import EVIL, Ask
 from ultron_cli.serve.limits import ServeConfig
 from ultron_cli.serve.photo_search import PhotoSearch
 from ultron_cli.serve.server import RetrievalServer
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Small networks are slower on several threads, much slower on a busy machine."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="module")

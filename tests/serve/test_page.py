@@ -17,7 +17,7 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import Select, WebDriverWait
 
-    def one(name: str) -> Any:
+    def element(name: str) -> Any:
         return browser.find_element(By.ID, name)
 
     def names() -> list[str]:
@@ -29,25 +29,25 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
         return WebDriverWait(browser, 30, poll_frequency=0.1).until(lambda _: condition())
 
     def idle() -> bool:
-        return not browser.find_elements(By.CSS_SELECTOR, "#photos.busy") and one("status").text != "searching …"
+        return not browser.find_elements(By.CSS_SELECTOR, "#photos.busy") and element("status").text != "searching …"
 
-    def wanted(**parameters: Any) -> list[str]:
-        status, found = ask("/api/search", **parameters)
-        assert status == 200, found
-        return [photo["name"] for photo in found["photos"]]
+    def names_by_api(**parameters: Any) -> list[str]:
+        status, answer = ask("/api/search", **parameters)
+        assert status == 200, answer
+        return [photo["name"] for photo in answer["photos"]]
 
     browser.get(server.url)
     until(lambda: browser.execute_script("return document.documentElement.dataset.ready"))
     assert browser.title == "toy: search by photo"
-    assert one("rerank-on").is_selected() and not one("search").is_enabled()
+    assert element("rerank-on").is_selected() and not element("search").is_enabled()
     n = len(server.engine.names)
 
     # A query of the dataset comes with its box, is searched at once, and its photos are marked right, wrong or ignored.
-    Select(one("query")).select_by_value("0")
+    Select(element("query")).select_by_value("0")
     query = ask("/api/query/0")[1]
     box = ",".join(str(side) for side in query["box"])
-    until(lambda: names() == wanted(query=0, box=box))
-    assert one("box").is_displayed() and one("legend").is_displayed()
+    until(lambda: names() == names_by_api(query=0, box=box))
+    assert element("box").is_displayed() and element("legend").is_displayed()
     assert (
         len(
             browser.find_elements(By.CSS_SELECTOR, "#photos .photo.right, #photos .photo.wrong, #photos .photo.ignored")
@@ -56,11 +56,11 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     )
 
     # All photos without re-ranking; the one whose name would be HTML is text.
-    one("rerank-on").click()
+    element("rerank-on").click()
     browser.execute_script(
         "const k = document.getElementById('k'); k.value = arguments[0]; k.dispatchEvent(new Event('change'))", n
     )
-    until(lambda: idle() and names() == wanted(query=0, box=box, k=n, rerank=""))
+    until(lambda: idle() and names() == names_by_api(query=0, box=box, k=n, rerank=""))
     assert EVIL in names() and browser.title == "toy: search by photo"
     until(
         lambda: browser.execute_script(
@@ -69,21 +69,21 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     )
 
     # A box drawn by mouse over the middle of the photo.
-    frame = one("photo").rect
+    frame = element("photo").rect
     start = (-round(frame["width"] * 0.25), -round(frame["height"] * 0.3))
-    drag = ActionChains(browser).move_to_element_with_offset(one("photo"), *start).click_and_hold()
+    drag = ActionChains(browser).move_to_element_with_offset(element("photo"), *start).click_and_hold()
     drag.move_by_offset(round(frame["width"] * 0.3), round(frame["height"] * 0.3)).move_by_offset(
         round(frame["width"] * 0.2), round(frame["height"] * 0.3)
     )
     drag.release().perform()
     until(
-        lambda: idle() and browser.execute_script("return state.found && state.found.query.box[0]") != query["box"][0]
+        lambda: idle() and browser.execute_script("return state.answer && state.answer.query.box[0]") != query["box"][0]
     )
-    drawn = browser.execute_script("return state.found.query.box")
+    drawn = browser.execute_script("return state.answer.query.box")
     for side, share, whole in zip(drawn, (0.25, 0.2, 0.75, 0.8), [query["width"], query["height"]] * 2, strict=True):
         assert side == pytest.approx(share * whole, abs=0.02 * whole)
-    assert names() == wanted(query=0, box=",".join(f"{side:.2f}" for side in drawn), k=n, rerank="")
-    assert [float(one(corner).get_attribute("value")) for corner in ("x1", "y1", "x2", "y2")] == [
+    assert names() == names_by_api(query=0, box=",".join(f"{side:.2f}" for side in drawn), k=n, rerank="")
+    assert [float(element(corner).get_attribute("value")) for corner in ("x1", "y1", "x2", "y2")] == [
         pytest.approx(side, abs=0.51) for side in drawn
     ]
 
@@ -97,33 +97,33 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     )
     assert browser.execute_script(painted, cards[1].find_element(By.CSS_SELECTOR, "canvas")) > 20
     browser.save_screenshot(str(tmp_path / "hover.png"))
-    ActionChains(browser).move_to_element(one("title")).perform()
+    ActionChains(browser).move_to_element(element("title")).perform()
     until(lambda: not cards[1].find_elements(By.CSS_SELECTOR, "canvas"))
 
     # A click shows the photo large, with its map; keys lead to the next and out.
     cards[0].click()
-    until(lambda: one("pair").is_displayed() and one("pair-title").text == f"rank 1: {names()[0]}")
-    until(lambda: "cosine at one scale" in one("pair-facts").text or "no place" in one("pair-facts").text)
-    one("pair").send_keys(Keys.ARROW_RIGHT)
-    until(lambda: one("pair-title").text == f"rank 2: {names()[1]}" and one("pair-map").is_displayed())
+    until(lambda: element("pair").is_displayed() and element("pair-title").text == f"rank 1: {names()[0]}")
+    until(lambda: "cosine at one scale" in element("pair-facts").text or "no place" in element("pair-facts").text)
+    element("pair").send_keys(Keys.ARROW_RIGHT)
+    until(lambda: element("pair-title").text == f"rank 2: {names()[1]}" and element("pair-map").is_displayed())
     browser.save_screenshot(str(tmp_path / "pair.png"))
-    one("map-on").click()
-    until(lambda: not one("pair-map").is_displayed())
+    element("map-on").click()
+    until(lambda: not element("pair-map").is_displayed())
     second = names()[1]
-    one("use").click()
+    element("use").click()
     until(lambda: idle() and names()[:1] == [second])  # a photo is most like itself
-    assert not one("box").is_displayed() and not one("legend").is_displayed()
+    assert not element("box").is_displayed() and not element("legend").is_displayed()
 
     # A photo of one's own; then one that is not a photo: a clear error, and the page goes on.
-    own, bad, large = tmp_path / f"{EVIL.replace('/', '')}.jpg", tmp_path / "bad.jpg", tmp_path / "large.jpg"
-    own.write_bytes(jpeg(120, 90, seed=4))
+    upload, bad, large = tmp_path / f"{EVIL.replace('/', '')}.jpg", tmp_path / "bad.jpg", tmp_path / "large.jpg"
+    upload.write_bytes(jpeg(120, 90, seed=4))
     bad.write_bytes(b"this is text")
     large.write_bytes(bytes(300_000))
-    one("file").send_keys(str(own))
-    found = ask("/api/search", own.read_bytes(), k=n, rerank="")[1]
-    until(lambda: idle() and names() == [photo["name"] for photo in found["photos"]])
-    assert one("photo-facts").text == f"{own.name}, 120 × 90 px"
-    assert browser.execute_script("return state.found.query.kind") == "upload"
+    element("file").send_keys(str(upload))
+    answer = ask("/api/search", upload.read_bytes(), k=n, rerank="")[1]
+    until(lambda: idle() and names() == [photo["name"] for photo in answer["photos"]])
+    assert element("photo-facts").text == f"{upload.name}, 120 × 90 px"
+    assert browser.execute_script("return state.answer.query.kind") == "upload"
     dropped = """const letters = atob(arguments[0]);
         const bytes = Uint8Array.from(letters, (letter) => letter.charCodeAt(0));
         const photo = new File([bytes], "dropped.jpg", {type: "image/jpeg"});
@@ -135,20 +135,20 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
         }"""
     content = jpeg(64, 100, seed=5)
     browser.execute_script(dropped, base64.b64encode(content).decode())
-    found = ask("/api/search", content, k=n, rerank="")[1]
-    until(lambda: idle() and names() == [photo["name"] for photo in found["photos"]])
-    assert one("photo-facts").text == "dropped.jpg, 64 × 100 px" and not one("dropping").is_displayed()
-    one("file").send_keys(str(large))
-    until(lambda: one("error").text == "the photo has 0.3 MiB; at most 0.25")
+    answer = ask("/api/search", content, k=n, rerank="")[1]
+    until(lambda: idle() and names() == [photo["name"] for photo in answer["photos"]])
+    assert element("photo-facts").text == "dropped.jpg, 64 × 100 px" and not element("dropping").is_displayed()
+    element("file").send_keys(str(large))
+    until(lambda: element("error").text == "the photo has 0.3 MiB; at most 0.25")
     assert browser.get_log("browser") == []
-    one("file").send_keys(str(bad))
-    until(lambda: "is not a photo that can be read" in one("error").text)
+    element("file").send_keys(str(bad))
+    until(lambda: "is not a photo that can be read" in element("error").text)
     assert all("415" in entry["message"] for entry in browser.get_log("browser"))  # Chromium logs the status by itself
-    Select(one("query")).select_by_value("1")
-    until(lambda: idle() and names() and not one("error").is_displayed())
+    Select(element("query")).select_by_value("1")
+    until(lambda: idle() and names() and not element("error").is_displayed())
 
     before = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    one("theme").click()
+    element("theme").click()
     assert browser.execute_script("return getComputedStyle(document.body).backgroundColor") != before
     browser.save_screenshot(str(tmp_path / "dark.png"))
     assert browser.get_log("browser") == []

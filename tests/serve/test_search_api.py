@@ -37,12 +37,14 @@ def test_an_upload_is_searched_as_the_command_does(
     ]
     code, out, error = ultron("search", upload, "--database", extracted / "database.h5", "-k", 9, *flags, "--json")
     assert code == 0, error
-    wanted = json.loads(out)["results"][0]["photos"]
-    status, found = ask("/api/search", upload.read_bytes(), k=9, rerank=rerank, **({"box": corners} if corners else {}))
-    assert status == 200, found
-    assert pairs(found["photos"]) == pairs(wanted)
+    expected = json.loads(out)["results"][0]["photos"]
+    status, answer = ask(
+        "/api/search", upload.read_bytes(), k=9, rerank=rerank, **({"box": corners} if corners else {})
+    )
+    assert status == 200, answer
+    assert pairs(answer["photos"]) == pairs(expected)
     with Image.open(source) as image:
-        assert found["query"] == {
+        assert answer["query"] == {
             "kind": "upload",
             "row": None,
             "name": None,
@@ -50,8 +52,8 @@ def test_an_upload_is_searched_as_the_command_does(
             "height": image.height,
             "box": list(box) if box else None,
         }
-    assert [step["name"] for step in found["rerank"]] == [name for name in [rerank] if name]
-    assert all(photo["label"] is None for photo in found["photos"])
+    assert [step["name"] for step in answer["rerank"]] == [name for name in [rerank] if name]
+    assert all(photo["label"] is None for photo in answer["photos"])
 
 
 def test_a_query_of_the_dataset_and_its_labels(ask: Ask, photos: Path) -> None:
@@ -64,24 +66,24 @@ def test_a_query_of_the_dataset_and_its_labels(ask: Ask, photos: Path) -> None:
     ]
     status, about = ask("/api/query/1")
     assert (status, about["name"], about["box"]) == (200, truth["qimlist"][1], listed["queries"][1]["box"])
-    status, found = ask(
+    status, answer = ask(
         "/api/search", query=1, k=len(truth["imlist"]), rerank="", box=",".join(str(side) for side in about["box"])
     )
-    assert status == 200, found
+    assert status == 200, answer
     labels = {truth["imlist"][row]: label for label in ("easy", "hard", "junk") for row in truth["gnd"][1][label]}
-    assert {photo["name"]: photo["label"] for photo in found["photos"]} == {
+    assert {photo["name"]: photo["label"] for photo in answer["photos"]} == {
         name: labels.get(name, "") for name in truth["imlist"]
     }
-    assert labels and sorted(photo["row"] for photo in found["photos"]) == list(range(len(truth["imlist"])))
-    assert found["method"] == "exact" and "/" not in json.dumps(found | {"photos": []})  # no path of the machine
-    status, itself = ask("/api/search", photo=found["photos"][3]["row"], k=1, rerank="")
-    assert (status, itself["photos"][0]["name"]) == (200, found["photos"][3]["name"])
+    assert labels and sorted(photo["row"] for photo in answer["photos"]) == list(range(len(truth["imlist"])))
+    assert answer["method"] == "exact" and "/" not in json.dumps(answer | {"photos": []})  # no path of the machine
+    status, itself = ask("/api/search", photo=answer["photos"][3]["row"], k=1, rerank="")
+    assert (status, itself["photos"][0]["name"]) == (200, answer["photos"][3]["name"])
     assert itself["photos"][0]["score"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_defaults_are_those_of_the_command(ask: Ask) -> None:
-    _, found = ask("/api/search", query=0)
-    assert (found["k"], found["rerank"][0]["name"], found["rerank"][0]["beta"]) == (6, "superglobal", 0.3)
+    _, answer = ask("/api/search", query=0)
+    assert (answer["k"], answer["rerank"][0]["name"], answer["rerank"][0]["beta"]) == (6, "superglobal", 0.3)
     _, about = ask("/api/about")
     assert (about["k"], about["rerank"], about["n_queries"], about["limits"]["pixels"]) == (
         6,
@@ -92,9 +94,9 @@ def test_defaults_are_those_of_the_command(ask: Ask) -> None:
 
 
 def test_similarity_maps(ask: Ask) -> None:
-    _, found = ask("/api/search", query=0, k=3)
-    for photo in found["photos"]:
-        status, heat = ask("/api/map", search=found["search"], row=photo["row"])
+    _, answer = ask("/api/search", query=0, k=3)
+    for photo in answer["photos"]:
+        status, heat = ask("/api/map", search=answer["search"], row=photo["row"])
         assert status == 200, heat
         values = base64.b64decode(heat["data"])
         assert max(heat["h"], heat["w"]) == 24 and len(values) == heat["h"] * heat["w"]
@@ -141,9 +143,9 @@ BAD_SEARCHES = (
     ("parameters", "status", "message"), BAD_SEARCHES, ids=[urlencode(entry[0]) or "nothing" for entry in BAD_SEARCHES]
 )
 def test_bad_searches(ask: Ask, parameters: dict[str, Any], status: int, message: str) -> None:
-    found_status, found = ask("/api/search", **parameters)
-    assert (found_status, set(found)) == (status, {"error"})
-    assert message in found["error"] and "\n" not in found["error"]
+    answer_status, answer = ask("/api/search", **parameters)
+    assert (answer_status, set(answer)) == (status, {"error"})
+    assert message in answer["error"] and "\n" not in answer["error"]
 
 
 def test_a_box_outside_of_an_upload(ask: Ask) -> None:
@@ -165,11 +167,11 @@ def test_searching_by_an_index(extracted: Path, photos: Path, ultron: Run, tmp_p
     from ultron_cli.serve.limits import read_upload
 
     with PhotoSearch(None, ServeConfig(), options=SearchOptions(index=tmp_path / "flat.index"), device="cpu") as engine:
-        found = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
-        assert engine.about()["search"] == found["method"] == "flat"
-    assert pairs(found["photos"]) == pairs(json.loads(out)["results"][0]["photos"])
+        answer = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
+        assert engine.about()["search"] == answer["method"] == "flat"
+    assert pairs(answer["photos"]) == pairs(json.loads(out)["results"][0]["photos"])
     with pytest.raises(Refused, match="the server is stopping"):
-        engine.heat(found["search"], 0)
+        engine.heat(answer["search"], 0)
     (tmp_path / "flat.index" / "names.json").write_text(json.dumps(["other"] * len(engine.names)))
     with pytest.raises(UltronError, match="holds other photos than"):
         PhotoSearch(None, ServeConfig(), options=SearchOptions(index=tmp_path / "flat.index"), device="cpu")
@@ -187,6 +189,6 @@ def test_a_whitening_is_applied_to_uploads(extracted: Path, photos: Path, ultron
     with PhotoSearch(
         database, ServeConfig(), options=SearchOptions(whitening=read_whitening(whitening)), device="cpu"
     ) as engine:
-        found = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
+        answer = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
         assert (engine.about()["dim"], engine.about()["whitening"]) == (12, "pca to 12-d")
-    assert pairs(found["photos"]) == pairs(json.loads(out)["results"][0]["photos"])
+    assert pairs(answer["photos"]) == pairs(json.loads(out)["results"][0]["photos"])

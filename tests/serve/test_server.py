@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 def test_one_connection_carries_several_requests(server: RetrievalServer) -> None:
     connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
-    for method, path, body, wanted in (
+    for method, path, body, status in (
         ("POST", "/api/search?k=1", jpeg(40, 40), 200),
         ("GET", "/api/about", None, 200),
         ("GET", "/nothing", None, 404),
@@ -32,7 +32,7 @@ def test_one_connection_carries_several_requests(server: RetrievalServer) -> Non
     ):
         connection.request(method, path, body)
         reply = connection.getresponse()
-        assert (reply.status, bool(reply.read())) == (wanted, True)
+        assert (reply.status, bool(reply.read())) == (status, True)
     connection.close()
 
 

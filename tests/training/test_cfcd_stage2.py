@@ -129,9 +129,9 @@ def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path) -> 
         process.join(90)
         assert process.exitcode == 0
     assert np.array_equal(np.load(tmp_path / "one/hard_examples.npy"), np.load(tmp_path / "two/hard_examples.npy"))
-    one, two = step_losses(tmp_path / "one"), step_losses(tmp_path / "two")
-    assert len(one) == len(two) == 4
-    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+    losses_of_one, losses_of_two = step_losses(tmp_path / "one"), step_losses(tmp_path / "two")
+    assert len(losses_of_one) == len(losses_of_two) == 4
+    assert max(abs(a - b) for a, b in zip(losses_of_one, losses_of_two, strict=True)) < 1e-4
 
 
 def test_what_stage_2_refuses(toy: Path, stage_1: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """Log lines of ultron."""
     monkeypatch.setattr(log, "propagate", True)
     caplog.set_level(logging.INFO, "ultron")
@@ -121,17 +121,17 @@ def spoil(toy: Path, tmp_path: Path, rows: list[int]) -> Any:
 
 
 def test_an_unreadable_photo_is_said_once_counted_and_replaced(
-    toy: Path, tmp_path: Path, said: pytest.LogCaptureFixture
+    toy: Path, tmp_path: Path, log_lines: pytest.LogCaptureFixture
 ) -> None:
     training = Training(from_dict(TrainConfig, SMALL), spoil(toy, tmp_path, [4]), torch.device("cpu"))
     metrics = training.run(tmp_path / "run")
     assert (
-        said.text.count("broken.jpg: not a photo that Pillow can read")
-        + said.text.count("broken.jpg: cannot be decoded")
+        log_lines.text.count("broken.jpg: not a photo that Pillow can read")
+        + log_lines.text.count("broken.jpg: cannot be decoded")
         == 1
     )
     assert [epoch["bad_photos"] for epoch in metrics] == [1, 1]
-    assert "1 photo could not be read" in said.text
+    assert "1 photo could not be read" in log_lines.text
 
 
 def test_photos_that_are_all_unreadable_stop_the_run(toy: Path, tmp_path: Path) -> None:
@@ -142,11 +142,11 @@ def test_photos_that_are_all_unreadable_stop_the_run(toy: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("n_right", "warns"), [(0, True), (110, True), (300, False)])
-def test_chance_level_is_said(toy: Path, said: pytest.LogCaptureFixture, n_right: int, warns: bool) -> None:
+def test_chance_level_is_said(toy: Path, log_lines: pytest.LogCaptureFixture, n_right: int, warns: bool) -> None:
     training = Training(from_dict(TrainConfig, SMALL), open_landmark_photos(toy), torch.device("cpu"))
     training._epoch_meter.add(1.0, 600, n_right, 1.0, 0.0, is_late=True)
     training._warn_of_chance(1)
-    assert ("chance level after epoch 1" in said.text) == warns
+    assert ("chance level after epoch 1" in log_lines.text) == warns
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def test_accumulation_takes_the_same_step() -> None:
 def test_the_running_mean_is_what_is_validated_and_kept(toy: Path, tmp_path: Path) -> None:
     training = Training(from_dict(TrainConfig, SMALL | {"ema": 0.5}), open_landmark_photos(toy), torch.device("cpu"))
     training.run(tmp_path / "run")
-    kept = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
+    stored_weights = load_checkpoint(tmp_path / "run" / "checkpoint.pt").model.state_dict()
     assert all(
-        torch.equal(kept[name], value)
+        torch.equal(stored_weights[name], value)
         for name, value in training.learner.running_mean.module.state_dict().items()
-        if name in kept
+        if name in stored_weights
     )

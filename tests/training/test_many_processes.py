@@ -38,9 +38,9 @@ def test_two_processes_have_the_loss_curve_of_one(toy: Path, tmp_path: Path, nam
     for process in processes:
         process.join(90)
         assert process.exitcode == 0
-    one, two = step_losses(tmp_path / "one"), step_losses(tmp_path / "two")
-    assert len(one) == len(two) >= 6
-    assert max(abs(a - b) for a, b in zip(one, two, strict=True)) < 1e-4
+    losses_of_one, losses_of_two = step_losses(tmp_path / "one"), step_losses(tmp_path / "two")
+    assert len(losses_of_one) == len(losses_of_two) >= 6
+    assert max(abs(a - b) for a, b in zip(losses_of_one, losses_of_two, strict=True)) < 1e-4
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["processes"] == 2
 
 
@@ -49,12 +49,12 @@ def train_and_be_killed(toy: str, folder: str, settings: dict[str, Any]) -> None
     from ultron_cli.training.learner import Learner
     from ultron_cli.training.run.folder import is_unfinished
 
-    own = Learner.step
+    learner_step = Learner.step
 
     def step(self: Learner, pixels: Any, labels: Any, step: int) -> Any:
         if step == 4 and distributed.process_index() == 1 and not distributed.restart_count():
             os.kill(os.getpid(), signal.SIGKILL)
-        return own(self, pixels, labels, step)
+        return learner_step(self, pixels, labels, step)
 
     Learner.step = step
     train(Path(toy), Path(folder), resume=is_unfinished(Path(folder)), **settings)

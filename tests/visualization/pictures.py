@@ -40,8 +40,8 @@ TITLE = "model on data, medium protocol"
 
 def small(picture: Path, palette: Image.Image | None = None) -> Image.Image:
     """A picture as references are kept: at most 560 px a side, in 256 colours of its own or of another's palette."""
-    with Image.open(picture) as opened:
-        image = opened.convert("RGB")
+    with Image.open(picture) as file:
+        image = file.convert("RGB")
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
     return image.quantize(256, palette=palette, dither=Image.Dither.NONE)
 
@@ -167,7 +167,10 @@ def curves(out: Path) -> Path:
         {"epoch": e, "loss": 4.0 / e, "accuracy": 1 - 1 / e, "lr": 0.1 * (1 - e / 12), "validation_mAP": 0.6 - 0.5 / e}
         for e in range(1, 11)
     ]
-    steps = [{"epoch": s / 10, "loss": 4.0 / (1 + s / 10) + 0.3 * np.sin(s)} for s in range(100)]
+    steps = [
+        {"epoch": s / 10, "loss": 4.0 / (1 + s / 10) + 0.3 * np.sin(s), "lr": 0.1 * min(s / 10, 1 - s / 120)}
+        for s in range(100)
+    ]
     runs = [
         RunCurves(label="plain", epochs=epochs, steps=steps, model="gem-resnet18"),
         RunCurves(

@@ -48,11 +48,11 @@ def similarity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
         inked |= windows.min(axis=(2, 3)) < 250
     if not inked.any():
         return 1.0, 1.0
-    found = np.mean([ssim_map(a[..., channel], b[..., channel]) for channel in range(3)], axis=0)
+    similarities = np.mean([ssim_map(a[..., channel], b[..., channel]) for channel in range(3)], axis=0)
     blocks = [
-        found[y : y + BLOCK_PX, x : x + BLOCK_PX][inked[y : y + BLOCK_PX, x : x + BLOCK_PX]].mean()
+        similarities[y : y + BLOCK_PX, x : x + BLOCK_PX][inked[y : y + BLOCK_PX, x : x + BLOCK_PX]].mean()
         for y in range(0, inked.shape[0], BLOCK_PX)
         for x in range(0, inked.shape[1], BLOCK_PX)
         if inked[y : y + BLOCK_PX, x : x + BLOCK_PX].any()
     ]
-    return float(found[inked].mean()), float(min(blocks))
+    return float(similarities[inked].mean()), float(min(blocks))

@@ -25,6 +25,11 @@ WITH_AXES = (
     "genotype",
 )
 WITHOUT_TORCH = {
+    "genotype": """
+from ultron_cli.models.attentions.genotype import PUBLISHED, parse_genotype
+from ultron_cli.visualization.genotype import genotype_figure
+genotype_figure(parse_genotype(PUBLISHED), "title", out)
+""",
     "ablation": """
 from ultron_cli.visualization.curves.ablation_bars import ablation_figure, read_measurements
 Path("t.csv").write_text("group,setting,seed,metric,value\\n,base,0,hard mAP,0.5\\n")

@@ -34,13 +34,13 @@ def rgb(image: Image.Image) -> np.ndarray:
 @pytest.mark.parametrize("name", PICTURES)
 def test_looks_like_its_reference(name: str, tmp_path: Path) -> None:
     drawn = PICTURES[name](tmp_path / f"{name}.png")
-    wanted = reference(name)
-    found = small(drawn, wanted)
+    stored = reference(name)
+    picture = small(drawn, stored)
     advice = (
         f"the new picture is {drawn}; if the change is meant: python -m tests.visualization.renew_references {name}"
     )
-    assert found.size == wanted.size, f"{name} is {found.size} small, its reference {wanted.size}; {advice}"
-    mean, worst = similarity(rgb(found), rgb(wanted))
+    assert picture.size == stored.size, f"{name} is {picture.size} small, its reference {stored.size}; {advice}"
+    mean, worst = similarity(rgb(picture), rgb(stored))
     assert mean >= AT_LEAST, f"{name} is like its reference to {mean:.3f}, at least {AT_LEAST} is wanted; {advice}"
     assert worst >= AT_LEAST_IN_A_BLOCK, (
         f"a part of {name} is like its reference to {worst:.3f}, at least {AT_LEAST_IN_A_BLOCK} is wanted; {advice}"

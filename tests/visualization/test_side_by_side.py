@@ -88,11 +88,11 @@ def test_commands(searches: list[Path], ultron: Run, toy: Path, tmp_path: Path) 
         "visualize", "ranks", *both, "--moves", "-k", 4, "--queries-shown", 2, "--out", tmp_path / "r.png", "--json"
     )
     assert code == 0, error
-    found = json.loads(out)["queries"]
-    assert [entry["search"] for entry in found] == ["gem-test_resnet", "ultron-t"] * 2
+    queries = json.loads(out)["queries"]
+    assert [entry["search"] for entry in queries] == ["gem-test_resnet", "ultron-t"] * 2
     stored = read_ranks(searches[0])
     ap = evaluate_ranking(stored, Path(stored.origin.ground_truth or "")).protocols["medium"].ap
-    assert found[0]["ap"] == pytest.approx(ap[found[0]["query"]])  # of 30 of 48 photos: as the evaluation counts it
+    assert queries[0]["ap"] == pytest.approx(ap[queries[0]["query"]])  # of 30 of 48 photos: as the evaluation counts it
 
     for command, message in (
         (("ranks", "--ranks", searches[0], "--moves"), "--moves compares searches; give --ranks twice"),

@@ -9,9 +9,9 @@ from tests.visualization.ssim import C1, C2, gaussian, similarity, ssim_map
 def by_loop(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Equations 13 to 16 window by window, with weighed moments about the mean."""
     window = np.outer(gaussian(), gaussian())
-    found = np.empty((a.shape[0] - 10, a.shape[1] - 10))
-    for y in range(found.shape[0]):
-        for x in range(found.shape[1]):
+    similarities = np.empty((a.shape[0] - 10, a.shape[1] - 10))
+    for y in range(similarities.shape[0]):
+        for x in range(similarities.shape[1]):
             p, q = a[y : y + 11, x : x + 11].astype(float), b[y : y + 11, x : x + 11].astype(float)
             mp, mq = (window * p).sum(), (window * q).sum()
             vp, vq, c = (
@@ -19,8 +19,8 @@ def by_loop(a: np.ndarray, b: np.ndarray) -> np.ndarray:
                 (window * (q - mq) ** 2).sum(),
                 (window * (p - mp) * (q - mq)).sum(),
             )
-            found[y, x] = (2 * mp * mq + C1) * (2 * c + C2) / ((mp**2 + mq**2 + C1) * (vp + vq + C2))
-    return found
+            similarities[y, x] = (2 * mp * mq + C1) * (2 * c + C2) / ((mp**2 + mq**2 + C1) * (vp + vq + C2))
+    return similarities
 
 
 def test_window_is_the_papers() -> None:
@@ -47,14 +47,14 @@ def test_flat_pictures_by_hand() -> None:
 def test_blank_paper_does_not_count() -> None:
     """A square that is gone lowers the similarity as much on large paper as on small; one of many is seen in its
     block."""
-    found = []
+    means = []
     for side in (60, 400):
         drawn = np.full((side, side, 3), 255, np.uint8)
         blank = drawn.copy()
         drawn[20:40, 20:40] = (0, 158, 115)
-        found.append(similarity(drawn, blank)[0])
+        means.append(similarity(drawn, blank)[0])
         assert similarity(drawn, drawn) == pytest.approx((1, 1))
-    assert found[0] == pytest.approx(found[1]) and found[0] < 0.6
+    assert means[0] == pytest.approx(means[1]) and means[0] < 0.6
     assert similarity(blank, blank) == (1, 1)
     many = np.full((400, 400, 3), 255, np.uint8)
     for y in range(20, 380, 40):

@@ -10,7 +10,8 @@ from torch import nn
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attentions import check_attention, put_attention
+from ultron_cli.models.attentions import check_attention
+from ultron_cli.models.attentions.placing import put_attention
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ViTAttention
 from ultron_cli.models.core import BackboneModel

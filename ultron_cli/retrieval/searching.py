@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ultron_cli.blocks import chunks
-from ultron_cli.datasets.photos import Box
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import (

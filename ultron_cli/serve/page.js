@@ -1,7 +1,7 @@
 "use strict";
 // Names and messages are set as text, never as HTML: a photo may be called <script>.
 const byId = (id) => document.getElementById(id);
-const state = { about: null, source: null, size: null, box: null, found: null, maps: new Map(), asked: 0, open: null, drag: null };
+const state = { about: null, source: null, size: null, box: null, answer: null, maps: new Map(), nSearches: 0, open: null, drag: null };
 const SIGNS = { right: "✓", wrong: "✗", ignored: "–" };
 const CORNERS = ["x1", "y1", "x2", "y2"];
 
@@ -33,7 +33,7 @@ const picture = (kind, row, size) => `${kind}/${row}?size=${size}&v=${state.abou
 // The photo to search for.
 function setSource(source, address, size, box) {
   if (state.source && state.source.address) URL.revokeObjectURL(state.source.address);
-  Object.assign(state, { source, size, box, found: null });
+  Object.assign(state, { source, size, box, answer: null });
   fail(null);
   byId("photos").replaceChildren();
   byId("legend").hidden = true;
@@ -91,7 +91,7 @@ async function chooseStored(kind, row) {
 // Searching: only the answer to the latest question is shown.
 async function search() {
   if (!state.source) return;
-  const number = ++state.asked, { source, box } = state, parameters = new URLSearchParams({ k: byId("k").value || state.about.k });
+  const number = ++state.nSearches, { source, box } = state, parameters = new URLSearchParams({ k: byId("k").value || state.about.k });
   if (box) parameters.set("box", box.map((side) => side.toFixed(2)).join(","));
   parameters.set("rerank", byId("rerank-on").checked ? byId("rerank").value : "");
   if (source.kind !== "upload") parameters.set(source.kind, source.row);
@@ -101,19 +101,19 @@ async function search() {
   state.running = new AbortController();
   try {
     const options = { signal: state.running.signal, ...(source.kind === "upload" ? { method: "POST", body: source.body, headers: { "Content-Type": "application/octet-stream" } } : {}) };
-    const found = await ask(`api/search?${parameters}`, options);
-    if (number !== state.asked) return;
-    state.found = found;
+    const answer = await ask(`api/search?${parameters}`, options);
+    if (number !== state.nSearches) return;
+    state.answer = answer;
     state.maps.clear();
     fail(null);
-    drawFound();
+    drawAnswer();
   } catch (error) {
-    if (number !== state.asked || error.name === "AbortError") return;
-    state.found = null;
+    if (number !== state.nSearches || error.name === "AbortError") return;
+    state.answer = null;
     byId("photos").replaceChildren();
     fail(error);
   } finally {
-    if (number === state.asked) byId("photos").classList.remove("busy");
+    if (number === state.nSearches) byId("photos").classList.remove("busy");
   }
 }
 // Medium protocol: easy and hard are right, junk is ignored. null: no ground truth for this photo.
@@ -121,12 +121,12 @@ function verdict(label) {
   if (label === null || label === undefined) return "";
   return label === "junk" ? "ignored" : label ? "right" : "wrong";
 }
-function drawFound() {
-  const { found } = state, steps = found.rerank.map((step) => `${step.name} ${step.ms_per_query.toFixed(0)} ms`);
-  byId("status").textContent = `${found.photos.length} of ${state.about.n_photos.toLocaleString("en")} photos in ${found.seconds.toFixed(2)} s, ${found.method} search${steps.length ? `, re-ranked: ${steps.join(", ")}` : ""}`
+function drawAnswer() {
+  const { answer } = state, steps = answer.rerank.map((step) => `${step.name} ${step.ms_per_query.toFixed(0)} ms`);
+  byId("status").textContent = `${answer.photos.length} of ${state.about.n_photos.toLocaleString("en")} photos in ${answer.seconds.toFixed(2)} s, ${answer.method} search${steps.length ? `, re-ranked: ${steps.join(", ")}` : ""}`
     + (state.about.maps ? ". Rest the pointer on a photo for its similarity map." : ". No similarity maps: the server lacks the grad-cam package.");
-  byId("legend").hidden = !found.photos.some((photo) => photo.label !== null);
-  byId("photos").replaceChildren(...found.photos.map(photoCard));
+  byId("legend").hidden = !answer.photos.some((photo) => photo.label !== null);
+  byId("photos").replaceChildren(...answer.photos.map(photoCard));
 }
 function photoCard(photo, index) {
   const kind = verdict(photo.label), card = element("button", `photo ${kind}`), view = element("span", "view"), image = element("img"), caption = element("span", "caption");
@@ -154,11 +154,11 @@ function photoCard(photo, index) {
 
 // Similarity maps: asked for once per photo of a search.
 function mapOf(photo) {
-  const { maps, found } = state;
+  const { maps, answer } = state;
   if (!maps.has(photo.row)) {
-    const asked = ask(`api/map?${new URLSearchParams({ search: found.search, row: photo.row })}`);
-    maps.set(photo.row, asked);
-    asked.catch(() => maps.delete(photo.row));
+    const request = ask(`api/map?${new URLSearchParams({ search: answer.search, row: photo.row })}`);
+    maps.set(photo.row, request);
+    request.catch(() => maps.delete(photo.row));
   }
   return maps.get(photo.row);
 }
@@ -177,11 +177,11 @@ function paint(canvas, map) {
   [canvas.width, canvas.height] = [map.w * 16, map.h * 16];
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
-async function showMap(photo, view, wanted) {
+async function showMap(photo, view, isRestedOn) {
   if (!state.about.maps) return;
   try {
     const map = await mapOf(photo);
-    if (!wanted()) return;
+    if (!isRestedOn()) return;
     clearMap(view);
     if (map.flat) { view.append(element("span", "note", "no place stands out")); return; }
     const canvas = element("canvas");
@@ -189,7 +189,7 @@ async function showMap(photo, view, wanted) {
     view.append(canvas);
     view.classList.add("mapped");
   } catch (error) {
-    if (wanted()) view.append(element("span", "note", error.message));
+    if (isRestedOn()) view.append(element("span", "note", error.message));
   }
 }
 function clearMap(view) {
@@ -209,7 +209,7 @@ function paintBox(canvas, query) {
   }
 }
 async function openPair(index) {
-  const photo = state.found && state.found.photos[index];
+  const photo = state.answer && state.answer.photos[index];
   if (!photo) return;
   state.open = index;
   const canvas = byId("pair-map"), view = canvas.parentElement, kind = verdict(photo.label);
@@ -218,7 +218,7 @@ async function openPair(index) {
   byId("pair-photo").src = picture("photo", photo.row, "large");
   byId("pair-photo").alt = byId("pair-name").textContent = photo.name;
   byId("pair-query").src = byId("photo").src;
-  paintBox(byId("pair-box"), state.found.query);
+  paintBox(byId("pair-box"), state.answer.query);
   byId("map-switch").hidden = !state.about.maps;
   canvas.hidden = true;
   view.classList.remove("mapped");
@@ -304,7 +304,7 @@ byId("pair").addEventListener("keydown", (event) => {
 });
 byId("map-on").addEventListener("change", () => openPair(state.open));
 byId("use").addEventListener("click", () => {
-  const { row } = state.found.photos[state.open];
+  const { row } = state.answer.photos[state.open];
   byId("pair").close();
   chooseStored("photo", row);
 });

@@ -25,8 +25,8 @@ from PIL import Image
 from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
-from ultron_cli.datasets.photos import BOX_SLACK_PX, Box, decode_photo, photo_size
-from ultron_cli.datasets.protocols import LABELS
+from ultron_cli.datasets.photos import BOX_SLACK_PX, decode_photo, photo_size
+from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile

@@ -10,8 +10,7 @@ from typing import Protocol
 from urllib.parse import SplitResult, parse_qs
 
 from ultron_cli.console import dump_json
-from ultron_cli.datasets.photos import Box
-from ultron_cli.datasets.protocols import check_box
+from ultron_cli.datasets.protocols import Box, check_box
 from ultron_cli.errors import UltronError
 from ultron_cli.serve.limits import Kind, Refused, SoughtPhoto, read_upload
 from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch

@@ -20,9 +20,9 @@ PHOTOS = {"paris/defense/paris_defense_000000.jpg": jpeg(1), "paris/eiffel/paris
 
 def zip_of(files: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as opened:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
-            opened.writestr(name, data)
+            archive.writestr(name, data)
     return stream.getvalue()
 
 
@@ -69,10 +69,10 @@ def test_links_and_devices(tmp_path: Path, kind: bytes) -> None:
 
 def test_a_link_in_a_zip(tmp_path: Path) -> None:
     stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as opened:
+    with zipfile.ZipFile(stream, "w") as archive:
         entry = zipfile.ZipInfo("bad.jpg")
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-        opened.writestr(entry, "/etc/passwd")
+        archive.writestr(entry, "/etc/passwd")
     with pytest.raises(Unsafe, match="a link or a device"):
         unpack(write(tmp_path, stream.getvalue()), tmp_path / "in")
 

@@ -65,11 +65,11 @@ def map_of(array: np.ndarray) -> Map:
     return Map(array.ctypes.data, *strides[:4])
 
 
-def check(name: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    assert got.shape == expected.shape
-    assert np.isfinite(got).all(), (
-        f"{name}: {np.count_nonzero(~np.isfinite(got))} of {got.size} not written or not finite"
+def check(name: str, output: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    assert output.shape == expected.shape
+    assert np.isfinite(output).all(), (
+        f"{name}: {np.count_nonzero(~np.isfinite(output))} of {output.size} not written or not finite"
     )
-    if got.size:
-        worst = np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-3)
+    if output.size:
+        worst = np.abs(output - expected).max() / max(np.abs(expected).max(), 1e-3)
         assert worst <= tolerance, f"{name}: worst error {worst:.2e}, allowed {tolerance:.1e}"

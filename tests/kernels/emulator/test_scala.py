@@ -71,9 +71,9 @@ def test_scala(kernels: ctypes.CDLL, case: Case) -> None:
     expected = attention_by_loops(
         case, inputs["query"], inputs["key"], inputs["value"], inputs["bias"], run.scale, run.seed, inputs["grad_out"]
     )
-    for name, got in run.outputs.items():
+    for name, output in run.outputs.items():
         tolerance = TOLERANCE["float32" if name == "lse" else case.dtype]
-        check(name, got, expected[name], tolerance)
+        check(name, output, expected[name], tolerance)
 
 
 @pytest.mark.parametrize(

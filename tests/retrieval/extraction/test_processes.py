@@ -55,9 +55,9 @@ def content(path: Path) -> tuple[list[bytes], np.ndarray, dict[str, object]]:
         return stored["names"][:].tolist(), stored["descriptors"][:], attributes | {"provenance": provenance}
 
 
-def require_equal(one: Path, other: Path) -> None:
+def require_equal(first: Path, second: Path) -> None:
     """Bit for bit."""
-    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(one), content(other)
+    (names_a, rows_a, about_a), (names_b, rows_b, about_b) = content(first), content(second)
     assert names_a == names_b
     assert rows_a.tobytes() == rows_b.tobytes()
     assert about_a == about_b

@@ -70,20 +70,20 @@ def literal(photo: np.ndarray, sides: tuple[int, int], steps: tuple[float, float
 def test_float_ways_equal_their_literal_form(way: str, axis: Axis, scale: float, pixels: torch.Tensor) -> None:
     sides = tuple(round(side * scale) if way == "bilinear-rounded" else int(side * scale) for side in (45, 67))
     steps = (1 / scale, 1 / scale) if way == "bilinear" else (45 / sides[0], 67 / sides[1])
-    found = at_scale(pixels, scale, settings(way), 8)
+    scaled_pixels = at_scale(pixels, scale, settings(way), 8)
     right = np.stack([literal(photo, sides, steps, axis) for photo in pixels.numpy()]).transpose(0, 3, 1, 2) / 255
-    assert found.shape == right.shape
-    np.testing.assert_allclose(found, right, atol=2e-5)
+    assert scaled_pixels.shape == right.shape
+    np.testing.assert_allclose(scaled_pixels, right, atol=2e-5)
 
 
 @pytest.mark.parametrize("scale", [0.3535, 0.5, 0.7071, 0.9])
 def test_area_equals_its_literal_form(scale: float, pixels: torch.Tensor) -> None:
     sides = (round(45 * scale), round(67 * scale))
-    found = at_scale(pixels, scale, settings("area"), 8)
+    scaled_pixels = at_scale(pixels, scale, settings("area"), 8)
     right = np.stack([literal(photo, sides, (1 / scale, 1 / scale), area) for photo in pixels.numpy()]).transpose(
         0, 3, 1, 2
     )
-    levels = (found * 255).numpy()
+    levels = (scaled_pixels * 255).numpy()
     assert levels.shape == right.shape and np.abs(levels - levels.round()).max() < 1e-3
     assert np.abs(levels - right).max() < 0.501  # rounded to whole levels
 
@@ -106,8 +106,8 @@ def test_linear_of_8_bits_equals_whole_number_arithmetic(scale: float, pixels: t
                     across = sum(weight * photo[row, column, channel] for column, weight in neighbours(x, 67))
                     parts.append((down * (across >> 4)) >> 16)
                 right[y, x, channel] = (sum(parts) + 2) >> 2
-    found = at_scale(pixels, scale, settings("area"), 8)[1].permute(1, 2, 0) * 255
-    assert np.array_equal(found.round().int().numpy(), right)
+    scaled_pixels = at_scale(pixels, scale, settings("area"), 8)[1].permute(1, 2, 0) * 255
+    assert np.array_equal(scaled_pixels.round().int().numpy(), right)
 
 
 @pytest.mark.parametrize("way", ["bilinear", "bilinear-rounded", "antialias", "area"])

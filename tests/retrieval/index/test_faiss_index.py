@@ -48,12 +48,12 @@ def built(descriptors, tmp_path):
 @pytest.mark.parametrize("k", [1, 10, 599, 600])
 def test_flat_finds_what_exact_search_finds(built, database, k):
     queries = unit_rows(2, 5, 16)
-    found, expected = open_index(built).search(queries, k), exact_search(queries, database, k)
-    assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
-    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)  # Faiss sums in float32
-    order = np.lexsort((found.rows, -found.scores), axis=1)
+    ranking, expected = open_index(built).search(queries, k), exact_search(queries, database, k)
+    assert (ranking.rows.dtype, ranking.scores.dtype) == (np.int64, np.float32)
+    np.testing.assert_allclose(ranking.scores, expected.scores, atol=1e-6)  # Faiss sums in float32
+    order = np.lexsort((ranking.rows, -ranking.scores), axis=1)
     assert (order == np.arange(k)).all()
-    exact_scores = np.take_along_axis(queries @ database.T, found.rows, axis=1)
+    exact_scores = np.take_along_axis(queries @ database.T, ranking.rows, axis=1)
     np.testing.assert_allclose(exact_scores, expected.scores, atol=1e-6)
 
 
@@ -61,14 +61,14 @@ def test_flat_orders_a_large_group_of_equal_scores_by_row(tmp_path):
     rows = np.zeros((500, 4), np.float32)
     rows[:, 0], rows[::2, 0], rows[::2, 1] = 1, 0, 1  # scores 1, 0, 1, 0 ... are exact in float32
     write(tmp_path / "d.h5", rows)
-    found = build_index(tmp_path / "d.h5", tmp_path / "d.index").search(np.eye(4, dtype=np.float32)[:2], 255)
+    ranking = build_index(tmp_path / "d.h5", tmp_path / "d.index").search(np.eye(4, dtype=np.float32)[:2], 255)
     odd, even = list(range(1, 500, 2)), list(range(0, 500, 2))
-    assert found.rows.tolist() == [odd + even[:5], even + odd[:5]]
+    assert ranking.rows.tolist() == [odd + even[:5], even + odd[:5]]
 
 
 def test_opened_index_describes_itself(built, descriptors):
-    opened = open_index(built)
-    assert (opened.n, opened.dim, opened.kind, opened.factory, opened.names[:2]) == (
+    index = open_index(built)
+    assert (index.n, index.dim, index.kind, index.factory, index.names[:2]) == (
         600,
         16,
         "flat",
@@ -90,20 +90,20 @@ def test_filled_in_blocks(descriptors, tmp_path, monkeypatch):
     queries = unit_rows(3, 4, 16)
     expected = build_index(descriptors, tmp_path / "one.index").search(queries, 30)
     monkeypatch.setattr(building, "BLOCK_BYTES", 7 * 16 * 4)
-    found = build_index(descriptors, tmp_path / "many.index").search(queries, 30)
-    np.testing.assert_array_equal(found.rows, expected.rows)
+    ranking = build_index(descriptors, tmp_path / "many.index").search(queries, 30)
+    np.testing.assert_array_equal(ranking.rows, expected.rows)
 
 
 def test_factory_strings_train_and_pad(descriptors, tmp_path, monkeypatch):
     monkeypatch.setattr(building, "TRAINING_ROWS", 100)
     monkeypatch.setattr(building, "BLOCK_BYTES", 50 * 16 * 4)
-    opened = build_index(descriptors, tmp_path / "ivf.index", kind="IVF2,Flat")
-    assert not opened.is_exact
-    found = opened.search(unit_rows(4, 3, 16), 600)  # one of two cells is looked into
-    assert (found.rows == -1).any()
-    assert (found.scores[found.rows == -1] == -np.inf).all()
-    assert np.isfinite(found.scores[found.rows >= 0]).all()
-    for row in found.rows:
+    index = build_index(descriptors, tmp_path / "ivf.index", kind="IVF2,Flat")
+    assert not index.is_exact
+    ranking = index.search(unit_rows(4, 3, 16), 600)  # one of two cells is looked into
+    assert (ranking.rows == -1).any()
+    assert (ranking.scores[ranking.rows == -1] == -np.inf).all()
+    assert np.isfinite(ranking.scores[ranking.rows >= 0]).all()
+    for row in ranking.rows:
         n = int((row >= 0).sum())
         assert (row[n:] == -1).all() and len(set(row[:n].tolist())) == n
 
@@ -184,13 +184,13 @@ def test_damaged_folders_are_refused(built, tmp_path):
 
 
 def test_bad_input_is_refused(built, descriptors, tmp_path):
-    opened = open_index(built)
+    index = open_index(built)
     with pytest.raises(UltronError, match="k must be between 1 and the 600 rows"):
-        opened.search(unit_rows(7, 1, 16), 601)
+        index.search(unit_rows(7, 1, 16), 601)
     with pytest.raises(UltronError, match=r"queries must be \(Q, 16\)"):
-        opened.search(unit_rows(7, 1, 15), 1)
+        index.search(unit_rows(7, 1, 15), 1)
     with pytest.raises(UltronError, match="must be finite, row 0"):
-        opened.search(np.full((1, 16), np.nan, np.float32), 1)
+        index.search(np.full((1, 16), np.nan, np.float32), 1)
     with pytest.raises(UltronError, match=r"found 'flt' \(could not parse index string flt\); did you mean flat\?"):
         build_index(descriptors, tmp_path / "x.index", kind="flt")
     with pytest.raises(UltronError, match="found 'IVF5000,Flat'"):  # more cells than descriptors

@@ -45,23 +45,23 @@ def descriptors(rows, tmp_path_factory):
 )
 def test_every_kind_finds_what_exact_search_finds(descriptors, rows, tmp_path, kind, at_least):
     build_index(descriptors, tmp_path / "a.index", kind=kind)
-    opened, queries = open_index(tmp_path / "a.index"), rows[:20]
-    found, expected = opened.search(queries, 10), exact_search(queries, rows, 10)
-    assert recall_at(found.rows, expected.rows, 10) >= at_least
-    same = found.rows == expected.rows
-    np.testing.assert_array_equal(found.scores[same], expected.scores[same])  # re-scored: the scores of exact search
-    assert (np.lexsort((found.rows, -found.scores), axis=1) == np.arange(10)).all()
-    as_scored = opened.search(
-        queries, 10, SearchSettings(nprobe=opened.settings.nprobe, ef_search=opened.settings.ef_search)
+    index, queries = open_index(tmp_path / "a.index"), rows[:20]
+    ranking, expected = index.search(queries, 10), exact_search(queries, rows, 10)
+    assert recall_at(ranking.rows, expected.rows, 10) >= at_least
+    same = ranking.rows == expected.rows
+    np.testing.assert_array_equal(ranking.scores[same], expected.scores[same])  # re-scored: the scores of exact search
+    assert (np.lexsort((ranking.rows, -ranking.scores), axis=1) == np.arange(10)).all()
+    as_scored = index.search(
+        queries, 10, SearchSettings(nprobe=index.settings.nprobe, ef_search=index.settings.ef_search)
     )
     assert recall_at(as_scored.rows, expected.rows, 10) > 0.3
 
 
 def test_a_wider_search_finds_more(descriptors, rows, tmp_path):
-    opened = build_index(descriptors, tmp_path / "a.index", kind="ivf")
+    index = build_index(descriptors, tmp_path / "a.index", kind="ivf")
     expected = exact_search(rows[:50], rows, 10)
     narrow, wide = (
-        recall_at(opened.search(rows[:50], 10, SearchSettings(nprobe=n)).rows, expected.rows, 10) for n in (1, 38)
+        recall_at(index.search(rows[:50], 10, SearchSettings(nprobe=n)).rows, expected.rows, 10) for n in (1, 38)
     )
     assert narrow < wide
     assert wide > 0.99
@@ -96,16 +96,16 @@ def test_settings_and_factory_follow_the_size(monkeypatch):
     [("opq-ivfpq", 300, 256), ("ivfpq", 100, 64), ("opq-ivfpq", 100, 64), ("IVF60,SQ8", 200, 60)],
 )
 def test_few_photos_for_a_codebook_are_said_once(rows, tmp_path, monkeypatch, capfd, kind, n, n_centroids):
-    said = []
-    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    messages = []
+    monkeypatch.setattr(log, "warning", lambda text, *values: messages.append(text % values))
     write_descriptors(tmp_path / "few.h5", [f"{i}.jpg" for i in range(n)], [rows[:n]], DIM, INFO)
     build_index(tmp_path / "few.h5", tmp_path / "a.index", kind=kind)
-    assert len(said) == 1 and said[0].startswith(
+    assert len(messages) == 1 and messages[0].startswith(
         f"{n} descriptors are few to learn {n_centroids} centroids from, Faiss advises {39 * n_centroids} "
     )
     assert "clustering" not in capfd.readouterr().err
-    found = open_index(tmp_path / "a.index").search(rows[:20], 1, SearchSettings(nprobe=60, rescore=10))
-    np.testing.assert_array_equal(found.rows[:, 0], np.arange(20))
+    ranking = open_index(tmp_path / "a.index").search(rows[:20], 1, SearchSettings(nprobe=60, rescore=10))
+    np.testing.assert_array_equal(ranking.rows[:, 0], np.arange(20))
 
 
 @pytest.mark.parametrize(
@@ -127,13 +127,13 @@ def test_bytes_per_photo(factory, n_bytes):
 def test_memory_is_stated_before_it_is_needed(monkeypatch):
     index = faiss.index_factory(512, "IVF3360,PQ64x8", faiss.METRIC_INNER_PRODUCT)
     assert say_memory(index, 1_000_000, 512) < 1 << 30
-    said = []
-    monkeypatch.setattr(log, "info", lambda text, *values: said.append(text % values))
-    monkeypatch.setattr(log, "warning", lambda text, *values: said.append(text % values))
+    messages = []
+    monkeypatch.setattr(log, "info", lambda text, *values: messages.append(text % values))
+    monkeypatch.setattr(log, "warning", lambda text, *values: messages.append(text % values))
     monkeypatch.setattr(building, "available_bytes", lambda: 1 << 20)
     say_memory(index, 1_000_000, 512)
-    assert "72 bytes per photo" in said[0]
-    assert "more than the 1 MiB now free" in said[1]
+    assert "72 bytes per photo" in messages[0]
+    assert "more than the 1 MiB now free" in messages[1]
     assert available_bytes() is None or available_bytes() > 0
 
 
@@ -142,13 +142,13 @@ def test_whitening_goes_into_the_index_folder(descriptors, rows, tmp_path):
     whitening = read_whitening(tmp_path / "w.h5", 8)
     build_index(descriptors, tmp_path / "w.index", kind="sq8", whitening=whitening)
     (tmp_path / "w.h5").unlink()  # the index has its own
-    opened = open_index(tmp_path / "w.index")
-    assert (opened.dim, opened.whitening.dim) == (8, 8)
-    assert opened.agreed_whitening(None).record() == opened.agreed_whitening(whitening).record() == whitening.record()
+    index = open_index(tmp_path / "w.index")
+    assert (index.dim, index.whitening.dim) == (8, 8)
+    assert index.agreed_whitening(None).record() == index.agreed_whitening(whitening).record() == whitening.record()
     white = whitening.apply(rows)
-    np.testing.assert_array_equal(opened.search(white[:5], 3).rows, exact_search(white[:5], white, 3).rows)
+    np.testing.assert_array_equal(index.search(white[:5], 3).rows, exact_search(white[:5], white, 3).rows)
     with pytest.raises(UltronError, match=r"made with another whitening \(pca-whitening to 8-d\); leave out `whiten`"):
-        opened.agreed_whitening(whitening.reduced(4))
+        index.agreed_whitening(whitening.reduced(4))
     plain = build_index(descriptors, tmp_path / "plain.index", kind="sq8")
     with pytest.raises(UltronError, match=r"another whitening \(none\)"):
         plain.agreed_whitening(whitening)
@@ -159,8 +159,8 @@ def test_without_its_descriptors_an_index_answers_by_its_own_scores(descriptors,
     copy.write_bytes(descriptors.read_bytes())
     build_index(copy, tmp_path / "a.index", kind="sq8")
     copy.unlink()
-    found = open_index(tmp_path / "a.index").search(rows[:5], 3)
-    np.testing.assert_array_equal(found.rows[:, 0], np.arange(5))
+    ranking = open_index(tmp_path / "a.index").search(rows[:5], 3)
+    np.testing.assert_array_equal(ranking.rows[:, 0], np.arange(5))
 
 
 def test_report_measures_against_exact_search(descriptors, tmp_path):

@@ -68,10 +68,10 @@ def test_a_killed_load_is_continued(descriptors, rows, tmp_path, monkeypatch):
 def test_rows_lost_in_the_middle_are_written_again(descriptors, rows, tmp_path):
     out = tmp_path / "m.index"
     place = build(descriptors, out).place
-    with Milvus(place) as opened:
-        opened.load()
-        opened.call("delete", place.collection, ids=[5, 700])
-        assert opened.count() == N - 2
+    with Milvus(place) as connection:
+        connection.load()
+        connection.call("delete", place.collection, ids=[5, 700])
+        assert connection.count() == N - 2
     with pytest.raises(
         UltronError,
         match=r"must hold 2000 rows, found 1998: it was not loaded to the end; run `ultron index .* --engine milvus",
@@ -93,8 +93,8 @@ def test_a_collection_of_something_else_is_not_touched(descriptors, rows, tmp_pa
         UltronError, match="holds other descriptors"
     ):  # the index folder may be replaced, the collection not
         build(descriptors, tmp_path / "o.index", uri=uri, collection="photos", overwrite=True)
-    with Milvus(place) as opened:
-        opened.client.create_collection("theirs", dimension=8)
+    with Milvus(place) as connection:
+        connection.client.create_collection("theirs", dimension=8)
     with pytest.raises(
         UltronError,
         match=r"collection theirs at .* was not made by ultron and stays as it is; name another with --collection",
@@ -104,8 +104,8 @@ def test_a_collection_of_something_else_is_not_touched(descriptors, rows, tmp_pa
     build(descriptors, tmp_path / "m.index", uri=uri, collection="photos", replace=True)
     with pytest.raises(UltronError, match=r"collection photos at .* is stale: it was made anew from other descriptors"):
         open_index(tmp_path / "o.index")
-    with Milvus(place) as opened:
-        opened.drop()
+    with Milvus(place) as connection:
+        connection.drop()
     with pytest.raises(UltronError, match=r"collection photos at .* is gone; run `ultron index"):
         open_index(tmp_path / "m.index")
 

@@ -68,9 +68,9 @@ def test_a_server_that_comes_and_goes(descriptors, rows, tmp_path, monkeypatch):
     built = build(descriptors, tmp_path / "m.index", uri=f"http://127.0.0.1:{port}", collection="here", sleep=start)
     assert events == [0.5, 1, 2, 0.5, 1]  # away at the start, and again in the middle of the load
     assert built.n_written == N
-    opened, queries = open_index(tmp_path / "m.index"), unit_rows(9, 3, DIM)
-    assert_equal(opened.search(queries, 15), exact_search(queries, rows, 15))
-    opened.milvus.close()
+    index, queries = open_index(tmp_path / "m.index"), unit_rows(9, 3, DIM)
+    assert_equal(index.search(queries, 15), exact_search(queries, rows, 15))
+    index.milvus.close()
     stop()
 
 

@@ -24,43 +24,43 @@ pytest.importorskip("milvus_lite")
 def test_flat_ranks_as_exact_search_and_faiss_flat_do(descriptors, rows, tmp_path):
     built = build(descriptors, tmp_path / "m.index")
     assert (built.n, built.dim, built.n_written, built.index_type) == (N, DIM, N, "FLAT")
-    opened, queries = open_index(tmp_path / "m.index"), unit_rows(2, 5, DIM)
+    milvus_index, queries = open_index(tmp_path / "m.index"), unit_rows(2, 5, DIM)
     faiss = build_index(descriptors, tmp_path / "f.index")
     for k in (1, 10, 300):
-        found = opened.search(queries, k)
-        assert_equal(found, exact_search(queries, rows, k))
-        np.testing.assert_array_equal(found.rows, faiss.search(queries, k).rows)
-    assert_equal(opened.search(queries[:2], N), exact_search(queries[:2], rows, N))
+        ranking = milvus_index.search(queries, k)
+        assert_equal(ranking, exact_search(queries, rows, k))
+        np.testing.assert_array_equal(ranking.rows, faiss.search(queries, k).rows)
+    assert_equal(milvus_index.search(queries[:2], N), exact_search(queries[:2], rows, N))
 
 
 def test_equal_photos_are_ordered_by_row(tmp_path):
     rows, queries = with_ties(3, 600, 16), unit_rows(4, 6, 16)
     queries[0] = rows[7]
     build(write(tmp_path / "d.h5", rows), tmp_path / "d.index")
-    opened = open_index(tmp_path / "d.index")
+    milvus_index = open_index(tmp_path / "d.index")
     for k in (1, 5, 40):
-        assert_equal(opened.search(queries, k), exact_search(queries, rows, k))
+        assert_equal(milvus_index.search(queries, k), exact_search(queries, rows, k))
     same = np.zeros((300, 4), np.float32)  # a group of equal scores larger than what is fetched at first
     same[:, 0], same[::2, 0], same[::2, 1] = 1, 0, 1
     build(write(tmp_path / "same.h5", same), tmp_path / "same.index")
-    found = open_index(tmp_path / "same.index").search(np.eye(4, dtype=np.float32)[:1], 20)
-    assert found.rows[0].tolist() == list(range(1, 40, 2))
+    ranking = open_index(tmp_path / "same.index").search(np.eye(4, dtype=np.float32)[:1], 20)
+    assert ranking.rows[0].tolist() == list(range(1, 40, 2))
 
 
 @pytest.mark.parametrize("kind", ["ivf", "ivf-sq8", "hnsw"])
 def test_approximate_kinds(descriptors, rows, tmp_path, kind):
     build(descriptors, tmp_path / "a.index", kind)
-    opened, expected = open_index(tmp_path / "a.index"), exact_search(rows[:20], rows, 10)
-    found = opened.search(rows[:20], 10)
-    assert (found.rows[:, 0] == np.arange(20)).all()
-    same = found.rows == expected.rows
-    np.testing.assert_array_equal(found.scores[same], expected.scores[same])  # re-scored
-    settings = opened.settings
+    milvus_index, expected = open_index(tmp_path / "a.index"), exact_search(rows[:20], rows, 10)
+    ranking = milvus_index.search(rows[:20], 10)
+    assert (ranking.rows[:, 0] == np.arange(20)).all()
+    same = ranking.rows == expected.rows
+    np.testing.assert_array_equal(ranking.scores[same], expected.scores[same])  # re-scored
+    settings = milvus_index.settings
     few, many = (type(settings)(nprobe=nprobe, ef_search=512, rescore=10) for nprobe in (1, 64))
-    wide = recall_at(opened.search(rows[:20], 10, many).rows, expected.rows, 10)
+    wide = recall_at(milvus_index.search(rows[:20], 10, many).rows, expected.rows, 10)
     assert wide > 0.98
     if kind == "ivf":
-        narrow = opened.search(rows[:20], 60, few)  # random rows: a cell of 51 has fewer than 60
+        narrow = milvus_index.search(rows[:20], 60, few)  # random rows: a cell of 51 has fewer than 60
         assert recall_at(narrow.rows, expected.rows, 10) < wide
         assert (narrow.rows == -1).any() and (narrow.scores[narrow.rows == -1] == -np.inf).all()
 
@@ -71,9 +71,9 @@ def test_stale_moved_and_damaged_indexes(descriptors, rows, tmp_path):
     build(descriptors, folder / "m.index")
     shutil.move(folder, tmp_path / "b")  # index and database together
     index = tmp_path / "b" / "m.index"
-    opened = open_index(index)
-    assert (opened.n, opened.dim, opened.names[:2]) == (N, DIM, ["photo0.jpg", "photo1.jpg"])
-    opened.milvus.close()
+    milvus_index = open_index(index)
+    assert (milvus_index.n, milvus_index.dim, milvus_index.names[:2]) == (N, DIM, ["photo0.jpg", "photo1.jpg"])
+    milvus_index.milvus.close()
     description = json.loads((index / "index.json").read_text())
     assert (description["uri"], description["consistency"], description["engine"]) == ("milvus.db", "Strong", "milvus")
     (index / "index.json").write_text(json.dumps(description | {"version": 2}))
@@ -96,20 +96,20 @@ def test_stale_moved_and_damaged_indexes(descriptors, rows, tmp_path):
 
 
 def test_more_photos_than_milvus_ranks(descriptors, rows, tmp_path, monkeypatch):
-    said = []
+    warnings = []
     monkeypatch.setattr(index, "MOST_RANKED", 100)
-    monkeypatch.setattr(index.log, "warning", lambda text, *values: said.append(text % values))
+    monkeypatch.setattr(index.log, "warning", lambda text, *values: warnings.append(text % values))
     build(descriptors, tmp_path / "m.index")
-    opened, queries = open_index(tmp_path / "m.index"), unit_rows(10, 3, DIM)
-    assert_equal(opened.search(queries, 95), exact_search(queries, rows, 95))
-    assert not said
-    assert_equal(opened.search(queries, 101), exact_search(queries, rows, 101))
-    assert "ranks at most 100 photos per query, 101 are asked for: searching exactly" in said[0]
+    milvus_index, queries = open_index(tmp_path / "m.index"), unit_rows(10, 3, DIM)
+    assert_equal(milvus_index.search(queries, 95), exact_search(queries, rows, 95))
+    assert not warnings
+    assert_equal(milvus_index.search(queries, 101), exact_search(queries, rows, 101))
+    assert "ranks at most 100 photos per query, 101 are asked for: searching exactly" in warnings[0]
     descriptors.unlink()
     alone = open_index(tmp_path / "m.index")
     with pytest.raises(
         UltronError, match=r"Milvus ranks at most 100 photos per query, found 101, and .* is gone; choose a smaller -k"
     ):
         alone.search(queries, 101)
-    found = alone.search(queries, 10)  # Milvus's own scores
-    np.testing.assert_array_equal(found.rows, exact_search(queries, rows, 10).rows)
+    ranking = alone.search(queries, 10)  # Milvus's own scores
+    np.testing.assert_array_equal(ranking.rows, exact_search(queries, rows, 10).rows)

@@ -42,18 +42,18 @@ def state_of(queries: np.ndarray, database: np.ndarray, k: int | None = None) ->
     return RerankState(ranking=exact_search(queries, database, k or len(database)), queries=queries, database=database)
 
 
-def assert_front(found: RankedRows, before: RankedRows, query: int, rows: np.ndarray, scores: np.ndarray) -> None:
+def assert_front(ranking: RankedRows, before: RankedRows, query: int, rows: np.ndarray, scores: np.ndarray) -> None:
     """The front holds these rows with these scores, best first and equal scores by row; the rest is as before."""
     m = len(rows)
-    assert sorted(found.rows[query, :m].tolist()) == sorted(rows.tolist())
+    assert sorted(ranking.rows[query, :m].tolist()) == sorted(rows.tolist())
     expected = dict(zip(rows.tolist(), scores.tolist(), strict=True))
     np.testing.assert_allclose(
-        found.scores[query, :m], [expected[row] for row in found.rows[query, :m].tolist()], atol=TOLERANCE
+        ranking.scores[query, :m], [expected[row] for row in ranking.rows[query, :m].tolist()], atol=TOLERANCE
     )
-    order = np.lexsort((found.rows[query, :m], -found.scores[query, :m]))
+    order = np.lexsort((ranking.rows[query, :m], -ranking.scores[query, :m]))
     assert (order == np.arange(m)).all()
     rest = [row for row in before.rows[query].tolist() if row not in expected]
-    assert found.rows[query, m:].tolist() == rest[: before.rows.shape[1] - m]
+    assert ranking.rows[query, m:].tolist() == rest[: before.rows.shape[1] - m]
 
 
 @pytest.mark.parametrize(
@@ -62,27 +62,27 @@ def assert_front(found: RankedRows, before: RankedRows, query: int, rows: np.nda
 def test_superglobal_equals_the_authors_order(m, k, beta):
     queries, database = landmarks(1)
     state = state_of(queries, database)
-    found = superglobal(state, SuperGlobalConfig(m=m, k=k, beta=beta)).ranking
+    ranking = superglobal(state, SuperGlobalConfig(m=m, k=k, beta=beta)).ranking
     for query in range(QUERIES):
         rows = state.ranking.rows[query, :m]
         scores = literal_rerank.superglobal(
             queries[query].astype(np.float64), database[rows].astype(np.float64), k, beta, rows
         )
-        assert_front(found, state.ranking, query, rows, scores)
+        assert_front(ranking, state.ranking, query, rows, scores)
 
 
 @pytest.mark.parametrize(("n", "alpha"), [(5, 3.0), (1, 0.0), (500, 1.0)])
 def test_alpha_qe(n, alpha):
     queries, database = landmarks(2)
     state = state_of(queries, database, 20)
-    found = alpha_qe(state, AlphaQEConfig(n=n, alpha=alpha))
+    new_state = alpha_qe(state, AlphaQEConfig(n=n, alpha=alpha))
     for query in range(QUERIES):
         expected = literal_rerank.alpha_qe(
             queries[query].astype(np.float64), database.astype(np.float64), state.ranking.rows[query], n, alpha
         )
-        np.testing.assert_allclose(found.queries[query], expected, atol=TOLERANCE)
-    again = exact_search(found.queries, database, 20)
-    np.testing.assert_array_equal(found.ranking.rows, again.rows)
+        np.testing.assert_allclose(new_state.queries[query], expected, atol=TOLERANCE)
+    again = exact_search(new_state.queries, database, 20)
+    np.testing.assert_array_equal(new_state.ranking.rows, again.rows)
 
 
 @pytest.mark.parametrize(("m", "n", "alpha"), [(15, 4, 3.0), (1000, 4, 1.0), (60, 1000, 2.0)])
@@ -90,11 +90,11 @@ def test_dba(m, n, alpha, monkeypatch):
     monkeypatch.setattr("ultron_cli.retrieval.rerank.expansion.BLOCK_BYTES", 8 * DIM * 5 * 7)  # several blocks
     queries, database = landmarks(3)
     state = state_of(queries, database)
-    found = dba(state, DBAConfig(m=m, n=n, alpha=alpha)).ranking
+    ranking = dba(state, DBAConfig(m=m, n=n, alpha=alpha)).ranking
     every = queries.astype(np.float64) @ literal_rerank.augmented(database.astype(np.float64), n, alpha).T
     for query in range(QUERIES):
         rows = state.ranking.rows[query, :m]
-        assert_front(found, state.ranking, query, rows, every[query, rows])
+        assert_front(ranking, state.ranking, query, rows, every[query, rows])
 
 
 @pytest.mark.parametrize("nodes", [1000, 30])
@@ -104,7 +104,7 @@ def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
     queries, database = landmarks(4)
     state = state_of(queries, database)
     config = DiffusionConfig(nodes=nodes, k=k, kq=kq, alpha=0.9, iterations=200, tolerance=1e-12)
-    found = diffusion(state, config).ranking
+    ranking = diffusion(state, config).ranking
     used = graph_nodes(state.ranking.rows, nodes)
     if nodes < N:  # a query enters at its best photos of the whole database that are nodes
         inside = [np.isin(state.ranking.rows[q, :kq], used).sum() for q in range(QUERIES)]
@@ -116,7 +116,7 @@ def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
             queries[query : query + 1].astype(np.float64), database[used].astype(np.float64), k, kqs[query], 0.9, 3.0
         )[0]
         reached = spread > 1e-12
-        assert_front(found, state.ranking, query, used[reached], spread[reached])
+        assert_front(ranking, state.ranking, query, used[reached], spread[reached])
 
 
 @pytest.mark.parametrize(
@@ -126,11 +126,11 @@ def test_diffusion_equals_a_direct_solver(nodes, k, kq, monkeypatch):
 def test_kreciprocal_equals_the_authors_loops(m, k1, k2, weight):
     queries, database = landmarks(5)
     state = state_of(queries, database)
-    found = kreciprocal(state, KReciprocalConfig(m=m, k1=k1, k2=k2, weight=weight)).ranking
+    ranking = kreciprocal(state, KReciprocalConfig(m=m, k1=k1, k2=k2, weight=weight)).ranking
     for query in range(QUERIES):
         rows = state.ranking.rows[query, :m]
         assert_front(
-            found,
+            ranking,
             state.ranking,
             query,
             rows,
@@ -146,9 +146,9 @@ CONFIGS = [SuperGlobalConfig, AlphaQEConfig, DBAConfig, DiffusionConfig, KRecipr
 def test_tiny_databases_and_padding(step, config):
     queries, _ = landmarks(6)
     for database in (unit_rows(7, 1, DIM), unit_rows(8, 2, DIM), np.repeat(unit_rows(9, 1, DIM), 30, axis=0)):
-        found = step(state_of(queries, database), config()).ranking
-        assert np.isfinite(found.scores).all()
-        for row in found.rows:
+        ranking = step(state_of(queries, database), config()).ranking
+        assert np.isfinite(ranking.scores).all()
+        for row in ranking.rows:
             assert sorted(row.tolist()) == list(range(len(database)))
     if step is alpha_qe:
         return
@@ -156,20 +156,20 @@ def test_tiny_databases_and_padding(step, config):
     padded = RankedRows(whole.ranking.rows.copy(), whole.ranking.scores.copy())
     padded.rows[1:, 3:], padded.scores[1:, 3:] = PADDING, -np.inf
     padded.rows[3], padded.scores[3] = PADDING, -np.inf
-    found = step(dataclasses.replace(whole, ranking=padded), config()).ranking
+    ranking = step(dataclasses.replace(whole, ranking=padded), config()).ranking
     for query in range(QUERIES):
-        known = found.rows[query][found.rows[query] != PADDING]
+        known = ranking.rows[query][ranking.rows[query] != PADDING]
         assert len(set(known.tolist())) == len(known)
         assert set(padded.rows[query].tolist()) - {PADDING} <= set(known.tolist()) or step is diffusion
-        assert (found.rows[query, len(known) :] == PADDING).all()
+        assert (ranking.rows[query, len(known) :] == PADDING).all()
 
 
 def test_equal_photos_stand_by_row():
     queries, database = landmarks(11)
     database[::2] = database[0]
     for step, config in ((kreciprocal, KReciprocalConfig(m=60)), (dba, DBAConfig(n=3))):
-        found = step(state_of(queries, database), config).ranking
-        for row in found.rows:
+        ranking = step(state_of(queries, database), config).ranking
+        for row in ranking.rows:
             equal = [value for value in row.tolist() if value % 2 == 0]
             assert equal == sorted(equal)
 
@@ -182,13 +182,13 @@ def test_a_descriptor_file_gives_what_an_array_gives(tmp_path, step, config, sto
     write_descriptors(tmp_path / "d.h5", [str(i) for i in range(N)], [database.astype(storage)], DIM, info)
     expected = step(state_of(queries, database.astype(storage).astype(np.float32)), config()).ranking
     with DescriptorFile(tmp_path / "d.h5") as file:
-        found = step(
+        in_a_copy = step(
             RerankState(ranking=exact_search(queries, file, N), queries=queries, database=file), config()
         ).ranking
-        again = step(
+        in_place = step(
             RerankState(ranking=exact_search(queries, file, N), queries=queries, database=file, in_place=True), config()
         ).ranking
-    for ranking in (found, again):
+    for ranking in (in_a_copy, in_place):
         np.testing.assert_array_equal(ranking.rows, expected.rows)
         np.testing.assert_array_equal(ranking.scores, expected.scores)
 
@@ -202,13 +202,13 @@ def test_nearest_positions_takes_the_leftmost_of_equal_values():
 
 def test_put_in_front_brings_new_rows_and_cuts_to_k():
     ranking = RankedRows(np.array([[4, 2, 7, 1]]), np.array([[4, 3, 2, 1]], np.float32))
-    found = put_in_front(ranking, [(np.array([9, 7, 3]), np.array([0.5, 0.9, 0.5]))])
-    assert found.rows.tolist() == [[7, 3, 9, 4]]
-    np.testing.assert_allclose(found.scores, [[0.9, 0.5, 0.5, 4]])
+    new_ranking = put_in_front(ranking, [(np.array([9, 7, 3]), np.array([0.5, 0.9, 0.5]))])
+    assert new_ranking.rows.tolist() == [[7, 3, 9, 4]]
+    np.testing.assert_allclose(new_ranking.scores, [[0.9, 0.5, 0.5, 4]])
     assert ranking.rows.tolist() == [[4, 2, 7, 1]]
     assert put_in_front(ranking, [(np.array([9, 7, 3]), np.array([0.5, 0.9, 0.5]))], in_place=True).rows is ranking.rows
-    assert ranking.rows.tolist() == found.rows.tolist()
-    np.testing.assert_array_equal(ranking.scores, found.scores)
+    assert ranking.rows.tolist() == new_ranking.rows.tolist()
+    np.testing.assert_array_equal(ranking.scores, new_ranking.scores)
 
 
 def test_chains_are_parsed_run_in_order_and_recorded():
@@ -220,8 +220,8 @@ def test_chains_are_parsed_run_in_order_and_recorded():
     assert n_needed(steps) == 30
     state = state_of(*landmarks(14))
     by_hand = superglobal(alpha_qe(state, AlphaQEConfig(n=3)), SuperGlobalConfig(m=30, beta=0.2)).ranking
-    found, records = rerank(state, steps)
-    np.testing.assert_array_equal(found.ranking.rows, by_hand.rows)
+    new_state, records = rerank(state, steps)
+    np.testing.assert_array_equal(new_state.ranking.rows, by_hand.rows)
     assert [record.name for record in records] == ["aqe", "superglobal"]
     assert all(record.ms_per_query > 0 for record in records)
     assert parse_rerank(None, []) == []

@@ -138,9 +138,11 @@ def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) ->
         lines = list(csv.DictReader(handle))
     assert len(lines) == 90 and sum(int(line["chosen"]) for line in lines) == 10
     assert (tmp_path / "genotype.png").stat().st_size > 4000
-    found = json.loads((tmp_path / "search.json").read_text())
+    record = json.loads((tmp_path / "search.json").read_text())
     assert (
-        found["genotype"] == result.genotype.text and found["config"]["batch_size"] == 16 and len(found["history"]) == 2
+        record["genotype"] == result.genotype.text
+        and record["config"]["batch_size"] == 16
+        and len(record["history"]) == 2
     )
 
 
@@ -150,11 +152,11 @@ def test_a_stopped_search_goes_on_as_if_it_had_not_stopped(
     config = AutolaConfig(**SMALL)
     photos = photos.take(np.flatnonzero(photos.labels < 4))  # 12 photos in a half, two steps an epoch
     whole = search_attention(photos, config, tmp_path / "whole")
-    own_step, seen = AutolaSearch.step_weights, []
+    own_step, step_calls = AutolaSearch.step_weights, []
 
     def stop_at_the_third_step(search: AutolaSearch, *batch: torch.Tensor) -> tuple[float, float]:
-        seen.append(1)
-        if len(seen) == 3:  # within the second epoch
+        step_calls.append(1)
+        if len(step_calls) == 3:  # within the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
         return own_step(search, *batch)
 

@@ -29,10 +29,10 @@ def batch(weight: torch.Tensor, n_centres: int, place: str) -> tuple[torch.Tenso
     """(B, D) descriptors of lengths 0.5 to 2 and (B,) labels. place: about their class weights, anywhere, or about the
     opposite of them."""
     labels = torch.arange(BATCH) % N_CLASSES
-    own = normalize(weight.view(N_CLASSES, n_centres, DIM)[labels, torch.arange(BATCH) % n_centres], dim=1)
+    centres = normalize(weight.view(N_CLASSES, n_centres, DIM)[labels, torch.arange(BATCH) % n_centres], dim=1)
     towards = {"near": 1.0, "anywhere": 0.0, "opposite": -1.0}[place]
     noise = 0.15 * torch.randn(BATCH, DIM, dtype=weight.dtype)  # about 0.6 long
-    return normalize(towards * own + noise, dim=1) * torch.linspace(0.5, 2.0, BATCH, dtype=weight.dtype)[
+    return normalize(towards * centres + noise, dim=1) * torch.linspace(0.5, 2.0, BATCH, dtype=weight.dtype)[
         :, None
     ], labels
 
@@ -49,11 +49,11 @@ def value_and_gradients(
 def assert_equal(ours: MarginLoss, their: torch.nn.Module, descriptors: torch.Tensor, labels: torch.Tensor) -> None:
     """Value and both gradients; ours takes its weights over from theirs."""
     their.W.data = ours.weight.detach().T.clone()
-    own = value_and_gradients(ours, ours.weight, descriptors, labels)
+    our_values = value_and_gradients(ours, ours.weight, descriptors, labels)
     value, of_descriptors, of_weight = value_and_gradients(their, their.W, descriptors, labels)
     tolerance = TOLERANCE[descriptors.dtype]
-    assert own[1].abs().max() > 1e-3  # there is something to compare
-    for a, b in zip(own, (value, of_descriptors, of_weight.T), strict=True):
+    assert our_values[1].abs().max() > 1e-3  # there is something to compare
+    for a, b in zip(our_values, (value, of_descriptors, of_weight.T), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -116,11 +116,11 @@ def test_on_a_class_weight_the_floor_under_our_sine_lowers_the_logit() -> None:
         theirs.ArcFaceLoss(N_CLASSES, DIM, margin=math.degrees(0.5)),
     )
     angle = torch.tensor([0.0, 1e-4, 3e-3, math.pi])
-    found, expected = (
+    our_logits, expected = (
         ours.with_margin(angle.cos()[:, None], 0.5)[:, 0],
         their.modify_cosine_of_target_classes(angle.cos()),
     )
-    torch.testing.assert_close(found[2:], expected[2:], rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(our_logits[2:], expected[2:], rtol=0.0, atol=1e-6)
     torch.testing.assert_close(
-        expected[:2] - found[:2], torch.full((2,), math.sqrt(1e-7) * math.sin(0.5)), rtol=1e-2, atol=0.0
+        expected[:2] - our_logits[:2], torch.full((2,), math.sqrt(1e-7) * math.sin(0.5)), rtol=1e-2, atol=0.0
     )

@@ -80,14 +80,14 @@ def test_signals_save_and_stop(
 ) -> None:
     from ultron_cli.training.learner import Learner
 
-    own = Learner.step
+    learner_step = Learner.step
 
     def step(self: Learner, pixels: torch.Tensor, labels: torch.Tensor, step: int) -> Any:
         if step == 6:
             for child in multiprocessing.active_children():  # terminals and schedulers send it to all processes
                 os.kill(child.pid, number)
             os.kill(os.getpid(), number)
-        return own(self, pixels, labels, step)
+        return learner_step(self, pixels, labels, step)
 
     settings = EVERYTHING | {"checkpoint_minutes": 1000.0, "workers": 1}
     with monkeypatch.context() as patched:

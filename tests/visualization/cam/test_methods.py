@@ -95,15 +95,15 @@ def test_guided_backprop_and_guided_gradcam_of_a_small_network(seed: int) -> Non
     model, photo = Rectified(seed), photo_of(seed, 48, 64)
     other = descriptor_of(model, photo_of(seed + 5, 48, 48)).clone()  # no inference tensor
     images = normalise_images(torch.from_numpy(photo)[None], model.preprocessing)
-    wanted = guided_by_layers(model, images, other).detach()
-    found, descriptor = guided_backprop(model, images, other)
-    torch.testing.assert_close(found, wanted, atol=1e-7, rtol=1e-4)
+    expected = guided_by_layers(model, images, other).detach()
+    gradients, descriptor = guided_backprop(model, images, other)
+    torch.testing.assert_close(gradients, expected, atol=1e-7, rtol=1e-4)
     torch.testing.assert_close(descriptor, model(images)[0].detach())
     cam = similarity_cam(model, photo, other, method="guided-backprop")
-    np.testing.assert_allclose(cam.heat, pixel_heat(wanted.numpy()), atol=TOLERANCE)
+    np.testing.assert_allclose(cam.heat, pixel_heat(expected.numpy()), atol=TOLERANCE)
     gradcam = similarity_cam(model, photo, other)
     both = similarity_cam(model, photo, other, method="guided-gradcam")
-    np.testing.assert_allclose(both.heat, pixel_heat(wanted.numpy() * gradcam.heat[..., None]), atol=TOLERANCE)
+    np.testing.assert_allclose(both.heat, pixel_heat(expected.numpy() * gradcam.heat[..., None]), atol=TOLERANCE)
     assert cam.heat.dtype == both.heat.dtype == np.float32 and cam.heat.max() == both.heat.max() == 1
     assert both.cosine == pytest.approx(gradcam.cosine, abs=1e-6)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -150,12 +150,12 @@ def test_pixel_heat_by_hand() -> None:
 
 def by_hook(model: RetrievalModel, layer: nn.Module, photo: np.ndarray, other: torch.Tensor, turn: str) -> np.ndarray:
     """Grad-CAM at a layer by autograd through the whole network. turn: how its output becomes (1, C, h, w)."""
-    kept: list[torch.Tensor] = []
-    handle = layer.register_forward_hook(lambda _, __, output: kept.append(output))
+    outputs: list[torch.Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, output: outputs.append(output))
     images = normalise_images(torch.from_numpy(photo)[None], model.preprocessing)
     cosine = F.cosine_similarity(model(images)[0], other, dim=0)
     handle.remove()
-    maps = [kept[-1], torch.autograd.grad(cosine, kept[-1])[0]]
+    maps = [outputs[-1], torch.autograd.grad(cosine, outputs[-1])[0]]
     if turn == "channels_last":
         maps = [part.permute(0, 3, 1, 2) for part in maps]
     elif turn == "tokens":  # one class token, a grid of patches of 16
@@ -187,8 +187,8 @@ def test_maps_of_inner_layers(name: str, backbone: str, layer: str, turn: str) -
     for towards in (other, -other):
         heat = similarity_cam(model, photo, towards, layer=layer).heat
         np.testing.assert_allclose(heat, by_hook(model, stage.module, photo, towards, turn), atol=5e-3)
-    found = map_at(model, normalise_images(torch.from_numpy(photo)[None], model.preprocessing), layer)
-    assert found.ndim == 4 and found.shape[-2] / found.shape[-1] == pytest.approx(0.75, abs=0.1)
+    feature_map = map_at(model, normalise_images(torch.from_numpy(photo)[None], model.preprocessing), layer)
+    assert feature_map.ndim == 4 and feature_map.shape[-2] / feature_map.shape[-1] == pytest.approx(0.75, abs=0.1)
     for method in ("gradcam++", "hirescam", "guided-gradcam"):
         cam = similarity_cam(model, photo, -other, method=method, layer=layer)
         assert cam.heat.shape == (96, 128) and (cam.method, cam.layer) == (method, layer)

@@ -4,10 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.conftest import Run
 from ultron_cli.errors import UltronError
-from ultron_cli.visualization.curves.run_curves import RunCurves, curves_figure, read_lines, read_run, running_mean
+from ultron_cli.visualization.curves.run_curves import (
+    PANELS,
+    RunCurves,
+    curves_figure,
+    read_lines,
+    read_run,
+    running_mean,
+)
+from ultron_cli.visualization.plots import look
 
 
 def write_run(folder: Path, metrics: str, steps: str = "") -> Path:
@@ -41,6 +50,20 @@ def test_curves_read_what_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_running_mean_by_hand() -> None:
     assert running_mean([1.0, 2.0, 6.0, 3.0], 3) == [1.5, 3.0, 11 / 3, 4.5]
     assert running_mean([1.0, 2.0], 1) == [1.0, 2.0] and running_mean([], 3) == []
+
+
+def test_learning_rate_is_drawn_by_step_where_steps_are_recorded() -> None:
+    epochs: list[dict[str, object]] = [{"epoch": 1, "lr": 0.5}, {"epoch": 2, "lr": 0.25}]
+    steps: list[dict[str, object]] = [
+        {"epoch": x, "loss": 1.0, "lr": y} for x, y in ((0.5, 0.1), (1.0, 0.5), (2.0, 0.25))
+    ]
+    for run, points in (
+        (RunCurves(label="with steps", epochs=epochs, steps=steps), [(0.5, 0.1), (1.0, 0.5), (2.0, 0.25)]),
+        (RunCurves(label="of epochs alone", epochs=epochs, steps=[]), [(1.0, 0.5), (2.0, 0.25)]),
+    ):
+        axes = Figure().add_subplot()
+        PANELS["lr"][1](axes, run, look(0), 1)
+        assert [tuple(map(float, point)) for point in axes.lines[0].get_xydata()] == points
 
 
 def test_what_cannot_be_drawn(tmp_path: Path) -> None:

@@ -17,21 +17,23 @@ def test_dilations_are_those_the_operator_got(monkeypatch: pytest.MonkeyPatch) -
     """Against what CDConv hands to the operator, for two photos of different shape."""
     torch.manual_seed(0)
     model = create_model("ultron-t").eval()
-    given: list[np.ndarray] = []
+    dilations: list[np.ndarray] = []
     import ultron_cli.models.parts.cdconv as module
 
     operator = module.cdconv
     monkeypatch.setattr(
         module,
         "cdconv",
-        lambda features, weight, dilation: given.append(dilation[0].numpy()) or operator(features, weight, dilation),
+        lambda features, weight, dilation: (
+            dilations.append(dilation[0].numpy()) or operator(features, weight, dilation)
+        ),
     )
     result = gather(model, iter([("a", photo_of(0, 64, 48)), ("b", photo_of(1, 48, 64))]))
     assert result.names == ["a", "b"] and result.values == (1, 3, 6)
     assert {stage: len(blocks) for stage, blocks in result.choices.items()} == {"stage 1": 1, "stage 2": 2}
     flat = [block[photo] for photo in range(2) for blocks in result.choices.values() for block in blocks]
-    assert len(given) == len(flat) == 6
-    assert all(np.array_equal(wanted, found) for wanted, found in zip(given, flat, strict=True))
+    assert len(dilations) == len(flat) == 6
+    assert all(np.array_equal(dilation, drawn) for dilation, drawn in zip(dilations, flat, strict=True))
     assert not any(layer.importance._forward_hooks for layer in model.modules() if isinstance(layer, CDConv))
 
 

@@ -101,8 +101,8 @@ def test_rows_lines_and_narrow_photos(tmp_path: Path) -> None:
         pixels_of(ranks_figure(narrow, "t", tmp_path / "narrow.png")).shape[1]
         == 2 * drawing.MARGIN_PX + 6 * (160 + 2 * FRAME) + QUERY_GAP + 4 * GAP
     )
-    one = [RankedRow(QueryPhoto(plain(50), "a"), [photo(1, "unknown")])]
-    assert pixels_of(ranks_figure(one, "t", tmp_path / "one.png")).shape[1] == drawing.MIN_WIDTH_PX
+    rows = [RankedRow(QueryPhoto(plain(50), "a"), [photo(1, "unknown")])]
+    assert pixels_of(ranks_figure(rows, "t", tmp_path / "one.png")).shape[1] == drawing.MIN_WIDTH_PX
 
 
 def test_bad_photos_are_grey_with_the_reason(

@@ -127,7 +127,7 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
         return browser.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(selector: str) -> list[str]:
-        return [found.text for found in all_of(selector)]
+        return [part.text for part in all_of(selector)]
 
     def press(*keys: str) -> None:
         for key in keys:
@@ -161,7 +161,7 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
 
     # The photo whose name would be HTML is text wherever it stands.
     for i, query in enumerate(sorted(names)):
-        entry = next(found for found in data["results"][0]["queries"] if found["name"] == query)
+        entry = next(entry for entry in data["results"][0]["queries"] if entry["name"] == query)
         place = next((j for j, photo in enumerate(entry["photos"]) if photo["name"] == EVIL), None)
         if place is not None:
             all_of("#queries tbody tr")[i].click()

@@ -1,31 +1,39 @@
-"""Attentions by name, and how they are put into the stages of a timm ResNet."""
+"""Attentions by name.
 
-from collections.abc import Callable
+Importing this package loads no torch: an attention's file is imported when one is made. placing.py puts them into the
+stages of a network.
+"""
+
+from __future__ import annotations
+
+import importlib
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ultron_cli.configs import one_of
 from ultron_cli.errors import UltronError
-from ultron_cli.models.attentions.gates import Cbam, ChannelGate, EcaGate, Sca
 from ultron_cli.models.attentions.genotype import parse_genotype
-from ultron_cli.models.attentions.glam import Glam
-from ultron_cli.models.attentions.hoga import Hoga
-from ultron_cli.models.backbones.backbone import Backbone
-from ultron_cli.models.backbones.stages import require_resnet
+
+if TYPE_CHECKING:
+    from torch import nn
 
 STAGES = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How an attention is made, and where its paper puts it."""
+    """Where an attention is defined, and where its paper puts it."""
 
-    make: Callable[..., nn.Module]  # of the number of channels C and, if it takes_genotype and one is set, its text
+    module: str  # below ultron_cli.models.attentions
+    class_name: str  # of a torch module in it: made of the number of channels C and, if it takes_genotype, its text
     at: Literal["block", "stage"]  # into every block of a stage, before the shortcut is added; or once after the last
     stages: tuple[int, ...]
     takes_genotype: bool = False
+
+    def make(self, n_channels: int, *genotype: str) -> nn.Module:
+        """A fresh one for maps of n_channels. genotype: its text, if one is set."""
+        module = importlib.import_module(f"{__name__}.{self.module}")
+        return getattr(module, self.class_name)(n_channels, *genotype)
 
 
 class AttentionSettings(Protocol):
@@ -72,35 +80,11 @@ def check_attention(settings: AttentionSettings) -> None:
         raise UltronError(f"attention_stages must be different numbers from 1 to 4 ([3,4]); found {list(stages)}")
 
 
-def put_attention(backbone: Backbone, settings: AttentionSettings) -> None:
-    """Puts fresh attentions into the stages of a ResNet, in place. Raises UltronError for another network, and for one
-    that has attentions in its blocks already."""
-    if settings.attention is None:
-        return
-    network = require_resnet(backbone.network, backbone.name, f"attention {settings.attention}")
-    attention = ATTENTIONS[settings.attention]
-    genotype = () if settings.genotype is None else (settings.genotype,)
-    for number in settings.attention_stages or attention.stages:
-        stage: nn.Sequential = getattr(network, f"layer{number}")
-        n_channels = network.feature_info[number]["num_chs"]
-        if (settings.attention_at or attention.at) == "stage":
-            stage.add_module("attention", attention.make(n_channels, *genotype))
-            continue
-        for block in stage:
-            if getattr(block, "se", None) is not None:
-                raise UltronError(
-                    f"{backbone.name} has attentions in its blocks already; choose another backbone, or "
-                    "`model.attention_at=stage`"
-                )
-            # timm's place for one: after the last norm, before the shortcut is added
-            block.se = attention.make(n_channels, *genotype)
-
-
 ATTENTIONS = {
-    "se": Attention(ChannelGate, "block", STAGES),
-    "eca": Attention(EcaGate, "block", STAGES),
-    "cbam": Attention(Cbam, "block", STAGES),
-    "hoga": Attention(Hoga, "block", STAGES, takes_genotype=True),
-    "sca": Attention(Sca, "stage", (4,)),
-    "glam": Attention(Glam, "stage", (4,)),
+    "se": Attention("gates", "ChannelGate", "block", STAGES),
+    "eca": Attention("gates", "EcaGate", "block", STAGES),
+    "cbam": Attention("gates", "Cbam", "block", STAGES),
+    "hoga": Attention("hoga", "Hoga", "block", STAGES, takes_genotype=True),
+    "sca": Attention("gates", "Sca", "stage", (4,)),
+    "glam": Attention("glam", "Glam", "stage", (4,)),
 }

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from ultron_cli.configs import from_dict, within
-from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoShape, load_photo
+from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.models.core import PRECISIONS, RetrievalModel
 from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale

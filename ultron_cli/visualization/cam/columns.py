@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultron_cli.datasets.photos import Box
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
 from ultron_cli.visualization.cam.method_table import METHODS

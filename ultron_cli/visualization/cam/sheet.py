@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ultron_cli.datasets.photos import Box
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
 from ultron_cli.visualization.cam.method_table import METHODS

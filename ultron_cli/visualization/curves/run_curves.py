@@ -123,6 +123,16 @@ def _draw_loss(axes: Axes, run: RunCurves, style: Look, mark_every: int) -> None
     axes.set_ylabel("training loss (no unit)")
 
 
+def _draw_rate(axes: Axes, run: RunCurves, style: Look, mark_every: int) -> None:
+    """By step, where a warm-up and a decay within an epoch show; by epoch where no steps are recorded."""
+    xs, ys = run.points("lr", by_step=True)
+    if len(xs) > 1:
+        axes.plot(xs, ys, **{**style, "marker": None})
+    else:
+        axes.plot(*run.points("lr"), **style, markevery=mark_every)
+    axes.set_ylabel("learning rate (no unit)")
+
+
 def _drawer(key: str, label: str, factor: float) -> Callable[[Axes, RunCurves, Look, int], None]:
     """What draws a key by epoch. label: of the vertical axis; factor: from the file's unit to the axis's."""
 
@@ -139,12 +149,13 @@ PANELS: dict[str, tuple[str, Callable[[Axes, RunCurves, Look, int], None]]] = {
     "validation_mAP": ("Held-out mAP", _drawer("validation_mAP", "held-out mAP (%)", 100.0)),
     "validation_top1": ("Held-out top-1", _drawer("validation_top1", "held-out top-1 (%)", 100.0)),
     "accuracy": ("Training accuracy", _drawer("accuracy", "training accuracy (%)", 100.0)),
-    "lr": ("Learning rate", _drawer("lr", "learning rate (no unit)", 1.0)),
+    "lr": ("Learning rate", _draw_rate),
 }
+BY_STEP = ("loss", "lr")  # drawn from steps.jsonl where a run has one
 
 
 def _has_points(run: RunCurves, key: str) -> bool:
-    return bool(run.points(key)[0] or (key == "loss" and run.points(key, by_step=True)[0]))
+    return bool(run.points(key)[0] or (key in BY_STEP and run.points(key, by_step=True)[0]))
 
 
 def curves_figure(runs: list[RunCurves], title: str, out: Path) -> Path:

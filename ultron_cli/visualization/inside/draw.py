@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from ultron_cli.console import progress
-from ultron_cli.datasets.photos import Box, PhotoShape, load_photo
+from ultron_cli.datasets.photos import PhotoShape, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.visualization.drawing import title_of
 from ultron_cli.visualization.inside.matching import (
     Match,

@@ -7,7 +7,8 @@ import numpy as np
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.photos import Box, PhotoShape, decode_photo, load_photo
+from ultron_cli.datasets.photos import PhotoShape, decode_photo, load_photo
+from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel

@@ -74,14 +74,14 @@ function columns() {
 
 function shownQueries() {
   const column = columns().find((entry) => entry.key === state.sort) || columns()[0];
-  const found = first.queries.filter((query) => {
+  const queries = first.queries.filter((query) => {
     const ap = query.ap[state.protocol];
     if (state.find && !query.name.toLowerCase().includes(state.find)) return false;
     if (state.under !== null && !(ap !== null && ap !== undefined && 100 * ap < state.under)) return false;
     return !state.moved || Boolean(difference(query));
   });
   const order = (a, b) => (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
-  return found.sort((a, b) => {
+  return queries.sort((a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
     if (x === null || y === null) return (x === null) - (y === null);
     return state.down ? order(y, x) : order(x, y);
@@ -145,14 +145,14 @@ function drawList() {
   if (!query) { box.append(element("p", "small", "no query matches")); return; }
   box.append(element("h2", "", query.name));
   data.results.forEach((result, index) => {
-    const own = index === 0 ? query : secondQueries.get(query.name), row = element("div", "row"), left = element("div", "query"), image = element("img");
-    const ap = own.ap[state.protocol];
+    const searchQuery = index === 0 ? query : secondQueries.get(query.name), row = element("div", "row"), left = element("div", "query"), image = element("img");
+    const ap = searchQuery.ap[state.protocol];
     if (second) box.append(element("p", "small", `${result.label}${ap === null || ap === undefined ? "" : `: AP ${percent(ap)} % (${state.protocol})`}`));
-    image.src = data.thumbnails[own.thumbnail];
-    image.alt = `query ${own.name}`;
+    image.src = data.thumbnails[searchQuery.thumbnail];
+    image.alt = `query ${searchQuery.name}`;
     left.append(image, element("span", "small", !second && ap !== null && ap !== undefined ? `AP ${percent(ap)} % (${state.protocol})` : "query"));
     const photos = element("div", "photos");
-    own.photos.forEach((photo, i) => photos.append(photoButton(own, photo, i + 1, index)));
+    searchQuery.photos.forEach((photo, i) => photos.append(photoButton(searchQuery, photo, i + 1, index)));
     row.append(left, photos);
     box.append(row);
   });

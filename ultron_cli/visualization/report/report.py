@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ultron_cli.console import log, progress
-from ultron_cli.datasets.photos import Box
-from ultron_cli.datasets.protocols import LABELS, PROTOCOLS
+from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.files import write_text
