@@ -60,7 +60,14 @@ VOLATILE = {
     *("created", "provenance", "searched_by", "evaluated_by", "ms_per_query", "seconds", "downloaded", "descriptors"),
     *("photos_per_s", "wait_share", "memory_mib", "index", "address", "command", "dataset_folder", "ground_truth"),
 }
-LEFT_OUT = {"environment.json", "config.json", "source.json", "seen_checksums.json", "curves.png"}
+LEFT_OUT = {
+    "training-curves.png",
+    "environment.json",
+    "config.json",
+    "source.json",
+    "seen_checksums.json",
+    "curves.png",
+}
 
 
 @dataclass(frozen=True)

@@ -81,13 +81,21 @@ def test_a_full_disk_ends_a_run_in_one_line(
     write = files.os.write
 
     def filling_write(handle: int, data: bytes) -> int:
-        if len(data) > 2000:
+        if len(data) > 20_000:
             raise OSError(28, "No space left on device")
         return write(handle, data)
 
     monkeypatch.setattr(files.os, "write", filling_write)
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
     code, out, err = ultron("train", "--dataset", toy, *FLAGS, "--out", tmp_path / "run")
     assert (code, out) == (1, "")
     assert "checkpoint.pt: the disk is full: it takes " in err.splitlines()[-1] and " are missing" in err
     assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_a_run_that_cannot_be_stored_does_not_begin(
+    ultron: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
+    code, out, err = ultron("train", "--dataset", toy, *FLAGS, "--out", tmp_path / "run")
+    assert (code, out) == (1, "") and "the run with one checkpoint to go on from takes about" in err.splitlines()[-1]
+    assert "step 1" not in err and list((tmp_path / "run").iterdir()) == []

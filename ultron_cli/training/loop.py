@@ -14,6 +14,7 @@ from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import require_space
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.training.batches.draws import EpochBatches, shape_groups, training_shapes
 from ultron_cli.training.batches.hard import nearest_landmarks
@@ -157,10 +158,19 @@ class Training(RunLoop[TrainConfig, Batch]):
 
     def _start_folder(self, folder: Path, origin: dict[str, object], resume: bool) -> None:
         self.make_folder(folder, resume)
+        require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
         write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
         self.write_settings(folder, origin)
+
+    def _disk_bytes(self) -> int:
+        """About what the final checkpoint and one to go on from take: with the optimiser's one or two moments of each
+        weight, and the running mean."""
+        weights = [*self.model.state_dict().values(), *self.learner.loss.state_dict().values()]
+        n_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
+        n_moments = 2 if self.config.optimizer == "adamw" else 1
+        return n_bytes * (2 + n_moments + (self.config.ema is not None))
 
     def _start_weights(self, folder: Path, is_new: bool) -> None:
         """The weights that a new run starts from; and what batches of tuples need to know of them, which the folder
