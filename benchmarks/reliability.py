@@ -48,7 +48,7 @@ from ultron_cli.retrieval.extraction import shards  # noqa: E402
 
 PAGE = 4096
 N_SIZES = 20
-ORPHAN_PATIENCE_S = 5.0
+ORPHAN_PATIENCE_S = 20.0  # a worker that is being started first imports what this module does
 LONGEST_S = 120.0  # of a command on a full disk
 DESCRIBE = ["--untrained", "--model", "gem", "--backbone", "test_resnet", "--scales", "1", "--batch-size", "4"]
 RUN_SETTINGS = (
@@ -236,12 +236,9 @@ def h5_values(handle: h5py.File, name: str) -> object:
 
 
 def leftovers_below(folder: Path) -> list[str]:
-    """What no finished command leaves. The empty lock of a killed one is taken over by whoever writes there next."""
-    return [
-        path.name
-        for path in folder.rglob(".*")
-        if (".ultron-" in path.name and path.name != LOCK_FILE) or ".downloads" in path.name
-    ] + [path.name for path in folder.rglob("*.parts")]
+    """What no finished command leaves. The lock of a killed one is taken over by whoever writes there next."""
+    half_written = [path.name for path in folder.rglob(".ultron-*") if not path.name.endswith(LOCK_FILE)]
+    return [*half_written, *(path.name for path in folder.rglob("*.parts"))]
 
 
 def plain(value: object) -> object:
