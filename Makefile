@@ -1,6 +1,6 @@
 # make demo    install into .venv if needed, then run the whole pipeline on rendered landmarks
 # make test    install into .venv if needed, then run all tests
-# make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make bench: the benchmarks; make clean: remove .venv and results
+# make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make fuzz: damaged files for every reader; make bench: the benchmarks; make clean: remove .venv and results
 # make kills   kill every command that writes at random moments, then fill its disk (an hour; TRIALS=20 for less)
 # make kernels compile the operators now; make gpu-check: on a machine with an NVIDIA GPU, build, test and measure them
 
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-fast browser lint bench kills kernels gpu-check clean
+.PHONY: install demo test test-fast fuzz browser lint bench kills kernels gpu-check clean
 
 install: $(READY)
 
@@ -30,6 +30,11 @@ test: $(READY) browser
 # No training, no processes, no browser, no compiler: under a minute.
 test-fast: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -q -m "not slow"
+
+# READERS: some of tests/fuzz/readers.py; INPUTS: damaged files for each. What failed lies in build/fuzz.
+INPUTS ?= 200000
+fuzz: $(READY)
+	$(TEST_ENV) $(VENV)/bin/python -m tests.fuzz $(READERS) --inputs $(INPUTS)
 
 # The report is clicked through in a browser, where there is one or the system's packages can be installed.
 browser:

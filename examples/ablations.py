@@ -28,10 +28,11 @@ from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
-from ultron_cli.files import read_json, replace_between, write_text
+from ultron_cli.files import replace_between, write_text
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.searching import search_files
+from ultron_cli.schema.texts import read_json
 from ultron_cli.training.presets import load_config
 from ultron_cli.training.start import AutolaSummary, TrainRequest, TrainSummary, start_training
 from ultron_cli.visualization.curves.run_pictures import draw_run
@@ -44,9 +45,12 @@ VARIANTS: dict[str, list[str]] = {
     "gate multiply": ["model.gate=multiply"],
     "thresholds as quantiles": ["model.threshold=quantile"],
     "MCK on query": ["model.mck_on=query"],
+    "MCK with bias": ["model.mck_bias=true"],
     "no MCK (NA)": ["model.mck_on=none"],
     "GeM pooling": ["model.pooling=gem"],
     "pooling's shift left in": ["model.pooling_shift=left"],
+    "SimPool's beta": ["model.pooling_beta=true"],
+    "query's GeM from 2, learnable": ["model.gem_p=2.0", "model.gem_p_learnable=true"],
 }
 QUICK_TOY = ToyConfig(
     n_train_landmarks=4, n_train_photos=4, n_eval_landmarks=3, n_database_photos=4, n_distractors=4, max_side_px=64
@@ -96,7 +100,7 @@ def measured_once(parent: Path, settings: dict[str, Any], measure: Callable[[Pat
     folder = parent / hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     if not (folder / "result.json").exists():
         write_text(folder / "result.json", console.dump_json(settings | measure(folder)))
-    return read_json(folder / "result.json", "result of an ablation")
+    return read_json(folder / "result.json", "result of an ablation", dict[str, Any])
 
 
 def run_one(name: str, assignments: Sequence[str], toy: Path, arguments: argparse.Namespace) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """A contact sheet of rendered landmarks, one row per landmark."""
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, whole_file
+from ultron_cli.files import whole_file
+from ultron_cli.schema.texts import read_json
 
 CELL_PX = 176
 GAP_PX = 6
@@ -22,7 +24,7 @@ def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: i
         raise UltronError(
             f"n_landmarks and n_photos must be at least 1, got {n_landmarks} and {n_photos}; ask for one photo or more"
         )
-    photos = read_json(folder / "toy.json", "description of rendered landmarks")["photos"]
+    photos = read_json(folder / "toy.json", "description of rendered landmarks", dict[str, Any])["photos"]
     rows: dict[str, list[str]] = {}
     for photo in photos:
         if photo["role"] != "distractor":

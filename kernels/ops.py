@@ -135,7 +135,9 @@ def check_attention(
         raise ValueError(f"bias must be float32 or {query.dtype} as the query, got {bias.dtype}")
 
 
-def cdconv(input: Tensor, weight: Tensor, dilation: Tensor, *, backend: Backend = "auto") -> Tensor:
+def cdconv(
+    input: Tensor, weight: Tensor, dilation: Tensor, *, backend: Backend = "auto", checked: bool = False
+) -> Tensor:
     """Depthwise 3x3 convolution with a dilation per sample and channel (ULTRON, Algorithm 1).
 
     Only the chosen dilation is computed. Differentiable (once) in input and weight.
@@ -143,6 +145,8 @@ def cdconv(input: Tensor, weight: Tensor, dilation: Tensor, *, backend: Backend 
     input: (B, C, H, W), contiguous or channels_last; the output is laid out alike. weight: (C, 1, 3, 3) of its dtype.
     dilation: (B, C) integer, at least 1; padding = dilation.
     backend: auto, torch, cpu or cuda, as in `scala_attention`.
+    checked: the caller knows that no dilation is below 1. Looking for one waits for the device, so layers that make
+        their own dilations say so; in a graph under torch.compile it is not looked for.
 
     Returns (B, C, H, W). Raises ValueError for what does not fit, RuntimeError where a named backend is not there.
     """
@@ -159,6 +163,10 @@ def cdconv(input: Tensor, weight: Tensor, dilation: Tensor, *, backend: Backend 
     if weight.dtype != input.dtype or not input.is_floating_point():
         raise ValueError(f"input and weight must share one floating-point dtype, got {input.dtype} and {weight.dtype}")
     dilation = dilation.to(torch.int64)
+    if not checked and not torch.compiler.is_compiling() and dilation.device.type != "meta" and dilation.numel():
+        least = int(dilation.min())
+        if least < 1:
+            raise ValueError(f"dilation must be at least 1, got {least}")
     if implementation(input.device.type, backend) == "torch":
         return reference.cdconv_reference(input, weight, dilation)
     return torch.ops.ultron.cdconv(input, weight, dilation)

@@ -128,7 +128,9 @@ def search(
     if isinstance(queries, Descriptors) and isinstance(database, Descriptors):
         if options.index or options.whitening or options.distractors:
             raise UltronError("an index, a whitening or distractors are of descriptor files; give paths")
-        return search_descriptors(queries, database, k, device, steps=options.steps)
+        return search_descriptors(
+            queries, database, k, device, steps=options.steps, leave_out_queries=options.leave_out_queries
+        )
     query_paths = _paths_of(queries)
     database_path = None if database is None else _paths_of(database)[0]
     if query_paths is None or (len(query_paths) == 1 and query_paths[0].suffix in DESCRIPTOR_SUFFIXES):
@@ -162,16 +164,18 @@ def evaluate(
     *,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Literal["count", "first"] = "count",
+    leave_out_queries: bool = False,
 ) -> Evaluation:
     """The scores of a ranking, or of a rank file: .protocols["medium"].mAP is a fraction, as are mP and, by query, ap.
 
     ground_truth: gnd_NAME.json or .pkl; None is the one that was recorded at extraction. duplicates: whether each
-    repeat of a photo in a ranking counts, as in revisitop, or only the first.
+    repeat of a photo in a ranking counts, as in revisitop, or only the first. leave_out_queries: whether a query that
+    is in the database too is left out of its own ranking.
     """
     if not isinstance(ranking, Ranking):
         ranking = read_ranks(Path(ranking))
     gnd = find_gnd(None if ground_truth is None else Path(ground_truth), ranking.origin)
-    return evaluate_ranking(ranking, gnd, protocols, duplicates)
+    return evaluate_ranking(ranking, gnd, protocols, duplicates, leave_out_queries=leave_out_queries)
 
 
 def compare(evaluations: Sequence[Evaluation | str | Path]) -> dict[Protocol, Comparison]:

@@ -20,7 +20,8 @@ from ultron_kernels import ops
 
 from ultron_cli.configs import within
 from ultron_cli.console import log
-from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, photo_size, read_photos
+from ultron_cli.datasets.photo_files import photo_size
+from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import available_bytes, cpu_name, memory_mib

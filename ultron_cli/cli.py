@@ -17,6 +17,7 @@ from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
 from ultron_cli.errors import UltronError, install_line
+from ultron_cli.machine import parse_bytes, set_memory_budget
 from ultron_cli.processes import StoppedBySignal, signals_interrupt
 
 # In the order of the help. `visualize precision-recall` is the function `command` of
@@ -80,6 +81,17 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "max_memory": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="SIZE",
+                help="The most memory that reading one file may take (ULTRON_MAX_MEMORY, 3/4 of what is free).",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        None,
+    ),
     "json": (
         Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.", rich_help_panel=PANEL)],
         False,
@@ -104,6 +116,9 @@ def _take_global_flags(values: dict[str, Any]) -> None:
         value = values.pop(name)
         if value is not None:
             setattr(settings, name, value)
+    max_memory = values.pop("max_memory")
+    if max_memory is not None:
+        set_memory_budget(parse_bytes(max_memory, "--max-memory"))
     settings.json = values.pop("json") or settings.json
     verbose = values.pop("verbose")
     quiet = values.pop("quiet")
@@ -215,6 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.reset_settings()
+    set_memory_budget(None)
     console.start_log(0)
     try:
         with signals_interrupt() as stopped_by:
@@ -227,7 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UltronError as error:
         if console.settings.verbosity > 0:
             traceback.print_exc()
-        print(f"error: {error.for_command(console.settings.flags)}", file=sys.stderr)
+        print(f"error: {console.printable(error.for_command(console.settings.flags))}", file=sys.stderr)
         return error.exit_code
     except StoppedBySignal as stopped:
         print(f"stopped by {stopped}", file=sys.stderr)
@@ -252,5 +268,8 @@ def main(arguments: list[str] | None = None) -> int:
         message = format_message()
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help was asked for
             return 2
-        print(f"error: {message} See `{context.command_path if context else 'ultron'} --help`.", file=sys.stderr)
+        print(
+            f"error: {console.printable(message)} See `{context.command_path if context else 'ultron'} --help`.",
+            file=sys.stderr,
+        )
         return 2

@@ -2,21 +2,24 @@
 results."""
 
 import dataclasses
-import tomllib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.schema.texts import parse_toml, read_json, read_toml
+from ultron_cli.schema.values import Misfit, shown
 
 C = TypeVar("C")
 Choice = TypeVar("Choice", bound=str)
 
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
-    "3": (0.7071, 1.0, 1.4142),  # SuperGlobal and cirtorch
+    "3": (0.7071, 1.0, 1.4142),  # CVNet and SuperGlobal
     "5": (0.3535, 0.5, 0.7071, 1.0, 1.4142),  # DELG and DOLG
 }
 
@@ -47,7 +50,8 @@ def one_of(name: str, value: str, choices: Iterable[Choice]) -> Choice:
     choices = tuple(choices)
     if value not in choices:
         raise UltronError(
-            f"{_quoted(name)} must be one of {', '.join(choices)}; found {value!r}{nearest_names(str(value), choices)}"
+            f"{_quoted(name)} must be one of {', '.join(choices)}; "
+            f"found {shown(value)}{nearest_names(str(value)[:60], choices)}"
         )
     return cast(Choice, value)
 
@@ -81,9 +85,10 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
             return str(value).lower() == "true"
     elif annotation in (int, float):
         try:
-            if not isinstance(value, bool) and (annotation is float or float(value).is_integer()):
-                return float(value) if annotation is float else int(float(value))
-        except (TypeError, ValueError):
+            number = math.nan if isinstance(value, bool) else float(value)
+            if math.isfinite(number) and (annotation is float or number.is_integer()):
+                return number if annotation is float else value if isinstance(value, int) else int(number)
+        except (TypeError, ValueError, OverflowError):
             pass  # said below, with the rule
     elif (annotation is str and isinstance(value, str)) or (
         (origin is dict or annotation is dict) and isinstance(value, dict)
@@ -92,7 +97,7 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
     readable = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
         annotation, str(annotation)
     )
-    raise UltronError(f"{name} must be {readable}; found {value!r}")
+    raise UltronError(f"{name} must be {readable}; found {shown(value)}")
 
 
 def from_dict(kind: type[C], values: Mapping[str, object], prefix: str = "") -> C:
@@ -102,7 +107,7 @@ def from_dict(kind: type[C], values: Mapping[str, object], prefix: str = "") -> 
     unknown = [key for key in values if key not in annotations]
     if unknown:
         raise UltronError(
-            f"unknown setting {prefix}{unknown[0]}{nearest_names(unknown[0], annotations)} (known: "
+            f"unknown setting {prefix}{shown(unknown[0])[1:-1]}{nearest_names(unknown[0][:60], annotations)} (known: "
             f"{', '.join(annotations)})"
         )
     return kind(**{key: _convert(prefix + key, value, annotations[key]) for key, value in values.items()})
@@ -115,14 +120,24 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parses a TOML file. Raises UltronError if it is absent or malformed."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UltronError(f"configuration {path} does not exist; check `config`") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UltronError(f"{path} is not valid TOML: {error}") from error
+def read_toml_config(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file. Raises UltronError if it is absent or malformed."""
+    return read_toml(path, "configuration", dict[str, Any], if_absent="check `config`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
+    """config.json of a run."""
+
+    config: dict[str, Any]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def read_run(folder: Path) -> StoredRun:
+    """What a run's folder says of it in config.json. Raises UltronError if it is absent or unsound."""
+    return read_json(
+        folder / "config.json", "configuration of the run", StoredRun, advice="put the file back, or start a new run"
+    )
 
 
 def apply_set(values: Mapping[str, object], assignments: Sequence[str], setting: str = "set") -> dict[str, Any]:
@@ -134,8 +149,8 @@ def apply_set(values: Mapping[str, object], assignments: Sequence[str], setting:
         if not equals or not path.strip():
             raise UltronError(f"`{setting}` takes key=value (optimizer.lr=0.1); found {assignment!r}")
         try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+            value = parse_toml(f"value = {text}")["value"]
+        except Misfit:
             value = text
         *parents, key = path.strip().split(".")
         section = merged
@@ -156,8 +171,13 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]
 
 
 def differences(stored: Mapping[str, object], requested: Mapping[str, object]) -> list[str]:
-    """One phrase for each setting in which two stored configurations differ."""
+    """One phrase for each setting in which two stored configurations differ.
+
+    A switch that one of them does not have, as it came with a later version, is off there.
+    """
     old, new = flatten(stored), flatten(requested)
+    for side, other in ((old, new), (new, old)):
+        side.update({key: False for key, value in other.items() if value is False and key not in side})
     return [
         f"{key} (stored {old.get(key)}, asked {new.get(key)})"
         for key in sorted(old.keys() | new.keys())

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from typing import Any, TextIO
 from ultron_cli.errors import with_flags
 
 log = logging.getLogger("ultron")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Also what turns the direction of a line.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass
@@ -42,7 +46,7 @@ def reset_settings() -> None:
 
 class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = with_flags(record.getMessage(), settings.flags)
+        text = printable(with_flags(record.getMessage(), settings.flags))
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
 
 
@@ -95,13 +99,32 @@ def _plain(value: object) -> object:
 
 def dump_json(value: object, *, indent: int | None = 1) -> str:
     """JSON text of plain data; NaN and infinity become null, paths and other objects their text."""
-    return json.dumps(_plain(value), indent=indent, ensure_ascii=False)
+    return without_surrogates(json.dumps(_plain(value), indent=indent, ensure_ascii=False))
+
+
+def without_surrogates(json_text: str) -> str:
+    """JSON text that can be encoded: bytes of a file's name that are not UTF-8 stand there as escapes (\\udce9), which
+    Python reads back as it reads such a name."""
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
+
+
+def printable(text: str, *, several_lines: bool = False) -> str:
+    """`text` without what a terminal would obey instead of showing it: control characters, and bytes of a file's name
+    that are not UTF-8, become escapes (\\n, \\xe9). several_lines: whether the ends of lines stay."""
+
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if several_lines and match[0] == "\n":
+            return match[0]
+        return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else match[0].encode("unicode_escape").decode()
+
+    return _UNPRINTABLE.sub(escape, text)
 
 
 def print_result(result: Mapping[str, object], text: str) -> None:
     """Prints the one result of a command: `text` for people, or `result` as JSON with --json."""
     try:
-        print(dump_json(result) if settings.json else text, flush=True)
+        print(dump_json(result) if settings.json else printable(text, several_lines=True), flush=True)
     except BrokenPipeError:  # `ultron search | head`: the reader has gone, which is not our failure
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

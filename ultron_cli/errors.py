@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 _SETTING = re.compile(r"`([a-zA-Z_][\w.]*)(?:=([^`]*))?`")
+MOST_CHARACTERS = 1800  # of a message: paths and names from files may be longer than anybody reads
 _UNIT = re.compile(r"_(px|mib|s)$")  # a setting tells its unit, a flag leaves it to its help: side_px and --side
 
 
@@ -20,7 +21,7 @@ class UltronError(Exception):
 
     def __init__(self, message: str, *ways: str) -> None:
         super().__init__(message, *ways)  # both, so that an error crosses processes whole
-        self.message = message
+        self.message = one_line(message)
         self.ways = ways
 
     def __str__(self) -> str:
@@ -36,6 +37,14 @@ class WorkFailed(UltronError):
     """The request was sound but the work could not be finished (disk full, loss not finite). Exit code 1."""
 
     exit_code = 1
+
+
+def one_line(text: str) -> str:
+    """`text` as one line that any terminal shows: what is not printable as Python writes it, what is too long cut in
+    the middle."""
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[: 2 * MOST_CHARACTERS // 3]} ... {text[-MOST_CHARACTERS // 4 :]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 # What `import` calls a package, by what it is installed by, where the names differ.

@@ -407,9 +407,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Writes UTF-8 text atomically; names of files that are not UTF-8 with the bytes that they have."""
     with whole_file(path) as output:
-        output.write(text.encode("utf-8"))
+        output.write(text.encode("utf-8", "surrogateescape"))
 
 
 class FileState(NamedTuple):
@@ -425,22 +425,35 @@ def file_state(path: Path) -> FileState:
     return FileState(size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
+def require_regular_file(path: Path, what: str) -> None:
+    """Raises UltronError unless `path` is a file, or a link to one, that may be read: a pipe never ends, a device may
+    be anything."""
+    if path.is_file():
+        if not os.access(path, os.R_OK):
+            raise UltronError(f"{what} {path} may not be read by this user; ask its owner, or copy it")
+        return
+    if not os.path.lexists(path):
+        raise UltronError(f"{what} {path} does not exist; check the path")
+    kind = "a folder" if path.is_dir() else "a broken link" if not path.exists() else "a pipe or a device"
+    raise UltronError(f"{what} {path} must be a file, found {kind}; check the path")
+
+
+def lock_holder(path: Path) -> str | None:
+    """Number and command of a process that holds a lock on a file, as far as this machine tells (Linux)."""
+    try:
+        inode = str(path.stat().st_ino)
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        pid = next(words[-4] for words in locks if words[-3].rsplit(":", 1)[-1] == inode)
+        command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip()
+    except (OSError, StopIteration, IndexError):
+        return None
+    return f"{pid} ({command[:60]})" if command else pid
+
+
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Parses a JSON file. Raises UltronError naming `what` it should be, if missing or not JSON."""
-    import json
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UltronError(f"{what} {path} does not exist; check the path") from None
-    except (ValueError, OSError) as error:
-        raise UltronError(f"{what} {path} is not readable JSON ({error}); make it again") from error
 
 
 def replace_between(path: Path, begin: str, end: str, text: str) -> None:

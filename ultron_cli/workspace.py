@@ -3,14 +3,16 @@
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, read_json, write_text
+from ultron_cli.files import make_folder, write_text
 from ultron_cli.locks import only_writer
+from ultron_cli.schema.texts import read_json
 
 # kind of result -> the command that makes one
 KINDS = {
@@ -22,6 +24,19 @@ KINDS = {
     "evaluate": "ultron evaluate --protocol all",
     "visualize": "ultron visualize-cam",
 }
+
+
+MOST_NAME_BYTES = 200  # file systems take 255, and something may follow
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file or folder: what cannot stand in one, or is no printable text, becomes an underscore;
+    the end of one too long, a hash."""
+    name = "".join("_" if c == "/" or unicodedata.category(c)[0] == "C" else c for c in text)
+    if len(name.encode()) <= MOST_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name.encode()[: MOST_NAME_BYTES - 9].decode('utf-8', 'ignore')}-{digest}"
 
 
 def _default_root() -> Path:
@@ -59,18 +74,24 @@ class Workspace:
     # folder of datasets: ULTRON_DATA, else ~/.cache/ultron/data
     data_root: Path = field(default_factory=_default_data_root)
 
-    def result_folder(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
-        """The folder for a result of this kind and name, created.
+    def result_path(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
+        """The folder for a result of this kind and name, which may be made of names that people chose.
 
         made_by: what makes the result, as plain data: a short hash of it ends the folder's name, so that a result
         replaces only one that was made alike. What tells when and where it was made does not count.
         """
         end = f"-{short_hash(made_by)}" if made_by is not None else ""
-        return make_folder(self.root / kind / (name.replace("/", "_") + end))
+        return self.root / kind / (file_name(name) + end)
+
+    def result_folder(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
+        """As result_path, created."""
+        return make_folder(self.result_path(kind, name, made_by))
 
     def _latest(self) -> dict[str, str]:
         path = self.root / "latest.json"
-        return read_json(path, "the workspace's list of results") if path.exists() else {}
+        if not path.exists():
+            return {}
+        return read_json(path, "the workspace's list of results", dict[str, str], advice="delete it")
 
     def remember(self, kind: str, result: Path) -> None:
         """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path. What
@@ -90,7 +111,7 @@ class Workspace:
         if stored is None:
             return None
         path = self.root / stored
-        return path if path.exists() else None
+        return path if os.path.exists(path) else None  # Path.exists raises for a name of thousands of characters
 
     def take_latest(self, kind: str, instead: str) -> Path:
         """The latest result of a kind, said on stderr. Raises UltronError, with what to do instead, if there is

@@ -145,18 +145,18 @@ def test_pairs_and_boxes(photos: Path, tmp_path: Path) -> None:
             ("reaches outside the photo of 40 x 40",),
         ),
         ("labels", "photo,landmark,label\ncastle/1.jpg,c,junk\ncastle/2.jpg,c,junk\n", ("none with two photos",)),
-        ("pairs", "query,photo\ncastle/1,castle/1\n", ("castle/1 is an answer to itself",)),
+        ("pairs", "query,photo\ncastle/1,castle/1\n", ("castle/1.jpg is an answer to itself",)),
         (
             "pairs",
             "query,photo,label\ncastle/1,castle/2,easy\ncastle/1,castle/2,hard\n",
-            ("line 3: castle/2 is hard for castle/1 here and easy before",),
+            ("line 3: castle/2.jpg is hard for castle/1.jpg here and easy before",),
         ),
         ("pairs", "query,photo\ncastle/1,castle/2\ncastle/2,castle/3\n", ("castle/2.jpg is a query and an answer",)),
         ("pairs", "query,photo,label\ncastle/1,castle/2,junk\n", ("castle/1.jpg has junk answers only",)),
         ("pairs", "query,photo\n", ("the table has no pairs",)),
         ("pairs", "query,photo\ncastle/1,castle/9\n", ("line 2: 'castle/9' is no photo",)),
         ("boxes", "photo,x1,y1,x2,y2\nnowhere,1,1,2,2\n", ("line 2: 'nowhere' is no photo",)),
-        ("boxes", "photo,x1,y1,x2,y2\nloose,1,1,2,2\nloose,1,1,2,3\n", ("line 3: loose has another box before",)),
+        ("boxes", "photo,x1,y1,x2,y2\nloose,1,1,2,2\nloose,1,1,2,3\n", ("line 3: loose.jpg has another box before",)),
     ],
 )
 def test_mistakes_in_tables(photos: Path, tmp_path: Path, table: str, text: str, words: tuple[str, ...]) -> None:

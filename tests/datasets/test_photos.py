@@ -7,15 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ultron_cli.datasets.photo_files import decode_photo, photo_size
 from ultron_cli.datasets.photos import (
     LoadedPhoto,
     PhotoReader,
     PhotoShape,
     batches_by_shape,
     clip_box,
-    decode_photo,
     load_photo,
-    photo_size,
     read_photos,
 )
 from ultron_cli.errors import UltronError

@@ -1,5 +1,7 @@
 """Published numbers beside measured ones."""
 
+from dataclasses import replace
+
 import pytest
 
 from ultron_cli.evaluation.expected import PUBLISHED, comparison, comparison_text, find_published
@@ -51,10 +53,44 @@ def test_a_whitened_score_is_called_whitened() -> None:
 
 def test_distractors_have_rows_of_their_own() -> None:
     assert comparison(evaluation(n_database=4993 + 1_001_001)).protocols["medium"].published == 73.63
-    assert find_published("gem-resnet101", "rparis6k", 6322).mAP["hard"] == 56.32
-    assert find_published("gem-resnet50", "rparis6k", 6322) is None
-    assert find_published("dolg-r50", "toy", 100) is None
-    assert len({(row.model, row.dataset, row.distractors) for row in PUBLISHED}) == len(PUBLISHED)
+    assert find_published("gem-resnet50", "rparis6k", 6322) == []
+    assert find_published("dolg-r50", "toy", 100) == []
+    assert len({(row.model, row.dataset, row.distractors, row.source) for row in PUBLISHED}) == len(PUBLISHED)
+
+
+def gem(dataset: str, scales: list[float], whitening: str | None) -> Evaluation:
+    record = ExtractionRecord(stored={"crop": "bbx", "scales": scales})
+    if whitening:
+        record = record.whitened(WhiteningRecord(method=whitening, dim=2048, sha256="0" * 64))
+    return replace(evaluation("gem-resnet101", **Origin(extraction=record).to_json()), dataset=dataset)
+
+
+def test_r101_gem_is_published_with_learned_whitening() -> None:
+    """Of the PyTorch network, which is the one that can be imported, and of MatConvNet's."""
+    scales = [1.0, 0.70710678, 0.5]
+    for dataset, pytorch, matconvnet in (
+        ("roxford5k", (65.4, 40.1), {"easy": 84.81, "medium": 64.67, "hard": 38.47}),
+        ("rparis6k", (76.7, 55.2), {"easy": 92.12, "medium": 77.20, "hard": 56.32}),
+    ):
+        compared = comparison(gem(dataset, scales, "lw"))
+        assert tuple(compared.protocols[name].published for name in ("medium", "hard")) == pytorch
+        assert "PyTorch" in compared.source and "easy" not in compared.protocols
+        (other,) = compared.to_json()["also"]
+        assert other["mAP"] == matconvnet and "MatConvNet" in other["source"]
+        assert [text for text in compared.differs if not text.startswith("weights are")] == []
+    assert "also published: easy 92.12, medium 77.20, hard 56.32 (R101-GeM" in comparison_text(compared)
+
+
+@pytest.mark.parametrize(
+    ("scales", "whitening", "differs"),
+    [
+        ([1.0, 0.7071, 0.5], None, "not whitened where whitening lw is published"),
+        ([0.5, 1.0, 0.7071], "pca", "whitened (pca to 2048-d) where whitening lw is published"),
+        ([0.7071, 1.0, 1.4142], "lw", "scales 0.7071, 1, 1.414 where 0.5, 0.7071, 1 are published"),
+    ],
+)
+def test_another_whitening_and_other_scales_are_said(scales: list[float], whitening: str | None, differs: str) -> None:
+    assert comparison(gem("roxford5k", scales, whitening)).differs[:-1] == (differs,)
 
 
 def test_text_for_people() -> None:

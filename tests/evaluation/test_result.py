@@ -1,6 +1,7 @@
 """The Evaluation and its JSON file."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -70,11 +71,21 @@ def test_reading_an_evaluation(tmp_path):
     assert (evaluation.dataset, evaluation.n_queries, evaluation.n_database) == ("toy", 2, 10)
     assert evaluation.protocols["hard"].ap == {"q0": 0.5, "q1": None}
     assert (evaluation.protocols["hard"].mAP, evaluation.protocols["hard"].queries_used) == (None, 1)
-    for content in ("[1, 2]", '{"protocols": {"hard": {"mAP": 0.5}}}', '{"protocols": [0.5]}', '{"dataset": "toy"}'):
+    for content, fault in (
+        ("[1, 2]", "the whole must be an object, found a list"),
+        ('{"protocols": {"hard": {"mAP": 0.5}}}', "protocols.hard lacks ap"),
+        ('{"protocols": [0.5]}', "protocols must be an object, found a list"),
+        ('{"dataset": "toy"}', "the whole lacks protocols"),
+        (
+            '{"protocols": {"hard": {"ap": {"a": 0.5, "b": 1.5}}}}',
+            "protocols.hard.ap.b must be a number <= 1.0",
+        ),
+        ('{"protocols": {}, "provenance": []}', "provenance must be an object or nothing, found a list"),
+        ('{"protocols": {}, "provenance": {"config": true}}', "provenance.config must be an object or nothing"),
+        ('{"protocols": {}, "n_database": "x"}', "n_database must be a whole number or nothing, found text"),
+    ):
         path.write_text(content)
-        with pytest.raises(
-            UltronError, match="must be an evaluation, with protocols and the AP of every query; make it with"
-        ):
+        with pytest.raises(UltronError, match=f"evaluation .*: {re.escape(fault)}.*; name an evaluation that"):
             read_evaluation(path)
     with pytest.raises(UltronError, match=r"evaluation .*none.json does not exist"):
         read_evaluation(tmp_path / "none.json")

@@ -143,6 +143,14 @@ def test_what_does_not_fit_is_said(change: dict, message: str) -> None:
         cdconv(**(arguments | change))
 
 
-def test_dilation_under_one_is_refused() -> None:
-    with pytest.raises(RuntimeError, match="dilation must be at least 1, got 0"):
-        cdconv(torch.zeros(2, 3, 5, 6), torch.zeros(3, 1, 3, 3), torch.zeros(2, 3, dtype=torch.int64), backend="cpu")
+@pytest.mark.parametrize("least", [0, -1, -(10**12)])
+@pytest.mark.parametrize("backend", ["auto", "torch", "cpu"])
+def test_dilation_under_one_is_refused_by_every_backend(backend: str, least: int) -> None:
+    dilation = torch.ones(2, 3, dtype=torch.int64)
+    dilation[1, 2] = least
+    arguments = torch.zeros(2, 3, 5, 6), torch.zeros(3, 1, 3, 3), dilation
+    with pytest.raises(ValueError, match=f"dilation must be at least 1, got {least}"):
+        cdconv(*arguments, backend=backend)
+    if backend == "cpu":  # the operator itself refuses it too, there
+        with pytest.raises(RuntimeError, match=f"dilation must be at least 1, got {least}"):
+            torch.ops.ultron.cdconv(*arguments)

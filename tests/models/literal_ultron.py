@@ -137,7 +137,10 @@ def literal_linear(vector: np.ndarray, weights: Weights, name: str) -> np.ndarra
 
 
 def literal_mck(features: np.ndarray, weights: Weights) -> np.ndarray:
-    """MCK: Proj1x1(concat(X, DC(X, 1), DC(X, 2), DC(X, 3))), (B, H, W, C)."""
+    """MCK: Proj1x1(concat(X, DC(X, 1), DC(X, 2), DC(X, 3))), (B, H, W, C).
+
+    DC has a bias where the weights have one.
+    """
     n_photos, height, width, n_channels = features.shape
     output = np.zeros_like(features)
     for b in range(n_photos):
@@ -145,6 +148,7 @@ def literal_mck(features: np.ndarray, weights: Weights) -> np.ndarray:
         for dilation in (1, 2, 3):
             planes += [
                 literal_depthwise(features[b, :, :, c], weights[f"convolutions.{dilation - 1}.weight"][c, 0], dilation)
+                + weights.get(f"convolutions.{dilation - 1}.bias", np.zeros(n_channels))[c]
                 for c in range(n_channels)
             ]
         for y in range(height):
@@ -228,7 +232,8 @@ def literal_attention_pooling(
     """q = Wq GeM(X); A = softmax(K^T q / sqrt(C)); f^-1(f(V) A) with f(V) = (V - min V + eps)^gamma. (B, C, H, W) ->
     (B, C).
 
-    shift: "left" takes the root only, as SimPool's code; "undone" is the whole inverse of f.
+    shift: "left" takes the root only, as SimPool's code; "undone" is the whole inverse of f. SimPool's beta is added
+    where the weights have one.
     """
     n_photos, n_channels, height, width = feature_map.shape
     pooled = np.zeros((n_photos, n_channels))
@@ -251,4 +256,5 @@ def literal_attention_pooling(
                 for share, v in zip(exponentials, values, strict=True)
             )
             pooled[b, c] = total ** (1.0 / exponent) + (least - eps if shift == "undone" else 0.0)
+            pooled[b, c] += float(weights.get("beta", np.zeros(())))
     return pooled

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.models.literal_poolings import literal_power_mean
 from tests.models.small_networks import with_statistics
 from ultron_cli.models import create_model
 from ultron_cli.models.core import normalise_images
@@ -70,3 +71,14 @@ def test_regional_gem_has_a_gradient_where_all_is_0() -> None:
     maps[:, 1] = 0.0
     regional_gem(maps.requires_grad_()).sum().backward()
     assert maps.grad is not None and maps.grad.isfinite().all() and maps.grad[:, 0].min() > 0
+
+
+@torch.no_grad()
+def test_gem_plus_takes_every_exponent() -> None:
+    for p_plus in (0.1, 30.0, 100.0):
+        model = create_model("superglobal", backbone="test_resnet", descriptor_dim=12, p_plus=p_plus)
+        maps = torch.rand(1, model.backbone.n_channels, 6, 7) * 9
+        maps[:, 3] = 0.0
+        right = [literal_power_mean(channel.tolist(), p_plus, 1e-8)[0] for channel in regional_gem(maps)[0].flatten(1)]
+        pooled = F.normalize(torch.tensor([right]), dim=1)
+        torch.testing.assert_close(model.pool(maps), model.head(pooled), rtol=0, atol=1e-5)

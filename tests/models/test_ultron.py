@@ -142,8 +142,13 @@ def test_every_choice_changes_the_network() -> None:
             {"pooling_exponent": 3.0},
             {"gem_p": 1.0},
             {"pooling_shift": "left"},
+            {"mck_bias": True},
+            {"pooling_beta": True},
         ):
             other = tiny(**settings)
+            for name, parameter in other.named_parameters():  # both begin at 0
+                if name.endswith((".convolutions.0.bias", ".beta")):
+                    parameter += 0.5
             shared = {
                 key: value
                 for key, value in base.state_dict().items()
@@ -151,6 +156,18 @@ def test_every_choice_changes_the_network() -> None:
             }
             other.load_state_dict(shared, strict=False)
             assert not torch.equal(other(images), reference), settings
+
+
+def test_what_begins_as_the_default_is_the_default_at_first() -> None:
+    """MCK's bias and SimPool's beta are 0, the query's exponent has its value."""
+    settings = {"mck_bias": True, "pooling_beta": True, "gem_p_learnable": True}
+    base, other = tiny(), tiny(**settings)
+    missing, unexpected = other.load_state_dict(base.state_dict(), strict=False)
+    assert not unexpected and {name.rsplit(".", 1)[-1] for name in missing} == {"bias", "beta", "p"}
+    assert torch.equal(other(photos()), base(photos()))
+    other.train()(photos()).square().sum().backward()
+    learnt = {name: parameter.grad for name, parameter in other.named_parameters() if name in missing}
+    assert len(learnt) == len(missing) and all(gradient is not None for gradient in learnt.values())
 
 
 def test_na_is_mck_on_none() -> None:

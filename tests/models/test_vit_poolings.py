@@ -132,6 +132,7 @@ def test_simpool_takes_the_published_gamma(backbone: str, gamma: float) -> None:
         torch.testing.assert_close(model(torch.randn(2, 3, 64, 96)).norm(dim=1), torch.ones(2))
     assert create_model("gem", backbone=backbone, pooling="simpool", gamma=0.0).pooling.exponent is None
     assert create_model("gem", backbone=backbone, pooling="simpool", pooling_shift="undone").pooling.shift == "undone"
+    assert create_model("gem", backbone=backbone, pooling="simpool", beta=True).pooling.beta.item() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,8 @@ def test_simpool_takes_the_published_gamma(backbone: str, gamma: float) -> None:
             {"backbone": "test_vit", "gamma": 2.0},
             "gamma belongs to pooling simpool, found pooling gem; add --set model.pooling=simpool",
         ),
+        ({"backbone": "test_vit", "beta": True}, "beta belongs to pooling simpool, found pooling gem"),
+        ({"backbone": "test_vit", "pooling": "simpool", "gamma": 0.0, "beta": True}, "which gamma 0 leaves out"),
         ({"backbone": "test_vit", "pooling": "simpool", "gamma": -1.0}, "gamma must lie between 0.0 and 100.0"),
         (
             {"backbone": "test_vit", "pooling": "simpol"},

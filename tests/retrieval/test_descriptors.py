@@ -149,7 +149,7 @@ def test_wrong_shapes_and_types_are_refused(path, values):
     with h5py.File(path, "r+") as handle:
         del handle["descriptors"]
         handle["descriptors"] = values
-    with pytest.raises(UltronError, match=r"/descriptors must be \(N, D\) float32 or float16 with one name per row"):
+    with pytest.raises(UltronError, match=r"/descriptors must be \(N, D\) float32 or float16"):
         DescriptorFile(path)
 
 

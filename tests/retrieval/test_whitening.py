@@ -1,12 +1,15 @@
 """Whitening against literal NumPy forms, its file, and descriptors read through it."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from tests.retrieval.rows_for_tests import INFO, unit_rows
+from ultron_cli.console import start_log
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.whitening import (
@@ -156,7 +159,7 @@ def test_a_file_keeps_the_whitening_and_its_origin(path, tmp_path):
         read_whitening(tmp_path / "w.h5")
     with h5py.File(tmp_path / "w.h5", "r+") as handle:
         del handle["mean"]
-    with pytest.raises(UltronError, match="lacks a readable part"):
+    with pytest.raises(UltronError, match="lacks a part of a whitening file"):
         read_whitening(tmp_path / "w.h5")
 
 
@@ -193,3 +196,27 @@ def test_descriptors_are_whitened_as_they_are_read_and_say_so(path, rows, tmp_pa
         chosen_whitening(None, 6)
     with DescriptorFile(path) as raw:
         assert "whitening" not in raw.info.extraction.stored
+
+
+def test_a_whitening_whose_source_has_changed_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start_log(0)
+    write_descriptors(tmp_path / "d.h5", [str(i) for i in range(20)], [unit_rows(1, 20, DIM)], DIM, INFO)
+    write_whitening(tmp_path / "w.h5", learn_whitening(tmp_path / "d.h5", "pca"))
+    os.utime(tmp_path / "d.h5", ns=(1, 1))
+    read_whitening(tmp_path / "w.h5")
+    assert capsys.readouterr().err == ""
+    write_descriptors(tmp_path / "d.h5", [str(i) for i in range(20)], [unit_rows(2, 20, DIM)], DIM, INFO)
+    read_whitening(tmp_path / "w.h5")
+    told = f"warning: {tmp_path / 'w.h5'} was learned from {tmp_path / 'd.h5'}, which has changed since; learn it again"
+    assert told in capsys.readouterr().err
+    (tmp_path / "d.h5").unlink()
+    read_whitening(tmp_path / "w.h5")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_without_rows_is_not_searched(tmp_path):
+    write_descriptors(tmp_path / "empty.h5", [], [], 8, INFO)
+    with DescriptorFile(tmp_path / "empty.h5") as part:  # parts of an extraction may be empty
+        assert (part.n, part.dim, part.names) == (0, 8, [])
+    with pytest.raises(UltronError, match=r"empty\.h5 must hold at least one descriptor"):
+        open_descriptors(tmp_path / "empty.h5")

@@ -21,10 +21,11 @@ BAD_UPLOADS = {
     "PostScript": (
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n(x) print\n%%EOF\n",
         415,
-        "the upload is EPS; send one of JPEG",
+        "the upload is not a photo that can be read; send one of JPEG",
     ),
     "bomb": (huge_png(1500, 1400), 413, "the photo has 2.1 million pixels; at most 2"),
-    "huge bomb": (huge_png(60_000, 60_000), 413, "the photo has too many pixels; at most 2 million"),
+    "thin bomb": (huge_png(1, 100_000), 413, "the photo has 3.2 million pixels; at most 2"),
+    "huge bomb": (huge_png(60_000, 60_000), 413, "the photo has 3,600.0 million pixels; at most 2"),
     "cut off": (jpeg(300, 200)[:9000], 415, "damaged or cut off"),
 }
 

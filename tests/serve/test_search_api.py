@@ -192,3 +192,30 @@ def test_a_whitening_is_applied_to_uploads(extracted: Path, photos: Path, ultron
         answer = engine.find(read_upload(photo.read_bytes(), engine.config), k=5)
         assert (engine.about()["dim"], engine.about()["whitening"]) == (12, "pca to 12-d")
     assert pairs(answer["photos"]) == pairs(json.loads(out)["results"][0]["photos"])
+
+
+def test_a_photo_replaced_since_it_was_described_is_not_shown_with_its_score(server: RetrievalServer, ask: Ask) -> None:
+    _, path = server.engine.path_of("photo", 3)
+    content = path.read_bytes()
+    status, before = ask("/photo/3", size="small")
+    assert status == 200
+    try:
+        _, other = server.engine.path_of("photo", 4)
+        path.write_bytes(other.read_bytes())
+        assert ask("/photo/3", size="small")[0] == 404
+        assert ask("/api/search", photo=3)[0] == 404
+    finally:
+        path.write_bytes(content)
+    assert ask("/photo/3", size="small") == (200, before)  # the same photo again, though its times are others
+
+
+def test_a_kept_thumbnail_counts_as_long_as_its_file_is_the_same(server: RetrievalServer, ask: Ask) -> None:
+    _, path = server.engine.path_of("query", 0)
+    content = path.read_bytes()
+    _, before = ask("/query/0", size="small")
+    try:
+        path.write_bytes(server.engine.path_of("photo", 4)[1].read_bytes())
+        assert ask("/query/0", size="small")[1] != before
+    finally:
+        path.write_bytes(content)
+    assert ask("/query/0", size="small")[1] == before

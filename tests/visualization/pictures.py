@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tests.visualization.photos import photo_of, png_of
-from ultron_cli.datasets.photos import decode_photo, photo_size
+from ultron_cli.datasets.photo_files import decode_photo, photo_size
 from ultron_cli.models.attentions.genotype import PUBLISHED, parse_genotype
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure

@@ -11,6 +11,7 @@ from ultron_cli.commands.flags import (
     DimFlag,
     EfSearchFlag,
     IndexFlag,
+    LeaveOutQueriesFlag,
     NprobeFlag,
     QueriesFlag,
     RerankFlag,
@@ -59,6 +60,7 @@ def command(
             help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.",
         ),
     ] = "count",
+    leave_out_queries: LeaveOutQueriesFlag = False,
     expected: Annotated[
         bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
     ] = False,
@@ -99,13 +101,22 @@ def command(
             whitening=chosen_whitening(whiten, dim),
             distractors=tuple(distractors or ()),
             index=index,
+            leave_out_queries=leave_out_queries,
             index_settings=index_settings(nprobe, ef_search, rescore, index),
         )
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
-    evaluation = evaluate_ranking(ranking, find_gnd(gnd, ranking.origin), protocols, duplicates)
+    evaluation = evaluate_ranking(
+        ranking, find_gnd(gnd, ranking.origin), protocols, duplicates, leave_out_queries=leave_out_queries
+    )
     name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}"
-    made_by = {**evaluation.origin.to_json(), "protocols": protocols, "gnd": str(gnd) if gnd else None}
+    made_by = {
+        **evaluation.origin.to_json(),
+        "protocols": protocols,
+        "gnd": str(gnd) if gnd else None,
+        "duplicates": duplicates,
+        "leave_out_queries": leave_out_queries,
+    }
     path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
     write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)

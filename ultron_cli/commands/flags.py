@@ -99,6 +99,10 @@ FigureFlag = Annotated[Path | None, typer.Option(help="File for the picture (.pn
 
 # Pictures of what a network does with the photos of a dataset
 PhotosFlag = Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos (those of the latest training run).")]
+LeaveOutQueriesFlag = Annotated[
+    bool,
+    typer.Option("--leave-out-queries", help="Leave a query that is in the database too out of its own ranking."),
+]
 MaxSideFlag = Annotated[int, typer.Option(min=32, help="Longest side of a photo in pixels.")]
 
 

@@ -10,6 +10,7 @@ from ultron_cli.commands.flags import (
     DimFlag,
     EfSearchFlag,
     IndexFlag,
+    LeaveOutQueriesFlag,
     NprobeFlag,
     RerankFlag,
     RerankSetFlag,
@@ -46,6 +47,7 @@ def command(
     rerank_set: RerankSetFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
+    leave_out_queries: LeaveOutQueriesFlag = False,
     weights: DatabaseWeightsFlag = None,
     out: Annotated[Path | None, typer.Option(help="File for the ranking (HDF5).")] = None,
 ) -> None:
@@ -68,6 +70,7 @@ def command(
         steps=parse_rerank(rerank, rerank_set or []),
         whitening=chosen_whitening(whiten, dim),
         index=index,
+        leave_out_queries=leave_out_queries,
         index_settings=index_settings(nprobe, ef_search, rescore, index),
     )
     if bbx and len(photos or []) != 1:

@@ -2,7 +2,7 @@
 
 photos.py decodes photos and groups them into batches. protocols.py reads ground truths. folder.py opens a dataset
 folder, named.py a dataset by name. verify.py looks for bad photos, which bad_photos.py lists. build_gnd.py makes a
-dataset of the user's own photos; label_tables.py reads the CSV files that describe them, csv_files.py opens any CSV.
+dataset of the user's own photos; label_tables.py reads the CSV files that describe them.
 overview.py tells what is known and present.
 
 download/ brings the published datasets, landmarks/ lists training photos by landmark, toy/ renders made-up landmarks.

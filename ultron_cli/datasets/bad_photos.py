@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from ultron_cli.errors import UltronError
-from ultron_cli.files import file_state, read_json, write_text
+from ultron_cli.files import file_state, write_text
 from ultron_cli.provenance import utc_now
+from ultron_cli.schema.regular import MOST_LIST_BYTES
+from ultron_cli.schema.texts import read_json
 
 BAD_PHOTOS_FILE = "bad_photos.json"
-Kind = Literal["missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "duplicate"]
+Kind = Literal[
+    "missing", "empty", "truncated", "not-a-photo", "undecodable", "wrong-type", "too-large", "duplicate", "ambiguous"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,15 @@ class Finding:
     reason: str
     n_bytes: int | None = None  # of the file when it was checked, None where there was none
     mtime_ns: int | None = None  # its time of change, likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class _BadPhotos:
+    """The content of the list that its readers need."""
+
+    format: Literal["ultron-bad-photos"]
+    version: Literal[1]
+    bad: list[Finding]
 
 
 def write_bad_photos(folder: Path, bad: list[Finding], odd: list[Finding], n_checked: int) -> Path:
@@ -46,20 +58,18 @@ def write_bad_photos(folder: Path, bad: list[Finding], odd: list[Finding], n_che
 def read_bad_photos(folder: Path) -> dict[Path, str]:
     """Files to leave out, with the reason; empty without a list. Raises UltronError if the list is unsound."""
     path = folder / BAD_PHOTOS_FILE
-    if not path.is_file():
+    if not path.exists():
         return {}
-    content = read_json(path, "list of bad photos")
-    try:
-        if content["format"] != "ultron-bad-photos" or content["version"] != 1:
-            raise KeyError("format")
-        findings = [Finding(**entry) for entry in content["bad"]]
-    except (KeyError, TypeError) as error:
-        raise UltronError(
-            f"{path} is not a list of bad photos ({error}); make it again with `ultron datasets verify`, or delete it"
-        ) from error
+    content = read_json(
+        path,
+        "list of bad photos",
+        _BadPhotos,
+        advice="make it again with `ultron datasets verify`, or delete it",
+        most_bytes=MOST_LIST_BYTES,
+    )
     return {
         folder / finding.path: f"{folder / finding.path}: {finding.reason} (listed in {BAD_PHOTOS_FILE})"
-        for finding in findings
+        for finding in content.bad
         if photo_state(folder / finding.path) == (finding.n_bytes, finding.mtime_ns)
     }
 
@@ -68,5 +78,5 @@ def photo_state(path: Path) -> tuple[int | None, int | None]:
     """(size in bytes, time of change in ns) of a photo, or (None, None) where there is none."""
     try:
         return file_state(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: no system has a file of such a name
         return None, None

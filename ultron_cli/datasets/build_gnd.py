@@ -9,18 +9,27 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import list_photos
-from ultron_cli.datasets.label_tables import Pair, PhotoLabel, read_boxes, read_labels, read_pairs
-from ultron_cli.datasets.photos import clip_box, photo_size
+from ultron_cli.datasets.label_tables import (
+    Pair,
+    PhotoLabel,
+    Spelled,
+    read_boxes,
+    read_labels,
+    read_pairs,
+    spellings,
+)
+from ultron_cli.datasets.photo_files import photo_size
+from ultron_cli.datasets.photos import clip_box
 from ultron_cli.datasets.protocols import Box, parse_ground_truth
-from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file, write_text
 from ultron_cli.locks import only_writer
 
@@ -90,9 +99,12 @@ def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
     photos = list_photos(photo_folder)
     if not photos:
         raise UltronError(f"{photo_folder} has no photos; name a folder that has some")
+    _refuse_shared_names(photos, photo_folder)
     folder = config.out or config.source
     name = config.name or folder.resolve().name
     target = folder / f"gnd_{name}.json"
+    if len(os.fsencode(target.name)) > 255:
+        raise UltronError(f"the ground truth would be called {target.name}, which is too long; give it another `name`")
     if target.exists() and not config.overwrite:
         raise UltronError(f"{target} is there already; replace it with `overwrite`, or give another `name`")
     plan = _plan(config, photo_folder, photos)
@@ -121,18 +133,14 @@ def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
 
 
 def _plan(config: GroundTruthConfig, photo_folder: Path, photos: list[str]) -> Plan:
-    known = _by_name(photos)
-    boxes = (
-        {_known(label.photo, known, label.where): label.box for label in read_boxes(config.boxes) if label.box}
-        if config.boxes
-        else {}
-    )
+    spelled = Spelled(spellings(photos))
+    boxes = {label.photo: label.box for label in read_boxes(config.boxes, spelled) if label.box} if config.boxes else {}
     if config.pairs:
-        plan = plan_from_pairs([_known_pair(pair, known) for pair in read_pairs(config.pairs)], photos)
+        plan = plan_from_pairs(read_pairs(config.pairs, spelled), photos)
         plan.boxes = {photo: box for photo, box in boxes.items() if photo in set(plan.queries)}
         return plan
     if config.labels:
-        labels = [_known_label(label, known) for label in read_labels(config.labels)]
+        labels = read_labels(config.labels, spelled)
     else:
         labels = [PhotoLabel(photo=photo, landmark=_landmark_folder(photo)) for photo in photos]
     boxes = {label.photo: label.box for label in labels if label.box} | boxes
@@ -144,31 +152,6 @@ def _plan(config: GroundTruthConfig, photo_folder: Path, photos: list[str]) -> P
 def _landmark_folder(photo: str) -> str:
     folder = photo.rpartition("/")[0]
     return "" if folder.split("/")[0] == DISTRACTOR_FOLDER else folder
-
-
-def _by_name(photos: list[str]) -> dict[str, str]:
-    """Photos by relative path, and by it without suffix where that is one photo only."""
-    known = {photo: photo for photo in photos}
-    stems: dict[str, list[str]] = {}
-    for photo in photos:
-        stems.setdefault(os.path.splitext(photo)[0], []).append(photo)
-    return {stem: paths[0] for stem, paths in stems.items() if len(paths) == 1} | known
-
-
-def _known(name: str, known: dict[str, str], where: str) -> str:
-    if name not in known:
-        raise UltronError(
-            f"{where}: {name!r} is no photo of the folder (paths are relative to it){nearest_names(name, known)}"
-        )
-    return known[name]
-
-
-def _known_label(label: PhotoLabel, known: dict[str, str]) -> PhotoLabel:
-    return replace(label, photo=_known(label.photo, known, label.where))
-
-
-def _known_pair(pair: Pair, known: dict[str, str]) -> Pair:
-    return replace(pair, query=_known(pair.query, known, pair.where), photo=_known(pair.photo, known, pair.where))
 
 
 def plan_from_labels(
@@ -210,7 +193,11 @@ def _choose_queries(
         return queries
     candidates = sorted(member.photo for member in members if member.role == "" and member.label != "junk")
     if config.query_rule == "random":  # an order of each landmark's own: other landmarks may come and go
-        candidates.sort(key=lambda photo: hashlib.sha256(f"{config.seed}\0{landmark}\0{photo}".encode()).digest())
+        candidates.sort(
+            key=lambda photo: hashlib.sha256(
+                f"{config.seed}\0{landmark}\0{photo}".encode("utf-8", "surrogateescape")
+            ).digest()
+        )
     elif config.query_rule == "largest":
         areas = {photo: -_area(photo_folder / photo) for photo in candidates}
         candidates.sort(key=lambda photo: (areas[photo], photo))
@@ -267,6 +254,18 @@ def _warn_of_copies(plan: Plan, photo_folder: Path) -> None:
 def _name(photo: str) -> str:
     """The name in a ground truth: without .jpg, as published ones have it; other suffixes stay."""
     return photo.removesuffix(".jpg")
+
+
+def _refuse_shared_names(photos: Sequence[str], photo_folder: Path) -> None:
+    """Raises UltronError if the name of one photo in a ground truth is the path of another."""
+    paths = set(photos)
+    shared = [photo for photo in photos if photo != _name(photo) and _name(photo) in paths]
+    if shared:
+        more = f" ({counted(len(shared) - 1, 'more pair')} like it)" if len(shared) > 1 else ""
+        raise UltronError(
+            f"{photo_folder}: names in a ground truth stand without .jpg, so that {_name(shared[0])!r} would mean both "
+            f"{_name(shared[0])!r} and {shared[0]!r}{more}; rename one of the two"
+        )
 
 
 def _content(plan: Plan) -> dict[str, object]:

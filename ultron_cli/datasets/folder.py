@@ -3,18 +3,37 @@
 import hashlib
 import json
 import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
 
+from ultron_cli.console import log
 from ultron_cli.datasets.bad_photos import read_bad_photos
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_source
+from ultron_cli.datasets.photo_types import photo_suffixes, unread_text
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+PHOTO_SUFFIXES = photo_suffixes()
+BESIDE_PHOTOS = (".json", ".pkl", ".csv")  # ground truths, lists and records, at the top of a dataset's folder
+
+
+@dataclass(frozen=True)
+class PhotoFiles:
+    """The files of photos by name; each name is in one of the three."""
+
+    files: dict[str, Path] = field(default_factory=dict, repr=False)
+    missing: dict[str, UltronError] = field(default_factory=dict, repr=False)  # there is no such photo
+    ambiguous: dict[str, UltronError] = field(default_factory=dict, repr=False)  # not one file for one name
+
+    @property
+    def problems(self) -> dict[str, UltronError]:
+        """Why a name has no file of its own."""
+        return self.missing | self.ambiguous
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +51,11 @@ class Dataset:
         return self.folder / "jpg" if (self.folder / "jpg").is_dir() else self.folder
 
     @cached_property
-    def _path_by_name(self) -> dict[str, str]:
-        """Relative paths by themselves and by themselves without suffix; the first photo of a name counts."""
-        paths: dict[str, str] = {}
+    def _paths_by_stem(self) -> dict[str, list[str]]:
+        """Relative paths by themselves without suffix."""
+        paths: dict[str, list[str]] = {}
         for path in list_photos(self.photo_folder):
-            paths.setdefault(path, path)
-            paths.setdefault(os.path.splitext(path)[0], path)
+            paths.setdefault(os.path.splitext(path)[0], []).append(path)
         return paths
 
     @cached_property
@@ -66,18 +84,66 @@ class Dataset:
     def _query_row(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.query_names)}
 
+    def _files_named(self, name: str) -> list[str]:
+        """Relative paths of the photos that a name may mean: itself; where names are those of a ground truth, also
+        NAME.jpg; else any with another suffix."""
+        is_path = name.lower().endswith(PHOTO_SUFFIXES) and os.path.isfile(self.photo_folder / name)
+        if is_path and self.ground_truth is None:
+            return [name]
+        has_jpg = os.path.isfile(self.photo_folder / f"{name}.jpg")
+        return [name] * is_path + [f"{name}.jpg"] * has_jpg or self._paths_by_stem.get(name, [])
+
     def photo_path(self, name: str) -> Path:
-        """The file of a photo. Raises UltronError if there is none."""
-        direct = self.photo_folder / f"{name}.jpg"
-        if direct.is_file():
-            return direct
-        if name not in self._path_by_name:
+        """The file of a photo. Raises UltronError if there is none, or if the name may mean several."""
+        files = self._files_named(name)
+        if len(files) > 1:
             raise UltronError(
-                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, self._path_by_name)}; "
+                f"{self.name}: {name!r} may mean {' or '.join(map(repr, files))} in {self.photo_folder}; rename all "
+                "but one of them",
+                "go on without it with `skip_bad`",
+            )
+        if not files:
+            known = [*self._paths_by_stem, *(path for paths in self._paths_by_stem.values() for path in paths)]
+            raise UltronError(
+                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, known)}; "
                 "correct the ground truth, complete the download",
                 "go on without it with `skip_bad`",
             )
-        return self.photo_folder / self._path_by_name[name]
+        return self.photo_folder / files[0]
+
+    def photo_files(self, names: Iterable[str]) -> "PhotoFiles":
+        """The file of every photo, one to one: a second name of a file has none, as one that may mean several."""
+        photo_files = PhotoFiles()
+        name_of: dict[Path, str] = {}
+        for name in names:
+            try:
+                path = self.photo_path(name)
+            except UltronError as error:
+                is_missing = len(self._files_named(name)) == 0
+                (photo_files.missing if is_missing else photo_files.ambiguous)[name] = error
+                continue
+            first = name_of.setdefault(path, name)
+            if first == name:
+                photo_files.files[name] = path
+            else:
+                photo_files.ambiguous[name] = UltronError(
+                    f"{self.name}: {first!r} and {name!r} both mean {path}; a photo has one name, correct the ground "
+                    "truth",
+                    "go on without the second with `skip_bad`",
+                )
+        return photo_files
+
+    @cached_property
+    def unread_files(self) -> str | None:
+        """`2 files of types not read: 1 .heic, 1 .txt`: what lies among the photos and is left out; None if nothing."""
+        is_root = self.photo_folder == self.folder
+        counts = Counter(
+            suffix
+            for path in _files_below(self.photo_folder)
+            if (suffix := os.path.splitext(path)[1].lower()) not in PHOTO_SUFFIXES
+            if not (is_root and "/" not in path and suffix in BESIDE_PHOTOS)
+        )
+        return unread_text(counts)
 
     @cached_property
     def bad_photos(self) -> dict[Path, str]:
@@ -93,14 +159,44 @@ class Dataset:
 
 def list_photos(folder: Path) -> list[str]:
     """Relative paths of all photos below `folder`, with forward slashes, sorted; hidden files and folders are left
-    out."""
-    paths: list[str] = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = os.path.relpath(where, folder).replace(os.sep, "/")
-        prefix = "" if prefix == "." else prefix + "/"
-        paths += [prefix + name for name in files if not name.startswith(".") and name.lower().endswith(PHOTO_SUFFIXES)]
-    return sorted(paths)
+    out. What cannot be listed, or was met before, is said."""
+    return sorted(path for path in _files_below(folder, log.warning, log.info) if path.lower().endswith(PHOTO_SUFFIXES))
+
+
+def _files_below(folder: Path, *tell: Callable[..., None]) -> Iterator[str]:
+    """Relative paths of all files below `folder` that are not hidden.
+
+    A folder is visited once, however many links lead to it and whether or not they go round in a circle: first by its
+    own path, then by links in the order of their paths. tell: said of folders that cannot be listed, and of those that
+    were visited before; nothing is said without.
+    """
+    visited: set[tuple[int, int]] = set()  # (device, inode) of folders
+    to_visit = deque([""])
+    links: list[str] = []  # to folders, visited when all that is reached without them has been
+    tell_unlisted, tell_repeated = tell or (log.debug, log.debug)
+    while to_visit or links:
+        if not to_visit:
+            links.sort(reverse=True)
+            to_visit.append(links.pop())
+        prefix = to_visit.popleft()
+        try:
+            status = os.stat(folder / prefix)
+            entries = sorted(os.scandir(folder / prefix), key=lambda entry: entry.name)
+        except OSError as error:
+            tell_unlisted("photos in %s are left out: it cannot be listed (%s)", folder / prefix, error.strerror)
+            continue
+        if (status.st_dev, status.st_ino) in visited:
+            tell_repeated("%s leads to a folder that was visited already: not visited again", folder / prefix)
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            path = f"{prefix}/{entry.name}".removeprefix("/")
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry.path):
+                (links if entry.is_symlink() else to_visit).append(path)
+            else:
+                yield path
 
 
 def find_ground_truth(folder: Path) -> Path | None:
@@ -145,7 +241,8 @@ def open_dataset(text: str, data_root: Path, gnd: Path | None = None) -> Dataset
 def open_folder(folder: Path | None, gnd: Path | None = None) -> Dataset:
     """Opens the dataset in a folder that is known to have been there; None is one that nobody recorded. Raises
     UltronError if it is gone or unsound."""
-    if folder is None or not folder.is_dir():
+    # A recorded path may be longer than a system takes, where the methods of Path raise.
+    if folder is None or not os.path.isdir(folder):
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     record = read_source(folder)
     if record is not None and not record.complete:
@@ -164,7 +261,7 @@ def open_recorded(folder: str | None, gnd: str | None) -> Dataset:
     A ground truth that is gone is not needed to show photos: then the one in the folder counts. Raises UltronError if
     the photos are gone.
     """
-    gnd_path = Path(gnd) if gnd and Path(gnd).is_file() else None
+    gnd_path = Path(gnd) if gnd and os.path.isfile(gnd) else None
     return open_folder(Path(folder) if folder else None, gnd_path)
 
 
@@ -185,6 +282,7 @@ class DatasetFacts(TypedDict):
     queries: int
     missing_photos: int
     missing: list[str]  # names of the first 20
+    not_read: str | None  # files of types that are not read, counted
     protocols: dict[str, ProtocolFacts]
 
 
@@ -201,12 +299,9 @@ class DatasetSummary(TypedDict):
 def describe_dataset(dataset: Dataset) -> DatasetFacts:
     """Facts of a dataset: photo counts, missing photos, and per protocol the queries with positives and their mean
     number."""
-    missing = []
-    for name in [*dataset.database_names, *dataset.query_names]:
-        try:
-            dataset.photo_path(name)
-        except UltronError:
-            missing.append(name)
+    missing = [
+        name for names in (dataset.database_names, dataset.query_names) for name in dataset.photo_files(names).missing
+    ]
     truth = dataset.ground_truth
     protocols: dict[str, ProtocolFacts] = {}
     if truth is not None:
@@ -222,6 +317,7 @@ def describe_dataset(dataset: Dataset) -> DatasetFacts:
         "queries": len(dataset.query_names),
         "missing_photos": len(missing),
         "missing": missing[:20],
+        "not_read": dataset.unread_files,
         "protocols": protocols,
     }
 

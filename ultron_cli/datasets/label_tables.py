@@ -5,15 +5,16 @@ Fields are parted by commas, semicolons or tabs; the text is UTF-8 with or witho
 the line.
 """
 
-import csv
-import io
-from collections.abc import Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ultron_cli.datasets.csv_files import open_csv
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.schema.tables import csv_rows
+from ultron_cli.schema.values import shown
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 PAIR_LABELS = ("easy", "hard", "junk")
@@ -50,56 +51,47 @@ class _Row:
 
 def _rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[_Row]:
     """Rows of a CSV by column. Raises UltronError for a missing or an unknown column."""
-    with open_csv(
-        path,
-        what="the table",
-        if_absent="check the path",
-        if_unreadable="save it as a CSV in UTF-8",
-        newline=None,  # the first line is looked at before csv reads it
-    ) as handle:
-        text = handle.read()
-    first_line = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first_line.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [column.strip().lower() for column in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    missing = [column for column in required if column not in columns]
-    if missing:
-        raise UltronError(
-            f"{path}: the first line must name the columns {', '.join(required)}; {', '.join(missing)} is "
-            f"missing, it is {first_line.strip()[:80]!r}"
-        )
-    for column in columns:
-        if column not in (*required, *optional):
-            raise UltronError(
-                f"{path}: unknown column {column!r}{nearest_names(column, (*required, *optional))} (known: "
-                f"{', '.join((*required, *optional))})"
-            )
-    for values in reader:
-        where = f"{path}, line {reader.line_num}"
-        if None in values or None in values.values():
-            raise UltronError(
-                f"{where} must have {len(columns)} fields, as the first line; put a field that has a "
-                f"{delimiter!r} in quotes"
-            )
-        stripped = {key: value.strip() for key, value in values.items()}
-        if any(stripped.values()):
-            yield _Row(where, stripped)
+    for number, values in csv_rows(path, "the table", required=[required], optional=optional, delimiters=",;\t"):
+        if any(values.values()):
+            yield _Row(f"{path}, line {number}", values)
 
 
 def _choice(row: _Row, column: str, choices: Sequence[str], otherwise: str) -> str:
     """The field of a column, `otherwise` where it is empty. Raises UltronError if it is none of the choices."""
     value = row.values.get(column, "").lower() or otherwise
     if value not in choices:
-        raise UltronError(f"{row.where}: {column} must be one of {', '.join(filter(None, choices))}; found {value!r}")
+        raise UltronError(
+            f"{row.where}: {column} must be one of {', '.join(filter(None, choices))}; found {shown(value)}"
+        )
     return value
 
 
-def _photo(row: _Row, column: str) -> str:
-    value = row.values[column].replace("\\", "/").removeprefix("./")
-    if not value:
-        raise UltronError(f"{row.where}: {column} is empty; name a photo")
-    return value
+def spellings(photos: Sequence[str]) -> dict[str, str]:
+    """Every spelling that means one of the photos: its path; its path without suffix, where no other photo has the
+    same; and its name with .jpg, which names in a ground truth stand without."""
+    stems = Counter(os.path.splitext(photo)[0] for photo in photos)
+    by_stem = {stem: photo for photo in photos if stems[stem := os.path.splitext(photo)[0]] == 1}
+    return {f"{photo}.jpg": photo for photo in photos} | by_stem | {photo: photo for photo in photos}
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """The photos that a table may name, each in several spellings."""
+
+    photo_of: Mapping[str, str]  # spelling -> photo
+    may_lack: bool = False  # whether a line of another photo is passed over, or is an error
+
+    def photo(self, row: _Row, column: str) -> str | None:
+        """The photo in a column of a row; None for one to pass over. Raises UltronError if there is no such photo."""
+        value = row.values[column].replace("\\", "/").removeprefix("./")
+        if not value:
+            raise UltronError(f"{row.where}: {column} is empty; name a photo")
+        if value not in self.photo_of and not self.may_lack:
+            raise UltronError(
+                f"{row.where}: {shown(value)} is no photo of the folder (paths are relative to it)"
+                f"{nearest_names(value[:255], self.photo_of)}"
+            )
+        return self.photo_of.get(value)
 
 
 def _box(row: _Row) -> Box | None:
@@ -112,19 +104,23 @@ def _box(row: _Row) -> Box | None:
         x1, y1, x2, y2 = (float(text) for text in texts)
     except ValueError:
         raise UltronError(
-            f"{row.where}: a box is four numbers x1, y1, x2, y2 in pixels, or nothing; found {', '.join(texts)}"
+            f"{row.where}: a box is four numbers x1, y1, x2, y2 in pixels, or nothing; found {shown(', '.join(texts))}"
         ) from None
     if not (0 <= x1 < x2 < float("inf") and 0 <= y1 < y2 < float("inf")):
-        raise UltronError(f"{row.where}: 0 <= x1 < x2 and 0 <= y1 < y2 must hold for a box; found {', '.join(texts)}")
+        raise UltronError(
+            f"{row.where}: 0 <= x1 < x2 and 0 <= y1 < y2 must hold for a box; found {shown(', '.join(texts))}"
+        )
     return x1, y1, x2, y2
 
 
-def read_labels(path: Path) -> list[PhotoLabel]:
+def read_labels(path: Path, spelled: Spelled) -> list[PhotoLabel]:
     """`photo,landmark` and, if wanted, `label` (easy, hard, junk), `role` (query, database) and `x1,y1,x2,y2`. Raises
     UltronError."""
     labels: dict[str, PhotoLabel] = {}
     for row in _rows(path, ("photo", "landmark"), ("label", "role", *BOX_COLUMNS)):
-        photo = _photo(row, "photo")
+        photo = spelled.photo(row, "photo")
+        if photo is None:
+            continue
         label = PhotoLabel(
             photo=photo,
             landmark=row.values["landmark"],
@@ -142,17 +138,15 @@ def read_labels(path: Path) -> list[PhotoLabel]:
     return list(labels.values())
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path, spelled: Spelled) -> list[Pair]:
     """`query,photo` and, if wanted, `label` (easy, hard, junk; easy). Raises UltronError, also for a pair with two
     labels."""
     pairs: dict[tuple[str, str], Pair] = {}
     for row in _rows(path, ("query", "photo"), ("label",)):
-        pair = Pair(
-            query=_photo(row, "query"),
-            photo=_photo(row, "photo"),
-            label=_choice(row, "label", PAIR_LABELS, "easy"),
-            where=row.where,
-        )
+        query, photo = spelled.photo(row, "query"), spelled.photo(row, "photo")
+        if query is None or photo is None:
+            continue
+        pair = Pair(query=query, photo=photo, label=_choice(row, "label", PAIR_LABELS, "easy"), where=row.where)
         earlier = pairs.setdefault((pair.query, pair.photo), pair)
         if earlier != pair:
             raise UltronError(
@@ -166,11 +160,14 @@ def read_pairs(path: Path) -> list[Pair]:
     return list(pairs.values())
 
 
-def read_boxes(path: Path) -> list[PhotoLabel]:
+def read_boxes(path: Path, spelled: Spelled) -> list[PhotoLabel]:
     """`photo,x1,y1,x2,y2`: boxes in pixels of the upright photo, as labels without landmark. Raises UltronError."""
     boxes: dict[str, PhotoLabel] = {}
     for row in _rows(path, ("photo", *BOX_COLUMNS), ()):
-        label = PhotoLabel(photo=_photo(row, "photo"), landmark="", box=_box(row), where=row.where)
+        photo = spelled.photo(row, "photo")
+        if photo is None:
+            continue
+        label = PhotoLabel(photo=photo, landmark="", box=_box(row), where=row.where)
         if label.box is not None and boxes.setdefault(label.photo, label) != label:
             raise UltronError(f"{row.where}: {label.photo} has another box before; keep one")
     return list(boxes.values())

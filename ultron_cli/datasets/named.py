@@ -4,9 +4,9 @@ first use."""
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ultron_cli.configs import read_run
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset, open_dataset
-from ultron_cli.files import read_json
 from ultron_cli.machine import n_cores
 from ultron_cli.workspace import Workspace
 
@@ -43,7 +43,6 @@ def open_named_dataset(text: str | None, gnd: Path | None = None, workspace: Wor
     workspace = workspace or Workspace()
     if text is None:
         run = workspace.latest("train")
-        config = read_json(run / "config.json", "configuration of the run")["config"] if run else {"dataset": "toy"}
-        text = str(config["dataset"])
+        text = str(read_run(run).config.get("dataset", "toy")) if run else "toy"
         log.info("taking dataset %s", text)
     return open_dataset(dataset_folder(text, workspace), workspace.data_root, gnd)

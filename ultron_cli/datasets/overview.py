@@ -69,6 +69,7 @@ class PresentFacts(_DownloadFacts, total=False):
     queries: int
     missing_photos: int
     missing: list[str]
+    not_read: str | None
     protocols: Required[dict[str, ProtocolFacts]]
 
 

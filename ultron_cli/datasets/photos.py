@@ -1,17 +1,21 @@
-"""Decodes photos to upright 8-bit RGB, crops and resizes them, and groups them by shape into batches."""
+"""Crops and resizes photos, reads many ahead, and groups them by shape into batches."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
+from ultron_cli.datasets.photo_files import open_photo
+from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import memory_budget, set_memory_budget
 from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
 
 INTERPOLATIONS = {
@@ -20,6 +24,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+BoxEdges = Literal["rounded", "truncated"]  # how the edges of a box become whole pixels
 BOX_SLACK_PX = 2.0  # boxes drawn by hand end a pixel or two outside; they are clipped, more is a mistake
 
 
@@ -31,6 +36,7 @@ class PhotoShape:
     resize: Literal["down", "always"] = "down"  # "down" leaves smaller photos as they are
     interpolation: str = "bicubic"  # a key of INTERPOLATIONS
     min_side_px: int = 32
+    box_edges: BoxEdges = "rounded"
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after resizing; each side at least min_side_px, so that thin photos pass the network."""
@@ -41,74 +47,15 @@ class PhotoShape:
         return max(width, self.min_side_px), max(height, self.min_side_px)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode as 8-bit RGB: 16-bit is scaled, not cut; transparent places become white."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        highest = 1.0 if image.mode == "F" and values.max(initial=0) <= 1.0 else 255.0
-        if values.max(initial=0) > 255.0:
-            highest = 65535.0
-        return Image.fromarray((values.clip(0, highest) * (255.0 / highest)).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
-    return image.convert("RGB")
+def resizing_bytes(size: tuple[int, int], target: tuple[int, int]) -> int:
+    """The most memory that resizing from (width, height) to `target` takes, upright or not: what lies between its two
+    passes (the first makes thin photos wide), the resized photo and its array."""
+    return 4 * max(target[0] * size[1], target[1] * size[0]) + 13 * target[0] * target[1]
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8: 1 is upright; 5 to 8 lie on a side, so that width and height change places."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1)
-
-
-def draft_jpeg(image: Image.Image, scale: float) -> None:
-    """Has an opened JPEG decoded at 1/2, 1/4 or 1/8 of its sides, several times faster: the smallest that is not below
-    `scale`.
-
-    With a scale of 1 or more, and in other formats, the photo is decoded as it is.
-    """
-    if scale < 1.0:
-        image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-
-
-def decode_photo(path: Path | BinaryIO, draft_side_px: int | None = None) -> Image.Image:
-    """An upright (EXIF orientation applied) RGB photo. Raises UltronError naming the photo if it cannot be decoded.
-
-    draft_side_px: a longest side that is enough, for draft_jpeg.
-    """
-    try:
-        with Image.open(path) as image:
-            if draft_side_px:
-                draft_jpeg(image, draft_side_px / max(image.size))
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        raise UltronError(f"{path}: no such photo; complete the dataset", "go on without it with `skip_bad`") from None
-    except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
-        reason = (
-            "not a photo that Pillow can read"
-            if "cannot identify" in str(error)
-            else f"{type(error).__name__}: {error}"
-        )
-        raise UltronError(
-            f"{path}: cannot be decoded ({reason}); replace it", "go on without it with `skip_bad`"
-        ) from error
-
-
-def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
-    """(width, height) of the upright photo, read from its header. Raises UltronError as decode_photo."""
-    try:
-        with Image.open(path) as image:
-            return (image.height, image.width) if orientation(image) >= 5 else (image.width, image.height)
-    except FileNotFoundError:
-        raise UltronError(f"{path}: no such photo; complete the dataset", "go on without it with `skip_bad`") from None
-    except Exception as error:
-        raise UltronError(
-            f"{path}: not a photo that Pillow can read ({error}); replace it", "go on without it with `skip_bad`"
-        ) from error
-
-
-def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, int, int]:
-    """The box in whole pixels inside the photo. Raises UltronError if it reaches more than 2 px outside."""
+def clip_box(box: Box, width: int, height: int, where: str, edges: BoxEdges = "rounded") -> tuple[int, int, int, int]:
+    """The box in whole pixels inside the photo, of one pixel at least. Raises UltronError if it reaches more than 2 px
+    outside."""
     x1, y1, x2, y2 = box
     if min(x1, y1) < -BOX_SLACK_PX or x2 > width + BOX_SLACK_PX or y2 > height + BOX_SLACK_PX:
         raise UltronError(
@@ -116,15 +63,18 @@ def clip_box(box: Box, width: int, height: int, where: str) -> tuple[int, int, i
             "ground truth",
             "use `no_crop`",
         )
-    left, top = min(max(0, round(x1)), width - 1), min(max(0, round(y1)), height - 1)
-    return left, top, min(width, max(round(x2), left + 1)), min(height, max(round(y2), top + 1))
+    whole = int if edges == "truncated" else round
+    left, top = min(max(0, whole(x1)), width - 1), min(max(0, whole(y1)), height - 1)
+    return left, top, min(width, max(whole(x2), left + 1)), min(height, max(whole(y2), top + 1))
 
 
 def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.ndarray:
     """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized. Raises UltronError."""
-    image = decode_photo(path)
+    with open_photo(path) as photo:
+        stored_size = photo.image.size
+        image = photo.rgb(resizing_bytes(stored_size, shape.target(*stored_size)))
     if box is not None:
-        image = image.crop(clip_box(box, *image.size, where=str(path)))
+        image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])
@@ -138,6 +88,7 @@ class LoadedPhoto:
     row: int  # of the photo in its list
     pixels: torch.Tensor | None  # (H, W, 3) uint8
     problem: str = ""  # why there are no pixels
+    mark: PhotoMark | None = None  # of the file that was read, where a reader marks what it reads
 
 
 class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
@@ -160,16 +111,27 @@ class PhotoReader(torch.utils.data.Dataset[LoadedPhoto]):
             return LoadedPhoto(self.rows[i], None, error.message)
 
 
+def worker_start(n_workers: int) -> Callable[[int], None]:
+    """What each of the `n_workers` processes of a DataLoader that decodes photos does first: it leaves signals to this
+    process, ends with it, and takes its part of the memory."""
+    kill_workers_at_exit()
+    return partial(_start_worker, memory_budget(), n_workers)
+
+
+def _start_worker(max_memory: int, n_workers: int, worker: int) -> None:
+    start_loader_worker()
+    set_memory_budget(max_memory, n_workers)
+
+
 def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
     """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
-    kill_workers_at_exit()
     yield from torch.utils.data.DataLoader(
         reader,
         batch_size=None,
         num_workers=n_workers,
-        worker_init_fn=start_loader_worker,
         prefetch_factor=8 if n_workers else None,
         persistent_workers=False,
+        worker_init_fn=worker_start(n_workers),
     )
 
 

@@ -3,15 +3,19 @@
 Radenovic et al., Revisiting Oxford and Paris, CVPR 2018. Rows are indices into `database_names`.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ultron_cli.console import counted, log
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
+from ultron_cli.schema.regular import MOST_LIST_BYTES
+from ultron_cli.schema.texts import fit_file, read_json
+from ultron_cli.schema.values import shown
 
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the upright photo
 Protocol = Literal["easy", "medium", "hard"]
@@ -22,6 +26,7 @@ PROTOCOLS: dict[Protocol, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "hard": (("hard",), ("junk", "easy")),
 }
 LABELS = ("easy", "hard", "junk")
+CORRECT = "correct the ground truth"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,89 +57,126 @@ class GroundTruth:
         return self.queries[query].rows(positive), self.queries[query].rows(ignored)
 
 
-def _rows(value: object, n_database: int, where: str) -> np.ndarray:
-    rows = np.asarray(value if value is not None else [])
-    if rows.size == 0:
-        return np.empty(0, np.int64)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu":
-        raise UltronError(
-            f"{where} must be a list of whole numbers, indices into imlist; found {str(value)[:60]}; correct "
-            "the ground truth"
-        )
-    outside = rows[(rows < 0) | (rows >= n_database)]
-    if outside.size:
-        raise UltronError(
-            f"{where} holds index {outside[0]}, but imlist has {n_database} photos (0 to {n_database - 1}); "
-            "correct the ground truth"
-        )
-    return rows.astype(np.int64)
-
-
 def check_box(value: object, where: str) -> Box | None:
     """A box (x1, y1, x2, y2) in pixels, or None for none. Raises UltronError if it is malformed, negative or
     inverted."""
     if value is None:
         return None
-    box = np.asarray(value)
+    box = np.asarray(value) if isinstance(value, (list, tuple, np.ndarray)) else np.empty(0)
     if box.shape != (4,) or box.dtype.kind not in "iuf" or not np.isfinite(box).all():
-        raise UltronError(
-            f"{where}: bbx must be four numbers x1, y1, x2, y2; found {str(value)[:60]}; correct the ground truth"
-        )
+        raise UltronError(f"{where}: bbx must be four numbers x1, y1, x2, y2; found {shown(value)}; {CORRECT}")
     x1, y1, x2, y2 = (float(number) for number in box)
     if x2 <= x1 or y2 <= y1:
         raise UltronError(
-            f"{where}: bbx is inverted or empty, x1 < x2 and y1 < y2 must hold; found {[x1, y1, x2, y2]}; "
-            "correct the ground truth"
+            f"{where}: bbx is inverted or empty, x1 < x2 and y1 < y2 must hold; found {[x1, y1, x2, y2]}; {CORRECT}"
         )
     return x1, y1, x2, y2
 
 
-def _names(value: object, key: str, path: Path) -> list[str]:
-    if not isinstance(value, (list, tuple, np.ndarray)) or not all(isinstance(name, str) for name in value):
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """A query's entry of `gnd`."""
+
+    easy: list[int] | None
+    hard: list[int] | None
+    junk: list[int] | None = None
+    bbx: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """A ground truth as it is published."""
+
+    imlist: list[str]
+    qimlist: list[str]
+    gnd: list[_Entry]
+
+
+def _without_arrays(content: object) -> object:
+    """The content of a pickle with lists in place of numpy arrays, where a ground truth may have them."""
+    if isinstance(content, np.ndarray):
+        return content.tolist() if content.size else []
+    if not isinstance(content, dict):
+        return content
+    plain = {key: _without_arrays(value) for key, value in content.items()}
+    entries = plain.get("gnd")
+    if isinstance(entries, (list, tuple)):
+        plain["gnd"] = [_without_arrays(entry) for entry in entries]
+    return plain
+
+
+def _refuse_repeated(names: list[str], key: str, path: Path) -> None:
+    name, n_times = Counter(names).most_common(1)[0] if names else ("", 1)
+    if n_times > 1:
         raise UltronError(
-            f"{path}: {key} must be a list of photo names; found {str(value)[:60]}; correct the ground truth"
+            f"{path}: {key} names {shown(name)} {n_times} times; every photo may stand there once; {CORRECT}"
         )
-    names = [str(name) for name in value]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+
+
+def _rows(values: list[int] | None, n_database: int, where: str) -> np.ndarray:
+    try:
+        rows = np.array(values or [], np.int64)
+    except OverflowError:
+        rows = np.array([-1])  # over 64 bits, of a pickle
+    outside = rows[(rows < 0) | (rows >= n_database)]
+    if outside.size:
         raise UltronError(
-            f"{path}: {key} names {twice!r} more than once; every photo may stand there once; correct the ground truth"
+            f"{where} holds index {outside[0]}, but imlist has {n_database} photos (0 to {n_database - 1}); {CORRECT}"
         )
-    return names
+    return rows
 
 
 def parse_ground_truth(content: object, path: Path) -> GroundTruth:
     """Checks the published layout {"imlist", "qimlist", "gnd"} in every part. Raises UltronError that names the
-    query."""
+    place."""
+    content = _without_arrays(content)
     missing = [key for key in ("imlist", "qimlist", "gnd") if not isinstance(content, dict) or key not in content]
-    if missing or not isinstance(content, dict):
+    if missing:
         raise UltronError(
             f"{path} lacks {', '.join(missing)}; a ground truth is a dictionary of imlist, qimlist and gnd"
         )
-    database_names = _names(content["imlist"], "imlist", path)
-    query_names = _names(content["qimlist"], "qimlist", path)
-    if len(content["gnd"]) != len(query_names):
+    truth = fit_file(content, _Content, path, "ground truth", CORRECT)
+    for key, names in (("imlist", truth.imlist), ("qimlist", truth.qimlist)):
+        _refuse_repeated(names, key, path)
+    if len(truth.gnd) != len(truth.qimlist):
         raise UltronError(
-            f"{path}: gnd has {len(content['gnd'])} entries for {len(query_names)} queries in qimlist; they "
+            f"{path}: gnd has {len(truth.gnd)} entries for {len(truth.qimlist)} queries in qimlist; they "
             "must be equal in number"
         )
     queries = []
-    for name, entry in zip(query_names, content["gnd"], strict=True):
-        where = f"{path}, query {name}"
-        if not isinstance(entry, dict) or not {"easy", "hard"} <= set(entry):
-            raise UltronError(
-                f"{where}: an entry of gnd must have easy and hard (junk and bbx may be absent); found "
-                f"{str(entry)[:60]}"
-            )
-        rows = {label: _rows(entry.get(label), len(database_names), f"{where}: {label}") for label in LABELS}
-        queries.append(QueryTruth(bbx=check_box(entry.get("bbx"), where), **rows))
-    return GroundTruth(database_names=database_names, query_names=query_names, queries=queries)
+    for i, entry in enumerate(truth.gnd):
+        where = f"{path}: gnd[{i}]"
+        rows = {label: _rows(getattr(entry, label), len(truth.imlist), f"{where}.{label}") for label in LABELS}
+        queries.append(QueryTruth(bbx=check_box(entry.bbx, where), **rows))
+    return GroundTruth(database_names=truth.imlist, query_names=truth.qimlist, queries=queries)
+
+
+def _warn_of_repeated_rows(truth: GroundTruth, path: Path) -> None:
+    """A photo that stands twice among a query's labels counts twice, or is a positive that leaves the ranking."""
+    rows_by_query = [query.rows(LABELS) for query in truth.queries]
+    queries = np.repeat(np.arange(len(rows_by_query)), [len(rows) for rows in rows_by_query])
+    pairs = np.sort(queries * len(truth.database_names) + np.concatenate([np.empty(0, np.int64), *rows_by_query]))
+    repeated = pairs[1:][pairs[1:] == pairs[:-1]] // max(1, len(truth.database_names))
+    if repeated.size:
+        log.warning(
+            "%s: %s repeated among easy, hard and junk of %s (the first is gnd[%d]), which changes AP; %s",
+            path,
+            counted(repeated.size, "photo is", "photos are"),
+            counted(len(np.unique(repeated)), "query", "queries"),
+            repeated[0],
+            CORRECT,
+        )
 
 
 def load_ground_truth(path: Path) -> GroundTruth:
     """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is
     unsound."""
-    if not path.is_file():
+    if not path.exists():
         raise UltronError(f"ground truth {path} does not exist; name one with `gnd`")
-    content = read_json(path, "ground truth") if path.suffix == ".json" else load_plain_pickle(path)
-    return parse_ground_truth(content, path)
+    if path.suffix == ".json":
+        content = read_json(path, "ground truth", advice=CORRECT, most_bytes=MOST_LIST_BYTES)
+    else:
+        content = load_plain_pickle(path)
+    truth = parse_ground_truth(content, path)
+    _warn_of_repeated_rows(truth, path)
+    return truth

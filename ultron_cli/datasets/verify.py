@@ -4,39 +4,30 @@ name says, and which are there twice."""
 import hashlib
 import io
 import os
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from ultron_cli.console import counted, log, progress
 from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
-from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list
-from ultron_cli.datasets.photos import draft_jpeg
+from ultron_cli.datasets.landmarks.lists import find_landmark_list
+from ultron_cli.datasets.photo_files import open_photo, read_photo
+from ultron_cli.datasets.photo_types import HEIF_SUFFIXES, SUFFIXES_OF_FORMAT
+from ultron_cli.datasets.photos import PhotoShape, resizing_bytes
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import n_cores
+from ultron_cli.machine import OverBudget, n_cores, shared_memory
 
 DRAFT_SCALE = 1 / 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
 AHEAD = 64  # photos waiting per thread
 N_SHOWN = 5  # photos per kind on screen
-SUFFIXES_OF_FORMAT = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "DIB": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
+USABLE: tuple[Kind | None, ...] = (None, "wrong-type", "too-large")
 
 
 @dataclass(kw_only=True)
@@ -47,6 +38,7 @@ class Report:
     n_used_bad: int = 0  # bad photos that the ground truth names; all bad ones where there is none
     bad: list[Finding] = field(default_factory=list)  # photos to leave out
     odd: list[Finding] = field(default_factory=list)  # usable ones that deserve a look
+    not_read: str | None = None  # files of types that are not read, counted
     photos_sha256: str = ""  # by path and content, of all photos that the ground truth names, or of all
 
     def counts(self) -> dict[str, int]:
@@ -69,6 +61,7 @@ class PhotosToCheck:
 
     present: list[str]  # sorted
     missing: list[str]  # named by the ground truth or a list, but without a file
+    ambiguous: dict[str, str]  # names in the ground truth that mean not one file, as NAME.jpg, with what is wrong
     used: set[str]  # named by the ground truth; empty where there is none
 
 
@@ -80,30 +73,36 @@ def photos_to_check(dataset: Dataset) -> PhotosToCheck:
     if dataset.photo_folder != folder and (folder / "train").is_dir():
         present |= set(_below(folder, folder / "train"))
     missing: list[str] = []
-    if (folder / LIST_FILE).is_file():
-        list_paths = open_landmark_list(folder).paths
-        if folder.resolve() not in list_paths.folder.parents:
+    landmark_list = find_landmark_list(folder)
+    if landmark_list is not None:
+        list_paths = landmark_list.paths
+        photo_folder = list_paths.folder.resolve()
+        if not photo_folder.is_relative_to(folder.resolve()):
             raise UltronError(
                 f"{folder} has no photos of its own, they lie in {list_paths.folder}; run `ultron datasets verify "
                 f"{list_paths.folder.parent}`"
             )
-        prefix = list_paths.folder.relative_to(folder.resolve()).as_posix()
-        names = {f"{prefix}/{list_paths.relative(i)}" for i in range(len(list_paths))}
+        prefix = photo_folder.relative_to(folder.resolve())
+        names = {(prefix / list_paths.relative(i)).as_posix() for i in range(len(list_paths))}
         missing += sorted(name for name in names - present if not (folder / name).is_file())
         present |= names - set(missing)
     used = set()
-    for name in [*dataset.database_names, *dataset.query_names] if dataset.ground_truth else []:
-        try:
-            used.add(dataset.photo_path(name).relative_to(folder).as_posix())
-        except UltronError:
-            path = (dataset.photo_folder / f"{name}.jpg").relative_to(folder).as_posix()
-            used.add(path)
-            missing.append(path)
+    ambiguous: dict[str, str] = {}
+    for names in (dataset.database_names, dataset.query_names) if dataset.ground_truth else ():
+        photo_files = dataset.photo_files(names)
+        used |= {path.relative_to(folder).as_posix() for path in photo_files.files.values()}
+        paths = {
+            name: (dataset.photo_folder / f"{name}.jpg").relative_to(folder).as_posix() for name in photo_files.problems
+        }
+        used |= set(paths.values())
+        missing += [paths[name] for name in photo_files.missing]
+        ambiguous |= {paths[name]: error.message for name, error in photo_files.ambiguous.items()}
     if not present and not missing:
         raise UltronError(
             f"{folder} has no photos; name a dataset folder, or download it with `ultron datasets download`"
         )
-    return PhotosToCheck(present=sorted(present | (used - set(missing))), missing=missing, used=used)
+    used_present = used - set(missing) - set(ambiguous)
+    return PhotosToCheck(present=sorted(present | used_present), missing=missing, ambiguous=ambiguous, used=used)
 
 
 def _below(folder: Path, photos: Path) -> Iterator[str]:
@@ -118,15 +117,16 @@ def verify(dataset: Dataset, n_threads: int | None = None) -> Report:
     n_threads: None takes one per core, as decoding and hashing release the interpreter's lock.
     """
     photos = photos_to_check(dataset)
-    report = Report(n_checked=len(photos.present) + len(photos.missing))
+    report = Report(n_checked=len(photos.present) + len(photos.missing), not_read=dataset.unread_files)
     report.bad += [Finding(path=path, kind="missing", reason="there is no such file") for path in photos.missing]
+    report.bad += [Finding(path=path, kind="ambiguous", reason=reason) for path, reason in photos.ambiguous.items()]
     first_with: dict[str, str] = {}  # SHA-256 -> path
     digest = hashlib.sha256()
     checks = _check_all(dataset.folder, photos.present, n_threads or n_cores())
     for checked in progress(checks, total=len(photos.present), what="verify"):
         _add(report, dataset.folder, checked, first_with)
         if not photos.used or checked.path in photos.used:
-            digest.update(f"{checked.path}\0{checked.sha256}\n".encode())
+            digest.update(f"{checked.path}\0{checked.sha256}\n".encode("utf-8", "surrogateescape"))
     report.bad.sort(key=lambda finding: finding.path)
     report.photos_sha256 = digest.hexdigest()
     report.n_used_bad = sum(not photos.used or finding.path in photos.used for finding in report.bad)
@@ -140,9 +140,9 @@ def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, 
         finding = Finding(
             path=checked.path, kind=checked.kind, reason=checked.reason, n_bytes=n_bytes, mtime_ns=mtime_ns
         )
-        (report.odd if checked.kind == "wrong-type" else report.bad).append(finding)
+        (report.odd if checked.kind in USABLE else report.bad).append(finding)
         log.debug("%s: %s", checked.path, checked.reason)
-    if checked.kind in (None, "wrong-type"):
+    if checked.kind in USABLE:
         first = first_with.setdefault(checked.sha256, checked.path)
         if first != checked.path:
             reason = f"the same bytes as {first}"
@@ -154,9 +154,7 @@ def _add(report: Report, folder: Path, checked: _Checked, first_with: dict[str, 
 def _check_all(folder: Path, paths: Iterable[str], n_threads: int) -> Iterator[_Checked]:
     """Results in the order of `paths`; a bounded number of photos waits at any time."""
     waiting: deque[Future[_Checked]] = deque()
-    # Large photos are no danger here: each is decoded at an eighth and dropped.
-    with warnings.catch_warnings(), ThreadPoolExecutor(n_threads) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with shared_memory(n_threads), ThreadPoolExecutor(n_threads) as pool:
         try:
             for path in paths:
                 waiting.append(pool.submit(check_photo, folder, path))
@@ -169,36 +167,51 @@ def _check_all(folder: Path, paths: Iterable[str], n_threads: int) -> Iterator[_
                 future.cancel()
 
 
+class _Content(io.BytesIO):
+    """A photo's bytes, read once for all checks; messages name its path."""
+
+    def __init__(self, data: bytes, path: str) -> None:
+        super().__init__(data)
+        self.path = path
+
+    def __str__(self) -> str:
+        return self.path
+
+
 def check_photo(folder: Path, path: str) -> _Checked:
     """Reads and decodes one photo; never raises for what is in the file."""
+    sha256, data = "", b""
     try:
-        data = (folder / path).read_bytes()
+        data = read_photo(folder / path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not data:
+            return _Checked(path, sha256, "empty", "the file is empty")
+        with open_photo(_Content(data, path)) as photo:
+            size = photo.image.size
+            photo.draft(DRAFT_SCALE)
+            photo.rgb(resizing_bytes(size, PhotoShape().target(*size)))  # what extraction will need is checked with it
+    except OverBudget as error:
+        return _Checked(path, sha256, "too-large", error.message.removeprefix(f"{path}: ").split("; ")[0])
     except OSError as error:
-        return _Checked(path, "", "undecodable", f"cannot be read ({error.strerror})")
-    sha256 = hashlib.sha256(data).hexdigest()
-    if not data:
-        return _Checked(path, sha256, "empty", "the file is empty")
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            draft_jpeg(image, DRAFT_SCALE)
-            image.load()
-            ImageOps.exif_transpose(image).convert("RGB")
-            file_format = image.format or ""
-    except UnidentifiedImageError:
-        content = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
-        return _Checked(path, sha256, "not-a-photo", f"the content is {content}")
-    except Exception as error:  # Pillow's decoders raise many types on damaged input; the reason is kept
-        truncated = "truncated" in str(error).lower()
-        return _Checked(
-            path,
-            sha256,
-            "truncated" if truncated else "undecodable",
-            f"cannot be decoded ({type(error).__name__}: {error})",
-        )
+        return _Checked(path, sha256, "undecodable", f"cannot be read ({error.strerror})")
+    except UltronError as error:
+        return _Checked(path, sha256, *_trouble(error, data))
     suffix = os.path.splitext(path)[1].lower()
-    if suffix and file_format in SUFFIXES_OF_FORMAT and suffix not in SUFFIXES_OF_FORMAT[file_format]:
-        return _Checked(path, sha256, "wrong-type", f"the content is {file_format}, the name says {suffix}")
+    if suffix and suffix not in SUFFIXES_OF_FORMAT.get(photo.format, HEIF_SUFFIXES):
+        return _Checked(path, sha256, "wrong-type", f"the content is {photo.format}, the name says {suffix}")
     return _Checked(path, sha256, None, "")
+
+
+def _trouble(error: UltronError, data: bytes) -> tuple[Kind, str]:
+    """What is wrong with a photo of these bytes, from what open_photo or decoding raised."""
+    cause = error.__cause__
+    if isinstance(cause, UnidentifiedImageError):
+        content = "a web page" if data.lstrip()[:1] == b"<" else "no photo that Pillow can read"
+        return "not-a-photo", f"the content is {content}"
+    if cause is None:
+        return "undecodable", error.message
+    truncated = "truncated" in str(cause).lower()
+    return "truncated" if truncated else "undecodable", f"cannot be decoded ({type(cause).__name__}: {cause})"
 
 
 def report_lines(report: Report, name: str, version: str | None) -> list[str]:
@@ -208,6 +221,8 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         f"{name}: {counted(report.n_checked, 'photo')} checked, "
         f"{', '.join(f'{n} {kind}' for kind, n in counts.items()) or 'all are well'}"
     ]
+    if report.not_read:
+        text.append(report.not_read)
     for kind in counts:
         findings = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
         text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in findings[:N_SHOWN]]
@@ -219,6 +234,8 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
             f"bad: {len(report.bad)}{f' ({unused} of them not in the ground truth)' if unused else ''}; "
             "`ultron extract --skip-bad` and training leave them out"
         )
+    if "too-large" in counts:
+        text.append(f"too large: {counts['too-large']}; `ultron extract --max-memory SIZE` lets them in")
     return [*text, f"photos: {version}"] if version else text
 
 

@@ -1,19 +1,21 @@
 """Scores a search against a ground truth: photos are matched by name, and the scores keep the origin of the search."""
 
-import dataclasses
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, Protocol, load_ground_truth
+from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import PRECISION_AT, Duplicates, rankings_with_repeats, revisited_map
 from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.origin import Origin
-from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.origin import Origin, SearchRecord
+from ultron_cli.retrieval.overlap import own_rows_of, warn_of_own_rows
+from ultron_cli.retrieval.rankings import OwnRows, Ranking
 
 
 def find_gnd(gnd: Path | None, origin: Origin) -> Path:
@@ -26,7 +28,7 @@ def find_gnd(gnd: Path | None, origin: Origin) -> Path:
         raise UltronError(
             "these descriptors were made from photos without a ground truth; name one with `gnd` gnd_NAME.json"
         )
-    if not Path(recorded).is_file():
+    if not os.path.isfile(recorded):
         raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with `gnd`")
     return Path(recorded)
 
@@ -50,7 +52,7 @@ def _queries_present(
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
         raise UltronError("not one query of the ground truth is in the ranking; name the right `gnd`")
-    searched_truth = dataclasses.replace(
+    searched_truth = replace(
         truth, query_names=[truth.query_names[i] for i in positions], queries=[truth.queries[i] for i in positions]
     )
     return searched_truth, [row_of[name] for name in searched_truth.query_names]
@@ -94,14 +96,48 @@ def ranking_against(ranking: Ranking, gnd: Path) -> tuple[GroundTruth, np.ndarra
     return truth, _rows_of_truth(ranking, truth, query_rows)
 
 
+def _with_own_rows(
+    truth: GroundTruth, ranking: Ranking, own_rows: OwnRows, *, are_left_out: bool
+) -> tuple[GroundTruth, int]:
+    """(the ground truth, in which no query is its own positive where queries leave their own rankings; the number of
+    queries that count in their own rankings, as those do that are not junk there)."""
+    own_of = {ranking.query_names[query]: rows for query, rows in own_rows.items()}
+    row_of = {name: row for row, name in enumerate(truth.database_names)}
+    queries = list(truth.queries)
+    n_counted = 0
+    for i, name in enumerate(truth.query_names):
+        if name not in own_of:
+            continue
+        own = np.array([row_of.get(ranking.database_names[row], -1) for row in own_of[name]], np.int64)
+        if are_left_out:
+            labels = {label: rows[~np.isin(rows, own)] for label in LABELS for rows in [getattr(queries[i], label)]}
+            queries[i] = replace(queries[i], **labels)
+        elif not np.isin(own, queries[i].junk).all():
+            n_counted += 1
+    return replace(truth, queries=queries), n_counted
+
+
 def evaluate_ranking(
     ranking: Ranking,
     gnd: Path,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Duplicates = "count",
+    *,
+    leave_out_queries: bool = False,
 ) -> Evaluation:
-    """The scores of a ranking. Raises UltronError if ranking and ground truth do not belong together."""
+    """The scores of a ranking. Raises UltronError if ranking and ground truth do not belong together.
+
+    leave_out_queries: a query that is in the database too leaves its own ranking, and is no positive of itself.
+    """
+    own = own_rows_of(ranking)
+    search = ranking.origin.search or SearchRecord()
+    if leave_out_queries:
+        ranking = ranking.without_own_rows(own)
+        search = replace(search, leaves_out_queries=True)
+        ranking = replace(ranking, origin=replace(ranking.origin, search=search))
     truth, rows = ranking_against(ranking, gnd)
+    truth, n_counted = _with_own_rows(truth, ranking, own, are_left_out=search.leaves_out_queries)
+    warn_of_own_rows(n_counted, len(truth.query_names))
     repeating_queries = rankings_with_repeats(rows)
     if len(repeating_queries):
         how = (
@@ -116,7 +152,7 @@ def evaluate_ranking(
             how,
         )
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
-    origin = dataclasses.replace(
+    origin = replace(
         ranking.origin,
         ground_truth=str(gnd),
         k=int(ranking.rows.shape[1]),

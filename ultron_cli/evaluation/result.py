@@ -4,13 +4,15 @@ them."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
-from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.metrics import RevisitedResult
-from ultron_cli.files import read_json
-from ultron_cli.retrieval.origin import Origin
+from ultron_cli.retrieval.origin import Origin, StoredOrigin
+from ultron_cli.schema.texts import in_file, read_json
+from ultron_cli.schema.values import fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +43,30 @@ class ProtocolScores:
             "ap": dict(self.ap),
         }
 
-    @classmethod
-    def from_json(cls, content: Mapping[str, object]) -> "ProtocolScores":
-        """From a file. It must hold the AP of every query; means that it lacks are None or absent."""
-        ap = _ap_of(content)
-        mean = content.get("mAP")
-        precisions = content.get("mP")
-        n_used = content.get("queries_used")
-        return cls(
-            mAP=_float_or_none(mean),
-            mP={int(k): _float_or_none(value) for k, value in precisions.items()}
-            if isinstance(precisions, dict)
-            else {},
-            queries_used=n_used if isinstance(n_used, int) else sum(value is not None for value in ap.values()),
-            ap=ap,
-        )
+
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredScores:
+    """A protocol in an Evaluation JSON. It must hold the AP of every query; what else it lacks is None."""
+
+    ap: dict[str, Fraction | None]
+    mAP: Fraction | None = None
+    mP: dict[int, Fraction | None] | None = None
+    queries_used: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredEvaluation:
+    """An Evaluation JSON."""
+
+    protocols: dict[str, _StoredScores]
+    dataset: str | None = None
+    n_queries: Count | None = None
+    n_database: Count | None = None
+    provenance: dict[str, object] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,45 +110,37 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, content: object) -> "Evaluation":
-        """From a file's content. Raises ValueError if it is not an object of protocols with the AP of every query."""
-        protocols = content.get("protocols") if isinstance(content, dict) else None
-        if not isinstance(content, dict) or not isinstance(protocols, dict):
-            raise ValueError("an evaluation is an object with protocols")
-        scores = {str(protocol): ProtocolScores.from_json(part) for protocol, part in protocols.items()}
-        n_queries = content.get("n_queries")
-        n_database = content.get("n_database")
+        """From a file's content. Raises Misfit, naming the place, if it is no evaluation."""
+        stored = fit(content, _StoredEvaluation)
+        fit({"provenance": stored.provenance}, dict[str, StoredOrigin | None])  # what is not read is kept as it is
+        scores = {
+            protocol: ProtocolScores(
+                mAP=part.mAP,
+                mP=part.mP or {},
+                queries_used=sum(value is not None for value in part.ap.values())
+                if part.queries_used is None
+                else part.queries_used,
+                ap=part.ap,
+            )
+            for protocol, part in stored.protocols.items()
+        }
+        most_queries = max((len(part.ap) for part in scores.values()), default=0)
         return cls(
-            dataset=str(content.get("dataset")),
-            n_queries=n_queries if isinstance(n_queries, int) else max((len(p.ap) for p in scores.values()), default=0),
-            n_database=n_database if isinstance(n_database, int) else 0,
+            dataset=str(stored.dataset),
+            n_queries=most_queries if stored.n_queries is None else stored.n_queries,
+            n_database=stored.n_database or 0,
             protocols=scores,
-            origin=Origin.from_json(content.get("provenance")),
+            origin=Origin.from_json(stored.provenance),
         )
 
 
 def read_evaluation(path: Path) -> Evaluation:
     """An Evaluation JSON that `ultron evaluate` wrote. Raises UltronError if the file is something else."""
-    content = read_json(path, "evaluation")
-    try:
+    advice = "name an evaluation that `ultron evaluate --out` made"
+    content = read_json(path, "evaluation", advice=advice)
+    with in_file(path, "evaluation", advice):
         return Evaluation.from_json(content)
-    except ValueError:
-        raise UltronError(
-            f"{path} must be an evaluation, with protocols and the AP of every query; make it with `ultron "
-            "evaluate --out`"
-        ) from None
-
-
-def _ap_of(content: object) -> dict[str, float | None]:
-    """Raises ValueError if a protocol's scores lack the AP of every query."""
-    ap = content.get("ap") if isinstance(content, dict) else None
-    if not isinstance(ap, dict):
-        raise ValueError("a protocol's scores hold the AP of every query")
-    return {str(name): _float_or_none(value) for name, value in ap.items()}
 
 
 def _number_or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def _float_or_none(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None

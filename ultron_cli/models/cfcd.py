@@ -39,7 +39,7 @@ class CfcdModel(BackboneModel):
 
     def __init__(self, name: str, settings: CfcdSettings, backbone: Backbone) -> None:
         super().__init__(name, settings, backbone)
-        self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded")
+        self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded", box_edges="truncated")
         self.descriptor_dim = settings.descriptor_dim
         self.pooling = GeM(settings.p, settings.p_learnable)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)

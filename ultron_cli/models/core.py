@@ -31,7 +31,8 @@ class RetrievalModel(nn.Module):
     preprocessing: Preprocessing
     min_side_px: int
     descriptor_dim: int
-    recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)  # what extraction takes unless told otherwise
+    # What extraction takes unless told otherwise; a checkpoint may have its own.
+    recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
     # Settings that no weight depends on, so that a trained model can be used with others.
     switches: tuple[str, ...] = ()
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).

@@ -98,7 +98,7 @@ class DolgModel(BackboneModel):
     def __init__(self, name: str, settings: DolgSettings, backbone: Backbone) -> None:
         super().__init__(name, settings, backbone)
         network = require_resnet(backbone.network, backbone.name, name)
-        self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded")
+        self.preprocessing = replace(backbone.preprocessing, scaling="bilinear-rounded", box_edges="truncated")
         self.descriptor_dim = settings.descriptor_dim
         n_stage_3, n_stage_4 = n_channels_of_stages(network)
         self.local = AtrousBranch(n_stage_3 if settings.local_from == "f3" else n_stage_4, settings)

@@ -16,7 +16,7 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ViTAttention
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts import POOLINGS
-from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.parts.pooling import GeM, power_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class GemSettings:
     gamma: float | None = None
     # Of `simpool`; None is "left", as published; with "undone" training starts sooner, see AttentionPooling.
     pooling_shift: Literal["undone", "left"] | None = None
+    beta: bool = False  # of `simpool`: a learnable number added to the result, as its code offers (use_beta)
     # Descriptors of several scales are joined by GeM with the pooling's exponent instead of by their mean, as cirtorch
     # tests networks without a whitening layer.
     scale_gem: bool = False
@@ -47,7 +48,9 @@ class GemSettings:
         within("p", self.p, 0.1, 100.0)
         if self.gamma is not None:
             within("gamma", self.gamma, 0.0, 100.0)
-        for name, value in (("gamma", self.gamma), ("pooling_shift", self.pooling_shift)):
+        if self.beta and self.gamma == 0.0:
+            raise UltronError("beta is added after the power mean, which gamma 0 leaves out; leave one of them out")
+        for name, value in (("gamma", self.gamma), ("pooling_shift", self.pooling_shift), ("beta", self.beta or None)):
             if value is not None and self.pooling != "simpool":
                 raise UltronError(
                     f"{name} belongs to pooling simpool, found pooling {self.pooling}; add "
@@ -110,7 +113,7 @@ class GemModel(BackboneModel):
         if not self.settings.scale_gem:
             return super().join_scales(descriptors)
         exponent = cast(GeM, self.pooling).p  # scale_gem goes with pooling gem only
-        return descriptors.pow(exponent).mean(dim=0).pow(1 / exponent)
+        return power_mean(descriptors, exponent, dims=(0,))
 
     @property
     def label(self) -> str:

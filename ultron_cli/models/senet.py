@@ -87,7 +87,7 @@ class SenetModel(BackboneModel):
     def __init__(self, name: str, settings: SenetSettings, backbone: Backbone) -> None:
         super().__init__(name, settings, backbone)
         require_resnet(backbone.network, backbone.name, name)
-        self.preprocessing = replace(backbone.preprocessing, scaling="area")
+        self.preprocessing = replace(backbone.preprocessing, scaling="area", box_edges="truncated")
         self.descriptor_dim = settings.descriptor_dim
         self.similarity = SelfSimilarity(backbone.n_channels, settings)
         self.pooling = GeM(settings.p)

@@ -14,7 +14,7 @@ from ultron_cli.configs import within
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ResNetNetwork, require_resnet
 from ultron_cli.models.core import BackboneModel
-from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.parts.pooling import GeM, power_mean
 
 REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' code
 
@@ -84,7 +84,7 @@ class SuperGlobalModel(BackboneModel):
         network = require_resnet(backbone.network, backbone.name, name)
         if settings.relup:
             put_relup(network, settings.relup)
-        self.preprocessing = replace(backbone.preprocessing, scaling="antialias")
+        self.preprocessing = replace(backbone.preprocessing, scaling="antialias", box_edges="truncated")
         self.descriptor_dim = settings.descriptor_dim
         self.pooling = GeM(settings.p, learnable=True)
         self.head = nn.Linear(backbone.n_channels, settings.descriptor_dim)
@@ -95,8 +95,7 @@ class SuperGlobalModel(BackboneModel):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         maps = regional_gem(feature_map.float()) if self.settings.regional_gem else feature_map
         if self.settings.gem_plus:
-            exponent = self.settings.p_plus
-            pooled = maps.float().clamp(min=1e-8).pow(exponent).mean(dim=(-2, -1)).pow(1 / exponent)
+            pooled = power_mean(maps.float().clamp(min=1e-8), self.settings.p_plus)
         else:
             pooled = self.pooling(maps)
         return self.head(F.normalize(pooled, dim=1))

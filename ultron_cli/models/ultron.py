@@ -53,17 +53,24 @@ class UltronSettings:
     attention: Literal["scala", "na"] = "scala"
     # What the multiscale context enhances: "key" by the paper's text, "query" by its pseudo-code [P], or "none".
     mck_on: Literal["key", "query", "none"] = "key"
+    # Of MCK's convolutions; the paper's equation has it as a third party quotes it [T]. See MultiscaleContext.
+    mck_bias: bool = False
     window: int = 7  # side of the neighbourhood, odd, 3 to 13; 7 as in NAT [O]
     # Both dropouts are in Algorithm 2 [P]; their values are not in our sources, so 0 [O].
     attention_dropout: float = 0.0
     projection_dropout: float = 0.0
     drop_path: float = 0.2  # of the last block, rising from 0 at the first; 0.2 as in NAT-Tiny [O]
     pooling: Literal["attention", "gem"] = "attention"  # "attention" [T]
-    # Exponent of GeM, for the pooling's query and for pooling="gem"; 3 (Radenovic et al.) [O].
+    # Exponent of GeM, for the pooling's query and for pooling="gem"; 3 (Radenovic et al.) and fixed [O]. A third party
+    # reads 2, learnable, for the query [T].
     gem_p: float = 3.0
+    gem_p_learnable: bool = False
     pooling_exponent: float = 2.0  # of attention pooling's power mean [T]
     # "undone" is the power mean's inverse to the letter [T], "left" SimPool's public code; see AttentionPooling.
     pooling_shift: Literal["undone", "left"] = "undone"
+    pooling_beta: bool = (
+        False  # a learnable number added to attention pooling's result, which SimPool's code offers [O]
+    )
     descriptor_dim: int = 512  # D [T]
     # Stages 1 and 2 stay in float32 under autocast [O]. In bfloat16 up to 1.6 % of the channels change their dilation,
     # and descriptors of random weights differ by 1 - cosine up to 8e-3 instead of 1e-5 (ultron-t); switched off, these
@@ -185,10 +192,17 @@ class UltronModel(RetrievalModel):
         ]
         self.stages = nn.ModuleList([*convolutional, *attentive])
         if settings.pooling == "gem":
-            self.pooling: nn.Module = NormedGeM(widths[3], gem_p=settings.gem_p)
+            self.pooling: nn.Module = NormedGeM(
+                widths[3], gem_p=settings.gem_p, gem_p_learnable=settings.gem_p_learnable
+            )
         else:
             self.pooling = AttentionPooling(
-                widths[3], gem_p=settings.gem_p, exponent=settings.pooling_exponent, shift=settings.pooling_shift
+                widths[3],
+                gem_p=settings.gem_p,
+                gem_p_learnable=settings.gem_p_learnable,
+                exponent=settings.pooling_exponent,
+                shift=settings.pooling_shift,
+                beta=settings.pooling_beta,
             )
         self.head = nn.Linear(widths[3], settings.descriptor_dim)
         self.apply(_initialise)
@@ -283,6 +297,7 @@ def _scala_block(settings: UltronSettings, width: int, n_heads: int, drop_path: 
         n_heads,
         window=settings.window,
         mck_on=settings.context_on,
+        mck_bias=settings.mck_bias,
         attention_dropout=settings.attention_dropout,
         projection_dropout=settings.projection_dropout,
     )
@@ -303,5 +318,7 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, nn.Conv2d):
         fan_out = module.out_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
         nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, MobileBlock):
         nn.init.zeros_(module.project.norm.weight)

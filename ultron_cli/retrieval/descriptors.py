@@ -2,7 +2,8 @@
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, complete, model, weights_sha256, config,
 dataset, role, crop, scales, created, ultron_version, skipped, provenance; datasets /names (N,) UTF-8 and /descriptors
-(N, D).
+(N, D); and, where they are known, /photo_states (N, 3) int64 and /photo_digests (N, 16) uint8, the marks of
+datasets/photo_marks.py.
 """
 
 import json
@@ -16,15 +17,58 @@ import numpy as np
 
 from ultron_cli import __version__
 from ultron_cli.blocks import chunks
+from ultron_cli.datasets.photo_marks import DIGEST_BYTES, PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header
-from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto
+from ultron_cli.retrieval.hdf5 import (
+    TEXT,
+    H5Layout,
+    H5Part,
+    damage_said,
+    open_h5,
+    write_h5_header,
+    write_h5_names,
+    write_h5_text,
+)
+from ultron_cli.retrieval.origin import (
+    DescriptorProvenance,
+    ExtractionRecord,
+    SkippedPhoto,
+    StoredExtraction,
+    StoredSkippedPhoto,
+)
 
 FORMAT = "ultron-descriptors"
 VERSION = 1
 Role = Literal["query", "database"]
 Crop = Literal["bbx", "none"]
+LAYOUT = H5Layout(
+    format=FORMAT,
+    version=VERSION,
+    what="descriptor file",
+    parts={
+        "names": H5Part(axes="(N,)", types=(TEXT,)),
+        "descriptors": H5Part(axes="(N, D)", types=("float32", "float16")),
+        "photo_states": H5Part(axes="(N, 3)", types=("int64",), may_lack=True),
+        "photo_digests": H5Part(axes="(N, 16)", types=("uint8",), may_lack=True),
+    },
+    attributes={
+        "complete": bool,
+        "model": str,
+        "weights_sha256": str,
+        "config": str,
+        "dataset": str,
+        "role": str,
+        "crop": str,
+        "scales": str,
+        "created": str,
+        "ultron_version": str,
+        "skipped": str,
+        "provenance": str,
+    },
+    defaults={"skipped": "[]", "provenance": "{}"},
+    again="run `ultron extract --overwrite`",
+)
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
 
@@ -61,6 +105,11 @@ class Descriptors(Protocol):
     def names(self) -> list[str]:
         """Photo names, one per row."""
         ...
+
+    @property
+    def marks(self) -> PhotoMarks | None:
+        """What tells the photos from others of their names, one per row; None where it is not recorded."""
+        return None
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
@@ -119,82 +168,80 @@ class DescriptorFile(Descriptors):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.label = str(path)
-        self._handle = open_h5(path, FORMAT, VERSION, "descriptor file")
+        self._file = open_h5(path, LAYOUT)
         self._has_sought_windows = False  # `take` seeks them at its first call
         self._windows: RowWindows | None = None
         try:
             self._check()
-        except KeyError as error:
-            self.close()
-            raise UltronError(
-                f"{path} lacks a part of a descriptor file ({error}); run `ultron extract --overwrite`"
-            ) from error
         except UltronError:
             self.close()
             raise
 
     def _check(self) -> None:
-        attributes = self._handle.attrs
-        rows = h5_dataset(self._handle, "descriptors")
-        n_names = h5_dataset(self._handle, "names").shape[0]
+        attributes = self._file.attributes
+        rows = self._file.dataset("descriptors")
+        n_names = self._file.dataset("names").shape[0]
         if not attributes["complete"]:
             raise UltronError(f"{self.path} was never finished; run the same `ultron extract` again to continue it")
-        if rows.ndim != 2 or rows.dtype not in (np.float32, np.float16) or rows.shape[0] != n_names:
+        if rows.shape[0] != n_names or rows.shape[1] < 1:
             raise UltronError(
                 f"{self.path}: /descriptors must be (N, D) float32 or float16 with one name per row, "
-                f"found {rows.shape} {rows.dtype} and {n_names} names; run `ultron extract --overwrite`"
+                f"found {rows.shape} {rows.dtype} and {n_names} names; {LAYOUT.again}"
             )
         self.n, self.dim = (int(side) for side in rows.shape)
         # Asking HDF5 for these again costs as much as 100 rows.
         self._stored = rows
         self._dtype = rows.dtype
         self._tolerance = NORM_TOLERANCE[str(rows.dtype)]
-        try:
-            config = json.loads(h5_text(self._handle, "config"))
-            scales = json.loads(h5_text(self._handle, "scales"))
-            skipped = json.loads(h5_text(self._handle, "skipped", "[]"))
-            provenance = json.loads(h5_text(self._handle, "provenance", "{}"))
-        except ValueError as error:
-            raise UltronError(
-                f"{self.path}: its config attributes are not JSON ({error}); run `ultron extract --overwrite`"
-            ) from error
         self.info = DescriptorInfo(
-            extraction=ExtractionRecord(stored=config),
-            scales=scales,
-            skipped=SkippedPhoto.list_from_json(skipped),
-            provenance=DescriptorProvenance.from_json(provenance),
-            model=str(attributes["model"]),
-            weights_sha256=str(attributes["weights_sha256"]),
-            dataset=str(attributes["dataset"]),
-            role=cast(Role, str(attributes["role"])),
-            crop=cast(Crop, str(attributes["crop"])),
-            created=str(attributes["created"]),
-            ultron_version=str(attributes["ultron_version"]),
+            extraction=ExtractionRecord(stored=self._file.json("config", StoredExtraction)),
+            scales=self._file.json("scales", list[float]),
+            skipped=SkippedPhoto.list_from_json(self._file.json("skipped", list[StoredSkippedPhoto])),
+            provenance=DescriptorProvenance.from_json(self._file.json("provenance", dict)),
+            model=attributes["model"],
+            weights_sha256=attributes["weights_sha256"],
+            dataset=attributes["dataset"],
+            role=cast(Role, attributes["role"]),
+            crop=cast(Crop, attributes["crop"]),
+            created=attributes["created"],
+            ultron_version=attributes["ultron_version"],
         )
 
     @property
     def names(self) -> list[str]:
         """Photo names, one per row."""
-        return h5_names(self._handle, "names")
+        return self._file.texts("names")
+
+    @property
+    def marks(self) -> PhotoMarks | None:
+        """What tells the photos from others of their names, one per row; None where it is not recorded."""
+        if not (self._file.has("photo_states") and self._file.has("photo_digests")):
+            return None
+        states, digests = self._file.dataset("photo_states"), self._file.dataset("photo_digests")
+        if states.shape != (self.n, 3) or digests.shape != (self.n, DIGEST_BYTES):
+            return None
+        return PhotoMarks(self._file.array("photo_states"), self._file.array("photo_digests"))
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
         stop = self.n if stop is None else stop
-        rows = self._stored[start:stop].astype(np.float32, copy=False)
+        with damage_said(self.path, LAYOUT.again):
+            rows = self._stored[start:stop].astype(np.float32, copy=False)
         check_unit_rows(rows, f"{self.path}", start, self._tolerance)
         return rows
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
         stored = self._stored
-        if not self._has_sought_windows:
-            self._windows = row_windows(self.path, stored)
-            self._has_sought_windows = True
-        if self._windows is not None:
-            descriptors = self._windows.take(rows).view(self._dtype)
-        else:
-            unique, inverse = np.unique(rows, return_inverse=True)
-            descriptors = stored[unique][inverse] if len(unique) else np.empty((0, stored.shape[1]), self._dtype)
+        with damage_said(self.path, LAYOUT.again):
+            if not self._has_sought_windows:
+                self._windows = row_windows(self.path, stored)
+                self._has_sought_windows = True
+            if self._windows is not None:
+                descriptors = self._windows.take(rows).view(self._dtype)
+            else:
+                unique, inverse = np.unique(rows, return_inverse=True)
+                descriptors = stored[unique][inverse] if len(unique) else np.empty((0, self.dim), self._dtype)
         descriptors = descriptors.astype(np.float32, copy=False)
         check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
         return descriptors
@@ -202,12 +249,12 @@ class DescriptorFile(Descriptors):
     def close(self) -> None:
         """Closes the file."""
         self._windows = None
-        self._handle.close()
+        self._file.close()
 
 
 def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
     """(N,) int64 byte offsets of the rows in the file; None where their bytes are not those of the numbers (compressed
-    or byte-swapped), or not in the file yet."""
+    or byte-swapped), or the file does not say of all of them where they are."""
     n, dim = stored.shape
     native = stored.dtype.isnative and stored.id.get_create_plist().get_nfilters() == 0
     if not native or not n:
@@ -222,7 +269,9 @@ def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
     starts = np.full(-(-n // rows_per_chunk), -1, np.int64)
 
     def note_start(chunk: h5py.h5d.StoreInfo) -> None:
-        starts[chunk.chunk_offset[0] // rows_per_chunk] = chunk.byte_offset
+        place = chunk.chunk_offset[0] // rows_per_chunk
+        if place < len(starts):
+            starts[place] = chunk.byte_offset
 
     stored.id.chunk_iter(note_start)
     if (starts < 0).any():
@@ -254,6 +303,8 @@ def row_windows(path: Path, stored: h5py.Dataset) -> RowWindows | None:
         return None
     content = np.memmap(path, np.uint8, "r")
     n_bytes = stored.shape[1] * stored.dtype.itemsize
+    if offsets.min() < 0 or offsets.max() + n_bytes > len(content):
+        return None  # HDF5 says what is wrong with such a file
     shape = (len(content) - n_bytes + 1, n_bytes)
     return RowWindows(offsets, np.lib.stride_tricks.as_strided(content, shape, (1, 1), writeable=False))
 
@@ -281,15 +332,24 @@ def check_unit_rows(
 
 
 def write_descriptors(
-    path: Path, names: Sequence[str], blocks: Iterable[np.ndarray], dim: int, info: DescriptorInfo
+    path: Path,
+    names: Sequence[str],
+    blocks: Iterable[np.ndarray],
+    dim: int,
+    info: DescriptorInfo,
+    marks: PhotoMarks | None = None,
 ) -> None:
     """Writes a descriptor file atomically from consecutive blocks of (n, D) float32 or float16 rows, N in total.
 
-    Raises UltronError if the rows are not finite unit vectors, ValueError if their number differs from the names'.
+    marks: of the N photos, where they are known. Raises UltronError if the rows are not finite unit vectors, ValueError
+    if their number differs from the names'.
     """
     dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as output, h5py.File(output, "w") as handle:
-        handle["names"] = np.array(list(names), dtype=h5py.string_dtype("utf-8"))
+        write_h5_names(handle, "names", names)
+        if marks is not None:
+            handle["photo_states"] = marks.states
+            handle["photo_digests"] = marks.digests
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
         stored = handle.create_dataset(
             "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None
@@ -303,7 +363,7 @@ def write_descriptors(
             raise ValueError(f"{n_done} descriptor rows for {len(names)} names")
         write_h5_header(handle, FORMAT, VERSION, created=info.created, ultron_version=info.ultron_version)
         for key in ("model", "weights_sha256", "dataset", "role", "crop"):
-            handle.attrs[key] = getattr(info, key)
+            write_h5_text(handle, key, getattr(info, key))
         handle.attrs["config"] = json.dumps(dict(info.extraction.stored), sort_keys=True)
         handle.attrs["scales"] = json.dumps(info.scales)
         handle.attrs["skipped"] = json.dumps([photo.to_json() for photo in info.skipped])

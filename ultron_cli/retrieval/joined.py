@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors, require_same_dim, require_same_model
 from ultron_cli.retrieval.origin import DistractorRecord
+from ultron_cli.retrieval.overlap import warn_of_repeats
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening
 
 COMPARED = ("scales", "max_side_px", "resize")  # settings that shape every descriptor alike, beside the model
@@ -26,6 +28,8 @@ class JoinedFiles(Descriptors):
             for path in (database, *distractors):
                 self.files.append(open_descriptors(path, whitening))
                 self._check_alike(self.files[0], self.files[-1])
+            for file in self.files[1:]:
+                warn_of_repeats(self.files[0], file)
         except UltronError:
             self.close()
             raise
@@ -54,6 +58,12 @@ class JoinedFiles(Descriptors):
     def names(self) -> list[str]:
         """Photo names, one per row."""
         return self._names
+
+    @property
+    def marks(self) -> PhotoMarks | None:
+        """The marks of all photos; None where one file has none."""
+        marks = [part for file in self.files if (part := file.marks) is not None]
+        return PhotoMarks.joined(marks) if len(marks) == len(self.files) else None
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises as DescriptorFile.read does."""

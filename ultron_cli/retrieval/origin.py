@@ -7,12 +7,47 @@ passes through loses nothing. A file made elsewhere may hold part of it only: wh
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, TypeVar, cast
+from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences
 
 T = TypeVar("T")
 Json = Mapping[str, object]  # an object of a JSON file
+
+
+class StoredModel(TypedDict):
+    """A model, as the `config` of a descriptor file names it."""
+
+    name: str
+    settings: dict[str, object]
+
+
+class StoredWhitening(TypedDict):
+    """A whitening, as the `config` of a descriptor file names it."""
+
+    method: str
+    dim: int
+    sha256: str
+
+
+class StoredExtraction(TypedDict, total=False):
+    """The types of what the `config` of a descriptor file may hold, as far as they are read."""
+
+    model: StoredModel
+    scales: list[float]
+    crop: str
+    max_side_px: int | None
+    resize: str
+    storage: str
+    preprocessing: dict[str, object]
+    whitening: StoredWhitening | None
+
+
+class StoredSkippedPhoto(TypedDict):
+    """A photo that was left out, as descriptor files store it."""
+
+    name: str
+    reason: str
 
 
 def _of_kind(value: object, kind: type[T] | tuple[type[T], ...]) -> T | None:
@@ -26,6 +61,12 @@ def _object(value: object) -> Json:
 
 def _objects(values: object) -> tuple[Json, ...]:
     return tuple(_object(value) for value in values) if isinstance(values, (list, tuple)) else ()
+
+
+def _whole_numbers(values: object) -> tuple[int, ...] | None:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(value, int) for value in values):
+        return None
+    return tuple(values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +116,9 @@ class ExtractionRecord:
     def scales(self) -> tuple[float, ...]:
         """Scales whose descriptors were joined; empty where they are not recorded."""
         values = self.stored.get("scales")
-        return tuple(float(value) for value in values) if isinstance(values, (list, tuple)) else ()
+        if not isinstance(values, (list, tuple)) or not all(isinstance(value, (int, float)) for value in values):
+            return ()
+        return tuple(float(value) for value in values)
 
     @property
     def max_side_px(self) -> int | None:
@@ -100,7 +143,7 @@ class ExtractionRecord:
             return None
         return WhiteningRecord(
             method=str(record.get("method")),
-            dim=int(cast(int, record.get("dim"))),
+            dim=_of_kind(record.get("dim"), int) or 0,
             sha256=str(record.get("sha256", "")),
         )
 
@@ -150,15 +193,20 @@ class SkippedPhoto:
 
     name: str
     reason: str
+    state: tuple[int, ...] | None = None  # of its file then (datasets/photo_marks.py); None where it is not recorded
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, object]:
         """As files store it."""
-        return {"name": self.name, "reason": self.reason}
+        content: dict[str, object] = {"name": self.name, "reason": self.reason}
+        return content if self.state is None else {**content, "state": list(self.state)}
 
     @classmethod
     def list_from_json(cls, values: object) -> "tuple[SkippedPhoto, ...]":
         """From a file."""
-        return tuple(cls(name=str(value.get("name")), reason=str(value.get("reason"))) for value in _objects(values))
+        return tuple(
+            cls(name=str(value.get("name")), reason=str(value.get("reason")), state=_whole_numbers(value.get("state")))
+            for value in _objects(values)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +276,7 @@ class SearchRecord:
     kind: str | None = None  # of the index: flat, ivfpq, ...
     settings: Json = field(default_factory=dict)  # of the index: nprobe, ef_search, rescore
     steps: tuple[StepRecord, ...] = ()  # of re-ranking, in their order
+    leaves_out_queries: bool = False  # each out of its own ranking
 
     @property
     def engine(self) -> str:
@@ -246,6 +295,8 @@ class SearchRecord:
             content |= {"index": self.index, "kind": self.kind, **self.settings}
         if self.steps:
             content["rerank"] = [step.to_json() for step in self.steps]
+        if self.leaves_out_queries:
+            content["leaves_out_queries"] = True
         return content
 
     @classmethod
@@ -254,13 +305,14 @@ class SearchRecord:
         if not isinstance(value, Mapping) or not value:
             return None
         stored = _object(value)
-        named_keys = ("method", "index", "kind", "rerank")
+        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries")
         return cls(
             method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
             index=_of_kind(stored.get("index"), str),
             kind=_of_kind(stored.get("kind"), str),
             settings={key: part for key, part in stored.items() if key not in named_keys},
             steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
+            leaves_out_queries=stored.get("leaves_out_queries") is True,
         )
 
 
@@ -321,7 +373,8 @@ class Origin:
         joined = f", {n_distractors:,} of them distractors" if self.distractors else ""
         index = f"; approximate index {search.kind}" if search.is_approximate else ""
         steps = ", ".join(f"{step.name} ({step.ms_per_query:.1f} ms per query)" for step in search.steps)
-        return joined + index + (f"; re-ranked by {steps}" if steps else "")
+        left_out = "; queries left out of their own ranking" if search.leaves_out_queries else ""
+        return joined + index + (f"; re-ranked by {steps}" if steps else "") + left_out
 
     def to_json(self) -> dict[str, object]:
         """As rank files and evaluations store it; what is not known is left out."""
@@ -368,3 +421,45 @@ class Origin:
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
+
+
+class StoredStep(TypedDict, total=False):
+    """A re-ranking step, as files store it."""
+
+    name: Required[str]
+    ms_per_query: float
+
+
+class StoredSearch(TypedDict, total=False):
+    """A search, as files store it."""
+
+    method: str
+    index: str | None
+    kind: str | None
+    rerank: list[StoredStep]
+
+
+class StoredDistractors(TypedDict):
+    """A file of distractors, as files store it."""
+
+    path: str
+    n: int
+    dataset: str
+
+
+class StoredOrigin(TypedDict, total=False):
+    """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
+
+    dataset: str | None
+    model: str | None
+    weights_sha256: str | None
+    config: StoredExtraction | None
+    weights: dict[str, object] | None
+    dataset_folder: str | None
+    database_folder: str | None
+    ground_truth: str | None
+    skipped: list[StoredSkippedPhoto]
+    search: StoredSearch | None
+    distractors: list[StoredDistractors] | None
+    k: int | None
+    duplicates: str | None

@@ -6,7 +6,8 @@ datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /dat
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,13 +17,31 @@ import numpy as np
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.hdf5 import h5_dataset, h5_names, h5_text, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import TEXT, H5Layout, H5Part, open_h5, write_h5_header, write_h5_names
 from ultron_cli.retrieval.origin import Origin
 
 FORMAT = "ultron-ranks"
 VERSION = 1
+LAYOUT = H5Layout(
+    format=FORMAT,
+    version=VERSION,
+    what="rank file",
+    parts={
+        "ranks": H5Part(axes="(Q, K)", types=("int64",)),
+        "scores": H5Part(axes="(Q, K)", types=("float32",)),
+        "query_names": H5Part(axes="(Q,)", types=(TEXT,)),
+        "database_names": H5Part(axes="(N,)", types=(TEXT,)),
+    },
+    attributes={"provenance": str},
+    defaults={"provenance": "{}"},
+    again="run `ultron search` again",
+)
 PADDING = -1  # the row where an approximate index found fewer than K
 EMPTY = np.uint64(2**64 - 1)  # sorts after the key of every finite score
+
+
+# Query row -> the database rows, (n,) int64, that are the query itself.
+OwnRows = Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -50,6 +69,22 @@ class Ranking:
     rows: np.ndarray  # (Q, K) integers into database_names, best first, equal scores by row, -1 where fewer were found
     scores: np.ndarray | None  # (Q, K) float32; None where only the order was asked for
     origin: Origin
+    # Where queries are in the database themselves; None where it is not known, as in rank files.
+    own_rows: OwnRows | None = field(default=None, repr=False)
+
+    def without_own_rows(self, own_rows: OwnRows, k: int | None = None) -> "Ranking":
+        """The ranking in which no query finds itself, cut to k; rows end in -1 for as many as left. own_rows: of the
+        queries that are in the database themselves."""
+        rows = self.rows.copy()
+        scores = None if self.scores is None else self.scores.copy()
+        for query, own in own_rows.items():
+            stays = ~np.isin(self.rows[query], own)
+            n_left = int(stays.sum())
+            rows[query, :n_left], rows[query, n_left:] = self.rows[query, stays], PADDING
+            if scores is not None and self.scores is not None:
+                scores[query, :n_left], scores[query, n_left:] = self.scores[query, stays], -np.inf
+        cut = None if scores is None else np.ascontiguousarray(scores[:, :k])
+        return replace(self, rows=np.ascontiguousarray(rows[:, :k]), scores=cut)
 
     def with_scores(self) -> np.ndarray:
         """The (Q, K) float32 scores. Raises ValueError if only the order was asked for."""
@@ -81,7 +116,7 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
         handle["ranks"] = ranking.rows
         handle["scores"] = scores
         for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):
-            handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
+            write_h5_names(handle, name, values)
         write_h5_header(handle, FORMAT, VERSION)
         handle.attrs["provenance"] = json.dumps(ranking.origin.to_json())
 
@@ -89,17 +124,10 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
 def read_ranks(path: Path) -> Ranking:
     """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each
     other."""
-    with open_h5(path, FORMAT, VERSION, "rank file") as handle:
-        try:
-            rows = h5_dataset(handle, "ranks")[:]
-            scores = h5_dataset(handle, "scores")[:]
-            query_names = h5_names(handle, "query_names")
-            database_names = h5_names(handle, "database_names")
-            provenance = json.loads(h5_text(handle, "provenance", "{}"))
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise UltronError(
-                f"{path} lacks a readable part of a rank file ({error}); run `ultron search --out {path}` again"
-            ) from error
+    with open_h5(path, LAYOUT) as file:
+        rows, scores = file.array("ranks"), file.array("scores")
+        query_names, database_names = file.texts("query_names"), file.texts("database_names")
+        provenance = file.json("provenance", dict)
     fault = fault_in(rows, scores, len(query_names), len(database_names))
     if fault:
         raise UltronError(f"{path}: {fault}; run `ultron search --out {path}` again")

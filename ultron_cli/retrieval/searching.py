@@ -25,6 +25,7 @@ from ultron_cli.retrieval.index.base import Index, StoredIndex
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.joined import JoinedFiles
 from ultron_cli.retrieval.origin import Origin, SearchRecord
+from ultron_cli.retrieval.overlap import own_rows, warn_of_own_rows
 from ultron_cli.retrieval.rankings import RankedRows, Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
 from ultron_cli.retrieval.rerank.state import RerankState
@@ -44,6 +45,7 @@ class SearchOptions:
     steps: Sequence[Step] = ()  # of re-ranking, in their order
     whitening: Whitening | None = None  # of raw descriptors
     distractors: Sequence[Path] = ()  # descriptor files that are searched behind the database
+    leave_out_queries: bool = False  # a query that is in the database too is left out of its own ranking
 
 
 PLAIN = SearchOptions()
@@ -199,7 +201,14 @@ def search_files(
         open_database(database, options, whitening) as database_file,
     ):
         return search_descriptors(
-            query_file, database_file, k, device_name, index=index, steps=options.steps, rows_only=rows_only
+            query_file,
+            database_file,
+            k,
+            device_name,
+            index=index,
+            steps=options.steps,
+            rows_only=rows_only,
+            leave_out_queries=options.leave_out_queries,
         )
 
 
@@ -212,23 +221,37 @@ def search_descriptors(
     index: Index | None = None,
     steps: Sequence[Step] = (),
     rows_only: bool = False,
+    leave_out_queries: bool = False,
 ) -> Ranking:
     """Searches every query of open descriptors, whitened as the database is. index: None searches exactly. The rest as
-    `search_files`."""
+    `search_files` and SearchOptions."""
     where = f"{queries.label} and {database.label}"
     require_same_dim(Path(queries.label), queries.dim, Path(database.label), database.dim)
     require_same_model(queries.info.extraction, database.info.extraction, where)
     require_same_whitening(queries.info.extraction, database.info.extraction, where)
     searcher = Searcher(database, index, str(resolve_device(device_name)))
+    own = own_rows(queries, database)
+    n_own = max((len(rows) for rows in own.values()), default=0) if leave_out_queries else 0
+    k_with_own = None if k is None else max(k, min(k + n_own, database.n))
     scores = None
     if rows_only:
-        rows, record = searcher.search_rows(queries.read(), k, steps)
+        rows, record = searcher.search_rows(queries.read(), k_with_own, steps)
     else:
-        ranked, record = searcher.search(queries.read(), k, steps)
+        ranked, record = searcher.search(queries.read(), k_with_own, steps)
         rows, scores = ranked.rows, ranked.scores
+        warn_of_own_rows(0 if leave_out_queries else len(own), queries.n)
     distractors = database.distractors if isinstance(database, JoinedFiles) else ()
+    record = replace(record, leaves_out_queries=leave_out_queries)
     origin = replace(origin_of(database.info, queries.info), search=record, distractors=distractors)
-    return Ranking(query_names=queries.names, database_names=searcher.names, rows=rows, scores=scores, origin=origin)
+    ranking = Ranking(
+        query_names=queries.names,
+        database_names=searcher.names,
+        rows=rows,
+        scores=scores,
+        origin=origin,
+        own_rows=own,
+    )
+    return ranking.without_own_rows(own, k) if leave_out_queries else ranking
 
 
 def search_photos(

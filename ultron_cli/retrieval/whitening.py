@@ -7,20 +7,36 @@ Layout (a contract, see docs/file-formats.md): attributes format, version, metho
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import sha256_of_file, whole_file
+from ultron_cli.files import file_state, sha256_of_file, whole_file
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
-from ultron_cli.retrieval.hdf5 import h5_dataset, h5_text, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import ExtractionRecord, Json, WhiteningRecord
 
 FORMAT = "ultron-whitening"
 VERSION = 1
+FLOATS = ("float64", "float32", "float16")
+LAYOUT = H5Layout(
+    format=FORMAT,
+    version=VERSION,
+    what="whitening file",
+    parts={
+        "mean": H5Part(axes="(D,)", types=FLOATS),
+        "projection": H5Part(axes="(D', D)", types=FLOATS),
+        "eigenvalues": H5Part(axes="(D',)", types=FLOATS),
+    },
+    attributes={"method": str, "provenance": str},
+    defaults={"provenance": "{}"},
+    again="run `ultron whiten` again",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +132,15 @@ def whitened_info(info: DescriptorInfo, whitening: Whitening) -> DescriptorInfo:
 
 
 def open_descriptors(path: Path, whitening: Whitening | None = None) -> DescriptorFile:
-    """A descriptor file, whitened as it is read unless there is no whitening, or the file was written with the
-    same."""
+    """A descriptor file, whitened as it is read unless there is no whitening, or the file was written with the same.
+
+    Raises UltronError, beside what DescriptorFile does, if it has no rows: parts of an extraction may have none, what
+    is searched or indexed may not.
+    """
     descriptors = DescriptorFile(path)
+    if not descriptors.n:
+        descriptors.close()
+        raise UltronError(f"{path} must hold at least one descriptor, it has none; extract a folder with photos")
     if whitening is None or descriptors.info.extraction.whitening == whitening.record():
         return descriptors
     descriptors.close()
@@ -153,17 +175,10 @@ def write_whitening(path: Path, whitening: Whitening) -> None:
 def read_whitening(path: Path, dim: int | None = None) -> Whitening:
     """Reads a whitening, cut to `dim` dimensions. Raises UltronError if it is absent, damaged, too new, or has
     fewer."""
-    with open_h5(path, FORMAT, VERSION, "whitening file") as handle:
-        try:
-            arrays = {
-                name: h5_dataset(handle, name)[:].astype(np.float64) for name in ("mean", "projection", "eigenvalues")
-            }
-            method = h5_text(handle, "method")
-            provenance = json.loads(h5_text(handle, "provenance", "{}"))
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            raise UltronError(
-                f"{path} lacks a readable part of a whitening ({error}); run `ultron whiten` again"
-            ) from error
+    with open_h5(path, LAYOUT) as file:
+        arrays = {name: file.array(name).astype(np.float64) for name in LAYOUT.parts}
+        method = file.attributes["method"]
+        provenance = file.json("provenance", dict)
     mean, projection, eigenvalues = arrays["mean"], arrays["projection"], arrays["eigenvalues"]
     fits = mean.ndim == 1 and projection.ndim == 2 and len(projection) > 0
     fits = fits and projection.shape[1] == mean.size and eigenvalues.shape == projection.shape[:1]
@@ -171,7 +186,7 @@ def read_whitening(path: Path, dim: int | None = None) -> Whitening:
         shapes = f"{mean.shape}, {projection.shape} and {eigenvalues.shape}"
         raise UltronError(
             f"{path}: mean (D,), projection (D', D) and eigenvalues (D',) must be finite and fit, found {shapes}; "
-            "run `ultron whiten` again"
+            f"{LAYOUT.again}"
         )
     whitening = Whitening(
         method=method,
@@ -182,7 +197,24 @@ def read_whitening(path: Path, dim: int | None = None) -> Whitening:
         sha256=sha256_of_file(path),
         path=path,
     )
+    _warn_if_source_changed(whitening)
     return whitening.reduced(dim)
+
+
+def _warn_if_source_changed(whitening: Whitening) -> None:
+    """Says that the descriptors a whitening was learned from are others by now. They are compared byte by byte only
+    where size and time are others too; a file of a released version does not record them."""
+    record = whitening.provenance
+    path, state, sha256 = (record.get(key) for key in ("descriptors", "descriptors_state", "descriptors_sha256"))
+    if not isinstance(path, str) or not isinstance(state, list) or not os.path.isfile(path):
+        return
+    if list(file_state(Path(path))) != state and sha256_of_file(Path(path)) != sha256:
+        log.warning(
+            "%s was learned from %s, which has changed since; learn it again with `ultron whiten --method %s`",
+            whitening.path,
+            path,
+            whitening.method,
+        )
 
 
 def chosen_whitening(path: Path | None, dim: int | None) -> Whitening | None:

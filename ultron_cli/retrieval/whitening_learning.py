@@ -13,10 +13,10 @@ import numpy as np
 
 from ultron_cli.blocks import chunks
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.label_tables import read_labels
+from ultron_cli.datasets.label_tables import Spelled, read_labels, spellings
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.files import sha256_of_file
+from ultron_cli.files import file_state, sha256_of_file
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
 from ultron_cli.retrieval.origin import Json
@@ -59,6 +59,7 @@ def learn_whitening(
         )
     record: Json = provenance() | {
         "descriptors": str(path.resolve()),
+        "descriptors_state": list(file_state(path)),
         "descriptors_sha256": sha256_of_file(path),
         "n": n,
         "dataset": info.dataset,
@@ -171,12 +172,10 @@ def pairs_of_labels(labels: Path | None, names: Sequence[str], most: int, seed: 
         return matching_pairs(
             list(groups.values()), most, seed, "no two descriptors are named LANDMARK/PHOTO with the same landmark"
         )
-    landmark_of = {label.photo: label.landmark for label in read_labels(labels)}
-    landmark_of |= {photo.rsplit(".", 1)[0]: landmark for photo, landmark in landmark_of.items()}
-    for row, name in enumerate(names):
-        landmark = landmark_of.get(name) or landmark_of.get(name.rsplit(".", 1)[0])
-        if landmark:
-            groups[landmark].append(row)
+    row_of = {name: row for row, name in enumerate(names)}
+    for label in read_labels(labels, Spelled(spellings(names), may_lack=True)):
+        if label.landmark:
+            groups[label.landmark].append(row_of[label.photo])
     return matching_pairs(
         list(groups.values()), most, seed, f"{labels} has no landmark with two photos among the descriptors"
     )

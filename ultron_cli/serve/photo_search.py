@@ -25,10 +25,12 @@ from PIL import Image
 from ultron_cli import __version__
 from ultron_cli.console import log
 from ultron_cli.datasets.folder import Dataset, open_recorded
-from ultron_cli.datasets.photos import BOX_SLACK_PX, decode_photo, photo_size
+from ultron_cli.datasets.photo_files import decode_photo, photo_size
+from ultron_cli.datasets.photo_marks import State, state_of
+from ultron_cli.datasets.photos import BOX_SLACK_PX
 from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import resolve_device
+from ultron_cli.machine import OverBudget, resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import DescriptorProvenance, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows
@@ -81,13 +83,14 @@ class PhotoSearch:
         try:
             self.info = self.file.info
             self.names = self.file.names
+            self._marks = self.file.marks
             if index and index.names != self.names:
                 raise UltronError(
                     f"index {index.path} holds other photos than {database}; name the `database` that it was made from"
                 )
             self.searcher = Searcher(self.file, index, str(target))
             self.dataset = photos_of(self.info.provenance)
-            self.describer = describer_of(self.info, target, weights_path=weights)
+            self.describer = describer_of(self.info, target, crop="bbx", weights_path=weights)
         except UltronError:
             self.file.close()
             raise
@@ -187,10 +190,16 @@ class PhotoSearch:
             log.warning("%s %d is named %r, which leads out of its dataset: not shown", kind, row, name)
             raise Refused(404, f"{kind} {row} has a name that leads out of its dataset")
         try:
-            return name, self.dataset.photo_path(name)
+            path = self.dataset.photo_path(name)
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(404, f"the photo of {kind} {row} is gone") from None
+        if kind == "photo" and self._marks is not None and self._marks.of_rows(row, row + 1).changed([path]):
+            log.warning(
+                "%s has changed since it was described; run `ultron extract` again, and start the page anew", path
+            )
+            raise Refused(404, f"the photo of {kind} {row} is another one than was described")
+        return name, path
 
     def stored(self, kind: Kind, row: int) -> SoughtPhoto:
         """A query or database photo to search for. Raises Refused as path_of, or if it cannot be read."""
@@ -232,6 +241,8 @@ class PhotoSearch:
     def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, object]:
         try:
             pixels = self.describer.load(photo.file, box)
+        except OverBudget as error:
+            raise Refused(413, str(error)) from None
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(415, "the photo cannot be decoded; it is damaged or cut off") from None
@@ -314,10 +325,12 @@ class PhotoSearch:
         Refused."""
         _, path = self.path_of(kind, row)
         with self._decoders:
-            return self._small(path, SIDES_PX[size]) if size == "small" else self._encoded(path, SIDES_PX[size])
+            encode = self._small if size == "small" else self._encoded
+            return encode(path, SIDES_PX[size], state_of(path))
 
     @staticmethod
-    def _encoded(path: Path, side_px: int) -> bytes:
+    def _encoded(path: Path, side_px: int, state: State) -> bytes:
+        """state: of the file; a small photo that is kept counts as long as its file is the same."""
         try:
             image = decode_photo(path, draft_side_px=side_px)
         except UltronError as error:

@@ -81,9 +81,8 @@ def _picture(request: Request, path: str) -> Answer:
     if size not in SIDES_PX:
         raise Refused(400, f"size takes {', '.join(SIDES_PX)}; found {size[:20]!r}")
     # A page asks with ?v=SESSION, so that a browser does not show photos of another database that was served before.
-    return Answer(
-        request.engine.picture(kind, row, size), "image/jpeg", headers={"Cache-Control": "private, max-age=86400"}
-    )
+    # It asks again each time it is shown, as a photo may be replaced meanwhile.
+    return Answer(request.engine.picture(kind, row, size), "image/jpeg", headers={"Cache-Control": "private, no-cache"})
 
 
 def _describe_photo(request: Request, path: str) -> Answer:

@@ -8,7 +8,8 @@ from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.checkpoints import load_checkpoint, read_weights_file
+from ultron_cli.models.weights.checkpoints import load_checkpoint
+from ultron_cli.models.weights.reading import read_weights_file
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 

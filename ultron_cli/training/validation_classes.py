@@ -7,14 +7,15 @@ import torch
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.photo_files import open_photo
 from ultron_cli.datasets.photos import (
     INTERPOLATIONS,
     LoadedPhoto,
     PhotoReader,
     PhotoShape,
     batches_by_shape,
-    decode_photo,
     read_photos,
+    resizing_bytes,
 )
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
@@ -73,11 +74,13 @@ class MiddleReader(PhotoReader):
     def __getitem__(self, i: int) -> LoadedPhoto:
         shorter_px = round(self.side_px / self.crop_share)
         try:
-            image = decode_photo(self.paths[i])
+            with open_photo(self.paths[i]) as photo:
+                width, height = photo.size
+                scale = shorter_px / min(width, height)
+                size = (max(self.side_px, round(width * scale)), max(self.side_px, round(height * scale)))
+                image = photo.rgb(resizing_bytes((width, height), size))
         except UltronError as error:
             return LoadedPhoto(self.rows[i], None, error.message)
-        scale = shorter_px / min(image.size)
-        size = (max(self.side_px, round(image.width * scale)), max(self.side_px, round(image.height * scale)))
         if size != image.size:
             image = image.resize(size, INTERPOLATIONS[self.shape.interpolation])
         left, top = (size[0] - self.side_px) // 2, (size[1] - self.side_px) // 2

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from ultron_cli.errors import UltronError
@@ -86,6 +87,8 @@ def save_figure(figure: Figure, out: Path) -> Path:
     check_suffix(out)
     kind = out.suffix[1:].lower()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
+    for artist in figure.findobj(Text):  # a name may be no text, and the font engine then refuses to draw
+        artist.set_text("\n".join(drawing.plain_text(line) for line in artist.get_text().split("\n")))
     with whole_file(out) as output, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
         figure.savefig(output, format=kind, dpi=drawing.DPI, metadata=metadata)
     return out

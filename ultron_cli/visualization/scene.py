@@ -172,7 +172,8 @@ def require_same_queries(scenes: Sequence[Scene], query: str) -> None:
 
 def file_name(name: str) -> str:
     """A photo's name as part of a file name: separators and odd characters become underscores, length bounded."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:100]
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+    return plain.encode()[:100].decode("utf-8", "ignore")
 
 
 def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Describer:
@@ -191,4 +192,5 @@ def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Desc
 def describer_with(scene: Scene, model: RetrievalModel, device_name: str) -> Describer:
     """Another model, at scale 1, to which photos are brought as large as a search had them."""
     device = resolve_device(device_name)
-    return Describer(model.to(device), ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)), device)
+    config = ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)).cropped_for(model)
+    return Describer(model.to(device), config, device)

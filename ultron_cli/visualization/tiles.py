@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.photos import decode_photo
+from ultron_cli.datasets.photo_files import decode_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization.drawing import (

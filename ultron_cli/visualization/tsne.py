@@ -1,6 +1,7 @@
 """Barnes-Hut t-SNE of descriptors, coloured by landmark, one panel per model (van der Maaten, JMLR 2014;
 scikit-learn's)."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
     with DescriptorFile(path) as stored:
         info, names = stored.info, list(stored.names)
         gnd = info.provenance.ground_truth
-        if not gnd or not Path(gnd).is_file():
+        if not gnd or not os.path.isfile(gnd):
             raise UltronError(
                 f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with `gnd`"
             )
@@ -176,7 +177,7 @@ def _draw_marks(axes: Axes, panel: Panel) -> None:
                 s=34,
                 c=colour,
                 marker=shape,
-                label=name,
+                label=plots.shortened(name, 240),
                 linewidths=0.4,
                 edgecolors="white",
             )

@@ -67,7 +67,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> scala_attention_backw
   return {grad_query, grad_key, grad_value, grad_bias};
 }
 
-// A dilation under 1 is not refused here, since looking for one would wait for the device. The kernels use it as it is.
+// A dilation under 1 is not refused here, since looking for one would wait for the device: ops.py does that. The kernels take it as 1.
 CdconvShape prepared(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& dilation, at::MemoryFormat order) {
   CdconvShape s = cdconv_shape(input, weight, dilation);
   s.channels_last = order == at::MemoryFormat::ChannelsLast;

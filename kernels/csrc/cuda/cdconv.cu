@@ -59,8 +59,9 @@ struct Walk {
     x = first % width;
     step_y = pixels / width;
     step_x = pixels % width;
-    // From the map's longer side on, all side taps are outside it, so a larger dilation need not be told apart.
-    dilation = live ? static_cast<int>(smaller<int64_t>(shape.dilation[plane], larger(height, width))) : 1;
+    // From the map's longer side on, all side taps are outside it, so a larger dilation need not be told apart. One below 1, which the
+    // front refuses, would read outside the map.
+    dilation = live ? static_cast<int>(larger<int64_t>(1, smaller<int64_t>(shape.dilation[plane], larger(height, width)))) : 1;
     offset = static_cast<unsigned>(begin_row * width + first) * stride + (CHANNELS_LAST ? static_cast<unsigned>(channel * sizeof(T)) : 0u);
     step = static_cast<unsigned>(pixels) * stride;
     column_step = static_cast<unsigned>(dilation) * stride;

@@ -25,9 +25,9 @@ def test_mirrors_toml(tmp_path: Path) -> None:
     )
     for text, words in (
         ("mirrrors = []", "unknown setting 'mirrrors'; did you mean mirrors"),
-        ("mirrors = 3", "must be an address or a list"),
+        ("mirrors = 3", "mirrors must be text or a list, found a whole number"),
         ('mirrors = ["gopher://x"]', "an address must start with http"),
-        ("addresses = 3", "must be a table"),
+        ("addresses = 3", "addresses must be an object, found a whole number"),
         ("mirrors = [", "not valid TOML"),
     ):
         (tmp_path / "mirrors.toml").write_text(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.datasets.conftest import files_below, jpeg, tar_of
+from tests.mutations import mutated
 from ultron_cli.datasets.download import unpacking
 from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.datasets.download.unpacking import Unsafe, unpack
@@ -114,7 +115,7 @@ def test_what_is_no_archive(tmp_path: Path, data: bytes) -> None:
 
 
 def test_two_files_of_one_name_and_no_photos(tmp_path: Path) -> None:
-    with pytest.raises(Unsafe, match=r"two files that would be x\.jpg"):
+    with pytest.raises(Unsafe, match=r"two files that would be 'x\.jpg'"):
         unpack(write(tmp_path, tar_of({"a/x.jpg": b"1", "b/x.jpg": b"2"})), tmp_path / "in", flat=True)
     with pytest.raises(Unsafe, match="as a file and as a folder"):
         unpack(write(tmp_path, tar_of({"a": b"1", "a/x.jpg": b"2"})), tmp_path / "in2")
@@ -130,3 +131,77 @@ def test_interruption_and_a_folder_that_cannot_be_written(tmp_path: Path) -> Non
         unpack(archive, tmp_path / "in", stop=stop)
     with pytest.raises(WorkFailed, match="could not write"):
         unpack(archive, Path("/proc/nowhere"))
+
+
+def refusal(tmp_path: Path, data: bytes) -> str:
+    with pytest.raises(Unsafe) as caught:
+        unpack(write(tmp_path, data), tmp_path / "in")
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_damage_that_python_tells_in_other_words(tmp_path: Path) -> None:
+    content = bytes(i * i % 251 for i in range(9000))
+    bz2 = bytearray(tar_of({"a.jpg": content}, "w:bz2"))
+    bz2[len(bz2) // 2] ^= 255
+    assert "damaged" in refusal(tmp_path, bytes(bz2))
+    zipped = zip_of({"a.jpg": content})
+    directory = zipped.index(b"PK\x01\x02")
+    for place, value in (
+        (directory + 42, b"\xff\xff\xff\x7f"),  # where the file begins
+        (directory + 8, b"\x00\x08"),  # a name in UTF-8 that is none
+        (directory + 10, b"\x63\x00"),  # a compression that is none
+        (len(zipped) - 6, b"\x00\x00\x00\xf0"),  # where the directory begins
+    ):
+        broken = bytearray(zipped.replace(b"a.jpg", b"\xff.jpg"))
+        broken[place : place + len(value)] = value
+        assert "damaged" in refusal(tmp_path, bytes(broken))
+
+
+@pytest.mark.parametrize("size", ["-5", "-512", "x", "9" * 30, "1e3"])
+def test_sizes_that_are_none(tmp_path: Path, size: str) -> None:
+    def edit(entry: tarfile.TarInfo) -> None:
+        entry.pax_headers = {"size": size}
+
+    message = refusal(tmp_path, tar_of({"a.jpg": b"x" * 600, "b.jpg": b"y"}, edit=edit))
+    assert ("expands to more than" if size == "9" * 30 else "damaged") in message
+
+
+@pytest.mark.parametrize("pack", [tar_of, zip_of])
+@pytest.mark.parametrize("name", ["a" * 256 + ".jpg", "ü" * 128 + ".jpg", "/".join(["a" * 250] * 20) + "/b.jpg"])
+def test_names_longer_than_file_systems_take(tmp_path: Path, pack: object, name: str) -> None:
+    assert "which is too long for a file system" in refusal(tmp_path, pack({name: b"x"}))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["._bomb.jpg", "__MACOSX/bomb.jpg", "notes.txt"])
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
+def test_what_is_left_out_is_decompressed_within_the_limit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
+) -> None:
+    monkeypatch.setattr(unpacking, "SPARE_BYTES", 0)
+    archive = write(tmp_path, tar_of({name: bytes(3_000_000), "a.jpg": b"x"}, mode))
+    with pytest.raises(Unsafe, match="expands to more than"):
+        unpack(archive, tmp_path / "in", flat=True)
+
+
+def test_a_file_with_holes(tmp_path: Path) -> None:
+    def edit(entry: tarfile.TarInfo) -> None:
+        entry.type = tarfile.GNUTYPE_SPARSE
+
+    assert "damaged" in refusal(tmp_path, tar_of({"a.jpg": b""}, "w", edit=edit))
+
+
+@pytest.mark.parametrize(
+    "pack", [lambda f: tar_of(f, "w"), tar_of, lambda f: tar_of(f, "w:bz2"), lambda f: tar_of(f, "w:xz"), zip_of]
+)
+def test_bytes_changed_at_random(tmp_path: Path, pack: object) -> None:
+    files = {f"paris/{i}.jpg": bytes(i * j % 251 for j in range(700)) for i in range(5)} | {"paris/._x": b"y" * 600}
+    n_refused = 0
+    for i, content in enumerate(mutated(pack(files), 3, 40)):  # type: ignore[operator]
+        try:
+            unpack(write(tmp_path, content), tmp_path / f"in{i}")
+        except WorkFailed as error:
+            n_refused += 1
+            assert str(error).isprintable()
+    assert n_refused > 5
+    assert {path.parts[len(tmp_path.parts)][:2] for path in tmp_path.rglob("*")} <= {"a.", "in"}

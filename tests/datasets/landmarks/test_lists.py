@@ -71,7 +71,7 @@ def test_bad_photos_are_left_out_of_training(gldv2: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("landmark,photos\n1,a\n", "must have the columns landmark_id and images"),
+        ("landmark,photos\n1,a\n", "must name the columns landmark_id, images or landmark_id, id"),
         ("landmark_id,images\n1,../../etc/passwd\n", "line 2: '../../etc/passwd' is no photo id"),
         ("landmark_id,images\n", "names no photo"),
         (None, "does not exist; run `ultron datasets download gldv2-clean`"),
@@ -92,7 +92,7 @@ def test_lists_whose_photos_are_absent(tmp_path: Path) -> None:
     with pytest.raises(UltronError, match="run `ultron datasets download gldv2-train`"):
         open_landmark_photos(tmp_path)
     (tmp_path / "landmarks.json").write_text(json.dumps({"list": "x"}))
-    with pytest.raises(UltronError, match="lacks photos, paths"):
+    with pytest.raises(UltronError, match="lacks photos"):
         open_landmark_photos(tmp_path)
 
 
@@ -124,3 +124,24 @@ def test_index_of_a_list_follows_the_list(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "train_clean.csv").write_text("landmark_id,images\n5,012a\n11,012b 012c\n")
     os.utime(tmp_path / "train_clean.csv", (time.time() + 5, time.time() + 5))
     assert len(open_landmark_photos(tmp_path).paths) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["landmark_id,images\n5,012a\n11", "id,url,landmark_id\n012a,u,5\n012b,http", "id,url,landmark_id\n012a,u,\n"],
+    ids=["images", "landmark", "empty landmark"],
+)
+def test_a_list_cut_in_its_last_line_is_refused(tmp_path: Path, text: str) -> None:
+    touch(tmp_path / "0/1/2/012a.jpg")
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(
+        UltronError, match=r"line [23] (must have \d fields.* cut off, download|names no landmark; download)"
+    ):
+        open_landmark_photos(tmp_path)
+
+
+def test_a_last_line_without_end_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "0/1/2/012a.jpg")
+    (tmp_path / "train.csv").write_text("id,url,landmark_id\n012a,u,5\n012b,u,1")  # of landmark 1234
+    assert open_landmark_photos(tmp_path).landmark_names == ["1", "5"]
+    assert f"the last line of {tmp_path / 'train.csv'} has no end" in capsys.readouterr().err

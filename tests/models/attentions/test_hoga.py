@@ -98,6 +98,13 @@ def test_hoga_equals_its_literal_form(maps: Tensor) -> None:
     torch.testing.assert_close(module(maps), torch.stack(out), rtol=0, atol=2e-5)
 
 
+def test_gates_around_the_graph_reduce_as_in_the_authors_networks() -> None:
+    """By 8 and 8 in the network of a genotype, by 4 (sum) and 16 (end) in the one that is searched in."""
+    of_genotype, searched = Hoga(64).frame, HogaSearch(64).frame
+    assert (of_genotype.sum_gate.squeeze.out_features, of_genotype.gate.squeeze.out_features) == (16 // 8, 64 // 8)
+    assert (searched.sum_gate.squeeze.out_features, searched.gate.squeeze.out_features) == (16 // 4, 64 // 16)
+
+
 @torch.no_grad()
 def test_search_form_is_the_weighted_sum(maps: Tensor) -> None:
     torch.manual_seed(0)

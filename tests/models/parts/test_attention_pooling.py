@@ -28,6 +28,37 @@ def test_pooling_equals_its_equations(gem_p: float, exponent: float, shift: str)
     np.testing.assert_allclose(module(feature_map).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("shift", ["undone", "left"])
+def test_beta_and_a_learnable_exponent_of_the_query(shift: str) -> None:
+    """SimPool's beta, 0 at first, and GeM's exponent of 2 as a third party has it: parameters with a gradient."""
+    module, feature_map = pooling_and_map(gem_p=2.0, gem_p_learnable=True, shift=shift, beta=True)
+    without, _ = pooling_and_map(gem_p=2.0, shift=shift)
+    torch.testing.assert_close(module(feature_map), without(feature_map))
+    torch.nn.init.constant_(module.beta, -0.3)
+    torch.nn.init.constant_(module.summary.p, 2.5)
+    expected = literal_attention_pooling(feature_map.numpy(), weights_of(module), 2.5, 2.0, shift)
+    pooled = module(feature_map)
+    np.testing.assert_allclose(pooled.detach().numpy(), expected, rtol=1e-10, atol=1e-10)
+    pooled.square().sum().backward()
+    assert abs(float(module.beta.grad)) > 0 and abs(float(module.summary.p.grad)) > 0
+    with pytest.raises(ValueError, match="beta is added after the power mean"):
+        AttentionPooling(6, exponent=None, beta=True)
+
+
+@pytest.mark.parametrize("exponent", [0.1, 1.25, 7.5, 30.0, 100.0])
+def test_every_exponent_works_in_float32(exponent: float) -> None:
+    module, feature_map = pooling_and_map(gem_p=exponent, exponent=exponent, shift="left")
+    feature_map[0, 2] = feature_map[0].amin() - 9.0  # a channel that is the least of all everywhere
+    expected = literal_attention_pooling(feature_map.numpy(), weights_of(module), exponent, exponent, "left")
+    module, feature_map = module.float(), feature_map.float().requires_grad_()
+    pooled = module(feature_map)
+    # In float32 the least value lies a rounding beside eps, which its power 0.1 sees.
+    np.testing.assert_allclose(pooled.detach().numpy(), expected, rtol=2e-3, atol=2e-6)
+    pooled.sum().backward()
+    gradients = [feature_map.grad, *(parameter.grad for parameter in module.parameters())]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
 def test_weights_are_shares_and_a_photo_stands_alone() -> None:
     module, feature_map = pooling_and_map()
     torch.testing.assert_close(module.weights(feature_map)[0].sum(dim=1), torch.ones(3, dtype=torch.float64))

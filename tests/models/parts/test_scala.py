@@ -22,9 +22,11 @@ def with_clear_weights(module: torch.nn.Module) -> torch.nn.Module:
     return module.double()
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(2, 8, 7, 4), (1, 1, 3, 4), (1, 2, 1, 2)])
-def test_mck_equals_its_definition(shape: tuple[int, ...]) -> None:
-    module, values = with_clear_weights(MultiscaleContext(shape[-1])), features(*shape)
+def test_mck_equals_its_definition(shape: tuple[int, ...], bias: bool) -> None:
+    module, values = with_clear_weights(MultiscaleContext(shape[-1], bias=bias)), features(*shape)
+    assert ("convolutions.0.bias" in module.state_dict()) == bias
     np.testing.assert_allclose(
         module(values).detach().numpy(), literal_mck(values.numpy(), weights_of(module)), **EXACT
     )
@@ -38,6 +40,17 @@ def test_scala_equals_algorithm_2(size: tuple[int, int], window: int, mck_on: st
     np.testing.assert_allclose(
         module(values).detach().numpy(), literal_scala(values.numpy(), weights_of(module), 2, window, mck_on), **EXACT
     )
+
+
+def test_a_bias_of_mck_can_be_the_projections() -> None:
+    """The projection is linear and follows at once: its own bias can hold what the convolutions' biases give."""
+    module, values = with_clear_weights(MultiscaleContext(4, bias=True)), features(1, 5, 6, 4)
+    plain = MultiscaleContext(4).double()
+    plain.load_state_dict(module.state_dict(), strict=False)
+    with torch.no_grad():
+        for i, convolution in enumerate(module.convolutions, start=1):
+            plain.projection.bias += module.projection.weight[:, 4 * i : 4 * i + 4] @ convolution.bias
+    torch.testing.assert_close(plain(values), module(values))
 
 
 @pytest.mark.parametrize("mck_on", ["key", "none"])

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.conftest import Run
+from tests.conftest import Run, read_json
 from tests.models.weights.published_networks import PublishedCfcd, PublishedCirtorch, PublishedSenet
+from ultron_cli.models.core import normalise_images
 from ultron_cli.models.weights.checkpoints import load_checkpoint
+from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.retrieval.whitening import read_whitening
 
 pytestmark = pytest.mark.slow
@@ -117,11 +119,45 @@ def test_cirtorch(
     )
     assert code == 0, error
     result = json.loads(text)
-    assert (result["model"], result["scales"]) == (f"gem-{architecture}", "3")
+    scales = "1,1.41421356,0.707106781" if whitening else "1,0.707106781,0.5"
+    assert (result["model"], result["scales"]) == (f"gem-{architecture}", scales)
     model = load_checkpoint(tmp_path / "ours.pt").model
     assert model.settings.scale_gem == (pooling == "gem" and not whitening)
     assert (model.whitening is not None) == whitening
     assert_same_descriptors(model(images), theirs(images))
+    pixels = torch.randint(0, 256, (1, 96, 160, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    right = literal_multiscale(theirs, normalise_images(pixels, model.preprocessing), whitening)
+    torch.testing.assert_close(describe(model, pixels, model.recommended_scales), right, rtol=0, atol=1e-5)
+
+
+def literal_multiscale(network: PublishedCirtorch, images: Tensor, whitening: bool) -> Tensor:
+    """The published protocol: unit descriptors at the scales of cirtorch's README, joined by its extract_ms."""
+    scales = [1, 2 ** (1 / 2), 1 / 2 ** (1 / 2)] if whitening else [1, 1 / 2 ** (1 / 2), 1 / 2]
+    power = float(network.pool.p) if network.pooling == "gem" and not whitening else 1.0
+    total = torch.zeros(1, network.meta["outputdim"])
+    for scale in scales:
+        scaled = images
+        if scale != 1:
+            scaled = nn.functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+        total += network(scaled) ** power
+    joined = (total / len(scales)) ** (1 / power)
+    return joined / joined.norm()
+
+
+def test_extraction_takes_the_scales_of_the_checkpoint(toy: Path, tmp_path: Path, ultron: Run) -> None:
+    """Without --scales; a checkpoint that says none has those of its model."""
+    theirs = with_statistics(PublishedCirtorch("resnet18", "gem", False))
+    torch.save({"meta": theirs.meta, "state_dict": theirs.state_dict()}, tmp_path / "net.pth")
+    code, text, _ = ultron(
+        "weights", "import", tmp_path / "net.pth", "--from", "cirtorch", "--out", tmp_path / "ours.pt"
+    )
+    assert code == 0 and "--scales 1,0.707106781,0.5 " in text
+    content = torch.load(tmp_path / "ours.pt", weights_only=True)
+    assert content["scales"] == [1.0, 2**-0.5, 0.5]
+    torch.save({key: value for key, value in content.items() if key != "scales"}, tmp_path / "before.pt")
+    for name, scales in (("ours", [1.0, 2**-0.5, 0.5]), ("before", [0.7071, 1.0, 1.4142])):
+        command = ("extract", "--weights", tmp_path / f"{name}.pt", "--dataset", toy, "--max-side", 64, "--json")
+        assert read_json(ultron(*command, "--out", tmp_path / name))["config"]["scales"] == scales
 
 
 def lw(dim: int) -> dict[str, np.ndarray]:

@@ -199,7 +199,7 @@ def test_another_configuration_is_refused_and_told(
     before = (tmp_path / "x" / "queries.h5").read_bytes()
     with pytest.raises(UltronError, match=words) as raised:
         extract_dataset(request(toy, tmp_path / "x", **changes), CHOICE, "cpu")
-    assert "--overwrite" in str(raised.value)
+    assert "`overwrite`" in str(raised.value)
     assert (tmp_path / "x" / "queries.h5").read_bytes() == before
     extract_dataset(request(toy, tmp_path / "x", overwrite=True, **changes), CHOICE, "cpu")
 
@@ -271,3 +271,19 @@ def test_no_side_falls_below_the_networks_minimum() -> None:
     with torch.inference_mode():
         descriptors = describe(model, torch.randint(0, 256, (1, 32, 400, 3), dtype=torch.uint8), (0.3535, 1.0))
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("precision", "advice"),
+    [
+        ("float32", "in float32; take other weights$"),
+        ("bfloat16", "in bfloat16; take other weights, or try `precision=float32`$"),
+    ],
+)
+def test_a_descriptor_that_is_not_finite_is_not_stored(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, advice: str
+) -> None:
+    """float32 is advised only where it is not what was used."""
+    monkeypatch.setattr(shards, "describe_batch", lambda model, batch, *_: np.full((len(batch), 256), np.nan))
+    with pytest.raises(UltronError, match=f"a descriptor that is not finite {advice}"):
+        extract_dataset(request(toy, tmp_path / "out", precision=precision), CHOICE, "cpu")

@@ -234,7 +234,7 @@ def of_two(
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "_store", lambda process: second._store)
     first.tell("dataset and model are sound")
-    first.tell("missing database shards", [0, 1])
+    first.tell("missing database shards", {0: [0], 1: [64]})
     return first
 
 

@@ -19,6 +19,7 @@ from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES, AutolaLogits, choose_genotype, make_network
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.autola.search import AutolaSearch, split_halves
+from ultron_cli.training.presets import make_config
 from ultron_cli.visualization.curves.run_pictures import draw_run
 
 pytestmark = pytest.mark.slow
@@ -98,6 +99,35 @@ def test_each_step_moves_its_own_parameters_only() -> None:
     assert sum(
         not torch.equal(parameter, network[name]) for name, parameter in search.network.named_parameters()
     ) > 0.9 * len(network)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "sd"),
+    [
+        ({}, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),  # of the authors' utils.py, to four digits
+        ({"statistics": "imagenet"}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+def test_photos_are_normalised_by_the_statistics(settings: dict, mean: tuple, sd: tuple) -> None:
+    search = AutolaSearch(AutolaConfig(**SMALL | settings), 6, torch.device("cpu"))
+    inputs: list[torch.Tensor] = []
+    search.network.register_forward_pre_hook(lambda _, images: inputs.append(images[0]))
+    pixels, labels = batch(0)
+    search.step_weights(pixels, labels)
+    right = (pixels / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(sd).view(3, 1, 1)
+    torch.testing.assert_close(inputs[0], right, rtol=0, atol=1e-5)
+
+
+def test_a_search_of_0_1_0_is_read_as_it_was() -> None:
+    stored = AutolaConfig(**SMALL).to_plain()
+    before = {key: value for key, value in stored.items() if key not in ("reductions", "statistics")}
+    config = make_config(before, is_stored=True)
+    assert isinstance(config, AutolaConfig)
+    assert (config.reductions, config.statistics) == ((8, 8), "imagenet") and make_config(
+        stored, is_stored=True
+    ).to_plain() == stored
+    frame = make_network(config, 6, AutolaLogits()).layer1[0].se.mixed.frame
+    assert frame.gate.squeeze.out_features == frame.gate.squeeze.in_features // 8
 
 
 def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
@@ -192,6 +222,7 @@ def test_default_network_is_the_authors_width() -> None:
     [
         ({"backbone": "resnet3"}, "unknown backbone 'resnet3'; did you mean .*; the search takes a ResNet of timm"),
         ({"width": 10}, "width must be a multiple of 4"),
+        ({"reductions": (4,)}, "reductions must be two numbers from 1"),
         ({"backbone": "seresnet18"}, "seresnet18 has attentions in its blocks already"),
         ({"backbone": "test_vit"}, "test_vit takes no width; choose resnet18 or resnet34"),
         ({"backbone": "test_vit", "width": None}, "the search takes a ResNet of timm"),

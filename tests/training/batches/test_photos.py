@@ -109,7 +109,7 @@ def test_unreadable_photos_are_replaced_by_their_landmark_and_named(toy: Path, t
     item = dataset[PhotoDraw(7, 1, 0)]
     assert (item.rows.tolist(), item.labels.tolist()) == ([9], [1])
     assert [row for row, _ in item.problems] == [7, 8]
-    assert "broken.jpg: not a photo that Pillow can read" in item.problems[0][1]
+    assert "broken.jpg: cannot be decoded (not a photo that Pillow can read)" in item.problems[0][1]
     hopeless = dataclasses.replace(photos, paths=[tmp_path / "broken.jpg"] * len(paths))
     item = TrainingPhotos(hopeless, Augmentation(AugmentConfig(), [(40, 40)]))[PhotoDraw(7, 1, 0)]
     assert len(item.pixels) == 0

@@ -52,17 +52,23 @@ def arcface(
 def curricular(
     descriptors: np.ndarray, weight: np.ndarray, labels: list[int], margin: float, scale: float, t: float
 ) -> tuple[float, float]:
-    """Huang et al. (CVPR 2020), eq. 4 to 6: returns the loss and the new t."""
+    """Huang et al. (CVPR 2020), eq. 4 to 6, in the words of DOLG's code: returns the loss and the new t.
+
+    Other classes are compared with cos(angle + margin) whatever the angle; the target's logit goes on linearly beyond
+    angle + margin = pi.
+    """
     t = 0.99 * t + 0.01 * statistics.mean(
         cosine(x, weight[label]) for x, label in zip(descriptors, labels, strict=True)
     )
     rows = []
     for x, label in zip(descriptors, labels, strict=True):
-        target = math.cos(math.acos(cosine(x, weight[label])) + margin)
+        angle = math.acos(cosine(x, weight[label]))
+        threshold = math.cos(angle + margin)
+        target = threshold if angle + margin < math.pi else math.cos(angle) - margin * math.sin(margin)
         logits = []
         for j, w in enumerate(weight):
             value = cosine(x, w)
-            logits.append(scale * (target if j == label else value if value <= target else value * (t + value)))
+            logits.append(scale * (target if j == label else value if value <= threshold else value * (t + value)))
         rows.append(logits)
     return cross_entropy(rows, labels), t
 

@@ -74,6 +74,21 @@ def test_curricular_arcface_equals_its_equation_over_several_steps() -> None:
     assert float(loss.running_target) == pytest.approx(t, abs=1e-12)  # an evaluation leaves it alone
 
 
+@pytest.mark.parametrize("settings", [{}, {"sharded": True}])
+def test_curricular_arcface_where_angle_and_margin_pass_pi(settings: dict[str, object]) -> None:
+    """A class as far away as the target is not hard there: its cosine lies below cos(angle + margin)."""
+    loss, descriptors, labels = make("arcface", margin=0.4, scale=30.0, curricular=True, **settings)
+    descriptors = descriptors.clone()
+    with torch.no_grad():
+        loss.weight[1] = loss.weight[0] + 0.02 * torch.randn(7).double()  # at cosine -0.998 beside the target's -1
+        descriptors[5] = -torch.nn.functional.normalize(loss.weight[0] + 0.01 * torch.randn(7).double(), dim=0)
+    cosines = loss.cosines(descriptors[5:6])[0].detach()
+    beyond = cosines[0] - 0.4 * torch.tensor(0.4).sin()
+    assert beyond < cosines[1] < torch.cos(torch.acos(cosines[0]) + 0.4) and torch.acos(cosines[0]) > torch.pi - 0.4
+    expected, _ = literal.curricular(*plain(loss, descriptors), 0.4, 30.0, 0.0)
+    assert loss(descriptors, labels).item() == pytest.approx(expected, abs=1e-9)
+
+
 @pytest.mark.parametrize("rho", [0.02, 0.04, 0.5])
 @pytest.mark.parametrize("n_photos", [6, 7])  # an even number has two medians: the lower one
 def test_madacos_equals_its_equation(rho: float, n_photos: int) -> None:

@@ -111,6 +111,26 @@ def test_presets_are_whole(preset: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "name", ["dolg-r50", "dolg-r101", "cfcd-r50", "cfcd-r101", "cfcd-r50-stage2", "cfcd-r101-stage2"]
+)
+def test_augmentation_and_decay_as_in_the_authors_code(name: str) -> None:
+    """datasets/transforms.py (random_sized_crop, horizontal_flip) and core/optimizer.py of both repositories."""
+    config = load_config(name, None, [])
+    assert isinstance(config, TrainConfig)
+    assert config.augment.crop_area == (0.08, 1.0) and config.augment.crop_aspect == (0.75, 1.3333)
+    assert config.augment.flip and config.decay_norms_and_biases and config.weight_decay == 1e-4
+    assert config.warmup_epochs == (0.0 if name.endswith("stage2") else 5.0)
+
+
+def test_no_preset_calls_a_published_value_its_own() -> None:
+    """autola-*, cfcd-* and DOLG have sources for every value."""
+    folder = Path(ultron_cli.__file__).parent / "training/presets"
+    for name in ("autola-cifar100", "autola-imagenet", "cfcd-r50", "cfcd-r101", "dolg-r50", "dolg-r101"):
+        text = (folder / f"{name}.toml").read_text().lower()
+        assert not any(phrase in text for phrase in ("ours", "not said", "this project's choice")), name
+
+
 @pytest.mark.parametrize("name", ["cfcd-r50", "cfcd-r101"])
 def test_presets_go_on_from_the_first_stage(name: str) -> None:
     first, second = load_config(name, None, []), load_config(f"{name}-stage2", None, ["weights=run/checkpoint.pt"])

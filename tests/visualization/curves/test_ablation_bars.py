@@ -42,7 +42,7 @@ def test_ablation_table(tmp_path: Path, ultron: Run) -> None:
         (head + "g,,0,mAP,0.1\n", "line 2: setting and metric must not be empty"),
         (head + "g,a,0,mAP,0.1\ng,a,0,mAP,0.2\n", "line 3: 'a', seed 0, mAP stands there twice; leave one"),
         (head, "holds no measurement"),
-        ("setting,value\na,1\n", "lacks the column group, seed, metric"),
+        ("setting,value\na,1\n", "group, seed, metric is missing"),
     ):
         table.write_text(text)
         with pytest.raises(UltronError, match=message):

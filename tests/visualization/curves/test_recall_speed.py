@@ -70,4 +70,7 @@ def test_recall_speed_command_on_a_real_report(ultron: Run, toy: Path, tmp_path:
         recall_speed_figure([content, IndexSpeed.of(index_report("a", 9.0))], ["a", "b"], "t", tmp_path / "no.png")
     (tmp_path / "other.json").write_text('{"rows": [], "n": 3}')
     code, _, error = ultron("visualize", "recall-speed", tmp_path / "other.json")
-    assert code == 2 and "other.json is not a report of an index; make one with `ultron index --report`" in error
+    assert (
+        code == 2
+        and "other.json: rows must be a list of length >= 1; make a report with `ultron index --report`" in error
+    )

@@ -41,6 +41,7 @@ def command(
         "used_bad": report.n_used_bad,
         "bad": [vars(finding) for finding in report.bad],
         "odd": [vars(finding) for finding in report.odd],
+        "not_read": report.not_read,
         "list": str(path),
         "photos_sha256": report.photos_sha256,
         "photos_version": version,

@@ -46,8 +46,9 @@ def command(
     """Shows SCALA's window weights at a point of a photo, one panel per head (ULTRON models)."""
     from ultron_cli.console import print_result
     from ultron_cli.datasets.named import open_named_dataset
+    from ultron_cli.datasets.photo_files import photo_size
     from ultron_cli.visualization.inside.matching import region_of
-    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, point_of, size_of
+    from ultron_cli.visualization.inside.photos import load_photos, model_title, photo_paths, point_of
     from ultron_cli.visualization.inside.windows import attention_figure, attentions_of, window_weights
     from ultron_cli.visualization.plots import check_suffix
     from ultron_cli.visualization.scene import file_name
@@ -68,7 +69,7 @@ def command(
     number = block or len(attentions_of(loaded.model, stage))
     photo_set = open_named_dataset(dataset, workspace=workspace)
     photo_files = photo_paths(photo_set, [photo or photo_set.database_names[0]], 1)
-    size = size_of(photo_files[0][1])
+    size = photo_size(photo_files[0][1])
     point = point_px or (size[0] / 2, size[1] / 2)
     place = region_of(point, None, None, size)[:2]
     ((name, pixels),) = load_photos(loaded.model, photo_files, max_side, "attention")

@@ -14,7 +14,8 @@ def command(
     """Shows the tensors of a weights file (name, shape, type) without running anything in it."""
     from ultron_cli.console import counted, lines, print_result, table
     from ultron_cli.files import sha256_of_file
-    from ultron_cli.models.weights.checkpoints import FORMAT, bare_state_dict, read_weights_file
+    from ultron_cli.models.weights.checkpoints import FORMAT
+    from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
 
     content = read_weights_file(file)
     state = bare_state_dict(content, file)

@@ -17,8 +17,9 @@ from pathlib import Path
 from ultron_cli.configs import within
 from ultron_cli.console import log
 from ultron_cli.datasets.download.transport import Broken, Gone, OutOfRange, Reply, open_address
-from ultron_cli.errors import WorkFailed
+from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder, sync_folder, write_text
+from ultron_cli.schema.texts import read_json, read_text
 
 BLOCK_BYTES = 1 << 18
 FIRST_WAIT_S = 1.0
@@ -88,7 +89,10 @@ def check_file(path: Path, n_bytes: int | None, digest: str | None) -> tuple[str
 def find_digest(path: Path, file: str) -> str:
     """The digest of `file` in a checksum file: `DIGEST FILE` or `DIGEST ADDRESS/FILE` per line, or a single digest.
     Raises WorkFailed."""
-    lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    try:
+        lines = [line.split() for line in read_text(path, "checksum file").splitlines() if line.strip()]
+    except UltronError:
+        lines = []  # a picture of an error, perhaps
     for words in lines:
         names_it = len(words) == 1 or any(word.lstrip("*").rsplit("/", 1)[-1] == file for word in words[1:])
         if (
@@ -183,9 +187,9 @@ class Download:
     def _note(self) -> dict[str, object]:
         """What the note beside the unfinished file says: address, n_bytes and validator; empty without one."""
         try:
-            return json.loads(self.note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+            return read_json(self.note, "note of the download", dict[str, object])
+        except UltronError:
+            return {}  # then the file is fetched anew
 
     def _start_anew(self) -> None:
         self.part.unlink(missing_ok=True)

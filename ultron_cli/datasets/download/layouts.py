@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ultron_cli.console import log
 from ultron_cli.datasets.landmarks.lists import write_landmark_list
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
+from ultron_cli.schema.texts import fit_file, read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,20 +37,36 @@ def rgldv2_clean(folder: Path) -> None:
     write_landmark_list(folder, "rgldv2_clean.csv", "../gldv2-train/train", "gldv2")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _SfmPart:
+    """The photos of one mode in retrieval-SfM-120k.pkl, as far as they are read."""
+
+    cids: list[str]
+    cluster: list[int | float]  # of each photo
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SfmPhotos:
+    """retrieval-SfM-120k.pkl."""
+
+    train: _SfmPart
+    val: _SfmPart
+
+
 def sfm120k(folder: Path) -> None:
     """The clusters (3D models) of retrieval-SfM-120k.pkl as landmarks; those of validation in a list of their own."""
     from ultron_cli.datasets.safe_pickle import load_plain_pickle
 
-    database = load_plain_pickle(folder / "retrieval-SfM-120k.pkl")
-    for mode, list_file in (("train", "landmarks.csv"), ("val", "landmarks_val.csv")):
-        part = database.get(mode) if isinstance(database, dict) else None
-        if not isinstance(part, dict) or not {"cids", "cluster"} <= set(part):
-            raise UltronError(
-                f"{folder / 'retrieval-SfM-120k.pkl'} has no {mode} part with cids and cluster; download it again"
-            )
+    path = folder / "retrieval-SfM-120k.pkl"
+    database = fit_file(
+        load_plain_pickle(path, "the photos and clusters"), _SfmPhotos, path, "file", "download it again"
+    )
+    for part, list_file in ((database.train, "landmarks.csv"), (database.val, "landmarks_val.csv")):
+        if len(part.cids) != len(part.cluster):
+            raise UltronError(f"{path} has {len(part.cids)} photos and {len(part.cluster)} clusters; download it again")
         photos: dict[int, list[str]] = {}
-        for photo, cluster in zip(part["cids"], part["cluster"], strict=True):
-            photos.setdefault(int(cluster), []).append(str(photo))
+        for photo, cluster in zip(part.cids, part.cluster, strict=True):
+            photos.setdefault(int(cluster), []).append(photo)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("landmark_id", "images"))
@@ -85,9 +103,12 @@ def _enclosing_box(path: Path) -> list[float] | None:
     """The box around all boxes of a file of `x y width height` lines, as x1, y1, x2, y2; None without file."""
     if not path.is_file():
         return None
-    numbers = [float(word) for word in re.split(r"[\s,]+", path.read_text(encoding="utf-8").strip()) if word]
-    if not numbers or len(numbers) % 4:
-        raise UltronError(f"{path} must hold lines of x, y, width and height; found {len(numbers)} numbers")
+    words = re.split(r"[\s,]+", read_text(path, "boxes").strip())
+    numbers = [float(word) for word in words if re.fullmatch(r"-?\d{1,9}(\.\d*)?", word)]
+    if len(numbers) < len(words) or len(numbers) % 4:
+        raise UltronError(
+            f"{path} must hold lines of x, y, width and height; found {len(numbers)} numbers among {len(words)} words"
+        )
     left, top, width, height = (numbers[i::4] for i in range(4))
     right = [x + length for x, length in zip(left, width, strict=True)]
     bottom = [y + length for y, length in zip(top, height, strict=True)]
@@ -146,7 +167,7 @@ def _as_corners(boxes: "np.ndarray", photos: Path, names: list[str]) -> list[lis
     height: all boxes decide, as they must lie within their photos."""
     import numpy as np
 
-    from ultron_cli.datasets.photos import photo_size
+    from ultron_cli.datasets.photo_files import photo_size
 
     photo_sizes = np.array([photo_size(photos / name) for name in names])
     far_corners = boxes[:, :2] + boxes[:, 2:]  # if the last two numbers are width and height

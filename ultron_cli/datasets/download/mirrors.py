@@ -8,13 +8,14 @@ mirrors = ["https://mirror.example.org/datasets", "/mnt/archive/datasets"]      
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ultron_cli.configs import read_toml
 from ultron_cli.datasets.download.catalog import KnownSet, Part
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.schema.texts import fit_file, read_toml
+from ultron_cli.schema.values import shown
 
 MIRRORS_FILE = "mirrors.toml"
 SCHEMES = ("http", "https", "ftp", "file", "")
@@ -60,11 +61,17 @@ class Mirrors:
         return tuple(f"{base.rstrip('/')}/{known.name}/{file}" for base in bases)
 
 
-def _addresses(value: object, where: str) -> tuple[str, ...]:
-    """An address or a list of addresses of a settings file. Raises UltronError for anything else."""
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """mirrors.toml."""
+
+    mirrors: str | list[str] = field(default_factory=list)
+    addresses: dict[str, str | list[str]] = field(default_factory=dict)
+
+
+def _addresses(value: str | list[str], where: str) -> tuple[str, ...]:
+    """An address or a list of addresses of a settings file. Raises UltronError for one that cannot be opened."""
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(address, str) for address in values):
-        raise UltronError(f"{where} must be an address or a list of addresses; found {str(value)[:60]}")
     for address in values:
         check_address(address, where)
     return tuple(values)
@@ -72,9 +79,14 @@ def _addresses(value: object, where: str) -> tuple[str, ...]:
 
 def check_address(address: str, where: str) -> None:
     """Raises UltronError unless an address is one that transport.py opens."""
-    if urlsplit(address).scheme not in SCHEMES or not address:
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError:  # brackets that hold no address of a host
+        scheme = None
+    if scheme not in SCHEMES or not address:
         raise UltronError(
-            f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; found {address!r}"
+            f"{where}: an address must start with http://, https://, ftp:// or file://, or be a path; "
+            f"found {shown(address)}"
         )
 
 
@@ -82,20 +94,20 @@ def read_mirrors(data_root: Path, flag_bases: Sequence[str] = ()) -> Mirrors:
     """The settings of DATA_ROOT/mirrors.toml (which may be absent) and --mirror. Raises UltronError for an unknown key
     or a wrong address."""
     path = data_root / MIRRORS_FILE
-    content = read_toml(path) if path.is_file() else {}
+    content = read_toml(path, "list of mirrors", dict[str, object]) if path.exists() else {}
     known = ("mirrors", "addresses")
     for key in content:
         if key not in known:
-            raise UltronError(f"{path}: unknown setting {key!r}{nearest_names(key, known)} (known: {', '.join(known)})")
-    addresses = content.get("addresses", {})
-    if not isinstance(addresses, dict):
-        raise UltronError(f'{path}: addresses must be a table of "SET/FILE" = ["ADDRESS"]; found {str(addresses)[:60]}')
+            raise UltronError(
+                f"{path}: unknown setting {shown(key)}{nearest_names(key[:60], known)} (known: {', '.join(known)})"
+            )
+    settings = fit_file(content, _Settings, path, "list of mirrors", "write addresses in quotes, or lists of them")
     for address in flag_bases:
-        check_address(address, "mirror")
+        check_address(address, "`mirror`")
     return Mirrors(
         flag_bases=tuple(flag_bases),
-        bases=_addresses(content.get("mirrors", []), f"{path}: mirrors"),
-        addresses={key: _addresses(value, f"{path}: {key}") for key, value in addresses.items()},
+        bases=_addresses(settings.mirrors, f"{path}: mirrors"),
+        addresses={key: _addresses(value, f"{path}: {shown(key)}") for key, value in settings.addresses.items()},
     )
 
 

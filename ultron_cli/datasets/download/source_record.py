@@ -5,15 +5,15 @@ must have the same.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from ultron_cli import __version__
-from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, write_text
+from ultron_cli.files import write_text
 from ultron_cli.locks import only_writer
 from ultron_cli.provenance import utc_now
+from ultron_cli.schema.texts import read_json
 
 SOURCE_FILE = "source.json"
 SEEN_FILE = "seen_checksums.json"
@@ -58,22 +58,27 @@ class SourceRecord:
         )
 
 
+@dataclass(kw_only=True)
+class _StoredRecord(SourceRecord):
+    """source.json as it is stored."""
+
+    format: Literal["ultron-source"]
+    version: Literal[1]
+
+
 def read_source(folder: Path) -> SourceRecord | None:
     """The record in a dataset folder, or None if it was not downloaded by ultron. Raises UltronError if it is
     unreadable."""
     path = folder / SOURCE_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    content = read_json(path, "record of the download")
-    try:
-        if content.pop("format") != "ultron-source" or content.pop("version") != 1:
-            raise KeyError("format")
-        parts = {name: PartRecord(**part) for name, part in content.pop("parts").items()}
-        return SourceRecord(parts=parts, **content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UltronError(
-            f"{path} is not a record of a download ({error}); delete it and run `ultron datasets download` again"
-        ) from error
+    stored = read_json(
+        path,
+        "record of the download",
+        _StoredRecord,
+        advice="delete it and run `ultron datasets download` again",
+    )
+    return SourceRecord(**{field.name: getattr(stored, field.name) for field in fields(SourceRecord)})
 
 
 class SeenChecksum(TypedDict):
@@ -87,7 +92,9 @@ class SeenChecksum(TypedDict):
 def read_seen_checksums(data_root: Path) -> dict[str, SeenChecksum]:
     """The checksums seen so far, by `SET/FILE`."""
     path = data_root / SEEN_FILE
-    return read_json(path, "list of checksums") if path.is_file() else {}
+    if not path.exists():
+        return {}
+    return read_json(path, "list of checksums", dict[str, SeenChecksum], advice="correct it, or delete it")
 
 
 def remember_checksum(data_root: Path, key: str, sha256: str, address: str) -> None:

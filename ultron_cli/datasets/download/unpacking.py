@@ -5,6 +5,7 @@ short, and two files of one name.
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -12,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import threading
 import zipfile
@@ -19,18 +21,39 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.errors import WorkFailed
+from ultron_cli.guarded import one_line
 from ultron_cli.machine import free_bytes
+
+T = TypeVar("T")
 
 MAX_EXPANSION = 20  # JPEG photos expand by a few per cent; a bomb by thousands
 SPARE_BYTES = 64 << 20  # small archives of text may expand more
 MAX_FILES = 5_000_000
 BLOCK_BYTES = 1 << 20
 MAX_READ_BYTES = 1 << 24
+MAX_NAME_BYTES = 255  # of a file's name, on every file system in use
+# What Python's readers of archives raise for damaged ones.
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+)
 PHOTO_NAME = re.compile(r".*\.(jpe?g|png|webp|bmp|tiff?|gif)", re.IGNORECASE)
 # first bytes of a compressed tar -> what opens it
 OPENERS: dict[bytes, Callable[[Path, Literal["rb"]], io.BufferedIOBase]] = {
@@ -60,34 +83,20 @@ def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.E
     Stopped on interruption.
     """
     limit = archive.stat().st_size * MAX_EXPANSION + SPARE_BYTES
-    n_files = n_bytes = n_left_out = 0
-    try:
-        for member in _members(archive):
-            name = member.path.rsplit("/", 1)[-1]
-            if name.startswith(("._", ".")) or "__MACOSX" in member.path or (flat and not PHOTO_NAME.fullmatch(name)):
-                n_left_out += 1
-                continue
-            n_files += 1
-            n_bytes += member.n_bytes
-            if n_bytes > limit or n_files > MAX_FILES:
-                raise Unsafe(
-                    f"{archive} expands to more than {limit:,} bytes or {MAX_FILES:,} files, which no set of "
-                    "photos does; it was refused"
-                )
-            _write(member, folder / (name if flat else member.path), archive, stop)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        gzip.BadGzipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        raise Unsafe(
-            f"{archive} is damaged or not an archive ({error or type(error).__name__}); delete it and download again"
-        ) from error
+    n_members = n_files = n_bytes = n_left_out = 0
+    members = _members(archive, folder, limit)
+    while (member := _read(archive, _next, members)) is not None:
+        n_members += 1
+        name = member.path.rsplit("/", 1)[-1]
+        is_left_out = name.startswith(".") or "__MACOSX" in member.path or (flat and not PHOTO_NAME.fullmatch(name))
+        n_bytes += 0 if is_left_out else member.n_bytes
+        if n_bytes > limit or n_members > MAX_FILES:
+            raise _bomb(archive, limit)
+        if is_left_out:
+            n_left_out += 1
+            continue
+        n_files += 1
+        _write(member, folder / (name if flat else member.path), archive, stop)
     if not n_files:
         raise Unsafe(
             f"{archive} holds no {'photos' if flat else 'files'}; delete it and download again, or check its address"
@@ -95,6 +104,29 @@ def unpack(archive: Path, folder: Path, *, flat: bool = False, stop: threading.E
     if n_left_out:
         log.debug("%s: %s that are no photos were left out", archive.name, counted(n_left_out, "file"))
     return n_files
+
+
+def _next(members: Iterator[Member]) -> Member | None:
+    return next(members, None)
+
+
+def _bomb(archive: Path, limit: int) -> Unsafe:
+    return Unsafe(
+        f"{archive} expands to more than {limit:,} bytes or {MAX_FILES:,} files, which no set of photos does; it was "
+        "refused"
+    )
+
+
+def _read(archive: Path, part: Callable[..., T], *arguments: object) -> T:
+    """What `part` reads of the archive. Raises Unsafe for whatever Python's own readers raise for a damaged one."""
+    try:
+        return part(*arguments)
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno == errno.EIO:
+            raise WorkFailed(f"{archive} could not be read from its disk ({error.strerror}); run again") from error
+        raise Unsafe(
+            f"{archive} is damaged or not an archive ({one_line(error)}); delete it and download again"
+        ) from error
 
 
 def _write(member: Member, target: Path, archive: Path, stop: threading.Event | None) -> None:
@@ -105,27 +137,29 @@ def _write(member: Member, target: Path, archive: Path, stop: threading.Event | 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as handle:
-            while n_left and (block := member.read(min(n_left, BLOCK_BYTES))):
+            while n_left and (block := _read(archive, member.read, min(n_left, BLOCK_BYTES))):
                 handle.write(block)
                 n_left -= len(block)
-        if member.read(1):  # also makes zipfile check the file's own checksum
-            raise EOFError(f"{member.path} is longer than it says")
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         clash = (
-            f"two files that would be {target.name}"
+            f"two files that would be {target.name!r}"
             if target.is_file()
             else f"{member.path!r} as a file and as a folder"
         )
         raise Unsafe(f"{archive} holds {clash}; it was refused") from None
     except OSError as error:
-        if isinstance(error, gzip.BadGzipFile) or error.strerror is None:
-            raise EOFError(str(error)) from error  # damage in the compressed stream, said by the caller
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long(archive, member.path) from None
         raise WorkFailed(
             f"could not write {target} ({error.strerror}, {free_bytes(target):,} bytes free); free disk space "
             "and run again"
         ) from error
-    if n_left:
-        raise EOFError(f"{member.path} is cut short")
+    is_longer = _read(archive, member.read, 1)  # also makes zipfile check the file's own checksum
+    if n_left or is_longer:
+        fault = "cut short" if n_left else "longer than it says"
+        raise Unsafe(
+            f"{archive} is damaged or not an archive ({member.path[:80]!r} is {fault}); delete it and download again"
+        )
 
 
 def move_tree(source: Path, target: Path) -> None:
@@ -140,8 +174,8 @@ def move_tree(source: Path, target: Path) -> None:
 
 
 def safe_path(name: str, archive: Path) -> str:
-    """A member's name as a relative path with forward slashes. Raises Unsafe if it is absolute, leaves the folder or
-    has control characters."""
+    """A member's name as a relative path with forward slashes. Raises Unsafe if it is absolute, leaves the folder, has
+    control characters or is longer than a file's name can be."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     bad = (
         name.startswith("/")
@@ -152,11 +186,18 @@ def safe_path(name: str, archive: Path) -> str:
     )
     if bad or not parts:
         raise Unsafe(f"{archive} holds the path {name!r}, which leaves its folder or is no file name; it was refused")
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in parts):
+        raise _too_long(archive, name)
     return "/".join(parts)
 
 
-def _members(archive: Path) -> Iterator[Member]:
-    """Files of the archive in its order; folders are left out. Raises Unsafe for a link or a device."""
+def _too_long(archive: Path, name: str) -> Unsafe:
+    return Unsafe(f"{archive} holds the path {name[:80]!r}..., which is too long for a file system; it was refused")
+
+
+def _members(archive: Path, folder: Path, limit: int) -> Iterator[Member]:
+    """Files of the archive in its order; folders are left out. Raises Unsafe for a link or a device, and when more than
+    `limit` bytes have been decompressed."""
     with open(archive, "rb") as handle:
         start = handle.read(6)
     if start.startswith(b"PK"):
@@ -164,37 +205,44 @@ def _members(archive: Path) -> Iterator[Member]:
         return
     opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), open)
     with opener(archive, "rb") as stream:
-        yield from _tar_members(archive, stream)
+        yield from _tar_members(archive, folder, _LimitedStream(stream, lambda: _bomb(archive, limit), limit))
 
 
-class _LastBlock:
-    """A file that remembers the last block read from it: a tar that ends properly ends in zeros, a cut one in
-    nothing."""
+class _LimitedStream:
+    """A file that ends in an error beyond a limit, and remembers the last block read from it: a tar that ends properly
+    ends in zeros, a cut one in nothing."""
 
-    def __init__(self, stream: io.BufferedIOBase) -> None:
+    def __init__(self, stream: io.BufferedIOBase, refusal: Callable[[], Unsafe], limit: int) -> None:
         self._stream = stream
+        self._refusal = refusal
+        self._limit = limit
         self.last = b""
 
     def read(self, n: int) -> bytes:
         if not 0 <= n <= MAX_READ_BYTES:  # tarfile reads a member's extended header in one piece
             raise tarfile.ReadError(f"a header of {n:,} bytes")
+        self.seek(self.tell())
         self.last = self._stream.read(n)
         return self.last
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
+    def seek(self, offset: int) -> int:
+        # A seek decompresses all that lies between: contents that are left out too.
+        if offset > self._limit:
+            raise self._refusal()
+        return self._stream.seek(offset)
 
     def tell(self) -> int:
         return self._stream.tell()
 
 
-def _tar_members(archive: Path, stream: io.BufferedIOBase) -> Iterator[Member]:
-    watched = _LastBlock(stream)
-    with tarfile.open(fileobj=watched, mode="r:") as tar:  # type: ignore[arg-type]  # it reads, seeks and tells, no more
+def _tar_members(archive: Path, folder: Path, stream: _LimitedStream) -> Iterator[Member]:
+    with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[arg-type]  # it reads, seeks and tells, no more
         while (entry := tar.next()) is not None:
             # The list of members would grow by a million entries.
             tar.members = []  # type: ignore[attr-defined]  # its stub does not name them
             path = safe_path(entry.name, archive) if entry.name.strip("./") else ""
+            if entry.size < 0 or entry.issparse():
+                raise tarfile.ReadError(f"{entry.name!r} has {entry.size} bytes, or holes")
             if entry.isdir() or not path:
                 continue
             if not entry.isreg():
@@ -202,10 +250,11 @@ def _tar_members(archive: Path, stream: io.BufferedIOBase) -> Iterator[Member]:
                     f"{archive} holds {entry.name!r}, a "
                     f"{'link' if entry.islnk() or entry.issym() else 'device'}; only plain files are unpacked"
                 )
+            tarfile.data_filter(entry, str(folder))  # Python's own check beside safe_path, of links in the folder too
             content = tar.extractfile(entry)
             assert content is not None  # a plain file has content
             yield Member(path=path, n_bytes=entry.size, read=content.read)
-        if len(watched.last) != tarfile.BLOCKSIZE or watched.last.strip(b"\0"):
+        if len(stream.last) != tarfile.BLOCKSIZE or stream.last.strip(b"\0"):
             raise EOFError("it is cut short: the end mark is missing")
     while stream.read(BLOCK_BYTES):
         pass  # a compressed stream tells only at its end whether its checksum holds

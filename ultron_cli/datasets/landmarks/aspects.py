@@ -1,14 +1,14 @@
 """Reads the aspect of every training photo once from its header and caches it, for batches of one shape."""
 
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from ultron_cli.console import log, progress
+from ultron_cli.datasets.landmarks.path_table import read_arrays
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photos import photo_size
+from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 
@@ -28,13 +28,10 @@ def photo_aspects(photos: LandmarkPhotos, n_threads: int = 8) -> np.ndarray:
     """(N,) float32: width over height of the upright photos; 1 for those that cannot be read."""
     file = photos.folder / ASPECTS_FILE
     key = photos.sha256()
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if stored["photos"].tobytes().decode() == key:
-                return stored["aspects"]
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        pass  # absent, damaged or of other photos: read again
     n = len(photos.labels)
+    stored = read_arrays(file, {"photos": "uint8", "aspects": "float32"})
+    if stored is not None and stored["photos"].tobytes() == key.encode() and stored["aspects"].shape == (n,):
+        return stored["aspects"]
     with ThreadPoolExecutor(n_threads) as pool:  # waits for the disk
         aspects = np.fromiter(progress(pool.map(_aspect, photos.paths), total=n, what="photo sizes"), np.float32, n)
     if n >= LEAST_TO_CACHE:

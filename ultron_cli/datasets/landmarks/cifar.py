@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from PIL import Image
 
 from ultron_cli.console import log, progress
@@ -18,11 +20,13 @@ from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_space, whole_folder
 from ultron_cli.locks import only_writer
+from ultron_cli.schema.texts import fit_file, read_text
 
 SIDE_PX = 32
 N_BYTES = 3 * SIDE_PX * SIDE_PX  # of a photo
 BYTES_ON_DISK = 60_000 * 4096  # a photo takes a block of the file system
 PHOTOS = "photos"  # the folder that is made beside the published files: photos/train/CLASS/00001.png, photos/test/...
+Label = Annotated[int, Meta(ge=0, le=999)]
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
 
 
@@ -121,9 +125,7 @@ def _class_names(path: Path, layout: Layout) -> list[str]:
     if layout.names_key:
         names = _table(path).get(layout.names_key)
     else:
-        names = [
-            line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
+        names = [line.strip() for line in read_text(path, "the names of the classes").splitlines() if line.strip()]
     if (
         not isinstance(names, list)
         or not all(isinstance(name, str) and _CLASS.fullmatch(name) for name in names)
@@ -155,7 +157,9 @@ def read_batch(path: Path, layout: Layout, n_classes: int) -> Iterator[tuple[np.
     if layout.label_key:
         table = _table(path)
         data = table.get("data")
-        labels = np.array(table.get(layout.label_key, []))
+        stored = table.get(layout.label_key, [])
+        stored = stored.tolist() if isinstance(stored, np.ndarray) else stored
+        labels = np.array(fit_file(stored, list[Label], path, "labels of", "get it again"), np.int64)
     else:
         content = np.fromfile(path, np.uint8)
         if len(content) % (layout.n_labels + N_BYTES):

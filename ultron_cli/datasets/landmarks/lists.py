@@ -8,8 +8,8 @@ a/b/c/abc....jpg. Else landmarks.json says which CSV names the landmarks and whe
 "gldv2"}
 """
 
-import csv
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import overload
 
 from ultron_cli.configs import one_of
-from ultron_cli.datasets.csv_files import open_csv
+from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, write_text
+from ultron_cli.files import write_text
+from ultron_cli.schema.tables import csv_rows
+from ultron_cli.schema.texts import read_json
 
 LIST_FILE = "landmarks.json"
 GLDV2_LISTS = ("train_clean.csv", "train.csv")  # the clean list, where there is one, is the one to train on
@@ -72,35 +74,49 @@ class LandmarkList:
     sources: list[Path]  # the files that this was read from
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """landmarks.json."""
+
+    list: str
+    photos: str
+    paths: str
+
+
 def open_landmark_list(folder: Path) -> LandmarkList:
     """The photos that landmarks.json describes. Raises UltronError if the list, a column or the photos' folder is
     missing."""
-    description = read_json(folder / LIST_FILE, "description of a landmark list")
-    missing = [
-        key
-        for key in ("list", "photos", "paths")
-        if not isinstance(description, dict) or not isinstance(description.get(key), str)
-    ]
-    if missing:
-        raise UltronError(
-            f"{folder / LIST_FILE} lacks {', '.join(missing)}; it must name list, photos and paths "
-            "(docs/file-formats.md)"
-        )
-    one_of(f"{folder / LIST_FILE}: paths", description["paths"], list(PATHS))
-    photo_folder = (folder / description["photos"]).resolve()
-    if not photo_folder.is_dir():
+    description = read_json(
+        folder / LIST_FILE,
+        "description of a landmark list",
+        _Description,
+        advice="it must name list, photos and paths (docs/file-formats.md)",
+    )
+    one_of(f"{folder / LIST_FILE}: paths", description.paths, list(PATHS))
+    # Path's own methods raise for a name of thousands of characters.
+    photo_folder = Path(os.path.realpath(folder / description.photos))
+    if not os.path.isdir(photo_folder):
         owner = photo_folder.parent.name
         raise UltronError(
             f"the photos of {folder.name} lie in {photo_folder}, which is not there; run `ultron datasets "
             f"download {owner}`"
         )
-    list_file = folder / description["list"]
+    list_file = folder / description.list
     ids, landmarks = _read_list(list_file)
     return LandmarkList(
-        paths=ListedPaths(photo_folder, ids, PATHS[description["paths"]]),
+        paths=ListedPaths(photo_folder, ids, PATHS[description.paths]),
         landmarks=landmarks,
         sources=[folder / LIST_FILE, list_file],
     )
+
+
+def find_landmark_list(folder: Path) -> LandmarkList | None:
+    """The photos of the list that a folder holds, in one of the two ways; None where it holds none. Raises as
+    open_landmark_list and open_gldv2."""
+    if (folder / LIST_FILE).is_file():
+        return open_landmark_list(folder)
+    list_file = find_gldv2(folder)
+    return open_gldv2(list_file) if list_file is not None else None
 
 
 def find_gldv2(folder: Path) -> Path | None:
@@ -112,9 +128,13 @@ def open_gldv2(list_file: Path) -> LandmarkList:
     """The photos of a published list, which lie beside it or in train/ beside it. Raises UltronError if they do not."""
     ids, landmarks = _read_list(list_file)
     folder = list_file.parent
-    first = PATHS["gldv2"](ids[0])
-    photo_folder = next((place for place in (folder / "train", folder) if (place / first[0]).is_dir()), None)
+    first_letters = {photo[0] for photo in ids}
+    photo_folder = next(
+        (place for place in (folder / "train", folder) if any((place / letter).is_dir() for letter in first_letters)),
+        None,
+    )
     if photo_folder is None:
+        first = PATHS["gldv2"](ids[0])
         raise UltronError(
             f"the photos of {list_file} must lie in {folder / 'train'} or {folder} as {first}; neither has a "
             f"folder {first[0]}/"
@@ -131,29 +151,29 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
         landmarks.append(landmark)
     if not ids:
         raise UltronError(f"{path} names no photo; download it again")
+    with open(path, "rb") as handle:
+        handle.seek(-1, os.SEEK_END)
+        if handle.read(1) not in b"\r\n":
+            log.warning("the last line of %s has no end: if the file was cut off, its last photo is wrong", path)
     return ids, landmarks
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
     """(landmark, photo id) of every photo in a list. Raises UltronError for unknown columns."""
-    csv.field_size_limit(sys.maxsize)  # a landmark may have thousands of photos in one field
-    download = f"run `ultron datasets download {path.parent.name}`"
-    with open_csv(path, what="the list", if_absent=download, if_unreadable="download it again") as handle:
-        reader = csv.DictReader(handle)
-        columns = set(reader.fieldnames or ())
-        if not ({"landmark_id", "images"} <= columns or {"landmark_id", "id"} <= columns):
-            column_names = ", ".join(map(str, columns)) or "none"
-            raise UltronError(
-                f"{path} must have the columns landmark_id and images, or id and landmark_id; it has "
-                f"{column_names[:80]}"
-            )
-        for row in reader:
-            for photo in (row["images"] or "").split() if "images" in columns else [row["id"]]:
-                if not photo.replace("_", "").replace("-", "").isalnum():
-                    raise UltronError(
-                        f"{path}, line {reader.line_num}: {photo[:40]!r} is no photo id (letters, digits, - and _)"
-                    )
-                yield sys.intern(str(row["landmark_id"])), photo
+    rows = csv_rows(
+        path,
+        "the list",
+        required=[("landmark_id", "images"), ("landmark_id", "id")],
+        if_absent=f"run `ultron datasets download {path.parent.name}`",
+        if_unreadable="download it again",
+    )
+    for number, row in rows:
+        if not row["landmark_id"]:
+            raise UltronError(f"{path}, line {number} names no landmark; download the list again or delete the line")
+        for photo in row["images"].split() if "images" in row else [row["id"]]:
+            if not photo.replace("_", "").replace("-", "").isalnum():
+                raise UltronError(f"{path}, line {number}: {photo[:40]!r} is no photo id (letters, digits, - and _)")
+            yield sys.intern(row["landmark_id"]), photo
 
 
 def _gldv2_path(photo: str) -> str:

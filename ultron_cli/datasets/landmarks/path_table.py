@@ -6,8 +6,10 @@ time of change; adding or removing a photo changes that of its folder.
 
 import hashlib
 import os
+import struct
 import zipfile
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -16,6 +18,7 @@ import numpy as np
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import file_state, whole_file
+from ultron_cli.schema.regular import MOST_LIST_BYTES, open_regular
 
 TABLE_FILE = ".ultron-index.npz"
 VERSION = 1
@@ -130,20 +133,73 @@ def write_table(file: Path, photos: PathTable, labels: np.ndarray, names: list[s
         log.info("the list of photos is not cached (%s)", error)
 
 
+def read_arrays(file: Path, types: Mapping[str, str]) -> dict[str, np.ndarray] | None:
+    """The arrays of a cache that np.savez wrote; None if it is absent or damaged, or they have other types.
+
+    A cache may lie in a folder that came from elsewhere: it takes no more memory than its file is long.
+    types: name -> dtype, for example int64.
+    """
+    try:
+        with open(open_regular(file, "cache", if_absent="", most_bytes=MOST_LIST_BYTES), "rb") as handle:
+            n_bytes = os.fstat(handle.fileno()).st_size
+            with zipfile.ZipFile(handle) as archive:
+                if any(max(entry.file_size, entry.compress_size) > n_bytes for entry in archive.infolist()):
+                    return None
+            handle.seek(0)
+            with np.load(handle, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in types}
+    except (
+        UltronError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        EOFError,
+        RuntimeError,
+        OverflowError,
+        MemoryError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+    ):
+        return None
+    return arrays if all(arrays[name].dtype == dtype for name, dtype in types.items()) else None
+
+
+TABLE_TYPES = {
+    "version": "int64",
+    "folder": "uint8",
+    "labels": "int32",
+    "state": "uint8",
+    **{f"{key}_block": "uint8" for key in ("path", "name", "source")},
+    **{f"{key}_{end}": "int64" for key in ("path", "name", "source") for end in ("starts", "stops")},
+}
+
+
+def _texts_of(arrays: Mapping[str, np.ndarray], key: str) -> Texts:
+    """Raises ValueError if a text lies outside the block."""
+    block, starts, stops = (arrays[f"{key}_{part}"] for part in ("block", "starts", "stops"))
+    is_sound = block.ndim == starts.ndim == 1 and starts.shape == stops.shape
+    if not is_sound or ((starts < 0) | (starts > stops) | (stops > len(block))).any():
+        raise ValueError("texts outside their block")
+    return Texts(block, starts, stops)
+
+
 def read_table(file: Path) -> tuple[PathTable, np.ndarray, list[str]] | None:
     """The cached photos, (N,) int64 labels and landmark names; None if there are none, or they are no longer up to
     date."""
+    arrays = read_arrays(file, TABLE_TYPES)
+    if arrays is None or arrays["version"].tolist() != VERSION:
+        return None
+    labels = arrays["labels"].astype(np.int64)
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            if int(stored["version"]) != VERSION:
-                return None
-            path, name, source = (
-                Texts(*(stored[f"{key}_{part}"] for part in ("block", "starts", "stops")))
-                for key in ("path", "name", "source")
-            )
-            if stored["state"].tobytes().decode() != state_of(map(Path, source), file.parent):
-                return None
-            folder = Path(os.fsdecode(stored["folder"].tobytes()))
-            return PathTable(folder, path), stored["labels"].astype(np.int64), list(name)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        return None  # absent or damaged: it is made again
+        path, name, source = (_texts_of(arrays, key) for key in ("path", "name", "source"))
+        if arrays["state"].tobytes().decode() != state_of(map(Path, source), file.parent):
+            return None
+        names = list(name)
+    except ValueError:  # also a path with a NUL
+        return None
+    if labels.shape != (len(path),) or (len(labels) and not 0 <= labels.min() <= labels.max() < len(names)):
+        return None
+    return PathTable(Path(os.fsdecode(arrays["folder"].tobytes())), path), labels, names

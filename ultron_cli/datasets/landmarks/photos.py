@@ -14,7 +14,7 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.bad_photos import BAD_PHOTOS_FILE, read_bad_photos
 from ultron_cli.datasets.folder import list_photos
 from ultron_cli.datasets.landmarks.cifar import cifar_photos
-from ultron_cli.datasets.landmarks.lists import LIST_FILE, LandmarkList, find_gldv2, open_gldv2, open_landmark_list
+from ultron_cli.datasets.landmarks.lists import LandmarkList, find_landmark_list
 from ultron_cli.datasets.landmarks.path_table import (
     LEAST_TO_CACHE,
     TABLE_FILE,
@@ -90,15 +90,11 @@ def open_landmark_photos(folder: Path) -> LandmarkPhotos:
     return _without_bad(photos, paths, {folder, folder.resolve(), paths.folder.parent})
 
 
-def _described(folder: Path) -> Listing | None:
-    """DIR/landmarks.json and the list that it names."""
-    return _listing(open_landmark_list(folder)) if (folder / LIST_FILE).is_file() else None
-
-
-def _gldv2(folder: Path) -> Listing | None:
-    """DIR/train_clean.csv or DIR/train.csv, as Google Landmarks v2 is published."""
-    list_file = find_gldv2(folder)
-    return _listing(open_gldv2(list_file)) if list_file is not None else None
+def _listed(folder: Path) -> Listing | None:
+    """DIR/landmarks.json and the list that it names, or DIR/train_clean.csv or DIR/train.csv, as Google Landmarks v2 is
+    published."""
+    landmark_list = find_landmark_list(folder)
+    return _listing(landmark_list) if landmark_list is not None else None
 
 
 def _listing(landmark_list: LandmarkList) -> Listing:
@@ -148,7 +144,6 @@ def _without_bad(photos: LandmarkPhotos, paths: PathTable, dataset_folders: set[
 UNPACKERS: dict[str, Callable[[Path], Path | None]] = {"cifar": cifar_photos}
 # Layout -> the photos of a folder that has it, or None; the first one that a folder has counts.
 LAYOUTS: dict[str, Callable[[Path], Listing | None]] = {
-    "described": _described,
-    "gldv2": _gldv2,
+    "listed": _listed,
     "folder per landmark": _folder_per_landmark,
 }

@@ -1,6 +1,5 @@
 """Decides which landmark photos are trained on, which are held out, and which are kept out by lists."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,10 +9,12 @@ from typing import Literal
 import numpy as np
 
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.csv_files import open_csv
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, write_text
+from ultron_cli.files import write_text
+from ultron_cli.schema.regular import MOST_LIST_BYTES
+from ultron_cli.schema.tables import csv_lines
+from ultron_cli.schema.texts import read_json
 
 COLUMNS = ("landmark_id", "landmark", "id", "photo")  # of an exclusion list in CSV, the first that is there
 
@@ -88,9 +89,17 @@ def write_split(path: Path, split: Split, photos: LandmarkPhotos, excluded: Sequ
     write_text(path, json.dumps(content, indent=1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StoredSplit:
+    """split.json, as far as it is read."""
+
+    photos_sha256: str
+
+
 def require_same_photos(path: Path, photos: LandmarkPhotos) -> None:
     """Raises UltronError if the photos are no longer those that the stored split was made of."""
-    if read_json(path, "split of the run")["photos_sha256"] != photos.sha256():
+    stored = read_json(path, "split of the run", _StoredSplit, advice="start a new run", most_bytes=MOST_LIST_BYTES)
+    if stored.photos_sha256 != photos.sha256():
         raise UltronError(
             f"the photos of {photos.folder} are no longer those that {path.parent} was started with; restore "
             "them, or start a new run"
@@ -100,13 +109,10 @@ def require_same_photos(path: Path, photos: LandmarkPhotos) -> None:
 def read_exclusions(path: Path) -> set[str]:
     """Landmarks, photo ids or relative paths, one per line, or in the first known column of a CSV. Raises UltronError
     if there are none."""
-    with open_csv(
-        path,
-        what="the exclusion list",
-        if_absent="check `exclude`",
-        if_unreadable="give one landmark or photo per line",
-    ) as handle:
-        rows = [row for row in csv.reader(handle) if row and row[0].strip() and not row[0].startswith("#")]
+    lines = csv_lines(
+        path, "the exclusion list", if_absent="check `exclude`", if_unreadable="give one landmark or photo per line"
+    )
+    rows = [row for _, row in lines if row[0].strip() and not row[0].startswith("#")]
     header = [cell.strip() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in COLUMNS if name in header), None)
     entries = {row[column or 0].strip() for row in rows[column is not None :] if len(row) > (column or 0)}

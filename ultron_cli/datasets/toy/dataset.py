@@ -41,9 +41,10 @@ from ultron_cli.datasets.toy.views import (
     plain_view,
 )
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import part_file, read_json, require_space, whole_folder
+from ultron_cli.files import part_file, require_space, whole_folder
 from ultron_cli.locks import only_writer
 from ultron_cli.processes import start_worker
+from ultron_cli.schema.texts import fit_file, read_json
 
 FORMAT = "ultron-toy"
 # What a photo takes on a disk at most, for a check beforehand: a block of the file system, and its pixels.
@@ -203,6 +204,21 @@ def make_toy(
     return _summary(folder, content, config, reused=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Photo:
+    """An entry of toy.json, as far as it is read."""
+
+    file: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """toy.json, as far as it is read."""
+
+    config: dict[str, object]
+    photos: list[_Photo]
+
+
 def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
     """The summary of an equal data set in the folder; None if there is nothing. Raises UltronError if there is
     something else."""
@@ -212,16 +228,15 @@ def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
         raise UltronError(
             f"{folder} must be new or empty, but it holds something that is not rendered landmarks; name another folder"
         )
-    description = read_json(folder / "toy.json", "description of rendered landmarks")
-    if (
-        not isinstance(description, dict)
-        or description.get("format") != FORMAT
-        or description.get("version") != VERSION
-    ):
+    again = "remove the folder to render it again"
+    stored_description = read_json(folder / "toy.json", "description of rendered landmarks", dict[str, object])
+    if stored_description.get("format") != FORMAT or stored_description.get("version") != VERSION:
         raise UltronError(f"{folder} holds rendered landmarks of another version; remove it or name another folder")
-    settings, stored = asdict(config), description.get("config")
+    description = fit_file(
+        stored_description, _Description, folder / "toy.json", "description of rendered landmarks", again
+    )
+    settings, stored = asdict(config), description.config
     if stored != settings:
-        stored = stored if isinstance(stored, dict) else {}
         changed = [
             f"{name} {stored.get(name)} there, {value} asked for"
             for name, value in settings.items()
@@ -232,16 +247,16 @@ def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
             "name another folder"
         )
     lost = [
-        photo["file"]
-        for photo in description["photos"]
-        if not (folder / photo["file"]).is_file() or not (folder / photo["file"]).stat().st_size
+        photo.file
+        for photo in description.photos
+        if not (folder / photo.file).is_file() or not (folder / photo.file).stat().st_size
     ]
     if lost:
         raise UltronError(
-            f"{folder} lacks {len(lost)} of its {len(description['photos'])} photos, such as {lost[0]}; remove "
-            "the folder to render it again"
+            f"{folder} lacks {len(lost)} of its {len(description.photos)} photos, such as {lost[0]}; {again}"
         )
-    return _summary(folder, read_json(folder / "gnd_toy.json", "ground truth"), config, reused=True)
+    content = read_json(folder / "gnd_toy.json", "ground truth", GroundTruthContent, advice=again)
+    return _summary(folder, content, config, reused=True)
 
 
 def plan_photos(config: ToyConfig) -> list[PhotoPlan]:

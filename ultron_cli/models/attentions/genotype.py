@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import write_text
+from ultron_cli.schema.texts import read_text
 
 OPERATIONS = ("none", "skip", "sep", "dil", "sep_spatial", "dil_spatial", "se", "se_max", "cbam")
 """In the order of the authors' search (github.com/btma48/AutoLA); sep, dil: separable and dilated 3x3 convolutions."""
@@ -97,12 +98,7 @@ def save_genotype(path: Path, genotype: Genotype, comment: str = "") -> None:
 
 def load_genotype(path: Path) -> Genotype:
     """Reads a file of save_genotype. Raises UltronError if it is absent or holds anything else."""
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UltronError(
-            f"genotype {path} cannot be read ({getattr(error, 'strerror', None) or 'not text'}); check the path"
-        ) from None
+    lines = [line.strip() for line in read_text(path, "genotype", most_bytes=1 << 20).splitlines()]
     content = [line for line in lines if line and not line.startswith("#")]
     if len(content) != 1:
         raise UltronError(

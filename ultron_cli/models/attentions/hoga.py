@@ -16,8 +16,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions.gates import Cbam, ChannelGate, maximum_and_mean
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, PUBLISHED, parse_genotype
 
-OPERATION_REDUCTION = 4  # of gates that are operations of the graph; both as in the authors' code
-OUTER_REDUCTION = 8  # of the gates around the graph
+OPERATION_REDUCTION = 4  # of gates that are operations of the graph; all as in the authors' code
+# Of the gates around the graph, that of the groups' sum and that at the end; the network that is searched in has
+# others.
+OUTER_REDUCTIONS, SEARCH_REDUCTIONS = (8, 8), (4, 16)
 
 
 def separable(n_in: int, n_hidden: int, n_out: int, *, affine: bool) -> nn.Sequential:
@@ -95,15 +97,16 @@ class GroupFrame(nn.Module):
 
     The nodes and SE(sum of the groups) are joined by 1x1, BN, ReLU, 1x1, BN; the map is added; an SE comes last. The
     last norm starts at 0 and the SE almost open, so that a pretrained network hardly changes at first.
+    reductions: of the SE of the sum and of the SE at the end.
     """
 
-    def __init__(self, n_channels: int) -> None:
+    def __init__(self, n_channels: int, reductions: tuple[int, ...]) -> None:
         super().__init__()
         c = group_channels(n_channels)
-        self.sum_gate = ChannelGate(c, reduction=OUTER_REDUCTION)
+        self.sum_gate = ChannelGate(c, reduction=reductions[0])
         self.join, self.join_norm = nn.Conv2d((N_NODES + 1) * c, n_channels, 1, bias=False), nn.BatchNorm2d(n_channels)
         self.back, self.back_norm = nn.Conv2d(n_channels, n_channels, 1, bias=False), nn.BatchNorm2d(n_channels)
-        self.gate = ChannelGate(n_channels, reduction=OUTER_REDUCTION)
+        self.gate = ChannelGate(n_channels, reduction=reductions[1])
         nn.init.zeros_(self.back_norm.weight)
 
     def forward(self, maps: torch.Tensor, nodes: list[torch.Tensor]) -> torch.Tensor:
@@ -128,7 +131,7 @@ class Hoga(nn.Module):
         super().__init__()
         c = group_channels(n_channels)
         self.genotype = parse_genotype(genotype)
-        self.frame = GroupFrame(n_channels)
+        self.frame = GroupFrame(n_channels, OUTER_REDUCTIONS)
         self.operations = nn.ModuleList(
             nn.ModuleList(make_operation(edge.operation, c) for edge in edges) for edges in self.genotype.nodes
         )
@@ -151,13 +154,13 @@ class HogaSearch(nn.Module):
     """All operations on all edges at once, weighed: what AutoLA's search trains.
 
     forward: (B, C, H, W), weights (10, 9) -> (B, C, H, W). A row of the weights is an edge: nodes in order, and for
-    each its inputs 0 to node - 1. A column is one of OPERATIONS. Rows sum to 1.
+    each its inputs 0 to node - 1. A column is one of OPERATIONS. Rows sum to 1. reductions: as of GroupFrame.
     """
 
-    def __init__(self, n_channels: int) -> None:
+    def __init__(self, n_channels: int, reductions: tuple[int, ...] = SEARCH_REDUCTIONS) -> None:
         super().__init__()
         c = group_channels(n_channels)
-        self.frame = GroupFrame(n_channels)
+        self.frame = GroupFrame(n_channels, reductions)
         # The network is trained from nothing: at 0 the first steps would not reach the graph.
         nn.init.ones_(self.frame.back_norm.weight)
         names = [name for name in OPERATIONS if name != "none"]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ultron_cli.errors import UltronError
+from ultron_cli.models.backbones.narrow import guard_narrow_convolutions
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.backbones.stages import TimmNetwork, named_stages
 
@@ -18,6 +19,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.network = cast(TimmNetwork, network)
+        guard_narrow_convolutions(network)
         config = self.network.pretrained_cfg
         self.n_channels = self.network.num_features
         self.n_prefix_tokens: int = getattr(network, "num_prefix_tokens", 0)

@@ -24,6 +24,8 @@ class PoolingSettings(Protocol):
     def gamma(self) -> float | None: ...
     @property
     def pooling_shift(self) -> Literal["undone", "left"] | None: ...
+    @property
+    def beta(self) -> bool: ...
 
 
 def _gem(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
@@ -63,7 +65,7 @@ def _simpool(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
     gamma = settings.gamma
     if gamma is None:
         gamma = 2.0 if backbone.n_heads is None else 1.25
-    return SimPool(backbone.n_channels, gamma=gamma, shift=settings.pooling_shift or "left")
+    return SimPool(backbone.n_channels, gamma=gamma, shift=settings.pooling_shift or "left", beta=settings.beta)
 
 
 # Each makes a module (B, C, H, W) -> (B, C); that of `cls` takes the class token (B, C) instead of a map.

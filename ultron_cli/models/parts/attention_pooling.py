@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ultron_cli.models.parts.pooling import Average, GeM
+from ultron_cli.models.parts.pooling import Average, GeM, power_mean
 
 
 class AttentionPooling(nn.Module):
@@ -18,7 +18,8 @@ class AttentionPooling(nn.Module):
 
     (B, C, H, W) -> (B, C) float32 (float64 stays). V = LN(X) as in SimPool's public code. Its minimum is taken over
     each photo; there it is taken over the whole batch, which would make a descriptor depend on the photos beside it.
-    gem_p: exponent of GeM; with None the query is made from the plain average.
+    gem_p: exponent of GeM; with None the query is made from the plain average. gem_p_learnable: it is a parameter.
+    beta: a learnable number, 0 at first, is added to the result, as SimPool's code can (use_beta); needs an exponent.
     exponent: gamma; None gives the weighted mean of V, without power and shift.
     shift: "undone" is f^-1 to the letter. "left" is SimPool's code, which takes the root only: then all channels of all
     photos share a constant far larger than what they differ by, and under a linear layer with unit norm training starts
@@ -31,19 +32,24 @@ class AttentionPooling(nn.Module):
         n_channels: int,
         *,
         gem_p: float | None = 3.0,
+        gem_p_learnable: bool = False,
         exponent: float | None = 2.0,
         shift: Literal["undone", "left"] = "undone",
+        beta: bool = False,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        if beta and exponent is None:
+            raise ValueError("beta is added after the power mean; give an exponent too")
         self.exponent = exponent
         self.shift = shift
         self.eps = eps
         self.scale = n_channels**-0.5
-        self.summary = Average() if gem_p is None else GeM(gem_p)
+        self.summary = Average() if gem_p is None else GeM(gem_p, gem_p_learnable)
         self.norm = nn.LayerNorm(n_channels, eps=1e-6)
         self.query = nn.Linear(n_channels, n_channels, bias=False)
         self.key = nn.Linear(n_channels, n_channels, bias=False)
+        self.beta = nn.Parameter(torch.zeros(())) if beta else None
 
     def weights(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A (B, H*W), summing to 1, and LN(X) (B, H*W, C)."""
@@ -61,8 +67,9 @@ class AttentionPooling(nn.Module):
             if self.exponent is None:
                 return (weights[:, None] @ values)[:, 0]
             shift = self.eps - values.amin(dim=(1, 2), keepdim=True)
-            pooled = (weights[:, None] @ (values + shift).pow(self.exponent))[:, 0].pow(1.0 / self.exponent)
-            return pooled - shift[:, 0] if self.shift == "undone" else pooled
+            pooled = power_mean(values + shift, self.exponent, dims=(1,), weights=weights[:, None])
+            pooled = pooled - shift[:, 0] if self.shift == "undone" else pooled
+            return pooled if self.beta is None else pooled + self.beta
 
 
 class SimPool(AttentionPooling):
@@ -71,20 +78,22 @@ class SimPool(AttentionPooling):
 
     (B, C, H, W) -> (B, C) float32 (float64 stays); the class token takes no part. gamma: the published values are 1.25
     for transformers and 2 for convolutional networks; 0 is the weighted mean without a power, published as well. shift:
-    as in AttentionPooling.
+    and beta: as in AttentionPooling.
     """
 
-    def __init__(self, n_channels: int, *, gamma: float, shift: Literal["undone", "left"] = "left") -> None:
-        super().__init__(n_channels, gem_p=None, exponent=gamma or None, shift=shift)
+    def __init__(
+        self, n_channels: int, *, gamma: float, shift: Literal["undone", "left"] = "left", beta: bool = False
+    ) -> None:
+        super().__init__(n_channels, gem_p=None, exponent=gamma or None, shift=shift, beta=beta)
 
 
 class NormedGeM(nn.Module):
     """LayerNorm, then GeM, with which attention pooling is compared. (B, C, H, W) -> (B, C) float32 (float64 stays)."""
 
-    def __init__(self, n_channels: int, *, gem_p: float = 3.0) -> None:
+    def __init__(self, n_channels: int, *, gem_p: float = 3.0, gem_p_learnable: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(n_channels, eps=1e-6)
-        self.gem = GeM(gem_p)
+        self.gem = GeM(gem_p, gem_p_learnable)
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         with torch.autocast(feature_map.device.type, enabled=False):

@@ -119,7 +119,7 @@ class CDConv(nn.Module):
         cost."""
         importance = self.importance(features)
         dilation = choose_dilation(importance.detach(), self.thresholds, self.threshold_kind, self.deltas)
-        output = cdconv(features, _scaled(self.weight, scale), dilation)
+        output = cdconv(features, _scaled(self.weight, scale), dilation, checked=True)
         return output if self.gate == "none" else output * importance[:, :, None, None].to(output.dtype)
 
 
@@ -137,7 +137,7 @@ class PlainDepthwise(nn.Module):
     def forward(self, features: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         """scale: as in CDConv."""
         ones = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
-        return cdconv(features, _scaled(self.weight, scale), ones)
+        return cdconv(features, _scaled(self.weight, scale), ones, checked=True)
 
 
 class MobileBlock(nn.Module):

@@ -1,7 +1,47 @@
 """Poolings: a feature map (B, C, H, W) becomes one vector (B, C). Names and settings stand in parts/__init__.py."""
 
+import math
+
 import torch
 from torch import nn
+
+# Powers between e^-64 and e^64 (1e-28 and 1e28) leave room in float32 for their sums and their gradients.
+LARGEST_LOG = 64.0
+
+
+def power_mean(
+    values: torch.Tensor,
+    exponent: torch.Tensor | float,
+    dims: tuple[int, ...] = (-2, -1),
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(mean x^p)^(1/p) over `dims`, which it removes: finite in value and gradient for every p from 0.1 up, and the
+    maximum for p towards infinity.
+
+    Where the powers would leave the range of float32, values are divided by the largest before the power and the mean
+    is multiplied by it again, which changes no number but by rounding; elsewhere they are divided by 1.
+    values: none below 0. exponent: p, a number, or shaped to multiply `values` with `dims` of length 1. weights: (B, 1,
+    N), summing to 1, of values (B, N, C) with dims (1,) and p a number; the largest is then that of the weighted
+    powers.
+    """
+    with torch.no_grad():
+        largest = values.amax(dim=dims, keepdim=True)
+        log_power = largest.log() * exponent
+        is_far = log_power.abs() > LARGEST_LOG
+        if weights is not None:
+            log_powers = values.log() * exponent + weights.transpose(1, 2).log()
+            log_power = log_powers.amax(dim=dims, keepdim=True)
+            is_far |= log_power.abs() > LARGEST_LOG
+            largest = (log_power / exponent).exp()
+        unit = torch.where(is_far, largest.clamp(min=torch.finfo(values.dtype).tiny), 1.0)
+    ratios = values / unit
+    if weights is None:
+        mean = ratios.pow(exponent).mean(dim=dims, keepdim=True)
+    else:
+        # Above 1 are values of next to no weight: cut off, their powers times their weights are nothing still.
+        highest = math.exp(min(LARGEST_LOG / float(exponent), LARGEST_LOG))
+        mean = weights @ ratios.clamp(max=highest).pow(exponent)
+    return (unit * mean.pow(1.0 / exponent)).squeeze(dims)
 
 
 class GeM(nn.Module):
@@ -26,7 +66,7 @@ class GeM(nn.Module):
         # Half precision overflows at x^3 for x > 40; autocast must not bring it back.
         with torch.autocast(feature_map.device.type, enabled=False):
             values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
-            return values.clamp(min=self.eps).pow(self.p).mean(dim=(-2, -1)).pow(1.0 / self.p)
+            return power_mean(values.clamp(min=self.eps), self.p)
 
 
 class Average(nn.Module):
@@ -63,7 +103,7 @@ class GGeM(nn.Module):
         with torch.autocast(feature_map.device.type, enabled=False):
             values = feature_map if feature_map.dtype == torch.float64 else feature_map.float()
             exponent = self.p.repeat_interleave(self.group_size)
-            return values.clamp(min=self.eps).pow(exponent[:, None, None]).mean(dim=(-2, -1)).pow(1.0 / exponent)
+            return power_mean(values.clamp(min=self.eps), exponent[:, None, None])
 
 
 class ClassToken(nn.Module):

@@ -21,22 +21,24 @@ class MultiscaleContext(nn.Module):
     """MCK, multiscale context kernel: Proj1x1(concat(X, DC(X, 1), DC(X, 2), DC(X, 3))), DC(., d) a depthwise 3x3
     convolution of dilation d.
 
-    (B, H, W, C) -> the same shape.
+    (B, H, W, C) -> the same shape. bias: of the convolutions, as a third party quotes the paper's equation; the
+    projection's own bias can take its place, so that it changes what is learnt how soon, not what can be.
     """
 
-    def __init__(self, n_channels: int) -> None:
+    def __init__(self, n_channels: int, *, bias: bool = False) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(n_channels, n_channels, 3, padding=d, dilation=d, groups=n_channels, bias=False) for d in REGIONS
+            nn.Conv2d(n_channels, n_channels, 3, padding=d, dilation=d, groups=n_channels, bias=bias) for d in REGIONS
         )
         self.projection = nn.Linear((1 + len(REGIONS)) * n_channels, n_channels)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         channels_second = features.contiguous().permute(0, 3, 1, 2)  # channels_last in memory: no copy
-        regions = [
-            depthwise(channels_second, cast(nn.Conv2d, convolution).weight, d).permute(0, 2, 3, 1)
-            for d, convolution in zip(REGIONS, self.convolutions, strict=True)
-        ]
+        regions = []
+        for d, module in zip(REGIONS, self.convolutions, strict=True):
+            convolution = cast(nn.Conv2d, module)
+            region = depthwise(channels_second, convolution.weight, d).permute(0, 2, 3, 1)
+            regions.append(region if convolution.bias is None else region + convolution.bias.to(region.dtype))
         return self.projection(torch.cat([features, *regions], dim=-1))
 
 
@@ -45,8 +47,8 @@ class ScalaAttention(nn.Module):
 
     (B, H, W, C) -> the same shape. mck_on: what MCK enhances after its linear projection: "key" as the paper's text
     says, "query" as its pseudo-code has it, "none" for plain neighbourhood attention (Hassani et al., CVPR 2023; the NA
-    of Fig. 1). window: k, odd, 3..13. attention_dropout, projection_dropout: 0 <= p < 1, of attention weights and of
-    the output, in training.
+    of Fig. 1). mck_bias: of MCK's convolutions. window: k, odd, 3..13. attention_dropout, projection_dropout: 0 <= p <
+    1, of attention weights and of the output, in training.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class ScalaAttention(nn.Module):
         *,
         window: int = 7,
         mck_on: Literal["key", "query", "none"] = "key",
+        mck_bias: bool = False,
         attention_dropout: float = 0.0,
         projection_dropout: float = 0.0,
     ) -> None:
@@ -66,7 +69,7 @@ class ScalaAttention(nn.Module):
         self.attention_dropout = attention_dropout
         self.projection_dropout = projection_dropout
         self.query_key_value = nn.Linear(n_channels, 3 * n_channels)
-        self.context = MultiscaleContext(n_channels) if mck_on != "none" else None
+        self.context = MultiscaleContext(n_channels, bias=mck_bias) if mck_on != "none" else None
         self.position_bias = nn.Parameter(torch.empty(n_heads, 2 * window - 1, 2 * window - 1))
         nn.init.trunc_normal_(self.position_bias, std=0.02)
         self.projection = nn.Linear(n_channels, n_channels)

@@ -1,12 +1,12 @@
 """Our checkpoints, timm's state dicts, and the hash that names weights. Files are read with weights_only=True."""
 
 import hashlib
-import pickle
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from ultron_cli import __version__
@@ -14,13 +14,15 @@ from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.guarded import one_line
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones.backbone import Backbone
+from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
+from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
-CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")  # keys under which files keep a state dict
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
 
 
 def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
-    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, and `extra`, which holds plain
-    data and tensors."""
+    """Writes our checkpoint atomically: model name, settings, preprocessing, weights, scales where they are not the
+    model's usual ones, and `extra`, which holds plain data and tensors."""
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -57,49 +59,10 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
     }
+    if model.recommended_scales != type(model).recommended_scales:
+        content["scales"] = list(model.recommended_scales)
     with whole_file(path) as output:
         torch.save(content, output)
-
-
-def read_weights_file(path: Path, also: Sequence[Callable | tuple[Callable, str]] = ()) -> dict[str, Any]:
-    """The content of a .pth/.pt or .safetensors file. Code in it is never run; a file that needs that is refused.
-
-    also: what the file may name besides tensors and plain data, as torch.serialization.safe_globals takes it. Raises
-    UltronError for a file that cannot be read.
-    """
-    if not path.is_file():
-        raise UltronError(f"weights {path} does not exist; name another file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with torch.serialization.safe_globals(list(also)):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise many types on damaged files; the reason is kept
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
-            raise UltronError(
-                f"{path} was refused, and nothing in it was run: it holds more than tensors and plain data "
-                f"({reason}); save its state dict alone"
-            ) from error
-        raise UltronError(f"{path} is truncated or not a weights file ({reason}); get it again") from error
-    if not isinstance(content, dict):
-        raise UltronError(f"{path} must hold a state dict (names to tensors), found {type(content).__name__}")
-    return content
-
-
-def bare_state_dict(content: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    """The names and tensors inside usual containers, without the `module.` of data-parallel training."""
-    for key in CONTAINERS:
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise UltronError(f"{path} holds no tensors by name; it must be a state dict or a checkpoint of ultron")
-    prefixed = all(name.startswith("module.") for name in tensors)
-    return {name.removeprefix("module.") if prefixed else name: value for name, value in tensors.items()}
 
 
 def _first_names(names: list[str]) -> str:
@@ -158,6 +121,48 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StoredModel:
+    name: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredTraining:
+    side_px: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredParts:
+    """What a checkpoint holds beside its weights, as far as it is read."""
+
+    version: int
+    model: _StoredModel
+    state_dict: dict[str, Any]
+    preprocessing: Preprocessing | None = None
+    scales: tuple[float, ...] | None = None
+    train_config: _StoredTraining = field(default_factory=_StoredTraining)
+
+
+def _stored_parts(content: dict[str, Any], path: Path) -> _StoredParts:
+    """The parts of a checkpoint. Raises UltronError, naming the place, for one of another type, and for a checkpoint of
+    a newer ultron."""
+    version = content.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise UltronError(
+            f"{path} has format version {version}, this ultron reads up to {VERSION}; install a newer ultron"
+        )
+    try:
+        stored = msgspec.convert(content, _StoredParts)
+        if "preprocessing" in content:
+            fault = stored.preprocessing.fault() if stored.preprocessing else "it is None"
+            if fault:
+                raise ValueError(f"preprocessing: {fault}")
+    except (ValueError, RecursionError) as error:
+        raise UltronError(f"{path} is no sound checkpoint ({one_line(error)}); train it again") from error
+    return stored
+
+
 def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> LoadedModel:
     """Opens one of our checkpoints. Raises UltronError if it is not one, is damaged or comes from a newer ultron.
 
@@ -169,19 +174,21 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
             f"{path} is not a checkpoint of ultron; name the model with `model` and `backbone` and give the "
             "file as `weights`"
         )
-    if content["version"] > VERSION:
-        raise UltronError(
-            f"{path} has format version {content['version']}, this ultron reads up to {VERSION}; install a newer ultron"
-        )
-    model = create_model(content["model"]["name"], **{**content["model"]["settings"], **(changes or {})})
-    missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
+    stored = _stored_parts(content, path)
+    model = create_model(stored.model.name, **{**stored.model.settings, **(changes or {})})
+    try:
+        missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
+    except RuntimeError as error:  # of another shape
+        raise UltronError(f"{path} does not fit its own model ({one_line(error, 300)}); train it again") from error
     if missing or unexpected:
         raise UltronError(
             f"{path} does not fit its own model: missing {_first_names(missing) or 'none'}; unexpected "
             f"{_first_names(unexpected) or 'none'}; train it again"
         )
-    side_px = content.get("train_config", {}).get("side_px")
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "checkpoint", "path": str(path.resolve())}, side_px)
+    if stored.scales is not None:
+        model.recommended_scales = stored.scales
+    source = {"kind": "checkpoint", "path": str(path.resolve())}
+    return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px)
 
 
 def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
@@ -214,5 +221,7 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             "of `ultron train`"
         )
     require_only_backbone(model, str(path))
-    load_timm_weights(model.backbone, bare_state_dict(content, path), path)
+    load_timm_weights(
+        model.backbone, bare_state_dict(content, path, set(model.backbone.network.state_dict()).__contains__), path
+    )
     return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})

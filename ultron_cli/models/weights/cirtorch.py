@@ -7,7 +7,7 @@ scale (ss) or several (ms) the mean m and projection P).
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import numpy as np
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.checkpoints import bare_state_dict, read_weights_file, save_checkpoint
+from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.models.weights.importers import Imported, ImportTask, LearnedWhitening, State, place
+from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
 
 RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 DENSENET_PARTS = {
@@ -37,6 +38,9 @@ ARCHITECTURES = {
     **{f"resnet{depth}": ("", RESNET_PARTS) for depth in (18, 34, 50, 101, 152)},
     **{f"densenet{depth}": ("features.", DENSENET_PARTS) for depth in (121, 161, 169, 201)},
 }
+# As cirtorch's README tests its networks: those whose descriptors a learned whitening (Lw) follows, and those with a
+# projection layer.
+SCALES, SCALES_OF_PROJECTION = (1.0, 2**-0.5, 0.5), (1.0, 2**0.5, 2**-0.5)
 POOLINGS: dict[str, Mapping[str, object]] = {
     "gem": {"pooling": "gem", "p_learnable": True},
     "gemmp": {"pooling": "ggem"},
@@ -50,28 +54,21 @@ def import_cirtorch(task: ImportTask) -> Imported:
 
     Raises UltronError for a file that does not fit.
     """
-    content = read_weights_file(task.path, also=numpy_parts())
-    state, meta = bare_state_dict(content, task.path), cirtorch_meta(content, task.path)
+    content = read_weights_file(task.path)
+    state, meta = bare_state_dict(content, task.path, _is_known), cirtorch_meta(content, task.path)
     model = cirtorch_model(meta, state, task.path)
     whitenings = cirtorch_whitenings(meta, model.descriptor_dim, task.path)
     rename = partial(cirtorch_name, meta["architecture"])
     model.load_state_dict(place(state, rename, model, task.path), strict=False)
-    imported = {"from": "cirtorch", "file": task.path.name, "input": "RGB", "scales": "3"}
+    model.recommended_scales = SCALES_OF_PROJECTION if "whiten.weight" in state else SCALES
+    scales = ",".join(f"{scale:.9g}" for scale in model.recommended_scales)
+    imported = {"from": "cirtorch", "file": task.path.name, "input": "RGB", "scales": scales}
     save_checkpoint(task.out, model, {"imported": imported})
-    return Imported(model, "3", whitenings)
+    return Imported(model, scales, whitenings)
 
 
-def numpy_parts() -> list[Callable | tuple[Callable, str]]:
-    """What a pickle of plain numpy arrays names, for torch's list of safe globals. Files of numpy 1 and 2 name it
-    differently."""
-    from numpy._core import multiarray
-
-    named = [
-        (getattr(multiarray, part), f"numpy.{core}.multiarray.{part}")
-        for core in ("core", "_core")
-        for part in ("_reconstruct", "scalar")
-    ]
-    return [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")), *named]
+def _is_known(name: str) -> bool:
+    return name.startswith(("features.", "pool.", "whiten."))
 
 
 def cirtorch_meta(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.weights import IMPORTERS
-from ultron_cli.models.weights.checkpoints import bare_state_dict, load_timm_weights, read_weights_file, save_checkpoint
+from ultron_cli.models.weights.checkpoints import load_timm_weights, save_checkpoint
+from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
 
 State = dict[str, torch.Tensor]
 
@@ -60,12 +61,14 @@ def import_weights(path: Path, source: str, out: Path, backbone: str | None = No
 def import_timm(task: ImportTask) -> Imported:
     """A plain timm state dict as a `gem` model. Raises UltronError without a backbone and for a file that does not
     fit."""
-    state = bare_state_dict(read_weights_file(task.path), task.path)
     if task.backbone is None:
         raise UltronError("`from` timm needs `backbone` NAME, the timm network that the file is of")
     model = create_model("gem", backbone=task.backbone)
     if not isinstance(model, BackboneModel):
         raise TypeError("gem stands on a backbone")
+    state = bare_state_dict(
+        read_weights_file(task.path), task.path, set(model.backbone.network.state_dict()).__contains__
+    )
     load_timm_weights(model.backbone, state, task.path)
     save_checkpoint(task.out, model, {"imported": {"from": task.source, "file": task.path.name}})
     return Imported(model, "1")

@@ -12,8 +12,9 @@ from typing import Any
 from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.checkpoints import bare_state_dict, read_weights_file, save_checkpoint
+from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.models.weights.importers import Imported, ImportTask, State, place
+from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
 
 BLOCK_PARTS = {
     "f.a": "conv1",
@@ -42,7 +43,9 @@ class CheckpointLayout:
 def import_layout(task: ImportTask) -> Imported:
     """A file of one of LAYOUTS. Raises UltronError for a file that does not fit."""
     layout = LAYOUTS[task.source]
-    state = bare_state_dict(read_weights_file(task.path), task.path)
+    state = bare_state_dict(
+        read_weights_file(task.path), task.path, lambda name: layout.rename(name) not in (None, name)
+    )
     model = _model_for(state, layout, task.path, task.source)
     placed = place(state, layout.rename, model, task.path)
     if layout.bgr:

@@ -101,7 +101,7 @@ def extraction_config(
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
-    return ExtractConfig(
+    config = ExtractConfig(
         dataset=dataset.name,
         photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"),
         role=role,
@@ -115,6 +115,7 @@ def extraction_config(
         preprocessing=loaded.model.preprocessing.to_dict(),
         weights_sha256=loaded.weights_sha256,
     )
+    return config.cropped_for(loaded.model)
 
 
 def extract_dataset(
@@ -135,6 +136,8 @@ def extract_dataset(
                 help_extract(extraction, path, processes)
             return processes.hear("summary")
         prepared = _prepared(request, choice, device, workspace)
+        if prepared.dataset.ground_truth is None and prepared.dataset.unread_files:
+            log.warning("%s", prepared.dataset.unread_files)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
         with contextlib.ExitStack() as locks:
@@ -169,7 +172,7 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    folder = request.out or workspace.root / "extract" / f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or workspace.result_path("extract", f"{dataset.name}-{_source_name(loaded)}")
     raw_folder, folder = _folders(folder, request, loaded)
     roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
         ("database", "database.h5", dataset.database_names)
@@ -261,7 +264,7 @@ def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:
     with WhitenedFile(raw, whitening) as source:
         storage = source.info.extraction.storage
         blocks = (rows.astype(storage, copy=False) for _, rows in source.blocks(8192))
-        write_descriptors(out, source.names, blocks, source.dim, source.info)
+        write_descriptors(out, source.names, blocks, source.dim, source.info, source.marks)
     return out
 
 

@@ -27,6 +27,8 @@ class ExtractConfig:
     photos_sha256: str  # of names and boxes
     role: Literal["query", "database"]
     crop: Literal["bbx", "none"]
+    # None: rounded to the nearest pixel, or not cropped; files of before say nothing.
+    box_edges: Literal["truncated"] | None = None
     scales: tuple[float, ...]
     max_side_px: int | None
     resize: Literal["down", "always"]
@@ -39,6 +41,11 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if self.max_side_px is not None:
             within("max_side_px", self.max_side_px, 32, 16384)
+
+    def cropped_for(self, model: RetrievalModel) -> "ExtractConfig":
+        """The same, with the edges of boxes as the model has them."""
+        is_truncated = self.crop == "bbx" and model.preprocessing.box_edges == "truncated"
+        return replace(self, box_edges="truncated" if is_truncated else None)
 
     @classmethod
     def of(
@@ -65,6 +72,7 @@ def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
         resize=config.resize,
         interpolation=model.preprocessing.interpolation,
         min_side_px=model.min_side_px,
+        box_edges=config.box_edges or "rounded",
     )
 
 
@@ -116,6 +124,8 @@ class Describer:
         source = dict(weights.stored) if weights else {}
         loaded = reload_model(dict(extraction.stored), source, weights_sha256, weights_path)
         config = ExtractConfig.of(extraction, scales=scales, role=role, crop=crop)
+        if config.crop != extraction.crop:
+            config = config.cropped_for(loaded.model)
         return cls(loaded.model.to(device), config, device)
 
     @cached_property

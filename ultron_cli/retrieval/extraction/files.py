@@ -6,18 +6,23 @@ The first process decides which shards are missing, tells the others, and joins 
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
-from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json, write_text
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import write_text
 from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.extraction.earlier import EarlierWork, shard_path, shard_states
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
-from ultron_cli.retrieval.extraction.shards import Extraction
+from ultron_cli.retrieval.extraction.shards import Extraction, WorkLeft
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
+from ultron_cli.schema.texts import read_json
+
+MOST_ROUNDS = 4  # of computing photos that changed meanwhile
+N_NAMED = 5  # photos in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,67 +36,106 @@ class ExtractResult:
 
 
 def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcesses = ALONE) -> ExtractResult:
-    """Writes `out`, continuing shards of an interrupted run; the part of the first process.
+    """Writes `out`, continuing earlier work; the part of the first process. Photos whose files are others by now are
+    computed anew.
 
     processes: the others call `help_extract`. Raises UltronError if older work differs in configuration.
     """
     role = extraction.config.role
-    if out.exists() and not extraction.work.overwrite:
-        processes.tell(_missing_key(extraction), [])
+    finished = _finished(extraction, out)
+    if finished and not extraction.left(extraction.earlier(finished=finished)).rows:
+        processes.tell(_missing_key(extraction), {})
         return _reuse(extraction, out)
     n_photos = len(extraction.names)
     parts = parts_of(out)
-    _continue_or_start(extraction, parts)
+    _continue_or_start(extraction, parts, is_finished=finished is not None)
     n_before = processes.count(0)
-    missing = extraction.missing(parts, drop_damaged=True)
-    processes.tell(_missing_key(extraction), missing)
-    n_computed = extraction.count(missing)
+    earlier = extraction.earlier(parts, finished)
+    left = extraction.left(earlier)
+    processes.tell(_missing_key(extraction), left.rows)
+    n_computed = left.n_photos()
     n_stored = n_photos - n_computed
-    if len(missing) < len(extraction.shards):
+    _say_changed(left, f"since {out if finished else parts} was made")
+    if n_stored:
         log.info("continuing %s: %d of %d photos are there", out, n_stored, n_photos)
-    with progress(total=n_photos, what=f"extract {role}") as bar, _way_to_go_on(extraction, parts):
+    with progress(total=n_photos, what=f"extract {role}") as bar, _way_to_go_on(extraction, parts, left):
         bar.update(n_stored)
 
         def show(n_done: int) -> None:
             """n_done: photos that all processes have computed, of all files."""
             bar.update(n_stored + n_done - n_before - bar.n)
 
-        extraction.compute(parts, processes.share(missing), lambda n: show(processes.count(n)))
-        if missing:
+        share = {i: left.rows[i] for i in processes.share(list(left.rows))}
+        extraction.compute(parts, share, earlier, lambda n: show(processes.count(n)))
+        if left.rows:
             for process in range(1, processes.n):
                 processes.hear(_share_key(process, extraction), show)
-        if lost := extraction.missing(parts):
-            # Removed meanwhile, or of other processes and out of this one's sight: in either case it can make them.
-            log.warning("%s vanished from %s: computing them again", counted(len(lost), "shard"), parts)
-            extraction.compute(parts, lost, lambda n: None)
-        skipped = extraction.merge(parts, out)
+        skipped = extraction.merge(_up_to_date(extraction, parts, finished), out)
     shutil.rmtree(parts)
     return ExtractResult(path=out, n_photos=n_photos - len(skipped), n_computed=n_computed, skipped=skipped)
 
 
 @contextlib.contextmanager
-def _way_to_go_on(extraction: Extraction, parts: Path) -> Iterator[None]:
-    """Says, when the user stops the extraction inside, what is kept and how it goes on."""
+def _way_to_go_on(extraction: Extraction, parts: Path, left: WorkLeft) -> Iterator[None]:
+    """Says, when the user stops the extraction inside, what is kept and how it goes on.
+
+    left: what is computed inside.
+    """
+    before = shard_states(parts)
     try:
         yield
     except KeyboardInterrupt:
+        now = shard_states(parts)
+        names = {i: shard_path(parts, i).name for i in left.rows}
+        n_left = sum(len(rows) for i, rows in left.rows.items() if now.get(names[i]) == before.get(names[i]))
         n_photos = len(extraction.names)
         log.warning(
             "stopped with %d of %d %s photos done; they are kept, and the same command goes on from there",
-            n_photos - extraction.count(extraction.missing(parts)),
+            n_photos - n_left,
             n_photos,
             extraction.config.role,
         )
         raise
 
 
+def _up_to_date(extraction: Extraction, parts: Path, finished: Path | None) -> EarlierWork:
+    """What is stored, after computing anew what changed or vanished while the others were computed. Raises WorkFailed
+    if photos never stop changing."""
+    for _ in range(MOST_ROUNDS):
+        stored = extraction.earlier(parts, finished)
+        left = extraction.left(stored)
+        if not left.rows:
+            return stored
+        _say_changed(left, "while the extraction was under way")
+        if vanished := [i for i in left.rows if stored.shard(i) is None]:
+            # Removed meanwhile, or of other processes and out of this one's sight: in either case it can make them.
+            log.warning("%s vanished from %s: computing them again", counted(len(vanished), "shard"), parts)
+        extraction.compute(parts, left.rows, stored, lambda n_photos: None)
+    stored = extraction.earlier(parts, finished)
+    if extraction.left(stored).changed:
+        raise WorkFailed(
+            f"photos of {extraction.dataset.folder} keep changing while they are described; start the same command "
+            "again, which continues, when nothing writes there"
+        )
+    return stored
+
+
+def _say_changed(left: WorkLeft, when: str) -> None:
+    if left.changed:
+        names = ", ".join(left.changed[:N_NAMED]) + (" ..." if len(left.changed) > N_NAMED else "")
+        n_changed = counted(len(left.changed), "photo")
+        log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, names)
+
+
 def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcesses) -> None:
     """What every process but the first does: its share of the shards that the first one misses."""
-    missing = [int(i) for i in processes.hear(_missing_key(extraction))]
-    if missing:
+    rows_of = {int(i): rows for i, rows in processes.hear(_missing_key(extraction)).items()}
+    if rows_of:
         parts = parts_of(out)
         _require_shared(extraction, parts, processes.process)
-        extraction.compute(parts, processes.share(missing), processes.count)
+        earlier = extraction.earlier(parts, out if out.exists() and not extraction.work.overwrite else None)
+        share = {i: rows_of[i] for i in processes.share(list(rows_of))}
+        extraction.compute(parts, share, earlier, processes.count)
         processes.tell(_share_key(processes.process, extraction))
 
 
@@ -117,7 +161,9 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
             f"process {process} does not see {stored.resolve()}, which process 0 wrote; `out` "
             "must lie on a file system that all machines share"
         )
-    differing = differences(read_json(stored, "configuration of the extraction"), to_dict(extraction.config))
+    differing = differences(
+        read_json(stored, "configuration of the extraction", dict[str, object]), to_dict(extraction.config)
+    )
     if differing:
         raise UltronError(
             f"process {process} differs from process 0: {'; '.join(differing)}; start all with "
@@ -125,29 +171,80 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
         )
 
 
+def _finished(extraction: Extraction, out: Path) -> Path | None:
+    """`out`, if it is there to be reused. Raises UltronError if it was made with another configuration or of other
+    photos."""
+    if not out.exists() or extraction.work.overwrite:
+        return None
+    with DescriptorFile(out) as stored:
+        names = [*stored.names, *(photo.name for photo in stored.info.skipped)]
+        _require_equal(extraction, stored.info.extraction, out, names)
+    return out
+
+
 def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
     with DescriptorFile(out) as stored:
-        _require_equal(extraction, stored.info.extraction, out)
         shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
-        log.info("reusing %s: same configuration and weights, %s", out, counted(stored.n, "descriptor"))
+        n_descriptors = counted(stored.n, "descriptor")
+        if stored.marks is None:
+            log.info(
+                "reusing %s: same configuration and weights, %s; made before photos that change were noticed, so that "
+                "only `overwrite` describes such photos anew",
+                out,
+                n_descriptors,
+            )
+        else:
+            log.info("reusing %s: same configuration, weights and photos, %s", out, n_descriptors)
         return ExtractResult(path=out, n_photos=stored.n, n_computed=0, skipped=stored.info.skipped)
 
 
-def _require_equal(extraction: Extraction, stored: ExtractionRecord, where: Path) -> None:
+def _require_equal(
+    extraction: Extraction, stored: ExtractionRecord, where: Path, stored_names: Sequence[str] | None = None
+) -> None:
+    """stored_names: of all photos that the stored work is of, where they are known."""
     differing = stored.differences(extraction.record)
     if differing:
+        photos = next((i for i, text in enumerate(differing) if text.startswith("photos_sha256 ")), None)
+        if photos is not None:
+            differing[photos] = _other_photos(stored_names, extraction.names)
         raise UltronError(
             f"{where} was made with another configuration: {'; '.join(differing)}; replace it with "
             "`overwrite`, or keep both with another `out`"
         )
 
 
-def _continue_or_start(extraction: Extraction, parts: Path) -> None:
+def _other_photos(stored_names: Sequence[str] | None, names: Sequence[str]) -> str:
+    """How the photos of earlier work differ from those of now, in a phrase."""
+    if stored_names is None:
+        return "other photos or boxes"
+    lists = (
+        ("added", sorted(set(names) - set(stored_names))),
+        ("gone", sorted(set(stored_names) - set(names))),
+    )
+    texts = [
+        f"{counted(len(changed), 'photo')} {what} ({', '.join(changed[:N_NAMED])}{' ...' * (len(changed) > N_NAMED)})"
+        for what, changed in lists
+        if changed
+    ]
+    return " and ".join(texts) or "other boxes, or another order of the photos"
+
+
+def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool) -> None:
+    """Makes the folder of shards that of this configuration. is_finished: whether there is a descriptor file of it;
+    shards of another configuration beside it are of no use."""
     stored = parts / "config.json"
     if stored.exists() and not extraction.work.overwrite:
-        interrupted = read_json(stored, "configuration of the interrupted extraction")
-        _require_equal(extraction, ExtractionRecord(stored=interrupted), parts)
-        return
+        content = read_json(
+            stored,
+            "configuration of the interrupted extraction",
+            dict[str, object],
+            advice=f"delete {parts} to begin anew",
+        )
+        interrupted = ExtractionRecord(stored=content)
+        if not is_finished:
+            _require_equal(extraction, interrupted, parts)
+        if not interrupted.differences(extraction.record):
+            return
     for shard in parts.glob("shard-*.h5"):
         shard.unlink()
     write_text(stored, json.dumps(to_dict(extraction.config), indent=1))

@@ -3,8 +3,9 @@
 Which process computes which shard, and what an interrupted run left, is the business of files.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -14,21 +15,23 @@ import torch
 from ultron_cli.configs import to_dict
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
+from ultron_cli.datasets.photo_files import photo_size
+from ultron_cli.datasets.photo_marks import PhotoMark, PhotoMarks, read_with_mark, state_of
 from ultron_cli.datasets.photos import (
     Box,
     LoadedPhoto,
     PhotoReader,
     batches_by_shape,
     clip_box,
-    photo_size,
     read_photos,
 )
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
+from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch, photo_shape
+from ultron_cli.retrieval.extraction.earlier import EarlierWork, StoredPhotos, shard_path, shard_states
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto, WeightsSource
 
 # A batch holds no more photos than this either: batches lie within a shard, so that a photo's descriptor does not
@@ -56,11 +59,45 @@ class _Shard:
 
     rows: range
     descriptors: dict[int, np.ndarray] = field(default_factory=dict)  # by row
-    skipped: dict[int, str] = field(default_factory=dict)  # reason by row
+    marks: dict[int, PhotoMark] = field(default_factory=dict)  # of these
+    skipped: dict[int, SkippedPhoto] = field(default_factory=dict)  # by row
+
+    def take_over(self, stored: StoredPhotos, rows: Collection[int]) -> None:
+        """Takes the photos that are stored, but for some rows."""
+        for i, (row, descriptor) in enumerate(zip(stored.rows, stored.descriptors(), strict=True)):
+            if row not in rows:
+                self.descriptors[row] = descriptor
+                if stored.marks is not None:
+                    self.marks[row] = stored.marks[i]
+        self.skipped |= {row: photo for row, photo in stored.skipped.items() if row not in rows}
 
     @property
     def is_complete(self) -> bool:
         return len(self.descriptors) + len(self.skipped) == len(self.rows)
+
+
+class MarkingReader(PhotoReader):
+    """Marks what it reads."""
+
+    def __getitem__(self, i: int) -> LoadedPhoto:
+        path = self.paths[i]
+        try:
+            photo, mark = read_with_mark(path, partial(super().__getitem__, i))
+        except UltronError as error:
+            return LoadedPhoto(self.rows[i], None, error.message, PhotoMark(state_of(path)))
+        return replace(photo, mark=mark)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkLeft:
+    """What of a descriptor file is still to be computed."""
+
+    rows: dict[int, list[int]]  # by shard: its photos, as rows
+    changed: list[str]  # names of those among them that are stored, but of another file than is there now
+
+    def n_photos(self) -> int:
+        """Photos to compute."""
+        return sum(len(rows) for rows in self.rows.values())
 
 
 class Extraction:
@@ -74,76 +111,51 @@ class Extraction:
         self.loaded = loaded
         self.config = config
         self.work = work
+        self.photo_files = dataset.photo_files(names)
         self.shape = photo_shape(config, loaded.model)
         self.shards = [
             range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)
         ]
 
-    def missing(self, parts: Path, *, drop_damaged: bool = False) -> list[int]:
-        """Numbers of the shards that are not in the folder. One listing: asking for each, a network file system would
-        remember for a while that it was absent.
-
-        drop_damaged: reads those that are there, and removes what is truncated or of other photos.
-        """
-        file_names = {path.name for path in parts.glob("shard-*.h5")}
-        missing = []
-        for i, rows in enumerate(self.shards):
-            path = self._shard_path(parts, i)
-            if path.name not in file_names:
-                missing.append(i)
-            elif drop_damaged and (fault := self._fault_in(path, rows)):
-                log.warning("%s; it is computed again", fault)
-                path.unlink()
-                missing.append(i)
-        return missing
-
-    def _fault_in(self, path: Path, rows: range) -> str:
-        """What is wrong with a shard's file; empty if it holds its photos."""
-        try:
-            with DescriptorFile(path) as shard:
-                shard.read()
-                names = {*shard.names, *(photo.name for photo in shard.info.skipped)}
-        except (UltronError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            return str(error).split("; ")[0]
-        return "" if names == {self.names[row] for row in rows} else f"{path} holds other photos"
-
-    def count(self, shards: Sequence[int]) -> int:
-        """Photos in shards, by their numbers."""
-        return sum(len(self.shards[i]) for i in shards)
+    def earlier(self, parts: Path | None = None, finished: Path | None = None) -> EarlierWork:
+        """What is stored already: in the folder of shards, and in a descriptor file of the same configuration."""
+        return EarlierWork(self.names, self.shards, parts, finished)
 
     def disk_bytes(self, out: Path, parts: Path) -> int:
-        """About how much the files that are still to be written take: the missing shards, then all of them joined."""
+        """About how much the files that are still to be written take: the shards that are not there, then all of them
+        joined. Photos that changed since are not asked for here."""
         if out.exists() and not self.work.overwrite:
             return 0
         row_bytes = self.loaded.model.descriptor_dim * np.dtype(self.config.storage).itemsize
-        missing = range(len(self.shards)) if self.work.overwrite else self.missing(parts)
-        n_rows = len(self.names) + self.count(missing)
+        there = set() if self.work.overwrite else set(shard_states(parts))
+        missing = [rows for i, rows in enumerate(self.shards) if shard_path(parts, i).name not in there]
+        n_rows = len(self.names) + sum(len(rows) for rows in missing)
         return n_rows * (row_bytes + NAME_BYTES) + (len(missing) + 1) * FILE_BYTES
 
-    def _shard_path(self, parts: Path, shard: int) -> Path:
-        return parts / f"shard-{shard:06d}.h5"
+    def left(self, earlier: EarlierWork) -> WorkLeft:
+        """What the earlier work lacks, or has of photos whose files are others now."""
+        paths = [self.photo_files.files.get(name) for name in self.names]
+        rows = {}
+        changed = []
+        for i, shard in enumerate(self.shards):
+            stored = earlier.shard(i)
+            stale = list(shard) if stored is None else stored.stale(paths)
+            if stale:
+                rows[i] = stale
+                changed += [] if stored is None else [self.names[row] for row in stale]
+        return WorkLeft(rows=rows, changed=changed)
 
     def _box(self, name: str) -> Box | None:
         return self.dataset.query(name).bbx if self.config.crop == "bbx" else None
 
-    def _paths(self, rows: list[int]) -> list[Path]:
-        """Files of the photos; with --skip-bad a missing one becomes a path that will fail to decode."""
-        paths = []
-        for row in rows:
-            try:
-                paths.append(self.dataset.photo_path(self.names[row]))
-            except UltronError:
-                if not self.work.skip_bad:
-                    raise
-                paths.append(self.dataset.photo_folder / f"{self.names[row]}.jpg")
-        return paths
-
     def check_photos(self) -> None:
-        """Before anything is written: every photo has a file, every box lies in its photo. Raises UltronError."""
-        paths = self._paths(list(range(len(self.names))))
-        for name, path in zip(self.names, paths, strict=True):
+        """Before anything is written: every photo has a file of its own, every box lies in its photo. Raises
+        UltronError."""
+        if self.photo_files.problems and not self.work.skip_bad:
+            raise next(iter(self.photo_files.problems.values()))
+        for name, path in self.photo_files.files.items():
             box = self._box(name)
-            if box is None or (self.work.skip_bad and not path.exists()):
+            if box is None:
                 continue
             try:
                 size = photo_size(path)
@@ -153,29 +165,51 @@ class Extraction:
                 raise
             clip_box(box, *size, where=f"{self.dataset.name}, query {name}")
 
-    def compute(self, parts: Path, shards: list[int], on_photos: Callable[[int], object]) -> None:
-        """Computes shards, by number, and writes each into the folder when it is complete.
+    def _problem(self, row: int) -> str | None:
+        """Why a photo is left out by skip_bad without a look at it; None if there is no reason."""
+        name = self.names[row]
+        if name in self.photo_files.problems:
+            return self.photo_files.problems[name].message
+        return self.dataset.bad_photos.get(self.photo_files.files[name]) if self.work.skip_bad else None
 
-        on_photos: called with the number of photos after every batch. Raises UltronError for a photo that cannot be
-        decoded (without skip_bad) or gets no finite descriptor.
+    def compute(
+        self, parts: Path, rows_of: dict[int, list[int]], earlier: EarlierWork, on_photos: Callable[[int], object]
+    ) -> None:
+        """Computes photos and writes each shard into the folder when it is complete.
+
+        rows_of: by shard, as in WorkLeft; its other photos are taken from the earlier work. on_photos: called with the
+        number of photos after every batch. Raises UltronError for a photo that cannot be decoded (without skip_bad) or
+        gets no finite descriptor.
         """
         # One call per thing: torch's declaration of .to knows no device together with a memory format.
         model = self.loaded.model.to(self.work.device).to(memory_format=torch.channels_last)
-        rows = [row for i in shards for row in self.shards[i]]
-        paths = dict(zip(rows, self._paths(rows), strict=True))
-        listed = self.dataset.bad_photos if self.work.skip_bad else {}
-        readable = [row for row in rows if paths[row] not in listed]
+        rows = [row for of_shard in rows_of.values() for row in of_shard]
+        problems = {row: problem for row in rows if (problem := self._problem(row))}
+        readable = [row for row in rows if row not in problems]
         boxes = [self._box(self.names[row]) for row in readable]
-        reader = PhotoReader(readable, [paths[row] for row in readable], boxes, self.shape)
-        open_shards = {i: _Shard(self.shards[i]) for i in shards}
-        bad = (LoadedPhoto(row, None, listed[paths[row]]) for row in rows if paths[row] in listed)
+        paths = [self.photo_files.files[self.names[row]] for row in readable]
+        reader = MarkingReader(readable, paths, boxes, self.shape)
+        open_shards: dict[int, _Shard] = {}
+        bad = (
+            LoadedPhoto(row, None, problem, PhotoMark(state_of(self.photo_files.files.get(self.names[row]))))
+            for row, problem in problems.items()
+        )
         photos = chain(bad, read_photos(reader, self.work.n_workers))
         for i, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
+            if i not in open_shards:
+                open_shards[i] = self._resumed_shard(i, rows_of[i], earlier)
             for batch in batches_by_shape(of_shard, self.work.batch_size, max_waiting=8 * self.work.batch_size):
                 self._take(open_shards[i], batch, model)
                 on_photos(len(batch))
             if open_shards[i].is_complete:
                 self._write_shard(parts, i, open_shards.pop(i))
+
+    def _resumed_shard(self, i: int, rows: list[int], earlier: EarlierWork) -> _Shard:
+        shard = _Shard(self.shards[i])
+        stored = earlier.shard(i) if len(rows) < len(shard.rows) else None
+        if stored is not None:
+            shard.take_over(stored, set(rows))
+        return shard
 
     def _take(self, shard: _Shard, batch: list[LoadedPhoto], model: RetrievalModel) -> None:
         """Adds the descriptors of one batch (or the reason for a bad photo) to its shard."""
@@ -184,17 +218,22 @@ class Extraction:
             if not self.work.skip_bad:
                 raise UltronError(bad.problem, "go on without it with `skip_bad`")
             log.warning("left out: %s", bad.problem)
-            shard.skipped[bad.row] = bad.problem
+            state = bad.mark.state if bad.mark else None
+            shard.skipped[bad.row] = SkippedPhoto(name=self.names[bad.row], reason=bad.problem, state=state)
             return
         descriptors = describe_batch(model, batch, self.config, self.work.device)
         finite = np.isfinite(descriptors).all(axis=1)
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
+            precision = self.config.precision
+            ways = () if precision == "float32" else ("try `precision=float32`",)
             raise UltronError(
-                f"{name}: the model gave a descriptor that is not finite; try `precision` float32, or other weights"
+                f"{name}: the model gave a descriptor that is not finite in {precision}; take other weights", *ways
             )
         for photo, descriptor in zip(batch, descriptors, strict=True):
             shard.descriptors[photo.row] = descriptor
+            if photo.mark is not None:
+                shard.marks[photo.row] = photo.mark
 
     @property
     def record(self) -> ExtractionRecord:
@@ -224,35 +263,35 @@ class Extraction:
     def _write_shard(self, parts: Path, i: int, shard: _Shard) -> None:
         rows = sorted(shard.descriptors)
         dim = self.loaded.model.descriptor_dim
-        block = np.stack([shard.descriptors[row] for row in rows]) if rows else np.empty((0, dim), self.config.storage)
-        skipped = [SkippedPhoto(name=self.names[row], reason=reason) for row, reason in sorted(shard.skipped.items())]
+        block = np.stack([shard.descriptors[row] for row in rows]) if rows else np.empty((0, dim))
         write_descriptors(
-            self._shard_path(parts, i), [self.names[row] for row in rows], [block], dim, self._info(skipped)
+            shard_path(parts, i),
+            [self.names[row] for row in rows],
+            [block.astype(self.config.storage, copy=False)],
+            dim,
+            self._info([photo for _, photo in sorted(shard.skipped.items())]),
+            # Photos that are taken over from a released version's file have no mark.
+            PhotoMarks.of([shard.marks[row] for row in rows]) if set(rows) <= set(shard.marks) else None,
         )
 
-    def merge(self, parts: Path, out: Path) -> tuple[SkippedPhoto, ...]:
-        """Joins all shards into `out` and returns the photos left out. Raises WorkFailed if a shard is missing."""
-        paths = [self._shard_path(parts, i) for i in range(len(self.shards))]
-        if missing := self.missing(parts):
+    def merge(self, earlier: EarlierWork, out: Path) -> tuple[SkippedPhoto, ...]:
+        """Joins what is stored into `out` and returns the photos left out. Raises WorkFailed if a shard is missing."""
+        shards = [stored for i in range(len(self.shards)) if (stored := earlier.shard(i)) is not None]
+        if len(shards) < len(self.shards):
             raise WorkFailed(
-                f"{counted(len(missing), 'shard')} cannot be seen in {parts}, though they were written: something "
-                "removes them, or the folder is not on a file system that all processes share; name another with `out`"
+                f"{counted(len(self.shards) - len(shards), 'shard')} of {out} cannot be seen, though they were "
+                "written: something removes them, or the folder is not on a file system that all processes share; "
+                "name another with `out`"
             )
-        names: list[str] = []
-        skipped: list[SkippedPhoto] = []
-        for path in paths:
-            with DescriptorFile(path) as shard:
-                names += shard.names
-                skipped += shard.info.skipped
-
-        def blocks() -> Iterator[np.ndarray]:
-            for path in paths:
-                with DescriptorFile(path) as shard:
-                    yield shard.read().astype(self.config.storage, copy=False)
-
+        names = [self.names[row] for stored in shards for row in stored.rows]
+        skipped = [photo for stored in shards for _, photo in sorted(stored.skipped.items())]
         if not names:
             raise UltronError(
                 f"not one of {counted(len(skipped), 'photo')} could be decoded, {out} was not written; check the photos"
             )
-        write_descriptors(out, names, blocks(), self.loaded.model.descriptor_dim, self._info(skipped))
+        marks = [stored.marks for stored in shards if stored.marks is not None]
+        blocks = (stored.descriptors().astype(self.config.storage, copy=False) for stored in shards)
+        dim = self.loaded.model.descriptor_dim
+        joined = PhotoMarks.joined(marks) if len(marks) == len(shards) else None
+        write_descriptors(out, names, blocks, dim, self._info(skipped), joined)
         return tuple(skipped)

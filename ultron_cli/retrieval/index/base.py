@@ -1,12 +1,13 @@
 """What every index is and does, and what the stored ones share."""
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,52 @@ from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.origin import ExtractionRecord, SearchRecord
 from ultron_cli.retrieval.rankings import EMPTY, PADDING, RankedRows, packed, unpacked
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
+from ultron_cli.schema.regular import MOST_LIST_BYTES
+from ultron_cli.schema.texts import fit_file, read_json
+from ultron_cli.schema.values import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSource:
+    """The descriptor file that an index was made from, as index.json records it."""
+
+    path: str
+    size: int  # bytes
+    mtime_ns: int  # time of the last change
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredDescription:
+    """What index.json says of an index of any engine."""
+
+    kind: str
+    n: int
+    dim: int
+    descriptors: StoredSource
+    search: SearchSettings = field(default_factory=SearchSettings)  # the first versions did not re-score
+    whitening: dict[str, object] | None = None
+    config: dict[str, object] = field(default_factory=dict)
+
+
+D = TypeVar("D", bound=StoredDescription)
+
+
+def fit_description(description: Mapping[str, object], kind: type[D], version: int, path: Path, again: str) -> D:
+    """The index.json of an index folder as `kind`. version: the newest that is read; again: what to do about an unsound
+    one. Raises UltronError that names the place."""
+    stored_version = description.get("version")
+    if not isinstance(stored_version, int) or stored_version > version:
+        raise UltronError(
+            f"{path} has format version {shown(stored_version)}, this ultron reads up to {version}; "
+            "install a newer ultron"
+        )
+    return fit_file(description, kind, path / "index.json", "index description", again)
+
+
+def read_index_names(path: Path, again: str) -> list[str]:
+    """The photo names of an index folder, one per row. Raises UltronError."""
+    return read_json(path / "names.json", "names of index", list[str], advice=again, most_bytes=MOST_LIST_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +107,7 @@ class StoredIndex(Index):
     @cached_property
     def descriptors(self) -> Descriptors | None:
         """The descriptors it was made from; None, with one warning, where they are gone."""
-        if self.descriptor_path is None or not self.descriptor_path.is_file():
+        if self.descriptor_path is None or not os.path.isfile(self.descriptor_path):
             log.warning("results of %s are not re-scored, as %s is gone", self.path, self.descriptor_path)
             return None
         return open_descriptors(self.descriptor_path, self.whitening)
@@ -105,18 +152,18 @@ def best_of(scores: np.ndarray, rows: np.ndarray, k: int) -> RankedRows:
     return ranking
 
 
-def refuse_stale(path: Path, kind: str, source: Mapping[str, Any], build_flags: str = "") -> None:
+def refuse_stale(path: Path, kind: str, source: StoredSource, build_flags: str = "") -> None:
     """Raises UltronError if the descriptor file an index was made from is still there with other contents.
 
     build_flags: of the command that builds the index anew, beside type and out. The file is hashed only if its size or
     time differ from the recorded ones (a copied file has a new time and the same contents).
     """
-    descriptor_path = Path(source["path"])
-    if not descriptor_path.is_file():
+    descriptor_path = Path(source.path)
+    if not os.path.isfile(descriptor_path):  # Path.is_file raises for a name of thousands of characters
         return
-    if file_state(descriptor_path) == (source["size"], source["mtime_ns"]):
+    if file_state(descriptor_path) == (source.size, source.mtime_ns):
         return
-    if sha256_of_file(descriptor_path) != source["sha256"]:
+    if sha256_of_file(descriptor_path) != source.sha256:
         raise UltronError(
             f"index {path} is stale: {descriptor_path} has changed since it was built; "
             f"rebuild it: `ultron index {descriptor_path} --type {kind}{build_flags} --out {path} --overwrite`"

@@ -1,12 +1,12 @@
 """Builds Faiss indexes of descriptor files in bounded memory: trained on a sample, filled by streaming, written as
 whole folders."""
 
+import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +16,22 @@ from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import file_state, part_file, sha256_of_file, whole_folder
+from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, FaissObject, faiss_reason, load_faiss
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, POINTS_PER_CELL, TRAINING_BYTES, TRAINING_ROWS, plan
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
+
+# Parts of which check_training knows what they need, or that learn nothing.
+TRAINED_SAFELY = (
+    *(f"Index{name}" for name in ("Flat", "FlatIP", "PQ", "ScalarQuantizer", "PreTransform", "IDMap", "IDMap2")),
+    *(f"IndexIVF{name}" for name in ("Flat", "PQ", "ScalarQuantizer")),
+    *(f"IndexHNSW{name}" for name in ("", "Flat", "PQ", "SQ")),
+    *("PCAMatrix", "OPQMatrix", "RandomRotationMatrix", "NormalizationTransform", "RemapDimensionsTransform"),
+)
+PROBED_ROWS = 4096
+PROBE_S = 30
 
 BLOCK_BYTES = 1 << 26  # of descriptors in memory at once while an index is filled
 
@@ -41,10 +52,6 @@ def build_index(
     """
     refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
-        if not descriptors.n:
-            raise UltronError(
-                f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
-            )
         source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)._asdict()}
         factory, settings = plan(kind, descriptors.n, descriptors.dim)
         faiss_index = filled_index(descriptors, kind, factory)
@@ -96,7 +103,7 @@ def write_index_parts(
     """Writes names.json, whitening.h5 and index.json, which every kind of index has, into a folder that becomes
     `out_path`."""
     with part_file(folder / "names.json", out_path) as output:
-        output.write(json.dumps(names, ensure_ascii=False).encode("utf-8"))
+        output.write(dump_json(names, indent=None).encode("utf-8"))
     if whitening is not None:
         with open(whitening.file(), "rb") as stream, part_file(folder / "whitening.h5", out_path) as output:
             shutil.copyfileobj(stream, output)
@@ -118,24 +125,98 @@ def filled_index(descriptors: Descriptors, kind: str, factory: str) -> FaissObje
     n = descriptors.n
     dim = descriptors.dim
     rows_per_block = max(1, BLOCK_BYTES // (4 * dim))
+    step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
     try:
+        if kind not in INDEX_KINDS:
+            in_child(require_factory, factory, dim)
         faiss_index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
         say_memory(faiss_index, n, dim)
         if not faiss_index.is_trained:
-            step = max(1, -(-n // min(TRAINING_ROWS, max(1, TRAINING_BYTES // (4 * dim)))))
+            n_training = -(-n // step)
+            check_training(faiss_index, kind, factory, n_training)
             started_s = time.perf_counter()
             train_index(faiss_index, training_sample(descriptors, step, rows_per_block))
             log.info("trained on one in %d descriptors in %.1f s", step, time.perf_counter() - started_s)
-    except RuntimeError as error:
+        add = faiss_index.add
+        if any(isinstance(part, faiss.IndexIDMap) for part in index_parts(faiss_index)):
+            add = _add_with_numbers(faiss_index)
+        with progress(total=n, what="index", unit="descriptor") as bar:
+            for _, rows in descriptors.blocks(rows_per_block):
+                add(rows)
+                bar.update(len(rows))
+        faiss_index.search(descriptors.read(0, 1), 1)  # there are kinds that Faiss builds and does not search
+    except (RuntimeError, ReaderFailed, ReaderDied) as error:
         raise UltronError(
             f"an index type must be one of {', '.join(INDEX_KINDS)} or a Faiss factory string that suits {n} "
             f"descriptors of {dim} dimensions, found {kind!r} ({faiss_reason(error)}){nearest_names(kind, INDEX_KINDS)}"
         ) from error
-    with progress(total=n, what="index", unit="descriptor") as bar:
-        for _, rows in descriptors.blocks(rows_per_block):
-            faiss_index.add(rows)
-            bar.update(len(rows))
     return faiss_index
+
+
+def _add_with_numbers(faiss_index: FaissObject) -> Callable[[np.ndarray], None]:
+    """Adds rows under their numbers, for an index that wants to be told them (IDMap)."""
+
+    def add(rows: np.ndarray) -> None:
+        start = faiss_index.ntotal
+        faiss_index.add_with_ids(rows, np.arange(start, start + len(rows)))
+
+    return add
+
+
+def require_factory(factory: str, dim: int) -> None:
+    """Raises what Faiss raises for a factory string that it cannot make an index of. To be called in a child process:
+    numbers in it may be of any size."""
+    faiss = load_faiss()
+    faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+
+
+def training_needs(faiss_index: FaissObject) -> tuple[int, str]:
+    """(descriptors that training needs at least, what needs so many). With fewer Faiss refuses, or crashes."""
+    faiss = load_faiss()
+    needs = [(1, "an index")]
+    for part in index_parts(faiss_index):
+        if isinstance(part, faiss.IndexIVF):
+            needs.append((part.nlist, f"an inverted file of {part.nlist} cells"))
+        if isinstance(part, (faiss.PCAMatrix, faiss.OPQMatrix, faiss.ITQTransform)):
+            name = type(part).__name__.removesuffix("Matrix").removesuffix("Transform")
+            needs.append((part.d_out, f"{name} to {part.d_out} dimensions"))
+        elif hasattr(part, "pq"):
+            needs.append((part.pq.ksub, f"a product quantizer of {part.pq.ksub} centroids"))
+        if hasattr(part, "rq") or hasattr(part, "prq"):
+            quantizer = part.rq if hasattr(part, "rq") else part.prq
+            needs.append((quantizer.d, f"a residual quantizer of {quantizer.d} dimensions"))
+        if isinstance(part, faiss.IndexNSG):
+            needs.append((101, "an NSG graph"))
+    return max(needs)
+
+
+def check_training(faiss_index: FaissObject, kind: str, factory: str, n_training: int) -> None:
+    """Raises UltronError, before anything is computed, if the descriptors are too few to train on.
+
+    Parts that ultron knows say what they need. An index with others is trained in a child process first, on as many
+    random rows, where a crash does no harm.
+    """
+    n_needed, what = training_needs(faiss_index)
+    if n_training < n_needed:
+        raise UltronError(
+            f"index type {kind!r} cannot learn from {n_training} descriptors: {what} needs {n_needed} at least; for so "
+            "small a database take `type` flat or fp16"
+        )
+    if all(type(part).__name__ in TRAINED_SAFELY for part in index_parts(faiss_index)):
+        return
+    dim = faiss_index.d
+    # Once there are twice as many rows as dimensions, more of them change nothing but the time it takes.
+    with contextlib.suppress(ReaderStopped):
+        in_child(require_training, factory, dim, min(n_training, 2 * dim + PROBED_ROWS), cpu_s=PROBE_S)
+
+
+def require_training(factory: str, dim: int, n: int) -> None:
+    """Raises what Faiss raises when an index is trained on n random rows. To be called in a child process."""
+    faiss = load_faiss()
+    faiss.omp_set_num_threads(1)  # threads of the parent are not there
+    rows = np.random.default_rng(0).standard_normal((n, dim)).astype(np.float32)
+    faiss_index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    faiss_index.train(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def bytes_per_photo(faiss_index: FaissObject, dim: int) -> float:

@@ -16,8 +16,17 @@ from typing import Any
 import numpy as np
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
-from ultron_cli.retrieval.index.base import StoredIndex, best_of, refuse_stale
+from ultron_cli.files import require_regular_file
+from ultron_cli.guarded import limited_memory
+from ultron_cli.machine import check_memory
+from ultron_cli.retrieval.index.base import (
+    StoredDescription,
+    StoredIndex,
+    best_of,
+    fit_description,
+    read_index_names,
+    refuse_stale,
+)
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, SearchSettings
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import RankedRows, check_search
@@ -25,6 +34,10 @@ from ultron_cli.retrieval.whitening import read_whitening
 
 FORMAT = "ultron-index"
 VERSION = 1
+
+AGAIN = "run `ultron index --overwrite` again"
+# Beside the bytes of its file: tables that Faiss derives from them.
+DERIVED_BYTES = 1 << 28
 
 FaissObject = Any  # an index of Faiss or a part of one; Faiss declares no types
 
@@ -62,12 +75,23 @@ class FaissIndex(StoredIndex):
     def _candidates(self, queries: np.ndarray, k: int) -> RankedRows:
         """The k best by Faiss's scores."""
         n_fetched = min(self.n, k + 16) if self.is_exact else k
-        scores, rows = self.faiss_index.search(queries, n_fetched)
+        scores, rows = self._searched(queries, n_fetched)
         # Faiss orders equal scores as it likes: fetch on until those equal to the k-th are all there.
         while self.is_exact and n_fetched < self.n and (scores[:, -1] == scores[:, k - 1]).any():
             n_fetched = min(self.n, 2 * n_fetched)
-            scores, rows = self.faiss_index.search(queries, n_fetched)
+            scores, rows = self._searched(queries, n_fetched)
         return best_of(scores, rows, k)
+
+    def _searched(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """(scores (Q, k) float32, rows (Q, k) int64) of Faiss. Raises UltronError where its file holds what cannot be
+        searched."""
+        try:
+            scores, rows = self.faiss_index.search(queries, k)
+        except RuntimeError as error:
+            raise UltronError(f"Faiss cannot search {self.path} ({faiss_reason(error)}); {AGAIN}") from error
+        if rows.size and not (rows.min() >= -1 and rows.max() < self.n):
+            raise UltronError(f"{self.path} is damaged: it names rows beyond its {self.n}; {AGAIN}")
+        return scores, rows
 
 
 def apply_settings(settings: SearchSettings, faiss_index: FaissObject) -> None:
@@ -93,51 +117,59 @@ def load_faiss() -> ModuleType:
     return faiss
 
 
-def open_faiss(path: Path, description: Mapping[str, Any]) -> FaissIndex:
+@dataclass(frozen=True, kw_only=True)
+class _Description(StoredDescription):
+    """index.json of a Faiss index."""
+
+    factory: str
+
+
+def open_faiss(path: Path, description: Mapping[str, object]) -> FaissIndex:
     """Opens an index folder by its index.json. Raises UltronError if it is damaged, of a newer format, or stale."""
-    if not isinstance(description.get("version"), int) or description["version"] > VERSION:
-        raise UltronError(
-            f"{path} has format version {description.get('version')}, this ultron reads up to {VERSION}; "
-            "install a newer ultron"
-        )
-    try:
-        kind, factory, n, dim = (description[key] for key in ("kind", "factory", "n", "dim"))
-        # Indexes of the first versions have no settings; they were not re-scored.
-        settings = SearchSettings(**description.get("search", {}))
-        refuse_stale(path, kind, description["descriptors"])
-    except (KeyError, TypeError) as error:
-        raise UltronError(
-            f"{path / 'index.json'} lacks a part ({error}); run `ultron index --overwrite` again"
-        ) from error
-    names = read_json(path / "names.json", "names of index")
-    faiss = load_faiss()
-    try:
-        faiss_index = faiss.read_index(str(path / "index.faiss"))
-    except RuntimeError as error:
-        raise UltronError(
-            f"{path / 'index.faiss'} cannot be read ({faiss_reason(error)}); run `ultron index --overwrite` again"
-        ) from error
+    stored = fit_description(description, _Description, VERSION, path, AGAIN)
+    n, dim = stored.n, stored.dim
+    refuse_stale(path, stored.kind, stored.descriptors)
+    names = read_index_names(path, AGAIN)
+    faiss_index = read_faiss(path / "index.faiss")
     if (faiss_index.ntotal, faiss_index.d, len(names)) != (n, dim, n):
         raise UltronError(
             f"{path} must hold {n} rows of {dim} dimensions, found {faiss_index.ntotal} of {faiss_index.d} and "
             f"{len(names)} names; run `ultron index --overwrite` again"
         )
-    whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
+    whitening = read_whitening(path / "whitening.h5", dim) if stored.whitening else None
     return FaissIndex(
         path=path,
-        kind=kind,
-        factory=factory,
+        kind=stored.kind,
+        factory=stored.factory,
         n=n,
         dim=dim,
         names=names,
         faiss_index=faiss_index,
-        settings=settings,
+        settings=stored.search,
         whitening=whitening,
-        descriptor_path=Path(description["descriptors"]["path"]),
-        extraction=ExtractionRecord(stored=description.get("config", {})),
+        descriptor_path=Path(stored.descriptors.path),
+        extraction=ExtractionRecord(stored=stored.config),
     )
 
 
-def faiss_reason(error: RuntimeError) -> str:
+def read_faiss(path: Path) -> FaissObject:
+    """Reads a file of Faiss, which allocates what the file declares: no more than the file can hold. Raises UltronError
+    if it is absent, damaged, no index of inner products, or does not fit the memory budget."""
+    require_regular_file(path, "index")
+    n_bytes = path.stat().st_size
+    check_memory(n_bytes, f"{path}: the index")
+    faiss = load_faiss()
+    try:
+        with limited_memory(2 * n_bytes + DERIVED_BYTES):
+            faiss_index = faiss.read_index(str(path))
+    except (RuntimeError, MemoryError) as error:
+        reason = "it declares more than it holds" if isinstance(error, MemoryError) else faiss_reason(error)
+        raise UltronError(f"{path} cannot be read ({reason}); {AGAIN}") from error
+    if faiss_index.metric_type != faiss.METRIC_INNER_PRODUCT or not faiss_index.is_trained:
+        raise UltronError(f"{path} must be a trained index of inner products; {AGAIN}")
+    return faiss_index
+
+
+def faiss_reason(error: Exception) -> str:
     """What Faiss says, without the C++ function and source line in front."""
     return re.sub(r"^Error in .*?\.\w+:\d+: ", "", " ".join(str(error).split()))[:120]

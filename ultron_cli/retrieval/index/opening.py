@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
 from ultron_cli.retrieval.index.base import StoredIndex
 from ultron_cli.retrieval.index.faiss_index import FORMAT, open_faiss
 from ultron_cli.retrieval.milvus.index import FORMAT as MILVUS_FORMAT
 from ultron_cli.retrieval.milvus.index import open_milvus
+from ultron_cli.schema.texts import read_json
+from ultron_cli.schema.values import shown
 
 
 def open_index(path: Path) -> StoredIndex:
@@ -20,13 +21,15 @@ def open_index(path: Path) -> StoredIndex:
         raise UltronError(
             f"index {path} must be a folder that `ultron index` made, found {'a file' if path.exists() else 'nothing'}"
         )
-    description = read_json(path / "index.json", "index description")
-    stored_format = description.get("format") if isinstance(description, dict) else None
+    description = read_json(
+        path / "index.json", "index description", dict[str, object], advice="run `ultron index --overwrite` again"
+    )
+    stored_format = description.get("format")
     if stored_format == MILVUS_FORMAT:
         return open_milvus(path, description)
     if stored_format != FORMAT:
         raise UltronError(
-            f"{path} is not an index: format in index.json must be {FORMAT!r}, found {stored_format!r}; "
+            f"{path} is not an index: format in index.json must be {FORMAT!r}, found {shown(stored_format)}; "
             "run `ultron index`"
         )
     return open_faiss(path, description)

@@ -77,10 +77,6 @@ def build_milvus_index(
         dim = descriptors.dim
         names = descriptors.names
         info = descriptors.info
-        if not n:
-            raise UltronError(
-                f"an index needs at least one descriptor, {descriptor_path} has none; extract a folder with photos"
-            )
         milvus_plan(kind, n, dim, is_lite=False)
         refuse_long_names(names, descriptor_path)
         state_before = file_state(descriptor_path)
@@ -139,8 +135,10 @@ def build_milvus_index(
 
 
 def refuse_long_names(names: list[str], path: Path) -> None:
-    """Raises UltronError if a photo name is longer than the collection's field."""
+    """Raises UltronError if a photo name is longer than the collection's field, or no text."""
     for row, name in enumerate(names):
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise UltronError(f"{path}: Milvus keeps photo names in UTF-8, row {row} has {name!r}; rename the photo")
         if len(name.encode()) > NAME_BYTES:
             raise UltronError(
                 f"{path}: Milvus keeps photo names of at most {NAME_BYTES} bytes, row {row} has "

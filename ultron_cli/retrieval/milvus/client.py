@@ -24,6 +24,7 @@ from ultron_cli.files import make_folder
 from ultron_cli.retrieval.milvus.place import Place
 from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.rankings import PADDING
+from ultron_cli.schema.texts import parse_json
 
 MOST_RANKED = 16384  # photos per query, and queries per call
 MESSAGE_BYTES = 1 << 23  # of queries or of results in one call
@@ -131,7 +132,7 @@ class Milvus:
             if not text:
                 continue
             with contextlib.suppress(TypeError, ValueError):
-                record: object = json.loads(text)
+                record: object = parse_json(text)
                 if isinstance(record, dict) and record.get("format") == "ultron-milvus":
                     return record
         return {}

@@ -10,14 +10,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
-from ultron_cli.retrieval.index.base import StoredIndex, best_of, refuse_stale
+from ultron_cli.retrieval.index.base import (
+    StoredDescription,
+    StoredIndex,
+    best_of,
+    fit_description,
+    read_index_names,
+    refuse_stale,
+)
 from ultron_cli.retrieval.index.kinds import SearchSettings
 from ultron_cli.retrieval.milvus.client import MOST_RANKED, Milvus
 from ultron_cli.retrieval.milvus.kinds import search_params
@@ -109,36 +114,39 @@ def stored_uri(place: Place, index_path: Path) -> str:
     return str(database.relative_to(folder) if database.is_relative_to(folder) else database)
 
 
-def open_milvus(path: Path, description: Mapping[str, Any], sleep: Callable[[float], None] = time.sleep) -> MilvusIndex:
+@dataclass(frozen=True, kw_only=True)
+class _Description(StoredDescription):
+    """index.json of an index in Milvus."""
+
+    uri: str
+    collection: str
+    token_env: str | None
+    index_type: str
+    record: dict[str, object]
+
+
+def open_milvus(
+    path: Path, description: Mapping[str, object], sleep: Callable[[float], None] = time.sleep
+) -> MilvusIndex:
     """Opens an index folder by its index.json and connects to its collection.
 
     Raises UltronError if the folder is damaged, of a newer format or stale, or the collection is gone, unfinished or
     made from other descriptors; WorkFailed if Milvus cannot be reached.
     """
-    if not isinstance(description.get("version"), int) or description["version"] > VERSION:
-        raise UltronError(
-            f"{path} has format version {description.get('version')}, this ultron reads up to {VERSION}; "
-            "install a newer ultron"
-        )
-    try:
-        kind, index_type, n, dim, record = (description[key] for key in ("kind", "index_type", "n", "dim", "record"))
-        uri = description["uri"]
-        settings = SearchSettings(**description["search"])
-        is_local = "://" not in uri
-        place = Place(
-            uri=str(path.parent / uri) if is_local else uri,
-            collection=description["collection"],
-            token_env=description["token_env"],
-        )
-        flags = f" --engine milvus --uri {place.uri} --collection {place.collection}"
-        refuse_stale(path, kind, description["descriptors"], flags)
-        source = Path(description["descriptors"]["path"])
-    except (KeyError, TypeError) as error:
-        raise UltronError(
-            f"{path / 'index.json'} lacks a part ({error}); run `ultron index --engine milvus --overwrite` again"
-        ) from error
-    names = read_json(path / "names.json", "names of index")
-    whitening = read_whitening(path / "whitening.h5", dim) if description.get("whitening") else None
+    again = "run `ultron index --engine milvus --overwrite` again"
+    stored = fit_description(description, _Description, VERSION, path, again)
+    kind, n, dim = stored.kind, stored.n, stored.dim
+    is_local = "://" not in stored.uri
+    place = Place(
+        uri=str(path.parent / stored.uri) if is_local else stored.uri,
+        collection=stored.collection,
+        token_env=stored.token_env,
+    )
+    flags = f" --engine milvus --uri {place.uri} --collection {place.collection}"
+    refuse_stale(path, kind, stored.descriptors, flags)
+    source = Path(stored.descriptors.path)
+    names = read_index_names(path, again)
+    whitening = read_whitening(path / "whitening.h5", dim) if stored.whitening else None
     rebuild = f"run `ultron index {source} --type {kind}{flags} --out {path} --overwrite` again"
     if is_local and not Path(place.uri).exists():
         raise UltronError(f"the Milvus database {place.uri} of index {path} is gone; {rebuild}")
@@ -146,7 +154,7 @@ def open_milvus(path: Path, description: Mapping[str, Any], sleep: Callable[[flo
         raise UltronError(f"{path} must hold {n} names, found {len(names)}; {rebuild}")
     milvus = Milvus(place, sleep)
     try:
-        require_whole(milvus, record, n, rebuild)
+        require_whole(milvus, stored.record, n, rebuild)
     except UltronError:
         milvus.close()
         raise
@@ -156,11 +164,11 @@ def open_milvus(path: Path, description: Mapping[str, Any], sleep: Callable[[flo
         n=n,
         dim=dim,
         names=names,
-        settings=settings,
+        settings=stored.search,
         whitening=whitening,
         descriptor_path=source,
-        extraction=ExtractionRecord(stored=description.get("config", {})),
-        index_type=index_type,
+        extraction=ExtractionRecord(stored=stored.config),
+        index_type=stored.index_type,
         milvus=milvus,
     )
 

@@ -1,5 +1,6 @@
 """The settings of AutoLA's search, as the authors' code (github.com/btma48/AutoLA) has them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,6 +9,7 @@ import timm
 from ultron_cli.configs import to_dict, within
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.attentions.genotype import N_NODES
+from ultron_cli.models.attentions.hoga import SEARCH_REDUCTIONS
 from ultron_cli.models.backbones.own import is_cifar_resnet
 from ultron_cli.training.config import AugmentConfig, plain
 
@@ -23,6 +25,9 @@ class AutolaConfig:
     width: int | None = 16  # channels of the first stage, doubled from stage to stage; None keeps the backbone's own
     # A 3x3 convolution without pooling instead of 7x7 and pooling, for photos of 32 or 64 px.
     small_stem: bool = True
+    # Of the SE of the groups' sum and of the SE at the end, in every block.
+    reductions: tuple[int, ...] = SEARCH_REDUCTIONS
+    statistics: Literal["cifar", "imagenet"] = "cifar"  # mean and deviation by which photos are normalised
     side_px: int = 32  # of the square training crops
     epochs: int = 50
     batch_size: int = 128
@@ -64,6 +69,11 @@ class AutolaConfig:
             within(name, getattr(self, name), 0, high)
         for name, high in (("threads", 1024), ("keep_checkpoints", 1000)):
             within(name, getattr(self, name) or 1, 1, high)
+        if len(self.reductions) != 2 or min(self.reductions) < 1:
+            raise UltronError(
+                "reductions must be two numbers from 1, of the SE of the sum and of the SE at the end; found "
+                f"{list(self.reductions)}"
+            )
         for name in ("lr_min", "momentum", "weight_decay", "architecture_lr", "architecture_weight_decay"):
             within(name, getattr(self, name), 0.0, 10.0)
         if self.width is not None and (self.width < N_NODES or self.width % N_NODES):
@@ -74,3 +84,8 @@ class AutolaConfig:
     def to_plain(self) -> dict[str, object]:
         """Plain data as JSON gives it back: every tuple a list."""
         return plain(to_dict(self))
+
+
+def as_stored(values: Mapping[str, object]) -> dict[str, object]:
+    """A search's stored configuration with what 0.1.0 did not store, so that its runs can be resumed."""
+    return {"reductions": [8, 8], "statistics": "imagenet", **values}

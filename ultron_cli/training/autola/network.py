@@ -16,6 +16,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions import STAGES
 from ultron_cli.models.attentions.genotype import N_NODES, OPERATIONS, Edge, Genotype
 from ultron_cli.models.attentions.hoga import HogaSearch
+from ultron_cli.models.backbones.narrow import guard_narrow_convolutions
 from ultron_cli.models.backbones.own import is_cifar_resnet, make_cifar_resnet
 from ultron_cli.training.autola.config import AutolaConfig
 
@@ -38,9 +39,9 @@ class AutolaAttention(nn.Module):
     """The search form of HOGA in one block; its edge weights come from AutolaLogits that are not part of it. (B, C, H,
     W) -> the same shape."""
 
-    def __init__(self, n_channels: int, architecture: AutolaLogits) -> None:
+    def __init__(self, n_channels: int, architecture: AutolaLogits, reductions: tuple[int, ...]) -> None:
         super().__init__()
-        self.mixed = HogaSearch(n_channels)
+        self.mixed = HogaSearch(n_channels, reductions)
         self.shared = (architecture,)  # in a tuple, so that its logits are not among this module's weights
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -61,6 +62,7 @@ def make_network(config: AutolaConfig, n_classes: int, architecture: AutolaLogit
     ResNet, or has attentions."""
     is_cifar = is_cifar_resnet(config.backbone)
     network = _cifar_network(config, n_classes) if is_cifar else _timm_network(config, n_classes)
+    guard_narrow_convolutions(network)
     feature_info = cast(_ResNet, network).feature_info
     for number in STAGES:
         n_channels = feature_info[number]["num_chs"]
@@ -70,7 +72,7 @@ def make_network(config: AutolaConfig, n_classes: int, architecture: AutolaLogit
                 raise UltronError(
                     f"{config.backbone} has attentions in its blocks already; choose one without, such as resnet34"
                 )
-            block.se = AutolaAttention(n_channels, architecture)
+            block.se = AutolaAttention(n_channels, architecture, config.reductions)
     return network
 
 

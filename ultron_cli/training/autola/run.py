@@ -20,14 +20,14 @@ from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 from ultron_cli.models.attentions.genotype import OPERATIONS, Genotype, save_genotype
-from ultron_cli.training.autola.config import AutolaConfig
+from ultron_cli.training.autola.config import AutolaConfig, as_stored
 from ultron_cli.training.autola.network import EDGES, choose_genotype
 from ultron_cli.training.autola.search import AutolaBatches, AutolaSearch, split_halves
 from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
 from ultron_cli.training.config import binding_settings
 from ultron_cli.training.run.checkpoints import State, load_latest_state
 from ultron_cli.training.run.folder import GENOTYPE_FILE
-from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, read_lines
+from ultron_cli.training.run.journal import METRICS_FILE, Stopwatch, lines_up_to
 from ultron_cli.training.run.loop import RunLoop
 
 # Means of an epoch; the last two are the network's, as in a training.
@@ -115,7 +115,9 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         return self._finish(folder)
 
     def load(self, folder: Path, state: State) -> None:
-        if changed := differences(state.get("identity", {}), self._identity()):
+        identity = state.get("identity", {})
+        identity = {**identity, "config": as_stored(identity.get("config", {}))}
+        if changed := differences(identity, self._identity()):
             raise UltronError(
                 f"{folder} holds a search with other settings: {'; '.join(changed[:4])}; name another folder with "
                 "`out`, or give the same settings"
@@ -171,7 +173,7 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         means = dict(zip(SUMS, (self.sums / self.n_batches).tolist(), strict=True))
         entry: dict[str, float] = {"epoch": epoch, **means, "lr": self.search.lr}
         self.history.append(entry)
-        lines = [line for line in read_lines(folder / METRICS_FILE) if line["epoch"] < epoch]
+        lines = lines_up_to(folder / METRICS_FILE, "epoch", epoch - 1)
         lines.append(entry | {"seconds": self.seconds})
         write_text(folder / METRICS_FILE, "".join(dump_json(line, indent=None) + "\n" for line in lines))
         genotype = write_findings(folder, self.search.edge_weights(), self.history, self.config)

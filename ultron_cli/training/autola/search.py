@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.errors import WorkFailed
-from ultron_cli.models.backbones.preprocessing import IMAGENET
+from ultron_cli.models.backbones.preprocessing import CIFAR, IMAGENET
 from ultron_cli.models.core import normalise_images
 from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import AutolaLogits, make_network
@@ -93,7 +93,8 @@ class AutolaSearch:
 
     def _loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Cross-entropy of a batch of (B, 3, H, W) uint8, and the share of photos classified right."""
-        images = normalise_images(pixels.to(self.device).permute(0, 2, 3, 1), IMAGENET)
+        statistics = CIFAR if self.config.statistics == "cifar" else IMAGENET
+        images = normalise_images(pixels.to(self.device).permute(0, 2, 3, 1), statistics)
         labels = labels.to(self.device)
         logits = self.network(images)
         loss = F.cross_entropy(logits, labels)

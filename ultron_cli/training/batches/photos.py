@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop, v2
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photos import decode_photo, draft_jpeg, orientation, photo_size
+from ultron_cli.datasets.photo_files import decode_photo, open_photo
+from ultron_cli.datasets.photos import worker_start
 from ultron_cli.errors import UltronError
-from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
 
@@ -119,24 +118,22 @@ class Augmentation:
         height, width = self.shapes[shape]
         if self.config.pad_px:
             return self.change(self._padded(path, height, width))
-        plain_photo = _open_plain(path)
-        try:
-            photo_width, photo_height = plain_photo.size if plain_photo else photo_size(path)
+        with open_photo(path) as photo:
+            photo_width, photo_height = photo.size
             aspects = [aspect * width / height for aspect in self.config.crop_aspect]
             empty = torch.empty((1, photo_height, photo_width), device="meta")  # get_params looks at the size only
             top, left, crop_height, crop_width = RandomResizedCrop.get_params(
                 empty, list(self.config.crop_area), aspects
             )
             needed = min(1.0, max(height / crop_height, width / crop_width))
-            image = _decode(path, plain_photo, math.ceil(max(photo_width, photo_height) * needed))
-            scale_y, scale_x = image.height / photo_height, image.width / photo_width
-            left_px, top_px = round(left * scale_x), round(top * scale_y)
-            width_px = max(1, round(crop_width * scale_x))
-            height_px = max(1, round(crop_height * scale_y))
-            cropped = image.crop((left_px, top_px, left_px + width_px, top_px + height_px))
-        finally:
-            if plain_photo:
-                plain_photo.close()
+            longest_px = max(photo_width, photo_height)
+            photo.draft(math.ceil(longest_px * needed) / longest_px)
+            image = photo.rgb()
+        scale_y, scale_x = image.height / photo_height, image.width / photo_width
+        left_px, top_px = round(left * scale_x), round(top * scale_y)
+        width_px = max(1, round(crop_width * scale_x))
+        height_px = max(1, round(crop_height * scale_y))
+        cropped = image.crop((left_px, top_px, left_px + width_px, top_px + height_px))
         pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
         return self.change(v2.functional.resize(pixels, [height, width], antialias=True))
 
@@ -149,34 +146,6 @@ class Augmentation:
         )
         top, left = torch.randint(0, 2 * pad + 1, (2,)).tolist()
         return torch.nn.functional.pad(pixels, (pad, pad, pad, pad))[:, top : top + height, left : left + width]
-
-
-def _open_plain(path: Path) -> Image.Image | None:
-    """An upright RGB photo, opened and not yet decoded, as nearly all are; None for any other, which decode_photo knows
-    to treat."""
-    try:
-        photo = Image.open(path)
-        if photo.mode == "RGB" and "transparency" not in photo.info and orientation(photo) == 1:
-            return photo
-        photo.close()
-    except Exception:  # Pillow raises many types; decode_photo says which and why
-        return None
-    return None
-
-
-def _decode(path: Path, plain_photo: Image.Image | None, draft_side_px: int) -> Image.Image:
-    """As decode_photo, whose copies (for orientation and mode) a plain photo does not need.
-
-    plain_photo: what _open_plain gave.
-    """
-    if plain_photo is None:
-        return decode_photo(path, draft_side_px)
-    draft_jpeg(plain_photo, draft_side_px / max(plain_photo.size))
-    try:
-        plain_photo.load()
-    except Exception:  # said in the words of decode_photo
-        return decode_photo(path, draft_side_px)
-    return plain_photo
 
 
 @contextmanager
@@ -245,7 +214,6 @@ def _join(items: list[Batch]) -> Batch:
 
 def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, pin: bool) -> DataLoader[Batch]:
     """Batches in the order of `batches`, prepared ahead by `n_workers` processes (0: by this one, when asked)."""
-    kill_workers_at_exit()
     return DataLoader(
         photos,
         batch_sampler=batches,
@@ -253,6 +221,6 @@ def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, p
         collate_fn=_join,
         pin_memory=pin,
         prefetch_factor=4 if n_workers else None,
-        worker_init_fn=start_loader_worker,
+        worker_init_fn=worker_start(n_workers),
         generator=torch.Generator(),
     )

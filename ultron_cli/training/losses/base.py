@@ -124,8 +124,8 @@ class MarginLoss(nn.Module):
         """(B, 1) target cosines -> the same with the margin."""
         return target
 
-    def others(self, cosines: torch.Tensor, with_margin: torch.Tensor) -> torch.Tensor:
-        """(B, N) cosines -> what the classes other than the target count as. with_margin: (B, 1)."""
+    def others(self, cosines: torch.Tensor, target: torch.Tensor, margin: float) -> torch.Tensor:
+        """(B, N) cosines -> what the classes other than the target count as. target: (B, 1) cosines, margin aside."""
         return cosines
 
     def logits(self, cosines: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, Margin]:
@@ -144,7 +144,7 @@ class MarginLoss(nn.Module):
         with torch.no_grad():
             margin = self.margin_of(distributed.gather_rows(target[:, 0]), log_negatives)
         with_margin = self.with_margin(target, margin.margin)
-        return margin.scale * self.others(cosines, with_margin).scatter(1, column, with_margin), margin
+        return margin.scale * self.others(cosines, target, margin.margin).scatter(1, column, with_margin), margin
 
     def classify(self, descriptors: torch.Tensor, labels: torch.Tensor) -> LossResult:
         """The classification loss with all class weights in this process."""

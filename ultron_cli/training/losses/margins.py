@@ -89,8 +89,9 @@ class ArcFace(PartialFcLoss):
     """Additive angular margin (Deng et al., CVPR 2019, eq. 3): the target's logit is scale cos(angle + margin).
 
     Beyond angle + margin > pi the logit continues linearly (cos angle - margin sin margin), so that it stays monotone.
-    With `curricular` a class whose cosine exceeds the target's with margin counts as cos (t + cos), t the running mean
-    of the target cosines (0.01 new).
+    With `curricular` a class whose cosine exceeds cos(angle + margin) counts as cos (t + cos), t the running mean of
+    the target cosines (0.01 new). Beyond pi it is compared with that cosine too, though the logit is another, as in
+    DOLG's code.
     """
 
     running_target: torch.Tensor  # t, a scalar; with `curricular` only
@@ -101,22 +102,26 @@ class ArcFace(PartialFcLoss):
         if self.is_curricular:
             self.register_buffer("running_target", torch.zeros(()))
 
-    def with_margin(self, target: torch.Tensor, margin: float) -> torch.Tensor:
+    def cosine_with_margin(self, target: torch.Tensor, margin: float) -> torch.Tensor:
+        """(B, 1) cosines of angles -> those of angle + margin."""
         # The gradient of the square root is infinite at 0, which a descriptor on its class weight would reach.
         sine = (1.0 - target.square()).clamp(min=1e-7).sqrt()
-        added = target * math.cos(margin) - sine * math.sin(margin)
+        return target * math.cos(margin) - sine * math.sin(margin)
+
+    def with_margin(self, target: torch.Tensor, margin: float) -> torch.Tensor:
         beyond = target - math.sin(margin) * margin
-        return torch.where(target > math.cos(math.pi - margin), added, beyond)
+        return torch.where(target > math.cos(math.pi - margin), self.cosine_with_margin(target, margin), beyond)
 
     def margin_of(self, targets: torch.Tensor, log_negatives: LogNegatives) -> Margin:
         if self.is_curricular and self.training:
             self.running_target.mul_(0.99).add_(0.01 * targets.mean())
         return self.fixed_margin
 
-    def others(self, cosines: torch.Tensor, with_margin: torch.Tensor) -> torch.Tensor:
+    def others(self, cosines: torch.Tensor, target: torch.Tensor, margin: float) -> torch.Tensor:
         if not self.is_curricular:
             return cosines
-        return torch.where(cosines > with_margin.detach(), cosines * (self.running_target + cosines), cosines)
+        is_hard = cosines > self.cosine_with_margin(target.detach(), margin)
+        return torch.where(is_hard, cosines * (self.running_target + cosines), cosines)
 
 
 @dataclass(frozen=True, kw_only=True)

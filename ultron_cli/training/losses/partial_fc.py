@@ -80,7 +80,7 @@ class PartialFcLoss(MarginLoss):
             if is_spread:  # of the global batch: this process reports its part
                 n_right = n_right / distributed.n_processes()
         with_margin = self.with_margin(target, margin.margin)
-        others = self.others(cosines, with_margin)
+        others = self.others(cosines, target, margin.margin)
         logits = margin.scale * torch.where(is_local[:, None], others.scatter(1, column, with_margin), others)
         highest = logits.detach().amax(1, keepdim=True)
         highest = distributed.max_over_processes(highest) if is_spread else highest

@@ -5,9 +5,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_toml
+from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_run, read_toml_config
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.files import read_json
 from ultron_cli.training.config import TrainConfig, binding_settings
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def read_preset(name: str) -> dict[str, object]:
             f"unknown preset {name!r}{nearest_names(name, list_presets())} (known: {', '.join(list_presets())})"
         )
     with resources.as_file(resources.files(__name__) / f"{name}.toml") as path:
-        return read_toml(path)
+        return read_toml_config(path)
 
 
 def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, object]:
@@ -47,22 +46,25 @@ def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, o
     return merged
 
 
-def make_config(values: dict[str, object]) -> "TrainConfig | AutolaConfig":
+def make_config(values: dict[str, object], is_stored: bool = False) -> "TrainConfig | AutolaConfig":
     """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
-    value."""
+    value.
+
+    is_stored: the values are those of a run's folder, of this version or an earlier one.
+    """
     if "task" not in values:
         return from_dict(TrainConfig, values)
     # Not above, as it loads timm: the settings of a training are shown a second sooner without.
-    from ultron_cli.training.autola.config import AutolaConfig
+    from ultron_cli.training.autola.config import AutolaConfig, as_stored
 
-    return from_dict(AutolaConfig, values)
+    return from_dict(AutolaConfig, as_stored(values) if is_stored else values)
 
 
 def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> "TrainConfig | AutolaConfig":
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
     values = read_preset(preset)
     if file:
-        values = _merge(values, read_toml(file))
+        values = _merge(values, read_toml_config(file))
     return make_config(_assign(values, assignments))
 
 
@@ -83,13 +85,13 @@ def resumed_config(
 ) -> "TrainConfig | AutolaConfig":
     """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
     now is another one."""
-    stored_config = make_config(read_json(stored, "configuration of the run")["config"])
+    stored_config = make_config(read_run(stored.parent).config, is_stored=True)
     if preset is not None:
         config = load_config(preset, file, assignments)
     else:
         values = stored_config.to_plain()
         if file:
-            values = _merge(values, read_toml(file))
+            values = _merge(values, read_toml_config(file))
         config = make_config(_assign(values, assignments))
     differing = differences(binding_settings(stored_config.to_plain()), binding_settings(config.to_plain()))
     if differing:
@@ -105,7 +107,7 @@ def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -
     final = flatten(load_config(preset, file, assignments).to_plain())
     sources = [(f"preset {preset}", flatten(read_preset(preset)))]
     if file:
-        sources.append((str(file), flatten(read_toml(file))))
+        sources.append((str(file), flatten(read_toml_config(file))))
     sources.append(("set", flatten(apply_set({}, assignments))))
     origin = {key: name for name, values in sources for key in values}
     return [(key, value, origin.get(key, "default")) for key, value in final.items()]

@@ -14,7 +14,7 @@ from ultron_cli import distributed
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.models.weights.checkpoints import read_weights_file
+from ultron_cli.models.weights.reading import read_weights_file
 
 State = dict[str, Any]
 """All that a run needs to go on: whatever torch.save stores and torch.load reads back with weights_only=True."""

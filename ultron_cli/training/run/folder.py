@@ -3,13 +3,15 @@
 import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ultron_cli.configs import read_run
 from ultron_cli.console import log, table
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, read_json
+from ultron_cli.files import make_folder
+from ultron_cli.schema.texts import fit_file
 from ultron_cli.workspace import Workspace
 
 # What a run writes; only these are removed when a folder is used again.
@@ -43,14 +45,10 @@ def refuse_foreign_folder(folder: Path) -> None:
 
 def _is_run(folder: Path) -> bool:
     """Whether config.json in a folder is a run's."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return False
     try:
-        content = read_json(path, "configuration of the run")
+        return bool(read_run(folder).provenance)
     except UltronError:
         return False
-    return isinstance(content, dict) and {"config", "provenance"} <= content.keys()
 
 
 def clear_folder(folder: Path, torn_only: bool) -> None:
@@ -137,35 +135,47 @@ class RunFacts:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """The settings that the table shows, of a training or a search."""
+
+    dataset: str
+    epochs: int
+    model: dict[str, object] = field(default_factory=dict)
+    loss: dict[str, object] = field(default_factory=dict)
+    task: str | None = None  # of a search
+    backbone: str | None = None  # of a search
+
+
 def describe_run(folder: Path) -> RunFacts:
     """Facts of a run for the table. Raises UltronError if its config.json cannot be read."""
     from ultron_cli.training.run.checkpoints import saved_steps
     from ultron_cli.training.run.journal import METRICS_FILE, read_lines
 
-    stored = read_json(folder / "config.json", "configuration of the run")
-    config = stored["config"]
+    stored = read_run(folder)
+    config = fit_file(stored.config, _Settings, folder / "config.json", "configuration of the run", "put back the file")
     metrics = read_lines(folder / METRICS_FILE)
     if is_finished(folder):
         state = "finished"
     else:
         steps = saved_steps(folder)
         state = f"stopped, saved at step {steps[-1]}" if steps else "stopped, nothing saved"
-    model = config["model"] if "task" not in config else {"name": config["task"], "backbone": config["backbone"]}
+    model = {"name": config.task, "backbone": config.backbone} if config.task else config.model
     return RunFacts(
         run=folder.name,
         folder=str(folder),
         state=state,
-        created=stored.get("provenance", {}).get("created"),
+        created=str(stored.provenance["created"]) if "created" in stored.provenance else None,
         model="-".join(str(part) for part in (model.get("name"), model.get("backbone")) if part),
-        loss_name=config.get("loss", {}).get("name", "linear"),
-        dataset=config["dataset"],
-        epochs=config["epochs"],
+        loss_name=str(config.loss.get("name", "linear")),
+        dataset=config.dataset,
+        epochs=config.epochs,
         epochs_done=len(metrics),
-        loss=metrics[-1]["loss"] if metrics else None,
+        loss=metrics[-1].get("loss") if metrics else None,
         accuracy=metrics[-1].get("accuracy") if metrics else None,
         validation_mAP=_last(metrics, "validation_mAP"),
         validation_top1=_last(metrics, "validation_top1"),
-        seconds=sum(entry.get("seconds", 0.0) for entry in metrics),
+        seconds=sum(entry.get("seconds") or 0.0 for entry in metrics),
     )
 
 
@@ -183,7 +193,7 @@ def list_runs(workspace: Workspace) -> list[RunFacts]:
         if (folder / "config.json").is_file():
             try:
                 runs.append(describe_run(folder))
-            except (UltronError, KeyError) as error:
+            except UltronError as error:
                 log.warning("%s is no readable run (%s)", folder, error)
     return runs
 

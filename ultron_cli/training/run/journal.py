@@ -4,7 +4,6 @@ steps.jsonl is appended line by line, so that it can be followed; a kill can lea
 together with all lines after the checkpoint.
 """
 
-import json
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from ultron_cli.console import dump_json, log
 from ultron_cli.files import AppendedFile, write_text
 from ultron_cli.machine import memory_mib
+from ultron_cli.schema.texts import Numbers, read_json_lines
 from ultron_cli.training.run.tensorboard import EventWriter
 
 STEPS_FILE = "steps.jsonl"
@@ -23,14 +23,18 @@ EVENTS_FOLDER = "events"
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON lines file; none if it is absent."""
+    """The whole lines of a JSON lines file, whose values are numbers or None; none if it is absent."""
     entries = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
+    for _, entry in read_json_lines(path, "lines of the run", Numbers):
+        if entry is None:
             break  # the torn end of an interrupted run
+        entries.append(entry)
     return entries
+
+
+def lines_up_to(path: Path, key: str, last: float) -> list[dict[str, Any]]:
+    """The lines whose `key` is at most `last`."""
+    return [entry for entry in read_lines(path) if (value := entry.get(key)) is not None and value <= last]
 
 
 def held_out_text(entry: dict[str, float]) -> str:
@@ -89,11 +93,11 @@ class Journal:
         self.folder = folder
         self.every = every
         self.device = device
-        steps = [entry for entry in read_lines(folder / STEPS_FILE) if entry["step"] <= first_step]
+        steps = lines_up_to(folder / STEPS_FILE, "step", first_step)
         write_text(folder / STEPS_FILE, "".join(dump_json(entry, indent=None) + "\n" for entry in steps))
-        self.metrics: list[dict[str, float]] = []
+        self.metrics: list[dict[str, Any]] = []
         if first_step:
-            self.metrics = [entry for entry in read_lines(folder / METRICS_FILE) if entry["epoch"] <= n_epochs_done]
+            self.metrics = lines_up_to(folder / METRICS_FILE, "epoch", n_epochs_done)
         self._steps = AppendedFile(folder / STEPS_FILE)
         self._events = EventWriter(folder / EVENTS_FOLDER, first_step)
         self.meter = Meter()

@@ -6,8 +6,6 @@ any order: one line per measurement, value a fraction from 0 to 1, group may be 
 one.
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ultron_cli.errors import UltronError
+from ultron_cli.schema.tables import csv_rows
+from ultron_cli.schema.values import shown
 from ultron_cli.visualization import drawing, plots
 from ultron_cli.visualization.plots import COLOURS
 
@@ -60,30 +60,16 @@ class Bar:
 def read_measurements(path: Path) -> list[Measurement]:
     """The lines of a table. Raises UltronError, naming the line, for a column that is missing, a value that is none, or
     a repeated line."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UltronError(f"table {path} does not exist; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UltronError(f"table {path} is not readable UTF-8 text ({error}); make it again") from error
-    rows = csv.DictReader(io.StringIO(text))
-    missing = [name for name in COLUMNS if name not in (rows.fieldnames or [])]
-    if missing:
-        raise UltronError(
-            f"{path} lacks the column {', '.join(missing)}; a table of an ablation has {','.join(COLUMNS)} in "
-            "its first line"
-        )
     measurements: dict[tuple[str, str, str, str], Measurement] = {}
-    for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        cells = {name: (row[name] or "").strip() for name in COLUMNS}
+    for number, cells in csv_rows(path, "table", required=[COLUMNS], if_unreadable="make it again"):
+        where = f"{path}, line {number}"
         try:
             value = float(cells["value"])
         except ValueError:
             value = math.nan
         if not 0 <= value <= 1:
             raise UltronError(
-                f"{where}: value must be a fraction from 0 to 1 (0.623, not 62.3); found {cells['value']!r}"
+                f"{where}: value must be a fraction from 0 to 1 (0.623, not 62.3); found {shown(cells['value'])}"
             )
         if not cells["setting"] or not cells["metric"]:
             raise UltronError(f"{where}: setting and metric must not be empty; correct the line")

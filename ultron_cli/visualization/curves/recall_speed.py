@@ -4,18 +4,53 @@ wrote."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from msgspec import Meta
 
 from ultron_cli.console import counted
 from ultron_cli.errors import UltronError
-from ultron_cli.files import read_json
+from ultron_cli.schema.texts import in_file, read_json
+from ultron_cli.schema.values import fit
 from ultron_cli.visualization import drawing, plots
 from ultron_cli.visualization.plots import MOST_LINES, look
 
 MOST_REPORTS = MOST_LINES
 KNOBS = {"nprobe": "nprobe", "ef_search": "efSearch"}  # key of the report -> as Faiss calls the setting
+
+
+Count = Annotated[int, Meta(gt=0)]
+Rate = Annotated[float, Meta(gt=0)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredRow:
+    """A row of a report: one setting of the index."""
+
+    rescore: Annotated[int, Meta(ge=0)]
+    recall: Annotated[dict[Count, Fraction], Meta(min_length=1)]
+    queries_per_s: Rate
+    nprobe: int = 0
+    ef_search: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredReport:
+    """A report as `ultron index --report` writes it."""
+
+    kind: Annotated[str, Meta(min_length=1)]
+    n: Count
+    dim: Count
+    n_queries: Count
+    k: Count
+    bytes_per_photo: Rate
+    exact_queries_per_s: Rate
+    rows: Annotated[list[_StoredRow], Meta(min_length=1)]
+    model: str | None = None
+    dataset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +77,26 @@ class IndexSpeed:
     source: str = ""  # `gem-resnet50 on roxford5k`; "" where not recorded
 
     @classmethod
-    def of(cls, content: Mapping[str, object]) -> "IndexSpeed":
-        """From what a report file holds. Raises KeyError, TypeError or ValueError if that is no report."""
-        rows = content["rows"]
-        if not isinstance(rows, list) or not rows:
-            raise ValueError("a report has at least one row")
-        points = [
-            SpeedPoint(
-                knobs={name: int(row.get(name, 0)) for name in KNOBS},
-                rescore=int(row["rescore"]),
-                recall={str(cut): float(recall) for cut, recall in row["recall"].items()},
-                queries_per_s=_positive(row["queries_per_s"]),
-            )
-            for row in rows
-        ]
-        if not content["kind"] or not all(point.recall for point in points) or not _positive(content["k"]):
-            raise ValueError("a report names its kind and has recalls")
-        model, dataset = content.get("model"), content.get("dataset")
+    def of(cls, content: object) -> "IndexSpeed":
+        """From what a report file holds. Raises Misfit, naming the place, if that is no report."""
+        report = fit(content, _StoredReport)
         return cls(
-            kind=str(content["kind"]),
-            n=int(_positive(content["n"])),
-            dim=int(_positive(content["dim"])),
-            n_queries=int(_positive(content["n_queries"])),
-            bytes_per_photo=_positive(content["bytes_per_photo"]),
-            exact_queries_per_s=_positive(content["exact_queries_per_s"]),
-            points=points,
-            source=f"{model} on {dataset}" if model and dataset else "",
+            kind=report.kind,
+            n=report.n,
+            dim=report.dim,
+            n_queries=report.n_queries,
+            bytes_per_photo=report.bytes_per_photo,
+            exact_queries_per_s=report.exact_queries_per_s,
+            points=[
+                SpeedPoint(
+                    knobs={name: getattr(row, name) for name in KNOBS},
+                    rescore=row.rescore,
+                    recall={str(cut): recall for cut, recall in row.recall.items()},
+                    queries_per_s=row.queries_per_s,
+                )
+                for row in report.rows
+            ],
+            source=f"{report.model} on {report.dataset}" if report.model and report.dataset else "",
         )
 
 
@@ -79,21 +108,12 @@ class Speed:
     points: list[tuple[float, float, str]]  # recall 0..1, queries per second, what was set or ""
 
 
-def _positive(value: object) -> float:
-    if not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"a number above 0 was expected, found {value!r}")
-    return value
-
-
 def read_report(path: Path) -> IndexSpeed:
     """The measurements of one index. Raises UltronError if the file holds none."""
-    content = read_json(path, "index report")
-    try:
+    advice = "make a report with `ultron index --report`, which names its JSON file"
+    content = read_json(path, "index report", advice=advice)
+    with in_file(path, "index report", advice):
         return IndexSpeed.of(content)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UltronError(
-            f"{path} is not a report of an index; make one with `ultron index --report`, which names its JSON file"
-        ) from None
 
 
 def title_of_reports(reports: Sequence[IndexSpeed]) -> str:

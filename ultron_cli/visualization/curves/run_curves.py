@@ -5,7 +5,6 @@ measured; steps.jsonl, if it is there, a line every few steps with step, epoch, 
 have is left out of the figure.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ultron_cli.configs import read_run as read_settings
 from ultron_cli.console import counted, log
 from ultron_cli.errors import UltronError
+from ultron_cli.schema.texts import read_json_lines
 from ultron_cli.visualization import plots
 from ultron_cli.visualization.plots import MOST_LINES, Look, look
 
@@ -50,20 +51,9 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 def read_lines(path: Path) -> list[dict[str, object]]:
     """The objects of a JSON lines file, none if it is absent; a line that is none (the torn end of a run that goes on)
     is left out."""
-    if not path.is_file():
-        return []
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    entries = []
-    n_bad = 0
-    for i, line in enumerate(lines):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict):
-            entries.append(entry)
-        elif i < len(lines) - 1:  # the last line may be half written
-            n_bad += 1
+    lines = [entry for _, entry in read_json_lines(path, "lines of the run", dict[str, object])]
+    entries = [entry for entry in lines if entry is not None]
+    n_bad = lines[:-1].count(None)  # the last line may be half written
     if n_bad:
         log.warning("%s: left out %s that are no JSON object", path, counted(n_bad, "line"))
     return entries
@@ -96,10 +86,9 @@ def read_run(folder: Path, label: str | None = None) -> RunCurves:
 def _config_of(folder: Path) -> dict[str, object]:
     """The `config` object of a run's config.json; empty where there is no such."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("config")
-    except (OSError, ValueError, AttributeError):
+        return read_settings(folder).config
+    except UltronError:
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def running_mean(values: list[float], width: int) -> list[float]:

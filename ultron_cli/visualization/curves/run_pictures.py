@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ultron_cli.files import read_json
+from ultron_cli.configs import read_run as read_settings
 from ultron_cli.training.autola.run import AutolaResult
 from ultron_cli.visualization.curves.run_curves import curves_figure, read_run
 from ultron_cli.visualization.genotype import genotype_figure
@@ -14,6 +14,6 @@ def draw_run(folder: Path, search: AutolaResult | None = None) -> None:
     title = f"Training curves: {' on '.join(part for part in (run.model, run.dataset) if part) or run.label}"
     curves_figure([run], title, folder / "curves.png")
     if search is not None:
-        config = read_json(folder / "config.json", "configuration of the run")["config"]
+        config = read_settings(folder).config
         title = f"HOGA found on {Path(config['dataset']).name}, seed {config['seed']}"
         genotype_figure(search.genotype, title, folder / "genotype.png", strengths=search.strengths)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from ultron_cli.console import progress
+from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.visualization.drawing import title_of
@@ -18,7 +19,6 @@ from ultron_cli.visualization.inside.matching import (
     region_feature,
     region_of,
 )
-from ultron_cli.visualization.inside.photos import size_of
 from ultron_cli.visualization.scene import PhotoChoice, Scene, open_describer
 
 DRAWN = PhotoShape(max_side_px=640, min_side_px=1)  # a panel is about half as large, in a PDF larger
@@ -61,7 +61,7 @@ def draw_match(scene: Scene, request: MatchRequest, out: Path) -> MatchSummary:
     the photo, unknown photos or weights that are gone."""
     choice = request.photos
     query = scene.query_photo(choice.query_row)
-    region = region_of(request.at, request.box, query.bbx, size_of(query.path))
+    region = region_of(request.at, request.box, query.bbx, photo_size(query.path))
     photos = scene.photos_of(choice)
     describer = open_describer(scene, request.device, request.weights)
     query_features = local_features(describer.model, describer.load(query.path, query.bbx), request.layer)
@@ -74,7 +74,7 @@ def draw_match(scene: Scene, request: MatchRequest, out: Path) -> MatchSummary:
         match = Match(photo, drawn_pixels, match_map(feature, features))
         matches.append(match)
         x, y, cosine = match.best
-        width, height = size_of(photo.path)
+        width, height = photo_size(photo.path)
         places.append(
             {
                 "rank": photo.rank,

@@ -7,7 +7,7 @@ import numpy as np
 
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.folder import Dataset
-from ultron_cli.datasets.photos import PhotoShape, decode_photo, load_photo
+from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
@@ -38,12 +38,6 @@ def box_of(text: str, flag: str) -> Box:
     """A box from the command line. Raises UltronError for anything but `X1,Y1,X2,Y2`."""
     x1, y1, x2, y2 = _numbers(text, "X1,Y1,X2,Y2", flag)
     return x1, y1, x2, y2
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of a photo, upright."""
-    image = decode_photo(path)
-    return image.width, image.height
 
 
 def photo_paths(dataset: Dataset, names: Sequence[str], most: int) -> list[tuple[str, Path]]:

@@ -9,6 +9,7 @@ called anything.
 import base64
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from PIL import Image
 
-from ultron_cli.console import log, progress
+from ultron_cli.console import log, progress, without_surrogates
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
@@ -164,7 +165,7 @@ def result_entry(scene: Scene, label: str, config: ReportConfig, thumbnails: Thu
     """One search as the page reads it."""
     ranking = scene.ranking
     gnd = ranking.origin.ground_truth
-    evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and Path(gnd).is_file() and scene.queries else None
+    evaluation = evaluate_ranking(ranking, Path(gnd)) if gnd and os.path.isfile(gnd) and scene.queries else None
     labels = label_of(scene)
     maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
     queries: list[QueryEntry] = []
@@ -245,7 +246,7 @@ def page(data: Mapping[str, object]) -> str:
     """The whole page with its style, script and data inside. Raises ValueError for data that is not JSON."""
     # "<" cannot stand in a script element's text as it could end it; in JSON it can be written so everywhere.
     encoded = (
-        json.dumps(data, allow_nan=False, ensure_ascii=False)
+        without_surrogates(json.dumps(data, allow_nan=False, ensure_ascii=False))
         .replace("<", "\\u003c")
         .replace("\u2028", "\\u2028")
         .replace("\u2029", "\\u2029")

@@ -1,0 +1,65 @@
+"""`python -m tests.fuzz [READER ...]`: damaged files for every reader, 200,000 each.
+
+Exit code 1 if one of them is neither read nor refused in one line.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tests.fuzz.readers import READERS
+from tests.fuzz.running import Limits, Reader, fuzz, problem_of, report
+
+
+def with_atheris(name: str, reader: Reader) -> None:
+    """Lets atheris choose the damage by what code it reaches; ends at the first failure."""
+    import tempfile
+
+    import atheris  # pyright: ignore[reportMissingImports]  # only where it is installed
+
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    reader.seeds[0](folder)
+
+    def one_input(data: bytes) -> None:
+        (folder / reader.file).write_bytes(data)
+        if problem := problem_of(reader.read, folder):
+            raise RuntimeError(f"{name}: {problem}")
+
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0]], one_input)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}; all without")
+    parser.add_argument("--inputs", type=int, default=200_000, help="damaged files per reader")
+    parser.add_argument("--seconds", type=float, help="per reader, if that is less")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory-mib", type=int, default=Limits.memory_mib, help="that one reading may take")
+    parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="folder of the files that fail")
+    parser.add_argument("--atheris", action="store_true", help="atheris chooses the damage (one reader)")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.readers if name not in READERS]:
+        parser.error(f"no reader {unknown[0]!r}; there are {', '.join(READERS)}")
+    names = arguments.readers or list(READERS)
+    if arguments.atheris:
+        with_atheris(names[0], READERS[names[0]])
+    n_failures = 0
+    for name in names:
+        started_s = time.monotonic()
+        outcome = fuzz(
+            READERS[name],
+            arguments.inputs,
+            seed=arguments.seed,
+            limits=Limits(memory_mib=arguments.memory_mib),
+            seconds=arguments.seconds,
+        )
+        print(report(name, outcome, arguments.out, time.monotonic() - started_s), flush=True)
+        n_failures += len(outcome.failures)
+    return 1 if n_failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Index folders from strangers, and factory strings that Faiss refuses or crashes at: one line, and no memory for what
+a file only declares."""
+
+import resource
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.mutations import mutated
+from tests.retrieval.rows_for_tests import INFO, unit_rows
+from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.descriptors import write_descriptors
+from ultron_cli.retrieval.index.building import build_index
+from ultron_cli.retrieval.index.opening import open_index
+
+faiss = pytest.importorskip("faiss")
+N, DIM = 200, 8
+QUERIES = unit_rows(5, 3, DIM)
+
+
+def write(path: Path, n: int, dim: int = DIM) -> Path:
+    write_descriptors(path, [f"{i}" for i in range(n)], [unit_rows(1, n, dim)], dim, INFO)
+    return path
+
+
+@pytest.fixture(scope="module")
+def descriptors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("index") / "database.h5", N)
+
+
+def outcome(folder: Path) -> str:
+    """`searched`, or what is said."""
+    try:
+        ranked = open_index(folder).search(QUERIES, 5)
+    except UltronError as error:
+        assert str(error).isprintable()
+        return str(error)
+    assert ranked.rows.max() < N
+    return "searched"
+
+
+@pytest.mark.parametrize(
+    "kind", ["flat", "IVF4,SQ8", "IVF4,PQ4x4np", "OPQ4,IVF4,PQ4x4np", "HNSW8,SQfp16", "IDMap,Flat"]
+)
+def test_bytes_changed_at_random(descriptors, tmp_path, kind):
+    folder = tmp_path / "a.index"
+    build_index(descriptors, folder, kind=kind)
+    path = folder / "index.faiss"
+    outcomes = []
+    for content in mutated(path.read_bytes(), 11, 40):
+        path.write_bytes(content)
+        outcomes.append(outcome(folder))
+    assert len(set(outcomes)) > 1
+
+
+def peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize("kind", ["flat", "IVF4,SQ8", "HNSW8,SQfp16"])
+def test_what_an_index_declares_must_be_in_its_file(descriptors, tmp_path, kind):
+    folder = tmp_path / "a.index"
+    build_index(descriptors, folder, kind=kind)
+    path = folder / "index.faiss"
+    content = path.read_bytes()
+    before_bytes = peak_bytes()
+    n_refused = 0
+    for place in range(4, len(content) - 8, max(1, len(content) // 60)):
+        path.write_bytes(content[:place] + struct.pack("<q", 1 << 33) + content[place + 8 :])
+        n_refused += outcome(folder) != "searched"
+    path.write_bytes(content[:147])
+    assert "cannot be read" in outcome(folder)
+    assert n_refused > 0
+    assert peak_bytes() - before_bytes < 600 << 20
+
+
+def test_an_index_of_another_metric_or_none(descriptors, tmp_path):
+    folder = tmp_path / "a.index"
+    build_index(descriptors, folder)
+    of_distances = faiss.IndexFlatL2(DIM)
+    of_distances.add(unit_rows(1, N, DIM))
+    faiss.write_index(of_distances, str(folder / "index.faiss"))
+    assert "must be a trained index of inner products" in outcome(folder)
+    (folder / "index.faiss").unlink()
+    assert "does not exist" in outcome(folder)
+    (folder / "index.faiss").symlink_to("/dev/zero")
+    assert "must be a file" in outcome(folder)
+
+
+def test_an_index_over_the_memory_budget(descriptors, tmp_path, monkeypatch):
+    build_index(descriptors, tmp_path / "a.index")
+    monkeypatch.setattr("ultron_cli.machine.memory_budget", lambda: 1000)
+    assert "more than the 1,000 B" in outcome(tmp_path / "a.index") or "of memory" in outcome(tmp_path / "a.index")
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "words"),
+    [
+        ("opq-ivfpq", 7, "OPQ to 8 dimensions needs 8 at least"),
+        ("OPQ4,PQ4x2", 5, "OPQ to 8 dimensions needs 8 at least"),
+        ("OPQ2_6,PQ2x2", 5, "OPQ to 6 dimensions needs 6 at least"),
+        ("OPQ4,IVF2,PQ4x4np", 9, "a product quantizer of 16 centroids needs 16 at least"),
+        ("PCA8,Flat", 7, "PCA to 8 dimensions needs 8 at least"),
+        ("PCAR4,SQ8", 3, "PCA to 4 dimensions needs 4 at least"),
+        ("PCAW4,IVF2,Flat", 3, "PCA to 4 dimensions needs 4 at least"),
+        ("IVF20,Flat", 19, "an inverted file of 20 cells needs 20 at least"),
+        ("IVF20_HNSW8,SQ8", 19, "an inverted file of 20 cells needs 20 at least"),
+        ("IVF2,PQ4x5", 31, "a product quantizer of 32 centroids needs 32 at least"),
+        ("PQ4x4fs", 15, "a product quantizer of 16 centroids needs 16 at least"),
+        ("HNSW8_PQ4x4", 15, "a product quantizer of 16 centroids needs 16 at least"),
+        ("RQ2x2", 7, "a residual quantizer of 8 dimensions needs 8 at least"),
+        ("ivfpq", 1, "needs 2 at least"),
+    ],
+)
+def test_too_few_photos_to_learn_from_are_said_before(tmp_path, kind, n, words):
+    with pytest.raises(UltronError) as caught:
+        build_index(write(tmp_path / "d.h5", n), tmp_path / "a.index", kind=kind)
+    assert f"cannot learn from {n} descriptors" in str(caught.value)
+    assert words in str(caught.value)
+    assert not (tmp_path / "a.index").exists()
+
+
+@pytest.mark.parametrize(("kind", "n"), [("opq-ivfpq", 8), ("OPQ2_6,PQ2x2", 6), ("PCA8,Flat", 8), ("IVF20,Flat", 20)])
+def test_as_many_as_are_needed_are_enough(tmp_path, kind, n):
+    assert build_index(write(tmp_path / "d.h5", n), tmp_path / "a.index", kind=kind).search(QUERIES, 1).rows.min() >= 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "foo",
+        ",,",
+        "IVF99999999999,Flat",
+        "IVF-1,Flat",
+        "PQ3",
+        "PQ4x40",
+        "LSH",
+        "IMI2x2,Flat",
+        "IVF4,PQ4+4",
+        "NSG8,Flat",
+    ],
+)
+def test_what_faiss_refuses(tmp_path, kind):
+    with pytest.raises(UltronError, match=r"or a Faiss factory string that suits 50 descriptors"):
+        build_index(write(tmp_path / "d.h5", 50), tmp_path / "a.index", kind=kind)
+    assert not (tmp_path / "a.index").exists()
+
+
+@pytest.mark.parametrize("kind", ["IDMap,Flat", "IDMap2,SQ8", "Flat,IDMap", "PCA8,IDMap,Flat", "RQ2x4", "LSQ2x4"])
+def test_kinds_that_ultron_does_not_know(descriptors, tmp_path, kind):
+    rows = unit_rows(1, N, DIM)
+    build_index(descriptors, tmp_path / "a.index", kind=kind)
+    ranked = open_index(tmp_path / "a.index").search(rows[:20], 20)
+    assert np.mean([row in ranked.rows[row] for row in range(20)]) > 0.7

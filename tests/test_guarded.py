@@ -1,0 +1,132 @@
+"""Functions in a child process: what they return, and what becomes of those that crash, loop, fill memory or raise."""
+
+import ctypes
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ultron_cli import guarded
+from ultron_cli.errors import UltronError
+from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="without fork functions run in this process")
+
+
+def plain_data(n: int) -> dict[str, object]:
+    return {"a": [1, 2.5, None, True], "b": b"\xff", "c": "ü" * n}
+
+
+def crash() -> None:
+    ctypes.string_at(0)
+
+
+HAS_THREADS = False  # of a library that a fork does not stand, as a test makes believe
+
+
+def crash_in_a_fork(n: int) -> int:
+    if HAS_THREADS:
+        ctypes.string_at(0)
+    return n
+
+
+def loop() -> None:
+    while True:
+        pass
+
+
+def fill_memory() -> int:
+    return len(bytearray(3 * guarded.MEMORY_BYTES))
+
+
+def fail(text: str) -> None:
+    raise KeyError(text)
+
+
+def refuse() -> None:
+    raise UltronError("the rule")
+
+
+def open_files() -> int:
+    return len([handle for handle in range(3, 256) if _is_open(handle)])
+
+
+def _is_open(handle: int) -> bool:
+    try:
+        os.fstat(handle)
+    except OSError:
+        return False
+    return True
+
+
+def process_number() -> int:
+    return os.getpid()
+
+
+def test_results_are_plain_data_of_any_length():
+    for n in (0, 10, 3_000_000):
+        assert in_child(plain_data, n) == plain_data(n)
+
+
+def test_what_is_raised_is_told_in_one_line():
+    with pytest.raises(UltronError, match="the rule"):
+        in_child(refuse)
+    with pytest.raises(ReaderFailed) as caught:
+        in_child(fail, "a\nb\x1b[31m" + "c" * 5000)
+    assert (caught.value.kind, caught.value.errno) == ("KeyError", None)
+    assert str(caught.value).isprintable() and len(str(caught.value)) <= 600
+    with pytest.raises(ReaderFailed) as caught:
+        in_child(os.listdir, "/nonexistent")
+    assert caught.value.errno == 2
+
+
+def test_a_crash_a_loop_and_too_much_memory_end_the_child_alone():
+    with pytest.raises(ReaderDied, match=r"crashed \(SIGSEGV\)"):
+        in_child(crash)
+    started_s = time.monotonic()
+    with pytest.raises(ReaderDied, match="computed for seconds and was stopped"):
+        in_child(loop, cpu_s=1)
+    assert time.monotonic() - started_s < 30
+    with pytest.raises(ReaderFailed, match="MemoryError"):
+        in_child(fill_memory)
+    assert in_child(plain_data, 1) == plain_data(1)
+
+
+def test_one_child_serves_many_requests_and_holds_no_files(tmp_path: Path):
+    with open(tmp_path / "lock", "w"):
+        first = in_child(process_number)
+        assert first != os.getpid()
+        assert {in_child(process_number) for _ in range(20)} == {first}
+        assert in_child(open_files) == 1  # the line to its parent
+
+
+def test_a_child_that_ended_is_replaced():
+    first = in_child(process_number)
+    os.kill(first, 9)
+    assert in_child(process_number) not in (first, os.getpid())
+
+
+def test_what_only_a_fork_does_not_stand_is_asked_of_a_fresh_process(monkeypatch: pytest.MonkeyPatch):
+    os.kill(in_child(process_number), 9)
+    monkeypatch.setattr(sys.modules[__name__], "HAS_THREADS", True)
+    assert in_child(crash_in_a_fork, 3) == 3
+    os.kill(in_child(process_number), 9)
+    monkeypatch.setitem(sys.modules, "grpc", sys)
+    assert in_child(crash_in_a_fork, 4) == 4
+
+
+def test_threads_take_turns():
+    answers: list[object] = []
+
+    def ask(n: int) -> None:
+        answers.append(in_child(plain_data, n) == plain_data(n))
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [True] * 8

@@ -1,0 +1,267 @@
+"""Runs what reads a stranger's file with a C library in a child process, where it may crash, loop or fill memory.
+
+The child is a fork: it starts in milliseconds and has every module. Where a fork crashes, a fresh process is asked too,
+as a library with threads of its own (gRPC) can bring a fork down. The child stays for the next file and ends when it
+has had nothing to do for a while. What it answers is plain data: a child that a file has taken over can lie but run
+nothing here.
+"""
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from ultron_cli.errors import UltronError
+
+CPU_S = 3  # a header is read in milliseconds
+WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
+MEMORY_BYTES = 1 << 30
+IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
+BLOCK_BYTES = 1 << 20
+LIBRARIES = ("faiss", "h5py", "torch")  # that read files
+
+
+class ReaderDied(Exception):
+    """The child ended without an answer. The text says how, as the end of a sentence about what it did."""
+
+
+class ReaderStopped(ReaderDied):
+    """The child took too long, which need not be a fault."""
+
+
+class ReaderFailed(Exception):
+    """The function raised an exception in the child; the text is that of the exception, in one line."""
+
+    def __init__(self, text: str, kind: str, errno: int | None) -> None:
+        super().__init__(text)
+        self.kind = kind  # name of the exception's class
+        self.errno = errno  # of an OSError
+
+
+def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
+    """What a function of a module returns for the arguments, computed in a child process.
+
+    The result is made of None, booleans, numbers, text, bytes, lists and dictionaries. cpu_s: seconds of computing that
+    it may use; its memory is MEMORY_BYTES beside what this process has. Raises UltronError if the function does,
+    ReaderFailed for any other exception, ReaderDied if the child crashed or used up its limits. Where the system cannot
+    fork (Windows) the function runs in this process.
+    """
+    if not hasattr(os, "fork"):
+        return _outcome(_answer(function, arguments))
+    request = pickle.dumps((function, arguments, cpu_s))
+    with _lock:
+        try:
+            answer = _asked(request, _started_fresh if "grpc" in sys.modules else _forked)
+        except ReaderStopped:
+            raise
+        except ReaderDied:
+            answer = _asked(request, _started_fresh)
+    return _outcome(answer)
+
+
+def _asked(request: bytes, start: Callable[[], "_Child"]) -> bytes:
+    """The answer of the child that is there, or else of a new one. Raises ReaderDied."""
+    global _child
+    child, _child = _child, None
+    answer = child.answer(request) if child is not None else None
+    if child is None or answer is None:  # it has ended as there was nothing to do
+        child = start()
+        answer = child.answer(request)
+    if answer is None:
+        raise ReaderDied("ended without an answer")
+    _child = child
+    return answer
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A child as its parent sees it."""
+
+    pid: int
+    line: socket.socket
+
+    def answer(self, request: bytes) -> bytes | None:
+        """Its answer; None if it had ended before it was asked. Raises ReaderDied if it ends meanwhile, or has to be
+        ended."""
+        is_alive = False
+        try:
+            self.line.sendall(len(request).to_bytes(8, "big") + request)
+            answer = self._received(time.monotonic() + WALL_S)
+            is_alive = answer is not None
+            return answer
+        except ConnectionError:
+            return self._end()
+        finally:
+            if not is_alive:  # ended, or this process was interrupted while it waited
+                self._end()
+
+    def _received(self, deadline_s: float) -> bytes | None:
+        parts = bytearray()
+        n_bytes = None
+        while n_bytes is None or len(parts) < n_bytes + 8:
+            if not select.select([self.line], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+                raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
+            part = self.line.recv(BLOCK_BYTES)
+            if not part:
+                return self._end()
+            parts += part
+            if len(parts) >= 8:
+                n_bytes = int.from_bytes(parts[:8], "big")
+        return bytes(parts[8:])
+
+    def _end(self) -> None:
+        """Ends it. Raises ReaderDied if it died of a signal other than this one."""
+        if self.line.fileno() < 0:
+            return
+        self.line.close()
+        with contextlib.suppress(ProcessLookupError):
+            if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            _, status = os.waitpid(self.pid, 0)
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+                raise ReaderStopped("computed for seconds and was stopped")
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
+                raise ReaderDied(f"crashed ({signal.Signals(os.WTERMSIG(status)).name})")
+
+
+_child: _Child | None = None
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """In another fork of this process: the child and the lock are those of the parent."""
+    global _child, _lock
+    _child = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _forked() -> _Child:
+    line, far_end = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        _serve(far_end)
+    far_end.close()
+    return _Child(pid, line)
+
+
+def _started_fresh() -> _Child:
+    line, far_end = socket.socketpair()
+    # Loaded before memory is limited, as in a fork.
+    libraries = [name for name in LIBRARIES if name in sys.modules]
+    source = f"import {', '.join(['sys', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
+    program = [sys.executable, "-c", source]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
+    pid = os.posix_spawn(sys.executable, program, environment, file_actions=at_stdin)
+    far_end.close()
+    return _Child(pid, line)
+
+
+def serve_at_stdin() -> NoReturn:
+    """What a fresh child does; its line to the parent is its standard input."""
+    _serve(socket.socket(fileno=os.dup(0)))
+
+
+def _serve(line: socket.socket) -> NoReturn:
+    """What the child does. It never returns into the program that it was copied from."""
+    try:
+        faulthandler.disable()  # a crash here is an answer and no bug of this program
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Locks that the parent holds would be held on by the child's copies of its open files.
+        os.closerange(3, line.fileno())
+        os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        with limited_memory(MEMORY_BYTES):
+            _answer_requests(line)
+    finally:
+        os._exit(0)
+
+
+def _answer_requests(line: socket.socket) -> None:
+    """Until the parent ends or asks nothing for a while."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    stream = line.makefile("rwb")
+    while select.select([line], [], [], IDLE_S)[0]:
+        header = stream.read(8)
+        if len(header) < 8:
+            return
+        function, arguments, cpu_s = pickle.loads(stream.read(int.from_bytes(header, "big")))
+        _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + cpu_s, hard_s))
+        answer = _answer(function, arguments)
+        stream.write(len(answer).to_bytes(8, "big") + answer)
+        stream.flush()
+
+
+def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> bytes:
+    try:
+        answer = ("result", function(*arguments), None)
+    except UltronError as error:
+        answer = ("UltronError", str(error), None)
+    except Exception as error:  # whatever a library raises for a damaged file is told to the parent
+        answer = (type(error).__name__, one_line(error, 600), getattr(error, "errno", None))
+    kind, value, errno = answer
+    # Messages as bytes: they may hold names of files that are not UTF-8.
+    return msgspec.msgpack.encode((kind, value.encode("utf-8", "surrogatepass") if kind != "result" else value, errno))
+
+
+def _outcome(answer: bytes) -> Any:
+    kind, value, errno = msgspec.msgpack.decode(answer)
+    if kind == "result":
+        return value
+    message = value.decode("utf-8", "surrogatepass")
+    if kind == "UltronError":
+        raise UltronError(message)
+    raise ReaderFailed(message, kind, errno)
+
+
+def one_line(error: Exception, n_characters: int = 120) -> str:
+    """What an exception says, in one line without control characters, cut."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in text[:n_characters])
+
+
+@contextlib.contextmanager
+def limited_memory(n_bytes: int) -> Iterator[None]:
+    """Inside, this process can take so many bytes more than it has; what asks for more gets a MemoryError. Without
+    effect where the system knows no such limit."""
+    held_bytes = virtual_bytes()
+    if held_bytes is None:
+        yield
+        return
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [held_bytes + n_bytes, *(limit for limit in before if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def virtual_bytes() -> int | None:
+    """The address space of this process; None where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,87 @@
+"""Photos that stand on both sides: queries that are in the database too, and distractors that are database photos.
+
+Photos are the same if their bytes are, where the descriptor files record that (datasets/photo_marks.py), or if they
+have one name in one folder.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from ultron_cli.console import counted, log
+from ultron_cli.datasets.photo_marks import PhotoMarks
+from ultron_cli.retrieval.descriptors import Descriptors
+from ultron_cli.retrieval.rankings import OwnRows, Ranking
+
+
+def own_rows(queries: Descriptors, database: Descriptors) -> OwnRows:
+    """The rows of the database that are the query itself, by query row; queries without such rows are left out."""
+    rows: dict[int, set[int]] = {}
+    if queries.info.provenance.dataset_folder == database.info.provenance.dataset_folder:
+        rows = {query: {row} for query, row in _of_equal_name(queries.names, database.names).items()}
+    query_marks, marks = queries.marks, database.marks
+    if query_marks is not None and marks is not None:
+        digests = _digests(marks)
+        rows_of: dict[bytes, list[int]] = {}
+        for row in np.flatnonzero(np.isin(digests, _digests(query_marks))).tolist():
+            rows_of.setdefault(marks[row].digest, []).append(row)
+        for query in range(len(query_marks)):
+            if same := rows_of.get(query_marks[query].digest):
+                rows.setdefault(query, set()).update(same)
+    return {query: np.array(sorted(own), np.int64) for query, own in sorted(rows.items())}
+
+
+def own_rows_of(ranking: Ranking) -> OwnRows:
+    """As own_rows, of a ranking; by name where it comes from a file, which says no more."""
+    if ranking.own_rows is not None:
+        return ranking.own_rows
+    origin = ranking.origin
+    if origin.database_folder not in (None, origin.dataset_folder):
+        return {}
+    same = _of_equal_name(ranking.query_names, ranking.database_names)
+    return {query: np.array([row], np.int64) for query, row in same.items()}
+
+
+def _of_equal_name(query_names: Sequence[str], names: Sequence[str]) -> dict[int, int]:
+    row_of_query = {name: query for query, name in enumerate(query_names)}
+    return {row_of_query[name]: row for row, name in enumerate(names) if name in row_of_query}
+
+
+def _digests(marks: PhotoMarks) -> np.ndarray:
+    """(N,) digests as single values."""
+    return np.ascontiguousarray(marks.digests).view(f"S{marks.digests.shape[1]}").reshape(-1)
+
+
+def warn_of_own_rows(n_own: int, n_queries: int) -> None:
+    """Says that queries are ranked for themselves. n_own: so many of n_queries."""
+    if n_own:
+        log.warning(
+            "%d of %s in the database too, and found first there, as right or as wrong as any other photo; "
+            "`leave_out_queries` leaves each out of its own ranking",
+            n_own,
+            counted(n_queries, "query is", "queries are"),
+        )
+
+
+def warn_of_repeats(database: Descriptors, distractors: Descriptors) -> None:
+    """Says that distractors are photos of the database: as distractors they count as wrong."""
+    marks, distractor_marks = database.marks, distractors.marks
+    if marks is not None and distractor_marks is not None:
+        n_repeats = int(np.isin(_digests(distractor_marks), _digests(marks)).sum())
+    else:  # names alone: those of a few photos may be equal by chance
+        stems = {_stem(name) for name in database.names}
+        n_repeats = sum(_stem(name) in stems for name in distractors.names)
+        n_repeats = n_repeats if 2 * n_repeats >= len(stems) > 0 else 0
+    if n_repeats:
+        log.warning(
+            "%s of %s in %s too; as distractors they count as wrong, and scores fall; extract the distractors without "
+            "them",
+            counted(n_repeats, "photo"),
+            f"{distractors.label} {'is' if n_repeats == 1 else 'are'}",
+            database.label,
+        )
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name.rpartition("/")[2])[0]
