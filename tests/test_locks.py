@@ -38,11 +38,11 @@ def test_another_process_is_refused_and_told_who_writes(tmp_path: Path) -> None:
     process = holder_of(tmp_path / "x")
     with pytest.raises(UltronError) as raised, only_writer(tmp_path / "x", "another `ultron train` is writing"):
         pass
-    said = str(raised.value)
-    assert said.startswith(
+    message = str(raised.value)
+    assert message.startswith(
         f"another `ultron train` is writing: process {process.pid} on {socket.gethostname()}, since "
     )
-    assert said.endswith("; wait for it, or name another place with `out`") and "\n" not in said
+    assert message.endswith("; wait for it, or name another place with `out`") and "\n" not in message
     process.send_signal(signal.SIGKILL)
     process.wait()
     with only_writer(tmp_path / "x", ""):  # its death gave the lock back

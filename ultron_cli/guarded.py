@@ -63,15 +63,15 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
     request = pickle.dumps((function, arguments, cpu_s))
     with _lock:
         try:
-            answer = _asked(request, _started_fresh if "grpc" in sys.modules else _forked)
+            answer = _answer_of_child(request, _started_fresh if "grpc" in sys.modules else _forked)
         except ReaderStopped:
             raise
         except ReaderDied:
-            answer = _asked(request, _started_fresh)
+            answer = _answer_of_child(request, _started_fresh)
     return _outcome(answer)
 
 
-def _asked(request: bytes, start: Callable[[], "_Child"]) -> bytes:
+def _answer_of_child(request: bytes, start: Callable[[], "_Child"]) -> bytes:
     """The answer of the child that is there, or else of a new one. Raises ReaderDied."""
     global _child
     child, _child = _child, None

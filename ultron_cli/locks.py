@@ -21,6 +21,8 @@ from pathlib import Path
 from ultron_cli.errors import UltronError
 from ultron_cli.files import ANOTHER_PLACE, failures_said, make_folder
 from ultron_cli.processes import command_text, is_alive, machine_mark
+from ultron_cli.schema.texts import parse_json
+from ultron_cli.schema.values import Misfit, fit
 
 try:
     import fcntl
@@ -173,9 +175,8 @@ def _writer_in(handle: int) -> Writer | None:
     """Who the lock file names; None where it is empty or cannot be read."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
-        content = json.loads(os.read(handle, 4096))
-        return Writer(**{name: kind(content[name]) for name, kind in Writer.__annotations__.items()})
-    except (OSError, ValueError, KeyError, TypeError):
+        return fit(parse_json(os.read(handle, 4096)), Writer)
+    except (OSError, Misfit):
         return None
 
 

@@ -54,9 +54,9 @@ def test_odd_names_are_carried_through_all_commands(tmp_path: Path, ultron: Run,
     with DescriptorFile(Path(extracted["files"]["database"]["path"])) as stored:
         assert stored.names == truth["imlist"]
         assert os.fsencode(stored.info.dataset) == folder_name
-    found = read_json(ultron("search", "-k", 7, "--json"))
-    assert read_ranks(Path(found["ranks"])).query_names == truth["qimlist"]
-    assert {photo["name"] for result in found["results"] for photo in result["photos"]} == set(truth["imlist"])
+    answer = read_json(ultron("search", "-k", 7, "--json"))
+    assert read_ranks(Path(answer["ranks"])).query_names == truth["qimlist"]
+    assert {photo["name"] for result in answer["results"] for photo in result["photos"]} == set(truth["imlist"])
     scores = read_json(ultron("evaluate", "--json"))
     assert set(scores["protocols"]["medium"]["ap"]) == set(truth["qimlist"])
     index = read_json(ultron("index", "--json"))

@@ -111,9 +111,9 @@ def test_damaged_tags_do_not_matter(kind: str, damage: str) -> None:
         content = content[:place] + struct.pack("<HHL", number, tag_kind, count) + field + content[place + 12 :]
     else:
         content = photo_of(kind, stored_as(quarters(), 6), [orientation_tag(6), *DAMAGED[damage]])
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         assert_upright(io.BytesIO(content))
-    assert not told
+    assert not warned
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -190,9 +190,9 @@ def no_photos(folder: Path) -> dict[str, str]:
 
 
 def test_only_files_are_opened(tmp_path: Path) -> None:
-    for name, said in no_photos(tmp_path).items():
+    for name, reason in no_photos(tmp_path).items():
         for read in (decode_photo, photo_size, lambda path: load_photo(path, None, PhotoShape())):
-            with pytest.raises(UltronError, match=f"{name}.*{said}|{said}.*{name}"):
+            with pytest.raises(UltronError, match=f"{name}.*{reason}|{reason}.*{name}"):
                 read(tmp_path / name)
         assert check_photo(tmp_path, name).kind == "undecodable"
 
@@ -284,8 +284,8 @@ def test_pillow_says_nothing_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "odd.tif").write_bytes(directory([*stored, (256, SHORT, 1, b"\x08\0"), (257, SHORT, 1, b"\x08\0")]))
     code = "import sys; from pathlib import Path; from ultron_cli.datasets.verify import check_photo as check;"
     code += "print(check(Path(sys.argv[1]), 'odd.tif').kind)"
-    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert (told.stdout, told.stderr) == ("not-a-photo\n", "")
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("not-a-photo\n", "")
 
 
 def test_types_that_nobody_photographs_in_are_not_opened(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def _write_descriptors(folder: Path) -> None:
 def _read_descriptors(folder: Path) -> None:
     from ultron_cli.retrieval.descriptors import DescriptorFile
 
-    with DescriptorFile(folder / "x.h5") as opened:
-        assert len(opened.names) == opened.n
-        opened.take(np.arange(opened.n))
-        opened.read()
+    with DescriptorFile(folder / "x.h5") as stored:
+        assert len(stored.names) == stored.n
+        stored.take(np.arange(stored.n))
+        stored.read()
 
 
 def _write_ranks(folder: Path) -> None:

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, settings
+from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from tests.fuzz.mutations import mutate_bytes, mutate_json
@@ -37,7 +38,7 @@ def test_any_json_is_read_or_refused_in_one_line(name: str, tmp_path_factory: py
     known = st.dictionaries(st.sampled_from([str(key) for key in keys]), JSON, max_size=8)
 
     @settings(derandomize=True, max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(value=JSON | known)
+    @for_all(value=JSON | known)
     def check(value: object) -> None:
         (folder / reader.file).write_text(json.dumps(value))
         assert not problem_of(reader.read, folder)

@@ -126,9 +126,10 @@ def test_a_query_that_is_junk_for_itself_is_no_trouble(files: Path, capsys: pyte
 def test_copies_are_known_by_their_bytes(files: Path) -> None:
     write(files / "q.h5", QUERIES, [1, 2, 3])
     write(files / "d.h5", DATABASE, [11, 3, 13, 3, 15], folder="/elsewhere")
-    own = search(files).own_rows
-    assert own is not None
-    assert {query: rows.tolist() for query, rows in own.items()} == {2: [1, 3]}  # names of another folder say nothing
+    own_rows = search(files).own_rows
+    assert own_rows is not None
+    # Names of another folder say nothing.
+    assert {query: rows.tolist() for query, rows in own_rows.items()} == {2: [1, 3]}
     assert search(files, 3, leave_out_queries=True).names_of(2) == ["a", "c", "e"]
 
 
@@ -148,9 +149,9 @@ def test_distractors_that_are_database_photos_are_counted(
     write(files / "x.h5", {name: 200.0 + i for i, name in enumerate(names)}, digests, folder="/distractors")
     ranking = search(files, distractors=(files / "x.h5",))
     assert len(ranking.database_names) == 5 + len(names)
-    told = f"warning: {n_repeats} photos of {files / 'x.h5'} are in {files / 'd.h5'} too; as distractors"
+    warning = f"warning: {n_repeats} photos of {files / 'x.h5'} are in {files / 'd.h5'} too; as distractors"
     err = capsys.readouterr().err
-    assert told in err if n_repeats else "as distractors" not in err
+    assert warning in err if n_repeats else "as distractors" not in err
 
 
 def test_k_is_still_bounded(files: Path) -> None:

@@ -207,8 +207,10 @@ def test_a_whitening_whose_source_has_changed_is_told(tmp_path: Path, capsys: py
     assert capsys.readouterr().err == ""
     write_descriptors(tmp_path / "d.h5", [str(i) for i in range(20)], [unit_rows(2, 20, DIM)], DIM, INFO)
     read_whitening(tmp_path / "w.h5")
-    told = f"warning: {tmp_path / 'w.h5'} was learned from {tmp_path / 'd.h5'}, which has changed since; learn it again"
-    assert told in capsys.readouterr().err
+    warning = (
+        f"warning: {tmp_path / 'w.h5'} was learned from {tmp_path / 'd.h5'}, which has changed since; learn it again"
+    )
+    assert warning in capsys.readouterr().err
     (tmp_path / "d.h5").unlink()
     read_whitening(tmp_path / "w.h5")
     assert capsys.readouterr().err == ""

@@ -108,11 +108,13 @@ def _with_own_rows(
     for i, name in enumerate(truth.query_names):
         if name not in own_of:
             continue
-        own = np.array([row_of.get(ranking.database_names[row], -1) for row in own_of[name]], np.int64)
+        of_query = np.array([row_of.get(ranking.database_names[row], -1) for row in own_of[name]], np.int64)
         if are_left_out:
-            labels = {label: rows[~np.isin(rows, own)] for label in LABELS for rows in [getattr(queries[i], label)]}
+            labels = {
+                label: rows[~np.isin(rows, of_query)] for label in LABELS for rows in [getattr(queries[i], label)]
+            }
             queries[i] = replace(queries[i], **labels)
-        elif not np.isin(own, queries[i].junk).all():
+        elif not np.isin(of_query, queries[i].junk).all():
             n_counted += 1
     return replace(truth, queries=queries), n_counted
 
@@ -129,14 +131,14 @@ def evaluate_ranking(
 
     leave_out_queries: a query that is in the database too leaves its own ranking, and is no positive of itself.
     """
-    own = own_rows_of(ranking)
+    own_rows = own_rows_of(ranking)
     search = ranking.origin.search or SearchRecord()
     if leave_out_queries:
-        ranking = ranking.without_own_rows(own)
+        ranking = ranking.without_own_rows(own_rows)
         search = replace(search, leaves_out_queries=True)
         ranking = replace(ranking, origin=replace(ranking.origin, search=search))
     truth, rows = ranking_against(ranking, gnd)
-    truth, n_counted = _with_own_rows(truth, ranking, own, are_left_out=search.leaves_out_queries)
+    truth, n_counted = _with_own_rows(truth, ranking, own_rows, are_left_out=search.leaves_out_queries)
     warn_of_own_rows(n_counted, len(truth.query_names))
     repeating_queries = rankings_with_repeats(rows)
     if len(repeating_queries):

@@ -29,7 +29,7 @@ def own_rows(queries: Descriptors, database: Descriptors) -> OwnRows:
         for query in range(len(query_marks)):
             if same := rows_of.get(query_marks[query].digest):
                 rows.setdefault(query, set()).update(same)
-    return {query: np.array(sorted(own), np.int64) for query, own in sorted(rows.items())}
+    return {query: np.array(sorted(of_query), np.int64) for query, of_query in sorted(rows.items())}
 
 
 def own_rows_of(ranking: Ranking) -> OwnRows:

@@ -77,8 +77,8 @@ class Ranking:
         queries that are in the database themselves."""
         rows = self.rows.copy()
         scores = None if self.scores is None else self.scores.copy()
-        for query, own in own_rows.items():
-            stays = ~np.isin(self.rows[query], own)
+        for query, of_query in own_rows.items():
+            stays = ~np.isin(self.rows[query], of_query)
             n_left = int(stays.sum())
             rows[query, :n_left], rows[query, n_left:] = self.rows[query, stays], PADDING
             if scores is not None and self.scores is not None:

@@ -230,8 +230,8 @@ def search_descriptors(
     require_same_model(queries.info.extraction, database.info.extraction, where)
     require_same_whitening(queries.info.extraction, database.info.extraction, where)
     searcher = Searcher(database, index, str(resolve_device(device_name)))
-    own = own_rows(queries, database)
-    n_own = max((len(rows) for rows in own.values()), default=0) if leave_out_queries else 0
+    rows_of_queries = own_rows(queries, database)
+    n_own = max((len(rows) for rows in rows_of_queries.values()), default=0) if leave_out_queries else 0
     k_with_own = None if k is None else max(k, min(k + n_own, database.n))
     scores = None
     if rows_only:
@@ -239,7 +239,7 @@ def search_descriptors(
     else:
         ranked, record = searcher.search(queries.read(), k_with_own, steps)
         rows, scores = ranked.rows, ranked.scores
-        warn_of_own_rows(0 if leave_out_queries else len(own), queries.n)
+        warn_of_own_rows(0 if leave_out_queries else len(rows_of_queries), queries.n)
     distractors = database.distractors if isinstance(database, JoinedFiles) else ()
     record = replace(record, leaves_out_queries=leave_out_queries)
     origin = replace(origin_of(database.info, queries.info), search=record, distractors=distractors)
@@ -249,9 +249,9 @@ def search_descriptors(
         rows=rows,
         scores=scores,
         origin=origin,
-        own_rows=own,
+        own_rows=rows_of_queries,
     )
-    return ranking.without_own_rows(own, k) if leave_out_queries else ranking
+    return ranking.without_own_rows(rows_of_queries, k) if leave_out_queries else ranking
 
 
 def search_photos(

@@ -164,8 +164,8 @@ def test_a_photo_replaced_while_the_run_goes_on(
     monkeypatch.setattr(shards, "write_descriptors", replaces)
     draw(tmp_path / "other", "v")
     extract(photos, tmp_path / "x", n_workers=n_workers)
-    told = "1 photo changed while the extraction was under way: 2.bmp; computing new descriptors"
-    assert told in capsys.readouterr().err
+    warning = "1 photo changed while the extraction was under way: 2.bmp; computing new descriptors"
+    assert warning in capsys.readouterr().err
     require_as_if_new(photos, tmp_path / "x", tmp_path)
 
 

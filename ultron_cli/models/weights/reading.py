@@ -143,12 +143,12 @@ def _foreign_part(reason: str, path: Path) -> str | None:
 def _key_of(type_name: str, path: Path) -> str | None:
     """The key before the first thing of a type in a file of torch. Reads the file's instructions and follows none."""
     try:
-        with contextlib.ExitStack() as opened:
-            pickled: IO[bytes] = opened.enter_context(open(path, "rb"))
+        with contextlib.ExitStack() as open_files:
+            pickled: IO[bytes] = open_files.enter_context(open(path, "rb"))
             if zipfile.is_zipfile(path):
-                archive = opened.enter_context(zipfile.ZipFile(path))
+                archive = open_files.enter_context(zipfile.ZipFile(path))
                 name = next(name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "data.pkl")
-                pickled = opened.enter_context(archive.open(name))
+                pickled = open_files.enter_context(archive.open(name))
             key = None
             while True:  # before 2020 torch wrote a number, a version and a description first, each a pickle
                 for instruction, argument, _ in pickletools.genops(pickled):

@@ -127,8 +127,8 @@ class Extraction:
         if out.exists() and not self.work.overwrite:
             return 0
         row_bytes = self.loaded.model.descriptor_dim * np.dtype(self.config.storage).itemsize
-        there = set() if self.work.overwrite else set(shard_states(parts))
-        missing = [rows for i, rows in enumerate(self.shards) if shard_path(parts, i).name not in there]
+        stored_names = set() if self.work.overwrite else set(shard_states(parts))
+        missing = [rows for i, rows in enumerate(self.shards) if shard_path(parts, i).name not in stored_names]
         n_rows = len(self.names) + sum(len(rows) for rows in missing)
         return n_rows * (row_bytes + NAME_BYTES) + (len(missing) + 1) * FILE_BYTES
 
