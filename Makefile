@@ -1,13 +1,14 @@
 # make demo    install into .venv if needed, then run the whole pipeline on rendered landmarks
 # make test    install into .venv if needed, then run all tests
 # make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make fuzz: damaged files for every reader; make bench: the benchmarks; make clean: remove .venv and results
+# make kills   kill every command that writes at random moments, then fill its disk (an hour; TRIALS=20 for less)
 # make kernels compile the operators now; make gpu-check: on a machine with an NVIDIA GPU, build, test and measure them
 
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-fast fuzz browser lint bench kernels gpu-check clean
+.PHONY: install demo test test-fast fuzz browser lint bench kills kernels gpu-check clean
 
 install: $(READY)
 
@@ -59,6 +60,11 @@ bench: $(READY)
 	$(VENV)/bin/python benchmarks/diffusion.py
 	$(VENV)/bin/python benchmarks/train.py
 	$(VENV)/bin/python benchmarks/help.py
+
+TRIALS ?= 200
+kills: $(READY)
+	$(VENV)/bin/python benchmarks/reliability.py kills --trials $(TRIALS)
+	$(VENV)/bin/python benchmarks/reliability.py full-disk
 
 kernels: $(READY)
 	$(VENV)/bin/ultron doctor --build

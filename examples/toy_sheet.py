@@ -42,6 +42,6 @@ def contact_sheet(folder: Path, out_png: Path, n_landmarks: int = 6, n_photos: i
                 GAP_PX + row * step + (CELL_PX - picture.height) // 2,
             )
             sheet.paste(picture, place)
-    with whole_file(out_png) as temporary:
-        sheet.save(temporary)
+    with whole_file(out_png) as output:
+        sheet.save(output, format="PNG")
     return out_png

@@ -23,6 +23,7 @@ SMALLEST: dict[str, tuple[str, str]] = {
     "index_million": ("--n 3000 --dim 32 --queries 5 --kinds ivf --nprobe 4 --runs 1", "recall@100 of"),
     "kernels": ("--runs 1", "three masked convolutions"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
+    "reliability": ("kills --trials 1 --commands evaluate", "0 faults"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
     "serve": ("--clients 4 --slow 4 --seconds 1", "target: no failure"),

@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("errors", "version", "processes"),
     ("schema",),
-    ("blocks", "configs", "files", "guarded", "machine", "provenance", "distributed"),
+    ("blocks", "configs", "guarded", "machine", "processes", "provenance", "distributed"),
+    ("files",),
+    ("locks",),
     ("console",),
     ("workspace",),
     ("datasets",),

@@ -22,6 +22,7 @@ from ultron_cli.retrieval.photo_queries import search_photos
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_descriptors, search_files
+from ultron_cli.training.autola.run import AutolaResult
 from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
@@ -46,6 +47,12 @@ class Extracted(DescriptorFile):
             self.queries.close()
 
 
+def _draw_run(folder: Path, search: AutolaResult | None = None) -> None:
+    from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib, which a training goes without
+
+    draw_run(folder, search)
+
+
 def train(
     preset: str | None = None,
     dataset: str | Path | None = None,
@@ -62,8 +69,6 @@ def train(
     the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
     workspace. resume: goes on with the interrupted run in `out`, or with the latest.
     """
-    from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib
-
     request = TrainRequest(
         preset=preset,
         dataset=None if dataset is None else str(dataset),
@@ -71,7 +76,7 @@ def train(
         out=out,
         resume=resume,
     )
-    return start_training(request, device, draw_run, workspace).to_plain()
+    return start_training(request, device, _draw_run, workspace).to_plain()
 
 
 def extract(

@@ -19,8 +19,9 @@ from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
 from ultron_cli.commands.flags import checked
-from ultron_cli.errors import UltronError
+from ultron_cli.errors import UltronError, install_line
 from ultron_cli.machine import check_device_name, parse_bytes, set_memory_budget
+from ultron_cli.processes import StoppedBySignal, signals_interrupt
 
 EXPERIMENTS = "Experiments"  # headings in the help
 PICTURES = "Pictures and pages"
@@ -322,7 +323,10 @@ def main(arguments: list[str] | None = None) -> int:
     console.start_log(0)
     console.prints_anything()
     try:
-        code = _root_command()(args=arguments, prog_name="ultron", standalone_mode=False)
+        with signals_interrupt() as stopped_by:
+            code = _root_command()(args=arguments, prog_name="ultron", standalone_mode=False)
+        if code == INTERRUPTED and stopped_by:
+            raise StoppedBySignal(stopped_by[0])
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -331,6 +335,9 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(console.labelled("error", error.for_command(console.settings.flags)), file=sys.stderr)
         return error.exit_code
+    except StoppedBySignal as stopped:
+        print(f"stopped by {stopped}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 1
@@ -340,6 +347,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (line := install_line(error)):
+            print(f"error: {line}", file=sys.stderr)
+            return UltronError.exit_code
         # Typer's usage errors (unknown option, missing argument) know their message; all else is a bug.
         format_message: Callable[[], str] | None = getattr(error, "format_message", None)
         if format_message is None:

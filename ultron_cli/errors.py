@@ -47,6 +47,29 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+# What `import` calls a package, by what it is installed by, where the names differ.
+PACKAGE_OF_MODULE = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "faiss": "faiss-cpu",
+    "pytorch_grad_cam": "grad-cam",
+    "sklearn": "scikit-learn",
+}
+PACKAGES = (
+    *("h5py", "matplotlib", "msgspec", "numpy", "pymilvus", "rich", "safetensors", "scipy", "timm", "torch"),
+    *("torchvision", "tqdm", *PACKAGE_OF_MODULE),
+)
+
+
+def install_line(error: ModuleNotFoundError) -> str | None:
+    """What a person does about a package that is not installed; None where the module is none that ultron asks for."""
+    module = (error.name or "").split(".")[0]
+    if module not in PACKAGES:
+        return None
+    package = PACKAGE_OF_MODULE.get(module, module)
+    return f"{package} is not installed, and this needs it; install it with `pip install {package}`"
+
+
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
     """`text` with the settings in backquotes as the flags of a command: `gnd` is --gnd, and `batch_size=32` is
     --set batch_size=32 where the command has --set. What it has no flag for stays as it is."""

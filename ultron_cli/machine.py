@@ -86,6 +86,17 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def size_text(n_bytes: float) -> str:
+    """`1.9 GB`, in powers of 1000 as disks and servers count; `?` for 0, an unknown size."""
+    if not n_bytes:
+        return "?"
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if n_bytes >= 100 or unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
 def cpu_name() -> str:
     """The processor's name as the system gives it."""
     try:

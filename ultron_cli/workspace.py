@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import make_folder, write_text
+from ultron_cli.locks import only_writer
 from ultron_cli.schema.texts import read_json
 
 # kind of result -> the command that makes one
@@ -45,6 +47,24 @@ def _default_data_root() -> Path:
     return Path(os.environ.get("ULTRON_DATA") or "~/.cache/ultron/data").expanduser()
 
 
+# Keys, at any depth, that tell of the making and not of what was made.
+MAKING = {"created", "command", "packages", "python", "platform", "ultron_version", "device", "ms_per_query"}
+MAKING |= {"searched_by", "evaluated_by"}
+
+
+def short_hash(made_by: Mapping[str, object]) -> str:
+    """8 hexadecimal digits of what makes a result: equal for results that are made alike."""
+    text = json.dumps(_settings_of(made_by), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _settings_of(value: object) -> object:
+    """Plain data without the keys of MAKING."""
+    if isinstance(value, Mapping):
+        return {str(key): _settings_of(part) for key, part in value.items() if key not in MAKING}
+    return [_settings_of(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
     """Where results and datasets are. Functions that read or remember results take it as an argument."""
@@ -54,13 +74,18 @@ class Workspace:
     # folder of datasets: ULTRON_DATA, else ~/.cache/ultron/data
     data_root: Path = field(default_factory=_default_data_root)
 
-    def result_path(self, kind: str, name: str) -> Path:
-        """The folder for a result of this kind and name, which may be made of names that people chose."""
-        return self.root / kind / file_name(name)
+    def result_path(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
+        """The folder for a result of this kind and name, which may be made of names that people chose.
 
-    def result_folder(self, kind: str, name: str) -> Path:
+        made_by: what makes the result, as plain data: a short hash of it ends the folder's name, so that a result
+        replaces only one that was made alike. What tells when and where it was made does not count.
+        """
+        end = f"-{short_hash(made_by)}" if made_by is not None else ""
+        return self.root / kind / (file_name(name) + end)
+
+    def result_folder(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
         """As result_path, created."""
-        return make_folder(self.result_path(kind, name))
+        return make_folder(self.result_path(kind, name, made_by))
 
     def _latest(self) -> dict[str, str]:
         path = self.root / "latest.json"
@@ -69,11 +94,16 @@ class Workspace:
         return read_json(path, "the workspace's list of results", dict[str, str], advice="delete it")
 
     def remember(self, kind: str, result: Path) -> None:
-        """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path."""
+        """Records `result` (a file or folder) as the latest of its kind; inside the workspace as a relative path. What
+        went into a pipe or a device is no result to come back to."""
+        if not (result.is_file() or result.is_dir()):
+            return
         root = make_folder(self.root).resolve()
         target = result.resolve()
         stored = str(target.relative_to(root)) if target.is_relative_to(root) else str(target)
-        write_text(root / "latest.json", json.dumps(self._latest() | {kind: stored}, indent=1))
+        path = root / "latest.json"
+        with only_writer(path, f"another command is writing {path}", beside=True, wait=True):
+            write_text(path, json.dumps(self._latest() | {kind: stored}, indent=1))
 
     def latest(self, kind: str) -> Path | None:
         """The latest result of a kind, or None if there is none or it has been deleted."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Run
 from ultron_cli.errors import UltronError
-from ultron_cli.workspace import Workspace
+from ultron_cli.workspace import Workspace, short_hash
 
 LIBRARY = Path(__file__).resolve().parents[2] / "ultron_cli"
 
@@ -83,3 +83,40 @@ def test_the_library_reads_no_flag_of_the_command_line() -> None:
             and path.name not in ("cli.py", "console.py")
         ):
             assert "console.settings" not in path.read_text(encoding="utf-8"), path
+
+
+def test_results_that_are_made_differently_lie_apart(
+    ultron: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two networks of one name, two searches, two whitenings; and made alike again, the same place."""
+    monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "w"))
+    describe = ("--untrained", "--model", "gem", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
+
+    def run(*arguments: object) -> dict:
+        code, out, err = ultron(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    places: dict[str, list[str]] = {"evaluate": [], "search": [], "whiten": [], "index": []}
+    for seed in (0, 1):
+        folder = tmp_path / f"described-{seed}"
+        run("extract", toy, *describe, "--seed", seed, "--out", folder)
+        for rerank in ((), ("--rerank", "aqe")):
+            for _ in range(2):
+                places["search"].append(run("search", "-k", "4", *rerank)["ranks"])
+                run("evaluate", *rerank)
+                places["evaluate"].append(json.loads((tmp_path / "w" / "latest.json").read_text())["evaluate"])
+        for method in ("pca", "pca-whitening"):
+            places["whiten"].append(run("whiten", "--method", method)["whitening"])
+        places["index"].append(run("index")["index"])
+    for kind, paths in places.items():
+        n_alike = 2 if kind in ("search", "evaluate") else 1
+        assert len(set(paths)) == len(paths) // n_alike, (kind, paths)
+        assert paths[:n_alike] == [paths[0]] * n_alike
+
+
+def test_a_short_hash_tells_settings_and_not_times() -> None:
+    first = {"k": 10, "search": {"rerank": [{"name": "aqe", "ms_per_query": 1.0}]}, "created": "now"}
+    later = {"search": {"rerank": ({"ms_per_query": 2.0, "name": "aqe"},)}, "k": 10, "searched_by": {"packages": {}}}
+    assert short_hash(first) == short_hash(later) != short_hash(first | {"k": 11})
+    assert len(short_hash({})) == 8

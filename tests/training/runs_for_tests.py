@@ -43,13 +43,12 @@ def train(toy: Path, folder: Path, resume: bool = False, device: str = "cpu", **
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
     from ultron_cli.training.config import TrainConfig
     from ultron_cli.training.loop import Training
-    from ultron_cli.visualization.curves.run_pictures import draw_run
 
     place = distributed.process_device(torch.device(device))
     distributed.join_processes(place)
     try:
         config = from_dict(TrainConfig, SMALL | changes)
-        return Training(config, open_landmark_photos(toy), place, draw=draw_run).run(folder, resume)
+        return Training(config, open_landmark_photos(toy), place).run(folder, resume)
     finally:
         distributed.leave_processes()
 

@@ -58,7 +58,6 @@ def test_run_folder_holds_all_that_made_it(toy: Path, tmp_path: Path) -> None:
         "steps.jsonl",
         "events",
         "checkpoints",
-        "curves.png",
         "checkpoint.pt",
     }
     assert {path.name for path in folder.iterdir()} == names

@@ -111,8 +111,15 @@ def command(
     evaluation = evaluate_ranking(
         ranking, find_gnd(gnd, ranking.origin), protocols, duplicates, leave_out_queries=leave_out_queries
     )
-    name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}".replace("/", "_")
-    path = out or workspace.result_folder("evaluate", name) / "evaluation.json"
+    name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}"
+    made_by = {
+        **evaluation.origin.to_json(),
+        "protocols": protocols,
+        "gnd": str(gnd) if gnd else None,
+        "duplicates": duplicates,
+        "leave_out_queries": leave_out_queries,
+    }
+    path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
     write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)
     shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))

@@ -89,16 +89,23 @@ def command(
     workspace = current_workspace()
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
     stem = type_.replace(",", "_") if engine == "faiss" else f"milvus-{type_}"
-    path = out or workspace.result_folder("index", source.resolve().parent.name) / f"{stem}.index"
+    whitening = chosen_whitening(whiten, dim)
+    made_by = {
+        "descriptors": str(source.resolve()),
+        "whitening": whitening.record().to_json() if whitening else None,
+        "uri": uri,
+        "collection": collection,
+    }
+    path = out or workspace.result_folder("index", source.resolve().parent.name, made_by) / f"{stem}.index"
     is_replaced = overwrite or out is None
     if engine == "milvus":
         from ultron_cli.retrieval.milvus.building import MilvusRequest
 
         request = MilvusRequest(uri=uri, collection=collection, token_env=token_env, replace=overwrite)
-        summary, text = _build_in_milvus(source, path, type_, request, is_replaced, chosen_whitening(whiten, dim))
+        summary, text = _build_in_milvus(source, path, type_, request, is_replaced, whitening)
         workspace.remember("index", path)
     else:
-        built, summary, text = _build_with_faiss(source, path, type_, is_replaced, chosen_whitening(whiten, dim))
+        built, summary, text = _build_with_faiss(source, path, type_, is_replaced, whitening)
         workspace.remember("index", path)
         if report:
             from ultron_cli.retrieval.index.report import index_report, report_text

@@ -101,7 +101,8 @@ def command(
     origin = ranking.origin
     path = out
     if path is None:
-        path = workspace.result_folder("search", f"{origin.dataset}-{origin.model}".replace("/", "_")) / "ranks.h5"
+        made_by = {**origin.to_json(), "k": k, "queries": ranking.query_names}
+        path = workspace.result_folder("search", f"{origin.dataset}-{origin.model}", made_by) / "ranks.h5"
     stored = replace(ranking, origin=replace(origin, searched_by=provenance()))
     if photos:  # by their whole paths, so that pictures find them from any folder
         stored = replace(stored, query_names=[str(photo.absolute()) for photo in photos])

@@ -10,6 +10,7 @@ from ultron_cli.commands.flags import current_workspace
 from ultron_cli.training.losses import LOSSES
 
 if TYPE_CHECKING:
+    from ultron_cli.training.autola.run import AutolaResult
     from ultron_cli.training.start import AutolaSummary, TrainSummary
 
 EXAMPLE = """
@@ -95,7 +96,11 @@ def command(
         load_config(preset or "quickstart", config, [*changes, *([f"dataset={dataset}"] if dataset else [])])
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
-    from ultron_cli.visualization.curves.run_pictures import draw_run
+
+    def draw(folder: Path, search: "AutolaResult | None" = None) -> None:
+        from ultron_cli.visualization.curves.run_pictures import draw_run  # loads matplotlib: not before the training
+
+        draw_run(folder, search)
 
     request = TrainRequest(
         preset=preset,
@@ -106,7 +111,7 @@ def command(
         overwrite=overwrite,
         resume=resume,
     )
-    summary = start_training(request, settings.device, draw_run, current_workspace())
+    summary = start_training(request, settings.device, draw, current_workspace())
     if is_first_process():
         text = _train_text(summary) if isinstance(summary, TrainSummary) else _search_text(summary)
         print_result(summary.to_plain(), text)

@@ -64,7 +64,8 @@ def command(
     whitening = learn_whitening(
         source, method, pairs=pairs, dim=dim, labels=str(gnd or labels or "folders") if method == "lw" else None
     )
-    path = out or workspace.result_folder("whiten", source.resolve().parent.name) / f"{method}.h5"
+    made_by = {**whitening.provenance, "seed": seed}
+    path = out or workspace.result_folder("whiten", source.resolve().parent.name, made_by) / f"{method}.h5"
     write_whitening(path, whitening)
     n = whitening.provenance["n"]
     assert isinstance(n, int)  # learn_whitening records it

@@ -30,7 +30,8 @@ from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photos import clip_box
 from ultron_cli.datasets.protocols import Box, parse_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.files import make_folder, whole_file, write_text
+from ultron_cli.files import whole_file, write_text
+from ultron_cli.locks import only_writer
 
 DISTRACTOR_FOLDER = "distractors"
 QUERY_RULES = ("random", "first", "largest")
@@ -111,9 +112,10 @@ def build_ground_truth(config: GroundTruthConfig) -> BuiltGroundTruth:
     _warn_of_copies(plan, photo_folder)
     content = _content(plan)
     parse_ground_truth(json.loads(json.dumps(content)), target)
-    if folder.resolve() != config.source.resolve():
-        _place_photos(photo_folder, make_folder(folder) / "jpg", [*plan.database, *plan.queries], config.overwrite)
-    write_text(target, json.dumps(content, indent=1))
+    with only_writer(folder, f"another `ultron datasets build-gnd` is writing {folder}"):
+        if folder.resolve() != config.source.resolve():
+            _place_photos(photo_folder, folder / "jpg", [*plan.database, *plan.queries], config.overwrite)
+        write_text(target, json.dumps(content, indent=1))
     n_labels = {label: sum(value == label for value in plan.labels.values()) for label in ("easy", "hard", "junk")}
     return {
         "ground_truth": str(target),
@@ -303,5 +305,5 @@ def _place_photos(source: Path, target: Path, photos: list[str], overwrite: bool
         try:
             os.link(source / photo, target / photo)
         except OSError:  # another file system, or one without links
-            with whole_file(target / photo) as temporary:
-                shutil.copyfile(source / photo, temporary)
+            with open(source / photo, "rb") as stream, whole_file(target / photo) as output:
+                shutil.copyfileobj(stream, output)

@@ -6,7 +6,7 @@ Importing this module loads no torch, which a photo needs only on its way to a n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import memory_budget, set_memory_budget
+from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +127,15 @@ class PhotoReader:
             return LoadedPhoto(self.rows[i], None, error.message)
 
 
-def _share_memory(max_memory: int, n_workers: int, worker: int) -> None:
+def worker_start(n_workers: int) -> Callable[[int], None]:
+    """What each of the `n_workers` processes of a DataLoader that decodes photos does first: it leaves signals to this
+    process, ends with it, and takes its part of the memory."""
+    kill_workers_at_exit()
+    return partial(_start_worker, memory_budget(), n_workers)
+
+
+def _start_worker(max_memory: int, n_workers: int, worker: int) -> None:
+    start_loader_worker()
     set_memory_budget(max_memory, n_workers)
 
 
@@ -140,7 +149,7 @@ def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
         num_workers=n_workers,
         prefetch_factor=8 if n_workers else None,
         persistent_workers=False,
-        worker_init_fn=partial(_share_memory, memory_budget(), n_workers),
+        worker_init_fn=worker_start(n_workers),
     )
 
 

@@ -345,7 +345,7 @@ def write_descriptors(
     if their number differs from the names'.
     """
     dtype = np.dtype(info.extraction.storage)
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
+    with whole_file(path) as output, h5py.File(output, "w") as handle:
         write_h5_names(handle, "names", names)
         if marks is not None:
             handle["photo_states"] = marks.states

@@ -112,7 +112,7 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
     fault = fault_in(ranking.rows, scores, len(ranking.query_names), len(ranking.database_names))
     if fault:
         raise ValueError(f"cannot write {path}: {fault}")
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
+    with whole_file(path) as output, h5py.File(output, "w") as handle:
         handle["ranks"] = ranking.rows
         handle["scores"] = scores
         for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):

@@ -164,7 +164,7 @@ def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, wh
 
 def write_whitening(path: Path, whitening: Whitening) -> None:
     """Writes a whitening file atomically."""
-    with whole_file(path) as temporary, h5py.File(temporary, "w") as handle:
+    with whole_file(path) as output, h5py.File(output, "w") as handle:
         for name in ("mean", "projection", "eigenvalues"):
             handle[name] = np.asarray(getattr(whitening, name), np.float64)
         write_h5_header(handle, FORMAT, VERSION)

@@ -3,7 +3,7 @@ shares with AutoLA's search."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.files import require_space
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.training.batches.draws import EpochBatches, shape_groups, training_shapes
 from ultron_cli.training.batches.hard import nearest_landmarks
@@ -27,9 +28,6 @@ from ultron_cli.training.run.loop import RunLoop
 from ultron_cli.training.starting_weights import require_start, start_from
 from ultron_cli.training.validation import RetrievalValidation, choose_photos
 from ultron_cli.training.validation_classes import ClassificationValidation, photos_to_score
-
-DrawCurves = Callable[[Path], object]
-"""Draws the curves of a run into its folder, from the files that are there when all steps are done."""
 
 SHOWN_PATHS = 8
 LEAST_FOR_CHANCE = 400  # photos
@@ -46,7 +44,7 @@ def judged_epoch(steps_per_epoch: int, n_epochs: int) -> int:
 class Training(RunLoop[TrainConfig, Batch]):
     """One run. `model` ends up trained, in evaluation mode.
 
-    excluded: what exclusion lists kept out, for the stored split. draw: draws the run's pictures before it is finished.
+    excluded: what exclusion lists kept out, for the stored split.
     """
 
     name = "train"
@@ -57,12 +55,10 @@ class Training(RunLoop[TrainConfig, Batch]):
         photos: LandmarkPhotos,
         device: torch.device,
         excluded: list[Exclusion] | None = None,
-        draw: DrawCurves | None = None,
     ) -> None:
         super().__init__(config, device)
         self.all_photos = photos
         self.excluded = excluded or []
-        self.draw = draw
         scored = photos_to_score(photos) if config.validation.kind == "classification" else None
         self.split = split_photos(
             photos.labels, 0.0 if scored else config.validation.share, config.validation.by, config.seed
@@ -162,10 +158,19 @@ class Training(RunLoop[TrainConfig, Batch]):
 
     def _start_folder(self, folder: Path, origin: dict[str, object], resume: bool) -> None:
         self.make_folder(folder, resume)
+        require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
         write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
         self.write_settings(folder, origin)
+
+    def _disk_bytes(self) -> int:
+        """About what the final checkpoint and one to go on from take: with the optimiser's one or two moments of each
+        weight, and the running mean."""
+        weights = [*self.model.state_dict().values(), *self.learner.loss.state_dict().values()]
+        n_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
+        n_moments = 2 if self.config.optimizer == "adamw" else 1
+        return n_bytes * (2 + n_moments + (self.config.ema is not None))
 
     def _start_weights(self, folder: Path, is_new: bool) -> None:
         """The weights that a new run starts from; and what batches of tuples need to know of them, which the folder
@@ -286,7 +291,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
 
     def _finish(self, folder: Path, origin: dict[str, object]) -> list[dict[str, float]]:
-        """The pictures and the final checkpoint; every process returns the epochs' summaries."""
+        """The final checkpoint; every process returns the epochs' summaries."""
         self.learner.keep_best_weights()
         metrics = self.journal.metrics if self.journal else []
         if distributed.process_index() == 0:
@@ -295,8 +300,6 @@ class Training(RunLoop[TrainConfig, Batch]):
                     "%s could not be read and had another in its place; `ultron datasets verify` lists them",
                     counted(len(self.bad_photos), "photo"),
                 )
-            if self.draw:
-                self.draw(folder)
             self._write_checkpoint(folder, origin)
         return distributed.from_first_process(metrics)
 

@@ -1,6 +1,7 @@
 """Starts or resumes a training run: configuration, dataset, run folder, processes, and the record of it in the
 workspace."""
 
+import contextlib
 import logging
 import time
 from dataclasses import asdict, dataclass
@@ -14,7 +15,8 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
 from ultron_cli.datasets.named import open_named_dataset
-from ultron_cli.errors import UltronError
+from ultron_cli.errors import UltronError, install_line
+from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.attentions.genotype import OPERATIONS
 from ultron_cli.training.autola.config import AutolaConfig
@@ -23,7 +25,13 @@ from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import load_config, resumed_config
-from ultron_cli.training.run.folder import GENOTYPE_FILE, is_unfinished, new_run_folder, run_to_resume
+from ultron_cli.training.run.folder import (
+    GENOTYPE_FILE,
+    is_unfinished,
+    new_run_folder,
+    refuse_foreign_folder,
+    run_to_resume,
+)
 from ultron_cli.training.starting_weights import require_start
 from ultron_cli.workspace import Workspace
 
@@ -31,7 +39,7 @@ DEFAULT_PRESET = "quickstart"
 
 
 class DrawRun(Protocol):
-    """Draws the pictures of a run into its folder, from the files that are there when all steps are done."""
+    """Draws the pictures of a run into its folder, from the files that are there when it is finished."""
 
     def __call__(self, folder: Path, search: AutolaResult | None = None) -> object: ...
 
@@ -131,27 +139,48 @@ def start_training(
     if distributed.process_index() > 0:
         log.setLevel(logging.ERROR)  # the first process speaks for all
     try:
-        folder_text, is_resumed = distributed.from_first_process(_first_process_choice(request, workspace))
-        folder = Path(folder_text)
-        if is_resumed:
-            config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
-        else:
-            config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
-        is_resumed = is_resumed and is_unfinished(folder)
-        if isinstance(config, TrainConfig):
-            return _train(config, folder, is_resumed, device, draw, workspace)
-        return _search(config, folder, is_resumed, device, draw, workspace)
+        with contextlib.ExitStack() as lock:
+            choice = _first_process_choice(request, workspace, lock)
+            folder_text, is_resumed = distributed.from_first_process(choice)
+            folder = Path(folder_text)
+            if is_resumed:
+                config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
+            else:
+                config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
+            is_resumed = is_resumed and is_unfinished(folder)
+            if isinstance(config, TrainConfig):
+                return _train(config, folder, is_resumed, device, draw, workspace)
+            return _search(config, folder, is_resumed, device, draw, workspace)
     finally:
         log.setLevel(level)
         distributed.leave_processes()
 
 
-def _first_process_choice(request: TrainRequest, workspace: Workspace) -> tuple[str, bool]:
-    """Folder and resume as the first process finds them; other processes' answers are not used."""
+def _first_process_choice(request: TrainRequest, workspace: Workspace, lock: contextlib.ExitStack) -> tuple[str, bool]:
+    """Folder and resume as the first process finds them; other processes' answers are not used.
+
+    lock: gets the lock of the folder, which the first process holds until the run ends.
+    """
     if distributed.process_index() > 0:
         return "", False
     folder, is_resumed = _folder_and_resume(request, workspace)
+    lock.enter_context(only_writer(folder, f"another `ultron train` is writing {folder}"))
+    if not is_resumed and request.out is not None:
+        refuse_foreign_folder(folder)
     return str(folder), is_resumed
+
+
+def _draw_pictures(draw: DrawRun | None, folder: Path, search: AutolaResult | None = None) -> None:
+    """The run's pictures, drawn when its results are safe; a machine that cannot draw goes without."""
+    if draw is None or distributed.process_index() > 0:
+        return
+    try:
+        draw(folder, search)
+    except ModuleNotFoundError as error:
+        line = install_line(error)
+        if line is None:
+            raise
+        log.warning("no pictures of the run: %s, then draw them with `ultron visualize curves --run %s`", line, folder)
 
 
 def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Path, bool]:
@@ -197,7 +226,7 @@ def _train(
     if not is_resumed:
         require_start(config)
     photos, excluded = _open_photos(config, workspace)
-    training = Training(config, photos, device, excluded, draw)
+    training = Training(config, photos, device, excluded)
     n_processes = distributed.n_processes()
     log.info(
         "training on %s of %s from %s (%s%s); %s held out",
@@ -212,6 +241,7 @@ def _train(
     metrics = training.run(folder, resume=is_resumed)
     if distributed.process_index() == 0:
         workspace.remember("train", folder)
+    _draw_pictures(draw, folder)
     return TrainSummary(
         run=str(folder),
         checkpoint=str(folder / "checkpoint.pt"),
@@ -250,7 +280,8 @@ def _search(
         device,
     )
     started_s = time.perf_counter()
-    result = AutolaRun(photos, config, device).run(folder, is_resumed, draw)
+    result = AutolaRun(photos, config, device).run(folder, is_resumed)
+    _draw_pictures(draw, folder, result)
     return AutolaSummary(
         run=str(folder),
         genotype=result.genotype.text,

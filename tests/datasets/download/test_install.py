@@ -13,11 +13,12 @@ from ultron_cli.console import start_log
 from ultron_cli.datasets.download import install
 from ultron_cli.datasets.download.catalog import GLDV2_TEST, ROXFORD5K, RPARIS6K, KnownSet
 from ultron_cli.datasets.download.fetching import FetchOptions
-from ultron_cli.datasets.download.install import Installation, InstallOptions, size_text
+from ultron_cli.datasets.download.install import Installation, InstallOptions
 from ultron_cli.datasets.download.mirrors import read_mirrors
 from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import only_writer
+from ultron_cli.locks import only_writer
+from ultron_cli.machine import size_text
 
 OXFORD_PHOTOS = {f"oxford_{i:06d}.jpg": jpeg(i) for i in range(4)}
 PARIS_PHOTOS = [{f"paris/defense/paris_{i}_{j}.jpg": jpeg(10 * i + j) for j in range(2)} for i in (1, 2)]
@@ -284,7 +285,7 @@ def test_a_folder_that_ultron_did_not_make_is_left_alone(oxford: MisbehavingServ
 def test_two_downloads_of_one_set(oxford: MisbehavingServer, tmp_path: Path) -> None:
     waiting = installation(oxford, tmp_path, ROXFORD)
     with (
-        only_writer(waiting.downloads, "held"),
+        only_writer(waiting.downloads, "held", beside=True),
         pytest.raises(UltronError, match="another `ultron datasets download` is downloading roxford5k"),
     ):
         waiting.run()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.errors import UltronError
-from ultron_cli.files import only_writer
+from ultron_cli.locks import only_writer
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -259,7 +259,7 @@ def test_no_readable_photo_writes_nothing(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_refused(toy: Path, tmp_path: Path) -> None:
     with (
-        only_writer(tmp_path / "x" / "queries.h5.parts", "held"),
+        only_writer(tmp_path / "x", "held"),
         pytest.raises(UltronError, match="another `ultron extract` is writing"),
     ):
         extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")

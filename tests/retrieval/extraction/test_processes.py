@@ -21,7 +21,7 @@ from PIL import Image
 from tests.conftest import Run, free_port
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import only_writer
+from ultron_cli.locks import only_writer
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction import processes
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
@@ -285,7 +285,7 @@ def test_the_first_process_tells_why_it_gives_up(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(processes, "_store", lambda process: of_two._store)
     refusal = "another `ultron extract` is writing"
-    with only_writer(tmp_path / "x" / "database.h5.parts", "held"), pytest.raises(UltronError, match=refusal):
+    with only_writer(tmp_path / "x", "held"), pytest.raises(UltronError, match=refusal):
         extract_dataset(request(photos, tmp_path / "x"), CHOICE, "cpu")
     with pytest.raises(OtherProcessFailed, match=f"process 0 of 2 failed: {refusal}"):
         pair[1].hear("summary")

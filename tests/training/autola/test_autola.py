@@ -152,7 +152,8 @@ def test_gradient_of_the_logits_is_that_of_the_loss() -> None:
 
 def test_search_on_rendered_landmarks(photos: LandmarkPhotos, tmp_path: Path) -> None:
     config = AutolaConfig(**SMALL | {"batch_size": 16})
-    result = AutolaRun(photos, config, torch.device("cpu")).run(tmp_path, draw=draw_run)
+    result = AutolaRun(photos, config, torch.device("cpu")).run(tmp_path)
+    draw_run(tmp_path, result)
     assert result.edge_weights.shape == (10, 9)
     np.testing.assert_allclose(result.edge_weights.sum(1), 1, atol=1e-5)
     assert (

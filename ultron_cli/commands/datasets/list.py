@@ -11,9 +11,9 @@ def command() -> None:
     Of known ones it tells size, licence, purpose and whether they are below the data root; then those of your own.
     """
     from ultron_cli.console import lines, print_result, table
-    from ultron_cli.datasets.download.install import size_text
     from ultron_cli.datasets.folder import summaries
     from ultron_cli.datasets.overview import KnownSetFacts, known_overview
+    from ultron_cli.machine import size_text
 
     workspace = current_workspace()
 

@@ -98,7 +98,8 @@ def command(
     name = scene.ranking.query_names[row]
     folder = out or workspace.result_folder(
         "visualize",
-        f"cam-{scene.ranking.origin.dataset}-{models}-{file_name(Path(name).name)}"[:200].replace("/", "_"),
+        f"cam-{scene.ranking.origin.dataset}-{models}-{file_name(Path(name).name)}"[:200],
+        {"rankings": [scene.ranking.origin.to_json() for scene in scenes]},
     )
     photos = PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or [])
     if systems:

@@ -80,9 +80,12 @@ def command(
     (scene,) = scenes_of([ranks] if ranks else None, queries, database)
     row = scene.query_row(query, protocol)
     name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box}")
+    made_by = {"ranking": scene.ranking.origin.to_json()}
     path = (
         out
-        or workspace.result_folder("visualize", file_name(f"match-{scene.ranking.origin.dataset}-{scene.model}"))
+        or workspace.result_folder(
+            "visualize", file_name(f"match-{scene.ranking.origin.dataset}-{scene.model}"), made_by
+        )
         / f"{name}.png"
     )
     request = MatchRequest(

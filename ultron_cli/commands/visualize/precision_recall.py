@@ -47,11 +47,8 @@ def command(
     names = labels_of([ranking.origin.model_label for ranking in rankings], label, ranks)
     curves = [measure(ranking, name, protocols) for ranking, name in zip(rankings, names, strict=True)]
     dataset = curves[0].dataset
-    path = (
-        out
-        or workspace.result_folder("visualize", f"precision-recall-{dataset}".replace("/", "_"))
-        / "precision-recall.png"
-    )
+    made_by = {"rankings": [ranking.origin.to_json() for ranking in rankings]}
+    path = out or workspace.result_folder("visualize", f"precision-recall-{dataset}", made_by) / "precision-recall.png"
     models = " and ".join(dict.fromkeys(ranking.origin.model_label for ranking in rankings))
     precision_recall_figure(curves, f"Precision and recall: {models} on {dataset}", path)
     workspace.remember("visualize", path)

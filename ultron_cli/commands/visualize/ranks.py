@@ -67,7 +67,11 @@ def command(
     folder = f"ranks-{scene.ranking.origin.dataset}-{'-'.join(labels) if len(scenes) > 1 else scene.model}"[
         :200
     ].replace("/", "_")
-    path = out or workspace.result_folder("visualize", folder) / f"{file_name(Path(names[0]).name)}-{protocol}.png"
+    made_by = {"rankings": [scene.ranking.origin.to_json() for scene in scenes]}
+    path = (
+        out
+        or workspace.result_folder("visualize", folder, made_by) / f"{file_name(Path(names[0]).name)}-{protocol}.png"
+    )
     if len(scenes) > 1:
         draw_systems(scenes, labels, names, k, protocol, moves, path)
     else:

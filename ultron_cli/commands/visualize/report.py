@@ -40,10 +40,8 @@ def command(
     scenes = scenes_of(ranks, queries, database)
     labels = labels_of([scene.model for scene in scenes], label, ranks)
     dataset = scenes[0].ranking.origin.dataset
-    path = (
-        out
-        or workspace.result_folder("visualize", f"report-{dataset}-{scenes[0].model}".replace("/", "_")) / "report.html"
-    )
+    made_by = {"rankings": [scene.ranking.origin.to_json() for scene in scenes]}
+    path = out or workspace.result_folder("visualize", f"report-{dataset}-{scenes[0].model}", made_by) / "report.html"
     config = ReportConfig(k=k, thumbnail_px=thumbnail, n_maps=maps)
     write_report(
         list(zip(labels, scenes, strict=True)),

@@ -46,7 +46,13 @@ def command(
         check_suffix(out)
     panels = [panel_of(path, config, most, label[i] if label else None) for i, path in enumerate(paths)]
     dataset = panels[0][1]
-    path = out or workspace.result_folder("visualize", f"tsne-{dataset}") / "tsne.png"
+    path = (
+        out
+        or workspace.result_folder(
+            "visualize", f"tsne-{dataset}", {"descriptors": [str(path.resolve()) for path in paths]}
+        )
+        / "tsne.png"
+    )
     drawn = [panel for panel, _ in panels]
     tsne_figure(
         drawn, f"t-SNE of descriptors on {dataset}, perplexity {perplexity:g}, seed {seed}", path, thumbnails=thumbnails

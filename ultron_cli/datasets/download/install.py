@@ -38,8 +38,9 @@ from ultron_cli.datasets.download.unpacking import Unsafe, move_tree, unpack
 from ultron_cli.datasets.folder import Dataset, describe_dataset, find_ground_truth
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder, only_writer
-from ultron_cli.machine import free_bytes
+from ultron_cli.files import make_folder
+from ultron_cli.locks import only_writer
+from ultron_cli.machine import free_bytes, size_text
 from ultron_cli.provenance import utc_now
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
@@ -59,17 +60,6 @@ class InstallOptions:
 
     def __post_init__(self) -> None:
         within("jobs", self.n_at_once, 1, 32)
-
-
-def size_text(n_bytes: float) -> str:
-    """`1.9 GB`, in powers of 1000 as disks and servers count; `?` for 0, an unknown size."""
-    if not n_bytes:
-        return "?"
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}" if n_bytes >= 100 or unit == "B" else f"{n_bytes:.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
 
 
 class Installation:
@@ -104,9 +94,8 @@ class Installation:
             return self.record
         self._refuse_foreign_folder()
         make_folder(self.downloads)
-        with only_writer(
-            self.downloads, f"another `ultron datasets download` is downloading {self.known.name}; wait for it"
-        ):
+        doing = f"another `ultron datasets download` is downloading {self.known.name}"
+        with only_writer(self.downloads, doing, beside=True):
             self.record = read_source(self.folder) or self.record  # another process may have gone on in the meantime
             missing = self.missing()
             addresses = {
@@ -117,8 +106,8 @@ class Installation:
             if missing:
                 self._get(missing, addresses)
             self._finish()
-        if not self.options.keep_archives:
-            shutil.rmtree(self.downloads, ignore_errors=True)
+            if not self.options.keep_archives:
+                shutil.rmtree(self.downloads, ignore_errors=True)
         return self.record
 
     def _refuse_foreign_folder(self) -> None:

@@ -5,20 +5,19 @@ must have the same.
 """
 
 import json
-import threading
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypedDict
 
 from ultron_cli import __version__
 from ultron_cli.files import write_text
+from ultron_cli.locks import only_writer
 from ultron_cli.provenance import utc_now
 from ultron_cli.schema.texts import read_json
 
 SOURCE_FILE = "source.json"
 SEEN_FILE = "seen_checksums.json"
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".zip")
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +99,9 @@ def read_seen_checksums(data_root: Path) -> dict[str, SeenChecksum]:
 
 def remember_checksum(data_root: Path, key: str, sha256: str, address: str) -> None:
     """Adds a checksum that is not there yet."""
-    with _lock:
+    path = data_root / SEEN_FILE
+    with only_writer(path, f"another download is writing {path}", beside=True, wait=True):
         checksums = read_seen_checksums(data_root)
         if key not in checksums:
             checksums[key] = {"sha256": sha256, "address": address, "first_seen": utc_now()}
-            write_text(data_root / SEEN_FILE, json.dumps(checksums, indent=1, sort_keys=True))
+            write_text(path, json.dumps(checksums, indent=1, sort_keys=True))

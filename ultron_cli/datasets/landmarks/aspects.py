@@ -36,8 +36,8 @@ def photo_aspects(photos: LandmarkPhotos, n_threads: int = 8) -> np.ndarray:
         aspects = np.fromiter(progress(pool.map(_aspect, photos.paths), total=n, what="photo sizes"), np.float32, n)
     if n >= LEAST_TO_CACHE:
         try:
-            with whole_file(file) as temporary:
-                np.savez(temporary, photos=np.frombuffer(key.encode(), np.uint8), aspects=aspects)
+            with whole_file(file) as output:
+                np.savez(output, photos=np.frombuffer(key.encode(), np.uint8), aspects=aspects)
         except UltronError as error:
             log.info("the photos' shapes are not cached (%s)", error)
     return aspects

@@ -5,10 +5,7 @@ in them. The binary version is records of one label byte (CIFAR-100: two, coarse
 bytes are red, green and blue, each 32 x 32 row by row.
 """
 
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +18,13 @@ from PIL import Image
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
-from ultron_cli.files import failures_said
+from ultron_cli.files import require_space, whole_folder
+from ultron_cli.locks import only_writer
 from ultron_cli.schema.texts import fit_file, read_text
 
 SIDE_PX = 32
 N_BYTES = 3 * SIDE_PX * SIDE_PX  # of a photo
+BYTES_ON_DISK = 60_000 * 4096  # a photo takes a block of the file system
 PHOTOS = "photos"  # the folder that is made beside the published files: photos/train/CLASS/00001.png, photos/test/...
 Label = Annotated[int, Meta(ge=0, le=999)]
 _CLASS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}")
@@ -98,13 +97,11 @@ def cifar_photos(folder: Path) -> Path | None:
     if photos.is_dir():
         return photos
     log.info("writing the photos of %s into %s (once)", place.name, photos)
-    temporary = place / f".{PHOTOS}-{secrets.token_hex(4)}.tmp"
-    try:
-        with failures_said(photos):
-            _write_all(place, layout, temporary)
-            os.replace(temporary, photos)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with only_writer(photos, f"another process is writing {photos}", beside=True, wait=True):
+        if not photos.is_dir():
+            require_space(place, BYTES_ON_DISK, "writing the photos of CIFAR")
+            with whole_folder(photos) as temporary:
+                _write_all(place, layout, temporary)
     return photos
 
 

@@ -127,8 +127,8 @@ def write_table(file: Path, photos: PathTable, labels: np.ndarray, names: list[s
         arrays |= {f"{key}_block": texts.block, f"{key}_starts": texts.starts, f"{key}_stops": texts.stops}
     arrays["state"] = np.frombuffer(state_of(sources, file.parent).encode(), np.uint8)
     try:
-        with whole_file(file) as temporary:
-            np.savez(temporary, **arrays)
+        with whole_file(file) as output:
+            np.savez(output, **arrays)
     except UltronError as error:
         log.info("the list of photos is not cached (%s)", error)
 

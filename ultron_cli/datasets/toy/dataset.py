@@ -12,11 +12,9 @@ sin, exp or pow (sine is a polynomial). The pixels rest on numpy alone; the JPEG
 """
 
 import contextlib
+import io
 import itertools
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -43,10 +41,15 @@ from ultron_cli.datasets.toy.views import (
     plain_view,
 )
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import sync_folder
+from ultron_cli.files import part_file, require_space, whole_folder
+from ultron_cli.locks import only_writer
+from ultron_cli.processes import start_worker
 from ultron_cli.schema.texts import fit_file, read_json
 
 FORMAT = "ultron-toy"
+# What a photo takes on a disk at most, for a check beforehand: a block of the file system, and its pixels.
+BLOCK_BYTES = 4096
+JPEG_BYTES_PER_PX = 0.3
 VERSION = 1  # of the pictures: raise it when the same configuration no longer gives the same files
 # Of ten database photos of a landmark: four show its best side, five are from elsewhere, one hardly shows it.
 DATABASE_PURPOSES: tuple[Purpose, ...] = (
@@ -183,27 +186,21 @@ def make_toy(
     existing = _existing(folder, config)
     if existing is not None:
         return existing
-    partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
     plans = plan_photos(config)
-    try:
-        partial.mkdir(parents=True)
-        for sub in sorted({str(Path(plan.file).parent) for plan in plans} | {"jpg"}):
-            (partial / sub).mkdir(parents=True)
-        records = _render_all(partial, config, plans, workers, on_photo)
-        content = _ground_truth(records)
-        _write_json(partial / "gnd_toy.json", content)
-        _write_json(partial / "toy.json", _description(config, records, content))
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise WorkFailed(
-            f"could not make the rendered landmarks in {folder}: {error.strerror or error}; free disk space or "
-            "name another folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with only_writer(folder, f"another process is rendering landmarks into {folder}", beside=True, wait=True):
+        existing = _existing(folder, config)  # the one that was waited for has made it
+        if existing is not None:
+            return existing
+        n_bytes = len(plans) * (BLOCK_BYTES + int(config.max_side_px**2 * JPEG_BYTES_PER_PX))
+        require_space(folder, n_bytes, f"rendering {len(plans)} photos")
+        with whole_folder(folder) as partial:
+            for sub in sorted({str(Path(plan.file).parent) for plan in plans} | {"jpg"}):
+                (partial / sub).mkdir(parents=True)
+            records = _render_all(partial, config, plans, workers, on_photo)
+            content = _ground_truth(records)
+            for name, part in (("gnd_toy.json", content), ("toy.json", _description(config, records, content))):
+                with part_file(partial / name, folder) as output:
+                    output.write(json.dumps(part).encode("utf-8"))
     return _summary(folder, content, config, reused=False)
 
 
@@ -321,7 +318,7 @@ def _finished(
             yield render_landmark(folder, config, group)
         return
     # Spawned, not forked: the caller may hold threads or a GPU, which a forked child must not inherit.
-    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"), initializer=start_worker)
     try:
         for future in as_completed([pool.submit(render_landmark, folder, config, group) for group in groups]):
             yield future.result()
@@ -358,7 +355,9 @@ def render_landmark(folder: Path, config: ToyConfig, plans: list[PhotoPlan]) -> 
     records = []
     for plan in plans:
         view, photo, score = _take(plan, config, building, street)
-        Image.fromarray(photo.pixels).save(folder / plan.file, quality=view.jpeg_quality)
+        content = io.BytesIO()
+        Image.fromarray(photo.pixels).save(content, format="JPEG", quality=view.jpeg_quality)
+        (folder / plan.file).write_bytes(content.getvalue())
         records.append(
             PhotoRecord(
                 key=plan.key,
@@ -412,13 +411,6 @@ def _description(config: ToyConfig, records: list[PhotoRecord], content: GroundT
         "config": asdict(config),
         "photos": photos,
     }
-
-
-def _write_json(path: Path, content: object) -> None:
-    with open(path, "w", encoding="utf-8") as handle:
-        json.dump(content, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
 
 
 def _summary(folder: Path, content: GroundTruthContent, config: ToyConfig, *, reused: bool) -> ToySummary:

@@ -61,8 +61,8 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
     }
     if model.recommended_scales != type(model).recommended_scales:
         content["scales"] = list(model.recommended_scales)
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    with whole_file(path) as output:
+        torch.save(content, output)
 
 
 def _first_names(names: list[str]) -> str:

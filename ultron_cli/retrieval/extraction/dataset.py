@@ -1,5 +1,6 @@
 """Extracts the queries and the database of a dataset into one folder of the workspace."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,18 @@ from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
+from ultron_cli.files import require_space
+from ultron_cli.locks import only_writer
 from ultron_cli.machine import n_cores, resolve_device
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
-from ultron_cli.retrieval.extraction.files import extract_file, help_extract
+from ultron_cli.retrieval.extraction.files import extract_file, help_extract, parts_of
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
-from ultron_cli.workspace import Workspace
+from ultron_cli.workspace import Workspace, short_hash
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +140,12 @@ def extract_dataset(
             log.warning("%s", prepared.dataset.unread_files)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
-        processes.tell("dataset and model are sound")
-        summary = _extract(prepared, request, processes, workspace)
+        with contextlib.ExitStack() as locks:
+            for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
+                locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+            _require_space(prepared, request.whitening)
+            processes.tell("dataset and model are sound")
+            summary = _extract(prepared, request, processes, workspace)
         processes.tell("summary", summary)
         return summary
 
@@ -221,6 +228,14 @@ def _extract(
     }
 
 
+def _require_space(prepared: _Prepared, whitening: Whitening | None) -> None:
+    """Raises WorkFailed, with the amount that is missing, if the files will not fit on the disk."""
+    n_bytes = sum(extraction.disk_bytes(path, parts_of(path)) for path, extraction in prepared.files.values())
+    if whitening is not None:
+        n_bytes += sum(4 * whitening.dim * len(extraction.names) for _, extraction in prepared.files.values())
+    require_space(prepared.folder, n_bytes, "the extraction")
+
+
 def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tuple[Path, Path]:
     """(folder of the network's descriptors, folder of the result). They differ where a whitening follows, so that what
     was costly stays.
@@ -240,7 +255,8 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
         log.warning("%s was learned from descriptors of other weights than those used now", whitening.path)
     if request.out:
         return folder / "raw", folder
-    return folder, folder.with_name(f"{folder.name}-{whitening.method}-{whitening.dim}")
+    end = f"{whitening.method}-{whitening.dim}-{short_hash(whitening.record().to_json())}"
+    return folder, folder.with_name(f"{folder.name}-{end}")
 
 
 def write_whitened(raw: Path, out: Path, whitening: Whitening) -> Path:

@@ -1,6 +1,7 @@
 """What earlier runs have stored of a descriptor file in the making: shards of an interrupted one, and the file of a
 finished one. A photo whose file is another by now is no part of it."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from ultron_cli.console import log
 from ultron_cli.datasets.photo_marks import PhotoMarks, state_of
 from ultron_cli.errors import UltronError
+from ultron_cli.files import FileState, file_state
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import SkippedPhoto
 
@@ -18,6 +20,16 @@ from ultron_cli.retrieval.origin import SkippedPhoto
 def shard_path(parts: Path, shard: int) -> Path:
     """The file of a shard in the folder of the shards."""
     return parts / f"shard-{shard:06d}.h5"
+
+
+def shard_states(parts: Path) -> dict[str, FileState]:
+    """The files of shards in a folder, by name. One listing: asking for each, a network file system would remember for
+    a while that it was absent."""
+    states = {}
+    for path in parts.glob("shard-*.h5"):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            states[path.name] = file_state(path)
+    return states
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,7 @@ class EarlierWork:
         self.shards = shards
         self._parts = parts
         self._path = finished
-        # One listing: asking for each, a network file system would remember for a while that it was absent.
-        self._file_names = {path.name for path in parts.glob("shard-*.h5")} if parts else set()
+        self._file_names = set(shard_states(parts)) if parts else set()
         self._read: dict[int, StoredPhotos | None] = {}  # shards that were asked for
 
     @cached_property

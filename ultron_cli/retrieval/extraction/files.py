@@ -3,18 +3,19 @@
 The first process decides which shards are missing, tells the others, and joins all shards when everyone is done.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder, only_writer, write_text
+from ultron_cli.files import write_text
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extraction.earlier import EarlierWork
+from ultron_cli.retrieval.extraction.earlier import EarlierWork, shard_path, shard_states
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 from ultron_cli.retrieval.extraction.shards import Extraction, WorkLeft
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
@@ -46,51 +47,77 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
         processes.tell(_missing_key(extraction), {})
         return _reuse(extraction, out)
     n_photos = len(extraction.names)
-    parts = _parts_of(out)
-    make_folder(out.parent)
-    with only_writer(parts, f"another `ultron extract` is writing {out}; wait for it, or name another `out`"):
-        _continue_or_start(extraction, parts, is_finished=finished is not None)
-        n_before = processes.count(0)
-        earlier = extraction.earlier(parts, finished)
-        left = extraction.left(earlier)
-        processes.tell(_missing_key(extraction), left.rows)
-        n_computed = left.n_photos()
-        n_stored = n_photos - n_computed
-        _say_changed(left, f"since {out if finished else parts} was made")
-        if n_stored:
-            log.info("continuing %s: %d of %d photos are there", out, n_stored, n_photos)
-        with progress(total=n_photos, what=f"extract {role}") as bar:
-            bar.update(n_stored)
+    parts = parts_of(out)
+    _continue_or_start(extraction, parts, is_finished=finished is not None)
+    n_before = processes.count(0)
+    earlier = extraction.earlier(parts, finished)
+    left = extraction.left(earlier)
+    processes.tell(_missing_key(extraction), left.rows)
+    n_computed = left.n_photos()
+    n_stored = n_photos - n_computed
+    _say_changed(left, f"since {out if finished else parts} was made")
+    if n_stored:
+        log.info("continuing %s: %d of %d photos are there", out, n_stored, n_photos)
+    with progress(total=n_photos, what=f"extract {role}") as bar, _way_to_go_on(extraction, parts, left):
+        bar.update(n_stored)
 
-            def show(n_done: int) -> None:
-                """n_done: photos that all processes have computed, of all files."""
-                bar.update(n_stored + n_done - n_before - bar.n)
+        def show(n_done: int) -> None:
+            """n_done: photos that all processes have computed, of all files."""
+            bar.update(n_stored + n_done - n_before - bar.n)
 
-            share = {i: left.rows[i] for i in processes.share(list(left.rows))}
-            extraction.compute(parts, share, earlier, lambda n: show(processes.count(n)))
-            if left.rows:
-                for process in range(1, processes.n):
-                    processes.hear(_share_key(process, extraction), show)
+        share = {i: left.rows[i] for i in processes.share(list(left.rows))}
+        extraction.compute(parts, share, earlier, lambda n: show(processes.count(n)))
+        if left.rows:
+            for process in range(1, processes.n):
+                processes.hear(_share_key(process, extraction), show)
         skipped = extraction.merge(_up_to_date(extraction, parts, finished), out)
     shutil.rmtree(parts)
     return ExtractResult(path=out, n_photos=n_photos - len(skipped), n_computed=n_computed, skipped=skipped)
 
 
+@contextlib.contextmanager
+def _way_to_go_on(extraction: Extraction, parts: Path, left: WorkLeft) -> Iterator[None]:
+    """Says, when the user stops the extraction inside, what is kept and how it goes on.
+
+    left: what is computed inside.
+    """
+    before = shard_states(parts)
+    try:
+        yield
+    except KeyboardInterrupt:
+        now = shard_states(parts)
+        names = {i: shard_path(parts, i).name for i in left.rows}
+        n_left = sum(len(rows) for i, rows in left.rows.items() if now.get(names[i]) == before.get(names[i]))
+        n_photos = len(extraction.names)
+        log.warning(
+            "stopped with %d of %d %s photos done; they are kept, and the same command goes on from there",
+            n_photos - n_left,
+            n_photos,
+            extraction.config.role,
+        )
+        raise
+
+
 def _up_to_date(extraction: Extraction, parts: Path, finished: Path | None) -> EarlierWork:
-    """What is stored, after computing anew what changed while the others were computed. Raises WorkFailed if photos
-    never stop changing."""
+    """What is stored, after computing anew what changed or vanished while the others were computed. Raises WorkFailed
+    if photos never stop changing."""
     for _ in range(MOST_ROUNDS):
         stored = extraction.earlier(parts, finished)
         left = extraction.left(stored)
-        if not left.changed:
+        if not left.rows:
             return stored
         _say_changed(left, "while the extraction was under way")
-        changed = {i: rows for i, rows in left.rows.items() if stored.shard(i) is not None}
-        extraction.compute(parts, changed, stored, lambda n_photos: None)
-    raise WorkFailed(
-        f"photos of {extraction.dataset.folder} keep changing while they are described; start the same command again, "
-        "which continues, when nothing writes there"
-    )
+        if vanished := [i for i in left.rows if stored.shard(i) is None]:
+            # Removed meanwhile, or of other processes and out of this one's sight: in either case it can make them.
+            log.warning("%s vanished from %s: computing them again", counted(len(vanished), "shard"), parts)
+        extraction.compute(parts, left.rows, stored, lambda n_photos: None)
+    stored = extraction.earlier(parts, finished)
+    if extraction.left(stored).changed:
+        raise WorkFailed(
+            f"photos of {extraction.dataset.folder} keep changing while they are described; start the same command "
+            "again, which continues, when nothing writes there"
+        )
+    return stored
 
 
 def _say_changed(left: WorkLeft, when: str) -> None:
@@ -104,7 +131,7 @@ def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcess
     """What every process but the first does: its share of the shards that the first one misses."""
     rows_of = {int(i): rows for i, rows in processes.hear(_missing_key(extraction)).items()}
     if rows_of:
-        parts = _parts_of(out)
+        parts = parts_of(out)
         _require_shared(extraction, parts, processes.process)
         earlier = extraction.earlier(parts, out if out.exists() and not extraction.work.overwrite else None)
         share = {i: rows_of[i] for i in processes.share(list(rows_of))}
@@ -120,7 +147,7 @@ def _share_key(process: int, extraction: Extraction) -> str:
     return f"process {process} has its {extraction.config.role} shards"
 
 
-def _parts_of(out: Path) -> Path:
+def parts_of(out: Path) -> Path:
     """The folder of the shards."""
     return out.with_name(out.name + ".parts")
 
@@ -157,7 +184,7 @@ def _finished(extraction: Extraction, out: Path) -> Path | None:
 
 def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
     with DescriptorFile(out) as stored:
-        shutil.rmtree(_parts_of(out), ignore_errors=True)  # left by a kill after the merge
+        shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
         n_descriptors = counted(stored.n, "descriptor")
         if stored.marks is None:
             log.info(

@@ -31,12 +31,15 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch, photo_shape
-from ultron_cli.retrieval.extraction.earlier import EarlierWork, StoredPhotos, shard_path
+from ultron_cli.retrieval.extraction.earlier import EarlierWork, StoredPhotos, shard_path, shard_states
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto, WeightsSource
 
 # A batch holds no more photos than this either: batches lie within a shard, so that a photo's descriptor does not
 # depend on which process computes which shards.
 PHOTOS_PER_SHARD = 64
+# What a file takes beside its rows: a name and its place, and HDF5's headers with the attributes.
+NAME_BYTES = 32
+FILE_BYTES = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +120,17 @@ class Extraction:
     def earlier(self, parts: Path | None = None, finished: Path | None = None) -> EarlierWork:
         """What is stored already: in the folder of shards, and in a descriptor file of the same configuration."""
         return EarlierWork(self.names, self.shards, parts, finished)
+
+    def disk_bytes(self, out: Path, parts: Path) -> int:
+        """About how much the files that are still to be written take: the shards that are not there, then all of them
+        joined. Photos that changed since are not asked for here."""
+        if out.exists() and not self.work.overwrite:
+            return 0
+        row_bytes = self.loaded.model.descriptor_dim * np.dtype(self.config.storage).itemsize
+        stored_names = set() if self.work.overwrite else set(shard_states(parts))
+        missing = [rows for i, rows in enumerate(self.shards) if shard_path(parts, i).name not in stored_names]
+        n_rows = len(self.names) + sum(len(rows) for rows in missing)
+        return n_rows * (row_bytes + NAME_BYTES) + (len(missing) + 1) * FILE_BYTES
 
     def left(self, earlier: EarlierWork) -> WorkLeft:
         """What the earlier work lacks, or has of photos whose files are others now."""
@@ -268,8 +282,9 @@ class Extraction:
         shards = [stored for i in range(len(self.shards)) if (stored := earlier.shard(i)) is not None]
         if len(shards) < len(self.shards):
             raise WorkFailed(
-                f"{counted(len(self.shards) - len(shards), 'shard')} of {out} cannot be seen by this process; `out` "
-                "must lie on a file system that all machines share"
+                f"{counted(len(self.shards) - len(shards), 'shard')} of {out} cannot be seen, though they were "
+                "written: something removes them, or the folder is not on a file system that all processes share; "
+                "name another with `out`"
             )
         names = [self.names[row] for stored in shards for row in stored.rows]
         skipped = [photo for stored in shards for _, photo in sorted(stored.skipped.items())]

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from ultron_cli import __version__
 from ultron_cli.console import dump_json, log, progress
-from ultron_cli.errors import UltronError, WorkFailed, nearest_names
-from ultron_cli.files import file_state, sha256_of_file, whole_folder
+from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.files import file_state, part_file, sha256_of_file, whole_folder
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
@@ -78,16 +78,10 @@ def build_index(
         "ultron_version": __version__,
     }
     with whole_folder(out_path) as folder:
-        try:
-            load_faiss().write_index(faiss_index, str(folder / "index.faiss"))
-        except RuntimeError as error:
-            raise WorkFailed(
-                f"could not write {out_path} ({faiss_reason(error)}); free disk space or name another with `out`"
-            ) from error
-        (folder / "names.json").write_text(dump_json(names, indent=None), encoding="utf-8")
-        if whitening is not None:
-            shutil.copyfile(whitening.file(), folder / "whitening.h5")
-        (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
+        with part_file(folder / "index.faiss", out_path) as output:
+            faiss = load_faiss()
+            faiss.write_index(faiss_index, faiss.PyCallbackIOWriter(output.write))
+        write_index_parts(folder, out_path, names, whitening, description)
     return FaissIndex(
         path=out_path,
         kind=kind,
@@ -101,6 +95,20 @@ def build_index(
         descriptor_path=descriptor_path,
         extraction=extraction,
     )
+
+
+def write_index_parts(
+    folder: Path, out_path: Path, names: list[str], whitening: Whitening | None, description: Mapping[str, object]
+) -> None:
+    """Writes names.json, whitening.h5 and index.json, which every kind of index has, into a folder that becomes
+    `out_path`."""
+    with part_file(folder / "names.json", out_path) as output:
+        output.write(dump_json(names, indent=None).encode("utf-8"))
+    if whitening is not None:
+        with open(whitening.file(), "rb") as stream, part_file(folder / "whitening.h5", out_path) as output:
+            shutil.copyfileobj(stream, output)
+    with part_file(folder / "index.json", out_path) as output:
+        output.write(dump_json(description).encode("utf-8"))
 
 
 def refuse_to_replace(out_path: Path, overwrite: bool) -> None:

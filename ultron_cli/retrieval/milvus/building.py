@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ultron_cli import __version__
-from ultron_cli.console import dump_json, log, progress
+from ultron_cli.console import log, progress
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import file_state, sha256_of_file, whole_folder
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.index.building import refuse_to_replace
+from ultron_cli.retrieval.index.building import refuse_to_replace, write_index_parts
 from ultron_cli.retrieval.milvus.client import CONSISTENCY, NAME_BYTES, Milvus
 from ultron_cli.retrieval.milvus.index import FORMAT, VERSION, stored_uri
 from ultron_cli.retrieval.milvus.kinds import milvus_plan
@@ -131,10 +130,7 @@ def build_milvus_index(
         "ultron_version": __version__,
     }
     with whole_folder(out_path) as folder:
-        (folder / "names.json").write_text(dump_json(names, indent=None), encoding="utf-8")
-        if whitening is not None:
-            shutil.copyfile(whitening.file(), folder / "whitening.h5")
-        (folder / "index.json").write_text(dump_json(description), encoding="utf-8")
+        write_index_parts(folder, out_path, names, whitening, description)
     return BuiltIndex(place=place, index_type=plan.index_type, n=n, dim=dim, n_written=n_written)
 
 

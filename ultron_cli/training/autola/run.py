@@ -7,7 +7,7 @@ every epoch edge_weights.csv and search.json; at the end genotype.png and genoty
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,10 +45,6 @@ class AutolaResult:
     edge_weights: np.ndarray
     # One entry per epoch.
     history: list[dict[str, float]]
-
-
-DrawSearch = Callable[[Path, AutolaResult], object]
-"""Draws the pictures of a search into its folder, when all steps are done."""
 
 
 def write_findings(
@@ -108,18 +104,15 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
 
-    def run(self, folder: Path, resume: bool = False, draw: DrawSearch | None = None) -> AutolaResult:
-        """Searches into `folder`; with `resume` goes on from the folder's latest checkpoint.
-
-        draw: draws the run's pictures before it is finished.
-        """
+    def run(self, folder: Path, resume: bool = False) -> AutolaResult:
+        """Searches into `folder`; with `resume` goes on from the folder's latest checkpoint."""
         state = load_latest_state(folder, is_sharded=False) if resume else None
         if state is not None:
             self.go_on(folder, state)
         self.make_folder(folder, resume)
         self.write_settings(folder, self.origin(self.photos.folder))
         self.loop(folder)
-        return self._finish(folder, draw)
+        return self._finish(folder)
 
     def load(self, folder: Path, state: State) -> None:
         identity = state.get("identity", {})
@@ -193,12 +186,10 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
             genotype.text,
         )
 
-    def _finish(self, folder: Path, draw: DrawSearch | None) -> AutolaResult:
+    def _finish(self, folder: Path) -> AutolaResult:
         edge_weights = self.search.edge_weights()
         genotype, strengths = choose_genotype(edge_weights)
         result = AutolaResult(genotype=genotype, strengths=strengths, edge_weights=edge_weights, history=self.history)
-        if draw:
-            draw(folder, result)
         comment = (
             f"found by ultron's AutoLA search on {self.config.dataset}, {self.config.epochs} epochs, seed "
             f"{self.config.seed}"

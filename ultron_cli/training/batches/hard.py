@@ -69,8 +69,8 @@ def _search(photos: LandmarkPhotos, learner: Learner, class_weights: torch.Tenso
 
 
 def _write(path: Path, nearest: np.ndarray | None) -> None:
-    with whole_file(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, np.empty(0, np.int64) if nearest is None else nearest)
+    with whole_file(path) as output:
+        np.save(output, np.empty(0, np.int64) if nearest is None else nearest)
 
 
 def _read(path: Path, photos: LandmarkPhotos) -> np.ndarray | None:

@@ -1,10 +1,8 @@
 """Training photos from files to augmented batches, in decoding processes of their own."""
 
 import math
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +13,8 @@ from torchvision.transforms import RandomResizedCrop, v2
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photo_files import decode_photo, open_photo
+from ultron_cli.datasets.photos import worker_start
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import memory_budget, set_memory_budget
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
 
@@ -214,16 +212,6 @@ def _join(items: list[Batch]) -> Batch:
     )
 
 
-def _start_worker(max_memory: int, n_workers: int, worker: int) -> None:
-    """Shares the memory budget with the other workers, and leaves Ctrl-C and SIGTERM, which terminals and schedulers
-    send to all processes, to the main process: it saves, then ends its workers. Workers end by themselves when it is
-    gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    set_memory_budget(max_memory, n_workers)
-
-
 def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, pin: bool) -> DataLoader[Batch]:
     """Batches in the order of `batches`, prepared ahead by `n_workers` processes (0: by this one, when asked)."""
     return DataLoader(
@@ -233,6 +221,6 @@ def make_loader(photos: TrainingPhotos, batches: EpochBatches, n_workers: int, p
         collate_fn=_join,
         pin_memory=pin,
         prefetch_factor=4 if n_workers else None,
-        worker_init_fn=partial(_start_worker, memory_budget(), n_workers),
+        worker_init_fn=worker_start(n_workers),
         generator=torch.Generator(),
     )

@@ -52,10 +52,10 @@ def save_state(folder: Path, step: int, content: State, n_kept: int) -> Path:
 
 
 def _write(path: Path, step: int, content: State) -> None:
-    with whole_file(path) as temporary:
+    with whole_file(path) as output:
         torch.save(
             {"format": FORMAT, "version": VERSION, "step": step, "n_ranks": distributed.n_processes(), **content},
-            temporary,
+            output,
         )
 
 

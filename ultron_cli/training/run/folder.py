@@ -1,5 +1,6 @@
 """Run folders: a new one, the one to resume, the table of all."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from ultron_cli.configs import read_run
 from ultron_cli.console import log, table
 from ultron_cli.errors import UltronError
+from ultron_cli.files import make_folder
 from ultron_cli.schema.texts import fit_file
 from ultron_cli.workspace import Workspace
 
@@ -29,6 +31,24 @@ FILES = (
 )
 FOLDERS = ("checkpoints", "events")
 GENOTYPE_FILE = "genotype.txt"  # what a search ends with, as a training with checkpoint.pt
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """Raises UltronError if a folder holds files that are no run's: a run would write among them, and clears what bears
+    the names of its own files."""
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+    if names and not _is_run(folder):
+        raise UltronError(
+            f"{folder} is no run's folder, it holds {', '.join(sorted(names)[:3])}; name a new or empty one with `out`"
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether config.json in a folder is a run's."""
+    try:
+        return bool(read_run(folder).provenance)
+    except UltronError:
+        return False
 
 
 def clear_folder(folder: Path, torn_only: bool) -> None:
@@ -56,9 +76,13 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Wo
             )
         return out
     stem = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}"
-    root = workspace.root / "train"
-    names = (stem if n == 1 else f"{stem}-{n}" for n in range(1, 1000))
-    return root / next(name for name in names if not (root / name).exists())
+    root = make_folder(workspace.root / "train")
+    for n in range(1, 1000):
+        folder = root / (stem if n == 1 else f"{stem}-{n}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()  # made here, so that no other process takes the name
+            return folder
+    raise UltronError(f"{root} holds 999 runs of this second; name the folder with `out`")
 
 
 def is_finished(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ultron_cli.console import dump_json, log
-from ultron_cli.files import write_text
+from ultron_cli.files import AppendedFile, write_text
 from ultron_cli.machine import memory_mib
 from ultron_cli.schema.texts import Numbers, read_json_lines
 from ultron_cli.training.run.tensorboard import EventWriter
@@ -98,7 +98,7 @@ class Journal:
         self.metrics: list[dict[str, Any]] = []
         if first_step:
             self.metrics = lines_up_to(folder / METRICS_FILE, "epoch", n_epochs_done)
-        self._steps = open(folder / STEPS_FILE, "a", encoding="utf-8")  # noqa: SIM115, closed in close()
+        self._steps = AppendedFile(folder / STEPS_FILE)
         self._events = EventWriter(folder / EVENTS_FOLDER, first_step)
         self.meter = Meter()
 
@@ -116,8 +116,7 @@ class Journal:
             "scale": scale,
             "memory_mib": round(memory_mib(self.device), 1),
         }
-        self._steps.write(dump_json(entry, indent=None) + "\n")
-        self._steps.flush()
+        self._steps.write((dump_json(entry, indent=None) + "\n").encode("utf-8"))
         self._events.add(step, {f"train/{key}": value for key, value in entry.items() if key != "step"})
         log.info(
             "step %d, epoch %.2f: loss %.3f, lr %.2g, margin %.3f, scale %.1f, %.0f photos/s, %.0f %% waiting "

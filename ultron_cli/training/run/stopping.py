@@ -9,14 +9,14 @@ from types import FrameType
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT in `received`, which is None until then. A second SIGINT stops at once."""
+    """Notes SIGTERM, SIGHUP and SIGINT in `received`, which is None until then. A second SIGINT stops at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, both signals are noted instead of ending the process; only the main thread can do so."""
+        """Inside, the signals are noted instead of ending the process; only the main thread can do so."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -26,7 +26,10 @@ class StopSignal:
                 raise KeyboardInterrupt
             self.received = signal.Signals(number)
 
-        handlers = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            numbers.append(signal.SIGHUP)
+        handlers = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
         finally:

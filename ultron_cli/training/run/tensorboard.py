@@ -8,7 +8,8 @@ tag string, 2 simple_value float).
 import struct
 import time
 from pathlib import Path
-from typing import BinaryIO
+
+from ultron_cli.files import AppendedFile
 
 _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected
 
@@ -72,15 +73,13 @@ class EventWriter:
     def __init__(self, folder: Path, first_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         started_s = time.time()
-        self._file: BinaryIO = open(folder / f"events.out.tfevents.{started_s:.6f}.{first_step:08d}.ultron", "wb")  # noqa: SIM115, closed in close()
+        self._file = AppendedFile(folder / f"events.out.tfevents.{started_s:.6f}.{first_step:08d}.ultron")
         version = b"\x09" + struct.pack("<d", started_s) + _bytes_field(3, b"brain.Event:2")
         self._file.write(record(version))
-        self._file.flush()
 
     def add(self, step: int, values: dict[str, float]) -> None:
         """Appends scalars; they can be read at once."""
         self._file.write(record(scalar_event(step, values, time.time())))
-        self._file.flush()
 
     def close(self) -> None:
         """Ends the file."""

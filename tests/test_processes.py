@@ -1,0 +1,103 @@
+"""Workers end with their parent; signals clear away what is half written."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ultron_cli.processes import StoppedBySignal, is_alive, machine_mark, signals_interrupt
+
+# The parent prints its workers' numbers, and is then killed or fails.
+POOL = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+import os, time
+from ultron_cli.processes import start_worker
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=start_worker)
+    futures = [pool.submit(time.sleep, 60) for _ in range(4)]
+    while len(pool._processes) < 2 or not all(future.running() for future in futures[:2]):
+        time.sleep(0.01)
+    print(*pool._processes, flush=True)
+    time.sleep(60)
+"""
+LOADER = """
+import sys, time
+import torch
+from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
+class Slow(torch.utils.data.Dataset):
+    def __len__(self): return 100
+    def __getitem__(self, i):
+        if i > 3: time.sleep(60)
+        return i
+kill_workers_at_exit()
+loader = torch.utils.data.DataLoader(Slow(), 1, num_workers=2, worker_init_fn=start_loader_worker)
+iterator = iter(loader)
+next(iterator)
+print(*(worker.pid for worker in iterator._workers), flush=True)
+if sys.argv[1] == "fails":
+    raise KeyError
+time.sleep(60)
+"""
+
+
+def wait_until_dead(pids: list[int]) -> bool:
+    for _ in range(400):
+        if not any(is_alive(pid) and "Z" not in state_of(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "end"), [(POOL, "killed"), (LOADER, "killed"), (LOADER, "fails")])
+def test_workers_end_with_their_parent(tmp_path: Path, code: str, end: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), end], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2 and all(is_alive(pid) for pid in pids)
+    if end == "killed":
+        parent.send_signal(signal.SIGKILL)
+    parent.wait(timeout=20)
+    assert wait_until_dead(pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_interrupt_as_ctrl_c_does(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match=number.name), signals_interrupt() as arrived:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    assert arrived == [number.name] and signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As nohup starts a command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_interrupt():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_who_is_alive() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert is_alive(os.getpid()) and is_alive(1) and not is_alive(child.pid)
+    assert len(machine_mark()) == 8 and issubclass(StoppedBySignal, KeyboardInterrupt)
