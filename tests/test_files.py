@@ -18,6 +18,7 @@ from PIL import Image
 from ultron_cli import files
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import AppendedFile, OutputFile, require_space, sweep, whole_file, whole_folder, write_text
+from ultron_cli.locks import only_writer
 from ultron_cli.machine import size_text
 from ultron_cli.processes import machine_mark
 
@@ -253,3 +254,16 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / f".ultron-{mark}-{dead}-00000007.old-my index").mkdir()
     sweep(tmp_path, anew=True)
     assert entries(tmp_path) == {*stay, "my index"}  # a folder that was moved aside has its name back
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127])
+def test_long_names_can_be_replaced_and_locked(tmp_path: Path, name: str) -> None:
+    for content in ("1", "2"):
+        with only_writer(tmp_path / name, "another", beside=True), whole_folder(tmp_path / name) as folder:
+            (folder / "x").write_text(content)
+    assert (tmp_path / name / "x").read_text() == "2" and [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_names_that_are_no_utf_8_are_written_with_their_bytes(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", os.fsdecode(b"a\xff.jpg"))
+    assert (tmp_path / "x").read_bytes() == b"a\xff.jpg"

@@ -28,6 +28,7 @@ ANOTHER_PLACE = "name another place with `out`"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Machine, process, a random part; .tmp is half written, .old is what it replaces, with the name that it had.
 _TEMPORARY = re.compile(r"\.ultron-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:tmp(?:\.[^.]{1,15})?|old-(.+))", re.DOTALL)
+MOST_NAME_BYTES = 255  # of an entry of a folder, on most file systems
 # Untouched so long, what another machine left (or this one, before it was started anew) is given up.
 FOREIGN_LEFTOVER_S = 86400.0
 
@@ -232,6 +233,12 @@ def _temporary_name(end: str = "tmp") -> str:
     return f".ultron-{machine_mark()}-{os.getpid()}-{secrets.token_hex(4)}.{end}"
 
 
+def _aside_name(name: str) -> str:
+    """What a folder is called while it is replaced: with its name, which it gets back after a kill, where that fits."""
+    aside = _temporary_name(f"old-{name}")
+    return aside if len(os.fsencode(aside)) <= MOST_NAME_BYTES else _temporary_name()
+
+
 def temporary_path(target: Path) -> Path:
     """A name beside `target` to write under, with its suffix; the folder is swept of what killed processes left."""
     sweep(target.parent)
@@ -339,7 +346,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     make_folder(target.parent)
     sweep(target.parent)
     temporary = target.with_name(_temporary_name())
-    old = target.with_name(_temporary_name(f"old-{target.name}"))
+    old = target.with_name(_aside_name(target.name))
     try:
         with failures_said(path):
             temporary.mkdir()

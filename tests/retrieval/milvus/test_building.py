@@ -97,7 +97,7 @@ def test_a_collection_of_something_else_is_not_touched(descriptors, rows, tmp_pa
         connection.client.create_collection("theirs", dimension=8)
     with pytest.raises(
         UltronError,
-        match=r"collection theirs at .* was not made by ultron and stays as it is; name another with --collection",
+        match=r"collection theirs at .* was not made by ultron and stays as it is; name another with `collection`",
     ):
         build(descriptors, tmp_path / "m.index", uri=uri, collection="theirs", replace=True)
     assert open_index(tmp_path / "o.index").n == 50

@@ -227,7 +227,7 @@ def test_default_network_is_the_authors_width() -> None:
         ({"backbone": "test_vit"}, "test_vit takes no width; choose resnet18 or resnet34"),
         ({"backbone": "test_vit", "width": None}, "the search takes a ResNet of timm"),
         ({"backbone": "test_convnext", "width": None}, "the search takes a ResNet of timm"),
-        ({"epochs": 0}, "epochs must lie between 1 and 100000; found 0"),
+        ({"epochs": 0}, "`epochs` must lie between 1 and 100000; found 0"),
     ],
 )
 def test_mistakes_are_told(settings: dict, message: str) -> None:
