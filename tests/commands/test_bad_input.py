@@ -270,7 +270,7 @@ def test_photo_query_that_is_no_photo(ultron: Run, extracted: Path, tmp_path: Pa
     expect_error(ultron("search", tmp_path / "q.jpg"), "q.jpg: cannot be decoded")
     Image.new("RGB", (50, 40)).save(tmp_path / "q.png")
     expect_error(ultron("search", tmp_path / "q.png", "--bbx", "0,0,90,30"), "reaches outside")
-    expect_error(ultron("search", tmp_path / "q.png", "--bbx", "1,2,3"), "four numbers")
+    expect_error(ultron("search", tmp_path / "q.png", "--bbx", "1,2,3"), "4 numbers")
 
 
 def test_places_that_cannot_be_written(ultron: Run, toy: Path, extracted: Path, tmp_path: Path) -> None:

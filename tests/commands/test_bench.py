@@ -1,6 +1,7 @@
 """`ultron bench` as a person uses it, through main()."""
 
 import json
+import re
 
 import pytest
 
@@ -51,8 +52,8 @@ def test_the_table_has_the_rows_of_the_json_and_the_machine(ultron: Run, monkeyp
     monkeypatch.setenv("ULTRON_KERNELS", "off")
     code, out, err = ultron(*QUICK, "--backbone", "test_resnet", "--side", 96, "--batch-size", 1, "--n", 1)
     assert code == 0, err
-    cells = [line.split("│")[1:-1] for line in out.splitlines() if line.startswith("│")]
-    rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in cells}
+    cells = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+    rows = {row[0]: row[1:] for row in cells if row[0] in ROWS}
     assert list(rows) == ROWS
     assert rows["network"][0].startswith("gem-test_resnet, 1 x 96 px")
     assert rows["exact search"][0].startswith("1 x 512 float32") and "k 1," in rows["exact search"][0]
@@ -88,9 +89,9 @@ def test_wrong_options_get_one_line(ultron: Run) -> None:
         ultron(*QUICK, "--backbone", "inception_v3", "--side", 64),
         "gem-inception_v3 takes photos from 75 px a side; found --side 64",
     )
-    expect_error(ultron(*QUICK, "--n", 0), "--n must lie between 1 and", "found 0")
+    expect_error(ultron(*QUICK, "--n", 0), "--n must be at least 1", "found 0")
     if available_bytes() is not None:
         expect_error(ultron(*QUICK, "--n", 2**32 - 1), "--n 4,294,967,295 needs 8,388,608 MiB", "ask for fewer")
-    expect_error(ultron(*QUICK, "--rounds", 0), "--rounds must lie between 1 and 1000; found 0")
+    expect_error(ultron(*QUICK, "--rounds", 0), "--rounds must be at least 1; found 0")
     expect_error(ultron(*QUICK, "--batch-size", 65), "--batch-size must lie between 1 and 64; found 65")
     expect_error(ultron("bench", "--quick", "--device", "gpu"), "--device takes auto, cpu, cuda or cuda:N")

@@ -211,8 +211,8 @@ def test_a_photo_does_not_depend_on_those_beside_it(images: Tensor) -> None:
         ({"backbone": "test_vit"}, "dalg takes a Swin of timm as its backbone .*, found test_vit"),
         ({"backbone": "test_resnet"}, "dalg takes a Swin"),
         ({"dim": 100}, "dim must be a multiple of n_heads; found 100 and 8"),
-        ({"fusion": "sum"}, "fusion must be one of cross, concat; found 'sum'"),
-        ({"window": 0}, "window must lie between 1 and 32; found 0"),
+        ({"fusion": "sum"}, "fusion` must be one of cross, concat; found 'sum'"),
+        ({"window": 0}, "window` must lie between 1 and 32; found 0"),
         ({"windows": 7}, "unknown setting model.windows; did you mean window"),
     ],
 )

@@ -109,11 +109,11 @@ def create_model_settings(name: str) -> UltronSettings:
         ({"heads": (2, 7)}, "stage 4 has 128 channels .* for 7 heads"),
         ({"widths": (24, 48, 96)}, "widths takes 4 values"),
         ({"thresholds": (0.5, 0.75)}, "tau1 above tau2"),
-        ({"gate": "multiplies"}, "gate must be one of none, multiply; .*did you mean multiply"),
+        ({"gate": "multiplies"}, "gate` must be one of none, multiply; .*did you mean multiply"),
         ({"mck_on": "value"}, "must be one of key, query, none"),
-        ({"attention_dropout": 1.0}, "attention_dropout must lie between"),
-        ({"deltas": (0, 6)}, "deltas must lie between"),
-        ({"backbone": "resnet50"}, "for a timm backbone name the model too"),
+        ({"attention_dropout": 1.0}, "attention_dropout` must lie between"),
+        ({"deltas": (0, 6)}, "deltas` must lie between"),
+        ({"backbone": "resnet50"}, "a timm backbone belongs to model gem"),
     ],
 )
 def test_wrong_settings(settings: dict[str, object], words: str) -> None:

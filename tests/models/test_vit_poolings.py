@@ -145,14 +145,14 @@ def test_simpool_takes_the_published_gamma(backbone: str, gamma: float) -> None:
         ({"backbone": "test_vit2", "pooling": "cls"}, "test_vit2 has none"),  # register token, no class token
         (
             {"backbone": "test_vit", "gamma": 2.0},
-            "gamma belongs to pooling simpool, found pooling gem; add --set model.pooling=simpool",
+            "gamma belongs to pooling simpool, found pooling gem; add `model.pooling=simpool`",
         ),
         ({"backbone": "test_vit", "beta": True}, "beta belongs to pooling simpool, found pooling gem"),
         ({"backbone": "test_vit", "pooling": "simpool", "gamma": 0.0, "beta": True}, "which gamma 0 leaves out"),
-        ({"backbone": "test_vit", "pooling": "simpool", "gamma": -1.0}, "gamma must lie between 0.0 and 100.0"),
+        ({"backbone": "test_vit", "pooling": "simpool", "gamma": -1.0}, "`gamma` must lie between 0.0 and 100.0"),
         (
             {"backbone": "test_vit", "pooling": "simpol"},
-            "pooling must be one of gem, avg, max, ggem, cls, simpool; found 'simpol'; did you mean simpool",
+            "`pooling` must be one of gem, avg, max, ggem, cls, simpool; found 'simpol'; did you mean simpool",
         ),
     ],
 )

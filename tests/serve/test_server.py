@@ -50,7 +50,7 @@ def test_addresses(server: RetrievalServer) -> None:
 
 def test_bad_usage_is_one_line(ultron: Run, extracted: Path) -> None:
     for flags, message in (
-        (["-k", 0], "-k must lie between 1 and 500"),
+        (["-k", 0], "-k must be at least 1"),
         (["--max-upload", 0], "--max-upload must lie between 0.01 and 1024"),
         (["--method", "magic"], "--method must be one of gradcam"),
         (["--nprobe", 3], "--nprobe belongs to an index"),

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ultron_cli.datasets.photo_files import open_photo

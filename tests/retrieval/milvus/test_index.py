@@ -110,7 +110,7 @@ def test_more_photos_than_milvus_ranks(descriptors, rows, tmp_path, monkeypatch)
     descriptors.unlink()
     alone = open_index(tmp_path / "m.index")
     with pytest.raises(
-        UltronError, match=r"Milvus ranks at most 100 photos per query, found 101, and .* is gone; choose a smaller -k"
+        UltronError, match=r"Milvus ranks at most 100 photos per query, found 101, and .* is gone; choose a smaller `k`"
     ):
         alone.search(queries, 101)
     ranking = alone.search(queries, 10)  # Milvus's own scores
