@@ -17,6 +17,7 @@ from ultron_cli.datasets.download.source_record import read_source
 from ultron_cli.datasets.photo_types import photo_suffixes, unread_text
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.files import require_regular_file
 
 PHOTO_SUFFIXES = photo_suffixes()
 BESIDE_PHOTOS = (".json", ".pkl", ".csv")  # ground truths, lists and records, at the top of a dataset's folder
@@ -103,6 +104,9 @@ class Dataset:
                 "go on without it with `skip_bad`",
             )
         if not files:
+            for path in (self.photo_folder / name, self.photo_folder / f"{name}.jpg"):
+                if os.path.lexists(path):
+                    require_regular_file(path, "photo")
             known = [*self._paths_by_stem, *(path for paths in self._paths_by_stem.values() for path in paths)]
             raise UltronError(
                 f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, known)}; "
