@@ -126,6 +126,18 @@ def legend_below_header(figure: Figure, handles: Sequence[Artist], most_columns:
     engine.set(rect=(left, bottom, width, height - legend_px / (figure.get_figheight() * drawing.DPI)))
 
 
+def _settle(figure: Figure) -> None:
+    """Lays the figure out, and rounds where its axes are: the last digits of the solver differ from run to run, and SVG
+    makes names of them."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+        for axes in figure.axes:
+            left, bottom, width, height = axes.get_position(original=True).bounds
+            axes.set_position((round(left, 6), round(bottom, 6), round(width, 6), round(height, 6)))
+
+
 def _dress(figure: Figure) -> None:
     """Gives every axes of a figure the look of the house: fonts with fallbacks, headings at the left, quiet axes."""
     for axes in figure.findobj(Axes):
@@ -155,6 +167,7 @@ def save_figure(figure: Figure, out: Path) -> Path:
     for artist in figure.findobj(Text):  # a name may be no text, and the font engine then refuses to draw
         artist.set_text("\n".join(lettering.plain_text(line) for line in artist.get_text().split("\n")))
     _dress(figure)
+    _settle(figure)
     write_figure(figure, out)
     return out
 

@@ -75,7 +75,7 @@ def test_report_of_one_search(searches: tuple[Path, Path], ultron: Run, tmp_path
 def test_too_much_is_refused_and_nothing_written(searches: tuple[Path, Path], ultron: Run, tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     for arguments, message in (
-        (["-k", 0], "-k must be 1 to 200 photos per query, found 0"),
+        (["-k", 0], "-k must be at least 1; found 0"),
         (["--thumbnail", 10], "--thumbnail must be 60 to 600 pixels, found 10"),
         (["--label", "a", "--label", "b"], "--label must be given once per search, found 2 for 1"),
         (["--ranks", searches[1], "--ranks", searches[1]], "a report shows one search or compares two, found 3"),
