@@ -79,11 +79,14 @@ def test_workers_end_with_their_parent(tmp_path: Path, code: str, end: str) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_interrupt_as_ctrl_c_does(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt, match=number.name), signals_interrupt() as arrived:
-        os.kill(os.getpid(), number)
-        time.sleep(1)
-    assert arrived == [number.name] and signal.getsignal(number) is before
+    before = signal.signal(number, signal.SIG_DFL)  # another test of this process may have left a handler
+    try:
+        with pytest.raises(KeyboardInterrupt, match=number.name), signals_interrupt() as arrived:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        assert arrived == [number.name] and signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
