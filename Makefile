@@ -2,13 +2,14 @@
 # make test    install into .venv if needed, then run all tests
 # make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make fuzz: damaged files for every reader; make bench: the benchmarks; make clean: remove .venv and results
 # make kills   kill every command that writes at random moments, then fill its disk (an hour; TRIALS=20 for less)
+# make test-lowest test-newest  the tests with the lowest, and with the newest versions that pyproject.toml allows
 # make kernels compile the operators now; make gpu-check: on a machine with an NVIDIA GPU, build, test and measure them
 
 PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-fast fuzz browser lint bench kills kernels gpu-check clean
+.PHONY: install demo test test-fast test-lowest test-newest fuzz browser lint bench kills kernels gpu-check clean
 
 install: $(READY)
 
@@ -35,6 +36,10 @@ test-fast: $(READY)
 INPUTS ?= 200000
 fuzz: $(READY)
 	$(TEST_ENV) $(VENV)/bin/python -m tests.fuzz $(READERS) --inputs $(INPUTS)
+
+# The versions that pyproject.toml allows, each set in an environment of its own in build/versions (several GB).
+test-lowest test-newest: browser
+	$(PYTHON) tests/versions.py $(@:test-%=%)
 
 # The report is clicked through in a browser, where there is one or the system's packages can be installed.
 browser:
