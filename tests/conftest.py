@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import json
+import logging
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -66,6 +67,13 @@ def read_json(result: tuple[int, str, str]) -> dict[str, Any]:
     code, out, err = result
     assert code == 0, err
     return json.loads(out)
+
+
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """pytest's own, of ultron's log too where a command of an earlier test has started that."""
+    monkeypatch.setattr(logging.getLogger("ultron"), "propagate", True)
+    return caplog
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 
 from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, step_losses, train
 from ultron_cli.configs import from_dict
-from ultron_cli.console import log
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import load_checkpoint
@@ -26,7 +25,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def log_lines(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """Log lines of ultron."""
-    monkeypatch.setattr(log, "propagate", True)
     caplog.set_level(logging.INFO, "ultron")
     return caplog
 
