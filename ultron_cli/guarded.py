@@ -9,6 +9,7 @@ nothing here.
 import contextlib
 import errno
 import faulthandler
+import math
 import os
 import pickle
 import select
@@ -226,7 +227,7 @@ def _answer_requests(line: socket.socket) -> None:
             return
         function, arguments, cpu_s = pickle.loads(stream.read(int.from_bytes(header, "big")))
         _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + cpu_s, hard_s))
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, hard_s))
         answer = _answer(function, arguments)
         stream.write(len(answer).to_bytes(8, "big") + answer)
         stream.flush()

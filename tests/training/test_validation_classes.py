@@ -65,7 +65,7 @@ def test_the_middle_is_scored_and_an_unreadable_photo_counts_as_wrong(tmp_path: 
     [
         (
             ["validation.kind=classification"],
-            "scored on classes that were trained on only; add `validation.by=photos`",
+            "scored on classes that were trained on only; add --set validation.by=photos",
         ),
         (
             ["validation.kind=classification", "validation.by=photos", "validation.share=0"],
