@@ -110,7 +110,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_lock_file_of_anything(tmp_path: Path, content: str) -> None:
     lock_path(tmp_path).write_text(content)
     with only_writer(tmp_path, ""):
-        pass
+        assert json.loads(lock_path(tmp_path).read_text())["pid"] == os.getpid()
 
 
 def test_eight_commands_at_once_lose_no_update(tmp_path: Path) -> None:

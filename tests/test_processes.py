@@ -93,8 +93,9 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """As nohup starts a command."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with signals_interrupt():
+        with signals_interrupt() as arrived:
             os.kill(os.getpid(), signal.SIGHUP)
+        assert arrived == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
 

@@ -152,12 +152,12 @@ class _Machine:
         self.outer.append(self.stack)
         self.stack = []
 
-    def parts(self) -> list[Any]:
+    def parts(self) -> list[object]:
         """What lies above the last mark, taken off the stack."""
         parts, self.stack = self.stack, self.outer.pop()
         return parts
 
-    def top(self, n: int) -> list[Any]:
+    def top(self, n: int) -> list[object]:
         """The n topmost values, taken off the stack."""
         if len(self.stack) < n:
             raise IndexError
@@ -165,7 +165,7 @@ class _Machine:
         del self.stack[-n:]
         return parts
 
-    def add(self, values: list[Any]) -> None:
+    def add(self, values: list[object]) -> None:
         """Adds to the list or the set below."""
         target = self.stack[-1]
         if type(target) is list:
@@ -175,7 +175,7 @@ class _Machine:
         else:
             raise _Refused(f"parts of {shown(target)}")
 
-    def set_items(self, values: list[Any]) -> None:
+    def set_items(self, values: list[object]) -> None:
         """Adds keys and values, in turn, to the dictionary below."""
         target = self.stack[-1]
         if type(target) is not dict:
@@ -245,13 +245,13 @@ class _Machine:
         return self.array(content, kind, (), "C").item()
 
 
-def _keys(values: list[Any]) -> set[Any]:
+def _keys(values: list[object]) -> set[object]:
     if not all(isinstance(value, _KEYS) and type(value) is not _Name for value in values):
         raise _Refused("a key or a part of a set that is neither number nor text")
     return set(values)
 
 
-def _dictionary(values: list[Any]) -> dict[Any, Any]:
+def _dictionary(values: list[object]) -> dict[object, object]:
     keys = values[::2]
     _keys(keys)
     return dict(zip(keys, values[1::2], strict=True))
@@ -265,7 +265,7 @@ def _kind(machine: _Machine, name: object, *flags: object) -> _Kind:
     return _Kind(name)
 
 
-def _order(state: tuple[Any, ...], kind: _Kind) -> str:
+def _order(state: tuple[object, ...], kind: _Kind) -> str:
     """The byte order in the state of a numpy type. Raises _Refused for a state that makes another type of it."""
     _, order, subarray, names, fields, n_bytes, *_ = state
     is_same = subarray is names is fields is None and type(n_bytes) is int and n_bytes in (-1, kind.dtype().itemsize)
@@ -285,7 +285,7 @@ def _encoded(machine: _Machine, text: object, encoding: object = "latin1") -> by
     return text.encode("latin1")
 
 
-def _set(machine: _Machine, values: list[Any]) -> set[Any]:
+def _set(machine: _Machine, values: list[object]) -> set[object]:
     return _keys(list(values))
 
 
