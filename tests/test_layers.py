@@ -32,6 +32,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
+MOST_ANY = 100
 # Outside commands and the public API, whose functions import what they need when they are called.
 MOST_IMPORTS_IN_FUNCTIONS = 12
 
@@ -171,3 +172,10 @@ def test_the_kernels_know_nothing_of_the_toolkit() -> None:
         }
     users = {name: modules for name, modules in by_file.items() if any(m.startswith("ultron_cli") for m in modules)}
     assert by_file and not users
+
+
+def test_any_is_rare() -> None:
+    """typing.Any tells neither a reader nor the type checker what a name holds."""
+    paths = [path for folder in ("ultron_cli", "kernels") for path in sorted((ROOT / folder).rglob("*.py"))]
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    assert sum(isinstance(node, ast.Name) and node.id == "Any" for node in nodes) <= MOST_ANY
