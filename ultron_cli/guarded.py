@@ -33,7 +33,7 @@ WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
 MEMORY_BYTES = 1 << 30
 IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
 BLOCK_BYTES = 1 << 20
-LIBRARIES = ("faiss", "h5py", "torch")  # that read files
+LIBRARIES = ("faiss", "h5py")  # that functions read files with
 
 
 class ReaderDied(Exception):
@@ -185,11 +185,12 @@ def _started_fresh() -> _Child:
     line, far_end = socket.socketpair()
     # Loaded before memory is limited, as in a fork.
     libraries = [name for name in LIBRARIES if name in sys.modules]
-    source = f"import {', '.join(['sys', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
+    # Not by PYTHONPATH: a types.py beside a user's script would stand for Python's own while Python starts.
+    source = f"import sys; sys.path[:] = {[path or os.getcwd() for path in sys.path]!r}; "
+    source += f"import {', '.join(['os', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
     program = [sys.executable, "-c", source]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
-    pid = os.posix_spawn(sys.executable, program, environment, file_actions=at_stdin)
+    pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=at_stdin)
     far_end.close()
     return _Child(pid, line)
 
