@@ -46,7 +46,7 @@ class Dataset:
     ground_truth_path: Path | None = None
     ground_truth: GroundTruth | None = field(default=None, repr=False)
 
-    @property
+    @cached_property  # a look at the disk, for every photo's path
     def photo_folder(self) -> Path:
         """jpg/ where there is one, else the folder itself."""
         return self.folder / "jpg" if (self.folder / "jpg").is_dir() else self.folder
