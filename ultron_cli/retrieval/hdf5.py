@@ -20,7 +20,7 @@ import numpy as np
 from ultron_cli import __version__
 from ultron_cli.errors import UltronError
 from ultron_cli.files import lock_holder, require_regular_file
-from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
+from ultron_cli.guarded import CPU_S, ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.provenance import utc_now
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit
@@ -160,7 +160,7 @@ def open_h5(path: Path, layout: H5Layout) -> H5File:
     return H5File(path, layout, attributes, header["texts"])
 
 
-def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = 3) -> Any:
+def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
     """What a function that reads a file returns, read in a child process. Raises UltronError for whatever befalls
     it."""
     try:
