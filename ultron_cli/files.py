@@ -86,9 +86,7 @@ class OutputFile(io.RawIOBase):
         if self._error is None:
             try:
                 os.lseek(self._handle, self._place, os.SEEK_SET)
-                n_written = 0
-                while n_written < len(view):
-                    n_written += os.write(self._handle, view[n_written:])
+                write_all(self._handle, view)
             except OSError as error:
                 self._error = error
         self._place += len(view)
@@ -162,12 +160,19 @@ class AppendedFile:
     def write(self, data: bytes) -> None:
         """Appends bytes."""
         with failures_said(self._path):
-            while data:
-                data = data[os.write(self._handle, data) :]
+            write_all(self._handle, data)
 
     def close(self) -> None:
         """Ends the file."""
         os.close(self._handle)
+
+
+def write_all(handle: int, data: bytes | memoryview) -> None:
+    """Writes all bytes to an open file: on a disk that is nearly full a single call writes some of them, and no error
+    tells of the rest."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
 
 
 def write_failure(path: Path, error: OSError, n_bytes: int | None = None) -> WorkFailed:

@@ -41,6 +41,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import free_bytes, size_text
+from ultron_cli.processes import way_to_go_on
 from ultron_cli.provenance import utc_now
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
@@ -103,9 +104,11 @@ class Installation:
                 for part in missing
             }
             self._require_space(missing)
-            if missing:
-                self._get(missing, addresses)
-            self._finish()
+            way = f"what has arrived of {self.known.name} is kept, the same command goes on from there"
+            with way_to_go_on(lambda: way):
+                if missing:
+                    self._get(missing, addresses)
+                self._finish()
             if not self.options.keep_archives:
                 shutil.rmtree(self.downloads, ignore_errors=True)
         return self.record
@@ -148,10 +151,6 @@ class Installation:
         try:
             work = [(part.file, lambda part=part: self._get_part(part, addresses[part.file], bars)) for part in missing]
             outcome = run_at_once(work, self.options.n_at_once, self.options.fetch.stop)
-        except KeyboardInterrupt:
-            bars.close()
-            log.warning("%s: what has arrived is kept, the same command goes on from there", self.known.name)
-            raise
         finally:
             bars.close()
         if outcome.failures:
