@@ -77,8 +77,8 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         Annotated[
             str | None,
             typer.Option(
-                metavar="auto|cpu|cuda[:N]",
-                help="Where to compute.",
+                metavar="NAME",
+                help="Where to compute: auto, cpu, cuda or cuda:N.",
                 rich_help_panel=PANEL,
                 callback=checked(lambda _, value: check_device_name(value)),
             ),
@@ -125,7 +125,10 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         False,
     ),
     "quiet": (
-        Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.", rich_help_panel=PANEL)],
+        Annotated[
+            bool,
+            typer.Option("--quiet", "-q", help="Errors only, and what --json prints.", rich_help_panel=PANEL),
+        ],
         False,
     ),
 }
@@ -224,15 +227,14 @@ class _PlainHelp(TyperCommand if TYPE_CHECKING else object):
                     get_usage_pieces=lambda ctx, usage=usage: [usage],
                     display_type_rich=lambda ctx: None,  # the name says it: FILE, DIR
                 )
-            elif isinstance(parameter, TyperOption) and parameter.is_flag:
-                parameter.metavar = ""  # a switch takes no value
 
-    def get_help_option(self, ctx: Any) -> TyperOption | None:  # its Context is no public class
-        """--help, a switch too."""
-        option = super().get_help_option(ctx)
-        if option is not None:
-            option.metavar = ""
-        return option
+    def get_params(self, ctx: Any) -> list[Any]:  # its Context and Parameter are no public classes
+        """All parameters, --help and those that Typer adds among them; a switch takes no value."""
+        parameters = super().get_params(ctx)
+        for parameter in parameters:
+            if isinstance(parameter, TyperOption) and parameter.is_flag:
+                parameter.metavar = ""
+        return parameters
 
 
 class _Command(_PlainHelp, TyperCommand):
