@@ -80,9 +80,6 @@ def test_damaged_shards_are_computed_again(
     assert summary["files"]["database"]["computed"] == summary["files"]["database"]["n"] - 2 * 2
     assert caplog.text.count("computing a shard again") == 4
     assert "shard-000002.h5 must hold the photos of its place" in caplog.text
-        caplog.text.count("computing a shard again") == 4
-        and "shard-000002.h5 must hold the photos of its place" in caplog.text
-    )
     np.testing.assert_array_equal(rows_of(tmp_path / "x" / "database.h5"), rows_of(tmp_path / "whole" / "database.h5"))
 
 
