@@ -19,6 +19,7 @@ from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
 from ultron_cli.commands.flags import checked
+from ultron_cli.commands.values import refuse_output_among_inputs, with_reading
 from ultron_cli.errors import UltronError, WorkFailed, install_line
 from ultron_cli.files import NO_SPACE, write_failure
 from ultron_cli.machine import check_device_name, parse_bytes, set_memory_budget
@@ -183,6 +184,7 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(**values: Any) -> Any:
         _take_global_flags(values)
         console.settings.flags.update(flags)
+        refuse_output_among_inputs(values, flags)
         try:
             return function(**values)
         except KeyboardInterrupt as stop:
@@ -193,8 +195,11 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in GLOBAL_FLAGS.items()
     ]
-    parameters = [*signature.parameters.values(), *global_parameters]
-    flags = flags_of(parameters)
+    flags = flags_of([*signature.parameters.values(), *global_parameters])
+    parameters = [
+        with_reading(parameter, flags[parameter.name])
+        for parameter in (*signature.parameters.values(), *global_parameters)
+    ]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions take any
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ultron_cli.errors import with_flags
+from ultron_cli.errors import UltronError, with_flags
 
 log = logging.getLogger("ultron")
 WIDTH_OF_FILES = 200  # columns of a table that goes into a file or a pipe
@@ -50,8 +50,13 @@ def reset_settings() -> None:
 
 
 class _LineFormatter(logging.Formatter):
+    """A line with the flags of the running command; of an error in it, what that command can do about it."""
+
     def format(self, record: logging.LogRecord) -> str:
-        text = printable(with_flags(record.getMessage(), settings.flags))
+        values = record.args
+        if isinstance(values, tuple):
+            values = tuple(v.for_command(settings.flags) if isinstance(v, UltronError) else v for v in values)
+        text = printable(with_flags(str(record.msg) % values if values else str(record.msg), settings.flags))
         return labelled(record.levelname.lower(), text) if record.levelno >= logging.WARNING else text
 
 

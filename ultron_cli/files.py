@@ -35,20 +35,24 @@ FOREIGN_LEFTOVER_S = 86400.0
 _swept: set[Path] = set()  # folders, by this process
 
 
-def make_folder(folder: Path) -> Path:
-    """Creates `folder` with its parents and proves that files can be made in it. Raises UltronError if not."""
+def make_folder(folder: Path, *ways: str) -> Path:
+    """Creates `folder` with its parents and proves that files can be made in it. Raises UltronError if not.
+
+    ways: what else to do then, where `out` and `workspace` do not say where it is.
+    """
+    ways = ways or (ANOTHER_PLACE, "name another `workspace`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / _temporary_name()
         probe.touch(exist_ok=False)
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
-        raise UltronError(f"{folder} must be a folder but a file is in the way; name another with `out`") from None
+        raise UltronError(f"{folder} must be a folder but a file is in the way; move it", *ways) from None
     except OSError as error:
         if error.errno in NO_SPACE:
             raise WorkFailed(f"could not make a file in {folder}: the disk is full; free space") from error
         raise UltronError(
-            f"cannot write in {folder} ({error.strerror}); name another folder with `out` or `workspace`"
+            f"cannot write in {folder} ({error.strerror}); see to its rights and its disk", *ways
         ) from error
     return folder
 

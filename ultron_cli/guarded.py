@@ -252,7 +252,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> byte
     try:
         answer = ("result", function(*arguments), None)
     except UltronError as error:
-        answer = ("UltronError", str(error), None)
+        answer = ("UltronError", "\0".join((error.message, *error.ways)), None)
     except Exception as error:  # whatever a library raises for a damaged file is told to the parent
         answer = (type(error).__name__, one_line(error, 600), getattr(error, "errno", None))
     kind, value, errno = answer
@@ -266,7 +266,7 @@ def _outcome(answer: bytes) -> Any:
         return value
     message = value.decode("utf-8", "surrogatepass")
     if kind == "UltronError":
-        raise UltronError(message)
+        raise UltronError(*message.split("\0"))
     raise ReaderFailed(message, kind, errno)
 
 

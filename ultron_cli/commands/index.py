@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultron_cli.commands.choices import metavar
-from ultron_cli.commands.flags import DimFlag, WhitenFlag, choice, current_workspace
+from ultron_cli.commands.flags import DimFlag, WhitenFlag, choice, current_workspace, require_unused
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 
@@ -87,6 +87,8 @@ def command(
         raise UltronError(
             f"{'--report' if report else '--queries'} measures Faiss indexes; leave it out with --engine milvus"
         )
+    if not report:
+        require_unused("without --report nothing is measured", queries=queries)
     workspace = current_workspace()
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
     stem = type_.replace(",", "_") if engine == "faiss" else f"milvus-{type_}"

@@ -189,6 +189,8 @@ def reading_fault(path: Path, reason: str, code: int | None, again: str) -> str:
         return f"{path} is open for writing in {who}; wait for it, or end it, and try again"
     if code in (errno.EIO, errno.ESTALE, errno.ENOENT):
         return f"{path} could not be read from its disk ({os.strerror(code)}); see that the disk is there and try again"
+    if "signature not found" in reason:  # most often a file of another kind
+        reason, again = "it does not begin as one", f"check the path, or {again}"
     return f"{path} is truncated or not an HDF5 file ({reason[:120]}); {again}"
 
 
@@ -200,7 +202,8 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
         kind = _attribute(handle, "format", object)
         if kind != layout.format:
             raise UltronError(
-                f"{path} is not a {layout.what}: its format attribute must be {layout.format!r}, found {kind!r:.80}"
+                f"{path} is not a {layout.what}: its format attribute must be {layout.format!r}, found {kind!r:.80}; "
+                f"name a {layout.what}"
             )
         version = _attribute(handle, "version", object)
         if not isinstance(version, int) or version > layout.version:

@@ -285,7 +285,7 @@ class PhotoSearch:
         try:
             return self.describer.load(photo.file, box)
         except OverBudget as error:
-            raise Refused(413, str(error)) from None
+            raise Refused(413, error.message) from None
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(415, DAMAGED) from None

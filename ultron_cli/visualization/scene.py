@@ -16,6 +16,7 @@ from ultron_cli.machine import resolve_device
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.schema.values import shown
 from ultron_cli.visualization.drawing import Verdict, title_of
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
 
@@ -44,7 +45,8 @@ class Scene:
         if name is None:
             return self.typical_rows(1, protocol)[0]
         if name not in names:
-            raise UltronError(f"query {name!r} is not in the search{nearest_names(name, names)}")
+            near = nearest_names(name[:255], names) or f"; its first query is {names[0]}"
+            raise UltronError(f"query {shown(name)} is not in the search{near}")
         return names.index(name)
 
     def typical_rows(self, n: int, protocol: Protocol) -> list[int]:
@@ -111,7 +113,10 @@ class Scene:
         photo_of = {photo.name: photo for photo in all_photos}
         for name in choice.names:
             if name not in photo_of:
-                raise UltronError(f"{name!r} is not among the ranked database photos{nearest_names(name, photo_of)}")
+                near = nearest_names(name[:255], photo_of) or "; name one of those"
+                raise UltronError(
+                    f"{shown(name)} is not among the {len(photo_of):,} ranked database photos of the query{near}"
+                )
         return [photo_of[name] for name in choice.names]
 
     def average_precision(self, row: int, protocol: Protocol) -> float | None:

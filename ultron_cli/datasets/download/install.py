@@ -45,6 +45,7 @@ from ultron_cli.processes import way_to_go_on
 from ultron_cli.provenance import utc_now
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
+ANOTHER_DATA_ROOT = "name another `data_root`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Installation:
             log.info("%s is there: %s", self.known.name, self.folder)
             return self.record
         self._refuse_foreign_folder()
-        make_folder(self.downloads)
+        make_folder(self.downloads, ANOTHER_DATA_ROOT)
         doing = f"another `ultron datasets download` is downloading {self.known.name}"
         with only_writer(self.downloads, doing, beside=True):
             self.record = read_source(self.folder) or self.record  # another process may have gone on in the meantime
@@ -274,7 +275,7 @@ class Installation:
 
     def _put_in_place(self, part: Part, path: Path) -> int:
         """Moves a file, or the content of an archive, to its place; returns the number of files."""
-        make_folder(self.folder)
+        make_folder(self.folder, ANOTHER_DATA_ROOT)
         with self._lock:
             if read_source(self.folder) is None:  # from here on the folder is known as a download that is not complete
                 self.record.write(self.folder)

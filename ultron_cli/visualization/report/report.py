@@ -258,7 +258,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     Raises UltronError if there are more than two, if they are of other queries, or if the file would be over 30 MiB.
     """
     if not 1 <= len(scenes) <= 2:
-        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}")
+        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}; give one or two")
     names = [scene.ranking.query_names for _, scene in scenes]
     if len(scenes) == 2 and set(names[0]) != set(names[1]):
         raise UltronError(
