@@ -145,7 +145,7 @@ def labelled(label: str, text: str) -> str:
     return f"\x1b[1;{colour}m{label}:\x1b[0m {text}" if has_colour else f"{label}: {text}"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None, left: int = 1) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> str:
     """A text table that fits the terminal; the first `left` columns are aligned left, the others right.
 
     Texts wrap between words, so that numbers and names stay whole. Where not even that fits, each row becomes lines of
@@ -166,8 +166,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
         columns, cells, left = ("", ""), [list(pair) for pair in pairs[:-1]], 2
         widths = _column_widths(columns, cells, console.width)
     grid = Table(
-        title=Text(title) if title else None,
-        title_justify="left",
         show_header=any(columns),
         show_edge=False,
         pad_edge=False,

@@ -127,7 +127,8 @@ def _tables(ranking: "Ranking") -> list[str]:
     for query, name in enumerate(ranking.query_names[:SHOWN_QUERIES]):
         photos = ranking.ranked_photos(query)
         rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in photos[:SHOWN_PHOTOS]]
-        texts.append(table(("rank", "photo", "score"), rows, title=name, left=2))
+        texts += ["", name] if texts else [name]  # whole, to be copied, however narrow the terminal
+        texts.append(table(("rank", "photo", "score"), rows, left=2))
         if len(photos) > SHOWN_PHOTOS:
             texts.append(f"and {counted(len(photos) - SHOWN_PHOTOS, 'more photo')} (all in the rank file)")
     n_more = len(ranking.query_names) - SHOWN_QUERIES
