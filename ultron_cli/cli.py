@@ -124,7 +124,10 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         False,
     ),
     "quiet": (
-        Annotated[bool, typer.Option("--quiet", "-q", help="Warnings and errors only.", rich_help_panel=PANEL)],
+        Annotated[
+            bool,
+            typer.Option("--quiet", "-q", help="Errors only, and what --json prints.", rich_help_panel=PANEL),
+        ],
         False,
     ),
 }

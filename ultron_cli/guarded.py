@@ -33,7 +33,8 @@ WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
 MEMORY_BYTES = 1 << 30
 IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
 BLOCK_BYTES = 1 << 20
-LIBRARIES = ("faiss", "h5py")  # that functions read files with
+LIBRARIES = ("faiss", "h5py", "scipy.io")  # that functions read files with
+CAN_FORK = hasattr(os, "fork")
 
 
 class ReaderDied(Exception):
@@ -61,7 +62,7 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
     ReaderFailed for any other exception, ReaderDied if the child crashed or used up its limits. Where the system cannot
     fork (Windows) the function runs in this process.
     """
-    if not hasattr(os, "fork"):
+    if not CAN_FORK:
         return _outcome(_answer(function, arguments))
     request = pickle.dumps((function, arguments, cpu_s))
     with _lock:
@@ -94,6 +95,8 @@ def _end_child() -> None:
 def _answer_from(request: bytes, start: Callable[[], "_Child"]) -> bytes:
     """The answer of the child that is there, or else of a new one. Raises ReaderDied."""
     global _child
+    if _child is not None and _child.libraries != _loaded_libraries():
+        _end_child()  # it would load the library once its memory is limited, which some do not stand
     child, _child = _child, None
     answer = child.answer(request) if child is not None else None
     if child is None or answer is None:  # it has ended as there was nothing to do
@@ -111,6 +114,7 @@ class _Child:
 
     pid: int
     line: socket.socket
+    libraries: list[str]  # that were loaded when it was made
 
     def answer(self, request: bytes) -> bytes | None:
         """Its answer; None if it had ended before it was asked. Raises ReaderDied if it ends meanwhile, or has to be
@@ -168,8 +172,12 @@ def _forget() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
+if CAN_FORK:
     os.register_at_fork(after_in_child=_forget)
+
+
+def _loaded_libraries() -> list[str]:
+    return [name for name in LIBRARIES if name in sys.modules]
 
 
 def _forked() -> _Child:
@@ -178,13 +186,13 @@ def _forked() -> _Child:
     if pid == 0:
         _serve(far_end)
     far_end.close()
-    return _Child(pid, line)
+    return _Child(pid, line, _loaded_libraries())
 
 
 def _started_fresh() -> _Child:
     line, far_end = socket.socketpair()
     # Loaded before memory is limited, as in a fork.
-    libraries = [name for name in LIBRARIES if name in sys.modules]
+    libraries = _loaded_libraries()
     # Not by PYTHONPATH: a types.py beside a user's script would stand for Python's own while Python starts.
     source = f"import sys; sys.path[:] = {[path or os.getcwd() for path in sys.path]!r}; "
     source += f"import {', '.join(['os', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
@@ -192,7 +200,7 @@ def _started_fresh() -> _Child:
     at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
     pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=at_stdin)
     far_end.close()
-    return _Child(pid, line)
+    return _Child(pid, line, libraries)
 
 
 def serve_at_stdin() -> NoReturn:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from ultron_cli import __version__
@@ -19,10 +18,11 @@ from ultron_cli.models import create_model
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
-from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
+from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read_weights_file
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
+AGAIN = "train it again"
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,11 @@ def _stored_parts(content: dict[str, Any], path: Path) -> _StoredParts:
         raise UltronError(
             f"{path} has format version {version}, this ultron reads up to {VERSION}; install a newer ultron"
         )
-    try:
-        stored = msgspec.convert(content, _StoredParts)
-        if "preprocessing" in content:
-            fault = stored.preprocessing.fault() if stored.preprocessing else "it is None"
-            if fault:
-                raise ValueError(f"preprocessing: {fault}")
-    except (ValueError, RecursionError) as error:
-        raise UltronError(f"{path} is no sound checkpoint ({one_line(error)}); train it again") from error
+    stored = fit_content(content, _StoredParts, path, AGAIN)
+    if "preprocessing" in content:
+        fault = stored.preprocessing.fault() if stored.preprocessing else "it is None"
+        if fault:
+            raise UltronError(f"{path} is not sound (preprocessing: {fault}); {AGAIN}")
     return stored
 
 
