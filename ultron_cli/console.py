@@ -181,7 +181,6 @@ def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
-    title: str | None = None,
     left: int = 1,
     what: str = "rows",
     all_in: str | None = None,
@@ -208,8 +207,6 @@ def table(
         columns, cells, left = ("", ""), [list(pair) for pair in pairs[:-1]], 2
         widths = _column_widths(columns, cells, console.width)
     grid = Table(
-        title=Text(title) if title else None,
-        title_justify="left",
         show_header=any(columns),
         show_edge=False,
         pad_edge=False,

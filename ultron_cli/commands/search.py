@@ -127,5 +127,6 @@ def _tables(ranking: "Ranking") -> list[str]:
     for query, name in enumerate(names):
         rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in ranking.ranked_photos(query)]
         columns = ("rank", "photo", "score")
-        texts.append(table(columns, rows, title=name, left=2, what="photos", all_in="the rank file"))
+        texts += ["", name] if texts else [name]  # whole, to be copied, however narrow the terminal
+        texts.append(table(columns, rows, left=2, what="photos", all_in="the rank file"))
     return [*texts, rest] if rest else texts

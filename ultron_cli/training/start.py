@@ -62,7 +62,7 @@ class TrainRequest:
     out: Path | None = None
     # Replace the run that is in `out`.
     overwrite: bool = False
-    # Go on with an interrupted run.
+    # Go on with an interrupted run, or with the finished one in `out` and more epochs.
     resume: bool = False
 
     @property
@@ -149,7 +149,6 @@ def start_training(
                 config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
             else:
                 config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
-            is_resumed = is_resumed and is_unfinished(folder)
             with way_to_go_on(lambda: _what_is_kept(folder)):
                 if isinstance(config, TrainConfig):
                     return _train(config, folder, is_resumed, device, draw, workspace)
@@ -211,7 +210,7 @@ def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Pat
     if request.resume and overwrite:
         raise UltronError("`resume` and `overwrite` exclude each other; leave one")
     if request.resume:
-        return run_to_resume(request.out, workspace), True
+        return run_to_resume(request.out, workspace, finished_too=True), True
     return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False
 
 

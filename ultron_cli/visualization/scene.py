@@ -62,10 +62,11 @@ class Scene:
     def query_photo(self, row: int) -> QueryPhoto:
         """The query as drawn: its file and its box (none where queries were not cropped)."""
         name = self.ranking.query_names[row]
+        mark = self.ranking.query_marks[row] if self.ranking.query_marks is not None else None
         if self.queries is None or not self.queries.query_names:
-            return QueryPhoto(Path(name), Path(name).name)
+            return QueryPhoto(Path(name), Path(name).name, mark=mark)
         box = self.queries.query(name).bbx if self.ranking.origin.extraction.crop == "bbx" else None
-        return QueryPhoto(self.queries.photo_path(name), name, box)
+        return QueryPhoto(self.queries.photo_path(name), name, box, mark)
 
     def verdict(self, row: int, database_name: str, protocol: Protocol) -> Verdict:
         """Whether a database photo is a positive of a query."""
@@ -97,12 +98,18 @@ class Scene:
         """The k best photos of a query with verdicts."""
         rows = self.ranking.rows[row][:k].tolist()
         scores = self.ranking.with_scores()[row][:k].tolist()
-        named_scores = [
-            (self.ranking.database_names[r], score) for r, score in zip(rows, scores, strict=True) if r >= 0
-        ]
+        names, marks = self.ranking.database_names, self.ranking.database_marks
         return [
-            RankedPhoto(self.database.photo_path(name), rank, score, self.verdict(row, name, protocol), name)
-            for rank, (name, score) in enumerate(named_scores, start=1)
+            RankedPhoto(
+                self.database.photo_path(names[r]),
+                rank,
+                score,
+                self.verdict(row, names[r], protocol),
+                names[r],
+                marks[r] if marks is not None else None,
+            )
+            for rank, (r, score) in enumerate(zip(rows, scores, strict=True), start=1)
+            if r >= 0
         ]
 
     def photos_of(self, choice: PhotoChoice) -> list[RankedPhoto]:

@@ -155,7 +155,7 @@ class RunLoop(ABC, Generic[C, B]):
         )
         if not is_due and not is_stopped:
             return
-        save_state(folder, self.step, self.state(), self.config.keep_checkpoints)
+        save_state(folder, self.step, self.state(), max(1, self.config.keep_checkpoints))
         self._saved_s = time.monotonic()
         if is_stopped:
             name = self._stop.received.name if self._stop.received else "another process"

@@ -264,6 +264,12 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
         raise UltronError(
             "the two searches must be of the same queries; search with one set of queries under both models"
         )
+    tiles.warn_of_changed_photos(
+        photo
+        for _, scene in scenes
+        for row in range(len(scene.ranking.query_names))
+        for photo in (scene.query_photo(row), *scene.ranked(row, config.k, "medium"))
+    )
     thumbnails = Thumbnails(config.thumbnail_px)
     evaluations = [evaluation_of(scene) for _, scene in scenes]
     results = [
