@@ -1,5 +1,6 @@
-"""Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the
-descriptors. What is drawn of it stands beside the figures: cam/draw.py, ranked/draw.py, inside/draw.py, report/."""
+"""Gathers what a picture needs from stored results: rankings, photos, verdicts. The model that made the descriptors is
+reopened by describers.py. What is drawn stands beside the figures: cam/draw.py, ranked/draw.py, inside/draw.py,
+report/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,6 @@ from ultron_cli.datasets.folder import Dataset, open_folder, open_recorded
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
-from ultron_cli.machine import resolve_device
-from ultron_cli.models.core import RetrievalModel
-from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.schema.values import shown
 from ultron_cli.visualization.drawing import Verdict, title_of
@@ -203,23 +201,3 @@ def file_name(name: str) -> str:
     """A photo's name as part of a file name: separators and odd characters become underscores, length bounded."""
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     return plain.encode()[:100].decode("utf-8", "ignore")
-
-
-def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Describer:
-    """The model that made a search's descriptors, at scale 1. Raises UltronError if its weights are gone."""
-    origin = scene.ranking.origin
-    return Describer.reopened(
-        origin.extraction,
-        origin.weights,
-        origin.weights_sha256 or "",
-        resolve_device(device_name),
-        weights_path=weights,
-        scales=(1.0,),
-    )
-
-
-def describer_with(scene: Scene, model: RetrievalModel, device_name: str) -> Describer:
-    """Another model, at scale 1, to which photos are brought as large as a search had them."""
-    device = resolve_device(device_name)
-    config = ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)).cropped_for(model)
-    return Describer(model.to(device), config, device)
