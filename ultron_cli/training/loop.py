@@ -276,8 +276,8 @@ class Training(RunLoop[TrainConfig, Batch]):
                 advice.append("`loss.margin=0` to start with")
             advice.append(f"`warmup_epochs={max(1.0, 2 * self.config.warmup_epochs):g}`")
             log.warning(
-                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; %s try %s, or check that "
-                "folders and landmarks agree",
+                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; %s try %s, or check "
+                "that folders and landmarks agree",
                 epoch,
                 100.0 * n_right / max(1, n_photos),
                 100.0 * chance,
