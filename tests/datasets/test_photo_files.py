@@ -284,9 +284,7 @@ def test_a_picture_of_another_size_than_its_header_is_refused() -> None:
     header = b"ispe" + bytes(4) + struct.pack(">LL", 96, 48)
     assert header in content
     smaller = content.replace(header, b"ispe" + bytes(4) + struct.pack(">LL", 80, 40))
-    with pytest.raises(
-        UltronError, match=r"\(OSError: its header says 80 x 40 pixels, it has 96 x 48"
-    ):
+    with pytest.raises(UltronError, match=r"\(OSError: its header says 80 x 40 pixels, it has 96 x 48"):
         decode_photo(io.BytesIO(smaller))
 
 
