@@ -19,7 +19,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@# setuptools warns at length of every editable installation
 	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-	@$(VENV)/bin/python -c "from ultron_kernels.ops import implementation; implementation('cpu', 'auto')" # compiled now, not in the first command
+	@$(VENV)/bin/python -c "from ultron_kernels import ops, search; ops.implementation('cpu', 'auto'); search.is_ready(worth_building=True)" # compiled now, not in the first command
 	@touch $(READY)
 
 demo: $(READY)
@@ -69,7 +69,9 @@ bench: $(READY)
 TRIALS ?= 200
 kills: $(READY)
 	$(VENV)/bin/python benchmarks/reliability.py kills --trials $(TRIALS)
+	$(VENV)/bin/python benchmarks/reliability.py signals --trials $(TRIALS)
 	$(VENV)/bin/python benchmarks/reliability.py full-disk
+	$(VENV)/bin/python benchmarks/reliability.py index-at-once
 
 kernels: $(READY)
 	$(VENV)/bin/ultron doctor --build

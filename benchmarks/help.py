@@ -1,6 +1,6 @@
 """Seconds until `ultron --help` and each `COMMAND --help` have answered, the start of the process included.
 
-    python benchmarks/help.py [--rounds 5]
+    python benchmarks/help.py [COMMAND ...] [--rounds 5]
 
 The exit code is 1 if the slowest takes half a second or more.
 """
@@ -18,10 +18,12 @@ LIMIT_S = 0.5
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", default=["", *COMMANDS], help="(all)")
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    options = parser.parse_args()
+    rounds = options.rounds
     slowest = 0.0
-    for command in ("", *COMMANDS):
+    for command in options.commands:
         seconds = []
         for _ in range(rounds):
             started_s = time.perf_counter()

@@ -2,6 +2,7 @@
 
     python benchmarks/index_million.py [--n 1000000] [--dim 512] [--queries 100] [--kinds ivfpq]
                                        [--nprobe 4 8 16 ...] [--rescore 3 10]
+    python benchmarks/index_million.py --commands --n 2000000 --dim 256 --kinds sq8 ivfpq
 
 Everything goes through the project's own functions. Descriptors are streamed into a descriptor file (in --folder, 2
 GB). build_index reads it in blocks, Index.search re-scores from it and exact_search reads the whole of it. Each index
@@ -24,6 +25,11 @@ followed by the best of some 500 of its theme. No two of these differ by much, a
 them. Queries are further photos, which the database does not have. Rows are in random order. --shares 0.25 0.25 0.25
 0.25 makes a harder set: a theme is then hardly stronger than chance, so that the last of the top 100 are strangers from
 anywhere.
+
+With --commands the commands themselves run instead, each in a process that cannot have more than 3 GiB of memory of its
+own (RLIMIT_DATA: pages of mapped files are not of its own): `ultron search` exactly, `ultron evaluate` exactly with all
+photos ranked, with 1,000, and with all but the queries left out, and for each of --kinds `ultron index`, and `search`
+and `evaluate` by it. The exit code is 1 if a command fails or its peak, which counts mapped pages too, is over 3 GiB.
 """
 
 import argparse
@@ -96,15 +102,25 @@ class Landmarks:
         for start, stop in chunks(len(self.landmark_of_row), BLOCK_ROWS):
             yield self.rows(self.landmark_of_row[start:stop])
 
-    def queries(self, n: int) -> np.ndarray:
-        """(n, D) further photos, whose landmarks are drawn as those of the database are."""
-        return self.rows(self.rng.choice(len(self.landmarks), n, p=self.popularity))
+    def query_landmarks(self, n: int) -> np.ndarray:
+        """(n,) landmarks of further photos, drawn as those of the database are."""
+        return self.rng.choice(len(self.landmarks), n, p=self.popularity)
 
 
 def write_files(options: argparse.Namespace, folder: Path) -> None:
-    """Writes database.h5 and queries.h5 into the folder."""
+    """Writes database.h5, queries.h5 and gnd.json into the folder."""
     made_up = Landmarks(options.n, options.dim, options.seed, options.shares)
-    for role, n, blocks in (("database", options.n, made_up.blocks()), ("query", options.queries, None)):
+    names = {
+        "database": [f"{row % 1000:03d}/{row:08d}" for row in range(options.n)],
+        "query": [f"query/{row:08d}" for row in range(options.queries)],
+    }
+    query_landmarks = np.empty(0, np.int64)
+    for role in names:
+        if role == "database":
+            blocks = made_up.blocks()
+        else:
+            query_landmarks = made_up.query_landmarks(options.queries)
+            blocks = [made_up.rows(query_landmarks)]
         info = DescriptorInfo(
             model="none",
             weights_sha256="",
@@ -114,14 +130,13 @@ def write_files(options: argparse.Namespace, folder: Path) -> None:
             crop="none",
             scales=[1.0],
         )
-        stored = (block.astype(options.storage, copy=False) for block in blocks or [made_up.queries(n)])
-        write_descriptors(
-            folder / ("queries.h5" if role == "query" else "database.h5"),
-            [str(row) for row in range(n)],
-            stored,
-            options.dim,
-            info,
-        )
+        stored = (block.astype(options.storage, copy=False) for block in blocks)
+        path = folder / ("queries.h5" if role == "query" else "database.h5")
+        write_descriptors(path, names[role], stored, options.dim, info)
+    photos = [np.flatnonzero(made_up.landmark_of_row == landmark).tolist() for landmark in query_landmarks]
+    truth = [{"bbx": None, "easy": rows[::2], "hard": rows[1::2], "junk": []} for rows in photos]
+    content = {"imlist": names["database"], "qimlist": names["query"], "gnd": truth}
+    (folder / "gnd.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def in_turns(sides: Sequence[Callable[[], Any]], runs: int) -> tuple[list[Any], np.ndarray]:
@@ -213,6 +228,59 @@ def in_child(step: str, kind: str, folder: Path, options: argparse.Namespace) ->
     )
 
 
+# Runs a command with as much memory as its first argument says, and prints its peak in MiB as the last line.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), int(sys.argv[1])))
+from ultron_cli.cli import main
+from ultron_cli.machine import peak_mib
+code = main(sys.argv[2:])
+print(peak_mib())
+sys.exit(code)
+"""
+
+
+def commands_of(kinds: Sequence[str], folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """(what it is, its arguments) of every command that is measured."""
+    database, gnd = folder / "database.h5", folder / "gnd.json"
+    exactly = ["--queries", folder / "queries.h5", "--database", database]
+
+    def command(title: str, *arguments: object) -> tuple[str, list[str]]:
+        return title, [str(argument) for argument in arguments]
+
+    yield command("search, exact", "search", *exactly, "-k", K, "--out", folder / "ranks.h5")
+    score = ["evaluate", *exactly, "--gnd", gnd, "--out", folder / "evaluation.json"]
+    yield command("evaluate, exact, all ranked", *score)
+    yield command("evaluate, exact, 1,000 ranked", *score, "-k", 1000)
+    yield command("evaluate, all ranked, queries left out", *score, "--leave-out-queries")
+    yield command("evaluate, rank file", "evaluate", "--ranks", folder / "ranks.h5", *score[5:])
+    for kind in kinds:
+        index = folder / f"{kind}.index"
+        yield command(f"index, {kind}", "index", database, "--type", kind, "--out", index, "--overwrite")
+        by_index = ["--index", index, "-k", K]
+        yield command(f"search, {kind}", "search", *exactly, *by_index, "--out", folder / f"{kind}.h5")
+        yield command(f"evaluate, {kind}", *score, *by_index)
+
+
+def measure_commands(options: argparse.Namespace, folder: Path) -> bool:
+    """Prints seconds and peak memory of every command. Returns whether all were done within MOST_MIB."""
+    print(f"{'':<40}{'s':>8}{'peak, MiB':>11}")
+    is_well = True
+    for title, arguments in commands_of(options.kinds, folder):
+        if options.only and not any(words in title for words in options.only):
+            continue
+        started_s = time.perf_counter()
+        python = [sys.executable, "-c", LIMITED, str(MOST_MIB << 20)]
+        completed = subprocess.run([*python, *arguments, "--workspace", str(folder)], capture_output=True, text=True)
+        seconds = time.perf_counter() - started_s
+        mib = float(completed.stdout.splitlines()[-1]) if completed.stdout else float("nan")
+        print(f"{title:<40}{seconds:>8.1f}{mib:>11,.0f}", flush=True)
+        if completed.returncode:
+            print(f"  failed: {completed.stderr.strip()[-2000:]}", flush=True)
+        is_well &= completed.returncode == 0 and mib <= MOST_MIB
+    return is_well
+
+
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=1_000_000, help="database rows (default: %(default)s)")
@@ -251,6 +319,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="store_true", help="keep the descriptor files in --folder, and use those that are there"
     )
+    parser.add_argument("--commands", action="store_true", help="measure the commands, within 3 GiB each")
+    parser.add_argument("--only", nargs="+", metavar="WORDS", help="of --commands, those whose title has such words")
     parser.add_argument("--step", choices=("build", "search"), help=argparse.SUPPRESS)  # a child process
     return parser.parse_args()
 
@@ -329,6 +399,10 @@ def main() -> int:
             f"{faiss.omp_get_max_threads()}; {versions}",
             flush=True,
         )
+        if options.commands:
+            is_well = measure_commands(options, folder)
+            print(f"\ntarget: every command done within {MOST_MIB:,} MiB: {'met' if is_well else 'missed'}")
+            return 0 if is_well else 1
         met = [
             report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options))
             for kind in options.kinds

@@ -1,6 +1,7 @@
 """The training data pipeline against torchvision's ImageFolder on the same JPEGs, in photos per second and core.
 
     python benchmarks/train.py [--photos DIR] [--side 512] [--photo-side 1600] [--rounds 3] [--share-epochs 2]
+                               [--share-landmarks 40]
 
 It also measures for which share of its time a training waits for photos. Without --photos, landmarks are rendered and
 enlarged to the size of GLDv2's photos. Both sides run in this one process on one thread. Each reads, decodes, crops at
@@ -56,6 +57,7 @@ def parse() -> argparse.Namespace:
         default=2,
         help="epochs of the quickstart network to measure the waiting in; 0: none",
     )
+    parser.add_argument("--share-landmarks", type=int, default=40, help="rendered for it, six photos of each")
     return parser.parse_args()
 
 
@@ -183,7 +185,11 @@ def main() -> int:
         )
         share, what = float("nan"), "not measured"
         if arguments.share_epochs:
-            share, what = waiting(small_photos(Path(temporary)), Path(temporary) / "run", arguments.share_epochs)
+            share, what = waiting(
+                small_photos(Path(temporary), arguments.share_landmarks),
+                Path(temporary) / "run",
+                arguments.share_epochs,
+            )
         sizes = sorted({Image.open(path).size for path in list(photos.paths)[:n]})
     versions = package_versions()
     print(
@@ -211,9 +217,11 @@ def main() -> int:
     return 0 if speedup >= LEAST_SPEEDUP and not share > MOST_WAITING else 1
 
 
-def small_photos(temporary: Path) -> LandmarkPhotos:
+def small_photos(temporary: Path, n_landmarks: int) -> LandmarkPhotos:
     """Renders photos of the default size, for the measurement of waiting."""
-    config = ToyConfig(n_train_landmarks=40, n_train_photos=6, n_eval_landmarks=1, n_database_photos=1, n_distractors=0)
+    config = ToyConfig(
+        n_train_landmarks=n_landmarks, n_train_photos=6, n_eval_landmarks=1, n_database_photos=1, n_distractors=0
+    )
     make_toy(temporary / "small", config, workers=0)
     return open_landmark_photos(temporary / "small")
 

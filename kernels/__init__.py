@@ -1,5 +1,19 @@
-"""The operators that the ULTRON network stands on. Imports nothing from ultron_cli."""
+"""The operators that the ULTRON network stands on, and the first pass of exact search. Imports nothing from ultron_cli.
 
-from ultron_kernels.ops import build_all, cdconv, scala_attention, status
+The operators need PyTorch, which takes seconds to import, and are loaded when they are asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ultron_kernels.ops import build_all, cdconv, scala_attention, status
 
 __all__ = ["build_all", "cdconv", "scala_attention", "status"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from ultron_kernels import ops
+
+        return getattr(ops, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,16 @@
-"""Builds the compiled operators at first use and loads them into PyTorch.
+"""Builds the compiled libraries at first use and loads them.
+
+There are three: "cpu" and "cuda" have the operators, which are loaded into PyTorch; "search" has the first pass of
+exact search and knows nothing of PyTorch, which takes seconds to import.
 
 Nothing is compiled at installation: an isolated build would download PyTorch twice. A library lies in a cache, under
 a key of everything that shapes it. A build runs in a separate process under a file lock, so that several processes that
 start at once build once. Its result is renamed into place, so a library that is there is whole.
 
-`device_type` is "cpu" or "cuda" throughout.
+`name` is that of a library throughout.
 """
 
+import ctypes
 import fcntl
 import functools
 import hashlib
@@ -18,19 +22,30 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
-SOURCES = Path(__file__).parent / "csrc"  # common/, cpu/ and cuda/
+SOURCES = Path(__file__).parent / "csrc"  # common/ and a folder for each library
 COMPILE = Path(__file__).with_name("compile.py")
 SOURCE_SUFFIXES = (".h", ".inc", ".cpp", ".cu", ".cuh")
 COMPILED_SUFFIXES = (".cpp", ".cu")
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 BUILD_TIMEOUT_S = 1800
-LOADED: set[str] = set()  # the device types whose library this process has loaded
+NAMES = ("cpu", "cuda", "search")
+SETTINGS = ("auto", "off", "cpu", "cuda")
+LOADED: dict[str, ctypes.CDLL | None] = {}  # what this process has loaded; PyTorch keeps those of the operators
 
 
 class BuildError(RuntimeError):
-    """Why an operator library cannot be built or loaded on this machine, in one line."""
+    """Why a library cannot be built or loaded on this machine, in one line."""
+
+
+def setting() -> str:
+    """ULTRON_KERNELS: auto (what can be built), off (the reference), cpu or cuda (that one, or an error).
+
+    Raises ValueError for anything else.
+    """
+    value = os.environ.get("ULTRON_KERNELS") or "auto"
+    if value not in SETTINGS:
+        raise ValueError(f"ULTRON_KERNELS must be one of {', '.join(SETTINGS)}, got {value!r}")
+    return value
 
 
 def cache_folder() -> Path:
@@ -68,12 +83,21 @@ def cuda_toolkit() -> Path:
     raise BuildError("no CUDA toolkit (nvcc with its headers) found; install one, or set CUDA_HOME")
 
 
-def check_buildable(device_type: str) -> None:
+def described(name: str) -> str:
+    """What a library has, in words."""
+    return "the search" if name == "search" else f"the {name} operators"
+
+
+def check_buildable(name: str) -> None:
     """Raises BuildError if this machine lacks what building needs."""
     if sys.platform == "win32":
-        raise BuildError("the operators are not built on Windows")
+        raise BuildError("nothing is compiled on Windows")
     compiler()
-    if device_type == "cuda":
+    if name == "search" and platform.machine() not in ("x86_64", "AMD64"):
+        raise BuildError(f"the compiled search needs an x86-64 processor, this one is {platform.machine()}")
+    if name == "cuda":
+        import torch
+
         if torch.version.cuda is None:
             raise BuildError("this PyTorch is built without CUDA")
         cuda_toolkit()
@@ -87,25 +111,30 @@ def version_of(program: str) -> str:
 
 
 @functools.cache
-def library_path(device_type: str) -> Path:
-    """The file of the library that this source, PyTorch, compiler and CUDA give, whether it is built yet or not.
+def library_path(name: str) -> Path:
+    """The file of the library that its source, compiler and, for operators, PyTorch and CUDA give, whether it is built
+    yet or not.
 
     Raises BuildError where it cannot be built.
     """
-    check_buildable(device_type)
-    parts = [torch.__version__, platform.machine(), platform.python_version(), version_of(compiler())]
-    if device_type == "cuda":
+    check_buildable(name)
+    parts = [platform.machine(), version_of(compiler())]
+    if name != "search":
+        import torch
+
+        parts += [torch.__version__, platform.python_version()]
+    if name == "cuda":
         parts += [version_of(str(cuda_toolkit() / "bin" / "nvcc")), cuda_architectures()]
     parts += [path.read_text(encoding="utf-8") for path in (Path(__file__), COMPILE)]
-    for path in source_files(device_type):
+    for path in source_files(name):
         parts += [path.relative_to(SOURCES).as_posix(), path.read_text(encoding="utf-8")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    return cache_folder() / key / f"ultron_{device_type}.so"
+    return cache_folder() / key / f"ultron_{name}.so"
 
 
-def source_files(device_type: str) -> list[Path]:
+def source_files(name: str) -> list[Path]:
     """The files that a library is made from, headers included."""
-    folders = (SOURCES / "common", SOURCES / device_type)
+    folders = (SOURCES / "common", SOURCES / name)
     return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in SOURCE_SUFFIXES)
 
 
@@ -114,12 +143,12 @@ def cuda_architectures() -> str:
     return os.environ.get("TORCH_CUDA_ARCH_LIST") or CUDA_ARCHITECTURES
 
 
-def build(device_type: str, *, retry: bool = False) -> Path:
+def build(name: str, *, retry: bool = False) -> Path:
     """Returns the library's file and builds it if it is not there.
 
     A build that failed is not tried again unless `retry`. Raises BuildError.
     """
-    library = library_path(device_type)
+    library = library_path(name)
     if library.exists():
         return library
     failure = library.with_suffix(".failed")
@@ -131,26 +160,27 @@ def build(device_type: str, *, retry: bool = False) -> Path:
                 return library
             if failure.exists() and not retry:
                 raise BuildError(failure.read_text(encoding="utf-8"))
-            message = f"ultron: compiling the {device_type} operators, once for this machine (1 to 3 minutes) ..."
+            duration = "seconds" if name == "search" else "1 to 3 minutes"
+            message = f"ultron: compiling {described(name)}, once for this machine ({duration}) ..."
             print(message, file=sys.stderr, flush=True)
-            compile_library(device_type, library, failure)
+            compile_library(name, library, failure)
     except OSError as error:
         raise BuildError(
-            f"cannot write to the cache of compiled operators: {error}; set ULTRON_KERNEL_CACHE to a folder of yours"
+            f"cannot write to the cache of compiled libraries: {error}; set ULTRON_KERNEL_CACHE to a folder of yours"
         ) from error
     return library
 
 
-def compile_library(device_type: str, library: Path, failure: Path) -> None:
+def compile_library(name: str, library: Path, failure: Path) -> None:
     """Compiles in a temporary folder and renames the result to `library`.
 
     library: the file to make. failure: the file that keeps the reason where compiling fails. Raises BuildError.
     """
     environment = dict(os.environ)
-    if device_type == "cuda":
+    if name == "cuda":
         environment |= {"CUDA_HOME": str(cuda_toolkit()), "TORCH_CUDA_ARCH_LIST": cuda_architectures()}
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=f"{device_type}-") as folder:
-        command = [sys.executable, "-m", "ultron_kernels.compile", device_type, folder]
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=f"{name}-") as folder:
+        command = [sys.executable, "-m", "ultron_kernels.compile", name, folder]
         try:
             result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
             output = result.stdout + result.stderr
@@ -164,9 +194,7 @@ def compile_library(device_type: str, library: Path, failure: Path) -> None:
     log = library.with_suffix(".log")
     log.write_text(output, encoding="utf-8")
     problem = first_error(output)
-    reason = (
-        f"compiling the {device_type} operators failed: {problem} (all output: {log}; try again: ultron doctor --build)"
-    )
+    reason = f"compiling {described(name)} failed: {problem} (all output: {log}; try again: ultron doctor --build)"
     failure.write_text(reason, encoding="utf-8")
     raise BuildError(reason)
 
@@ -178,17 +206,27 @@ def first_error(output: str) -> str:
     return (errors or lines[-1:] or ["no output"])[0].strip()[:300]
 
 
-def load(device_type: str, *, retry: bool = False) -> None:
-    """Makes torch.ops.ultron.* run on "cpu" or "cuda" tensors, building first if need be. Raises BuildError."""
-    if device_type in LOADED:
+def load(name: str, *, retry: bool = False) -> None:
+    """Loads a library, building it first if need be: torch.ops.ultron.* then run on "cpu" or "cuda" tensors, and
+    LOADED["search"] is there. Raises BuildError."""
+    if name in LOADED:
         return
-    if device_type == "cuda" and not torch.cuda.is_available():
-        raise BuildError("no CUDA device")
-    library = build(device_type, retry=retry)
+    if name == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise BuildError("no CUDA device")
+    library = build(name, retry=retry)
     try:
-        torch.ops.load_library(str(library))
+        LOADED[name] = ctypes.CDLL(str(library)) if name == "search" else load_operators(library)
     except (OSError, RuntimeError) as error:
         raise BuildError(
             f"{library} does not load: {str(error).splitlines()[0]}; delete it and run `ultron doctor --build`"
         ) from error
-    LOADED.add(device_type)
+
+
+def load_operators(library: Path) -> None:
+    """Gives a library of operators to PyTorch."""
+    import torch
+
+    torch.ops.load_library(str(library))

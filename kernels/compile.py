@@ -1,32 +1,48 @@
-"""python -m ultron_kernels.compile cpu|cuda FOLDER: compiles one operator library into FOLDER. Run by build.py."""
+"""python -m ultron_kernels.compile cpu|cuda|search FOLDER: compiles one library into FOLDER. Run by build.py."""
 
 import os
+import subprocess
 import sys
 
-from torch.utils import cpp_extension
-from ultron_kernels.build import COMPILED_SUFFIXES, SOURCES, source_files
-
-try:
-    import ninja  # its program need not be on the path: environments are often used without being activated
-except ImportError:
-    ninja = None  # torch then looks for it on the path
+from ultron_kernels.build import COMPILED_SUFFIXES, SOURCES, compiler, source_files
 
 # Without -fopenmp torch's parallel_for runs on one thread, silently. Apple's compiler has no such flag.
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
-CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast", *OPENMP]
+CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr"]
 
 
-def main(device_type: str, folder: str) -> None:
-    """Compiles the library for "cpu" or "cuda" into `folder`, with all that the compilers say on stdout."""
-    if ninja is not None:
+def main(name: str, folder: str) -> None:
+    """Compiles a library into `folder`, with all that the compilers say on stdout."""
+    sources = [str(path) for path in source_files(name) if path.suffix in COMPILED_SUFFIXES]
+    if name == "search":
+        compile_alone(sources, os.path.join(folder, f"ultron_{name}.so"))
+    else:
+        compile_operators(name, sources, folder)
+
+
+def compile_alone(sources: list[str], library: str) -> None:
+    """A library that stands on nothing."""
+    command = [compiler(), *CFLAGS, "-shared", "-fPIC", f"-I{SOURCES}", *sources, "-o", library]
+    sys.exit(subprocess.run(command, stdout=sys.stdout, stderr=sys.stdout).returncode)
+
+
+def compile_operators(device_type: str, sources: list[str], folder: str) -> None:
+    """A library of operators for PyTorch, by its own way of building."""
+    from torch.utils import cpp_extension
+
+    try:
+        import ninja  # its program need not be on the path: environments are often used without being activated
+    except ImportError:
+        pass  # torch then looks for it on the path
+    else:
         os.environ["PATH"] = ninja.BIN_DIR + os.pathsep + os.environ.get("PATH", "")
     is_cuda = device_type == "cuda"
     cpp_extension.load(
         name=f"ultron_{device_type}",
-        sources=[str(path) for path in source_files(device_type) if path.suffix in COMPILED_SUFFIXES],
+        sources=sources,
         extra_include_paths=[str(SOURCES)],
-        extra_cflags=CFLAGS,
+        extra_cflags=[*CFLAGS, *OPENMP],
         extra_cuda_cflags=NVCC_FLAGS if is_cuda else None,
         extra_ldflags=OPENMP,
         build_directory=folder,

@@ -4,7 +4,6 @@ Legend: B batch, C channels, H W map size, h heads, d head dim, k window side.
 """
 
 import logging
-import os
 from typing import Literal
 
 import torch
@@ -15,19 +14,7 @@ log = logging.getLogger("ultron_kernels")
 Backend = Literal["auto", "torch", "cpu", "cuda", "natten", "flex"]
 CDCONV_BACKENDS = ("auto", "torch", "cpu", "cuda")
 BACKENDS = (*CDCONV_BACKENDS, *backends.BACKENDS)  # of scala_attention, which other libraries have as well
-SETTINGS = ("auto", "off", "cpu", "cuda")
 REASONS: dict[str, str] = {}  # by device type, why its compiled operators are not there; a process warns of it once
-
-
-def setting() -> str:
-    """ULTRON_KERNELS: auto (what can be built), off (the reference), cpu or cuda (that one, or an error).
-
-    Raises ValueError for anything else.
-    """
-    value = os.environ.get("ULTRON_KERNELS") or "auto"
-    if value not in SETTINGS:
-        raise ValueError(f"ULTRON_KERNELS must be one of {', '.join(SETTINGS)}, got {value!r}")
-    return value
 
 
 @torch.compiler.assume_constant_result
@@ -37,7 +24,7 @@ def implementation(device_type: str, backend: str) -> str:
     Builds and loads it if need be. Raises RuntimeError with the reason where an implementation that was asked for by
     name is not there, ValueError where the backend is not for this device.
     """
-    enabled = setting()
+    enabled = build.setting()
     if backend == "torch" or (backend == "auto" and (enabled == "off" or device_type not in ("cpu", "cuda"))):
         return "torch"
     if backend != "auto" and backend != device_type:
@@ -173,26 +160,31 @@ def cdconv(
 
 
 def status() -> dict[str, str]:
-    """For "cpu" and "cuda", whether the compiled operators load, or why not. Builds nothing; for `ultron doctor`."""
-    return {device_type: status_of(device_type) for device_type in ("cpu", "cuda")}
+    """For each compiled library, whether it loads, or why not. Builds nothing; for `ultron doctor`."""
+    return {name: status_of(name) for name in build.NAMES}
 
 
-def status_of(device_type: str) -> str:
-    """Whether the compiled operators of one device type load, or why not; loads them where they are built."""
-    if setting() not in ("auto", device_type):
-        return f"not used: ULTRON_KERNELS={setting()}"
-    if device_type in build.LOADED:
+def is_used(name: str) -> bool:
+    """Whether ULTRON_KERNELS lets a library be used."""
+    return build.setting() in ("auto", "cpu" if name == "search" else name)
+
+
+def status_of(name: str) -> str:
+    """Whether a compiled library loads, or why not; loads it where it is built."""
+    if not is_used(name):
+        return f"not used: ULTRON_KERNELS={build.setting()}"
+    if name in build.LOADED:
         return "loaded"
     try:
-        library = build.library_path(device_type)
+        library = build.library_path(name)
         failure = library.with_suffix(".failed")
         if not library.exists() and failure.exists():
             return failure.read_text(encoding="utf-8")
         state = "built" if library.exists() else "not built yet"
-        if device_type == "cuda" and not torch.cuda.is_available():
+        if name == "cuda" and not torch.cuda.is_available():
             return f"{state}; no CUDA device here"
         if library.exists():
-            build.load(device_type)
+            build.load(name)
             return "built, loads"
         return f"{state}: built at first use, or now by `ultron doctor --build`"
     except build.BuildError as error:
@@ -205,13 +197,12 @@ def build_all() -> dict[str, str]:
     The CUDA library is built without a device too.
     """
     statuses = {}
-    for device_type in ("cpu", "cuda"):
+    for name in build.NAMES:
         try:
-            library = build.build(device_type, retry=True)
-            is_used = setting() in ("auto", device_type)
-            statuses[device_type] = status_of(device_type) if is_used else f"built ({library})"
+            library = build.build(name, retry=True)
+            statuses[name] = status_of(name) if is_used(name) else f"built ({library})"
         except build.BuildError as error:
-            statuses[device_type] = f"not there: {error}"
+            statuses[name] = f"not there: {error}"
     return statuses
 
 

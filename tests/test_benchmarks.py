@@ -19,15 +19,18 @@ SMALLEST: dict[str, tuple[str, str]] = {
     "evaluate": ("--rows 6000 --queries 4 --repeats 1", "argsort (quicksort) and loop"),
     "extract": ("--n-photos 12 --max-side 96 --rounds 1 --workers 0 --backbone test_resnet", "share "),
     "gpu_networks": ("--device cpu --side 64 --batch-size 2 --rounds 1 --only ultron-t", "ultron-t"),
-    "help": ("--rounds 1", "doctor"),
+    "help": ("--rounds 1 doctor", "doctor"),
     "index_million": ("--n 3000 --dim 32 --queries 5 --kinds ivf --nprobe 4 --runs 1", "recall@100 of"),
     "kernels": ("--runs 1", "three masked convolutions"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "reliability": ("kills --trials 1 --commands evaluate", "0 faults"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
-    "serve": ("--clients 4 --slow 4 --seconds 1", "target: no failure"),
-    "train": ("--n-photos 8 --side 64 --photo-side 128 --rounds 1 --share-epochs 1", "waiting for photos"),
+    "serve": ("--clients 4 --slow 4 --seconds 1 --passes 1", "target: no failure"),
+    "train": (
+        "--n-photos 8 --side 64 --photo-side 128 --rounds 1 --share-epochs 1 --share-landmarks 4",
+        "waiting for photos",
+    ),
 }
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,9 @@
 import io
 import json
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import Run
@@ -41,6 +43,47 @@ def test_files_and_pipes_have_wide_tables(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_rows_and_no_columns() -> None:
     assert table(("a", "b"), []).split()[:2] == ["a", "b"]
     assert table(("", ""), [("key", "value")], left=2) == "key   value"
+
+
+@pytest.mark.parametrize("n", [0, 50, 51, 4993])
+def test_of_a_long_table_the_others_are_counted(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(console.settings, "flags", {"json": "--json"})
+    rows = [(i, f"p{i}") for i in range(n)]
+    *shown, last = table(("rank", "photo"), rows, what="photos").splitlines()
+    if n <= 50:
+        assert len(shown) + 1 == n + 2 and "more" not in last
+    else:
+        assert len(shown) == 52 and shown[-1].split() == ["49", "p49"]
+        assert last == f"and {n - 50:,} more of {n:,} photos; --json prints all"
+    assert table(("rank",), [(i,) for i in range(60)], all_in="r.h5").endswith("\nand 10 more of 60 rows; all in r.h5")
+
+
+def test_a_long_table_of_a_terminal_too_narrow_for_it_is_cut_by_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "16")
+    text = table(("photo", "score"), [(f"photo-{i:02}", "0.5000") for i in range(60)])
+    assert text.count("photo-") == 50 and "photo-49" in text
+
+
+VALUES = {
+    "plain": {"results": [{"query": "q", "score": 0.1, "row": 3, "is": True, "path": Path("a/b")}], "none": None},
+    "empty": {"a": [], "b": {}, "c": [[], {}], "d": ()},
+    "numbers": [1e300, -0.0, 10**25, 1.5e-9, float("nan"), float("inf"), np.float32(0.5), np.int64(7)],
+    "keys": {1: "a", 2.5: "b", Path("c"): "d"},
+    "objects": {"row": np.int64(7), "score": np.float32(0.5), "at": Path("x"), "both": (np.float64(1.5), Path("y"))},
+    "texts": {"é": '日本 \U0001f600 \n\t\x00\u2028 "\\', "": ""},
+    "undecodable": {"caf\udce9.jpg": ["\udcff"]},
+}
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+@pytest.mark.parametrize("name", VALUES)
+def test_json_is_laid_out_as_pythons(name: str, ascii_only: bool) -> None:
+    text = console.dump_json(VALUES[name], ascii_only=ascii_only)
+    value = json.loads(text)
+    assert console.without_surrogates(json.dumps(value, indent=1, ensure_ascii=ascii_only)) == text
+    assert console.dump_json(VALUES[name], indent=None) == console.without_surrogates(
+        json.dumps(value, ensure_ascii=False)
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

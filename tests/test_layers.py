@@ -17,7 +17,7 @@ FLOORS = (
     ("blocks", "configs", "guarded", "machine", "provenance", "distributed"),
     ("files",),
     ("locks",),
-    ("console",),
+    ("console", "measurements"),
     ("workspace",),
     ("datasets",),
     ("models",),

@@ -5,7 +5,6 @@ calls shorter than SHORTEST_S are repeated within a round. A CUDA device is wait
 """
 
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, rea
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import available_bytes, cpu_name, memory_mib
+from ultron_cli.measurements import Measurement
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search
@@ -82,30 +82,8 @@ QUICK = BenchConfig(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One row of the result."""
-
-    unit: str
-    of: str  # what was measured: sizes, device
-    rounds: list[float]  # what each round gave, in `unit`; none where there is nothing to measure
-    problem: str = ""  # why there is nothing to measure
-
-    def to_dict(self) -> dict[str, object]:
-        """As in the JSON; value: the median."""
-        return {
-            "value": statistics.median(self.rounds) if self.rounds else None,
-            "unit": self.unit,
-            "lowest": min(self.rounds, default=None),
-            "highest": max(self.rounds, default=None),
-            "rounds": len(self.rounds),
-            "of": self.of,
-            "problem": self.problem,
-        }
-
-
 def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dict[str, Any]:
-    """{"results": name -> as Measurement.to_dict, "machine": facts}. Raises UltronError before anything is measured if
+    """{"results": name -> as Measurement.to_json, "machine": facts}. Raises UltronError before anything is measured if
     the model or a size is unsound."""
     loaded = choice.load()
     if config.side_px < loaded.model.min_side_px:
@@ -123,7 +101,7 @@ def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dic
     rows = {"decoding": decoding, "network": network, **measure_operators(config, device), "exact search": search}
     load = {"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
     return {
-        "results": {name: row.to_dict() for name, row in rows.items()},
+        "results": {name: row.to_json() for name, row in rows.items()},
         "machine": {"cpu": cpu_name()} | environment(device) | load,
     }
 
@@ -182,12 +160,13 @@ def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.dev
             if tuple(photo.pixels.shape) != (height, width, 3):
                 raise WorkFailed(
                     f"{path} was read as {tuple(photo.pixels.shape)} and should be {(height, width, 3)}: "
-                    "nothing is timed"
+                    "nothing is timed; see `ultron doctor`"
                 )
         rates = rates_of(len(paths), lambda: list(read_photos(reader, 0)), config, device)
     sides = f"{config.photo_side_px} px, read at {min(config.photo_side_px, config.side_px)} px"
-    of = f"{len(paths)} rendered JPEGs of {sides}, one process (extract takes {max(1, default_workers(device))} here)"
-    return Measurement(unit="photos/s", of=of, rounds=rates)
+    of = f"{len(paths)} rendered JPEGs of {sides}, one process"
+    note = f"extract takes {max(1, default_workers(device))} here"
+    return Measurement.of_rounds(rates, unit="photos/s", of=of, note=note)
 
 
 def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.device) -> Measurement:
@@ -215,6 +194,7 @@ def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.devi
         if not np.allclose(norms, 1.0, atol=1e-3):  # also where they are not finite
             raise WorkFailed(
                 f"{model.label} gave descriptors of norm {norms.min()} to {norms.max()} instead of 1: nothing is timed"
+                "; see `ultron doctor`"
             )
         rates = rates_of(len(photos), lambda: describe_batch(model, photos, extract_config, device), config, device)
     except torch.OutOfMemoryError:
@@ -222,11 +202,8 @@ def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.devi
             f"{model.label} with `batch_size` {config.batch_size} and `side_px` {config.side_px} does not fit on "
             f"{device}; ask for less"
         ) from None
-    return Measurement(
-        unit="photos/s",
-        of=f"{model.label}, {len(photos)} x {config.side_px} px, 1 scale, {extract_config.precision} on {device}",
-        rounds=rates,
-    )
+    of = f"{model.label}, {len(photos)} x {config.side_px} px, 1 scale, {extract_config.precision} on {device}"
+    return Measurement.of_rounds(rates, unit="photos/s", of=of)
 
 
 def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Measurement]:
@@ -267,10 +244,9 @@ def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Me
                     )
             seconds = seconds_per_call(sides, config, device)
         of = f"{shape} float32, forward, on {device}"
-        rows[f"{name}, compiled"] = Measurement(
-            unit="ms", of=of, rounds=[1e3 * s for s in seconds.get("compiled", [])], problem=problem
-        )
-        rows[f"{name}, reference"] = Measurement(unit="ms", of=of, rounds=[1e3 * s for s in seconds["reference"]])
+        for side, missing in (("compiled", problem), ("reference", "")):
+            ms = [1e3 * s for s in seconds.get(side, [])]
+            rows[f"{name}, {side}"] = Measurement.of_rounds(ms, unit="ms", of=of, problem=missing)
     return rows
 
 
@@ -286,14 +262,12 @@ def measure_search(config: BenchConfig, device: torch.device) -> Measurement:
     if not np.array_equal(first_rows, rows):
         raise WorkFailed(
             f"{int((first_rows != rows).sum())} of {N_QUERIES} descriptors did not find themselves first: "
-            "nothing is timed"
+            "nothing is timed; see `ultron doctor`"
         )
     rates = rates_of(N_QUERIES, lambda: exact_search(queries, database, k, device=str(device)), config, device)
     peaks = f"process peak {memory_mib(torch.device('cpu')):,.0f} MiB" + (
         f", GPU peak {memory_mib(device):,.0f} MiB" if device.type == "cuda" else ""
     )
-    of = (
-        f"{config.n:,} x {DIM} float32 ({database.nbytes / 2**20:,.1f} MiB; {peaks}), {N_QUERIES} queries, k {k}, "
-        f"on {device}"
-    )
-    return Measurement(unit="queries/s", of=of, rounds=rates)
+    size = f"{config.n:,} x {DIM} float32 ({database.nbytes / 2**20:,.1f} MiB)"
+    of = f"{size}, {N_QUERIES} queries, k {k}, on {device}"
+    return Measurement.of_rounds(rates, unit="queries/s", of=of, note=peaks)

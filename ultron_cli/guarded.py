@@ -28,12 +28,14 @@ import msgspec
 from ultron_cli.errors import UltronError
 from ultron_cli.processes import end_with_parent
 
-CPU_S = 3  # a header is read in milliseconds
+CPU_S = 2  # a header is read in milliseconds
 WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
 MEMORY_BYTES = 1 << 30
+LOOK_S = 1.0  # between two looks at what the child has answered
 IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
 BLOCK_BYTES = 1 << 20
-LIBRARIES = ("faiss", "h5py")  # that functions read files with
+LIBRARIES = ("faiss", "h5py", "scipy.io")  # that functions read files with
+CAN_FORK = hasattr(os, "fork")
 
 
 class ReaderDied(Exception):
@@ -61,7 +63,7 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
     ReaderFailed for any other exception, ReaderDied if the child crashed or used up its limits. Where the system cannot
     fork (Windows) the function runs in this process.
     """
-    if not hasattr(os, "fork"):
+    if not CAN_FORK:
         return _outcome(_answer(function, arguments))
     request = pickle.dumps((function, arguments, cpu_s))
     with _lock:
@@ -94,6 +96,8 @@ def _end_child() -> None:
 def _answer_from(request: bytes, start: Callable[[], "_Child"]) -> bytes:
     """The answer of the child that is there, or else of a new one. Raises ReaderDied."""
     global _child
+    if _child is not None and _child.libraries != _loaded_libraries():
+        _end_child()  # it would load the library once its memory is limited, which some do not stand
     child, _child = _child, None
     answer = child.answer(request) if child is not None else None
     if child is None or answer is None:  # it has ended as there was nothing to do
@@ -111,6 +115,7 @@ class _Child:
 
     pid: int
     line: socket.socket
+    libraries: list[str]  # that were loaded when it was made
 
     def answer(self, request: bytes) -> bytes | None:
         """Its answer; None if it had ended before it was asked. Raises ReaderDied if it ends meanwhile, or has to be
@@ -118,7 +123,7 @@ class _Child:
         is_alive = False
         try:
             self.line.sendall(len(request).to_bytes(8, "big") + request)
-            answer = self._received(time.monotonic() + WALL_S)
+            answer = self._received()
             is_alive = answer is not None
             return answer
         except ConnectionError:
@@ -127,12 +132,17 @@ class _Child:
             if not is_alive:  # ended, or this process was interrupted while it waited
                 self.end()
 
-    def _received(self, deadline_s: float) -> bytes | None:
+    def _received(self) -> bytes | None:
         parts = bytearray()
         n_bytes = None
+        waited_s = 0.0
         while n_bytes is None or len(parts) < n_bytes + 8:
-            if not select.select([self.line], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-                raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
+            # Look by look: while both are stopped (Ctrl-Z), for hours perhaps, one look goes by.
+            if not select.select([self.line], [], [], LOOK_S)[0]:
+                waited_s += LOOK_S
+                if waited_s >= WALL_S:
+                    raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
+                continue
             part = self.line.recv(BLOCK_BYTES)
             if not part:
                 return self.end()
@@ -168,8 +178,12 @@ def _forget() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
+if CAN_FORK:
     os.register_at_fork(after_in_child=_forget)
+
+
+def _loaded_libraries() -> list[str]:
+    return [name for name in LIBRARIES if name in sys.modules]
 
 
 def _forked() -> _Child:
@@ -178,13 +192,13 @@ def _forked() -> _Child:
     if pid == 0:
         _serve(far_end)
     far_end.close()
-    return _Child(pid, line)
+    return _Child(pid, line, _loaded_libraries())
 
 
 def _started_fresh() -> _Child:
     line, far_end = socket.socketpair()
     # Loaded before memory is limited, as in a fork.
-    libraries = [name for name in LIBRARIES if name in sys.modules]
+    libraries = _loaded_libraries()
     # Not by PYTHONPATH: a types.py beside a user's script would stand for Python's own while Python starts.
     source = f"import sys; sys.path[:] = {[path or os.getcwd() for path in sys.path]!r}; "
     source += f"import {', '.join(['os', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
@@ -192,7 +206,7 @@ def _started_fresh() -> _Child:
     at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
     pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=at_stdin)
     far_end.close()
-    return _Child(pid, line)
+    return _Child(pid, line, libraries)
 
 
 def serve_at_stdin() -> NoReturn:
@@ -238,7 +252,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> byte
     try:
         answer = ("result", function(*arguments), None)
     except UltronError as error:
-        answer = ("UltronError", str(error), None)
+        answer = ("UltronError", "\0".join((error.message, *error.ways)), None)
     except Exception as error:  # whatever a library raises for a damaged file is told to the parent
         answer = (type(error).__name__, one_line(error, 600), getattr(error, "errno", None))
     kind, value, errno = answer
@@ -252,7 +266,7 @@ def _outcome(answer: bytes) -> Any:
         return value
     message = value.decode("utf-8", "surrogatepass")
     if kind == "UltronError":
-        raise UltronError(message)
+        raise UltronError(*message.split("\0"))
     raise ReaderFailed(message, kind, errno)
 
 

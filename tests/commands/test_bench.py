@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.commands.test_bad_input import expect_error
-from tests.conftest import Run
+from tests.conftest import Run, read_json
+from ultron_cli.measurements import Measurement
 
 ROWS = [
     "decoding",
@@ -39,7 +41,8 @@ def test_quick_measures_everything(ultron: Run, monkeypatch: pytest.MonkeyPatch)
     }
     assert report["results"]["decoding"]["of"].startswith("2 rendered JPEGs of 128 px, read at 64 px")
     assert "ultron-t, 2 x 64 px" in report["results"]["network"]["of"]
-    assert "2,000 x 512 float32 (3.9 MiB; process peak " in report["results"]["exact search"]["of"]
+    assert report["results"]["exact search"]["of"].startswith("2,000 x 512 float32 (3.9 MiB), 70 queries, k 100")
+    assert report["results"]["exact search"]["note"].startswith("process peak ")
     assert (
         report["machine"]["cpu"] and report["machine"]["device"] == "cpu" and "torch" in report["machine"]["packages"]
     )
@@ -77,6 +80,52 @@ def test_short_calls_are_repeated_and_sides_take_turns() -> None:
     assert calls.count("quick") > 5
     in_turns = [name for i, name in enumerate(calls) if i == 0 or calls[i - 1] != name]
     assert in_turns == ["quick", "long"] * 3
+
+
+def measured(*rounds: float, unit: str = "ms", of: str = "(1, 2)") -> dict[str, object]:
+    return Measurement.of_rounds(rounds, unit=unit, of=of).to_json()
+
+
+def test_two_results_are_shown_side_by_side(ultron: Run, tmp_path: Path) -> None:
+    before = {
+        "cdconv": measured(4.0, 3.9, 4.1),
+        "network": measured(10.0, unit="photos/s"),
+        "search": measured(7.0, 9.0, of="1,000 rows"),
+        "old": measured(1.0),
+        "decoding": measured(5.0),
+    }
+    after = {
+        "cdconv": measured(2.0, 2.1, 1.9),
+        "network": measured(8.0, unit="photos/s"),
+        "search": measured(8.5, of="2,000 rows"),
+        "new": measured(),
+        "decoding": measured(5.0, unit="photos/s"),
+    }
+    files = tmp_path / "a.json", tmp_path / "b.json"
+    for file, results, cores in zip(files, (before, after), (2, 4), strict=True):
+        file.write_text(json.dumps({"results": results, "machine": {"cpu": "X", "cores": cores}}), encoding="utf-8")
+    report = read_json(ultron("bench", "--compare", *files, "--json"))
+    verdicts = {
+        name: (row["gain"] and round(row["gain"], 3), row["verdict"]) for name, row in report["results"].items()
+    }
+    assert verdicts == {
+        "cdconv": (2.0, "faster"),
+        "network": (0.8, "slower"),
+        "search": (0.941, "no difference"),
+        "old": (None, "not comparable"),
+        "decoding": (None, "not comparable"),
+        "new": (None, "not comparable"),
+    }
+    assert report["differences"] == ["cores: A 2; B 4", "search: A 1,000 rows; B 2,000 rows"]
+    code, out, _ = ultron("bench", "--compare", *files)
+    assert code == 0 and re.search(r"cdconv +4.00 \(3.90 to 4.10\) +2.00 \(1.90 to 2.10\) +ms +2.00x +faster", out)
+    assert "cores: A 2; B 4" in out
+    files[1].write_text('{"results": {"cdconv": {"unit": 3}}}', encoding="utf-8")
+    expect_error(
+        ultron("bench", "--compare", *files), "file of measurements", "b.json", "cdconv", "ultron bench --json"
+    )
+    expect_error(ultron("bench", "--compare", *files, "--quick"), "--compare shows what was measured")
+    expect_error(ultron("bench", "--compare", files[0], tmp_path / "c.json"), "c.json")
 
 
 def test_wrong_options_get_one_line(ultron: Run) -> None:

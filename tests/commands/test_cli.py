@@ -64,7 +64,7 @@ def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> No
             assert figure.format == "PNG"
 
 
-def test_searching_for_a_photo_finds_itself(ultron: Run, toy: Path) -> None:
+def test_searching_for_a_photo_finds_itself(ultron: Run, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = ultron("extract", toy, *MODEL)
     assert code == 0, err
     photo = sorted((toy / "jpg").glob("*.jpg"))[0]
@@ -75,9 +75,12 @@ def test_searching_for_a_photo_finds_itself(ultron: Run, toy: Path) -> None:
     best = json.loads(out)["results"][0]["photos"][0]
     assert best["name"] == names["imlist"][3]
     assert best["score"] == pytest.approx(1.0, abs=1e-5)
-    code, out, err = ultron("search", photo, "-k", 3)
-    assert "rank" in out
-    assert names["imlist"][3] in out
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, err = ultron("search", photo, photo, "-k", 3)
+    first, second = out.split("\n\n")
+    assert (first.splitlines()[0], second.splitlines()[0]) == (str(photo), str(photo))  # whole, to be copied
+    assert first.splitlines()[1].split() == ["rank", "photo", "score"]
+    assert names["imlist"][3] in first
 
 
 def test_a_query_photo_with_its_box_equals_the_stored_query(ultron: Run, toy: Path) -> None:
@@ -174,8 +177,6 @@ def test_who_names_a_file_gets_no_rows(ultron: Run, toy: Path, tmp_path: Path) -
     ultron("extract", toy, *MODEL)
     ranks = tmp_path / "r.h5"
     assert ultron("search", "--out", ranks)[1] == f"{ranks}\n"
-    out = ultron("search", "-q")[1]
-    assert len(out.splitlines()) == 1 and Path(out.strip()).is_file()
     assert "rank" in ultron("search")[1]
     assert len(json.loads(ultron("search", "--out", ranks, "--json")[1])["results"]) == 4
 
@@ -213,9 +214,18 @@ def test_global_flags_stand_before_or_after_the_command(ultron: Run) -> None:
     assert json.loads(ultron("--json", "datasets", "list")[1]) == json.loads(ultron("datasets", "list", "--json")[1])
 
 
-def test_quiet_keeps_stderr_empty(ultron: Run, toy: Path) -> None:
-    code, _, err = ultron("extract", toy, *MODEL, "-q")
-    assert (code, err) == (0, "")
+def test_quiet_prints_nothing_but_errors(ultron: Run, toy: Path, tmp_path: Path) -> None:
+    ranks = tmp_path / "r.h5"
+    assert ultron("extract", toy, *MODEL, "-q") == (0, "", "")
+    assert ultron("search", "-q", "-k", 3, "--out", ranks) == (0, "", "") and ranks.is_file()
+    assert ultron("evaluate", "--quiet") == (0, "", "")
+    assert ultron("weights", "list", "-q") == (0, "", "")
+    assert len(json.loads(ultron("search", "-q", "--json", "-k", 3)[1])["results"]) == 4
+    assert ultron("search", "-q", "-k", 0) == (
+        2,
+        "",
+        "error: -k must be at least 1; found 0 See `ultron search --help`.\n",
+    )
 
 
 def test_real_photographs_give_the_measured_baseline(ultron: Run) -> None:

@@ -29,7 +29,11 @@ def test_systems_seeds_folders_and_formats(ultron: Run, results: Path) -> None:
     code, out, err = ultron("compare", results, "--json")
     assert code == 0, err
     content = json.loads(out)
-    assert [(system["letter"], system["label"]) for system in content["systems"]] == [("A", "0"), ("B", "1"), ("C", "2")]
+    assert [(system["letter"], system["label"]) for system in content["systems"]] == [
+        ("A", "0"),
+        ("B", "1"),
+        ("C", "2"),
+    ]
     hard = content["protocols"]["hard"]
     assert [(pair["a"], pair["b"]) for pair in hard["pairs"]] == [("A", "B"), ("A", "C"), ("B", "C")]
     assert all(pair["p_holm"] >= pair["p_value"] for pair in hard["pairs"])
@@ -58,7 +62,10 @@ def test_what_cannot_be_compared_is_one_line(ultron: Run, results: Path) -> None
     for arguments, message in (
         (("--as-reproduction", results), "holds one result against another; found 3; name two"),
         (("--as-reproduction", results, "--format", "csv"), "prints text or JSON"),
-        ((f"{results / '0.json'},{results / '1.json'}", results / "2.json", "--as-reproduction"), "2 training seeds in A"),
+        (
+            (f"{results / '0.json'},{results / '1.json'}", results / "2.json", "--as-reproduction"),
+            "2 training seeds in A",
+        ),
         ((results / "0.json", results / "none.json"), "does not exist"),
     ):
         code, _, err = ultron("compare", *arguments)

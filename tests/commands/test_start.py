@@ -2,20 +2,22 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from ultron_cli.cli import main
 
 # Runs commands, one per argument, in one process. Prints each exit code, and the heavy modules loaded at the end.
 PROGRAM = """
 import shlex, sys
 from ultron_cli.cli import main
 codes = [main(shlex.split(line)) for line in sys.argv[1:]]
-heavy = {"torch", "timm", "torchvision", "torch._dynamo", "scipy", "sklearn"} & set(sys.modules)
+heavy = {"torch", "timm", "torchvision", "torch._dynamo", "scipy", "sklearn", "matplotlib", "PIL", "faiss", "cv2"}
+heavy &= set(sys.modules)
 print(codes, sorted(heavy), sep="\\n", file=sys.stderr)
 """
 MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
@@ -30,29 +32,70 @@ def run_all(*lines: str) -> tuple[list[int], list[str], str]:
     return json.loads(codes), json.loads(heavy.replace("'", '"')), done.stderr
 
 
-def test_stored_descriptors_are_searched_and_scored_without_torch(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    assert ultron("extract", toy, *MODEL)[0] == 0
-    codes, heavy, err = run_all(
-        f"evaluate --device cpu --out {tmp_path / 'e.json'}",
-        f"search --device cpu -k 5 --out {tmp_path / 'r.h5'}",
-        f"evaluate --ranks {tmp_path / 'r.h5'} --protocol hard",
+# What commands on stored results load of that -> the commands; FOLDER is one with queries.h5, database.h5 and r.h5.
+COMMANDS_OF = {
+    (): (
+        "search -k 5 --out FOLDER/r.h5",
+        "search -k 5 --rerank superglobal --json",
+        "search --rerank aqe,dba -q",
+        "evaluate --out FOLDER/e.json",
+        "evaluate --ranks FOLDER/r.h5 --protocol hard",
+        "evaluate --whiten FOLDER/w.h5 --dim 4",
+        "compare FOLDER/e.json FOLDER/e.json",
         "whiten --method pca --dim 8",
-        f"compare {tmp_path / 'e.json'} {tmp_path / 'e.json'}",
-    )
-    assert (codes, heavy) == ([0, 0, 0, 0, 0], []), err
-
-
-def test_what_computes_nothing_loads_nothing(ultron: Run, tmp_path: Path) -> None:
-    table = tmp_path / "t.csv"
-    table.write_text("group,setting,seed,metric,value\np,a,0,mAP,0.5\np,b,0,mAP,0.6\n", encoding="utf-8")
-    codes, heavy, err = run_all(
+        "whiten --method lw --gnd GND",
         "weights list",
         "doctor --backbones 'resnet5*'",
-        "datasets list",
         "train --list",
-        f"visualize ablation {table} --out {tmp_path / 'a.png'}",
-    )
-    assert (codes, heavy) == ([0, 0, 0, 0, 0], []), err
+        "bench --compare FOLDER/m.json FOLDER/m.json",
+    ),
+    ("faiss",): (
+        "index --out FOLDER/i.index",
+        "index --type ivf --out FOLDER/ivf.index",
+        "search --index FOLDER/i.index -k 5 --out FOLDER/r2.h5",
+        "evaluate --index FOLDER/ivf.index --nprobe 2",
+    ),
+    ("scipy",): ("search --rerank diffusion -k 5", "evaluate --rerank kreciprocal"),
+    ("PIL",): ("datasets list", "datasets info TOY"),
+    ("PIL", "matplotlib"): (
+        "visualize ranks --ranks FOLDER/r.h5 --out FOLDER/r.png",
+        "visualize report --ranks FOLDER/r.h5 --out FOLDER/r.html",
+        "visualize precision-recall --ranks FOLDER/r.h5 --out FOLDER/p.svg",
+        "visualize ablation FOLDER/t.csv --out FOLDER/a.png",
+    ),
+    ("PIL", "faiss", "matplotlib"): (
+        "index --report --queries FOLDER/queries.h5 --out FOLDER/s.index",
+        "visualize recall-speed FOLDER/s.index/report.json --out FOLDER/s.png",
+    ),
+    ("PIL", "matplotlib", "scipy", "sklearn"): ("visualize tsne --out FOLDER/t.png",),
+}
+
+
+@pytest.fixture(scope="module")
+def described(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with descriptors of `toy`, a ranking, a whitening, and the workspace in which they are the latest."""
+    folder = tmp_path_factory.mktemp("described")
+    workspace = ("--workspace", str(folder / "runs"), "-q")
+    assert main(["extract", str(toy), *MODEL, "--out", str(folder), *workspace]) == 0
+    assert main(["search", "-k", "5", "--out", str(folder / "r.h5"), *workspace]) == 0
+    assert main(["whiten", "--method", "pca", "--dim", "8", "--out", str(folder / "w.h5"), *workspace]) == 0
+    table = "group,setting,seed,metric,value\np,a,0,mAP,0.5\np,b,0,mAP,0.6\n"
+    (folder / "t.csv").write_text(table, encoding="utf-8")
+    (folder / "m.json").write_text('{"results": {}}', encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("libraries", COMMANDS_OF, ids=lambda libraries: " ".join(libraries) or "none")
+def test_commands_on_stored_results_load_what_they_use(
+    libraries: tuple[str, ...], described: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "faiss" in libraries:
+        pytest.importorskip("faiss")
+    monkeypatch.setenv("ULTRON_WORKSPACE", str(described / "runs"))
+    names = {"FOLDER": str(described), "GND": str(toy / "gnd_toy.json"), "TOY": str(toy)}
+    lines = [re.sub("|".join(names), lambda match: names[match[0]], line) for line in COMMANDS_OF[libraries]]
+    codes, heavy, err = run_all(*lines)
+    assert (codes, tuple(heavy)) == ([0] * len(lines), libraries), err
 
 
 # Each with a word of its message.
@@ -96,4 +139,4 @@ def test_a_mistyped_value_is_told_before_anything_is_loaded() -> None:
     messages = [line for line in err.splitlines() if line.startswith("error: ")]
     for (line, words), message in zip(MISTAKES.items(), messages, strict=True):
         assert words in message, (line, message)
-    assert not heavy, err
+    assert heavy == ["PIL"], err  # a photo that is named is looked for

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.conftest import jpeg
+from ultron_cli.datasets import folder
 from ultron_cli.datasets.build_gnd import GroundTruthConfig, build_ground_truth
 from ultron_cli.datasets.folder import Dataset, list_photos, open_dataset
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
@@ -79,6 +80,20 @@ def test_two_names_of_one_photo_are_refused_by_name(tmp_path: Path) -> None:
 def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path, name: str) -> None:
     dataset = folder_of(tmp_path, "a.jpg", truth={"imlist": ["a", name]})
     assert list(dataset.photo_files(dataset.database_names).missing) == [name]
+
+
+def test_only_the_first_of_many_missing_photos_is_held_against_all_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = [f"a{i}" for i in range(30)]
+    dataset = folder_of(tmp_path, "a.jpg", truth={"imlist": ["a", *missing]})
+    suggested: list[str] = []
+    monkeypatch.setattr(folder, "nearest_names", lambda name, known: suggested.append(name) or "; did you mean a?")
+    photo_files = dataset.photo_files(dataset.database_names)
+    assert list(photo_files.missing) == list(photo_files.problems) == missing
+    assert suggested == ["a0"]
+    assert "did you mean" in str(photo_files.problems["a0"]) and "did you mean" not in str(photo_files.problems["a1"])
+    assert photo_files.problems is photo_files.problems  # asked for once per photo, it must not be made each time
 
 
 @pytest.mark.parametrize("names", [("l/IMG_1.jpg", "l/IMG_1.jpg.jpg"), ("l/x.png", "l/x.png.jpg")])

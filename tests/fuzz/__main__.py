@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from tests.fuzz.reader import Reader
 from tests.fuzz.readers import READERS
-from tests.fuzz.running import Limits, Reader, fuzz, problem_of, report
+from tests.fuzz.running import Limits, fuzz, problem_of, report
 
 
 def with_atheris(name: str, reader: Reader) -> None:

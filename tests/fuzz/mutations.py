@@ -100,14 +100,15 @@ def _any_place(root: list, draws: random.Random) -> tuple:
 
 
 def damaged(seeds: list[bytes], mutations: tuple[Mutation, ...], draws: random.Random) -> bytes:
-    """A damaged copy of one of the seeds; now and then two of them joined, or no trace of them."""
+    """A damaged copy of one of the seeds; now and then two of them joined, or no trace of them. Mutations of a format
+    get sound files only."""
     seed = draws.choice(seeds)
     if draws.random() < 0.02:
         other = draws.choice(seeds)
-        seed = seed[: draws.randrange(len(seed) + 1)] + other[draws.randrange(len(other) + 1) :]
-    elif draws.random() < 0.01:
+        return mutate_bytes(seed[: draws.randrange(len(seed) + 1)] + other[draws.randrange(len(other) + 1) :], draws)
+    if draws.random() < 0.01:
         return draws.randbytes(draws.choice((0, 1, 8, 100)))
     try:
         return draws.choice(mutations)(seed, draws)
-    except (ValueError, RecursionError):  # a joined text is no JSON
+    except Exception:  # a change that the format, or the library that writes it, cannot hold
         return mutate_bytes(seed, draws)

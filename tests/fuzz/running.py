@@ -1,4 +1,9 @@
-"""Runs one reader over many damaged files, in a child with limits, and keeps the smallest file of every failure."""
+"""Runs one reader over many damaged files, in a child with limits, and keeps the smallest file of every failure.
+
+A reader that asks a guarded child (ultron_cli/guarded.py) reads most files in the child of this module itself, as on a
+system that cannot fork: a child per file would take most of the time. A file that ends this child is read again
+through the guard, and what the guard makes of it counts; one file in `guarded_every` goes through it in any case.
+"""
 
 import faulthandler
 import json
@@ -13,24 +18,21 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from tests.fuzz.mutations import Mutation, damaged, mutate_bytes
+from tests.fuzz.mutations import damaged
+from tests.fuzz.reader import Reader
+from ultron_cli import guarded
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import set_memory_budget
 
 MOST_MESSAGE = 2000  # characters of an error
 SHRINKING_TRIES = 150
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reader:
-    """A reader and the files it is tried with."""
-
-    file: str  # that is damaged, as it lies in the folder
-    seeds: tuple[Callable[[Path], object], ...]  # each makes the sound files of a reading in an empty folder
-    read: Callable[[Path], object]  # reads from such a folder
-    mutations: tuple[Mutation, ...] = (mutate_bytes,)
+CPU_S_BEFORE_GUARD = 1.0  # of a reading without the guard, which then has its own
+FILES_OF_A_CHILD = 5000  # libraries leave something behind of every damaged file
+BUDGET_BYTES = 1 << 28  # that files may declare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class Outcome:
 
     n_inputs: int = 0
     n_read: int = 0  # a right answer; the others were refused in one line
+    n_guarded: int = 0  # of the inputs, read through the guard as in the program
+    n_rescued: int = 0  # of these, those that ended a reader without the guard
     # what happened -> the smallest file that makes it happen
     failures: dict[str, bytes] = field(default_factory=dict)
 
@@ -90,8 +94,11 @@ def input_of(reader: Reader, seeds: list[bytes], seed: int, number: int) -> tupl
     return draws.randrange(len(seeds)), damaged(seeds, reader.mutations, draws)
 
 
-def in_child(work: Callable[[], Iterator[tuple[int, str | None]]], limits: Limits) -> Iterator[tuple[int, str | None]]:
-    """What `work` yields, run in a child; if it is killed, (-1, what happened) at the end."""
+def in_child(
+    work: Callable[[], Iterator[tuple[int, str | None]]], limits: Limits, *, with_guard: bool = True
+) -> Iterator[tuple[int, str | None]]:
+    """What `work` yields, run in a child; if it is killed, (-1, what happened) at the end. Without the guard the child
+    reads what a guarded child of its own would."""
     receiving, sending = os.pipe()
     child = os.fork()
     if child == 0:
@@ -99,7 +106,8 @@ def in_child(work: Callable[[], Iterator[tuple[int, str | None]]], limits: Limit
         try:
             os.close(receiving)
             faulthandler.disable()
-            os.nice(10)
+            guarded.CAN_FORK = guarded.CAN_FORK and with_guard
+            set_memory_budget(BUDGET_BYTES)
             silent = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, 1)
             os.dup2(silent, 2)
@@ -148,47 +156,89 @@ def _received(receiving: int, child: int, limits: Limits) -> Iterator[tuple[int,
         yield -1, "the child ended early"
 
 
+def read_each(
+    reader: Reader,
+    folder: Path,
+    files: Callable[[int], tuple[int, bytes]],
+    numbers: range,
+    limits: Limits,
+    *,
+    with_guard: bool = True,
+) -> Iterator[tuple[int, str | None]]:
+    """(number, problem) of every file, whatever becomes of the child that reads it. folder: of made_seeds; files: the
+    seed's folder and the bytes of a file, by number."""
+
+    def readings(part: range) -> Iterator[tuple[int, str | None]]:
+        for number in part:
+            place, data = files(number)
+            (folder / str(place) / reader.file).write_bytes(data)
+            yield number, problem_of(reader.read, folder / str(place))
+
+    while numbers:
+        part = numbers[:FILES_OF_A_CHILD]
+        n_read = 0
+        for number, problem in in_child(partial(readings, part), limits, with_guard=with_guard):
+            # one that ended the child is the one after the last that came back
+            yield (number if number >= 0 else part[n_read]), problem
+            n_read += 1
+        if not n_read:
+            return
+        numbers = numbers[n_read:]
+
+
 def fuzz(
-    reader: Reader, n_inputs: int, *, seed: int = 0, limits: Limits | None = None, seconds: float | None = None
+    reader: Reader,
+    n_inputs: int,
+    *,
+    seed: int = 0,
+    limits: Limits | None = None,
+    seconds: float | None = None,
+    guarded_every: int = 50,
 ) -> Outcome:
-    """Feeds a reader with damaged files 0 to n_inputs - 1, or as many as go into `seconds`."""
+    """Feeds a reader with damaged files 0 to n_inputs - 1, or as many as go into `seconds`. guarded_every: of a guarded
+    reader, one file in so many is read through the guard; 1: all."""
     limits = limits or Limits()
     outcome = Outcome()
     folder = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
-        seeds = made_seeds(reader, folder)
-        ends_s = (
-            time.monotonic() + seconds if seconds else float("inf")
-        )  # the seeds have imported what the reader needs
+        seeds = made_seeds(reader, folder)  # also imports what the reader needs
+        made_seeds(reader, folder / "guarded")
+        ends_s = time.monotonic() + seconds if seconds else float("inf")
 
-        def readings(first: int) -> Iterator[tuple[int, str | None]]:
-            for number in range(first, n_inputs):
+        def outcomes(numbers: range, *, with_guard: bool) -> Iterator[tuple[int, str | None]]:
+            allowed = limits if with_guard else replace(limits, cpu_s=min(limits.cpu_s, CPU_S_BEFORE_GUARD))
+            where = folder / "guarded" if with_guard else folder  # both go on at the same time
+            files = partial(input_of, reader, seeds, seed)
+            for number, problem in read_each(reader, where, files, numbers, allowed, with_guard=with_guard):
+                yield number, problem
                 if time.monotonic() > ends_s:
                     return
-                place, data = input_of(reader, seeds, seed, number)
-                (folder / str(place) / reader.file).write_bytes(data)
-                yield number, problem_of(reader.read, folder / str(place))
 
-        while outcome.n_inputs < n_inputs and time.monotonic() <= ends_s:
-            first = outcome.n_inputs
-            for number, problem in in_child(lambda first=first: readings(first), limits):
-                if number >= 0:
-                    outcome.n_inputs = number + 1
-                else:
-                    number = outcome.n_inputs  # the one after the last that came back
-                    outcome.n_inputs += 1
-                outcome.n_read += problem is None
-                if problem:
-                    _, data = input_of(reader, seeds, seed, number)
-                    if problem not in outcome.failures or len(data) < len(outcome.failures[problem]):
-                        outcome.failures[problem] = data
-            if outcome.n_inputs == first:
-                break
+        every = guarded_every if reader.is_guarded else 1
+        for number, problem in outcomes(range(n_inputs), with_guard=every == 1):
+            outcome.n_inputs += 1
+            if problem and every > 1:
+                # What befalls a reader without the guard counts as the guard answers it.
+                ((_, problem),) = outcomes(range(number, number + 1), with_guard=True)
+                outcome.n_guarded += 1
+                outcome.n_rescued += not problem
+            elif every == 1:
+                outcome.n_guarded += reader.is_guarded
+            outcome.n_read += problem is None
+            _keep_smallest(outcome, problem, input_of(reader, seeds, seed, number)[1] if problem else b"")
+        for number, problem in outcomes(range(0, outcome.n_inputs, every), with_guard=True) if every > 1 else ():
+            outcome.n_guarded += 1
+            _keep_smallest(outcome, problem, input_of(reader, seeds, seed, number)[1] if problem else b"")
         for problem, data in list(outcome.failures.items()):
             outcome.failures[problem] = _shrunk(reader, folder / "0", data, problem, limits)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
+
+
+def _keep_smallest(outcome: Outcome, problem: str | None, data: bytes) -> None:
+    if problem and (problem not in outcome.failures or len(data) < len(outcome.failures[problem])):
+        outcome.failures[problem] = data
 
 
 def _shrunk(reader: Reader, folder: Path, data: bytes, problem: str, limits: Limits) -> bytes:
@@ -228,6 +278,8 @@ def report(name: str, outcome: Outcome, folder: Path, seconds: float) -> str:
             "inputs": outcome.n_inputs,
             "answered": outcome.n_read,
             "refused in one line": outcome.n_inputs - outcome.n_read,
+            "through the guard": outcome.n_guarded,
+            "rescued by it": outcome.n_rescued,
             "failures": list(outcome.failures),
             "seconds": round(seconds),
         }

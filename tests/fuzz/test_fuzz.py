@@ -11,8 +11,9 @@ from hypothesis import given as with_values
 from hypothesis import strategies as st
 
 from tests.fuzz.mutations import mutate_bytes, mutate_json
+from tests.fuzz.reader import Reader
 from tests.fuzz.readers import READERS
-from tests.fuzz.running import Limits, Reader, fuzz, problem_of
+from tests.fuzz.running import Limits, fuzz, problem_of
 from ultron_cli.errors import UltronError
 
 

@@ -21,7 +21,7 @@ MINIMAL = (torch.zeros(1, 4, 4, 1, 8),) * 3
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with nothing built, and no memory of what was loaded; returns the cache folder."""
     monkeypatch.setenv("ULTRON_KERNEL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "LOADED", set())
+    monkeypatch.setattr(build, "LOADED", {})
     monkeypatch.setattr(ops, "REASONS", {})
     for cached in (build.library_path, build.cuda_toolkit, build.version_of):
         cached.cache_clear()
@@ -98,7 +98,7 @@ def test_a_build_that_fails_keeps_its_reason_and_is_not_repeated(
 def test_a_cache_that_cannot_be_written_is_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh.write_text("a file where the folder should be")
     with pytest.raises(
-        build.BuildError, match=r"cannot write to the cache of compiled operators.*set ULTRON_KERNEL_CACHE"
+        build.BuildError, match=r"cannot write to the cache of compiled libraries.*set ULTRON_KERNEL_CACHE"
     ):
         build.build("cpu")
 
@@ -129,22 +129,35 @@ def test_the_key_follows_source_and_compiler(fresh: Path, tmp_path: Path, monkey
     assert build.library_path("cpu") == changed
 
 
-@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+@pytest.mark.parametrize("device_type", ["cpu", "cuda", "search"])
 def test_a_library_is_made_from_its_folder_and_the_common_one(device_type: str) -> None:
     folders = [build.SOURCES / "common", build.SOURCES / device_type]
     assert build.source_files(device_type) == sorted(
         path for folder in folders for path in folder.rglob("*") if path.is_file()
     )
-    assert {path.name for path in build.SOURCES.iterdir()} == {"common", "cpu", "cuda"}
+    assert {path.name for path in build.SOURCES.iterdir()} == {"common", "cpu", "cuda", "search"}
+
+
+FAKE_COMPILER = """#!/bin/sh
+[ "$1" = --version ] && echo fake 1.0 && exit 0
+while [ $# -gt 1 ]; do
+    [ "$1" = -o ] && sleep 0.2 && cp LIBRARY "$2" && echo x >> CALLS
+    shift
+done
+"""  # each of its files is the library
 
 
 @pytest.mark.slow
 def test_processes_that_start_at_once_build_once(tmp_path: Path) -> None:
+    """With a compiler that takes no time: other tests compile."""
+    calls, compiler = tmp_path / "calls", tmp_path / "c++"
+    compiler.write_text(FAKE_COMPILER.replace("CALLS", str(calls)).replace("LIBRARY", str(build.build("cpu"))))
+    compiler.chmod(0o755)
     program = (
         "import torch, ultron_kernels as k; print(k.scala_attention(*(torch.ones(1, 4, 4, 1, 8),) * 3, "
         "kernel_size=3, backend='cpu').sum().item())"
     )
-    environment = {**os.environ, "ULTRON_KERNEL_CACHE": str(tmp_path)}
+    environment = {**os.environ, "ULTRON_KERNEL_CACHE": str(tmp_path / "cache"), "CXX": str(compiler)}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -156,6 +169,8 @@ def test_processes_that_start_at_once_build_once(tmp_path: Path) -> None:
     assert [out.strip() for out, _ in results] == ["128.0", "128.0"]
     assert sum("compiling the cpu operators" in error for _, error in results) == 1
     assert len(list(tmp_path.rglob("ultron_cpu.so"))) == 1
+    compiled = [path for path in build.source_files("cpu") if path.suffix == ".cpp"]
+    assert len(calls.read_text().splitlines()) == len(compiled) + 1  # and linked once
 
 
 def test_cuda_needs_a_device() -> None:

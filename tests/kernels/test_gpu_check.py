@@ -3,7 +3,6 @@ installed."""
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,16 @@ sys.meta_path.insert(0, Missing())
 """
 
 
-def test_the_tests_it_runs_are_found_without_optional_packages(tmp_path: Path) -> None:
+def test_the_tests_it_runs_are_found_without_optional_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import gpu_check
+
     (tmp_path / "sitecustomize.py").write_text(MISSING)
     paths = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", "--collect-only", "tests"]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True)
+    (command,) = gpu_check.steps("none", ["tests"]).values()
+    done = subprocess.run(
+        [*command, "--collect-only"], cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-2000:]
     for file in ("test_devices.py", "test_training_on_a_gpu.py", "test_commands_on_a_gpu.py", "test_exact.py"):
         assert file in done.stdout

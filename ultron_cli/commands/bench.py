@@ -1,14 +1,17 @@
 """`ultron bench`: what this machine gives, before an experiment is planned."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ultron_cli.commands.flags import BackboneFlag, ModelFlag, ModelFlags, number
+from ultron_cli.errors import UltronError
 
 EXAMPLE = """
 ultron bench
 ultron bench --backbone resnet50 --side 640 --batch-size 8 --device cuda
+ultron bench --compare before.json after.json
 """
 
 
@@ -32,6 +35,14 @@ def command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes and one round, where not told otherwise: does everything work?")
     ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare",
+            metavar="A.json B.json",
+            help="Show two results side by side: what --json printed, or files of benchmarks/results.",
+        ),
+    ] = None,
 ) -> None:
     """Measures what this machine gives.
 
@@ -45,10 +56,17 @@ def command(
     import dataclasses
 
     from ultron_cli import console
+
+    if compare:
+        if model or backbone or side or batch_size or n or rounds or quick:
+            raise UltronError("--compare shows what was measured; leave out the other options")
+        _show_both(*compare)
+        return
     from ultron_cli.bench import QUICK, BenchConfig
     from ultron_cli.bench import bench as measure
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.machine import resolve_device
+    from ultron_cli.measurements import number_text
 
     sizes = {
         name: value
@@ -66,9 +84,9 @@ def command(
         [
             (
                 name,
-                row["of"],
-                _number(row["value"]),
-                f"{_number(row['lowest'])} to {_number(row['highest'])}" if row["rounds"] else "",
+                "; ".join(filter(None, (row["of"], row.get("note")))),
+                number_text(row["value"]),
+                f"{number_text(row['lowest'])} to {number_text(row['highest'])}" if row["rounds"] else "",
                 row["unit"],
             )
             for name, row in results.items()
@@ -79,14 +97,48 @@ def command(
     print_result(report, lines(text, *problems, _machine(report["machine"])))
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "none"
-    if value >= 1000:
-        return f"{value:,.0f}"
-    if value >= 100:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
+def _show_both(before: Path, after: Path) -> None:
+    """Prints two files of measurements side by side."""
+    from ultron_cli.console import lines, print_result, table
+    from ultron_cli.measurements import changes, differences, read_results
+
+    a, b = read_results(before), read_results(after)
+    rows = changes(a, b)
+    notes = differences(a, b)
+    texts = [
+        (
+            row.name,
+            str(row.before or "none"),
+            str(row.after or "none"),
+            row.unit,
+            "" if row.gain is None else f"{row.gain:.2f}x",
+            row.verdict,
+        )
+        for row in rows
+    ]
+    print_result(
+        {
+            "before": str(before),
+            "after": str(after),
+            "results": {
+                row.name: {
+                    "before": row.before and row.before.to_json(),
+                    "after": row.after and row.after.to_json(),
+                    "gain": row.gain,
+                    "verdict": row.verdict,
+                }
+                for row in rows
+            },
+            "differences": notes,
+        },
+        lines(
+            f"A {before}",
+            f"B {after}",
+            table(("what", "A", "B", "unit", "B is as fast", "B is"), texts),
+            "median (range of the rounds); faster or slower: the ranges do not meet",
+            *notes,
+        ),
+    )
 
 
 def _machine(facts: dict[str, Any]) -> str:

@@ -20,15 +20,17 @@ def command(
 
     That is: versions, GPU, compiled operators (or why there are none), Faiss, datasets, workspace and data root.
     """
-    from ultron_cli.console import print_result, table
-    from ultron_cli.doctor import examine
+    from ultron_cli.console import cut, lines, print_result, table
 
     if backbones is not None:
         from ultron_cli.models.backbones import list_backbones
 
         names = list_backbones(backbones)
-        print_result({"backbones": names}, "\n".join(names) or f"no backbone matches {backbones!r}")
+        shown, rest = cut(names, "backbones")
+        print_result({"backbones": names}, lines(*shown, rest) or f"no backbone matches {backbones!r}")
         return
+    from ultron_cli.doctor import examine
+
     facts = examine(current_workspace(), build=build)
     print_result(
         facts,

@@ -20,6 +20,7 @@ from ultron_cli.commands.flags import (
     current_workspace,
     index_settings,
     number,
+    require_unused,
 )
 from ultron_cli.errors import UltronError
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ultron_cli.retrieval.rankings import Ranking
 
 SHOWN_QUERIES = 5
-SHOWN_PHOTOS = 50  # of each; all are in the rank file
-
 
 EXAMPLE = """
 ultron search holiday.jpg -k 20
@@ -68,7 +67,6 @@ def command(
 
     from ultron_cli import console
     from ultron_cli.console import print_result
-    from ultron_cli.datasets.photos import require_photo
     from ultron_cli.provenance import provenance
     from ultron_cli.retrieval.rankings import write_ranks
     from ultron_cli.retrieval.rerank import parse_rerank
@@ -77,7 +75,7 @@ def command(
 
     workspace = current_workspace()
     if photos and queries:
-        raise UltronError("name photos or --queries, not both")
+        raise UltronError("photos and --queries exclude each other; leave one")
     options = SearchOptions(
         steps=parse_rerank(rerank, rerank_set or []),
         whitening=chosen_whitening(whiten, dim),
@@ -89,6 +87,8 @@ def command(
         raise UltronError("--bbx belongs to one photo; name exactly one")
     box = box_of(bbx, "--bbx") if bbx else None
     if photos:
+        from ultron_cli.datasets.photos import require_photo
+
         base = database or workspace.take_latest("extract", "name --database") / "database.h5"
         for path in photos:
             require_photo(path)  # before the seconds in which torch is loaded
@@ -96,6 +96,7 @@ def command(
 
         ranking = search_photos(photos, base, k, console.settings.device, bbx=box, weights=weights, options=options)
     else:
+        require_unused("the model is needed to search by photo alone, and no photo is named", weights=weights)
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options)
     origin = ranking.origin
@@ -113,24 +114,19 @@ def command(
             {"query": name, "photos": ranking.ranked_photos(query)} for query, name in enumerate(ranking.query_names)
         ]
         print_result({"results": results, "ranks": str(path), "origin": origin.to_json()}, "")
-    elif out or console.settings.verbosity < 0:  # who names a file, or wants quiet, reads the file
-        print_result({}, str(path))
-    else:
-        print_result({}, "\n".join([*_tables(ranking), str(path)]))
+    else:  # who names a file reads the file
+        print_result({}, "\n".join([*([] if out else _tables(ranking)), str(path)]))
 
 
 def _tables(ranking: "Ranking") -> list[str]:
     """The best photos of the first queries, for people."""
-    from ultron_cli.console import counted, table
+    from ultron_cli.console import cut, table
 
     texts = []
-    for query, name in enumerate(ranking.query_names[:SHOWN_QUERIES]):
-        photos = ranking.ranked_photos(query)
-        rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in photos[:SHOWN_PHOTOS]]
-        texts.append(table(("rank", "photo", "score"), rows, title=name, left=2))
-        if len(photos) > SHOWN_PHOTOS:
-            texts.append(f"and {counted(len(photos) - SHOWN_PHOTOS, 'more photo')} (all in the rank file)")
-    n_more = len(ranking.query_names) - SHOWN_QUERIES
-    if n_more > 0:
-        texts.append(f"and {counted(n_more, 'more query', 'more queries')} (all in the rank file)")
-    return texts
+    names, rest = cut(ranking.query_names, "queries", most=SHOWN_QUERIES, all_in="the rank file")
+    for query, name in enumerate(names):
+        rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in ranking.ranked_photos(query)]
+        columns = ("rank", "photo", "score")
+        texts += ["", name] if texts else [name]  # whole, to be copied, however narrow the terminal
+        texts.append(table(columns, rows, left=2, what="photos", all_in="the rank file"))
+    return [*texts, rest] if rest else texts

@@ -31,7 +31,7 @@ class PhotoFiles:
     missing: dict[str, UltronError] = field(default_factory=dict, repr=False)  # there is no such photo
     ambiguous: dict[str, UltronError] = field(default_factory=dict, repr=False)  # not one file for one name
 
-    @property
+    @cached_property  # of a whole list, for which it is asked once per photo
     def problems(self) -> dict[str, UltronError]:
         """Why a name has no file of its own."""
         return self.missing | self.ambiguous
@@ -46,7 +46,7 @@ class Dataset:
     ground_truth_path: Path | None = None
     ground_truth: GroundTruth | None = field(default=None, repr=False)
 
-    @property
+    @cached_property  # a look at the disk, for every photo's path
     def photo_folder(self) -> Path:
         """jpg/ where there is one, else the folder itself."""
         return self.folder / "jpg" if (self.folder / "jpg").is_dir() else self.folder
@@ -94,8 +94,11 @@ class Dataset:
         has_jpg = os.path.isfile(self.photo_folder / f"{name}.jpg")
         return [name] * is_path + [f"{name}.jpg"] * has_jpg or self._paths_by_stem.get(name, [])
 
-    def photo_path(self, name: str) -> Path:
-        """The file of a photo. Raises UltronError if there is none, or if the name may mean several."""
+    def photo_path(self, name: str, *, suggest: bool = True) -> Path:
+        """The file of a photo. Raises UltronError if there is none, or if the name may mean several.
+
+        suggest: whether the error proposes names of photos, for which it is held against all of them.
+        """
         files = self._files_named(name)
         if len(files) > 1:
             raise UltronError(
@@ -107,21 +110,27 @@ class Dataset:
             for path in (self.photo_folder / name, self.photo_folder / f"{name}.jpg"):
                 if os.path.lexists(path):
                     require_regular_file(path, "photo")
-            known = [*self._paths_by_stem, *(path for paths in self._paths_by_stem.values() for path in paths)]
+            near = ""
+            if suggest:
+                known = [*self._paths_by_stem, *(path for paths in self._paths_by_stem.values() for path in paths)]
+                near = nearest_names(name, known)
             raise UltronError(
-                f"{self.name}: {name!r} has no photo in {self.photo_folder}{nearest_names(name, known)}; "
+                f"{self.name}: {name!r} has no photo in {self.photo_folder}{near}; "
                 "correct the ground truth, complete the download",
                 "go on without it with `skip_bad`",
             )
         return self.photo_folder / files[0]
 
     def photo_files(self, names: Iterable[str]) -> "PhotoFiles":
-        """The file of every photo, one to one: a second name of a file has none, as one that may mean several."""
+        """The file of every photo, one to one: a second name of a file has none, as one that may mean several.
+
+        Only the first missing photo comes with near names: for each of many they would take hours.
+        """
         photo_files = PhotoFiles()
         name_of: dict[Path, str] = {}
         for name in names:
             try:
-                path = self.photo_path(name)
+                path = self.photo_path(name, suggest=not photo_files.missing)
             except UltronError as error:
                 is_missing = len(self._files_named(name)) == 0
                 (photo_files.missing if is_missing else photo_files.ambiguous)[name] = error
@@ -214,8 +223,9 @@ def find_ground_truth(folder: Path) -> Path | None:
     stems = {path.stem for path in candidates}
     if len(stems) > 1:
         raise UltronError(
-            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); choose "
-            "one with `gnd`"
+            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); leave one "
+            "there",
+            "choose one with `gnd`",
         )
     return candidates[0] if candidates else None
 
@@ -343,5 +353,5 @@ def _summary(folder: Path, data_root: Path) -> DatasetSummary:
         summary["database"] = record.n_unpacked if record else len(dataset.database_names)
         summary["queries"] = len(dataset.query_names)
     except UltronError as error:
-        return {**summary, "database": 0, "error": str(error)}
+        return {**summary, "database": 0, "error": error.message}
     return summary

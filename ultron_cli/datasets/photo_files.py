@@ -149,6 +149,9 @@ class OpenPhoto:
                 if group in exif:
                     del exif[group]
         image.load()
+        # The decoder of HEIF goes by the coded picture and Pillow by the header beside it: boxes would lie elsewhere.
+        if self._tiff_orientation is None and image.size != (width, height):
+            raise OSError(f"its header says {width:,} x {height:,} pixels, it has {image.width:,} x {image.height:,}")
 
     def _orientation(self) -> int:
         info = self.image.info

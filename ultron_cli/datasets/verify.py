@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import UnidentifiedImageError
 
-from ultron_cli.console import counted, log, progress
-from ultron_cli.datasets.bad_photos import Finding, Kind, photo_state
+from ultron_cli.console import counted, cut, log, progress
+from ultron_cli.datasets.bad_photos import BAD_PHOTOS_FILE, Finding, Kind, photo_state
 from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source, remember_checksum
 from ultron_cli.datasets.folder import Dataset, list_photos
@@ -225,9 +225,9 @@ def report_lines(report: Report, name: str, version: str | None) -> list[str]:
         text.append(report.not_read)
     for kind in counts:
         findings = [finding for finding in (*report.bad, *report.odd) if finding.kind == kind]
-        text += [f"  {kind:<12} {finding.path}: {finding.reason}" for finding in findings[:N_SHOWN]]
-        if len(findings) > N_SHOWN:
-            text.append(f"  {kind:<12} ... {len(findings) - N_SHOWN} more")
+        shown, rest = cut(findings, "photos", most=N_SHOWN, all_in=BAD_PHOTOS_FILE)
+        texts = [*(f"{finding.path}: {finding.reason}" for finding in shown), *([rest] if rest else [])]
+        text += [f"  {kind:<12} {line}" for line in texts]
     if report.bad:
         unused = len(report.bad) - report.n_used_bad
         text.append(

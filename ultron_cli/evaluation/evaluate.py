@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
-from ultron_cli.retrieval.overlap import own_rows_of, own_rows_text
+from ultron_cli.retrieval.overlap import own_rows_of, own_rows_problem
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
+
+RIGHT_GND = "name the right `gnd`"
 
 
 def find_gnd(gnd: Path | None, origin: Origin) -> Path:
@@ -27,10 +30,12 @@ def find_gnd(gnd: Path | None, origin: Origin) -> Path:
     recorded = origin.ground_truth
     if not recorded:
         raise UltronError(
-            "these descriptors were made from photos without a ground truth; name one with `gnd` gnd_NAME.json"
+            "these descriptors were made from photos without a ground truth; extract with one (`ultron extract --gnd "
+            "FILE`)",
+            "name one with `gnd` FILE",
         )
     if not os.path.isfile(recorded):
-        raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with `gnd`")
+        raise UltronError(f"the ground truth was at {recorded}, which is gone; put it back", "name it with `gnd`")
     return Path(recorded)
 
 
@@ -45,50 +50,70 @@ def _queries_present(
         raise UltronError(
             f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for "
             f"example {unexplained[0]!r}"
-            f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right `gnd`"
+            f"{nearest_names(unexplained[0], row_of)}; search with all queries",
+            RIGHT_GND,
         )
     if absent_names:
         n_absent = counted(len(absent_names), "query", "queries")
         log.warning("%s left out at extraction: %s", n_absent, ", ".join(absent_names[:5]))
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
-        raise UltronError("not one query of the ground truth is in the ranking; name the right `gnd`")
+        raise UltronError(
+            f"not one of {counted(len(truth.query_names), 'query', 'queries')} of the ground truth was searched; "
+            "extract them again",
+            RIGHT_GND,
+        )
     searched_truth = replace(
         truth, query_names=[truth.query_names[i] for i in positions], queries=[truth.queries[i] for i in positions]
     )
     return searched_truth, [row_of[name] for name in searched_truth.query_names]
 
 
-def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) -> np.ndarray:
-    """The rankings of some queries as rows of the ground truth's database; photos outside it (distractors) get numbers
-    after it.
+@dataclass(frozen=True)
+class RowsOfTruth:
+    """(Q, K) rankings as rows of a ground truth's database, each made when it is asked for: of millions of photos a
+    second table would be felt."""
 
-    Returns (Q, K), int32 where the numbers fit. It is filled one query at a time: with a million distractors whole
-    copies would be felt.
-    """
+    ranked_rows: np.ndarray  # (q, K) of the ranking, -1 for no photo
+    query_rows: np.ndarray  # (Q,) its queries, in the order of the ground truth
+    truth_rows: np.ndarray  # (N + 1,) of each database photo of the ranking, int32 where they fit; -1 at the end
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.query_rows), self.ranked_rows.shape[1]
+
+    def __getitem__(self, query: int | slice) -> np.ndarray:
+        return self.truth_rows[self.ranked_rows[self.query_rows[query]]]
+
+
+def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) -> RowsOfTruth:
+    """The rankings of some queries as rows of the ground truth's database; photos outside it (distractors) get numbers
+    after it."""
     row_of = {name: row for row, name in enumerate(truth.database_names)}
     n_known = len(row_of)
     dtype = np.int32 if n_known + len(ranking.database_names) < 2**31 else np.int64
-    truth_rows = np.array([row_of.get(name, n_known + i) for i, name in enumerate(ranking.database_names)], dtype)
-    n_missing = n_known - int((truth_rows < n_known).sum())
+    n = len(ranking.database_names)
+    numbers = (row_of.get(name, n_known + i) for i, name in enumerate(ranking.database_names))
+    truth_rows = np.fromiter(chain(numbers, [-1]), dtype, n + 1)
+    n_missing = n_known - int((truth_rows[:n] < n_known).sum())
     if n_missing == n_known:
-        raise UltronError("not one photo of the ground truth is in the database; name the right `gnd`")
+        raise UltronError(
+            f"not one of {counted(n_known, 'photo')} of the ground truth is in the database of "
+            f"{len(ranking.database_names):,}; search the photos that it is of",
+            RIGHT_GND,
+        )
     if n_missing:
         log.warning(
             "%s of the ground truth not in the database; as positives they count as not found",
             counted(n_missing, "photo"),
         )
-    rows = np.empty((len(query_rows), ranking.rows.shape[1]), dtype)
-    for i, query_row in enumerate(query_rows):
-        ranked_rows = ranking.rows[query_row]
-        rows[i] = np.where(ranked_rows >= 0, truth_rows[ranked_rows], -1)
-    return rows
+    return RowsOfTruth(ranking.rows, np.array(query_rows), truth_rows)
 
 
-def ranking_against(ranking: Ranking, gnd: Path) -> tuple[GroundTruth, np.ndarray]:
-    """The ground truth of the queries that were searched, and their rankings as its rows.
+def ranking_against(ranking: Ranking, gnd: Path) -> tuple[GroundTruth, RowsOfTruth]:
+    """The ground truth of the queries that were searched, and their rankings as its rows; photos outside it are
+    numbered after it.
 
-    Returns (ground truth, (Q, K) integers; photos outside it are numbered after it).
     Raises UltronError if ranking and ground truth do not belong together.
     """
     truth = load_ground_truth(gnd)
@@ -162,9 +187,9 @@ def evaluate_ranking(
         evaluated_by=provenance(),
     )
     dataset = dataset_name(ranking.origin, gnd)
-    warnings = weaknesses(truth, results, dataset, origin)
+    warnings: list[str | UltronError] = [*weaknesses(truth, results, dataset, origin)]
     if n_counted:
-        warnings.insert(0, own_rows_text(n_counted, len(truth.query_names)))
+        warnings.insert(0, own_rows_problem(n_counted, len(truth.query_names)))
     for warning in warnings:
         log.warning("%s", warning)
     return Evaluation.of(
@@ -173,7 +198,7 @@ def evaluate_ranking(
         query_names=truth.query_names,
         n_database=len(ranking.database_names),
         origin=origin,
-        warnings=warnings,
+        warnings=[str(warning) for warning in warnings],
     )
 
 

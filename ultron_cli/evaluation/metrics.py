@@ -9,10 +9,11 @@ are revisitop's on every ranking: full or partial, with or without repeats.
 Where revisitop itself stops with an error, because a partial ranking holds no positive at all, AP and P@k are 0.
 """
 
+import typing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -22,6 +23,19 @@ from ultron_cli.machine import n_cores
 
 PRECISION_AT = (1, 5, 10)  # the k of mP@k that papers report
 Duplicates = Literal["count", "first"]
+
+
+class RankTable(typing.Protocol):
+    """(Q, K) integers that give one query's row by index: an array, an HDF5 dataset, rows that are made when they are
+    asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, query: int | slice, /) -> np.ndarray: ...
+
+
+T = TypeVar("T", bound=RankTable)
 Places = Callable[[np.ndarray], np.ndarray]  # database rows -> their places in one ranking, ascending, from 0
 
 
@@ -70,14 +84,13 @@ def precision_at(positive_ranks: np.ndarray, cuts: Sequence[int] = PRECISION_AT)
 
 
 def revisited_map(
-    ranks: np.ndarray, ground_truth: GroundTruth, protocol: Protocol, *, duplicates: Duplicates = "count"
+    ranks: RankTable, ground_truth: GroundTruth, protocol: Protocol, *, duplicates: Duplicates = "count"
 ) -> RevisitedResult:
     """mAP and mP@k of rankings under one protocol.
 
-    ranks: (Q, K) integers, database rows, best first (an array, or anything with a shape that gives one query's row by
-    index, such as an HDF5 dataset). K may be smaller than the database. Rows beyond database_names are distractors and
-    count as negatives. -1 means no photo and pads the end of a row; in front of a photo it keeps its place, as in
-    revisitop.
+    ranks: (Q, K) integers, database rows, best first. K may be smaller than the database. Rows beyond database_names
+    are distractors and count as negatives. -1 means no photo and pads the end of a row; in front of a photo it keeps
+    its place, as in revisitop.
     duplicates: what to do with a photo that a ranking shows again: "count" every time, as revisitop does (AP can then
     pass 1), or take the "first" place and drop the later ones before scoring.
     Raises UltronError if there is not one row per query, the rows are not whole numbers, or the protocol is unknown.
@@ -97,11 +110,13 @@ def revisited_map(
     return results.summary()
 
 
-def rankings_with_repeats(ranks: np.ndarray) -> np.ndarray:
+def rankings_with_repeats(ranks: RankTable) -> np.ndarray:
     """(n,) int64: the queries whose ranking shows a photo more than once. ranks: (Q, K) integers; -1, no photo, may
     repeat."""
     table = ranks if hasattr(ranks, "shape") else np.asarray(ranks)
-    return np.array([query for query in range(len(table)) if _has_repeats(np.asarray(table[query]))], dtype=np.int64)
+    return np.array(
+        [query for query in range(table.shape[0]) if _has_repeats(np.asarray(table[query]))], dtype=np.int64
+    )
 
 
 def map_from_scores(
@@ -244,10 +259,10 @@ def _check_protocol(protocol: str) -> None:
         )
 
 
-def _checked_table(table: np.ndarray, ground_truth: GroundTruth, name: str, *, kinds: str, what: str) -> np.ndarray:
-    """`table` itself, or an array of it where it is a list. Raises UltronError if it is not one row of numbers per
-    query."""
-    table = table if hasattr(table, "shape") else np.asarray(table)
+def _checked_table(values: T, ground_truth: GroundTruth, name: str, *, kinds: str, what: str) -> T | np.ndarray:
+    """`values` itself, or an array of it where it is a list. Raises UltronError if it is not one row of
+    numbers per query."""
+    table = values if hasattr(values, "shape") else np.asarray(values)
     n_queries = len(ground_truth.queries)
     shape = tuple(table.shape)
     if len(shape) != 2 or shape[0] != n_queries:

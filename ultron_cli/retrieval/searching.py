@@ -255,5 +255,7 @@ def search_descriptors(
         scores=scores,
         origin=origin,
         own_rows=rows_of_self,
+        query_marks=queries.marks,
+        database_marks=database.marks,
     )
     return ranking.without_own_rows(rows_of_self, k) if leave_out_queries else ranking

@@ -7,7 +7,7 @@
 
 #include "cpu/cdconv.h"
 #include "cpu/scala_attention.h"
-#include "cpu/types.h"
+#include "common/types.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,7 +24,7 @@
 namespace ultron {
 namespace avx512 {
 namespace {
-#include "cpu/vectors.inc"
+#include "common/vectors.inc"
 }  // namespace
 #include "cpu/scala_rows.inc"
 #include "cpu/scala_columns.inc"

@@ -7,13 +7,13 @@
 
 #include "cpu/cdconv.h"
 #include "cpu/scala_attention.h"
-#include "cpu/types.h"
+#include "common/types.h"
 
 #define ULTRON_VECTOR_BYTES 16
 namespace ultron {
 namespace baseline {
 namespace {
-#include "cpu/vectors.inc"
+#include "common/vectors.inc"
 }  // namespace
 #include "cpu/scala_rows.inc"
 #include "cpu/scala_columns.inc"

@@ -2,10 +2,9 @@
 #include <ATen/Parallel.h>
 
 #include <atomic>
-#include <cstdlib>
-#include <string>
 
 #include "common/binding.h"
+#include "common/isa.h"
 #include "cpu/cdconv.h"
 #include "cpu/scala_attention.h"
 
@@ -19,20 +18,13 @@ struct Kernels {
   decltype(&baseline::cdconv_weight) cdconv_weight;
 };
 
-// The best instruction set that this processor has; ULTRON_CPU_ISA=baseline|avx2 asks for a lesser one (for tests).
 Kernels kernels() {
-  const Kernels least{baseline::scala_forward, baseline::scala_backward, baseline::cdconv, baseline::cdconv_weight};
 #if defined(__x86_64__)
-  const char* wish = std::getenv("ULTRON_CPU_ISA");
-  const std::string isa = wish == nullptr ? "" : wish;
-  if (isa == "baseline") return least;
-  if (isa != "avx2" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma"))
-    return {avx512::scala_forward, avx512::scala_backward, avx512::cdconv, avx512::cdconv_weight};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return {avx2::scala_forward, avx2::scala_backward, avx2::cdconv, avx2::cdconv_weight};
+  const Isa isa = processor_isa();
+  if (isa == Isa::avx512) return {avx512::scala_forward, avx512::scala_backward, avx512::cdconv, avx512::cdconv_weight};
+  if (isa == Isa::avx2) return {avx2::scala_forward, avx2::scala_backward, avx2::cdconv, avx2::cdconv_weight};
 #endif
-  return least;
+  return {baseline::scala_forward, baseline::scala_backward, baseline::cdconv, baseline::cdconv_weight};
 }
 
 // Units go to whichever thread is free: cores that are shared with others are not equally fast, and a fixed share waits for the slowest.

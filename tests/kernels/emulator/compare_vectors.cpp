@@ -8,7 +8,7 @@
 
 #include "cpu/cdconv.h"
 #include "cpu/scala_attention.h"
-#include "cpu/types.h"
+#include "common/types.h"
 
 using namespace ultron;
 

@@ -16,7 +16,7 @@ def command(
 
     It checks them on the way. Of a known dataset that is not there it tells the addresses and checksums.
     """
-    from ultron_cli.console import print_result, table
+    from ultron_cli.console import lines, print_result, table
     from ultron_cli.datasets.download.catalog import KNOWN_SETS
     from ultron_cli.datasets.overview import describe, describe_known
 
@@ -35,10 +35,9 @@ def command(
             (file_text[part["file"]], part["addresses"][0] if part["addresses"] else "none", part["checked_by"])
             for part in known["parts"]
         ]
-        if len(parts) > 12:
-            parts = [*parts[:5], (f"... {len(parts) - 8} more", "", ""), *parts[-3:]]
         print_result(
-            known, table(("", ""), rows, left=2) + "\n" + table(("file", "address", "checked by"), parts, left=3)
+            known,
+            lines(table(("", ""), rows, left=2), table(("file", "address", "checked by"), parts, left=3, what="files")),
         )
         return
     facts = describe(dataset, gnd, workspace)
@@ -48,7 +47,7 @@ def command(
         (f"{name} protocol", f"{part['queries_used']} queries, {part['positives']:.1f} positives each")
         for name, part in facts["protocols"].items()
     ]
-    for part in list((facts["source"] or {"parts": {}})["parts"].values())[:8]:
+    for part in (facts["source"] or {"parts": {}})["parts"].values():
         rows.append(
             (
                 part["file"],

@@ -40,7 +40,7 @@ def command(
     print_result(
         {"file": str(file), "kind": kind, "sha256": sha256, "values": n_values, "tensors": tensors},
         lines(
-            table(("tensor", "shape", "type"), rows),
+            table(("tensor", "shape", "type"), rows, what="tensors"),
             f"{kind}; {counted(len(tensors), 'tensor')}, {n_values / 1e6:.2f} M values; sha256 {sha256}",
         ),
     )

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 from ultron_cli.console import log
 from ultron_cli.datasets.landmarks.lists import write_landmark_list
 from ultron_cli.errors import UltronError
-from ultron_cli.files import write_text
+from ultron_cli.files import require_regular_file, write_text
+from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child
 from ultron_cli.schema.texts import fit_file, read_text
 
 if TYPE_CHECKING:
     import numpy as np
+
+MAT_CPU_S = 10  # INSTRE's has 27,000 names
 
 
 def gldv2_train(folder: Path) -> None:
@@ -118,40 +121,58 @@ def _enclosing_box(path: Path) -> list[float] | None:
 def instre(folder: Path) -> None:
     """gnd_instre.mat: imlist, qimlist (paths) and per query two fields, the positives (rows, from 1) and the box."""
     import numpy as np
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    import scipy.io  # noqa: F401  here, so that the child has it before its memory is limited
 
     path = folder / "gnd_instre.mat"
+    require_regular_file(path, "ground truth of INSTRE")
     try:
-        content = loadmat(path, simplify_cells=True)
-        database, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
-        entries = [list(entry.values()) for entry in content["gnd"]]
-        positives = [np.atleast_1d(entry[0]).astype(np.int64) - 1 for entry in entries]
-        boxes = np.array([np.asarray(entry[1], dtype=np.float64).reshape(4) for entry in entries])
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        NotImplementedError,
-        OSError,
-        MatReadError,
-    ) as error:
+        content = in_child(read_instre, str(path), cpu_s=MAT_CPU_S)
+        stored = fit_file(content, _Instre, path, "ground truth of INSTRE", "download it again")
+    except (ReaderDied, ReaderFailed) as error:
+        raise UltronError(f"{path} is not the ground truth of INSTRE ({error}); download it again") from error
+    database, queries = stored.database, stored.queries
+    if not len(queries) == len(stored.positives) == len(stored.boxes) > 0:
         raise UltronError(
-            f"{path} is not the ground truth of INSTRE ({type(error).__name__}: {error}); download it again"
-        ) from error
-    rows = np.concatenate(positives)
-    if rows.min() < 0 or rows.max() >= len(database):
+            f"{path} must have positives and a box for each of its {len(queries)} queries, found "
+            f"{len(stored.positives)} and {len(stored.boxes)}; download it again"
+        )
+    rows = [row for positives in stored.positives for row in positives]
+    if rows and not 1 <= min(rows) <= max(rows) <= len(database):
         raise UltronError(
-            f"{path}: rows must lie between 1 and {len(database)}, found {rows.min() + 1} to {rows.max() + 1}; "
-            "download it again"
+            f"{path}: rows must lie between 1 and {len(database)}, found {min(rows)} to {max(rows)}; download it again"
         )
     prefix = _archive_prefix(folder / "jpg", queries[0])
     database = [prefix + name for name in database]
     queries = [prefix + name for name in queries]
-    corners = _as_corners(boxes, folder / "jpg", queries)
-    _write_ground_truth(folder, database, queries, corners, [row.tolist() for row in positives])
+    corners = _as_corners(np.array(stored.boxes, np.float64), folder / "jpg", queries)
+    _write_ground_truth(
+        folder, database, queries, corners, [[row - 1 for row in positives] for positives in stored.positives]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Instre:
+    """What gnd_instre.mat holds."""
+
+    database: list[str]
+    queries: list[str]
+    positives: list[list[int]]  # of each query, from 1
+    boxes: list[tuple[float, float, float, float]]  # of each query
+
+
+def read_instre(path_text: str) -> dict[str, object]:
+    """gnd_instre.mat as plain data. To be called in a child process: SciPy crashes on some damaged files."""
+    import numpy as np
+    from scipy.io import loadmat
+
+    content = loadmat(path_text, simplify_cells=True)
+    entries = [list(entry.values()) for entry in content["gnd"]]
+    return {
+        "database": [str(name) for name in content["imlist"]],
+        "queries": [str(name) for name in content["qimlist"]],
+        "positives": [np.atleast_1d(entry[0]).astype(np.int64).reshape(-1).tolist() for entry in entries],
+        "boxes": [np.asarray(entry[1], dtype=np.float64).reshape(4).tolist() for entry in entries],
+    }
 
 
 def _archive_prefix(photos: Path, name: str) -> str:

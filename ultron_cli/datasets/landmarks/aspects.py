@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from ultron_cli.console import log, progress
-from ultron_cli.datasets.landmarks.path_table import read_arrays
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.schema.arrays import read_npz
 
 ASPECTS_FILE = ".ultron-aspects.npz"
 LEAST_TO_CACHE = 5000  # fewer headers are read faster than a file is worth
@@ -29,9 +29,11 @@ def photo_aspects(photos: LandmarkPhotos, n_threads: int = 8) -> np.ndarray:
     file = photos.folder / ASPECTS_FILE
     key = photos.sha256()
     n = len(photos.labels)
-    stored = read_arrays(file, {"photos": "uint8", "aspects": "float32"})
+    stored = read_npz(file, {"photos": "uint8", "aspects": "float32"})
     if stored is not None and stored["photos"].tobytes() == key.encode() and stored["aspects"].shape == (n,):
-        return stored["aspects"]
+        aspects = stored["aspects"]
+        if ((aspects > 0) & np.isfinite(aspects)).all():
+            return aspects
     with ThreadPoolExecutor(n_threads) as pool:  # waits for the disk
         aspects = np.fromiter(progress(pool.map(_aspect, photos.paths), total=n, what="photo sizes"), np.float32, n)
     if n >= LEAST_TO_CACHE:

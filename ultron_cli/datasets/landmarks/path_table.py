@@ -6,9 +6,6 @@ time of change; adding or removing a photo changes that of its folder.
 
 import hashlib
 import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
@@ -18,7 +15,7 @@ import numpy as np
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import file_state, whole_file
-from ultron_cli.schema.regular import MOST_LIST_BYTES, open_regular
+from ultron_cli.schema.arrays import read_npz
 
 TABLE_FILE = ".ultron-index.npz"
 VERSION = 1
@@ -133,40 +130,6 @@ def write_table(file: Path, photos: PathTable, labels: np.ndarray, names: list[s
         log.info("the list of photos is not cached (%s)", error)
 
 
-def read_arrays(file: Path, types: Mapping[str, str]) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache that np.savez wrote; None if it is absent or damaged, or they have other types.
-
-    A cache may lie in a folder that came from elsewhere: it takes no more memory than its file is long.
-    types: name -> dtype, for example int64.
-    """
-    try:
-        with open(open_regular(file, "cache", if_absent="", most_bytes=MOST_LIST_BYTES), "rb") as handle:
-            n_bytes = os.fstat(handle.fileno()).st_size
-            with zipfile.ZipFile(handle) as archive:
-                if any(max(entry.file_size, entry.compress_size) > n_bytes for entry in archive.infolist()):
-                    return None
-            handle.seek(0)
-            with np.load(handle, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in types}
-    except (
-        UltronError,
-        OSError,
-        LookupError,
-        ValueError,
-        TypeError,
-        EOFError,
-        RuntimeError,
-        OverflowError,
-        MemoryError,
-        SyntaxError,
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-    ):
-        return None
-    return arrays if all(arrays[name].dtype == dtype for name, dtype in types.items()) else None
-
-
 TABLE_TYPES = {
     "version": "int64",
     "folder": "uint8",
@@ -189,7 +152,7 @@ def _texts_of(arrays: Mapping[str, np.ndarray], key: str) -> Texts:
 def read_table(file: Path) -> tuple[PathTable, np.ndarray, list[str]] | None:
     """The cached photos, (N,) int64 labels and landmark names; None if there are none, or they are no longer up to
     date."""
-    arrays = read_arrays(file, TABLE_TYPES)
+    arrays = read_npz(file, TABLE_TYPES)
     if arrays is None or arrays["version"].tolist() != VERSION:
         return None
     labels = arrays["labels"].astype(np.int64)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from ultron_cli import __version__
@@ -19,11 +18,12 @@ from ultron_cli.models import create_model
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
-from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
+from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read_weights_file
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
 TRAINED_ON_GLDV2 = ("dolg", "cvnet", "senet", "cfcd")  # importers: all that these authors publish
+AGAIN = "train it again"
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,9 @@ def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: 
             if names
         ]
         raise UltronError(
-            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check `backbone` (only a "
-            "classifier head may be left over)"
+            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; give a file of that network "
+            "(only a classifier head may be left over)",
+            "name the `backbone` that the file is of",
         )
     if leftover:
         log.info("weights %s: left over, the classifier head (%s)", path.name, _first_names(leftover))
@@ -176,14 +177,11 @@ def _stored_parts(content: dict[str, Any], path: Path) -> _StoredParts:
         raise UltronError(
             f"{path} has format version {version}, this ultron reads up to {VERSION}; install a newer ultron"
         )
-    try:
-        stored = msgspec.convert(content, _StoredParts)
-        if "preprocessing" in content:
-            fault = stored.preprocessing.fault() if stored.preprocessing else "it is None"
-            if fault:
-                raise ValueError(f"preprocessing: {fault}")
-    except (ValueError, RecursionError) as error:
-        raise UltronError(f"{path} is no sound checkpoint ({one_line(error)}); train it again") from error
+    stored = fit_content(content, _StoredParts, path, AGAIN)
+    if "preprocessing" in content:
+        fault = stored.preprocessing.fault() if stored.preprocessing else "it is None"
+        if fault:
+            raise UltronError(f"{path} is not sound (preprocessing: {fault}); {AGAIN}")
     return stored
 
 
@@ -195,8 +193,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
         raise UltronError(
-            f"{path} is not a checkpoint of ultron; name the model with `model` and `backbone` and give the "
-            "file as `weights`"
+            f"{path} is not a checkpoint of ultron, which `ultron train` and `ultron weights import` write; make one "
+            "of it with `ultron weights import`"
         )
     stored = _stored_parts(content, path)
     model = create_model(stored.model.name, **{**stored.model.settings, **(changes or {})})
@@ -238,7 +236,7 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
             may = f" (of {loaded.model.name} these may differ: {', '.join(switches)})" if switches else ""
-            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out{may}")
+            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these settings out{may}")
         return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
     if not isinstance(model, BackboneModel):

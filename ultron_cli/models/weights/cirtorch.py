@@ -20,6 +20,7 @@ from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.models.weights.importers import Imported, ImportTask, LearnedWhitening, State, place
 from ultron_cli.models.weights.reading import bare_state_dict, read_weights_file
+from ultron_cli.schema.values import shown
 
 RESNET_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 DENSENET_PARTS = {
@@ -77,8 +78,8 @@ def cirtorch_meta(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if (
         not isinstance(meta, dict)
         or not isinstance(content.get("state_dict"), dict)
-        or "architecture" not in meta
-        or "pooling" not in meta
+        or not isinstance(meta.get("architecture"), str)
+        or not isinstance(meta.get("pooling"), str)
     ):
         raise UltronError(
             f"{path} is no network of cirtorch: it must hold state_dict, and meta with architecture and "
@@ -111,10 +112,10 @@ def cirtorch_model(meta: dict[str, Any], state: State, path: Path) -> RetrievalM
         settings["groups"] = state["pool.p"].numel() if "pool.p" in state else None  # an exponent per channel
     model = create_model("gem", **settings)
     for name, value in (("mean", model.preprocessing.mean), ("std", model.preprocessing.sd)):
-        of_file = np.asarray(meta.get(name, value), np.float64)
+        of_file = _numbers(meta.get(name, list(value)))
         if of_file.shape != (3,) or not np.allclose(of_file, value, atol=1e-6):
             raise UltronError(
-                f"{path} wants photos of {name} {of_file.tolist()}, {meta['architecture']} is given those of "
+                f"{path} wants photos of {name} {shown(of_file.tolist())}, {meta['architecture']} is given those of "
                 f"{list(value)}; choose another network"
             )
     return model
@@ -131,6 +132,15 @@ def cirtorch_name(architecture: str, name: str) -> str | None:
     return name.replace("whiten.", "whitening.", 1) if name.startswith("whiten.") else name
 
 
+def _numbers(value: object) -> np.ndarray:
+    """float64 of an array, a tensor or a list of numbers; NaN, of no shape, for anything else."""
+    try:
+        array = np.asarray(value)
+        return array.astype(np.float64) if array.dtype.kind in "fiu" else np.array(np.nan)
+    except (ValueError, TypeError, RuntimeError):  # rows of different lengths; a tensor without numbers
+        return np.array(np.nan)
+
+
 def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[LearnedWhitening]:
     """The whitenings in meta["Lw"], in order of name. Raises UltronError if one does not fit descriptors of `dim`
     dimensions."""
@@ -142,12 +152,10 @@ def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[Lear
     }
     whitenings: list[LearnedWhitening] = []
     for name, value in sorted(entries.items()):
-        arrays: list[np.ndarray] = [
-            np.asarray(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")
-        ]
-        if not all(array.dtype.kind == "f" and np.isfinite(array).all() for array in arrays):
+        arrays = [_numbers(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")]
+        if not all(np.isfinite(array).all() for array in arrays):
             raise UltronError(f"{path}: whitening {name} must hold finite numbers m and P; get it again")
-        mean, projection = arrays[0].astype(np.float64).reshape(-1), arrays[1].astype(np.float64)
+        mean, projection = arrays[0].reshape(-1), arrays[1]
         if mean.size != dim or projection.ndim != 2 or projection.shape[1] != dim or not len(projection):
             raise UltronError(
                 f"{path}: whitening {name} has m {arrays[0].shape} and P {arrays[1].shape}, the descriptors "

@@ -12,8 +12,9 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 
@@ -22,6 +23,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.guarded import limited_memory, one_line
 from ultron_cli.machine import check_memory
+
+T = TypeVar("T")
 
 CONTAINERS = ("state_dict", "model_state", "model", "state_dict_ema")  # keys under which files keep a state dict
 WRAPPERS = ("module.", "_orig_mod.")  # of data-parallel training and of torch.compile: no network names a layer so
@@ -98,6 +101,15 @@ def read_weights_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UltronError(f"{path} must hold a state dict (names to tensors), found {type(content).__name__}")
     return content
+
+
+def fit_content(content: dict[str, Any], kind: type[T], path: Path, advice: str) -> T:
+    """What a weights file holds beside its tensors, as a dataclass of what is read of it. Raises UltronError, naming
+    the place, for what is missing or of another type; advice: what to do then."""
+    try:
+        return msgspec.convert(content, kind)
+    except (ValueError, RecursionError) as error:
+        raise UltronError(f"{path} is not sound ({one_line(error)}); {advice}") from error
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -3,7 +3,8 @@
 A score is the float64 inner product of the float32 rows, rounded to float32. Equal scores are ordered by row. The
 result depends neither on block sizes nor on threads nor on the device. How it stays fast:
   1. float32 matrix products find candidates: rows that the rounding error could still put among the k best
-     (`QueryBlock.margin`, `Scanner.scan`), by NumPy on the CPU and by torch on a CUDA device (device.py);
+     (`QueryBlock.margin`, `Scanner.scan`), by a compiled scan (compiled.py) or NumPy on the CPU and by torch on a CUDA
+     device (device.py);
   2. only candidates get their final score (`QueryBlock.final_scores`); where they are many, float64 matrix products
      give every score;
   3. score and row are packed into one integer whose order is the order of the ranking, so merging and ties are integer
@@ -21,6 +22,7 @@ from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+from ultron_kernels import search
 
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
@@ -35,6 +37,7 @@ from ultron_cli.retrieval.exact.candidates import (
     Scanner,
     block_sizes,
 )
+from ultron_cli.retrieval.exact.compiled import WORTH_BUILDING, CompiledScanner
 from ultron_cli.retrieval.exact.scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import EMPTY, RankedRows, check_search, unpacked
 
@@ -66,7 +69,8 @@ def exact_search(
     best_keys = np.full((len(query_descriptors), k), EMPTY)  # becomes the rows of the result, in place
     n_filled = np.zeros(len(query_descriptors), np.int64)
     largest_norm = UNIT_ROW_NORM
-    with ONE_SEARCH, scanners_for(device) as scanner_of, worker_threads() as (n_workers, workers):
+    work = n * dim * len(query_descriptors)
+    with ONE_SEARCH, scanners_for(device, work) as scanner_of, worker_threads() as (n_workers, workers):
         sizes = block_sizes(
             len(query_descriptors),
             dim,
@@ -89,10 +93,14 @@ def exact_search(
 
 
 @contextlib.contextmanager
-def scanners_for(device: str) -> Iterator[Callable[[QueryBlock, int], Scanner]]:
-    """Yields what makes the scanner of some queries and k. The CPU's needs no torch."""
+def scanners_for(device: str, work: int) -> Iterator[Callable[[QueryBlock, int], Scanner]]:
+    """Yields what makes the scanner of some queries and k. The CPU's need no torch.
+
+    work: multiplications to be done.
+    """
     if device == "cpu":
-        yield NumpyScanner
+        is_ready = search.is_ready(worth_building=work > WORTH_BUILDING)
+        yield CompiledScanner if is_ready else NumpyScanner
         return
     from ultron_cli.retrieval.exact.device import full_float32, torch_scanners
 

@@ -11,6 +11,7 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.schema.arrays import read_npy
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.validation import RetrievalValidation
@@ -74,15 +75,9 @@ def _write(path: Path, nearest: np.ndarray | None) -> None:
 
 
 def _read(path: Path, photos: LandmarkPhotos) -> np.ndarray | None:
-    try:
-        nearest = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    nearest = read_npy(path, "nearest landmarks", "int64", advice="the run draws its batches by them: start a new run")
+    if nearest.size and nearest.shape != photos.labels.shape:
         raise UltronError(
-            f"{path} is gone or damaged ({error}), and the run draws its batches by it; start a new run"
-        ) from error
-    if len(nearest) and (nearest.shape != photos.labels.shape or nearest.dtype != np.int64):
-        raise UltronError(
-            f"{path} must hold {len(photos.labels)} whole numbers, found {nearest.dtype} of shape {nearest.shape}; "
-            "start a new run"
+            f"{path} must hold {len(photos.labels)} whole numbers, found shape {nearest.shape}; start a new run"
         )
-    return nearest if len(nearest) else None
+    return nearest if nearest.size else None

@@ -5,6 +5,8 @@ checkpoints/step-00001200.pt is process 0's and is written last: where it exists
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ultron_cli import distributed
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.models.weights.reading import read_weights_file
+from ultron_cli.models.weights.reading import fit_content, read_weights_file
 
 State = dict[str, Any]
 """All that a run needs to go on: whatever torch.save stores and torch.load reads back with weights_only=True."""
@@ -44,11 +46,16 @@ def save_state(folder: Path, step: int, content: State, n_kept: int) -> Path:
     distributed.wait_for_processes()
     if distributed.process_index() == 0:
         _write(path, step, content)
-        for old in saved_steps(folder)[:-n_kept]:
-            _path(folder, old, 0).unlink(missing_ok=True)  # first: without it the others count for nothing
-            for part in (folder / FOLDER).glob(f"step-{old:08d}.*"):
-                part.unlink(missing_ok=True)
+        remove_states(folder, saved_steps(folder)[:-n_kept])
     return path
+
+
+def remove_states(folder: Path, steps: Sequence[int]) -> None:
+    """Removes the checkpoints of some steps, all processes' parts."""
+    for step in steps:
+        _path(folder, step, 0).unlink(missing_ok=True)  # first: without it the others count for nothing
+        for part in (folder / FOLDER).glob(f"step-{step:08d}.*"):
+            part.unlink(missing_ok=True)
 
 
 def _write(path: Path, step: int, content: State) -> None:
@@ -82,22 +89,32 @@ def load_latest_state(folder: Path, is_sharded: bool) -> State | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What a checkpoint says of itself."""
+
+    version: int
+    step: int
+    n_ranks: int
+
+
 def _check(content: State, path: Path, is_sharded: bool) -> None:
-    if content.get("format") != FORMAT or content["version"] > VERSION:
+    header = fit_content(content, _Header, path, "start a new run") if content.get("format") == FORMAT else None
+    if header is None or header.version > VERSION:
         raise UltronError(
             f"{path} is no training checkpoint of this version of ultron; start a new run, or install the "
             "ultron that wrote it"
         )
-    if content["n_ranks"] == distributed.n_processes():
+    if header.n_ranks == distributed.n_processes():
         return
     if is_sharded:
         raise UltronError(
-            f"{path} holds class weights in {content['n_ranks']} shards, there are {distributed.n_processes()} "
-            f"processes; resume with {content['n_ranks']}"
+            f"{path} holds class weights in {header.n_ranks} shards, there are {distributed.n_processes()} "
+            f"processes; start as many again: torchrun --nproc-per-node {header.n_ranks}"
         )
     log.warning(
         "%s was written by %d processes, there are %d: the losses will differ slightly",
         path.name,
-        content["n_ranks"],
+        header.n_ranks,
         distributed.n_processes(),
     )

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from ultron_cli.datasets.protocols import GroundTruth, Protocol
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import dataset_name, find_gnd, ranking_against
-from ultron_cli.evaluation.metrics import revisited_map
+from ultron_cli.evaluation.metrics import RankTable, revisited_map
 from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.visualization import plots
 from ultron_cli.visualization.plots import MOST_LINES, look
@@ -50,7 +50,7 @@ def interpolated_precision(positive_ranks: np.ndarray, n_positives: int, recalls
     return highest[np.searchsorted(n_found / n_positives, recalls - 1e-9)]
 
 
-def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.ndarray:
+def mean_curve(rows: RankTable, truth: GroundTruth, protocol: Protocol) -> np.ndarray:
     """(101,) float64: the mean over the queries that have positives; a photo that a ranking repeats counts where it
     first stands.
 
@@ -61,7 +61,8 @@ def mean_curve(rows: np.ndarray, truth: GroundTruth, protocol: Protocol) -> np.n
     for query in range(len(truth.queries)):
         positives, ignored = truth.split(query, protocol)
         if len(positives):
-            counted_rows = rows[query][~np.isin(rows[query], ignored)]
+            ranked_rows = rows[query]
+            counted_rows = ranked_rows[~np.isin(ranked_rows, ignored)]
             first = np.sort(np.unique(counted_rows, return_index=True)[1])
             positive_ranks = np.flatnonzero(np.isin(counted_rows[first], positives))
             curves.append(interpolated_precision(positive_ranks, len(positives)))

@@ -1,0 +1,57 @@
+"""Scoring a ranking of named photos: large ones in bounded memory."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+
+from ultron_cli.evaluation.evaluate import evaluate_ranking, ranking_against
+from ultron_cli.retrieval.origin import Origin
+from ultron_cli.retrieval.rankings import Ranking
+
+N, N_QUERIES = 20_000, 200
+
+
+def test_a_ranking_is_scored_without_a_second_table(tmp_path: Path) -> None:
+    """Every photo ranked for every query: beside the names only a few rows are held at a time."""
+    rng = np.random.default_rng(0)
+    names = [f"{i:05d}" for i in range(N)]
+    queries = [f"query{i}" for i in range(N_QUERIES)]
+    truth = [{"bbx": None, "easy": [i, i + 100], "hard": [i + 200], "junk": [i + 300]} for i in range(N_QUERIES)]
+    gnd = tmp_path / "gnd_set.json"
+    gnd.write_text(json.dumps({"imlist": names, "qimlist": queries, "gnd": truth}))
+    order = rng.permutation(N)  # the ranking's database is in another order than the ground truth's
+    rows = np.stack([rng.permutation(N).astype(np.int32) for _ in queries])
+    ranking = Ranking(
+        query_names=queries[::-1],
+        database_names=[names[i] for i in order],
+        rows=rows,
+        scores=None,
+        origin=Origin(dataset="set"),
+    )
+    tracemalloc.start()
+    evaluation = evaluate_ranking(ranking, gnd, ("medium",))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0 < evaluation.protocols["medium"].mAP < 0.05
+    assert peak < 0.75 * rows.nbytes  # what the names take; a second table would be as large as the first
+
+
+def test_rows_are_those_of_the_ground_truth_and_padding_stays(tmp_path: Path) -> None:
+    gnd = tmp_path / "gnd_set.json"
+    entry = {"bbx": None, "easy": [0], "hard": [], "junk": []}
+    gnd.write_text(json.dumps({"imlist": ["a", "b", "c"], "qimlist": ["p", "q"], "gnd": [entry, entry]}))
+    ranking = Ranking(
+        query_names=["q", "p"],
+        database_names=["stranger", "c", "b"],
+        rows=np.array([[1, 0, 2], [2, 1, -1]]),
+        scores=None,
+        origin=Origin(dataset="set"),
+    )
+    truth, rows = ranking_against(ranking, gnd)
+    assert truth.query_names == ["p", "q"]
+    assert rows.shape == (2, 3)
+    assert rows[0].tolist() == [1, 2, -1]  # b and c, then no photo
+    assert rows[1].tolist() == [2, 3, 1]  # c, a distractor behind the three, b
+    assert rows[:].tolist() == [[1, 2, -1], [2, 3, 1]]
