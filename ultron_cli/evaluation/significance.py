@@ -7,7 +7,7 @@ gives the interval that holds 95% of the mean differences (Efron and Tibshirani 
 knows of anything but the choice of queries: not of another training seed, not of another dataset.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +45,7 @@ class Comparison:
     @property
     def test_text(self) -> str:
         """How the p-value came about."""
-        how = "every exchange tried" if self.exact else f"{self.resamples:,} random exchanges, seed {self.seed}"
-        return f"paired randomisation test over {self.n_queries} queries, two-sided, {how}"
+        return tests_in_words([self])[0]
 
     @property
     def verdict(self) -> str:
@@ -57,7 +56,21 @@ class Comparison:
         if self.p_value < LEVEL and self.difference:
             better, worse = ("B", "A") if self.difference > 0 else ("A", "B")
             return f"{better} is better than {worse} by {points:.2f} points of mAP; chance hardly explains it"
-        return f"A and B differ by {points:.2f} points of mAP, which chance explains: no evidence that either is better"
+        by = f"A and B differ by {points:.2f} points of mAP"
+        return f"{by}, which chance may explain: no evidence that either is better"
+
+
+def tests_in_words(comparisons: Iterable[Comparison]) -> list[str]:
+    """How the p-values of several protocols came about: a text for all that came about alike."""
+    counts: dict[str, list[str]] = {}
+    for part in comparisons:
+        how = "every exchange tried" if part.exact else f"{part.resamples:,} random exchanges, seed {part.seed}"
+        if str(part.n_queries) not in counts.setdefault(how, []):
+            counts[how].append(str(part.n_queries))
+    return [
+        f"paired randomisation test over {' and '.join(numbers)} queries, two-sided, {how}"
+        for how, numbers in counts.items()
+    ]
 
 
 def compare_evaluations(

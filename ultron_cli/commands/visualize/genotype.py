@@ -31,11 +31,13 @@ def command(
 
     workspace = current_workspace()
     genotype_text = text or PUBLISHED
-    path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
-    check_suffix(path)
+    if out:
+        check_suffix(out)
     genotype_shown = (
         load_genotype(Path(genotype_text)) if Path(genotype_text).is_file() else parse_genotype(genotype_text)
     )
+    made_by = {"genotype": genotype_shown.text}
+    path = out or workspace.result_folder("visualize", "genotype", made_by) / "genotype.png"
     genotype_figure(
         genotype_shown, "HOGA, the published genotype" if text is None else f"HOGA: {genotype_text}"[:90], path
     )
