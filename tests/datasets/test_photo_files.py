@@ -278,6 +278,16 @@ def test_phone_photos_without_their_reader_name_the_line_that_installs_it(
         decode_photo(path)
 
 
+def test_a_picture_of_another_size_than_its_header_is_refused() -> None:
+    """Boxes and the memory budget go by the header."""
+    content = photo_of("HEIF", quarters(96, 48), [orientation_tag(1)])
+    header = b"ispe" + bytes(4) + struct.pack(">LL", 96, 48)
+    assert header in content
+    smaller = content.replace(header, b"ispe" + bytes(4) + struct.pack(">LL", 80, 40))
+    with pytest.raises(UltronError, match=r"\(OSError: its header says 80 x 40 pixels, it has 96 x 48"):
+        decode_photo(io.BytesIO(smaller))
+
+
 def test_pillow_says_nothing_of_its_own(tmp_path: Path) -> None:
     """Neither a warning nor a line of its log, which names no photo. In a process of its own: pytest hears logs."""
     stored = [(277, SHORT, 1, struct.pack("<H", 255))]  # samples per pixel: told to Pillow's log

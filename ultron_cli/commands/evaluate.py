@@ -22,6 +22,7 @@ from ultron_cli.commands.flags import (
     current_workspace,
     index_settings,
     number,
+    require_unused,
 )
 from ultron_cli.errors import UltronError
 
@@ -80,10 +81,12 @@ def command(
     workspace = current_workspace()
     protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
     duplicates = one_of("duplicates", duplicates, DUPLICATES)
-    if ranks and (queries or database or distractors or index or k or rerank or whiten):
-        raise UltronError(
-            "--ranks holds the search already; leave out --queries, --database, --distractors, --index, -k, "
-            "--rerank and --whiten"
+    if ranks:
+        require_unused(
+            "--ranks holds the search already",
+            **{"queries": queries, "database": database, "distractors": distractors, "index": index, "k": k},
+            **{"nprobe": nprobe, "ef_search": ef_search, "rescore": rescore, "rerank": rerank},
+            **{"rerank_set": rerank_set, "whiten": whiten, "dim": dim},
         )
     if index and distractors:
         raise UltronError(

@@ -93,7 +93,7 @@ def command(
             "config": load_config(preset, config, changes).to_plain(),
             "origin": {key: origin for key, _, origin in rows},
         }
-        print_result(result, table(("setting", "value", "from"), rows, left=3))
+        print_result(result, table(("setting", "value", "from"), rows, left=3, most=len(rows)))
         return
     if not resume:  # a mistyped setting is told before torch is loaded
         from ultron_cli.training.presets import load_config

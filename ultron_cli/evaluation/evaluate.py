@@ -18,6 +18,8 @@ from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.retrieval.overlap import own_rows_of, warn_of_own_rows
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
 
+RIGHT_GND = "name the right `gnd`"
+
 
 def find_gnd(gnd: Path | None, origin: Origin) -> Path:
     """The ground truth to score against: --gnd, else the one recorded at extraction. Raises UltronError if there is
@@ -27,10 +29,12 @@ def find_gnd(gnd: Path | None, origin: Origin) -> Path:
     recorded = origin.ground_truth
     if not recorded:
         raise UltronError(
-            "these descriptors were made from photos without a ground truth; name one with `gnd` gnd_NAME.json"
+            "these descriptors were made from photos without a ground truth; extract with one (`ultron extract --gnd "
+            "FILE`)",
+            "name one with `gnd` FILE",
         )
     if not os.path.isfile(recorded):
-        raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with `gnd`")
+        raise UltronError(f"the ground truth was at {recorded}, which is gone; put it back", "name it with `gnd`")
     return Path(recorded)
 
 
@@ -45,14 +49,19 @@ def _queries_present(
         raise UltronError(
             f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for "
             f"example {unexplained[0]!r}"
-            f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right `gnd`"
+            f"{nearest_names(unexplained[0], row_of)}; search with all queries",
+            RIGHT_GND,
         )
     if absent_names:
         n_absent = counted(len(absent_names), "query", "queries")
         log.warning("%s left out at extraction: %s", n_absent, ", ".join(absent_names[:5]))
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
-        raise UltronError("not one query of the ground truth is in the ranking; name the right `gnd`")
+        raise UltronError(
+            f"not one of {counted(len(truth.query_names), 'query', 'queries')} of the ground truth was searched; "
+            "extract them again",
+            RIGHT_GND,
+        )
     searched_truth = replace(
         truth, query_names=[truth.query_names[i] for i in positions], queries=[truth.queries[i] for i in positions]
     )
@@ -87,7 +96,11 @@ def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) 
     truth_rows = np.fromiter(chain(numbers, [-1]), dtype, n + 1)
     n_missing = n_known - int((truth_rows[:n] < n_known).sum())
     if n_missing == n_known:
-        raise UltronError("not one photo of the ground truth is in the database; name the right `gnd`")
+        raise UltronError(
+            f"not one of {counted(n_known, 'photo')} of the ground truth is in the database of "
+            f"{len(ranking.database_names):,}; search the photos that it is of",
+            RIGHT_GND,
+        )
     if n_missing:
         log.warning(
             "%s of the ground truth not in the database; as positives they count as not found",

@@ -11,6 +11,7 @@ import numpy as np
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.photo_marks import PhotoMarks
+from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
 
@@ -66,10 +67,12 @@ def warn_of_own_rows(n_own: int, n_queries: int) -> None:
     """Says that queries are ranked for themselves. n_own: so many of n_queries."""
     if n_own:
         log.warning(
-            "%d of %s in the database too, and found first there, as right or as wrong as any other photo; "
-            "`leave_out_queries` leaves each out of its own ranking",
-            n_own,
-            counted(n_queries, "query is", "queries are"),
+            "%s",
+            UltronError(
+                f"{n_own} of {counted(n_queries, 'query is', 'queries are')} in the database too, and found first "
+                "there, as right or as wrong as any other photo; extract the database without them",
+                "leave each out of its own ranking with `leave_out_queries`",
+            ),
         )
 
 

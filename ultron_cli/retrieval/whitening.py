@@ -159,7 +159,9 @@ def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, wh
         second_text = whitening_text(second)
         is_told_apart = first_text != second_text
         fault = f"{first_text} and {second_text}" if is_told_apart else f"two files of {first_text}"
-        raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one `whiten` and `dim`")
+        raise UltronError(
+            f"{where} must be whitened alike; found {fault}; extract both alike (`ultron extract --whiten`)"
+        )
 
 
 def write_whitening(path: Path, whitening: Whitening) -> None:
@@ -241,10 +243,14 @@ def stored_whitening(info: DescriptorInfo, replacement: Whitening | None) -> Whi
     moved_to = replacement.path if replacement else None
     path = moved_to or Path(info.provenance.whitening or "")
     if not path.is_file():
-        raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with `whiten`")
+        raise UltronError(
+            f"the whitening of these descriptors was at {path}, which is gone; put it back, or extract again",
+            "give it with `whiten`",
+        )
     whitening = read_whitening(path, record.dim)
     if whitening.record() != record:
         raise UltronError(
-            f"the descriptors were made with another whitening ({record}) than {path}; give that one with `whiten`"
+            f"the descriptors were made with another whitening ({record}) than {path}; extract again",
+            "give that one with `whiten`",
         )
     return whitening

@@ -72,7 +72,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         if not self.n_batches:
             raise UltronError(
                 f"no shape of group_sizes has a batch of {config.batch_size} photos; use a smaller batch_size, "
-                "or group_sizes=false"
+                "or `group_sizes=false`"
             )
         self.learner = Learner(config, len(self.photos.landmark_names), self.n_batches, device)
         self.model = self.learner.model
@@ -271,13 +271,18 @@ class Training(RunLoop[TrainConfig, Batch]):
         chance = 1.0 / max(1.0, len(self.photos.landmark_names) * self.config.loss_settings.sample_rate)
         most_by_chance = n_photos * chance + 2.0 * math.sqrt(n_photos * chance * (1.0 - chance))
         if n_photos >= LEAST_FOR_CHANCE and n_right <= most_by_chance:
+            advice = [f"`lr={self.config.lr / 10:.2g}`", f"`lr={self.config.lr * 10:.2g}`"]
+            if getattr(self.config.loss_settings, "margin", 0.0):
+                advice.append("`loss.margin=0` to start with")
+            advice.append(f"`warmup_epochs={max(1.0, 2 * self.config.warmup_epochs):g}`")
             log.warning(
-                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; %s try a lower or "
-                "higher lr, loss.margin=0 to start with, longer warm-up, or check that folders and landmarks agree",
+                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; %s try %s, or check "
+                "that folders and landmarks agree",
                 epoch,
                 100.0 * n_right / max(1, n_photos),
                 100.0 * chance,
                 "train longer, or" if epoch == self.config.epochs else "if the next epochs are no better,",
+                ", ".join(advice),
             )
 
     def state(self) -> State:
@@ -304,8 +309,9 @@ class Training(RunLoop[TrainConfig, Batch]):
         if distributed.process_index() == 0:
             if self.bad_photos:
                 log.warning(
-                    "%s could not be read and had another in its place; `ultron datasets verify` lists them",
+                    "%s could not be read and had another in its place; `ultron datasets verify %s` lists them",
                     counted(len(self.bad_photos), "photo"),
+                    self.photos.folder,
                 )
             self._write_checkpoint(folder, origin)
             if not self.config.keep_checkpoints:

@@ -19,6 +19,7 @@ from ultron_cli.errors import UltronError, install_line
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.attentions.genotype import OPERATIONS
+from ultron_cli.processes import way_to_go_on
 from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
@@ -27,6 +28,8 @@ from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import load_config, resumed_config
 from ultron_cli.training.run.folder import (
     GENOTYPE_FILE,
+    is_finished,
+    is_unfinished,
     new_run_folder,
     refuse_foreign_folder,
     run_to_resume,
@@ -146,9 +149,10 @@ def start_training(
                 config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
             else:
                 config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
-            if isinstance(config, TrainConfig):
-                return _train(config, folder, is_resumed, device, draw, workspace)
-            return _search(config, folder, is_resumed, device, draw, workspace)
+            with way_to_go_on(lambda: _what_is_kept(folder)):
+                if isinstance(config, TrainConfig):
+                    return _train(config, folder, is_resumed, device, draw, workspace)
+                return _search(config, folder, is_resumed, device, draw, workspace)
     finally:
         log.setLevel(level)
         distributed.leave_processes()
@@ -166,6 +170,15 @@ def _first_process_choice(request: TrainRequest, workspace: Workspace, lock: con
     if not is_resumed and request.out is not None:
         refuse_foreign_folder(folder)
     return str(folder), is_resumed
+
+
+def _what_is_kept(folder: Path) -> str:
+    """For the line that is said when a run is stopped while it does anything but train."""
+    if is_finished(folder):
+        return f"the run is finished; `ultron visualize curves --run {folder}` draws what its pictures lack"
+    if is_unfinished(folder):
+        return f"what was saved is kept; go on with `ultron train --resume --out {folder}`"
+    return ""
 
 
 def _draw_pictures(draw: DrawRun | None, folder: Path, search: AutolaResult | None = None) -> None:

@@ -46,6 +46,7 @@ class TsneConfig:
 
     def __post_init__(self) -> None:
         within("perplexity", self.perplexity, 1.0, 1000.0)
+        within("seed", self.seed, 0, 2**32 - 1)  # what scikit-learn takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,9 @@ def embed(descriptors: np.ndarray, config: TsneConfig) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     if len(descriptors) < 4:
-        raise UltronError(f"t-SNE needs at least 4 photos, found {len(descriptors)}")
+        raise UltronError(
+            f"t-SNE needs at least 4 photos of landmarks, found {len(descriptors)}; show a larger database"
+        )
     perplexity = min(config.perplexity, (len(descriptors) - 1) / 3)
     if perplexity < config.perplexity:
         log.info(
@@ -119,9 +122,8 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
         info, names = stored.info, list(stored.names)
         gnd = info.provenance.ground_truth
         if not gnd or not os.path.isfile(gnd):
-            raise UltronError(
-                f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with `gnd`"
-            )
+            fault = f"the ground truth of {path} was at {gnd}, which is gone" if gnd else f"{path} has no ground truth"
+            raise UltronError(f"{fault}, which tells the landmarks; extract with one (`ultron extract --gnd FILE`)")
         truth = load_ground_truth(Path(gnd))
         labels_of_truth, landmarks = landmarks_of(truth)
         label_of = dict(zip(truth.database_names, labels_of_truth.tolist(), strict=True))

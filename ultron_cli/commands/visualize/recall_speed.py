@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag, current_workspace, number
-from ultron_cli.errors import UltronError
+from ultron_cli.commands.flags import FigureFlag, current_workspace, number, require_one_each
 
 EXAMPLE = "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10"
 
@@ -43,8 +42,7 @@ def command(
     workspace = current_workspace()
     if out:
         check_suffix(out)
-    if label and len(label) != len(reports):
-        raise UltronError(f"--label must be given once per report, found {len(label)} for {len(reports)}")
+    require_one_each("--label", label, "report", len(reports))
     contents = [read_report(path) for path in reports]
     kinds = [content.kind for content in contents]
     names = label or [

@@ -28,7 +28,9 @@ def command(
     ] = None,
     classes: Annotated[int, number(help="Landmarks.", low=2)] = 50,
     photos: Annotated[int, number(help="Photos of each landmark.", low=2)] = 10,
-    side: Annotated[int, number(help="Longest side of a photo in pixels.", low=32, metavar="PX")] = 224,
+    side: Annotated[
+        int, number(help="Side of the square that photos are scaled to.", low=32, high=4096, metavar="PX")
+    ] = 224,
     out: Annotated[
         Path | None,
         typer.Option(

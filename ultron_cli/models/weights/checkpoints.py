@@ -93,8 +93,9 @@ def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: 
             if names
         ]
         raise UltronError(
-            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check `backbone` (only a "
-            "classifier head may be left over)"
+            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; give a file of that network "
+            "(only a classifier head may be left over)",
+            "name the `backbone` that the file is of",
         )
     if leftover:
         log.info("weights %s: left over, the classifier head (%s)", path.name, _first_names(leftover))
@@ -168,8 +169,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
         raise UltronError(
-            f"{path} is not a checkpoint of ultron; name the model with `model` and `backbone` and give the "
-            "file as `weights`"
+            f"{path} is not a checkpoint of ultron, which `ultron train` and `ultron weights import` write; make one "
+            "of it with `ultron weights import`"
         )
     stored = _stored_parts(content, path)
     model = create_model(stored.model.name, **{**stored.model.settings, **(changes or {})})
@@ -209,7 +210,7 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
             may = f" (of {loaded.model.name} these may differ: {', '.join(switches)})" if switches else ""
-            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out{may}")
+            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these settings out{may}")
         return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
     if not isinstance(model, BackboneModel):

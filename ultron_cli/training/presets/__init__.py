@@ -59,16 +59,32 @@ def make_config(values: dict[str, object], is_stored: bool = False) -> Config:
 
 def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> Config:
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
-    values = read_preset(preset)
+    return _configured(read_preset(preset), file, assignments)
+
+
+def _configured(values: dict[str, object], file: Path | None, assignments: Sequence[str]) -> Config:
+    """`values` with those of --config over them, then --set. Raises UltronError, which names the file if it is to
+    blame."""
     if not file:
         return make_config(_assign(values, assignments))
     try:
         return make_config(_assign(_merge(values, read_toml_config(file)), assignments))
     except UltronError as error:
         make_config(_assign(values, assignments))  # raises where the file is not to blame
-        if str(file) in error.message:
-            raise
-        raise UltronError(f"{file}: {error.message}", *error.ways) from None
+        raise _of_file(file, error) from None
+
+
+def _of_file(file: Path, error: UltronError) -> UltronError:
+    """The error with the file that it is about."""
+    return error if str(file) in error.message else UltronError(f"{file}: {error.message}", *error.ways)
+
+
+def _stored_config(stored: Path) -> Config:
+    """The configuration in a run's config.json. Raises UltronError, which names the file."""
+    try:
+        return make_config(read_run(stored.parent).config, is_stored=True)
+    except UltronError as error:
+        raise _of_file(stored, error) from None
 
 
 def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, object]:
@@ -86,14 +102,11 @@ def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, 
 def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> Config:
     """The configuration of a run that goes on, whose config.json is `stored`. Raises UltronError if what is asked for
     now is another one, but for more epochs where the rates of the steps that were planned stay as they are."""
-    stored_config = make_config(read_run(stored.parent).config, is_stored=True)
+    stored_config = _stored_config(stored)
     if preset is not None:
         config = load_config(preset, file, assignments)
     else:
-        values = stored_config.to_plain()
-        if file:
-            values = _merge(values, read_toml_config(file))
-        config = make_config(_assign(values, assignments))
+        config = _configured(stored_config.to_plain(), file, assignments)
     old, new = binding_settings(stored_config.to_plain()), binding_settings(config.to_plain())
     if new["epochs"] != old["epochs"]:
         _require_same_schedule(stored.parent, stored_config, config)
@@ -107,8 +120,8 @@ def resumed_config(stored: Path, preset: str | None, file: Path | None, assignme
     differing = differences(old, new)
     if differing:
         raise UltronError(
-            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; resume without "
-            "them, or start a new run"
+            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; leave these "
+            "settings out to resume it, or start a new run"
         )
     return config
 

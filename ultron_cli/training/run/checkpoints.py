@@ -110,7 +110,7 @@ def _check(content: State, path: Path, is_sharded: bool) -> None:
     if is_sharded:
         raise UltronError(
             f"{path} holds class weights in {header.n_ranks} shards, there are {distributed.n_processes()} "
-            f"processes; resume with {header.n_ranks}"
+            f"processes; start as many again: torchrun --nproc-per-node {header.n_ranks}"
         )
     log.warning(
         "%s was written by %d processes, there are %d: the losses will differ slightly",

@@ -14,15 +14,9 @@ from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam
+from ultron_cli.visualization.describers import describer_with, open_describer
 from ultron_cli.visualization.drawing import write_overlay
-from ultron_cli.visualization.scene import (
-    PhotoChoice,
-    Scene,
-    describer_with,
-    file_name,
-    open_describer,
-    require_same_queries,
-)
+from ultron_cli.visualization.scene import PhotoChoice, Scene, file_name, require_same_queries
 from ultron_cli.visualization.tiles import RankedPhoto, warn_of_changed_photos
 
 

@@ -28,7 +28,7 @@ from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.visualization import tiles
-from ultron_cli.visualization.report.maps import PackedMap, SimilarityMaps, packed_map
+from ultron_cli.visualization.report.maps import PackedMap, packed_map
 from ultron_cli.visualization.scene import Scene
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
@@ -217,7 +217,11 @@ def result_entry(
     """One search as the page reads it. evaluation: its scores."""
     ranking = scene.ranking
     labels = label_of(scene)
-    maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
+    maker = None
+    if config.n_maps:  # only then is torch loaded
+        from ultron_cli.visualization.report.similarity_maps import SimilarityMaps
+
+        maker = SimilarityMaps(scene, device, config.method)
     queries: list[QueryEntry] = []
     for row, name in enumerate(progress(ranking.query_names, what="report")):
         photos = scene.ranked(row, config.k, "medium")
@@ -258,7 +262,7 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     Raises UltronError if there are more than two, if they are of other queries, or if the file would be over 30 MiB.
     """
     if not 1 <= len(scenes) <= 2:
-        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}")
+        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}; give one or two")
     names = [scene.ranking.query_names for _, scene in scenes]
     if len(scenes) == 2 and set(names[0]) != set(names[1]):
         raise UltronError(
