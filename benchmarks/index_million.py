@@ -267,6 +267,8 @@ def measure_commands(options: argparse.Namespace, folder: Path) -> bool:
     print(f"{'':<40}{'s':>8}{'peak, MiB':>11}")
     is_well = True
     for title, arguments in commands_of(options.kinds, folder):
+        if options.only and not any(words in title for words in options.only):
+            continue
         started_s = time.perf_counter()
         python = [sys.executable, "-c", LIMITED, str(MOST_MIB << 20)]
         completed = subprocess.run([*python, *arguments, "--workspace", str(folder)], capture_output=True, text=True)
@@ -318,6 +320,7 @@ def parse_options() -> argparse.Namespace:
         "--keep", action="store_true", help="keep the descriptor files in --folder, and use those that are there"
     )
     parser.add_argument("--commands", action="store_true", help="measure the commands, within 3 GiB each")
+    parser.add_argument("--only", nargs="+", metavar="WORDS", help="of --commands, those whose title has such words")
     parser.add_argument("--step", choices=("build", "search"), help=argparse.SUPPRESS)  # a child process
     return parser.parse_args()
 

@@ -258,6 +258,20 @@ def test_interruption_keeps_what_came(server: MisbehavingServer, place: Path) ->
     assert server.ranges("f.tar") == ["", f"bytes={n_kept}-"]
 
 
+def test_a_disk_that_takes_half_of_a_block(server: MisbehavingServer, place: Path) -> None:
+    """A write may be cut short without an error; what is there is what is counted."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_001, before[1]))
+    try:
+        with pytest.raises(WorkFailed, match=r"at .* bytes of .*free some space, the same command goes on from there"):
+            fetch(server, place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    fetch(server, place)
+    assert whole(place) and server.ranges("f.tar")[-1] != ""
+
+
 def test_a_full_disk_is_told(server: MisbehavingServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Download, reply: transport.Reply) -> None:
         raise OSError(28, "No space left on device")

@@ -80,13 +80,20 @@ def extract_alone(photos: Path, out: Path) -> dict:
         torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def alone(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """database.h5 of one process."""
+@pytest.fixture(autouse=True)
+def own_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
-    summary = extract_alone(photos, tmp_path / "alone")
+
+
+@pytest.fixture(scope="module")
+def alone(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """database.h5 of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ULTRON_WORKSPACE", str(folder / "runs"))
+        summary = extract_alone(photos, folder / "alone")
     assert summary["files"]["database"]["computed"] == N_PHOTOS
-    return tmp_path / "alone" / "database.h5"
+    return folder / "alone" / "database.h5"
 
 
 def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path: Path) -> None:
@@ -218,11 +225,10 @@ def test_processes_that_go_on_are_waited_for(
 
 @pytest.fixture
 def of_two(
-    pair: tuple[ExtractionProcesses, ExtractionProcesses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[ExtractionProcesses, ExtractionProcesses], monkeypatch: pytest.MonkeyPatch
 ) -> ExtractionProcesses:
     """Makes this process number 1 of 2; returns number 0."""
     first, second = pair
-    monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
     for name, value in {
         "RANK": "1",
         "WORLD_SIZE": "2",

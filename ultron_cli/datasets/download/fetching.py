@@ -18,7 +18,7 @@ from ultron_cli.configs import within
 from ultron_cli.console import log
 from ultron_cli.datasets.download.transport import Broken, Gone, OutOfRange, Reply, open_address
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder, sync_folder, write_text
+from ultron_cli.files import make_folder, sync_folder, write_all, write_text
 from ultron_cli.schema.texts import read_json, read_text
 
 BLOCK_BYTES = 1 << 18
@@ -253,7 +253,7 @@ class Download:
                 handle.truncate()
                 self._on_progress(done, total)
                 while block := reply.read(BLOCK_BYTES):
-                    handle.write(block)
+                    write_all(handle.fileno(), block)
                     done += len(block)
                     self._on_progress(done, total)
                     if self.options.stop.is_set():
