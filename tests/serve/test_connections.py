@@ -11,7 +11,6 @@ import pytest
 
 from tests.serve.requests_by_hand import Ask, jpeg, raw
 from ultron_cli.serve import server as server_module
-from ultron_cli.serve import connections
 from ultron_cli.serve.connections import Connections, FairQueue
 from ultron_cli.serve.limits import Refused
 from ultron_cli.serve.server import RetrievalServer
@@ -188,7 +187,7 @@ def test_searches_wait_in_a_queue_with_an_end(
         assert (status, json.loads(body)) == (503, {"error": message})
     threads[0].join()
     monkeypatch.undo()
-    monkeypatch.setattr(connections, "MOST_WAITED_S", 1e6)  # however busy the machine is
+    monkeypatch.setattr("ultron_cli.serve.connections.MOST_WAITED_S", 1e6)  # however busy the machine is
     answers: list[int] = []
     threads = [
         threading.Thread(target=lambda row=row: answers.append(ask("/api/search", query=row % 4)[0]))
