@@ -69,7 +69,9 @@ bench: $(READY)
 TRIALS ?= 200
 kills: $(READY)
 	$(VENV)/bin/python benchmarks/reliability.py kills --trials $(TRIALS)
+	$(VENV)/bin/python benchmarks/reliability.py signals --trials $(TRIALS)
 	$(VENV)/bin/python benchmarks/reliability.py full-disk
+	$(VENV)/bin/python benchmarks/reliability.py index-at-once
 
 kernels: $(READY)
 	$(VENV)/bin/ultron doctor --build

@@ -9,11 +9,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+import dataclasses
 import json
 import logging
+import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,18 @@ def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     return caplog
 
 
+def settings_shown(err: str, arguments: Sequence[object]) -> set[str]:
+    """Settings between backquotes in what a command wrote on stderr: it shows its flags instead, and leaves out advice
+    for which it has none. Those of a training stand as they are in its TOML file."""
+    names = set(re.findall(r"`([a-z_]\w*)`", err)) - {"key"}  # a word of msgspec's messages
+    if "train" in arguments:
+        from ultron_cli.training.autola.config import AutolaConfig
+        from ultron_cli.training.config import TrainConfig
+
+        names -= {field.name for config in (TrainConfig, AutolaConfig) for field in dataclasses.fields(config)}
+    return names
+
+
 @pytest.fixture
 def ultron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs a command through main() in a workspace of the test's own; returns (exit code, stdout, stderr)."""
@@ -89,6 +103,7 @@ def ultron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         capfd.readouterr()
         code = main([str(argument) for argument in arguments])
         captured = capfd.readouterr()
+        assert not settings_shown(captured.err, arguments), "a message names a setting that this command has not"
         return code, captured.out, captured.err
 
     return run

@@ -68,6 +68,8 @@ VALUES = {
     "plain": {"results": [{"query": "q", "score": 0.1, "row": 3, "is": True, "path": Path("a/b")}], "none": None},
     "empty": {"a": [], "b": {}, "c": [[], {}], "d": ()},
     "numbers": [1e300, -0.0, 10**25, 1.5e-9, float("nan"), float("inf"), np.float32(0.5), np.int64(7)],
+    "keys": {1: "a", 2.5: "b", Path("c"): "d"},
+    "objects": {"row": np.int64(7), "score": np.float32(0.5), "at": Path("x"), "both": (np.float64(1.5), Path("y"))},
     "texts": {"é": '日本 \U0001f600 \n\t\x00\u2028 "\\', "": ""},
     "undecodable": {"caf\udce9.jpg": ["\udcff"]},
 }

@@ -2,10 +2,12 @@
 
 import ctypes
 import os
+import select
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +97,32 @@ def test_a_crash_a_loop_and_too_much_memory_end_the_child_alone():
     assert in_child(plain_data, 1) == plain_data(1)
 
 
+def test_time_in_which_both_are_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-Z for an hour: one look finds nothing, and the clock is far ahead."""
+    parent_pid, looks, real = os.getpid(), [], select.select
+
+    def look_after_an_hour(*arguments):
+        if os.getpid() == parent_pid and not looks:
+            looks.append(arguments)
+            monkeypatch.setattr(guarded.time, "monotonic", lambda: 1e9)
+            return [], [], []
+        return real(*arguments)
+
+    monkeypatch.setattr(guarded, "select", SimpleNamespace(select=look_after_an_hour))
+    assert in_child(process_number) != parent_pid and looks
+
+
+def sleep_long() -> None:
+    time.sleep(60)
+
+
+def test_a_child_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guarded, "LOOK_S", 0.05)
+    monkeypatch.setattr(guarded, "WALL_S", 0.1)
+    with pytest.raises(ReaderDied, match="did not end within"):
+        in_child(sleep_long)
+
+
 def test_one_child_serves_many_requests_and_holds_no_files(tmp_path: Path):
     with open(tmp_path / "lock", "w"):
         first = in_child(process_number)
@@ -116,6 +144,16 @@ def test_what_only_a_fork_does_not_stand_is_asked_of_a_fresh_process(monkeypatch
     os.kill(in_child(process_number), 9)
     monkeypatch.setitem(sys.modules, "grpc", sys)
     assert in_child(crash_in_a_fork, 4) == 4
+
+
+def test_a_child_made_before_a_library_was_loaded_is_replaced(monkeypatch: pytest.MonkeyPatch):
+    """It would load the library with little memory left: faiss-gpu, which maps gigabytes, fails then."""
+    monkeypatch.setattr(guarded, "LIBRARIES", ("a_library",))
+    first = in_child(process_number)
+    assert in_child(process_number) == first
+    monkeypatch.setitem(sys.modules, "a_library", sys)
+    second = in_child(process_number)
+    assert second != first and in_child(process_number) == second
 
 
 def test_threads_take_turns():

@@ -16,16 +16,22 @@ from ultron_cli.training.config import TrainConfig
 
 PACKAGE = Path(cli.__file__).parent
 COMMAND_LINE = re.compile(r"\bultron [a-z].*")  # a whole command to type, flags and all
-FLAG = re.compile(r"(?<![\w-])--[a-z]")
+FLAG = re.compile(r"(?<![\w}-])(--[a-z]|-[a-z]\b)")
 UNIT = re.compile(r"_(px|mib|s)$")
 SETTING = re.compile(r"`([a-z_]\w*)`")
-OTHER_PROGRAMS = {"distributed.py": "torchrun", "training/environment.py": "git"}
+RULE_OR_WAY = re.compile(r"; |\b(must|takes?|needs?|unknown|choose)\b|near|stages_clause|\.message|problem")
+OTHER_PROGRAMS = {
+    "distributed.py": "torchrun",
+    "guarded.py": "python",
+    "training/environment.py": "git",
+    "training/run/checkpoints.py": "torchrun",
+}
 OF_LIBRARIES = {"key"}  # in backquotes in msgspec's messages
 COMMAND_PARTS = {"retrieval/milvus/index.py": " --engine milvus"}  # a command is put together from parts
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """(file, text) of every string below the commands but docstrings; what an f-string fills in is left out."""
+    """(file, text) of every string below the commands but docstrings; what an f-string fills in is {}."""
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if name.startswith("commands/") or name == "cli.py":
@@ -37,7 +43,7 @@ def texts() -> Iterator[tuple[str, str]]:
                 passed.add(node.value)
             elif isinstance(node, ast.JoinedStr):
                 passed |= set(node.values)
-                yield name, "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+                yield name, "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in passed:
                 yield name, node.value
 
@@ -65,6 +71,33 @@ def test_settings_that_texts_name_are_those_of_a_command() -> None:
     named = {(file, name) for file, text in texts() for name in SETTING.findall(text)}
     assert len(named) > 50
     assert not {(file, name) for file, name in named if name not in known and UNIT.sub("", name) not in known}
+
+
+@pytest.mark.parametrize(("folder", "prefix"), [("models", "model."), ("training/losses", "loss.")])
+def test_settings_of_a_part_are_named_as_they_are_set(folder: str, prefix: str) -> None:
+    """`dim` of a model is not --dim of the command that makes it."""
+    names = [
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in getattr(name, "values", [name]))
+        for path in (PACKAGE / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ("within", "one_of")
+        for name in call.args[:1]
+    ]
+    assert names and not [name for name in names if not name.startswith((prefix, "{}"))]
+
+
+def test_every_error_says_a_rule_or_a_way() -> None:
+    """Beside what is wrong it says what must hold, or what to do."""
+    calls = [
+        (path.relative_to(PACKAGE).as_posix(), call)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("UltronError", "WorkFailed") and call.args
+    ]
+    literal = (ast.Constant, ast.JoinedStr)
+    messages = [(file, ast.unparse(call)) for file, call in calls if isinstance(call.args[0], literal)]
+    assert len(messages) > 350
+    assert not [(file, text) for file, text in messages if not RULE_OR_WAY.search(text)]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ultron_cli.processes import StoppedBySignal, is_alive, machine_mark, signals_interrupt
+from ultron_cli.processes import (
+    StoppedBySignal,
+    is_alive,
+    machine_mark,
+    signals_interrupt,
+    stop_line,
+    way_to_go_on,
+)
 
 # The parent prints its workers' numbers, and is then killed or fails.
 POOL = """
@@ -45,6 +52,24 @@ time.sleep(60)
 """
 
 
+# The launcher starts a process that waits for what its end sends.
+LAUNCHER = """
+import os, subprocess, sys, time
+from ultron_cli import processes
+processes.PARENT_LOOK_S = 0.01
+if sys.argv[1] == "launcher":
+    subprocess.Popen([sys.executable, sys.argv[0], "process"])
+    time.sleep(60)
+with processes.signals_interrupt():
+    try:
+        processes.stop_with_launcher()
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+    except processes.StoppedBySignal as stop:
+        print("saved:", processes.stop_line(stop), flush=True)
+"""
+
+
 def wait_until_dead(pids: list[int]) -> bool:
     for _ in range(400):
         if not any(is_alive(pid) and "Z" not in state_of(pid) for pid in pids):
@@ -75,6 +100,47 @@ def test_workers_end_with_their_parent(tmp_path: Path, code: str, end: str) -> N
         parent.send_signal(signal.SIGKILL)
     parent.wait(timeout=20)
     assert wait_until_dead(pids)
+
+
+def test_a_killed_launcher_stops_its_processes_as_sigterm_does(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LAUNCHER)
+    command = [sys.executable, str(script), "launcher"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        pid = int(launcher.stdout.readline())
+        launcher.kill()
+        assert launcher.stdout.readline().startswith("saved: stopped by SIGTERM: ")
+    assert wait_until_dead([pid])
+
+
+def test_what_is_said_of_a_stop() -> None:
+    with pytest.raises(KeyboardInterrupt) as nothing_kept, way_to_go_on(lambda: ""):
+        raise KeyboardInterrupt
+    assert stop_line(nothing_kept.value) == (
+        "interrupted: nothing half written is left; the same command can be run again"
+    )
+    with pytest.raises(KeyboardInterrupt) as stopped, way_to_go_on(lambda: "all of x\ny is kept"):
+        raise StoppedBySignal("SIGHUP")
+    assert stop_line(stopped.value) == "stopped by SIGHUP: all of x\\ny is kept"
+
+
+def test_a_second_signal_at_once_lets_the_first_clear_away() -> None:
+    """A terminal that closes sends SIGHUP, and so does its shell."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    cleared = []
+    try:
+        with pytest.raises(StoppedBySignal), signals_interrupt() as arrived:
+            try:
+                os.kill(os.getpid(), signal.SIGHUP)
+                time.sleep(1)
+            finally:
+                os.kill(os.getpid(), signal.SIGHUP)
+                os.kill(os.getpid(), signal.SIGTERM)
+                cleared.append(True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert cleared and arrived == ["SIGHUP", "SIGHUP", "SIGTERM"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

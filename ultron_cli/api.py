@@ -67,7 +67,8 @@ def train(
 
     preset: None is quickstart. dataset: a name, or a folder with one folder of photos per landmark; None is that of
     the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
-    workspace. resume: goes on with the interrupted run in `out`, or with the latest.
+    workspace. resume: goes on with the interrupted run in `out`, or with the latest; or with the finished one in `out`
+    and more epochs.
     """
     request = TrainRequest(
         preset=preset,
@@ -179,7 +180,7 @@ def compare(evaluations: Sequence[Evaluation | str | Path]) -> dict[Protocol, Co
     evaluations: two, the one before and the one after: what `evaluate` returned, or files of `ultron evaluate --out`.
     """
     if len(evaluations) != 2:
-        raise UltronError(f"two evaluations are compared, found {len(evaluations)}")
+        raise UltronError(f"two evaluations are compared, found {len(evaluations)}; give two")
     before, after = (value if isinstance(value, Evaluation) else read_evaluation(Path(value)) for value in evaluations)
     shared: list[Protocol] = [name for name in PROTOCOLS if name in before.protocols and name in after.protocols]
     if not shared:

@@ -160,7 +160,7 @@ def measure_decoding(config: BenchConfig, loaded: LoadedModel, device: torch.dev
             if tuple(photo.pixels.shape) != (height, width, 3):
                 raise WorkFailed(
                     f"{path} was read as {tuple(photo.pixels.shape)} and should be {(height, width, 3)}: "
-                    "nothing is timed"
+                    "nothing is timed; see `ultron doctor`"
                 )
         rates = rates_of(len(paths), lambda: list(read_photos(reader, 0)), config, device)
     sides = f"{config.photo_side_px} px, read at {min(config.photo_side_px, config.side_px)} px"
@@ -194,6 +194,7 @@ def measure_network(config: BenchConfig, loaded: LoadedModel, device: torch.devi
         if not np.allclose(norms, 1.0, atol=1e-3):  # also where they are not finite
             raise WorkFailed(
                 f"{model.label} gave descriptors of norm {norms.min()} to {norms.max()} instead of 1: nothing is timed"
+                "; see `ultron doctor`"
             )
         rates = rates_of(len(photos), lambda: describe_batch(model, photos, extract_config, device), config, device)
     except torch.OutOfMemoryError:
@@ -261,7 +262,7 @@ def measure_search(config: BenchConfig, device: torch.device) -> Measurement:
     if not np.array_equal(first_rows, rows):
         raise WorkFailed(
             f"{int((first_rows != rows).sum())} of {N_QUERIES} descriptors did not find themselves first: "
-            "nothing is timed"
+            "nothing is timed; see `ultron doctor`"
         )
     rates = rates_of(N_QUERIES, lambda: exact_search(queries, database, k, device=str(device)), config, device)
     peaks = f"process peak {memory_mib(torch.device('cpu')):,.0f} MiB" + (

@@ -19,9 +19,11 @@ from typer.models import ArgumentInfo
 
 from ultron_cli import __version__, console
 from ultron_cli.commands.flags import checked
-from ultron_cli.errors import UltronError, install_line
+from ultron_cli.commands.values import refuse_output_among_inputs, with_reading
+from ultron_cli.errors import UltronError, WorkFailed, install_line
+from ultron_cli.files import NO_SPACE, write_failure
 from ultron_cli.machine import check_device_name, parse_bytes, set_memory_budget
-from ultron_cli.processes import StoppedBySignal, signals_interrupt
+from ultron_cli.processes import StoppedBySignal, signals_interrupt, stop_line
 
 EXPERIMENTS = "Experiments"  # headings in the help
 PICTURES = "Pictures and pages"
@@ -167,6 +169,14 @@ def flags_of(parameters: Iterable[inspect.Parameter]) -> dict[str, str]:
     return flags
 
 
+class _Stopped(Exception):
+    """Carries what stopped a command past Typer, which would make an exit code of it."""
+
+    def __init__(self, stop: KeyboardInterrupt) -> None:
+        super().__init__(str(stop))
+        self.stop = stop
+
+
 def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     """The command `function` with the global flags added to its signature."""
 
@@ -174,15 +184,22 @@ def with_global_flags(function: Callable[..., Any]) -> Callable[..., Any]:
     def command(**values: Any) -> Any:
         _take_global_flags(values)
         console.settings.flags.update(flags)
-        return function(**values)
+        refuse_output_among_inputs(values, flags)
+        try:
+            return function(**values)
+        except KeyboardInterrupt as stop:
+            raise _Stopped(stop) from stop
 
     signature = inspect.signature(function, eval_str=True)
     global_parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in GLOBAL_FLAGS.items()
     ]
-    parameters = [*signature.parameters.values(), *global_parameters]
-    flags = flags_of(parameters)
+    flags = flags_of([*signature.parameters.values(), *global_parameters])
+    parameters = [
+        with_reading(parameter, flags[parameter.name])
+        for parameter in (*signature.parameters.values(), *global_parameters)
+    ]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # functions take any
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
@@ -314,6 +331,11 @@ def _root_command() -> Callable[..., object]:
     return typer.main.get_command(app)
 
 
+def _drop_output() -> None:
+    """What is still to be written to stdout, which takes no more, is not tried again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns 0 done, 1 the work failed, 2 bad usage or input; an unexpected error keeps its
     traceback."""
@@ -331,24 +353,30 @@ def main(arguments: list[str] | None = None) -> int:
             raise StoppedBySignal(stopped_by[0])
         if code == INTERRUPTED:
             raise KeyboardInterrupt
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UltronError as error:
         if console.settings.verbosity > 0:
             traceback.print_exc()
         print(console.labelled("error", error.for_command(console.settings.flags)), file=sys.stderr)
         return error.exit_code
-    except StoppedBySignal as stopped:
-        print(f"stopped by {stopped}", file=sys.stderr)
+    except _Stopped as stopped:
+        print(stop_line(stopped.stop), file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(stop_line(stop), file=sys.stderr)
         return 1
     except typer.Abort:
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            # Of what does not go through an OutputFile: the output itself, and libraries' temporary files.
+            _drop_output()
+            print(f"error: {write_failure(Path(error.filename or 'the output'), error).message}", file=sys.stderr)
+            return WorkFailed.exit_code
         if isinstance(error, ModuleNotFoundError) and (line := install_line(error)):
             print(f"error: {line}", file=sys.stderr)
             return UltronError.exit_code

@@ -141,14 +141,19 @@ def read_run(folder: Path) -> StoredRun:
     )
 
 
-def apply_set(values: Mapping[str, object], assignments: Sequence[str], setting: str = "set") -> dict[str, Any]:
+def apply_set(
+    values: Mapping[str, object],
+    assignments: Sequence[str],
+    setting: str = "set",
+    example: str = "epochs=20",
+) -> dict[str, Any]:
     """`values` with each `a.b=c` of the setting `set` (or another) applied; c is read as TOML where it is TOML, else as
-    text."""
+    text. example: an assignment of that setting, for messages."""
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
-            raise UltronError(f"`{setting}` takes key=value (optimizer.lr=0.1); found {assignment!r}")
+            raise UltronError(f"`{setting}` takes key=value ({example}); found {shown(assignment)}")
         try:
             value = parse_toml(f"value = {text}")["value"]
         except Misfit:
@@ -158,7 +163,9 @@ def apply_set(values: Mapping[str, object], assignments: Sequence[str], setting:
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise UltronError(f"`{setting}` {assignment}: {parent} is a single setting, it has no part {key!r}")
+                raise UltronError(
+                    f"`{setting}` {assignment}: {parent} is a single setting, it has no part {key!r}; give it one value"
+                )
         section[key] = value
     return merged
 

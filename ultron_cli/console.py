@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ultron_cli.errors import with_flags
+from ultron_cli.errors import UltronError, with_flags
 
 log = logging.getLogger("ultron")
 WIDTH_OF_FILES = 200  # columns of a table that goes into a file or a pipe
@@ -50,8 +50,13 @@ def reset_settings() -> None:
 
 
 class _LineFormatter(logging.Formatter):
+    """A line with the flags of the running command; of an error in it, what that command can do about it."""
+
     def format(self, record: logging.LogRecord) -> str:
-        text = printable(with_flags(record.getMessage(), settings.flags))
+        values = record.args
+        if isinstance(values, tuple):
+            values = tuple(v.for_command(settings.flags) if isinstance(v, UltronError) else v for v in values)
+        text = printable(with_flags(str(record.msg) % values if values else str(record.msg), settings.flags))
         return labelled(record.levelname.lower(), text) if record.levelno >= logging.WARNING else text
 
 
@@ -90,8 +95,6 @@ def progress(items: Iterable[Any] | None = None, *, total: int | None = None, wh
 
 
 def _plain(value: object) -> object:
-    if type(value) in (str, int, bool):
-        return value
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no NaN
     if isinstance(value, dict):
@@ -106,12 +109,15 @@ def _plain(value: object) -> object:
 
 def dump_json(value: object, *, indent: int | None = 1, ascii_only: bool = False) -> str:
     """JSON text of plain data; NaN and infinity become null, paths and other objects their text."""
-    plain = _plain(value)
-    text = json.dumps(plain, ensure_ascii=ascii_only)
+    try:  # a million rows are plain already, and looking at each takes as long as writing them
+        text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False, default=_plain)
+    except (TypeError, ValueError):
+        value = _plain(value)
+        text = json.dumps(value, ensure_ascii=ascii_only)
     if indent is None:
         return without_surrogates(text)
-    if "\\ud" in text or _SURROGATE.search(text):  # msgspec takes half of a pair for damage
-        return without_surrogates(json.dumps(plain, indent=indent, ensure_ascii=ascii_only))
+    if "\\ud" in text or (not text.isascii() and _SURROGATE.search(text)):  # msgspec takes half of a pair for damage
+        return without_surrogates(json.dumps(_plain(value), indent=indent, ensure_ascii=ascii_only))
     import msgspec  # takes 12 ms, which a command that writes no such JSON need not wait
 
     return msgspec.json.format(text, indent=indent)  # as Python's json would, which takes five times as long for it
@@ -176,15 +182,15 @@ def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
-    title: str | None = None,
     left: int = 1,
     what: str = "rows",
+    most: int = MOST_ROWS,
     all_in: str | None = None,
 ) -> str:
     """A text table that fits the terminal; the first `left` columns are aligned left, the others right.
 
     Texts wrap between words, so that numbers and names stay whole. Where not even that fits, each row becomes lines of
-    its own, one per column. Of more than MOST_ROWS rows the others are only counted; `what` and `all_in` are as in
+    its own, one per column. Of more than `most` rows the others are only counted; `what` and `all_in` are as in
     `cut`.
     """
     from rich import box
@@ -192,7 +198,7 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    shown_rows, rest = cut(list(rows), what, all_in=all_in)
+    shown_rows, rest = cut(list(rows), what, most=most, all_in=all_in)
     cells = [[str(cell) for cell in row] for row in shown_rows]
     terminal = sys.stdout.isatty()
     width = None if terminal or os.environ.get("COLUMNS") else WIDTH_OF_FILES
@@ -203,8 +209,6 @@ def table(
         columns, cells, left = ("", ""), [list(pair) for pair in pairs[:-1]], 2
         widths = _column_widths(columns, cells, console.width)
     grid = Table(
-        title=Text(title) if title else None,
-        title_justify="left",
         show_header=any(columns),
         show_edge=False,
         pad_edge=False,

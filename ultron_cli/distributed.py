@@ -13,6 +13,7 @@ from torch.autograd.function import FunctionCtx
 from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from ultron_cli.errors import UltronError
+from ultron_cli.processes import stop_with_launcher
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ def join_processes(device: torch.device) -> None:
     """Joins the process group (NCCL on GPUs, Gloo on CPUs); nothing outside torchrun or when joined already."""
     if not started_by_torchrun() or dist.is_initialized():
         return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        stop_with_launcher()  # one that is killed tells its processes nothing
     is_gpu = device.type == "cuda"
     backend = "nccl" if is_gpu else "gloo"
     device_id = device if is_gpu else None

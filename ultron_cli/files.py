@@ -35,20 +35,24 @@ FOREIGN_LEFTOVER_S = 86400.0
 _swept: set[Path] = set()  # folders, by this process
 
 
-def make_folder(folder: Path) -> Path:
-    """Creates `folder` with its parents and proves that files can be made in it. Raises UltronError if not."""
+def make_folder(folder: Path, *ways: str) -> Path:
+    """Creates `folder` with its parents and proves that files can be made in it. Raises UltronError if not.
+
+    ways: what else to do then, where `out` and `workspace` do not say where it is.
+    """
+    ways = ways or (ANOTHER_PLACE, "name another `workspace`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / _temporary_name()
         probe.touch(exist_ok=False)
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
-        raise UltronError(f"{folder} must be a folder but a file is in the way; name another with `out`") from None
+        raise UltronError(f"{folder} must be a folder but a file is in the way; move it", *ways) from None
     except OSError as error:
         if error.errno in NO_SPACE:
             raise WorkFailed(f"could not make a file in {folder}: the disk is full; free space") from error
         raise UltronError(
-            f"cannot write in {folder} ({error.strerror}); name another folder with `out` or `workspace`"
+            f"cannot write in {folder} ({error.strerror}); see to its rights and its disk", *ways
         ) from error
     return folder
 
@@ -86,9 +90,7 @@ class OutputFile(io.RawIOBase):
         if self._error is None:
             try:
                 os.lseek(self._handle, self._place, os.SEEK_SET)
-                n_written = 0
-                while n_written < len(view):
-                    n_written += os.write(self._handle, view[n_written:])
+                write_all(self._handle, view)
             except OSError as error:
                 self._error = error
         self._place += len(view)
@@ -162,12 +164,19 @@ class AppendedFile:
     def write(self, data: bytes) -> None:
         """Appends bytes."""
         with failures_said(self._path):
-            while data:
-                data = data[os.write(self._handle, data) :]
+            write_all(self._handle, data)
 
     def close(self) -> None:
         """Ends the file."""
         os.close(self._handle)
+
+
+def write_all(handle: int, data: bytes | memoryview) -> None:
+    """Writes all bytes to an open file: on a disk that is nearly full a single call writes some of them, and no error
+    tells of the rest."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
 
 
 def write_failure(path: Path, error: OSError, n_bytes: int | None = None) -> WorkFailed:

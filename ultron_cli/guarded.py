@@ -28,9 +28,10 @@ import msgspec
 from ultron_cli.errors import UltronError
 from ultron_cli.processes import end_with_parent
 
-CPU_S = 3  # a header is read in milliseconds
+CPU_S = 2  # a header is read in milliseconds
 WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
 MEMORY_BYTES = 1 << 30
+LOOK_S = 1.0  # between two looks at what the child has answered
 IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
 BLOCK_BYTES = 1 << 20
 LIBRARIES = ("faiss", "h5py", "scipy.io")  # that functions read files with
@@ -122,7 +123,7 @@ class _Child:
         is_alive = False
         try:
             self.line.sendall(len(request).to_bytes(8, "big") + request)
-            answer = self._received(time.monotonic() + WALL_S)
+            answer = self._received()
             is_alive = answer is not None
             return answer
         except ConnectionError:
@@ -131,12 +132,17 @@ class _Child:
             if not is_alive:  # ended, or this process was interrupted while it waited
                 self.end()
 
-    def _received(self, deadline_s: float) -> bytes | None:
+    def _received(self) -> bytes | None:
         parts = bytearray()
         n_bytes = None
+        waited_s = 0.0
         while n_bytes is None or len(parts) < n_bytes + 8:
-            if not select.select([self.line], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
-                raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
+            # Look by look: while both are stopped (Ctrl-Z), for hours perhaps, one look goes by.
+            if not select.select([self.line], [], [], LOOK_S)[0]:
+                waited_s += LOOK_S
+                if waited_s >= WALL_S:
+                    raise ReaderStopped(f"did not end within {WALL_S:.0f} s")
+                continue
             part = self.line.recv(BLOCK_BYTES)
             if not part:
                 return self.end()
@@ -246,7 +252,7 @@ def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> byte
     try:
         answer = ("result", function(*arguments), None)
     except UltronError as error:
-        answer = ("UltronError", str(error), None)
+        answer = ("UltronError", "\0".join((error.message, *error.ways)), None)
     except Exception as error:  # whatever a library raises for a damaged file is told to the parent
         answer = (type(error).__name__, one_line(error, 600), getattr(error, "errno", None))
     kind, value, errno = answer
@@ -260,7 +266,7 @@ def _outcome(answer: bytes) -> Any:
         return value
     message = value.decode("utf-8", "surrogatepass")
     if kind == "UltronError":
-        raise UltronError(message)
+        raise UltronError(*message.split("\0"))
     raise ReaderFailed(message, kind, errno)
 
 

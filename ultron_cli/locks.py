@@ -70,7 +70,9 @@ class Writer:
 def lock_path(place: Path, *, beside: bool = False) -> Path:
     """The file on which the lock of a folder lies: in it, or (beside) next to a file or folder that is replaced as a
     whole."""
-    return place.with_name(f".{os.fsdecode(os.fsencode(place.name)[:200])}{LOCK_FILE}") if beside else place / LOCK_FILE
+    if not beside or not place.name:  # the root folder has nothing beside it
+        return place / LOCK_FILE
+    return place.with_name(f".{os.fsdecode(os.fsencode(place.name)[:200])}{LOCK_FILE}")
 
 
 @contextlib.contextmanager

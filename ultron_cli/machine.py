@@ -59,7 +59,7 @@ def resolve_device(name: str) -> "torch.device":
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
         raise UltronError(
             f"`device` {name}: there are {torch.cuda.device_count()} GPUs (cuda:0 to "
-            f"cuda:{torch.cuda.device_count() - 1})"
+            f"cuda:{torch.cuda.device_count() - 1}); name one of them"
         )
     return torch.device(name)
 

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import socket
@@ -14,11 +15,34 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
+from ultron_cli.errors import one_line
+
 PARENT_LOOK_S = 0.5  # between two looks at the parent where nothing tells of its end
+LAUNCHER_GRACE_S = 60.0  # to save in, when the launcher is gone
+SAME_REQUEST_S = 1.0  # a terminal that closes and its shell send a SIGHUP each
+NOTHING_TOLD = "nothing half written is left; the same command can be run again"
 
 
 class StoppedBySignal(KeyboardInterrupt):
     """SIGTERM or SIGHUP arrived: what Ctrl-C does, with the signal's name as text."""
+
+
+@contextlib.contextmanager
+def way_to_go_on(tell: Callable[[], str]) -> Iterator[None]:
+    """Inside, whatever stops the work (Ctrl-C, a signal) carries what is kept of it and how it goes on, for the line
+    that is said then. tell: gives that clause, or an empty one where nothing is kept."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if clause := tell():
+            stop.add_note(clause)
+        raise
+
+
+def stop_line(stop: KeyboardInterrupt) -> str:
+    """What is said of stopped work: by what, what is kept, how it goes on."""
+    what = f"stopped by {stop}" if isinstance(stop, StoppedBySignal) else "interrupted"
+    return one_line(f"{what}: {'; '.join(getattr(stop, '__notes__', ())) or NOTHING_TOLD}")
 
 
 @cache
@@ -99,8 +123,15 @@ def end_with_parent() -> None:
 
 
 def stop_with_launcher() -> None:
-    """Sends this process SIGTERM once its parent is gone: a training then saves before it ends."""
-    _watch(_until_parent_changes(os.getppid()), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    """Sends this process SIGTERM once its parent is gone: a training then saves before it ends. What hangs meanwhile,
+    for example in a wait for another process, ends after LAUNCHER_GRACE_S."""
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LAUNCHER_GRACE_S)
+        os._exit(1)
+
+    _watch(_until_parent_changes(os.getppid()), stop)
 
 
 def _until_parent_changes(parent_pid: int) -> Callable[[], object]:
@@ -125,17 +156,24 @@ def _watch(wait: Callable[[], object], then: Callable[[], object] = lambda: os._
 @contextlib.contextmanager
 def signals_interrupt() -> Iterator[list[str]]:
     """Inside, SIGTERM and SIGHUP raise StoppedBySignal in the main thread, as Ctrl-C raises KeyboardInterrupt: what is
-    half written is cleared away. A signal that the caller ignores (nohup) stays ignored.
+    half written is cleared away, and a second signal that follows at once does not disturb that. A signal that the
+    caller ignores (nohup) stays ignored.
 
     Yields the names of the signals that have arrived.
     """
     arrived: list[str] = []
+    heard_s = -math.inf
     if threading.current_thread() is not threading.main_thread():
         yield arrived
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal heard_s
+        is_same_request = time.monotonic() - heard_s < SAME_REQUEST_S
+        heard_s = time.monotonic()
         arrived.append(signal.Signals(number).name)
+        if is_same_request:
+            return
         raise StoppedBySignal(arrived[-1])
 
     handlers = {}

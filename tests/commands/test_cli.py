@@ -64,7 +64,7 @@ def test_the_pipeline_step_by_step(ultron: Run, toy: Path, tmp_path: Path) -> No
             assert figure.format == "PNG"
 
 
-def test_searching_for_a_photo_finds_itself(ultron: Run, toy: Path) -> None:
+def test_searching_for_a_photo_finds_itself(ultron: Run, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = ultron("extract", toy, *MODEL)
     assert code == 0, err
     photo = sorted((toy / "jpg").glob("*.jpg"))[0]
@@ -75,9 +75,12 @@ def test_searching_for_a_photo_finds_itself(ultron: Run, toy: Path) -> None:
     best = json.loads(out)["results"][0]["photos"][0]
     assert best["name"] == names["imlist"][3]
     assert best["score"] == pytest.approx(1.0, abs=1e-5)
-    code, out, err = ultron("search", photo, "-k", 3)
-    assert "rank" in out
-    assert names["imlist"][3] in out
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, err = ultron("search", photo, photo, "-k", 3)
+    first, second = out.split("\n\n")
+    assert (first.splitlines()[0], second.splitlines()[0]) == (str(photo), str(photo))  # whole, to be copied
+    assert first.splitlines()[1].split() == ["rank", "photo", "score"]
+    assert names["imlist"][3] in first
 
 
 def test_a_query_photo_with_its_box_equals_the_stored_query(ultron: Run, toy: Path) -> None:
@@ -137,7 +140,7 @@ def test_compare_tells_what_differs_in_words(ultron: Run, toy: Path, tmp_path: P
     assert "photos ranked per query: A 48, B 5" in out
     assert "paired randomisation test over 4 queries" in out
     assert "p 0.000" not in out
-    assert "which chance explains" in out
+    assert "which chance may explain" in out
     out = ultron("compare", tmp_path / "a.json", tmp_path / "a.json")[1]
     assert "equal on every query" in out and "differing: nothing that is recorded" in out
 
@@ -218,11 +221,7 @@ def test_quiet_prints_nothing_but_errors(ultron: Run, toy: Path, tmp_path: Path)
     assert ultron("evaluate", "--quiet") == (0, "", "")
     assert ultron("weights", "list", "-q") == (0, "", "")
     assert len(json.loads(ultron("search", "-q", "--json", "-k", 3)[1])["results"]) == 4
-    assert ultron("search", "-q", "-k", 0) == (
-        2,
-        "",
-        "error: -k must be at least 1; found 0 See `ultron search --help`.\n",
-    )
+    assert ultron("search", "-q", "-k", 0) == (2, "", "error: -k must be at least 1; found 0\n")
 
 
 def test_real_photographs_give_the_measured_baseline(ultron: Run) -> None:

@@ -12,28 +12,23 @@ from tests.conftest import Run
 from ultron_cli.cli import COMMANDS, command_module
 
 GROUPS = tuple(dict.fromkeys(name.split()[0] for name in COMMANDS if " " in name))
-# Runs the help of every command named as an argument; prints heavy modules that it loaded and seconds of the processor:
-# of the start with one help, and of the slowest further help. Time on a clock would tell how busy the machine is.
+# Runs the help of every command named as an argument; prints heavy modules that it loaded. Its seconds are those of
+# benchmarks/commands.py.
 HELP_OF_ALL = """
-import sys, time
+import sys
 from ultron_cli.cli import main
-seconds = []
 for name in sys.argv[1:]:
-    started_s = time.process_time() if seconds else 0.0
     assert main([*name.split(), "--help"]) == 0
-    seconds.append(time.process_time() - started_s)
-heavy = {"torch", "timm", "faiss", "h5py", "numpy", "PIL", "matplotlib"} & set(sys.modules)
-print(sorted(heavy), seconds[0], max(seconds[1:]), sep="\\n", file=sys.stderr)
+heavy = {"torch", "timm", "faiss", "h5py", "numpy", "PIL", "matplotlib", "scipy", "msgspec", "multiprocessing"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
 
-def test_every_help_answers_at_once_and_loads_nothing_heavy() -> None:
+def test_every_help_loads_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HELP_OF_ALL, "", *GROUPS, *COMMANDS], capture_output=True, text=True, check=True
     )
-    heavy, first_s, slowest_s = done.stderr.splitlines()
-    assert heavy == "[]"
-    assert float(first_s) + float(slowest_s) < 0.5
+    assert done.stderr == "[]\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -98,7 +93,7 @@ def test_help_shows_arguments_as_people_write_them(ultron: Run) -> None:
         )
 
     assert usage("search") == "ultron search [OPTIONS] [QUERY.jpg]..."
-    assert usage("compare") == "ultron compare [OPTIONS] A.json B.json"
+    assert usage("compare") == "ultron compare [OPTIONS] A.json [B.json]..."
     assert usage("extract") == "ultron extract [OPTIONS] [DIR]"
     assert usage("datasets download") == "ultron datasets download [OPTIONS] NAME..."
 

@@ -53,7 +53,7 @@ def test_bad_reranking_is_refused(ultron: Run, extracted: tuple[str, ...], tmp_p
     expect_error(
         ultron("evaluate", *extracted, "--rerank", "superglobl"), "--rerank must be one of", "did you mean superglobal?"
     )
-    expect_error(ultron("search", *extracted, "--rerank-set", "aqe.n=3"), "--rerank must name aqe, found no re-ranking")
+    expect_error(ultron("search", *extracted, "--rerank-set", "aqe.n=3"), "add aqe to --rerank, found no re-ranking")
     expect_error(ultron("evaluate", "--ranks", tmp_path / "r.h5", "--rerank", "aqe"), "leave out")
     expect_error(ultron("search", *extracted, "--nprobe", 3), "--nprobe belongs to an index; name one with --index")
 

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from tests.fuzz.mutations import damaged
@@ -155,6 +156,36 @@ def _received(receiving: int, child: int, limits: Limits) -> Iterator[tuple[int,
         yield -1, "the child ended early"
 
 
+def read_each(
+    reader: Reader,
+    folder: Path,
+    files: Callable[[int], tuple[int, bytes]],
+    numbers: range,
+    limits: Limits,
+    *,
+    with_guard: bool = True,
+) -> Iterator[tuple[int, str | None]]:
+    """(number, problem) of every file, whatever becomes of the child that reads it. folder: of made_seeds; files: the
+    seed's folder and the bytes of a file, by number."""
+
+    def readings(part: range) -> Iterator[tuple[int, str | None]]:
+        for number in part:
+            place, data = files(number)
+            (folder / str(place) / reader.file).write_bytes(data)
+            yield number, problem_of(reader.read, folder / str(place))
+
+    while numbers:
+        part = numbers[:FILES_OF_A_CHILD]
+        n_read = 0
+        for number, problem in in_child(partial(readings, part), limits, with_guard=with_guard):
+            # one that ended the child is the one after the last that came back
+            yield (number if number >= 0 else part[n_read]), problem
+            n_read += 1
+        if not n_read:
+            return
+        numbers = numbers[n_read:]
+
+
 def fuzz(
     reader: Reader,
     n_inputs: int,
@@ -174,30 +205,14 @@ def fuzz(
         made_seeds(reader, folder / "guarded")
         ends_s = time.monotonic() + seconds if seconds else float("inf")
 
-        def readings(numbers: range, where: Path) -> Iterator[tuple[int, str | None]]:
-            for number in numbers:
-                place, data = input_of(reader, seeds, seed, number)
-                (where / str(place) / reader.file).write_bytes(data)
-                yield number, problem_of(reader.read, where / str(place))
-
         def outcomes(numbers: range, *, with_guard: bool) -> Iterator[tuple[int, str | None]]:
-            """(number, problem) of every file, whatever becomes of the child that reads it."""
             allowed = limits if with_guard else replace(limits, cpu_s=min(limits.cpu_s, CPU_S_BEFORE_GUARD))
             where = folder / "guarded" if with_guard else folder  # both go on at the same time
-            while numbers:
-                part = numbers[:FILES_OF_A_CHILD]
-                n_read = 0
-                for number, problem in in_child(
-                    lambda part=part: readings(part, where), allowed, with_guard=with_guard
-                ):
-                    # one that ended the child is the one after the last that came back
-                    yield (number if number >= 0 else part[n_read]), problem
-                    n_read += 1
-                    if time.monotonic() > ends_s:
-                        return
-                if not n_read:
+            files = partial(input_of, reader, seeds, seed)
+            for number, problem in read_each(reader, where, files, numbers, allowed, with_guard=with_guard):
+                yield number, problem
+                if time.monotonic() > ends_s:
                     return
-                numbers = numbers[n_read:]
 
         every = guarded_every if reader.is_guarded else 1
         for number, problem in outcomes(range(n_inputs), with_guard=every == 1):

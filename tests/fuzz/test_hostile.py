@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import shared_or_skip
 from tests.fuzz.readers import READERS
-from tests.fuzz.running import Limits, in_child, made_seeds, problem_of
+from tests.fuzz.running import Limits, made_seeds, read_each
 
 # what the names of files begin with -> reader
 PREFIXES = {
@@ -28,13 +28,8 @@ def test_hostile_files_end_in_one_line(prefix: str, tmp_path: Path) -> None:
     shared = shared_or_skip("files that broke a reader of the first version end in one line")
     reader = READERS[PREFIXES[prefix]]
     made_seeds(reader, tmp_path)
-    folder = tmp_path / "0"
-    for path in sorted((shared / "hostile").glob(f"{prefix}-*")):
-        (folder / reader.file).write_bytes(path.read_bytes())
-        problems = [
-            problem
-            for _, problem in in_child(
-                lambda: iter([(0, problem_of(reader.read, folder))]), Limits(memory_mib=256, cpu_s=5)
-            )
-        ]
-        assert len(problems) == 1 and not problems[0], f"{path.name}: {problems}"
+    paths = sorted((shared / "hostile").glob(f"{prefix}-*"))
+    files = [path.read_bytes() for path in paths]
+    limits = Limits(memory_mib=256, cpu_s=5)
+    outcomes = read_each(reader, tmp_path, lambda number: (0, files[number]), range(len(files)), limits)
+    assert {paths[number].name: problem for number, problem in outcomes if problem} == {}

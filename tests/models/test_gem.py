@@ -36,8 +36,8 @@ def test_whitening_layer_sets_the_dimension() -> None:
         ("gem", {"backbone": "resnet5"}, "unknown backbone 'resnet5'; did you mean resnet5"),
         ("gem", {"bakbone": "resnet50"}, r"unknown setting model\.bakbone; did you mean backbone"),
         ("gem", {"backbone": SMALL_BACKBONE, "p": "big"}, r"model\.p must be a number"),
-        ("gem", {"backbone": SMALL_BACKBONE, "p": -1.0}, "`p` must lie between"),
-        ("gem", {"backbone": SMALL_BACKBONE, "pooling": "gen"}, "`pooling` must be one of gem, avg, max"),
+        ("gem", {"backbone": SMALL_BACKBONE, "p": -1.0}, "`model.p` must lie between"),
+        ("gem", {"backbone": SMALL_BACKBONE, "pooling": "gen"}, "`model.pooling` must be one of gem, avg, max"),
         ("gem", {"backbone": "levit_128s"}, "one fixed size only"),
     ],
 )

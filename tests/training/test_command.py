@@ -72,4 +72,4 @@ def test_runs_are_listed_and_resumed_by_command(ultron: Run, toy: Path, tmp_path
     assert "going on after step 4 of 4" in err
     assert (run / "checkpoint.pt").exists()
     code, _, err = ultron("train", "--resume", "--out", run)
-    assert (code, "is finished, there is nothing to resume" in err) == (2, True)
+    assert (code, "is finished after epoch 1, there is nothing to resume" in err) == (2, True)

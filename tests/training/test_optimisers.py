@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ultron_cli.configs import from_dict
+from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import create_loss
@@ -86,6 +87,20 @@ def test_schedule_warms_up_then_falls_to_zero() -> None:
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == pytest.approx(0.0)
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_a_cosine_begins_anew_at_its_restarts() -> None:
+    """Until the first restart it is the cosine of a run that ends there, to the bit."""
+    restarted = config(epochs=10, warmup_epochs=1, restart_epochs=[4, 6])
+    until_4 = config(epochs=4, warmup_epochs=1)
+    assert [lr_at(restarted, step, 5) for step in range(20)] == [lr_at(until_4, step, 5) for step in range(20)]
+    assert [lr_at(restarted, epoch * 5, 5) for epoch in (4, 5, 6, 8)] == pytest.approx([0.1, 0.05, 0.1, 0.05])
+    assert lr_at(restarted, 29, 5) == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * 0.9)))
+    for wrong in ({"restart_epochs": [1]}, {"restart_epochs": [10]}, {"restart_epochs": [6, 4]}):
+        with pytest.raises(UltronError, match="restart_epochs must ascend, between warmup_epochs and epochs"):
+            config(warmup_epochs=1, **wrong)
+    with pytest.raises(UltronError, match=r"goes with schedule = \"cosine\"; found \[4\] with 'constant'"):
+        config(schedule="constant", restart_epochs=[4])
 
 
 def test_steps_and_constant() -> None:

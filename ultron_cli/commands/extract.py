@@ -82,7 +82,7 @@ def command(
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     batch_size: Annotated[int, number(help="Photos of one shape at a time, at most 64.", low=1)] = 8,
-    workers: Annotated[int, number(help="Processes that decode photos; -1 chooses.", low=-1)] = -1,
+    workers: Annotated[int, number(help="Processes that decode photos; -1 chooses.", low=-1, high=256)] = -1,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out photos that cannot be decoded; they are listed and counted.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ultron_cli.commands.choices import PROTOCOLS, metavar
+from ultron_cli.commands.choices import FORMATS, PROTOCOLS, metavar
 from ultron_cli.configs import one_of, parse_scales, within
 from ultron_cli.errors import UltronError
 from ultron_cli.models import require_model
@@ -127,6 +127,9 @@ ScalesFlag = Annotated[
 ]
 
 # Searches
+FormatFlag = Annotated[
+    str, choice(FORMATS, "--format", help="How the result is printed: for a screen, or as a table for a paper.")
+]
 QueriesFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors of the queries.")]
 DatabaseFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors of the database.")]
 IndexFlag = Annotated[
@@ -189,7 +192,7 @@ FigureFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="File for 
 
 # Pictures of what a network does with the photos of a dataset
 PhotosFlag = Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos (those of the latest training run).")]
-MaxSideFlag = Annotated[int, number(help="Longest side of a photo in pixels.", low=32, metavar="PX")]
+MaxSideFlag = Annotated[int, number(help="Longest side of a photo in pixels.", low=32, high=16384, metavar="PX")]
 LeaveOutQueriesFlag = Annotated[
     bool,
     typer.Option("--leave-out-queries", help="Leave a query that is in the database too out of its own ranking."),
@@ -233,6 +236,23 @@ def box_of(text: str, flag: str) -> "Box":
     return x1, y1, x2, y2
 
 
+def require_one_each(flag: str, values: Sequence[object] | None, what: str, n: int) -> None:
+    """Raises UltronError unless a flag that is given once per picture's part was given so, or not at all. what: such a
+    part (`search`); n: how many there are."""
+    if values and len(values) != n:
+        raise UltronError(f"{flag} must be given once per {what}, found {len(values)} for {n}; give {n}, or none")
+
+
+def require_unused(why: str, **flags: object) -> None:
+    """Raises UltronError if flags were given that the others make void, naming those. why: the rule, as the beginning
+    of a sentence; flags: values by the names of their settings, None or empty where a flag was not given."""
+    from ultron_cli import console
+
+    names = [console.settings.flags[name] for name, value in flags.items() if value is not None and value != []]
+    if names:
+        raise UltronError(f"{why}; leave out {' and '.join(names)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFlags:
     """The values of a command's model flags; a command that lacks one leaves its default."""
@@ -251,11 +271,12 @@ class ModelFlags:
         from ultron_cli.configs import apply_set
         from ultron_cli.models.weights.model_choice import ModelChoice
 
-        values = apply_set({"model": {"backbone": self.backbone} if self.backbone else {}}, self.assignments or [])
+        named = {"model": {"backbone": self.backbone} if self.backbone else {}}
+        values = apply_set(named, self.assignments or [], example="model.p=4")
         foreign = [key for key in values if key != "model"]
         if foreign:
             raise UltronError(
-                f"--set {foreign[0]}: only model settings can be set here (model.p=4); see `ultron extract --help`"
+                f"--set {foreign[0]}: only settings of the model can be set here; write model.KEY=VALUE (model.p=4)"
             )
         return ModelChoice(
             run=self.run,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ultron_cli.commands.choices import metavar
-from ultron_cli.commands.flags import DimFlag, WhitenFlag, choice, current_workspace
+from ultron_cli.commands.flags import DimFlag, WhitenFlag, choice, current_workspace, require_unused
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS
 
@@ -76,6 +76,7 @@ def command(
     An index is a Faiss file or a collection in Milvus, built in bounded memory; `ultron search --index` uses it.
     """
     from ultron_cli.console import print_result
+    from ultron_cli.locks import only_writer
     from ultron_cli.retrieval.whitening import chosen_whitening
 
     milvus_flags = {"--uri": uri, "--collection": collection, "--token-env": token_env}
@@ -86,6 +87,8 @@ def command(
         raise UltronError(
             f"{'--report' if report else '--queries'} measures Faiss indexes; leave it out with --engine milvus"
         )
+    if not report:
+        require_unused("without --report nothing is measured", queries=queries)
     workspace = current_workspace()
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
     stem = type_.replace(",", "_") if engine == "faiss" else f"milvus-{type_}"
@@ -98,23 +101,24 @@ def command(
     }
     path = out or workspace.result_folder("index", source.resolve().parent.name, made_by) / f"{stem}.index"
     is_replaced = overwrite or out is None
-    if engine == "milvus":
-        from ultron_cli.retrieval.milvus.building import MilvusRequest
+    with only_writer(path, f"another `ultron index` is writing {path}", beside=True):  # with its report
+        if engine == "milvus":
+            from ultron_cli.retrieval.milvus.building import MilvusRequest
 
-        request = MilvusRequest(uri=uri, collection=collection, token_env=token_env, replace=overwrite)
-        summary, text = _build_in_milvus(source, path, type_, request, is_replaced, whitening)
-        workspace.remember("index", path)
-    else:
-        built, summary, text = _build_with_faiss(source, path, type_, is_replaced, whitening)
-        workspace.remember("index", path)
-        if report:
-            from ultron_cli.retrieval.index.report import index_report, report_text
-            from ultron_cli.visualization.curves.recall_speed import draw_index_report
+            request = MilvusRequest(uri=uri, collection=collection, token_env=token_env, replace=overwrite)
+            summary, text = _build_in_milvus(source, path, type_, request, is_replaced, whitening)
+            workspace.remember("index", path)
+        else:
+            built, summary, text = _build_with_faiss(source, path, type_, is_replaced, whitening)
+            workspace.remember("index", path)
+            if report:
+                from ultron_cli.retrieval.index.report import index_report, report_text
+                from ultron_cli.visualization.curves.recall_speed import draw_index_report
 
-            measured = index_report(built, source, queries)
-            draw_index_report(measured, Path(measured["figure"]))
-            summary["report"] = measured
-            text = f"{text}\n{report_text(measured)}"
+                measured = index_report(built, source, queries)
+                draw_index_report(measured, Path(measured["figure"]))
+                summary["report"] = measured
+                text = f"{text}\n{report_text(measured)}"
     print_result(summary, text)
 
 

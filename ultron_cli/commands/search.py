@@ -20,6 +20,7 @@ from ultron_cli.commands.flags import (
     current_workspace,
     index_settings,
     number,
+    require_unused,
 )
 from ultron_cli.errors import UltronError
 
@@ -74,7 +75,7 @@ def command(
 
     workspace = current_workspace()
     if photos and queries:
-        raise UltronError("name photos or --queries, not both")
+        raise UltronError("photos and --queries exclude each other; leave one")
     options = SearchOptions(
         steps=parse_rerank(rerank, rerank_set or []),
         whitening=chosen_whitening(whiten, dim),
@@ -95,6 +96,7 @@ def command(
 
         ranking = search_photos(photos, base, k, console.settings.device, bbx=box, weights=weights, options=options)
     else:
+        require_unused("the model is needed to search by photo alone, and no photo is named", weights=weights)
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options)
     origin = ranking.origin
@@ -125,5 +127,6 @@ def _tables(ranking: "Ranking") -> list[str]:
     for query, name in enumerate(names):
         rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in ranking.ranked_photos(query)]
         columns = ("rank", "photo", "score")
-        texts.append(table(columns, rows, title=name, left=2, what="photos", all_in="the rank file"))
+        texts += ["", name] if texts else [name]  # whole, to be copied, however narrow the terminal
+        texts.append(table(columns, rows, left=2, what="photos", all_in="the rank file"))
     return [*texts, rest] if rest else texts

@@ -46,7 +46,12 @@ def command(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the run.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the interrupted run in --out, or with the latest.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the interrupted run in --out, or with the latest; or with the finished one in --out and "
+            "more epochs (--set epochs=N).",
+        ),
     ] = False,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Only show the settings and where each came from.")
@@ -88,7 +93,7 @@ def command(
             "config": load_config(preset, config, changes).to_plain(),
             "origin": {key: origin for key, _, origin in rows},
         }
-        print_result(result, table(("setting", "value", "from"), rows, left=3))
+        print_result(result, table(("setting", "value", "from"), rows, left=3, most=len(rows)))
         return
     if not resume:  # a mistyped setting is told before torch is loaded
         from ultron_cli.training.presets import load_config

@@ -57,7 +57,9 @@ class GroundTruthConfig:
         one_of("query_rule", self.query_rule, QUERY_RULES)
         within("queries_per_landmark", self.queries_per_landmark, 1, 1000)
         if self.labels and self.pairs:
-            raise UltronError("`labels` and `pairs` exclude each other: either landmarks by photo, or answers by query")
+            raise UltronError(
+                "`labels` and `pairs` exclude each other (landmarks by photo, or answers by query); leave one"
+            )
         if self.name is not None and (not self.name or not self.name.replace("_", "").replace("-", "").isalnum()):
             raise UltronError(f"`name` takes letters, digits, - and _; found {self.name!r}")
 

@@ -223,8 +223,9 @@ def find_ground_truth(folder: Path) -> Path | None:
     stems = {path.stem for path in candidates}
     if len(stems) > 1:
         raise UltronError(
-            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); choose "
-            "one with `gnd`"
+            f"{folder} holds several ground truths ({', '.join(sorted(path.name for path in candidates))}); leave one "
+            "there",
+            "choose one with `gnd`",
         )
     return candidates[0] if candidates else None
 
@@ -352,5 +353,5 @@ def _summary(folder: Path, data_root: Path) -> DatasetSummary:
         summary["database"] = record.n_unpacked if record else len(dataset.database_names)
         summary["queries"] = len(dataset.query_names)
     except UltronError as error:
-        return {**summary, "database": 0, "error": str(error)}
+        return {**summary, "database": 0, "error": error.message}
     return summary

@@ -89,7 +89,7 @@ class Spelled:
         if value not in self.photo_of and not self.may_lack:
             raise UltronError(
                 f"{row.where}: {shown(value)} is no photo of the folder (paths are relative to it)"
-                f"{nearest_names(value[:255], self.photo_of)}"
+                f"{nearest_names(value[:255], self.photo_of) or '; correct the line'}"
             )
         return self.photo_of.get(value)
 
@@ -131,8 +131,8 @@ def read_labels(path: Path, spelled: Spelled) -> list[PhotoLabel]:
         )
         if photo in labels and labels[photo] != label:
             raise UltronError(
-                f"{row.where}: {photo} stands there before with other values; a photo has one line (for "
-                "several landmarks in one, use `pairs`)"
+                f"{row.where}: {photo} stands there before with other values; a photo has one line, keep one",
+                "for several landmarks in one photo use `pairs`",
             )
         labels[photo] = label
     return list(labels.values())

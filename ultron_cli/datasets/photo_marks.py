@@ -6,20 +6,21 @@ Size and times are looked at first. Where they are others, as after copying a da
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from ultron_cli.console import progress
+from ultron_cli.console import counted, log, progress
 from ultron_cli.errors import UltronError
 
 T = TypeVar("T")
 State = tuple[int, int, int]  # size in bytes; times of the last change of content and of the file's record, in ns
 NO_FILE: State = (-1, -1, -1)
 DIGEST_BYTES = 16  # of SHA-256
+SHOWN_NAMES = 3  # of photos that have changed
 TRIES = 3  # to read a photo that is being written
 
 
@@ -105,3 +106,24 @@ class PhotoMarks:
             for row in progress(suspects, what="compare")
             if (path := paths[row]) is None or digest_of(path) != self.digests[row].tobytes()
         ]
+
+
+def warn_of_changed(photos: Iterable[tuple[str, Path, PhotoMark | None]]) -> None:
+    """Says which of the photos that are shown beside descriptors are others by now than those that were described.
+
+    photos: name, file, and the mark of what was described, None where it is not recorded. Photos that are gone are left
+    out: whoever opens them says so.
+    """
+    shown = {path: (name, mark) for name, path, mark in photos if mark is not None and state_of(path) != NO_FILE}
+    changed = PhotoMarks.of([mark for _, mark in shown.values()]).changed(list(shown))
+    if changed:
+        names = [name for name, _ in shown.values()]
+        listed = ", ".join(names[row] for row in changed[:SHOWN_NAMES])
+        rest = f" and {len(changed) - SHOWN_NAMES} more" if len(changed) > SHOWN_NAMES else ""
+        log.warning(
+            "%s shown %s changed since the search described %s: %s%s; run `ultron extract` and the search again",
+            counted(len(changed), "photo"),
+            *(("has", "it") if len(changed) == 1 else ("have", "them")),
+            listed,
+            rest,
+        )

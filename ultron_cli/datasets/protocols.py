@@ -172,7 +172,7 @@ def load_ground_truth(path: Path) -> GroundTruth:
     """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is
     unsound."""
     if not path.exists():
-        raise UltronError(f"ground truth {path} does not exist; name one with `gnd`")
+        raise UltronError(f"ground truth {path} does not exist; check the path")
     if path.suffix == ".json":
         content = read_json(path, "ground truth", advice=CORRECT, most_bytes=MOST_LIST_BYTES)
     else:

@@ -13,10 +13,13 @@ from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protoc
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import PRECISION_AT, Duplicates, rankings_with_repeats, revisited_map
 from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
-from ultron_cli.retrieval.overlap import own_rows_of, warn_of_own_rows
+from ultron_cli.retrieval.overlap import own_rows_of, own_rows_problem
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
+
+RIGHT_GND = "name the right `gnd`"
 
 
 def find_gnd(gnd: Path | None, origin: Origin) -> Path:
@@ -27,10 +30,12 @@ def find_gnd(gnd: Path | None, origin: Origin) -> Path:
     recorded = origin.ground_truth
     if not recorded:
         raise UltronError(
-            "these descriptors were made from photos without a ground truth; name one with `gnd` gnd_NAME.json"
+            "these descriptors were made from photos without a ground truth; extract with one (`ultron extract --gnd "
+            "FILE`)",
+            "name one with `gnd` FILE",
         )
     if not os.path.isfile(recorded):
-        raise UltronError(f"the ground truth was at {recorded}, which is gone; name it with `gnd`")
+        raise UltronError(f"the ground truth was at {recorded}, which is gone; put it back", "name it with `gnd`")
     return Path(recorded)
 
 
@@ -45,14 +50,19 @@ def _queries_present(
         raise UltronError(
             f"the ranking lacks {counted(len(unexplained), 'query', 'queries')} of the ground truth, for "
             f"example {unexplained[0]!r}"
-            f"{nearest_names(unexplained[0], row_of)}; search with all queries, or name the right `gnd`"
+            f"{nearest_names(unexplained[0], row_of)}; search with all queries",
+            RIGHT_GND,
         )
     if absent_names:
         n_absent = counted(len(absent_names), "query", "queries")
         log.warning("%s left out at extraction: %s", n_absent, ", ".join(absent_names[:5]))
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
-        raise UltronError("not one query of the ground truth is in the ranking; name the right `gnd`")
+        raise UltronError(
+            f"not one of {counted(len(truth.query_names), 'query', 'queries')} of the ground truth was searched; "
+            "extract them again",
+            RIGHT_GND,
+        )
     searched_truth = replace(
         truth, query_names=[truth.query_names[i] for i in positions], queries=[truth.queries[i] for i in positions]
     )
@@ -87,7 +97,11 @@ def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) 
     truth_rows = np.fromiter(chain(numbers, [-1]), dtype, n + 1)
     n_missing = n_known - int((truth_rows[:n] < n_known).sum())
     if n_missing == n_known:
-        raise UltronError("not one photo of the ground truth is in the database; name the right `gnd`")
+        raise UltronError(
+            f"not one of {counted(n_known, 'photo')} of the ground truth is in the database of "
+            f"{len(ranking.database_names):,}; search the photos that it is of",
+            RIGHT_GND,
+        )
     if n_missing:
         log.warning(
             "%s of the ground truth not in the database; as positives they count as not found",
@@ -151,7 +165,6 @@ def evaluate_ranking(
         ranking = replace(ranking, origin=replace(ranking.origin, search=search))
     truth, rows = ranking_against(ranking, gnd)
     truth, n_counted = _with_own_rows(truth, ranking, rows_of_self, are_left_out=search.leaves_out_queries)
-    warn_of_own_rows(n_counted, len(truth.query_names))
     repeating_queries = rankings_with_repeats(rows)
     if len(repeating_queries):
         how = (
@@ -173,12 +186,19 @@ def evaluate_ranking(
         duplicates=duplicates,
         evaluated_by=provenance(),
     )
+    dataset = dataset_name(ranking.origin, gnd)
+    warnings: list[str | UltronError] = [*weaknesses(truth, results, dataset, origin)]
+    if n_counted:
+        warnings.insert(0, own_rows_problem(n_counted, len(truth.query_names)))
+    for warning in warnings:
+        log.warning("%s", warning)
     return Evaluation.of(
         results,
-        dataset=dataset_name(ranking.origin, gnd),
+        dataset=dataset,
         query_names=truth.query_names,
         n_database=len(ranking.database_names),
         origin=origin,
+        warnings=[str(warning) for warning in warnings],
     )
 
 
@@ -192,12 +212,18 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
     return "-" if fraction is None else f"{100 * fraction:.{decimals}f}"
 
 
+def interval_text(interval: tuple[float, float] | None, decimals: int = 1) -> str:
+    """An interval of a score as people read it; a dash where there is none."""
+    return "-" if interval is None else " to ".join(percent(side, decimals) for side in interval)
+
+
 def report_rows(evaluation: Evaluation) -> list[list[str]]:
-    """Rows of the table on screen: protocol, mAP and mP@k in percent, queries used."""
+    """Rows of the table on screen: protocol, mAP with its interval and mP@k in percent, queries used."""
     return [
         [
             protocol,
             percent(scores.mAP),
+            interval_text(scores.interval),
             *(percent(scores.mP[k]) for k in PRECISION_AT),
             str(scores.queries_used),
         ]

@@ -69,7 +69,8 @@ def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool
     """Raises UltronError if timm's weights or a backbone are asked of a model with a network of its own."""
     if pretrained:
         raise UltronError(
-            f"there are no published weights of {name}; train it (`ultron train --set model.name={name}`)",
+            f"there are no published weights of {name}; train it (`ultron train --set model.name={name} "
+            "--set pretrained=false`)",
             "give a checkpoint with `weights`",
         )
     if "backbone" in settings:

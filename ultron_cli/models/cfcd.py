@@ -26,8 +26,8 @@ class CfcdSettings:
     p_learnable: bool = False
 
     def __post_init__(self) -> None:
-        within("descriptor_dim", self.descriptor_dim, 1, 65536)
-        within("p", self.p, 0.1, 100.0)
+        within("model.descriptor_dim", self.descriptor_dim, 1, 65536)
+        within("model.p", self.p, 0.1, 100.0)
 
 
 class CfcdModel(BackboneModel):

@@ -40,10 +40,10 @@ class DalgSettings:
     fusion: Literal["cross", "concat"] = "cross"  # "concat", for ablation, puts the local map's mean beside the vector
 
     def __post_init__(self) -> None:
-        one_of("global_pooling", self.global_pooling, ["gem", "avg"])
-        one_of("fusion", self.fusion, ["cross", "concat"])
-        within("p", self.p, 0.1, 100.0)
-        within("mlp_ratio", self.mlp_ratio, 0.25, 16.0)
+        one_of("model.global_pooling", self.global_pooling, ["gem", "avg"])
+        one_of("model.fusion", self.fusion, ["cross", "concat"])
+        within("model.p", self.p, 0.1, 100.0)
+        within("model.mlp_ratio", self.mlp_ratio, 0.25, 16.0)
         for name, low, high in (
             ("descriptor_dim", 1, 65536),
             ("dim", 1, 65536),
@@ -51,8 +51,8 @@ class DalgSettings:
             ("window", 1, 32),
             ("fusion_blocks", 1, 16),
         ):
-            within(name, getattr(self, name), low, high)
-        within("local_blocks", self.local_blocks, 0, 16)
+            within(f"model.{name}", getattr(self, name), low, high)
+        within("model.local_blocks", self.local_blocks, 0, 16)
         if self.dim % self.n_heads:
             raise UltronError(f"dim must be a multiple of n_heads; found {self.dim} and {self.n_heads}")
 

@@ -36,12 +36,12 @@ class DolgSettings:
     local_dim: int = 1024  # of local vectors, and of the global one
 
     def __post_init__(self) -> None:
-        one_of("local_from", self.local_from, ["f3", "f4"])
-        one_of("fusion", self.fusion, ["orthogonal", "concat", "hadamard"])
-        one_of("global_pooling", self.global_pooling, ["gem", "avg"])
-        within("p", self.p, 0.1, 100.0)
+        one_of("model.local_from", self.local_from, ["f3", "f4"])
+        one_of("model.fusion", self.fusion, ["orthogonal", "concat", "hadamard"])
+        one_of("model.global_pooling", self.global_pooling, ["gem", "avg"])
+        within("model.p", self.p, 0.1, 100.0)
         for name in ("descriptor_dim", "atrous_dim", "local_dim"):
-            within(name, getattr(self, name), 1, 65536)
+            within(f"model.{name}", getattr(self, name), 1, 65536)
 
 
 class MultiAtrous(nn.Module):

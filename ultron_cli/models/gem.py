@@ -44,10 +44,12 @@ class GemSettings:
     genotype: str | None = None  # of `hoga`, as attentions/genotype.py writes it; None is the published one
 
     def __post_init__(self) -> None:
-        one_of("pooling", self.pooling, list(POOLINGS))
-        within("p", self.p, 0.1, 100.0)
+        one_of("model.pooling", self.pooling, list(POOLINGS))
+        within("model.p", self.p, 0.1, 100.0)
+        if self.groups is not None:
+            within("model.groups", self.groups, 1, 65536)
         if self.gamma is not None:
-            within("gamma", self.gamma, 0.0, 100.0)
+            within("model.gamma", self.gamma, 0.0, 100.0)
         if self.beta and self.gamma == 0.0:
             raise UltronError("beta is added after the power mean, which gamma 0 leaves out; leave one of them out")
         for name, value in (("gamma", self.gamma), ("pooling_shift", self.pooling_shift), ("beta", self.beta or None)):
@@ -57,7 +59,7 @@ class GemSettings:
                     "`model.pooling=simpool`, or leave it out"
                 )
         if self.descriptor_dim is not None:
-            within("descriptor_dim", self.descriptor_dim, 1, 65536)
+            within("model.descriptor_dim", self.descriptor_dim, 1, 65536)
         if self.scale_gem and (self.pooling != "gem" or self.descriptor_dim is not None):
             obstacle = (
                 f"pooling {self.pooling}"

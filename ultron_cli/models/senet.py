@@ -33,11 +33,11 @@ class SenetSettings:
     p: float = 3.0  # exponent of GeM
 
     def __post_init__(self) -> None:
-        within("descriptor_dim", self.descriptor_dim, 1, 65536)
-        within("similarity_dim", self.similarity_dim, 1, 65536)
-        within("window", self.window, 3, 31)
-        within("kernel", self.kernel, 1, 3)
-        within("p", self.p, 0.1, 100.0)
+        within("model.descriptor_dim", self.descriptor_dim, 1, 65536)
+        within("model.similarity_dim", self.similarity_dim, 1, 65536)
+        within("model.window", self.window, 3, 31)
+        within("model.kernel", self.kernel, 1, 3)
+        within("model.p", self.p, 0.1, 100.0)
         if self.window % 2 == 0:
             raise UltronError(f"window is the odd side of a place's surroundings; found {self.window}")
 

@@ -33,10 +33,10 @@ class SuperGlobalSettings:
     scale_gem: bool = True  # descriptors of several scales are joined by their maximum instead of their mean
 
     def __post_init__(self) -> None:
-        within("descriptor_dim", self.descriptor_dim, 1, 65536)
-        within("p", self.p, 0.1, 100.0)
-        within("p_plus", self.p_plus, 0.1, 100.0)
-        within("relup", self.relup, 0.0, 10.0)
+        within("model.descriptor_dim", self.descriptor_dim, 1, 65536)
+        within("model.p", self.p, 0.1, 100.0)
+        within("model.p_plus", self.p_plus, 0.1, 100.0)
+        within("model.relup", self.relup, 0.0, 10.0)
 
 
 class ReLUP(nn.Module):

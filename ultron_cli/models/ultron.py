@@ -91,7 +91,7 @@ class UltronSettings:
             ("thresholds", 0.0, 1.0),
         ):
             for value in getattr(self, name):
-                within(name, value, low, high)
+                within(f"model.{name}", value, low, high)
         for name, low, high in (
             ("expansion", 1, 16),
             ("mlp_ratio", 0.25, 16.0),
@@ -102,7 +102,7 @@ class UltronSettings:
             ("pooling_exponent", 0.1, 100.0),
             ("descriptor_dim", 1, 65536),
         ):
-            within(name, getattr(self, name), low, high)
+            within(f"model.{name}", getattr(self, name), low, high)
         if self.thresholds[0] <= self.thresholds[1]:
             raise UltronError(
                 f"thresholds are tau1 and tau2 with tau1 above tau2 (0.75,0.5); found {list(self.thresholds)}"

@@ -17,7 +17,7 @@ import numpy as np
 
 from ultron_cli import __version__
 from ultron_cli.blocks import chunks
-from ultron_cli.datasets.photo_marks import DIGEST_BYTES, PhotoMarks
+from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.retrieval.hdf5 import (
@@ -25,8 +25,11 @@ from ultron_cli.retrieval.hdf5 import (
     H5Layout,
     H5Part,
     damage_said,
+    mark_parts,
     open_h5,
+    read_h5_marks,
     write_h5_header,
+    write_h5_marks,
     write_h5_names,
     write_h5_text,
 )
@@ -49,8 +52,7 @@ LAYOUT = H5Layout(
     parts={
         "names": H5Part(axes="(N,)", types=(TEXT,)),
         "descriptors": H5Part(axes="(N, D)", types=("float32", "float16")),
-        "photo_states": H5Part(axes="(N, 3)", types=("int64",), may_lack=True),
-        "photo_digests": H5Part(axes="(N, 16)", types=("uint8",), may_lack=True),
+        **mark_parts("photo"),
     },
     attributes={
         "complete": bool,
@@ -215,12 +217,7 @@ class DescriptorFile(Descriptors):
     @property
     def marks(self) -> PhotoMarks | None:
         """What tells the photos from others of their names, one per row; None where it is not recorded."""
-        if not (self._file.has("photo_states") and self._file.has("photo_digests")):
-            return None
-        states, digests = self._file.dataset("photo_states"), self._file.dataset("photo_digests")
-        if states.shape != (self.n, 3) or digests.shape != (self.n, DIGEST_BYTES):
-            return None
-        return PhotoMarks(self._file.array("photo_states"), self._file.array("photo_digests"))
+        return read_h5_marks(self._file, "photo", self.n)
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
@@ -347,9 +344,7 @@ def write_descriptors(
     dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as output, h5py.File(output, "w") as handle:
         write_h5_names(handle, "names", names)
-        if marks is not None:
-            handle["photo_states"] = marks.states
-            handle["photo_digests"] = marks.digests
+        write_h5_marks(handle, "photo", marks)
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
         stored = handle.create_dataset(
             "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None

@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 
 from ultron_cli import __version__
+from ultron_cli.datasets.photo_marks import DIGEST_BYTES, PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import lock_holder, require_regular_file
-from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
+from ultron_cli.guarded import CPU_S, ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.provenance import utc_now
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit
@@ -140,6 +141,31 @@ def write_h5_names(handle: h5py.File, name: str, texts: Sequence[str]) -> None:
     handle[name] = np.array(values, dtype=h5py.string_dtype("utf-8"))
 
 
+def mark_parts(prefix: str, n: str = "N") -> dict[str, H5Part]:
+    """The parts of a layout that hold the marks of n photos (datasets/photo_marks.py), where they are known."""
+    return {
+        f"{prefix}_states": H5Part(axes=f"({n}, 3)", types=("int64",), may_lack=True),
+        f"{prefix}_digests": H5Part(axes=f"({n}, {DIGEST_BYTES})", types=("uint8",), may_lack=True),
+    }
+
+
+def write_h5_marks(handle: h5py.File, prefix: str, marks: PhotoMarks | None) -> None:
+    """Writes the parts that mark_parts names; none where the marks are not known."""
+    if marks is not None:
+        handle[f"{prefix}_states"] = marks.states
+        handle[f"{prefix}_digests"] = marks.digests
+
+
+def read_h5_marks(file: H5File, prefix: str, n: int) -> PhotoMarks | None:
+    """The marks of n photos; None where the file has none, or others than of n photos."""
+    states, digests = f"{prefix}_states", f"{prefix}_digests"
+    if not (file.has(states) and file.has(digests)):
+        return None
+    if file.dataset(states).shape != (n, 3) or file.dataset(digests).shape != (n, DIGEST_BYTES):
+        return None
+    return PhotoMarks(file.array(states), file.array(digests))
+
+
 def write_h5_text(handle: h5py.File, name: str, text: str) -> None:
     """Writes a text as an attribute; it may be made of names of files."""
     handle.attrs.create(name, text.encode("utf-8", "surrogateescape"), dtype=h5py.string_dtype("utf-8"))
@@ -160,7 +186,7 @@ def open_h5(path: Path, layout: H5Layout) -> H5File:
     return H5File(path, layout, attributes, header["texts"])
 
 
-def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = 3) -> Any:
+def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
     """What a function that reads a file returns, read in a child process. Raises UltronError for whatever befalls
     it."""
     try:
@@ -189,6 +215,8 @@ def reading_fault(path: Path, reason: str, code: int | None, again: str) -> str:
         return f"{path} is open for writing in {who}; wait for it, or end it, and try again"
     if code in (errno.EIO, errno.ESTALE, errno.ENOENT):
         return f"{path} could not be read from its disk ({os.strerror(code)}); see that the disk is there and try again"
+    if "signature not found" in reason:  # most often a file of another kind
+        reason, again = "it does not begin as one", f"check the path, or {again}"
     return f"{path} is truncated or not an HDF5 file ({reason[:120]}); {again}"
 
 
@@ -200,7 +228,8 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
         kind = _attribute(handle, "format", object)
         if kind != layout.format:
             raise UltronError(
-                f"{path} is not a {layout.what}: its format attribute must be {layout.format!r}, found {kind!r:.80}"
+                f"{path} is not a {layout.what}: its format attribute must be {layout.format!r}, found {kind!r:.80}; "
+                f"name a {layout.what}"
             )
         version = _attribute(handle, "version", object)
         if not isinstance(version, int) or version > layout.version:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ultron_cli.datasets.photo_marks import PhotoMarks, read_with_mark
 from ultron_cli.datasets.photos import require_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.machine import resolve_device
@@ -49,7 +51,8 @@ def search_photos(
     with open_database(database, options, None if stored else requested) as database_file:
         device = resolve_device(device_name)
         describer = describer_of(database_file.info, device, crop="bbx" if bbx else "none", weights_path=weights)
-        descriptors = np.stack([describer.describe_photo(path, bbx) for path in photos])
+        described = [read_with_mark(path, partial(describer.describe_photo, path, bbx)) for path in photos]
+        descriptors = np.stack([descriptor for descriptor, _ in described])
         whitening = stored or requested
         searcher = Searcher(database_file, index, str(device))
         ranked, record = searcher.search(whitening.apply(descriptors) if whitening else descriptors, k, options.steps)
@@ -59,6 +62,8 @@ def search_photos(
             rows=ranked.rows,
             scores=ranked.scores,
             origin=replace(origin_of(database_file.info), search=record),
+            query_marks=PhotoMarks.of([mark for _, mark in described]),
+            database_marks=database_file.marks,
         )
 
 

@@ -2,7 +2,9 @@
 index/ and milvus/.
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, created, ultron_version, provenance (JSON);
-datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8.
+datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8; and, where
+they are known, the marks of their photos (datasets/photo_marks.py): /query_states, /query_digests, /database_states,
+/database_digests.
 """
 
 import json
@@ -15,9 +17,20 @@ import h5py
 import numpy as np
 
 from ultron_cli.blocks import chunks
+from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
-from ultron_cli.retrieval.hdf5 import TEXT, H5Layout, H5Part, open_h5, write_h5_header, write_h5_names
+from ultron_cli.retrieval.hdf5 import (
+    TEXT,
+    H5Layout,
+    H5Part,
+    mark_parts,
+    open_h5,
+    read_h5_marks,
+    write_h5_header,
+    write_h5_marks,
+    write_h5_names,
+)
 from ultron_cli.retrieval.origin import Origin
 
 FORMAT = "ultron-ranks"
@@ -31,6 +44,8 @@ LAYOUT = H5Layout(
         "scores": H5Part(axes="(Q, K)", types=("float32",)),
         "query_names": H5Part(axes="(Q,)", types=(TEXT,)),
         "database_names": H5Part(axes="(N,)", types=(TEXT,)),
+        **mark_parts("query", "Q"),
+        **mark_parts("database"),
     },
     attributes={"provenance": str},
     defaults={"provenance": "{}"},
@@ -71,6 +86,9 @@ class Ranking:
     origin: Origin
     # Where queries are in the database themselves; None where it is not known, as in rank files.
     own_rows: OwnRows | None = field(default=None, repr=False)
+    # What tells the photos from others of their names, as they were described; None where it is not recorded.
+    query_marks: PhotoMarks | None = field(default=None, repr=False)
+    database_marks: PhotoMarks | None = field(default=None, repr=False)
 
     def without_own_rows(self, own_rows: OwnRows, k: int | None = None) -> "Ranking":
         """The ranking in which no query finds itself, cut to k; rows end in -1 for as many as left. own_rows: of the
@@ -117,6 +135,8 @@ def write_ranks(path: Path, ranking: Ranking) -> None:
         handle["scores"] = scores
         for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):
             write_h5_names(handle, name, values)
+        write_h5_marks(handle, "query", ranking.query_marks)
+        write_h5_marks(handle, "database", ranking.database_marks)
         write_h5_header(handle, FORMAT, VERSION)
         handle.attrs["provenance"] = json.dumps(ranking.origin.to_json())
 
@@ -127,6 +147,8 @@ def read_ranks(path: Path) -> Ranking:
     with open_h5(path, LAYOUT) as file:
         rows, scores = file.array("ranks"), file.array("scores")
         query_names, database_names = file.texts("query_names"), file.texts("database_names")
+        query_marks = read_h5_marks(file, "query", len(query_names))
+        database_marks = read_h5_marks(file, "database", len(database_names))
         provenance = file.json("provenance", dict)
     fault = fault_in(rows, scores, len(query_names), len(database_names))
     if fault:
@@ -137,6 +159,8 @@ def read_ranks(path: Path) -> Ranking:
         rows=rows,
         scores=scores,
         origin=Origin.from_json(provenance),
+        query_marks=query_marks,
+        database_marks=database_marks,
     )
 
 

@@ -19,7 +19,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import file_state, sha256_of_file, whole_file
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
 from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
-from ultron_cli.retrieval.origin import ExtractionRecord, Json, WhiteningRecord
+from ultron_cli.retrieval.origin import ExtractionRecord, Json, LearnedFrom, WhiteningRecord
 
 FORMAT = "ultron-whitening"
 VERSION = 1
@@ -127,7 +127,9 @@ def whitened_info(info: DescriptorInfo, whitening: Whitening) -> DescriptorInfo:
     return dataclasses.replace(
         info,
         extraction=info.extraction.whitened(whitening.record()),
-        provenance=dataclasses.replace(info.provenance, whitening=path),
+        provenance=dataclasses.replace(
+            info.provenance, whitening=path, whitening_learned_from=LearnedFrom.from_json(whitening.provenance)
+        ),
     )
 
 
@@ -159,7 +161,9 @@ def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, wh
         second_text = whitening_text(second)
         is_told_apart = first_text != second_text
         fault = f"{first_text} and {second_text}" if is_told_apart else f"two files of {first_text}"
-        raise UltronError(f"{where} must be whitened alike; found {fault}; give both with one `whiten` and `dim`")
+        raise UltronError(
+            f"{where} must be whitened alike; found {fault}; extract both alike (`ultron extract --whiten`)"
+        )
 
 
 def write_whitening(path: Path, whitening: Whitening) -> None:
@@ -241,10 +245,14 @@ def stored_whitening(info: DescriptorInfo, replacement: Whitening | None) -> Whi
     moved_to = replacement.path if replacement else None
     path = moved_to or Path(info.provenance.whitening or "")
     if not path.is_file():
-        raise UltronError(f"the whitening of these descriptors was at {path}, which is gone; give it with `whiten`")
+        raise UltronError(
+            f"the whitening of these descriptors was at {path}, which is gone; put it back, or extract again",
+            "give it with `whiten`",
+        )
     whitening = read_whitening(path, record.dim)
     if whitening.record() != record:
         raise UltronError(
-            f"the descriptors were made with another whitening ({record}) than {path}; give that one with `whiten`"
+            f"the descriptors were made with another whitening ({record}) than {path}; extract again",
+            "give that one with `whiten`",
         )
     return whitening

@@ -139,7 +139,7 @@ def _upload_pixels(content: bytes, box: Box | None, shape: PhotoShape) -> list[o
     try:
         pixels = load_photo(Upload(content), box, shape)
     except OverBudget as error:
-        raise Refused(413, str(error)) from None
+        raise Refused(413, error.message) from None
     except UltronError:
         raise Refused(415, DAMAGED) from None
     return [*pixels.shape[:2], pixels.tobytes()]

@@ -51,7 +51,8 @@ from ultron_cli.serve.limits import (
 )
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.report.maps import packed_map, small_map
+from ultron_cli.visualization.report.maps import packed_map
+from ultron_cli.visualization.report.similarity_maps import small_map
 
 MOST_STEPS = 4  # of re-ranking
 MOST_VIEWS = 256  # searches whose similarity maps can still be asked for; one descriptor each
@@ -285,7 +286,7 @@ class PhotoSearch:
         try:
             return self.describer.load(photo.file, box)
         except OverBudget as error:
-            raise Refused(413, str(error)) from None
+            raise Refused(413, error.message) from None
         except UltronError as error:
             log.warning("%s", error)
             raise Refused(415, DAMAGED) from None

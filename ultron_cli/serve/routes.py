@@ -154,7 +154,7 @@ def _box(text: str) -> Box:
     except ValueError:
         raise Refused(400, f"box takes four numbers X1,Y1,X2,Y2; found {text[:60]!r}") from None
     except UltronError as error:
-        raise Refused(400, str(error).removeprefix("box: ").removesuffix("; correct the ground truth")) from None
+        raise Refused(400, error.message.removeprefix("box: ").removesuffix("; correct the ground truth")) from None
     assert box is not None  # None is for no value
     return box
 

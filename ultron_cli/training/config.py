@@ -5,6 +5,7 @@ Importing this module loads no torch; the settings of a loss stand beside the lo
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -134,6 +135,9 @@ class TrainConfig:
     weight_decay: float = 1e-4
     decay_norms_and_biases: bool = False
     schedule: str = "cosine"  # cosine | steps | constant
+    # Of schedule = "cosine": epochs after which it begins anew from the full rate (SGDR, Loshchilov and Hutter, ICLR
+    # 2017), as a run does that goes on after its end. None: it falls once, over all epochs.
+    restart_epochs: tuple[int, ...] = ()
     step_epochs: tuple[float, ...] = ()  # of schedule = "steps": where the rate is multiplied by step_factor
     step_factor: float = 0.1
     warmup_epochs: float = 1.0
@@ -148,6 +152,8 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     checkpoint_minutes: float = 10.0
+    # States to go on from: the last so many. 0: one while the run goes on, and none of a finished one, which cannot go
+    # on with more epochs then.
     keep_checkpoints: int = 2
     log_every: int = 50
     workers: int = 1  # decoding processes, of each process; 0: none of their own
@@ -165,7 +171,7 @@ class TrainConfig:
             "workers": (0, 64),
             "warmup_epochs": (0, self.epochs),
             "accumulate": (1, self.batch_size),
-            "keep_checkpoints": (1, 1000),
+            "keep_checkpoints": (0, 1000),
             "log_every": (1, 10**9),
             "checkpoint_minutes": (0, 10**6),
             "momentum": (0, 0.9999),
@@ -206,6 +212,13 @@ class TrainConfig:
         if (self.schedule == "steps") != bool(self.step_epochs):
             raise UltronError(
                 f'step_epochs goes with schedule = "steps"; found {list(self.step_epochs)} with {self.schedule!r}'
+            )
+        ends = (self.warmup_epochs, *self.restart_epochs, self.epochs)
+        if self.restart_epochs and (self.schedule != "cosine" or not all(a < b for a, b in itertools.pairwise(ends))):
+            raise UltronError(
+                "restart_epochs must ascend, between warmup_epochs and epochs, and goes with schedule = "
+                f'"cosine"; found {list(self.restart_epochs)} with {self.schedule!r}, warmup_epochs='
+                f"{self.warmup_epochs:g} and epochs={self.epochs}"
             )
         if self.ema is not None and not 0.0 < self.ema < 1.0:
             raise UltronError(f"ema must lie between 0 and 1 (0.999), or be none; found {self.ema}")
@@ -260,6 +273,13 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return plain(value)
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def schedule_until(config: TrainConfig, epoch: int) -> list[float]:
+    """The epochs up to `epoch`, counted from 0, at which the learning rate drops, or a cosine ends."""
+    if config.schedule == "cosine":
+        return [end for end in (*config.restart_epochs, config.epochs) if end <= epoch]
+    return [drop for drop in sorted(config.step_epochs) if drop < epoch]
 
 
 def binding_settings(values: dict[str, object]) -> dict[str, object]:

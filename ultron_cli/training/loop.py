@@ -22,7 +22,8 @@ from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhot
 from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.run.checkpoints import State, load_latest_state
+from ultron_cli.training.run.checkpoints import State, load_latest_state, remove_states, save_state, saved_steps
+from ultron_cli.training.run.folder import continued, set_result_aside
 from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
 from ultron_cli.training.run.loop import RunLoop
 from ultron_cli.training.starting_weights import require_start, start_from
@@ -71,7 +72,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         if not self.n_batches:
             raise UltronError(
                 f"no shape of group_sizes has a batch of {config.batch_size} photos; use a smaller batch_size, "
-                "or group_sizes=false"
+                "or `group_sizes=false`"
             )
         self.learner = Learner(config, len(self.photos.landmark_names), self.n_batches, device)
         self.model = self.learner.model
@@ -136,10 +137,8 @@ class Training(RunLoop[TrainConfig, Batch]):
     def run(self, folder: Path, resume: bool = False) -> list[dict[str, float]]:
         """Trains into `folder` and returns one dictionary per epoch; with `resume` goes on from the folder's latest
         checkpoint."""
-        origin = self.origin(self.photos.folder)
         state = load_latest_state(folder, self.learner.is_sharded) if resume else None
-        if distributed.process_index() == 0:
-            self._start_folder(folder, origin, resume)
+        origin = self._start_folder(folder, resume) if distributed.process_index() == 0 else {}
         distributed.wait_for_processes()
         self._start_weights(folder, is_new=state is None)
         if state is not None:
@@ -156,13 +155,18 @@ class Training(RunLoop[TrainConfig, Batch]):
                 self.journal.close()
         return self._finish(folder, origin)
 
-    def _start_folder(self, folder: Path, origin: dict[str, object], resume: bool) -> None:
+    def _start_folder(self, folder: Path, resume: bool) -> dict[str, object]:
+        """Makes the folder ready for the run, or for what is left of it, and returns what makes the run."""
+        origin = self.origin(self.photos.folder) | (continued(folder, self.config.epochs) if resume else {})
         self.make_folder(folder, resume)
         require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
         write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
+        if resume:
+            set_result_aside(folder)
         self.write_settings(folder, origin)
+        return origin
 
     def _disk_bytes(self) -> int:
         """About what the final checkpoint and one to go on from take: with the optimiser's one or two moments of each
@@ -267,13 +271,18 @@ class Training(RunLoop[TrainConfig, Batch]):
         chance = 1.0 / max(1.0, len(self.photos.landmark_names) * self.config.loss_settings.sample_rate)
         most_by_chance = n_photos * chance + 2.0 * math.sqrt(n_photos * chance * (1.0 - chance))
         if n_photos >= LEAST_FOR_CHANCE and n_right <= most_by_chance:
+            advice = [f"`lr={self.config.lr / 10:.2g}`", f"`lr={self.config.lr * 10:.2g}`"]
+            if getattr(self.config.loss_settings, "margin", 0.0):
+                advice.append("`loss.margin=0` to start with")
+            advice.append(f"`warmup_epochs={max(1.0, 2 * self.config.warmup_epochs):g}`")
             log.warning(
-                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; if the next "
-                "epochs are no better, try a lower or higher "
-                "lr, loss.margin=0 to start with, longer warm-up, or check that folders and landmarks agree",
+                "at chance level after epoch %d: accuracy %.2f %% where guessing gives %.2f %%; %s try %s, or check "
+                "that folders and landmarks agree",
                 epoch,
                 100.0 * n_right / max(1, n_photos),
                 100.0 * chance,
+                "train longer, or" if epoch == self.config.epochs else "if the next epochs are no better,",
+                ", ".join(advice),
             )
 
     def state(self) -> State:
@@ -291,16 +300,22 @@ class Training(RunLoop[TrainConfig, Batch]):
         self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
 
     def _finish(self, folder: Path, origin: dict[str, object]) -> list[dict[str, float]]:
-        """The final checkpoint; every process returns the epochs' summaries."""
+        """The state to go on from with more epochs, and the final checkpoint; every process returns the epochs'
+        summaries."""
+        if self.config.keep_checkpoints:
+            save_state(folder, self.step, self.state(), self.config.keep_checkpoints)
         self.learner.keep_best_weights()
         metrics = self.journal.metrics if self.journal else []
         if distributed.process_index() == 0:
             if self.bad_photos:
                 log.warning(
-                    "%s could not be read and had another in its place; `ultron datasets verify` lists them",
+                    "%s could not be read and had another in its place; `ultron datasets verify %s` lists them",
                     counted(len(self.bad_photos), "photo"),
+                    self.photos.folder,
                 )
             self._write_checkpoint(folder, origin)
+            if not self.config.keep_checkpoints:
+                remove_states(folder, saved_steps(folder))
         return distributed.from_first_process(metrics)
 
     def _write_checkpoint(self, folder: Path, origin: dict[str, object]) -> None:

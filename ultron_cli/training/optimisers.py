@@ -66,18 +66,23 @@ def phase_at(config: TrainConfig, epoch: int) -> TrainConfig | SwitchConfig:
     return config.switch if config.switch and epoch >= config.switch.epoch else config
 
 
-def rate_at(step: int, n_steps: int, n_warmup: int) -> float:
-    """Share of the full learning rate: linear warm-up, then half a cosine down to 0."""
+def rate_at(step: int, n_steps: int, n_warmup: int, restarts: Iterable[int] = ()) -> float:
+    """Share of the full learning rate: linear warm-up, then half a cosine down to 0, which begins anew at the steps
+    `restarts`, ascending."""
     if step < n_warmup:
         return (step + 1) / n_warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (step - n_warmup) / max(1, n_steps - n_warmup)))
+    ends = [*restarts, n_steps]
+    place = bisect.bisect_right(ends[:-1], step)
+    start, end = (ends[place - 1] if place else n_warmup), ends[place]
+    return 0.5 * (1.0 + math.cos(math.pi * (step - start) / max(1, end - start)))
 
 
 def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Learning rate of a step counted from 0. One curve runs over the whole training; a switch of optimisers changes
     its height only."""
     n_warmup = round(config.warmup_epochs * steps_per_epoch)
-    share = rate_at(step, config.epochs * steps_per_epoch, n_warmup)
+    restarts = [epoch * steps_per_epoch for epoch in config.restart_epochs]
+    share = rate_at(step, config.epochs * steps_per_epoch, n_warmup, restarts)
     if config.schedule != "cosine" and step >= n_warmup:
         n_drops = bisect.bisect_right(sorted(config.step_epochs), step / steps_per_epoch)
         share = config.step_factor**n_drops

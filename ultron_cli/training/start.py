@@ -19,6 +19,7 @@ from ultron_cli.errors import UltronError, install_line
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.attentions.genotype import OPERATIONS
+from ultron_cli.processes import way_to_go_on
 from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
@@ -27,6 +28,7 @@ from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import load_config, resumed_config
 from ultron_cli.training.run.folder import (
     GENOTYPE_FILE,
+    is_finished,
     is_unfinished,
     new_run_folder,
     refuse_foreign_folder,
@@ -60,7 +62,7 @@ class TrainRequest:
     out: Path | None = None
     # Replace the run that is in `out`.
     overwrite: bool = False
-    # Go on with an interrupted run.
+    # Go on with an interrupted run, or with the finished one in `out` and more epochs.
     resume: bool = False
 
     @property
@@ -147,10 +149,10 @@ def start_training(
                 config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
             else:
                 config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
-            is_resumed = is_resumed and is_unfinished(folder)
-            if isinstance(config, TrainConfig):
-                return _train(config, folder, is_resumed, device, draw, workspace)
-            return _search(config, folder, is_resumed, device, draw, workspace)
+            with way_to_go_on(lambda: _what_is_kept(folder)):
+                if isinstance(config, TrainConfig):
+                    return _train(config, folder, is_resumed, device, draw, workspace)
+                return _search(config, folder, is_resumed, device, draw, workspace)
     finally:
         log.setLevel(level)
         distributed.leave_processes()
@@ -168,6 +170,15 @@ def _first_process_choice(request: TrainRequest, workspace: Workspace, lock: con
     if not is_resumed and request.out is not None:
         refuse_foreign_folder(folder)
     return str(folder), is_resumed
+
+
+def _what_is_kept(folder: Path) -> str:
+    """For the line that is said when a run is stopped while it does anything but train."""
+    if is_finished(folder):
+        return f"the run is finished; `ultron visualize curves --run {folder}` draws what its pictures lack"
+    if is_unfinished(folder):
+        return f"what was saved is kept; go on with `ultron train --resume --out {folder}`"
+    return ""
 
 
 def _draw_pictures(draw: DrawRun | None, folder: Path, search: AutolaResult | None = None) -> None:
@@ -199,7 +210,7 @@ def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Pat
     if request.resume and overwrite:
         raise UltronError("`resume` and `overwrite` exclude each other; leave one")
     if request.resume:
-        return run_to_resume(request.out, workspace), True
+        return run_to_resume(request.out, workspace, finished_too=True), True
     return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from ultron_cli.console import log
+from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.photos import PhotoReader, PhotoShape, batches_by_shape, read_photos
 from ultron_cli.evaluation.metrics import average_precision
@@ -46,6 +47,32 @@ def choose_photos(photos: LandmarkPhotos, rows: np.ndarray, most: int, seed: int
     return rows[np.isin(labels, landmarks[order[:n_taken]])]
 
 
+class UnreadablePhotos:
+    """The photos that no round of a validation could read; of new ones it is said once, with their number."""
+
+    def __init__(self) -> None:
+        self._rows: set[int] = set()
+        self._new_problems: list[str] = []
+
+    def add(self, row: int, problem: str) -> None:
+        """Notes a photo. problem: why it cannot be read, and after a semicolon what to do."""
+        if row not in self._rows:
+            self._rows.add(row)
+            self._new_problems.append(problem.split("; ")[0])
+
+    def warn(self, what: str, folder: Path) -> None:
+        """Says how many there are since the last time, and the first. what: becomes of them; folder: of the photos."""
+        if self._new_problems:
+            log.warning(
+                "%s: %s that cannot be read (%s); `ultron datasets verify %s` lists such photos",
+                what,
+                counted(len(self._new_problems), "photo"),
+                self._new_problems[0],
+                folder,
+            )
+            self._new_problems.clear()
+
+
 class RetrievalValidation:
     """The held-out photos of a run, scored again and again. A photo that cannot be read is left out and said once."""
 
@@ -54,7 +81,7 @@ class RetrievalValidation:
         self.side_px = side_px
         self.n_workers = n_workers
         self.what = what
-        self._unreadable_rows: set[int] = set()  # of which it was said
+        self._unreadable = UnreadablePhotos()
 
     def run(self, model: RetrievalModel, device: torch.device, unit_norm: bool = True) -> ValidationResult:
         """Scores a model in evaluation mode; the random state stays as it was. unit_norm: as of the model's forward."""
@@ -81,15 +108,11 @@ class RetrievalValidation:
         with torch.random.fork_rng(devices=[]):
             for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 8 * BATCH_SIZE):
                 if batch[0].pixels is None:
-                    self._warn(batch[0].row, batch[0].problem)
+                    self._unreadable.add(batch[0].row, batch[0].problem)
                     continue
                 pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
                 with torch.inference_mode():
                     images = normalise_images(pixels, model.preprocessing)
                     descriptors = model(images, unit_norm=unit_norm).float()
                 yield [photo.row for photo in batch], descriptors
-
-    def _warn(self, row: int, problem: str) -> None:
-        if row not in self._unreadable_rows:
-            self._unreadable_rows.add(row)
-            log.warning("left out of %s: %s", self.what, problem.split("; ")[0])
+        self._unreadable.warn(f"left out of {self.what}", self.photos.folder)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ultron_cli.console import counted, log
+from ultron_cli.console import counted
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.photo_files import open_photo
 from ultron_cli.datasets.photos import (
@@ -20,6 +20,7 @@ from ultron_cli.datasets.photos import (
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.training.losses.base import MarginLoss
+from ultron_cli.training.validation import UnreadablePhotos
 
 BATCH_SIZE = 64
 FOLDERS = ("val", "test")  # of the photos to score, beside train/
@@ -97,7 +98,7 @@ class ClassificationValidation:
         self.side_px = side_px
         self.crop_share = crop_share
         self.n_workers = n_workers
-        self._unreadable_rows: set[int] = set()  # of which it was said
+        self._unreadable = UnreadablePhotos()
 
     def run(self, model: RetrievalModel, loss: MarginLoss, device: torch.device) -> ClassificationResult:
         """Scores a model in evaluation mode; the random state stays as it was."""
@@ -109,7 +110,7 @@ class ClassificationValidation:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             for batch in batches_by_shape(read_photos(reader, self.n_workers), BATCH_SIZE, 2 * BATCH_SIZE):
                 if batch[0].pixels is None:
-                    self._warn(batch[0].row, batch[0].problem)
+                    self._unreadable.add(batch[0].row, batch[0].problem)
                     continue
                 pixels = torch.stack([photo.pixels for photo in batch if photo.pixels is not None]).to(device)
                 images = normalise_images(pixels, model.preprocessing)
@@ -118,9 +119,5 @@ class ClassificationValidation:
                 is_right = best == labels[[photo.row for photo in batch], None]
                 n_first += int(is_right[:, 0].sum())
                 n_five += int(is_right.any(axis=1).sum())
+        self._unreadable.warn("classified wrong", self.photos.folder)
         return ClassificationResult(top1=n_first / len(labels), top5=n_five / len(labels), n_photos=len(labels))
-
-    def _warn(self, row: int, problem: str) -> None:
-        if row not in self._unreadable_rows:
-            self._unreadable_rows.add(row)
-            log.warning("counts as classified wrong: %s", problem.split("; ")[0])

@@ -11,6 +11,6 @@ Three modules are the ground floor, on which every figure stands; they import no
   and genotype.py.
 
 A function `..._figure` takes what is to be drawn and a path, and reads no stored result. scene.py opens a stored search
-with its photos, ground truth and model; the draw.py beside a figure makes it of a scene. report/ is a web page of
-scenes.
+with its photos and ground truth, describers.py its model; the draw.py beside a figure makes it of a scene. report/ is a
+web page of scenes.
 """

@@ -1,5 +1,6 @@
-"""Gathers what a picture needs from stored results: rankings, photos, verdicts, and the model that made the
-descriptors. What is drawn of it stands beside the figures: cam/draw.py, ranked/draw.py, inside/draw.py, report/."""
+"""Gathers what a picture needs from stored results: rankings, photos, verdicts. The model that made the descriptors is
+reopened by describers.py. What is drawn stands beside the figures: cam/draw.py, ranked/draw.py, inside/draw.py,
+report/."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,8 @@ from ultron_cli.datasets.folder import Dataset, open_folder, open_recorded
 from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import average_precision
-from ultron_cli.machine import resolve_device
-from ultron_cli.models.core import RetrievalModel
-from ultron_cli.retrieval.extraction.describe import Describer, ExtractConfig
 from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.schema.values import shown
 from ultron_cli.visualization.drawing import Verdict, title_of
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto
 
@@ -44,7 +43,8 @@ class Scene:
         if name is None:
             return self.typical_rows(1, protocol)[0]
         if name not in names:
-            raise UltronError(f"query {name!r} is not in the search{nearest_names(name, names)}")
+            near = nearest_names(name[:255], names) or f"; its first query is {names[0]}"
+            raise UltronError(f"query {shown(name)} is not in the search{near}")
         return names.index(name)
 
     def typical_rows(self, n: int, protocol: Protocol) -> list[int]:
@@ -60,10 +60,11 @@ class Scene:
     def query_photo(self, row: int) -> QueryPhoto:
         """The query as drawn: its file and its box (none where queries were not cropped)."""
         name = self.ranking.query_names[row]
+        mark = self.ranking.query_marks[row] if self.ranking.query_marks is not None else None
         if self.queries is None or not self.queries.query_names:
-            return QueryPhoto(Path(name), Path(name).name)
+            return QueryPhoto(Path(name), Path(name).name, mark=mark)
         box = self.queries.query(name).bbx if self.ranking.origin.extraction.crop == "bbx" else None
-        return QueryPhoto(self.queries.photo_path(name), name, box)
+        return QueryPhoto(self.queries.photo_path(name), name, box, mark)
 
     def verdict(self, row: int, database_name: str, protocol: Protocol) -> Verdict:
         """Whether a database photo is a positive of a query."""
@@ -95,12 +96,18 @@ class Scene:
         """The k best photos of a query with verdicts."""
         rows = self.ranking.rows[row][:k].tolist()
         scores = self.ranking.with_scores()[row][:k].tolist()
-        named_scores = [
-            (self.ranking.database_names[r], score) for r, score in zip(rows, scores, strict=True) if r >= 0
-        ]
+        names, marks = self.ranking.database_names, self.ranking.database_marks
         return [
-            RankedPhoto(self.database.photo_path(name), rank, score, self.verdict(row, name, protocol), name)
-            for rank, (name, score) in enumerate(named_scores, start=1)
+            RankedPhoto(
+                self.database.photo_path(names[r]),
+                rank,
+                score,
+                self.verdict(row, names[r], protocol),
+                names[r],
+                marks[r] if marks is not None else None,
+            )
+            for rank, (r, score) in enumerate(zip(rows, scores, strict=True), start=1)
+            if r >= 0
         ]
 
     def photos_of(self, choice: PhotoChoice) -> list[RankedPhoto]:
@@ -111,7 +118,10 @@ class Scene:
         photo_of = {photo.name: photo for photo in all_photos}
         for name in choice.names:
             if name not in photo_of:
-                raise UltronError(f"{name!r} is not among the ranked database photos{nearest_names(name, photo_of)}")
+                near = nearest_names(name[:255], photo_of) or "; name one of those"
+                raise UltronError(
+                    f"{shown(name)} is not among the {len(photo_of):,} ranked database photos of the query{near}"
+                )
         return [photo_of[name] for name in choice.names]
 
     def average_precision(self, row: int, protocol: Protocol) -> float | None:
@@ -191,23 +201,3 @@ def file_name(name: str) -> str:
     """A photo's name as part of a file name: separators and odd characters become underscores, length bounded."""
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
     return plain.encode()[:100].decode("utf-8", "ignore")
-
-
-def open_describer(scene: Scene, device_name: str, weights: Path | None) -> Describer:
-    """The model that made a search's descriptors, at scale 1. Raises UltronError if its weights are gone."""
-    origin = scene.ranking.origin
-    return Describer.reopened(
-        origin.extraction,
-        origin.weights,
-        origin.weights_sha256 or "",
-        resolve_device(device_name),
-        weights_path=weights,
-        scales=(1.0,),
-    )
-
-
-def describer_with(scene: Scene, model: RetrievalModel, device_name: str) -> Describer:
-    """Another model, at scale 1, to which photos are brought as large as a search had them."""
-    device = resolve_device(device_name)
-    config = ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)).cropped_for(model)
-    return Describer(model.to(device), config, device)

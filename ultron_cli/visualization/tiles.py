@@ -1,5 +1,6 @@
 """Photos on a sheet: scaled to tiles, with the query's box, the verdict's frame and sign, and their labels."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.photo_files import decode_photo
+from ultron_cli.datasets.photo_marks import PhotoMark, warn_of_changed
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization.drawing import (
@@ -36,6 +38,7 @@ class QueryPhoto:
     path: Path
     name: str
     bbx: Box | None = None  # its box (x1, y1, x2, y2) in pixels of the upright photo
+    mark: PhotoMark | None = None  # of the photo that was described, where it is recorded
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class RankedPhoto:
     score: float  # similarity
     verdict: Verdict  # `unknown` where there is no ground truth
     name: str
+    mark: PhotoMark | None = None  # of the photo that was described, where it is recorded
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,11 @@ def draw_legend(sheet: Sheet, x: int, y: int, verdicts: set[str], has_box: bool)
         sheet.fill(x + 4, y - 6, 20, 12, (0, 0, 0))
         sheet.fill(x + 5, y - 5, 18, 10, (255, 255, 255))
         sheet.text(x + 38, y + 5, "query box")
+
+
+def warn_of_changed_photos(photos: Iterable[QueryPhoto | RankedPhoto]) -> None:
+    """Says which of the photos shown are no longer those that the search described."""
+    warn_of_changed((photo.name, photo.path, photo.mark) for photo in photos)
 
 
 def log_problems(named_tiles: list[tuple[str, Tile]]) -> None:

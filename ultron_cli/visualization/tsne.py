@@ -19,6 +19,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.visualization import plots, tiles
 from ultron_cli.visualization.plots import COLOURS
+from ultron_cli.visualization.tiles import QueryPhoto
 
 SHAPES = (
     "o",
@@ -45,6 +46,7 @@ class TsneConfig:
 
     def __post_init__(self) -> None:
         within("perplexity", self.perplexity, 1.0, 1000.0)
+        within("seed", self.seed, 0, 2**32 - 1)  # what scikit-learn takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Panel:
     points: np.ndarray  # (N, 2)
     labels: np.ndarray  # (N,) int64 into names, -1 for photos of no landmark
     names: list[str]  # of the landmarks
-    paths: list[Path] | None = None  # of the photos, for thumbnails
+    photos: list[QueryPhoto] | None = None  # as they were described, for thumbnails
 
 
 def landmarks_of(truth: GroundTruth) -> tuple[np.ndarray, list[str]]:
@@ -85,7 +87,9 @@ def embed(descriptors: np.ndarray, config: TsneConfig) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     if len(descriptors) < 4:
-        raise UltronError(f"t-SNE needs at least 4 photos, found {len(descriptors)}")
+        raise UltronError(
+            f"t-SNE needs at least 4 photos of landmarks, found {len(descriptors)}; show a larger database"
+        )
     perplexity = min(config.perplexity, (len(descriptors) - 1) / 3)
     if perplexity < config.perplexity:
         log.info(
@@ -118,9 +122,8 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
         info, names = stored.info, list(stored.names)
         gnd = info.provenance.ground_truth
         if not gnd or not os.path.isfile(gnd):
-            raise UltronError(
-                f"{path} was made without a ground truth, which tells the landmarks (or it is gone); extract with `gnd`"
-            )
+            fault = f"the ground truth of {path} was at {gnd}, which is gone" if gnd else f"{path} has no ground truth"
+            raise UltronError(f"{fault}, which tells the landmarks; extract with one (`ultron extract --gnd FILE`)")
         truth = load_ground_truth(Path(gnd))
         labels_of_truth, landmarks = landmarks_of(truth)
         label_of = dict(zip(truth.database_names, labels_of_truth.tolist(), strict=True))
@@ -131,14 +134,18 @@ def panel_of(path: Path, config: TsneConfig, most_others: int, title: str | None
             others = others[np.linspace(0, len(others) - 1, most_others).astype(np.int64)]
         rows = np.sort(np.concatenate([np.flatnonzero(labels >= 0), others]))
         descriptors = stored.read(0, stored.n)[rows].astype(np.float32)
+        marks = stored.marks
     folder = info.provenance.dataset_folder
-    paths = None
+    photos = None
     if folder and Path(folder).is_dir():
         dataset = open_folder(Path(folder), Path(gnd))
-        paths = [dataset.photo_path(names[row]) for row in rows]
+        photos = [
+            QueryPhoto(dataset.photo_path(names[row]), names[row], mark=marks[row] if marks is not None else None)
+            for row in rows
+        ]
     points = embed(descriptors, config)
     return Panel(
-        title=title or info.model, points=points, labels=labels[rows], names=landmarks, paths=paths
+        title=title or info.model, points=points, labels=labels[rows], names=landmarks, photos=photos
     ), info.dataset
 
 
@@ -162,7 +169,7 @@ def tsne_figure(panels: list[Panel], title: str, out: Path, *, thumbnails: bool 
             fontsize=plots.LABEL_PT,
         )
         plots.no_ticks(axes)
-        _draw_photos(axes, panel) if thumbnails and panel.paths else _draw_marks(axes, panel)
+        _draw_photos(axes, panel) if thumbnails and panel.photos else _draw_marks(axes, panel)
     return plots.save_figure(figure, out)
 
 
@@ -246,8 +253,10 @@ def _draw_photos(axes: Axes, panel: Panel) -> None:
     places = shares if cells is None else (cells + 0.5) / per_side
     if cells is not None:
         axes.set_xlabel("photos in the nearest free place, lines lead to their points", fontsize=plots.LABEL_PT)
-    for share, place, label, path in zip(shares, places, panel.labels, panel.paths or [], strict=True):
-        tile = tiles.load_tile(path, THUMBNAIL_PX, THUMBNAIL_PX)
+    photos = panel.photos or []
+    tiles.warn_of_changed_photos(photos)
+    for share, place, label, photo in zip(shares, places, panel.labels, photos, strict=True):
+        tile = tiles.load_tile(photo.path, THUMBNAIL_PX, THUMBNAIL_PX)
         colour = _style(int(label))[0] if label >= 0 else OTHER
         axes.plot(
             *np.stack([share, place]).T, color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes, zorder=1

@@ -1,6 +1,8 @@
 """Publishers' labels made readable: small copies of each layout, with answers known beforehand."""
 
+import base64
 import pickle
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,15 @@ def test_ilias(tmp_path: Path) -> None:
         layouts.ilias(folder)
 
 
+CRASHES_SCIPY = (
+    b"MATLAB 5.0 MAT-file".ljust(124)
+    + b"\0\1IM"
+    + zlib.decompress(
+        base64.b85decode("c-rG*U|{$F#B4y!0mO_95WtGWXNJ-sHJQ0NnZ+dx417Sg1(H4%Ec#fH=tRA&f^-H{ePAE}Rgi?Fpn?%$FcX@=03}ff&j")
+    )
+)  # found by fuzzing: lengths of a matrix within another that do not add up
+
+
 @pytest.mark.parametrize("prefix", ["", "instre/"])
 @pytest.mark.parametrize(
     ("boxes", "corners"),
@@ -67,6 +78,21 @@ def test_instre(tmp_path: Path, prefix: str, boxes: list[list[int]], corners: li
 def test_instre_unsound(tmp_path: Path) -> None:
     (tmp_path / "gnd_instre.mat").write_bytes(b"no matlab file")
     with pytest.raises(UltronError, match="is not the ground truth of INSTRE"):
+        layouts.instre(tmp_path)
+    gnd = np.zeros(2, dtype=[("ok", object), ("bbx", object)])
+    gnd["ok"], gnd["bbx"] = [np.array([1]), np.array([4])], [np.arange(4.0), np.arange(4.0)]
+    names = np.array(["a", "b", "c"], dtype=object)
+    savemat(tmp_path / "gnd_instre.mat", {"imlist": names, "qimlist": names, "gnd": gnd})
+    with pytest.raises(UltronError, match="a box for each of its 3 queries, found 2 and 2"):
+        layouts.instre(tmp_path)
+    savemat(tmp_path / "gnd_instre.mat", {"imlist": names, "qimlist": names[:2], "gnd": gnd})
+    with pytest.raises(UltronError, match="rows must lie between 1 and 3, found 1 to 4"):
+        layouts.instre(tmp_path)
+
+
+def test_an_instre_that_crashes_scipy_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "gnd_instre.mat").write_bytes(CRASHES_SCIPY)
+    with pytest.raises(UltronError, match=r"is not the ground truth of INSTRE \(.*\); download it again"):
         layouts.instre(tmp_path)
 
 

@@ -204,14 +204,14 @@ def test_settings_travel_with_the_checkpoint(tmp_path: Path) -> None:
     [
         (
             {"attention": "cbma"},
-            "`attention` must be one of se, eca, cbam, hoga, sca, glam; found 'cbma'; did you mean cbam",
+            "`model.attention` must be one of se, eca, cbam, hoga, sca, glam; found 'cbma'; did you mean cbam",
         ),
         (
             {"attention": "se", "attention_stages": (0, 5)},
             r"attention_stages must be different numbers from 1 to 4 \(\[3,4\]\); found \[0, 5\]",
         ),
         ({"attention": "se", "attention_stages": (3, 3)}, "different numbers"),
-        ({"attention": "se", "attention_at": "end"}, "`attention_at` must be one of block, stage"),
+        ({"attention": "se", "attention_at": "end"}, "`model.attention_at` must be one of block, stage"),
         ({"attention_stages": (4,)}, "say where an attention goes, and none is set; add `model.attention=A`"),
         (
             {"attention": "se", "genotype": "skip:0/skip:0/skip:0/skip:0"},

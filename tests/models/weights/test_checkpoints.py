@@ -134,7 +134,7 @@ def test_a_trained_network_with_other_switches(tmp_path: Path) -> None:
         assert not torch.allclose(other.model(images), same.model.eval()(images), atol=1e-4)
     with pytest.raises(
         UltronError,
-        match=r"descriptor_dim \(checkpoint 12, asked 13\); leave these flags out \(of superglobal these may differ: "
-        r"gem_plus, ",
+        match=r"descriptor_dim \(checkpoint 12, asked 13\); leave these settings out \(of superglobal these may "
+        r"differ: gem_plus, ",
     ):
         load_weights(tmp_path / "net.pt", None, {"descriptor_dim": 13, "relup": 0.0})

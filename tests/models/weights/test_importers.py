@@ -249,6 +249,11 @@ def test_nothing_in_a_cirtorch_file_is_run(tmp_path: Path, ultron: Run, monkeypa
             {"Lw": {"a": {"ss": {"m": np.full((512, 1), np.nan), "P": np.eye(512)}}}},
             "whitening a-ss must hold finite numbers m and P",
         ),
+        ({"Lw": {"a": {"ss": {"m": [[1], [1, 2]], "P": "x"}}}}, "whitening a-ss must hold finite numbers m and P"),
+        ({"architecture": ["resnet18"]}, "is no network of cirtorch"),
+        ({"pooling": {"gem": 1}}, "is no network of cirtorch"),
+        ({"mean": "grey"}, "wants photos of mean nan"),
+        ({"std": [[1], [1, 2]]}, "wants photos of std nan"),
     ],
 )
 def test_what_cirtorch_networks_are_refused(change: dict, words: str, tmp_path: Path, ultron: Run) -> None:

@@ -9,7 +9,7 @@ from tests.conftest import Run
 from ultron_cli import files
 from ultron_cli.errors import WorkFailed
 from ultron_cli.models.weights.model_choice import ModelChoice
-from ultron_cli.processes import StoppedBySignal
+from ultron_cli.processes import StoppedBySignal, stop_line
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction import shards
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
@@ -48,15 +48,18 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, n_shards: int, error: BaseExcept
     monkeypatch.setattr(Extraction, "_write_shard", write_and_stop)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), StoppedBySignal("SIGTERM")])
+@pytest.mark.parametrize(
+    ("error", "reason"), [(KeyboardInterrupt(), "interrupted"), (StoppedBySignal("SIGTERM"), "stopped by SIGTERM")]
+)
 def test_ctrl_c_says_how_to_go_on(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: BaseException
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: KeyboardInterrupt, reason: str
 ) -> None:
     stop_after(monkeypatch, 3, error)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
-    assert "stopped with 6 of" in caplog.text
-    assert "database photos done; they are kept, and the same command goes on from there" in caplog.text
+    line = stop_line(stopped.value)
+    assert line.startswith(f"{reason}: 6 of ")
+    assert line.endswith(" database photos are done and kept, the same command goes on from there")
     assert not [path for path in (tmp_path / "x").rglob(".*")]
     summary = extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     assert summary["files"]["database"]["computed"] == summary["files"]["database"]["n"] - 6
@@ -78,7 +81,8 @@ def test_damaged_shards_are_computed_again(
     parts[4].write_bytes(b"\0" * len(content))
     summary = extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     assert summary["files"]["database"]["computed"] == summary["files"]["database"]["n"] - 2 * 2
-    assert caplog.text.count("computing a shard again") == 4 and "shard-000002.h5 holds other photos" in caplog.text
+    assert caplog.text.count("computing a shard again") == 4
+    assert "shard-000002.h5 must hold the photos of its place" in caplog.text
     np.testing.assert_array_equal(rows_of(tmp_path / "x" / "database.h5"), rows_of(tmp_path / "whole" / "database.h5"))
 
 

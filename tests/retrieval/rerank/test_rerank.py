@@ -233,7 +233,7 @@ def test_chains_are_parsed_run_in_order_and_recorded():
         ("superglobl", [], "`rerank` must be one of .* found 'superglobl'; did you mean superglobal"),
         ("aqe,", [], "found ''"),
         ("aqe", ["aqe.alpa=1"], "unknown setting aqe.alpa; did you mean alpha"),
-        ("aqe", ["superglobal.m=1"], "`rerank` must name superglobal, found aqe"),
+        ("aqe", ["superglobal.m=1"], "of a step that does not run; add superglobal to `rerank`, found aqe"),
         (None, ["superglobal.m=1"], "found no re-ranking"),
         ("aqe", ["alpha=1"], "takes STEP.KEY=VALUE"),
         ("aqe", ["alpha"], "`rerank_set` takes key=value"),

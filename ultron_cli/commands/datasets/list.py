@@ -32,7 +32,7 @@ def command() -> None:
     rows = [
         (entry["name"], entry["database"], entry["queries"], entry["error"] or entry["folder"]) for entry in present
     ]
-    present_table = table(("dataset here", "database", "queries", "folder"), rows) if rows else None
+    present_table = "\n" + table(("dataset here", "database", "queries", "folder"), rows) if rows else None
     hint = (
         None
         if any(entry["name"] not in names for entry in present)

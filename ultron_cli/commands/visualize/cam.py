@@ -15,6 +15,7 @@ from ultron_cli.commands.flags import (
     choice,
     current_workspace,
     number,
+    require_one_each,
 )
 from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
@@ -156,12 +157,9 @@ def _systems(
             "maps side by side need two models or more; give --run or --weights again, or search with the "
             "run's descriptors"
         )
-    for flag, n_given, allowed in (
-        ("--label", len(label or []), (0, n_models)),
-        ("--layer", len(layer), (0, 1, n_models)),
-    ):
-        if n_given not in allowed:
-            raise UltronError(f"{flag} must be given once per model, found {n_given} for {n_models}")
+    require_one_each("--label", label, "model", n_models)
+    if len(layer) != 1:
+        require_one_each("--layer", layer, "model", n_models)
     if n_models == 1:
         return []
     layers = (layer * n_models if len(layer) == 1 else layer) or [None] * n_models

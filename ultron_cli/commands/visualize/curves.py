@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag, current_workspace
-from ultron_cli.errors import UltronError
+from ultron_cli.commands.flags import FigureFlag, current_workspace, require_one_each
 
 EXAMPLE = "ultron visualize curves --run a --run b --label plain --label CDConv"
 
@@ -38,8 +37,7 @@ def command(
     workspace = current_workspace()
     if out:
         check_suffix(out)
-    if label and len(label) != len(run or [""]):
-        raise UltronError(f"--label must be given once per --run, found {len(label)} for {len(run or [''])}")
+    require_one_each("--label", label, "--run", len(run or [""]))
     root = workspace.root / "train"
     folders = [Path(name).expanduser() if Path(name).expanduser().is_dir() else root / name for name in run or []]
     folders = folders or [workspace.take_latest("train", "name a run folder with --run")]
@@ -48,10 +46,11 @@ def command(
         list(dict.fromkeys(r.dataset for r in runs if r.dataset)),
         list(dict.fromkeys(r.model for r in runs if r.model)),
     )
+    made_by = {"runs": [str(folder.resolve()) for folder in folders]}
     path = out or (
         folders[0] / "training-curves.png"
         if len(runs) == 1
-        else workspace.result_folder("visualize", "curves") / "curves.png"
+        else workspace.result_folder("visualize", "curves", made_by) / "curves.png"
     )
     what = f"{', '.join(models)} on {', '.join(datasets)}" if models and datasets else ", ".join(models or datasets)
     curves_figure(runs, f"Training curves: {what}" if what else "Training curves", path)

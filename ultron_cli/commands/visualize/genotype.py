@@ -1,5 +1,6 @@
 """`ultron visualize genotype`: the graph of a searched attention."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,12 +31,14 @@ def command(
     from ultron_cli.visualization.genotype import genotype_figure
 
     workspace = current_workspace()
-    genotype_text = text or PUBLISHED
-    path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
-    check_suffix(path)
-    genotype_shown = (
-        load_genotype(Path(genotype_text)) if Path(genotype_text).is_file() else parse_genotype(genotype_text)
-    )
+    genotype_text = PUBLISHED if text is None else text
+    if out:
+        check_suffix(out)
+    # A genotype may be longer than a path can be, where the methods of Path raise.
+    is_file = os.path.isfile(genotype_text)
+    genotype_shown = load_genotype(Path(genotype_text)) if is_file else parse_genotype(genotype_text)
+    made_by = {"genotype": genotype_shown.text}
+    path = out or workspace.result_folder("visualize", "genotype", made_by) / "genotype.png"
     genotype_figure(
         genotype_shown, "HOGA, the published genotype" if text is None else f"HOGA: {genotype_text}"[:90], path
     )

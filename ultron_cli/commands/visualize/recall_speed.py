@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag, current_workspace, number
-from ultron_cli.errors import UltronError
+from ultron_cli.commands.flags import FigureFlag, current_workspace, number, require_one_each
 
 EXAMPLE = "ultron visualize recall-speed ivf.report.json ivfpq.report.json hnsw.report.json --at 10"
 
@@ -43,14 +42,14 @@ def command(
     workspace = current_workspace()
     if out:
         check_suffix(out)
-    if label and len(label) != len(reports):
-        raise UltronError(f"--label must be given once per report, found {len(label)} for {len(reports)}")
+    require_one_each("--label", label, "report", len(reports))
     contents = [read_report(path) for path in reports]
     kinds = [content.kind for content in contents]
     names = label or [
         f"{kind} ({path.name})" if kinds.count(kind) > 1 else kind for kind, path in zip(kinds, reports, strict=True)
     ]
-    path = out or workspace.result_folder("visualize", "recall-speed") / "recall-speed.png"
+    made_by = {"reports": [str(path.resolve()) for path in reports]}
+    path = out or workspace.result_folder("visualize", "recall-speed", made_by) / "recall-speed.png"
     recall_speed_figure(contents, names, title_of_reports(contents), path, at=at)
     workspace.remember("visualize", path)
     cut = common_cut(contents, at)

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ultron_cli.commands.flags import current_workspace
-from ultron_cli.errors import UltronError
+from ultron_cli.commands.flags import current_workspace, require_one_each, require_unused
 
 if TYPE_CHECKING:
     from ultron_cli.retrieval.rankings import Ranking
@@ -19,6 +18,7 @@ def searches(ranks: list[Path] | None, queries: Path | None, database: Path | No
     from ultron_cli.retrieval.searching import latest_descriptors, search_files
 
     if ranks:
+        require_unused("--ranks holds the search already", queries=queries, database=database)
         return [read_ranks(path) for path in ranks]
     workspace = current_workspace()
     if queries is None and database is None and workspace.latest("search"):
@@ -40,8 +40,7 @@ def labels_of(models: list[str], label: list[str] | None, ranks: list[Path] | No
     """A name for each search: as given, else its model, with the file where two are of one model, and the file alone
     where all are (but the model where they are one file, named again for another layer). Raises UltronError for too few
     or many."""
-    if label and len(label) != len(models):
-        raise UltronError(f"--label must be given once per search, found {len(label)} for {len(models)}")
+    require_one_each("--label", label, "search", len(models))
     same = len(set(models)) < len(models)
     if label or not same or not ranks or len(set(ranks)) == 1:
         return label or models

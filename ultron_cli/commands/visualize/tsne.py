@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.flags import FigureFlag, current_workspace, number
-from ultron_cli.errors import UltronError
+from ultron_cli.commands.flags import FigureFlag, current_workspace, number, require_one_each
 
 EXAMPLE = "ultron visualize tsne --perplexity 20"
 
@@ -39,8 +38,7 @@ def command(
 
     workspace = current_workspace()
     paths = database or [workspace.take_latest("extract", "name --database") / "database.h5"]
-    if label and len(label) != len(paths):
-        raise UltronError(f"--label must be given once per --database, found {len(label)} for {len(paths)}")
+    require_one_each("--label", label, "--database", len(paths))
     config = TsneConfig(perplexity=perplexity, seed=seed)
     if out:
         check_suffix(out)

@@ -41,9 +41,11 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import free_bytes, size_text
+from ultron_cli.processes import way_to_go_on
 from ultron_cli.provenance import utc_now
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
+ANOTHER_DATA_ROOT = "name another `data_root`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,7 @@ class Installation:
             log.info("%s is there: %s", self.known.name, self.folder)
             return self.record
         self._refuse_foreign_folder()
-        make_folder(self.downloads)
+        make_folder(self.downloads, ANOTHER_DATA_ROOT)
         doing = f"another `ultron datasets download` is downloading {self.known.name}"
         with only_writer(self.downloads, doing, beside=True):
             self.record = read_source(self.folder) or self.record  # another process may have gone on in the meantime
@@ -103,9 +105,11 @@ class Installation:
                 for part in missing
             }
             self._require_space(missing)
-            if missing:
-                self._get(missing, addresses)
-            self._finish()
+            way = f"what has arrived of {self.known.name} is kept, the same command goes on from there"
+            with way_to_go_on(lambda: way):
+                if missing:
+                    self._get(missing, addresses)
+                self._finish()
             if not self.options.keep_archives:
                 shutil.rmtree(self.downloads, ignore_errors=True)
         return self.record
@@ -148,10 +152,6 @@ class Installation:
         try:
             work = [(part.file, lambda part=part: self._get_part(part, addresses[part.file], bars)) for part in missing]
             outcome = run_at_once(work, self.options.n_at_once, self.options.fetch.stop)
-        except KeyboardInterrupt:
-            bars.close()
-            log.warning("%s: what has arrived is kept, the same command goes on from there", self.known.name)
-            raise
         finally:
             bars.close()
         if outcome.failures:
@@ -275,7 +275,7 @@ class Installation:
 
     def _put_in_place(self, part: Part, path: Path) -> int:
         """Moves a file, or the content of an archive, to its place; returns the number of files."""
-        make_folder(self.folder)
+        make_folder(self.folder, ANOTHER_DATA_ROOT)
         with self._lock:
             if read_source(self.folder) is None:  # from here on the folder is known as a download that is not complete
                 self.record.write(self.folder)

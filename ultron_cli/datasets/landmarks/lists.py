@@ -172,7 +172,10 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
             raise UltronError(f"{path}, line {number} names no landmark; download the list again or delete the line")
         for photo in row["images"].split() if "images" in row else [row["id"]]:
             if not photo.replace("_", "").replace("-", "").isalnum():
-                raise UltronError(f"{path}, line {number}: {photo[:40]!r} is no photo id (letters, digits, - and _)")
+                raise UltronError(
+                    f"{path}, line {number}: {photo[:40]!r} is no photo id (letters, digits, - and _); download the "
+                    "list again or delete the line"
+                )
             yield sys.intern(row["landmark_id"]), photo
 
 

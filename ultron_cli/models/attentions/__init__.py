@@ -72,9 +72,9 @@ def check_attention(settings: AttentionSettings) -> None:
                 f"`model.attention=A` (one of {known})"
             )
         return
-    one_of("attention", settings.attention, list(ATTENTIONS))
+    one_of("model.attention", settings.attention, list(ATTENTIONS))
     if settings.attention_at is not None:
-        one_of("attention_at", settings.attention_at, ["block", "stage"])
+        one_of("model.attention_at", settings.attention_at, ["block", "stage"])
     stages = settings.attention_stages
     if stages is not None and (not stages or len(set(stages)) != len(stages) or not set(stages) <= set(STAGES)):
         raise UltronError(f"attention_stages must be different numbers from 1 to 4 ([3,4]); found {list(stages)}")

@@ -73,8 +73,9 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
         if fnmatch.fnmatchcase(name, pattern):
             if pretrained:
                 raise UltronError(
-                    f"there are no published weights of {name}; train it (pretrained=false), or give a file with "
-                    "weights"
+                    f"there are no published weights of {name}; train it (`ultron train --set model.backbone={name} "
+                    "--set pretrained=false`)",
+                    "give a checkpoint with `weights`",
                 )
             return backbone_class(_imported("own", function_name)(name), name)
     if pretrained:
@@ -90,7 +91,8 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
         reason = str(error).strip().split("\n")[0][:160]
         raise UltronError(
             f"timm's pretrained weights of {name} could not be downloaded ({type(error).__name__}: {reason}); "
-            "check the network, or give a file with `weights`"
+            "check the network, or train without them (`ultron train --set pretrained=false`)",
+            "give a file with `weights`",
         ) from error
 
 

@@ -80,7 +80,9 @@ def require_resnet(network: nn.Module, name: str, system: str) -> ResNetNetwork:
     name: of the backbone; system: what needs the ResNet; both stand in the message.
     """
     if not all(hasattr(network, part) for part in RESNET_PARTS):
-        raise UltronError(f"{system} takes a ResNet of timm (resnet50, resnet101, ...) as its backbone, found {name}")
+        raise UltronError(
+            f"{system} takes a ResNet of timm (resnet50, resnet101, ...) as its backbone, found {name}; name one"
+        )
     return cast(ResNetNetwork, network)
 
 
@@ -97,7 +99,7 @@ def require_swin(network: nn.Module, name: str, system: str) -> SwinNetwork:
     ):
         raise UltronError(
             f"{system} takes a Swin of timm as its backbone (swin_small_patch4_window7_224, "
-            f"swinv2_tiny_window8_256, ...), found {name}"
+            f"swinv2_tiny_window8_256, ...), found {name}; name one"
         )
     return swin
 

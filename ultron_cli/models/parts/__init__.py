@@ -41,7 +41,7 @@ def _maximum(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
 
 
 def _ggem(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
-    n_groups = settings.groups or backbone.n_heads
+    n_groups = backbone.n_heads if settings.groups is None else settings.groups
     if n_groups is None or backbone.n_channels % n_groups:
         reason = (
             "has no attention heads to tell it"

@@ -22,6 +22,7 @@ from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
+TRAINED_ON_GLDV2 = ("dolg", "cvnet", "senet", "cfcd")  # importers: all that these authors publish
 AGAIN = "train it again"
 
 
@@ -93,8 +94,9 @@ def load_timm_weights(backbone: Backbone, state: dict[str, torch.Tensor], path: 
             if names
         ]
         raise UltronError(
-            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; check `backbone` (only a "
-            "classifier head may be left over)"
+            f"{path} does not fit backbone {backbone.name}: {'; '.join(parts)}; give a file of that network "
+            "(only a classifier head may be left over)",
+            "name the `backbone` that the file is of",
         )
     if leftover:
         log.info("weights %s: left over, the classifier head (%s)", path.name, _first_names(leftover))
@@ -130,6 +132,13 @@ class _StoredModel:
 @dataclass(frozen=True, kw_only=True)
 class _StoredTraining:
     side_px: int | None = None
+    dataset: str | None = None
+    exclude: tuple[str, ...] = ()  # lists of landmarks or photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredProvenance:
+    dataset_folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +151,22 @@ class _StoredParts:
     preprocessing: Preprocessing | None = None
     scales: tuple[float, ...] | None = None
     train_config: _StoredTraining = field(default_factory=_StoredTraining)
+    landmarks: tuple[str, ...] = ()  # that it was trained on
+    provenance: _StoredProvenance = field(default_factory=_StoredProvenance)
+    imported: dict[str, str] = field(default_factory=dict)
+
+    def trained_on(self) -> dict[str, object] | None:
+        """The training photos, as `LearnedFrom` of retrieval/origin.py reads them; None where they are not known."""
+        if self.imported.get("from") in TRAINED_ON_GLDV2:
+            return {"dataset": "gldv2-clean"}
+        if self.provenance.dataset_folder is None:
+            return None
+        return {
+            "dataset": Path(self.train_config.dataset or "").name or None,
+            "dataset_folder": self.provenance.dataset_folder,
+            "n_landmarks": len(self.landmarks),
+            "excluded": bool(self.train_config.exclude),
+        }
 
 
 def _stored_parts(content: dict[str, Any], path: Path) -> _StoredParts:
@@ -168,8 +193,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     content = read_weights_file(path)
     if content.get("format") != FORMAT:
         raise UltronError(
-            f"{path} is not a checkpoint of ultron; name the model with `model` and `backbone` and give the "
-            "file as `weights`"
+            f"{path} is not a checkpoint of ultron, which `ultron train` and `ultron weights import` write; make one "
+            "of it with `ultron weights import`"
         )
     stored = _stored_parts(content, path)
     model = create_model(stored.model.name, **{**stored.model.settings, **(changes or {})})
@@ -184,7 +209,9 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
         )
     if stored.scales is not None:
         model.recommended_scales = stored.scales
-    source = {"kind": "checkpoint", "path": str(path.resolve())}
+    source: dict[str, Any] = {"kind": "checkpoint", "path": str(path.resolve())}
+    if trained_on := stored.trained_on():
+        source["trained_on"] = trained_on
     return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px)
 
 
@@ -209,7 +236,7 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
             may = f" (of {loaded.model.name} these may differ: {', '.join(switches)})" if switches else ""
-            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these flags out{may}")
+            raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these settings out{may}")
         return load_checkpoint(path, changed) if changed else loaded
     model = create_model(model_name or "gem", **settings)
     if not isinstance(model, BackboneModel):

@@ -1,6 +1,7 @@
 """Which model a command uses (that of a run, a weights file, timm's download, or fresh weights), and loading it again
 later."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 
 from ultron_cli.console import log
-from ultron_cli.errors import UltronError
+from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.files import require_regular_file
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.schema.values import shown
 from ultron_cli.workspace import Workspace
 
 
@@ -48,14 +51,13 @@ class ModelChoice:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
             raise UltronError(
-                "`model` and `backbone` name a network, not its weights; add `weights` FILE, `pretrained`, "
-                "`untrained` or `run` RUN"
+                "`model` and `backbone` name a network, not its weights; add `weights` FILE, `run` RUN or `untrained`",
+                "`pretrained`",
             )
         checkpoint = (
             find_checkpoint(self.run, self.workspace)
             if self.run
-            else self.workspace.take_latest("train", "name a model with `weights` FILE or `pretrained`")
-            / "checkpoint.pt"
+            else self.workspace.take_latest("train", "name a model with `weights` FILE") / "checkpoint.pt"
         )
         return load_weights(checkpoint, self.model, self.settings)
 
@@ -77,8 +79,10 @@ def find_checkpoint(run: str, workspace: Workspace) -> Path:
         if (candidate / "checkpoint.pt").is_file():
             return candidate / "checkpoint.pt"
     names = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
+    some_names = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     raise UltronError(
-        f"run {run!r} has no checkpoint.pt, as a path or in {runs} (there: {', '.join(names) or 'nothing'})"
+        f"run {shown(run)} has no checkpoint.pt, as a path or in {runs}{nearest_names(run[:60], names)}; name a "
+        f"finished run (there: {some_names or 'nothing'})"
     )
 
 
@@ -93,7 +97,7 @@ def reload_model(
     name, settings = config["model"]["name"], config["model"]["settings"]
     kind = source.get("kind")
     if override is not None:
-        loaded = load_weights(override, name, settings)
+        loaded = _moved_weights(override, name, settings)
     elif kind == "untrained":
         loaded = untrained_model(name, settings, source["seed"])
     elif kind == "pretrained":
@@ -102,16 +106,31 @@ def reload_model(
         loaded = load_weights(_existing(source["path"]), name, settings)
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
-            f"the weights ({source.get('path') or kind}) are no longer those the descriptors were made with; "
-            "extract again, or give the old file with `weights`"
+            f"the weights ({override or source.get('path') or kind}) are not those the descriptors were made with; "
+            "extract again",
+            "give the file that made them with `weights`",
         )
     log.info("model %s, weights %s", loaded.model.label, source.get("path") or kind)
     return loaded
 
 
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
+def _moved_weights(path: Path, name: str, settings: dict[str, Any]) -> LoadedModel:
+    """The network of a descriptor file with weights from another place. Raises UltronError for those of another
+    network."""
+    require_regular_file(path, "weights")
+    try:
+        return load_weights(path, name, settings)
+    except UltronError as error:
+        fault = error.message.removeprefix(f"{path} ").split("; leave")[0]
         raise UltronError(
-            f"the weights that made these descriptors were at {path}, which is gone; give them with `weights`"
+            f"{path} does not hold the weights that made the descriptors: {fault}; give the file that did"
+        ) from error
+
+
+def _existing(path: str) -> Path:
+    if not os.path.isfile(path):
+        raise UltronError(
+            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
+            "give them with `weights`",
         )
     return Path(path)

@@ -117,7 +117,7 @@ class EarlierWork:
         with DescriptorFile(path) as stored:
             stored.read()
             if {*stored.names, *(photo.name for photo in stored.info.skipped)} != set(row_of):
-                raise UltronError(f"{path} holds other photos")
+                raise UltronError(f"{path} must hold the photos of its place and holds others")
             skipped = {row_of[photo.name]: photo for photo in stored.info.skipped}
             return StoredPhotos(path, 0, [row_of[name] for name in stored.names], stored.marks, skipped)
 

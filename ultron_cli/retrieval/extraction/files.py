@@ -14,6 +14,7 @@ from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, progress
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import write_text
+from ultron_cli.processes import way_to_go_on
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.earlier import EarlierWork, shard_path, shard_states
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
@@ -82,20 +83,18 @@ def _way_to_go_on(extraction: Extraction, parts: Path, left: WorkLeft) -> Iterat
     left: what is computed inside.
     """
     before = shard_states(parts)
-    try:
-        yield
-    except KeyboardInterrupt:
+
+    def what_is_kept() -> str:
         now = shard_states(parts)
         names = {i: shard_path(parts, i).name for i in left.rows}
         n_left = sum(len(rows) for i, rows in left.rows.items() if now.get(names[i]) == before.get(names[i]))
         n_photos = len(extraction.names)
-        log.warning(
-            "stopped with %d of %d %s photos done; they are kept, and the same command goes on from there",
-            n_photos - n_left,
-            n_photos,
-            extraction.config.role,
-        )
-        raise
+        n_done = n_photos - n_left
+        role = extraction.config.role
+        return f"{n_done} of {n_photos} {role} photos are done and kept, the same command goes on from there"
+
+    with way_to_go_on(what_is_kept):
+        yield
 
 
 def _up_to_date(extraction: Extraction, parts: Path, finished: Path | None) -> EarlierWork:

@@ -1,5 +1,6 @@
 """Opens an index folder of any engine."""
 
+import os
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
@@ -18,9 +19,8 @@ def open_index(path: Path) -> StoredIndex:
     contents.
     """
     if not path.is_dir():
-        raise UltronError(
-            f"index {path} must be a folder that `ultron index` made, found {'a file' if path.exists() else 'nothing'}"
-        )
+        kind = "a file" if os.path.exists(path) else "nothing"
+        raise UltronError(f"index {path} must be a folder that `ultron index` made, found {kind}; name another")
     description = read_json(
         path / "index.json", "index description", dict[str, object], advice="run `ultron index --overwrite` again"
     )

@@ -52,7 +52,7 @@ class Milvus:
         self.schema_of = pymilvus.MilvusClient.create_schema
         self.types = pymilvus.DataType
         if place.is_local:
-            make_folder(Path(place.uri).parent)
+            make_folder(Path(place.uri).parent, "name another `uri`")
             if Path(place.uri).is_file():
                 raise UltronError(
                     f"{place.uri} must be a folder of milvus-lite 3 or absent, found a file (older ones wrote "
@@ -97,12 +97,16 @@ class Milvus:
                 reason = reason_of(error)
                 if not is_passing(error) or self.place.is_local:
                     lacks_rights = grpc_code(error) in ("UNAUTHENTICATED", "PERMISSION_DENIED")
-                    hint = "; check the token (`token_env`)" if lacks_rights else ""
-                    raise WorkFailed(f"Milvus at {self.place.uri} did not {what} ({reason}){hint}") from error
+                    look_at = "the token" if lacks_rights else "its log"
+                    ways = ["name the token's variable with `token_env`"] if lacks_rights else []
+                    raise WorkFailed(
+                        f"Milvus at {self.place.uri} did not {what} ({reason}); check {look_at}", *ways
+                    ) from error
                 if attempt == TRIES:
                     raise WorkFailed(
-                        f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start it or "
-                        "check `uri`, then run the same command again: it continues"
+                        f"Milvus at {self.place.uri} cannot be reached, tried {TRIES} times ({reason}); start it, then "
+                        "run the same command again: it continues",
+                        "check `uri`",
                     ) from error
                 wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1))
                 log.warning(

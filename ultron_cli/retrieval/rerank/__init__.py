@@ -16,6 +16,7 @@ from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.origin import StepRecord
+from ultron_cli.schema.values import shown
 
 if TYPE_CHECKING:
     from ultron_cli.retrieval.rerank.state import RerankState
@@ -63,21 +64,26 @@ class Step:
         return StepRecord(name=self.name, settings=to_dict(self.config), ms_per_query=ms_per_query)
 
 
+EXAMPLE = "superglobal.beta=0.15"  # of --rerank-set
+
+
 def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     """The steps of --rerank `aqe,superglobal` with --rerank-set `superglobal.beta=0.2`. Raises UltronError for unknown
     ones."""
     names = [name.strip() for name in text.split(",")] if text else []
     for name in names:
         one_of("rerank", name, tuple(RERANKERS))
-    values = apply_set({}, assignments, setting="rerank_set")
+    values = apply_set({}, assignments, setting="rerank_set", example=EXAMPLE)
     for key, value in values.items():
         if not isinstance(value, dict):
             raise UltronError(
-                f"`rerank_set` takes STEP.KEY=VALUE, for example superglobal.beta=0.15; found {key}={value}"
+                f"`rerank_set` takes STEP.KEY=VALUE, for example {EXAMPLE}; found {shown(f'{key}={value}')}"
             )
+        one_of("a step of `rerank_set`", key, tuple(RERANKERS))
         if key not in names:
             raise UltronError(
-                f"`rerank_set` {key}.{next(iter(value))}: `rerank` must name {key}, found {text or 'no re-ranking'}"
+                f"`rerank_set` {key}.{next(iter(value))} is of a step that does not run; add {key} to `rerank`, found "
+                f"{text or 'no re-ranking'}"
             )
     return [
         Step(name=name, config=from_dict(RERANKERS[name].config_type(), values.get(name, {}), prefix=f"{name}."))

@@ -99,7 +99,9 @@ def _timm_network(config: AutolaConfig, n_classes: int) -> nn.Module:
             f"the search takes a ResNet of timm, and {problem}; choose resnet18 or resnet34, or leave width out (none)"
         ) from None
     if not all(hasattr(network, f"layer{number}") for number in STAGES):
-        raise UltronError(f"the search takes a ResNet of timm (resnet18, resnet34, ...), found {config.backbone}")
+        raise UltronError(
+            f"the search takes a ResNet of timm (resnet18, resnet34, ...), found {config.backbone}; name one"
+        )
     if config.small_stem:
         resnet = cast(_ResNet, network)
         resnet.conv1 = nn.Conv2d(3, resnet.bn1.num_features, 3, padding=1, bias=False)

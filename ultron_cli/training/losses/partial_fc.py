@@ -42,7 +42,7 @@ class PartialFcLoss(MarginLoss):
         if self.n_classes < n_processes:
             raise UltronError(
                 f"loss.sharded needs a class per process; found {self.n_classes} classes for "
-                f"{n_processes}; set loss.sharded=false"
+                f"{n_processes} processes; use `loss.sharded=false`"
             )
         process = distributed.process_index()
         return (

@@ -7,7 +7,10 @@ from pathlib import Path
 from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_run, read_toml_config
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.training.autola.config import AutolaConfig, as_stored
-from ultron_cli.training.config import TrainConfig, binding_settings
+from ultron_cli.training.config import TrainConfig, binding_settings, schedule_until
+from ultron_cli.training.run.folder import is_finished
+
+Config = TrainConfig | AutolaConfig
 
 
 def list_presets() -> list[str]:
@@ -43,7 +46,7 @@ def _merge(values: dict[str, object], changes: dict[str, object]) -> dict[str, o
     return merged
 
 
-def make_config(values: dict[str, object], is_stored: bool = False) -> TrainConfig | AutolaConfig:
+def make_config(values: dict[str, object], is_stored: bool = False) -> Config:
     """The configuration of a training, or of a search where `task` says so. Raises UltronError for an unknown key or
     value.
 
@@ -54,18 +57,34 @@ def make_config(values: dict[str, object], is_stored: bool = False) -> TrainConf
     return from_dict(AutolaConfig, as_stored(values) if is_stored else values)
 
 
-def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> TrainConfig | AutolaConfig:
+def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> Config:
     """The final configuration. Raises UltronError for an unknown preset, key or value, naming near ones."""
-    values = read_preset(preset)
+    return _configured(read_preset(preset), file, assignments)
+
+
+def _configured(values: dict[str, object], file: Path | None, assignments: Sequence[str]) -> Config:
+    """`values` with those of --config over them, then --set. Raises UltronError, which names the file if it is to
+    blame."""
     if not file:
         return make_config(_assign(values, assignments))
     try:
         return make_config(_assign(_merge(values, read_toml_config(file)), assignments))
     except UltronError as error:
         make_config(_assign(values, assignments))  # raises where the file is not to blame
-        if str(file) in error.message:
-            raise
-        raise UltronError(f"{file}: {error.message}", *error.ways) from None
+        raise _of_file(file, error) from None
+
+
+def _of_file(file: Path, error: UltronError) -> UltronError:
+    """The error with the file that it is about."""
+    return error if str(file) in error.message else UltronError(f"{file}: {error.message}", *error.ways)
+
+
+def _stored_config(stored: Path) -> Config:
+    """The configuration in a run's config.json. Raises UltronError, which names the file."""
+    try:
+        return make_config(read_run(stored.parent).config, is_stored=True)
+    except UltronError as error:
+        raise _of_file(stored, error) from None
 
 
 def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, object]:
@@ -80,26 +99,50 @@ def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, 
     return values
 
 
-def resumed_config(
-    stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]
-) -> TrainConfig | AutolaConfig:
-    """The configuration of an interrupted run, whose config.json is `stored`. Raises UltronError if what is asked for
-    now is another one."""
-    stored_config = make_config(read_run(stored.parent).config, is_stored=True)
+def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> Config:
+    """The configuration of a run that goes on, whose config.json is `stored`. Raises UltronError if what is asked for
+    now is another one, but for more epochs where the rates of the steps that were planned stay as they are."""
+    stored_config = _stored_config(stored)
     if preset is not None:
         config = load_config(preset, file, assignments)
     else:
-        values = stored_config.to_plain()
-        if file:
-            values = _merge(values, read_toml_config(file))
-        config = make_config(_assign(values, assignments))
-    differing = differences(binding_settings(stored_config.to_plain()), binding_settings(config.to_plain()))
+        config = _configured(stored_config.to_plain(), file, assignments)
+    old, new = binding_settings(stored_config.to_plain()), binding_settings(config.to_plain())
+    if new["epochs"] != old["epochs"]:
+        _require_same_schedule(stored.parent, stored_config, config)
+        new |= {key: old[key] for key in ("epochs", "restart_epochs", "step_epochs")}
+    elif is_finished(stored.parent):
+        more = f"go on with more epochs (`epochs={2 * stored_config.epochs}`), or " * isinstance(config, TrainConfig)
+        raise UltronError(
+            f"{stored.parent} is finished after epoch {stored_config.epochs}, there is nothing to resume; {more}leave "
+            "out `resume` (with `overwrite` to train it again)"
+        )
+    differing = differences(old, new)
     if differing:
         raise UltronError(
-            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; resume without "
-            "them, or start a new run"
+            f"{stored.parent} was started with another configuration: {'; '.join(differing)}; leave these "
+            "settings out to resume it, or start a new run"
         )
     return config
+
+
+def _require_same_schedule(folder: Path, stored: Config, config: Config) -> None:
+    """Raises UltronError unless a run can go on with other epochs: with more, and the same rates until the epoch it was
+    to end with."""
+    where = f"{folder} was started with epochs={stored.epochs}"
+    if config.epochs < stored.epochs:
+        raise UltronError(f"{where}, and can go on with more, not with {config.epochs}; give more, or start a new run")
+    if not isinstance(stored, TrainConfig) or not isinstance(config, TrainConfig):
+        raise UltronError(f"{where}, over which a search's rate falls; resume without `epochs`, or start a new run")
+    if schedule_until(stored, stored.epochs) == schedule_until(config, stored.epochs):
+        return
+    if stored.schedule == config.schedule == "cosine":
+        restarts = ",".join(map(str, (*stored.restart_epochs, stored.epochs)))
+        raise UltronError(
+            f"{where}, over which the cosine of its rate falls to 0; go on with a second cosine after it with "
+            f"`restart_epochs={restarts}` beside `epochs={config.epochs}`, or start a new run"
+        )
+    raise UltronError(f"{where}, and other rates until then; give the same, or start a new run")
 
 
 def explain_config(preset: str, file: Path | None, assignments: Sequence[str]) -> list[tuple[str, object, str]]:

@@ -5,6 +5,7 @@ checkpoints/step-00001200.pt is process 0's and is written last: where it exists
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,16 @@ def save_state(folder: Path, step: int, content: State, n_kept: int) -> Path:
     distributed.wait_for_processes()
     if distributed.process_index() == 0:
         _write(path, step, content)
-        for old in saved_steps(folder)[:-n_kept]:
-            _path(folder, old, 0).unlink(missing_ok=True)  # first: without it the others count for nothing
-            for part in (folder / FOLDER).glob(f"step-{old:08d}.*"):
-                part.unlink(missing_ok=True)
+        remove_states(folder, saved_steps(folder)[:-n_kept])
     return path
+
+
+def remove_states(folder: Path, steps: Sequence[int]) -> None:
+    """Removes the checkpoints of some steps, all processes' parts."""
+    for step in steps:
+        _path(folder, step, 0).unlink(missing_ok=True)  # first: without it the others count for nothing
+        for part in (folder / FOLDER).glob(f"step-{step:08d}.*"):
+            part.unlink(missing_ok=True)
 
 
 def _write(path: Path, step: int, content: State) -> None:
@@ -104,7 +110,7 @@ def _check(content: State, path: Path, is_sharded: bool) -> None:
     if is_sharded:
         raise UltronError(
             f"{path} holds class weights in {header.n_ranks} shards, there are {distributed.n_processes()} "
-            f"processes; resume with {header.n_ranks}"
+            f"processes; start as many again: torchrun --nproc-per-node {header.n_ranks}"
         )
     log.warning(
         "%s was written by %d processes, there are %d: the losses will differ slightly",

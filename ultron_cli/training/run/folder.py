@@ -14,9 +14,11 @@ from ultron_cli.files import make_folder
 from ultron_cli.schema.texts import fit_file
 from ultron_cli.workspace import Workspace
 
+RESULT_FILE = "checkpoint.pt"  # what a training ends with
+EARLIER_RESULT = "checkpoint-{epochs}-epochs.pt"  # what it ended with before it went on with more epochs
 # What a run writes; only these are removed when a folder is used again.
 FILES = (
-    "checkpoint.pt",
+    RESULT_FILE,
     "steps.jsonl",
     "metrics.jsonl",
     "curves.png",
@@ -59,6 +61,8 @@ def clear_folder(folder: Path, torn_only: bool) -> None:
     if not torn_only:
         for name in FILES:
             (folder / name).unlink(missing_ok=True)
+        for path in folder.glob(EARLIER_RESULT.format(epochs="*")):
+            path.unlink(missing_ok=True)
         for name in FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
 
@@ -87,7 +91,7 @@ def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Wo
 
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds what a run ends with."""
-    return (folder / "checkpoint.pt").exists() or (folder / GENOTYPE_FILE).exists()
+    return (folder / RESULT_FILE).exists() or (folder / GENOTYPE_FILE).exists()
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -97,22 +101,50 @@ def is_unfinished(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not is_finished(folder) and bool(saved_steps(folder))
 
 
-def run_to_resume(out: Path | None, workspace: Workspace) -> Path:
-    """--out, or the latest unfinished run in the workspace, said on stderr. Raises UltronError if there is none."""
+def run_to_resume(out: Path | None, workspace: Workspace, finished_too: bool = False) -> Path:
+    """--out, or the latest unfinished run in the workspace, said on stderr. Raises UltronError if there is none.
+
+    finished_too: `out` may be a finished run whose last state is there, to go on with more epochs.
+    """
+    from ultron_cli.training.run.checkpoints import saved_steps
+
     root = workspace.root / "train"
     if out is not None:
-        if is_unfinished(out):
+        if is_unfinished(out) or (finished_too and is_finished(out) and saved_steps(out)):
             return out
-        reason = "is finished" if is_finished(out) else "holds no checkpoint of an interrupted run"
+        reason = "is finished, and keeps no state to go on from" if is_finished(out) else "holds no checkpoint of a run"
         raise UltronError(
             f"{out} {reason}, there is nothing to resume; leave out `resume` (with `overwrite` to train it again)"
         )
     unfinished = [path for path in root.iterdir() if is_unfinished(path)] if root.is_dir() else []
     if not unfinished:
-        raise UltronError(f"no unfinished run in {root}; start one with `ultron train`, or name its folder with `out`")
+        raise UltronError(
+            f"no unfinished run in {root}; start one with `ultron train`, or name a run with `out` (a finished one, to "
+            "go on with more epochs)"
+        )
     latest = max(unfinished, key=lambda path: (path / "checkpoints").stat().st_mtime_ns)
     log.info("resuming the latest unfinished run: %s", latest)
     return latest
+
+
+def continued(folder: Path, epochs: int) -> dict[str, object]:
+    """What the provenance of a resumed run says of going on with more epochs: {"continued": [...]}, an entry each time
+    with the `epochs` until then and when the run of these was started; empty if it never did."""
+    stored = read_run(folder)
+    earlier = stored.provenance.get("continued", [])
+    if stored.config.get("epochs") != epochs:
+        earlier = [*earlier, {"epochs": stored.config.get("epochs"), "created": stored.provenance.get("created")}]
+    return {"continued": earlier} if earlier else {}
+
+
+def set_result_aside(folder: Path) -> None:
+    """Gives the model of a finished run that goes on another name, as checkpoint.pt says that a run is finished.
+
+    Before config.json has the new number of epochs: a run that is killed in between is resumed as it was.
+    """
+    if (folder / RESULT_FILE).exists():
+        epochs = read_run(folder).config.get("epochs")
+        (folder / RESULT_FILE).replace(folder / EARLIER_RESULT.format(epochs=epochs))
 
 
 @dataclass(frozen=True, kw_only=True)

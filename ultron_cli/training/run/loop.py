@@ -40,6 +40,7 @@ class LoopConfig(Protocol):
 
 
 C = TypeVar("C", bound=LoopConfig)
+SHOWN_BAD = 5  # photos that cannot be read, of which the log says each
 B = TypeVar("B")  # what one step takes: a Batch, or several
 
 
@@ -129,16 +130,20 @@ class RunLoop(ABC, Generic[C, B]):
                     self._save_if_due(folder)
 
     def note_problems(self, *batches: Batch) -> None:
-        """Warns once of each photo that could not be read. Raises UltronError if no photo could take its place."""
+        """Warns once of each of the first photos that could not be read. Raises UltronError if no photo could take its
+        place."""
         for row, reason in itertools.chain.from_iterable(batch.problems for batch in batches):
             if row not in self.bad_photos:
                 self.bad_photos[row] = reason
-                log.warning("another photo takes the place of %s", reason)
+                if len(self.bad_photos) <= SHOWN_BAD:
+                    log.warning("another photo takes the place of %s", reason)
+                elif len(self.bad_photos) == SHOWN_BAD + 1:
+                    log.warning("more photos cannot be read; they are counted when the training ends")
         for batch in batches:
             if not len(batch.pixels):
                 raise UltronError(
-                    f"{batch.problems[0][1]}, nor can those that were tried in its place; check them with `ultron "
-                    "datasets verify`"
+                    f"{batch.problems[0][1]}, nor can those that were tried in its place; find all that are bad with "
+                    "`ultron datasets verify`"
                 )
 
     def _save_if_due(self, folder: Path) -> None:
@@ -150,7 +155,7 @@ class RunLoop(ABC, Generic[C, B]):
         )
         if not is_due and not is_stopped:
             return
-        save_state(folder, self.step, self.state(), self.config.keep_checkpoints)
+        save_state(folder, self.step, self.state(), max(1, self.config.keep_checkpoints))
         self._saved_s = time.monotonic()
         if is_stopped:
             name = self._stop.received.name if self._stop.received else "another process"

@@ -14,16 +14,10 @@ from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.visualization.cam.columns import CamColumn, columns_figure
 from ultron_cli.visualization.cam.sheet import CamPair, cam_figure
 from ultron_cli.visualization.cam.similarity import Cam, similarity_cam
+from ultron_cli.visualization.describers import describer_with, open_describer
 from ultron_cli.visualization.drawing import write_overlay
-from ultron_cli.visualization.scene import (
-    PhotoChoice,
-    Scene,
-    describer_with,
-    file_name,
-    open_describer,
-    require_same_queries,
-)
-from ultron_cli.visualization.tiles import RankedPhoto
+from ultron_cli.visualization.scene import PhotoChoice, Scene, file_name, require_same_queries
+from ultron_cli.visualization.tiles import RankedPhoto, warn_of_changed_photos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +148,15 @@ def draw_cam(scene: Scene, request: CamRequest, folder: Path) -> CamSummary:
     Raises UltronError if the model's weights or a photo are gone.
     """
     choice = request.photos
+    query = scene.query_photo(choice.query_row)
+    photos = scene.photos_of(choice)
+    warn_of_changed_photos((query, *photos))
     describer = open_describer(scene, request.device, request.weights)
     system = System(label="cam", scene=scene, open=lambda: describer, made_the_search=True, layer=request.layer)
-    photos = scene.photos_of(choice)
     maps = _maps(system, choice.query_row, photos, request.method, make_folder(folder))
     flat_names = _flat_names(photos, maps.cams)
     if flat_names:
         log.warning("no place raises the similarity of %s: its map is empty", flat_names)
-    query = scene.query_photo(choice.query_row)
     pairs = [CamPair(photo, cam) for photo, cam in zip(photos, maps.cams, strict=True)]
     title = scene.title(choice.query_row, choice.protocol)
     figure = cam_figure(query, maps.query_cam, pairs, title, folder / "cam.png")
@@ -196,6 +191,7 @@ def draw_cam_columns(systems: Sequence[System], choice: PhotoChoice, method: str
     query_name = first.ranking.query_names[choice.query_row]
     require_same_queries([system.scene for system in systems], query_name)
     photos = first.photos_of(choice)
+    warn_of_changed_photos((query, *photos))
     columns = []
     models: list[ModelMaps] = []
     for i, system in enumerate(systems, start=1):

@@ -8,6 +8,7 @@ from ultron_cli.console import progress
 from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
+from ultron_cli.visualization.describers import open_describer
 from ultron_cli.visualization.inside.matching import (
     Match,
     QueryRegion,
@@ -18,7 +19,8 @@ from ultron_cli.visualization.inside.matching import (
     region_feature,
     region_of,
 )
-from ultron_cli.visualization.scene import PhotoChoice, Scene, open_describer
+from ultron_cli.visualization.scene import PhotoChoice, Scene
+from ultron_cli.visualization.tiles import warn_of_changed_photos
 
 DRAWN = PhotoShape(max_side_px=640, min_side_px=1)  # a panel is about half as large, in a PDF larger
 
@@ -60,8 +62,9 @@ def draw_match(scene: Scene, request: MatchRequest, out: Path) -> MatchSummary:
     the photo, unknown photos or weights that are gone."""
     choice = request.photos
     query = scene.query_photo(choice.query_row)
-    region = region_of(request.at, request.box, query.bbx, photo_size(query.path))
     photos = scene.photos_of(choice)
+    warn_of_changed_photos((query, *photos))
+    region = region_of(request.at, request.box, query.bbx, photo_size(query.path))
     describer = open_describer(scene, request.device, request.weights)
     query_features = local_features(describer.model, describer.load(query.path, query.bbx), request.layer)
     feature = region_feature(query_features, region)

@@ -54,7 +54,7 @@ def region_of(at: tuple[float, float] | None, box: Box | None, crop: Box | None,
     place: Sequence[float] = box or at or ()
     x1, y1, x2, y2 = box or (*place, *place)
     if x1 > x2 or y1 > y2 or (box and (x1 == x2 or y1 == y2)):
-        raise UltronError(f"`box` is X1,Y1,X2,Y2 with X1 below X2 and Y1 below Y2, found {place_text(place)}")
+        raise UltronError(f"`box` takes X1,Y1,X2,Y2 with X1 < X2 and Y1 < Y2; found {place_text(place)}")
     if x1 < left or y1 < top or x2 > right or y2 > bottom:
         what = "the query's box" if crop else "the query photo"
         raise UltronError(
@@ -173,7 +173,7 @@ def match_figure(
     base = header.height_px + legend_px + drawing.FRAME_PX + tallest_px
     heat_base = base + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + tallest_px
     height_px = heat_base + CAPTION_PX + drawing.MARGIN_PX
-    drawing.check_size(width_px, height_px, "draw fewer photos with -k")
+    drawing.check_size(width_px, height_px, "draw fewer photos with `k`")
     sheet = Sheet(width_px, height_px)
     header.draw(sheet)
     tiles.draw_legend(sheet, drawing.MARGIN_PX, header.height_px + 8, verdicts, has_box=False)

@@ -132,5 +132,6 @@ def ranks_figure(rows: Sequence[RankedRow], title: str, out_path: Path) -> Path:
         named
         + [(photo.name, tile) for line in lines for photo, tile in zip(line.photos, line.photo_tiles, strict=True)]
     )
+    tiles.warn_of_changed_photos(photo for row in rows for photo in (row.query, *row.photos))
     sheet.save(out_path)
     return out_path

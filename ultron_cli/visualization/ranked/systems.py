@@ -230,5 +230,8 @@ def systems_figure(blocks: Sequence[QueryBlock], title: str, out_path: Path) -> 
         if rows[0].query_tile:
             named_tiles.append((block.query.name, rows[0].query_tile))
     tiles.log_problems(named_tiles)
+    tiles.warn_of_changed_photos(
+        photo for block in blocks for system in block.systems for photo in (block.query, *system.photos)
+    )
     sheet.save(out_path)
     return out_path

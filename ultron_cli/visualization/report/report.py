@@ -28,7 +28,7 @@ from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.visualization import tiles
-from ultron_cli.visualization.report.maps import PackedMap, SimilarityMaps, packed_map
+from ultron_cli.visualization.report.maps import PackedMap, packed_map
 from ultron_cli.visualization.scene import Scene
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 
@@ -144,7 +144,8 @@ class ResultEntry(TypedDict):
 
     label: str
     settings: list[tuple[str, str]]
-    scores: dict[str, dict[str, object]]  # protocol -> mAP, mP and the number of queries
+    scores: dict[str, dict[str, object]]  # protocol -> mAP, its interval, mP and the number of queries
+    warnings: list[str]  # what takes worth from the scores
     queries: list[QueryEntry]
     n_database: int
 
@@ -174,6 +175,9 @@ class ComparisonEntry(TypedDict):
     protocol: str
     difference: float  # second minus first
     interval: tuple[float, float]  # 95 %, by bootstrap over queries
+    p: str  # in words, of no difference
+    smallest: float | None  # the smallest true difference that so many queries show
+    verdict: str  # in words, of A, the first, and B
     n_better: int  # queries
     n_worse: int
 
@@ -199,6 +203,9 @@ def comparison_entries(evaluations: Sequence[Evaluation | None]) -> list[Compari
                 "protocol": protocol,
                 "difference": comparison.difference,
                 "interval": comparison.interval,
+                "p": comparison.p_text,
+                "smallest": comparison.smallest,
+                "verdict": comparison.verdict,
                 "n_better": comparison.n_better,
                 "n_worse": comparison.n_worse,
             }
@@ -217,7 +224,11 @@ def result_entry(
     """One search as the page reads it. evaluation: its scores."""
     ranking = scene.ranking
     labels = label_of(scene)
-    maker = SimilarityMaps(scene, device, config.method) if config.n_maps else None
+    maker = None
+    if config.n_maps:  # only then is torch loaded
+        from ultron_cli.visualization.report.similarity_maps import SimilarityMaps
+
+        maker = SimilarityMaps(scene, device, config.method)
     queries: list[QueryEntry] = []
     for row, name in enumerate(progress(ranking.query_names, what="report")):
         photos = scene.ranked(row, config.k, "medium")
@@ -234,13 +245,14 @@ def result_entry(
     scores: dict[str, dict[str, object]] = {}
     if evaluation:
         scores = {
-            p: {"mAP": part.mAP, "mP": part.mP, "queries": part.queries_used}
+            p: {"mAP": part.mAP, "interval": part.interval, "mP": part.mP, "queries": part.queries_used}
             for p, part in evaluation.protocols.items()
         }
     return {
         "label": label,
         "settings": settings_of(ranking.origin),
         "scores": scores,
+        "warnings": list(evaluation.warnings) if evaluation else [],
         "queries": queries,
         "n_database": len(ranking.database_names),
     }
@@ -258,12 +270,18 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     Raises UltronError if there are more than two, if they are of other queries, or if the file would be over 30 MiB.
     """
     if not 1 <= len(scenes) <= 2:
-        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}")
+        raise UltronError(f"a report shows one search or compares two, found {len(scenes)}; give one or two")
     names = [scene.ranking.query_names for _, scene in scenes]
     if len(scenes) == 2 and set(names[0]) != set(names[1]):
         raise UltronError(
             "the two searches must be of the same queries; search with one set of queries under both models"
         )
+    tiles.warn_of_changed_photos(
+        photo
+        for _, scene in scenes
+        for row in range(len(scene.ranking.query_names))
+        for photo in (scene.query_photo(row), *scene.ranked(row, config.k, "medium"))
+    )
     thumbnails = Thumbnails(config.thumbnail_px)
     evaluations = [evaluation_of(scene) for _, scene in scenes]
     results = [
