@@ -24,7 +24,7 @@ def command(
     if dataset in KNOWN_SETS and not Path(dataset).is_dir() and not (workspace.data_root / dataset).is_dir():
         known = describe_known(KNOWN_SETS[dataset], workspace.data_root)
         rows = [
-            (key, value if not isinstance(value, list) else "\n".join(map(str, value)))
+            (_in_words(key), value if not isinstance(value, list) else "\n".join(map(str, value)))
             for key, value in known.items()
             if key != "parts" and value
         ]
@@ -43,7 +43,7 @@ def command(
     facts = describe(dataset, gnd, workspace)
     hidden = ("protocols", "source", "version_known_by")
     rows = [
-        (key, named(value) if isinstance(value, list) else value)
+        (_in_words(key), named(value) if isinstance(value, list) else value)
         for key, value in facts.items()
         if key not in hidden and value not in (None, [])
     ]
@@ -59,3 +59,8 @@ def command(
             )
         )
     print_result(facts, table(("", ""), rows, left=2))
+
+
+def _in_words(key: str) -> str:
+    """A key of the JSON for people: `missing photos`."""
+    return key.replace("_", " ")
