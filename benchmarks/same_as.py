@@ -176,6 +176,8 @@ def read_h5(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {}
     with h5py.File(path) as handle:
         for name, dataset in handle.items():
+            if name.endswith("_states"):  # times of the photos' files
+                continue
             content[name] = (
                 [str(text) for text in dataset.asstr()[:]] if h5py.check_string_dtype(dataset.dtype) else dataset[:]
             )

@@ -67,7 +67,8 @@ def train(
 
     preset: None is quickstart. dataset: a name, or a folder with one folder of photos per landmark; None is that of
     the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
-    workspace. resume: goes on with the interrupted run in `out`, or with the latest.
+    workspace. resume: goes on with the interrupted run in `out`, or with the latest; or with the finished one in `out`
+    and more epochs.
     """
     request = TrainRequest(
         preset=preset,

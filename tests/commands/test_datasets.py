@@ -53,7 +53,8 @@ def test_from_download_to_extraction(ultron: Run, oxford: MisbehavingServer, tmp
     assert state(ultron, "roxford5k") == "present"
     code, out, err = ultron("datasets", "info", "roxford5k", "--json")
     assert json.loads(out)["source"]["parts"]["oxbuild_images-v1.tgz"]["checked"] == "first download"
-    assert "first download" in ultron("datasets", "info", "roxford5k")[1]
+    shown = ultron("datasets", "info", "roxford5k")[1]
+    assert "first download" in shown and "missing photos" in shown and "missing_photos" not in shown
     assert ultron("datasets", "verify", "roxford5k")[0] == 0
     code, out, err = ultron("extract", "--dataset", "roxford5k", *MODEL)
     assert code == 0, err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import Run, read_json
 from ultron_cli.errors import UltronError
 from ultron_cli.workspace import Workspace, short_hash
 
@@ -113,6 +113,22 @@ def test_results_that_are_made_differently_lie_apart(
         n_alike = 2 if kind in ("search", "evaluate") else 1
         assert len(set(paths)) == len(paths) // n_alike, (kind, paths)
         assert paths[:n_alike] == [paths[0]] * n_alike
+
+
+def test_pictures_of_other_inputs_lie_apart(ultron: Run, tmp_path: Path) -> None:
+    """Two tables of one name in two folders, two genotypes; and drawn again, the same place."""
+    tables = []
+    for folder in ("a", "b"):
+        tables.append(tmp_path / folder / "table.csv")
+        tables[-1].parent.mkdir()
+        tables[-1].write_text("group,setting,seed,metric,value\nx,plain,0,mAP,0.5\n")
+    for first, second in (
+        (("visualize", "ablation", tables[0]), ("visualize", "ablation", tables[1])),
+        (("visualize", "genotype"), ("visualize", "genotype", "skip:0/skip:0/skip:0/skip:0")),
+    ):
+        figures = [read_json(ultron(*command, "--json"))["figure"] for command in (first, second, first)]
+        assert figures[0] == figures[2] != figures[1]
+        assert Path(figures[0]).exists() and Path(figures[1]).exists()
 
 
 def test_a_short_hash_tells_settings_and_not_times() -> None:

@@ -12,6 +12,7 @@ from ultron_cli.evaluation.result import Evaluation, ProtocolScores
 from ultron_cli.evaluation.significance import (
     compare_evaluations,
     sign_flip_p_value,
+    tests_in_words,
 )
 from ultron_cli.retrieval.origin import Origin
 
@@ -140,4 +141,17 @@ def test_verdicts_name_the_better_or_chance():
     assert (same.verdict, same.p_text) == ("A and B are equal on every query", "1.000")
     assert same.test_text.endswith("every exchange tried")
     mixed = compare_evaluations(evaluation({"q0": 0.5, "q1": 0.5}), evaluation({"q0": 0.6, "q1": 0.45}), "hard")
-    assert mixed.verdict.startswith("A and B differ by 2.50 points of mAP, which chance explains")
+    assert mixed.verdict.startswith("A and B differ by 2.50 points of mAP, which chance may explain")
+
+
+def test_protocols_tested_alike_are_told_once() -> None:
+    names = [f"q{i}" for i in range(40)]
+    many = compare_evaluations(evaluation({n: 0.5 for n in names}), evaluation({n: 0.6 for n in names}), "hard")
+    few = [
+        compare_evaluations(evaluation({n: 0.5 for n in names[:k]}), evaluation({n: 0.6 for n in names[:k]}), "hard")
+        for k in (13, 12, 13)
+    ]
+    assert tests_in_words([*few, many]) == [
+        "paired randomisation test over 13 and 12 queries, two-sided, every exchange tried",
+        "paired randomisation test over 40 queries, two-sided, 10,000 random exchanges, seed 0",
+    ]

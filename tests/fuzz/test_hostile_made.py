@@ -23,6 +23,7 @@ from tests.fuzz.running import Limits, made_seeds, read_each
 # how the name of the damaged file ends -> what is hostile to its reader
 HOSTILE: dict[str, Callable[[bytes], Files]] = {
     ".json": hostile_json,
+    "-lock": hostile_json,
     ".jsonl": hostile_lines,
     ".toml": hostile_toml,
     ".csv": hostile_table,

@@ -82,7 +82,7 @@ CHANGES = {
     ),
     "weights": (
         replace(A, weights_sha256="dd", weights=WeightsSource.from_json({"kind": "checkpoint", "path": "b.pt"})),
-        ["weights: A a.pt, B b.pt", "weights_sha256: A aa, B dd"],
+        ["weights: A a.pt, B b.pt", "weights (SHA-256): A aa, B dd"],
     ),
     "repeats": (replace(A, duplicates="first"), ["photos that a ranking repeats: A count, B first"]),
     "left out": (

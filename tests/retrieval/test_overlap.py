@@ -13,6 +13,7 @@ from ultron_cli.datasets.photo_marks import PhotoMark, PhotoMarks
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.origin import DescriptorProvenance
+from ultron_cli.retrieval.overlap import own_rows_of
 from ultron_cli.retrieval.rankings import Ranking, read_ranks, write_ranks
 from ultron_cli.retrieval.searching import SearchOptions, search_files
 
@@ -109,6 +110,15 @@ def test_a_rank_file_is_left_out_by_name_and_says_what_was_done(
     stored = evaluate_ranking(read_ranks(files / "left.h5"), files / "gnd_set.json")
     assert stored.protocols["easy"].ap == {"a": 1.0, "d": 1.0, "q": 1.0}
     assert "in the database too" not in capsys.readouterr().err
+
+
+def test_a_rank_file_tells_photos_by_their_bytes_as_the_search_does(files: Path) -> None:
+    write(files / "q.h5", QUERIES, [0, 3, 9], folder="/elsewhere")
+    write(files / "d.h5", DATABASE, [0, 1, 2, 3, 4])
+    ranking = search(files)
+    write_ranks(files / "r.h5", ranking)
+    for either in (ranking, read_ranks(files / "r.h5")):
+        assert {query: rows.tolist() for query, rows in own_rows_of(either).items()} == {0: [0], 1: [3]}
 
 
 def test_a_query_that_is_junk_for_itself_is_no_trouble(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

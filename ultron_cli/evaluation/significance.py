@@ -10,7 +10,7 @@ scipy.stats.permutation_test does the same, but takes 1.2 s of the processor to 
 the observed sum in another order of addition as smaller than it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +48,7 @@ class Comparison:
     @property
     def test_text(self) -> str:
         """How the p-value came about."""
-        how = "every exchange tried" if self.exact else f"{self.resamples:,} random exchanges, seed {self.seed}"
-        return f"paired randomisation test over {self.n_queries} queries, two-sided, {how}"
+        return tests_in_words([self])[0]
 
     @property
     def verdict(self) -> str:
@@ -64,9 +63,22 @@ class Comparison:
         if self.smallest is not None:
             few = f"; {self.n_queries} queries show a difference of {100 * self.smallest:.1f} points or more"
         return (
-            f"A and B differ by {points:.2f} points of mAP, which chance explains: no evidence that either is better"
+            f"A and B differ by {points:.2f} points of mAP, which chance may explain: no evidence that either is better"
             f"{few}"
         )
+
+
+def tests_in_words(comparisons: Iterable[Comparison]) -> list[str]:
+    """How the p-values of several comparisons came about: a text for all that came about alike."""
+    counts: dict[str, list[str]] = {}
+    for part in comparisons:
+        how = "every exchange tried" if part.exact else f"{part.resamples:,} random exchanges, seed {part.seed}"
+        if str(part.n_queries) not in counts.setdefault(how, []):
+            counts[how].append(str(part.n_queries))
+    return [
+        f"paired randomisation test over {' and '.join(numbers)} queries, two-sided, {how}"
+        for how, numbers in counts.items()
+    ]
 
 
 def p_text(p_value: float) -> str:

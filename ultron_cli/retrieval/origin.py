@@ -5,6 +5,7 @@ docs/file-formats.md. This is the only module that reads those keys. What it doe
 passes through loses nothing. A file made elsewhere may hold part of it only: what is absent is None or empty.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal, Required, TypedDict, TypeVar, cast
@@ -13,10 +14,13 @@ from ultron_cli.configs import differences, flatten
 
 T = TypeVar("T")
 Json = Mapping[str, object]  # an object of a JSON file
+SHOWN_OF_SHA256 = 16  # characters of 64, which tell any two files apart
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 ABSENT = "none"  # how a comparison shows what a result does not have
 # Keys of an extraction's configuration as people read them; the others stand for themselves.
 EXTRACTION_WORDS = {
     "photos_sha256": "photos (SHA-256)",
+    "weights_sha256": "weights (SHA-256)",
     "crop": "crop of queries",
     "max_side_px": "longest side in pixels",
     "resize": "resizing of photos",
@@ -83,7 +87,10 @@ def _in_words(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_in_words, value)) or ABSENT
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return text[:SHOWN_OF_SHA256] if _SHA256.fullmatch(text) else text
 
 
 def _two_texts(values: object) -> tuple[str, str] | None:
@@ -459,7 +466,7 @@ class Origin:
             "ground truth": self.ground_truth,
             "model": self.model,
             "weights": str(self.weights or "") or None,
-            "weights_sha256": self.weights_sha256,
+            "weights (SHA-256)": self.weights_sha256,
         }
         for key, value in flatten(dict(self.extraction.stored)).items():
             facts.setdefault(EXTRACTION_WORDS.get(key, key), value)

@@ -18,10 +18,30 @@ from ultron_cli.retrieval.rankings import OwnRows, Ranking
 
 def own_rows(queries: Descriptors, database: Descriptors) -> OwnRows:
     """The rows of the database that are the query itself, by query row; queries without such rows are left out."""
+    is_one_folder = queries.info.provenance.dataset_folder == database.info.provenance.dataset_folder
+    return _own_rows(queries.names, database.names, queries.marks, database.marks, is_one_folder)
+
+
+def own_rows_of(ranking: Ranking) -> OwnRows:
+    """As own_rows, of a ranking: as its search found them, else by what its file says of the photos."""
+    if ranking.own_rows is not None:
+        return ranking.own_rows
+    is_one_folder = ranking.origin.database_folder in (None, ranking.origin.dataset_folder)
+    return _own_rows(
+        ranking.query_names, ranking.database_names, ranking.query_marks, ranking.database_marks, is_one_folder
+    )
+
+
+def _own_rows(
+    query_names: Sequence[str],
+    names: Sequence[str],
+    query_marks: PhotoMarks | None,
+    marks: PhotoMarks | None,
+    is_one_folder: bool,
+) -> OwnRows:
     rows: dict[int, set[int]] = {}
-    if queries.info.provenance.dataset_folder == database.info.provenance.dataset_folder:
-        rows = {query: {row} for query, row in _of_equal_name(queries.names, database.names).items()}
-    query_marks, marks = queries.marks, database.marks
+    if is_one_folder:
+        rows = {query: {row} for query, row in _of_equal_name(query_names, names).items()}
     if query_marks is not None and marks is not None:
         digests = _digests(marks)
         rows_of: dict[bytes, list[int]] = {}
@@ -31,17 +51,6 @@ def own_rows(queries: Descriptors, database: Descriptors) -> OwnRows:
             if same := rows_of.get(query_marks[query].digest):
                 rows.setdefault(query, set()).update(same)
     return {query: np.array(sorted(rows_of_self), np.int64) for query, rows_of_self in sorted(rows.items())}
-
-
-def own_rows_of(ranking: Ranking) -> OwnRows:
-    """As own_rows, of a ranking; by name where it comes from a file, which says no more."""
-    if ranking.own_rows is not None:
-        return ranking.own_rows
-    origin = ranking.origin
-    if origin.database_folder not in (None, origin.dataset_folder):
-        return {}
-    same = _of_equal_name(ranking.query_names, ranking.database_names)
-    return {query: np.array([row], np.int64) for query, row in same.items()}
 
 
 def _of_equal_name(query_names: Sequence[str], names: Sequence[str]) -> dict[int, int]:

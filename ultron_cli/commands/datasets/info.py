@@ -24,7 +24,7 @@ def command(
     if dataset in KNOWN_SETS and not Path(dataset).is_dir() and not (workspace.data_root / dataset).is_dir():
         known = describe_known(KNOWN_SETS[dataset], workspace.data_root)
         rows = [
-            (key, value if not isinstance(value, list) else "\n".join(map(str, value)))
+            (_in_words(key), value if not isinstance(value, list) else "\n".join(map(str, value)))
             for key, value in known.items()
             if key != "parts" and value
         ]
@@ -42,7 +42,7 @@ def command(
         return
     facts = describe(dataset, gnd, workspace)
     hidden = ("protocols", "source", "version_known_by")
-    rows = [(key, value) for key, value in facts.items() if key not in hidden and value not in (None, [])]
+    rows = [(_in_words(key), value) for key, value in facts.items() if key not in hidden and value not in (None, [])]
     rows += [
         (f"{name} protocol", f"{part['queries_used']} queries, {part['positives']:.1f} positives each")
         for name, part in facts["protocols"].items()
@@ -55,3 +55,8 @@ def command(
             )
         )
     print_result(facts, table(("", ""), rows, left=2))
+
+
+def _in_words(key: str) -> str:
+    """A key of the JSON for people: `missing photos`."""
+    return key.replace("_", " ")

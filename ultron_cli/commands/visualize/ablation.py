@@ -44,7 +44,9 @@ def command(
     for name in metric or []:
         one_of("metric", name, known)
     rows = [row for name in (metric or known) for row in measurements if row.metric == name]
-    path = out or workspace.result_folder("visualize", "ablation") / f"{table.stem}.png"
+    path = (
+        out or workspace.result_folder("visualize", "ablation", {"table": str(table.resolve())}) / f"{table.stem}.png"
+    )
     ablation_figure(rows, title or f"Ablation: {table.stem}", path)
     workspace.remember("visualize", path)
     bars = [

@@ -80,7 +80,9 @@ def command(
     ((name, pixels),) = load_photos(loaded.model, photo_files, max_side, "attention")
     window = window_weights(loaded.model, pixels, place, stage, block_number)
     path = out or workspace.result_folder(
-        "visualize", file_name(f"attention-{photo_set.name}-{loaded.model.label}")
+        "visualize",
+        file_name(f"attention-{photo_set.name}-{loaded.model.label}"),
+        {"weights_sha256": loaded.weights_sha256, "max_side_px": max_side},
     ) / file_name(f"{name}-stage{stage}-block{block_number}-{point[0]:g},{point[1]:g}.png")
     title = f"Window weights at a point, stage {stage} block {block_number}: {model_title(loaded)} on {photo_set.name}"
     attention_figure(

@@ -46,10 +46,11 @@ def command(
         list(dict.fromkeys(r.dataset for r in runs if r.dataset)),
         list(dict.fromkeys(r.model for r in runs if r.model)),
     )
+    made_by = {"runs": [str(folder.resolve()) for folder in folders]}
     path = out or (
         folders[0] / "training-curves.png"
         if len(runs) == 1
-        else workspace.result_folder("visualize", "curves") / "curves.png"
+        else workspace.result_folder("visualize", "curves", made_by) / "curves.png"
     )
     what = f"{', '.join(models)} on {', '.join(datasets)}" if models and datasets else ", ".join(models or datasets)
     curves_figure(runs, f"Training curves: {what}" if what else "Training curves", path)

@@ -76,11 +76,9 @@ def command(
         loaded.model,
         load_photos(loaded.model, photo_paths(photo_set, photo or [], photos), max_side, "dilation"),
     )
-    path = (
-        out
-        or workspace.result_folder("visualize", file_name(f"dilation-{photo_set.name}-{loaded.model.label}"))
-        / "dilation.png"
-    )
+    made_by = {"weights_sha256": loaded.weights_sha256, "photos": result.names, "max_side_px": max_side}
+    folder = file_name(f"dilation-{photo_set.name}-{loaded.model.label}")
+    path = out or workspace.result_folder("visualize", folder, made_by) / "dilation.png"
     n_photos = f"{len(result.names)} photo{'s' if len(result.names) > 1 else ''}"
     dilation_figure(
         result,

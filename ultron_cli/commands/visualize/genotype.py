@@ -32,11 +32,13 @@ def command(
 
     workspace = current_workspace()
     genotype_text = PUBLISHED if text is None else text
-    path = out or workspace.result_folder("visualize", "genotype") / "genotype.png"
-    check_suffix(path)
+    if out:
+        check_suffix(out)
     # A genotype may be longer than a path can be, where the methods of Path raise.
     is_file = os.path.isfile(genotype_text)
     genotype_shown = load_genotype(Path(genotype_text)) if is_file else parse_genotype(genotype_text)
+    made_by = {"genotype": genotype_shown.text}
+    path = out or workspace.result_folder("visualize", "genotype", made_by) / "genotype.png"
     genotype_figure(
         genotype_shown, "HOGA, the published genotype" if text is None else f"HOGA: {genotype_text}"[:90], path
     )

@@ -48,7 +48,8 @@ def command(
     names = label or [
         f"{kind} ({path.name})" if kinds.count(kind) > 1 else kind for kind, path in zip(kinds, reports, strict=True)
     ]
-    path = out or workspace.result_folder("visualize", "recall-speed") / "recall-speed.png"
+    made_by = {"reports": [str(path.resolve()) for path in reports]}
+    path = out or workspace.result_folder("visualize", "recall-speed", made_by) / "recall-speed.png"
     recall_speed_figure(contents, names, title_of_reports(contents), path, at=at)
     workspace.remember("visualize", path)
     cut = common_cut(contents, at)

@@ -61,11 +61,21 @@ def command(
     rows = chosen_photos(landmark_photos, classes, photos)
     device = resolve_device(console.settings.device)
     results = []
+    hashes: list[str] = []  # of the models' weights
     for choice in choices or [ModelChoice(workspace=workspace)]:
-        model = choice.load().model.to(device)
+        loaded = choice.load()
+        hashes.append(loaded.weights_sha256)
+        model = loaded.model.to(device)
         name = f"{choice.run or (choice.weights.stem if choice.weights else 'latest')} ({model.label})"
         results.append(measure(model, name, landmark_photos, rows, layer or [], side, device))
-    path = out or workspace.result_folder("visualize", f"selectivity-{landmark_photos.folder.name}") / "selectivity.png"
+    made_by = {
+        "weights_sha256": hashes,
+        "photos": [str(landmark_photos.paths[row]) for row in rows.tolist()],
+        "layers": layer or [],
+        "side_px": side,
+    }
+    folder = f"selectivity-{landmark_photos.folder.name}"
+    path = out or workspace.result_folder("visualize", folder, made_by) / "selectivity.png"
     selectivity_figure(results, f"Class selectivity on {landmark_photos.folder.name}: {len(rows)} photos", path)
     write_csv(results, path.with_suffix(".csv"))
     workspace.remember("visualize", path)
