@@ -53,6 +53,6 @@ def command(
     if as_reproduction:
         if len(systems) != 2:
             raise UltronError(f"--as-reproduction holds one result against another; found {len(systems)}; name two")
-        print_result(*reproduced(*systems, style))
+        print_result(*reproduced(systems[0], systems[1], style))
     else:
         print_result(*compared(systems, style))

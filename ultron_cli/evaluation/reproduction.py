@@ -205,7 +205,7 @@ def kendall_tau(a: Sequence[str], b: Sequence[str]) -> float:
     places = [(i, place_b[name]) for i, name in enumerate(a) if name in place_b]
     if len(places) < 2:
         return float(list(a) == list(b))
-    return float(kendalltau(*zip(*places, strict=True)).statistic)
+    return float(kendalltau(*zip(*places, strict=True))[0])
 
 
 def kendall_tau_union(a: Sequence[str], b: Sequence[str]) -> float:
@@ -216,7 +216,7 @@ def kendall_tau_union(a: Sequence[str], b: Sequence[str]) -> float:
     if len(a) < 2:
         return float(list(a) == list(b))
     number_of = {name: i for i, name in enumerate(sorted({*a, *b}))}
-    return float(kendalltau([number_of[name] for name in a], [number_of[name] for name in b]).statistic)
+    return float(kendalltau([number_of[name] for name in a], [number_of[name] for name in b])[0])
 
 
 def descriptor_agreement(a: Path, b: Path) -> DescriptorAgreement | None:
