@@ -23,7 +23,7 @@ def command(
 
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.evaluation.result import read_evaluation
-    from ultron_cli.evaluation.significance import compare_evaluations, tests_in_words
+    from ultron_cli.evaluation.significance import compare_evaluations, p_values_in_words
 
     a = read_evaluation(before)
     b = read_evaluation(after)
@@ -56,7 +56,7 @@ def command(
             f"B {after}",
             table(("protocol", "A", "B", "B - A", "95 % interval", "p", "better / worse / equal"), rows),
             *verdicts,
-            f"p: {'; '.join(tests_in_words(results.values()))}. Interval: bootstrap over queries",
+            f"p: {'; '.join(p_values_in_words(results.values()))}. Interval: bootstrap over queries",
             "differing: nothing that is recorded" if not differing else "differing:",
             *(f"  {phrase}" for phrase in differing),
         ),

@@ -45,7 +45,7 @@ class Comparison:
     @property
     def test_text(self) -> str:
         """How the p-value came about."""
-        return tests_in_words([self])[0]
+        return p_values_in_words([self])[0]
 
     @property
     def verdict(self) -> str:
@@ -60,7 +60,7 @@ class Comparison:
         return f"{by}, which chance may explain: no evidence that either is better"
 
 
-def tests_in_words(comparisons: Iterable[Comparison]) -> list[str]:
+def p_values_in_words(comparisons: Iterable[Comparison]) -> list[str]:
     """How the p-values of several protocols came about: a text for all that came about alike."""
     counts: dict[str, list[str]] = {}
     for part in comparisons:
