@@ -207,7 +207,7 @@ def test_more_than_all_photos_are_all(ultron: Run, extracted: Path) -> None:
         ((*MODEL, "--resize", "up"), ("--resize must be one of down, always",)),
         ((*MODEL, "--precision", "float8"), ("--precision must be one of",)),
         ((*MODEL, "--set", "model.p=high"), ("model.p must be a number",)),
-        ((*MODEL, "--set", "optimizer.lr=1"), ("only model settings",)),
+        ((*MODEL, "--set", "optimizer.lr=1"), ("only settings of the model",)),
         ((*MODEL, "--device", "gpu"), ("--device takes auto, cpu, cuda",)),
         ((*MODEL, "--gnd", "nowhere.json"), ("nowhere.json does not exist",)),
         (("--no-such-flag",), ("--no-such-flag", "--help")),

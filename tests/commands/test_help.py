@@ -93,7 +93,7 @@ def test_help_shows_arguments_as_people_write_them(ultron: Run) -> None:
         )
 
     assert usage("search") == "ultron search [OPTIONS] [QUERY.jpg]..."
-    assert usage("compare") == "ultron compare [OPTIONS] A.json B.json"
+    assert usage("compare") == "ultron compare [OPTIONS] A.json [B.json]..."
     assert usage("extract") == "ultron extract [OPTIONS] [DIR]"
     assert usage("datasets download") == "ultron datasets download [OPTIONS] NAME..."
 

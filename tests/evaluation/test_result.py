@@ -31,12 +31,14 @@ def test_an_evaluation_as_json_and_back():
         "protocols": {
             "easy": {
                 "mAP": 1.0,
+                "interval": None,  # one query
                 "mP": {"1": 1.0, "5": 1.0, "10": 1.0},
                 "queries_used": 1,
                 "ap": {"query0": 1.0, "query1": None},
             },
             "hard": {
                 "mAP": 0.625,
+                "interval": [0.25, 1.0],
                 "mP": {"1": 0.5, "5": 0.75, "10": 0.75},
                 "queries_used": 2,
                 "ap": {"query0": 1.0, "query1": 0.25},
@@ -46,7 +48,7 @@ def test_an_evaluation_as_json_and_back():
     }
     content = evaluation.to_json()
     assert list(content) == ["dataset", "n_queries", "n_database", "protocols", "provenance"]
-    assert list(content["protocols"]["easy"]) == ["mAP", "mP", "queries_used", "ap"]
+    assert list(content["protocols"]["easy"]) == ["mAP", "interval", "mP", "queries_used", "ap"]
     assert Evaluation.from_json(json.loads(json.dumps(content))) == evaluation
 
 
@@ -56,6 +58,7 @@ def test_an_evaluation_of_nothing_has_nulls():
     evaluation = Evaluation.of(results, dataset="toy", query_names=truth.query_names, n_database=10, origin=Origin())
     assert evaluation.protocols["hard"].to_json() == {
         "mAP": None,
+        "interval": None,
         "mP": {"1": None, "5": None, "10": None},
         "queries_used": 0,
         "ap": {"query0": None},
@@ -68,6 +71,7 @@ def test_reading_an_evaluation(tmp_path):
         json.dumps({"dataset": "toy", "n_database": 10, "protocols": {"hard": {"ap": {"q0": 0.5, "q1": None}}}})
     )
     evaluation = read_evaluation(path)
+    assert (evaluation.protocols["hard"].interval, evaluation.warnings) == (None, ())
     assert (evaluation.dataset, evaluation.n_queries, evaluation.n_database) == ("toy", 2, 10)
     assert evaluation.protocols["hard"].ap == {"q0": 0.5, "q1": None}
     assert (evaluation.protocols["hard"].mAP, evaluation.protocols["hard"].queries_used) == (None, 1)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.intervals import mean_interval
 from ultron_cli.evaluation.result import Evaluation, ProtocolScores
 from ultron_cli.evaluation.significance import (
-    bootstrap_interval,
     compare_evaluations,
     sign_flip_p_value,
-    p_values_in_words,
+    ways_of_testing,
 )
 from ultron_cli.retrieval.origin import Origin
 
@@ -58,7 +58,7 @@ def test_no_difference_and_a_plain_one():
     assert sign_flip_p_value(np.zeros(70), resamples=100, seed=0) == (1.0, True)
     p_value, exact = sign_flip_p_value(np.full(70, 0.1), resamples=999, seed=0)
     assert (p_value, exact) == (1 / 1000, False)  # never 0: the observed pattern is one of them
-    assert bootstrap_interval(np.full(70, 0.1), resamples=100, seed=0) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert mean_interval(np.full(70, 0.1), resamples=100, seed=0) == (pytest.approx(0.1), pytest.approx(0.1))
 
 
 def test_swapping_mirrors_the_comparison():
@@ -74,13 +74,13 @@ def test_the_seed_decides_and_blocks_do_not(monkeypatch):
     differences = np.random.default_rng(3).normal(0.02, 0.1, 70)
 
     def numbers(seed: int):
-        return sign_flip_p_value(differences, resamples=500, seed=seed), bootstrap_interval(
+        return sign_flip_p_value(differences, resamples=500, seed=seed), mean_interval(
             differences, resamples=500, seed=seed
         )
 
     first = numbers(0)
     assert first == numbers(0) != numbers(1)
-    monkeypatch.setattr("ultron_cli.evaluation.significance.DRAWS_AT_ONCE", 1000)
+    monkeypatch.setattr("ultron_cli.evaluation.intervals.DRAWS_AT_ONCE", 1000)
     assert numbers(0) == (first[0], pytest.approx(first[1], abs=1e-15))
 
 
@@ -90,7 +90,7 @@ def test_without_a_difference_p_values_are_uniform_and_intervals_cover():
     for seed in range(200):
         differences = rng.normal(0, 0.1, 40)
         p_values.append(sign_flip_p_value(differences, resamples=199, seed=seed)[0])
-        low, high = bootstrap_interval(differences, resamples=400, seed=seed)
+        low, high = mean_interval(differences, resamples=400, seed=seed)
         covered.append(low <= 0 <= high)
     assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.045)
     assert np.mean(covered) == pytest.approx(0.95, abs=0.05)
@@ -151,7 +151,7 @@ def test_protocols_tested_alike_are_told_once() -> None:
         compare_evaluations(evaluation({n: 0.5 for n in names[:k]}), evaluation({n: 0.6 for n in names[:k]}), "hard")
         for k in (13, 12, 13)
     ]
-    assert p_values_in_words([*few, many]) == [
+    assert ways_of_testing([*few, many]) == [
         "paired randomisation test over 13 and 12 queries, two-sided, every exchange tried",
         "paired randomisation test over 40 queries, two-sided, 10,000 random exchanges, seed 0",
     ]

@@ -1,6 +1,7 @@
 """Readers of what is downloaded, and of the notes that downloads keep."""
 
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.reader import Reader, json_reader, lazily, text_file
 from tests.fuzz.structures import mutate_archive
+from ultron_cli.errors import UltronError
 
 PART = {
     "file": "a.tgz",
@@ -72,13 +74,35 @@ def _read_checksums(folder: Path) -> None:
 
 
 def _read_lock(folder: Path) -> None:
-    """A lock that another command left."""
-    from ultron_cli.locks import only_writer
+    """Who holds a folder, as another command says it."""
+    from ultron_cli.locks import LOCK_FILE, _writer_in
 
-    with only_writer(folder, "writing"):
-        pass
+    handle = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    try:
+        writer = _writer_in(handle)
+    finally:
+        os.close(handle)
+    if writer is not None and not writer.is_gone:
+        raise UltronError(f"{folder} is written by {writer}; wait for it")
 
 
+LOCK = {"host": "a", "pid": 1 << 40, "since": "2026-01-01", "command": "ultron extract", "mark": "m"}
+
+
+def _read_note(folder: Path) -> None:
+    """The note beside an unfinished download, and the request that goes on with it."""
+    from http.client import HTTPConnection
+
+    from ultron_cli.datasets.download.fetching import Download, FetchOptions, FileRequest
+
+    request = FileRequest(path=folder / "a.tgz", addresses=("https://x.org/a.tgz",))
+    note = Download(request, FetchOptions())._note()
+    connection = HTTPConnection("x.org")
+    connection.putrequest("GET", "/a.tgz")
+    connection.putheader("If-Range", note.validator)
+
+
+NOTE = {"address": "https://x.org/a.tgz", "n_bytes": 9, "validator": '"abc"'}
 DIGEST = "0123456789abcdef" * 4
 DOWNLOAD_READERS: dict[str, Reader] = {
     "source-record": json_reader("source.json", SOURCE, read=_read_source),
@@ -95,6 +119,8 @@ DOWNLOAD_READERS: dict[str, Reader] = {
         seeds=(text_file("SHA256SUMS", f"{DIGEST} *x/a.tgz\n{DIGEST}  b\n"), text_file("SHA256SUMS", DIGEST)),
         read=_read_checksums,
     ),
+    "download-note": json_reader("a.tgz.part.json", NOTE, read=_read_note),
+    "lock": json_reader(".ultron-lock", LOCK, read=_read_lock),
     "archive": Reader(
         file="a.bin",
         seeds=(*(_write_tar(kind) for kind in ("", ":gz", ":bz2", ":xz")), _write_zip),

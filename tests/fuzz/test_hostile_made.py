@@ -23,6 +23,7 @@ from tests.fuzz.running import Limits, made_seeds, read_each
 # how the name of the damaged file ends -> what is hostile to its reader
 HOSTILE: dict[str, Callable[[bytes], Files]] = {
     ".json": hostile_json,
+    "-lock": hostile_json,
     ".jsonl": hostile_lines,
     ".toml": hostile_toml,
     ".csv": hostile_table,
@@ -50,5 +51,6 @@ def test_what_is_hostile_ends_in_an_answer_or_one_line(name: str, tmp_path: Path
     files = next(make for end, make in HOSTILE.items() if reader.file.endswith(end))(sound)
     names, contents = list(files), list(files.values())
     assert len(names) >= 20 or reader.file.endswith(".mat")
-    outcomes = read_each(reader, tmp_path, lambda number: (0, contents[number]), range(len(names)), Limits())
-    assert {names[number]: problem for number, problem in outcomes if problem} == {}
+    outcomes = dict(read_each(reader, tmp_path, lambda number: (0, contents[number]), range(len(names)), Limits()))
+    assert len(outcomes) == len(names)
+    assert {names[number]: problem for number, problem in outcomes.items() if problem} == {}

@@ -70,7 +70,7 @@ def test_figures(tmp_path: Path) -> None:
         assert out.read_bytes().startswith(magic)
     with pytest.raises(UltronError, match=r"a figure is written as .png, .pdf, .svg, found .gif"):
         tsne_figure([panel], "title", tmp_path / "figure.gif")
-    with pytest.raises(UltronError, match="at least 4 photos, found 3"):
+    with pytest.raises(UltronError, match="at least 4 photos of landmarks, found 3"):
         embed(descriptors[:3], TsneConfig())
 
 

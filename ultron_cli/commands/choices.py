@@ -16,6 +16,7 @@ WHITENINGS = ("pca", "pca-whitening", "lw")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
+FORMATS: tuple[Literal["text", "markdown", "latex", "csv", "json"], ...] = ("text", "markdown", "latex", "csv", "json")
 STORAGES: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
 PRESETS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("training/presets/*.toml")))
 

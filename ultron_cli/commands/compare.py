@@ -1,63 +1,58 @@
 """`ultron compare`: is one result better than another?"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ultron_cli.commands.flags import FormatFlag
 from ultron_cli.errors import UltronError
 
-EXAMPLE = "ultron compare before.json after.json"
+EXAMPLE = """
+ultron compare before.json after.json
+ultron compare a1.json,a2.json,a3.json b1.json,b2.json,b3.json
+ultron compare results/ --format latex
+ultron compare published.h5 mine.h5 --as-reproduction
+"""
 
 
 def command(
-    before: Annotated[Path, typer.Argument(metavar="A.json", help="An evaluation that `ultron evaluate --out` wrote.")],
-    after: Annotated[Path, typer.Argument(metavar="B.json", help="Another, of the same queries.")],
+    results: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A.json [B.json]...",
+            help="Evaluations that `ultron evaluate --out` wrote, rank files, or folders of evaluations, of the same "
+            "queries; with commas between them, training seeds of one system.",
+        ),
+    ],
+    *,
+    style: FormatFlag = "text",
+    as_reproduction: Annotated[
+        bool,
+        typer.Option(
+            "--as-reproduction",
+            help="Hold the second result against the first: AP by AP, photo by photo (of rank files), descriptor by "
+            "descriptor.",
+        ),
+    ] = False,
 ) -> None:
     """Tells whether one result is better than another.
 
-    Two evaluations are compared query by query: the difference of mAP, its 95 % interval, and whether chance explains
-    it.
+    Evaluations are compared query by query: the difference of mAP, its 95 % interval, whether chance explains it, and
+    the smallest difference that so many queries show. Of several systems each pair is compared, corrected by Holm.
     """
-    import dataclasses
+    from ultron_cli.commands.choices import FORMATS
+    from ultron_cli.configs import one_of
+    from ultron_cli.console import print_result
+    from ultron_cli.evaluation.summaries import compared, reproduced
+    from ultron_cli.evaluation.systems import open_systems
 
-    from ultron_cli.console import lines, print_result, table
-    from ultron_cli.evaluation.result import read_evaluation
-    from ultron_cli.evaluation.significance import compare_evaluations, p_values_in_words
-
-    a = read_evaluation(before)
-    b = read_evaluation(after)
-    shared = [protocol for protocol in a.protocols if protocol in b.protocols]
-    if not shared:
-        raise UltronError(f"{before} and {after} have no protocol in common; evaluate both with --protocol all")
-    results = {protocol: compare_evaluations(a, b, protocol) for protocol in shared}
-    rows = []
-    verdicts = []
-    for protocol, part in results.items():
-        low, high = (f"{100 * side:+.2f}" for side in part.interval)
-        n_equal = part.n_queries - part.n_better - part.n_worse
-        scores = (f"{100 * part.mAP_a:.2f}", f"{100 * part.mAP_b:.2f}", f"{100 * part.difference:+.2f}")
-        counts = f"{part.n_better} / {part.n_worse} / {n_equal}"
-        rows.append((protocol, *scores, f"{low} to {high}", part.p_text, counts))
-        verdicts.append(f"{protocol}: {part.verdict} (p {part.p_text})")
-    differing = a.origin.differences(b.origin)
-    print_result(
-        {
-            "before": str(before),
-            "after": str(after),
-            "protocols": {
-                name: dataclasses.asdict(part) | {"test": part.test_text, "verdict": part.verdict}
-                for name, part in results.items()
-            },
-            "settings_that_differ": differing,
-        },
-        lines(
-            f"A {before}",
-            f"B {after}",
-            table(("protocol", "A", "B", "B - A", "95 % interval", "p", "better / worse / equal"), rows),
-            *verdicts,
-            f"p: {'; '.join(p_values_in_words(results.values()))}. Interval: bootstrap over queries",
-            "differing: nothing that is recorded" if not differing else "differing:",
-            *(f"  {phrase}" for phrase in differing),
-        ),
-    )
+    style = one_of("format", style, FORMATS)
+    if as_reproduction and style not in ("text", "json"):
+        raise UltronError("--as-reproduction prints text or JSON; leave out --format, or name json")
+    systems = open_systems(results)
+    if as_reproduction:
+        if len(systems) != 2:
+            raise UltronError(f"--as-reproduction holds one result against another; found {len(systems)}; name two")
+        print_result(*reproduced(systems[0], systems[1], style))
+    else:
+        print_result(*compared(systems, style))

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import DUPLICATES, PROTOCOLS
+from ultron_cli.commands.choices import DUPLICATES, FORMATS, PROTOCOLS
 from ultron_cli.commands.flags import (
     DatabaseFlag,
     DimFlag,
     EfSearchFlag,
+    FormatFlag,
     IndexFlag,
     LeaveOutQueriesFlag,
     NprobeFlag,
@@ -64,9 +65,10 @@ def command(
     expected: Annotated[
         bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
     ] = False,
+    style: FormatFlag = "text",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the result (JSON).")] = None,
 ) -> None:
-    """Scores a search: mAP and mP@1,5,10, equal to revisitop's.
+    """Scores a search: mAP with its 95 % interval, and mP@1,5,10, equal to revisitop's.
 
     Without further flags it searches the latest extraction exactly. The settings that the score belongs to stand
     beside it.
@@ -76,11 +78,13 @@ def command(
     from ultron_cli.console import dump_json, lines, print_result, table
     from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, report_rows
     from ultron_cli.evaluation.expected import comparison, comparison_text
+    from ultron_cli.evaluation.summaries import table_of_one
     from ultron_cli.files import write_text
 
     workspace = current_workspace()
     protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
     duplicates = one_of("duplicates", duplicates, DUPLICATES)
+    style = one_of("format", style, FORMATS)
     if ranks:
         require_unused(
             "--ranks holds the search already",
@@ -125,11 +129,14 @@ def command(
     path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
     write_text(path, dump_json(evaluation.to_json()))
     workspace.remember("evaluate", path)
-    shown = table(("protocol", "mAP", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))
+    if style in ("markdown", "latex", "csv"):
+        print_result(evaluation.to_json(), table_of_one(evaluation, path, style))
+        return
+    shown = table(("protocol", "mAP", "95 % interval", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))
     how = evaluation.how_text()
     published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""
+    content = evaluation.to_json() | ({"expected": published.to_json() if published else None} if expected else {})
     print_result(
-        evaluation.to_json() | ({"expected": published.to_json() if published else None} if expected else {}),
-        lines(shown, beside, how, str(path)) if beside else lines(shown, how, str(path)),
+        content, dump_json(content, ascii_only=True) if style == "json" else lines(shown, beside, how, str(path))
     )

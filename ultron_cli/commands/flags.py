@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ultron_cli.commands.choices import PROTOCOLS, metavar
+from ultron_cli.commands.choices import FORMATS, PROTOCOLS, metavar
 from ultron_cli.configs import one_of, parse_scales, within
 from ultron_cli.errors import UltronError
 from ultron_cli.models import require_model
@@ -127,6 +127,9 @@ ScalesFlag = Annotated[
 ]
 
 # Searches
+FormatFlag = Annotated[
+    str, choice(FORMATS, "--format", help="How the result is printed: for a screen, or as a table for a paper.")
+]
 QueriesFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors of the queries.")]
 DatabaseFlag = Annotated[Path | None, typer.Option(metavar="FILE", help="Descriptors of the database.")]
 IndexFlag = Annotated[

@@ -149,7 +149,7 @@ class OpenPhoto:
                 if group in exif:
                     del exif[group]
         image.load()
-        # The decoder of HEIF goes by the coded picture and Pillow by the header beside it: boxes would lie elsewhere.
+        # A HEIF may say that it is cut out of the coded picture where there is none: boxes would lie elsewhere.
         if self._tiff_orientation is None and image.size != (width, height):
             raise OSError(f"its header says {width:,} x {height:,} pixels, it has {image.width:,} x {image.height:,}")
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.console import counted, log
+from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import PRECISION_AT, Duplicates, rankings_with_repeats, revisited_map
 from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
-from ultron_cli.retrieval.overlap import own_rows_of, warn_of_own_rows
+from ultron_cli.retrieval.overlap import own_rows_of, own_rows_problem
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
 
 RIGHT_GND = "name the right `gnd`"
@@ -54,7 +55,7 @@ def _queries_present(
         )
     if absent_names:
         n_absent = counted(len(absent_names), "query", "queries")
-        log.warning("%s left out at extraction: %s", n_absent, ", ".join(absent_names[:5]))
+        log.warning("%s left out at extraction: %s", n_absent, named(absent_names))
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
         raise UltronError(
@@ -164,7 +165,6 @@ def evaluate_ranking(
         ranking = replace(ranking, origin=replace(ranking.origin, search=search))
     truth, rows = ranking_against(ranking, gnd)
     truth, n_counted = _with_own_rows(truth, ranking, rows_of_self, are_left_out=search.leaves_out_queries)
-    warn_of_own_rows(n_counted, len(truth.query_names))
     repeating_queries = rankings_with_repeats(rows)
     if len(repeating_queries):
         how = (
@@ -186,12 +186,19 @@ def evaluate_ranking(
         duplicates=duplicates,
         evaluated_by=provenance(),
     )
+    dataset = dataset_name(ranking.origin, gnd)
+    warnings: list[str | UltronError] = [*weaknesses(truth, results, dataset, origin)]
+    if n_counted:
+        warnings.insert(0, own_rows_problem(n_counted, len(truth.query_names)))
+    for warning in warnings:
+        log.warning("%s", warning)
     return Evaluation.of(
         results,
-        dataset=dataset_name(ranking.origin, gnd),
+        dataset=dataset,
         query_names=truth.query_names,
         n_database=len(ranking.database_names),
         origin=origin,
+        warnings=[str(warning) for warning in warnings],
     )
 
 
@@ -205,12 +212,18 @@ def percent(fraction: float | None, decimals: int = 2) -> str:
     return "-" if fraction is None else f"{100 * fraction:.{decimals}f}"
 
 
+def interval_text(interval: tuple[float, float] | None, decimals: int = 1) -> str:
+    """An interval of a score as people read it; a dash where there is none."""
+    return "-" if interval is None else " to ".join(percent(side, decimals) for side in interval)
+
+
 def report_rows(evaluation: Evaluation) -> list[list[str]]:
-    """Rows of the table on screen: protocol, mAP and mP@k in percent, queries used."""
+    """Rows of the table on screen: protocol, mAP with its interval and mP@k in percent, queries used."""
     return [
         [
             protocol,
             percent(scores.mAP),
+            interval_text(scores.interval),
             *(percent(scores.mP[k]) for k in PRECISION_AT),
             str(scores.queries_used),
         ]

@@ -3,12 +3,14 @@ them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from msgspec import Meta
 
+from ultron_cli.evaluation.intervals import mean_interval
 from ultron_cli.evaluation.metrics import RevisitedResult
 from ultron_cli.retrieval.origin import Origin, StoredOrigin
 from ultron_cli.schema.texts import in_file, read_json
@@ -24,6 +26,13 @@ class ProtocolScores:
     queries_used: int  # queries with positives, over which the means are
     ap: Mapping[str, float | None] = field(repr=False)  # query name -> average precision
 
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of mAP as far as the choice of queries goes (intervals.py), as fractions; None for fewer
+        than two queries."""
+        values = np.array([value for value in self.ap.values() if value is not None], np.float64)
+        return mean_interval(values) if len(values) > 1 else None
+
     @classmethod
     def of(cls, result: RevisitedResult, query_names: Sequence[str]) -> "ProtocolScores":
         """Of a result of metrics.py, whose NaN becomes None. query_names: (Q,), in the result's order."""
@@ -38,6 +47,7 @@ class ProtocolScores:
         """As the Evaluation JSON stores it; the k of mP are text there."""
         return {
             "mAP": self.mAP,
+            "interval": self.interval and list(self.interval),
             "mP": {str(k): value for k, value in self.mP.items()},
             "queries_used": self.queries_used,
             "ap": dict(self.ap),
@@ -67,6 +77,7 @@ class _StoredEvaluation:
     n_queries: Count | None = None
     n_database: Count | None = None
     provenance: dict[str, object] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +89,7 @@ class Evaluation:
     n_database: int  # photos searched, distractors included
     protocols: Mapping[str, ProtocolScores]
     origin: Origin  # what made the ranking and the scores
+    warnings: tuple[str, ...] = ()  # what takes worth from the scores (soundness.py)
 
     @classmethod
     def of(
@@ -88,6 +100,7 @@ class Evaluation:
         query_names: Sequence[str],
         n_database: int,
         origin: Origin,
+        warnings: Sequence[str] = (),
     ) -> "Evaluation":
         """Of the results of metrics.py by protocol. query_names: (Q,), in the results' order."""
         return cls(
@@ -96,17 +109,22 @@ class Evaluation:
             n_database=n_database,
             protocols={protocol: ProtocolScores.of(result, query_names) for protocol, result in results.items()},
             origin=origin,
+            warnings=tuple(warnings),
         )
 
     def how_text(self) -> str:
         """What was scored and how it was made, in one phrase that stands beside every score."""
+        what = f"{self.origin.model or 'model not recorded'} on {self.dataset}, {self.n_database:,} photos"
+        return f"{what}: {self.protocol_text()}"
+
+    def protocol_text(self, *, timed: bool = True) -> str:
+        """How photos became descriptors and rankings, in one phrase. timed: with the milliseconds of re-ranking."""
         origin = self.origin
         protocol = origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
         cut = ""
         if origin.k is not None and origin.k < self.n_database:
             cut = f"; only the {origin.k:,} best photos of each query are ranked, positives behind them not found"
-        what = f"{origin.model or 'model not recorded'} on {self.dataset}, {self.n_database:,} photos"
-        return f"{what}: {protocol}{origin.search_text()}{cut}"
+        return f"{protocol}{origin.search_text(timed=timed)}{cut}"
 
     def to_json(self) -> dict[str, object]:
         """The Evaluation JSON (docs/file-formats.md) as plain data."""
@@ -115,6 +133,7 @@ class Evaluation:
             "n_queries": self.n_queries,
             "n_database": self.n_database,
             "protocols": {protocol: scores.to_json() for protocol, scores in self.protocols.items()},
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
             "provenance": self.origin.to_json(),
         }
 
@@ -141,6 +160,7 @@ class Evaluation:
             n_database=stored.n_database or 0,
             protocols=scores,
             origin=Origin.from_json(stored.provenance),
+            warnings=stored.warnings,
         )
 
 

@@ -93,6 +93,14 @@ def _in_words(value: object) -> str:
     return text[:SHOWN_OF_SHA256] if _SHA256.fullmatch(text) else text
 
 
+def _two_texts(values: object) -> tuple[str, str] | None:
+    if isinstance(values, (list, tuple)) and len(values) == 2:
+        first, second = values
+        if isinstance(first, str) and isinstance(second, str):
+            return first, second
+    return None
+
+
 def _whole_numbers(values: object) -> tuple[int, ...] | None:
     if not isinstance(values, (list, tuple)) or not all(isinstance(value, int) for value in values):
         return None
@@ -199,6 +207,37 @@ class ExtractionRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnedFrom:
+    """The photos that weights or a whitening were learned from, as far as it is known."""
+
+    dataset: str | None = None
+    folder: str | None = None
+    n_landmarks: int | None = None
+    excluded: bool = False  # whether lists kept landmarks or photos out of training
+
+    def to_json(self) -> dict[str, object]:
+        """As files store it; what is not known is left out."""
+        content: dict[str, object] = {
+            "dataset": self.dataset,
+            "dataset_folder": self.folder,
+            "n_landmarks": self.n_landmarks,
+            "excluded": self.excluded or None,
+        }
+        return {key: value for key, value in content.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: object) -> "LearnedFrom | None":
+        """From a file, or from the provenance of a whitening, which has these keys; None where neither dataset nor
+        folder is known."""
+        stored = _object(value)
+        dataset, folder = (_of_kind(stored.get(key), str) for key in ("dataset", "dataset_folder"))
+        if dataset is None and folder is None:
+            return None
+        n_landmarks = _of_kind(stored.get("n_landmarks"), int)
+        return cls(dataset=dataset, folder=folder, n_landmarks=n_landmarks, excluded=stored.get("excluded") is True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsSource:
     """Where a model's weights came from."""
 
@@ -213,6 +252,11 @@ class WeightsSource:
             return None
         stored = _object(value)
         return cls(kind=_of_kind(stored.get("kind"), str), path=_of_kind(stored.get("path"), str), stored=stored)
+
+    @property
+    def trained_on(self) -> LearnedFrom | None:
+        """The photos that the weights were trained on; None where it is not recorded."""
+        return LearnedFrom.from_json(self.stored.get("trained_on"))
 
     def __str__(self) -> str:
         return self.path or self.kind or ""
@@ -248,6 +292,7 @@ class DescriptorProvenance:
     dataset_folder: str | None = None
     ground_truth: str | None = None  # file
     whitening: str | None = None  # file
+    whitening_learned_from: LearnedFrom | None = None
     other: Json = field(default_factory=dict)  # versions, command, machine, device, time
 
     def to_json(self) -> dict[str, object]:
@@ -257,6 +302,7 @@ class DescriptorProvenance:
             "dataset_folder": self.dataset_folder,
             "ground_truth": self.ground_truth,
             "whitening": self.whitening,
+            "whitening_learned_from": self.whitening_learned_from and self.whitening_learned_from.to_json(),
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
 
@@ -264,12 +310,13 @@ class DescriptorProvenance:
     def from_json(cls, value: object) -> "DescriptorProvenance":
         """From a descriptor file."""
         stored = _object(value)
-        named_keys = ("weights", "dataset_folder", "ground_truth", "whitening")
+        named_keys = ("weights", "dataset_folder", "ground_truth", "whitening", "whitening_learned_from")
         return cls(
             weights=WeightsSource.from_json(stored.get("weights")),
             dataset_folder=_of_kind(stored.get("dataset_folder"), str),
             ground_truth=_of_kind(stored.get("ground_truth"), str),
             whitening=_of_kind(stored.get("whitening"), str),
+            whitening_learned_from=LearnedFrom.from_json(stored.get("whitening_learned_from")),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
 
@@ -382,6 +429,8 @@ class Origin:
     dataset_folder: str | None = None  # of the queries' photos
     database_folder: str | None = None  # of the database's photos
     ground_truth: str | None = None  # file
+    whitening_learned_from: LearnedFrom | None = None
+    descriptors: tuple[str, str] | None = None  # files of the queries' and the database's that were searched
     skipped: tuple[SkippedPhoto, ...] = ()
     search: SearchRecord | None = None
     distractors: tuple[DistractorRecord, ...] = ()
@@ -396,14 +445,16 @@ class Origin:
         """The model's label, or `unknown model`."""
         return self.model or "unknown model"
 
-    def search_text(self) -> str:
+    def search_text(self, *, timed: bool = True) -> str:
         """What a search did beside comparing descriptors exactly, in one phrase that stands beside every score; empty
-        for nothing."""
+        for nothing. timed: with the milliseconds of re-ranking."""
         search = self.search or SearchRecord()
         n_distractors = sum(part.n for part in self.distractors)
         joined = f", {n_distractors:,} of them distractors" if self.distractors else ""
         index = f"; approximate index {search.kind}" if search.is_approximate else ""
-        steps = ", ".join(f"{step.name} ({step.ms_per_query:.1f} ms per query)" for step in search.steps)
+        steps = ", ".join(
+            f"{step.name} ({step.ms_per_query:.1f} ms per query)" if timed else step.name for step in search.steps
+        )
         left_out = "; queries left out of their own ranking" if search.leaves_out_queries else ""
         return joined + index + (f"; re-ranked by {steps}" if steps else "") + left_out
 
@@ -459,6 +510,8 @@ class Origin:
             "dataset_folder": self.dataset_folder,
             "database_folder": self.database_folder,
             "ground_truth": self.ground_truth,
+            "whitening_learned_from": self.whitening_learned_from and self.whitening_learned_from.to_json(),
+            "descriptors": self.descriptors and list(self.descriptors),
             "skipped": [photo.to_json() for photo in self.skipped],
             "search": self.search.to_json() if self.search else None,
             "distractors": [part.to_json() for part in self.distractors] or None,
@@ -484,6 +537,8 @@ class Origin:
             dataset_folder=_of_kind(stored.get("dataset_folder"), str),
             database_folder=_of_kind(stored.get("database_folder"), str),
             ground_truth=_of_kind(stored.get("ground_truth"), str),
+            whitening_learned_from=LearnedFrom.from_json(stored.get("whitening_learned_from")),
+            descriptors=_two_texts(stored.get("descriptors")),
             skipped=SkippedPhoto.list_from_json(stored.get("skipped")),
             search=SearchRecord.from_json(stored.get("search")),
             distractors=tuple(DistractorRecord.from_json(part) for part in _objects(stored.get("distractors"))),

@@ -63,17 +63,19 @@ def _digests(marks: PhotoMarks) -> np.ndarray:
     return np.ascontiguousarray(marks.digests).view(f"S{marks.digests.shape[1]}").reshape(-1)
 
 
+def own_rows_problem(n_own: int, n_queries: int) -> UltronError:
+    """That n_own of n_queries are ranked for themselves, and what to do."""
+    return UltronError(
+        f"{n_own} of {counted(n_queries, 'query is', 'queries are')} in the database too, and found first "
+        "there, as right or as wrong as any other photo; extract the database without them",
+        "leave each out of its own ranking with `leave_out_queries`",
+    )
+
+
 def warn_of_own_rows(n_own: int, n_queries: int) -> None:
     """Says that queries are ranked for themselves. n_own: so many of n_queries."""
     if n_own:
-        log.warning(
-            "%s",
-            UltronError(
-                f"{n_own} of {counted(n_queries, 'query is', 'queries are')} in the database too, and found first "
-                "there, as right or as wrong as any other photo; extract the database without them",
-                "leave each out of its own ranking with `leave_out_queries`",
-            ),
-        )
+        log.warning("%s", own_rows_problem(n_own, n_queries))
 
 
 def warn_of_repeats(database: Descriptors, distractors: Descriptors) -> None:

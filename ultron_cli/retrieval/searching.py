@@ -79,6 +79,7 @@ def origin_of(database: DescriptorInfo, queries: DescriptorInfo | None = None) -
         dataset_folder=of_queries.provenance.dataset_folder,
         database_folder=database.provenance.dataset_folder,
         ground_truth=of_queries.provenance.ground_truth,
+        whitening_learned_from=database.provenance.whitening_learned_from,
         skipped=(*database.skipped, *(queries.skipped if queries else ())),
     )
 
@@ -202,7 +203,7 @@ def search_files(
         open_descriptors(queries, whitening) as query_file,
         open_database(database, options, whitening) as database_file,
     ):
-        return search_descriptors(
+        ranking = search_descriptors(
             query_file,
             database_file,
             k,
@@ -212,6 +213,8 @@ def search_files(
             rows_only=rows_only,
             leave_out_queries=options.leave_out_queries,
         )
+    files = (str(queries.resolve()), str(database.resolve()))
+    return replace(ranking, origin=replace(ranking.origin, descriptors=files))
 
 
 def search_descriptors(

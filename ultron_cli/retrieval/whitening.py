@@ -19,7 +19,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import file_state, sha256_of_file, whole_file
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
 from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
-from ultron_cli.retrieval.origin import ExtractionRecord, Json, WhiteningRecord
+from ultron_cli.retrieval.origin import ExtractionRecord, Json, LearnedFrom, WhiteningRecord
 
 FORMAT = "ultron-whitening"
 VERSION = 1
@@ -127,7 +127,9 @@ def whitened_info(info: DescriptorInfo, whitening: Whitening) -> DescriptorInfo:
     return dataclasses.replace(
         info,
         extraction=info.extraction.whitened(whitening.record()),
-        provenance=dataclasses.replace(info.provenance, whitening=path),
+        provenance=dataclasses.replace(
+            info.provenance, whitening=path, whitening_learned_from=LearnedFrom.from_json(whitening.provenance)
+        ),
     )
 
 

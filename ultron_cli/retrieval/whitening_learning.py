@@ -63,6 +63,7 @@ def learn_whitening(
         "descriptors_sha256": sha256_of_file(path),
         "n": n,
         "dataset": info.dataset,
+        "dataset_folder": info.provenance.dataset_folder,
         "model": info.model,
         "weights_sha256": info.weights_sha256,
         "config": dict(info.extraction.stored),

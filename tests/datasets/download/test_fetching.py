@@ -108,6 +108,18 @@ def test_a_part_that_is_whole_already_needs_no_request(server: MisbehavingServer
     assert server.requests == []
 
 
+@pytest.mark.parametrize(
+    "change", [{"validator": '"x"\r\nHost: y'}, {"validator": "\u00e9"}, {"validator": 7}, {"n_bytes": "9"}]
+)
+def test_a_part_with_an_odd_note_is_fetched_anew(server: MisbehavingServer, place: Path, change: dict) -> None:
+    place.with_name("f.tar.part").write_bytes(DATA[:1000])
+    note = {"address": server.address("f.tar"), "n_bytes": len(DATA), "validator": '"x"', **change}
+    place.with_name("f.tar.part.json").write_text(json.dumps(note))
+    fetch(server, place)
+    assert whole(place)
+    assert server.ranges("f.tar") == [""]
+
+
 def test_a_part_longer_than_the_file(server: MisbehavingServer, place: Path) -> None:
     place.with_name("f.tar.part").write_bytes(DATA + b"more")
     fetch(server, place, digest=SHA256)

@@ -108,6 +108,15 @@ def find_digest(path: Path, file: str) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Note:
+    """What is kept beside an unfinished file, to go on with it."""
+
+    address: str = ""  # that it came from
+    n_bytes: int | None = None  # of the whole file
+    validator: str = ""  # of Reply
+
+
 class Download:
     """One file on its way.
 
@@ -184,12 +193,14 @@ class Download:
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def _note(self) -> dict[str, object]:
-        """What the note beside the unfinished file says: address, n_bytes and validator; empty without one."""
+    def _note(self) -> "_Note":
+        """What the note beside the unfinished file says; empty without a sound one."""
         try:
-            return read_json(self.note, "note of the download", dict[str, object])
+            note = read_json(self.note, "note of the download", _Note)
         except UltronError:
-            return {}  # then the file is fetched anew
+            return _Note()  # then the file is fetched anew
+        # It becomes a header of a request, which a line's end would end.
+        return note if note.validator.isascii() and note.validator.isprintable() else _Note()
 
     def _start_anew(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -201,15 +212,15 @@ class Download:
         offset = self._size()
         validator = ""
         if offset:
-            validator = str(note.get("validator", "")) if note.get("address") == address else ""
+            validator = note.validator if note.address == address else ""
             if not validator and not self.request.digest:  # nothing would tell a file put together from two versions
                 offset = 0
-            elif note.get("n_bytes") == offset:
+            elif note.n_bytes == offset:
                 self._continued = True
                 return
         reply = open_address(address, offset, validator, self.options.timeout_s)
         try:
-            if reply.start and note.get("n_bytes") not in (None, reply.n_bytes):
+            if reply.start and note.n_bytes not in (None, reply.n_bytes):
                 raise OutOfRange(None)
             self._check_size(reply)
             self._continued = reply.start > 0

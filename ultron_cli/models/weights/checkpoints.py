@@ -22,6 +22,7 @@ from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
+TRAINED_ON_GLDV2 = ("dolg", "cvnet", "senet", "cfcd")  # importers: all that these authors publish
 AGAIN = "train it again"
 
 
@@ -131,6 +132,13 @@ class _StoredModel:
 @dataclass(frozen=True, kw_only=True)
 class _StoredTraining:
     side_px: int | None = None
+    dataset: str | None = None
+    exclude: tuple[str, ...] = ()  # lists of landmarks or photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredProvenance:
+    dataset_folder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +151,22 @@ class _StoredParts:
     preprocessing: Preprocessing | None = None
     scales: tuple[float, ...] | None = None
     train_config: _StoredTraining = field(default_factory=_StoredTraining)
+    landmarks: tuple[str, ...] = ()  # that it was trained on
+    provenance: _StoredProvenance = field(default_factory=_StoredProvenance)
+    imported: dict[str, str] = field(default_factory=dict)
+
+    def trained_on(self) -> dict[str, object] | None:
+        """The training photos, as `LearnedFrom` of retrieval/origin.py reads them; None where they are not known."""
+        if self.imported.get("from") in TRAINED_ON_GLDV2:
+            return {"dataset": "gldv2-clean"}
+        if self.provenance.dataset_folder is None:
+            return None
+        return {
+            "dataset": Path(self.train_config.dataset or "").name or None,
+            "dataset_folder": self.provenance.dataset_folder,
+            "n_landmarks": len(self.landmarks),
+            "excluded": bool(self.train_config.exclude),
+        }
 
 
 def _stored_parts(content: dict[str, Any], path: Path) -> _StoredParts:
@@ -185,7 +209,9 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
         )
     if stored.scales is not None:
         model.recommended_scales = stored.scales
-    source = {"kind": "checkpoint", "path": str(path.resolve())}
+    source: dict[str, Any] = {"kind": "checkpoint", "path": str(path.resolve())}
+    if trained_on := stored.trained_on():
+        source["trained_on"] = trained_on
     return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px)
 
 

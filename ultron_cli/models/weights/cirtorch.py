@@ -152,7 +152,9 @@ def cirtorch_whitenings(meta: dict[str, Any], dim: int, path: Path) -> list[Lear
     }
     whitenings: list[LearnedWhitening] = []
     for name, value in sorted(entries.items()):
-        arrays = [_numbers(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")]
+        arrays: list[np.ndarray] = [
+            _numbers(value.get(key)) if isinstance(value, dict) else np.empty(0) for key in ("m", "P")
+        ]
         if not all(np.isfinite(array).all() for array in arrays):
             raise UltronError(f"{path}: whitening {name} must hold finite numbers m and P; get it again")
         mean, projection = arrays[0].reshape(-1), arrays[1]

@@ -29,14 +29,16 @@ function comparisonCard() {
   const signed = (value) => `${value > 0 ? "+" : ""}${percent(value)}`;
   card.id = "comparison";
   card.append(element("h2", "", `${second.label} minus ${first.label}`));
-  for (const text of ["", "mAP, %", "95 % interval", "better", "worse"]) head.append(element("th", "", text));
+  for (const text of ["", "mAP, %", "95 % interval", "p", "smallest", "better", "worse"]) head.append(element("th", "", text));
   table.append(head);
   for (const part of data.comparison) {
     const row = element("tr"), [low, high] = part.interval;
-    for (const text of [part.protocol, signed(part.difference), `${signed(low)} to ${signed(high)}`, part.n_better, part.n_worse]) row.append(element("td", "", text));
+    for (const text of [part.protocol, signed(part.difference), `${signed(low)} to ${signed(high)}`, part.p, percent(part.smallest), part.n_better, part.n_worse]) row.append(element("td", "", text));
     table.append(row);
   }
-  card.append(table, element("p", "small", "The interval is a bootstrap over queries; one that contains 0 may be chance."));
+  card.append(table);
+  for (const part of data.comparison) card.append(element("p", "small", `${part.protocol}: ${part.verdict}`));
+  card.append(element("p", "small", "A is the first, B the second. Interval: BCa bootstrap over queries. p: paired randomisation test. Smallest: the true difference that so many queries show in four of five cases."));
   return card;
 }
 
@@ -48,15 +50,17 @@ function drawHead() {
   for (const result of data.results) {
     const card = element("div", "card"), table = element("table"), head = element("tr");
     card.append(element("h2", "", result.label));
-    for (const text of ["", "mAP, %", "mP@1", "mP@5", "mP@10", "queries"]) head.append(element("th", "", text));
+    for (const text of ["", "mAP, %", "95 % interval", "mP@1", "mP@5", "mP@10", "queries"]) head.append(element("th", "", text));
     table.append(head);
     for (const [name, part] of Object.entries(result.scores)) {
       const row = element("tr");
-      for (const text of [name, percent(part.mAP), ...["1", "5", "10"].map((k) => percent(part.mP[k])), part.queries]) row.append(element("td", "", text));
+      const interval = part.interval ? part.interval.map((side) => (100 * side).toFixed(1)).join(" to ") : percent(null);
+      for (const text of [name, percent(part.mAP), interval, ...["1", "5", "10"].map((k) => percent(part.mP[k])), part.queries]) row.append(element("td", "", text));
       table.append(row);
     }
     if (Object.keys(result.scores).length) card.append(table);
     else card.append(element("p", "small", "no ground truth: no scores"));
+    for (const text of result.warnings) card.append(element("p", "small", `warning: ${text}`));
     const list = element("dl");
     for (const [key, value] of result.settings) list.append(element("dt", "", key), element("dd", "", value));
     card.append(list);

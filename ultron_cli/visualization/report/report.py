@@ -144,7 +144,8 @@ class ResultEntry(TypedDict):
 
     label: str
     settings: list[tuple[str, str]]
-    scores: dict[str, dict[str, object]]  # protocol -> mAP, mP and the number of queries
+    scores: dict[str, dict[str, object]]  # protocol -> mAP, its interval, mP and the number of queries
+    warnings: list[str]  # what takes worth from the scores
     queries: list[QueryEntry]
     n_database: int
 
@@ -174,6 +175,9 @@ class ComparisonEntry(TypedDict):
     protocol: str
     difference: float  # second minus first
     interval: tuple[float, float]  # 95 %, by bootstrap over queries
+    p: str  # in words, of no difference
+    smallest: float | None  # the smallest true difference that so many queries show
+    verdict: str  # in words, of A, the first, and B
     n_better: int  # queries
     n_worse: int
 
@@ -199,6 +203,9 @@ def comparison_entries(evaluations: Sequence[Evaluation | None]) -> list[Compari
                 "protocol": protocol,
                 "difference": comparison.difference,
                 "interval": comparison.interval,
+                "p": comparison.p_text,
+                "smallest": comparison.smallest,
+                "verdict": comparison.verdict,
                 "n_better": comparison.n_better,
                 "n_worse": comparison.n_worse,
             }
@@ -238,13 +245,14 @@ def result_entry(
     scores: dict[str, dict[str, object]] = {}
     if evaluation:
         scores = {
-            p: {"mAP": part.mAP, "mP": part.mP, "queries": part.queries_used}
+            p: {"mAP": part.mAP, "interval": part.interval, "mP": part.mP, "queries": part.queries_used}
             for p, part in evaluation.protocols.items()
         }
     return {
         "label": label,
         "settings": settings_of(ranking.origin),
         "scores": scores,
+        "warnings": list(evaluation.warnings) if evaluation else [],
         "queries": queries,
         "n_database": len(ranking.database_names),
     }
