@@ -21,12 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rows import add_save, save
 
 from ultron_cli import console
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.photos import PhotoReader, batches_by_shape, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.measurements import Measurement
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -52,6 +54,7 @@ def parse() -> argparse.Namespace:
         help="decoding processes (default: as the command, %(default)s)",
     )
     parser.add_argument("--rounds", type=int, default=5)
+    add_save(parser)
     return parser.parse_args()
 
 
@@ -132,6 +135,15 @@ def main() -> int:
         f"share {share:.3f} (median of the rounds' ratios, at least {MINIMUM_SHARE} wanted); largest "
         f"difference of descriptors {difference:.1e}"
     )
+    rates = {name: [len(names) / value for value in values] for name, values in seconds.items()}
+    row = Measurement.of_rounds(
+        rates.pop("ultron extract"),
+        unit="photos/s",
+        of=f"{len(names)} JPEG photos of {arguments.max_side} px, batches of {arguments.batch_size}, 1 scale, float32",
+        limits=rates,
+        equality=f"descriptors, to those of the bare network within {difference:.0e}",
+    )
+    save(arguments.save, __file__, {f"extraction, {arguments.backbone}": row})
     return 0 if share >= MINIMUM_SHARE else 1
 
 

@@ -178,6 +178,11 @@ def cut(items: Sequence[T], what: str, *, most: int = MOST_ROWS, all_in: str | N
     return items[:most], f"and {n_more:,} more of {len(items):,} {what}; {where}"
 
 
+def named(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c ...`: the first names of a list in a sentence, and whether there are more."""
+    return ", ".join(names[:most]) + " ..." * (len(names) > most)
+
+
 def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],

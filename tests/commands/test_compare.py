@@ -120,7 +120,7 @@ def test_a_reproduction_from_scores_to_descriptors(ultron: Run, results: Path, t
     assert content["descriptors"]["database"]["lowest"] == pytest.approx(1, abs=1e-5)
     code, out, err = ultron("compare", tmp_path / "r.h5", results / "1.json", "--as-reproduction")
     assert code == 0, err
-    assert "not reproduced" in out and "The descriptors differ already" in out and "weights_sha256: A" in out
+    assert "not reproduced" in out and "The descriptors differ already" in out and "weights (SHA-256): A" in out
     assert "the order of photos is compared of rank files" in err
 
 

@@ -13,7 +13,7 @@ from ultron_cli.evaluation.result import Evaluation, ProtocolScores
 from ultron_cli.evaluation.significance import (
     compare_evaluations,
     sign_flip_p_value,
-    tests_in_words,
+    ways_of_testing,
 )
 from ultron_cli.retrieval.origin import Origin
 
@@ -153,7 +153,7 @@ def test_protocols_tested_alike_are_told_once() -> None:
         compare_evaluations(evaluation({n: 0.5 for n in names[:k]}), evaluation({n: 0.6 for n in names[:k]}), "hard")
         for k in (13, 12, 13)
     ]
-    assert tests_in_words([*few, many]) == [
+    assert ways_of_testing([*few, many]) == [
         "paired randomisation test over 13 and 12 queries, two-sided, every exchange tried",
         "paired randomisation test over 40 queries, two-sided, 10,000 random exchanges, seed 0",
     ]

@@ -113,6 +113,16 @@ def test_numbers_and_texts_that_only_look_odd_are_read() -> None:
     assert len(parse_json(many)) == 1000
 
 
+def test_toml_of_many_points_is_read() -> None:
+    """Only a key is deep: numbers and texts have points too."""
+    numbers, words = [0.5] * 1000, ".".join("word" * 300)
+    assert parse_toml(f"a.b = {numbers}\nc = '{words}'\nd = \"{words}\"") == {
+        "a": {"b": numbers},
+        "c": words,
+        "d": words,
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -122,6 +132,8 @@ def test_numbers_and_texts_that_only_look_odd_are_read() -> None:
         ("a = " + "9" * 30, "a must be a number of 64 bits"),
         ("a = " + "9" * 5000, "limit"),
         ("a = " + "[" * 100_000, "deep"),
+        ("a." * 300_000 + "a = 1", "tables may lie 64 deep at most"),
+        ("[" + '"a" . ' * 100_000 + "a]", "tables may lie 64 deep at most"),
         ('a = "\\u0000"', "a holds a NUL character"),
     ],
 )

@@ -99,7 +99,7 @@ def command(
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of, parse_scales
-    from ultron_cli.console import counted, lines, print_result
+    from ultron_cli.console import counted, lines, named, print_result
     from ultron_cli.distributed import is_first_process
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
     from ultron_cli.retrieval.extraction.processes import OtherProcessFailed
@@ -141,7 +141,7 @@ def command(
         return
     files = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
     n_bad = len(summary["skipped"])
-    bad_names = ", ".join(entry["name"] for entry in summary["skipped"][:5]) + (" ..." if n_bad > 5 else "")
+    bad_names = named([entry["name"] for entry in summary["skipped"]])
     bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {bad_names}" if n_bad else None
     print_result(
         dict(summary),

@@ -16,6 +16,9 @@ T = TypeVar("T")
 Numbers = dict[str, int | float | None]  # a line of JSON about one step or one epoch
 
 MOST_TOML_BYTES = 1 << 20
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|\'[^\'\n]*+\'?')  # to the line's end where it is open
+_TOO_DEEP = f"lists and tables may lie {MOST_LEVELS} deep at most"
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}}")
 NEWLINE = b"\n"
 
 
@@ -141,10 +144,13 @@ def read_json_lines(path: Path, what: str, kind: type[T]) -> Iterator[tuple[int,
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The plain data of a TOML text. Raises Misfit that names the place, also for numbers that are not finite."""
+    # Python's reader takes an hour for a key of 100,000 parts.
+    if _DEEP_KEY.search(_QUOTED.sub("x", text)):
+        raise Misfit(_TOO_DEEP)
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise Misfit(f"lists and tables may lie {MOST_LEVELS} deep at most") from None
+        raise Misfit(_TOO_DEEP) from None
     except ValueError as error:  # also a date that is none, a number of thousands of digits
         raise Misfit(str(error)) from None
     refuse_odd(values)

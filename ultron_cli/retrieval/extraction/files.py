@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.configs import differences, to_dict
-from ultron_cli.console import counted, log, progress
+from ultron_cli.console import counted, log, named, progress
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import write_text
 from ultron_cli.processes import way_to_go_on
@@ -23,7 +23,6 @@ from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
 from ultron_cli.schema.texts import read_json
 
 MOST_ROUNDS = 4  # of computing photos that changed meanwhile
-N_NAMED = 5  # photos in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +120,8 @@ def _up_to_date(extraction: Extraction, parts: Path, finished: Path | None) -> E
 
 def _say_changed(left: WorkLeft, when: str) -> None:
     if left.changed:
-        names = ", ".join(left.changed[:N_NAMED]) + (" ..." if len(left.changed) > N_NAMED else "")
         n_changed = counted(len(left.changed), "photo")
-        log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, names)
+        log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, named(left.changed))
 
 
 def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcesses) -> None:
@@ -220,11 +218,7 @@ def _other_photos(stored_names: Sequence[str] | None, names: Sequence[str]) -> s
         ("added", sorted(set(names) - set(stored_names))),
         ("gone", sorted(set(stored_names) - set(names))),
     )
-    texts = [
-        f"{counted(len(changed), 'photo')} {what} ({', '.join(changed[:N_NAMED])}{' ...' * (len(changed) > N_NAMED)})"
-        for what, changed in lists
-        if changed
-    ]
+    texts = [f"{counted(len(changed), 'photo')} {what} ({named(changed)})" for what, changed in lists if changed]
     return " and ".join(texts) or "other boxes, or another order of the photos"
 
 
