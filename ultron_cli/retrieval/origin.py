@@ -7,7 +7,7 @@ passes through loses nothing. A file made elsewhere may hold part of it only: wh
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences, flatten
@@ -29,6 +29,8 @@ EXTRACTION_WORDS = {
     "model.name": "kind of model",
     "whitening.sha256": "whitening (SHA-256)",
 }
+
+OF_THE_SYSTEM = ("model", "weights_sha256", "preprocessing")  # keys of an extraction's configuration
 
 
 class StoredModel(TypedDict):
@@ -486,6 +488,15 @@ class Origin:
             versions = {"ultron": (record or {}).get("ultron_version"), **packages}
             facts |= {f"{who} {name}": version for name, version in versions.items() if version is not None}
         return {name: _in_words(value) for name, value in facts.items()}
+
+    def conditions(self) -> dict[str, str]:
+        """The facts without those of the system itself (model, weights, its preprocessing) and without versions: under
+        which conditions it was evaluated."""
+        stored = {key: value for key, value in self.extraction.stored.items() if key not in OF_THE_SYSTEM}
+        if whitening := _object(stored.get("whitening")):
+            stored["whitening"] = {key: value for key, value in whitening.items() if key != "sha256"}
+        reduced = replace(self, model=None, weights=None, weights_sha256=None, searched_by=None, evaluated_by=None)
+        return replace(reduced, extraction=ExtractionRecord(stored=stored)).facts()
 
     def differences(self, other: "Origin") -> list[str]:
         """What shaped the two results differently, A's and B's in one phrase each: `re-ranking: A none, B aqe`."""
