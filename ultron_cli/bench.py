@@ -28,8 +28,8 @@ from ultron_cli.measurements import Measurement, Results
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.extraction.dataset import default_workers
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
+from ultron_cli.retrieval.extraction.shards import default_workers
 from ultron_cli.training.environment import environment
 
 # Of the search: ULTRON's dimensions, Oxford's queries, a ranking as long as people look.
