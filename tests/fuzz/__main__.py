@@ -34,14 +34,16 @@ def with_atheris(name: str, reader: Reader) -> None:
 
 
 def table(logs: list[Path]) -> str:
-    """The rows of docs/reliability.md of what runs have printed, the last one of each reader."""
+    """The rows of docs/reliability.md of what runs have printed, the last one of each reader; the commit is left to
+    fill in."""
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines() if line.startswith("{")]
-    keys = ("inputs", "answered", "refused in one line", "through the guard", "rescued by it")
-    rows = {
-        line["reader"]: [f"{line[key]:,}" if line.get(key) else "" for key in keys] + [str(len(line["failures"]))]
-        for line in lines
-    }
-    return "\n".join(f"| {name} | {' | '.join(rows[name])} |" for name in READERS if name in rows)
+    rows = {}
+    for line in lines:
+        counts = [f"{line[key]:,}" for key in ("inputs", "answered", "refused in one line")]
+        n_guarded = line.get("through the guard", 0)
+        guarded = f"{n_guarded:,} ({line['rescued by it']:,})" if n_guarded else ""
+        rows[line["reader"]] = " | ".join((line["reader"], *counts, guarded, str(len(line["failures"]))))
+    return "\n".join(f"| {rows[name]} |  |" for name in READERS if name in rows)
 
 
 def main() -> int:
