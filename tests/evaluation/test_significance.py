@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.intervals import mean_interval
@@ -93,6 +94,7 @@ def test_without_a_difference_p_values_are_uniform_and_intervals_cover():
         low, high = mean_interval(differences, resamples=400, seed=seed)
         covered.append(low <= 0 <= high)
     assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.045)
+    assert kstest(p_values, "uniform").pvalue > 0.05
     assert np.mean(covered) == pytest.approx(0.95, abs=0.05)
 
 
