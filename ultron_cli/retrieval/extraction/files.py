@@ -179,6 +179,26 @@ def _finished(extraction: Extraction, out: Path) -> Path | None:
     return out
 
 
+def stored_runtime(out: Path) -> str | None:
+    """The runtime of the descriptor file or of the interrupted extraction at `out`; None where neither is there."""
+    config = parts_of(out) / "config.json"
+    if out.exists():
+        with DescriptorFile(out) as stored:
+            return stored.info.extraction.runtime
+    if not config.exists():
+        return None
+    return ExtractionRecord(stored=_interrupted_config(config)).runtime
+
+
+def _interrupted_config(path: Path) -> dict[str, object]:
+    return read_json(
+        path,
+        "configuration of the interrupted extraction",
+        dict[str, object],
+        advice=f"delete {path.parent} to begin anew",
+    )
+
+
 def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
     with DescriptorFile(out) as stored:
         shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
@@ -227,13 +247,7 @@ def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool
     shards of another configuration beside it are of no use."""
     stored = parts / "config.json"
     if stored.exists() and not extraction.work.overwrite:
-        content = read_json(
-            stored,
-            "configuration of the interrupted extraction",
-            dict[str, object],
-            advice=f"delete {parts} to begin anew",
-        )
-        interrupted = ExtractionRecord(stored=content)
+        interrupted = ExtractionRecord(stored=_interrupted_config(stored))
         if not is_finished:
             _require_equal(extraction, interrupted, parts)
         if not interrupted.differences(extraction.record):
