@@ -1,6 +1,7 @@
 # make demo    install into .venv if needed, then run the whole pipeline on rendered landmarks
 # make test    install into .venv if needed, then run all tests
-# make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make fuzz: damaged files for every reader; make bench: the benchmarks; make clean: remove .venv and results
+# make lint    linter, formatter, type checker; make test-fast: the tests that take no time; make fuzz: damaged files for every reader; make clean: remove .venv and results
+# make bench   every benchmark into benchmarks/results and the table of docs/performance.md (an hour of a quiet machine); make bench-smoke: that each runs
 # make kills   kill every command that writes at random moments, then fill its disk (an hour; TRIALS=20 for less)
 # make test-lowest test-newest  the tests with the lowest, and with the newest versions that pyproject.toml allows
 # make kernels compile the operators now; make gpu-check: on a machine with an NVIDIA GPU, build, test and measure them
@@ -9,7 +10,7 @@ PYTHON ?= python3
 VENV   := .venv
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-fast test-lowest test-newest fuzz browser lint bench kills kernels gpu-check clean
+.PHONY: install demo test test-fast test-lowest test-newest fuzz browser lint bench bench-smoke kills kernels gpu-check clean
 
 install: $(READY)
 
@@ -57,14 +58,10 @@ lint: $(READY)
 	$(VENV)/bin/basedpyright
 
 bench: $(READY)
-	$(VENV)/bin/python benchmarks/evaluate.py
-	$(VENV)/bin/python benchmarks/search.py
-	$(VENV)/bin/python benchmarks/extract.py
-	$(VENV)/bin/python benchmarks/kernels.py
-	$(VENV)/bin/python benchmarks/rerank.py
-	$(VENV)/bin/python benchmarks/diffusion.py
-	$(VENV)/bin/python benchmarks/train.py
-	$(VENV)/bin/python benchmarks/help.py
+	$(VENV)/bin/python benchmarks/performance.py --measure --write docs/performance.md
+
+bench-smoke: $(READY)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/test_benchmarks.py
 
 TRIALS ?= 200
 kills: $(READY)

@@ -19,10 +19,12 @@ import numpy as np
 import scipy
 import torch
 from rerank import landmarks
+from rows import add_save, save
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from ultron_cli.machine import cpu_name
+from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rerank.diffusion import (
     DiffusionConfig,
@@ -54,6 +56,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("queries", 70), ("rows", 5000), ("dim", 2048), ("runs", 5), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default, help="(default: %(default)s)")
+    add_save(parser)
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     centres = landmarks(rng, 200, options.dim, np.zeros((1, options.dim), np.float32))
@@ -89,6 +92,16 @@ def main() -> int:
             f"{name:12} median {statistics.median(seconds) * 1e3:8.1f} ms, {min(seconds) * 1e3:.1f} to "
             f"{max(seconds) * 1e3:.1f} over {len(seconds)} runs"
         )
+    measurements = {
+        name: Measurement.of_rounds(
+            seconds[1:],
+            unit="s",
+            of=f"{options.queries} queries, {options.rows:,} x {options.dim} float32, {graph.nnz // 2:,} edges",
+            equality=f"conjugate gradients to the end, to sparse LU within {TOLERANCE:.0e}",
+        )
+        for name, seconds in (("diffusion, graph", graph_s), ("diffusion, queries", queries_s))
+    }
+    save(options.save, __file__, measurements)
     median_s = statistics.median(queries_s[1:])
     print(
         f"\ntarget: queries under {TARGET_S:.0f} s; {'reached' if median_s < TARGET_S else 'missed'} with "

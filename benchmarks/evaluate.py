@@ -22,10 +22,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from rows import add_save, save
 
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, QueryTruth, load_ground_truth
 from ultron_cli.evaluation.metrics import PRECISION_AT, map_from_scores
 from ultron_cli.machine import cpu_name, n_cores, peak_mib
+from ultron_cli.measurements import Measurement
 
 TOLERANCE = 1e-9
 
@@ -181,6 +183,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    add_save(parser)
     options = parser.parse_args()
     if options.side:
         scores, truth = make_case(options)
@@ -209,6 +212,15 @@ def main() -> int:
     machine = {"cpu": cpu_name(), "cores": n_cores(), **versions}
     n_queries, gnd = len(sides["ultron"]["results"]["easy"]), str(options.gnd or "made up")
     case = {"queries": n_queries, "rows": options.rows, "dtype": "float32", "gnd": gnd, "lift": options.lift}
+    times = {outcome["what"]: outcome["times_s"] for outcome in sides.values()}
+    measurement = Measurement.of_rounds(
+        times.pop("map_from_scores"),
+        unit="s",
+        of=f"{n_queries} queries, {options.rows:,} photos, three protocols, ground truth {gnd}",
+        others=times,
+        equality=f"every AP and P@k, to a full stable sort within {TOLERANCE:.0e}",
+    )
+    save(options.save, __file__, {"mAP from scores": measurement})
     if options.json:
         print(json.dumps({"case": case, "machine": machine, "largest_difference": difference, "rows": rows}, indent=1))
         return 0

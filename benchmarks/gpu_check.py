@@ -4,8 +4,9 @@
 
 The steps build the operators, run the tests marked gpu, run compute-sanitizer, and run the benchmarks. They work in any
 environment that has PyTorch for CUDA and pytest; ultron need not be installed. The results are written to
-benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network). Every
-step is run, also after one that failed, and its end and time are shown. The exit code is 1 if any step failed.
+benchmarks/results/GPU-NAME.md (operators) and GPU-NAME-networks.md (training and describing with every network), their
+rows beside them (rows.py). Every step is run, also after one that failed, and its end and time are shown. The exit code
+is 1 if any step failed.
 """
 
 import argparse
@@ -86,6 +87,7 @@ def steps(gpu: str, names: list[str]) -> dict[str, list[str]]:
             "cuda",
             "--out",
             f"benchmarks/results/{gpu}.md",
+            "--save",
         ]
     if "networks" in names:
         commands["networks"] = [
@@ -95,6 +97,7 @@ def steps(gpu: str, names: list[str]) -> dict[str, list[str]]:
             "3",
             "--out",
             f"benchmarks/results/{gpu}-networks.md",
+            "--save",
         ]
     return commands
 

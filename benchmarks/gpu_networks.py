@@ -21,12 +21,14 @@ from pathlib import Path
 
 import torch
 from models import NETWORKS, OURS
+from rows import add_save, save
 
 from ultron_cli.bench import BenchConfig, rates_of
 from ultron_cli.configs import from_dict
 from ultron_cli.console import markdown_table
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.machine import cpu_name, memory_mib
+from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
@@ -66,22 +68,30 @@ def make_learner(row: str, side_px: int, batch_size: int, device: torch.device) 
     return Learner(from_dict(TrainConfig, plain), N_LANDMARKS, 1000, device)
 
 
-def cells_of(work: Callable[[], object], n_photos: int, config: BenchConfig, device: torch.device) -> list[str]:
-    """Two cells: photos/s of `work` on n_photos (median and range over rounds), and MiB at its peak."""
+def rates_and_mib(
+    work: Callable[[], object], n_photos: int, config: BenchConfig, device: torch.device
+) -> tuple[list[float], float]:
+    """(photos/s of `work` on n_photos in each round, MiB at its peak); no rounds where it does not fit in memory."""
     try:
         work()  # the first call chooses algorithms and compiles
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        rates = rates_of(n_photos, work, config, device)
+        return rates_of(n_photos, work, config, device), memory_mib(device)
     except torch.OutOfMemoryError:
+        return [], 0.0
+
+
+def cells_of(rates: list[float], mib: float) -> list[str]:
+    """Two cells of the table."""
+    if not rates:
         return ["does not fit in memory", ""]
-    return [f"{statistics.median(rates):,.1f} ({min(rates):,.1f} to {max(rates):,.1f})", f"{memory_mib(device):,.0f}"]
+    return [f"{statistics.median(rates):,.1f} ({min(rates):,.1f} to {max(rates):,.1f})", f"{mib:,.0f}"]
 
 
 def measure(
     row: str, pixels: torch.Tensor, labels: torch.Tensor, config: BenchConfig, device: torch.device
-) -> list[str]:
-    """The cells of a row of the table. pixels: (B, 3, S, S) uint8. labels: (B,) int64."""
+) -> tuple[list[str], dict[str, Measurement]]:
+    """(the cells of a row of the table, the rows that are kept). pixels: (B, 3, S, S) uint8. labels: (B,) int64."""
     learner = make_learner(row, pixels.shape[-1], len(pixels), device)
     photos, steps = pixels.permute(0, 2, 3, 1).contiguous(), itertools.count()
 
@@ -91,14 +101,24 @@ def measure(
 
     with operators(row):
         learner.train()
-        trained = cells_of(lambda: learner.step(pixels, labels, next(steps)), len(pixels), config, device)
+        trained = rates_and_mib(lambda: learner.step(pixels, labels, next(steps)), len(pixels), config, device)
         learner.optimizer.zero_grad(set_to_none=True)
         learner.model.eval()
-        described = cells_of(describe_all, len(pixels), config, device)
-        if described[1] and not describe_all().isfinite().all():
-            raise RuntimeError(f"{row} gives descriptors that are not finite: its times say nothing")
+        described = rates_and_mib(describe_all, len(pixels), config, device)
+        if described[0] and not torch.allclose(describe_all().float().norm(dim=1).cpu(), torch.ones(()), atol=1e-2):
+            raise RuntimeError(f"{row} gives descriptors that are not of length 1: its times say nothing")
     millions = sum(p.numel() for p in learner.model.parameters()) / 1e6
-    return [row, f"{millions:.1f}", *trained, *described]
+    measurements = {
+        f"{row}, {what}": Measurement.of_rounds(
+            rates,
+            unit="photos/s",
+            of=f"{len(pixels)} photos of {pixels.shape[-1]} px, bfloat16, on {device.type}",
+            problem="" if rates else "does not fit in memory",
+            equality="descriptors of length 1",
+        )
+        for what, (rates, _) in (("training", trained), ("describing", described))
+    }
+    return [row, f"{millions:.1f}", *cells_of(*trained), *cells_of(*described)], measurements
 
 
 def main() -> int:
@@ -111,6 +131,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
     parser.add_argument("--device", default="cuda")
+    add_save(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
@@ -120,9 +141,11 @@ def main() -> int:
     ).to(device)
     labels = torch.randint(N_LANDMARKS, (options.batch_size,), generator=generator).to(device)
     config = BenchConfig(rounds=options.rounds, side_px=options.side, batch_size=options.batch_size)
-    cells = []
+    cells, measurements = [], {}
     for row in options.only:
-        cells.append(measure(row, pixels, labels, config, device))
+        texts, measured = measure(row, pixels, labels, config, device)
+        cells.append(texts)
+        measurements |= measured
         print(" | ".join(cells[-1]), file=sys.stderr, flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -134,6 +157,7 @@ def main() -> int:
     print(text)
     if options.out:
         write_text(make_folder(options.out.parent) / options.out.name, text)
+    save(options.save, __file__, measurements, options.device)
     return 0
 
 

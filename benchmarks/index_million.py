@@ -46,10 +46,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import add_save, save
 
 from ultron_cli.blocks import chunks
 from ultron_cli.console import log, start_log, table
 from ultron_cli.machine import cpu_name, n_cores, peak_mib
+from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
@@ -321,6 +323,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--commands", action="store_true", help="measure the commands, within 3 GiB each")
     parser.add_argument("--only", nargs="+", metavar="WORDS", help="of --commands, those whose title has such words")
+    add_save(parser)
     parser.add_argument("--step", choices=("build", "search"), help=argparse.SUPPRESS)  # a child process
     return parser.parse_args()
 
@@ -367,6 +370,20 @@ def report(kind: str, built: dict[str, Any], searched: dict[str, Any]) -> bool:
     return fast and max(built["build_mib"], searched["search_mib"]) <= MOST_MIB
 
 
+def rows_of(kind: str, searched: dict[str, Any], options: argparse.Namespace) -> dict[str, Measurement]:
+    """The rows of one index that are kept, one of each setting."""
+    return {
+        f"{kind}, nprobe {row['nprobe']}, {row['rescore']} x k re-scored": Measurement.of_rounds(
+            [row["queries_per_s"]],
+            unit="queries/s",
+            of=f"{options.n:,} x {options.dim} {options.storage} in a file, {options.queries} queries, k {K}",
+            others={"exact search": [searched["exact"]["queries_per_s"]]},
+            equality=f"recall@{K} of exact search {row['recall']:.3f}",
+        )
+        for row in searched["rows"]
+    }
+
+
 def main() -> int:
     options = parse_options()
     start_log(0)
@@ -403,10 +420,12 @@ def main() -> int:
             is_well = measure_commands(options, folder)
             print(f"\ntarget: every command done within {MOST_MIB:,} MiB: {'met' if is_well else 'missed'}")
             return 0 if is_well else 1
-        met = [
-            report(kind, in_child("build", kind, folder, options), in_child("search", kind, folder, options))
-            for kind in options.kinds
-        ]
+        met, measurements = [], {}
+        for kind in options.kinds:
+            built, searched = (in_child(step, kind, folder, options) for step in ("build", "search"))
+            met.append(report(kind, built, searched))
+            measurements |= rows_of(kind, searched, options)
+        save(options.save, __file__, measurements)
     target = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
     verdicts = [f"{kind} {'met' if is_met else 'missed'}" for kind, is_met in zip(options.kinds, met, strict=True)]
     print(f"\n{target}: {', '.join(verdicts)}")

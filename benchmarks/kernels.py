@@ -22,14 +22,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rows import add_save, save
 from torch import Tensor
 from torch.nn import functional
 from ultron_kernels import cdconv, scala_attention
 
 from ultron_cli.machine import cpu_name
+from ultron_cli.measurements import Measurement
 
 TURN_MS, QUEUED = 50.0, 20
 CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7
@@ -99,15 +102,36 @@ def number_of_sets(input_bytes: int, device: str) -> int:
     return 1 + 3 * torch.cuda.get_device_properties(device).L2_cache_size // input_bytes if device == "cuda" else 1
 
 
-def rows(title: str, times: Times, note: Callable[[float], str] = lambda ms: "") -> list[str]:
-    """The rows of the table, a side each; the others are compared with the first."""
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    first_ms = next(iter(medians.values()))
-    return [
-        f"| {title} | {name} | {ms:.3f} | {min(times[name]):.3f} to {max(times[name]):.3f} | {ms / first_ms:.1f}x | "
-        f"{note(ms)} |"
-        for name, ms in medians.items()
-    ]
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One work that all sides do; ours is the first."""
+
+    title: str
+    times: Times
+    tolerance: float  # from the reference, as a share of its largest value
+    floor_ms: float | None = None  # what the bandwidth allows
+
+    def lines(self) -> list[str]:
+        """The rows of the table, a side each; the others are compared with the first."""
+        medians = {name: statistics.median(values) for name, values in self.times.items()}
+        first_ms = next(iter(medians.values()))
+        return [
+            f"| {self.title} | {name} | {ms:.3f} | {min(self.times[name]):.3f} to {max(self.times[name]):.3f} | "
+            f"{ms / first_ms:.1f}x | {f'{self.floor_ms / ms:.0%} of the floor' if self.floor_ms else ''} |"
+            for name, ms in medians.items()
+        ]
+
+    def measurement(self, device: str) -> Measurement:
+        """The row that is kept."""
+        ours, *others = self.times
+        return Measurement.of_rounds(
+            self.times[ours],
+            unit="ms",
+            of=f"on {device}",
+            others={name: self.times[name] for name in others},
+            limits={"bandwidth": [self.floor_ms]} if self.floor_ms else {},
+            equality=f"the reference within {self.tolerance:.0e} of its largest value",
+        )
 
 
 def attention_inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tensor]:
@@ -142,8 +166,8 @@ def attention_sides(device: str, tensors: list[Tensor]) -> dict[str, Callable[..
     return sides | {"reference (gather, einsum)": lambda *t: scala_attention(*t, kernel_size=K, backend="torch")}
 
 
-def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: float | None) -> list[str]:
-    """Rows of one shape: forward in inference mode, then forward and backward."""
+def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: float | None) -> list[Comparison]:
+    """Those of one shape: forward in inference mode, then forward and backward."""
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     tensors = attention_inputs(shape, dtype, device)
     sides = attention_sides(device, tensors)
@@ -164,10 +188,11 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
         forward |= natten_side(tensors)
     with torch.inference_mode():
         forward_ms = timed(forward, runs, device)
-    note = (lambda ms: f"{floor_ms / ms:.0%} of the floor") if floor_ms else (lambda ms: "")
-    lines = rows(f"{title}, forward", forward_ms, note)
     both = {name: over_sets([both_ways(side, inputs, grad) for inputs in sets]) for name, side in sides.items()}
-    return lines + rows(f"{title}, forward and backward", timed(both, runs, device))
+    return [
+        Comparison(title=f"{title}, forward", times=forward_ms, tolerance=limit, floor_ms=floor_ms),
+        Comparison(title=f"{title}, forward and backward", times=timed(both, runs, device), tolerance=4 * limit),
+    ]
 
 
 def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
@@ -181,8 +206,8 @@ def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[str]:
-    """Rows of one shape (B, C, H, W).
+def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[Comparison]:
+    """Those of one shape (B, C, H, W).
 
     CDConv convolves each channel with its one dilation; the other side makes a depthwise convolution with each of the
     three dilations, masks them and adds them up.
@@ -202,17 +227,19 @@ def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[str]:
             functional.conv2d(input * mask, weight, padding=step, dilation=step, groups=shape[1]) for step, mask in taps
         )
 
-    lines = []
+    comparisons = []
     for order in (torch.contiguous_format, torch.channels_last):
         laid_out, name = input.contiguous(memory_format=order), "NCHW" if order == torch.contiguous_format else "NHWC"
-        check_equal("cdconv", cdconv(laid_out, weight, dilation, backend=device), masked(laid_out, weight), 1e-4)
+        limit = 1e-4
+        check_equal("cdconv", cdconv(laid_out, weight, dilation, backend=device), masked(laid_out, weight), limit)
         sides = {
             f"ultron {device}": lambda t=laid_out: cdconv(t, weight, dilation, backend=device),
             "three masked convolutions": lambda t=laid_out: masked(t, weight),
         }
         with torch.inference_mode():
-            lines += rows(f"CDConv {tuple(shape)}, float32, {name}", timed(sides, runs, device))
-    return lines
+            title = f"CDConv {tuple(shape)}, float32, {name}"
+            comparisons.append(Comparison(title=title, times=timed(sides, runs, device), tolerance=limit))
+    return comparisons
 
 
 def copy_bandwidth_gb_s(runs: int) -> float:
@@ -251,8 +278,10 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--runs", type=int, default=15, help="turns of each side")
     parser.add_argument("--out", type=Path, help="also write the table to this Markdown file")
+    add_save(parser)
     options = parser.parse_args()
     device, runs = options.device, options.runs
+    comparisons: list[Comparison] = []
     lines = ["| what | side | median ms | fastest to slowest | ratio | |", "|---|---|---|---|---|---|"]
     if device == "cuda":
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # the masked convolutions too are in float32
@@ -263,7 +292,7 @@ def main() -> int:
         ]
         for shape in GPU_SHAPES:
             elements = 4 * torch.Size(shape).numel()
-            lines += measure_attention(shape, device, runs, elements * 2 / bandwidth / 1e6)
+            comparisons += measure_attention(shape, device, runs, elements * 2 / bandwidth / 1e6)
     else:
         threads = torch.get_num_threads()
         load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
@@ -273,14 +302,16 @@ def main() -> int:
         head = [f"{cpu_name()}, {threads} threads, {versions}, {runs} turns{load}"]
         # Measured before anything else: other sides leave memory that would serve the operator.
         head.append(f"Peak memory of the CPU operator: {extra_memory(CPU_SHAPE)}")
-        lines += measure_attention(CPU_SHAPE, device, runs, None)
+        comparisons += measure_attention(CPU_SHAPE, device, runs, None)
     for shape in CDCONV_SHAPES[device]:
-        lines += measure_cdconv(shape, device, runs)
+        comparisons += measure_cdconv(shape, device, runs)
+    lines += [line for comparison in comparisons for line in comparison.lines()]
     text = "\n\n".join([*head, "\n".join(lines)]) + "\n"
     print(text)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
+    save(options.save, __file__, {row.title: row.measurement(device) for row in comparisons}, device)
     return 0
 
 

@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import add_save, save
 from torch.utils.flop_counter import FlopCounterMode
 
 from ultron_cli.console import markdown_table
 from ultron_cli.files import replace_between
 from ultron_cli.machine import cpu_name, n_cores, peak_mib
+from ultron_cli.measurements import Measurement
 from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.provenance import package_versions, utc_now
@@ -87,6 +89,7 @@ def parse() -> argparse.Namespace:
         help="leave out the others; may be given again",
     )
     parser.add_argument("--profile", metavar="NETWORK")
+    add_save(parser)
     parser.add_argument("--memory", metavar="NETWORK", help="print the process's peak MiB after one photo of 1024 px")
     return parser.parse_args()
 
@@ -251,6 +254,18 @@ def main() -> int:
     check_operators()
     results = measure(arguments.side, arguments.rounds, arguments.only or list(NETWORKS))
     text = as_markdown(results, arguments)
+    rates = {result.name: [1 / s for s in result.seconds] for result in results}
+    measurements = {
+        f"network, {name}": Measurement.of_rounds(
+            values,
+            unit="photos/s",
+            of=f"1 photo of {arguments.side} px, 1 scale, float32",
+            others={} if name == REFERENCE else {key: rates[key] for key in rates if key == REFERENCE},
+            equality="descriptors of compiled operators, to those of the reference within 1e-05",
+        )
+        for name, values in rates.items()
+    }
+    save(arguments.save, __file__, measurements)
     if arguments.only:
         print(text)
         return 0

@@ -21,8 +21,10 @@ import time
 
 import numpy as np
 import torch
+from rows import add_save, save
 
 from ultron_cli.machine import cpu_name
+from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank.state import RerankState
@@ -98,6 +100,7 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each side (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    add_save(parser)
     options = parser.parse_args()
 
     rng = np.random.default_rng(options.seed)
@@ -145,6 +148,15 @@ def main() -> int:
         spread += f"{median_s * 1e3 / options.queries:10.2f}"
         print(f"{name:22}{len(seconds):5}{spread}{median_s / own_s:7.2f}x")
     ratio = statistics.median(times_s["authors' order"]) / own_s
+    ms = {name: [1e3 * s for s in seconds] for name, seconds in times_s.items()}
+    measurement = Measurement.of_rounds(
+        ms.pop("ultron superglobal"),
+        unit="ms",
+        of=f"{options.queries} queries, {options.rows:,} x {options.dim} float32, M {config.m}, K {config.k}",
+        others=ms,
+        equality=f"final scores, to the authors' order within {TOLERANCE:.0e}",
+    )
+    save(options.save, __file__, {"SuperGlobal": measurement})
     print(f"\ntarget: at least {TARGET:.0f}x; {'reached' if ratio >= TARGET else 'missed'} with {ratio:.1f}x")
     return 0
 

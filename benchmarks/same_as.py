@@ -1,6 +1,7 @@
 """Are the numbers of two commits the same, bit for bit?
 
     python benchmarks/same_as.py BEFORE [AFTER]        (default: v-before HEAD)
+    python benchmarks/same_as.py HEAD HEAD --first 2   the first two commands of the chain, to see that it runs
 
 Both commits are checked out into temporary git worktrees, and one chain of commands runs in each, with this
 interpreter. The chain renders landmarks; trains networks, one of which is stopped and resumed; searches for an
@@ -319,6 +320,7 @@ def main() -> int:
     parser.add_argument("before", nargs="?", default="v-before")
     parser.add_argument("after", nargs="?", default="HEAD")
     parser.add_argument("--one-by-one", action="store_true", help="run the two sides after each other, on one core")
+    parser.add_argument("--first", type=int, metavar="N", help="only so many commands of the chain (all)")
     parser.add_argument("--chain", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.chain:
@@ -330,7 +332,7 @@ def main() -> int:
     folders = {"before": work / "before", "after": work / "after"}
     try:
         steps_file = work / "steps.json"
-        steps_file.write_text(json.dumps(chain()))
+        steps_file.write_text(json.dumps(chain()[: options.first]))
         for side, commit in (("before", options.before), ("after", options.after)):
             folders[side].mkdir()
             print(f"{side:<6} {check_out(commit, folders[side])}", flush=True)
@@ -345,7 +347,8 @@ def main() -> int:
                 print(f"the chain of {side} ended with {process.returncode}", file=sys.stderr)
                 return 1
         rows = compare(folders["before"] / "run", folders["after"] / "run")
-        rows.append(("the resumed run against the undisturbed one", 1, same_training(folders["after"] / "run")))
+        if (folders["after"] / "run/resumed").exists():
+            rows.append(("the resumed run against the undisturbed one", 1, same_training(folders["after"] / "run")))
         width = max(len(name) for name, _, _ in rows)
         for name, n_values, verdict in rows:
             print(f"{name:<{width}}  {n_values:>9}  {verdict}")

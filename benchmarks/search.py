@@ -25,8 +25,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from rows import add_save, save
 
 from ultron_cli.machine import cpu_name, n_cores, peak_mib
+from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.rankings import RankedRows
@@ -127,6 +129,7 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--folder", type=Path, help="where --large writes its file (the system's temporary folder)")
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)  # the child process of --large
+    add_save(parser)
     options = parser.parse_args()
     options.runs = max(5, options.runs)
     return options
@@ -194,6 +197,15 @@ def main() -> int:
         print(
             f"{name:22}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / own_cpu_s:7.2f}x", flush=True
         )
+    ms = {name: [1e3 * s for s in seconds] for name, seconds in times_s.items()}
+    row = Measurement.of_rounds(
+        ms.pop("ultron exact_search"),
+        unit="ms",
+        of=f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, on {device}",
+        others=ms,
+        equality="rows and scores, to the literal float64 product",
+    )
+    save(options.save, __file__, {"exact search": row}, options.device)
     if options.large:
         large = run_large(options)
         print(

@@ -140,6 +140,7 @@ def be_a_client(number: int, host: str, port: int, tally: Tally) -> None:
         retry_after = reply.headers["Retry-After"]
         tally.statuses[f"{reply.status}{' with Retry-After' if retry_after else ''}"] += 1
         if reply.status == 503 and retry_after:
+            connection.close()  # idle connections give way
             tally.ended.wait(float(retry_after))
         elif reply.status != 200 and not (reply.status == 410 and "/api/map" in address):  # forgotten by 256 others
             tally.failures.append(f"{method} {address}: {reply.status} {content[:200]!r}")

@@ -40,6 +40,11 @@ def test_files_and_pipes_have_wide_tables(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(table(COLUMNS, ROWS * 3).splitlines()) == 5
 
 
+def test_names_in_a_sentence() -> None:
+    assert console.named(["a", "b"]) == "a, b"
+    assert console.named(list("abcdef")) == "a, b, c, d, e ..."
+
+
 def test_no_rows_and_no_columns() -> None:
     assert table(("a", "b"), []).split()[:2] == ["a", "b"]
     assert table(("", ""), [("key", "value")], left=2) == "key   value"

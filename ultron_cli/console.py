@@ -86,7 +86,7 @@ def start_log(verbosity: int) -> None:
     log.setLevel({-1: logging.ERROR, 0: logging.INFO}.get(verbosity, logging.DEBUG))
 
 
-def progress(items: Iterable[Any] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
+def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
     """A tqdm bar on stderr with rate and ETA, shown only on a terminal and never with -q."""
     from tqdm import tqdm
 
@@ -176,6 +176,11 @@ def cut(items: Sequence[T], what: str, *, most: int = MOST_ROWS, all_in: str | N
         return items, ""
     where = f"all in {all_in}" if all_in else with_flags("`json` prints all", settings.flags)
     return items[:most], f"and {n_more:,} more of {len(items):,} {what}; {where}"
+
+
+def named(names: Sequence[str], most: int = 5) -> str:
+    """`a, b, c ...`: the first names of a list in a sentence, and whether there are more."""
+    return ", ".join(names[:most]) + " ..." * (len(names) > most)
 
 
 def table(

@@ -126,7 +126,7 @@ def test_compare_two_evaluations(ultron: Run, toy: Path, tmp_path: Path) -> None
     assert code == 0, err
     result = json.loads(out)
     assert 0 <= result["protocols"]["medium"]["p_value"] <= 1
-    assert any("weights_sha256" in entry for entry in result["settings_that_differ"])
+    assert any("weights (SHA-256)" in entry for entry in result["settings_that_differ"])
 
 
 def test_compare_tells_what_differs_in_words(ultron: Run, toy: Path, tmp_path: Path) -> None:

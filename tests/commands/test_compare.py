@@ -2,26 +2,64 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 
 from tests.conftest import Run
-from ultron_cli.retrieval.origin import Origin
+from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
+from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, Origin
 
-MODEL = ("--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0")
+N_LANDMARKS, DIM = 6, 16
+
+
+def described(folder: Path, gnd: Path, seed: int) -> Path:
+    """queries.h5 and database.h5 of a made-up network: six landmarks, four photos each, half of them easy."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    landmarks = rng.standard_normal((N_LANDMARKS, DIM))
+    roles: tuple[tuple[Literal["query", "database"], str, int], ...] = (
+        ("query", "queries", 1),
+        ("database", "database", 4),
+    )
+    for role, stem, n_each in roles:
+        rows = np.repeat(landmarks, n_each, axis=0) + 1.2 * rng.standard_normal((N_LANDMARKS * n_each, DIM))
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        info = DescriptorInfo(
+            model="made-up",
+            weights_sha256=str(seed),
+            dataset="made",
+            role=role,
+            crop="bbx",
+            scales=[1.0],
+            extraction=ExtractionRecord(stored={"role": role, "crop": "bbx", "scales": [1.0], "max_side_px": 64}),
+            provenance=DescriptorProvenance(dataset_folder="/made", ground_truth=str(gnd)),
+        )
+        write_descriptors(folder / f"{stem}.h5", [f"{stem}{i}" for i in range(len(rows))], [rows], DIM, info)
+    return folder
 
 
 @pytest.fixture
-def results(ultron: Run, toy: Path, tmp_path: Path) -> Path:
-    """A folder of three evaluations, 0.json to 2.json, and of the first one's rank file."""
+def results(ultron: Run, tmp_path: Path) -> Path:
+    """A folder of three evaluations, 0.json to 2.json; beside it the descriptors 0 to 2 and the rank file of 0."""
     folder = tmp_path / "results"
+    gnd = tmp_path / "gnd_made.json"
+    labels = [{"easy": [4 * i, 4 * i + 1], "hard": [4 * i + 2, 4 * i + 3], "junk": []} for i in range(N_LANDMARKS)]
+    truth = {
+        "imlist": [f"database{i}" for i in range(4 * N_LANDMARKS)],
+        "qimlist": [f"queries{i}" for i in range(N_LANDMARKS)],
+        "gnd": labels,
+    }
+    gnd.write_text(json.dumps(truth))
     for seed in range(3):
-        assert ultron("extract", toy, *MODEL, "--seed", seed, "--out", tmp_path / str(seed))[0] == 0
-        code, out, err = ultron("evaluate", "--out", folder / f"{seed}.json")
+        files = described(tmp_path / str(seed), gnd, seed)
+        names = ("--queries", files / "queries.h5", "--database", files / "database.h5")
+        code, out, err = ultron("evaluate", *names, "--out", folder / f"{seed}.json")
         assert code == 0, err
         assert "95 % interval" in out and "fewer than 20 queries have positives" in err
-    assert ultron("search", "--queries", tmp_path / "0/queries.h5", "--database", tmp_path / "0/database.h5",
-                  "--out", tmp_path / "r.h5")[0] == 0  # fmt: skip
+        if seed == 0:
+            assert ultron("search", *names, "--out", tmp_path / "r.h5")[0] == 0
     return folder
 
 
@@ -50,7 +88,7 @@ def test_systems_seeds_folders_and_formats(ultron: Run, results: Path) -> None:
     assert code == 0, err
     assert "standard deviation over training seeds" in out and "A easy" in out and "over 2 seeds" in out
 
-    for command in (("compare", results), ("evaluate",)):
+    for command in (("compare", results), ("evaluate", "--ranks", results.parent / "r.h5")):
         code, out, err = ultron(*command, "--format", "latex")
         assert code == 0, err
         assert out.startswith("% needs") and out.rstrip().endswith(r"\end{table}") and "fewer than 20" in out
@@ -82,19 +120,20 @@ def test_a_reproduction_from_scores_to_descriptors(ultron: Run, results: Path, t
     assert content["descriptors"]["database"]["lowest"] == pytest.approx(1, abs=1e-5)
     code, out, err = ultron("compare", tmp_path / "r.h5", results / "1.json", "--as-reproduction")
     assert code == 0, err
-    assert "not reproduced" in out and "The descriptors differ already" in out and "weights_sha256: A" in out
+    assert "not reproduced" in out and "The descriptors differ already" in out and "weights (SHA-256): A" in out
     assert "the order of photos is compared of rank files" in err
 
 
-def test_a_whitening_learned_where_it_is_evaluated_is_told(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    assert ultron("extract", toy, *MODEL)[0] == 0
-    assert ultron("whiten", "--method", "pca", "--dim", 8, "--out", tmp_path / "w.h5")[0] == 0
-    told = "the whitening was learned on toy, whose landmarks are evaluated"
-    code, _, err = ultron("evaluate", "--whiten", tmp_path / "w.h5", "--out", tmp_path / "e.json")
+def test_a_whitening_learned_where_it_is_evaluated_is_told(ultron: Run, results: Path, tmp_path: Path) -> None:
+    database, whitening = tmp_path / "0/database.h5", tmp_path / "w.h5"
+    names = ("--queries", tmp_path / "0/queries.h5", "--database", database)
+    assert ultron("whiten", database, "--method", "pca", "--dim", 8, "--out", whitening)[0] == 0
+    told = "the whitening was learned on made, whose landmarks are evaluated"
+    code, _, err = ultron("evaluate", *names, "--whiten", whitening, "--out", tmp_path / "e.json")
     assert code == 0 and told in err, err
     stored = json.loads((tmp_path / "e.json").read_text())
     assert any(told in warning for warning in stored["warnings"])
     assert Origin.from_json(stored["provenance"]).whitening_learned_from is not None
-    assert ultron("search", "--whiten", tmp_path / "w.h5", "--out", tmp_path / "r.h5")[0] == 0
-    assert told in ultron("evaluate", "--ranks", tmp_path / "r.h5")[2]
-    assert told not in ultron("evaluate")[2]
+    assert ultron("search", *names, "--whiten", whitening, "--out", tmp_path / "w-ranks.h5")[0] == 0
+    assert told in ultron("evaluate", "--ranks", tmp_path / "w-ranks.h5")[2]
+    assert told not in ultron("evaluate", *names)[2]

@@ -172,3 +172,14 @@ def test_ctrl_c_ends_soon_and_leaves_nothing_under_a_final_name(server: Misbehav
     assert last == "interrupted: what has arrived of instre is kept, the same command goes on from there"
     assert "Traceback" not in err
     assert not (tmp_path / "instre" / "jpg").exists()
+
+
+def test_photos_that_are_not_there_are_all_in_the_json(ultron: Run, tmp_path: Path) -> None:
+    names = [f"photo{i:02}" for i in range(30)]
+    gnd = [{"bbx": None, "easy": [0], "hard": [], "junk": []}]
+    content = {"imlist": names, "qimlist": ["query"], "gnd": gnd}
+    (tmp_path / "set" / "jpg").mkdir(parents=True)
+    (tmp_path / "set" / "gnd_set.json").write_text(json.dumps(content), encoding="utf-8")
+    facts = json.loads(ultron("datasets", "info", tmp_path / "set", "--json")[1])
+    assert (facts["missing_photos"], facts["missing"]) == (31, [*names, "query"])
+    assert "photo00, photo01, photo02, photo03, photo04 ..." in ultron("datasets", "info", tmp_path / "set")[1]

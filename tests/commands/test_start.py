@@ -65,7 +65,7 @@ COMMANDS_OF = {
     ),
     ("PIL", "faiss", "matplotlib"): (
         "index --report --queries FOLDER/queries.h5 --out FOLDER/s.index",
-        "visualize recall-speed FOLDER/s.index.report.json --out FOLDER/s.png",
+        "visualize recall-speed FOLDER/s.report.json --out FOLDER/s.png",
     ),
     ("PIL", "matplotlib", "scipy", "sklearn"): ("visualize tsne --out FOLDER/t.png",),
 }

@@ -144,6 +144,18 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
 
 
+def test_a_png_that_tells_two_orientations_has_the_first() -> None:
+    """Whether its size is asked before its pixels, after them or not at all."""
+    content = photo_of("PNG", stored_as(quarters(), 6), [orientation_tag(6)])
+    end = content.rindex(b"IEND") - 4
+    twice = content[:end] + png_chunk(b"eXIf", directory([orientation_tag(1)])) + content[end:]
+    with open_photo(io.BytesIO(twice)) as photo:
+        assert photo.size == (96, 48)
+        pixels = np.asarray(photo.rgb())
+        assert (photo.size, photo.orientation) == ((96, 48), 6)
+    assert np.array_equal(pixels, quarters()) and np.array_equal(np.asarray(decode_photo(io.BytesIO(twice))), pixels)
+
+
 def test_a_png_that_tells_its_orientation_after_its_pixels_is_upright() -> None:
     content = photo_of("PNG", stored_as(quarters(), 6), [])
     end = content.index(b"IEND") - 4

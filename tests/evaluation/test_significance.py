@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.intervals import mean_interval
@@ -12,7 +13,7 @@ from ultron_cli.evaluation.result import Evaluation, ProtocolScores
 from ultron_cli.evaluation.significance import (
     compare_evaluations,
     sign_flip_p_value,
-    tests_in_words,
+    ways_of_testing,
 )
 from ultron_cli.retrieval.origin import Origin
 
@@ -93,6 +94,7 @@ def test_without_a_difference_p_values_are_uniform_and_intervals_cover():
         low, high = mean_interval(differences, resamples=400, seed=seed)
         covered.append(low <= 0 <= high)
     assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.045)
+    assert kstest(p_values, "uniform").pvalue > 0.05
     assert np.mean(covered) == pytest.approx(0.95, abs=0.05)
 
 
@@ -151,7 +153,7 @@ def test_protocols_tested_alike_are_told_once() -> None:
         compare_evaluations(evaluation({n: 0.5 for n in names[:k]}), evaluation({n: 0.6 for n in names[:k]}), "hard")
         for k in (13, 12, 13)
     ]
-    assert tests_in_words([*few, many]) == [
+    assert ways_of_testing([*few, many]) == [
         "paired randomisation test over 13 and 12 queries, two-sided, every exchange tried",
         "paired randomisation test over 40 queries, two-sided, 10,000 random exchanges, seed 0",
     ]

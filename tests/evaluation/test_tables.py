@@ -43,7 +43,7 @@ def made(style: TableFormat, systems: list[System] = SYSTEMS) -> str:
 def test_the_best_is_bold_the_second_underlined_with_letters_and_seeds() -> None:
     rows = [line.split(" | ") for line in made("markdown").splitlines() if line.startswith("| ")]
     mean = 100 * 0.5 * ROWS.mean()
-    assert rows[0] == ["|  ", "system", "Hard |"]
+    assert rows[0] == ["| ", "system", "Hard |"]
     assert rows[2][:2] == ["| A", r"R50\_GeM & co. 100%"] and rows[2][2].startswith(f"{mean:.2f} [")
     assert rows[3][1] == r"ultron\|s"
     assert rows[3][2].startswith(f"**{mean + 41:.2f}**<sup>A,C</sup> ± 1.41 [")

@@ -4,6 +4,7 @@ Exit code 1 if one of them is neither read nor refused in one line.
 """
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,17 @@ def with_atheris(name: str, reader: Reader) -> None:
     atheris.Fuzz()
 
 
+def table(logs: list[Path]) -> str:
+    """The rows of docs/reliability.md of what runs have printed, the last one of each reader."""
+    lines = [json.loads(line) for log in logs for line in log.read_text().splitlines() if line.startswith("{")]
+    keys = ("inputs", "answered", "refused in one line", "through the guard", "rescued by it")
+    rows = {
+        line["reader"]: [f"{line[key]:,}" if line.get(key) else "" for key in keys] + [str(len(line["failures"]))]
+        for line in lines
+    }
+    return "\n".join(f"| {name} | {' | '.join(rows[name])} |" for name in READERS if name in rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}; all without")
@@ -41,7 +53,11 @@ def main() -> int:
     parser.add_argument("--memory-mib", type=int, default=Limits.memory_mib, help="that one reading may take")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"), help="folder of the files that fail")
     parser.add_argument("--atheris", action="store_true", help="atheris chooses the damage (one reader)")
+    parser.add_argument("--table", type=Path, nargs="+", metavar="LOG", help="print the table of what runs printed")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table(arguments.table))
+        return 0
     if unknown := [name for name in arguments.readers if name not in READERS]:
         parser.error(f"no reader {unknown[0]!r}; there are {', '.join(READERS)}")
     names = arguments.readers or list(READERS)

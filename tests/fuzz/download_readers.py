@@ -83,7 +83,7 @@ def _read_lock(folder: Path) -> None:
     finally:
         os.close(handle)
     if writer is not None and not writer.is_gone:
-        raise UltronError(f"{folder} is written by {writer}; wait for it")
+        assert "\n" not in str(UltronError(f"{folder} is written by {writer}; wait for it"))
 
 
 LOCK = {"host": "a", "pid": 1 << 40, "since": "2026-01-01", "command": "ultron extract", "mark": "m"}

@@ -83,7 +83,7 @@ def hostile_pickles(sound: bytes) -> Files:
             "remembered far away": b"\x80\x02Nr\xff\xff\xff\x7f.",
             "remembered by a text": b"N" + b"p99999999999\n.",
             "asked for what is not remembered": b"\x80\x02j\xff\xff\xff\xff.",
-            "a million marks": b"(" * 1_000_000 + b".",
+            "a hundred thousand marks": b"(" * 100_000 + b".",
             "a stack of copies": b"N" + b"2" * 100_000 + b".",
             "nothing on the stack": b"\x80\x02R.",
             "a key that is a list": b"\x80\x02}]Ns.",

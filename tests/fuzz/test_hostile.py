@@ -31,5 +31,6 @@ def test_hostile_files_end_in_one_line(prefix: str, tmp_path: Path) -> None:
     paths = sorted((shared / "hostile").glob(f"{prefix}-*"))
     files = [path.read_bytes() for path in paths]
     limits = Limits(memory_mib=256, cpu_s=5)
-    outcomes = read_each(reader, tmp_path, lambda number: (0, files[number]), range(len(files)), limits)
-    assert {paths[number].name: problem for number, problem in outcomes if problem} == {}
+    outcomes = dict(read_each(reader, tmp_path, lambda number: (0, files[number]), range(len(files)), limits))
+    assert len(outcomes) == len(files)
+    assert {paths[number].name: problem for number, problem in outcomes.items() if problem} == {}

@@ -51,5 +51,6 @@ def test_what_is_hostile_ends_in_an_answer_or_one_line(name: str, tmp_path: Path
     files = next(make for end, make in HOSTILE.items() if reader.file.endswith(end))(sound)
     names, contents = list(files), list(files.values())
     assert len(names) >= 20 or reader.file.endswith(".mat")
-    outcomes = read_each(reader, tmp_path, lambda number: (0, contents[number]), range(len(names)), Limits())
-    assert {names[number]: problem for number, problem in outcomes if problem} == {}
+    outcomes = dict(read_each(reader, tmp_path, lambda number: (0, contents[number]), range(len(names)), Limits()))
+    assert len(outcomes) == len(names)
+    assert {names[number]: problem for number, problem in outcomes.items() if problem} == {}

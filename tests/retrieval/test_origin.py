@@ -51,6 +51,8 @@ def searched(**how: object) -> Origin:
 
 AQE = StepRecord(name="aqe", settings={"n": 10, "alpha": 3.0}, ms_per_query=1.0)
 CHANGES = {
+    "runtime": (extracted(runtime="openvino"), ["runtime of the network: A torch, B openvino"]),
+    "runtime of released files": (extracted(runtime="torch"), []),
     "re-ranking": (
         searched(steps=(AQE,)),
         ["re-ranking: A none, B aqe", "aqe.n: A none, B 10", "aqe.alpha: A none, B 3"],
@@ -124,3 +126,13 @@ def test_queries_are_named_only_where_there_are_some() -> None:
     assert of_database.protocol_text() == "3 scales, longest side 1024 px"
     whole_queries = ExtractionRecord(stored={**EXTRACTION, "crop": "none"})
     assert whole_queries.protocol_text().startswith("queries NOT cropped")
+
+
+def test_conditions_leave_out_the_system_and_keep_how_it_was_evaluated() -> None:
+    whitened = {"method": "pca", "dim": 8, "sha256": "cc"}
+    other = extracted(model={"name": "ultron-s"}, weights_sha256="dd", preprocessing={}, whitening=whitened)
+    other = replace(other, model="ultron-s", weights_sha256="dd", weights=None, evaluated_by=None)
+    again = extracted(whitening={**whitened, "sha256": "ee"})
+    assert other.conditions() == again.conditions()
+    assert other.conditions()["whitening"] == "pca to 8-d" and other.conditions()["crop of queries"] == "bbx"
+    assert replace(again, k=5).conditions() != again.conditions()

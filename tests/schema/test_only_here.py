@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2] / "ultron_cli"
-PARSES = re.compile(r"json\.loads?\(|tomllib\.|csv\.(reader|DictReader)\(|msgspec\.(json|toml)\.")
+PARSES = re.compile(r"json\.loads?\(|tomllib\.|csv\.(reader|DictReader)\(|msgspec\.(json|toml)\.(decode|Decoder)")
 # What processes of one extraction say to each other, and what a command has just written.
 OWN_TEXT = {"retrieval/extraction/processes.py", "datasets/build_gnd.py"}
 

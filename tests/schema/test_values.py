@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_said_with_its_place(change: dict[str, object], wor
 
 
 def test_a_key_that_is_no_text_is_said() -> None:
-    with pytest.raises(Misfit, match="a key is not UTF-8"):
+    with pytest.raises(Misfit, match="a key of the whole holds half a character"):
         fit(parse_json(b'{"\\ud800": []}'), Content)
 
 
@@ -92,6 +92,8 @@ def test_a_key_is_found_among_many_in_no_time() -> None:
         (b'{"a": [1, 123456789012345678901]}', "a[1] must be a number of 64 bits, found a number of 67 bits"),
         (b'{"a": 1e999}', "out of range"),
         (b"[" * 100_000, f"lists and objects may lie {MOST_LEVELS} deep at most"),
+        (b'{"a": ["x", "\\ud800"]}', "a[1] holds half a character"),
+        (b'{"\\udfff": 1}', "a key of the whole holds half a character"),
         (b'{"a":' * 100_000, f"lists and objects may lie {MOST_LEVELS} deep at most"),
         (b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}", "deep"),
     ],
@@ -108,9 +110,20 @@ def test_numbers_and_texts_that_only_look_odd_are_read() -> None:
         "b": 0.12345678901234568,
         "c": 9007199254740993,
     }
+    assert parse_json(b'"\\udc80 \\u00e9"') == "\udc80 \u00e9"  # of a file whose name is not UTF-8
     assert parse_json(b'"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
     many = b"[" + b",".join([b'{"a": [1]}'] * 1000) + b"]"
     assert len(parse_json(many)) == 1000
+
+
+def test_toml_of_many_points_is_read() -> None:
+    """Only a key is deep: numbers and texts have points too."""
+    numbers, words = [0.5] * 1000, ".".join("word" * 300)
+    assert parse_toml(f"a.b = {numbers}\nc = '{words}'\nd = \"{words}\"") == {
+        "a": {"b": numbers},
+        "c": words,
+        "d": words,
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,6 +135,8 @@ def test_numbers_and_texts_that_only_look_odd_are_read() -> None:
         ("a = " + "9" * 30, "a must be a number of 64 bits"),
         ("a = " + "9" * 5000, "limit"),
         ("a = " + "[" * 100_000, "deep"),
+        ("a." * 300_000 + "a = 1", "tables may lie 64 deep at most"),
+        ("[" + '"a" . ' * 100_000 + "a]", "tables may lie 64 deep at most"),
         ('a = "\\u0000"', "a holds a NUL character"),
     ],
 )

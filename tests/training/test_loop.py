@@ -144,10 +144,10 @@ def test_chance_level_is_said(toy: Path, log_lines: pytest.LogCaptureFixture, n_
     training._epoch_meter.add(1.0, 600, n_right, 1.0, 0.0, is_late=True)
     training._warn_of_chance(1)
     assert ("chance level after epoch 1" in log_lines.text) == warns
-    assert ("if the next epochs are no better, try a lower or higher lr" in log_lines.text) == warns
+    assert ("if the next epochs are no better, try `lr=0.005`" in log_lines.text) == warns
     training._warn_of_chance(training.config.epochs)  # no next epoch to wait for
     assert ("chance level after epoch 2" in log_lines.text) == warns
-    assert ("train longer, or try a lower or higher lr" in log_lines.text) == warns
+    assert ("train longer, or try `lr=0.005`" in log_lines.text) == warns
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def command(
     results: Annotated[
         list[str],
         typer.Argument(
-            metavar="A.json [B.json]...",
+            metavar="A.json [B.json]",
             help="Evaluations that `ultron evaluate --out` wrote, rank files, or folders of evaluations, of the same "
             "queries; with commas between them, training seeds of one system.",
         ),
@@ -53,6 +53,6 @@ def command(
     if as_reproduction:
         if len(systems) != 2:
             raise UltronError(f"--as-reproduction holds one result against another; found {len(systems)}; name two")
-        print_result(*reproduced(*systems, style))
+        print_result(*reproduced(systems[0], systems[1], style))
     else:
         print_result(*compared(systems, style))

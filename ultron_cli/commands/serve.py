@@ -73,7 +73,10 @@ def command(
     listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
     """
     from ultron_cli import console
+    from ultron_cli.allocator import keep_memory
     from ultron_cli.console import log, print_result
+
+    keep_memory()
     from ultron_cli.retrieval.rerank import parse_rerank
     from ultron_cli.retrieval.searching import SearchOptions
     from ultron_cli.retrieval.whitening import chosen_whitening

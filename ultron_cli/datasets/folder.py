@@ -295,7 +295,7 @@ class DatasetFacts(TypedDict):
     database: int
     queries: int
     missing_photos: int
-    missing: list[str]  # names of the first 20
+    missing: list[str]  # their names
     not_read: str | None  # files of types that are not read, counted
     protocols: dict[str, ProtocolFacts]
 
@@ -330,7 +330,7 @@ def describe_dataset(dataset: Dataset) -> DatasetFacts:
         "database": len(dataset.database_names),
         "queries": len(dataset.query_names),
         "missing_photos": len(missing),
-        "missing": missing[:20],
+        "missing": missing,
         "not_read": dataset.unread_files,
         "protocols": protocols,
     }

@@ -92,7 +92,7 @@ class OpenPhoto:
         # A TIFF is turned by Pillow itself when it is decoded: then it has no orientation any more. Since version 11.2
         # Pillow calls its size what it will be; the tags say how it is stored.
         self._stored_size: tuple[int, int] = (tags[256], tags[257]) if tags is not None else image.size
-        self._tiff_orientation = self._orientation() if tags is not None else None
+        self._tiff_orientation = self._orientation if tags is not None else None
 
     def __enter__(self) -> "OpenPhoto":
         return self
@@ -104,7 +104,7 @@ class OpenPhoto:
     def orientation(self) -> int:
         """How the photo is stored, 1 to 8: 1 is upright, from 5 on it lies on a side."""
         with _failures_said(self.source):
-            return self._orientation() if self._tiff_orientation is None else self._tiff_orientation
+            return self._orientation if self._tiff_orientation is None else self._tiff_orientation
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,8 +132,8 @@ class OpenPhoto:
         into the memory budget, together with what the caller needs beside.
         """
         with _failures_said(self.source):
+            turn = TURNS.get(self._orientation) if self._tiff_orientation is None else None
             self._load(beside_bytes)
-            turn = TURNS.get(self._orientation()) if self._tiff_orientation is None else None
             return _to_rgb(self.image.transpose(turn) if turn is not None else self.image)
 
     def _load(self, beside_bytes: int = 0) -> None:
@@ -153,7 +153,9 @@ class OpenPhoto:
         if self._tiff_orientation is None and image.size != (width, height):
             raise OSError(f"its header says {width:,} x {height:,} pixels, it has {image.width:,} x {image.height:,}")
 
+    @functools.cached_property
     def _orientation(self) -> int:
+        """Asked before the pixels are read, and only then: a PNG may say something else behind them."""
         info = self.image.info
         stream = self.image.fp if self.image.tile and self.format == "PNG" and "exif" not in info else None
         if stream is not None and has_text_after_pixels(stream):

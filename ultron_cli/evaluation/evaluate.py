@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ultron_cli.console import counted, log
+from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import PRECISION_AT, Duplicates, rankings_with_repeats, revisited_map
@@ -55,7 +55,7 @@ def _queries_present(
         )
     if absent_names:
         n_absent = counted(len(absent_names), "query", "queries")
-        log.warning("%s left out at extraction: %s", n_absent, ", ".join(absent_names[:5]))
+        log.warning("%s left out at extraction: %s", n_absent, named(absent_names))
     positions = [i for i, name in enumerate(truth.query_names) if name in row_of]
     if not positions:
         raise UltronError(

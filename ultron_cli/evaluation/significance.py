@@ -48,7 +48,7 @@ class Comparison:
     @property
     def test_text(self) -> str:
         """How the p-value came about."""
-        return tests_in_words([self])[0]
+        return ways_of_testing([self])[0]
 
     @property
     def verdict(self) -> str:
@@ -68,7 +68,7 @@ class Comparison:
         )
 
 
-def tests_in_words(comparisons: Iterable[Comparison]) -> list[str]:
+def ways_of_testing(comparisons: Iterable[Comparison]) -> list[str]:
     """How the p-values of several comparisons came about: a text for all that came about alike."""
     counts: dict[str, list[str]] = {}
     for part in comparisons:

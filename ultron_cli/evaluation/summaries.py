@@ -9,7 +9,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import percent
 from ultron_cli.evaluation.reproduction import Reproduction, as_reproduction
 from ultron_cli.evaluation.result import Evaluation
-from ultron_cli.evaluation.significance import tests_in_words
+from ultron_cli.evaluation.significance import ways_of_testing
 from ultron_cli.evaluation.systems import Standing, System, compare_systems
 from ultron_cli.evaluation.tables import TableFormat, moved_rows, pair_rows, score_table
 
@@ -101,7 +101,7 @@ def _seeds(systems: Sequence[System], standings: Sequence[Standing]) -> str:
 
 
 def _tests(standings: Sequence[Standing]) -> str:
-    tests = tests_in_words(standing.pairs[0].comparison for standing in standings)
+    tests = ways_of_testing(standing.pairs[0].comparison for standing in standings)
     return (
         f"p: {'; '.join(tests)}. Interval: BCa bootstrap over queries. Smallest: the true difference that so many "
         "queries show in four of five cases"

@@ -19,11 +19,6 @@ from ultron_cli.evaluation.significance import p_text
 from ultron_cli.evaluation.systems import Standing, System, SystemScores
 
 TableFormat = Literal["text", "markdown", "latex", "csv", "json"]
-# What tells systems apart, and is no difference of how they were evaluated.
-OF_THE_SYSTEM = re.compile(
-    r"(model|weights|weights_sha256|kind of model|whitening \(SHA-256\))$|(model|preprocessing)\."
-)
-OF_THE_MACHINE = ("searched with ", "evaluated with ")
 OF_THE_PHRASE = re.compile(  # told by Evaluation.protocol_text already
     r"(dataset|crop of queries|longest side in pixels|scales|resizing of photos|whitening|re-ranking|distractors)$"
     r"|search$|whitening\."
@@ -150,15 +145,12 @@ def differing_notes(systems: Sequence[System]) -> Notes:
     """The footnotes of a table: dataset and size, how photos became rankings, and warnings."""
     first = systems[0].evaluation
     of_all = f"{first.dataset}, {first.n_queries:,} queries, {first.n_database:,} photos"
-    facts = {system.letter: system.evaluation.origin.facts() for system in systems}
+    facts = {system.letter: system.evaluation.origin.conditions() for system in systems}
     names = dict.fromkeys(name for part in facts.values() for name in part)
     extra = [
         name
         for name in names
-        if len({part.get(name, "none") for part in facts.values()}) > 1
-        and not OF_THE_SYSTEM.match(name)
-        and not OF_THE_PHRASE.match(name)
-        and not name.startswith(OF_THE_MACHINE)
+        if len({part.get(name, "none") for part in facts.values()}) > 1 and not OF_THE_PHRASE.match(name)
     ]
     phrases = {
         system.letter: "; ".join(

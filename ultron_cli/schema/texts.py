@@ -16,6 +16,9 @@ T = TypeVar("T")
 Numbers = dict[str, int | float | None]  # a line of JSON about one step or one epoch
 
 MOST_TOML_BYTES = 1 << 20
+_QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|\'[^\'\n]*+\'?')  # to the line's end where it is open
+_TOO_DEEP = f"lists and tables may lie {MOST_LEVELS} deep at most"
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}}")
 NEWLINE = b"\n"
 
 
@@ -50,13 +53,16 @@ def parse_json(text: bytes | str) -> Any:
 
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     data = data.removeprefix(b"\xef\xbb\xbf")
+    has_surrogates = False
     try:
         _text(data)  # msgspec does not say where
         try:
             value = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
-            # The name of a file that is not UTF-8, as Python's json writes it, which msgspec takes for damage.
-            if "surrogate" not in str(error):
+            # The name of a file that is not UTF-8, as Python's json writes it, which msgspec takes for damage, or near
+            # the end of the text for a text that is cut.
+            has_surrogates = re.search(rb"\\u[dD][89a-fA-F]", data) is not None
+            if not has_surrogates:
                 raise
             try:
                 value = json.loads(data, parse_constant=_no_number)
@@ -66,7 +72,12 @@ def parse_json(text: bytes | str) -> Any:
         raise Misfit(f"lists and objects may lie {MOST_LEVELS} deep at most") from None
     except msgspec.DecodeError as error:
         raise Misfit(_malformed(str(error), data)) from None
-    is_odd = b"\\u0000" in data or data.count(b"[") + data.count(b"{") > MOST_LEVELS or re.search(rb"\d{19}", data)
+    is_odd = (
+        has_surrogates
+        or b"\\u0000" in data
+        or data.count(b"[") + data.count(b"{") > MOST_LEVELS
+        or re.search(rb"\d{19}", data)
+    )
     if is_odd:
         refuse_odd(value)
     return value
@@ -141,10 +152,13 @@ def read_json_lines(path: Path, what: str, kind: type[T]) -> Iterator[tuple[int,
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The plain data of a TOML text. Raises Misfit that names the place, also for numbers that are not finite."""
+    # Python's reader takes an hour for a key of 100,000 parts.
+    if _DEEP_KEY.search(_QUOTED.sub("x", text)):
+        raise Misfit(_TOO_DEEP)
     try:
         values = tomllib.loads(text)
     except RecursionError:
-        raise Misfit(f"lists and tables may lie {MOST_LEVELS} deep at most") from None
+        raise Misfit(_TOO_DEEP) from None
     except ValueError as error:  # also a date that is none, a number of thousands of digits
         raise Misfit(str(error)) from None
     refuse_odd(values)

@@ -13,10 +13,12 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ultron_cli.console import counted
 from ultron_cli.serve.limits import Refused
 
 SHARE_OF_LATEST = 0.2  # of the latest turn in the mean of turns
 LONGEST_WAIT_S = 60  # that is told
+MOST_WAITED_S = 45.0  # for a turn; clients and proxies give up after a minute or two
 
 
 @dataclass(eq=False)
@@ -104,6 +106,7 @@ class FairQueue:
     """Requests that are computed one after the other: clients in turns, the requests of a client in their order."""
 
     def __init__(self, most_waiting: int) -> None:
+        """most_waiting: requests, or as many as take MOST_WAITED_S by the pace of the latest where those are fewer."""
         self.most_waiting = most_waiting
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, deque[Ticket]] = (
@@ -122,7 +125,8 @@ class FairQueue:
         if self._is_closed:
             raise Refused(503, "the server is stopping")
         if ticket.is_refused:
-            raise self._full()
+            with self._lock:
+                raise self._full()
         started_s = time.monotonic()
         try:
             yield
@@ -152,7 +156,7 @@ class FairQueue:
                 self._is_busy = True
                 ticket.called.set()
                 return ticket
-            if sum(map(len, self._waiting.values())) >= self.most_waiting:
+            if self._n_waiting() >= min(self.most_waiting, max(1, int(MOST_WAITED_S / self._mean_turn_s))):
                 greediest = max(self._waiting, key=lambda name: len(self._waiting[name]))
                 if len(self._waiting[greediest]) <= len(self._waiting.get(client, ())) + 1:
                     raise self._full()
@@ -171,6 +175,12 @@ class FairQueue:
         if tickets:
             self._waiting[client] = tickets  # behind the others
 
+    def _n_waiting(self) -> int:
+        return sum(map(len, self._waiting.values()))
+
     def _full(self) -> Refused:
-        wait_s = max(1, min(LONGEST_WAIT_S, math.ceil(self.most_waiting * self._mean_turn_s)))
-        return Refused(503, f"{self.most_waiting} searches are waiting already; try again in {wait_s} s", wait_s)
+        n_waiting = self._n_waiting()
+        wait_s = max(1, min(LONGEST_WAIT_S, math.ceil(n_waiting * self._mean_turn_s)))
+        return Refused(
+            503, f"{counted(n_waiting, 'search is', 'searches are')} waiting already; try again in {wait_s} s", wait_s
+        )

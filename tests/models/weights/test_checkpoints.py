@@ -138,3 +138,21 @@ def test_a_trained_network_with_other_switches(tmp_path: Path) -> None:
         r"differ: gem_plus, ",
     ):
         load_weights(tmp_path / "net.pt", None, {"descriptor_dim": 13, "relup": 0.0})
+
+
+def test_what_weights_were_trained_on_is_known_as_far_as_the_checkpoint_says(tmp_path: Path) -> None:
+    model = create_model("gem", backbone=SMALL_BACKBONE)
+    of_a_run = {
+        "train_config": {"side_px": 64, "dataset": "data/gldv2-clean", "exclude": ["oxford.csv"]},
+        "landmarks": ["a", "b"],
+        "provenance": {"dataset_folder": "/data/gldv2-train/train", "created": "then"},
+    }
+    run = {"dataset": "gldv2-clean", "dataset_folder": "/data/gldv2-train/train", "n_landmarks": 2, "excluded": True}
+    for extra, trained_on in (
+        (of_a_run, run),
+        ({"imported": {"from": "dolg", "file": "r101.pyth"}}, {"dataset": "gldv2-clean"}),
+        ({"imported": {"from": "cirtorch", "file": "sfm.pth"}}, None),
+        ({}, None),
+    ):
+        save_checkpoint(tmp_path / "c.pt", model, extra)
+        assert load_checkpoint(tmp_path / "c.pt").source.get("trained_on") == trained_on

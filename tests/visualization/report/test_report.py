@@ -168,10 +168,14 @@ def test_clicking_through_two_searches(searches: tuple[Path, Path], ultron: Run,
     compared = {part["protocol"]: part for part in data["comparison"]}
     shown = dict(zip(texts("#comparison td:first-child"), texts("#comparison td:nth-child(2)"), strict=True))
     assert shown.keys() == compared.keys()
+    assert texts("#comparison th")[3:5] == ["p", "smallest"]
+    intervals = texts(".card:first-child td:nth-child(3)")
+    assert len(intervals) == len(compared) and all(" to " in text for text in intervals)
     for protocol, part in compared.items():
         scores = [result["scores"][protocol]["mAP"] for result in data["results"]]
         assert part["difference"] == pytest.approx(scores[1] - scores[0]) and part["interval"][0] <= part["interval"][1]
         assert float(shown[protocol]) == pytest.approx(100 * part["difference"], abs=0.006)
+        assert f"{protocol}: {part['verdict']}" in texts("#comparison p")
     names = [query["name"] for query in data["results"][0]["queries"]]
     assert sorted(texts("#queries tbody td:first-child")) == sorted(names)
     assert len(all_of("#lists .photo")) == 12  # both searches, six photos each

@@ -52,7 +52,7 @@ def command(
     in the CSV are in the database and right for no query.
     """
     from ultron_cli.configs import one_of
-    from ultron_cli.console import counted, lines, print_result
+    from ultron_cli.console import counted, lines, named, print_result
     from ultron_cli.datasets.build_gnd import GroundTruthConfig, build_ground_truth
 
     config = GroundTruthConfig(
@@ -79,7 +79,7 @@ def command(
             f"{counted(summary['database'], 'database photo')}, "
             f"{n_labels['easy']} easy, {n_labels['hard']} hard and {n_labels['junk']} junk labels",
             f"{counted(len(single_photo_landmarks), 'landmark')} without a photo to ask with and one to find, kept as "
-            f"distractors: {', '.join(single_photo_landmarks[:5])}"
+            f"distractors: {named(single_photo_landmarks)}"
             if single_photo_landmarks
             else None,
             str(summary["ground_truth"]),

@@ -16,7 +16,7 @@ def command(
 
     It checks them on the way. Of a known dataset that is not there it tells the addresses and checksums.
     """
-    from ultron_cli.console import lines, print_result, table
+    from ultron_cli.console import lines, named, print_result, table
     from ultron_cli.datasets.download.catalog import KNOWN_SETS
     from ultron_cli.datasets.overview import describe, describe_known
 
@@ -42,7 +42,11 @@ def command(
         return
     facts = describe(dataset, gnd, workspace)
     hidden = ("protocols", "source", "version_known_by")
-    rows = [(_in_words(key), value) for key, value in facts.items() if key not in hidden and value not in (None, [])]
+    rows = [
+        (_in_words(key), named(value) if isinstance(value, list) else value)
+        for key, value in facts.items()
+        if key not in hidden and value not in (None, [])
+    ]
     rows += [
         (f"{name} protocol", f"{part['queries_used']} queries, {part['positives']:.1f} positives each")
         for name, part in facts["protocols"].items()

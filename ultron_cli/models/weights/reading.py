@@ -129,6 +129,8 @@ def _is_safetensors(path: Path) -> bool:
             f"{path} is a web page and not the weights: a server answered with a page (a login, a warning); "
             "open its address in a browser and save the file that it offers"
         )
+    if b"\n" in start and not re.search(rb"[^\t\n\r\x20-\xff]", start):  # no byte that a text has not
+        raise UltronError(f"{path} is a text file and not weights; name the file that holds them")
     header_bytes = int.from_bytes(start[:8], "little")
     return path.suffix.lower() == ".safetensors" or (start[8:9] == b"{" and 2 <= header_bytes < path.stat().st_size)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ultron_cli.configs import differences, to_dict
-from ultron_cli.console import counted, log, progress
+from ultron_cli.console import counted, log, named, progress
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import write_text
 from ultron_cli.processes import way_to_go_on
@@ -23,7 +23,6 @@ from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
 from ultron_cli.schema.texts import read_json
 
 MOST_ROUNDS = 4  # of computing photos that changed meanwhile
-N_NAMED = 5  # photos in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +120,8 @@ def _up_to_date(extraction: Extraction, parts: Path, finished: Path | None) -> E
 
 def _say_changed(left: WorkLeft, when: str) -> None:
     if left.changed:
-        names = ", ".join(left.changed[:N_NAMED]) + (" ..." if len(left.changed) > N_NAMED else "")
         n_changed = counted(len(left.changed), "photo")
-        log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, names)
+        log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, named(left.changed))
 
 
 def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcesses) -> None:
@@ -181,6 +179,26 @@ def _finished(extraction: Extraction, out: Path) -> Path | None:
     return out
 
 
+def stored_runtime(out: Path) -> str | None:
+    """The runtime of the descriptor file or of the interrupted extraction at `out`; None where neither is there."""
+    config = parts_of(out) / "config.json"
+    if out.exists():
+        with DescriptorFile(out) as stored:
+            return stored.info.extraction.runtime
+    if not config.exists():
+        return None
+    return ExtractionRecord(stored=_interrupted_config(config)).runtime
+
+
+def _interrupted_config(path: Path) -> dict[str, object]:
+    return read_json(
+        path,
+        "configuration of the interrupted extraction",
+        dict[str, object],
+        advice=f"delete {path.parent} to begin anew",
+    )
+
+
 def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
     with DescriptorFile(out) as stored:
         shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
@@ -220,11 +238,7 @@ def _other_photos(stored_names: Sequence[str] | None, names: Sequence[str]) -> s
         ("added", sorted(set(names) - set(stored_names))),
         ("gone", sorted(set(stored_names) - set(names))),
     )
-    texts = [
-        f"{counted(len(changed), 'photo')} {what} ({', '.join(changed[:N_NAMED])}{' ...' * (len(changed) > N_NAMED)})"
-        for what, changed in lists
-        if changed
-    ]
+    texts = [f"{counted(len(changed), 'photo')} {what} ({named(changed)})" for what, changed in lists if changed]
     return " and ".join(texts) or "other boxes, or another order of the photos"
 
 
@@ -233,13 +247,7 @@ def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool
     shards of another configuration beside it are of no use."""
     stored = parts / "config.json"
     if stored.exists() and not extraction.work.overwrite:
-        content = read_json(
-            stored,
-            "configuration of the interrupted extraction",
-            dict[str, object],
-            advice=f"delete {parts} to begin anew",
-        )
-        interrupted = ExtractionRecord(stored=content)
+        interrupted = ExtractionRecord(stored=_interrupted_config(stored))
         if not is_finished:
             _require_equal(extraction, interrupted, parts)
         if not interrupted.differences(extraction.record):
