@@ -78,7 +78,7 @@ def faults_of_stop(rehearsal: Rehearsal, pid: int, status: int | None, name: str
     lines = [line for line in text.splitlines() if "stopped by" in line or "interrupted" in line]
     if code != 1 or "Traceback" in text or "Exception ignored" in text:
         faults.append(f"exit {code}: {text[-600:]}")
-    elif len(lines) != 1 or not any(way in lines[0] for way in ("the same command", "--resume")):
+    elif len(lines) != 1 or not any(way in lines[0] for way in ("the same command", "`ultron ")):
         faults.append(f"does not say in one line how to go on: {lines}")
     faults += [f"after it: {fault}" for fault in faults_below(rehearsal.folder)]
     if leftovers := leftovers_below(rehearsal.folder, locks=True):

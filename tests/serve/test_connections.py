@@ -169,6 +169,16 @@ def test_where_searches_take_long_fewer_wait(monkeypatch: pytest.MonkeyPatch) ->
     assert answers == ["a 503 40", "a", "a"]
 
 
+def test_who_came_before_searches_took_long_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = FairQueue(100)
+    with queue.turn("x"):
+        answers, threads = wait_in(queue, "aaab")
+        monkeypatch.setattr("ultron_cli.serve.connections.MOST_WAITED_S", 1e-6)  # one may wait
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == ["a", "a 503 1", "a 503 1", "b"]
+
+
 def test_a_queue_that_closes_lets_nobody_wait() -> None:
     queue = FairQueue(4)
     with queue.turn("x"):

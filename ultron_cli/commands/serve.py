@@ -74,7 +74,7 @@ def command(
     """
     from ultron_cli import console
     from ultron_cli.allocator import keep_memory
-    from ultron_cli.console import log, print_result
+    from ultron_cli.console import counted, log, print_result
 
     keep_memory()
     from ultron_cli.retrieval.rerank import parse_rerank
@@ -121,7 +121,8 @@ def command(
             "photos": n_photos,
         }
         print_result(
-            summary, f"{server.url}  searches {n_photos} photos of {info.dataset} with {info.model}; Ctrl-C stops"
+            summary,
+            f"{server.url}  searches {counted(n_photos, 'photo')} of {info.dataset} with {info.model}; Ctrl-C stops",
         )
         run(server)
         if engine.queue.is_busy:

@@ -62,7 +62,8 @@ def _forward(module: nn.Conv2d, input: torch.Tensor) -> torch.Tensor:
 @contextlib.contextmanager
 def same_convolutions(model: nn.Module) -> Iterator[None]:
     """Inside, the model's convolutions with this padding are that operator."""
-    modules = [module for module in model.modules() if isinstance(module, Conv2dSame)]
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    modules = [module for module in convolutions if issubclass(type(module), Conv2dSame)]
     for module in modules:
         module.forward = partial(_forward, module)
     try:

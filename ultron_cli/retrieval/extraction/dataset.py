@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 import torch
 
 from ultron_cli.configs import to_dict
-from ultron_cli.console import log
+from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.distributed import process_device
@@ -21,7 +21,13 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
-from ultron_cli.retrieval.extraction.files import extract_file, help_extract, parts_of, stored_runtime
+from ultron_cli.retrieval.extraction.files import (
+    extract_file,
+    help_extract,
+    parts_of,
+    require_same_work,
+    stored_runtime,
+)
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, choose_runtime, open_runtime
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
@@ -140,6 +146,8 @@ def extract_dataset(
         with contextlib.ExitStack() as locks:
             for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
                 locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+            for path, extraction in prepared.files.values():  # of all files, before one is replaced
+                require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
             processes.tell("dataset and model are sound, the runtime is chosen", runtime.name)
             summary = _extract(prepared, request, processes, workspace)
@@ -227,7 +235,7 @@ def _extract(
         for photo in result.skipped
     ]
     if skipped:
-        log.warning("left out %d photos that could not be decoded", len(skipped))
+        log.warning("left out %s that could not be decoded", counted(len(skipped), "photo"))
     return {
         "model": loaded.model.label,
         "dataset": prepared.dataset.name,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -51,8 +51,8 @@ def choose_runtime(
     that does not agree.
     """
     installed: list[RuntimeName] = [name for name, entry in RUNTIMES.items() if entry.is_installed]
-    if requested == "auto":
-        requested = next((name for name in installed if name == stored), "auto")
+    if requested == "auto" and stored in installed:
+        requested = cast(RuntimeName, stored)
     if requested == "torch":
         return ChosenRuntime("torch")
     if requested != "auto":
