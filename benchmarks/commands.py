@@ -138,28 +138,28 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=["help", *WORK], metavar="COMMAND", help="some of them (all)")
     add_save(parser)
     options = parser.parse_args()
-    wanted = options.only or ["help", *WORK]
-    kept: dict[str, Measurement] = {}
+    measured_names = options.only or ["help", *WORK]
+    measurements: dict[str, Measurement] = {}
     is_slow = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ |= {"ULTRON_WORKSPACE": str(folder / "runs"), "ULTRON_DATA": str(folder / "data")}
-        if "help" in wanted:
-            kept["--help"] = measure_help(options.rounds, folder)
-            is_slow |= (kept["--help"].value or 0.0) >= HELP_LIMIT_S
+        if "help" in measured_names:
+            measurements["--help"] = measure_help(options.rounds, folder)
+            is_slow |= (measurements["--help"].value or 0.0) >= HELP_LIMIT_S
         truth = make_files(folder, options)
         for name, line in WORK.items():  # also the warm-up
-            if name in CHECKED or name in wanted:
+            if name in CHECKED or name in measured_names:
                 timed(line.split(), folder)
         check(folder, truth)
         of = f"{options.queries} queries, {options.rows:,} x {options.dim}, as a process"
         equality = "rows and scores, to the literal float64 product; mAP, to that of its ranking"
-        for name in filter(wanted.__contains__, WORK):
+        for name in filter(measured_names.__contains__, WORK):
             row = row_of([timed(WORK[name].split(), folder) for _ in range(options.rounds)], of, equality)
-            kept[f"ultron {name}"] = row
+            measurements[f"ultron {name}"] = row
             is_slow |= (row.value or 0.0) >= LIMIT_S
             print(f"{name:<28} {row} s, {row.note}", flush=True)
-    save(options.save, __file__, kept)
+    save(options.save, __file__, measurements)
     return 1 if is_slow else 0
 
 

@@ -92,7 +92,7 @@ def main() -> int:
             f"{name:12} median {statistics.median(seconds) * 1e3:8.1f} ms, {min(seconds) * 1e3:.1f} to "
             f"{max(seconds) * 1e3:.1f} over {len(seconds)} runs"
         )
-    kept = {
+    measurements = {
         name: Measurement.of_rounds(
             seconds[1:],
             unit="s",
@@ -101,7 +101,7 @@ def main() -> int:
         )
         for name, seconds in (("diffusion, graph", graph_s), ("diffusion, queries", queries_s))
     }
-    save(options.save, __file__, kept)
+    save(options.save, __file__, measurements)
     median_s = statistics.median(queries_s[1:])
     print(
         f"\ntarget: queries under {TARGET_S:.0f} s; {'reached' if median_s < TARGET_S else 'missed'} with "

@@ -213,14 +213,14 @@ def main() -> int:
     n_queries, gnd = len(sides["ultron"]["results"]["easy"]), str(options.gnd or "made up")
     case = {"queries": n_queries, "rows": options.rows, "dtype": "float32", "gnd": gnd, "lift": options.lift}
     times = {outcome["what"]: outcome["times_s"] for outcome in sides.values()}
-    kept = Measurement.of_rounds(
+    measurement = Measurement.of_rounds(
         times.pop("map_from_scores"),
         unit="s",
         of=f"{n_queries} queries, {options.rows:,} photos, three protocols, ground truth {gnd}",
         others=times,
         equality=f"every AP and P@k, to a full stable sort within {TOLERANCE:.0e}",
     )
-    save(options.save, __file__, {"mAP from scores": kept})
+    save(options.save, __file__, {"mAP from scores": measurement})
     if options.json:
         print(json.dumps({"case": case, "machine": machine, "largest_difference": difference, "rows": rows}, indent=1))
         return 0

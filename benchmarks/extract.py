@@ -1,21 +1,34 @@
-"""Extraction from photo files against the bare network on tensors in memory, in photos per second.
+"""Extraction from photo files by every runtime that is installed, in photos per second, against its limits: the network
+alone on photos in memory, and reading photos alone.
 
-    python benchmarks/extract.py [--photos DIR] [--backbone tf_efficientnet_lite0] [--max-side 640] [--rounds 5]
+    python benchmarks/extract.py [--photos DIR] [--backbone tf_efficientnet_lite0] [--max-side 640] [--scales 3]
 
-Both sides are timed in one run, in turns. Without --photos, landmarks are rendered at the size asked for. The bare side
-runs the same network on the same batches, which are decoded, stacked and normalised beforehand, and does nothing else.
-Before anything is timed, the descriptors of both sides must be equal within 1e-5.
+All rows are timed in one run, in turns, by two processes: one whose freed memory goes back to the system, as before
+ultron kept it, and one that keeps it. Without --photos, landmarks are rendered at the size asked for. Before anything
+is timed, descriptors of torch must be equal within 1e-5 to those of the bare network, and those of every other runtime
+have a cosine of at least 0.99999 with torch's. A share is that of the slower of a row's two limits.
 """
 
 import argparse
 import os
+import sys
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 
+from ultron_cli.allocator import keep_memory
+
+if "--gives-back" not in sys.argv:  # before torch, as the command does
+    keep_memory()
+
+import contextlib
+import json
+import resource
 import statistics
-import sys
+import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +37,28 @@ import torch.nn.functional as F
 from rows import add_save, save
 
 from ultron_cli import console
+from ultron_cli.configs import parse_scales
 from ultron_cli.datasets.folder import open_dataset
-from ultron_cli.datasets.photos import PhotoReader, batches_by_shape, read_photos
+from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, batches_by_shape
 from ultron_cli.datasets.toy import ToyConfig, make_toy
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, n_threads, peak_mib
 from ultron_cli.measurements import Measurement
+from ultron_cli.models.runtimes import RUNTIMES, Threads
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extraction.dataset import ExtractRequest, default_workers, extraction_config
+from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extraction_config
 from ultron_cli.retrieval.extraction.files import extract_file
+from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, open_runtime
 from ultron_cli.retrieval.extraction.scales import at_scale
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
+from ultron_cli.retrieval.extraction.streams import described_by_photo
 
 MINIMUM_SHARE = 0.9
+LEAST_COSINE = 0.99999
+GIVES_BACK = "torch, memory given back"
+READING = "reading photos alone"
+ALONE = ", network alone"
 
 
 def parse() -> argparse.Namespace:
@@ -45,107 +66,243 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--max-side", type=int, default=640)
+    parser.add_argument("--scales", default="1", help="1, 3, 5 or numbers with commas (default: %(default)s)")
     parser.add_argument("--n-photos", type=int, default=48, help="of rendered photos")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=default_workers(torch.device("cpu")),
-        help="decoding processes (default: as the command, %(default)s)",
-    )
+    parser.add_argument("--batch-size", type=int, default=8, help="of torch")
+    parser.add_argument("--workers", type=int, help="decoding processes (default: as the command)")
     parser.add_argument("--rounds", type=int, default=5)
     add_save(parser)
+    parser.add_argument("--gives-back", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+class Rows:
+    """What one process times: rows by name."""
+
+    def __init__(self, arguments: argparse.Namespace, temporary: Path) -> None:
+        dataset = open_dataset(str(arguments.photos), temporary)
+        self.loaded = ModelChoice(untrained=True, model="gem", settings={"backbone": arguments.backbone}).load()
+        self.work = ExtractWork(
+            device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True
+        )
+        request = ExtractRequest(
+            dataset=str(arguments.photos), scales=parse_scales(arguments.scales), max_side_px=arguments.max_side
+        )
+        self.names = dataset.database_names
+        config = extraction_config(request, dataset, "database", self.names, self.loaded)
+        self.extraction = Extraction(dataset, self.names, self.loaded, config, self.work)
+        paths = [dataset.photo_path(name) for name in self.names]
+        self.reader = PhotoReader(list(range(len(paths))), paths, [None] * len(paths), self.extraction.shape)
+        self.out = temporary / f"database-{os.getpid()}.h5"
+        self.of_name: dict[str, Callable[[], object]] = {}
+        self.cosines: dict[str, float] = {}
+        if arguments.gives_back:
+            self.of_name[GIVES_BACK] = self.extract
+            self.extract()
+            return
+        photos = [self.reader[i] for i in range(len(paths))]
+        self.of_name["torch"] = partial(self.extract, "torch")
+        self.of_name["torch" + ALONE] = partial(self.torch_alone, list(batches_by_shape(photos, 8, 64)))
+        self.of_name[READING] = self.read
+        expected = self.extract("torch")
+        difference = float(np.abs(expected - self.of_name["torch" + ALONE]()).max())
+        if difference > 1e-5:
+            raise SystemExit(f"descriptors differ by {difference} from the bare network's: nothing is timed")
+        for name, entry in RUNTIMES.items():
+            if entry.is_for_auto and entry.is_installed:
+                self.of_name[name] = partial(self.extract, name)
+                self.of_name[name + ALONE] = partial(self.alone, name, photos)
+                self.cosines[name] = float((expected * self.extract(name)).sum(axis=1).min())
+                if self.cosines[name] < LEAST_COSINE:
+                    raise SystemExit(f"{name} does not agree with torch ({self.cosines[name]}): nothing is timed")
+                self.of_name[name + ALONE]()
+
+    def extract(self, runtime: str = "torch") -> np.ndarray:
+        """As `ultron extract` does it, to the file and back."""
+        self.extraction.use(self.runtime(runtime))
+        with DescriptorFile(extract_file(self.extraction, self.out).path) as stored:
+            return stored.read()
+
+    def runtime(self, name: str) -> ChosenRuntime:
+        self.opened = getattr(self, "opened", {})
+        if name not in self.opened:
+            self.opened[name] = open_runtime(name, self.loaded, self.extraction.config, self.work.device)
+        return self.opened[name]
+
+    def images(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Of every scale, as the network takes them."""
+        model = self.loaded.model
+        return [
+            at_scale(pixels, scale, model.preprocessing, model.min_side_px) for scale in self.extraction.config.scales
+        ]
+
+    def torch_alone(self, batches: list[list[LoadedPhoto]]) -> np.ndarray:
+        """The network on batches in memory, brought to their scales before."""
+        network = self.runtime("torch").network
+        descriptors = np.empty((len(self.names), self.loaded.model.descriptor_dim), np.float32)
+        with torch.inference_mode():
+            for batch in batches:
+                if not hasattr(self, "prepared"):
+                    self.prepared = {}
+                key = batch[0].row
+                if key not in self.prepared:
+                    self.prepared[key] = self.images(torch.stack([photo.pixels for photo in batch]))
+                of_scales = torch.stack([network(images).float() for images in self.prepared[key]])
+                joined = self.loaded.model.join_scales(of_scales) if len(of_scales) > 1 else of_scales[0]
+                descriptors[[photo.row for photo in batch]] = F.normalize(joined, dim=1).numpy()
+        return descriptors
+
+    def alone(self, name: str, photos: list[LoadedPhoto]) -> None:
+        """The runtime's own time: on photos in memory, as many at once as the extraction has."""
+        runtime = self.runtime(name)
+        if not hasattr(self, "prepared_photos"):
+            self.prepared_photos = [self.images(photo.pixels[None]) for photo in photos]
+
+        def describe(batch: list[LoadedPhoto]) -> np.ndarray:
+            return np.stack([runtime.network(images).numpy() for images in self.prepared_photos[batch[0].row]])
+
+        for _ in described_by_photo(
+            (partial(photos.__getitem__, i) for i in range(len(photos))), describe, Threads(n_at_once=n_threads())
+        ):
+            pass
+
+    def read(self) -> None:
+        """Decoding and sizing, on all threads."""
+        nothing = np.empty((1, 0))
+        readers = (partial(self.reader.__getitem__, i) for i in range(len(self.names)))
+        for _ in described_by_photo(readers, lambda batch: nothing, Threads(n_at_once=n_threads())):
+            pass
+
+
+def work(arguments: argparse.Namespace, temporary: Path) -> None:
+    """A process: says its rows, then times those that are named on stdin, one JSON line each."""
+    rows = Rows(arguments, temporary)
+    shapes = sorted({tuple(rows.reader[i].pixels.shape[:2]) for i in range(min(8, len(rows.names)))})
+    print(json.dumps({"rows": list(rows.of_name), "cosines": rows.cosines, "n": len(rows.names), "shapes": shapes}))
+    sys.stdout.flush()
+    for line in sys.stdin:
+        before, started_s = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        rows.of_name[line.strip()]()
+        seconds, after = time.perf_counter() - started_s, resource.getrusage(resource.RUSAGE_SELF)
+        figures = {
+            "seconds": seconds,
+            "user_s": after.ru_utime - before.ru_utime,
+            "system_s": after.ru_stime - before.ru_stime,
+            "faults": after.ru_minflt - before.ru_minflt,
+            "peak_mib": peak_mib(),
+        }
+        print(json.dumps(figures), flush=True)
+
+
+class Worker:
+    """One of the two processes."""
+
+    def __init__(self, photos: Path, *flags: str) -> None:
+        command = [sys.executable, __file__, *sys.argv[1:], "--photos", str(photos), "--worker", *flags]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.about = self.answer()
+
+    def answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a process ended")
+        return json.loads(line)
+
+    def time(self, row: str) -> dict:
+        self.process.stdin.write(row + "\n")
+        self.process.stdin.flush()
+        return self.answer()
 
 
 def main() -> int:
     arguments = parse()
     console.start_log(-1)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.photos
-        if folder is None:
-            folder = Path(temporary) / "toy"
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder)
+        if arguments.worker:
+            work(arguments, temporary)
+            return 0
+        photos = arguments.photos
+        if photos is None:
+            photos = temporary / "toy"
             config = ToyConfig(
                 n_train_landmarks=0,
                 n_eval_landmarks=1,
                 n_distractors=arguments.n_photos - 10,
                 max_side_px=arguments.max_side,
             )
-            make_toy(folder, config, workers=n_cores())
-        dataset = open_dataset(str(folder), Path(temporary))
-        loaded = ModelChoice(untrained=True, model="gem", settings={"backbone": arguments.backbone}).load()
-        work = ExtractWork(
-            device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True
-        )
-        request = ExtractRequest(dataset=str(folder), scales=(1.0,), max_side_px=arguments.max_side)
-        names = dataset.database_names
-        extraction = Extraction(
-            dataset, names, loaded, extraction_config(request, dataset, "database", names, loaded), work
-        )
-        reader = PhotoReader(
-            list(range(len(names))), [dataset.photo_path(name) for name in names], [None] * len(names), extraction.shape
-        )
-        model = loaded.model.to(memory_format=torch.channels_last)
-        batches = []  # (rows, (B, 3, H, W) float32, normalised as the network takes it)
-        for photos in batches_by_shape(read_photos(reader, 0), arguments.batch_size, 8 * arguments.batch_size):
-            pixels = torch.stack([photo.pixels for photo in photos])
-            images = at_scale(pixels, 1.0, model.preprocessing, model.min_side_px)
-            batches.append(([photo.row for photo in photos], images))
-
-        def bare() -> np.ndarray:
-            descriptors = np.empty((len(names), model.descriptor_dim), np.float32)
-            with torch.inference_mode():
-                for rows, images in batches:
-                    descriptors[rows] = F.normalize(model(images).float(), dim=1).numpy()
-            return descriptors
-
-        def ours() -> np.ndarray:
-            result = extract_file(extraction, Path(temporary) / "database.h5")
-            with DescriptorFile(result.path) as stored:
-                return stored.read()
-
-        difference = float(np.abs(bare() - ours()).max())  # also the warm-up
-        if difference > 1e-5:
-            print(f"descriptors differ by {difference}: nothing is timed", file=sys.stderr)
-            return 1
-        seconds: dict[str, list[float]] = {"bare network": [], "ultron extract": []}
+            make_toy(photos, config, workers=n_cores())
+        workers = [Worker(photos, "--gives-back"), Worker(photos)]
+        figures: dict[str, list[dict]] = {row: [] for worker in workers for row in worker.about["rows"]}
         for _ in range(arguments.rounds):
-            for name, side in (("bare network", bare), ("ultron extract", ours)):
-                started_s = time.perf_counter()
-                side()
-                seconds[name].append(time.perf_counter() - started_s)
-    versions = package_versions()
-    print(
-        f"{cpu_name()}, {n_cores()} cores, torch {versions['torch']} ({torch.get_num_threads()} threads), timm "
-        f"{versions['timm']}"
-    )
-    shapes = sorted({tuple(images.shape[-2:]) for _, images in batches})
-    print(
-        f"{arguments.backbone}, {len(names)} JPEG photos in {len(batches)} batches of up to "
-        f"{arguments.batch_size}, shapes {shapes}, 1 scale, float32"
-    )
-    for name, values in seconds.items():
-        rates = [len(names) / value for value in values]
-        print(
-            f"{name:<15} {statistics.median(rates):7.2f} photos/s (median of {len(rates)}, {min(rates):.2f} to "
-            f"{max(rates):.2f})"
+            for worker in workers:
+                for row in worker.about["rows"]:
+                    figures[row].append(worker.time(row))
+        for worker in workers:
+            worker.process.stdin.close()
+            worker.process.wait()
+    report(arguments, workers[1].about, figures)
+    save(arguments.save, __file__, measurements(arguments, workers[1].about, figures))
+    shares = [share(row, figures) for row in figures if row + ALONE in figures]
+    return 0 if min(shares) >= MINIMUM_SHARE else 1
+
+
+def share(row: str, figures: dict[str, list[dict]]) -> float:
+    """Of the slower of a row's two limits, the median of the rounds' ratios."""
+    limits = zip(figures[row + ALONE], figures[READING], figures[row], strict=True)
+    return statistics.median(max(a["seconds"], r["seconds"]) / own["seconds"] for a, r, own in limits)
+
+
+def measurements(arguments: argparse.Namespace, about: dict, figures: dict[str, list[dict]]) -> dict[str, Measurement]:
+    """Each runtime's extraction, beside its limits and torch as it was."""
+    rates = {row: [about["n"] / part["seconds"] for part in rounds] for row, rounds in figures.items()}
+    return {
+        f"extraction, {arguments.backbone}, {row}": Measurement.of_rounds(
+            rates[row],
+            unit="photos/s",
+            of=f"{about['n']} JPEG photos of {arguments.max_side} px, scales {arguments.scales}, float32",
+            note=f"{statistics.median(part['faults'] for part in figures[row]) / about['n']:,.0f} faults per photo",
+            others={GIVES_BACK: rates[GIVES_BACK]},
+            limits={"network alone": rates[row + ALONE], READING: rates[READING]},
+            equality=f"least cosine with torch's descriptors {about['cosines'].get(row, 1.0):.8f}",
         )
-    share = statistics.median(b / a for b, a in zip(seconds["bare network"], seconds["ultron extract"], strict=True))
+        for row in figures
+        if row + ALONE in figures
+    }
+
+
+def report(arguments: argparse.Namespace, about: dict, figures: dict[str, list[dict]]) -> None:
+    versions = package_versions()
+    packages = ", ".join(
+        f"{name} {versions[name]}" for name in ("torch", "timm", *about["cosines"]) if name in versions
+    )
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
+    print(f"{cpu_name()}, {n_cores()} cores, {n_threads()} threads, load {load} at the end; {packages}")
     print(
-        f"share {share:.3f} (median of the rounds' ratios, at least {MINIMUM_SHARE} wanted); largest "
-        f"difference of descriptors {difference:.1e}"
+        f"{arguments.backbone}, {about['n']} photos such as {about['shapes']}, scales {arguments.scales}, float32; "
+        f"per photo: medians of {arguments.rounds} rounds"
     )
-    rates = {name: [len(names) / value for value in values] for name, values in seconds.items()}
-    row = Measurement.of_rounds(
-        rates.pop("ultron extract"),
-        unit="photos/s",
-        of=f"{len(names)} JPEG photos of {arguments.max_side} px, batches of {arguments.batch_size}, 1 scale, float32",
-        limits=rates,
-        equality=f"descriptors, to those of the bare network within {difference:.0e}",
-    )
-    save(arguments.save, __file__, {f"extraction, {arguments.backbone}": row})
-    return 0 if share >= MINIMUM_SHARE else 1
+    print(f"{'':<28}{'photos/s':>9}{'(from':>8}{'to)':>7}{'user ms':>9}{'system ms':>10}{'faults':>9}{'peak MiB':>10}")
+    for row, rounds in figures.items():
+        rates = [about["n"] / part["seconds"] for part in rounds]
+        per_photo = [
+            statistics.median(part[key] for part in rounds) / about["n"] for key in ("user_s", "system_s", "faults")
+        ]
+        print(
+            f"{row:<28}{statistics.median(rates):>9.2f}{min(rates):>8.2f}{max(rates):>7.2f}{1000 * per_photo[0]:>9.1f}"
+            f"{1000 * per_photo[1]:>10.1f}{per_photo[2]:>9,.0f}{max(part['peak_mib'] for part in rounds):>10,.0f}"
+        )
+    for row in figures:
+        if row + ALONE in figures:
+            cosine = (
+                f", least cosine with torch's descriptors {about['cosines'][row]:.8f}"
+                if row in about["cosines"]
+                else ""
+            )
+            print(f"{row}: share {share(row, figures):.3f} of its limit (at least {MINIMUM_SHARE} wanted){cosine}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

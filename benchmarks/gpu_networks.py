@@ -108,7 +108,7 @@ def measure(
         if described[0] and not torch.allclose(describe_all().float().norm(dim=1).cpu(), torch.ones(()), atol=1e-2):
             raise RuntimeError(f"{row} gives descriptors that are not of length 1: its times say nothing")
     millions = sum(p.numel() for p in learner.model.parameters()) / 1e6
-    kept = {
+    measurements = {
         f"{row}, {what}": Measurement.of_rounds(
             rates,
             unit="photos/s",
@@ -118,7 +118,7 @@ def measure(
         )
         for what, (rates, _) in (("training", trained), ("describing", described))
     }
-    return [row, f"{millions:.1f}", *cells_of(*trained), *cells_of(*described)], kept
+    return [row, f"{millions:.1f}", *cells_of(*trained), *cells_of(*described)], measurements
 
 
 def main() -> int:
@@ -141,11 +141,11 @@ def main() -> int:
     ).to(device)
     labels = torch.randint(N_LANDMARKS, (options.batch_size,), generator=generator).to(device)
     config = BenchConfig(rounds=options.rounds, side_px=options.side, batch_size=options.batch_size)
-    cells, kept = [], {}
+    cells, measurements = [], {}
     for row in options.only:
         texts, measured = measure(row, pixels, labels, config, device)
         cells.append(texts)
-        kept |= measured
+        measurements |= measured
         print(" | ".join(cells[-1]), file=sys.stderr, flush=True)
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -157,7 +157,7 @@ def main() -> int:
     print(text)
     if options.out:
         write_text(make_folder(options.out.parent) / options.out.name, text)
-    save(options.save, __file__, kept, options.device)
+    save(options.save, __file__, measurements, options.device)
     return 0
 
 

@@ -420,12 +420,12 @@ def main() -> int:
             is_well = measure_commands(options, folder)
             print(f"\ntarget: every command done within {MOST_MIB:,} MiB: {'met' if is_well else 'missed'}")
             return 0 if is_well else 1
-        met, kept = [], {}
+        met, measurements = [], {}
         for kind in options.kinds:
             built, searched = (in_child(step, kind, folder, options) for step in ("build", "search"))
             met.append(report(kind, built, searched))
-            kept |= rows_of(kind, searched, options)
-        save(options.save, __file__, kept)
+            measurements |= rows_of(kind, searched, options)
+        save(options.save, __file__, measurements)
     target = f"recall@{K} of {TARGET_RECALL} at {TARGET_SPEEDUP:.0f} times exact search, within {MOST_MIB:,} MiB"
     verdicts = [f"{kind} {'met' if is_met else 'missed'}" for kind, is_met in zip(options.kinds, met, strict=True)]
     print(f"\n{target}: {', '.join(verdicts)}")

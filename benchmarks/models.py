@@ -255,7 +255,7 @@ def main() -> int:
     results = measure(arguments.side, arguments.rounds, arguments.only or list(NETWORKS))
     text = as_markdown(results, arguments)
     rates = {result.name: [1 / s for s in result.seconds] for result in results}
-    kept = {
+    measurements = {
         f"network, {name}": Measurement.of_rounds(
             values,
             unit="photos/s",
@@ -265,7 +265,7 @@ def main() -> int:
         )
         for name, values in rates.items()
     }
-    save(arguments.save, __file__, kept)
+    save(arguments.save, __file__, measurements)
     if arguments.only:
         print(text)
         return 0

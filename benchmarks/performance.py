@@ -18,7 +18,7 @@ from rows import RESULTS
 from ultron_cli.console import markdown_table
 from ultron_cli.errors import UltronError
 from ultron_cli.files import replace_between
-from ultron_cli.measurements import Measurement, Results, Spread, number_text, read_results
+from ultron_cli.measurements import Measurement, Results, Spread, machine_text, number_text, read_results
 
 BEGIN, END = "<!-- begin: benchmarks/performance.py -->", "<!-- end: benchmarks/performance.py -->"
 # In the order of the table: a benchmark and its arguments where they are not its defaults.
@@ -80,17 +80,9 @@ def rows_of(files: Sequence[Results]) -> list[list[str]]:
 
 
 def note_of(results: Results) -> str:
-    """Where a file was measured."""
-    machine = results.machine
-    packages = machine.get("packages")
-    versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "numpy") if isinstance(packages, dict))
-    load = machine.get("load_average")
-    busy = f", load average {load:.1f} at the end" if isinstance(load, float) else ""
-    commit = str(machine.get("git_commit", "none"))[:12]
-    place = (
-        machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('cores')} cores, {machine.get('threads')} threads"
-    )
-    return f"{str(machine.get('created'))[:10]}, {place}, commit {commit}, {versions}{busy}."
+    """When and where a file was measured."""
+    commit = str(results.machine.get("git_commit", "none"))[:12]
+    return f"{str(results.machine.get('created'))[:10]}, commit {commit}: {machine_text(results.machine)}."
 
 
 def main() -> int:
@@ -101,8 +93,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.measure:
         measure_all()
-    kept = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    files = [read_results(path) for path in options.files or kept]
+    newest_last = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    files = [read_results(path) for path in options.files or newest_last]
     if not options.files:
         files = list({bool(results.machine.get("gpu")): results for results in files}.values())
     text = "\n\n".join([markdown_table(COLUMNS, rows_of(files)), *map(note_of, files)])

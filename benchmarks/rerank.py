@@ -149,14 +149,14 @@ def main() -> int:
         print(f"{name:22}{len(seconds):5}{spread}{median_s / own_s:7.2f}x")
     ratio = statistics.median(times_s["authors' order"]) / own_s
     ms = {name: [1e3 * s for s in seconds] for name, seconds in times_s.items()}
-    kept = Measurement.of_rounds(
+    measurement = Measurement.of_rounds(
         ms.pop("ultron superglobal"),
         unit="ms",
         of=f"{options.queries} queries, {options.rows:,} x {options.dim} float32, M {config.m}, K {config.k}",
         others=ms,
         equality=f"final scores, to the authors' order within {TOLERANCE:.0e}",
     )
-    save(options.save, __file__, {"SuperGlobal": kept})
+    save(options.save, __file__, {"SuperGlobal": measurement})
     print(f"\ntarget: at least {TARGET:.0f}x; {'reached' if ratio >= TARGET else 'missed'} with {ratio:.1f}x")
     return 0
 

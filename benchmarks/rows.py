@@ -9,7 +9,6 @@ performance.py makes the table of docs/performance.md from them; `ultron bench -
 """
 
 import argparse
-import os
 import re
 import sys
 from dataclasses import replace
@@ -17,7 +16,6 @@ from pathlib import Path
 
 from ultron_cli.console import dump_json
 from ultron_cli.files import make_folder, write_text
-from ultron_cli.machine import cpu_name
 from ultron_cli.measurements import Measurement, Results, read_results
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -44,14 +42,13 @@ def save(folder: Path | None, benchmark: str, rows: dict[str, Measurement], devi
         return
     import torch
 
-    from ultron_cli.training.environment import environment
+    from ultron_cli.bench import machine_facts
 
     name = Path(benchmark).stem
     for title, row in rows.items():
         if not row.equality:
             raise ValueError(f"{title} must say what was seen to be equal")
-    load = {"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
-    machine = {"cpu": cpu_name()} | environment(torch.device(device)) | load
+    machine = machine_facts(torch.device(device))
     path = folder / f"{file_stem(machine)}.json"
     before = read_results(path).results if path.is_file() else {}
     others = {title: row for title, row in before.items() if row.benchmark != name}

@@ -60,7 +60,7 @@ def main() -> int:
     start_log(0)
     arguments.out.mkdir(parents=True, exist_ok=True)
     systems = open_systems([str(evaluation_of(network, arguments)) for network in NETWORKS])
-    screen = compared(systems, "text")[1].replace(f"{arguments.out}/", "")
+    screen = compared(systems, "text")[1].replace(f"{arguments.out}/", "").replace(f"{arguments.weights}/", "")
     text = f"```text\n{screen}\n```\n\n{compared(systems, 'markdown')[1]}"
     print(text)
     if arguments.write:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -228,6 +229,25 @@ def test_folders_are_replaced_whole(tmp_path: Path) -> None:
     for bad in (tmp_path / "x" / "b", Path("/")):
         with pytest.raises(UltronError, match="cannot become a folder"), whole_folder(bad):
             pass
+
+
+def test_a_stop_while_the_older_folder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one is in its place, and nothing of the older one is left."""
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/older").touch()
+    removed: list[object] = []
+    rmtree = shutil.rmtree
+
+    def stopped_rmtree(path: Path, **settings: bool) -> None:
+        removed.append(path)
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        rmtree(path, **settings)
+
+    monkeypatch.setattr(shutil, "rmtree", stopped_rmtree)
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "x") as folder:
+        (folder / "newer").touch()
+    assert entries(tmp_path) == {"x"} and entries(tmp_path / "x") == {"newer"}
 
 
 def a_dead_pid() -> int:

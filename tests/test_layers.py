@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     ("errors", "version"),
     ("schema", "processes"),
-    ("blocks", "configs", "guarded", "machine", "provenance", "distributed"),
+    ("allocator", "blocks", "configs", "guarded", "machine", "provenance", "distributed"),
     ("files",),
     ("locks",),
-    ("console", "measurements"),
+    ("console",),
+    ("measurements",),
     ("workspace",),
     ("datasets",),
     ("models",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ultron_cli.allocator import keep_memory
     from ultron_cli.api import compare, evaluate, extract, search, train
     from ultron_cli.errors import UltronError
     from ultron_cli.models import create_model, list_models
@@ -28,6 +29,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "extract",
+    "keep_memory",
     "list_models",
     "search",
     "train",
@@ -44,6 +46,7 @@ _MODULES = {
     "create_model": "ultron_cli.models",
     "evaluate": "ultron_cli.api",
     "extract": "ultron_cli.api",
+    "keep_memory": "ultron_cli.allocator",
     "list_models": "ultron_cli.models",
     "search": "ultron_cli.api",
     "train": "ultron_cli.api",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, rea
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import available_bytes, cpu_name, memory_mib
-from ultron_cli.measurements import Measurement
+from ultron_cli.measurements import Measurement, Results
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search
-from ultron_cli.retrieval.extraction.dataset import default_workers
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch
+from ultron_cli.retrieval.extraction.shards import default_workers
 from ultron_cli.training.environment import environment
 
 # Of the search: ULTRON's dimensions, Oxford's queries, a ranking as long as people look.
@@ -82,9 +82,8 @@ QUICK = BenchConfig(
 )
 
 
-def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dict[str, Any]:
-    """{"results": name -> as Measurement.to_json, "machine": facts}. Raises UltronError before anything is measured if
-    the model or a size is unsound."""
+def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> Results:
+    """Measures everything. Raises UltronError before anything is measured if the model or a size is unsound."""
     loaded = choice.load()
     if config.side_px < loaded.model.min_side_px:
         raise UltronError(
@@ -99,11 +98,13 @@ def bench(config: BenchConfig, choice: ModelChoice, device: torch.device) -> dic
     network = measure_network(config, loaded, device)
     log.info("measuring the operators")
     rows = {"decoding": decoding, "network": network, **measure_operators(config, device), "exact search": search}
+    return Results(results=rows, machine=machine_facts(device))
+
+
+def machine_facts(device: torch.device) -> dict[str, object]:
+    """What stands beside measurements: processor or GPU, cores, versions, commit, how busy the machine is."""
     load = {"load_average": os.getloadavg()[0]} if hasattr(os, "getloadavg") else {}
-    return {
-        "results": {name: row.to_json() for name, row in rows.items()},
-        "machine": {"cpu": cpu_name()} | environment(device) | load,
-    }
+    return {"cpu": cpu_name()} | environment(device) | load
 
 
 def seconds_per_call(
@@ -216,7 +217,7 @@ def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Me
     features = torch.randn(1, 768, side // 8, side // 8, generator=random).to(device)
     weight = torch.randn(768, 1, 3, 3, generator=random).to(device)
     dilation = torch.tensor([1, 3, 6])[torch.randint(3, (1, 768), generator=random)].to(device)
-    calls: dict[str, tuple[tuple[int, ...], Callable[[Any], torch.Tensor]]] = {
+    calls: dict[str, tuple[tuple[int, ...], Callable[[ops.Backend], torch.Tensor]]] = {
         "scala_attention": (
             tuple(query.shape),
             lambda backend: ultron_kernels.scala_attention(query, key, value, bias, backend=backend),
@@ -231,7 +232,7 @@ def measure_operators(config: BenchConfig, device: torch.device) -> dict[str, Me
     rows = {}
     for name, (shape, call) in calls.items():
         sides = {"reference": lambda call=call: call("torch")} | (
-            {"compiled": lambda call=call: call(device.type)} if is_compiled else {}
+            {"compiled": lambda call=call: call(cast(ops.Backend, device.type))} if is_compiled else {}
         )
         with torch.inference_mode():
             reference, *compiled = [side() for side in sides.values()]

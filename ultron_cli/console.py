@@ -86,7 +86,7 @@ def start_log(verbosity: int) -> None:
     log.setLevel({-1: logging.ERROR, 0: logging.INFO}.get(verbosity, logging.DEBUG))
 
 
-def progress(items: Iterable[Any] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
+def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
     """A tqdm bar on stderr with rate and ETA, shown only on a terminal and never with -q."""
     from tqdm import tqdm
 

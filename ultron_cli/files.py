@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import free_bytes, size_text
-from ultron_cli.processes import is_alive, machine_mark
+from ultron_cli.processes import is_alive, machine_mark, to_the_end
 
 ANOTHER_PLACE = "name another place with `out`"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -316,7 +316,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                 os.replace(temporary, target)
                 sync_folder(target.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        to_the_end(lambda: temporary.unlink(missing_ok=True))
     output.settle()
 
 
@@ -371,8 +371,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 raise
             sync_folder(target.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        to_the_end(*(lambda path=path: shutil.rmtree(path, ignore_errors=True) for path in (temporary, old)))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import ANOTHER_PLACE, failures_said, make_folder
-from ultron_cli.processes import command_text, is_alive, machine_mark
+from ultron_cli.processes import command_text, is_alive, machine_mark, to_the_end
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit
 
@@ -109,10 +109,23 @@ def only_writer(place: Path, doing: str, *, beside: bool = False, wait: bool = F
         yield
     finally:
         # The name goes first: who opens it from now on makes a new file, and who has it open sees that it is gone.
+        to_the_end(
+            lambda: _remove(path, lock),
+            lambda: _close(lock),
+            lambda: _give_back_in_process(key),
+        )
+
+
+def _remove(path: Path, lock: int) -> None:
+    """Removes the lock file that is open, and no newer one of another process."""
+    if _is_still_there(lock, path):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _close(lock: int) -> None:
+    with contextlib.suppress(OSError):  # closed already
         os.close(lock)
-        _give_back_in_process(key)
 
 
 def _take_in_process(key: str) -> Writer | None:

@@ -106,6 +106,20 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, by the system's names (avx2, amx_bf16); empty where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("flags"):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def bfloat16_units(flags: frozenset[str]) -> bool:
+    """Whether a processor with these flags multiplies in bfloat16 by itself, faster than in float32."""
+    return bool({"amx_bf16", "avx512_bf16"} & flags)
+
+
 def memory_mib(device: "torch.device") -> float:
     """The most memory used so far, of the GPU or of this process, in MiB; 0 where the system does not tell."""
     if device.type == "cuda":

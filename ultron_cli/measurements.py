@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ultron_cli.console import counted
 from ultron_cli.schema.texts import read_json
 
 MACHINE_KEYS = ("cpu", "gpu", "cores", "threads", "git_commit")
@@ -154,3 +155,22 @@ def differences(before: Results, after: Results) -> list[str]:
     shared = [name for name in before.results if name in after.results]
     rows = [(name, before.results[name].of, after.results[name].of) for name in shared]
     return [f"{name}: A {old}; B {new}" for name, old, new in [*machines, *rows] if old != new]
+
+
+def machine_text(machine: Mapping[str, object]) -> str:
+    """The machine of a file in one line: processor, cores, GPU, versions, how busy it was."""
+    counts = [counted(n, what) for what in ("core", "thread") if isinstance(n := machine.get(f"{what}s"), int)]
+    packages = machine.get("packages")
+    known = packages if isinstance(packages, dict) else {}
+    versions = [f"{name} {known[name]}" for name in ("torch", "timm", "numpy") if name in known]
+    load = machine.get("load_average")
+    parts = [
+        str(machine.get("cpu")),
+        *counts,
+        str(machine.get("gpu") or "no GPU used"),
+        f"ultron {machine.get('ultron_version')}",
+        f"Python {machine.get('python')}",
+        *versions,
+        *([f"load average {load:.1f}"] if isinstance(load, float) else []),
+    ]
+    return ", ".join(parts)

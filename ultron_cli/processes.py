@@ -39,6 +39,23 @@ def way_to_go_on(tell: Callable[[], str]) -> Iterator[None]:
         raise
 
 
+def to_the_end(*steps: Callable[[], object]) -> None:
+    """Takes all steps of clearing away; what stops the work meanwhile (Ctrl-C, a signal) is raised when they are done.
+
+    A step that is stopped is taken again, so that it must bear to be taken twice.
+    """
+    last_stop = None
+    for step in steps:
+        for _ in range(2):
+            try:
+                step()
+                break
+            except KeyboardInterrupt as stop:
+                last_stop = stop
+    if last_stop is not None:
+        raise last_stop
+
+
 def stop_line(stop: KeyboardInterrupt) -> str:
     """What is said of stopped work: by what, what is kept, how it goes on."""
     what = f"stopped by {stop}" if isinstance(stop, StoppedBySignal) else "interrupted"

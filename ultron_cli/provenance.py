@@ -12,6 +12,8 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "onnxruntime",
+    "openvino",
     "numpy",
     "scipy",
     "h5py",

@@ -71,14 +71,14 @@ def faults_of_stop(rehearsal: Rehearsal, pid: int, status: int | None, name: str
     code = os.waitstatus_to_exitcode(status)
     faults = [f"{len(orphans)} workers outlive it" for orphans in [orphans_of(pid)] if orphans]
     is_whole = result_of(rehearsal.folder) == rehearsal.expected
-    # Between the end of the work and that of the process the signal ends it as any other.
-    if code == 0 or (code == -signal.Signals[f"SIG{name}"] and is_whole):
-        return faults, True
     text = rehearsal.log.read_text()
+    # Between the end of the work, when the result is told, and that of the process the signal ends it as any other.
+    if code == 0 or (code == -signal.Signals[f"SIG{name}"] and is_whole and rehearsal.scene.result in text):
+        return faults, True
     lines = [line for line in text.splitlines() if "stopped by" in line or "interrupted" in line]
     if code != 1 or "Traceback" in text or "Exception ignored" in text:
         faults.append(f"exit {code}: {text[-600:]}")
-    elif len(lines) != 1 or not any(way in lines[0] for way in ("the same command", "--resume")):
+    elif len(lines) != 1 or not any(way in lines[0] for way in ("the same command", "`ultron ")):
         faults.append(f"does not say in one line how to go on: {lines}")
     faults += [f"after it: {fault}" for fault in faults_below(rehearsal.folder)]
     if leftovers := leftovers_below(rehearsal.folder, locks=True):

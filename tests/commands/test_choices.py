@@ -3,11 +3,12 @@
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Literal, get_args, get_type_hints
 
 from tests.conftest import Run
 from ultron_cli.commands import choices
 from ultron_cli.models import list_models
+from ultron_cli.models.runtimes import RUNTIMES, RuntimeName
 from ultron_cli.retrieval.rerank import RERANKERS
 from ultron_cli.visualization.cam.method_table import METHODS
 
@@ -26,6 +27,8 @@ def test_choices_equal_their_registries() -> None:
     assert tuple(WHITENINGS) == choices.WHITENINGS
     assert get_args(get_type_hints(GroundTruthConfig)["query_rule"]) == choices.QUERY_RULES
     assert get_args(get_type_hints(ExtractRequest)["resize"]) == choices.RESIZES
+    assert tuple(RUNTIMES) == choices.RUNTIMES[:-1] == get_args(RuntimeName)
+    assert get_args(get_type_hints(ExtractRequest)["runtime"]) == (RuntimeName, Literal["auto"])
     assert get_args(get_type_hints(ExtractRequest)["precision"]) == choices.PRECISIONS
     assert get_args(get_type_hints(ExtractRequest)["storage"]) == choices.STORAGES
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as with_values
 from hypothesis import strategies as st
 
+from tests.fuzz import running
 from tests.fuzz.mutations import mutate_bytes, mutate_json
 from tests.fuzz.reader import Reader
 from tests.fuzz.readers import READERS
@@ -76,7 +77,8 @@ def hang() -> None:
         pass
 
 
-def test_the_harness_sees_what_it_is_for() -> None:
+def test_the_harness_sees_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "SHRINKING_TRIES", 4)  # a process each
     assert outcome_of(unless_sound(lambda: raise_(UltronError("one line")))) == {}
     (problem,) = outcome_of(unless_sound(lambda: raise_(KeyError("x"))))
     assert problem.startswith("KeyError at test_fuzz.py:")

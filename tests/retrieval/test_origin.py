@@ -51,6 +51,8 @@ def searched(**how: object) -> Origin:
 
 AQE = StepRecord(name="aqe", settings={"n": 10, "alpha": 3.0}, ms_per_query=1.0)
 CHANGES = {
+    "runtime": (extracted(runtime="openvino"), ["runtime of the network: A torch, B openvino"]),
+    "runtime of released files": (extracted(runtime="torch"), []),
     "re-ranking": (
         searched(steps=(AQE,)),
         ["re-ranking: A none, B aqe", "aqe.n: A none, B 10", "aqe.alpha: A none, B 3"],

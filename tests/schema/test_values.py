@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_said_with_its_place(change: dict[str, object], wor
 
 
 def test_a_key_that_is_no_text_is_said() -> None:
-    with pytest.raises(Misfit, match="a key is not UTF-8"):
+    with pytest.raises(Misfit, match="a key of the whole holds half a character"):
         fit(parse_json(b'{"\\ud800": []}'), Content)
 
 
@@ -92,6 +92,8 @@ def test_a_key_is_found_among_many_in_no_time() -> None:
         (b'{"a": [1, 123456789012345678901]}', "a[1] must be a number of 64 bits, found a number of 67 bits"),
         (b'{"a": 1e999}', "out of range"),
         (b"[" * 100_000, f"lists and objects may lie {MOST_LEVELS} deep at most"),
+        (b'{"a": ["x", "\\ud800"]}', "a[1] holds half a character"),
+        (b'{"\\udfff": 1}', "a key of the whole holds half a character"),
         (b'{"a":' * 100_000, f"lists and objects may lie {MOST_LEVELS} deep at most"),
         (b'{"a": ' + b"[" * 70 + b"]" * 70 + b"}", "deep"),
     ],
@@ -108,6 +110,7 @@ def test_numbers_and_texts_that_only_look_odd_are_read() -> None:
         "b": 0.12345678901234568,
         "c": 9007199254740993,
     }
+    assert parse_json(b'"\\udc80 \\u00e9"') == "\udc80 \u00e9"  # of a file whose name is not UTF-8
     assert parse_json(b'"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
     many = b"[" + b",".join([b'{"a": [1]}'] * 1000) + b"]"
     assert len(parse_json(many)) == 1000

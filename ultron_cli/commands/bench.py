@@ -1,7 +1,7 @@
 """`ultron bench`: what this machine gives, before an experiment is planned."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -66,7 +66,7 @@ def command(
     from ultron_cli.bench import bench as measure
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.machine import resolve_device
-    from ultron_cli.measurements import number_text
+    from ultron_cli.measurements import machine_text, number_text
 
     sizes = {
         name: value
@@ -78,23 +78,22 @@ def command(
     network = model or (None if backbone else "ultron-t")
     choice = ModelFlags(model=network, backbone=backbone, untrained=True).choice()
     report = measure(config, choice, resolve_device(console.settings.device))
-    results = report["results"]
     text = table(
         ("what", "of", "median", "range", "unit"),
         [
             (
                 name,
-                "; ".join(filter(None, (row["of"], row.get("note")))),
-                number_text(row["value"]),
-                f"{number_text(row['lowest'])} to {number_text(row['highest'])}" if row["rounds"] else "",
-                row["unit"],
+                "; ".join(filter(None, (row.of, row.note))),
+                number_text(row.value),
+                f"{number_text(row.lowest)} to {number_text(row.highest)}" if row.rounds else "",
+                row.unit,
             )
-            for name, row in results.items()
+            for name, row in report.results.items()
         ],
         left=2,
     )
-    problems = [f"{name}: {row['problem']}" for name, row in results.items() if row["problem"]]
-    print_result(report, lines(text, *problems, _machine(report["machine"])))
+    problems = [f"{name}: {row.problem}" for name, row in report.results.items() if row.problem]
+    print_result(report.to_json(), lines(text, *problems, machine_text(report.machine)))
 
 
 def _show_both(before: Path, after: Path) -> None:
@@ -138,19 +137,4 @@ def _show_both(before: Path, after: Path) -> None:
             "median (range of the rounds); faster or slower: the ranges do not meet",
             *notes,
         ),
-    )
-
-
-def _machine(facts: dict[str, Any]) -> str:
-    from ultron_cli.console import counted
-
-    gpu = facts.get("gpu") or "no GPU used"
-    versions = ", ".join(
-        f"{name} {facts['packages'][name]}" for name in ("torch", "timm", "numpy") if name in facts["packages"]
-    )
-    load = f", load average {facts['load_average']:.1f}" if "load_average" in facts else ""
-    return (
-        f"{facts['cpu']}, {counted(facts['cores'], 'core')}, {counted(facts['threads'], 'thread')}, {gpu}, "
-        f"ultron {facts['ultron_version']}, "
-        f"Python {facts['python']}, {versions}{load}"
     )

@@ -19,7 +19,7 @@ def command(
     results: Annotated[
         list[str],
         typer.Argument(
-            metavar="A.json [B.json]...",
+            metavar="A.json [B.json]",
             help="Evaluations that `ultron evaluate --out` wrote, rank files, or folders of evaluations, of the same "
             "queries; with commas between them, training seeds of one system.",
         ),

@@ -22,7 +22,10 @@ def command(
     It renders, trains, extracts, indexes, searches, evaluates and draws, in minutes on a laptop, and downloads nothing.
     """
     from ultron_cli import console
+    from ultron_cli.allocator import keep_memory
     from ultron_cli.console import print_result
+
+    keep_memory()
     from ultron_cli.demo import run_demo
 
     summary, text = run_demo(out, seed, console.settings.device)

@@ -68,10 +68,10 @@ def command(
     style: FormatFlag = "text",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the result (JSON).")] = None,
 ) -> None:
-    """Scores a search: mAP with its 95 % interval, and mP@1,5,10, equal to revisitop's.
+    """Scores a search: mAP and mP@1,5,10, equal to revisitop's.
 
-    Without further flags it searches the latest extraction exactly. The settings that the score belongs to stand
-    beside it.
+    Without further flags it searches the latest extraction exactly. The 95 % interval of mAP and the settings that the
+    score belongs to stand beside it.
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import PRECISIONS, RESIZES, STORAGES
+from ultron_cli.commands.choices import PRECISIONS, RESIZES, RUNTIMES, STORAGES
 from ultron_cli.commands.flags import (
     MODEL,
     BackboneFlag,
@@ -77,6 +77,13 @@ def command(
         ),
     ] = False,
     gnd: GndFlag = None,
+    runtime: Annotated[
+        str,
+        choice(
+            RUNTIMES,
+            help="What computes the network; auto takes the fastest that is installed and agrees with torch.",
+        ),
+    ] = "torch",
     precision: Annotated[str, choice(PRECISIONS, help="Arithmetic of the network.")] = "float32",
     storage: Annotated[str, choice(STORAGES, help="Number type in the file.")] = "float32",
     whiten: WhitenFlag = None,
@@ -98,8 +105,11 @@ def command(
     system).
     """
     from ultron_cli import console
+    from ultron_cli.allocator import keep_memory
     from ultron_cli.configs import one_of, parse_scales
     from ultron_cli.console import counted, lines, named, print_result
+
+    keep_memory()
     from ultron_cli.distributed import is_first_process
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
     from ultron_cli.retrieval.extraction.processes import OtherProcessFailed
@@ -114,6 +124,7 @@ def command(
         scales=parse_scales(scales) if scales else None,
         max_side_px=max_side,
         resize=one_of("resize", resize, RESIZES),
+        runtime=one_of("runtime", runtime, RUNTIMES),
         precision=one_of("precision", precision, PRECISIONS),
         storage=one_of("storage", storage, STORAGES),
         batch_size=batch_size,

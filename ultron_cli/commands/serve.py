@@ -73,7 +73,10 @@ def command(
     listens on this machine alone unless --host says otherwise; Ctrl-C stops it.
     """
     from ultron_cli import console
-    from ultron_cli.console import log, print_result
+    from ultron_cli.allocator import keep_memory
+    from ultron_cli.console import counted, log, print_result
+
+    keep_memory()
     from ultron_cli.retrieval.rerank import parse_rerank
     from ultron_cli.retrieval.searching import SearchOptions
     from ultron_cli.retrieval.whitening import chosen_whitening
@@ -118,7 +121,8 @@ def command(
             "photos": n_photos,
         }
         print_result(
-            summary, f"{server.url}  searches {n_photos} photos of {info.dataset} with {info.model}; Ctrl-C stops"
+            summary,
+            f"{server.url}  searches {counted(n_photos, 'photo')} of {info.dataset} with {info.model}; Ctrl-C stops",
         )
         run(server)
         if engine.queue.is_busy:

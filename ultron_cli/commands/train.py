@@ -99,6 +99,9 @@ def command(
         from ultron_cli.training.presets import load_config
 
         load_config(preset or "quickstart", config, [*changes, *([f"dataset={dataset}"] if dataset else [])])
+    from ultron_cli.allocator import keep_memory
+
+    keep_memory()
     from ultron_cli.distributed import is_first_process
     from ultron_cli.training.start import TrainRequest, TrainSummary, start_training
 

@@ -89,10 +89,10 @@ class Standing:
 
     def verdict(self, systems: Sequence[System]) -> str:
         """Which is best, and over which of the others beyond chance, in one sentence."""
-        scores = sorted(self.systems, key=lambda one: -one.mAP)
+        scores = sorted(self.systems, key=lambda system: -system.mAP)
         best = scores[0]
         name = {system.letter: f"{system.letter} ({system.label})" for system in systems}
-        others = [one.letter for one in scores[1:]]
+        others = [system.letter for system in scores[1:]]
         tied = [letter for letter in others if letter not in best.beats]
         if not tied:
             return f"{name[best.letter]} is best, beyond chance"

@@ -24,6 +24,7 @@ EXTRACTION_WORDS = {
     "crop": "crop of queries",
     "max_side_px": "longest side in pixels",
     "resize": "resizing of photos",
+    "runtime": "runtime of the network",
     "precision": "arithmetic of the network",
     "storage": "number type in the file",
     "model.name": "kind of model",
@@ -31,6 +32,10 @@ EXTRACTION_WORDS = {
 }
 
 OF_THE_SYSTEM = ("model", "weights_sha256", "preprocessing")  # keys of an extraction's configuration
+
+
+# What files of released versions, which did not say it, were made with.
+BEFORE = {"runtime": "torch"}
 
 
 class StoredModel(TypedDict):
@@ -56,6 +61,7 @@ class StoredExtraction(TypedDict, total=False):
     crop: str
     max_side_px: int | None
     resize: str
+    runtime: str
     storage: str
     preprocessing: dict[str, object]
     whitening: StoredWhitening | None
@@ -176,6 +182,15 @@ class ExtractionRecord:
         return str(self.stored.get("storage", "float32"))
 
     @property
+    def runtime(self) -> str:
+        """What computed the network: torch or a runtime that agrees with it (models/runtimes/)."""
+        return str(self.with_defaults()["runtime"])
+
+    def with_defaults(self) -> Json:
+        """What is stored, and what was not yet said when the file was made; empty where nothing is stored."""
+        return {**BEFORE, **self.stored} if self.stored else {}
+
+    @property
     def whitening(self) -> WhiteningRecord | None:
         """The whitening that followed; None for raw descriptors."""
         record = _object(self.stored.get("whitening"))
@@ -194,7 +209,7 @@ class ExtractionRecord:
     def differences(self, other: "ExtractionRecord", keys: Sequence[str] | None = None) -> list[str]:
         """One phrase per setting in which two records differ. keys: the settings compared; None: all."""
         if keys is None:
-            return differences(dict(self.stored), dict(other.stored))
+            return differences(self.with_defaults(), other.with_defaults())
         return differences({key: self.stored.get(key) for key in keys}, {key: other.stored.get(key) for key in keys})
 
     def protocol_text(self) -> str:
@@ -294,6 +309,8 @@ class DescriptorProvenance:
     dataset_folder: str | None = None
     ground_truth: str | None = None  # file
     whitening: str | None = None  # file
+    # The least cosine of the first photos' descriptors with torch's, where another runtime made them.
+    runtime_cosine: float | None = None
     whitening_learned_from: LearnedFrom | None = None
     other: Json = field(default_factory=dict)  # versions, command, machine, device, time
 
@@ -304,6 +321,7 @@ class DescriptorProvenance:
             "dataset_folder": self.dataset_folder,
             "ground_truth": self.ground_truth,
             "whitening": self.whitening,
+            "runtime_cosine": self.runtime_cosine,
             "whitening_learned_from": self.whitening_learned_from and self.whitening_learned_from.to_json(),
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
@@ -312,12 +330,13 @@ class DescriptorProvenance:
     def from_json(cls, value: object) -> "DescriptorProvenance":
         """From a descriptor file."""
         stored = _object(value)
-        named_keys = ("weights", "dataset_folder", "ground_truth", "whitening", "whitening_learned_from")
+        named_keys = {part.name for part in fields(cls)} - {"other"}
         return cls(
             weights=WeightsSource.from_json(stored.get("weights")),
             dataset_folder=_of_kind(stored.get("dataset_folder"), str),
             ground_truth=_of_kind(stored.get("ground_truth"), str),
             whitening=_of_kind(stored.get("whitening"), str),
+            runtime_cosine=_of_kind(stored.get("runtime_cosine"), float),
             whitening_learned_from=LearnedFrom.from_json(stored.get("whitening_learned_from")),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
@@ -470,7 +489,7 @@ class Origin:
             "weights": str(self.weights or "") or None,
             "weights (SHA-256)": self.weights_sha256,
         }
-        for key, value in flatten(dict(self.extraction.stored)).items():
+        for key, value in flatten(self.extraction.with_defaults()).items():
             facts.setdefault(EXTRACTION_WORDS.get(key, key), value)
         if self.extraction:
             facts["whitening"] = self.extraction.whitening

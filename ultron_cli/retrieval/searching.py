@@ -12,7 +12,7 @@ import numpy as np
 
 from ultron_cli.blocks import chunks
 from ultron_cli.configs import within
-from ultron_cli.console import log
+from ultron_cli.console import counted, log
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device_name
 from ultron_cli.retrieval.descriptors import DescriptorInfo, Descriptors, require_same_dim, require_same_model
@@ -178,7 +178,7 @@ class Searcher:
             return n
         within("k", k, 1)
         if k > n:
-            log.info("the database has %d photos, so each ranking has %d", n, n)
+            log.info("the database has %s, so each ranking has %d", counted(n, "photo"), n)
         return min(k, n)
 
 

@@ -53,13 +53,16 @@ def parse_json(text: bytes | str) -> Any:
 
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     data = data.removeprefix(b"\xef\xbb\xbf")
+    has_surrogates = False
     try:
         _text(data)  # msgspec does not say where
         try:
             value = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
-            # The name of a file that is not UTF-8, as Python's json writes it, which msgspec takes for damage.
-            if "surrogate" not in str(error):
+            # The name of a file that is not UTF-8, as Python's json writes it, which msgspec takes for damage, or near
+            # the end of the text for a text that is cut.
+            has_surrogates = re.search(rb"\\u[dD][89a-fA-F]", data) is not None
+            if not has_surrogates:
                 raise
             try:
                 value = json.loads(data, parse_constant=_no_number)
@@ -69,7 +72,12 @@ def parse_json(text: bytes | str) -> Any:
         raise Misfit(f"lists and objects may lie {MOST_LEVELS} deep at most") from None
     except msgspec.DecodeError as error:
         raise Misfit(_malformed(str(error), data)) from None
-    is_odd = b"\\u0000" in data or data.count(b"[") + data.count(b"{") > MOST_LEVELS or re.search(rb"\d{19}", data)
+    is_odd = (
+        has_surrogates
+        or b"\\u0000" in data
+        or data.count(b"[") + data.count(b"{") > MOST_LEVELS
+        or re.search(rb"\d{19}", data)
+    )
     if is_odd:
         refuse_odd(value)
     return value

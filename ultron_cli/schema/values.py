@@ -55,16 +55,28 @@ def refuse_odd(value: object, chain: tuple = (), level: int = 0) -> None:
         raise Misfit(f"{_place(chain)} lies too deep; lists and objects may lie {MOST_LEVELS} deep at most")
     parts = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else [value])
     for key, part in parts:
-        if isinstance(key, str) and "\0" in key:
-            raise Misfit(f"a key of {_place(chain)} holds a NUL character")
+        if isinstance(key, str) and (fault := _fault_of(key)):
+            raise Misfit(f"a key of {_place(chain)} holds {fault}")
         if isinstance(part, (dict, list)):
             refuse_odd(part, (chain, key), level + 1)
-        elif isinstance(part, str) and "\0" in part:
-            raise Misfit(f"{_place((chain, key))} holds a NUL character")
+        elif isinstance(part, str) and (fault := _fault_of(part)):
+            raise Misfit(f"{_place((chain, key))} holds {fault}")
         elif isinstance(part, int) and not -(1 << 63) <= part < 1 << 63:
             raise Misfit(f"{_place((chain, key))} must be a number of 64 bits, found {shown(part)}")
         elif isinstance(part, float) and not math.isfinite(part):
             raise Misfit(f"{_place((chain, key))} must be a finite number, found {part}")
+
+
+def _fault_of(text: str) -> str:
+    """What no name of a file can hold; empty for any other text."""
+    if "\0" in text:
+        return "a NUL character"
+    if not text.isascii():
+        try:
+            text.encode("utf-8", "surrogateescape")  # as files are named that are not UTF-8
+        except UnicodeEncodeError:
+            return "half a character (a lone surrogate)"
+    return ""
 
 
 def _place(chain: tuple) -> str:

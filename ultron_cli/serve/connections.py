@@ -134,6 +134,8 @@ class FairQueue:
             with self._lock:
                 self._mean_turn_s += SHARE_OF_LATEST * (time.monotonic() - started_s - self._mean_turn_s)
                 self._call_next()
+                while self._n_waiting() > self._most():  # turns have become longer since these came
+                    self._refuse_last(self._greediest())
 
     @property
     def is_busy(self) -> bool:
@@ -156,13 +158,11 @@ class FairQueue:
                 self._is_busy = True
                 ticket.called.set()
                 return ticket
-            if self._n_waiting() >= min(self.most_waiting, max(1, int(MOST_WAITED_S / self._mean_turn_s))):
-                greediest = max(self._waiting, key=lambda name: len(self._waiting[name]))
+            if self._n_waiting() >= self._most():
+                greediest = self._greediest()
                 if len(self._waiting[greediest]) <= len(self._waiting.get(client, ())) + 1:
                     raise self._full()
-                last = self._waiting[greediest].pop()
-                last.is_refused = True
-                last.called.set()
+                self._refuse_last(greediest)
             self._waiting.setdefault(client, deque()).append(ticket)
             return ticket
 
@@ -177,6 +177,22 @@ class FairQueue:
 
     def _n_waiting(self) -> int:
         return sum(map(len, self._waiting.values()))
+
+    def _most(self) -> int:
+        """Requests that may wait now."""
+        return min(self.most_waiting, max(1, int(MOST_WAITED_S / max(self._mean_turn_s, 1e-3))))
+
+    def _greediest(self) -> str:
+        """The client that has most requests waiting; of several the one whose turn is last."""
+        return max(reversed(self._waiting), key=lambda name: len(self._waiting[name]))
+
+    def _refuse_last(self, client: str) -> None:
+        tickets = self._waiting[client]
+        last = tickets.pop()
+        if not tickets:
+            del self._waiting[client]
+        last.is_refused = True
+        last.called.set()
 
     def _full(self) -> Refused:
         n_waiting = self._n_waiting()

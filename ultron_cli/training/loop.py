@@ -123,7 +123,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         batch_size = self.config.batch_size
         if n_photos < batch_size:
             raise UltronError(
-                f"{self.photos.folder} has {n_photos} photos, fewer than a batch of {batch_size}; use "
+                f"{self.photos.folder} has {counted(n_photos, 'photo')}, fewer than a batch of {batch_size}; use "
                 f"`batch_size={max(2, n_photos // 2)}`"
             )
         n_parts = self.config.accumulate * distributed.n_processes() * (self.config.tuple_size or 1)

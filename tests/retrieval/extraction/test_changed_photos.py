@@ -1,5 +1,6 @@
 """Photos replaced under their names, between runs and within one: never an old descriptor under a new photo."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -281,3 +282,20 @@ def test_marks_that_do_not_fit_are_as_none(tmp_path: Path) -> None:
         handle["photo_states"] = np.zeros((5, 3), np.int64)
     with DescriptorFile(tmp_path / "d.h5") as stored:
         assert stored.marks is None
+
+
+def test_a_refusal_for_one_file_leaves_the_other_as_it_was(photos: Path, tmp_path: Path) -> None:
+    """A ground truth that came later: its queries are not put beside the database of before."""
+    extract(photos, tmp_path / "out")
+    truth = {
+        "imlist": ["1.bmp", "2.bmp"],
+        "qimlist": ["0.bmp"],
+        "gnd": [{"easy": [0], "hard": [], "junk": [], "bbx": None}],
+    }
+    (photos / "gnd_photos.json").write_text(json.dumps(truth))
+    before = sorted(path.name for path in (tmp_path / "out").iterdir())
+    with pytest.raises(UltronError, match=r"database\.h5 was made with another configuration: .* photos gone"):
+        extract(photos, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
+    extract(photos, tmp_path / "out", overwrite=True)
+    assert list(rows_of(tmp_path / "out")) == ["1.bmp", "2.bmp"]

@@ -15,6 +15,7 @@ import contextlib
 import io
 import itertools
 import json
+import os
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -249,7 +250,7 @@ def _existing(folder: Path, config: ToyConfig) -> ToySummary | None:
     lost = [
         photo.file
         for photo in description.photos
-        if not (folder / photo.file).is_file() or not (folder / photo.file).stat().st_size
+        if not (os.path.isfile(folder / photo.file) and os.path.getsize(folder / photo.file))  # of any length
     ]
     if lost:
         raise UltronError(

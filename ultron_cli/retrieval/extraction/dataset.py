@@ -1,7 +1,6 @@
 """Extracts the queries and the database of a dataset into one folder of the workspace."""
 
 import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -9,20 +8,28 @@ from typing import Literal, TypedDict
 import torch
 
 from ultron_cli.configs import to_dict
-from ultron_cli.console import log
+from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_space
 from ultron_cli.locks import only_writer
-from ultron_cli.machine import n_cores, resolve_device
+from ultron_cli.machine import resolve_device
+from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
-from ultron_cli.retrieval.extraction.files import extract_file, help_extract, parts_of
+from ultron_cli.retrieval.extraction.files import (
+    extract_file,
+    help_extract,
+    parts_of,
+    require_same_work,
+    stored_runtime,
+)
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
+from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, choose_runtime, open_runtime
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
@@ -38,10 +45,12 @@ class ExtractRequest:
     scales: tuple[float, ...] | None = None  # None: those the model is made for
     max_side_px: int | None = None  # 0: no limit; None: as the model was trained
     resize: Literal["down", "always"] = "down"
+    # What computes the network; auto: the fastest that is installed and agrees with torch.
+    runtime: RuntimeName | Literal["auto"] = "torch"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     storage: Literal["float32", "float16"] = "float32"
     batch_size: int = 8
-    n_workers: int | None = None  # processes that decode; None: `default_workers`
+    n_workers: int | None = None  # processes that decode; None: as the runtime likes it (shards.default_workers)
     skip_bad: bool = False
     overwrite: bool = False
     whitening: Whitening | None = None
@@ -76,16 +85,6 @@ class ExtractSummary(TypedDict):
     protocol: str  # how photos were turned into descriptors, in one phrase
     skipped: list[SkippedInRole]
     files: dict[str, ExtractedFile]  # by role
-
-
-def default_workers(device: torch.device) -> int:
-    """Decoding processes: beside a GPU all cores but one, up to 8; beside a network on the CPU a quarter of the cores.
-
-    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py).
-    The processes that torchrun started on this machine share its cores.
-    """
-    cores = n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, cores - 1)) if device.type == "cuda" else cores // 4
 
 
 def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
@@ -131,8 +130,10 @@ def extract_dataset(
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
         if not processes.is_first:
-            processes.hear("dataset and model are sound")
-            for path, extraction in _prepared(request, choice, device, workspace).files.values():
+            runtime_name: RuntimeName = processes.hear("dataset and model are sound, the runtime is chosen")
+            prepared = _prepared(request, choice, device, workspace)
+            prepared.use(open_runtime(runtime_name, prepared.loaded, prepared.first.config, device))
+            for path, extraction in prepared.files.values():
                 help_extract(extraction, path, processes)
             return processes.hear("summary")
         prepared = _prepared(request, choice, device, workspace)
@@ -140,11 +141,15 @@ def extract_dataset(
             log.warning("%s", prepared.dataset.unread_files)
         for _, extraction in prepared.files.values():
             extraction.check_photos()
+        runtime = _chosen_runtime(prepared, request, device)
+        prepared.use(runtime)
         with contextlib.ExitStack() as locks:
             for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
                 locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+            for path, extraction in prepared.files.values():  # of all files, before one is replaced
+                require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
-            processes.tell("dataset and model are sound")
+            processes.tell("dataset and model are sound, the runtime is chosen", runtime.name)
             summary = _extract(prepared, request, processes, workspace)
         processes.tell("summary", summary)
         return summary
@@ -159,16 +164,36 @@ class _Prepared:
     folder: Path  # of the result
     files: dict[str, tuple[Path, Extraction]]  # by role: where the network's own descriptors go, and their extraction
 
+    @property
+    def first(self) -> Extraction:
+        """The extraction of the queries where there are some, else of the database."""
+        return next(iter(self.files.values()))[1]
+
+    def use(self, runtime: ChosenRuntime) -> None:
+        """Has all files described by one runtime."""
+        for _, extraction in self.files.values():
+            extraction.use(runtime)
+
+
+def _chosen_runtime(prepared: _Prepared, request: ExtractRequest, device: torch.device) -> ChosenRuntime:
+    """As choose_runtime has it, by the first photos of the database; `auto` goes on with what an earlier run took."""
+    _, extraction = prepared.files["database"]
+    files = extraction.photo_files.files
+    photo_paths = [files[name] for name in extraction.names if name in files]
+    stored = None
+    if request.runtime == "auto" and not request.overwrite:
+        stored = next((name for path, _ in prepared.files.values() if (name := stored_runtime(path))), None)
+    return choose_runtime(request.runtime, extraction.loaded, extraction.config, device, photo_paths, stored)
+
 
 def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device, workspace: Workspace) -> _Prepared:
     dataset = open_named_dataset(request.dataset, request.gnd, workspace)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
-    n_workers = default_workers(device) if request.n_workers is None else request.n_workers
     work = ExtractWork(
         device=device,
         batch_size=request.batch_size,
-        n_workers=n_workers,
+        n_workers=request.n_workers,
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
@@ -196,9 +221,8 @@ def _extract(
     loaded = prepared.loaded
     folder = prepared.folder
     results = {role: extract_file(extraction, path, processes) for role, (path, extraction) in prepared.files.items()}
-    _, first_extraction = next(iter(prepared.files.values()))
     paths = {role: result.path for role, result in results.items()}
-    record = first_extraction.record
+    record = prepared.first.record
     dim = loaded.model.descriptor_dim
     if request.whitening:
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
@@ -211,7 +235,7 @@ def _extract(
         for photo in result.skipped
     ]
     if skipped:
-        log.warning("left out %d photos that could not be decoded", len(skipped))
+        log.warning("left out %s that could not be decoded", counted(len(skipped), "photo"))
     return {
         "model": loaded.model.label,
         "dataset": prepared.dataset.name,

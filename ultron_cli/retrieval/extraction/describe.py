@@ -10,10 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from ultron_cli.configs import from_dict
+from ultron_cli.console import log
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+from ultron_cli.machine import n_threads
 from ultron_cli.models.core import PRECISIONS, RetrievalModel
+from ultron_cli.models.runtimes import RUNTIMES, RuntimeName, Threads, open_network
+from ultron_cli.models.runtimes.core import Network
+from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale
 from ultron_cli.retrieval.origin import ExtractionRecord, WeightsSource
@@ -33,6 +38,7 @@ class ExtractConfig:
     scales: tuple[float, ...]
     max_side_px: int | None
     resize: Literal["down", "always"]
+    runtime: RuntimeName = "torch"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     storage: Literal["float32", "float16"] = "float32"
     model: dict[str, object] = field(default_factory=dict)  # name and settings
@@ -79,22 +85,33 @@ def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
     )
 
 
-def describe(model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...]) -> torch.Tensor:
+def describe(
+    model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...], network: Network | None = None
+) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
-    their mean) and made unit again."""
-    of_scales = [model(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
+    their mean) and made unit again. network: the model, made ready by a runtime; None is the model itself."""
+    network = network or model
+    of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
     joined = model.join_scales(torch.stack(of_scales)) if len(of_scales) > 1 else of_scales[0]
     return F.normalize(joined, dim=1)
 
 
 def describe_batch(
-    model: RetrievalModel, photos: list[LoadedPhoto], config: ExtractConfig, device: torch.device
+    model: RetrievalModel,
+    photos: list[LoadedPhoto],
+    config: ExtractConfig,
+    device: torch.device,
+    network: Network | None = None,
 ) -> np.ndarray:
-    """(B, D) descriptors, in the storage type, of photos of one shape."""
+    """(B, D) descriptors, in the storage type, of photos of one shape. network: as in `describe`, of config.runtime."""
     pixels = torch.stack([photo.pixels for photo in photos if photo.pixels is not None]).to(device)
     dtype = PRECISIONS[config.precision]
-    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        descriptors = describe(model, pixels, config.scales)
+    uses_autocast = dtype != torch.float32 and config.runtime in ("torch", "compile")
+    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=uses_autocast):
+        if RUNTIMES[config.runtime].is_per_photo:
+            descriptors = torch.cat([describe(model, photo[None], config.scales, network) for photo in pixels])
+        else:
+            descriptors = describe(model, pixels, config.scales, network)
     return descriptors.cpu().numpy().astype(config.storage)
 
 
@@ -105,6 +122,7 @@ class Describer:
     model: RetrievalModel
     config: ExtractConfig
     device: torch.device
+    network: Network | None = None  # the model, made ready by config.runtime; None is the model itself
 
     @classmethod
     def reopened(
@@ -129,7 +147,8 @@ class Describer:
         config = ExtractConfig.of(extraction, scales=scales, role=role, crop=crop)
         if config.crop != extraction.crop:
             config = config.cropped_for(loaded.model)
-        return cls(loaded.model.to(device), config, device)
+        config, network = _network_of_few(loaded, config, device)
+        return cls(loaded.model.to(device), config, device, network)
 
     @cached_property
     def shape(self) -> PhotoShape:
@@ -143,8 +162,22 @@ class Describer:
     def describe(self, pixels: np.ndarray) -> np.ndarray:
         """(D,) float32 descriptor of (H, W, 3) uint8 pixels, not whitened."""
         photo = LoadedPhoto(0, torch.from_numpy(pixels))
-        return describe_batch(self.model, [photo], self.config, self.device)[0].astype(np.float32)
+        return describe_batch(self.model, [photo], self.config, self.device, self.network)[0].astype(np.float32)
 
     def describe_photo(self, photo: Path | BinaryIO, box: Box | None = None) -> np.ndarray:
         """(D,) float32 descriptor of a photo file, not whitened."""
         return self.describe(self.load(photo, box))
+
+
+def _network_of_few(
+    loaded: LoadedModel, config: ExtractConfig, device: torch.device
+) -> tuple[ExtractConfig, Network | None]:
+    """What describes single photos as stored ones were described. It is torch where compiling would take longer than
+    the photos, and where the stored runtime cannot be had, which is said."""
+    if config.runtime not in ("torch", "compile"):
+        try:
+            threads = Threads(n_at_once=1, per_call=n_threads())
+            return config, open_network(config.runtime, loaded, device, config.precision, threads)
+        except UltronError as error:
+            log.warning("torch describes photos here, which agrees but for rounding: %s", error.message)
+    return replace(config, runtime="torch"), None

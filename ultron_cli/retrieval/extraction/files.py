@@ -179,6 +179,26 @@ def _finished(extraction: Extraction, out: Path) -> Path | None:
     return out
 
 
+def stored_runtime(out: Path) -> str | None:
+    """The runtime of the descriptor file or of the interrupted extraction at `out`; None where neither is there."""
+    config = parts_of(out) / "config.json"
+    if out.exists():
+        with DescriptorFile(out) as stored:
+            return stored.info.extraction.runtime
+    if not config.exists():
+        return None
+    return ExtractionRecord(stored=_interrupted_config(config)).runtime
+
+
+def _interrupted_config(path: Path) -> dict[str, object]:
+    return read_json(
+        path,
+        "configuration of the interrupted extraction",
+        dict[str, object],
+        advice=f"delete {path.parent} to begin anew",
+    )
+
+
 def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
     with DescriptorFile(out) as stored:
         shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
@@ -222,22 +242,32 @@ def _other_photos(stored_names: Sequence[str] | None, names: Sequence[str]) -> s
     return " and ".join(texts) or "other boxes, or another order of the photos"
 
 
+def _interrupted(extraction: Extraction, parts: Path) -> ExtractionRecord | None:
+    """What an interrupted extraction is of, whose shards are to be taken up; None if there is none."""
+    stored = parts / "config.json"
+    if not stored.exists() or extraction.work.overwrite:
+        return None
+    return ExtractionRecord(stored=_interrupted_config(stored))
+
+
+def require_same_work(extraction: Extraction, out: Path) -> None:
+    """Raises UltronError if what is there of a file, whole or in shards, was made with another configuration or of
+    other photos. Writes nothing."""
+    if _finished(extraction, out) is None:
+        interrupted = _interrupted(extraction, parts_of(out))
+        if interrupted is not None:
+            _require_equal(extraction, interrupted, parts_of(out))
+
+
 def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool) -> None:
     """Makes the folder of shards that of this configuration. is_finished: whether there is a descriptor file of it;
     shards of another configuration beside it are of no use."""
-    stored = parts / "config.json"
-    if stored.exists() and not extraction.work.overwrite:
-        content = read_json(
-            stored,
-            "configuration of the interrupted extraction",
-            dict[str, object],
-            advice=f"delete {parts} to begin anew",
-        )
-        interrupted = ExtractionRecord(stored=content)
+    interrupted = _interrupted(extraction, parts)
+    if interrupted is not None:
         if not is_finished:
             _require_equal(extraction, interrupted, parts)
         if not interrupted.differences(extraction.record):
             return
     for shard in parts.glob("shard-*.h5"):
         shard.unlink()
-    write_text(stored, json.dumps(to_dict(extraction.config), indent=1))
+    write_text(parts / "config.json", json.dumps(to_dict(extraction.config), indent=1))

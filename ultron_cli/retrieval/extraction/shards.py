@@ -3,7 +3,9 @@
 Which process computes which shard, and what an interrupted run left, is the business of files.py.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+import os
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
@@ -21,17 +23,19 @@ from ultron_cli.datasets.photos import (
     Box,
     LoadedPhoto,
     PhotoReader,
-    batches_by_shape,
     clip_box,
     read_photos,
 )
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.machine import n_cores, n_threads
+from ultron_cli.models.runtimes import RUNTIMES, open_network
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch, photo_shape
 from ultron_cli.retrieval.extraction.earlier import EarlierWork, StoredPhotos, shard_path, shard_states
+from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime
+from ultron_cli.retrieval.extraction.streams import Described, described_by_batch, described_by_photo
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto, WeightsSource
 
 # A batch holds no more photos than this either: batches lie within a shard, so that a photo's descriptor does not
@@ -48,9 +52,19 @@ class ExtractWork:
 
     device: torch.device
     batch_size: int = 8
-    n_workers: int = 1
+    n_workers: int | None = None  # processes that decode; None: `default_workers`, or none for a runtime per photo
     skip_bad: bool = False
     overwrite: bool = False
+
+
+def default_workers(device: torch.device) -> int:
+    """Decoding processes: beside a GPU all cores but one, up to 8; beside a network on the CPU a quarter of the cores.
+
+    On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py).
+    The processes that torchrun started on this machine share its cores.
+    """
+    cores = n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, cores - 1)) if device.type == "cuda" else cores // 4
 
 
 @dataclass
@@ -74,6 +88,10 @@ class _Shard:
     @property
     def is_complete(self) -> bool:
         return len(self.descriptors) + len(self.skipped) == len(self.rows)
+
+
+def _same(photo: LoadedPhoto) -> LoadedPhoto:
+    return photo
 
 
 class MarkingReader(PhotoReader):
@@ -106,16 +124,23 @@ class Extraction:
     def __init__(
         self, dataset: Dataset, names: list[str], loaded: LoadedModel, config: ExtractConfig, work: ExtractWork
     ) -> None:
+        """The network is computed by torch, unless `use` names another runtime."""
         self.dataset = dataset
         self.names = names
         self.loaded = loaded
         self.config = config
         self.work = work
+        self.runtime = ChosenRuntime("torch")
         self.photo_files = dataset.photo_files(names)
         self.shape = photo_shape(config, loaded.model)
         self.shards = [
             range(start, min(start + PHOTOS_PER_SHARD, len(names))) for start in range(0, len(names), PHOTOS_PER_SHARD)
         ]
+
+    def use(self, runtime: ChosenRuntime) -> None:
+        """Has the network computed by a runtime, which is part of the configuration."""
+        self.runtime = runtime
+        self.config = replace(self.config, runtime=runtime.name)
 
     def earlier(self, parts: Path | None = None, finished: Path | None = None) -> EarlierWork:
         """What is stored already: in the folder of shards, and in a descriptor file of the same configuration."""
@@ -181,8 +206,6 @@ class Extraction:
         number of photos after every batch. Raises UltronError for a photo that cannot be decoded (without skip_bad) or
         gets no finite descriptor.
         """
-        # One call per thing: torch's declaration of .to knows no device together with a memory format.
-        model = self.loaded.model.to(self.work.device).to(memory_format=torch.channels_last)
         rows = [row for of_shard in rows_of.values() for row in of_shard]
         problems = {row: problem for row in rows if (problem := self._problem(row))}
         readable = [row for row in rows if row not in problems]
@@ -194,15 +217,40 @@ class Extraction:
             LoadedPhoto(row, None, problem, PhotoMark(state_of(self.photo_files.files.get(self.names[row]))))
             for row, problem in problems.items()
         )
-        photos = chain(bad, read_photos(reader, self.work.n_workers))
-        for i, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
-            if i not in open_shards:
-                open_shards[i] = self._resumed_shard(i, rows_of[i], earlier)
-            for batch in batches_by_shape(of_shard, self.work.batch_size, max_waiting=8 * self.work.batch_size):
-                self._take(open_shards[i], batch, model)
-                on_photos(len(batch))
-            if open_shards[i].is_complete:
-                self._write_shard(parts, i, open_shards.pop(i))
+        with contextlib.closing(self._described(bad, reader)) as described:
+            for i, of_shard in groupby(described, lambda part: part.photos[0].row // PHOTOS_PER_SHARD):
+                if i not in open_shards:
+                    open_shards[i] = self._resumed_shard(i, rows_of[i], earlier)
+                for part in of_shard:
+                    self._take(open_shards[i], part)
+                    on_photos(len(part.photos))
+                if open_shards[i].is_complete:
+                    self._write_shard(parts, i, open_shards.pop(i))
+
+    def _described(self, bad: Iterable[LoadedPhoto], reader: PhotoReader) -> Generator[Described, None, None]:
+        """All photos, shard by shard: the bad ones, then those of the reader, each in their order."""
+        name = self.runtime.name
+        threads = RUNTIMES[name].threads(n_threads())
+        network = self.runtime.network or open_network(
+            name, self.loaded, self.work.device, self.config.precision, threads
+        )
+
+        def describe(batch: list[LoadedPhoto]) -> np.ndarray:
+            return describe_batch(self.loaded.model, batch, self.config, self.work.device, network)
+
+        n_workers = self.work.n_workers
+        if RUNTIMES[name].is_per_photo and not n_workers:  # each thread decodes what it describes
+            reads: Iterable[Callable[[], LoadedPhoto]] = (partial(reader.__getitem__, i) for i in range(len(reader)))
+            yield from described_by_photo(chain((partial(_same, photo) for photo in bad), reads), describe, threads)
+            return
+        if n_workers is None:
+            n_workers = default_workers(self.work.device)
+        photos = chain(bad, read_photos(reader, n_workers))
+        if RUNTIMES[name].is_per_photo:
+            yield from described_by_photo((partial(_same, photo) for photo in photos), describe, threads)
+            return
+        for _, of_shard in groupby(photos, lambda photo: photo.row // PHOTOS_PER_SHARD):
+            yield from described_by_batch(of_shard, describe, self.work.batch_size)
 
     def _resumed_shard(self, i: int, rows: list[int], earlier: EarlierWork) -> _Shard:
         shard = _Shard(self.shards[i])
@@ -211,10 +259,11 @@ class Extraction:
             shard.take_over(stored, set(rows))
         return shard
 
-    def _take(self, shard: _Shard, batch: list[LoadedPhoto], model: RetrievalModel) -> None:
+    def _take(self, shard: _Shard, described: Described) -> None:
         """Adds the descriptors of one batch (or the reason for a bad photo) to its shard."""
+        batch, descriptors = described.photos, described.descriptors
         bad = batch[0]
-        if bad.pixels is None:
+        if descriptors is None:
             if not self.work.skip_bad:
                 raise UltronError(
                     f"{bad.problem} (`ultron datasets verify {self.dataset.folder}` finds all that are bad)",
@@ -224,7 +273,6 @@ class Extraction:
             state = bad.mark.state if bad.mark else None
             shard.skipped[bad.row] = SkippedPhoto(name=self.names[bad.row], reason=bad.problem, state=state)
             return
-        descriptors = describe_batch(model, batch, self.config, self.work.device)
         finite = np.isfinite(descriptors).all(axis=1)
         if not finite.all():
             name = self.names[batch[int(np.argmin(finite))].row]
@@ -249,6 +297,7 @@ class Extraction:
             weights=WeightsSource.from_json(self.loaded.source),
             dataset_folder=str(self.dataset.folder.resolve()),
             ground_truth=str(ground_truth.resolve()) if ground_truth else None,
+            runtime_cosine=self.runtime.least_cosine,
             other=provenance() | {"device": str(self.work.device)},
         )
         return DescriptorInfo(

@@ -249,7 +249,7 @@ def say_memory(faiss_index: FaissObject, n: int, dim: int) -> int:
     block = min(n * dim * 4, BLOCK_BYTES)
     needed = max(2 * sample, 2 * stored) + 3 * block
     log.info(
-        "needs about %.1f MiB at most: %.1f MiB of index (%.0f bytes per photo), %.1f MiB while training, "
+        "building the index needs %.1f MiB at most: %.1f MiB of index (%.0f bytes per photo), %.1f MiB while training, "
         "blocks of %.1f MiB",
         needed / 2**20,
         stored / 2**20,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ultron_cli import distributed
-from ultron_cli.console import log
+from ultron_cli.console import counted, log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.models.weights.reading import fit_content, read_weights_file
@@ -113,8 +113,8 @@ def _check(content: State, path: Path, is_sharded: bool) -> None:
             f"processes; start as many again: torchrun --nproc-per-node {header.n_ranks}"
         )
     log.warning(
-        "%s was written by %d processes, there are %d: the losses will differ slightly",
+        "%s was written by %s, there are %d: the losses will differ slightly",
         path.name,
-        header.n_ranks,
+        counted(header.n_ranks, "process", "processes"),
         distributed.n_processes(),
     )

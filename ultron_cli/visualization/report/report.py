@@ -18,7 +18,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from PIL import Image
 
-from ultron_cli.console import log, progress, without_surrogates
+from ultron_cli.console import counted, log, progress, without_surrogates
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
@@ -310,7 +310,11 @@ def write_report(scenes: Sequence[tuple[str, Scene]], config: ReportConfig, titl
     tiles.log_problems(thumbnails.problems)
     write_text(out, text)
     log.info(
-        "%s: %.1f MiB, %d queries, %d thumbnails", out, size_mib, len(results[0]["queries"]), len(thumbnails.sources)
+        "%s: %.1f MiB, %s, %s",
+        out,
+        size_mib,
+        counted(len(results[0]["queries"]), "query", "queries"),
+        counted(len(thumbnails.sources), "thumbnail"),
     )
     return out
 

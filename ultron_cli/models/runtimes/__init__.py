@@ -1,0 +1,90 @@
+"""What computes descriptors: torch, whose numbers everything else is held against, or a runtime for inference alone.
+
+core.py says what a runtime offers, exported.py writes a network as ONNX for those that read it. Importing this package
+loads no torch: a runtime's file is imported when it is opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
+
+from ultron_cli.errors import UltronError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ultron_cli.models.runtimes.core import Network, OpenNetwork
+    from ultron_cli.models.weights.checkpoints import LoadedModel
+
+RuntimeName = Literal["torch", "compile", "onnxruntime", "openvino"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threads:
+    """How a runtime shares the cores."""
+
+    n_at_once: int = 1  # calls at the same time, each from a thread of its own
+    per_call: int = 1  # threads that compute one call
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeEntry:
+    """What a name of RUNTIMES stands for."""
+
+    module: str  # in this package, with a function open_network, as core.OpenNetwork describes it
+    packages: tuple[str, ...] = ()  # modules that it imports beside torch
+    extra: str = ""  # of ultron, which brings them
+    # A photo at a time, each on one thread and as many at once as there are threads; else one batch on all threads.
+    is_per_photo: bool = False
+    is_for_auto: bool = False  # whether `auto` tries it
+
+    def threads(self, n_threads: int) -> Threads:
+        """How so many threads are used for many photos."""
+        return (
+            Threads(n_at_once=n_threads, per_call=1) if self.is_per_photo else Threads(n_at_once=1, per_call=n_threads)
+        )
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its packages are there; nothing is imported."""
+        return all(find_spec(package) is not None for package in self.packages)
+
+
+def open_network(
+    name: RuntimeName, loaded: LoadedModel, device: torch.device, precision: Precision, threads: Threads
+) -> Network:
+    """A model made ready to describe by a runtime. UltronError if the runtime is not installed, or cannot take this
+    model, device or precision."""
+    entry = RUNTIMES[name]
+    if not entry.is_installed:
+        missing = [package for package in entry.packages if find_spec(package) is None]
+        raise UltronError(
+            f'runtime {name} needs {" and ".join(missing)}; install it: pip install "ultron[{entry.extra}]"'
+        )
+    open_: OpenNetwork = importlib.import_module(f"ultron_cli.models.runtimes.{entry.module}").open_network
+    return open_(loaded, device, precision, threads)
+
+
+RUNTIMES: dict[RuntimeName, RuntimeEntry] = {
+    "torch": RuntimeEntry(module="eager"),
+    # It compiles for a minute or more, which few extractions win back.
+    "compile": RuntimeEntry(module="compiled"),
+    "onnxruntime": RuntimeEntry(
+        module="onnx_runtime",
+        packages=("onnxruntime", "onnxscript"),
+        extra="onnxruntime",
+        is_per_photo=True,
+        is_for_auto=True,
+    ),
+    "openvino": RuntimeEntry(
+        module="openvino_runtime",
+        packages=("openvino", "onnxscript"),
+        extra="openvino",
+        is_per_photo=True,
+        is_for_auto=True,
+    ),
+}
