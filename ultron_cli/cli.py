@@ -336,6 +336,12 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _typed_command(arguments: list[str]) -> str:
+    """`ultron visualize cam`: the command that arguments begin with, or `ultron`."""
+    names = [name for name in COMMANDS if arguments[: len(name.split())] == name.split()]
+    return " ".join(["ultron", *names[:1]])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns 0 done, 1 the work failed, 2 bad usage or input; an unexpected error keeps its
     traceback."""
@@ -388,6 +394,8 @@ def main(arguments: list[str] | None = None) -> int:
         message = format_message()
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help has been shown
             return 0
-        hint = f"See `{context.command_path if context else 'ultron'} --help`."
+        # Of an option without its value Typer does not say whose it is.
+        command = context.command_path if context else _typed_command(sys.argv[1:] if arguments is None else arguments)
+        hint = f"See `{command} --help`."
         print(console.labelled("error", f"{console.printable(message)} {hint}"), file=sys.stderr)
         return 2

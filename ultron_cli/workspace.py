@@ -74,6 +74,11 @@ class Workspace:
     # folder of datasets: ULTRON_DATA, else ~/.cache/ultron/data
     data_root: Path = field(default_factory=_default_data_root)
 
+    def __post_init__(self) -> None:
+        for name, folder in (("workspace", self.root), ("data_root", self.data_root)):
+            if os.path.exists(folder) and not os.path.isdir(folder):
+                raise UltronError(f"`{name}` must be a folder, {folder} is something else; name another")
+
     def result_path(self, kind: str, name: str, made_by: Mapping[str, object] | None = None) -> Path:
         """The folder for a result of this kind and name, which may be made of names that people chose.
 

@@ -8,7 +8,7 @@ import torch
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.models import create_model
-from ultron_cli.training.validation import RetrievalValidation, choose_photos, retrieval_map
+from ultron_cli.training.validation import RetrievalValidation, UnreadablePhotos, choose_photos, retrieval_map
 
 
 def test_retrieval_map_by_hand() -> None:
@@ -39,3 +39,16 @@ def test_validation_takes_whole_landmarks_and_leaves_bad_photos_out(toy: Path, t
     assert (result.n_photos, result.n_queries) == (11, 11)
     assert 0.3 < result.mAP <= 1.0
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_photos_that_cannot_be_read_are_said_once_with_their_number(caplog: pytest.LogCaptureFixture) -> None:
+    unreadable = UnreadablePhotos()
+    for _ in range(2):  # rounds
+        unreadable.add(3, "a.jpg: cannot be decoded (cut off); replace it")
+        unreadable.add(5, "b.jpg: no such photo; complete the dataset")
+        unreadable.warn("left out of validation", Path("photos"))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        "left out of validation: 2 photos that cannot be read (a.jpg: cannot be decoded (cut off)); `ultron datasets "
+        "verify photos` lists such photos"
+    )

@@ -8,7 +8,7 @@ import os
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.values import shown
@@ -23,13 +23,13 @@ def with_reading(parameter: inspect.Parameter, flag: str) -> inspect.Parameter:
     leaf = kind
     while typing.get_args(leaf):  # list[Path] | None
         leaf = typing.get_args(leaf)[0]
-    readers: dict[type, Callable[[str], Any]] = {int: _whole_number, float: _number, str: str, Path: _path}
+    readers: dict[type, Callable[[str], object]] = {int: _whole_number, float: _number, str: str, Path: _path}
     if leaf not in readers:
         return parameter
     form = option.metavar or flag
     read = _path_text if leaf is str and form == "NAME|DIR" else readers[leaf]
 
-    def value_of(text: Any) -> Any:
+    def value_of(text: object) -> object:
         if not isinstance(text, str):  # a default, which some versions of Typer read too
             return text
         if not text.strip() and form != FREE_TEXT:

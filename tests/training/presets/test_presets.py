@@ -177,5 +177,11 @@ def test_resume_only_with_the_same_settings(tmp_path: Path) -> None:
     assert resumed_config(stored, None, None, ["workers=0", "log_every=1"]).workers == 0  # how, not what
     with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.001, asked 0.2\)"):
         resumed_config(stored, None, None, ["lr=0.2"])
-    with pytest.raises(UltronError, match=r"epochs \(stored 3, asked 12\)"):
+    with pytest.raises(UltronError, match=r"was started with epochs=3, over which the cosine of its rate falls to 0"):
         resumed_config(stored, "quickstart", None, [])
+    (tmp_path / "mine.toml").write_text("epochs = 'many'\n")
+    with pytest.raises(UltronError, match=r"mine\.toml: epochs must be a whole number; found 'many'"):
+        resumed_config(stored, None, tmp_path / "mine.toml", [])
+    stored.write_text(json.dumps({"config": config.to_plain() | {"lr": -1}}))
+    with pytest.raises(UltronError, match=r"config\.json: lr must lie between"):
+        resumed_config(stored, None, None, [])

@@ -121,9 +121,9 @@ def _moved_weights(path: Path, name: str, settings: dict[str, Any]) -> LoadedMod
     try:
         return load_weights(path, name, settings)
     except UltronError as error:
-        fault = error.message.removeprefix(f"{path} ").split("; leave")[0]
+        fault = error.message.removeprefix(f"{path} ").rpartition("; ")[0]
         raise UltronError(
-            f"{path} does not hold the weights that made the descriptors: {fault}; give the file that did"
+            f"{path} does not hold the weights that made the descriptors ({fault}); give the file that does"
         ) from error
 
 

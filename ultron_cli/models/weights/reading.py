@@ -95,6 +95,8 @@ def read_weights_file(path: Path) -> dict[str, Any]:
                 "data; save its state dict alone where it was made: torch.save(model.state_dict(), PATH)"
             ) from error
         reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split(". ")[0] or type(error).__name__
+        if reason.startswith("Weights only load failed"):  # torch's advice for other files
+            reason = "torch cannot read it"
         raise UltronError(
             f"{path} is truncated or not a weights file ({one_line(Exception(reason))}); get it again"
         ) from error
