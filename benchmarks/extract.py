@@ -125,10 +125,10 @@ class Rows:
             return stored.read()
 
     def runtime(self, name: str) -> ChosenRuntime:
-        self.opened = getattr(self, "opened", {})
-        if name not in self.opened:
-            self.opened[name] = open_runtime(name, self.loaded, self.extraction.config, self.work.device)
-        return self.opened[name]
+        self.runtimes = getattr(self, "runtimes", {})
+        if name not in self.runtimes:
+            self.runtimes[name] = open_runtime(name, self.loaded, self.extraction.config, self.work.device)
+        return self.runtimes[name]
 
     def images(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Of every scale, as the network takes them."""
@@ -251,7 +251,7 @@ def main() -> int:
 def share(row: str, figures: dict[str, list[dict]]) -> float:
     """Of the slower of a row's two limits, the median of the rounds' ratios."""
     limits = zip(figures[row + ALONE], figures[READING], figures[row], strict=True)
-    return statistics.median(max(a["seconds"], r["seconds"]) / own["seconds"] for a, r, own in limits)
+    return statistics.median(max(a["seconds"], r["seconds"]) / alone["seconds"] for a, r, alone in limits)
 
 
 def measurements(arguments: argparse.Namespace, about: dict, figures: dict[str, list[dict]]) -> dict[str, Measurement]:

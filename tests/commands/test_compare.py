@@ -128,12 +128,12 @@ def test_a_whitening_learned_where_it_is_evaluated_is_told(ultron: Run, results:
     database, whitening = tmp_path / "0/database.h5", tmp_path / "w.h5"
     names = ("--queries", tmp_path / "0/queries.h5", "--database", database)
     assert ultron("whiten", database, "--method", "pca", "--dim", 8, "--out", whitening)[0] == 0
-    told = "the whitening was learned on made, whose landmarks are evaluated"
+    warned = "the whitening was learned on made, whose landmarks are evaluated"
     code, _, err = ultron("evaluate", *names, "--whiten", whitening, "--out", tmp_path / "e.json")
-    assert code == 0 and told in err, err
+    assert code == 0 and warned in err, err
     stored = json.loads((tmp_path / "e.json").read_text())
-    assert any(told in warning for warning in stored["warnings"])
+    assert any(warned in warning for warning in stored["warnings"])
     assert Origin.from_json(stored["provenance"]).whitening_learned_from is not None
     assert ultron("search", *names, "--whiten", whitening, "--out", tmp_path / "w-ranks.h5")[0] == 0
-    assert told in ultron("evaluate", "--ranks", tmp_path / "w-ranks.h5")[2]
-    assert told not in ultron("evaluate", *names)[2]
+    assert warned in ultron("evaluate", "--ranks", tmp_path / "w-ranks.h5")[2]
+    assert warned not in ultron("evaluate", *names)[2]

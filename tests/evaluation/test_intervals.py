@@ -21,13 +21,13 @@ def test_the_interval_is_scipys_and_the_books(shape: str) -> None:
     from scipy.stats import bootstrap
 
     values = SHAPES[shape](np.random.default_rng(1), 70)
-    found = mean_interval(values, resamples=2000, seed=3)
+    interval = mean_interval(values, resamples=2000, seed=3)
     rng = np.random.default_rng(3)
     expected = bootstrap((values,), np.mean, method="BCa", n_resamples=2000, rng=rng).confidence_interval
-    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert interval == pytest.approx((expected.low, expected.high), abs=1e-12)
     rows = np.random.default_rng(3).integers(0, 70, (2000, 70))
     means = [sum(values[i] for i in row) / 70 for row in rows.tolist()]
-    assert found == pytest.approx(literal_statistics.bca_interval(values.tolist(), means), abs=1e-9)
+    assert interval == pytest.approx(literal_statistics.bca_interval(values.tolist(), means), abs=1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -73,9 +73,9 @@ def test_the_first_ranking_and_rank_that_differ() -> None:
     assert rank_agreement(ranking([[0]]), replace(ranking([[0]]), query_names=["other"])) is None
 
 
-def described(tmp_path: Path, one: System, turned: float) -> System:
+def described(tmp_path: Path, system: System, turned: float) -> System:
     """The system with descriptor files, in which the third photo is turned by an angle."""
-    folder = tmp_path / f"{one.letter}{turned}"
+    folder = tmp_path / f"{system.letter}{turned}"
     folder.mkdir()
     angles = np.array([0.0, 0.5, 1.0 + turned])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -83,8 +83,8 @@ def described(tmp_path: Path, one: System, turned: float) -> System:
         info = DescriptorInfo(model="m", weights_sha256="", dataset="toy", role=role, crop="none", scales=[1.0])  # type: ignore[arg-type]
         write_descriptors(folder / f"{role}.h5", ["a", "b", "c"], [rows], 2, info)
     files = (str(folder / "query.h5"), str(folder / "database.h5"))
-    origin = replace(one.evaluation.origin, descriptors=files)
-    return replace(one, evaluations=(replace(one.evaluation, origin=origin),))
+    origin = replace(system.evaluation.origin, descriptors=files)
+    return replace(system, evaluations=(replace(system.evaluation, origin=origin),))
 
 
 def test_verdicts_say_whether_and_where(tmp_path: Path) -> None:

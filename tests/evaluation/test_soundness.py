@@ -29,7 +29,7 @@ def result(n: int) -> RevisitedResult:
     return RevisitedResult(mAP=0.5, mP={}, queries_used=n, ap=np.zeros(n), precision=np.zeros((n, 3)))
 
 
-def told(truth: GroundTruth, origin: Origin = ORIGIN, dataset: str = "set", n: int = 20) -> list[str]:
+def warnings_of(truth: GroundTruth, origin: Origin = ORIGIN, dataset: str = "set", n: int = 20) -> list[str]:
     return weaknesses(truth, {"easy": result(n), "hard": result(20)}, dataset, origin)
 
 
@@ -37,13 +37,13 @@ EVEN = truth_of([4] * 20)
 
 
 def test_a_sound_score_is_told_as_it_is() -> None:
-    assert told(EVEN) == []
+    assert warnings_of(EVEN) == []
 
 
 def test_few_queries_are_told() -> None:
-    (text,) = told(EVEN, n=19)
+    (text,) = warnings_of(EVEN, n=19)
     assert text.startswith("fewer than 20 queries have positives (easy 19)")
-    assert told(EVEN, n=0) == []  # the protocol has no score
+    assert warnings_of(EVEN, n=0) == []  # the protocol has no score
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,16 @@ def test_few_queries_are_told() -> None:
     ],
 )
 def test_a_landmark_that_outweighs_the_others_is_told(sizes: list[int], shared: int, phrase: str) -> None:
-    texts = told(truth_of(sizes, shared))
+    texts = warnings_of(truth_of(sizes, shared))
     assert (texts[0].startswith(phrase) if phrase else texts == []) and len(texts) == bool(phrase)
 
 
 def test_queries_of_one_landmark_are_joined() -> None:
-    one = truth_of([6, 3, 3])
-    again = replace(one, query_names=[*one.query_names, "q0b", "q0c"], queries=[*one.queries, *[one.queries[0]] * 2])
-    assert told(again)[0].startswith("one landmark has 50 % of all positives (query q0 and 2 more queries)")
+    truth = truth_of([6, 3, 3])
+    again = replace(
+        truth, query_names=[*truth.query_names, "q0b", "q0c"], queries=[*truth.queries, *[truth.queries[0]] * 2]
+    )
+    assert warnings_of(again)[0].startswith("one landmark has 50 % of all positives (query q0 and 2 more queries)")
 
 
 SEEN = "whose landmarks are evaluated: scores are too high"
@@ -97,7 +99,7 @@ def test_landmarks_seen_in_training_are_told(learned: LearnedFrom, dataset: str,
     ):
         stored = Origin.from_json(origin.to_json())
         assert stored == origin
-        texts = told(EVEN, stored, dataset)
+        texts = warnings_of(EVEN, stored, dataset)
         assert len(texts) == bool(phrase)
         if phrase:
             assert texts[0].startswith(what) and phrase in texts[0]

@@ -102,10 +102,10 @@ def write(path: Path, content: Evaluation) -> Path:
 
 
 def test_files_folders_and_seeds_are_opened(tmp_path: Path) -> None:
-    one = evaluation({"q0": 0.5, "q1": 0.2})
-    a, b = (write(tmp_path / "r" / name / "evaluation.json", one) for name in ("gem", "ultron"))
+    result = evaluation({"q0": 0.5, "q1": 0.2})
+    a, b = (write(tmp_path / "r" / name / "evaluation.json", result) for name in ("gem", "ultron"))
     (tmp_path / "r" / "latest.json").write_text("{}")  # no evaluation: left out
-    comma = write(tmp_path / "x,y.json", replace(one, origin=Origin(model="m")))
+    comma = write(tmp_path / "x,y.json", replace(result, origin=Origin(model="m")))
     systems = open_systems([str(tmp_path / "r"), f"{a},{b}", str(comma)])
     assert [(s.letter, s.paths) for s in systems] == [("A", (a,)), ("B", (b,)), ("C", (a, b)), ("D", (comma,))]
     assert [s.label for s in open_systems([str(tmp_path / "r")])] == ["gem", "ultron"]

@@ -18,15 +18,15 @@ EXTRACTION = {"role": "query", "crop": "bbx", "scales": [1.0], "max_side_px": 64
 AQE = SearchRecord(steps=(StepRecord(name="aqe", settings={"n": 10}, ms_per_query=1.5),))
 
 
-def of_origin(one: System, **changes: object) -> System:
+def of_origin(system: System, **changes: object) -> System:
     origin = Origin(
         model="m",
-        weights_sha256=one.letter,
-        weights=WeightsSource(path=f"{one.letter}.pt"),
+        weights_sha256=system.letter,
+        weights=WeightsSource(path=f"{system.letter}.pt"),
         extraction=ExtractionRecord(stored=EXTRACTION),
     )
     origin = replace(origin, **changes)  # type: ignore[arg-type]
-    return replace(one, evaluations=tuple(replace(part, origin=origin) for part in one.evaluations))
+    return replace(system, evaluations=tuple(replace(part, origin=origin) for part in system.evaluations))
 
 
 SYSTEMS = [

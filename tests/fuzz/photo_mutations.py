@@ -140,7 +140,7 @@ def _changed_directory(data: bytes, start: int, draws: random.Random) -> bytes:
 
 def _changed_boxes(data: bytes, draws: random.Random) -> bytes:
     """AVIF, HEIF or JPEG 2000: a number in a box before the pixels, or the name of a box."""
-    boxes = [place for name in BOXES for place in _found(data, name)]
+    boxes = [place for name in BOXES for place in _places_of(data, name)]
     if not boxes:
         return mutate_bytes(data, draws)
     place = draws.choice(boxes)
@@ -155,7 +155,7 @@ BOXES = [
 ]  # fmt: skip
 
 
-def _found(data: bytes, name: bytes) -> list[int]:
+def _places_of(data: bytes, name: bytes) -> list[int]:
     place, places = data.find(name), []
     while place >= 0:
         places.append(place)
@@ -165,7 +165,7 @@ def _found(data: bytes, name: bytes) -> list[int]:
 
 def _changed_riff(data: bytes, draws: random.Random) -> bytes:
     chunks = [place for name in (b"RIFF", b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"EXIF", b"XMP ")
-              for place in _found(data, name)]  # fmt: skip
+              for place in _places_of(data, name)]  # fmt: skip
     place = draws.choice(chunks)
     if draws.random() < 0.15:
         return data[:place] + draws.choice((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANMF", b"EXIF")) + data[place + 4 :]

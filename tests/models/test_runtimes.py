@@ -68,7 +68,7 @@ def least_cosine(model: LoadedModel, network: core.Network) -> float:
         )
 
 
-def opened(name: RuntimeName, model: LoadedModel, device: str = "cpu", precision: Any = "float32") -> core.Network:
+def network_of(name: RuntimeName, model: LoadedModel, device: str = "cpu", precision: Any = "float32") -> core.Network:
     return open_network(name, model, torch.device(device), precision, Threads(n_at_once=1, per_call=1))
 
 
@@ -76,7 +76,7 @@ def opened(name: RuntimeName, model: LoadedModel, device: str = "cpu", precision
 @pytest.mark.parametrize("network", NETWORKS)
 def test_runtimes_agree_with_torch(network: str) -> None:
     model = loaded(*NETWORKS[network])
-    cosines = {name: least_cosine(model, opened(name, model)) for name in EXPORTED}
+    cosines = {name: least_cosine(model, network_of(name, model)) for name in EXPORTED}
     assert min(cosines.values()) > LEAST_COSINE, cosines
 
 
@@ -84,7 +84,7 @@ def test_a_compiled_network_agrees_with_torch(monkeypatch: pytest.MonkeyPatch) -
     """By the compiler's front alone, which takes no C++ compiler."""
     monkeypatch.setattr(compiled, "COMPILER", "aot_eager")
     model = loaded(*NETWORKS["gem"])
-    assert least_cosine(model, opened("compile", model)) > LEAST_COSINE
+    assert least_cosine(model, network_of("compile", model)) > LEAST_COSINE
 
 
 def test_every_registered_network_is_taken_or_has_own_operators() -> None:
@@ -114,18 +114,18 @@ def test_a_runtime_that_is_not_installed_says_how(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         UltronError, match=r'^runtime openvino needs openvino; install it: pip install "ultron\[openvino\]"$'
     ):
-        opened("openvino", loaded("gem", {"backbone": "test_resnet"}))
+        network_of("openvino", loaded("gem", {"backbone": "test_resnet"}))
 
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_what_a_runtime_does_not_take_is_said(name: RuntimeName, monkeypatch: pytest.MonkeyPatch) -> None:
     model = loaded("gem", {"backbone": "test_resnet"})
     with pytest.raises(UltronError, match=f"runtime {name} computes on the CPU, found device cuda"):
-        opened(name, model, "cuda")
+        network_of(name, model, "cuda")
     with pytest.raises(UltronError, match=f"runtime {name} computes in float32.*, found float16"):
-        opened(name, model, precision="float16")
+        network_of(name, model, precision="float16")
     with pytest.raises(UltronError, match=f"ULTRON's own operators, which runtime {name} does not have"):
-        opened(name, loaded("ultron-t", SMALL_FORMS["ultron-t"]))
+        network_of(name, loaded("ultron-t", SMALL_FORMS["ultron-t"]))
 
 
 def test_bfloat16_is_for_processors_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def weaknesses(truth: GroundTruth, results: Mapping[str, RevisitedResult], datas
             ("the weights were trained", origin.weights and origin.weights.trained_on),
             ("the whitening was learned", origin.whitening_learned_from),
         )
-        if learned and (phrase := _seen(what, learned, dataset, origin))
+        if learned and (phrase := _overlap_phrase(what, learned, dataset, origin))
     ]
     few = {name: result.queries_used for name, result in results.items() if 0 < result.queries_used < FEWEST_QUERIES}
     if few:
@@ -53,7 +53,7 @@ def weaknesses(truth: GroundTruth, results: Mapping[str, RevisitedResult], datas
     return phrases
 
 
-def _seen(what: str, learned: LearnedFrom, dataset: str, origin: Origin) -> str | None:
+def _overlap_phrase(what: str, learned: LearnedFrom, dataset: str, origin: Origin) -> str | None:
     """How training photos and evaluated ones show the same landmarks, as far as is recorded; None if they do not."""
     name = learned.dataset or PurePath(learned.folder or "").name
     landmarks = LANDMARKS_OF.get(dataset)

@@ -112,8 +112,10 @@ def open_systems(arguments: Sequence[str]) -> list[System]:
             groups.append((path,))
         else:
             groups.append(tuple(Path(part) for part in argument.split(",") if part))
-    opened = [[_open_result(path) for path in paths] for paths in groups]
-    labels = _labels([paths for paths in groups], [[evaluation for evaluation, _ in results] for results in opened])
+    results_by_system = [[_open_result(path) for path in paths] for paths in groups]
+    labels = _labels(
+        [paths for paths in groups], [[evaluation for evaluation, _ in results] for results in results_by_system]
+    )
     return [
         System(
             letter=letter_of(i),
@@ -122,7 +124,7 @@ def open_systems(arguments: Sequence[str]) -> list[System]:
             evaluations=tuple(evaluation for evaluation, _ in results),
             rankings=tuple(ranking for _, ranking in results),
         )
-        for i, (paths, results, label) in enumerate(zip(groups, opened, labels, strict=True))
+        for i, (paths, results, label) in enumerate(zip(groups, results_by_system, labels, strict=True))
     ]
 
 

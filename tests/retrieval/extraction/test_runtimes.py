@@ -45,19 +45,19 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Threads]:
     """openvino's place taken by torch a photo at a time, so that nothing is exported; returns what it was opened
     with."""
     monkeypatch.setenv("ULTRON_WORKSPACE", str(tmp_path / "runs"))
-    opened: list[Threads] = []
+    threads_used: list[Threads] = []
 
     class StandIn:
         @staticmethod
         def open_network(loaded: LoadedModel, device: torch.device, precision: str, threads: Threads) -> Network:
-            opened.append(threads)
+            threads_used.append(threads)
             return loaded.model
 
     entry = RuntimeEntry(module="stand_in", is_per_photo=True, is_for_auto=True)
     monkeypatch.setitem(sys.modules, "ultron_cli.models.runtimes.stand_in", StandIn)
     monkeypatch.setitem(runtimes.RUNTIMES, "openvino", entry)
     monkeypatch.setitem(runtimes.RUNTIMES, "onnxruntime", RuntimeEntry(module="onnx_runtime", packages=("no_such",)))
-    return opened
+    return threads_used
 
 
 def extracted(photo_folder: Path, out: Path, **changes: object) -> ExtractSummary:
