@@ -24,7 +24,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.locks import only_writer
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction import processes
-from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
+from ultron_cli.retrieval.extraction.dataset import ALL_IS_CHOSEN, ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, OtherProcessFailed
 
 pytestmark = pytest.mark.slow
@@ -239,7 +239,7 @@ def of_two(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(processes, "LOOK_EVERY_S", 0.01)
     monkeypatch.setattr(processes, "_store", lambda process: second._store)
-    first.tell("dataset and model are sound")
+    first.tell(ALL_IS_CHOSEN, "torch")
     first.tell("missing database shards", {0: [0], 1: [64]})
     return first
 
@@ -277,7 +277,7 @@ def test_the_failure_of_another_process_ends_this_one_without_a_word(
     photos: Path, tmp_path: Path, of_two: ExtractionProcesses, ultron: Run
 ) -> None:
     of_two.fail(UltronError("another `ultron extract` is writing"))
-    of_two._store.delete_key("dataset and model are sound")
+    of_two._store.delete_key(ALL_IS_CHOSEN)
     assert ultron("extract", photos, *FLAGS, "--out", tmp_path / "x") == (1, "", "")
 
 

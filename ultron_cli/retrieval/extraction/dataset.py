@@ -34,6 +34,8 @@ from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
 
+ALL_IS_CHOSEN = "dataset and model are sound, the runtime is chosen"  # told with the runtime's name
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractRequest:
@@ -130,7 +132,7 @@ def extract_dataset(
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
         if not processes.is_first:
-            runtime_name: RuntimeName = processes.hear("dataset and model are sound, the runtime is chosen")
+            runtime_name: RuntimeName = processes.hear(ALL_IS_CHOSEN)
             prepared = _prepared(request, choice, device, workspace)
             prepared.use(open_runtime(runtime_name, prepared.loaded, prepared.first.config, device))
             for path, extraction in prepared.files.values():
@@ -149,7 +151,7 @@ def extract_dataset(
             for path, extraction in prepared.files.values():  # of all files, before one is replaced
                 require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
-            processes.tell("dataset and model are sound, the runtime is chosen", runtime.name)
+            processes.tell(ALL_IS_CHOSEN, runtime.name)
             summary = _extract(prepared, request, processes, workspace)
         processes.tell("summary", summary)
         return summary
