@@ -99,7 +99,7 @@ def test_a_result_does_not_replace_what_it_is_made_from(tmp_path: Path, ultron: 
         (("index", "--queries", "q.h5"), "without --report nothing is measured; leave out --queries"),
         (("evaluate", "--ranks", "r.h5", "-k", 3, "--dim", 2), "leave out -k and --dim"),
         (("visualize", "ranks", "--ranks", "r.h5", "--queries", "q.h5"), "leave out --queries"),
-        (("search", "--rerank", "aqe", "--rerank-set", "n"), "--rerank-set takes key=value (superglobal.beta=0.15)"),
+        (("search", "--rerank", "aqe", "--rerank-set", "n"), "--rerank-set takes key=value (aqe.n=5)"),
         (("search", "--rerank-set", "model.p=3"), "must be one of superglobal, aqe"),
         (("extract", ".", "--untrained", "--set", "p"), "--set takes key=value (model.p=4)"),
         (("train", "--set", "p"), "--set takes key=value (epochs=20)"),

@@ -88,7 +88,7 @@ def test_a_full_disk_ends_a_run_in_one_line(
     monkeypatch.setattr(files.os, "write", filling_write)
     code, out, err = ultron("train", "--dataset", toy, *FLAGS, "--out", tmp_path / "run")
     assert (code, out) == (1, "")
-    assert "checkpoint.pt: the disk is full: it takes " in err.splitlines()[-1] and " are missing" in err
+    assert ".pt: the disk is full: it takes " in err.splitlines()[-1] and " are missing" in err
     assert not list((tmp_path / "run").rglob(".*"))
 
 

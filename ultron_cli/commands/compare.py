@@ -32,6 +32,7 @@ def command(
             "--as-reproduction",
             help="Hold the second result against the first: AP by AP, photo by photo (of rank files), descriptor by "
             "descriptor.",
+            rich_help_panel="A reproduction",
         ),
     ] = False,
 ) -> None:

@@ -151,16 +151,14 @@ RescoreFlag = Annotated[
 RerankFlag = Annotated[
     str | None,
     typer.Option(
-        metavar="STEP[,STEP]",
-        help=f"Re-ranking, in this order: {', '.join(RERANKERS)}.",
+        metavar="STEPS",
+        help=f"Re-ranking steps, applied in the order given, of: {', '.join(RERANKERS)}.",
         callback=checked(lambda _, value: parse_rerank(value, [])),
     ),
 ]
 RerankSetFlag = Annotated[
     list[str] | None,
-    typer.Option(
-        "--rerank-set", metavar="STEP.KEY=VALUE", help="A setting of a step, for example superglobal.beta=0.15."
-    ),
+    typer.Option("--rerank-set", metavar="KEY=VALUE", help="A setting of a step, for example aqe.n=5."),
 ]
 WhitenFlag = Annotated[
     Path | None,
@@ -195,7 +193,11 @@ PhotosFlag = Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Photos
 MaxSideFlag = Annotated[int, number(help="Longest side of a photo in pixels.", low=32, high=16384, metavar="PX")]
 LeaveOutQueriesFlag = Annotated[
     bool,
-    typer.Option("--leave-out-queries", help="Leave a query that is in the database too out of its own ranking."),
+    typer.Option(
+        "--leave-out-queries",
+        help="Leave a query that is in the database too out of its own ranking.",
+        rich_help_panel="Queries in the database",
+    ),
 ]
 
 

@@ -48,7 +48,7 @@ def command(
     ef_search: EfSearchFlag = None,
     rescore: RescoreFlag = None,
     bbx: Annotated[
-        str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Part of the photo to search for, in pixels.")
+        str | None, typer.Option(metavar="BOX", help="Part of the photo to search for: X1,Y1,X2,Y2 in pixels.")
     ] = None,
     rerank: RerankFlag = None,
     rerank_set: RerankSetFlag = None,

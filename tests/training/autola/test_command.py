@@ -44,7 +44,7 @@ def test_search_writes_everything_and_its_genotype_trains(ultron: Run, toy: Path
     code, _, err = ultron("train", "--preset", "autola-search", "--dataset", toy, *SEARCH, "--out", folder)
     assert code == 2 and "holds a finished run; replace it with --overwrite" in err
     code, _, err = ultron("train", "--resume", "--out", folder)
-    assert code == 2 and "is finished, there is nothing to resume" in err
+    assert code == 2 and "there is nothing to resume" in err
     network = (
         f"model.genotype={genotype.text}",
         "model.attention=hoga",

@@ -21,6 +21,11 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 # and W. A runtime that takes a photo at a time has B = 1, and may be called from several threads at once.
 Network = Callable[[torch.Tensor], torch.Tensor]
 OWN_OPERATORS = (ScalaAttention, CDConv, PlainDepthwise)
+# By module of ultron_cli.models: why its networks stay with torch.
+WITHOUT_EXPORT = {
+    "superglobal": "pads small maps in another way than large ones, and ONNX has one way",
+    "dalg": "crashes OpenVINO 2026.4 when that compiles it",
+}
 
 
 class OpenNetwork(Protocol):
@@ -42,6 +47,11 @@ def require_exportable(runtime: str, loaded: LoadedModel, device: torch.device) 
     """Raises UltronError if a network cannot go to a runtime that reads ONNX and computes on the CPU."""
     if device.type != "cpu":
         raise UltronError(f"runtime {runtime} computes on the CPU, found device {device}", "use `runtime=torch` there")
+    module = type(loaded.model).__module__.rpartition(".")[2]
+    if module in WITHOUT_EXPORT:
+        raise UltronError(
+            f"runtime {runtime} does not take {loaded.model.label}: it {WITHOUT_EXPORT[module]}", "use `runtime=torch`"
+        )
     if has_own_operators(loaded.model):
         raise UltronError(
             f"{loaded.model.label} is built of ULTRON's own operators, which runtime {runtime} does not have",

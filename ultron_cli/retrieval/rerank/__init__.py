@@ -64,7 +64,7 @@ class Step:
         return StepRecord(name=self.name, settings=to_dict(self.config), ms_per_query=ms_per_query)
 
 
-EXAMPLE = "superglobal.beta=0.15"  # of --rerank-set
+EXAMPLE = "aqe.n=5"  # of --rerank-set
 
 
 def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
