@@ -148,7 +148,8 @@ def test_what_only_a_fork_does_not_stand_is_asked_of_a_fresh_process(monkeypatch
 
 def test_a_child_made_before_a_library_was_loaded_is_replaced(monkeypatch: pytest.MonkeyPatch):
     """It would load the library with little memory left: faiss-gpu, which maps gigabytes, fails then."""
-    monkeypatch.setattr(guarded, "LIBRARIES", ("colorsys",))
+    monkeypatch.setattr(guarded, "LIBRARIES", ("colorsys",))  # there, and loads at once
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     first = in_child(process_number)
     assert in_child(process_number) == first
     monkeypatch.setitem(sys.modules, "colorsys", sys)

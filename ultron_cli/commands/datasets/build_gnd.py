@@ -24,18 +24,20 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CSV of photo,landmark; also label (easy|hard|junk), role (query|database), x1,y1,x2,y2.",
+            help="CSV of photo,landmark; also label (easy, hard, junk), role (query, database) and x1,y1,x2,y2.",
         ),
     ] = None,
     pairs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV of query,photo; also label (easy|hard|junk).")
+        Path | None, typer.Option(metavar="FILE", help="CSV of query,photo; also label (easy, hard, junk).")
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV of photo,x1,y1,x2,y2: the landmark in query photos, in pixels."),
+        typer.Option(metavar="FILE", help="CSV of photo and x1,y1,x2,y2: the landmark in query photos, in pixels."),
     ] = None,
     query_rule: Annotated[str, choice(QUERY_RULES, help="Which photos of a landmark become queries.")] = "random",
-    queries_per_landmark: Annotated[int, number(help="How many; at least one photo is left to find.", low=1)] = 1,
+    queries_per_landmark: Annotated[
+        int, number(help="How many; at least one photo is left to find.", low=1, panel="Queries per landmark")
+    ] = 1,
     seed: Annotated[int, number(help="Seed of --query-rule random.", low=0)] = 0,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="Name of the dataset (that of its folder).")] = None,
     out: Annotated[

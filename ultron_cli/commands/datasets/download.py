@@ -35,7 +35,9 @@ def command(
     timeout: Annotated[
         float, number(help="Seconds of silence after which a connection counts as broken.", low=0, metavar="S")
     ] = 60.0,
-    offline: Annotated[bool, typer.Option("--offline", help="Use only what is there (also ULTRON_OFFLINE=1).")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only what is there (as ULTRON_OFFLINE does).")
+    ] = False,
     keep_archives: Annotated[
         bool, typer.Option("--keep-archives", help="Keep archives below .downloads after unpacking.")
     ] = False,
