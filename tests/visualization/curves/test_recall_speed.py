@@ -1,13 +1,16 @@
 """Recall and speed of indexes: lines of a report, and the command on real reports."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.conftest import Run
 from tests.visualization.pictures import index_report
 from ultron_cli.errors import UltronError
+from ultron_cli.visualization import plots
 from ultron_cli.visualization.curves.recall_speed import (
     IndexSpeed,
     common_cut,
@@ -26,6 +29,20 @@ def test_lines_of_an_index_report() -> None:
     assert common_cut([report], None) == "10" and common_cut([report], 1) == "1"
     with pytest.raises(UltronError, match="`at` must be one of 1, 10, which every report has; found 5"):
         common_cut([report], 5)
+
+
+def test_no_recall_stands_above_100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where every point is at 100 %."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, out: figures.append(figure) or out)
+    report = IndexSpeed.of(index_report("flat", 100.0))
+    recall = dict.fromkeys(report.points[0].recall, 1.0)
+    perfect = replace(report, points=[replace(point, recall=recall) for point in report.points])
+    for content, left in ((report, 100 - 1.06 * 46), (perfect, 94.7)):
+        recall_speed_figure([content], ["flat"], "t", tmp_path / "s.png")
+        axes = figures[-1].axes[0]
+        low, high = axes.get_xlim()
+        assert low == pytest.approx(left) and all(tick <= 100 for tick in axes.get_xticks() if low <= tick <= high)
 
 
 def test_recall_speed_command_on_a_real_report(ultron: Run, toy: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ultron_cli.schema.values import fit
 from ultron_cli.visualization import drawing, lettering, plots
 from ultron_cli.visualization.plots import MOST_LINES, look
 
+LEAST_SPAN = 5.0  # of the axis of recall, in points
 MOST_REPORTS = MOST_LINES
 KNOBS = {"nprobe": "nprobe", "ef_search": "efSearch"}  # key of the report -> as Faiss calls the setting
 
@@ -202,7 +203,9 @@ def recall_speed_figure(
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(f"recall@{cut} against exact search (%)", fontsize=plots.LABEL_PT)
     axes.set_ylabel("queries per second", fontsize=plots.LABEL_PT)
-    axes.margins(x=0.06, y=0.12)
+    span = max(LEAST_SPAN, 100 - min(100 * recall for line in lines for recall, _, _ in line.points))
+    axes.set_xlim(100 - 1.06 * span, 100 + 0.06 * span)  # no tick stands above 100 %
+    axes.margins(y=0.12)
     axes.grid(visible=True, which="both")
     plots.legend_below_header(figure, axes.get_legend_handles_labels()[0])
     figure.draw_without_rendering()  # where points come to lie
