@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,16 @@ with processes.signals_interrupt():
 """
 
 
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """Torch's launcher leaves its own handlers in the process of an earlier test; nohup ignores SIGHUP."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
 def wait_until_dead(pids: list[int]) -> bool:
     for _ in range(400):
         if not any(is_alive(pid) and "Z" not in state_of(pid) for pid in pids):
@@ -127,43 +138,32 @@ def test_what_is_said_of_a_stop() -> None:
 
 def test_a_second_signal_at_once_lets_the_first_clear_away() -> None:
     """A terminal that closes sends SIGHUP, and so does its shell."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     cleared = []
-    try:
-        with pytest.raises(StoppedBySignal), signals_interrupt() as arrived:
-            try:
-                os.kill(os.getpid(), signal.SIGHUP)
-                time.sleep(1)
-            finally:
-                os.kill(os.getpid(), signal.SIGHUP)
-                os.kill(os.getpid(), signal.SIGTERM)
-                cleared.append(True)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with pytest.raises(StoppedBySignal), signals_interrupt() as arrived:
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(1)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleared.append(True)
     assert cleared and arrived == ["SIGHUP", "SIGHUP", "SIGTERM"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_interrupt_as_ctrl_c_does(number: signal.Signals) -> None:
-    before = signal.signal(number, signal.SIG_DFL)  # another test of this process may have left a handler
-    try:
-        with pytest.raises(KeyboardInterrupt, match=number.name), signals_interrupt() as arrived:
-            os.kill(os.getpid(), number)
-            time.sleep(1)
-        assert arrived == [number.name] and signal.getsignal(number) is signal.SIG_DFL
-    finally:
-        signal.signal(number, before)
+    with pytest.raises(KeyboardInterrupt, match=number.name), signals_interrupt() as arrived:
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    assert arrived == [number.name] and signal.getsignal(number) is signal.SIG_DFL
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """As nohup starts a command."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with signals_interrupt() as arrived:
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert arrived == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals_interrupt() as arrived:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert arrived == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_who_is_alive() -> None:
