@@ -12,9 +12,12 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import require_regular_file
 from ultron_cli.models import create_model
+from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
 from ultron_cli.schema.values import shown
 from ultron_cli.workspace import Workspace
+
+IN_MEMORY = "memory"  # where the weights of a network were that a program made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,17 @@ class ModelChoice:
         return load_weights(checkpoint, self.model, self.settings)
 
 
+@dataclass(frozen=True)
+class ModelInMemory:
+    """A network that a program has made, in place of a ModelChoice."""
+
+    model: RetrievalModel
+
+    def load(self) -> LoadedModel:
+        """The network, put into evaluation mode."""
+        return LoadedModel(self.model.eval(), sha256_of_weights(self.model), {"kind": IN_MEMORY})
+
+
 def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
     """Fresh weights from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -98,6 +112,11 @@ def reload_model(
     kind = source.get("kind")
     if override is not None:
         loaded = _moved_weights(override, name, settings)
+    elif kind == IN_MEMORY:
+        raise UltronError(
+            "the network that made these descriptors was in a program's memory; describe the photos with it there",
+            "give its checkpoint with `weights`",
+        )
     elif kind == "untrained":
         loaded = untrained_model(name, settings, source["seed"])
     elif kind == "pretrained":

@@ -99,11 +99,25 @@ def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, 
     return values
 
 
-def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> Config:
+def changed_config(config: Config, assignments: Sequence[str]) -> Config:
+    """A configuration with --set over it. Raises UltronError."""
+    return make_config(_assign(config.to_plain(), assignments)) if assignments else config
+
+
+def resumed_config(
+    stored: Path,
+    preset: str | None,
+    file: Path | None,
+    assignments: Sequence[str],
+    requested_config: Config | None = None,
+) -> Config:
     """The configuration of a run that goes on, whose config.json is `stored`. Raises UltronError if what is asked for
-    now is another one, but for more epochs where the rates of the steps that were planned stay as they are."""
+    now (a preset, or a whole configuration) is another one, but for more epochs where the rates of the steps that were
+    planned stay as they are."""
     stored_config = _stored_config(stored)
-    if preset is not None:
+    if requested_config is not None:
+        config = changed_config(requested_config, assignments)
+    elif preset is not None:
         config = load_config(preset, file, assignments)
     else:
         config = _configured(stored_config.to_plain(), file, assignments)
