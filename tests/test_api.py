@@ -110,5 +110,5 @@ def test_evaluate_and_compare_give_what_the_commands_give(
     assert comparison["medium"].difference == 0.0
     with pytest.raises(ultron.UltronError, match="no protocol in common"):
         ultron.compare([dataclasses.replace(evaluation, protocols={}), evaluation])
-    with pytest.raises(ultron.UltronError, match="two evaluations are compared, found 1"):
+    with pytest.raises(ultron.UltronError, match="two evaluations or more are compared, found 1"):
         ultron.compare([evaluation])

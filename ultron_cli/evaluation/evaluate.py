@@ -13,13 +13,12 @@ from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import (
-    PRECISION_AT,
     Duplicates,
     RevisitedResult,
     rankings_with_repeats,
     revisited_map,
 )
-from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.arrays import is_array, to_numpy

@@ -1,7 +1,7 @@
 """The losses by name.
 
-base.py has what all losses share (Loss, MarginLoss), partial_fc.py class weights that are sampled or spread over processes, margins.py the
-classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
+base.py has what all losses share (Loss, MarginLoss), partial_fc.py class weights that are sampled or spread over
+processes, margins.py the classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
 
 Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """

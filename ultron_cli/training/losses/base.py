@@ -1,9 +1,9 @@
 """What every loss is (Loss), and the base of those with class weights (MarginLoss): cross-entropy of scale x cosine to
 the class weights, with a margin on the target.
 
-Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and gives
-a scalar. Logits and margins are float32 even under autocast. With several processes, medians and running means are over
-the batch of all of them.
+Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and
+gives a scalar. Logits and margins are float32 even under autocast. With several processes, medians and running means
+are over the batch of all of them.
 """
 
 import math
