@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from ultron_cli import distributed
+from ultron_cli import distributed, user_code
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
@@ -28,6 +28,7 @@ from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import load_config, resumed_config
 from ultron_cli.training.run.folder import (
     GENOTYPE_FILE,
+    code_of_run,
     is_finished,
     is_unfinished,
     new_run_folder,
@@ -146,6 +147,7 @@ def start_training(
             folder_text, is_resumed = distributed.from_first_process(choice)
             folder = Path(folder_text)
             if is_resumed:
+                lock.enter_context(user_code.stored_code(code_of_run(folder), folder, folder / user_code.FOLDER))
                 config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
             else:
                 config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
