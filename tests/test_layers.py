@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "version"),
     ("schema", "processes"),
     ("allocator", "blocks", "configs", "guarded", "machine", "provenance", "distributed"),
-    ("files",),
+    ("files", "user_code"),
     ("locks",),
     ("console",),
     ("measurements",),

@@ -7,7 +7,6 @@ from typing import Literal, TypedDict
 
 import torch
 
-from ultron_cli.configs import to_dict
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
@@ -112,7 +111,7 @@ def extraction_config(
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
-        model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        model=loaded.model.made_of(),
         preprocessing=loaded.model.preprocessing.to_dict(),
         weights_sha256=loaded.weights_sha256,
     )
