@@ -12,7 +12,7 @@ from torch import nn
 
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses.base import LogNegatives, ClassSettings, Margin, at_least_float32
+from ultron_cli.training.losses.base import ClassSettings, LogNegatives, Margin, at_least_float32
 from ultron_cli.training.losses.partial_fc import PartialFcLoss
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses.base import LossResult, ClassSettings, Margin, MarginLoss
+from ultron_cli.training.losses.base import ClassSettings, LossResult, Margin, MarginLoss
 
 
 def sample_classes(batch_classes: torch.Tensor, n_classes: int, sample_rate: float) -> torch.Tensor:
