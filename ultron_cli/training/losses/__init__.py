@@ -1,7 +1,9 @@
 """The losses by name.
 
-base.py has what all losses share (Loss, MarginLoss), partial_fc.py class weights that are sampled or spread over
-processes, margins.py the classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
+base.py has what all losses share (Loss) and the base of those with class weights (MarginLoss), partial_fc.py class
+weights that are sampled or spread over processes, margins.py the classification losses, cfcd.py CFCD's second stage.
+batch.py has the base of those without class weights (BatchLoss) and their memory, pairs.py losses of pairs and
+triplets. A loss's settings stand directly above it.
 
 Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """
@@ -45,10 +47,10 @@ class UserLoss:
     """A loss that a user names by import path: a class made as those of LossEntry are, whose `settings_type`, where it
     has one, is the frozen dataclass of its settings."""
 
-    loss: type[MarginLoss]
+    loss: type[Loss]
     settings: type[LossSettings]
 
-    def loss_class(self) -> type[MarginLoss]:
+    def loss_class(self) -> type[Loss]:
         """The class of the loss."""
         return self.loss
 
@@ -77,6 +79,11 @@ LOSSES: dict[str, LossEntry] = {
     "cosface": LossEntry("margins", "CosFace", "CosFaceSettings"),
     "subcentre-arcface": LossEntry("margins", "SubcentreArcFace", "SubcentreSettings"),
     "madacos": LossEntry("margins", "MadaCos", "MadaCosSettings"),
+    "contrastive": LossEntry("pairs", "Contrastive", "ContrastiveSettings"),
+    "triplet": LossEntry("pairs", "Triplet", "TripletSettings"),
+    "multi-similarity": LossEntry("pairs", "MultiSimilarity", "MultiSimilaritySettings"),
+    "ntxent": LossEntry("pairs", "NtXent", "NtXentSettings"),
+    "fastap": LossEntry("pairs", "FastAp", "FastApSettings"),
     "cfcd-stage2": LossEntry("cfcd", "CfcdStage2", "CfcdStage2Settings"),
 }
 
