@@ -249,7 +249,7 @@ def _model_choice(model: "Model | None", workspace: Workspace | None) -> ModelCh
     if model is None or isinstance(model, (str, Path)):
         return ModelChoice(run=None if model is None else str(model), workspace=workspace or Workspace())
     raise UltronError(
-        f"`model` is a run, a path, a ModelChoice or a RetrievalModel (`create_model` makes one); found {type(model)}"
+        f"`model` is a run, a path, a ModelChoice or a RetrievalModel (create_model makes one); found {type(model)}"
     )
 
 
@@ -296,8 +296,8 @@ def search(
         latest_queries, latest_database = latest_descriptors(None, None, workspace)
         queries, database = queries or latest_queries, database or latest_database
     return search_descriptors(
-        _opened(queries),
-        _opened(database),
+        _readable(queries),
+        _readable(database),
         k,
         device,
         steps=options.steps,
@@ -305,7 +305,7 @@ def search(
     )
 
 
-def _opened(stored: Descriptors | Path) -> Descriptors:
+def _readable(stored: Descriptors | Path) -> Descriptors:
     return stored if isinstance(stored, Descriptors) else open_descriptors(stored)
 
 

@@ -1,7 +1,7 @@
 """Scores a search against a ground truth: photos are matched by name, and the scores keep the origin of the search."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -12,8 +12,13 @@ import numpy as np
 from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.evaluation.metrics import Duplicates, rankings_with_repeats, revisited_map
-from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.metrics import (
+    Duplicates,
+    RevisitedResult,
+    rankings_with_repeats,
+    revisited_map,
+)
+from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.arrays import is_array, to_numpy
@@ -152,6 +157,26 @@ def _with_own_rows(
     return replace(truth, queries=queries), n_counted
 
 
+def _repeats_problem(
+    rows: RowsOfTruth, truth: GroundTruth, results: Mapping[str, RevisitedResult], duplicates: Duplicates
+) -> UltronError | None:
+    """That rankings show photos again, what that does to AP, and what to do; None if they do not."""
+    repeating_queries = rankings_with_repeats(rows)
+    if not len(repeating_queries):
+        return None
+    example = truth.query_names[repeating_queries[0]]
+    n_rankings = counted(len(repeating_queries), "ranking names", "rankings name")
+    problem = f"{n_rankings} a photo more than once, for example that of {example}"
+    if duplicates == "first":
+        return UltronError(f"{problem}; only the first counts")
+    highest = max(float(np.nanmax(result.ap, initial=0)) for result in results.values())
+    effect = f", which takes AP up to {percent(highest)} %" if highest > 1 else ""
+    return UltronError(
+        f"{problem}; each repeat counts, as in revisitop{effect}; name each photo once",
+        "count only the first with `duplicates` first",
+    )
+
+
 def evaluate_ranking(
     ranking: Ranking,
     gnd: Path | GroundTruth,
@@ -172,19 +197,6 @@ def evaluate_ranking(
         ranking = replace(ranking, origin=replace(ranking.origin, search=search))
     truth, rows = ranking_against(ranking, gnd)
     truth, n_counted = _with_own_rows(truth, ranking, rows_of_self, are_left_out=search.leaves_out_queries)
-    repeating_queries = rankings_with_repeats(rows)
-    if len(repeating_queries):
-        how = (
-            "each repeat counts, as in revisitop (`duplicates` first counts only the first)"
-            if duplicates == "count"
-            else "only the first counts"
-        )
-        log.warning(
-            "%s a photo more than once, for example that of %s; %s",
-            counted(len(repeating_queries), "ranking names", "rankings name"),
-            truth.query_names[repeating_queries[0]],
-            how,
-        )
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
     origin = replace(
         ranking.origin,
@@ -197,6 +209,8 @@ def evaluate_ranking(
     warnings: list[str | UltronError] = [*weaknesses(truth, results, dataset, origin)]
     if n_counted:
         warnings.insert(0, own_rows_problem(n_counted, len(truth.query_names)))
+    if problem := _repeats_problem(rows, truth, results, duplicates):
+        warnings.insert(0, problem)
     for warning in warnings:
         log.warning("%s", warning)
     return Evaluation.of(

@@ -58,6 +58,7 @@ class ProtocolScores:
 
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Score = Annotated[float, Meta(ge=0)]  # AP passes 1 where a ranking repeats photos and each repeat counts
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -65,10 +66,25 @@ Count = Annotated[int, Meta(ge=0)]
 class _StoredScores:
     """A protocol in an Evaluation JSON. It must hold the AP of every query; what else it lacks is None."""
 
-    ap: dict[str, Fraction | None]
-    mAP: Fraction | None = None
+    ap: dict[str, Score | None]
+    mAP: Score | None = None
     mP: dict[int, Fraction | None] | None = None
     queries_used: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ScoresWithinOne:
+    """A protocol of an evaluation in which no repeat counts."""
+
+    ap: dict[str, Fraction | None]
+    mAP: Fraction | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithinOne:
+    """The scores of such an evaluation."""
+
+    protocols: dict[str, _ScoresWithinOne]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +180,9 @@ class Evaluation:
         """From a file's content. Raises Misfit, naming the place, if it is no evaluation."""
         stored = fit(content, _StoredEvaluation)
         fit({"provenance": stored.provenance}, dict[str, StoredOrigin | None])  # what is not read is kept as it is
+        origin = Origin.from_json(stored.provenance)
+        if origin.duplicates != "count":
+            fit(content, _WithinOne)
         scores = {
             protocol: ProtocolScores(
                 mAP=part.mAP,
@@ -181,7 +200,7 @@ class Evaluation:
             n_queries=most_queries if stored.n_queries is None else stored.n_queries,
             n_database=stored.n_database or 0,
             protocols=scores,
-            origin=Origin.from_json(stored.provenance),
+            origin=origin,
             warnings=stored.warnings,
         )
 

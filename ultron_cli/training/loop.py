@@ -22,6 +22,7 @@ from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhot
 from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
+from ultron_cli.training.losses.base import MarginLoss
 from ultron_cli.training.run.checkpoints import State, load_latest_state, remove_states, save_state, saved_steps
 from ultron_cli.training.run.folder import continued, set_result_aside
 from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
@@ -112,8 +113,8 @@ class Training(RunLoop[TrainConfig, Batch]):
         config = self.config
         processes = (distributed.process_index(), distributed.n_processes())
         labels = self.photos.labels
-        if config.tuple_size:
-            return TupleBatches(labels, config.batch_size, config.seed, config.epochs, config.tuple_size, *processes)
+        if tuples := config.tuple_settings:
+            return TupleBatches(labels, config.batch_size, config.seed, config.epochs, tuples.tuple_size, *processes)
         groups = shape_groups(photo_aspects(self.photos)) if config.group_sizes else None
         return EpochBatches(len(labels), config.batch_size, config.seed, config.epochs, groups, *processes)
 
@@ -126,9 +127,9 @@ class Training(RunLoop[TrainConfig, Batch]):
                 f"{self.photos.folder} has {counted(n_photos, 'photo')}, fewer than a batch of {batch_size}; use "
                 f"`batch_size={max(2, n_photos // 2)}`"
             )
-        n_parts = self.config.accumulate * distributed.n_processes() * (self.config.tuple_size or 1)
+        n_parts = self.config.accumulate * distributed.n_processes() * self.config.loss_settings.photos_together
         if batch_size % n_parts:
-            of_tuples = " x loss.tuple_size" if self.config.tuple_size else ""
+            of_tuples = " x loss.tuple_size" if self.config.tuple_settings else ""
             raise UltronError(
                 f"batch_size must be a multiple of processes x accumulate{of_tuples} = {n_parts}; found "
                 f"{batch_size}; use `batch_size={batch_size // n_parts * n_parts or n_parts}`"
@@ -250,6 +251,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         """Scores of the held-out photos, as metrics.jsonl has them."""
         with self.learner.best_weights() as model:
             if isinstance(validation, ClassificationValidation):
+                assert isinstance(self.learner.loss, MarginLoss)  # as the configuration says
                 classes = validation.run(model, self.learner.loss, self.device)
                 return {
                     "validation_top1": classes.top1,
@@ -268,7 +270,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         say nothing)."""
         n_photos = self._epoch_meter.n_late
         n_right = self._epoch_meter.n_right_late
-        chance = 1.0 / max(1.0, len(self.photos.landmark_names) * self.config.loss_settings.sample_rate)
+        chance = self.learner.loss.chance(self.config.batch_size // self.config.accumulate)
         most_by_chance = n_photos * chance + 2.0 * math.sqrt(n_photos * chance * (1.0 - chance))
         if n_photos >= LEAST_FOR_CHANCE and n_right <= most_by_chance:
             advice = [f"`lr={self.config.lr / 10:.2g}`", f"`lr={self.config.lr * 10:.2g}`"]

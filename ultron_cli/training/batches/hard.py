@@ -60,12 +60,13 @@ def _search(photos: LandmarkPhotos, learner: Learner, class_weights: torch.Tenso
     local_rows = np.arange(distributed.process_index(), len(photos.labels), distributed.n_processes())
     nearest = torch.full((len(photos.labels),), -1, dtype=torch.int64)
     unit = torch.nn.functional.normalize(class_weights, dim=1)
+    n_centres = len(class_weights) // len(photos.landmark_names)
     with learner.best_weights() as model:
         validation = RetrievalValidation(
             photos.take(local_rows), config.side_px, config.workers, what="the search for hard negatives"
         )
         for rows, descriptors in validation.described(model, learner.device):
-            nearest[local_rows[rows]] = ((descriptors @ unit.T).argmax(1) // learner.loss.n_centres).cpu()
+            nearest[local_rows[rows]] = ((descriptors @ unit.T).argmax(1) // n_centres).cpu()
     return distributed.max_over_processes(nearest.to(learner.device)).cpu().numpy()
 
 

@@ -1,7 +1,7 @@
 """The losses by name.
 
-base.py has what all losses share, partial_fc.py class weights that are sampled or spread over processes, margins.py the
-classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
+base.py has what all losses share (Loss, MarginLoss), partial_fc.py class weights that are sampled or spread over
+processes, margins.py the classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
 
 Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """
@@ -16,7 +16,7 @@ from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError, nearest_names
 
 if TYPE_CHECKING:
-    from ultron_cli.training.losses.base import LossSettings, MarginLoss
+    from ultron_cli.training.losses.base import Loss, LossSettings
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class LossEntry:
     """What a name of LOSSES stands for."""
 
     module: str  # below ultron_cli.training.losses
-    class_name: str  # of a MarginLoss in that module
+    class_name: str  # of a Loss in that module
     settings_name: str  # of the frozen dataclass of its settings, in that module
 
-    def loss_class(self) -> type[MarginLoss]:
+    def loss_class(self) -> type[Loss]:
         """The class of the loss, imported."""
         return getattr(self._imported(), self.class_name)
 
@@ -40,8 +40,8 @@ class LossEntry:
 
 
 LOSSES: dict[str, LossEntry] = {
-    "softmax": LossEntry("margins", "Softmax", "LossSettings"),
-    "linear": LossEntry("margins", "Linear", "LossSettings"),
+    "softmax": LossEntry("margins", "Softmax", "ClassSettings"),
+    "linear": LossEntry("margins", "Linear", "ClassSettings"),
     "arcface": LossEntry("margins", "ArcFace", "ArcFaceSettings"),
     "cosface": LossEntry("margins", "CosFace", "CosFaceSettings"),
     "subcentre-arcface": LossEntry("margins", "SubcentreArcFace", "SubcentreSettings"),
@@ -58,12 +58,12 @@ def loss_settings(name: str, settings: dict[str, object]) -> LossSettings:
     return from_dict(LOSSES[name].settings_class(), settings, prefix="loss.")
 
 
-def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> MarginLoss:
+def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> Loss:
     """A loss by name from settings that are checked already."""
     return LOSSES[name].loss_class()(n_classes, dim, settings)
 
 
-def create_loss(name: str, *, n_classes: int, dim: int, **settings: object) -> MarginLoss:
+def create_loss(name: str, *, n_classes: int, dim: int, **settings: object) -> Loss:
     """A loss by name with its settings: create_loss("madacos", n_classes=, dim=, rho=)(descriptors, labels) -> scalar.
 
     Raises UltronError for an unknown name or setting.
