@@ -22,7 +22,7 @@ from ultron_cli.datasets.landmarks.photos import photos_by_landmark
 from ultron_cli.datasets.listed import listed_photos
 from ultron_cli.datasets.photo_types import photo_suffixes
 from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, Protocol, parse_ground_truth
-from ultron_cli.errors import UltronError
+from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, truth_of_labels
 from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.evaluation.summaries import ComparedSystems, compare_all
@@ -64,7 +64,11 @@ class TemporaryFolder:
 
     def __init__(self) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="ultron-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def leave(self) -> None:
+        """Leaves the folder there for good."""
+        self._end.detach()
 
 
 class Extracted(DescriptorFile):
@@ -140,7 +144,12 @@ def train(
     )
     if place:
         log.warning("the run lies in %s until it is let go; name a folder with `out` to keep it", request.out)
-    return Run(start_training(request, device, _draw_run, workspace), place)
+    try:
+        return Run(start_training(request, device, _draw_run, workspace), place)
+    except WorkFailed:  # it says how to go on from what was saved
+        if place:
+            place.leave()
+        raise
 
 
 def _place(out: object, workspace: Workspace | None) -> TemporaryFolder | None:

@@ -164,7 +164,7 @@ class Ranking:
                 ),
             ]
             ranks = [f"{rank}. {photo} {score}".rstrip() for rank, (photo, score) in enumerate(best, start=1)]
-            strips.append(photo_strip(list(zip(paths, [f"query {name}", *ranks], strict=True))))
+            strips.append(photo_strip(list(zip(paths, [f"query: {name}", *ranks], strict=True))))
         return photo_strip([], self._headline()) + "".join(strips)
 
 
