@@ -2,11 +2,11 @@
 
     python examples/hidden_settings.py [--trials 50] [--write docs/evaluation.md]
 
-Ten real photos (../shared/minidev) with edges of boxes between pixels, three of them stored on their side, are described
-by each of two networks. In every trial one or two settings of all that are tried are changed at random; from the
-descriptors alone the changes are to be found. A trial is right if exactly the hidden settings are named, with their values.
-Changes without an effect (another join of a single scale) are drawn again. References are made by the code that searches,
-so this says how well causes are told apart; that a recipe is what other programs do is held elsewhere.
+Ten real photos (../shared/minidev) with edges of boxes between pixels, three of them stored on their side, are
+described by each of two networks. In every trial one or two settings of all that are tried are changed at random; from
+the descriptors alone the changes are to be found. A trial is right if exactly the hidden settings are named, with their
+values. Changes without an effect (another join of a single scale) are drawn again. References are made by the code that
+searches, so this says how well causes are told apart; that a recipe is what other programs do is held elsewhere.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def is_right(causes: list[Cause], recipe: Recipe, hidden: list[Setting]) -> bool
     """Whether the causes named are the hidden ones, with their values."""
     named = {cause.setting: (cause.reference, *cause.equal) for cause in causes}
     return len(causes) == len(hidden) and all(
-        setting.said(setting.of(recipe)) in named.get(setting.words, ()) for setting in hidden
+        setting.in_words(setting.of(recipe)) in named.get(setting.words, ()) for setting in hidden
     )
 
 
@@ -142,7 +142,9 @@ def main() -> int:
                 is_found = is_right(causes, recipe, hidden) and shown.misnamed is None
                 total[len(hidden)] += 1
                 right[len(hidden)] += is_found
-                wanted_text = "; ".join(f"{setting.words}: {setting.said(setting.of(recipe))}" for setting in hidden)
+                wanted_text = "; ".join(
+                    f"{setting.words}: {setting.in_words(setting.of(recipe))}" for setting in hidden
+                )
                 print(f"{network} {trial} {'right' if is_found else 'WRONG'} ({wanted_text})", flush=True)
                 if not is_found:
                     missed.update(setting.words for setting in hidden)

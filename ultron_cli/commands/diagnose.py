@@ -41,7 +41,7 @@ def command(
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
 ) -> None:
-    """Says why descriptors differ from somebody else's of the same photos.
+    """Says why descriptors differ from somebody else's.
 
     Some ten photos are described again with one setting changed at a time: crop, channels, mean and sd, resizing,
     scales, pooling, flips, EXIF, whitening and so on. What brings MINE.h5 to REF.h5 is named, with what mends it.
@@ -52,7 +52,9 @@ def command(
     from ultron_cli.retrieval.whitening import chosen_whitening
 
     if expected == (against is not None):
-        raise UltronError("name what MINE.h5 is held against: --against REF.h5, or --expected for a published score")
+        raise UltronError(
+            "MINE.h5 must be held against one thing; name --against REF.h5, or --expected for a published score"
+        )
     if expected:
         require_unused(
             "--expected reads what MINE.h5 records, not photos",

@@ -129,8 +129,8 @@ class CauseSearch:
             causes.append(
                 Cause(
                     setting=setting.words,
-                    ours=setting.said(setting.of(self.start)),
-                    reference=setting.said(value),
+                    ours=setting.in_words(setting.of(self.start)),
+                    reference=setting.in_words(value),
                     mend=setting.mended(value),
                     cosine_before=1 - self.distance(recipe),
                     cosine=1 - self.distance(following[setting]),
@@ -146,7 +146,7 @@ class CauseSearch:
         pixels."""
         start_value = setting.of(self.start)
         return tuple(
-            setting.said(setting.of(recipe))
+            setting.in_words(setting.of(recipe))
             for recipe in setting.variants(best.recipe, self.means)
             if setting.of(recipe) != start_value and self.maker.has_same_pixels(recipe, best.recipe)
         )

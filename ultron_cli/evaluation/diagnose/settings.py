@@ -44,7 +44,7 @@ class Setting:
         """The recipe with this value."""
         return replace(recipe, **{self.key: value})
 
-    def said(self, value: object) -> str:
+    def in_words(self, value: object) -> str:
         """A value in words."""
         return self.names[value] if value in self.names else self.text(value)
 
