@@ -43,6 +43,7 @@ COMMANDS = {
     "search": EXPERIMENTS,
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
+    "sweep": EXPERIMENTS,
     "visualize-cam": PICTURES,
     "serve": PICTURES,
     "doctor": MACHINE,

@@ -30,7 +30,7 @@ def table_of_one(evaluation: Evaluation, path: Path, style: TableFormat) -> str:
 def compared(systems: Sequence[System], style: TableFormat) -> Summary:
     """The comparison of any number of systems. Raises UltronError if they cannot be compared."""
     standings = compare_systems(systems)
-    content = _comparison_content(systems, standings)
+    content = comparison_content(systems, standings)
     if style == "json":
         return content, dump_json(content, ascii_only=True)
     if style != "text":
@@ -38,7 +38,7 @@ def compared(systems: Sequence[System], style: TableFormat) -> Summary:
     return content, _two(systems, standings) if len(systems) == 2 else _several(systems, standings)
 
 
-def _comparison_content(systems: Sequence[System], standings: Sequence[Standing]) -> dict[str, object]:
+def comparison_content(systems: Sequence[System], standings: Sequence[Standing]) -> dict[str, object]:
     """As --json prints it: fractions. Of two systems each protocol also has the fields of their comparison."""
     protocols: dict[str, object] = {}
     for standing in standings:
@@ -47,7 +47,7 @@ def _comparison_content(systems: Sequence[System], standings: Sequence[Standing]
             {"a": pair.a, "b": pair.b, **dataclasses.asdict(pair.comparison), "p_holm": pair.p_holm}
             for pair in standing.pairs
         ]
-        if len(systems) == 2:
+        if len(systems) == 2 and standing.pairs:
             comparison = standing.pairs[0].comparison
             part |= dataclasses.asdict(comparison) | {"test": comparison.test_text, "verdict": comparison.verdict}
         else:
