@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import require_regular_file
-from ultron_cli.models import create_model
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.models.weights.checkpoints import (
+    LoadedModel,
+    load_again,
+    load_weights,
+    pretrained_model,
+    sha256_of_weights,
+    untrained_model,
+)
 from ultron_cli.schema.values import shown
 from ultron_cli.workspace import Workspace
 
@@ -47,9 +51,7 @@ class ModelChoice:
         if self.weights:
             return load_weights(self.weights.expanduser(), self.model, self.settings)
         if self.pretrained:
-            model = create_model(self.model or "gem", pretrained=True, **self.settings)
-            require_only_backbone(model, "timm's download")
-            return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
+            return pretrained_model(self.model or "gem", self.settings)
         if self.untrained:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
@@ -74,14 +76,6 @@ class ModelInMemory:
     def load(self) -> LoadedModel:
         """The network, put into evaluation mode."""
         return LoadedModel(self.model.eval(), sha256_of_weights(self.model), {"kind": IN_MEMORY})
-
-
-def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
-    """Fresh weights from a seed, leaving the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = create_model(name, **settings)
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
 
 
 def find_checkpoint(run: str, workspace: Workspace) -> Path:
@@ -117,12 +111,15 @@ def reload_model(
             "the network that made these descriptors was in a program's memory; describe the photos with it there",
             "give its checkpoint with `weights`",
         )
-    elif kind == "untrained":
-        loaded = untrained_model(name, settings, source["seed"])
-    elif kind == "pretrained":
-        loaded = ModelChoice(pretrained=True, model=name, settings=settings).load()
     else:
-        loaded = load_weights(_existing(source["path"]), name, settings)
+        path = source.get("path")
+        if path is not None and not os.path.isfile(path):
+            raise UltronError(
+                f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract "
+                "again",
+                "give them with `weights`",
+            )
+        loaded = load_again(name, settings, source)
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
             f"the weights ({override or source.get('path') or kind}) are not those the descriptors were made with; "
@@ -144,12 +141,3 @@ def _moved_weights(path: Path, name: str, settings: dict[str, Any]) -> LoadedMod
         raise UltronError(
             f"{path} does not hold the weights that made the descriptors ({fault}); give the file that does"
         ) from error
-
-
-def _existing(path: str) -> Path:
-    if not os.path.isfile(path):
-        raise UltronError(
-            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
-            "give them with `weights`",
-        )
-    return Path(path)
