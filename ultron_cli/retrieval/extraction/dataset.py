@@ -94,10 +94,12 @@ class ExtractSummary(TypedDict):
 
 
 def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: the requested one (0: no limit), else twice the side of the training crops (512 and 1024 in
-    papers), else 1024."""
+    """The longest side: the requested one (0: no limit), else that of the photos that a head was trained on, else twice
+    the side of the training crops (512 and 1024 in papers), else 1024."""
     if requested_px is not None:
         return requested_px or None
+    if loaded.adapted_side_px is not None:
+        return loaded.adapted_side_px or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
