@@ -62,6 +62,16 @@ class RetrievalModel(nn.Module):
         """(B, 3, H, W) -> (B, D), not yet of unit norm."""
         return self.pool(self.feature_map(images))
 
+    @property
+    def per_scale(self) -> "RetrievalModel":
+        """The network whose unit descriptors of each scale are joined: itself, unless `finish` follows on them."""
+        return self
+
+    def finish(self, descriptors: torch.Tensor) -> torch.Tensor:
+        """(B, D) unit descriptors that per_scale gave and join_scales joined -> (B, D), not yet of unit norm. Called
+        only where per_scale is another network."""
+        return descriptors
+
     def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
         """(scales, B, D) unit descriptors of the same photos -> (B, D), not yet of unit norm: their mean."""
         return descriptors.mean(dim=0)

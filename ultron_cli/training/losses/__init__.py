@@ -88,6 +88,7 @@ LOSSES: dict[str, LossEntry] = {
     "multi-similarity": LossEntry("pairs", "MultiSimilarity", "MultiSimilaritySettings"),
     "ntxent": LossEntry("pairs", "NtXent", "NtXentSettings"),
     "fastap": LossEntry("pairs", "FastAp", "FastApSettings"),
+    "smooth-ap": LossEntry("smooth_ap", "SmoothAp", "SmoothApSettings"),
     "cfcd-stage2": LossEntry("cfcd", "CfcdStage2", "CfcdStage2Settings"),
 }
 

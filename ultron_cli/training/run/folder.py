@@ -16,10 +16,12 @@ from ultron_cli.user_code import FOLDER, CodeRecord
 from ultron_cli.workspace import Workspace
 
 RESULT_FILE = "checkpoint.pt"  # what a training ends with
+WHITENING_FILE = "whitening.h5"  # of a linear head, beside it
 EARLIER_RESULT = "checkpoint-{epochs}-epochs.pt"  # what it ended with before it went on with more epochs
 # What a run writes; only these are removed when a folder is used again.
 FILES = (
     RESULT_FILE,
+    WHITENING_FILE,
     "steps.jsonl",
     "metrics.jsonl",
     "curves.png",
