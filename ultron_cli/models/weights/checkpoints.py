@@ -61,12 +61,11 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
     content = {
         "model": {**model.made_of(), **({"code": code} if code else {})},
         "preprocessing": model.preprocessing.to_dict(),
-        "state_dict": model.state_dict(),
         **extra,
     }
     if model.recommended_scales != type(model).recommended_scales:
         content["scales"] = list(model.recommended_scales)
-    _write(path, content)
+    _write(path, content, model.state_dict())
 
 
 def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str, object]) -> None:
@@ -75,16 +74,15 @@ def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str
     content = {
         "model": {"name": head.name, "settings": to_dict(head.settings)},
         "preprocessing": base.extraction.get("preprocessing"),
-        "state_dict": head.head.state_dict(),
         "scales": base.extraction.get("scales"),
         "base": asdict(base),
         **extra,
     }
-    _write(path, content)
+    _write(path, content, head.head.state_dict())
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    state = {name: tensor.detach().cpu() for name, tensor in content["state_dict"].items()}
+def _write(path: Path, content: Mapping[str, object], tensors: Mapping[str, torch.Tensor]) -> None:
+    state = {name: tensor.detach().cpu() for name, tensor in tensors.items()}
     version = {"format": FORMAT, "version": VERSION, "ultron_version": __version__}
     with whole_file(path) as output:
         torch.save({**version, **content, "state_dict": state}, output)
@@ -279,7 +277,7 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px, adapted_side_px)
 
 
-def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
+def untrained_model(name: str, settings: Mapping[str, object], seed: int) -> LoadedModel:
     """Fresh weights from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -287,14 +285,14 @@ def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedMod
     return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
 
 
-def pretrained_model(name: str, settings: dict[str, Any]) -> LoadedModel:
+def pretrained_model(name: str, settings: Mapping[str, object]) -> LoadedModel:
     """timm's own weights, downloaded. Raises UltronError if a layer of the model has none."""
     model = build_model(name, settings, pretrained=True)
     require_only_backbone(model, "timm's download")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
 
 
-def load_again(name: str, settings: dict[str, Any], source: Mapping[str, Any]) -> LoadedModel:
+def load_again(name: str, settings: dict[str, object], source: Mapping[str, Any]) -> LoadedModel:
     """The model of which LoadedModel said this source, one of SOURCES. Raises UltronError."""
     kind = source.get("kind")
     if kind == "untrained":
@@ -304,7 +302,7 @@ def load_again(name: str, settings: dict[str, Any], source: Mapping[str, Any]) -
     return load_weights(Path(source["path"]), name, settings)
 
 
-def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
+def load_weights(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
     """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for
     settings["backbone"].
 
