@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultron_cli import distributed
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import make_loss
@@ -43,9 +43,7 @@ class Learner:
         self.config = config
         self.device = device
         self.steps_per_epoch = steps_per_epoch
-        self.model: RetrievalModel = create_model(
-            config.model_name, pretrained=config.pretrained, **config.model_settings
-        )
+        self.model: RetrievalModel = build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
         self.loss: Loss = make_loss(
             config.loss_name, config.loss_settings, n_classes=n_landmarks, dim=self.model.descriptor_dim
         ).to(device)

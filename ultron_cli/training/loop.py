@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ultron_cli import distributed
+from ultron_cli import distributed, user_code
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
@@ -132,7 +132,11 @@ class Training(RunLoop[TrainConfig, Batch]):
     def _start_folder(self, folder: Path, resume: bool) -> dict[str, object]:
         """Makes the folder ready for the run, or for what is left of it, and returns what makes the run."""
         origin = self.origin(self.photos.folder) | (continued(folder, self.config.epochs) if resume else {})
+        code = user_code.parts_of(self.config.to_plain())
+        if code:
+            origin["code"] = {text: dataclasses.asdict(part.record()) for text, part in code.items()}
         self.make_folder(folder, resume)
+        user_code.copy_into(folder, code.values())
         require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)

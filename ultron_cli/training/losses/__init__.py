@@ -14,6 +14,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ultron_cli import user_code
 from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError, nearest_names
 
@@ -41,6 +42,36 @@ class LossEntry:
         return importlib.import_module(f"{__name__}.{self.module}")
 
 
+@dataclass(frozen=True)
+class UserLoss:
+    """A loss that a user names by import path: a class made as those of LossEntry are, whose `settings_type`, where it
+    has one, is the frozen dataclass of its settings."""
+
+    loss: type[Loss]
+    settings: type[LossSettings]
+
+    def loss_class(self) -> type[Loss]:
+        """The class of the loss."""
+        return self.loss
+
+    def settings_class(self) -> type[LossSettings]:
+        """The class of its settings."""
+        return self.settings
+
+
+def user_loss(part: user_code.UserPart) -> UserLoss:
+    """A class by import path as a loss. Raises UltronError, naming the place, if it is none."""
+    base = importlib.import_module(f"{__name__}.base")
+    if not issubclass(part.target, base.MarginLoss):
+        raise UltronError(
+            f"{part.place()}: {part.name} must be a MarginLoss of ultron_cli.training.losses.base; derive it"
+        )
+    settings = getattr(part.target, "settings_type", base.LossSettings)
+    if not issubclass(settings, base.LossSettings):
+        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive LossSettings of the same file")
+    return UserLoss(part.target, settings)
+
+
 LOSSES: dict[str, LossEntry] = {
     "softmax": LossEntry("margins", "Softmax", "ClassSettings"),
     "linear": LossEntry("margins", "Linear", "ClassSettings"),
@@ -58,22 +89,31 @@ LOSSES: dict[str, LossEntry] = {
 }
 
 
+def loss_entry(name: str) -> LossEntry | UserLoss:
+    """The loss of a name of LOSSES, or of an import path (`my.py:Loss`). Raises UltronError for an unknown name, naming
+    near ones, and for a class that is no loss."""
+    if user_code.is_import_path(name):
+        return user_loss(user_code.load(name, "loss", LOSSES))
+    if name not in LOSSES:
+        raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
+    return LOSSES[name]
+
+
 def loss_settings(name: str, settings: dict[str, object]) -> LossSettings:
     """The checked settings of a loss, defaults filled in. Raises UltronError for an unknown name or setting, naming
     near ones."""
-    if name not in LOSSES:
-        raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
-    return from_dict(LOSSES[name].settings_class(), settings, prefix="loss.")
+    return from_dict(loss_entry(name).settings_class(), settings, prefix="loss.")
 
 
 def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> Loss:
     """A loss by name from settings that are checked already."""
-    return LOSSES[name].loss_class()(n_classes, dim, settings)
+    return loss_entry(name).loss_class()(n_classes, dim, settings)
 
 
 def create_loss(name: str, *, n_classes: int, dim: int, **settings: object) -> Loss:
     """A loss by name with its settings: create_loss("madacos", n_classes=, dim=, rho=)(descriptors, labels) -> scalar.
 
-    Raises UltronError for an unknown name or setting.
+    Code that the name is an import path of is run. Raises UltronError for an unknown name or setting.
     """
+    user_code.permit_in({"name": name})
     return make_loss(name, loss_settings(name, settings), n_classes=n_classes, dim=dim)
