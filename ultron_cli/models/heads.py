@@ -40,8 +40,8 @@ class AdaptedSettings:
             raise UltronError("model.base names a network; add `model.base.name=gem`")
         if "pretrained" in self.base:
             raise UltronError(
-                "model.base has no weights of its own; describe the photos (`ultron extract --pretrained`) and train on "
-                "these `descriptors`"
+                "model.base has no weights of its own; describe the photos (`ultron extract --pretrained`) and train "
+                "on these `descriptors`"
             )
 
 
