@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultron_cli import distributed
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import make_loss
@@ -57,7 +57,7 @@ class Learner:
 
     def _make_model(self) -> RetrievalModel:
         config = self.config
-        return create_model(config.model_name, pretrained=config.pretrained, **config.model_settings)
+        return build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.model

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from ultron_cli import distributed
+from ultron_cli import distributed, user_code
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
@@ -30,6 +30,7 @@ from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import changed_config, load_config, resumed_config, start_preset
 from ultron_cli.training.run.folder import (
     GENOTYPE_FILE,
+    code_of_run,
     is_finished,
     is_unfinished,
     new_run_folder,
@@ -151,6 +152,8 @@ def start_training(
             choice = _first_process_choice(request, workspace, lock)
             folder_text, is_resumed = distributed.from_first_process(choice)
             folder = Path(folder_text)
+            if is_resumed:
+                lock.enter_context(user_code.stored_code(code_of_run(folder), folder, folder / user_code.FOLDER))
             config = _configuration(request, folder, is_resumed)
             with way_to_go_on(lambda: _what_is_kept(folder)):
                 if isinstance(config, AutolaConfig):

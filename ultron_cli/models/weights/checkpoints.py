@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from ultron_cli import __version__
+from ultron_cli import __version__, user_code
 from ultron_cli.configs import from_dict, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.adapted import AdaptedModel
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
@@ -57,8 +57,9 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
 def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
     """Writes our checkpoint atomically: model name, settings, preprocessing, weights, scales where they are not the
     model's usual ones, and `extra`, which holds plain data and tensors."""
+    code = {text: asdict(part.record()) for text, part in model.code.items()}
     content = {
-        "model": {"name": model.name, "settings": to_dict(model.settings)},
+        "model": {**model.made_of(), **({"code": code} if code else {})},
         "preprocessing": model.preprocessing.to_dict(),
         "state_dict": model.state_dict(),
         **extra,
@@ -150,6 +151,7 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
 class _StoredModel:
     name: str
     settings: dict[str, Any]
+    code: dict[str, user_code.CodeRecord] = field(default_factory=dict)  # by import path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,9 @@ class FrozenBase:
             place = f"at {path}, which is gone" if path else f"in {kind or 'no place that was recorded'}"
             raise UltronError(f"{head}, whose weights were {place}; put them back, or train the head again")
         model = self.extraction["model"]
-        loaded = load_again(model["name"], model["settings"], self.weights)
+        code = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in (model.get("code") or {}).items()}
+        with user_code.stored_code(code, head_path, head_path.parent / user_code.FOLDER):
+            loaded = load_again(model["name"], model["settings"], self.weights)
         if loaded.weights_sha256 != self.weights_sha256:
             raise UltronError(
                 f"{head}, whose weights ({path or kind}) are others by now; put them back, or train the head again"
@@ -248,15 +252,16 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
         )
     stored = _stored_parts(content, path)
     settings = {**stored.model.settings, **(changes or {})}
-    if stored.base is None:
-        model = weighted = create_model(stored.model.name, **settings)
-        adapted_side_px = None
-    else:
-        model = AdaptedModel(
-            stored.model.name, from_dict(AdaptedSettings, settings, "model."), stored.base.load(path).model
-        ).eval()
-        weighted = model.head
-        adapted_side_px = stored.base.extraction.get("max_side_px") or 0
+    adapted_side_px = None
+    with user_code.stored_code(stored.model.code, path, path.parent / user_code.FOLDER):
+        if stored.base is None:
+            model = weighted = build_model(stored.model.name, settings)
+        else:
+            model = AdaptedModel(
+                stored.model.name, from_dict(AdaptedSettings, settings, "model."), stored.base.load(path).model
+            ).eval()
+            weighted = model.head
+            adapted_side_px = stored.base.extraction.get("max_side_px") or 0
     try:
         missing, unexpected = weighted.load_state_dict(content["state_dict"], strict=False)
     except RuntimeError as error:  # of another shape
@@ -278,13 +283,13 @@ def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedMod
     """Fresh weights from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = create_model(name, **settings)
+        model = build_model(name, settings)
     return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
 
 
 def pretrained_model(name: str, settings: dict[str, Any]) -> LoadedModel:
     """timm's own weights, downloaded. Raises UltronError if a layer of the model has none."""
-    model = create_model(name, pretrained=True, **settings)
+    model = build_model(name, settings, pretrained=True)
     require_only_backbone(model, "timm's download")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
 
@@ -309,20 +314,20 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
         stored = to_dict(loaded.model.settings)
-        changed = {key: value for key, value in settings.items() if stored.get(key) != value}
+        changed = {key: value for key, value in settings.items() if not user_code.same_part(stored.get(key), value)}
         switches = loaded.model.switches
         wrong = [
             f"{key} (checkpoint {stored.get(key)}, asked {value})"
             for key, value in changed.items()
             if key not in switches
         ]
-        if model_name not in (None, loaded.model.name):
+        if model_name is not None and not user_code.same_part(model_name, loaded.model.name):
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
             may = f" (of {loaded.model.name} these may differ: {', '.join(switches)})" if switches else ""
             raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these settings out{may}")
         return load_checkpoint(path, changed) if changed else loaded
-    model = create_model(model_name or "gem", **settings)
+    model = build_model(model_name or "gem", settings)
     if not isinstance(model, BackboneModel):
         raise UltronError(
             f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint "

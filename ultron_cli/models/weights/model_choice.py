@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ultron_cli import user_code
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import require_regular_file
@@ -38,7 +39,9 @@ class ModelChoice:
     workspace: Workspace = field(default_factory=Workspace)  # where runs are
 
     def load(self) -> LoadedModel:
-        """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
+        """The chosen model; with nothing chosen, that of the latest training run. Code that model or settings name by
+        import path is run. Raises UltronError."""
+        user_code.permit_in({"model": self.model, "settings": self.settings})
         values = {
             "`run`": self.run,
             "`weights`": self.weights,
@@ -104,22 +107,24 @@ def reload_model(
     """
     name, settings = config["model"]["name"], config["model"]["settings"]
     kind = source.get("kind")
-    if override is not None:
-        loaded = _moved_weights(override, name, settings)
-    elif kind == IN_MEMORY:
+    if kind == IN_MEMORY and override is None:
         raise UltronError(
             "the network that made these descriptors was in a program's memory; describe the photos with it there",
             "give its checkpoint with `weights`",
         )
-    else:
-        path = source.get("path")
-        if path is not None and not os.path.isfile(path):
-            raise UltronError(
-                f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract "
-                "again",
-                "give them with `weights`",
-            )
-        loaded = load_again(name, settings, source)
+    path = source.get("path")
+    if override is None and path is not None and not os.path.isfile(path):
+        raise UltronError(
+            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
+            "give them with `weights`",
+        )
+    code = config["model"].get("code") or {}
+    records = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in code.items()}
+    with user_code.stored_code(records, "these descriptors"):
+        if override is not None:
+            loaded = _moved_weights(override, name, settings)
+        else:
+            loaded = load_again(name, settings, source)
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
             f"the weights ({override or source.get('path') or kind}) are not those the descriptors were made with; "

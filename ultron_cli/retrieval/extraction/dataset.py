@@ -34,6 +34,7 @@ from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
 
+Role = Literal["query", "database"]
 ALL_IS_CHOSEN = "dataset and model are sound, the runtime is chosen"  # told with the runtime's name
 
 
@@ -57,6 +58,9 @@ class ExtractRequest:
     overwrite: bool = False
     whitening: Whitening | None = None
     out: Path | None = None  # folder; None: one in the workspace, which must be there then
+    # Only the file of this role, in a folder of the workspace that is named after all that makes it, and which does not
+    # become the latest; another process that writes it is waited for.
+    alone: Role | None = None
 
 
 class ExtractedFile(TypedDict):
@@ -100,7 +104,7 @@ def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
 
 
 def extraction_config(
-    request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel
+    request: ExtractRequest, dataset: Dataset, role: Role, names: list[str], loaded: LoadedModel
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
@@ -114,7 +118,7 @@ def extraction_config(
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
-        model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        model=loaded.model.made_of(),
         preprocessing=loaded.model.preprocessing.to_dict(),
         weights_sha256=loaded.weights_sha256,
     )
@@ -148,7 +152,8 @@ def extract_dataset(
         prepared.use(runtime)
         with contextlib.ExitStack() as locks:
             for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
-                locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+                is_writing = f"another `ultron extract` is writing {folder}"
+                locks.enter_context(only_writer(folder, is_writing, wait=request.alone is not None))
             for path, extraction in prepared.files.values():  # of all files, before one is replaced
                 require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
@@ -180,7 +185,7 @@ class _Prepared:
 
 def _chosen_runtime(prepared: _Prepared, request: ExtractRequest, device: torch.device) -> ChosenRuntime:
     """As choose_runtime has it, by the first photos of the database; `auto` goes on with what an earlier run took."""
-    _, extraction = prepared.files["database"]
+    extraction = prepared.files["database"][1] if "database" in prepared.files else prepared.first
     files = extraction.photo_files.files
     photo_paths = [files[name] for name in extraction.names if name in files]
     stored = None
@@ -204,19 +209,22 @@ def _prepared(
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    name = f"{dataset.name}-{_source_name(loaded)}"
-    folder = request.out or (workspace or Workspace()).result_path("extract", name)
-    raw_folder, folder = _folders(folder, request, loaded)
-    roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
-        ("database", "database.h5", dataset.database_names)
-    ]
+    roles: list[tuple[Role, str, list[str]]] = [("database", "database.h5", dataset.database_names)]
     if dataset.query_names:
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
+    elif request.alone == "query":
+        raise UltronError(f"{dataset.name} has no queries; name its ground truth with `gnd`")
+    roles = [part for part in roles if request.alone in (None, part[0])]
+    configs = {role: extraction_config(request, dataset, role, names, loaded) for role, _, names in roles}
+    made_by = None
+    if request.alone:
+        folder_text = str(dataset.folder.resolve())
+        made_by = {**to_dict(configs[request.alone]), "runtime": request.runtime, "dataset_folder": folder_text}
+    name = f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or (workspace or Workspace()).result_path("extract", name, made_by)
+    raw_folder, folder = _folders(folder, request, loaded)
     files = {
-        role: (
-            raw_folder / name,
-            Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work),
-        )
+        role: (raw_folder / name, Extraction(dataset, names, loaded, configs[role], work))
         for role, name, names in roles
     }
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
@@ -236,7 +244,7 @@ def _extract(
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         record = record.whitened(request.whitening.record())
         dim = request.whitening.dim
-    if workspace is not None:
+    if workspace is not None and request.alone is None:
         workspace.remember("extract", folder)
     skipped: list[SkippedInRole] = [
         {"name": photo.name, "reason": photo.reason, "role": role}

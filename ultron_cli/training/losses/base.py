@@ -9,6 +9,7 @@ are over the batch of all of them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from torch import nn
 from ultron_cli import distributed
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
+
+if TYPE_CHECKING:
+    from ultron_cli.training.losses.batch import BatchSettings
 
 LogNegatives = Callable[[int, float], torch.Tensor]
 """(row of the global batch, scale) -> ln of the sum of exp(scale cos) over the row's other classes."""
@@ -36,6 +40,16 @@ class LossSettings:
         """Photos that one part of a batch must hold together: a batch is divided among processes and `accumulate`
         parts between such groups only."""
         return 1
+
+    @property
+    def together_text(self) -> str:
+        """The setting, or what is made of settings, that photos_together follows; empty where it is 1."""
+        return ""
+
+    @property
+    def of_batches(self) -> "BatchSettings | None":
+        """These settings where the loss compares the photos of a batch (batch.py); None for the others."""
+        return None
 
     @property
     def of_tuples(self) -> "TupleSettings | None":
@@ -90,6 +104,10 @@ class TupleSettings(ClassSettings):
     @property
     def photos_together(self) -> int:
         return self.tuple_size
+
+    @property
+    def together_text(self) -> str:
+        return "loss.tuple_size"
 
     @property
     def of_tuples(self) -> "TupleSettings":
