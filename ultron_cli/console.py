@@ -4,6 +4,8 @@
 command calls its flags; cli.py fills it before a command runs.
 """
 
+import contextlib
+import html
 import io
 import json
 import logging
@@ -11,7 +13,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -86,12 +88,53 @@ def start_log(verbosity: int) -> None:
     log.setLevel({-1: logging.ERROR, 0: logging.INFO}.get(verbosity, logging.DEBUG))
 
 
-def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
-    """A tqdm bar on stderr with rate and ETA, shown only on a terminal and never with -q."""
-    from tqdm import tqdm
+class WarnedOnce(logging.Filter):
+    """Lets a line through the first time that it is logged."""
 
-    hidden = settings.verbosity < 0 or not sys.stderr.isatty()
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = text not in self._texts
+        self._texts.add(text)
+        return is_new
+
+
+@contextlib.contextmanager
+def quiet_parts(warned_once: WarnedOnce) -> Iterator[None]:
+    """Inside, a part of larger work says only warnings, each once in all its parts, and shows no bar; with -v it says
+    all that it says alone."""
+    level, verbosity = log.level, settings.verbosity
+    log.addFilter(warned_once)
+    if level >= logging.INFO:
+        log.setLevel(max(level, logging.WARNING))
+        settings.verbosity = -1
+    try:
+        yield
+    finally:
+        log.removeFilter(warned_once)
+        log.setLevel(level)
+        settings.verbosity = verbosity
+
+
+def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
+    """A tqdm bar with rate and ETA: on stderr where that is a terminal, in a notebook below its cell, and nowhere else;
+    never with -q."""
+    if is_notebook():
+        from tqdm.auto import tqdm  # a widget where the notebook has them, else text
+    else:
+        from tqdm import tqdm
+
+    hidden = settings.verbosity < 0 or not (sys.stderr.isatty() or is_notebook())
     return tqdm(items, total=total, desc=what, unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True)
+
+
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def _plain(value: object) -> object:
@@ -248,6 +291,22 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     """The same for a document; the first column is aligned left, the others right."""
     all_rows = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in all_rows)
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1, below: str = "") -> str:
+    """The same for a notebook. below: a line of text under the table."""
+
+    def cells(tag: str, values: Sequence[object]) -> str:
+        sides = ("left" if i < left else "right" for i in range(len(values)))
+        return "".join(
+            f'<{tag} style="text-align: {side}">{html.escape(printable(str(value)))}</{tag}>'
+            for side, value in zip(sides, values, strict=True)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    head = f"<thead><tr>{cells('th', columns)}</tr></thead>" if any(columns) else ""
+    under = f"<p>{html.escape(printable(below))}</p>" if below else ""
+    return f"<table>{head}<tbody>{body}</tbody></table>{under}"
 
 
 def counted(n: int, singular: str, plural: str | None = None) -> str:

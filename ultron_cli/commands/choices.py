@@ -21,6 +21,7 @@ RUNTIMES: tuple[Runtime, ...] = ("torch", "compile", "onnxruntime", "openvino", 
 FORMATS: tuple[Literal["text", "markdown", "latex", "csv", "json"], ...] = ("text", "markdown", "latex", "csv", "json")
 STORAGES: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
 PRESETS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("training/presets/*.toml")))
+SWEEPS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("sweep/presets/*.toml")))
 
 
 def metavar(names: Sequence[str], *further_names: str) -> str:

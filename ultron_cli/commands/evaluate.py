@@ -90,9 +90,10 @@ def command(
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
-    from ultron_cli.evaluation.evaluate import find_gnd, report_rows, score_ranking
+    from ultron_cli.evaluation.evaluate import find_gnd, score_ranking
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.evaluation.explanation import explain
+    from ultron_cli.evaluation.result import REPORT_COLUMNS
     from ultron_cli.evaluation.summaries import table_of_one
     from ultron_cli.files import write_text
 
@@ -153,7 +154,7 @@ def command(
     if style in ("markdown", "latex", "csv"):
         print_result(content, table_of_one(evaluation, path, style))
         return
-    shown = table(("protocol", "mAP", "95 % interval", "mP@1", "mP@5", "mP@10", "queries"), report_rows(evaluation))
+    shown = table(REPORT_COLUMNS, evaluation.report_rows())
     how = evaluation.how_text()
     published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""

@@ -88,6 +88,11 @@ def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.
         image = photo.rgb(resizing_bytes(stored_size, shape.target(*stored_size)))
     if box is not None:
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
+    return sized(image, shape)
+
+
+def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image, resized."""
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])

@@ -5,25 +5,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ultron_cli.console import counted, log, named
-from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, load_ground_truth
+from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import (
-    PRECISION_AT,
     Duplicates,
     RevisitedResult,
     rankings_with_repeats,
     revisited_map,
 )
-from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
+from ultron_cli.retrieval.arrays import is_array, to_numpy
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.retrieval.overlap import own_rows_of, own_rows_problem
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.arrays import Array
+
+    Labels = Sequence[object] | Array
 
 RIGHT_GND = "name the right `gnd`"
 
@@ -116,13 +122,13 @@ def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) 
     return RowsOfTruth(ranking.rows, np.array(query_rows), truth_rows)
 
 
-def ranking_against(ranking: Ranking, gnd: Path) -> tuple[GroundTruth, RowsOfTruth]:
-    """The ground truth of the queries that were searched, and their rankings as its rows; photos outside it are
-    numbered after it.
+def ranking_against(ranking: Ranking, gnd: Path | GroundTruth) -> tuple[GroundTruth, RowsOfTruth]:
+    """The ground truth (a file, or in memory) of the queries that were searched, and their rankings as its rows; photos
+    outside it are numbered after it.
 
     Raises UltronError if ranking and ground truth do not belong together.
     """
-    truth = load_ground_truth(gnd)
+    truth = gnd if isinstance(gnd, GroundTruth) else load_ground_truth(gnd)
     skipped_names = {photo.name for photo in ranking.origin.skipped}
     truth, query_rows = _queries_present(truth, ranking.query_names, skipped_names)
     return truth, _rows_of_truth(ranking, truth, query_rows)
@@ -189,7 +195,7 @@ class ScoredRanking:
 
 def evaluate_ranking(
     ranking: Ranking,
-    gnd: Path,
+    gnd: Path | GroundTruth,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Duplicates = "count",
     *,
@@ -204,7 +210,7 @@ def evaluate_ranking(
 
 def score_ranking(
     ranking: Ranking,
-    gnd: Path,
+    gnd: Path | GroundTruth,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Duplicates = "count",
     *,
@@ -222,7 +228,7 @@ def score_ranking(
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
     origin = replace(
         ranking.origin,
-        ground_truth=str(gnd),
+        ground_truth=str(gnd) if isinstance(gnd, Path) else None,
         k=int(ranking.rows.shape[1]),
         duplicates=duplicates,
         evaluated_by=provenance(),
@@ -246,30 +252,35 @@ def score_ranking(
     return ScoredRanking(ranking=ranking, truth=truth, rows=rows, results=results, evaluation=evaluation)
 
 
-def dataset_name(origin: Origin, gnd: Path) -> str:
-    """The name of what was searched: as recorded, else after the ground truth's file."""
-    return origin.dataset or gnd.stem.removeprefix("gnd_")
+def dataset_name(origin: Origin, gnd: Path | GroundTruth) -> str:
+    """The name of what was searched: as recorded, else after the ground truth's file; `memory` where both were in
+    memory."""
+    return origin.dataset or (gnd.stem.removeprefix("gnd_") if isinstance(gnd, Path) else "memory")
 
 
-def percent(fraction: float | None, decimals: int = 2) -> str:
-    """A score as people read it; a dash where there is none."""
-    return "-" if fraction is None else f"{100 * fraction:.{decimals}f}"
+def truth_of_labels(query_labels: "Labels", database_labels: "Labels", ranking: Ranking) -> GroundTruth:
+    """The ground truth of a ranking whose photos have labels: the photos of a query's label are its (easy) positives,
+    without the query itself.
 
-
-def interval_text(interval: tuple[float, float] | None, decimals: int = 1) -> str:
-    """An interval of a score as people read it; a dash where there is none."""
-    return "-" if interval is None else " to ".join(percent(side, decimals) for side in interval)
-
-
-def report_rows(evaluation: Evaluation) -> list[list[str]]:
-    """Rows of the table on screen: protocol, mAP with its interval and mP@k in percent, queries used."""
-    return [
-        [
-            protocol,
-            percent(scores.mAP),
-            interval_text(scores.interval),
-            *(percent(scores.mP[k]) for k in PRECISION_AT),
-            str(scores.queries_used),
-        ]
-        for protocol, scores in evaluation.protocols.items()
-    ]
+    query_labels: Q values, database_labels: N values, in the order of the ranking's names; equal values mean one
+    landmark. Raises UltronError if there are more or fewer.
+    """
+    labels: dict[str, list[object]] = {
+        what: to_numpy(values).tolist() if is_array(values) else list(values)
+        for what, values in (("query", query_labels), ("database photo", database_labels))
+    }
+    for what, names in (("query", ranking.query_names), ("database photo", ranking.database_names)):
+        if len(labels[what]) != len(names):
+            raise UltronError(f"each {what} has one label; found {len(labels[what])} labels for {len(names)}")
+    rows_of: dict[object, list[int]] = {}
+    for row, label in enumerate(labels["database photo"]):
+        rows_of.setdefault(label, []).append(row)
+    own_of = own_rows_of(ranking)
+    nothing = np.empty(0, np.int64)
+    queries = []
+    for query, label in enumerate(labels["query"]):
+        rows_of_self = own_of.get(query, nothing)
+        rows = np.array(rows_of.get(label, []), np.int64)
+        positives = rows[~np.isin(rows, rows_of_self)]
+        queries.append(QueryTruth(bbx=None, easy=positives, hard=nothing, junk=rows_of_self))
+    return GroundTruth(database_names=ranking.database_names, query_names=ranking.query_names, queries=queries)

@@ -11,8 +11,9 @@ from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.attributes import Attribute, QueryAttribute, attributes_of, in_bins
 from ultron_cli.evaluation.ceilings import MOST_SHOWN, Confusion, Hubness, ceilings, confusions, hubness
-from ultron_cli.evaluation.evaluate import ScoredRanking, interval_text, percent
+from ultron_cli.evaluation.evaluate import ScoredRanking
 from ultron_cli.evaluation.intervals import RESAMPLES, SEED
+from ultron_cli.evaluation.result import interval_text, percent
 from ultron_cli.evaluation.significance import p_text
 from ultron_cli.evaluation.slices import (
     Positives,

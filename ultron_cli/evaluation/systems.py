@@ -87,6 +87,30 @@ class Standing:
     pairs: tuple[Pair, ...]
     moved: tuple[MovedQuery, ...]  # those that differ most, the most first
 
+    @property
+    def last_against_first(self) -> Pair:
+        """The last system held against the first. Raises ValueError for a single one."""
+        if len(self.systems) < 2:
+            raise ValueError("a single system is held against no other")
+        return next(
+            pair for pair in self.pairs if (pair.a, pair.b) == (self.systems[0].letter, self.systems[-1].letter)
+        )
+
+    @property
+    def difference(self) -> float:
+        """mAP of the last system minus that of the first, a fraction."""
+        return self.last_against_first.comparison.difference
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference, fractions."""
+        return self.last_against_first.comparison.interval
+
+    @property
+    def p_value(self) -> float:
+        """Of no difference, two-sided, corrected for all pairs."""
+        return self.last_against_first.p_holm
+
     def verdict(self, systems: Sequence[System]) -> str:
         """Which is best, and over which of the others beyond chance, in one sentence."""
         scores = sorted(self.systems, key=lambda system: -system.mAP)
@@ -98,6 +122,23 @@ class Standing:
             return f"{name[best.letter]} is best, beyond chance"
         text = f"{name[best.letter]} is best, but chance explains its lead over {', '.join(tied)}"
         return f"{text}; it beats {', '.join(best.beats)}" if best.beats else text
+
+
+def systems_of(
+    evaluations: Sequence[Evaluation | Path | Sequence[Evaluation | Path]], labels: Sequence[str] | None = None
+) -> list[System]:
+    """Systems to compare, of a program: each an evaluation or a file as open_systems takes it, or several training
+    seeds of one. labels: their names; None takes the model's, or the file's. Raises UltronError."""
+    groups = [[part] if isinstance(part, (Evaluation, Path)) else list(part) for part in evaluations]
+    if not all(groups):
+        raise UltronError(f"each system has one evaluation or more; that of place {groups.index([])} has none")
+    if labels is not None and len(labels) != len(groups):
+        raise UltronError(f"each system has one of `labels`; found {len(labels)} for {len(groups)} systems")
+    results = [
+        [(part, None) if isinstance(part, Evaluation) else _open_result(part) for part in group] for group in groups
+    ]
+    paths = [tuple(part for part in group if isinstance(part, Path)) for group in groups]
+    return _systems(paths, results, labels)
 
 
 def open_systems(arguments: Sequence[str]) -> list[System]:
@@ -112,10 +153,16 @@ def open_systems(arguments: Sequence[str]) -> list[System]:
             groups.append((path,))
         else:
             groups.append(tuple(Path(part) for part in argument.split(",") if part))
-    results_by_system = [[_open_result(path) for path in paths] for paths in groups]
-    labels = _labels(
-        [paths for paths in groups], [[evaluation for evaluation, _ in results] for results in results_by_system]
-    )
+    return _systems(groups, [[_open_result(path) for path in paths] for paths in groups])
+
+
+def _systems(
+    groups: Sequence[tuple[Path, ...]],
+    results_by_system: Sequence[Sequence[tuple[Evaluation, Ranking | None]]],
+    labels: Sequence[str] | None = None,
+) -> list[System]:
+    """groups: the files of each system, none of evaluations in memory."""
+    labels = labels or _labels(groups, [[evaluation for evaluation, _ in results] for results in results_by_system])
     return [
         System(
             letter=letter_of(i),
@@ -154,8 +201,11 @@ def _open_result(path: Path) -> tuple[Evaluation, Ranking | None]:
 
 def _labels(groups: Sequence[Sequence[Path]], evaluations: Sequence[Sequence[Evaluation]]) -> list[str]:
     """A short name per system: its model, or where those are equal its file, its folder and file, or its path."""
+    models = [group[0].origin.model or "" for group in evaluations]
+    if not all(groups):
+        return [label or f"system {letter_of(i)}" for i, label in enumerate(models)]
     choices = (
-        [group[0].origin.model or "" for group in evaluations],
+        models,
         [paths[0].stem for paths in groups],
         [paths[0].parent.name for paths in groups],
         [f"{paths[0].parent.name}/{paths[0].stem}" for paths in groups],
@@ -176,25 +226,32 @@ def letter_of(i: int) -> str:
     return letters
 
 
-def compare_systems(systems: Sequence[System]) -> list[Standing]:
+def compare_systems(systems: Sequence[System], baselines: Sequence[int] | None = None) -> list[Standing]:
     """How the systems stand under each protocol that all have.
 
+    baselines: the place of the system that each is compared with, which may be itself; None compares every pair.
     Raises UltronError if they are not of the same dataset, queries and number of photos, or have no protocol in common.
     """
     evaluations = [evaluation for system in systems for evaluation in system.evaluations]
     first = evaluations[0]
     shared = [name for name in first.protocols if all(name in other.protocols for other in evaluations)]
     if not shared:
-        places = f"{systems[0].paths[0]} and {systems[-1].paths[-1]}" if len(systems) == 2 else "the evaluations"
+        are_files = len(systems) == 2 and all(system.paths for system in systems)
+        places = f"{systems[0].paths[0]} and {systems[-1].paths[-1]}" if are_files else "the evaluations"
         raise UltronError(f"{places} have no protocol in common; run `ultron evaluate --protocol all` for each")
     left_out = dict.fromkeys(name for other in evaluations for name in other.protocols if name not in shared)
     if left_out:
         log.warning("protocol %s is not in every evaluation, and left out", ", ".join(left_out))
     used = [name for name in shared if any(value is not None for value in first.protocols[name].ap.values())]
-    return [_standing(systems, protocol) for protocol in used or shared]
+    if baselines is None:
+        numbers = list(itertools.combinations(range(len(systems)), 2))
+    else:
+        numbers = [(baseline, i) for i, baseline in enumerate(baselines) if i != baseline]
+    return [_standing(systems, numbers, protocol) for protocol in used or shared]
 
 
-def _standing(systems: Sequence[System], protocol: str) -> Standing:
+def _standing(systems: Sequence[System], numbers: Sequence[tuple[int, int]], protocol: str) -> Standing:
+    """numbers: the pairs, as places of systems."""
     first = systems[0].evaluation
     rows, seeds_sd = [], []
     for system in systems:
@@ -203,7 +260,6 @@ def _standing(systems: Sequence[System], protocol: str) -> Standing:
         seeds_sd.append(float(ap.mean(axis=1).std(ddof=1)) if len(ap) > 1 else None)
     ap = np.array(rows)  # (systems, n)
     names = [name for name, value in first.protocols[protocol].ap.items() if value is not None]
-    numbers = list(itertools.combinations(range(len(systems)), 2))
     comparisons = [compare_ap(ap[a], ap[b], protocol) for a, b in numbers]
     pairs = [
         Pair(a=systems[a].letter, b=systems[b].letter, comparison=comparison, p_holm=p_value)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ultron_cli.console import lines, markdown_table, table
-from ultron_cli.evaluation.evaluate import percent
 from ultron_cli.evaluation.intervals import COVERED, LEVEL
+from ultron_cli.evaluation.result import percent
 from ultron_cli.evaluation.significance import p_text
 from ultron_cli.evaluation.systems import Standing, System, SystemScores
 
@@ -73,22 +73,21 @@ MARKS = {
 }
 
 
-def score_table(systems: Sequence[System], standings: Sequence[Standing], style: TableFormat) -> str:
-    """The table of systems (rows) and protocols (columns), in the order of `systems`."""
+def score_table(
+    systems: Sequence[System],
+    standings: Sequence[Standing],
+    style: TableFormat,
+    notes: "Notes | None" = None,
+) -> str:
+    """The table of systems (rows) and protocols (columns), in the order of `systems`.
+
+    notes: how the scores were made; None tells it of every system that was made differently.
+    """
     if style == "csv":
         return _csv(systems, standings)
     marks = MARKS[style]
-    notes = differing_notes(systems)
-    columns = ["", "system", *(standing.protocol.capitalize() for standing in standings)]
-    places = [_places([scores.mAP for scores in standing.systems]) for standing in standings]
-    rows = []
-    for i, system in enumerate(systems):
-        number = notes.number_of.get(system.letter)
-        label = marks.text(system.label) + (marks.raised(str(number)) if number else "")
-        cells = [_cell(standing.systems[i], place[i], marks) for standing, place in zip(standings, places, strict=True)]
-        rows.append([system.letter, label, *cells])
-    if len(systems) == 1:
-        columns, rows = columns[1:], [row[1:] for row in rows]
+    notes = notes or differing_notes(systems)
+    columns, rows = score_rows(systems, standings, marks, notes)
     footnotes = [marks.text(text) for text in _legend(systems, standings)]
     footnotes += [marks.text(text) for text in notes.common]
     footnotes += [f"{marks.raised(str(number)).strip()} {marks.text(text)}" for number, text in notes.numbered.items()]
@@ -97,6 +96,21 @@ def score_table(systems: Sequence[System], standings: Sequence[Standing], style:
     if style == "markdown":
         return markdown_table(columns, rows) + "\n\n" + "\n\n".join(footnotes)
     return lines(table(columns, rows, left=2 if len(systems) > 1 else 1), *footnotes)
+
+
+def score_rows(
+    systems: Sequence[System], standings: Sequence[Standing], marks: Marks, notes: "Notes"
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table: letter (of several systems), label, a cell per protocol."""
+    columns = ["", "system", *(standing.protocol.capitalize() for standing in standings)]
+    places = [_places([scores.mAP for scores in standing.systems]) for standing in standings]
+    rows = []
+    for i, system in enumerate(systems):
+        number = notes.number_of.get(system.letter)
+        label = marks.text(system.label) + (marks.raised(str(number)) if number else "")
+        cells = [_cell(standing.systems[i], place[i], marks) for standing, place in zip(standings, places, strict=True)]
+        rows.append([system.letter, label, *cells])
+    return (columns[1:], [row[1:] for row in rows]) if len(systems) == 1 else (columns, rows)
 
 
 def _places(scores: Sequence[float]) -> list[int]:
@@ -123,8 +137,8 @@ def _legend(systems: Sequence[System], standings: Sequence[Standing]) -> list[st
     text = f"mAP in %, with its {100 * COVERED:.0f} % interval in brackets (BCa bootstrap over {counts} queries)"
     if any(len(system.evaluations) > 1 for system in systems):
         text += "; ± standard deviation over training seeds, whose AP is averaged query by query"
-    if len(systems) > 1:
-        n_pairs = len(systems) * (len(systems) - 1) // 2
+    n_pairs = len(standings[0].pairs)
+    if n_pairs:
         text += (
             f"; letters: systems that it beats (paired randomisation, p < {LEVEL:.2g} after Holm's correction for "
             f"{n_pairs} {'pair' if n_pairs == 1 else 'pairs'})"

@@ -376,6 +376,7 @@ class SearchRecord:
     settings: Json = field(default_factory=dict)  # of the index: nprobe, ef_search, rescore
     steps: tuple[StepRecord, ...] = ()  # of re-ranking, in their order
     leaves_out_queries: bool = False  # each out of its own ranking
+    ms_per_query: float | None = field(default=None, compare=False)  # wall clock, re-ranking included
 
     @property
     def engine(self) -> str:
@@ -396,6 +397,8 @@ class SearchRecord:
             content["rerank"] = [step.to_json() for step in self.steps]
         if self.leaves_out_queries:
             content["leaves_out_queries"] = True
+        if self.ms_per_query is not None:
+            content["ms_per_query"] = self.ms_per_query
         return content
 
     @classmethod
@@ -404,7 +407,7 @@ class SearchRecord:
         if not isinstance(value, Mapping) or not value:
             return None
         stored = _object(value)
-        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries")
+        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries", "ms_per_query")
         return cls(
             method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
             index=_of_kind(stored.get("index"), str),
@@ -412,6 +415,7 @@ class SearchRecord:
             settings={key: part for key, part in stored.items() if key not in named_keys},
             steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
             leaves_out_queries=stored.get("leaves_out_queries") is True,
+            ms_per_query=_of_kind(stored.get("ms_per_query"), float),
         )
 
 

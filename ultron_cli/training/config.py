@@ -186,7 +186,12 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         """Settings that must fit each other."""
-        if self.validation.kind == "classification" and self.loss_settings.sharded:
+        if self.validation.kind == "classification" and not self.loss_settings.has_class_weights:
+            raise UltronError(
+                f"classification needs the class weights of a loss, which {self.loss_name} does not have; add "
+                "`validation.kind=retrieval`, or `loss.name=arcface`"
+            )
+        if self.validation.kind == "classification" and self.loss_settings.has_shards:
             raise UltronError(
                 "classification needs all class weights in one process; found loss.sharded=true; add "
                 "`loss.sharded=false`"
@@ -200,11 +205,11 @@ class TrainConfig:
             raise UltronError(
                 f"batch_size must be a multiple of accumulate; found {self.batch_size} and {self.accumulate}"
             )
-        if self.tuple_size and self.group_sizes:
+        if self.loss_settings.photos_together > 1 and self.group_sizes:
             raise UltronError(
                 f"loss {self.loss_name} takes batches of one shape; found group_sizes=true; add `group_sizes=false`"
             )
-        if self.tuple_size and self.model.get("pooling") == "cls":
+        if self.tuple_settings and self.model.get("pooling") == "cls":
             raise UltronError(
                 f"loss {self.loss_name} matches places of the maps that the descriptor is pooled from; found "
                 "model.pooling=cls, which takes the class token instead; add `model.pooling=gem`"
@@ -253,11 +258,6 @@ class TrainConfig:
     def tuple_settings(self) -> TupleSettings | None:
         """The settings of a loss that works on tuples (an anchor, a positive, negatives); None for the others."""
         return self.loss_settings.of_tuples
-
-    @property
-    def tuple_size(self) -> int | None:
-        """Photos of a tuple, for a loss that works on tuples; None for the others."""
-        return self.tuple_settings.tuple_size if self.tuple_settings else None
 
     def to_plain(self) -> dict[str, object]:
         """Plain data as JSON gives it back: every tuple a list."""

@@ -2,19 +2,19 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ultron_cli import __version__
+from ultron_cli import __version__, user_code
 from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
@@ -51,11 +51,12 @@ def sha256_of_weights(model: torch.nn.Module) -> str:
 def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, object]) -> None:
     """Writes our checkpoint atomically: model name, settings, preprocessing, weights, scales where they are not the
     model's usual ones, and `extra`, which holds plain data and tensors."""
+    code = {text: asdict(part.record()) for text, part in model.code.items()}
     content = {
         "format": FORMAT,
         "version": VERSION,
         "ultron_version": __version__,
-        "model": {"name": model.name, "settings": to_dict(model.settings)},
+        "model": {**model.made_of(), **({"code": code} if code else {})},
         "preprocessing": model.preprocessing.to_dict(),
         "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
@@ -127,6 +128,7 @@ def require_only_backbone(model: RetrievalModel, weights: str) -> None:
 class _StoredModel:
     name: str
     settings: dict[str, Any]
+    code: dict[str, user_code.CodeRecord] = field(default_factory=dict)  # by import path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +199,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
             "of it with `ultron weights import`"
         )
     stored = _stored_parts(content, path)
-    model = create_model(stored.model.name, **{**stored.model.settings, **(changes or {})})
+    with user_code.stored_code(stored.model.code, path, path.parent / user_code.FOLDER):
+        model = build_model(stored.model.name, {**stored.model.settings, **(changes or {})})
     try:
         missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
     except RuntimeError as error:  # of another shape
@@ -225,20 +228,20 @@ def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
         stored = to_dict(loaded.model.settings)
-        changed = {key: value for key, value in settings.items() if stored.get(key) != value}
+        changed = {key: value for key, value in settings.items() if not user_code.same_part(stored.get(key), value)}
         switches = loaded.model.switches
         wrong = [
             f"{key} (checkpoint {stored.get(key)}, asked {value})"
             for key, value in changed.items()
             if key not in switches
         ]
-        if model_name not in (None, loaded.model.name):
+        if model_name is not None and not user_code.same_part(model_name, loaded.model.name):
             wrong.insert(0, f"model (checkpoint {loaded.model.name}, asked {model_name})")
         if wrong:
             may = f" (of {loaded.model.name} these may differ: {', '.join(switches)})" if switches else ""
             raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these settings out{may}")
         return load_checkpoint(path, changed) if changed else loaded
-    model = create_model(model_name or "gem", **settings)
+    model = build_model(model_name or "gem", settings)
     if not isinstance(model, BackboneModel):
         raise UltronError(
             f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint "

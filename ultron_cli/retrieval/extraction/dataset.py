@@ -18,7 +18,7 @@ from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.model_choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice, ModelInMemory
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.files import (
@@ -34,6 +34,7 @@ from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
 
+Role = Literal["query", "database"]
 ALL_IS_CHOSEN = "dataset and model are sound, the runtime is chosen"  # told with the runtime's name
 
 
@@ -41,7 +42,7 @@ ALL_IS_CHOSEN = "dataset and model are sound, the runtime is chosen"  # told wit
 class ExtractRequest:
     """What `ultron extract` shall do."""
 
-    dataset: str | None  # name or folder; None: the default dataset
+    dataset: str | Dataset | None  # name, folder, or opened already; None: the default dataset
     gnd: Path | None = None
     crop: Literal["bbx", "none"] = "bbx"
     scales: tuple[float, ...] | None = None  # None: those the model is made for
@@ -56,7 +57,10 @@ class ExtractRequest:
     skip_bad: bool = False
     overwrite: bool = False
     whitening: Whitening | None = None
-    out: Path | None = None  # folder; None: one in the workspace
+    out: Path | None = None  # folder; None: one in the workspace, which must be there then
+    # Only the file of this role, in a folder of the workspace that is named after all that makes it, and which does not
+    # become the latest; another process that writes it is waited for.
+    alone: Role | None = None
 
 
 class ExtractedFile(TypedDict):
@@ -98,7 +102,7 @@ def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
 
 
 def extraction_config(
-    request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel
+    request: ExtractRequest, dataset: Dataset, role: Role, names: list[str], loaded: LoadedModel
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
@@ -112,7 +116,7 @@ def extraction_config(
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
-        model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        model=loaded.model.made_of(),
         preprocessing=loaded.model.preprocessing.to_dict(),
         weights_sha256=loaded.weights_sha256,
     )
@@ -120,15 +124,14 @@ def extraction_config(
 
 
 def extract_dataset(
-    request: ExtractRequest, choice: ModelChoice, device_name: str, workspace: Workspace | None = None
+    request: ExtractRequest, choice: ModelChoice | ModelInMemory, device_name: str, workspace: Workspace | None = None
 ) -> ExtractSummary:
-    """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
+    """Writes queries.h5 (where the dataset has queries) and database.h5. workspace: remembers them as the latest.
 
     Raises UltronError before anything is written if the dataset, the model or a box is unsound. Started by torchrun,
     all processes call it and get the summary; the first one checks, decides, merges and whitens, and it opens dataset
     and model before the others, which then find them rendered and downloaded.
     """
-    workspace = workspace or Workspace()
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
         if not processes.is_first:
@@ -147,7 +150,8 @@ def extract_dataset(
         prepared.use(runtime)
         with contextlib.ExitStack() as locks:
             for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
-                locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+                is_writing = f"another `ultron extract` is writing {folder}"
+                locks.enter_context(only_writer(folder, is_writing, wait=request.alone is not None))
             for path, extraction in prepared.files.values():  # of all files, before one is replaced
                 require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
@@ -179,7 +183,7 @@ class _Prepared:
 
 def _chosen_runtime(prepared: _Prepared, request: ExtractRequest, device: torch.device) -> ChosenRuntime:
     """As choose_runtime has it, by the first photos of the database; `auto` goes on with what an earlier run took."""
-    _, extraction = prepared.files["database"]
+    extraction = prepared.files["database"][1] if "database" in prepared.files else prepared.first
     files = extraction.photo_files.files
     photo_paths = [files[name] for name in extraction.names if name in files]
     stored = None
@@ -188,8 +192,12 @@ def _chosen_runtime(prepared: _Prepared, request: ExtractRequest, device: torch.
     return choose_runtime(request.runtime, extraction.loaded, extraction.config, device, photo_paths, stored)
 
 
-def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device, workspace: Workspace) -> _Prepared:
-    dataset = open_named_dataset(request.dataset, request.gnd, workspace)
+def _prepared(
+    request: ExtractRequest, choice: ModelChoice | ModelInMemory, device: torch.device, workspace: Workspace | None
+) -> _Prepared:
+    dataset = request.dataset
+    if not isinstance(dataset, Dataset):
+        dataset = open_named_dataset(dataset, request.gnd, workspace)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
     work = ExtractWork(
@@ -199,25 +207,29 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    folder = request.out or workspace.result_path("extract", f"{dataset.name}-{_source_name(loaded)}")
-    raw_folder, folder = _folders(folder, request, loaded)
-    roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
-        ("database", "database.h5", dataset.database_names)
-    ]
+    roles: list[tuple[Role, str, list[str]]] = [("database", "database.h5", dataset.database_names)]
     if dataset.query_names:
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
+    elif request.alone == "query":
+        raise UltronError(f"{dataset.name} has no queries; name its ground truth with `gnd`")
+    roles = [part for part in roles if request.alone in (None, part[0])]
+    configs = {role: extraction_config(request, dataset, role, names, loaded) for role, _, names in roles}
+    made_by = None
+    if request.alone:
+        folder_text = str(dataset.folder.resolve())
+        made_by = {**to_dict(configs[request.alone]), "runtime": request.runtime, "dataset_folder": folder_text}
+    name = f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or (workspace or Workspace()).result_path("extract", name, made_by)
+    raw_folder, folder = _folders(folder, request, loaded)
     files = {
-        role: (
-            raw_folder / name,
-            Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work),
-        )
+        role: (raw_folder / name, Extraction(dataset, names, loaded, configs[role], work))
         for role, name, names in roles
     }
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
 
 
 def _extract(
-    prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace
+    prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace | None
 ) -> ExtractSummary:
     """Writes the files; returns the summary."""
     loaded = prepared.loaded
@@ -230,7 +242,8 @@ def _extract(
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         record = record.whitened(request.whitening.record())
         dim = request.whitening.dim
-    workspace.remember("extract", folder)
+    if workspace is not None and request.alone is None:
+        workspace.remember("extract", folder)
     skipped: list[SkippedInRole] = [
         {"name": photo.name, "reason": photo.reason, "role": role}
         for role, result in results.items()
