@@ -53,11 +53,11 @@ def command(
     style: FormatFlag = "text",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the sweep.")] = None,
 ) -> None:
-    """Evaluates many settings of extraction, whitening, index, search and re-ranking.
+    """Evaluates many settings, and computes nothing twice.
 
-    Every result lies in the workspace under a hash of what made it, and is computed once. A sweep that was stopped, or
-    of which cells failed, goes on with the same command. Table and picture (mAP against time and memory) come at the
-    end.
+    They are of extraction, whitening, index, search and re-ranking. Every result lies in the workspace under a hash of
+    what made it. A sweep that was stopped, or of which cells failed, goes on with the same command. Table and picture
+    (mAP against time and memory) come at the end.
     """
     from ultron_cli import console
     from ultron_cli.allocator import keep_memory

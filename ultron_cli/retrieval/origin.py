@@ -22,6 +22,10 @@ EXTRACTION_WORDS = {
     "photos_sha256": "photos (SHA-256)",
     "weights_sha256": "weights (SHA-256)",
     "crop": "crop of queries",
+    "corruption": "corruption of queries",
+    "corruption.kind": "corruption of queries",
+    "corruption.severity": "severity of the corruption",
+    "corruption.seed": "seed of the corruption",
     "max_side_px": "longest side in pixels",
     "resize": "resizing of photos",
     "runtime": "runtime of the network",
@@ -53,6 +57,13 @@ class StoredWhitening(TypedDict):
     sha256: str
 
 
+class StoredCorruption(TypedDict):
+    """How query photos were made worse on purpose, as the `config` of a descriptor file says."""
+
+    kind: str
+    severity: int
+
+
 class StoredExtraction(TypedDict, total=False):
     """The types of what the `config` of a descriptor file may hold, as far as they are read."""
 
@@ -60,6 +71,7 @@ class StoredExtraction(TypedDict, total=False):
     scales: list[float]
     crop: str
     max_side_px: int | None
+    corruption: StoredCorruption | None
     resize: str
     runtime: str
     storage: str
@@ -172,6 +184,12 @@ class ExtractionRecord:
         return _of_kind(self.stored.get("max_side_px"), int)
 
     @property
+    def corruption(self) -> str | None:
+        """`jpeg 3`: how query photos were made worse on purpose, and how severely; None for plain photos."""
+        record = _object(self.stored.get("corruption"))
+        return f"{record.get('kind')} {record.get('severity')}" if record else None
+
+    @property
     def enlarges(self) -> bool:
         """Whether smaller photos were enlarged to the longest side."""
         return self.stored.get("resize") == "always"
@@ -218,9 +236,10 @@ class ExtractionRecord:
         of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
         always = ", small photos enlarged" if self.enlarges else ""
+        corrupted = f", queries corrupted by {self.corruption}" if self.corruption else ""
         whitened = f", {self.whitening}" if self.whitening else ""
         n_scales = len(self.scales)
-        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{whitened}"
+        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{corrupted}{whitened}"
 
 
 @dataclass(frozen=True, kw_only=True)
