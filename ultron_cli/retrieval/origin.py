@@ -481,6 +481,7 @@ class Origin:
     searched_by: Json | None = None  # versions, command and machine of the search
     k: int | None = None  # of an evaluation: photos ranked per query
     duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
+    ties: str | None = None  # of an evaluation: how photos of equal score stand; None: by row
     evaluated_by: Json | None = None  # versions, command and machine of the evaluation
     other: Json = field(default_factory=dict)  # what a file says beside these, kept for the next file
 
@@ -524,6 +525,7 @@ class Origin:
         facts["distractors"] = ", ".join(f"{part.path} ({part.n:,} photos)" for part in self.distractors) or None
         facts["photos ranked per query"] = self.k
         facts["photos that a ranking repeats"] = self.duplicates
+        facts["photos of equal score"] = self.ties or "by row"
         facts["photos left out"] = ", ".join(sorted(photo.name for photo in self.skipped)) or None
         for who, record in (("searched with", self.searched_by), ("evaluated with", self.evaluated_by)):
             packages = _object((record or {}).get("packages"))
@@ -571,6 +573,7 @@ class Origin:
             "searched_by": self.searched_by,
             "k": self.k,
             "duplicates": self.duplicates,
+            "ties": self.ties,
             "evaluated_by": self.evaluated_by,
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
@@ -598,6 +601,7 @@ class Origin:
             searched_by=_of_kind(stored.get("searched_by"), dict),
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
+            ties=_of_kind(stored.get("ties"), str),
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
@@ -643,3 +647,4 @@ class StoredOrigin(TypedDict, total=False):
     distractors: list[StoredDistractors] | None
     k: int | None
     duplicates: str | None
+    ties: str | None

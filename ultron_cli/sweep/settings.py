@@ -211,6 +211,7 @@ class EvaluateSettings:
     """How rankings are scored."""
 
     duplicates: Literal["count", "first"] = "count"
+    ties: Literal["row", "best", "worst"] = "row"  # how photos of equal score stand
 
 
 @dataclass(frozen=True, kw_only=True)
