@@ -27,7 +27,8 @@ import numpy as np
 from ultron_cli.console import markdown_table, start_log, table
 from ultron_cli.datasets.protocols import GroundTruth, load_ground_truth
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import evaluate_ranking, percent
+from ultron_cli.evaluation.evaluate import evaluate_ranking
+from ultron_cli.evaluation.result import percent
 from ultron_cli.files import replace_between
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.index.building import build_index

@@ -15,7 +15,7 @@ FLOORS = (
     ("errors", "version"),
     ("schema", "processes"),
     ("allocator", "blocks", "configs", "guarded", "machine", "provenance", "distributed"),
-    ("files",),
+    ("files", "user_code"),
     ("locks",),
     ("console",),
     ("measurements",),
@@ -35,7 +35,7 @@ FLOORS = (
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 MOST_ANY = 100
 # Outside commands and the public API, whose functions import what they need when they are called.
-MOST_IMPORTS_IN_FUNCTIONS = 12
+MOST_IMPORTS_IN_FUNCTIONS = 13
 
 
 def modules() -> dict[str, Path]:
@@ -150,7 +150,7 @@ def test_no_module_is_in_a_circle() -> None:
 def test_imports_inside_functions_are_few() -> None:
     places = []
     for name, path in MODULES.items():
-        if package_of(name) in ("commands", "version"):
+        if package_of(name) in ("api", "commands", "version"):
             continue
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from ultron_cli.allocator import keep_memory
-    from ultron_cli.api import compare, evaluate, extract, search, train
+    from ultron_cli.api import compare, descriptors, evaluate, extract, search, train
     from ultron_cli.errors import UltronError
     from ultron_cli.models import create_model, list_models
     from ultron_cli.models.weights.model_choice import ModelChoice
@@ -27,6 +27,7 @@ __all__ = [
     "Workspace",
     "compare",
     "create_model",
+    "descriptors",
     "evaluate",
     "extract",
     "keep_memory",
@@ -44,6 +45,7 @@ _MODULES = {
     "Workspace": "ultron_cli.workspace",
     "compare": "ultron_cli.api",
     "create_model": "ultron_cli.models",
+    "descriptors": "ultron_cli.api",
     "evaluate": "ultron_cli.api",
     "extract": "ultron_cli.api",
     "keep_memory": "ultron_cli.allocator",

@@ -1,50 +1,102 @@
 """The steps of an experiment from Python: train, extract, search, evaluate, compare. `import ultron_cli` offers them.
 
-Each is what the command of its name does, without printing: results go into the workspace and are remembered there as
-the latest, so that commands and notebooks take up each other's. All raise UltronError for what the caller can mend;
-where its text names a flag of the command line, it is the argument or setting of that name.
+Each is what the command of its name does, without printing. Results come back as objects, and the workspace stays as
+it is: with `workspace=` they go there and are remembered as the latest, so that commands and notebooks take up each
+other's; with `out=` they go into that folder. What is left out (a model, queries, a database) is the latest of the
+workspace, as for the commands. All raise UltronError for what the caller can mend.
 """
 
-from collections.abc import Sequence
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
-from ultron_cli.datasets.protocols import PROTOCOLS, Protocol
-from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
-from ultron_cli.evaluation.result import Evaluation, read_evaluation
-from ultron_cli.evaluation.significance import Comparison, compare_evaluations
-from ultron_cli.models.weights.model_choice import ModelChoice
-from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
+from ultron_cli.configs import flatten
+from ultron_cli.console import log
+from ultron_cli.datasets.folder import Dataset
+from ultron_cli.datasets.landmarks.photos import photos_by_landmark
+from ultron_cli.datasets.listed import listed_photos
+from ultron_cli.datasets.photo_types import photo_suffixes
+from ultron_cli.datasets.protocols import PROTOCOLS, GroundTruth, Protocol, parse_ground_truth
+from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, truth_of_labels
+from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.summaries import ComparedSystems, compare_all
+from ultron_cli.evaluation.systems import systems_of
+from ultron_cli.machine import resolve_device
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights.model_choice import ModelChoice, ModelInMemory
+from ultron_cli.retrieval.arrays import descriptors_of, is_array
+from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors, MemoryDescriptors
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, ExtractSummary, extract_dataset
+from ultron_cli.retrieval.extraction.images import describe_images
 from ultron_cli.retrieval.photo_queries import search_photos
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.retrieval.searching import SearchOptions, latest_descriptors, search_descriptors, search_files
+from ultron_cli.retrieval.whitening import open_descriptors
+from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.run import AutolaResult
+from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.result import Run
 from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
+if TYPE_CHECKING:
+    from ultron_cli.evaluation.evaluate import Labels
+    from ultron_cli.retrieval.arrays import Array
+    from ultron_cli.retrieval.extraction.images import Image
+
+    Photos = str | Path | Dataset | ExtractRequest | Sequence[str | Path]
+    Model = ModelChoice | Run | RetrievalModel | str | Path
+    Stored = Descriptors | Array | str | Path
+    Evaluated = Evaluation | str | Path
+
 DESCRIPTOR_SUFFIXES = (".h5", ".hdf5")  # a query file that ends so holds descriptors, any other is a photo
+
+
+class TemporaryFolder:
+    """A folder for results that no other place was named for; it is removed when nothing holds this object any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="ultron-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def leave(self) -> None:
+        """Leaves the folder there for good."""
+        self._end.detach()
 
 
 class Extracted(DescriptorFile):
     """The descriptors of a dataset's database, open for reading, with those of its queries beside them."""
 
-    def __init__(self, summary: ExtractSummary) -> None:
-        """summary: as `ultron extract --json` prints it."""
+    def __init__(self, summary: ExtractSummary, place: TemporaryFolder | None = None) -> None:
+        """summary: as `ultron extract --json` prints it. place: the temporary folder of the files, which lasts as long
+        as they are open."""
         files = summary["files"]
         super().__init__(Path(files["database"]["path"]))
         self.summary = summary
         # None where the dataset has no ground truth, and so no queries.
-        self.queries = DescriptorFile(Path(files["query"]["path"])) if "query" in files else None
+        self.queries = ExtractedQueries(Path(files["query"]["path"]), place) if "query" in files else None
+        self._place = place
 
     def close(self) -> None:
         """Closes both files."""
         super().close()
         if self.queries is not None:
             self.queries.close()
+
+
+class ExtractedQueries(DescriptorFile):
+    """The descriptors of a dataset's queries, which may outlive those of its database."""
+
+    def __init__(self, path: Path, place: TemporaryFolder | None) -> None:
+        super().__init__(path)
+        self._place = place
 
 
 def _draw_run(folder: Path, search: AutolaResult | None = None) -> None:
@@ -54,53 +106,156 @@ def _draw_run(folder: Path, search: AutolaResult | None = None) -> None:
 
 
 def train(
-    preset: str | None = None,
-    dataset: str | Path | None = None,
-    settings: Sequence[str] = (),
+    config: str | Path | TrainConfig | AutolaConfig | None = None,
+    dataset: str | Path | Mapping[str, Sequence[str | Path]] | None = None,
+    settings: Sequence[str] | Mapping[str, object] = (),
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     device: str = "auto",
     workspace: Workspace | None = None,
-) -> dict[str, object]:
-    """Trains a model and returns a summary: "run" (its folder), "checkpoint", "model", "config", "metrics" per epoch.
+) -> Run:
+    """Trains a network and returns its run: .folder, .checkpoint, .metrics per epoch, .load() for the network.
 
-    preset: None is quickstart. dataset: a name, or a folder with one folder of photos per landmark; None is that of
-    the preset. settings: as for --set, for example "epochs=20". out: the folder of the run; None is one in the
-    workspace. resume: goes on with the interrupted run in `out`, or with the latest; or with the finished one in `out`
-    and more epochs.
+    config: a preset by name, a TOML file of settings, or a whole configuration; None is quickstart. dataset: a name, a
+    folder with one folder of photos per landmark, or the photos themselves by landmark ({"eiffel": ["a.jpg", ...]});
+    None is that of the preset. settings: {"epochs": 20, "loss.name": "cosface"}, or texts as for --set. out: the run's
+    folder; without it and without a workspace, one that is removed when the run is let go, which is said. resume: goes
+    on with the interrupted run in `out`, or with the workspace's latest; or with the finished one in `out` and more
+    epochs.
     """
+    photos = None
+    if isinstance(dataset, Mapping):
+        photos = photos_by_landmark(dataset)
+        dataset = photos.folder
+    is_file = isinstance(config, Path) or (isinstance(config, str) and config.endswith(".toml"))
+    place = _place(out, workspace) if not resume else None
     request = TrainRequest(
-        preset=preset,
+        preset=config if isinstance(config, str) and not is_file else None,
+        config_file=Path(config) if is_file and isinstance(config, (str, Path)) else None,
+        config=config if isinstance(config, (TrainConfig, AutolaConfig)) else None,
         dataset=None if dataset is None else str(dataset),
-        assignments=tuple(settings),
-        out=out,
+        photos=photos,
+        assignments=_assignments(settings),
+        out=place.path / "run" if place else None if out is None else Path(out),
         resume=resume,
+        overwrite=overwrite,
     )
-    return start_training(request, device, _draw_run, workspace).to_plain()
+    if place:
+        log.warning("the run lies in %s until it is let go; name a folder with `out` to keep it", request.out)
+    try:
+        return Run(start_training(request, device, _draw_run, workspace), place)
+    except WorkFailed:  # it says how to go on from what was saved
+        if place:
+            place.leave()
+        raise
 
 
+def _place(out: object, workspace: Workspace | None) -> TemporaryFolder | None:
+    return TemporaryFolder() if out is None and workspace is None else None
+
+
+def _assignments(settings: Sequence[str] | Mapping[str, object]) -> tuple[str, ...]:
+    """Settings as --set takes them."""
+    if isinstance(settings, str):
+        raise UltronError(
+            f'settings are several texts or a dictionary, found the text {settings!r}; give ["{settings}"]'
+        )
+    if not isinstance(settings, Mapping):
+        return tuple(settings)
+    return tuple(f"{key}={'none' if value is None else json.dumps(value)}" for key, value in flatten(settings).items())
+
+
+@overload
 def extract(
-    photos: str | Path | ExtractRequest,
-    model: ModelChoice | None = None,
+    photos: "Photos",
+    model: "Model | None" = None,
     *,
+    scales: Sequence[float] | None = None,
+    max_side_px: int | None = None,
+    out: str | Path | None = None,
     device: str = "auto",
     workspace: Workspace | None = None,
-) -> Extracted:
-    """Computes descriptors of a dataset's queries and database photos, or goes on where an extraction stopped.
+) -> Extracted: ...
+@overload
+def extract(
+    photos: "Array | Sequence[Image]",
+    model: "Model | None" = None,
+    *,
+    scales: Sequence[float] | None = None,
+    max_side_px: int | None = None,
+    names: Sequence[str] | None = None,
+    device: str = "auto",
+    workspace: Workspace | None = None,
+) -> MemoryDescriptors: ...
+def extract(
+    photos: "Photos | Array | Sequence[Image]",
+    model: "Model | None" = None,
+    *,
+    scales: Sequence[float] | None = None,
+    max_side_px: int | None = None,
+    names: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    workspace: Workspace | None = None,
+) -> Extracted | MemoryDescriptors:
+    """Computes descriptors of a dataset's queries (result.queries) and database photos, of photos by path, or of
+    pixels.
 
-    photos: a dataset by name or a folder of photos; an ExtractRequest also says scales, size, crop, output folder and
-    the rest. model: None is that of the latest training run.
+    photos: a dataset by name, a folder, a Dataset, paths of photos, or an ExtractRequest with all its settings; or
+    pixels, a (N, H, W, 3) uint8 array or a list of (H, W, 3) arrays and Pillow images, which are described in memory.
+    model: a Run, the path or name of a run or the file of its weights, a network, or a ModelChoice; None is the
+    workspace's latest run. scales, max_side_px: None are those the model is made for. names: of pixels. out: the folder
+    of the files, where an interrupted extraction goes on; without it and without a workspace, one that is removed when
+    the result is let go.
     """
-    request = photos if isinstance(photos, ExtractRequest) else ExtractRequest(dataset=str(photos))
-    workspace = workspace or Workspace()
-    summary = extract_dataset(request, model or ModelChoice(workspace=workspace), device, workspace)
-    return Extracted(summary)
+    choice = _model_choice(model, workspace)
+    plain = ExtractRequest(
+        dataset=None, scales=None if scales is None else tuple(map(float, scales)), max_side_px=max_side_px
+    )
+    if isinstance(photos, ExtractRequest):
+        request = photos
+        if scales is not None or max_side_px is not None:
+            raise UltronError("an ExtractRequest has its own `scales` and `max_side_px`; set them there")
+    elif isinstance(photos, Dataset):
+        request = replace(plain, dataset=photos)
+    elif isinstance(photos, (str, Path)) and not str(photos).lower().endswith(photo_suffixes()):
+        request = replace(plain, dataset=str(photos))
+    else:
+        listed: Sequence[object] = [photos] if isinstance(photos, (str, Path)) else [*photos]
+        paths = [photo for photo in listed if isinstance(photo, (str, Path))]
+        if len(paths) < len(listed):
+            return describe_images(listed, names, choice.load(), plain, resolve_device(device))
+        request = replace(plain, dataset=listed_photos(paths))
+    place = _place(out or request.out, workspace)
+    if place or out is not None:
+        request = replace(request, out=place.path if place else Path(out or "."))
+    return Extracted(extract_dataset(request, choice, device, workspace), place)
+
+
+def _are_paths(photos: Sequence[object]) -> bool:
+    return all(isinstance(photo, (str, Path)) for photo in photos)
+
+
+def _model_choice(model: "Model | None", workspace: Workspace | None) -> ModelChoice | ModelInMemory:
+    """Whatever names a network, as a choice. Raises UltronError for what does not."""
+    if isinstance(model, ModelChoice):
+        return model
+    if isinstance(model, Run):
+        return ModelChoice(weights=model.checkpoint)
+    if isinstance(model, RetrievalModel):
+        return ModelInMemory(model)
+    if model is None or isinstance(model, (str, Path)):
+        return ModelChoice(run=None if model is None else str(model), workspace=workspace or Workspace())
+    raise UltronError(
+        f"`model` is a run, a path, a ModelChoice or a RetrievalModel (create_model makes one); found {type(model)}"
+    )
 
 
 def search(
-    queries: Descriptors | str | Path | Sequence[str | Path] | None = None,
-    database: Descriptors | str | Path | None = None,
+    queries: "Stored | Sequence[str | Path] | None" = None,
+    database: "Stored | None" = None,
     k: int | None = None,
     rerank: Sequence[str | Step] = (),
     *,
@@ -110,53 +265,53 @@ def search(
 ) -> Ranking:
     """Ranks the database photos for every query, exactly unless the options name an index.
 
-    queries: descriptors, a descriptor file (.h5), or photos, which the model that made the database describes.
-    database: descriptors or a descriptor file. None takes the latest extraction's. k: photos per query, from 1; None
-    ranks all.
-    rerank: steps by name with their published settings, or Steps, in their order; they replace those of the options.
-    Open descriptors are searched as they are: an index, a whitening or distractors are for files.
+    queries: descriptors, a (Q, D) array of unit rows, a descriptor file (.h5), or photos, which the model that made the
+    database describes. database: descriptors, a (N, D) array or a descriptor file. None takes the latest extraction's.
+    k: photos per query, from 1; None ranks all. rerank: steps by name with their published settings, or Steps, in their
+    order; they replace those of the options. An index, a whitening or distractors are for files.
     """
     options = options or SearchOptions()
     if rerank:
         steps = [step if isinstance(step, Step) else parse_rerank(step, [])[0] for step in rerank]
         options = replace(options, steps=tuple(steps))
     workspace = workspace or Workspace()
-    if isinstance(queries, Descriptors) and isinstance(database, Descriptors):
-        if options.index or options.whitening or options.distractors:
-            raise UltronError("an index, a whitening or distractors are of descriptor files; give paths")
-        return search_descriptors(
-            queries, database, k, device, steps=options.steps, leave_out_queries=options.leave_out_queries
-        )
-    query_paths = _paths_of(queries)
-    database_path = None if database is None else _paths_of(database)[0]
-    if query_paths is None or (len(query_paths) == 1 and query_paths[0].suffix in DESCRIPTOR_SUFFIXES):
-        files = latest_descriptors(query_paths[0] if query_paths else None, database_path, workspace)
-        return search_files(*files, k, device, options=options)
-    if database_path is None:
-        database_path = workspace.take_latest("extract", "name a database") / "database.h5"
-    return search_photos(query_paths, database_path, k, device, options=options)
+    if is_array(queries):
+        queries = descriptors_of(queries, label="query")
+    if is_array(database):
+        database = descriptors_of(database, label="photo")
+    elif database is not None and not isinstance(database, Descriptors):
+        database = Path(database)
+    has_files_alone = options.index or options.whitening or options.distractors
+    if has_files_alone and (isinstance(queries, Descriptors) or isinstance(database, Descriptors)):
+        raise UltronError("an index, a whitening or distractors are of descriptor files; give paths")
+    if queries is not None and not isinstance(queries, Descriptors):
+        paths = [Path(queries)] if isinstance(queries, (str, Path)) else [Path(path) for path in queries]
+        if len(paths) != 1 or paths[0].suffix not in DESCRIPTOR_SUFFIXES:
+            base = database or workspace.take_latest("extract", "name a database") / "database.h5"
+            return search_photos(paths, base, k, device, options=options)
+        queries = paths[0]
+    if not isinstance(queries, Descriptors) and not isinstance(database, Descriptors):
+        return search_files(*latest_descriptors(queries, database, workspace), k, device, options=options)
+    if queries is None or database is None:
+        latest_queries, latest_database = latest_descriptors(None, None, workspace)
+        queries, database = queries or latest_queries, database or latest_database
+    return search_descriptors(
+        _readable(queries),
+        _readable(database),
+        k,
+        device,
+        steps=options.steps,
+        leave_out_queries=options.leave_out_queries,
+    )
 
 
-@overload
-def _paths_of(photos_or_file: None) -> None: ...
-@overload
-def _paths_of(photos_or_file: Descriptors | str | Path | Sequence[str | Path]) -> list[Path]: ...
-def _paths_of(photos_or_file: Descriptors | str | Path | Sequence[str | Path] | None) -> list[Path] | None:
-    """The files that are named; of open descriptors, their file. Raises UltronError if they are not of one file."""
-    if photos_or_file is None:
-        return None
-    if isinstance(photos_or_file, Descriptors):
-        if not isinstance(photos_or_file, DescriptorFile):
-            raise UltronError(f"queries and database are both open descriptors, or both files; found {photos_or_file}")
-        return [photos_or_file.path]
-    if isinstance(photos_or_file, (str, Path)):
-        return [Path(photos_or_file)]
-    return [Path(path) for path in photos_or_file]
+def _readable(stored: Descriptors | Path) -> Descriptors:
+    return stored if isinstance(stored, Descriptors) else open_descriptors(stored)
 
 
 def evaluate(
     ranking: Ranking | str | Path,
-    ground_truth: str | Path | None = None,
+    ground_truth: "str | Path | GroundTruth | Mapping[str, object] | tuple[Labels, Labels] | None" = None,
     *,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Literal["count", "first"] = "count",
@@ -164,25 +319,41 @@ def evaluate(
 ) -> Evaluation:
     """The scores of a ranking, or of a rank file: .protocols["medium"].mAP is a fraction, as are mP and, by query, ap.
 
-    ground_truth: gnd_NAME.json or .pkl; None is the one that was recorded at extraction. duplicates: whether each
+    ground_truth: gnd_NAME.json or .pkl, or its content; or (labels of the queries, labels of the database photos), of
+    which equal ones mean one landmark; None is the one that was recorded at extraction. duplicates: whether each
     repeat of a photo in a ranking counts, as in revisitop, or only the first. leave_out_queries: whether a query that
     is in the database too is left out of its own ranking.
     """
     if not isinstance(ranking, Ranking):
         ranking = read_ranks(Path(ranking))
-    gnd = find_gnd(None if ground_truth is None else Path(ground_truth), ranking.origin)
-    return evaluate_ranking(ranking, gnd, protocols, duplicates, leave_out_queries=leave_out_queries)
+    if isinstance(ground_truth, tuple):
+        ground_truth = truth_of_labels(*ground_truth, ranking)
+    elif isinstance(ground_truth, Mapping):
+        ground_truth = parse_ground_truth(dict(ground_truth), Path("the ground truth in memory"))
+    elif not isinstance(ground_truth, GroundTruth):
+        ground_truth = find_gnd(None if ground_truth is None else Path(ground_truth), ranking.origin)
+    return evaluate_ranking(ranking, ground_truth, protocols, duplicates, leave_out_queries=leave_out_queries)
 
 
-def compare(evaluations: Sequence[Evaluation | str | Path]) -> dict[Protocol, Comparison]:
-    """By protocol, whether chance explains the difference of two evaluations of the same queries.
+def compare(
+    evaluations: "Sequence[Evaluated | Sequence[Evaluated]]", labels: Sequence[str] | None = None
+) -> ComparedSystems:
+    """Any number of evaluations of the same queries side by side: mAP and interval of each, who beats whom beyond
+    chance, and the queries that differ most; comparison["hard"].difference is the last's mAP minus the first's.
 
-    evaluations: two, the one before and the one after: what `evaluate` returned, or files of `ultron evaluate --out`.
+    evaluations: what `evaluate` returned, or files of `ultron evaluate --out` and rank files; several in one place are
+    training seeds of one system. labels: their names; None takes the models'.
     """
-    if len(evaluations) != 2:
-        raise UltronError(f"two evaluations are compared, found {len(evaluations)}; give two")
-    before, after = (value if isinstance(value, Evaluation) else read_evaluation(Path(value)) for value in evaluations)
-    shared: list[Protocol] = [name for name in PROTOCOLS if name in before.protocols and name in after.protocols]
-    if not shared:
-        raise UltronError("the two evaluations have no protocol in common; evaluate both with all protocols")
-    return {protocol: compare_evaluations(before, after, protocol) for protocol in shared}
+    if len(evaluations) < 2:
+        raise UltronError(f"two evaluations or more are compared, found {len(evaluations)}; give two")
+    groups = [[part] if isinstance(part, (Evaluation, str, Path)) else part for part in evaluations]
+    results = [[part if isinstance(part, Evaluation) else Path(part) for part in group] for group in groups]
+    return compare_all(systems_of(results, labels))
+
+
+def descriptors(rows: "Array", names: Sequence[str] | None = None) -> MemoryDescriptors:
+    """(N, D) unit vectors (NumPy or torch) as descriptors in memory, which `search` takes and whose names it gives.
+
+    names: of the photos; None is `row 0`, `row 1` ...
+    """
+    return descriptors_of(rows, names)

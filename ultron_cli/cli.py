@@ -17,7 +17,7 @@ import typer.main
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import ArgumentInfo
 
-from ultron_cli import __version__, console
+from ultron_cli import __version__, console, user_code
 from ultron_cli.commands.flags import checked
 from ultron_cli.commands.values import refuse_output_among_inputs, with_reading
 from ultron_cli.errors import UltronError, WorkFailed, install_line
@@ -43,6 +43,7 @@ COMMANDS = {
     "search": EXPERIMENTS,
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
+    "diagnose": EXPERIMENTS,
     "sweep": EXPERIMENTS,
     "visualize-cam": PICTURES,
     "serve": PICTURES,
@@ -105,6 +106,30 @@ GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+    "code": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--code",
+                metavar="FILE",
+                help="Your Python file or module, which a checkpoint may use; may be given again.",
+                rich_help_panel=PANEL,
+                callback=checked(lambda _, value: user_code.require_source(value)),
+            ),
+        ],
+        None,
+    ),
+    "changed_code": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--changed-code",
+                help="Take such code also where it has changed since then.",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        False,
+    ),
     "max_memory": (
         Annotated[
             str | None,
@@ -143,6 +168,9 @@ def _take_global_flags(values: dict[str, Any]) -> None:
         value = values.pop(name)
         if value is not None:
             setattr(settings, name, value)
+    user_code.permit(*(values.pop("code") or []))
+    if values.pop("changed_code"):
+        user_code.take_changed()
     max_memory = values.pop("max_memory")
     if max_memory is not None:
         set_memory_budget(parse_bytes(max_memory, "--max-memory"))
@@ -350,6 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.reset_settings()
+    user_code.forget_permissions()
     set_memory_budget(None)
     console.start_log(0)
     console.prints_anything()
@@ -386,6 +415,11 @@ def main(arguments: list[str] | None = None) -> int:
             return WorkFailed.exit_code
         if isinstance(error, ModuleNotFoundError) and (line := install_line(error)):
             print(f"error: {line}", file=sys.stderr)
+            return UltronError.exit_code
+        if line := user_code.fault_of_user(error):
+            if console.settings.verbosity > 0:
+                traceback.print_exc()
+            print(console.labelled("error", line), file=sys.stderr)
             return UltronError.exit_code
         # Typer's usage errors (unknown option, missing argument) know their message; all else is a bug.
         format_message: Callable[[], str] | None = getattr(error, "format_message", None)

@@ -2,10 +2,11 @@
 results."""
 
 import dataclasses
+import inspect
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -66,6 +67,8 @@ def within(name: str, value: float, low: float, high: float = math.inf) -> None:
 def _convert(name: str, value: Any, annotation: Any) -> Any:
     """`value` as the annotated type: ints for floats, lists for tuples, text from --set for everything."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation in (object, Any):
+        return value
     if origin in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() == "none" and type(None) in arguments):
             return None
@@ -75,10 +78,10 @@ def _convert(name: str, value: Any, annotation: Any) -> Any:
         return value
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation) and isinstance(value, dict):
         return from_dict(annotation, value, prefix=f"{name}.")
-    if origin is tuple:
+    if origin in (tuple, list):
         items = value.split(",") if isinstance(value, str) else [value] if isinstance(value, (int, float)) else value
         if isinstance(items, (list, tuple)):
-            return tuple(_convert(name, item, arguments[0]) for item in items)
+            return origin(_convert(name, item, arguments[0]) for item in items)
     if annotation is bool:
         if isinstance(value, bool):
             return value
@@ -105,13 +108,57 @@ def from_dict(kind: type[C], values: Mapping[str, object], prefix: str = "") -> 
     """Makes a configuration of dataclass `kind`. Raises UltronError for an unknown key, naming the nearest, or a wrong
     type."""
     annotations = typing.get_type_hints(kind)
-    unknown = [key for key in values if key not in annotations]
+    _refuse_unknown(values, annotations, prefix)
+    return kind(**{key: _convert(prefix + key, value, annotations[key]) for key, value in values.items()})
+
+
+def _refuse_unknown(values: Mapping[str, object], known: Iterable[str], prefix: str) -> None:
+    unknown = [key for key in values if key not in known]
     if unknown:
         raise UltronError(
-            f"unknown setting {prefix}{shown(unknown[0])[1:-1]}{nearest_names(unknown[0][:60], annotations)} (known: "
-            f"{', '.join(annotations)})"
+            f"unknown setting {prefix}{shown(unknown[0])[1:-1]}{nearest_names(unknown[0][:60], known)} (known: "
+            f"{', '.join(known) or 'none'})"
         )
-    return kind(**{key: _convert(prefix + key, value, annotations[key]) for key, value in values.items()})
+
+
+def from_signature(
+    factory: Callable[..., object], values: Mapping[str, object], *, prefix: str = "", n_passed: int = 0
+) -> dict[str, object]:
+    """Settings as the keyword arguments of a class or function, converted to the types of its signature.
+
+    n_passed: arguments that it gets before them, which are no settings. A single further parameter that is annotated
+    with a dataclass gets the settings as one. Raises UltronError as from_dict does, and for a parameter without default
+    that no setting names.
+    """
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+        annotations = typing.get_type_hints(factory.__init__ if isinstance(factory, type) else factory)
+    except (NameError, TypeError, ValueError):  # annotations that only a type checker can read
+        parameters, annotations = list(inspect.signature(factory).parameters.values()), {}
+    by_position = [part for part in parameters if part.kind in (part.POSITIONAL_ONLY, part.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(part.kind is part.VAR_POSITIONAL for part in parameters)
+    if len(by_position) < n_passed and not takes_any:
+        raise UltronError(f"must take {n_passed} arguments before its settings; found {inspect.signature(factory)}")
+    by_name = [part for part in parameters if part.kind is part.KEYWORD_ONLY]
+    settings = {part.name: part for part in (*by_position[n_passed:], *by_name)}
+    if len(settings) == 1:
+        (name,) = settings
+        kind = annotations.get(name)
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            return {name: from_dict(kind, values, prefix=prefix)}
+    _refuse_unknown(values, settings, prefix)
+    missing = [name for name, part in settings.items() if part.default is part.empty and name not in values]
+    if missing:
+        raise UltronError(f"needs a value for {missing[0]}; give it with `{prefix}{missing[0]}=VALUE`")
+    return {
+        key: _convert(prefix + key, value, annotations.get(key) or _kind_of(settings[key].default))
+        for key, value in values.items()
+    }
+
+
+def _kind_of(default: object) -> type:
+    """The type of a setting that has no annotation: that of its default."""
+    return type(default) if isinstance(default, (bool, int, float, str)) else object
 
 
 def to_dict(config: Any) -> dict[str, Any]:

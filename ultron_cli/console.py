@@ -5,6 +5,7 @@ command calls its flags; cli.py fills it before a command runs.
 """
 
 import contextlib
+import html
 import io
 import json
 import logging
@@ -119,11 +120,21 @@ def quiet_parts(warned_once: WarnedOnce) -> Iterator[None]:
 
 
 def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
-    """A tqdm bar on stderr with rate and ETA, shown only on a terminal and never with -q."""
-    from tqdm import tqdm
+    """A tqdm bar with rate and ETA: on stderr where that is a terminal, in a notebook below its cell, and nowhere else;
+    never with -q."""
+    if is_notebook():
+        from tqdm.auto import tqdm  # a widget where the notebook has them, else text
+    else:
+        from tqdm import tqdm
 
-    hidden = settings.verbosity < 0 or not sys.stderr.isatty()
+    hidden = settings.verbosity < 0 or not (sys.stderr.isatty() or is_notebook())
     return tqdm(items, total=total, desc=what, unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True)
+
+
+def is_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def _plain(value: object) -> object:
@@ -280,6 +291,22 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     """The same for a document; the first column is aligned left, the others right."""
     all_rows = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in all_rows)
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1, below: str = "") -> str:
+    """The same for a notebook. below: a line of text under the table."""
+
+    def cells(tag: str, values: Sequence[object]) -> str:
+        sides = ("left" if i < left else "right" for i in range(len(values)))
+        return "".join(
+            f'<{tag} style="text-align: {side}">{html.escape(printable(str(value)))}</{tag}>'
+            for side, value in zip(sides, values, strict=True)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    head = f"<thead><tr>{cells('th', columns)}</tr></thead>" if any(columns) else ""
+    under = f"<p>{html.escape(printable(below))}</p>" if below else ""
+    return f"<table>{head}<tbody>{body}</tbody></table>{under}"
 
 
 def counted(n: int, singular: str, plural: str | None = None) -> str:

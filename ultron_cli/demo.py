@@ -9,8 +9,8 @@ from ultron_cli import console
 from ultron_cli.console import lines, log, table
 from ultron_cli.datasets.named import render_toy
 from ultron_cli.datasets.toy import ToyConfig
-from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd, percent
-from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
+from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.files import write_text
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance

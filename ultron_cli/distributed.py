@@ -187,6 +187,19 @@ class _GatherWithGradient(torch.autograd.Function):
         return total[process_index() * n_rows : (process_index() + 1) * n_rows] * n_processes()
 
 
+class _GatherBatch(torch.autograd.Function):
+    """As gather_batch."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: torch.Tensor) -> torch.Tensor:
+        return gather_rows(values)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *gradients: torch.Tensor) -> torch.Tensor:
+        n_rows = len(gradients[0]) // n_processes()
+        return gradients[0][process_index() * n_rows : (process_index() + 1) * n_rows] * n_processes()
+
+
 def sum_with_gradient(values: torch.Tensor) -> torch.Tensor:
     """Sum over processes of parts of ONE loss that every process computes whole: the gradient of each part is that of
     the sum."""
@@ -202,4 +215,14 @@ def gather_with_gradient(values: torch.Tensor) -> torch.Tensor:
     mean afterwards.
     """
     rows: torch.Tensor = _GatherWithGradient.apply(values)
+    return rows
+
+
+def gather_batch(values: torch.Tensor) -> torch.Tensor:
+    """(B, D) of every process -> (processes * B, D), for ONE loss that every process computes whole.
+
+    Backward: each process takes the gradient of its own rows, which is whole already; times the number of processes, as
+    DistributedDataParallel takes the mean afterwards.
+    """
+    rows: torch.Tensor = _GatherBatch.apply(values)
     return rows

@@ -55,3 +55,29 @@ def test_rows_are_those_of_the_ground_truth_and_padding_stays(tmp_path: Path) ->
     assert rows[0].tolist() == [1, 2, -1]  # b and c, then no photo
     assert rows[1].tolist() == [2, 3, 1]  # c, a distractor behind the three, b
     assert rows[:].tolist() == [[1, 2, -1], [2, 3, 1]]
+
+
+def test_repeats_are_told_with_what_they_do(tmp_path: Path) -> None:
+    gnd = tmp_path / "gnd_set.json"
+    entry = {"bbx": None, "easy": [0], "hard": [], "junk": []}
+    gnd.write_text(json.dumps({"imlist": ["a", "b", "c"], "qimlist": ["p", "q"], "gnd": [entry, entry]}))
+    ranking = Ranking(
+        query_names=["p", "q"],
+        database_names=["a", "b", "c"],
+        rows=np.array([[1, 0, 0], [0, 1, 2]]),
+        scores=None,
+        origin=Origin(dataset="set"),
+    )
+    text = "1 ranking names a photo more than once, for example that of p; "
+    harmless = evaluate_ranking(ranking, gnd)
+    assert harmless.warnings[0] == (
+        f"{text}each repeat counts, as in revisitop; name each photo once, or count only the first with `duplicates` "
+        "first"
+    )
+    ranking.rows[0] = [0, 0, 0]
+    counted = evaluate_ranking(ranking, gnd)
+    assert counted.warnings[0].startswith(f"{text}each repeat counts, as in revisitop, which takes AP up to 300.00 %; ")
+    assert counted.protocols["easy"].ap == {"p": 3.0, "q": 1.0}
+    first = evaluate_ranking(ranking, gnd, duplicates="first")
+    assert first.warnings[0] == f"{text}only the first counts"
+    assert first.protocols["easy"].mAP == 1

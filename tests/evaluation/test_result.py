@@ -93,3 +93,22 @@ def test_reading_an_evaluation(tmp_path):
             read_evaluation(path)
     with pytest.raises(UltronError, match=r"evaluation .*none.json does not exist"):
         read_evaluation(tmp_path / "none.json")
+
+
+def test_scores_above_one_are_read_where_repeats_count(tmp_path):
+    truth = truth_of({"easy": [0]}, n_database=2)
+    ranks = np.array([[0, 0, 1]])
+    for duplicates, score in (("count", 2.0), ("first", 1.0)):
+        path = tmp_path / f"{duplicates}.json"
+        results = {"easy": revisited_map(ranks, truth, "easy", duplicates=duplicates)}
+        evaluation = Evaluation.of(
+            results, dataset="toy", query_names=truth.query_names, n_database=2, origin=Origin(duplicates=duplicates)
+        )
+        path.write_text(json.dumps(evaluation.to_json()))
+        assert read_evaluation(path) == evaluation
+        assert (evaluation.protocols["easy"].mAP, evaluation.protocols["easy"].ap) == (score, {"query0": score})
+    content = json.loads(path.read_text())
+    content["protocols"]["easy"]["mAP"] = 1.5
+    path.write_text(json.dumps(content))
+    with pytest.raises(UltronError, match=r"protocols.easy.mAP must be a number( or nothing)? <= 1\.0"):
+        read_evaluation(path)

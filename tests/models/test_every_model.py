@@ -39,6 +39,7 @@ THIN_ULTRON = {
 }
 THIN_DOLG = {"backbone": "test_resnet", "atrous_dim": 6, "local_dim": 10, "descriptor_dim": 24}
 SMALL_FORMS: dict[str, dict[str, Any]] = {
+    "adapted": {"base": {"name": "gem", "backbone": "test_resnet"}, "descriptor_dim": 24},
     "cfcd-r101": {"backbone": "test_resnet", "descriptor_dim": 24},
     "cfcd-r50": {"backbone": "test_resnet", "descriptor_dim": 24},
     "dalg": {"dim": 24, "n_heads": 3, "descriptor_dim": 24},

@@ -44,7 +44,7 @@ def command(
     from ultron_cli.commands.choices import FORMATS
     from ultron_cli.configs import one_of
     from ultron_cli.console import print_result
-    from ultron_cli.evaluation.summaries import compared, reproduced
+    from ultron_cli.evaluation.summaries import compare_all, reproduced
     from ultron_cli.evaluation.systems import open_systems
 
     style = one_of("format", style, FORMATS)
@@ -56,4 +56,5 @@ def command(
             raise UltronError(f"--as-reproduction holds one result against another; found {len(systems)}; name two")
         print_result(*reproduced(systems[0], systems[1], style))
     else:
-        print_result(*compared(systems, style))
+        comparison = compare_all(systems)
+        print_result(comparison.to_json(), comparison.text(style))

@@ -152,7 +152,7 @@ RerankFlag = Annotated[
     str | None,
     typer.Option(
         metavar="STEPS",
-        help=f"Re-ranking steps, applied in the order given, of: {', '.join(RERANKERS)}.",
+        help=f"Re-ranking steps, applied in the order given, of: {', '.join(RERANKERS)}; or my.py:Step.",
         callback=checked(lambda _, value: parse_rerank(value, [])),
     ),
 ]

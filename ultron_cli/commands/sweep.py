@@ -39,9 +39,7 @@ def command(
     weights: WeightsFlag = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="One setting, for example extract.scales=3 or grid.search.k=[10,100]."
-        ),
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example extract.scales=3."),
     ] = None,
     workers: Annotated[
         int | None,
@@ -55,9 +53,9 @@ def command(
 ) -> None:
     """Evaluates many settings, and computes nothing twice.
 
-    They are of extraction, whitening, index, search and re-ranking. Every result lies in the workspace under a hash of
-    what made it. A sweep that was stopped, or of which cells failed, goes on with the same command. Table and picture
-    (mAP against time and memory) come at the end.
+    Settings are those of extraction, whitening, index, search and re-ranking. Every result lies in the workspace under
+    a hash of what made it. A sweep that was stopped, or of which cells failed, goes on with the same command. Table and
+    picture (mAP against time and memory) come at the end.
     """
     from ultron_cli import console
     from ultron_cli.allocator import keep_memory

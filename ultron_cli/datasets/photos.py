@@ -100,6 +100,11 @@ def load_photo(
     if box is not None:
         box = corruption.box(box, *image.size, name) if corruption else box
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
+    return sized(image, shape)
+
+
+def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image, resized."""
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])

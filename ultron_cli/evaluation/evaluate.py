@@ -1,23 +1,35 @@
 """Scores a search against a ground truth: photos are matched by name, and the scores keep the origin of the search."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ultron_cli.console import counted, log, named
-from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, load_ground_truth
+from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
-from ultron_cli.evaluation.metrics import PRECISION_AT, Duplicates, rankings_with_repeats, revisited_map
-from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.metrics import (
+    Duplicates,
+    RevisitedResult,
+    rankings_with_repeats,
+    revisited_map,
+)
+from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
+from ultron_cli.retrieval.arrays import is_array, to_numpy
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.retrieval.overlap import own_rows_of, own_rows_problem
 from ultron_cli.retrieval.rankings import OwnRows, Ranking
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.arrays import Array
+
+    Labels = Sequence[object] | Array
 
 RIGHT_GND = "name the right `gnd`"
 
@@ -110,13 +122,13 @@ def _rows_of_truth(ranking: Ranking, truth: GroundTruth, query_rows: list[int]) 
     return RowsOfTruth(ranking.rows, np.array(query_rows), truth_rows)
 
 
-def ranking_against(ranking: Ranking, gnd: Path) -> tuple[GroundTruth, RowsOfTruth]:
-    """The ground truth of the queries that were searched, and their rankings as its rows; photos outside it are
-    numbered after it.
+def ranking_against(ranking: Ranking, gnd: Path | GroundTruth) -> tuple[GroundTruth, RowsOfTruth]:
+    """The ground truth (a file, or in memory) of the queries that were searched, and their rankings as its rows; photos
+    outside it are numbered after it.
 
     Raises UltronError if ranking and ground truth do not belong together.
     """
-    truth = load_ground_truth(gnd)
+    truth = gnd if isinstance(gnd, GroundTruth) else load_ground_truth(gnd)
     skipped_names = {photo.name for photo in ranking.origin.skipped}
     truth, query_rows = _queries_present(truth, ranking.query_names, skipped_names)
     return truth, _rows_of_truth(ranking, truth, query_rows)
@@ -145,9 +157,45 @@ def _with_own_rows(
     return replace(truth, queries=queries), n_counted
 
 
+def _repeats_problem(
+    rows: RowsOfTruth, truth: GroundTruth, results: Mapping[str, RevisitedResult], duplicates: Duplicates
+) -> UltronError | None:
+    """That rankings show photos again, what that does to AP, and what to do; None if they do not."""
+    repeating_queries = rankings_with_repeats(rows)
+    if not len(repeating_queries):
+        return None
+    example = truth.query_names[repeating_queries[0]]
+    n_rankings = counted(len(repeating_queries), "ranking names", "rankings name")
+    problem = f"{n_rankings} a photo more than once, for example that of {example}"
+    if duplicates == "first":
+        return UltronError(f"{problem}; only the first counts")
+    highest = max(float(np.nanmax(result.ap, initial=0)) for result in results.values())
+    effect = f", which takes AP up to {percent(highest)} %" if highest > 1 else ""
+    return UltronError(
+        f"{problem}; each repeat counts, as in revisitop{effect}; name each photo once",
+        "count only the first with `duplicates` first",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRanking:
+    """A ranking beside its scores, for who wants to know where they come from."""
+
+    ranking: Ranking
+    truth: GroundTruth  # of the queries that were searched
+    rows: RowsOfTruth
+    results: Mapping[str, RevisitedResult]
+    evaluation: Evaluation
+
+    def photo_name(self, row: int) -> str:
+        """The name of a photo by its number in `rows`."""
+        n_known = len(self.truth.database_names)
+        return self.truth.database_names[row] if row < n_known else self.ranking.database_names[row - n_known]
+
+
 def evaluate_ranking(
     ranking: Ranking,
-    gnd: Path,
+    gnd: Path | GroundTruth,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Duplicates = "count",
     *,
@@ -157,6 +205,18 @@ def evaluate_ranking(
 
     leave_out_queries: a query that is in the database too leaves its own ranking, and is no positive of itself.
     """
+    return score_ranking(ranking, gnd, protocols, duplicates, leave_out_queries=leave_out_queries).evaluation
+
+
+def score_ranking(
+    ranking: Ranking,
+    gnd: Path,
+    protocols: Sequence[Protocol] = tuple(PROTOCOLS),
+    duplicates: Duplicates = "count",
+    *,
+    leave_out_queries: bool = False,
+) -> ScoredRanking:
+    """As evaluate_ranking, with what the scores were made from."""
     rows_of_self = own_rows_of(ranking)
     search = ranking.origin.search or SearchRecord()
     if leave_out_queries:
@@ -165,23 +225,10 @@ def evaluate_ranking(
         ranking = replace(ranking, origin=replace(ranking.origin, search=search))
     truth, rows = ranking_against(ranking, gnd)
     truth, n_counted = _with_own_rows(truth, ranking, rows_of_self, are_left_out=search.leaves_out_queries)
-    repeating_queries = rankings_with_repeats(rows)
-    if len(repeating_queries):
-        how = (
-            "each repeat counts, as in revisitop (`duplicates` first counts only the first)"
-            if duplicates == "count"
-            else "only the first counts"
-        )
-        log.warning(
-            "%s a photo more than once, for example that of %s; %s",
-            counted(len(repeating_queries), "ranking names", "rankings name"),
-            truth.query_names[repeating_queries[0]],
-            how,
-        )
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
     origin = replace(
         ranking.origin,
-        ground_truth=str(gnd),
+        ground_truth=str(gnd) if isinstance(gnd, Path) else None,
         k=int(ranking.rows.shape[1]),
         duplicates=duplicates,
         evaluated_by=provenance(),
@@ -190,9 +237,11 @@ def evaluate_ranking(
     warnings: list[str | UltronError] = [*weaknesses(truth, results, dataset, origin)]
     if n_counted:
         warnings.insert(0, own_rows_problem(n_counted, len(truth.query_names)))
+    if problem := _repeats_problem(rows, truth, results, duplicates):
+        warnings.insert(0, problem)
     for warning in warnings:
         log.warning("%s", warning)
-    return Evaluation.of(
+    evaluation = Evaluation.of(
         results,
         dataset=dataset,
         query_names=truth.query_names,
@@ -200,32 +249,38 @@ def evaluate_ranking(
         origin=origin,
         warnings=[str(warning) for warning in warnings],
     )
+    return ScoredRanking(ranking=ranking, truth=truth, rows=rows, results=results, evaluation=evaluation)
 
 
-def dataset_name(origin: Origin, gnd: Path) -> str:
-    """The name of what was searched: as recorded, else after the ground truth's file."""
-    return origin.dataset or gnd.stem.removeprefix("gnd_")
+def dataset_name(origin: Origin, gnd: Path | GroundTruth) -> str:
+    """The name of what was searched: as recorded, else after the ground truth's file; `memory` where both were in
+    memory."""
+    return origin.dataset or (gnd.stem.removeprefix("gnd_") if isinstance(gnd, Path) else "memory")
 
 
-def percent(fraction: float | None, decimals: int = 2) -> str:
-    """A score as people read it; a dash where there is none."""
-    return "-" if fraction is None else f"{100 * fraction:.{decimals}f}"
+def truth_of_labels(query_labels: "Labels", database_labels: "Labels", ranking: Ranking) -> GroundTruth:
+    """The ground truth of a ranking whose photos have labels: the photos of a query's label are its (easy) positives,
+    without the query itself.
 
-
-def interval_text(interval: tuple[float, float] | None, decimals: int = 1) -> str:
-    """An interval of a score as people read it; a dash where there is none."""
-    return "-" if interval is None else " to ".join(percent(side, decimals) for side in interval)
-
-
-def report_rows(evaluation: Evaluation) -> list[list[str]]:
-    """Rows of the table on screen: protocol, mAP with its interval and mP@k in percent, queries used."""
-    return [
-        [
-            protocol,
-            percent(scores.mAP),
-            interval_text(scores.interval),
-            *(percent(scores.mP[k]) for k in PRECISION_AT),
-            str(scores.queries_used),
-        ]
-        for protocol, scores in evaluation.protocols.items()
-    ]
+    query_labels: Q values, database_labels: N values, in the order of the ranking's names; equal values mean one
+    landmark. Raises UltronError if there are more or fewer.
+    """
+    labels: dict[str, list[object]] = {
+        what: to_numpy(values).tolist() if is_array(values) else list(values)
+        for what, values in (("query", query_labels), ("database photo", database_labels))
+    }
+    for what, names in (("query", ranking.query_names), ("database photo", ranking.database_names)):
+        if len(labels[what]) != len(names):
+            raise UltronError(f"each {what} has one label; found {len(labels[what])} labels for {len(names)}")
+    rows_of: dict[object, list[int]] = {}
+    for row, label in enumerate(labels["database photo"]):
+        rows_of.setdefault(label, []).append(row)
+    own_of = own_rows_of(ranking)
+    nothing = np.empty(0, np.int64)
+    queries = []
+    for query, label in enumerate(labels["query"]):
+        rows_of_self = own_of.get(query, nothing)
+        rows = np.array(rows_of.get(label, []), np.int64)
+        positives = rows[~np.isin(rows, rows_of_self)]
+        queries.append(QueryTruth(bbx=None, easy=positives, hard=nothing, junk=rows_of_self))
+    return GroundTruth(database_names=ranking.database_names, query_names=ranking.query_names, queries=queries)

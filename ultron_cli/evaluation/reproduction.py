@@ -15,7 +15,7 @@ import numpy as np
 from ultron_cli.blocks import chunks
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import percent
+from ultron_cli.evaluation.result import percent
 from ultron_cli.evaluation.significance import paired_ap
 from ultron_cli.evaluation.systems import System
 from ultron_cli.retrieval.descriptors import DescriptorFile

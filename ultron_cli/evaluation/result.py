@@ -10,11 +10,14 @@ from typing import Annotated
 import numpy as np
 from msgspec import Meta
 
+from ultron_cli.console import html_table, lines, table
 from ultron_cli.evaluation.intervals import mean_interval
-from ultron_cli.evaluation.metrics import RevisitedResult
+from ultron_cli.evaluation.metrics import PRECISION_AT, RevisitedResult
 from ultron_cli.retrieval.origin import Origin, StoredOrigin
 from ultron_cli.schema.texts import in_file, read_json
 from ultron_cli.schema.values import fit
+
+REPORT_COLUMNS = ("protocol", "mAP", "95 % interval", *(f"mP@{k}" for k in PRECISION_AT), "queries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class ProtocolScores:
 
 
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Score = Annotated[float, Meta(ge=0)]  # AP passes 1 where a ranking repeats photos and each repeat counts
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -62,10 +66,25 @@ Count = Annotated[int, Meta(ge=0)]
 class _StoredScores:
     """A protocol in an Evaluation JSON. It must hold the AP of every query; what else it lacks is None."""
 
-    ap: dict[str, Fraction | None]
-    mAP: Fraction | None = None
+    ap: dict[str, Score | None]
+    mAP: Score | None = None
     mP: dict[int, Fraction | None] | None = None
     queries_used: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ScoresWithinOne:
+    """A protocol of an evaluation in which no repeat counts."""
+
+    ap: dict[str, Fraction | None]
+    mAP: Fraction | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _WithinOne:
+    """The scores of such an evaluation."""
+
+    protocols: dict[str, _ScoresWithinOne]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +99,9 @@ class _StoredEvaluation:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
-    """A search scored against a ground truth."""
+    """A search scored against a ground truth. As text and in a notebook it is a table."""
 
     dataset: str
     n_queries: int
@@ -126,6 +145,25 @@ class Evaluation:
             cut = f"; only the {origin.k:,} best photos of each query are ranked, positives behind them not found"
         return f"{protocol}{origin.search_text(timed=timed)}{cut}"
 
+    def __repr__(self) -> str:
+        return lines(table(REPORT_COLUMNS, self.report_rows()), self.how_text(), *self.warnings)
+
+    def _repr_html_(self) -> str:
+        return html_table(REPORT_COLUMNS, self.report_rows(), below="; ".join((self.how_text(), *self.warnings)))
+
+    def report_rows(self) -> list[list[str]]:
+        """Rows of the table on screen, of REPORT_COLUMNS: mAP with its interval and mP@k in percent."""
+        return [
+            [
+                protocol,
+                percent(scores.mAP),
+                interval_text(scores.interval),
+                *(percent(scores.mP.get(k)) for k in PRECISION_AT),
+                str(scores.queries_used),
+            ]
+            for protocol, scores in self.protocols.items()
+        ]
+
     def to_json(self) -> dict[str, object]:
         """The Evaluation JSON (docs/file-formats.md) as plain data."""
         return {
@@ -142,6 +180,9 @@ class Evaluation:
         """From a file's content. Raises Misfit, naming the place, if it is no evaluation."""
         stored = fit(content, _StoredEvaluation)
         fit({"provenance": stored.provenance}, dict[str, StoredOrigin | None])  # what is not read is kept as it is
+        origin = Origin.from_json(stored.provenance)
+        if origin.duplicates != "count":
+            fit(content, _WithinOne)
         scores = {
             protocol: ProtocolScores(
                 mAP=part.mAP,
@@ -159,7 +200,7 @@ class Evaluation:
             n_queries=most_queries if stored.n_queries is None else stored.n_queries,
             n_database=stored.n_database or 0,
             protocols=scores,
-            origin=Origin.from_json(stored.provenance),
+            origin=origin,
             warnings=stored.warnings,
         )
 
@@ -170,6 +211,16 @@ def read_evaluation(path: Path) -> Evaluation:
     content = read_json(path, "evaluation", advice=advice)
     with in_file(path, "evaluation", advice):
         return Evaluation.from_json(content)
+
+
+def percent(fraction: float | None, decimals: int = 2) -> str:
+    """A score as people read it; a dash where there is none."""
+    return "-" if fraction is None else f"{100 * fraction:.{decimals}f}"
+
+
+def interval_text(interval: tuple[float, float] | None, decimals: int = 1) -> str:
+    """An interval of a score as people read it; a dash where there is none."""
+    return "-" if interval is None else " to ".join(percent(side, decimals) for side in interval)
 
 
 def _number_or_none(value: float) -> float | None:

@@ -1,17 +1,25 @@
-"""What `ultron compare` prints: a result as plain data, and its text for people or for a paper."""
+"""What a comparison of systems tells: as plain data, as text for people or for a paper, and in a notebook."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ultron_cli.console import counted, dump_json, lines, log, table
+from ultron_cli.console import counted, dump_json, html_table, lines, log, table
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import percent
 from ultron_cli.evaluation.reproduction import Reproduction, as_reproduction
-from ultron_cli.evaluation.result import Evaluation
+from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.evaluation.significance import ways_of_testing
 from ultron_cli.evaluation.systems import Standing, System, compare_systems
-from ultron_cli.evaluation.tables import TableFormat, moved_rows, pair_rows, score_table
+from ultron_cli.evaluation.tables import (
+    MARKS,
+    TableFormat,
+    differing_notes,
+    moved_rows,
+    pair_rows,
+    score_rows,
+    score_table,
+)
 
 PAIR_COLUMNS = (
     *("protocol", "pair", "difference", "95 % interval", "p", "p (Holm)", "smallest shown"),
@@ -27,15 +35,48 @@ def table_of_one(evaluation: Evaluation, path: Path, style: TableFormat) -> str:
     return score_table(systems, compare_systems(systems), style)
 
 
-def compared(systems: Sequence[System], style: TableFormat) -> Summary:
+@dataclass(frozen=True, repr=False)
+class ComparedSystems(Mapping[str, Standing]):
+    """Several systems side by side: by protocol (comparison["hard"]), how they stand. As text it is what `ultron
+    compare` prints, in a notebook a table."""
+
+    systems: Sequence[System]
+    standings: Sequence[Standing]
+
+    def __getitem__(self, protocol: str) -> Standing:
+        return {standing.protocol: standing for standing in self.standings}[protocol]
+
+    def __iter__(self) -> Iterator[str]:
+        return (standing.protocol for standing in self.standings)
+
+    def __len__(self) -> int:
+        return len(self.standings)
+
+    def __repr__(self) -> str:
+        return self.text("text")
+
+    def _repr_html_(self) -> str:
+        columns, rows = score_rows(self.systems, self.standings, MARKS["text"], differing_notes(self.systems))
+        verdicts = [f"{standing.protocol}: {standing.verdict(self.systems)}" for standing in self.standings]
+        return html_table(columns, rows, left=2, below="; ".join(verdicts))
+
+    def text(self, style: TableFormat) -> str:
+        """What `ultron compare --format` prints."""
+        if style == "json":
+            return dump_json(self.to_json(), ascii_only=True)
+        if style != "text":
+            return score_table(self.systems, self.standings, style)
+        tell = _two if len(self.systems) == 2 else _several
+        return tell(self.systems, self.standings)
+
+    def to_json(self) -> dict[str, object]:
+        """As --json prints it: fractions."""
+        return comparison_content(self.systems, self.standings)
+
+
+def compare_all(systems: Sequence[System]) -> ComparedSystems:
     """The comparison of any number of systems. Raises UltronError if they cannot be compared."""
-    standings = compare_systems(systems)
-    content = comparison_content(systems, standings)
-    if style == "json":
-        return content, dump_json(content, ascii_only=True)
-    if style != "text":
-        return content, score_table(systems, standings, style)
-    return content, _two(systems, standings) if len(systems) == 2 else _several(systems, standings)
+    return ComparedSystems(systems, compare_systems(systems))
 
 
 def comparison_content(systems: Sequence[System], standings: Sequence[Standing]) -> dict[str, object]:
@@ -53,7 +94,7 @@ def comparison_content(systems: Sequence[System], standings: Sequence[Standing])
         else:
             part["verdict"] = standing.verdict(systems)
         protocols[standing.protocol] = part
-    files = [",".join(map(str, system.paths)) for system in systems]
+    files = [",".join(map(str, system.paths)) or system.label for system in systems]
     return {
         **({"before": files[0], "after": files[1]} if len(systems) == 2 else {}),
         "systems": [
@@ -74,7 +115,7 @@ def _differing(first: System, other: System) -> list[str]:
 
 
 def _named(systems: Sequence[System]) -> list[str]:
-    return [f"{system.letter} {', '.join(map(str, system.paths))}" for system in systems]
+    return [f"{system.letter} {', '.join(map(str, system.paths)) or system.label}" for system in systems]
 
 
 def _moved(systems: Sequence[System], standings: Sequence[Standing]) -> str:

@@ -17,7 +17,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.intervals import LEVEL, mean_interval
 from ultron_cli.evaluation.result import Evaluation, read_evaluation
-from ultron_cli.evaluation.significance import Comparison, compare_ap, paired_ap
+from ultron_cli.evaluation.significance import Comparison, compare_ap, holm, paired_ap
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 
 N_MOVED = 5  # queries that are shown
@@ -87,6 +87,30 @@ class Standing:
     pairs: tuple[Pair, ...]
     moved: tuple[MovedQuery, ...]  # those that differ most, the most first
 
+    @property
+    def last_against_first(self) -> Pair:
+        """The last system held against the first. Raises ValueError for a single one."""
+        if len(self.systems) < 2:
+            raise ValueError("a single system is held against no other")
+        return next(
+            pair for pair in self.pairs if (pair.a, pair.b) == (self.systems[0].letter, self.systems[-1].letter)
+        )
+
+    @property
+    def difference(self) -> float:
+        """mAP of the last system minus that of the first, a fraction."""
+        return self.last_against_first.comparison.difference
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference, fractions."""
+        return self.last_against_first.comparison.interval
+
+    @property
+    def p_value(self) -> float:
+        """Of no difference, two-sided, corrected for all pairs."""
+        return self.last_against_first.p_holm
+
     def verdict(self, systems: Sequence[System]) -> str:
         """Which is best, and over which of the others beyond chance, in one sentence."""
         scores = sorted(self.systems, key=lambda system: -system.mAP)
@@ -98,6 +122,23 @@ class Standing:
             return f"{name[best.letter]} is best, beyond chance"
         text = f"{name[best.letter]} is best, but chance explains its lead over {', '.join(tied)}"
         return f"{text}; it beats {', '.join(best.beats)}" if best.beats else text
+
+
+def systems_of(
+    evaluations: Sequence[Evaluation | Path | Sequence[Evaluation | Path]], labels: Sequence[str] | None = None
+) -> list[System]:
+    """Systems to compare, of a program: each an evaluation or a file as open_systems takes it, or several training
+    seeds of one. labels: their names; None takes the model's, or the file's. Raises UltronError."""
+    groups = [[part] if isinstance(part, (Evaluation, Path)) else list(part) for part in evaluations]
+    if not all(groups):
+        raise UltronError(f"each system has one evaluation or more; that of place {groups.index([])} has none")
+    if labels is not None and len(labels) != len(groups):
+        raise UltronError(f"each system has one of `labels`; found {len(labels)} for {len(groups)} systems")
+    results = [
+        [(part, None) if isinstance(part, Evaluation) else _open_result(part) for part in group] for group in groups
+    ]
+    paths = [tuple(part for part in group if isinstance(part, Path)) for group in groups]
+    return _systems(paths, results, labels)
 
 
 def open_systems(arguments: Sequence[str]) -> list[System]:
@@ -112,10 +153,16 @@ def open_systems(arguments: Sequence[str]) -> list[System]:
             groups.append((path,))
         else:
             groups.append(tuple(Path(part) for part in argument.split(",") if part))
-    results_by_system = [[_open_result(path) for path in paths] for paths in groups]
-    labels = _labels(
-        [paths for paths in groups], [[evaluation for evaluation, _ in results] for results in results_by_system]
-    )
+    return _systems(groups, [[_open_result(path) for path in paths] for paths in groups])
+
+
+def _systems(
+    groups: Sequence[tuple[Path, ...]],
+    results_by_system: Sequence[Sequence[tuple[Evaluation, Ranking | None]]],
+    labels: Sequence[str] | None = None,
+) -> list[System]:
+    """groups: the files of each system, none of evaluations in memory."""
+    labels = labels or _labels(groups, [[evaluation for evaluation, _ in results] for results in results_by_system])
     return [
         System(
             letter=letter_of(i),
@@ -154,8 +201,11 @@ def _open_result(path: Path) -> tuple[Evaluation, Ranking | None]:
 
 def _labels(groups: Sequence[Sequence[Path]], evaluations: Sequence[Sequence[Evaluation]]) -> list[str]:
     """A short name per system: its model, or where those are equal its file, its folder and file, or its path."""
+    models = [group[0].origin.model or "" for group in evaluations]
+    if not all(groups):
+        return [label or f"system {letter_of(i)}" for i, label in enumerate(models)]
     choices = (
-        [group[0].origin.model or "" for group in evaluations],
+        models,
         [paths[0].stem for paths in groups],
         [paths[0].parent.name for paths in groups],
         [f"{paths[0].parent.name}/{paths[0].stem}" for paths in groups],
@@ -186,7 +236,8 @@ def compare_systems(systems: Sequence[System], baselines: Sequence[int] | None =
     first = evaluations[0]
     shared = [name for name in first.protocols if all(name in other.protocols for other in evaluations)]
     if not shared:
-        places = f"{systems[0].paths[0]} and {systems[-1].paths[-1]}" if len(systems) == 2 else "the evaluations"
+        are_files = len(systems) == 2 and all(system.paths for system in systems)
+        places = f"{systems[0].paths[0]} and {systems[-1].paths[-1]}" if are_files else "the evaluations"
         raise UltronError(f"{places} have no protocol in common; run `ultron evaluate --protocol all` for each")
     left_out = dict.fromkeys(name for other in evaluations for name in other.protocols if name not in shared)
     if left_out:
@@ -240,14 +291,3 @@ def _standing(systems: Sequence[System], numbers: Sequence[tuple[int, int]], pro
         pairs=tuple(pairs),
         moved=tuple(MovedQuery(query=names[i], ap=tuple(ap[:, i].tolist())) for i in order[:N_MOVED]),
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm, A simple sequentially rejective multiple test procedure, 1979): the
-    smallest times their number m, the next times m - 1, and so on, never below an earlier one nor above 1."""
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for n_before, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - n_before) * p_values[i]))
-        corrected[i] = highest
-    return corrected

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ultron_cli.console import lines, markdown_table, table
-from ultron_cli.evaluation.evaluate import percent
 from ultron_cli.evaluation.intervals import COVERED, LEVEL
+from ultron_cli.evaluation.result import percent
 from ultron_cli.evaluation.significance import p_text
 from ultron_cli.evaluation.systems import Standing, System, SystemScores
 
@@ -87,16 +87,7 @@ def score_table(
         return _csv(systems, standings)
     marks = MARKS[style]
     notes = notes or differing_notes(systems)
-    columns = ["", "system", *(standing.protocol.capitalize() for standing in standings)]
-    places = [_places([scores.mAP for scores in standing.systems]) for standing in standings]
-    rows = []
-    for i, system in enumerate(systems):
-        number = notes.number_of.get(system.letter)
-        label = marks.text(system.label) + (marks.raised(str(number)) if number else "")
-        cells = [_cell(standing.systems[i], place[i], marks) for standing, place in zip(standings, places, strict=True)]
-        rows.append([system.letter, label, *cells])
-    if len(systems) == 1:
-        columns, rows = columns[1:], [row[1:] for row in rows]
+    columns, rows = score_rows(systems, standings, marks, notes)
     footnotes = [marks.text(text) for text in _legend(systems, standings)]
     footnotes += [marks.text(text) for text in notes.common]
     footnotes += [f"{marks.raised(str(number)).strip()} {marks.text(text)}" for number, text in notes.numbered.items()]
@@ -105,6 +96,21 @@ def score_table(
     if style == "markdown":
         return markdown_table(columns, rows) + "\n\n" + "\n\n".join(footnotes)
     return lines(table(columns, rows, left=2 if len(systems) > 1 else 1), *footnotes)
+
+
+def score_rows(
+    systems: Sequence[System], standings: Sequence[Standing], marks: Marks, notes: "Notes"
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table: letter (of several systems), label, a cell per protocol."""
+    columns = ["", "system", *(standing.protocol.capitalize() for standing in standings)]
+    places = [_places([scores.mAP for scores in standing.systems]) for standing in standings]
+    rows = []
+    for i, system in enumerate(systems):
+        number = notes.number_of.get(system.letter)
+        label = marks.text(system.label) + (marks.raised(str(number)) if number else "")
+        cells = [_cell(standing.systems[i], place[i], marks) for standing, place in zip(standings, places, strict=True)]
+        rows.append([system.letter, label, *cells])
+    return (columns[1:], [row[1:] for row in rows]) if len(systems) == 1 else (columns, rows)
 
 
 def _places(scores: Sequence[float]) -> list[int]:

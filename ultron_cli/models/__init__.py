@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ultron_cli.configs import from_dict
+from ultron_cli import user_code
+from ultron_cli.configs import from_dict, to_dict
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.backbones import create_backbone
 
@@ -40,29 +41,44 @@ def list_models() -> list[str]:
 
 def require_model(name: str) -> None:
     """Raises UltronError, naming near ones, for a name that create_model does not take."""
-    if name not in MODELS:
+    if name not in MODELS and not user_code.is_import_path(name):
         raise UltronError(f"unknown model {name!r}{nearest_names(name, MODELS)} (known: {', '.join(list_models())})")
 
 
 def create_model(name: str, *, pretrained: bool = False, **settings: object) -> RetrievalModel:
     """Makes a model with fresh weights (or timm's with `pretrained`) in evaluation mode.
 
-    settings: the fields of the model's settings, for example backbone="resnet50", p=3.0, descriptor_dim=512 for `gem`;
-        each model's stand at the top of its file.
+    name: one of MODELS, or the import path of a RetrievalModel (`my.py:Net`). settings: the fields of the model's
+        settings, for example backbone="resnet50", p=3.0, descriptor_dim=512 for `gem`; each model's stand at the top
+        of its file. What they name by import path is run.
     Raises UltronError for an unknown model or setting, naming near ones.
     """
+    user_code.permit_in({"name": name, **settings})
+    return build_model(name, settings, pretrained=pretrained)
+
+
+def build_model(name: str, settings: Mapping[str, object], *, pretrained: bool = False) -> RetrievalModel:
+    """As create_model, of a name and settings that a file may hold: code that they name by import path is run only if a
+    person has named it too (user_code.py)."""
     require_model(name)
     from ultron_cli.models.core import BackboneModel
+    from ultron_cli.models.of_users import check_outputs, user_model
 
-    entry = MODELS[name]
-    model_class = entry.model_class()
+    part = user_code.load(name, "model", MODELS) if user_code.is_import_path(name) else None
+    model_class = user_model(part) if part else MODELS[name].model_class()
     stands_on_backbone = issubclass(model_class, BackboneModel)
     if not stands_on_backbone:
         _refuse_backbone(name, settings, pretrained)
-    checked = from_dict(model_class.settings_type, {**entry.preset, **settings}, prefix="model.")
+    preset = {} if part else MODELS[name].preset
+    checked = from_dict(model_class.settings_type, {**preset, **settings}, prefix="model.")
     if stands_on_backbone:
-        return model_class(name, checked, create_backbone(checked.backbone, pretrained=pretrained)).eval()
-    return model_class(name, checked).eval()
+        model = model_class(name, checked, create_backbone(checked.backbone, pretrained=pretrained)).eval()
+    else:
+        model = model_class(name, checked).eval()
+    if part:
+        check_outputs(part, model)
+    model.code = user_code.parts_of({"name": name, **to_dict(checked)})
+    return model
 
 
 def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool) -> None:
@@ -81,6 +97,7 @@ def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool
 
 
 MODELS: dict[str, ModelEntry] = {
+    "adapted": ModelEntry("adapted", "AdaptedModel"),
     "cfcd-r101": ModelEntry("cfcd", "CfcdModel", {"backbone": "resnet101"}),
     "cfcd-r50": ModelEntry("cfcd", "CfcdModel"),
     "dalg": ModelEntry("dalg", "DalgModel"),

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ultron_cli.configs import to_dict
 from ultron_cli.models.backbones.backbone import Backbone
-from ultron_cli.models.backbones.preprocessing import Preprocessing
+from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
 from ultron_cli.models.parts.attention_pooling import AttentionPooling
+from ultron_cli.user_code import UserPart
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of autocast, by setting
 
@@ -21,22 +23,31 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 class RetrievalModel(nn.Module):
     """Base of all models: images (B, 3, H, W), already normalised -> unit descriptors (B, D) float32.
 
-    A subclass is made by Model(name, settings), sets the attributes below and implements feature_map and pool. What
-    figures can show of it, it says by named_stages, is_channels_last, map_of_tokens and pooling_attention.
+    A subclass is made by Model(name, settings), sets descriptor_dim and implements feature_map and pool; the other
+    attributes below have usual values. What figures can show of it, it says by named_stages, is_channels_last,
+    map_of_tokens and pooling_attention.
     """
 
     settings_type: ClassVar[type]  # the frozen dataclass of its settings
     name: str  # as in create_model
     settings: Any  # of settings_type; each subclass narrows it
-    preprocessing: Preprocessing
-    min_side_px: int
     descriptor_dim: int
+    preprocessing: Preprocessing = IMAGENET
+    min_side_px: int = 32  # the shortest side of a photo that it takes
+    # What it is made of that a user named by import path, by that.
+    code: dict[str, UserPart]
     # What extraction takes unless told otherwise; a checkpoint may have its own.
     recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
     # Settings that no weight depends on, so that a trained model can be used with others.
     switches: tuple[str, ...] = ()
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).
     cam_layer: str | None = None
+
+    def __init__(self, name: str, settings: object) -> None:
+        super().__init__()
+        self.name = name
+        self.settings = settings
+        self.code = {}
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""
@@ -49,6 +60,16 @@ class RetrievalModel(nn.Module):
     def describe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, D), not yet of unit norm."""
         return self.pool(self.feature_map(images))
+
+    @property
+    def per_scale(self) -> "RetrievalModel":
+        """The network whose unit descriptors of each scale are joined: itself, unless `finish` follows on them."""
+        return self
+
+    def finish(self, descriptors: torch.Tensor) -> torch.Tensor:
+        """(B, D) unit descriptors that per_scale gave and join_scales joined -> (B, D), not yet of unit norm. Called
+        only where per_scale is another network."""
+        return descriptors
 
     def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
         """(scales, B, D) unit descriptors of the same photos -> (B, D), not yet of unit norm: their mean."""
@@ -69,8 +90,13 @@ class RetrievalModel(nn.Module):
 
     @property
     def label(self) -> str:
-        """Name for files and titles, for example ultron-s or gem-resnet50."""
-        return self.name
+        """Name for files and titles, for example ultron-s or gem-resnet50; Net of my.py:Net."""
+        return self.name.rpartition(":")[2]
+
+    def made_of(self) -> dict[str, object]:
+        """Name and settings as files store them, and the SHA-256 of code by import path where there is some."""
+        code = {text: part.sha256 for text, part in self.code.items()}
+        return {"name": self.name, "settings": to_dict(self.settings), **({"code": code} if code else {})}
 
     def named_layers(self) -> dict[str, nn.Module]:
         """The layers whose output can be shown, by name."""
@@ -108,9 +134,7 @@ class BackboneModel(RetrievalModel):
     """A model over a backbone of timm, or one of ours. It is made by Model(name, settings, backbone)."""
 
     def __init__(self, name: str, settings: object, backbone: Backbone) -> None:
-        super().__init__()
-        self.name = name
-        self.settings = settings
+        super().__init__(name, settings)
         self.backbone = backbone
         self.preprocessing = backbone.preprocessing
         self.min_side_px = backbone.min_side_px
@@ -118,8 +142,9 @@ class BackboneModel(RetrievalModel):
     @property
     def label(self) -> str:
         """gem-resnet50; dolg-r50, and not dolg-r50-resnet50, where the name says the backbone."""
-        name_says_it = self.name.endswith(f"-{self.backbone.name.replace('resnet', 'r')}")
-        return self.name if name_says_it else f"{self.name}-{self.backbone.name}"
+        name = super().label
+        name_says_it = name.endswith(f"-{self.backbone.name.replace('resnet', 'r')}")
+        return name if name_says_it else f"{name}-{self.backbone.name}"
 
     def named_layers(self) -> dict[str, nn.Module]:
         """Those of the backbone's network, by timm's names."""

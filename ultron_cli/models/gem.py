@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.configs import one_of, within
+from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions import check_attention
 from ultron_cli.models.attentions.placing import put_attention
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ViTAttention
 from ultron_cli.models.core import BackboneModel
-from ultron_cli.models.parts import POOLINGS
-from ultron_cli.models.parts.pooling import GeM, power_mean
+from ultron_cli.models.parts import check_pooling, make_pooling
+from ultron_cli.models.parts.pooling import GeM, pooled_dim, power_mean
+from ultron_cli.user_code import is_import_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,10 @@ class GemSettings:
     """Settings of the `gem` model."""
 
     backbone: str = "resnet50"
-    pooling: str = "gem"  # one of POOLINGS; cls is the class token of a ViT, the others are of the patch map
+    # One of POOLINGS, or the import path of another (my.py:Mixed); cls is the class token of a ViT, the others are of
+    # the patch map.
+    pooling: str = "gem"
+    pooling_settings: dict[str, object] | None = None  # of poolings that are made of settings of their own
     p: float = 3.0
     p_learnable: bool = False
     descriptor_dim: int | None = None  # None keeps the backbone's channels; a number adds a whitening layer
@@ -37,14 +41,15 @@ class GemSettings:
     # Descriptors of several scales are joined by GeM with the pooling's exponent instead of by their mean, as cirtorch
     # tests networks without a whitening layer.
     scale_gem: bool = False
-    attention: str | None = None  # one of ATTENTIONS, put into stages of a ResNet
+    attention: str | None = None  # one of ATTENTIONS or the import path of another, put into stages of a ResNet
+    attention_settings: dict[str, object] | None = None  # of an attention by import path
     # Which stages, of 1 to 4, and "block" or "stage"; None for these is where the attention's paper has it.
     attention_stages: tuple[int, ...] | None = None
     attention_at: str | None = None
     genotype: str | None = None  # of `hoga`, as attentions/genotype.py writes it; None is the published one
 
     def __post_init__(self) -> None:
-        one_of("model.pooling", self.pooling, list(POOLINGS))
+        check_pooling(self)
         within("model.p", self.p, 0.1, 100.0)
         if self.groups is not None:
             within("model.groups", self.groups, 1, 65536)
@@ -74,8 +79,8 @@ class GemSettings:
 
 
 class GemModel(BackboneModel):
-    """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are (B, C), or (B, descriptor_dim) with
-    whitening."""
+    """backbone -> pooling -> L2 -> (whitening layer) -> L2. Descriptors are as the pooling gives them, (B, C) of most,
+    or (B, descriptor_dim) with whitening."""
 
     settings_type = GemSettings
     settings: GemSettings
@@ -84,12 +89,13 @@ class GemModel(BackboneModel):
     def __init__(self, name: str, settings: GemSettings, backbone: Backbone) -> None:
         super().__init__(name, settings, backbone)
         put_attention(backbone, settings)
-        self.pooling = POOLINGS[settings.pooling](settings, backbone)
+        self.pooling = make_pooling(settings, backbone)
         if settings.pooling == "cls":
             # what the last block's attention gathers into the class token
             self.cam_layer = f"blocks.{max(0, len(self._blocks()) - 2)}"
-        self.descriptor_dim = settings.descriptor_dim or backbone.n_channels
-        self.whitening = nn.Linear(backbone.n_channels, settings.descriptor_dim) if settings.descriptor_dim else None
+        n_pooled = pooled_dim(self.pooling, backbone.n_channels)
+        self.descriptor_dim = settings.descriptor_dim or n_pooled
+        self.whitening = nn.Linear(n_pooled, settings.descriptor_dim) if settings.descriptor_dim else None
 
     def _blocks(self) -> nn.Sequential:
         """Those of a ViT."""
@@ -119,8 +125,10 @@ class GemModel(BackboneModel):
 
     @property
     def label(self) -> str:
-        """gem-resnet50, or gem-resnet50-cbam with an attention."""
-        return super().label + (f"-{self.settings.attention}" if self.settings.attention else "")
+        """gem-resnet50, or gem-resnet50-cbam with an attention; with the name of a user's pooling or attention."""
+        pooling = self.settings.pooling if is_import_path(self.settings.pooling) else None
+        parts = [text.rpartition(":")[2] for text in (pooling, self.settings.attention) if text]
+        return "-".join((super().label, *parts))
 
     @torch.no_grad()
     def pooling_attention(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:

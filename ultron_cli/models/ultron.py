@@ -16,7 +16,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
-from ultron_cli.models.backbones.preprocessing import IMAGENET
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.parts.attention_pooling import AttentionPooling, NormedGeM
 from ultron_cli.models.parts.cdconv import CDConv, MobileBlock, PlainDepthwise
@@ -164,13 +163,9 @@ class UltronModel(RetrievalModel):
 
     settings_type = UltronSettings
     settings: UltronSettings
-    min_side_px = 32
 
     def __init__(self, name: str, settings: UltronSettings) -> None:
-        super().__init__()
-        self.name = name
-        self.settings = settings
-        self.preprocessing = IMAGENET
+        super().__init__(name, settings)
         self.descriptor_dim = settings.descriptor_dim
         widths = settings.widths
         drop_paths = settings.drop_paths()

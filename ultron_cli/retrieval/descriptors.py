@@ -17,6 +17,7 @@ import numpy as np
 
 from ultron_cli import __version__
 from ultron_cli.blocks import chunks
+from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
@@ -71,6 +72,8 @@ LAYOUT = H5Layout(
     defaults={"skipped": "[]", "provenance": "{}"},
     again="run `ultron extract --overwrite`",
 )
+AGAIN = "extract it again"
+SHOWN_PHOTOS = 8  # in a notebook
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
 
@@ -135,12 +138,35 @@ class Descriptors(Protocol):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        info = self.info
+        what = f"{info.model} on {info.dataset}: {counted(self.n, 'photo')}" if info.model else counted(self.n, "row")
+        how = f", {info.extraction.protocol_text()}" if info.extraction else ""
+        return f"{what}, {self.dim}-d{how} ({self.label})"
+
+    def _repr_html_(self) -> str:
+        from ultron_cli.datasets.photo_strip import photo_paths, photo_strip  # loads Pillow
+
+        names = self.names[:SHOWN_PHOTOS]
+        origin = self.info.provenance
+        paths = photo_paths(names, origin.dataset_folder, origin.ground_truth)
+        return photo_strip(list(zip(paths, names, strict=True)), repr(self))
+
 
 class MemoryDescriptors(Descriptors):
     """Descriptors in memory: made a moment ago, or given by a program."""
 
-    def __init__(self, rows: np.ndarray, names: Sequence[str], info: DescriptorInfo, label: str = "memory") -> None:
-        """rows: (N, D) float32 or float16 unit vectors, N names. Raises UltronError if a row is no unit vector."""
+    def __init__(
+        self,
+        rows: np.ndarray,
+        names: Sequence[str],
+        info: DescriptorInfo,
+        label: str = "memory",
+        marks: PhotoMarks | None = None,
+        advice: str = AGAIN,
+    ) -> None:
+        """rows: (N, D) float32 or float16 unit vectors, N names. marks: of the N photos, where they are known. advice:
+        what to do where a row is no unit vector. Raises UltronError if one is not."""
         if rows.ndim != 2 or rows.dtype.name not in NORM_TOLERANCE or len(rows) != len(names):
             raise UltronError(
                 f"descriptors must be (N, D) float32 or float16 with one name per row, found {rows.shape} "
@@ -151,11 +177,16 @@ class MemoryDescriptors(Descriptors):
         self.n, self.dim = rows.shape
         self._names = list(names)
         self._rows = rows
-        check_unit_rows(self.read(), label, 0, NORM_TOLERANCE[rows.dtype.name])
+        self._marks = marks
+        check_unit_rows(self.read(), label, 0, NORM_TOLERANCE[rows.dtype.name], advice)
 
     @property
     def names(self) -> list[str]:
         return self._names
+
+    @property
+    def marks(self) -> PhotoMarks | None:
+        return self._marks
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         return self._rows[start:stop].astype(np.float32, copy=False)
@@ -314,17 +345,21 @@ def take_rows(database: np.ndarray | Descriptors, rows: np.ndarray) -> np.ndarra
 
 
 def check_unit_rows(
-    rows: np.ndarray, where: str, first_row: int = 0, tolerance: float = NORM_TOLERANCE["float32"]
+    rows: np.ndarray,
+    where: str,
+    first_row: int = 0,
+    tolerance: float = NORM_TOLERANCE["float32"],
+    advice: str = AGAIN,
 ) -> None:
-    """Raises UltronError naming the first row that is not finite or whose L2 norm is not 1 within `tolerance`."""
+    """Raises UltronError, with the advice, naming the first row that is not finite or whose L2 norm is not 1 within
+    `tolerance`."""
     norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     bad = np.flatnonzero(~(np.abs(norms - 1.0) <= tolerance))
     if bad.size:
         row = int(bad[0])
         fault = "NaN or infinity" if not np.isfinite(norms[row]) else f"norm {norms[row]:.4f}"
         raise UltronError(
-            f"{where}: descriptors must be finite and of unit L2 norm, row {first_row + row} has {fault}; "
-            "extract it again"
+            f"{where}: descriptors must be finite and of unit L2 norm, row {first_row + row} has {fault}; {advice}"
         )
 
 
@@ -376,7 +411,9 @@ def require_same_dim(path: Path, dim: int, other_path: Path, other_dim: int) -> 
 
 
 def require_same_model(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
-    """Raises UltronError if two descriptor files come from different models or weights."""
+    """Raises UltronError if two descriptor files come from different models or weights. Arrays say nothing of that."""
+    if not first or not second:
+        return
     differing = first.differences(second, ("model", "weights_sha256", "preprocessing"))
     if differing:
         raise UltronError(f"{where} were made by different models: {'; '.join(differing)}; extract both with one model")

@@ -60,6 +60,7 @@ class H5Layout:
     attributes: Mapping[str, type]  # str, bool or int
     defaults: Mapping[str, object] = field(default_factory=dict)  # of those that may be absent
     again: str = "make it again"  # what to do about a damaged one
+    may_be_foreign: bool = False  # whether another program's, which has no `format`, is read too
 
 
 class H5File:
@@ -226,12 +227,13 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
     path = Path(path_text)
     with h5py.File(path, "r") as handle:
         kind = _attribute(handle, "format", object)
-        if kind != layout.format:
+        is_foreign = layout.may_be_foreign and kind is None
+        if kind != layout.format and not is_foreign:
             raise UltronError(
                 f"{path} is not a {layout.what}: its format attribute must be {layout.format!r}, found {kind!r:.80}; "
                 f"name a {layout.what}"
             )
-        version = _attribute(handle, "version", object)
+        version = 0 if is_foreign else _attribute(handle, "version", object)
         if not isinstance(version, int) or version > layout.version:
             raise UltronError(
                 f"{path} has format version {version!r:.80}, this ultron reads up to {layout.version}; install a newer "

@@ -1,5 +1,6 @@
 """Searching for photos by path: described by the model that made the database, then searched as stored queries are."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,8 +12,9 @@ import torch
 from ultron_cli.datasets.photo_marks import PhotoMarks, read_with_mark
 from ultron_cli.datasets.photos import require_photo
 from ultron_cli.datasets.protocols import Box
+from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device
-from ultron_cli.retrieval.descriptors import Crop, DescriptorFile, DescriptorInfo
+from ultron_cli.retrieval.descriptors import Crop, DescriptorFile, DescriptorInfo, Descriptors
 from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.retrieval.rankings import Ranking
 from ultron_cli.retrieval.searching import (
@@ -29,7 +31,7 @@ from ultron_cli.retrieval.whitening import stored_whitening
 
 def search_photos(
     photos: Sequence[Path],
-    database: Path,
+    database: Path | Descriptors,
     k: int | None,
     device_name: str,
     *,
@@ -46,31 +48,41 @@ def search_photos(
         require_photo(path)  # before the seconds in which a model is loaded
     index = open_index_of(options)
     requested = whitening_for(index, options)
-    with DescriptorFile(database) as raw:
-        stored = stored_whitening(raw.info, requested)
-    with open_database(database, options, None if stored else requested) as database_file:
+    with contextlib.ExitStack() as files:
+        if isinstance(database, Path):
+            with DescriptorFile(database) as raw:
+                stored = stored_whitening(raw.info, requested)
+            database = files.enter_context(open_database(database, options, None if stored else requested))
+        else:
+            stored = stored_whitening(database.info, requested)
         device = resolve_device(device_name)
-        describer = describer_of(database_file.info, device, crop="bbx" if bbx else "none", weights_path=weights)
+        describer = describer_of(database.info, device, crop="bbx" if bbx else "none", weights_path=weights)
         described = [read_with_mark(path, partial(describer.describe_photo, path, bbx)) for path in photos]
         descriptors = np.stack([descriptor for descriptor, _ in described])
         whitening = stored or requested
-        searcher = Searcher(database_file, index, str(device))
+        searcher = Searcher(database, index, str(device))
         ranked, record = searcher.search(whitening.apply(descriptors) if whitening else descriptors, k, options.steps)
         return Ranking(
             query_names=[str(path) for path in photos],
             database_names=searcher.names,
             rows=ranked.rows,
             scores=ranked.scores,
-            origin=replace(origin_of(database_file.info), search=record),
+            origin=replace(origin_of(database.info), search=record),
             query_marks=PhotoMarks.of([mark for _, mark in described]),
-            database_marks=database_file.marks,
+            database_marks=database.marks,
         )
 
 
 def describer_of(
     info: DescriptorInfo, device: torch.device, *, crop: Crop = "none", weights_path: Path | None = None
 ) -> Describer:
-    """The model that made a database, ready to describe queries. Raises UltronError if its weights are gone."""
+    """The model that made a database, ready to describe queries. Raises UltronError if its weights are gone, or nobody
+    recorded which it was."""
+    if not info.extraction:
+        raise UltronError(
+            "these descriptors do not say which network made them; describe the photos with it, and search with their "
+            "descriptors"
+        )
     return Describer.reopened(
         info.extraction,
         info.provenance.weights,

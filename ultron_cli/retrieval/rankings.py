@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from ultron_cli.blocks import chunks
+from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
@@ -51,6 +52,9 @@ LAYOUT = H5Layout(
     defaults={"provenance": "{}"},
     again="run `ultron search` again",
 )
+SHOWN_QUERIES = 3  # of a ranking as text or in a notebook
+SHOWN_IN_TEXT = 3  # photos of each
+SHOWN_PHOTOS = 8  # of each in a notebook
 PADDING = -1  # the row where an approximate index found fewer than K
 EMPTY = np.uint64(2**64 - 1)  # sorts after the key of every finite score
 
@@ -75,9 +79,10 @@ class RankedPhoto(TypedDict):
     score: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Ranking:
-    """Ranked database photos of named queries, and what made them: what a search returns and a rank file holds."""
+    """Ranked database photos of named queries, and what made them: what a search returns and a rank file holds. As text
+    and in a notebook it shows the best photos of its first queries."""
 
     query_names: list[str]
     database_names: list[str]
@@ -122,6 +127,45 @@ class Ranking:
     def names_of(self, query: int) -> list[str]:
         """Names of the photos ranked for one query (its row), best first."""
         return [self.database_names[row] for row in self.rows[query].tolist() if row >= 0]
+
+    def _headline(self) -> str:
+        n_queries = counted(len(self.query_names), "query", "queries")
+        of_model = f" by {self.origin.model} on {self.origin.dataset}" if self.origin.model else ""
+        return f"{n_queries} in {counted(len(self.database_names), 'photo')}{of_model}{self.origin.search_text()}"
+
+    def _shown(self, query: int, n: int) -> list[tuple[str, str]]:
+        """(name, score as text) of the n best photos of a query."""
+        scores = [f"{score:.3f}" for score in self.scores[query, :n].tolist()] if self.scores is not None else [""] * n
+        return [
+            (self.database_names[row], score)
+            for row, score in zip(self.rows[query, :n].tolist(), scores, strict=False)
+            if row >= 0
+        ]
+
+    def __repr__(self) -> str:
+        lists = []
+        for query, name in enumerate(self.query_names[:SHOWN_QUERIES]):
+            best = ", ".join(f"{photo} {score}".rstrip() for photo, score in self._shown(query, SHOWN_IN_TEXT))
+            lists.append(f"  {name}: {best}" + " ..." * (self.rows.shape[1] > SHOWN_IN_TEXT))
+        more = ["  ..."] if len(self.query_names) > SHOWN_QUERIES else []
+        return "\n".join([self._headline(), *lists, *more])
+
+    def _repr_html_(self) -> str:
+        from ultron_cli.datasets.photo_strip import photo_paths, photo_strip  # loads Pillow
+
+        origin = self.origin
+        strips = []
+        for query, name in enumerate(self.query_names[:SHOWN_QUERIES]):
+            best = self._shown(query, SHOWN_PHOTOS)
+            paths = [
+                *photo_paths([name], origin.dataset_folder, origin.ground_truth),
+                *photo_paths(
+                    [photo for photo, _ in best], origin.database_folder or origin.dataset_folder, origin.ground_truth
+                ),
+            ]
+            ranks = [f"{rank}. {photo} {score}".rstrip() for rank, (photo, score) in enumerate(best, start=1)]
+            strips.append(photo_strip(list(zip(paths, [f"query: {name}", *ranks], strict=True))))
+        return photo_strip([], self._headline()) + "".join(strips)
 
 
 def write_ranks(path: Path, ranking: Ranking) -> None:

@@ -233,11 +233,13 @@ class PhotoSearch:
             )
         text = self.config.rerank if rerank is None else rerank
         names = [name for name in text.split(",") if name]
-        if len(names) > MOST_STEPS or any(name not in RERANKERS for name in names):
+        known = (*RERANKERS, *self.config.rerank.split(","))  # who asks names no code
+        if len(names) > MOST_STEPS or any(name not in known for name in names):
             raise Refused(
                 400, f"rerank takes up to {MOST_STEPS} of {', '.join(RERANKERS)}, joined by commas; found {text[:80]!r}"
             )
-        settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in names]
+        short_names = [name.rpartition(":")[2] for name in names]
+        settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in short_names]
         steps = parse_rerank(",".join(names) or None, settings)
         return self._compute(self._find, photo, k, box, steps)
 

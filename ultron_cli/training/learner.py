@@ -12,11 +12,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultron_cli import distributed
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import make_loss
-from ultron_cli.training.losses.base import LossResult, MarginLoss
+from ultron_cli.training.losses.base import Loss, LossResult
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
 from ultron_cli.training.run.checkpoints import State
 
@@ -28,7 +28,7 @@ class StepResult:
     loss: float  # mean over the photos
     local_loss: float  # mean over this process's photos
     n_photos: int
-    n_right: float  # photos nearest to the class weight of their landmark
+    n_right: float  # photos that the loss recognises
     lr: float
     margin: float  # of the loss, and its scale, as the step's last part used them
     scale: float
@@ -43,10 +43,8 @@ class Learner:
         self.config = config
         self.device = device
         self.steps_per_epoch = steps_per_epoch
-        self.model: RetrievalModel = create_model(
-            config.model_name, pretrained=config.pretrained, **config.model_settings
-        )
-        self.loss: MarginLoss = make_loss(
+        self.model = self._make_model()
+        self.loss: Loss = make_loss(
             config.loss_name, config.loss_settings, n_classes=n_landmarks, dim=self.model.descriptor_dim
         ).to(device)
         self.model.to(device)
@@ -56,6 +54,10 @@ class Learner:
         self.running_mean = RunningMean(self.model, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.optimizer = make_optimizer(config, self.model, self.loss)
+
+    def _make_model(self) -> RetrievalModel:
+        config = self.config
+        return build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.model
@@ -80,7 +82,7 @@ class Learner:
     @property
     def is_sharded(self) -> bool:
         """Whether each process has its own part of the class weights."""
-        return self.config.loss_settings.sharded and distributed.n_processes() > 1
+        return self.config.loss_settings.has_shards and distributed.n_processes() > 1
 
     def train(self) -> None:
         """Training mode, before a step."""
@@ -136,11 +138,15 @@ class Learner:
             group["lr"] = lr
         return lr
 
-    def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> LossResult:
+    def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the network takes of (B, 3, H, W) uint8."""
         images = normalise_images(pixels.permute(0, 2, 3, 1), self.model.preprocessing)
-        images = images.contiguous(
+        return images.contiguous(
             memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
+
+    def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> LossResult:
+        images = self._inputs(pixels)
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             unit_norm = self.loss.takes_unit

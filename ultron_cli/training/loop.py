@@ -3,27 +3,29 @@ shares with AutoLA's search."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
-from ultron_cli import distributed
+from ultron_cli import distributed, user_code
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.landmarks.aspects import photo_aspects
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import require_space
 from ultron_cli.models.weights.checkpoints import save_checkpoint
-from ultron_cli.training.batches.draws import EpochBatches, shape_groups, training_shapes
-from ultron_cli.training.batches.hard import nearest_landmarks
+from ultron_cli.training.batches.choice import make_batches
+from ultron_cli.training.batches.draws import training_shapes
+from ultron_cli.training.batches.hard import mine_negatives, nearest_landmarks
+from ultron_cli.training.batches.mined import MinedBatches
 from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
 from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
+from ultron_cli.training.losses.base import MarginLoss
 from ultron_cli.training.run.checkpoints import State, load_latest_state, remove_states, save_state, saved_steps
-from ultron_cli.training.run.folder import continued, set_result_aside
+from ultron_cli.training.run.folder import RESULT_FILE, continued, set_result_aside
 from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
 from ultron_cli.training.run.loop import RunLoop
 from ultron_cli.training.starting_weights import require_start, start_from
@@ -65,23 +67,29 @@ class Training(RunLoop[TrainConfig, Batch]):
             photos.labels, 0.0 if scored else config.validation.share, config.validation.by, config.seed
         )
         self.photos = photos.take(self.split.train_rows)
-        self._check_batch()
-        shapes = training_shapes(config.side_px, config.group_sizes)
-        self.batches = self._make_batches()
+        self.batches = make_batches(config, self.photos)
         self.n_batches = self.batches.n_batches
         if not self.n_batches:
             raise UltronError(
                 f"no shape of group_sizes has a batch of {config.batch_size} photos; use a smaller batch_size, "
                 "or `group_sizes=false`"
             )
-        self.learner = Learner(config, len(self.photos.landmark_names), self.n_batches, device)
+        self.learner = self._make_learner()
         self.model = self.learner.model
-        dataset = TrainingPhotos(self.photos, Augmentation(config.augment, shapes))
-        self.loader = make_loader(dataset, self.batches, config.workers, pin=device.type == "cuda")
+        self.loader = self._make_loader()
         self.validation = self._make_validation(scored)
         self.n_held_out = len(scored.labels) if scored else len(self.split.held_out_rows)
         self.journal: Journal | None = None  # of the first process, while it runs
         self._epoch_meter = Meter()
+
+    def _make_learner(self) -> Learner:
+        return Learner(self.config, len(self.photos.landmark_names), self.n_batches, self.device)
+
+    def _make_loader(self) -> Iterable[Batch]:
+        """The batches of `self.batches`, from where they are told to begin."""
+        shapes = training_shapes(self.config.side_px, self.config.group_sizes)
+        dataset = TrainingPhotos(self.photos, Augmentation(self.config.augment, shapes))
+        return make_loader(dataset, self.batches, self.config.workers, pin=self.device.type == "cuda")
 
     def _make_validation(self, scored: LandmarkPhotos | None) -> RetrievalValidation | ClassificationValidation | None:
         """scored: the photos that have a folder of their own to be classified."""
@@ -107,33 +115,6 @@ class Training(RunLoop[TrainConfig, Batch]):
             return None
         return RetrievalValidation(photos.take(rows), config.side_px or 2 * self.config.side_px, self.config.workers)
 
-    def _make_batches(self) -> EpochBatches:
-        """Tuples of photos for a loss that works on them, else photos in any order, in groups of one shape if asked."""
-        config = self.config
-        processes = (distributed.process_index(), distributed.n_processes())
-        labels = self.photos.labels
-        if config.tuple_size:
-            return TupleBatches(labels, config.batch_size, config.seed, config.epochs, config.tuple_size, *processes)
-        groups = shape_groups(photo_aspects(self.photos)) if config.group_sizes else None
-        return EpochBatches(len(labels), config.batch_size, config.seed, config.epochs, groups, *processes)
-
-    def _check_batch(self) -> None:
-        """Raises UltronError if the photos fill no batch, or a batch cannot be divided evenly."""
-        n_photos = len(self.photos.labels)
-        batch_size = self.config.batch_size
-        if n_photos < batch_size:
-            raise UltronError(
-                f"{self.photos.folder} has {counted(n_photos, 'photo')}, fewer than a batch of {batch_size}; use "
-                f"`batch_size={max(2, n_photos // 2)}`"
-            )
-        n_parts = self.config.accumulate * distributed.n_processes() * (self.config.tuple_size or 1)
-        if batch_size % n_parts:
-            of_tuples = " x loss.tuple_size" if self.config.tuple_size else ""
-            raise UltronError(
-                f"batch_size must be a multiple of processes x accumulate{of_tuples} = {n_parts}; found "
-                f"{batch_size}; use `batch_size={batch_size // n_parts * n_parts or n_parts}`"
-            )
-
     def run(self, folder: Path, resume: bool = False) -> list[dict[str, float]]:
         """Trains into `folder` and returns one dictionary per epoch; with `resume` goes on from the folder's latest
         checkpoint."""
@@ -158,7 +139,11 @@ class Training(RunLoop[TrainConfig, Batch]):
     def _start_folder(self, folder: Path, resume: bool) -> dict[str, object]:
         """Makes the folder ready for the run, or for what is left of it, and returns what makes the run."""
         origin = self.origin(self.photos.folder) | (continued(folder, self.config.epochs) if resume else {})
+        code = user_code.parts_of(self.config.to_plain())
+        if code:
+            origin["code"] = {text: dataclasses.asdict(part.record()) for text, part in code.items()}
         self.make_folder(folder, resume)
+        user_code.copy_into(folder, code.values())
         require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
@@ -189,8 +174,20 @@ class Training(RunLoop[TrainConfig, Batch]):
             self.batches.set_nearest_landmarks(nearest)
 
     def batches_to_come(self) -> Iterator[Batch]:
-        self.batches.set_start(*divmod(self.step, self.n_batches))
+        epoch, first_batch = divmod(self.step, self.n_batches)
+        if isinstance(self.batches, MinedBatches):
+            return self._mined_batches(self.batches, epoch, first_batch)
+        self.batches.set_start(epoch, first_batch)
         return iter(self.loader)
+
+    def _mined_batches(self, batches: MinedBatches, epoch: int, first_batch: int) -> Iterator[Batch]:
+        """The same, with the hard negatives of each epoch searched when its first batch is asked for."""
+        for later_epoch in range(epoch, self.config.epochs):
+            if batches.mined_epoch != later_epoch:
+                negatives = mine_negatives(batches, later_epoch, self.photos, self.learner, self.config)
+                batches.set_negatives(later_epoch, negatives)
+            batches.set_start(later_epoch, first_batch if later_epoch == epoch else 0)
+            yield from self.loader
 
     def begin_epoch(self, is_new: bool) -> None:
         if is_new:
@@ -250,6 +247,7 @@ class Training(RunLoop[TrainConfig, Batch]):
         """Scores of the held-out photos, as metrics.jsonl has them."""
         with self.learner.best_weights() as model:
             if isinstance(validation, ClassificationValidation):
+                assert isinstance(self.learner.loss, MarginLoss)  # as the configuration says
                 classes = validation.run(model, self.learner.loss, self.device)
                 return {
                     "validation_top1": classes.top1,
@@ -268,11 +266,12 @@ class Training(RunLoop[TrainConfig, Batch]):
         say nothing)."""
         n_photos = self._epoch_meter.n_late
         n_right = self._epoch_meter.n_right_late
-        chance = 1.0 / max(1.0, len(self.photos.landmark_names) * self.config.loss_settings.sample_rate)
+        chance = self.learner.loss.chance(self.config.batch_size // self.config.accumulate)
         most_by_chance = n_photos * chance + 2.0 * math.sqrt(n_photos * chance * (1.0 - chance))
         if n_photos >= LEAST_FOR_CHANCE and n_right <= most_by_chance:
             advice = [f"`lr={self.config.lr / 10:.2g}`", f"`lr={self.config.lr * 10:.2g}`"]
-            if getattr(self.config.loss_settings, "margin", 0.0):
+            settings = self.config.loss_settings
+            if settings.has_class_weights and getattr(settings, "margin", 0.0):
                 advice.append("`loss.margin=0` to start with")
             advice.append(f"`warmup_epochs={max(1.0, 2 * self.config.warmup_epochs):g}`")
             log.warning(
@@ -292,12 +291,15 @@ class Training(RunLoop[TrainConfig, Batch]):
             "line": self.journal.meter.state() if self.journal else {},
             "bad_rows": rows,
             "bad_reasons": [self.bad_photos[row] for row in rows],
+            **({"mined": self.batches.state()} if isinstance(self.batches, MinedBatches) else {}),
         }
 
     def load(self, folder: Path, state: State) -> None:
         self.learner.load(state, self.step)
         self._epoch_meter = Meter(**state["epoch_meter"])
         self.bad_photos = dict(zip(state["bad_rows"], state["bad_reasons"], strict=True))
+        if isinstance(self.batches, MinedBatches):
+            self.batches.load(state["mined"])
 
     def _finish(self, folder: Path, origin: dict[str, object]) -> list[dict[str, float]]:
         """The state to go on from with more epochs, and the final checkpoint; every process returns the epochs'
@@ -313,13 +315,17 @@ class Training(RunLoop[TrainConfig, Batch]):
                     counted(len(self.bad_photos), "photo"),
                     self.photos.folder,
                 )
-            self._write_checkpoint(folder, origin)
+            self._write_checkpoint(folder, self._checkpoint_extra(origin))
             if not self.config.keep_checkpoints:
                 remove_states(folder, saved_steps(folder))
         return distributed.from_first_process(metrics)
 
-    def _write_checkpoint(self, folder: Path, origin: dict[str, object]) -> None:
+    def _write_checkpoint(self, folder: Path, extra: dict[str, object]) -> None:
         """checkpoint.pt, which says that the run is finished."""
+        save_checkpoint(folder / RESULT_FILE, self.model, extra)
+
+    def _checkpoint_extra(self, origin: dict[str, object]) -> dict[str, object]:
+        """What a checkpoint holds beside the model."""
         extra: dict[str, object] = {
             "train_config": self.config.to_plain(),
             "landmarks": self.photos.landmark_names,
@@ -327,4 +333,4 @@ class Training(RunLoop[TrainConfig, Batch]):
         }
         if not self.learner.is_sharded:  # shards are in the training checkpoints
             extra["loss_state"] = self.learner.loss.state_dict()
-        save_checkpoint(folder / "checkpoint.pt", self.model, extra)
+        return extra

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from ultron_cli import distributed
+from ultron_cli import distributed, user_code
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
 from ultron_cli.datasets.landmarks.split import Exclusion, exclude_photos
@@ -24,10 +24,13 @@ from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.heads.described import open_described
+from ultron_cli.training.heads.run import HeadTraining
 from ultron_cli.training.loop import Training
-from ultron_cli.training.presets import load_config, resumed_config
+from ultron_cli.training.presets import changed_config, load_config, resumed_config, start_preset
 from ultron_cli.training.run.folder import (
     GENOTYPE_FILE,
+    code_of_run,
     is_finished,
     is_unfinished,
     new_run_folder,
@@ -36,8 +39,6 @@ from ultron_cli.training.run.folder import (
 )
 from ultron_cli.training.starting_weights import require_start
 from ultron_cli.workspace import Workspace
-
-DEFAULT_PRESET = "quickstart"
 
 
 class DrawRun(Protocol):
@@ -56,8 +57,12 @@ class TrainRequest:
     config_file: Path | None = None
     # KEY=VALUE, each replacing one setting.
     assignments: tuple[str, ...] = ()
+    # All settings, in place of preset and file.
+    config: TrainConfig | AutolaConfig | None = None
     # A name or a folder, as the setting `dataset`.
     dataset: str | None = None
+    # Photos by landmark, in place of those of the dataset.
+    photos: LandmarkPhotos | None = None
     # The run's folder; None: a new one in the workspace, or on `resume` that of the latest unfinished run there.
     out: Path | None = None
     # Replace the run that is in `out`.
@@ -131,11 +136,13 @@ def start_training(
     """Trains, or searches for an attention where the preset says so.
 
     device_name: auto, cpu, cuda or cuda:N. draw: draws the run's pictures, on the first process. workspace: where a new
-    run goes, an unfinished one is looked for, and the finished one is remembered. Raises UltronError for bad settings
-    or photos. Started by torchrun, all processes call it and get the summary.
+    run goes, an unfinished one is looked for, and the finished one is remembered; without one, a finished run is not
+    remembered. Raises UltronError for bad settings or photos. Started by torchrun, all processes call it and get the
+    summary.
     """
     device = distributed.process_device(resolve_device(device_name))
     distributed.join_processes(device)
+    remember = workspace.remember if workspace is not None else None
     workspace = workspace or Workspace()
     level = log.level
     if distributed.process_index() > 0:
@@ -146,16 +153,34 @@ def start_training(
             folder_text, is_resumed = distributed.from_first_process(choice)
             folder = Path(folder_text)
             if is_resumed:
-                config = resumed_config(folder / "config.json", request.preset, request.config_file, request.changes)
-            else:
-                config = load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
+                lock.enter_context(user_code.stored_code(code_of_run(folder), folder, folder / user_code.FOLDER))
+            config = _configuration(request, folder, is_resumed)
             with way_to_go_on(lambda: _what_is_kept(folder)):
-                if isinstance(config, TrainConfig):
-                    return _train(config, folder, is_resumed, device, draw, workspace)
-                return _search(config, folder, is_resumed, device, draw, workspace)
+                if isinstance(config, AutolaConfig):
+                    photos, _ = _open_photos(config, request, workspace)
+                    return _search(config, photos, folder, is_resumed, device, draw)
+                if not is_resumed:
+                    require_start(config)
+                photos, excluded = _open_photos(config, request, workspace)
+                summary = _train(config, photos, excluded, folder, is_resumed, device)
+                if remember is not None and distributed.process_index() == 0:
+                    remember("train", folder)
+                _draw_pictures(draw, folder)
+                return summary
     finally:
         log.setLevel(level)
         distributed.leave_processes()
+
+
+def _configuration(request: TrainRequest, folder: Path, is_resumed: bool) -> TrainConfig | AutolaConfig:
+    """All settings of the run. Raises UltronError."""
+    if is_resumed:
+        return resumed_config(
+            folder / "config.json", request.preset, request.config_file, request.changes, request.config
+        )
+    if request.config is not None:
+        return changed_config(request.config, request.changes)
+    return load_config(start_preset(request.preset, request.changes), request.config_file, request.changes)
 
 
 def _first_process_choice(request: TrainRequest, workspace: Workspace, lock: contextlib.ExitStack) -> tuple[str, bool]:
@@ -211,16 +236,22 @@ def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Pat
         raise UltronError("`resume` and `overwrite` exclude each other; leave one")
     if request.resume:
         return run_to_resume(request.out, workspace, finished_too=True), True
-    return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False
+    return new_run_folder(start_preset(request.preset, request.changes), request.out, overwrite, workspace), False
 
 
-def _open_photos(config: TrainConfig | AutolaConfig, workspace: Workspace) -> tuple[LandmarkPhotos, list[Exclusion]]:
+def _open_photos(
+    config: TrainConfig | AutolaConfig, request: TrainRequest, workspace: Workspace
+) -> tuple[LandmarkPhotos, list[Exclusion]]:
     """The dataset's photos without excluded ones, and what was excluded; the first process renders, indexes or caches
     for the others."""
     if distributed.process_index() > 0:
         distributed.wait_for_processes()
-    dataset = open_named_dataset(config.dataset, workspace=workspace)
-    photos, excluded = exclude_photos(open_landmark_photos(dataset.folder), config.exclude)
+    photos = request.photos
+    if isinstance(config, TrainConfig) and config.descriptors:
+        photos = open_described(Path(config.descriptors), Path(config.labels) if config.labels else None)
+    elif photos is None:
+        photos = open_landmark_photos(open_named_dataset(config.dataset, workspace=workspace).folder)
+    photos, excluded = exclude_photos(photos, config.exclude)
     if distributed.process_index() == 0:
         distributed.wait_for_processes()
     return photos, excluded
@@ -228,16 +259,14 @@ def _open_photos(config: TrainConfig | AutolaConfig, workspace: Workspace) -> tu
 
 def _train(
     config: TrainConfig,
+    photos: LandmarkPhotos,
+    excluded: list[Exclusion],
     folder: Path,
     is_resumed: bool,
     device: torch.device,
-    draw: DrawRun | None,
-    workspace: Workspace,
 ) -> TrainSummary:
-    if not is_resumed:
-        require_start(config)
-    photos, excluded = _open_photos(config, workspace)
-    training = Training(config, photos, device, excluded)
+    make = HeadTraining if config.descriptors else Training
+    training = make(config, photos, device, excluded)
     n_processes = distributed.n_processes()
     log.info(
         "training on %s of %s from %s (%s%s); %s held out",
@@ -250,9 +279,6 @@ def _train(
     )
     started_s = time.perf_counter()
     metrics = training.run(folder, resume=is_resumed)
-    if distributed.process_index() == 0:
-        workspace.remember("train", folder)
-    _draw_pictures(draw, folder)
     return TrainSummary(
         run=str(folder),
         checkpoint=str(folder / "checkpoint.pt"),
@@ -271,18 +297,17 @@ def _train(
 
 def _search(
     config: AutolaConfig,
+    photos: LandmarkPhotos,
     folder: Path,
     is_resumed: bool,
     device: torch.device,
     draw: DrawRun | None,
-    workspace: Workspace,
 ) -> AutolaSummary:
     """The same for a search; it leaves no model, so that it does not become the workspace's latest training."""
     if distributed.n_processes() > 1:
         raise UltronError(
             f"the search runs in one process, found {distributed.n_processes()}; start it without torchrun"
         )
-    photos, _ = _open_photos(config, workspace)
     log.info(
         "searching with %s of %s from %s (%s)",
         counted(len(photos.labels), "photo"),

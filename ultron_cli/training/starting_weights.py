@@ -12,12 +12,13 @@ from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.models.weights.reading import read_weights_file
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
+from ultron_cli.training.losses.base import MarginLoss
 
 
 def require_start(config: TrainConfig) -> None:
     """Before a new run opens its photos. Raises UltronError if it needs weights to start from and has none, or if the
     file is not there."""
-    if config.tuple_size and not (config.weights or config.pretrained):
+    if config.tuple_settings and not (config.weights or config.pretrained):
         raise UltronError(
             "the second stage of CFCD goes on from a trained network, found none; give that of the first with "
             "`weights=CHECKPOINT`"
@@ -45,7 +46,10 @@ def start_from(learner: Learner, path: Path, landmark_names: list[str]) -> torch
             "of the checkpoint"
         )
     learner.load_model(stored_model.state_dict())
-    weight = _class_weights(learner, path, landmark_names)
+    if not isinstance(learner.loss, MarginLoss):
+        log.info("starting from %s", path)
+        return None
+    weight = _class_weights(learner.loss, path, landmark_names)
     log.info(
         "starting from %s%s",
         path,
@@ -60,11 +64,10 @@ def _settings(model: RetrievalModel) -> dict[str, object]:
 
 
 @torch.no_grad()
-def _class_weights(learner: Learner, path: Path, landmark_names: list[str]) -> torch.Tensor | None:
+def _class_weights(loss: MarginLoss, path: Path, landmark_names: list[str]) -> torch.Tensor | None:
     """Copies the known class weights into the loss. (N, D), N classes times centres, on its device; None if the
     checkpoint has none that fit."""
     content = read_weights_file(path)
-    loss = learner.loss
     stored_weight = content.get("loss_state", {}).get("weight")
     stored_row = {name: row for row, name in enumerate(content.get("landmarks", []))}
     rows = [row for row, name in enumerate(landmark_names) if name in stored_row]

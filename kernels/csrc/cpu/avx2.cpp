@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include "cpu/cdconv.h"
 #include "cpu/scala_attention.h"

@@ -4,7 +4,7 @@ Another way to lay them out is a function from the folder to a Listing and one l
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from ultron_cli.datasets.landmarks.path_table import (
     read_table,
     write_table,
 )
+from ultron_cli.datasets.photos import require_photo
 from ultron_cli.errors import UltronError
 
 
@@ -88,6 +89,20 @@ def open_landmark_photos(folder: Path) -> LandmarkPhotos:
         )
     photos = LandmarkPhotos(folder=paths.folder, paths=paths, labels=labels, landmark_names=names)
     return _without_bad(photos, paths, {folder, folder.resolve(), paths.folder.parent})
+
+
+def photos_by_landmark(paths: Mapping[str, Sequence[str | Path]]) -> LandmarkPhotos:
+    """Photos that a program names: landmark -> paths. Raises UltronError if there are fewer than two landmarks, or a
+    photo is not there."""
+    names = sorted(name for name, photos in paths.items() if len(photos))
+    files = [Path(path).absolute() for name in names for path in paths[name]]
+    if len(names) < 2:
+        raise UltronError(f"training takes photos of two landmarks or more; found {len(names)}")
+    for path in files:
+        require_photo(path)
+    labels = np.repeat(np.arange(len(names)), [len(paths[name]) for name in names])
+    folder = Path(os.path.commonpath({path.parent for path in files}))
+    return LandmarkPhotos(folder=folder, paths=files, labels=labels, landmark_names=names)
 
 
 def _listed(folder: Path) -> Listing | None:

@@ -7,9 +7,11 @@ stages of a network.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ultron_cli import user_code
 from ultron_cli.configs import one_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models.attentions.genotype import parse_genotype
@@ -50,6 +52,8 @@ class AttentionSettings(Protocol):
     def attention_at(self) -> str | None: ...
     @property
     def genotype(self) -> str | None: ...
+    @property
+    def attention_settings(self) -> Mapping[str, object] | None: ...
 
 
 def check_attention(settings: AttentionSettings) -> None:
@@ -65,14 +69,24 @@ def check_attention(settings: AttentionSettings) -> None:
                 f"`model.attention={takers[0]}`"
             )
     if settings.attention is None:
+        known = ", ".join(ATTENTIONS)
+        if settings.attention_settings is not None:
+            raise UltronError(
+                f"attention_settings are of an attention, none is set; add `model.attention=A` (my.py:Gate; {known})"
+            )
         if settings.attention_stages is not None or settings.attention_at is not None:
-            known = ", ".join(ATTENTIONS)
             raise UltronError(
                 "attention_stages and attention_at say where an attention goes, and none is set; add "
                 f"`model.attention=A` (one of {known})"
             )
         return
-    one_of("model.attention", settings.attention, list(ATTENTIONS))
+    if not user_code.is_import_path(settings.attention):
+        one_of("model.attention", settings.attention, list(ATTENTIONS))
+        if settings.attention_settings:
+            raise UltronError(
+                f"model.attention_settings are of an attention by import path, found attention {settings.attention}; "
+                "leave them out"
+            )
     if settings.attention_at is not None:
         one_of("model.attention_at", settings.attention_at, ["block", "stage"])
     stages = settings.attention_stages
@@ -80,6 +94,9 @@ def check_attention(settings: AttentionSettings) -> None:
         raise UltronError(f"attention_stages must be different numbers from 1 to 4 ([3,4]); found {list(stages)}")
 
 
+# Beside these an import path names a torch module that is made of C and keyword settings,
+# `model.attention_settings.NAME`, and gives a map of the shape that it gets; it may say `at` and `stages` as its
+# attributes.
 ATTENTIONS = {
     "se": Attention("gates", "ChannelGate", "block", STAGES),
     "eca": Attention("gates", "EcaGate", "block", STAGES),

@@ -1,19 +1,26 @@
 """What the models are built from: poolings, ULTRON's CDConv and SCALA, and small layers; and the poolings by name."""
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, cast
 
 from torch import nn
 
+from ultron_cli import user_code
+from ultron_cli.configs import from_signature, one_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.parts.attention_pooling import SimPool
+from ultron_cli.models.parts.of_users import made_layer
 from ultron_cli.models.parts.pooling import Average, ClassToken, GeM, GGeM, Maximum
 
 
 class PoolingSettings(Protocol):
     """The settings of a model that concern its pooling; see GemSettings."""
 
+    @property
+    def pooling(self) -> str: ...
+    @property
+    def pooling_settings(self) -> Mapping[str, object] | None: ...
     @property
     def p(self) -> float: ...
     @property
@@ -68,8 +75,39 @@ def _simpool(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
     return SimPool(backbone.n_channels, gamma=gamma, shift=settings.pooling_shift or "left", beta=settings.beta)
 
 
-# Each makes a module (B, C, H, W) -> (B, C); that of `cls` takes the class token (B, C) instead of a map.
-POOLINGS: dict[str, Callable[[PoolingSettings, Backbone], nn.Module]] = {
+def check_pooling(settings: PoolingSettings) -> None:
+    """Raises UltronError for an unknown pooling, and for settings of one that has none under `pooling_settings`."""
+    name = settings.pooling
+    if user_code.is_import_path(name):
+        return
+    one_of("model.pooling", name, list(POOLINGS))
+    if settings.pooling_settings and not isinstance(POOLINGS[name], type):
+        takers = ", ".join(other for other, pooling in POOLINGS.items() if isinstance(pooling, type))
+        raise UltronError(
+            f"model.pooling_settings are of poolings that list them ({takers}) and of your own, found pooling {name}; "
+            "leave them out"
+        )
+
+
+def make_pooling(settings: PoolingSettings, backbone: Backbone) -> nn.Module:
+    """The pooling that settings name: one of POOLINGS, or a user's by import path. Raises UltronError for settings that
+    do not fit it, and for a user's that is no pooling."""
+    name, values = settings.pooling, settings.pooling_settings or {}
+    prefix = "model.pooling_settings."
+    if not user_code.is_import_path(name):
+        pooling = POOLINGS[name]
+        if not isinstance(pooling, type):
+            return pooling(settings, backbone)
+        arguments = from_signature(pooling, values, prefix=prefix, n_passed=1)
+        return cast(Callable[..., nn.Module], pooling)(backbone.n_channels, **arguments)
+    part = user_code.load(name, "pooling", POOLINGS)
+    return made_layer(part, backbone.n_channels, values, prefix, gives="vector")
+
+
+# A class is made of the number of channels C and keyword settings, `model.pooling_settings.NAME`; it is a module
+# (B, C, H, W) -> (B, C), or -> (B, D) where it has D as its attribute pooled_dim. A function makes such a module of the
+# model's settings and its backbone; that of `cls` takes the class token (B, C) instead of a map.
+POOLINGS: dict[str, type[nn.Module] | Callable[[PoolingSettings, Backbone], nn.Module]] = {
     "gem": _gem,
     "avg": _average,
     "max": _maximum,

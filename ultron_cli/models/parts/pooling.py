@@ -44,6 +44,11 @@ def power_mean(
     return (unit * mean.pow(1.0 / exponent)).squeeze(dims)
 
 
+def pooled_dim(pooling: nn.Module, n_channels: int) -> int:
+    """Dimensions of a pooling's vectors: its `pooled_dim` where it has one, else the channels of the map."""
+    return int(getattr(pooling, "pooled_dim", n_channels))
+
+
 class GeM(nn.Module):
     """Generalised mean over positions, (mean x^p)^(1/p); Radenovic et al., TPAMI 2019, eq. 3.
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 
 from ultron_cli import __version__
-from ultron_cli.configs import to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
@@ -47,8 +46,7 @@ def exported_network(loaded: LoadedModel) -> Path:
     """
     made_of = {
         "weights_sha256": loaded.weights_sha256,
-        "model": loaded.model.name,
-        "settings": to_dict(loaded.model.settings),
+        "model": loaded.model.made_of(),
         "ultron": __version__,
         "torch": torch.__version__,
     }

@@ -6,15 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ultron_cli import user_code
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import require_regular_file
-from ultron_cli.models import create_model
-from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.weights.checkpoints import (
+    LoadedModel,
+    load_again,
+    load_weights,
+    pretrained_model,
+    sha256_of_weights,
+    untrained_model,
+)
 from ultron_cli.schema.values import shown
 from ultron_cli.workspace import Workspace
+
+IN_MEMORY = "memory"  # where the weights of a network were that a program made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +39,9 @@ class ModelChoice:
     workspace: Workspace = field(default_factory=Workspace)  # where runs are
 
     def load(self) -> LoadedModel:
-        """The chosen model; with nothing chosen, that of the latest training run. Raises UltronError."""
+        """The chosen model; with nothing chosen, that of the latest training run. Code that model or settings name by
+        import path is run. Raises UltronError."""
+        user_code.permit_in({"model": self.model, "settings": self.settings})
         values = {
             "`run`": self.run,
             "`weights`": self.weights,
@@ -44,9 +54,7 @@ class ModelChoice:
         if self.weights:
             return load_weights(self.weights.expanduser(), self.model, self.settings)
         if self.pretrained:
-            model = create_model(self.model or "gem", pretrained=True, **self.settings)
-            require_only_backbone(model, "timm's download")
-            return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
+            return pretrained_model(self.model or "gem", self.settings)
         if self.untrained:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
@@ -62,12 +70,15 @@ class ModelChoice:
         return load_weights(checkpoint, self.model, self.settings)
 
 
-def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
-    """Fresh weights from a seed, leaving the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = create_model(name, **settings)
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
+@dataclass(frozen=True)
+class ModelInMemory:
+    """A network that a program has made, in place of a ModelChoice."""
+
+    model: RetrievalModel
+
+    def load(self) -> LoadedModel:
+        """The network, put into evaluation mode."""
+        return LoadedModel(self.model.eval(), sha256_of_weights(self.model), {"kind": IN_MEMORY})
 
 
 def find_checkpoint(run: str, workspace: Workspace) -> Path:
@@ -96,14 +107,24 @@ def reload_model(
     """
     name, settings = config["model"]["name"], config["model"]["settings"]
     kind = source.get("kind")
-    if override is not None:
-        loaded = _moved_weights(override, name, settings)
-    elif kind == "untrained":
-        loaded = untrained_model(name, settings, source["seed"])
-    elif kind == "pretrained":
-        loaded = ModelChoice(pretrained=True, model=name, settings=settings).load()
-    else:
-        loaded = load_weights(_existing(source["path"]), name, settings)
+    if kind == IN_MEMORY and override is None:
+        raise UltronError(
+            "the network that made these descriptors was in a program's memory; describe the photos with it there",
+            "give its checkpoint with `weights`",
+        )
+    path = source.get("path")
+    if override is None and path is not None and not os.path.isfile(path):
+        raise UltronError(
+            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
+            "give them with `weights`",
+        )
+    code = config["model"].get("code") or {}
+    records = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in code.items()}
+    with user_code.stored_code(records, "these descriptors"):
+        if override is not None:
+            loaded = _moved_weights(override, name, settings)
+        else:
+            loaded = load_again(name, settings, source)
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
             f"the weights ({override or source.get('path') or kind}) are not those the descriptors were made with; "
@@ -125,12 +146,3 @@ def _moved_weights(path: Path, name: str, settings: dict[str, Any]) -> LoadedMod
         raise UltronError(
             f"{path} does not hold the weights that made the descriptors ({fault}); give the file that does"
         ) from error
-
-
-def _existing(path: str) -> Path:
-    if not os.path.isfile(path):
-        raise UltronError(
-            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
-            "give them with `weights`",
-        )
-    return Path(path)

@@ -20,7 +20,7 @@ from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.models.weights.checkpoints import LoadedModel
-from ultron_cli.models.weights.model_choice import ModelChoice
+from ultron_cli.models.weights.model_choice import ModelChoice, ModelInMemory
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.files import (
@@ -44,7 +44,7 @@ ALL_IS_CHOSEN = "dataset and model are sound, the runtime is chosen"  # told wit
 class ExtractRequest:
     """What `ultron extract` shall do."""
 
-    dataset: str | None  # name or folder; None: the default dataset
+    dataset: str | Dataset | None  # name, folder, or opened already; None: the default dataset
     gnd: Path | None = None
     crop: Literal["bbx", "none"] = "bbx"
     scales: tuple[float, ...] | None = None  # None: those the model is made for
@@ -61,7 +61,7 @@ class ExtractRequest:
     skip_bad: bool = False
     overwrite: bool = False
     whitening: Whitening | None = None
-    out: Path | None = None  # folder; None: one in the workspace
+    out: Path | None = None  # folder; None: one in the workspace, which must be there then
     # Only the file of this role, in a folder of the workspace that is named after all that makes it, and which does not
     # become the latest; another process that writes it is waited for.
     alone: Role | None = None
@@ -102,10 +102,12 @@ class ExtractSummary(TypedDict):
 
 
 def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: the requested one (0: no limit), else twice the side of the training crops (512 and 1024 in
-    papers), else 1024."""
+    """The longest side: the requested one (0: no limit), else that of the photos that a head was trained on, else twice
+    the side of the training crops (512 and 1024 in papers), else 1024."""
     if requested_px is not None:
         return requested_px or None
+    if loaded.adapted_side_px is not None:
+        return loaded.adapted_side_px or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
@@ -128,7 +130,7 @@ def extraction_config(
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
-        model={"name": loaded.model.name, "settings": to_dict(loaded.model.settings)},
+        model=loaded.model.made_of(),
         preprocessing=preprocessing,
         weights_sha256=loaded.weights_sha256,
     )
@@ -136,15 +138,14 @@ def extraction_config(
 
 
 def extract_dataset(
-    request: ExtractRequest, choice: ModelChoice, device_name: str, workspace: Workspace | None = None
+    request: ExtractRequest, choice: ModelChoice | ModelInMemory, device_name: str, workspace: Workspace | None = None
 ) -> ExtractSummary:
-    """Writes queries.h5 (where the dataset has queries) and database.h5, and remembers them as the latest.
+    """Writes queries.h5 (where the dataset has queries) and database.h5. workspace: remembers them as the latest.
 
     Raises UltronError before anything is written if the dataset, the model or a box is unsound. Started by torchrun,
     all processes call it and get the summary; the first one checks, decides, merges and whitens, and it opens dataset
     and model before the others, which then find them rendered and downloaded.
     """
-    workspace = workspace or Workspace()
     device = process_device(resolve_device(device_name))
     with extraction_processes() as processes:
         if not processes.is_first:
@@ -205,8 +206,12 @@ def _chosen_runtime(prepared: _Prepared, request: ExtractRequest, device: torch.
     return choose_runtime(request.runtime, extraction.loaded, extraction.config, device, photo_paths, stored)
 
 
-def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device, workspace: Workspace) -> _Prepared:
-    dataset = open_named_dataset(request.dataset, request.gnd, workspace)
+def _prepared(
+    request: ExtractRequest, choice: ModelChoice | ModelInMemory, device: torch.device, workspace: Workspace | None
+) -> _Prepared:
+    dataset = request.dataset
+    if not isinstance(dataset, Dataset):
+        dataset = open_named_dataset(dataset, request.gnd, workspace)
     dataset.database_names  # noqa: B018  an empty folder is told before the model is loaded
     loaded = choice.load()
     work = ExtractWork(
@@ -227,7 +232,8 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
     if request.alone:
         folder_text = str(dataset.folder.resolve())
         made_by = {**to_dict(configs[request.alone]), "runtime": request.runtime, "dataset_folder": folder_text}
-    folder = request.out or workspace.result_path("extract", f"{dataset.name}-{_source_name(loaded)}", made_by)
+    name = f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or (workspace or Workspace()).result_path("extract", name, made_by)
     raw_folder, folder = _folders(folder, request, loaded)
     files = {
         role: (raw_folder / name, Extraction(dataset, names, loaded, configs[role], work))
@@ -237,7 +243,7 @@ def _prepared(request: ExtractRequest, choice: ModelChoice, device: torch.device
 
 
 def _extract(
-    prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace
+    prepared: _Prepared, request: ExtractRequest, processes: ExtractionProcesses, workspace: Workspace | None
 ) -> ExtractSummary:
     """Writes the files; returns the summary."""
     loaded = prepared.loaded
@@ -250,7 +256,7 @@ def _extract(
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         record = record.whitened(request.whitening.record())
         dim = request.whitening.dim
-    if request.alone is None:
+    if workspace is not None and request.alone is None:
         workspace.remember("extract", folder)
     skipped: list[SkippedInRole] = [
         {"name": photo.name, "reason": photo.reason, "role": role}

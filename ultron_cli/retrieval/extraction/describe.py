@@ -91,11 +91,13 @@ def describe(
     model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...], network: Network | None = None
 ) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
-    their mean) and made unit again. network: the model, made ready by a runtime; None is the model itself."""
-    network = network or model
+    their mean), finished as it does it (most do no more) and made unit again. network: model.per_scale, made ready by a
+    runtime; None is that itself."""
+    network = network or model.per_scale
     of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
     joined = model.join_scales(torch.stack(of_scales)) if len(of_scales) > 1 else of_scales[0]
-    return F.normalize(joined, dim=1)
+    descriptors = F.normalize(joined, dim=1)
+    return descriptors if model.per_scale is model else F.normalize(model.finish(descriptors), dim=1)
 
 
 def describe_batch(

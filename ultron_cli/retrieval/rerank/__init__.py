@@ -8,10 +8,11 @@ Importing this package is light, so that help texts can name the steps: torch an
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
+from ultron_cli import user_code
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
@@ -58,37 +59,100 @@ class Step:
 
     name: str
     config: StepConfig
+    part: user_code.UserPart | None = None  # of a step by import path
+
+    def apply(self, state: "RerankState") -> "RerankState":
+        """The state after the step. Raises UltronError, naming the place, if a user's step gives no state of as many
+        queries."""
+        if self.part is None:
+            return RERANKERS[self.name].apply(state, self.config)
+        after = cast(UserStep, self.config)(state)
+        rows = getattr(getattr(after, "ranking", None), "rows", None)
+        if rows is None or rows.ndim != 2 or len(rows) != len(state.queries):
+            raise UltronError(
+                f"{self.part.place('__call__')}: {self.part.name} must give a RerankState with a ranking of "
+                f"{len(state.queries)} queries; found {type(after).__name__ if rows is None else rows.shape}"
+            )
+        return after
 
     def record(self, ms_per_query: float) -> StepRecord:
         """As an Origin holds it."""
-        return StepRecord(name=self.name, settings=to_dict(self.config), ms_per_query=ms_per_query)
+        settings = to_dict(self.config)
+        if self.part is not None:
+            settings["code_sha256"] = self.part.sha256
+        return StepRecord(name=self.name, settings=settings, ms_per_query=ms_per_query)
+
+
+class UserStep(StepConfig, Protocol):
+    """A step that a user names by import path: a frozen dataclass of its settings, which is called with a state and
+    gives the next one."""
+
+    def __call__(self, state: "RerankState") -> "RerankState":
+        """The state after the step."""
+        ...
 
 
 EXAMPLE = "aqe.n=5"  # of --rerank-set
 
 
+def _user_part(name: str) -> user_code.UserPart:
+    """The class of a step by import path. Raises UltronError, naming the place, if it has not all that one needs."""
+    user_code.permit(name)
+    part = user_code.load(name, "re-ranking step", RERANKERS)
+    if not is_dataclass(part.target):
+        raise UltronError(f"{part.place()}: {part.name} must be a frozen dataclass of the step's settings; make it one")
+    for method in ("__call__", "n_needed"):
+        if not hasattr(part.target, method):
+            raise UltronError(
+                f"{part.place()}: {part.name} needs {method}, see UserStep of ultron_cli.retrieval.rerank"
+            )
+    return part
+
+
+def _user_parts(names: Sequence[str]) -> dict[str, user_code.UserPart]:
+    """The steps by import path among `names`, by their own names, under which they are set. Raises UltronError if two
+    have one name."""
+    parts: dict[str, user_code.UserPart] = {}
+    for name in filter(user_code.is_import_path, dict.fromkeys(names)):
+        part = _user_part(name)
+        if part.name in parts:
+            raise UltronError(
+                f"{part.place()}: {part.name} is the name of another step too, {parts[part.name].place()}; give the "
+                "class another name"
+            )
+        parts[part.name] = part
+    return parts
+
+
 def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
-    """The steps of --rerank `aqe,superglobal` with --rerank-set `superglobal.beta=0.2`. Raises UltronError for unknown
-    ones."""
+    """The steps of --rerank `aqe,superglobal` with --rerank-set `superglobal.beta=0.2`; `my.py:Step`, which is run, is
+    set as `Step.beta=0.2`. Raises UltronError for unknown ones."""
     names = [name.strip() for name in text.split(",")] if text else []
     for name in names:
-        one_of("rerank", name, tuple(RERANKERS))
+        if not user_code.is_import_path(name):
+            one_of("rerank", name, tuple(RERANKERS))
+    parts = _user_parts(names)
+    short_names = [name.rpartition(":")[2] for name in names]
     values = apply_set({}, assignments, setting="rerank_set", example=EXAMPLE)
     for key, value in values.items():
         if not isinstance(value, dict):
             raise UltronError(
                 f"`rerank_set` takes STEP.KEY=VALUE, for example {EXAMPLE}; found {shown(f'{key}={value}')}"
             )
-        one_of("a step of `rerank_set`", key, tuple(RERANKERS))
-        if key not in names:
+        one_of("a step of `rerank_set`", key, (*RERANKERS, *parts))
+        if key not in short_names:
             raise UltronError(
                 f"`rerank_set` {key}.{next(iter(value))} is of a step that does not run; add {key} to `rerank`, found "
                 f"{text or 'no re-ranking'}"
             )
-    return [
-        Step(name=name, config=from_dict(RERANKERS[name].config_type(), values.get(name, {}), prefix=f"{name}."))
-        for name in names
-    ]
+    steps = []
+    for name, short_name in zip(names, short_names, strict=True):
+        settings, prefix = values.get(short_name, {}), f"{short_name}."
+        if part := parts.get(short_name):
+            steps.append(Step(name=name, config=part.made(settings=settings, prefix=prefix), part=part))
+        else:
+            steps.append(Step(name=name, config=from_dict(RERANKERS[name].config_type(), settings, prefix=prefix)))
+    return steps
 
 
 def n_needed(steps: Sequence[Step]) -> int:
@@ -100,10 +164,10 @@ def rerank(state: "RerankState", steps: Sequence[Step]) -> tuple["RerankState", 
     """The state after all steps, and per step its settings and time, which is logged too."""
     records = []
     for step in steps:
-        reranker = RERANKERS[step.name]
-        reranker.config_type()  # imports it outside the time
+        if step.part is None:
+            RERANKERS[step.name].config_type()  # imports it outside the time
         started_s = time.perf_counter()
-        state = reranker.apply(state, step.config)
+        state = step.apply(state)
         ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(state.queries))
         log.info("re-ranking, %s: %.1f ms per query", step.name, ms_per_query)
         records.append(step.record(ms_per_query))

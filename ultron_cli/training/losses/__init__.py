@@ -1,7 +1,9 @@
 """The losses by name.
 
-base.py has what all losses share, partial_fc.py class weights that are sampled or spread over processes, margins.py the
-classification losses, cfcd.py CFCD's second stage. A loss's settings stand directly above it.
+base.py has what all losses share (Loss) and the base of those with class weights (MarginLoss), partial_fc.py class
+weights that are sampled or spread over processes, margins.py the classification losses, cfcd.py CFCD's second stage.
+batch.py has the base of those without class weights (BatchLoss) and their memory, pairs.py losses of pairs and
+triplets. A loss's settings stand directly above it.
 
 Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """
@@ -12,11 +14,12 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ultron_cli import user_code
 from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError, nearest_names
 
 if TYPE_CHECKING:
-    from ultron_cli.training.losses.base import LossSettings, MarginLoss
+    from ultron_cli.training.losses.base import Loss, LossSettings
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,10 @@ class LossEntry:
     """What a name of LOSSES stands for."""
 
     module: str  # below ultron_cli.training.losses
-    class_name: str  # of a MarginLoss in that module
+    class_name: str  # of a Loss in that module
     settings_name: str  # of the frozen dataclass of its settings, in that module
 
-    def loss_class(self) -> type[MarginLoss]:
+    def loss_class(self) -> type[Loss]:
         """The class of the loss, imported."""
         return getattr(self._imported(), self.class_name)
 
@@ -39,33 +42,78 @@ class LossEntry:
         return importlib.import_module(f"{__name__}.{self.module}")
 
 
+@dataclass(frozen=True)
+class UserLoss:
+    """A loss that a user names by import path: a class made as those of LossEntry are, whose `settings_type`, where it
+    has one, is the frozen dataclass of its settings."""
+
+    loss: type[Loss]
+    settings: type[LossSettings]
+
+    def loss_class(self) -> type[Loss]:
+        """The class of the loss."""
+        return self.loss
+
+    def settings_class(self) -> type[LossSettings]:
+        """The class of its settings."""
+        return self.settings
+
+
+def user_loss(part: user_code.UserPart) -> UserLoss:
+    """A class by import path as a loss. Raises UltronError, naming the place, if it is none."""
+    base = importlib.import_module(f"{__name__}.base")
+    if not issubclass(part.target, base.MarginLoss):
+        raise UltronError(
+            f"{part.place()}: {part.name} must be a MarginLoss of ultron_cli.training.losses.base; derive it"
+        )
+    settings = getattr(part.target, "settings_type", base.LossSettings)
+    if not issubclass(settings, base.LossSettings):
+        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive LossSettings of the same file")
+    return UserLoss(part.target, settings)
+
+
 LOSSES: dict[str, LossEntry] = {
-    "softmax": LossEntry("margins", "Softmax", "LossSettings"),
-    "linear": LossEntry("margins", "Linear", "LossSettings"),
+    "softmax": LossEntry("margins", "Softmax", "ClassSettings"),
+    "linear": LossEntry("margins", "Linear", "ClassSettings"),
     "arcface": LossEntry("margins", "ArcFace", "ArcFaceSettings"),
     "cosface": LossEntry("margins", "CosFace", "CosFaceSettings"),
     "subcentre-arcface": LossEntry("margins", "SubcentreArcFace", "SubcentreSettings"),
     "madacos": LossEntry("margins", "MadaCos", "MadaCosSettings"),
+    "contrastive": LossEntry("pairs", "Contrastive", "ContrastiveSettings"),
+    "triplet": LossEntry("pairs", "Triplet", "TripletSettings"),
+    "multi-similarity": LossEntry("pairs", "MultiSimilarity", "MultiSimilaritySettings"),
+    "ntxent": LossEntry("pairs", "NtXent", "NtXentSettings"),
+    "fastap": LossEntry("pairs", "FastAp", "FastApSettings"),
+    "smooth-ap": LossEntry("smooth_ap", "SmoothAp", "SmoothApSettings"),
     "cfcd-stage2": LossEntry("cfcd", "CfcdStage2", "CfcdStage2Settings"),
 }
+
+
+def loss_entry(name: str) -> LossEntry | UserLoss:
+    """The loss of a name of LOSSES, or of an import path (`my.py:Loss`). Raises UltronError for an unknown name, naming
+    near ones, and for a class that is no loss."""
+    if user_code.is_import_path(name):
+        return user_loss(user_code.load(name, "loss", LOSSES))
+    if name not in LOSSES:
+        raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
+    return LOSSES[name]
 
 
 def loss_settings(name: str, settings: dict[str, object]) -> LossSettings:
     """The checked settings of a loss, defaults filled in. Raises UltronError for an unknown name or setting, naming
     near ones."""
-    if name not in LOSSES:
-        raise UltronError(f"unknown loss {name!r}{nearest_names(name, LOSSES)} (known: {', '.join(LOSSES)})")
-    return from_dict(LOSSES[name].settings_class(), settings, prefix="loss.")
+    return from_dict(loss_entry(name).settings_class(), settings, prefix="loss.")
 
 
-def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> MarginLoss:
+def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> Loss:
     """A loss by name from settings that are checked already."""
-    return LOSSES[name].loss_class()(n_classes, dim, settings)
+    return loss_entry(name).loss_class()(n_classes, dim, settings)
 
 
-def create_loss(name: str, *, n_classes: int, dim: int, **settings: object) -> MarginLoss:
+def create_loss(name: str, *, n_classes: int, dim: int, **settings: object) -> Loss:
     """A loss by name with its settings: create_loss("madacos", n_classes=, dim=, rho=)(descriptors, labels) -> scalar.
 
-    Raises UltronError for an unknown name or setting.
+    Code that the name is an import path of is run. Raises UltronError for an unknown name or setting.
     """
+    user_code.permit_in({"name": name})
     return make_loss(name, loss_settings(name, settings), n_classes=n_classes, dim=dim)

@@ -1,13 +1,15 @@
-"""The base of the losses: cross-entropy of scale x cosine to the class weights, with a margin on the target.
+"""What every loss is (Loss), and the base of those with class weights (MarginLoss): cross-entropy of scale x cosine to
+the class weights, with a margin on the target.
 
-Symbols: B batch, N classes, D descriptor dimensions. Every loss holds its class weights, takes (B, D) descriptors and
-(B,) int64 labels and gives a scalar, the mean over the batch. Logits and margins are float32 even under autocast. With
-several processes, medians and running means are over the batch of all of them.
+Symbols: B batch, N classes, D descriptor dimensions. Every loss takes (B, D) descriptors and (B,) int64 labels and
+gives a scalar. Logits and margins are float32 even under autocast. With several processes, medians and running means
+are over the batch of all of them.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,9 @@ from torch import nn
 from ultron_cli import distributed
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
+
+if TYPE_CHECKING:
+    from ultron_cli.training.losses.batch import BatchSettings
 
 LogNegatives = Callable[[int, float], torch.Tensor]
 """(row of the global batch, scale) -> ln of the sum of exp(scale cos) over the row's other classes."""
@@ -28,7 +33,43 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Settings of every loss; both are of Partial-FC (An et al., CVPR 2022)."""
+    """Settings of every loss: none. What a run asks of them has an answer here, which a loss may replace."""
+
+    @property
+    def photos_together(self) -> int:
+        """Photos that one part of a batch must hold together: a batch is divided among processes and `accumulate`
+        parts between such groups only."""
+        return 1
+
+    @property
+    def together_text(self) -> str:
+        """The setting, or what is made of settings, that photos_together follows; empty where it is 1."""
+        return ""
+
+    @property
+    def of_batches(self) -> "BatchSettings | None":
+        """These settings where the loss compares the photos of a batch (batch.py); None for the others."""
+        return None
+
+    @property
+    def of_tuples(self) -> "TupleSettings | None":
+        """These settings where the loss works on tuples of photos; None for the others."""
+        return None
+
+    @property
+    def has_class_weights(self) -> bool:
+        """Whether the loss is a MarginLoss, by whose class weights photos can be classified."""
+        return False
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether each process holds a part of the class weights of its own."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSettings(LossSettings):
+    """Settings of every loss with class weights; both are of Partial-FC (An et al., CVPR 2022)."""
 
     # Share of the classes that a step compares with, above 0 and up to 1. The batch's own classes are always among
     # them.
@@ -37,9 +78,12 @@ class LossSettings:
     sharded: bool = False
 
     @property
-    def of_tuples(self) -> "TupleSettings | None":
-        """These settings where the loss works on tuples of photos; None for the others."""
-        return None
+    def has_class_weights(self) -> bool:
+        return True
+
+    @property
+    def has_shards(self) -> bool:
+        return self.sharded
 
     def __post_init__(self) -> None:
         if not 0.0 < self.sample_rate <= 1.0:
@@ -49,13 +93,21 @@ class LossSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TupleSettings(LossSettings):
+class TupleSettings(ClassSettings):
     """Settings of a loss that works on tuples of photos; they say how batches are made (batches/tuples.py)."""
 
     # Photos of a tuple: an anchor, a positive of its landmark, negatives of others.
     tuple_size: int = 8
     # Photos that the starting weights take for another landmark are drawn with it.
     hard_negatives: bool = True
+
+    @property
+    def photos_together(self) -> int:
+        return self.tuple_size
+
+    @property
+    def together_text(self) -> str:
+        return "loss.tuple_size"
 
     @property
     def of_tuples(self) -> "TupleSettings":
@@ -78,32 +130,76 @@ class Margin:
 class LossResult:
     """The loss of a batch, and what is logged beside it."""
 
-    # Scalar with gradient, the mean over the batch.
+    # Scalar with gradient: the mean over this process's photos, or, of a loss that gathers the photos of all processes
+    # (distributed.gather_batch), that of the global batch on every process.
     loss: torch.Tensor
-    # Photos of the batch whose target is nearest to its class weight, margin aside; a scalar without gradient. With
-    # sharded class weights it is this process's equal part of the count over the global batch.
+    # Photos of the batch that are recognised; a scalar without gradient. With class weights: the target is nearest to
+    # its class weight, margin aside; without: see nearest_is_right. Where the loss is that of the global batch, this is
+    # this process's equal part of the count.
     n_right: torch.Tensor
     # What the step used.
-    margin: float
-    scale: float
+    margin: float = 0.0
+    scale: float = 1.0
 
 
-class MarginLoss(nn.Module):
-    """Base of the losses. A subclass overrides cosines, margin_of, with_margin or others; `result` joins them."""
+class Loss(nn.Module):
+    """What a run asks of a loss: `result`, and what it says of itself beside it.
 
-    # Weights per class.
-    n_centres: int = 1
-    # Number of the first class whose weights this process holds; above 0 only with sharded class weights.
-    first_class: int = 0
+    Its parameters are optimised with the network's, and their gradients averaged over the processes. Its parameters and
+    buffers are all that the next step may depend on: checkpoints hold them, so that a run resumes exactly. It never
+    changes the descriptors of the network, which are used without it.
+    """
+
     # Whether the loss takes descriptors of unit norm, or else as the network's last layer gives them.
     takes_unit: bool = True
     # Whether the loss also takes the network's last maps.
     needs_maps: bool = False
 
     def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
+        """n_classes: landmarks that are trained on. dim: of the descriptors."""
         super().__init__()
         self.n_classes = n_classes
+        self.dim = dim
         self.settings = settings
+
+    def result(self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None) -> LossResult:
+        """The loss of (B, D) descriptors and (B,) int64 labels of this process, and what is logged beside it.
+
+        maps: the network's last maps (B, C, h, w), for a loss with `needs_maps`; the others leave them alone.
+        """
+        raise NotImplementedError
+
+    def chance(self, n_photos: int) -> float:
+        """Share of `n_right` that guessing gives, 0..1. n_photos: of the batch that is compared."""
+        raise NotImplementedError
+
+    def forward(
+        self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The scalar loss alone."""
+        return self.result(descriptors, labels, maps).loss
+
+
+@torch.no_grad()
+def nearest_is_right(descriptors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """(B,) bool: whether the nearest other photo of the batch is of the same landmark. descriptors: (B, D) of unit
+    norm."""
+    similarities = (descriptors @ descriptors.T).fill_diagonal_(-math.inf)
+    return labels[similarities.argmax(1)] == labels
+
+
+class MarginLoss(Loss):
+    """Base of the losses with class weights. A subclass overrides cosines, margin_of, with_margin or others; `result`
+    joins them."""
+
+    settings: ClassSettings
+    # Weights per class.
+    n_centres: int = 1
+    # Number of the first class whose weights this process holds; above 0 only with sharded class weights.
+    first_class: int = 0
+
+    def __init__(self, n_classes: int, dim: int, settings: ClassSettings) -> None:
+        super().__init__(n_classes, dim, settings)
         self.fixed_margin = Margin(
             margin=float(getattr(settings, "margin", 0.0)), scale=float(getattr(settings, "scale", 1.0))
         )
@@ -165,15 +261,8 @@ class MarginLoss(nn.Module):
         )
 
     def result(self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None) -> LossResult:
-        """The loss of (B, D) descriptors and (B,) int64 labels, and what is logged beside it.
-
-        maps: the network's last maps (B, C, h, w), for a loss with `needs_maps`; the others leave them alone.
-        """
         with torch.autocast(descriptors.device.type, enabled=False):
             return self.classify(descriptors, labels)
 
-    def forward(
-        self, descriptors: torch.Tensor, labels: torch.Tensor, maps: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """The scalar loss alone."""
-        return self.result(descriptors, labels, maps).loss
+    def chance(self, n_photos: int) -> float:
+        return 1.0 / max(1.0, self.n_classes * self.settings.sample_rate)

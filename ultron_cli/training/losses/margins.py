@@ -12,7 +12,7 @@ from torch import nn
 
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses.base import LogNegatives, LossSettings, Margin, at_least_float32
+from ultron_cli.training.losses.base import ClassSettings, LogNegatives, Margin, at_least_float32
 from ultron_cli.training.losses.partial_fc import PartialFcLoss
 
 
@@ -37,7 +37,7 @@ class Linear(Softmax):
 
     takes_unit = False
 
-    def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
+    def __init__(self, n_classes: int, dim: int, settings: ClassSettings) -> None:
         super().__init__(n_classes, dim, settings)
         self.bias = nn.Parameter(torch.zeros(len(self.weight)))
 
@@ -50,7 +50,7 @@ class Linear(Softmax):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosFaceSettings(LossSettings):
+class CosFaceSettings(ClassSettings):
     """Settings of CosFace; the defaults are as published."""
 
     margin: float = 0.35  # subtracted from the target cosine, 0..2
@@ -70,7 +70,7 @@ class CosFace(PartialFcLoss):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArcFaceSettings(LossSettings):
+class ArcFaceSettings(ClassSettings):
     """Settings of ArcFace; the defaults are DOLG's."""
 
     margin: float = 0.15  # radians, from 0 to below pi/2; 0 gives the normalised softmax
@@ -146,7 +146,7 @@ class SubcentreArcFace(ArcFace):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MadaCosSettings(LossSettings):
+class MadaCosSettings(ClassSettings):
     """Settings of MadaCos."""
 
     rho: float = 0.02  # in CFCD's published configurations; ULTRON is said to use 0.04 (a third party's reading)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError
-from ultron_cli.training.losses.base import LossResult, LossSettings, Margin, MarginLoss
+from ultron_cli.training.losses.base import ClassSettings, LossResult, Margin, MarginLoss
 
 
 def sample_classes(batch_classes: torch.Tensor, n_classes: int, sample_rate: float) -> torch.Tensor:
@@ -28,7 +28,7 @@ def sample_classes(batch_classes: torch.Tensor, n_classes: int, sample_rate: flo
 class PartialFcLoss(MarginLoss):
     """A margin loss whose class weights may be sampled or spread over the processes, as its settings say."""
 
-    def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
+    def __init__(self, n_classes: int, dim: int, settings: ClassSettings) -> None:
         super().__init__(n_classes, dim, settings)
         if settings.sharded:
             first, last = self._shard()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from ultron_cli import user_code
 from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_run, read_toml_config
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.training.autola.config import AutolaConfig, as_stored
@@ -11,6 +12,16 @@ from ultron_cli.training.config import TrainConfig, binding_settings, schedule_u
 from ultron_cli.training.run.folder import is_finished
 
 Config = TrainConfig | AutolaConfig
+
+
+DEFAULT_PRESET = "quickstart"
+HEAD_PRESET = "linear-adaptation"  # of a training on stored descriptors
+
+
+def start_preset(preset: str | None, assignments: Sequence[str]) -> str:
+    """The preset of a new run: the one named, else by what it is trained on."""
+    is_of_head = any(assignment.startswith("descriptors=") for assignment in assignments)
+    return preset or (HEAD_PRESET if is_of_head else DEFAULT_PRESET)
 
 
 def list_presets() -> list[str]:
@@ -63,12 +74,15 @@ def load_config(preset: str, file: Path | None, assignments: Sequence[str]) -> C
 
 
 def _configured(values: dict[str, object], file: Path | None, assignments: Sequence[str]) -> Config:
-    """`values` with those of --config over them, then --set. Raises UltronError, which names the file if it is to
-    blame."""
+    """`values` with those of --config over them, then --set; code that these two name is run. Raises UltronError, which
+    names the file if it is to blame."""
+    user_code.permit_in(apply_set({}, assignments))
     if not file:
         return make_config(_assign(values, assignments))
+    from_file = read_toml_config(file)
+    user_code.permit_in(from_file)
     try:
-        return make_config(_assign(_merge(values, read_toml_config(file)), assignments))
+        return make_config(_assign(_merge(values, from_file), assignments))
     except UltronError as error:
         make_config(_assign(values, assignments))  # raises where the file is not to blame
         raise _of_file(file, error) from None
@@ -99,11 +113,25 @@ def _assign(values: dict[str, object], assignments: Sequence[str]) -> dict[str, 
     return values
 
 
-def resumed_config(stored: Path, preset: str | None, file: Path | None, assignments: Sequence[str]) -> Config:
+def changed_config(config: Config, assignments: Sequence[str]) -> Config:
+    """A configuration with --set over it. Raises UltronError."""
+    return make_config(_assign(config.to_plain(), assignments)) if assignments else config
+
+
+def resumed_config(
+    stored: Path,
+    preset: str | None,
+    file: Path | None,
+    assignments: Sequence[str],
+    requested_config: Config | None = None,
+) -> Config:
     """The configuration of a run that goes on, whose config.json is `stored`. Raises UltronError if what is asked for
-    now is another one, but for more epochs where the rates of the steps that were planned stay as they are."""
+    now (a preset, or a whole configuration) is another one, but for more epochs where the rates of the steps that were
+    planned stay as they are."""
     stored_config = _stored_config(stored)
-    if preset is not None:
+    if requested_config is not None:
+        config = changed_config(requested_config, assignments)
+    elif preset is not None:
         config = load_config(preset, file, assignments)
     else:
         config = _configured(stored_config.to_plain(), file, assignments)

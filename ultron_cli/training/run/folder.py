@@ -12,13 +12,16 @@ from ultron_cli.console import log, table
 from ultron_cli.errors import UltronError
 from ultron_cli.files import make_folder
 from ultron_cli.schema.texts import fit_file
+from ultron_cli.user_code import FOLDER, CodeRecord
 from ultron_cli.workspace import Workspace
 
 RESULT_FILE = "checkpoint.pt"  # what a training ends with
+WHITENING_FILE = "whitening.h5"  # of a linear head, beside it
 EARLIER_RESULT = "checkpoint-{epochs}-epochs.pt"  # what it ended with before it went on with more epochs
 # What a run writes; only these are removed when a folder is used again.
 FILES = (
     RESULT_FILE,
+    WHITENING_FILE,
     "steps.jsonl",
     "metrics.jsonl",
     "curves.png",
@@ -31,7 +34,7 @@ FILES = (
     "genotype.png",
     "genotype.txt",
 )
-FOLDERS = ("checkpoints", "events")
+FOLDERS = ("checkpoints", "events", FOLDER)
 GENOTYPE_FILE = "genotype.txt"  # what a search ends with, as a training with checkpoint.pt
 
 
@@ -135,6 +138,14 @@ def continued(folder: Path, epochs: int) -> dict[str, object]:
     if stored.config.get("epochs") != epochs:
         earlier = [*earlier, {"epochs": stored.config.get("epochs"), "created": stored.provenance.get("created")}]
     return {"continued": earlier} if earlier else {}
+
+
+def code_of_run(folder: Path) -> dict[str, CodeRecord]:
+    """The code that a run was started with, by import path. Raises UltronError if its config.json is unsound."""
+    stored = read_run(folder).provenance.get("code", {})
+    return fit_file(
+        stored, dict[str, CodeRecord], folder / "config.json", "configuration of the run", "put the file back"
+    )
 
 
 def set_result_aside(folder: Path) -> None:

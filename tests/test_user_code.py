@@ -1,0 +1,232 @@
+"""Parts by import path: what a person named is run, and nothing that only a file names; faults are lines of theirs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ultron_cli import user_code
+from ultron_cli.configs import from_signature
+from ultron_cli.errors import UltronError
+from ultron_cli.user_code import CodeRecord, stored_code
+
+POOLING = """
+from torch import nn
+
+
+class Mixed(nn.Module):
+    def __init__(self, n_channels: int, share: float = 0.5, *, places: tuple[int, ...] = (1, 2)) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, maps):
+        return self.share * maps.mean((2, 3)) + (1 - self.share) * maps.amax((2, 3))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_permissions() -> None:
+    user_code.forget_permissions()
+
+
+@pytest.fixture
+def my_file(tmp_path: Path) -> Path:
+    path = tmp_path / "my.py"
+    path.write_text(POOLING)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("my.py:Mixed", True),
+        ("../a b/my.py:Mixed", True),
+        ("mypkg.pools:Mixed", True),
+        ("gem", False),
+        ("cuda:0", False),
+        ("my.py", False),
+        ("my.py:", False),
+        ("my.py:a.b", False),
+        ("http://host/x", False),
+        (3, False),
+    ],
+)
+def test_what_an_import_path_is(text: object, is_one: bool) -> None:
+    assert user_code.is_import_path(text) is is_one
+
+
+def test_nothing_is_run_that_nobody_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Part: ...\n")
+    with pytest.raises(UltronError, match=r"bad\.py:Part is code, which is run only if you name it; add `code` .*bad"):
+        user_code.load(f"{path}:Part", "pooling")
+    with (
+        stored_code({f"{path}:Part": CodeRecord(sha256="0" * 64, file=str(path))}, "run/checkpoint.pt"),
+        pytest.raises(UltronError, match=r"run/checkpoint\.pt was made with .*bad\.py:Part, code that is run only if"),
+    ):
+        user_code.load(f"{path}:Part", "pooling")
+    assert not (tmp_path / "ran").exists()
+    user_code.permit(str(path))
+    assert user_code.load(f"{path}:Part", "pooling").name == "Part"
+    assert (tmp_path / "ran").exists()
+
+
+def test_settings_become_arguments_of_the_signature(my_file: Path) -> None:
+    text = f"{my_file}:Mixed"
+    user_code.permit_in({"model": {"name": "gem", "pooling": text}})
+    part = user_code.load(text, "pooling")
+    assert part.made(64, settings={"share": "0.25"}, prefix="").share == 0.25
+    arguments = from_signature(part.target, {"share": 1, "places": "3,4"}, n_passed=1)
+    assert arguments == {"share": 1.0, "places": (3, 4)} and isinstance(arguments["share"], float)
+    for settings, fault in (
+        ({"shar": 1}, "Mixed: unknown setting p.shar; did you mean share? (known: share, places)"),
+        ({"share": "much"}, "Mixed: p.share must be a number; found 'much'"),
+    ):
+        with pytest.raises(UltronError) as error:
+            part.made(64, settings=settings, prefix="p.")
+        assert str(error.value) == f"{my_file}, line 6: {fault}"
+
+
+@pytest.mark.parametrize(
+    ("signature", "settings", "expected"),
+    [
+        ("n, share=0.5", {"share": "0.25"}, {"share": 0.25}),
+        ("n, names: list[str] = ()", {"names": "a,b"}, {"names": ["a", "b"]}),
+        ("n, anything=None", {"anything": [1, {}]}, {"anything": [1, {}]}),
+        ("n, wide: 'Unknown' = 3", {"wide": "4"}, {"wide": 4}),
+        ("*numbers, depth: int = 1", {"depth": 2}, {"depth": 2}),
+        ("n, share", {}, "needs a value for share; give it with `p.share=VALUE`"),
+        ("share=1", {"share": 2}, "unknown setting p.share (known: none)"),
+        ("*, share=1", {"share": 2}, "must take 1 arguments before its settings; found (*, share=1)"),
+        ("n, **others", {"others": 2}, "unknown setting p.others (known: none)"),
+    ],
+)
+def test_signatures(signature: str, settings: dict[str, object], expected: object) -> None:
+    scope: dict[str, object] = {}
+    exec(f"def function({signature}): ...", scope)
+    function = scope["function"]
+    assert callable(function)
+    if isinstance(expected, str):
+        with pytest.raises(UltronError) as error:
+            from_signature(function, settings, prefix="p.", n_passed=1)
+        assert str(error.value) == expected
+    else:
+        assert from_signature(function, settings, prefix="p.", n_passed=1) == expected
+
+
+def test_settings_as_a_dataclass(tmp_path: Path) -> None:
+    path = tmp_path / "my.py"
+    path.write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    depth: int = 2\n"
+        "class Part:\n    def __init__(self, n, settings: Settings): self.settings = settings\n"
+    )
+    user_code.permit(f"{path}:Part")
+    part = user_code.load(f"{path}:Part", "pooling")
+    assert part.made(3, settings={"depth": "5"}, prefix="").settings.depth == 5
+    with pytest.raises(UltronError, match=r"line 6: Part: unknown setting dept; did you mean depth\?"):
+        part.made(3, settings={"dept": 1}, prefix="")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("class Mixe: ...", "must define Mixed; did you mean Mixe?; name what it defines"),
+        ("x = 1\nclass Mixed(:", ", line 2: SyntaxError: invalid syntax; mend it"),
+        ("def f():\n    return 1 / 0\nf()", ", line 2, in f: ZeroDivisionError: division by zero; mend it"),
+        ("import not_there_at_all", ", line 1: ModuleNotFoundError: No module named 'not_there_at_all'; mend it"),
+        ("raise SystemError", ", line 1: SystemError; mend it"),
+        ("Mixed = 3", ": Mixed must be a class, found int; name a pooling"),
+        ("\0", ": SyntaxError: source code string cannot contain null bytes; mend it"),
+    ],
+)
+def test_files_that_define_nothing(tmp_path: Path, content: str, fault: str) -> None:
+    path = tmp_path / "my.py"
+    path.write_text(content)
+    user_code.permit(str(path))
+    with pytest.raises(UltronError) as error:
+        user_code.load(f"{path}:Mixed", "pooling")
+    assert str(error.value).endswith(fault) and str(error.value).startswith(str(path))
+
+
+def test_a_name_of_the_registry_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "my.py"
+    path.write_text("\n\nclass gem: ...")
+    user_code.permit(str(path))
+    with pytest.raises(UltronError, match=r"my\.py, line 3: gem is the name of a pooling of ultron; give the class"):
+        user_code.load(f"{path}:gem", "pooling", {"gem": 1})
+
+
+def test_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "pools.py").write_text("class Mixed: ...")
+    user_code.permit("package_of_mine.pools:Mixed", "json", "not_there.at_all:Part")
+    with pytest.raises(UltronError, match=r"package_of_mine\.pools must be a module .*PYTHONPATH"):
+        user_code.load("package_of_mine.pools:Mixed", "pooling")
+    monkeypatch.syspath_prepend(tmp_path)
+    part = user_code.load("package_of_mine.pools:Mixed", "pooling")
+    assert part.file == tmp_path / "package_of_mine" / "pools.py" and len(part.sha256) == 64
+    with stored_code({"package_of_mine.pools:Mixed": part.record()}, "x"):
+        assert user_code.load("package_of_mine.pools:Mixed", "pooling").target is part.target
+
+
+def test_code_is_known_by_its_sha256_wherever_it_lies(tmp_path: Path, my_file: Path) -> None:
+    user_code.permit(f"{my_file}:Mixed")
+    part = user_code.load(f"{my_file}:Mixed", "pooling")
+    (tmp_path / "run").mkdir()
+    user_code.copy_into(tmp_path / "run", [part])
+    copy = tmp_path / "run" / "code" / "my.py"
+    records = {"some/where/my.py:Mixed": CodeRecord(sha256=part.sha256, file="/gone/my.py")}
+
+    def load() -> user_code.UserPart:
+        with stored_code(records, "the run", copy.parent):
+            return user_code.load("some/where/my.py:Mixed", "pooling")
+
+    user_code.forget_permissions()
+    with pytest.raises(UltronError) as error:
+        load()
+    assert str(error.value).endswith(f"run only if you name it; if you trust it, add `code` {copy}")
+    user_code.permit(str(copy))
+    assert load().file == copy
+    user_code.forget_permissions()
+    my_file.write_text(POOLING + "# changed\n")
+    user_code.permit(str(my_file))
+    with pytest.raises(UltronError) as error:
+        load()
+    assert f"my.py has changed since the run was made with it; name the code of then with `code` {copy}" in str(
+        error.value
+    )
+    assert error.value.ways == ("take the changed one with `changed_code`",)
+    user_code.take_changed()
+    assert load().sha256 != part.sha256
+    changed = load()
+    user_code.copy_into(tmp_path / "run", [changed])
+    assert sorted(path.name for path in copy.parent.iterdir()) == [f"my-{changed.sha256[:12]}.py", "my.py"]
+
+
+def test_a_file_may_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("value = 7")
+    (tmp_path / "my.py").write_text("from beside_it import value\nclass Part:\n    number = value\n")
+    user_code.permit(str(tmp_path / "my.py"))
+    assert user_code.load(f"{tmp_path / 'my.py'}:Part", "pooling").target.number == 7
+    assert str(tmp_path) not in sys.path
+
+
+def test_faults_that_are_not_of_a_user_keep_their_traceback(my_file: Path) -> None:
+    user_code.permit(str(my_file))
+    part = user_code.load(f"{my_file}:Mixed", "pooling")
+    try:
+        part.made(3, settings={}, prefix="").forward("no map")
+    except AttributeError as error:
+        line = user_code.fault_of_user(error)
+        assert line == f"{my_file}, line 11, in forward: AttributeError: 'str' object has no attribute 'mean'; mend it"
+    try:
+        raise ValueError("ours")
+    except ValueError as error:
+        assert user_code.fault_of_user(error) is None
+
+
+def test_importing_it_loads_no_torch() -> None:
+    subprocess.run(
+        [sys.executable, "-c", "import sys, ultron_cli.user_code; assert 'torch' not in sys.modules"], check=True
+    )

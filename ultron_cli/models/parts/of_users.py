@@ -1,0 +1,40 @@
+"""Poolings and attentions that a user named by import path, tried before they are used."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ultron_cli.errors import UltronError
+from ultron_cli.models.parts.pooling import pooled_dim
+from ultron_cli.user_code import UserPart
+
+
+def made_layer(
+    part: UserPart, n_channels: int, values: Mapping[str, object], prefix: str, *, gives: Literal["map", "vector"]
+) -> nn.Module:
+    """A layer for maps (B, C, H, W) of n_channels C, made of C and its settings, and tried on a map.
+
+    values: its settings; prefix: of their names in messages. gives: a map of the same shape (an attention), or one
+    vector (B, C), or (B, pooled_dim), of each map (a pooling). Raises UltronError, naming the place, for anything else.
+    """
+    if not issubclass(part.target, nn.Module) or part.target.forward is nn.Module.forward:
+        raise UltronError(f"{part.place()}: {part.name} needs the method forward of a torch.nn.Module; write it")
+    layer: nn.Module = part.made(n_channels, settings=values, prefix=prefix)
+    shape = (2, n_channels, 5, 4)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        output = layer.eval()(torch.rand(shape))
+    layer.train()
+    right_shape = shape if gives == "map" else (2, pooled_dim(layer, n_channels))
+    if not isinstance(output, torch.Tensor) or tuple(output.shape) != right_shape:
+        raise UltronError(
+            f"{part.place('forward')}: {part.name} must give {right_shape} for a map of {shape}; "
+            f"found {shape_text(output)}"
+        )
+    return layer
+
+
+def shape_text(output: object) -> str:
+    """The shape of a tensor, or the type of anything else."""
+    return str(tuple(output.shape)) if isinstance(output, torch.Tensor) else type(output).__name__
