@@ -13,6 +13,7 @@ import ultron_cli
 PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
 WHITENINGS = ("pca", "pca-whitening", "lw")
+CORRUPTIONS = ("resolution", "jpeg", "blur", "noise", "rotation", "occlusion", "light", "box")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
