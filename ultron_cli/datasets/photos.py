@@ -100,11 +100,11 @@ def load_photo(
     if box is not None:
         box = corruption.box(box, *image.size, name) if corruption else box
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
-    return sized(image, shape)
+    return sized(image, shape, corruption, name)
 
 
-def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
-    """(H, W, 3) uint8 of an RGB image, resized."""
+def sized(image: Image.Image, shape: PhotoShape, corruption: Corruption | None = None, name: str = "") -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image, resized, and corrupted. name: as in load_photo."""
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])
