@@ -163,7 +163,7 @@ def test_the_run_folder_says_its_settings(toy: Path, tmp_path: Path) -> None:
     assert (line["margin"], line["scale"]) == (0.0, 1.0)
 
 
-OWN_LOSS = """
+LOSS_OF_A_USER = """
 import torch
 from ultron_cli.training.losses.batch import BatchLoss
 
@@ -177,14 +177,14 @@ class Spread(BatchLoss):
 
 
 def test_a_loss_of_the_user_needs_one_class(ultron: Run, toy: Path, tmp_path: Path) -> None:
-    (tmp_path / "my.py").write_text(OWN_LOSS)
+    (tmp_path / "my.py").write_text(LOSS_OF_A_USER)
     flags = [f"--set={key}={value}" for key, value in FLAGS.items()]
-    mine = [f"--set=loss.name={tmp_path / 'my.py'}:Spread", "--set=loss.memory=8", "--set=loss.per_landmark=2"]
-    code, out, err = ultron("train", "--dataset", toy, *flags, *mine, "--out", tmp_path / "run")
+    of_loss = [f"--set=loss.name={tmp_path / 'my.py'}:Spread", "--set=loss.memory=8", "--set=loss.per_landmark=2"]
+    code, out, err = ultron("train", "--dataset", toy, *flags, *of_loss, "--out", tmp_path / "run")
     assert code == 0, err
     assert "trained gem-test_resnet" in out
-    code, _, err = ultron("train", "--dataset", toy, *flags, mine[0], "--set=loss.memry=8", "--out", tmp_path / "b")
+    code, _, err = ultron("train", "--dataset", toy, *flags, of_loss[0], "--set=loss.memry=8", "--out", tmp_path / "b")
     assert (code, err.count("\n")) == (2, 1) and "unknown setting loss.memry; did you mean memory" in err
     (tmp_path / "my.py").write_text("class Spread: ...")
-    code, _, err = ultron("train", "--dataset", toy, *flags, mine[0], "--out", tmp_path / "c")
+    code, _, err = ultron("train", "--dataset", toy, *flags, of_loss[0], "--out", tmp_path / "c")
     assert (code, err.count("\n")) == (2, 1) and "my.py, line 1: Spread must be a Loss of" in err
