@@ -187,4 +187,7 @@ def test_a_loss_of_the_user_needs_one_class(ultron: Run, toy: Path, tmp_path: Pa
     assert (code, err.count("\n")) == (2, 1) and "unknown setting loss.memry; did you mean memory" in err
     (tmp_path / "my.py").write_text("class Spread: ...")
     code, _, err = ultron("train", "--dataset", toy, *flags, of_loss[0], "--out", tmp_path / "c")
-    assert (code, err.count("\n")) == (2, 1) and "my.py, line 1: Spread must be a Loss of" in err
+    assert (code, err.count("\n")) == (
+        2,
+        1,
+    ) and "my.py, line 1: Spread must be a MarginLoss of training/losses/base.py or a BatchLoss" in err

@@ -17,7 +17,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.intervals import LEVEL, mean_interval
 from ultron_cli.evaluation.result import Evaluation, read_evaluation
-from ultron_cli.evaluation.significance import Comparison, compare_ap, paired_ap
+from ultron_cli.evaluation.significance import Comparison, compare_ap, holm, paired_ap
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 
 N_MOVED = 5  # queries that are shown
@@ -291,14 +291,3 @@ def _standing(systems: Sequence[System], numbers: Sequence[tuple[int, int]], pro
         pairs=tuple(pairs),
         moved=tuple(MovedQuery(query=names[i], ap=tuple(ap[:, i].tolist())) for i in order[:N_MOVED]),
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm, A simple sequentially rejective multiple test procedure, 1979): the
-    smallest times their number m, the next times m - 1, and so on, never below an earlier one nor above 1."""
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for n_before, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - n_before) * p_values[i]))
-        corrected[i] = highest
-    return corrected

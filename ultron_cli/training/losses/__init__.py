@@ -63,11 +63,14 @@ def user_loss(part: user_code.UserPart) -> UserLoss:
     """A class by import path as a loss. Raises UltronError, naming the place, if it is none."""
     base = importlib.import_module(f"{__name__}.base")
     if not issubclass(part.target, base.Loss):
-        raise UltronError(f"{part.place()}: {part.name} must be a Loss of ultron_cli.training.losses.base; derive it")
-    least = part.target.settings_base
-    settings = getattr(part.target, "settings_type", least)
-    if not issubclass(settings, least):
-        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive {least.__name__}; derive it")
+        raise UltronError(
+            f"{part.place()}: {part.name} must be a MarginLoss of training/losses/base.py or a BatchLoss of batch.py; "
+            "derive one of them"
+        )
+    usual = part.target.settings_base
+    settings = getattr(part.target, "settings_type", usual)
+    if not issubclass(settings, usual):
+        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive {usual.__name__}; derive it")
     return UserLoss(part.target, settings)
 
 
