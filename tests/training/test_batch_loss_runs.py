@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.conftest import Run
 from tests.training.runs_for_tests import PHOTOS_AS_THEY_ARE, SMALL, step_losses, train
 from ultron_cli import distributed
 from ultron_cli.configs import from_dict
@@ -32,6 +33,18 @@ MEMORY = {"name": "multi-similarity", "memory": 30}
 SETTINGS: dict[str, dict[str, Any]] = {
     "memory": {"loss": MEMORY, "batch_size": 12},
     "mined": {"loss": MINED, "batch_size": 12},
+}
+
+
+FLAGS = {
+    "model.name": "gem",
+    "model.backbone": "test_resnet",
+    "side_px": 48,
+    "batch_size": 12,
+    "epochs": 1,
+    "workers": 0,
+    "threads": 1,
+    "validation.share": 0,
 }
 
 
@@ -148,3 +161,33 @@ def test_the_run_folder_says_its_settings(toy: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run/config.json").read_text())["config"]["loss"] == MEMORY
     line = json.loads((tmp_path / "run/steps.jsonl").read_text().splitlines()[0])
     assert (line["margin"], line["scale"]) == (0.0, 1.0)
+
+
+LOSS_OF_A_USER = """
+import torch
+from ultron_cli.training.losses.batch import BatchLoss
+
+
+class Spread(BatchLoss):
+    def of_batch(self, descriptors, labels, references, reference_labels):
+        is_same = labels[:, None] == reference_labels
+        cosines = descriptors @ references.T
+        return cosines[~is_same].relu().mean() - cosines[is_same].mean()
+"""
+
+
+def test_a_loss_of_the_user_needs_one_class(ultron: Run, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(LOSS_OF_A_USER)
+    flags = [f"--set={key}={value}" for key, value in FLAGS.items()]
+    of_loss = [f"--set=loss.name={tmp_path / 'my.py'}:Spread", "--set=loss.memory=8", "--set=loss.per_landmark=2"]
+    code, out, err = ultron("train", "--dataset", toy, *flags, *of_loss, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert "trained gem-test_resnet" in out
+    code, _, err = ultron("train", "--dataset", toy, *flags, of_loss[0], "--set=loss.memry=8", "--out", tmp_path / "b")
+    assert (code, err.count("\n")) == (2, 1) and "unknown setting loss.memry; did you mean memory" in err
+    (tmp_path / "my.py").write_text("class Spread: ...")
+    code, _, err = ultron("train", "--dataset", toy, *flags, of_loss[0], "--out", tmp_path / "c")
+    assert (code, err.count("\n")) == (
+        2,
+        1,
+    ) and "my.py, line 1: Spread must be a MarginLoss of training/losses/base.py or a BatchLoss" in err
