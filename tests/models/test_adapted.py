@@ -88,13 +88,13 @@ def head_of(base_file: Path) -> Path:
     torch.manual_seed(1)
     head = FreeHead(loaded.model.descriptor_dim, AdaptedSettings(base=BASE, descriptor_dim=24), "gem-test_resnet")
     extraction = {
-        "model": {"name": "gem", "settings": {"backbone": "test_resnet"}},
         "preprocessing": loaded.model.preprocessing.to_dict(),
         "scales": list(SCALES),
         "max_side_px": None,
     }
     base = FrozenBase(
         label="gem-test_resnet",
+        model={"name": "gem", "settings": {"backbone": "test_resnet"}},
         extraction=extraction,
         weights=loaded.source,
         weights_sha256=loaded.weights_sha256,

@@ -23,6 +23,7 @@ from ultron_cli.training.presets import load_config
 from ultron_cli.training.start import TrainRequest, start_training
 
 MODEL = {"name": "gem", "settings": {"backbone": "test_resnet"}}
+MINED = ("loss.name=contrastive", "loss.batches=mined", "batch_size=35", "loss.margin=0.7")
 N_LANDMARKS, PER_LANDMARK, DIM = 60, 8, 32
 
 
@@ -75,10 +76,18 @@ def train(path: Path, out: Path, *more: str, resume: bool = False) -> list[dict[
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("model.head=mlp",), ("model.start=pca-whitening",), ("loss.name=arcface", "loss.margin=0.1")]
+    "more",
+    [
+        (),
+        ("model.head=mlp",),
+        ("model.start=pca-whitening",),
+        ("loss.name=arcface", "loss.margin=0.1"),
+        ("loss.name=ntxent",),
+        MINED,
+    ],
 )
 def test_it_learns_what_tells_landmarks_apart(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, more: tuple[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, more: tuple[str, ...]
 ) -> None:
     caplog.set_level("INFO", "ultron")
     metrics = train(made_up(tmp_path / "train.h5"), tmp_path / "run", *more)
