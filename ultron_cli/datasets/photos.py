@@ -100,7 +100,10 @@ def load_photo(
     if box is not None:
         box = corruption.box(box, *image.size, name) if corruption else box
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
-    return sized(image, shape)
+    pixels = sized(image, shape)
+    if corruption is not None:
+        pixels = sized(corruption.photo(Image.fromarray(pixels), name), shape)
+    return pixels
 
 
 def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
@@ -108,10 +111,6 @@ def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])
-    if corruption is not None:
-        image = corruption.photo(image, name)
-        target = shape.target(*image.size)  # of a smaller photo
-        image = image if target == image.size else image.resize(target, INTERPOLATIONS[shape.interpolation])
     return np.array(image)
 
 
