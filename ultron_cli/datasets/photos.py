@@ -100,18 +100,17 @@ def load_photo(
     if box is not None:
         box = corruption.box(box, *image.size, name) if corruption else box
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
-    return sized(image, shape, corruption, name)
+    pixels = sized(image, shape)
+    if corruption is not None:
+        pixels = sized(corruption.photo(Image.fromarray(pixels), name), shape)
+    return pixels
 
 
-def sized(image: Image.Image, shape: PhotoShape, corruption: Corruption | None = None, name: str = "") -> np.ndarray:
-    """(H, W, 3) uint8 of an RGB image, resized, and corrupted. name: as in load_photo."""
+def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
+    """(H, W, 3) uint8 of an RGB image, resized."""
     target = shape.target(*image.size)
     if target != image.size:
         image = image.resize(target, INTERPOLATIONS[shape.interpolation])
-    if corruption is not None:
-        image = corruption.photo(image, name)
-        target = shape.target(*image.size)  # of a smaller photo
-        image = image if target == image.size else image.resize(target, INTERPOLATIONS[shape.interpolation])
     return np.array(image)
 
 
