@@ -82,13 +82,18 @@ def caplog(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 
 def settings_shown(err: str, arguments: Sequence[object]) -> set[str]:
     """Settings between backquotes in what a command wrote on stderr: it shows its flags instead, and leaves out advice
-    for which it has none. Those of a training stand as they are in its TOML file."""
+    for which it has none. Those of a training or a sweep stand as they are in its TOML file."""
     names = set(re.findall(r"`([a-z_]\w*)`", err)) - {"key"}  # a word of msgspec's messages
     if "train" in arguments:
         from ultron_cli.training.autola.config import AutolaConfig
         from ultron_cli.training.config import TrainConfig
 
         names -= {field.name for config in (TrainConfig, AutolaConfig) for field in dataclasses.fields(config)}
+    if "sweep" in arguments:
+        from ultron_cli.sweep import settings
+
+        kinds = [getattr(settings, name) for name in dir(settings) if name.endswith("Settings")]
+        names -= {field.name for kind in kinds for field in dataclasses.fields(kind)}
     return names
 
 

@@ -26,7 +26,7 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("visualization",),
-    ("serve",),
+    ("serve", "sweep"),
     ("api", "bench", "demo", "doctor"),
     ("commands",),
     ("cli",),

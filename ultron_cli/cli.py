@@ -44,6 +44,7 @@ COMMANDS = {
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
     "diagnose": EXPERIMENTS,
+    "sweep": EXPERIMENTS,
     "visualize-cam": PICTURES,
     "serve": PICTURES,
     "doctor": MACHINE,

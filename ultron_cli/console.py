@@ -4,6 +4,7 @@
 command calls its flags; cli.py fills it before a command runs.
 """
 
+import contextlib
 import html
 import io
 import json
@@ -12,7 +13,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -85,6 +86,37 @@ def start_log(verbosity: int) -> None:
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel({-1: logging.ERROR, 0: logging.INFO}.get(verbosity, logging.DEBUG))
+
+
+class WarnedOnce(logging.Filter):
+    """Lets a line through the first time that it is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_new = text not in self._texts
+        self._texts.add(text)
+        return is_new
+
+
+@contextlib.contextmanager
+def quiet_parts(warned_once: WarnedOnce) -> Iterator[None]:
+    """Inside, a part of larger work says only warnings, each once in all its parts, and shows no bar; with -v it says
+    all that it says alone."""
+    level, verbosity = log.level, settings.verbosity
+    log.addFilter(warned_once)
+    if level >= logging.INFO:
+        log.setLevel(max(level, logging.WARNING))
+        settings.verbosity = -1
+    try:
+        yield
+    finally:
+        log.removeFilter(warned_once)
+        log.setLevel(level)
+        settings.verbosity = verbosity
 
 
 def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:

@@ -11,7 +11,8 @@ from tests.evaluation import literal_statistics
 from tests.evaluation.test_significance import evaluation
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.result import Evaluation
-from ultron_cli.evaluation.systems import System, compare_systems, holm, letter_of, open_systems
+from ultron_cli.evaluation.significance import holm
+from ultron_cli.evaluation.systems import System, compare_systems, letter_of, open_systems
 from ultron_cli.retrieval.origin import Origin
 
 QUERIES = [f"q{i}" for i in range(8)]

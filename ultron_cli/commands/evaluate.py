@@ -65,6 +65,20 @@ def command(
     expected: Annotated[
         bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
     ] = False,
+    slices: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Score by attributes of queries and photos, worst first: all, one of box, positives, easy-share, "
+            "landmark and label, or a CSV of attributes by photo; may be given several times.",
+        ),
+    ] = None,
+    ceilings: Annotated[
+        bool,
+        typer.Option(
+            "--ceilings", help="Show what re-ranking could at best give, landmarks taken for others, and hubs."
+        ),
+    ] = False,
     style: FormatFlag = "text",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="File for the result (JSON).")] = None,
 ) -> None:
@@ -76,8 +90,9 @@ def command(
     from ultron_cli import console
     from ultron_cli.configs import one_of
     from ultron_cli.console import dump_json, lines, print_result, table
-    from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
+    from ultron_cli.evaluation.evaluate import find_gnd, score_ranking
     from ultron_cli.evaluation.expected import comparison, comparison_text
+    from ultron_cli.evaluation.explanation import explain
     from ultron_cli.evaluation.result import REPORT_COLUMNS
     from ultron_cli.evaluation.summaries import table_of_one
     from ultron_cli.files import write_text
@@ -116,9 +131,14 @@ def command(
         )
         files = latest_descriptors(queries, database, workspace)
         ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
-    evaluation = evaluate_ranking(
+    scored = score_ranking(
         ranking, find_gnd(gnd, ranking.origin), protocols, duplicates, leave_out_queries=leave_out_queries
     )
+    evaluation = scored.evaluation
+    explained_protocol = "medium" if protocol == "all" else protocols[0]
+    explanation = None
+    if slices or ceilings:
+        explanation = explain(scored, explained_protocol, slices or (), with_ceilings=ceilings)
     name = f"{evaluation.dataset}-{ranking.origin.model or 'ranks'}"
     made_by = {
         **evaluation.origin.to_json(),
@@ -128,16 +148,18 @@ def command(
         "leave_out_queries": leave_out_queries,
     }
     path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
-    write_text(path, dump_json(evaluation.to_json()))
+    content = evaluation.to_json() | (explanation.to_json() if explanation else {})
+    write_text(path, dump_json(content))
     workspace.remember("evaluate", path)
     if style in ("markdown", "latex", "csv"):
-        print_result(evaluation.to_json(), table_of_one(evaluation, path, style))
+        print_result(content, table_of_one(evaluation, path, style))
         return
     shown = table(REPORT_COLUMNS, evaluation.report_rows())
     how = evaluation.how_text()
     published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""
-    content = evaluation.to_json() | ({"expected": published.to_json() if published else None} if expected else {})
-    print_result(
-        content, dump_json(content, ascii_only=True) if style == "json" else lines(shown, beside, how, str(path))
-    )
+    if expected:
+        content["expected"] = published.to_json() if published else None
+    explained = explanation.text() if explanation else ""
+    shown = lines(shown, beside, explained, how, str(path))
+    print_result(content, dump_json(content, ascii_only=True) if style == "json" else shown)

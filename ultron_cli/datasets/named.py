@@ -43,6 +43,9 @@ def open_named_dataset(text: str | None, gnd: Path | None = None, workspace: Wor
     workspace = workspace or Workspace()
     if text is None:
         run = workspace.latest("train")
-        text = str(read_run(run).config.get("dataset", "toy")) if run else "toy"
+        stored = read_run(run) if run else None
+        text = str(stored.config.get("dataset", "toy")) if stored else "toy"
+        if stored and stored.config.get("descriptors"):  # whose dataset the run only found
+            text = str(stored.provenance.get("dataset_folder", text))
         log.info("taking dataset %s", text)
     return open_dataset(dataset_folder(text, workspace), workspace.data_root, gnd)

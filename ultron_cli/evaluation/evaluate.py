@@ -177,6 +177,22 @@ def _repeats_problem(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoredRanking:
+    """A ranking beside its scores, for who wants to know where they come from."""
+
+    ranking: Ranking
+    truth: GroundTruth  # of the queries that were searched
+    rows: RowsOfTruth
+    results: Mapping[str, RevisitedResult]
+    evaluation: Evaluation
+
+    def photo_name(self, row: int) -> str:
+        """The name of a photo by its number in `rows`."""
+        n_known = len(self.truth.database_names)
+        return self.truth.database_names[row] if row < n_known else self.ranking.database_names[row - n_known]
+
+
 def evaluate_ranking(
     ranking: Ranking,
     gnd: Path | GroundTruth,
@@ -189,6 +205,18 @@ def evaluate_ranking(
 
     leave_out_queries: a query that is in the database too leaves its own ranking, and is no positive of itself.
     """
+    return score_ranking(ranking, gnd, protocols, duplicates, leave_out_queries=leave_out_queries).evaluation
+
+
+def score_ranking(
+    ranking: Ranking,
+    gnd: Path | GroundTruth,
+    protocols: Sequence[Protocol] = tuple(PROTOCOLS),
+    duplicates: Duplicates = "count",
+    *,
+    leave_out_queries: bool = False,
+) -> ScoredRanking:
+    """As evaluate_ranking, with what the scores were made from."""
     rows_of_self = own_rows_of(ranking)
     search = ranking.origin.search or SearchRecord()
     if leave_out_queries:
@@ -213,7 +241,7 @@ def evaluate_ranking(
         warnings.insert(0, problem)
     for warning in warnings:
         log.warning("%s", warning)
-    return Evaluation.of(
+    evaluation = Evaluation.of(
         results,
         dataset=dataset,
         query_names=truth.query_names,
@@ -221,6 +249,7 @@ def evaluate_ranking(
         origin=origin,
         warnings=[str(warning) for warning in warnings],
     )
+    return ScoredRanking(ranking=ranking, truth=truth, rows=rows, results=results, evaluation=evaluation)
 
 
 def dataset_name(origin: Origin, gnd: Path | GroundTruth) -> str:

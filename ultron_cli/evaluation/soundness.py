@@ -7,10 +7,9 @@ That queries are in the database and distractors among its photos is told by ret
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
-import numpy as np
-
 from ultron_cli.console import counted
 from ultron_cli.datasets.protocols import GroundTruth
+from ultron_cli.evaluation.landmarks import landmarks_of
 from ultron_cli.evaluation.metrics import RevisitedResult
 from ultron_cli.retrieval.origin import LearnedFrom, Origin
 
@@ -74,28 +73,10 @@ def _overlap_phrase(what: str, learned: LearnedFrom, dataset: str, origin: Origi
 
 
 def _largest_landmark(truth: GroundTruth) -> tuple[Sequence[str], float]:
-    """The queries of the landmark with the most positives, and its share of all; nothing for a single landmark.
-
-    A query shows the landmark to which more than half of its positives belong already, or a new one. A photo that
-    shows two landmarks thus does not make them one.
-    """
-    landmark_of_photo: dict[int, int] = {}
-    queries_of: list[list[str]] = []
-    for name, query in zip(truth.query_names, truth.queries, strict=True):
-        photos = query.rows(("easy", "hard")).tolist()
-        if not photos:
-            continue
-        known = [landmark_of_photo[photo] for photo in photos if photo in landmark_of_photo]
-        counts = np.bincount(known, minlength=1)
-        landmark = int(counts.argmax())
-        if 2 * counts[landmark] <= len(photos):
-            landmark = len(queries_of)
-            queries_of.append([])
-        queries_of[landmark].append(name)
-        for photo in photos:
-            landmark_of_photo.setdefault(photo, landmark)
-    if len(queries_of) < 2:
+    """The queries of the landmark with the most positives, and its share of all; nothing for a single landmark."""
+    landmarks = landmarks_of(truth)
+    if len(landmarks) < 2:
         return (), 0.0
-    sizes = np.bincount(list(landmark_of_photo.values()), minlength=len(queries_of))
-    largest = int(sizes.argmax())
-    return queries_of[largest], float(sizes[largest] / sizes.sum())
+    largest = max(landmarks, key=lambda landmark: len(landmark.photos))
+    share = len(largest.photos) / sum(len(landmark.photos) for landmark in landmarks)
+    return [truth.query_names[row] for row in largest.queries], share

@@ -71,7 +71,7 @@ class ComparedSystems(Mapping[str, Standing]):
 
     def to_json(self) -> dict[str, object]:
         """As --json prints it: fractions."""
-        return _comparison_content(self.systems, self.standings)
+        return comparison_content(self.systems, self.standings)
 
 
 def compare_all(systems: Sequence[System]) -> ComparedSystems:
@@ -79,7 +79,7 @@ def compare_all(systems: Sequence[System]) -> ComparedSystems:
     return ComparedSystems(systems, compare_systems(systems))
 
 
-def _comparison_content(systems: Sequence[System], standings: Sequence[Standing]) -> dict[str, object]:
+def comparison_content(systems: Sequence[System], standings: Sequence[Standing]) -> dict[str, object]:
     """As --json prints it: fractions. Of two systems each protocol also has the fields of their comparison."""
     protocols: dict[str, object] = {}
     for standing in standings:
@@ -88,7 +88,7 @@ def _comparison_content(systems: Sequence[System], standings: Sequence[Standing]
             {"a": pair.a, "b": pair.b, **dataclasses.asdict(pair.comparison), "p_holm": pair.p_holm}
             for pair in standing.pairs
         ]
-        if len(systems) == 2:
+        if len(systems) == 2 and standing.pairs:
             comparison = standing.pairs[0].comparison
             part |= dataclasses.asdict(comparison) | {"test": comparison.test_text, "verdict": comparison.verdict}
         else:

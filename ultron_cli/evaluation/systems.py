@@ -17,7 +17,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.intervals import LEVEL, mean_interval
 from ultron_cli.evaluation.result import Evaluation, read_evaluation
-from ultron_cli.evaluation.significance import Comparison, compare_ap, paired_ap
+from ultron_cli.evaluation.significance import Comparison, compare_ap, holm, paired_ap
 from ultron_cli.retrieval.rankings import Ranking, read_ranks
 
 N_MOVED = 5  # queries that are shown
@@ -226,9 +226,10 @@ def letter_of(i: int) -> str:
     return letters
 
 
-def compare_systems(systems: Sequence[System]) -> list[Standing]:
+def compare_systems(systems: Sequence[System], baselines: Sequence[int] | None = None) -> list[Standing]:
     """How the systems stand under each protocol that all have.
 
+    baselines: the place of the system that each is compared with, which may be itself; None compares every pair.
     Raises UltronError if they are not of the same dataset, queries and number of photos, or have no protocol in common.
     """
     evaluations = [evaluation for system in systems for evaluation in system.evaluations]
@@ -242,10 +243,15 @@ def compare_systems(systems: Sequence[System]) -> list[Standing]:
     if left_out:
         log.warning("protocol %s is not in every evaluation, and left out", ", ".join(left_out))
     used = [name for name in shared if any(value is not None for value in first.protocols[name].ap.values())]
-    return [_standing(systems, protocol) for protocol in used or shared]
+    if baselines is None:
+        numbers = list(itertools.combinations(range(len(systems)), 2))
+    else:
+        numbers = [(baseline, i) for i, baseline in enumerate(baselines) if i != baseline]
+    return [_standing(systems, numbers, protocol) for protocol in used or shared]
 
 
-def _standing(systems: Sequence[System], protocol: str) -> Standing:
+def _standing(systems: Sequence[System], numbers: Sequence[tuple[int, int]], protocol: str) -> Standing:
+    """numbers: the pairs, as places of systems."""
     first = systems[0].evaluation
     rows, seeds_sd = [], []
     for system in systems:
@@ -254,7 +260,6 @@ def _standing(systems: Sequence[System], protocol: str) -> Standing:
         seeds_sd.append(float(ap.mean(axis=1).std(ddof=1)) if len(ap) > 1 else None)
     ap = np.array(rows)  # (systems, n)
     names = [name for name, value in first.protocols[protocol].ap.items() if value is not None]
-    numbers = list(itertools.combinations(range(len(systems)), 2))
     comparisons = [compare_ap(ap[a], ap[b], protocol) for a, b in numbers]
     pairs = [
         Pair(a=systems[a].letter, b=systems[b].letter, comparison=comparison, p_holm=p_value)
@@ -286,14 +291,3 @@ def _standing(systems: Sequence[System], protocol: str) -> Standing:
         pairs=tuple(pairs),
         moved=tuple(MovedQuery(query=names[i], ap=tuple(ap[:, i].tolist())) for i in order[:N_MOVED]),
     )
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being several (Holm, A simple sequentially rejective multiple test procedure, 1979): the
-    smallest times their number m, the next times m - 1, and so on, never below an earlier one nor above 1."""
-    corrected = [0.0] * len(p_values)
-    highest = 0.0
-    for n_before, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - n_before) * p_values[i]))
-        corrected[i] = highest
-    return corrected

@@ -73,12 +73,20 @@ MARKS = {
 }
 
 
-def score_table(systems: Sequence[System], standings: Sequence[Standing], style: TableFormat) -> str:
-    """The table of systems (rows) and protocols (columns), in the order of `systems`."""
+def score_table(
+    systems: Sequence[System],
+    standings: Sequence[Standing],
+    style: TableFormat,
+    notes: "Notes | None" = None,
+) -> str:
+    """The table of systems (rows) and protocols (columns), in the order of `systems`.
+
+    notes: how the scores were made; None tells it of every system that was made differently.
+    """
     if style == "csv":
         return _csv(systems, standings)
     marks = MARKS[style]
-    notes = differing_notes(systems)
+    notes = notes or differing_notes(systems)
     columns, rows = score_rows(systems, standings, marks, notes)
     footnotes = [marks.text(text) for text in _legend(systems, standings)]
     footnotes += [marks.text(text) for text in notes.common]
@@ -129,8 +137,8 @@ def _legend(systems: Sequence[System], standings: Sequence[Standing]) -> list[st
     text = f"mAP in %, with its {100 * COVERED:.0f} % interval in brackets (BCa bootstrap over {counts} queries)"
     if any(len(system.evaluations) > 1 for system in systems):
         text += "; ± standard deviation over training seeds, whose AP is averaged query by query"
-    if len(systems) > 1:
-        n_pairs = len(systems) * (len(systems) - 1) // 2
+    n_pairs = len(standings[0].pairs)
+    if n_pairs:
         text += (
             f"; letters: systems that it beats (paired randomisation, p < {LEVEL:.2g} after Holm's correction for "
             f"{n_pairs} {'pair' if n_pairs == 1 else 'pairs'})"

@@ -22,6 +22,10 @@ EXTRACTION_WORDS = {
     "photos_sha256": "photos (SHA-256)",
     "weights_sha256": "weights (SHA-256)",
     "crop": "crop of queries",
+    "corruption": "corruption of queries",
+    "corruption.kind": "corruption of queries",
+    "corruption.severity": "severity of the corruption",
+    "corruption.seed": "seed of the corruption",
     "max_side_px": "longest side in pixels",
     "resize": "resizing of photos",
     "runtime": "runtime of the network",
@@ -53,6 +57,13 @@ class StoredWhitening(TypedDict):
     sha256: str
 
 
+class StoredCorruption(TypedDict):
+    """How query photos were made worse on purpose, as the `config` of a descriptor file says."""
+
+    kind: str
+    severity: int
+
+
 class StoredExtraction(TypedDict, total=False):
     """The types of what the `config` of a descriptor file may hold, as far as they are read."""
 
@@ -60,6 +71,7 @@ class StoredExtraction(TypedDict, total=False):
     scales: list[float]
     crop: str
     max_side_px: int | None
+    corruption: StoredCorruption | None
     resize: str
     runtime: str
     storage: str
@@ -172,6 +184,12 @@ class ExtractionRecord:
         return _of_kind(self.stored.get("max_side_px"), int)
 
     @property
+    def corruption(self) -> str | None:
+        """`jpeg 3`: how query photos were made worse on purpose, and how severely; None for plain photos."""
+        record = _object(self.stored.get("corruption"))
+        return f"{record.get('kind')} {record.get('severity')}" if record else None
+
+    @property
     def enlarges(self) -> bool:
         """Whether smaller photos were enlarged to the longest side."""
         return self.stored.get("resize") == "always"
@@ -218,9 +236,10 @@ class ExtractionRecord:
         of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
         always = ", small photos enlarged" if self.enlarges else ""
+        corrupted = f", queries corrupted by {self.corruption}" if self.corruption else ""
         whitened = f", {self.whitening}" if self.whitening else ""
         n_scales = len(self.scales)
-        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{whitened}"
+        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{corrupted}{whitened}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,6 +395,7 @@ class SearchRecord:
     settings: Json = field(default_factory=dict)  # of the index: nprobe, ef_search, rescore
     steps: tuple[StepRecord, ...] = ()  # of re-ranking, in their order
     leaves_out_queries: bool = False  # each out of its own ranking
+    ms_per_query: float | None = field(default=None, compare=False)  # wall clock, re-ranking included
 
     @property
     def engine(self) -> str:
@@ -396,6 +416,8 @@ class SearchRecord:
             content["rerank"] = [step.to_json() for step in self.steps]
         if self.leaves_out_queries:
             content["leaves_out_queries"] = True
+        if self.ms_per_query is not None:
+            content["ms_per_query"] = self.ms_per_query
         return content
 
     @classmethod
@@ -404,7 +426,7 @@ class SearchRecord:
         if not isinstance(value, Mapping) or not value:
             return None
         stored = _object(value)
-        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries")
+        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries", "ms_per_query")
         return cls(
             method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
             index=_of_kind(stored.get("index"), str),
@@ -412,6 +434,7 @@ class SearchRecord:
             settings={key: part for key, part in stored.items() if key not in named_keys},
             steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
             leaves_out_queries=stored.get("leaves_out_queries") is True,
+            ms_per_query=_of_kind(stored.get("ms_per_query"), float),
         )
 
 
@@ -495,6 +518,7 @@ class Origin:
     searched_by: Json | None = None  # versions, command and machine of the search
     k: int | None = None  # of an evaluation: photos ranked per query
     duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
+    ties: str | None = None  # of an evaluation: how photos of equal score stand; None: by row
     evaluated_by: Json | None = None  # versions, command and machine of the evaluation
     other: Json = field(default_factory=dict)  # what a file says beside these, kept for the next file
 
@@ -551,6 +575,7 @@ class Origin:
             facts["imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in self.imported)
         facts["photos ranked per query"] = self.k
         facts["photos that a ranking repeats"] = self.duplicates
+        facts["photos of equal score"] = self.ties or "by row"
         facts["photos left out"] = ", ".join(sorted(photo.name for photo in self.skipped)) or None
         for who, record in (("searched with", self.searched_by), ("evaluated with", self.evaluated_by)):
             packages = _object((record or {}).get("packages"))
@@ -599,6 +624,7 @@ class Origin:
             "searched_by": self.searched_by,
             "k": self.k,
             "duplicates": self.duplicates,
+            "ties": self.ties,
             "evaluated_by": self.evaluated_by,
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
@@ -627,6 +653,7 @@ class Origin:
             searched_by=_of_kind(stored.get("searched_by"), dict),
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
+            ties=_of_kind(stored.get("ties"), str),
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
@@ -683,3 +710,4 @@ class StoredOrigin(TypedDict, total=False):
     imported: list[StoredImport] | None
     k: int | None
     duplicates: str | None
+    ties: str | None

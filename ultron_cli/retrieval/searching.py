@@ -4,6 +4,7 @@ photos by path.
 Importing this module loads no torch: stored descriptors are searched without it on a CPU.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,6 +137,7 @@ class Searcher:
                 "name its `database`"
             )
         k_first = min(database.n, max(k, n_needed(steps)))
+        started_s = time.perf_counter()
         ranked = index.search(queries, min(index.n, k_first))
         record = index.record()
         if steps:
@@ -152,7 +154,8 @@ class Searcher:
             record = replace(record, steps=step_records)
         rows = np.ascontiguousarray(ranked.rows[:, :k])
         scores = np.ascontiguousarray(ranked.scores[:, :k])
-        return RankedRows(rows, scores), record
+        ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(queries))
+        return RankedRows(rows, scores), replace(record, ms_per_query=ms_per_query)
 
     def search_rows(
         self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = ()
@@ -161,15 +164,18 @@ class Searcher:
         k = self._checked(k)
         rows = np.empty((len(queries), k), np.int32 if self.database.n < 2**31 else np.int64)
         record = self.index.record()
+        search_ms = 0.0
         spent_ms = [0.0] * len(steps)
         for start, stop in chunks(len(queries), max(1, RANKING_BYTES // (12 * k))):
             ranked, record = self.search(queries[start:stop], k, steps)
             rows[start:stop] = ranked.rows
+            search_ms += (record.ms_per_query or 0.0) * (stop - start)
             for i, step in enumerate(record.steps):
                 spent_ms[i] += step.ms_per_query * (stop - start)
-        means_ms = [spent / max(1, len(queries)) for spent in spent_ms]
+        n_queries = max(1, len(queries))
+        means_ms = [spent / n_queries for spent in spent_ms]
         step_records = tuple(replace(step, ms_per_query=ms) for step, ms in zip(record.steps, means_ms, strict=False))
-        return rows, replace(record, steps=step_records)
+        return rows, replace(record, steps=step_records, ms_per_query=search_ms / n_queries)
 
     def _checked(self, k: int | None) -> int:
         """As many photos as there are, where k is more or None. Raises UltronError below 1."""

@@ -43,7 +43,7 @@ class Learner:
         self.config = config
         self.device = device
         self.steps_per_epoch = steps_per_epoch
-        self.model: RetrievalModel = build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
+        self.model = self._make_model()
         self.loss: Loss = make_loss(
             config.loss_name, config.loss_settings, n_classes=n_landmarks, dim=self.model.descriptor_dim
         ).to(device)
@@ -54,6 +54,10 @@ class Learner:
         self.running_mean = RunningMean(self.model, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.optimizer = make_optimizer(config, self.model, self.loss)
+
+    def _make_model(self) -> RetrievalModel:
+        config = self.config
+        return build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.model
@@ -134,11 +138,15 @@ class Learner:
             group["lr"] = lr
         return lr
 
-    def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> LossResult:
+    def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the network takes of (B, 3, H, W) uint8."""
         images = normalise_images(pixels.permute(0, 2, 3, 1), self.model.preprocessing)
-        images = images.contiguous(
+        return images.contiguous(
             memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
+
+    def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> LossResult:
+        images = self._inputs(pixels)
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             unit_norm = self.loss.takes_unit

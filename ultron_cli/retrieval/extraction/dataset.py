@@ -7,9 +7,12 @@ from typing import Literal, TypedDict
 
 import torch
 
+from ultron_cli.configs import one_of, to_dict
 from ultron_cli.console import counted, log
+from ultron_cli.datasets.corruptions import BOX, Corruption
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
+from ultron_cli.datasets.photos import INTERPOLATIONS
 from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_space
@@ -33,6 +36,7 @@ from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
 
+Role = Literal["query", "database"]
 ALL_IS_CHOSEN = "dataset and model are sound, the runtime is chosen"  # told with the runtime's name
 
 
@@ -46,6 +50,8 @@ class ExtractRequest:
     scales: tuple[float, ...] | None = None  # None: those the model is made for
     max_side_px: int | None = None  # 0: no limit; None: as the model was trained
     resize: Literal["down", "always"] = "down"
+    interpolation: str | None = None  # the filter, of photos.INTERPOLATIONS; None: the model's
+    corruption: Corruption | None = None  # of the queries
     # What computes the network; auto: the fastest that is installed and agrees with torch.
     runtime: RuntimeName | Literal["auto"] = "torch"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -56,6 +62,13 @@ class ExtractRequest:
     overwrite: bool = False
     whitening: Whitening | None = None
     out: Path | None = None  # folder; None: one in the workspace, which must be there then
+    # Only the file of this role, in a folder of the workspace that is named after all that makes it, and which does not
+    # become the latest; another process that writes it is waited for.
+    alone: Role | None = None
+
+    def __post_init__(self) -> None:
+        if self.corruption and self.corruption.kind == BOX and self.crop == "none":
+            raise UltronError(f"the corruption {BOX} moves boxes, to which queries are not cropped; crop them")
 
 
 class ExtractedFile(TypedDict):
@@ -89,30 +102,36 @@ class ExtractSummary(TypedDict):
 
 
 def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: the requested one (0: no limit), else twice the side of the training crops (512 and 1024 in
-    papers), else 1024."""
+    """The longest side: the requested one (0: no limit), else that of the photos that a head was trained on, else twice
+    the side of the training crops (512 and 1024 in papers), else 1024."""
     if requested_px is not None:
         return requested_px or None
+    if loaded.adapted_side_px is not None:
+        return loaded.adapted_side_px or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
 def extraction_config(
-    request: ExtractRequest, dataset: Dataset, role: Literal["query", "database"], names: list[str], loaded: LoadedModel
+    request: ExtractRequest, dataset: Dataset, role: Role, names: list[str], loaded: LoadedModel
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
+    preprocessing = loaded.model.preprocessing.to_dict()
+    if request.interpolation is not None:
+        preprocessing["interpolation"] = one_of("interpolation", request.interpolation, INTERPOLATIONS)
     config = ExtractConfig(
         dataset=dataset.name,
         photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"),
         role=role,
         crop=crop,
+        corruption=request.corruption if role == "query" else None,
         scales=request.scales or loaded.model.recommended_scales,
         max_side_px=_max_side_px(request.max_side_px, loaded),
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
         model=loaded.model.made_of(),
-        preprocessing=loaded.model.preprocessing.to_dict(),
+        preprocessing=preprocessing,
         weights_sha256=loaded.weights_sha256,
     )
     return config.cropped_for(loaded.model)
@@ -145,7 +164,8 @@ def extract_dataset(
         prepared.use(runtime)
         with contextlib.ExitStack() as locks:
             for folder in sorted({prepared.folder, *(path.parent for path, _ in prepared.files.values())}):
-                locks.enter_context(only_writer(folder, f"another `ultron extract` is writing {folder}"))
+                is_writing = f"another `ultron extract` is writing {folder}"
+                locks.enter_context(only_writer(folder, is_writing, wait=request.alone is not None))
             for path, extraction in prepared.files.values():  # of all files, before one is replaced
                 require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
@@ -177,7 +197,7 @@ class _Prepared:
 
 def _chosen_runtime(prepared: _Prepared, request: ExtractRequest, device: torch.device) -> ChosenRuntime:
     """As choose_runtime has it, by the first photos of the database; `auto` goes on with what an earlier run took."""
-    _, extraction = prepared.files["database"]
+    extraction = prepared.files["database"][1] if "database" in prepared.files else prepared.first
     files = extraction.photo_files.files
     photo_paths = [files[name] for name in extraction.names if name in files]
     stored = None
@@ -201,19 +221,22 @@ def _prepared(
         skip_bad=request.skip_bad,
         overwrite=request.overwrite,
     )
-    name = f"{dataset.name}-{_source_name(loaded)}"
-    folder = request.out or (workspace or Workspace()).result_path("extract", name)
-    raw_folder, folder = _folders(folder, request, loaded)
-    roles: list[tuple[Literal["query", "database"], str, list[str]]] = [
-        ("database", "database.h5", dataset.database_names)
-    ]
+    roles: list[tuple[Role, str, list[str]]] = [("database", "database.h5", dataset.database_names)]
     if dataset.query_names:
         roles.insert(0, ("query", "queries.h5", dataset.query_names))
+    elif request.alone == "query":
+        raise UltronError(f"{dataset.name} has no queries; name its ground truth with `gnd`")
+    roles = [part for part in roles if request.alone in (None, part[0])]
+    configs = {role: extraction_config(request, dataset, role, names, loaded) for role, _, names in roles}
+    made_by = None
+    if request.alone:
+        folder_text = str(dataset.folder.resolve())
+        made_by = {**to_dict(configs[request.alone]), "runtime": request.runtime, "dataset_folder": folder_text}
+    name = f"{dataset.name}-{_source_name(loaded)}"
+    folder = request.out or (workspace or Workspace()).result_path("extract", name, made_by)
+    raw_folder, folder = _folders(folder, request, loaded)
     files = {
-        role: (
-            raw_folder / name,
-            Extraction(dataset, names, loaded, extraction_config(request, dataset, role, names, loaded), work),
-        )
+        role: (raw_folder / name, Extraction(dataset, names, loaded, configs[role], work))
         for role, name, names in roles
     }
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
@@ -233,7 +256,7 @@ def _extract(
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         record = record.whitened(request.whitening.record())
         dim = request.whitening.dim
-    if workspace is not None:
+    if workspace is not None and request.alone is None:
         workspace.remember("extract", folder)
     skipped: list[SkippedInRole] = [
         {"name": photo.name, "reason": photo.reason, "role": role}

@@ -47,8 +47,8 @@ class MinedBatches(EpochBatches):
         if sizes.max() < 2 or n_landmarks <= n_negatives:
             raise UltronError(
                 f"tuples with {n_negatives} negatives need a landmark with two photos and {n_negatives} other "
-                f"landmarks, found {len(labels)} photos of {n_landmarks} landmarks; use more photos, or a "
-                "smaller loss.negatives"
+                f"landmarks, found {len(labels)} photos of {n_landmarks} landmarks; use more photos, or a smaller "
+                "loss.negatives"
             )
         self.order = np.argsort(labels, kind="stable")  # rows, landmark after landmark
         self.sizes = sizes

@@ -62,13 +62,17 @@ class UserLoss:
 def user_loss(part: user_code.UserPart) -> UserLoss:
     """A class by import path as a loss. Raises UltronError, naming the place, if it is none."""
     base = importlib.import_module(f"{__name__}.base")
-    if not issubclass(part.target, base.MarginLoss):
+    if not issubclass(part.target, base.Loss):
         raise UltronError(
-            f"{part.place()}: {part.name} must be a MarginLoss of ultron_cli.training.losses.base; derive it"
+            f"{part.place()}: {part.name} must be a MarginLoss of training/losses/base.py or a BatchLoss of batch.py; "
+            "derive one of them"
         )
-    settings = getattr(part.target, "settings_type", base.LossSettings)
-    if not issubclass(settings, base.LossSettings):
-        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive LossSettings of the same file")
+    usual = base.ClassSettings
+    if not issubclass(part.target, base.MarginLoss):
+        usual = importlib.import_module(f"{__name__}.batch").BatchSettings
+    settings = getattr(part.target, "settings_type", usual)
+    if not issubclass(settings, usual):
+        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive {usual.__name__}; derive it")
     return UserLoss(part.target, settings)
 
 
@@ -84,6 +88,7 @@ LOSSES: dict[str, LossEntry] = {
     "multi-similarity": LossEntry("pairs", "MultiSimilarity", "MultiSimilaritySettings"),
     "ntxent": LossEntry("pairs", "NtXent", "NtXentSettings"),
     "fastap": LossEntry("pairs", "FastAp", "FastApSettings"),
+    "smooth-ap": LossEntry("smooth_ap", "SmoothAp", "SmoothApSettings"),
     "cfcd-stage2": LossEntry("cfcd", "CfcdStage2", "CfcdStage2Settings"),
 }
 
