@@ -61,12 +61,12 @@ def test_missing_and_surplus_names_are_told(tmp_path: Path, gnd: Path, caplog: p
     ranking = imported(tmp_path, "P.png Q0 jpg/A.jpg 1 1 x\nP.png Q0 far/z 2 0.5 x\nr Q0 far/z 1 1 x\n", gnd=gnd)
     assert ranking.rows.tolist() == [[0, 4], [-1, -1]]
     assert ranking.database_names == [*PHOTOS, "far/z"]
-    said = caplog.text
-    assert "photos of " in said and ": 1 in other case" in said
-    assert "3 photos not in " in said and ": b, c, d" in said
-    assert "1 query not in " in said and "q; the ranking of each is empty, and its AP 0" in said
-    assert "1 query of " in said and "left out, as no query of that name is known: r" in said
-    assert "1 photo is in " in said and " alone (far/z): ranked as photos that answer no query" in said
+    log_text = caplog.text
+    assert "photos of " in log_text and ": 1 in other case" in log_text
+    assert "3 photos not in " in log_text and ": b, c, d" in log_text
+    assert "1 query not in " in log_text and "q; the ranking of each is empty, and its AP 0" in log_text
+    assert "1 query of " in log_text and "left out, as no query of that name is known: r" in log_text
+    assert "1 photo is in " in log_text and " alone (far/z): ranked as photos that answer no query" in log_text
     assert evaluate_ranking(ranking, gnd).protocols["easy"].ap == {"p": 1.0, "q": 0.0}
 
 
