@@ -174,9 +174,10 @@ def _matched(names: list[str], known: list[str], request: ImportRequest, what: s
         )
     if match.surplus and (what == "query" or request.onto):
         log.warning(
-            "%s of %s left out, as no photo of that name is known: %s%s",
+            "%s of %s left out, as no %s of that name is known: %s%s",
             counted(len(match.surplus), what, several),
             request.path,
+            what,
             named(match.surplus),
             match.ambiguous_text(),
         )
