@@ -3,7 +3,7 @@
 base.py has what all losses share (Loss) and the base of those with class weights (MarginLoss), partial_fc.py class
 weights that are sampled or spread over processes, margins.py the classification losses, cfcd.py CFCD's second stage.
 batch.py has the base of those without class weights (BatchLoss) and their memory, pairs.py losses of pairs and
-triplets. A loss's settings stand directly above it.
+triplets, smooth_ap.py Smooth-AP. A loss's settings stand directly above it.
 
 Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """
@@ -67,9 +67,7 @@ def user_loss(part: user_code.UserPart) -> UserLoss:
             f"{part.place()}: {part.name} must be a MarginLoss of training/losses/base.py or a BatchLoss of batch.py; "
             "derive one of them"
         )
-    usual = base.ClassSettings
-    if not issubclass(part.target, base.MarginLoss):
-        usual = importlib.import_module(f"{__name__}.batch").BatchSettings
+    usual = part.target.settings_base
     settings = getattr(part.target, "settings_type", usual)
     if not issubclass(settings, usual):
         raise UltronError(f"{part.place()}: settings_type of {part.name} must derive {usual.__name__}; derive it")
