@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.heads import AdaptedSettings, adapted_label, make_head
 
@@ -29,8 +29,9 @@ class AdaptedModel(RetrievalModel):
         self.settings = settings
         if base is None:
             of_base = {key: value for key, value in settings.base.items() if key != "name"}
-            base = create_model(str(settings.base["name"]), pretrained=False, **of_base)
+            base = build_model(str(settings.base["name"]), of_base)
         self.base = base.requires_grad_(False).eval()
+        self.code = dict(base.code)
         self.head = make_head(base.descriptor_dim, settings)
         self.descriptor_dim = settings.descriptor_dim
         self.preprocessing = base.preprocessing
