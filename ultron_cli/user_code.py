@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import re
 import sys
 import types
@@ -27,6 +28,7 @@ log = logging.getLogger("ultron")
 
 FOLDER = "code"  # of a run: copies of the files that made it
 SHOWN_OF_SHA256 = 12  # characters
+MOST_BYTES = 1 << 24  # of a file that only a checkpoint names and that is looked at, not run
 _IMPORT_PATH = re.compile(r"(?P<source>[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -232,7 +234,8 @@ def _place_of_code(record: CodeRecord, copies: Path | None) -> Path | None:
     """A file that is the code of a record: a copy, or where it was; None where there is none."""
     candidates = sorted(copies.glob("*.py")) if copies and copies.is_dir() else []
     for file in [*candidates, *([Path(record.file)] if record.file else [])]:
-        if file.is_file() and _sha256(file.read_bytes()) == record.sha256:
+        is_code = file.suffix == ".py" and os.path.isfile(file) and file.stat().st_size <= MOST_BYTES
+        if is_code and _sha256(file.read_bytes()) == record.sha256:
             return file
     return None
 
@@ -255,7 +258,7 @@ def _file_of(source: str) -> Path:
     """The file of a FILE.py or a module. Raises UltronError if there is none."""
     if source.endswith(".py"):
         file = Path(source).expanduser().absolute()
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UltronError(f"{source} must be a file with Python code, there is none; check its path")
         return file
     spec = None
