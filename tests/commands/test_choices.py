@@ -69,3 +69,9 @@ def test_docs_list_every_loss_with_its_settings() -> None:
     of_every_loss = set.intersection(*defaults.values())
     documented = {name.strip().strip("`"): set(settings.split("`")[1::2]) for name, _, settings in rows}
     assert documented == {"all": of_every_loss} | {name: values - of_every_loss for name, values in defaults.items()}
+
+
+def test_corruptions_are_those_of_the_registry() -> None:
+    from ultron_cli.datasets.corruptions import CORRUPTIONS
+
+    assert tuple(CORRUPTIONS) == choices.CORRUPTIONS

@@ -13,6 +13,7 @@ import ultron_cli
 PROTOCOLS: tuple[Literal["easy", "medium", "hard"], ...] = ("easy", "medium", "hard")
 DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
 WHITENINGS = ("pca", "pca-whitening", "lw")
+CORRUPTIONS = ("resolution", "jpeg", "blur", "noise", "rotation", "occlusion", "light", "box")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
@@ -20,6 +21,10 @@ Runtime = Literal["torch", "compile", "onnxruntime", "openvino", "auto"]
 RUNTIMES: tuple[Runtime, ...] = ("torch", "compile", "onnxruntime", "openvino", "auto")
 FORMATS: tuple[Literal["text", "markdown", "latex", "csv", "json"], ...] = ("text", "markdown", "latex", "csv", "json")
 STORAGES: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
+RANK_FORMATS = ("trec", "csv", "ranx", "json", "ilias", "hloc", "colmap", "kapture")
+READABLE_RANKS = ("trec", "csv", "ranx", "json", "ilias", "kapture")
+EXPORTED_SCORES: tuple[Literal["falling", "stored"], ...] = ("falling", "stored")
+IMPORT_ORDERS: tuple[Literal["score", "file"], ...] = ("score", "file")
 PRESETS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("training/presets/*.toml")))
 SWEEPS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("sweep/presets/*.toml")))
 

@@ -289,7 +289,7 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px, adapted_side_px)
 
 
-def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
+def untrained_model(name: str, settings: Mapping[str, object], seed: int) -> LoadedModel:
     """Fresh weights from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -314,7 +314,7 @@ def load_again(name: str, settings: dict[str, object], source: Mapping[str, obje
     return load_weights(Path(str(source["path"])), name, settings)
 
 
-def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
+def load_weights(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
     """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for
     settings["backbone"].
 

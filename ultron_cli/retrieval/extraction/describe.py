@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ultron_cli.configs import from_dict
 from ultron_cli.console import log
+from ultron_cli.datasets.corruptions import Corruption
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
@@ -35,6 +36,7 @@ class ExtractConfig:
     crop: Literal["bbx", "none"]
     # None: rounded to the nearest pixel, or not cropped; files of before say nothing.
     box_edges: Literal["truncated"] | None = None
+    corruption: Corruption | None = None  # of query photos, made worse on purpose
     scales: tuple[float, ...]
     max_side_px: int | None
     resize: Literal["down", "always"]
@@ -75,11 +77,11 @@ class ExtractConfig:
 
 
 def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
-    """How photos are sized for the model."""
+    """How photos are sized for the model; by the filter that the configuration records, if it records its own."""
     return PhotoShape(
         max_side_px=config.max_side_px,
         resize=config.resize,
-        interpolation=model.preprocessing.interpolation,
+        interpolation=str(config.preprocessing.get("interpolation", model.preprocessing.interpolation)),
         min_side_px=model.min_side_px,
         box_edges=config.box_edges or "rounded",
     )
