@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 def swept(
     preset: str, networks: tuple[str, ...], arguments: argparse.Namespace, **changes: object
 ) -> tuple[SweepTable, str]:
-    """(the table of a preset, its text in Markdown). changes: of the settings of extraction. Raises WorkFailed if a
+    """(the table of a preset, its text in Markdown). changes: of its settings of extraction. Raises WorkFailed if a
     cell failed."""
     models = [
         {

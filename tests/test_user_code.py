@@ -153,7 +153,7 @@ def test_a_name_of_the_registry_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "my.py"
     path.write_text("\n\nclass gem: ...")
     user_code.permit(str(path))
-    with pytest.raises(UltronError, match=r"my\.py, line 3: gem is the name of a pooling of ultron; give the class"):
+    with pytest.raises(UltronError, match=r"my\.py, line 3: gem is the name of a pooling of ultron; give it"):
         user_code.load(f"{path}:gem", "pooling", {"gem": 1})
 
 

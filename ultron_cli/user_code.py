@@ -73,6 +73,10 @@ class UserPart:
             raise UltronError(f"{self.place('__init__')}: {self.name}: {error.message}") from None
         return self.target(*arguments, **values)
 
+    def has_method(self, name: str) -> bool:
+        """Whether its class, or a class that this derives, has a method or property of this name."""
+        return any(name in vars(base) for base in self.target.__mro__)
+
     def record(self) -> CodeRecord:
         """What is stored of it."""
         return CodeRecord(sha256=self.sha256, file=str(self.file))
@@ -138,11 +142,12 @@ def forget_permissions() -> None:
     _permissions = _Permissions()
 
 
-def load(text: str, kind: str, names: Collection[str] = ()) -> UserPart:
+def load(text: str, kind: str, names: Collection[str] = (), *, is_function: bool = False) -> UserPart:
     """What an import path names. The first time its file is run.
 
-    kind: what it is to be (`pooling`), for messages. names: of the registry, which it may not bear. Raises UltronError
-    if a person has not named the code, if it cannot be imported or does not define the name.
+    kind: what it is to be (`pooling`), for messages. names: of the registry, which it may not bear. is_function: it is
+    a function instead of a class. Raises UltronError if a person has not named the code, if it cannot be imported or
+    does not define such a thing.
     """
     if (stored := _stored.get().get(text)) is not None:
         part = _part_of_then(text, stored)
@@ -153,12 +158,13 @@ def load(text: str, kind: str, names: Collection[str] = ()) -> UserPart:
                 f"{kind} {text} is code, which is run only if you name it; add `code` {source}, if you trust it"
             )
         part = _defined(text, name, _file_of(source), source)
-    if not inspect.isclass(part.target):
+    if not (inspect.isfunction if is_function else inspect.isclass)(part.target):
+        form = "function" if is_function else "class"
         raise UltronError(
-            f"{part.file}: {part.name} must be a class, found {type(part.target).__name__}; name a {kind}"
+            f"{part.file}: {part.name} must be a {form}, found {type(part.target).__name__}; name a {kind}"
         )
     if part.name in names:
-        raise UltronError(f"{part.place()}: {part.name} is the name of a {kind} of ultron; give the class another name")
+        raise UltronError(f"{part.place()}: {part.name} is the name of a {kind} of ultron; give it another name")
     return part
 
 

@@ -21,6 +21,10 @@ Runtime = Literal["torch", "compile", "onnxruntime", "openvino", "auto"]
 RUNTIMES: tuple[Runtime, ...] = ("torch", "compile", "onnxruntime", "openvino", "auto")
 FORMATS: tuple[Literal["text", "markdown", "latex", "csv", "json"], ...] = ("text", "markdown", "latex", "csv", "json")
 STORAGES: tuple[Literal["float32", "float16"], ...] = ("float32", "float16")
+RANK_FORMATS = ("trec", "csv", "ranx", "json", "ilias", "hloc", "colmap", "kapture")
+READABLE_RANKS = ("trec", "csv", "ranx", "json", "ilias", "kapture")
+EXPORTED_SCORES: tuple[Literal["falling", "stored"], ...] = ("falling", "stored")
+IMPORT_ORDERS: tuple[Literal["score", "file"], ...] = ("score", "file")
 PRESETS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("training/presets/*.toml")))
 SWEEPS = tuple(sorted(path.stem for path in Path(ultron_cli.__file__).parent.glob("sweep/presets/*.toml")))
 

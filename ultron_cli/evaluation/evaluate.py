@@ -210,7 +210,7 @@ def evaluate_ranking(
 
 def score_ranking(
     ranking: Ranking,
-    gnd: Path,
+    gnd: Path | GroundTruth,
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Duplicates = "count",
     *,

@@ -43,11 +43,12 @@ class RetrievalModel(nn.Module):
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).
     cam_layer: str | None = None
 
-    def __init__(self, name: str, settings: object) -> None:
+    def __init__(self, name: str | None = None, settings: object = None) -> None:
+        """None leaves a subclass to set them."""
         super().__init__()
-        self.name = name
-        self.settings = settings
         self.code = {}
+        if name is not None:
+            self.name, self.settings = name, settings
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""

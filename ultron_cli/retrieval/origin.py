@@ -462,6 +462,42 @@ class DistractorRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportRecord:
+    """A file of another tool that a ranking was made of, or that ordered its first photos anew."""
+
+    path: str
+    sha256: str
+    format: str  # of RANK_FORMATS in exchange/
+    order: Literal["score", "file"] = "score"  # by which photos stand
+    n_first: int | None = None  # photos of a ranking that it ordered, at most; None: it is the whole ranking
+
+    def __str__(self) -> str:
+        first = "" if self.n_first is None else f", the first {self.n_first:,} of a ranking"
+        return f"{self.path} ({self.format}{first}{', in the order of its lines' if self.order == 'file' else ''})"
+
+    def to_json(self) -> dict[str, object]:
+        """As files store it."""
+        return {
+            "path": self.path,
+            "sha256": self.sha256,
+            "format": self.format,
+            "order": self.order,
+            **({} if self.n_first is None else {"n_first": self.n_first}),
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> "ImportRecord":
+        """From a file."""
+        return cls(
+            path=str(value.get("path")),
+            sha256=str(value.get("sha256", "")),
+            format=str(value.get("format")),
+            order="file" if value.get("order") == "file" else "score",
+            n_first=_of_kind(value.get("n_first"), int),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """What made a ranking or a score."""
 
@@ -478,6 +514,7 @@ class Origin:
     skipped: tuple[SkippedPhoto, ...] = ()
     search: SearchRecord | None = None
     distractors: tuple[DistractorRecord, ...] = ()
+    imported: tuple[ImportRecord, ...] = ()  # files of other tools, one after the other
     searched_by: Json | None = None  # versions, command and machine of the search
     k: int | None = None  # of an evaluation: photos ranked per query
     duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
@@ -501,7 +538,16 @@ class Origin:
             f"{step.name} ({step.ms_per_query:.1f} ms per query)" if timed else step.name for step in search.steps
         )
         left_out = "; queries left out of their own ranking" if search.leaves_out_queries else ""
-        return joined + index + (f"; re-ranked by {steps}" if steps else "") + left_out
+        imported = "".join(
+            f"; imported from {record.path}" if record.n_first is None else f"; ordered anew by {record.path}"
+            for record in self.imported
+        )
+        return joined + index + (f"; re-ranked by {steps}" if steps else "") + imported + left_out
+
+    @property
+    def is_search(self) -> bool:
+        """Whether ultron searched, and no other tool made the whole ranking."""
+        return all(record.n_first is not None for record in self.imported)
 
     def facts(self) -> dict[str, str]:
         """Everything that shaped the result, in words: what it is -> how it was."""
@@ -517,12 +563,16 @@ class Origin:
             facts.setdefault(EXTRACTION_WORDS.get(key, key), value)
         if self.extraction:
             facts["whitening"] = self.extraction.whitening
-        facts["search"] = "exact" if search.method == "exact" else f"index {search.kind}"
+        engine = "exact" if search.method == "exact" else f"index {search.kind}"
+        facts["search"] = engine if self.is_search else "that of another tool"
         facts |= {f"index {name}": value for name, value in search.settings.items()}
         facts["re-ranking"] = ", ".join(step.name for step in search.steps) or None
         for step in search.steps:
             facts |= {f"{step.name}.{name}": value for name, value in step.settings.items()}
         facts["distractors"] = ", ".join(f"{part.path} ({part.n:,} photos)" for part in self.distractors) or None
+        if self.imported:
+            facts["imported"] = ", ".join(map(str, self.imported))
+            facts["imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in self.imported)
         facts["photos ranked per query"] = self.k
         facts["photos that a ranking repeats"] = self.duplicates
         facts["photos of equal score"] = self.ties or "by row"
@@ -570,6 +620,7 @@ class Origin:
             "skipped": [photo.to_json() for photo in self.skipped],
             "search": self.search.to_json() if self.search else None,
             "distractors": [part.to_json() for part in self.distractors] or None,
+            "imported": [record.to_json() for record in self.imported] or None,
             "searched_by": self.searched_by,
             "k": self.k,
             "duplicates": self.duplicates,
@@ -598,6 +649,7 @@ class Origin:
             skipped=SkippedPhoto.list_from_json(stored.get("skipped")),
             search=SearchRecord.from_json(stored.get("search")),
             distractors=tuple(DistractorRecord.from_json(part) for part in _objects(stored.get("distractors"))),
+            imported=tuple(ImportRecord.from_json(record) for record in _objects(stored.get("imported"))),
             searched_by=_of_kind(stored.get("searched_by"), dict),
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
@@ -631,6 +683,16 @@ class StoredDistractors(TypedDict):
     dataset: str
 
 
+class StoredImport(TypedDict, total=False):
+    """An imported file, as files store it."""
+
+    path: Required[str]
+    sha256: str
+    format: str
+    order: str
+    n_first: int | None
+
+
 class StoredOrigin(TypedDict, total=False):
     """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
 
@@ -645,6 +707,7 @@ class StoredOrigin(TypedDict, total=False):
     skipped: list[StoredSkippedPhoto]
     search: StoredSearch | None
     distractors: list[StoredDistractors] | None
+    imported: list[StoredImport] | None
     k: int | None
     duplicates: str | None
     ties: str | None

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultron_cli import distributed
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.models import build_model
 from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
@@ -19,6 +20,7 @@ from ultron_cli.training.losses import make_loss
 from ultron_cli.training.losses.base import Loss, LossResult
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
 from ultron_cli.training.run.checkpoints import State
+from ultron_cli.training.validation import RetrievalValidation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,10 @@ class Learner:
     def _make_model(self) -> RetrievalModel:
         config = self.config
         return build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
+
+    def reader(self, photos: LandmarkPhotos, what: str) -> RetrievalValidation:
+        """Describes photos as they are, of at most side_px, by a network. what: it is for, as messages say it."""
+        return RetrievalValidation(photos, self.config.side_px, self.config.workers, what=what)
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.model

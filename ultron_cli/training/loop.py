@@ -143,14 +143,14 @@ class Training(RunLoop[TrainConfig, Batch]):
         if code:
             origin["code"] = {text: dataclasses.asdict(part.record()) for text, part in code.items()}
         self.make_folder(folder, resume)
-        user_code.copy_into(folder, code.values())
         require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
-        write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
         if resume:
             set_result_aside(folder)
-        self.write_settings(folder, origin)
+        self.write_settings(folder, origin)  # first, as it tells a run's folder from any other
+        user_code.copy_into(folder, code.values())
+        write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
         return origin
 
     def _disk_bytes(self) -> int:

@@ -144,7 +144,7 @@ def diagnose(request: DiagnoseRequest, device: torch.device, on_try: Callable[[]
             )
         recipe, changed = search.run()
         causes += changed
-        after = 1 - search.distance(recipe)
+        after = search.cosine(recipe)
         not_shown = described.not_shown()
         n_passes = described.maker.n_passes
     if shown.misnamed is not None:

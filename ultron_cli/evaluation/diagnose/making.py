@@ -51,17 +51,19 @@ class Photo:
 
 
 def cropped(image: Image.Image, box: Box | None, recipe: Recipe) -> Image.Image:
-    """The part of a photo that is described: the box as far as it is inside, of a pixel at least."""
+    """The part of a photo that is described: the box as far as it is inside, of a pixel at least. Of a photo that lies
+    on its side a box may reach outside: black there, as Pillow crops."""
     if box is None or recipe.crop == "none":
         return image
     lower, upper = {"rounded": (round, round), "truncated": (int, int), "outward": (math.floor, math.ceil)}[
         recipe.box_edges
     ]
-    x1, y1, x2, y2 = box
-    left, top = min(max(0, lower(x1)), image.width - 1), min(max(0, lower(y1)), image.height - 1)
-    return image.crop(
-        (left, top, min(image.width, max(upper(x2), left + 1)), min(image.height, max(upper(y2), top + 1)))
-    )
+    left, top = lower(box[0]), lower(box[1])
+    right, bottom = max(upper(box[2]), left + 1), max(upper(box[3]), top + 1)
+    if recipe.exif == "as stored":
+        return image.crop((left, top, right, bottom))
+    left, top = min(max(0, left), image.width - 1), min(max(0, top), image.height - 1)
+    return image.crop((left, top, min(image.width, max(right, left + 1)), min(image.height, max(bottom, top + 1))))
 
 
 def target_size(
@@ -74,12 +76,26 @@ def target_size(
     length = {"shortest": min(size), "whole photo": max(whole_size)}.get(recipe.measured, max(size))
     if limit >= length and recipe.resize == "down":
         return max(size[0], min_side_px), max(size[1], min_side_px)
-    whole = {"nearest": round, "down": math.floor, "up": math.ceil}[recipe.rounding]
-    # Rounding up must not make 321 of 320.00000000000006.
-    width, height = (
-        limit if recipe.measured == "square" else whole(round(side * (limit / length), 9)) for side in size
-    )
-    return max(width, min_side_px), max(height, min_side_px)
+    if recipe.measured == "square":
+        return max(limit, min_side_px), max(limit, min_side_px)
+    scale = limit / length
+    if recipe.rounding == "thumbnail":
+        sides = _thumbnail_sides(size, math.floor(round(max(size) * scale, 9)))
+    else:
+        whole = {"nearest": round, "down": math.floor, "up": math.ceil}[recipe.rounding]
+        # Rounding up must not make 321 of 320.00000000000006.
+        sides = [whole(round(side * scale, 9)) for side in size]
+    return max(sides[0], min_side_px), max(sides[1], min_side_px)
+
+
+def _thumbnail_sides(size: tuple[int, int], longest: int) -> list[int]:
+    """The sides that PIL.Image.thumbnail gives: the shorter is the one of two whole numbers whose ratio is nearer."""
+    ratio = size[0] / size[1]
+    exact = longest * ratio if ratio <= 1 else longest / ratio
+    wholes = [max(1, math.floor(exact)), max(1, math.ceil(exact))]
+    if ratio <= 1:
+        return [min(wholes, key=lambda width: abs(ratio - width / longest)), longest]
+    return [longest, min(wholes, key=lambda height: abs(ratio - longest / height))]
 
 
 def resized(image: Image.Image, target: tuple[int, int], recipe: Recipe) -> np.ndarray:

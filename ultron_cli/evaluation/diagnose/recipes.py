@@ -27,7 +27,7 @@ class Recipe:
     max_side_px: int | None = None
     measured: Literal["longest", "shortest", "square", "whole photo"] = "longest"  # what max_side_px is the length of
     resize: Literal["down", "always"] = "down"
-    rounding: Literal["nearest", "down", "up"] = "nearest"  # of the sides
+    rounding: Literal["nearest", "down", "up", "thumbnail"] = "nearest"  # of the sides
     interpolation: str = "bicubic"  # a key of INTERPOLATIONS
     antialias: bool = True
     flip: Literal["none", "mirrored", "both"] = "none"

@@ -32,7 +32,15 @@ def made_layer(
             f"{part.place('forward')}: {part.name} must give {right_shape} for a map of {shape}; "
             f"found {shape_text(output)}"
         )
+    if gives == "map":
+        layer.register_forward_hook(_copied)
     return layer
+
+
+def _copied(layer: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    """What a user's layer gives, as a map of its own: timm adds the shortcut to it in place, which the gradient of a
+    layer that ends with ReLU would not stand."""
+    return output.clone()
 
 
 def shape_text(output: object) -> str:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -61,12 +61,11 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
     content = {
         "model": {**model.made_of(), **({"code": code} if code else {})},
         "preprocessing": model.preprocessing.to_dict(),
-        "state_dict": model.state_dict(),
         **extra,
     }
     if model.recommended_scales != type(model).recommended_scales:
         content["scales"] = list(model.recommended_scales)
-    _write(path, content)
+    _write(path, model.state_dict(), content)
 
 
 def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str, object]) -> None:
@@ -75,16 +74,15 @@ def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str
     content = {
         "model": {"name": head.name, "settings": to_dict(head.settings)},
         "preprocessing": base.extraction.get("preprocessing"),
-        "state_dict": head.head.state_dict(),
         "scales": base.extraction.get("scales"),
         "base": asdict(base),
         **extra,
     }
-    _write(path, content)
+    _write(path, head.head.state_dict(), content)
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    state = {name: tensor.detach().cpu() for name, tensor in content["state_dict"].items()}
+def _write(path: Path, state_dict: Mapping[str, torch.Tensor], content: Mapping[str, object]) -> None:
+    state = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
     version = {"format": FORMAT, "version": VERSION, "ultron_version": __version__}
     with whole_file(path) as output:
         torch.save({**version, **content, "state_dict": state}, output)
@@ -167,26 +165,36 @@ class _StoredProvenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _BaseModel:
+    """A model, as descriptor files name it."""
+
+    name: str
+    settings: dict[str, object]
+    code: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrozenBase:
     """The network under a head, as the checkpoint of the head names it: what described the head's photos."""
 
     label: str
-    extraction: dict[str, Any]  # the configuration of the descriptors: model, scales, sides, preprocessing ...
-    weights: dict[str, Any]  # where they were, as LoadedModel.source
+    model: dict[str, object]  # its name and settings, and SHA-256 of code of a user's own, as descriptors record them
+    extraction: dict[str, object]  # the whole configuration of the descriptors: scales, sides, preprocessing ...
+    weights: dict[str, object]  # where they were, as LoadedModel.source
     weights_sha256: str
 
     def load(self, head_path: Path) -> LoadedModel:
         """The network with its weights. Raises UltronError if they are gone, or are others by now."""
-        path = self.weights.get("path")
+        path = str(self.weights["path"]) if "path" in self.weights else None
         kind = self.weights.get("kind")
         head = f"{head_path} is a head over {self.label}"
         if kind not in SOURCES or (path is not None and not os.path.isfile(path)):
             place = f"at {path}, which is gone" if path else f"in {kind or 'no place that was recorded'}"
             raise UltronError(f"{head}, whose weights were {place}; put them back, or train the head again")
-        model = self.extraction["model"]
-        code = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in (model.get("code") or {}).items()}
+        stored = fit_content(self.model, _BaseModel, head_path, AGAIN)
+        code = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in (stored.code or {}).items()}
         with user_code.stored_code(code, head_path, head_path.parent / user_code.FOLDER):
-            loaded = load_again(model["name"], model["settings"], self.weights)
+            loaded = load_again(stored.name, stored.settings, self.weights)
         if loaded.weights_sha256 != self.weights_sha256:
             raise UltronError(
                 f"{head}, whose weights ({path or kind}) are others by now; put them back, or train the head again"
@@ -261,7 +269,8 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
                 stored.model.name, from_dict(AdaptedSettings, settings, "model."), stored.base.load(path).model
             ).eval()
             weighted = model.head
-            adapted_side_px = stored.base.extraction.get("max_side_px") or 0
+            side_px = stored.base.extraction.get("max_side_px")
+            adapted_side_px = side_px if isinstance(side_px, int) else 0
     try:
         missing, unexpected = weighted.load_state_dict(content["state_dict"], strict=False)
     except RuntimeError as error:  # of another shape
@@ -279,7 +288,7 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px, adapted_side_px)
 
 
-def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
+def untrained_model(name: str, settings: Mapping[str, object], seed: int) -> LoadedModel:
     """Fresh weights from a seed, leaving the global random state as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -287,24 +296,24 @@ def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedMod
     return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
 
 
-def pretrained_model(name: str, settings: dict[str, Any]) -> LoadedModel:
+def pretrained_model(name: str, settings: dict[str, object]) -> LoadedModel:
     """timm's own weights, downloaded. Raises UltronError if a layer of the model has none."""
     model = build_model(name, settings, pretrained=True)
     require_only_backbone(model, "timm's download")
     return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
 
 
-def load_again(name: str, settings: dict[str, Any], source: Mapping[str, Any]) -> LoadedModel:
+def load_again(name: str, settings: dict[str, object], source: Mapping[str, object]) -> LoadedModel:
     """The model of which LoadedModel said this source, one of SOURCES. Raises UltronError."""
     kind = source.get("kind")
     if kind == "untrained":
-        return untrained_model(name, settings, source["seed"])
+        return untrained_model(name, settings, cast(int, source["seed"]))
     if kind == "pretrained":
         return pretrained_model(name, settings)
-    return load_weights(Path(source["path"]), name, settings)
+    return load_weights(Path(str(source["path"])), name, settings)
 
 
-def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
+def load_weights(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
     """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for
     settings["backbone"].
 

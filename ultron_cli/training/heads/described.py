@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -112,6 +113,7 @@ def base_of(info: DescriptorInfo, path: Path) -> FrozenBase:
     assert info.provenance.weights is not None
     return FrozenBase(
         label=info.model,
+        model=cast(dict[str, object], extraction.stored["model"]),
         extraction=dict(extraction.stored),
         weights=dict(info.provenance.weights.stored),
         weights_sha256=info.weights_sha256,

@@ -53,6 +53,9 @@ class HeadLearner(Learner):
     def _freeze_unused(self) -> None:
         """Every parameter of a head is used."""
 
+    def reader(self, photos: LandmarkPhotos, what: str) -> RetrievalValidation:
+        return DescriptorValidation(cast(DescribedPhotos, photos))
+
     def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, D) stored descriptors, as they are."""
         return pixels
@@ -121,8 +124,9 @@ class HeadTraining(Training):
 
     def _make_learner(self) -> HeadLearner:
         torch.manual_seed(self.config.seed)
-        model = self.base.extraction["model"]
-        settings = {**self.config.model_settings, "base": {"name": model["name"], **model["settings"]}}
+        model = self.base.model
+        of_base = {"name": model["name"], **cast(dict[str, object], model["settings"])}
+        settings = {**self.config.model_settings, "base": of_base}
         head = FreeHead(
             self.described_photos.source.dim, from_dict(AdaptedSettings, settings, "model."), self.base.label
         )
