@@ -74,6 +74,18 @@ class UserPart:
             raise UltronError(f"{self.place('__init__')}: {self.name}: {error.message}") from None
         return self.target(*arguments, **values)
 
+    def require_made_of(self, *names: str) -> None:
+        """Raises UltronError, naming the place, unless the class is made of arguments of these names, in their
+        order."""
+        signature = inspect.signature(self.target)
+        try:
+            signature.bind(*names)
+        except TypeError:
+            form = f"{self.name}({', '.join(names)})"
+            raise UltronError(
+                f"{self.place('__init__')}: {self.name} must be made by {form}; found {signature}"
+            ) from None
+
     def has_method(self, name: str) -> bool:
         """Whether its class, or a class that this derives, has a method or property of this name."""
         return any(name in vars(base) for base in self.target.__mro__)
