@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ultron_cli.configs import flatten, from_signature
 from ultron_cli.errors import UltronError, nearest_names
@@ -62,7 +63,7 @@ class UserPart:
             return f"{self.file}, line {code.co_firstlineno}"
         return f"{self.file}, line {_line_of(self.target)}"
 
-    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> object:
+    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> Any:
         """The part made of `arguments` and the settings that its signature, or a dataclass, takes.
 
         prefix: of the settings' names in messages. Raises UltronError for a setting that does not exist or does not
