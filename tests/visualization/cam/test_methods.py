@@ -269,5 +269,6 @@ def test_occlusion_place_by_place(height: int, width: int) -> None:
     assert len(falls) == height * width
     expected = np.array([[max(0.0, np.mean(falls[y, x])) for x in range(width)] for y in range(height)])
     cam = similarity_cam(model, photo, other, method="occlusion")
-    np.testing.assert_allclose(cam.heat, expected / expected.max(), atol=TOLERANCE)
+    # Falls are 1e-4 of cosines in float32, whose rounding is 1e-7.
+    np.testing.assert_allclose(cam.heat, expected / expected.max(), atol=2e-3)
     assert cam.cosine == pytest.approx(whole, abs=1e-6)
