@@ -120,10 +120,10 @@ def train(
 
     config: a preset by name, a TOML file of settings, or a whole configuration; None is quickstart. dataset: a name, a
     folder with one folder of photos per landmark, or the photos themselves by landmark ({"eiffel": ["a.jpg", ...]}); or
-    stored descriptors, on which a head is trained (linear-adaptation); None is that of the preset. settings: {"epochs": 20, "loss.name": "cosface"}, or texts as for --set. out: the run's
-    folder; without it and without a workspace, one that is removed when the run is let go, which is said. resume: goes
-    on with the interrupted run in `out`, or with the workspace's latest; or with the finished one in `out` and more
-    epochs.
+    stored descriptors, on which a head is trained (linear-adaptation); None is that of the preset. settings:
+    {"epochs": 20, "loss.name": "cosface"}, or texts as for --set. out: the run's folder; without it and without a
+    workspace, one that is removed when the run is let go, which is said. resume: goes on with the interrupted run in
+    `out`, or with the workspace's latest; or with the finished one in `out` and more epochs.
     """
     photos = None
     assignments = _assignments(settings)
