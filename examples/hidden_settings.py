@@ -1,6 +1,6 @@
 """Does `ultron diagnose` name what is wrong? One or two settings are hidden at random, a hundred times.
 
-    python examples/hidden_settings.py [--trials 50] [--write docs/evaluation.md]
+    python examples/hidden_settings.py [--out hidden_settings.jsonl] [--write docs/evaluation.md]
 
 Ten real photos (../shared/minidev) with edges of boxes between pixels, three of them stored on their side, are
 described by each of two networks. In every trial one or two settings of all that are tried are changed at random; from
@@ -10,11 +10,12 @@ searches, so this says how well causes are told apart; that a recipe is what oth
 """
 
 import argparse
+import json
 import sys
 import tempfile
-import time
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -43,10 +44,14 @@ def parse() -> argparse.Namespace:
     shared = Path(__file__).resolve().parents[2] / "shared"
     parser.add_argument("--photos", type=Path, default=shared / "minidev", help="dataset (default: %(default)s)")
     parser.add_argument("--weights", type=Path, default=shared / "weights", help="folder of NETWORK.pth")
-    parser.add_argument("--networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--trials", type=int, default=50, help="of each network")
-    parser.add_argument("--max-side", type=int, default=256, help="longest side of the photos in pixels")
+    parser.add_argument("--max-side", type=int, default=192, help="longest side of the photos in pixels")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, default=Path("hidden_settings.jsonl"), help="a line per trial; what is there is done"
+    )
+    parser.add_argument("--most", type=int, help="trials of each network that are done now (all)")
     parser.add_argument("--write", type=Path, help="put the text into this file, between its markers")
     return parser.parse_args()
 
@@ -103,64 +108,84 @@ def is_right(causes: list[Cause], recipe: Recipe, hidden: list[Setting]) -> bool
     )
 
 
+class Trials:
+    """The trials of one network: what passed it in one trial is not computed again in the next."""
+
+    def __init__(self, network: str, arguments: argparse.Namespace, folder: Path) -> None:
+        self.network = network
+        self._seed = (arguments.seed, NETWORKS.index(network))
+        loaded = load_weights(arguments.weights / f"{network}.pth", "gem", {"backbone": network})
+        preprocessing = loaded.model.preprocessing
+        photos = photos_of(open_folder(arguments.photos), folder, np.random.default_rng(self._seed))
+        self._maker = Maker(loaded.model, photos, torch.device("cpu"))
+        self._plain = Recipe(
+            crop="bbx",
+            max_side_px=arguments.max_side,
+            interpolation=preprocessing.interpolation,
+            colours=(tuple(preprocessing.mean), tuple(preprocessing.sd)),
+            scaling=preprocessing.scaling,
+            scales=(0.7071, 1.0, 1.4142),
+        )
+        self._rows = range(len(photos))
+        self._maker.whitening = whitening_of(self._maker.rows(self._plain, self._rows))
+        self._means = Means(may_pool=True, exponent=self._maker.exponent, has_whitening=True, may_be_negative=False)
+
+    def run(self, trial: int) -> dict[str, object]:
+        """What was hidden, what was named, and whether it is that; every second trial hides two, every fourth begins
+        with whitened descriptors."""
+        rng = np.random.default_rng([*self._seed, trial])
+        start = replace(self._plain, whitening="after joining") if trial % 4 == 3 else self._plain
+        ours = self._maker.rows(start, self._rows)
+        recipe, hidden = drawn(CauseSearch(self._maker, ours, start, self._means), rng, 1 + trial % 2)
+        reference = self._maker.rows(recipe, self._rows).astype(np.float32).astype(np.float64)
+        n_before = self._maker.n_passes
+        shown = shown_by_rows(ours, reference, np.arange(len(ours)))
+        search = CauseSearch(self._maker, shown.reference, start, self._means)
+        causes = [shown.cause] if shown.cause else search.run()[1]
+        return {
+            "network": self.network,
+            "trial": trial,
+            "is_right": is_right(causes, recipe, hidden) and shown.misnamed is None,
+            "hidden": [f"{setting.words}: {setting.in_words(setting.of(recipe))}" for setting in hidden],
+            "causes": [f"{cause.setting}: {cause.reference} ({cause.cosine:.6f})" for cause in causes],
+            "passes": self._maker.n_passes - n_before,
+        }
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """Markdown: how many trials were right, by network and number of hidden settings."""
+    lines = ["| network | one hidden | two hidden |", "| --- | ---: | ---: |"]
+    for network in dict.fromkeys(str(result["network"]) for result in results):
+        cells = []
+        for n_hidden in (1, 2):
+            trials = [
+                result
+                for result in results
+                if result["network"] == network and len(cast(list[str], result["hidden"])) == n_hidden
+            ]
+            cells.append(f"{sum(bool(result['is_right']) for result in trials)} of {len(trials)}")
+        lines.append(f"| {network} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     arguments = parse()
     start_log(0)
-    dataset = open_folder(arguments.photos)
-    lines = []
-    missed: Counter[str] = Counter()
-    for number, network in enumerate(arguments.networks):
-        rng = np.random.default_rng(arguments.seed + number)
-        loaded = load_weights(arguments.weights / f"{network}.pth", "gem", {"backbone": network})
-        preprocessing = loaded.model.preprocessing
-        with tempfile.TemporaryDirectory() as folder:
-            photos = photos_of(dataset, Path(folder), rng)
-            maker = Maker(loaded.model, photos, torch.device("cpu"))
-            plain = Recipe(
-                crop="bbx",
-                max_side_px=arguments.max_side,
-                interpolation=preprocessing.interpolation,
-                colours=(tuple(preprocessing.mean), tuple(preprocessing.sd)),
-                scaling=preprocessing.scaling,
-                scales=(0.7071, 1.0, 1.4142),
-            )
-            maker.whitening = whitening_of(maker.rows(plain, range(N_PHOTOS)))
-            means = Means(may_pool=True, exponent=maker.exponent, has_whitening=True, may_be_negative=False)
-            right: Counter[int] = Counter()
-            total: Counter[int] = Counter()
-            begun, n_passes = time.monotonic(), []
-            for trial in range(arguments.trials):
-                start = Recipe(**{**vars(plain), "whitening": "after joining"}) if trial % 4 == 3 else plain
-                ours = maker.rows(start, range(N_PHOTOS))
-                recipe, hidden = drawn(CauseSearch(maker, ours, start, means), rng, 1 + trial % 2)
-                reference = maker.rows(recipe, range(N_PHOTOS)).astype(np.float32).astype(np.float64)
-                n_before = maker.n_passes
-                shown = shown_by_rows(ours, reference, np.arange(N_PHOTOS))
-                search = CauseSearch(maker, shown.reference, start, means)
-                causes = [shown.cause] if shown.cause else search.run()[1]
-                n_passes.append(maker.n_passes - n_before)
-                is_found = is_right(causes, recipe, hidden) and shown.misnamed is None
-                total[len(hidden)] += 1
-                right[len(hidden)] += is_found
-                wanted_text = "; ".join(
-                    f"{setting.words}: {setting.in_words(setting.of(recipe))}" for setting in hidden
-                )
-                print(f"{network} {trial} {'right' if is_found else 'WRONG'} ({wanted_text})", flush=True)
-                if not is_found:
-                    missed.update(setting.words for setting in hidden)
-                    print("   named:", *(f"{c.setting}: {c.reference} ({c.cosine:.7f})" for c in causes), flush=True)
-            lines.append(
-                f"| {network} | {right[1]} of {total[1]} | {right[2]} of {total[2]} | "
-                f"{np.median(n_passes):.0f} ({max(n_passes)}) |"
-            )
-            print(f"{time.monotonic() - begun:.0f} s, {maker.n_passes} passes", flush=True)
-    text = "\n".join(
-        [
-            "| network | one hidden | two hidden | passes of the network, median (most) |",
-            "| --- | ---: | ---: | ---: |",
-            *lines,
-        ]
-    )
+    lines = arguments.out.read_text(encoding="utf-8").splitlines() if arguments.out.is_file() else []
+    results = [json.loads(line) for line in lines]
+    done = {(result["network"], result["trial"]) for result in results}
+    for network in arguments.networks:
+        todo = [trial for trial in range(arguments.trials) if (network, trial) not in done][: arguments.most]
+        if not todo:
+            continue
+        with tempfile.TemporaryDirectory() as folder, arguments.out.open("a", encoding="utf-8") as file:
+            trials = Trials(network, arguments, Path(folder))
+            for trial in todo:
+                results.append(trials.run(trial))
+                print(json.dumps(results[-1]), file=file, flush=True)
+                if not results[-1]["is_right"]:
+                    print(json.dumps(results[-1], indent=1))
+    text = table(results)
     print(text)
     if arguments.write:
         replace_between(arguments.write, BEGIN, END, text)

@@ -1,6 +1,8 @@
-"""Every method trained from nothing on rendered landmarks: mAP before and after, mean and spread over seeds.
+"""Every method, or every loss, trained from nothing on rendered landmarks: mAP before and after, mean and spread over
+seeds.
 
     python examples/trained_models.py [--out trained] [--seeds 0 1 2] [--write docs/models.md] [--set epochs=40 ...]
+    python examples/trained_models.py --table losses [...]     the losses, all over one network
 
 All methods have one budget of photos. They stand on small networks, so that a laptop can train them: on timm's
 test_resnet (0.5 M parameters) where they are published on ResNet-50 or 101, on small transformers elsewhere. So the
@@ -69,7 +71,22 @@ SYSTEMS: dict[str, list[str]] = {
     "hoga in test_resnet": ["model.name=gem", *RESNET, "model.attention=hoga", *WITH_SGD],
     "ggem over test_swin": ["model.name=gem", *SWIN, "model.pooling=ggem"],
 }
-BEGIN, END = "<!-- begin: examples/trained_models.py -->", "<!-- end: examples/trained_models.py -->"
+# All over `gem over test_resnet`. The contrastive loss learned nothing in this budget with its own margin and rate.
+OVER_GEM = ["model.name=gem", *RESNET, *WITH_SGD]
+CONTRASTIVE = [*OVER_GEM, "loss.name=contrastive", "loss.margin=1.0", "lr=0.3"]
+LOSSES: dict[str, list[str]] = {
+    "arcface": OVER_GEM,
+    "contrastive": CONTRASTIVE,
+    "contrastive, mined": [*CONTRASTIVE, "loss.batches=mined", "loss.negatives=6"],
+    "triplet, semi-hard": [*OVER_GEM, "loss.name=triplet"],
+    "triplet, batch-hard": [*OVER_GEM, "loss.name=triplet", "loss.mining=batch-hard"],
+    "multi-similarity": [*OVER_GEM, "loss.name=multi-similarity"],
+    "ntxent": [*OVER_GEM, "loss.name=ntxent"],
+    "smooth-ap": [*OVER_GEM, "loss.name=smooth-ap"],
+    "fastap": [*OVER_GEM, "loss.name=fastap"],
+}
+# Of each table: its systems, and what its markers in a page are called.
+TABLES = {"networks": (SYSTEMS, "examples/trained_models.py"), "losses": (LOSSES, "examples/trained_models.py losses")}
 
 
 def parse() -> argparse.Namespace:
@@ -79,6 +96,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--set", dest="assignments", nargs="*", default=[], metavar="KEY=VALUE", help="training settings for all runs"
     )
+    parser.add_argument("--table", choices=TABLES, default="networks")
     parser.add_argument("--only", nargs="*", default=[], help="systems whose name contains one of these words")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
@@ -87,10 +105,10 @@ def parse() -> argparse.Namespace:
 
 
 def before_and_after(
-    name: str, seed: int, toy: Path, arguments: argparse.Namespace
+    name: str, system: list[str], seed: int, toy: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """mAP (0..1) per protocol of the network as the seed makes it, and of the trained one."""
-    assignments = [*SYSTEMS[name], *arguments.assignments, f"seed={seed}"]
+    """mAP (0..1) per protocol of the network as the seed makes it, and of the trained one. system: its settings."""
+    assignments = [*system, *arguments.assignments, f"seed={seed}"]
     after = run_one(f"{name}, seed {seed}", assignments, toy, arguments)
     config: Any = load_config(arguments.preset, None, assignments)
     settings = {key: value for key, value in config.model.items() if key != "name"}
@@ -111,10 +129,12 @@ def before_and_after(
     return before["mAP"], after
 
 
-def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], preset: str) -> list[str]:
+def row_of(
+    name: str, system: list[str], scores: list[tuple[dict[str, float], dict[str, float]]], preset: str
+) -> list[str]:
     """A row of the table: name, parameters, Hard mAP untrained, mAP trained per protocol, and what training gained on
     Hard in the mean and with the worst seed."""
-    model = load_config(preset, None, SYSTEMS[name]).model  # type: ignore[union-attr]
+    model = load_config(preset, None, system).model  # type: ignore[union-attr]
     n_million = sum(p.numel() for p in create_model(**model).parameters()) / 1e6
     gains = [100 * (after["hard"] - before["hard"]) for before, after in scores]
     trained = [mean_and_spread([after[protocol] for _, after in scores]) for protocol in PROTOCOLS]
@@ -124,26 +144,28 @@ def row_of(name: str, scores: list[tuple[dict[str, float], dict[str, float]]], p
 
 def main() -> int:
     arguments = parse()
+    systems, marker = TABLES[arguments.table]
     names = [
-        name for name in SYSTEMS if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)
+        name for name in systems if not arguments.only or any(word.lower() in name.lower() for word in arguments.only)
     ]
     if not names:
-        raise UltronError(f"--only {' '.join(arguments.only)} names no system (known: {'; '.join(SYSTEMS)})")
+        raise UltronError(f"--only {' '.join(arguments.only)} names no system (known: {'; '.join(systems)})")
     console.start_log(0)
     toy = render_toy(arguments.out / "toy", ToyConfig())
     scores: dict[str, list[Any]] = {name: [] for name in names}
     for seed in arguments.seeds:  # so that every system has as many runs when it is stopped early
         for name in names:
-            scores[name].append(before_and_after(name, seed, toy, arguments))
+            scores[name].append(before_and_after(name, systems[name], seed, toy, arguments))
     columns = ["system", "parameters, millions", "hard untrained", *PROTOCOLS, "gained on hard: mean (least)"]
-    rows = [row_of(name, scores[name], arguments.preset) for name in names]
+    rows = [row_of(name, systems[name], scores[name], arguments.preset) for name in names]
     print(table(columns, rows))
     if arguments.write:
         note = (
             f"mAP in %, {len(arguments.seeds)} seeds "
             f"({', '.join(map(str, arguments.seeds))}){''.join(f', {text}' for text in arguments.assignments)}."
         )
-        replace_between(arguments.write, BEGIN, END, f"{markdown_table(columns, rows)}\n\n{note}")
+        markers = (f"<!-- begin: {marker} -->", f"<!-- end: {marker} -->")
+        replace_between(arguments.write, *markers, f"{markdown_table(columns, rows)}\n\n{note}")
     return 0
 
 

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -274,6 +275,14 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
     (tmp_path / f".ultron-{mark}-{dead}-00000007.old-my index").mkdir()
     sweep(tmp_path, anew=True)
     assert entries(tmp_path) == {*stay, "my index"}  # a folder that was moved aside has its name back
+
+
+def test_what_is_older_than_the_process_of_its_number_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Process numbers come round: another process may have that of the one that was killed."""
+    (tmp_path / f".ultron-{machine_mark()}-{os.getpid()}-00000000.tmp.json").write_text("x")
+    monkeypatch.setattr("ultron_cli.files.start_time", lambda pid: time.time() + 60)
+    sweep(tmp_path, anew=True)
+    assert entries(tmp_path) == set()
 
 
 @pytest.mark.parametrize("name", ["a" * 255, "é" * 127])

@@ -169,3 +169,19 @@ def test_threads_take_turns():
     for thread in threads:
         thread.join()
     assert answers == [True] * 8
+
+
+def files_in_folder() -> list[str]:
+    return sorted(os.listdir("."))
+
+
+def test_relative_paths_are_of_the_folder_that_the_parent_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("a", "b"):
+        (tmp_path / name / name).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / name)
+        assert in_child(files_in_folder) == [name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert in_child(plain_data, 1)["a"] == [1, 2.5, None, True]

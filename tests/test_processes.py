@@ -15,6 +15,7 @@ from ultron_cli.processes import (
     is_alive,
     machine_mark,
     signals_interrupt,
+    start_time,
     stop_line,
     way_to_go_on,
 )
@@ -170,4 +171,10 @@ def test_who_is_alive() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert is_alive(os.getpid()) and is_alive(1) and not is_alive(child.pid)
+    zombie = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert zombie.stdout is not None and zombie.stdout.read() == b""  # it has ended; nobody has taken note
+    assert wait_until_dead([zombie.pid]) and not is_alive(zombie.pid)
+    zombie.communicate()
+    began_s = start_time(os.getpid())
+    assert began_s is not None and 0 < time.time() - began_s < 7 * 86400 and start_time(zombie.pid) is None
     assert len(machine_mark()) == 8 and issubclass(StoppedBySignal, KeyboardInterrupt)

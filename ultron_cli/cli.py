@@ -68,11 +68,14 @@ COMMANDS = {
     "datasets verify": "Commands",
     "datasets build-gnd": "Commands",
     "datasets make-toy": "Commands",
+    "ranks info": "Commands",
+    "ranks export": "Commands",
+    "ranks import": "Commands",
     "weights list": "Commands",
     "weights import": "Commands",
     "weights inspect": "Commands",
 }
-GROUPS = {"visualize": PICTURES, "datasets": DATA, "weights": DATA}
+GROUPS = {"visualize": PICTURES, "datasets": DATA, "ranks": DATA, "weights": DATA}
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import free_bytes, size_text
-from ultron_cli.processes import is_alive, machine_mark, to_the_end
+from ultron_cli.processes import is_alive, machine_mark, start_time, to_the_end
 
 ANOTHER_PLACE = "name another place with `out`"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -31,6 +31,7 @@ _TEMPORARY = re.compile(r"\.ultron-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:tmp(?:\.[
 MOST_NAME_BYTES = 255  # of an entry of a folder, on most file systems
 # Untouched so long, what another machine left (or this one, before it was started anew) is given up.
 FOREIGN_LEFTOVER_S = 86400.0
+CLOCK_SLACK_S = 3.0  # between the clock of files and that of processes
 
 _swept: set[Path] = set()  # folders, by this process
 
@@ -268,11 +269,15 @@ def sweep(folder: Path, *, anew: bool = False) -> None:
 
 
 def _is_left(path: Path, mark: str, pid: int) -> bool:
-    """Whether the process that made a temporary file is gone."""
-    if mark == machine_mark():
-        return not is_alive(pid)
+    """Whether the process that made a temporary file is gone. Another may have its number by now."""
+    if mark == machine_mark() and not is_alive(pid):
+        return True
     with contextlib.suppress(OSError):
-        return time.time() - path.lstat().st_mtime > FOREIGN_LEFTOVER_S
+        stat = path.lstat()
+        if mark != machine_mark():
+            return time.time() - stat.st_mtime > FOREIGN_LEFTOVER_S
+        began_s = start_time(pid)
+        return began_s is not None and began_s > stat.st_ctime + CLOCK_SLACK_S
     return False
 
 

@@ -65,7 +65,7 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
     """
     if not CAN_FORK:
         return _outcome(_answer(function, arguments))
-    request = pickle.dumps((function, arguments, cpu_s))
+    request = pickle.dumps((function, arguments, cpu_s, _working_folder()))
     with _lock:
         try:
             answer = _answer_from(request, _started_fresh if "grpc" in sys.modules else _forked)
@@ -83,6 +83,14 @@ def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_
         _end_child()
         answer = _answer_from(request, _started_fresh)
     return _outcome(answer)
+
+
+def _working_folder() -> str | None:
+    """The folder that relative paths are of; None where it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
 
 
 def _end_child() -> None:
@@ -240,7 +248,9 @@ def _answer_requests(line: socket.socket) -> None:
         header = stream.read(8)
         if len(header) < 8:
             return
-        function, arguments, cpu_s = pickle.loads(stream.read(int.from_bytes(header, "big")))
+        function, arguments, cpu_s, folder = pickle.loads(stream.read(int.from_bytes(header, "big")))
+        if folder is not None:  # the parent may have gone to another since the child began
+            os.chdir(folder)
         _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, hard_s))
         answer = _answer(function, arguments)

@@ -19,6 +19,7 @@ from ultron_cli.errors import one_line
 
 PARENT_LOOK_S = 0.5  # between two looks at the parent where nothing tells of its end
 LAUNCHER_GRACE_S = 60.0  # to save in, when the launcher is gone
+STARTED = 19  # place of the start, in ticks since boot, in /proc/PID/stat counted from the state
 SAME_REQUEST_S = 1.0  # a terminal that closes and its shell send a SIGHUP each
 NOTHING_TOLD = "nothing half written is left; the same command can be run again"
 
@@ -74,8 +75,8 @@ def machine_mark() -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this machine is alive. Where that cannot be asked without harm (Windows), it is said to
-    be."""
+    """Whether a process of this machine is alive; one that has ended and whose parent has not taken note is not. Where
+    that cannot be asked without harm (Windows), it is said to be."""
     if os.name != "posix":
         return True
     try:
@@ -84,7 +85,29 @@ def is_alive(pid: int) -> bool:
         return False
     except (OSError, OverflowError):
         return True  # another user's
-    return True
+    stat = _stat_of(pid)
+    return not stat or stat[0] not in ("Z", "X")
+
+
+def start_time(pid: int) -> float | None:
+    """When a process of this machine began, in seconds since 1970, to a second or two; None where that is not known."""
+    stat = _stat_of(pid)
+    if not stat:
+        return None
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
+        ticks = int(stat[STARTED])
+        with open("/proc/stat", encoding="ascii") as lines:
+            boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+        return boot + ticks / os.sysconf("SC_CLK_TCK")
+    return None
+
+
+def _stat_of(pid: int) -> list[str]:
+    """What Linux says of a process, from its state on; empty where it says nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def start_worker(*_: object) -> None:

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import re
 import sys
 import types
@@ -19,7 +20,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ultron_cli.configs import flatten, from_signature
 from ultron_cli.errors import UltronError, nearest_names
@@ -28,6 +28,7 @@ log = logging.getLogger("ultron")
 
 FOLDER = "code"  # of a run: copies of the files that made it
 SHOWN_OF_SHA256 = 12  # characters
+MOST_BYTES = 1 << 24  # of a file that only a checkpoint names and that is looked at, not run
 _IMPORT_PATH = re.compile(r"(?P<source>[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -44,7 +45,7 @@ class UserPart:
     """What an import path names, imported."""
 
     text: str  # the import path as it was written
-    target: Any  # what the file defines under the name
+    target: type  # the class that the file defines under the name; of an importer the function
     file: Path
     source: bytes  # of the file
     sha256: str
@@ -61,7 +62,7 @@ class UserPart:
             return f"{self.file}, line {code.co_firstlineno}"
         return f"{self.file}, line {_line_of(self.target)}"
 
-    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> Any:
+    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> object:
         """The part made of `arguments` and the settings that its signature, or a dataclass, takes.
 
         prefix: of the settings' names in messages. Raises UltronError for a setting that does not exist or does not
@@ -72,6 +73,10 @@ class UserPart:
         except UltronError as error:
             raise UltronError(f"{self.place('__init__')}: {self.name}: {error.message}") from None
         return self.target(*arguments, **values)
+
+    def has_method(self, name: str) -> bool:
+        """Whether its class, or a class that this derives, has a method or property of this name."""
+        return any(name in vars(base) for base in self.target.__mro__)
 
     def record(self) -> CodeRecord:
         """What is stored of it."""
@@ -138,11 +143,12 @@ def forget_permissions() -> None:
     _permissions = _Permissions()
 
 
-def load(text: str, kind: str, names: Collection[str] = ()) -> UserPart:
+def load(text: str, kind: str, names: Collection[str] = (), *, is_function: bool = False) -> UserPart:
     """What an import path names. The first time its file is run.
 
-    kind: what it is to be (`pooling`), for messages. names: of the registry, which it may not bear. Raises UltronError
-    if a person has not named the code, if it cannot be imported or does not define the name.
+    kind: what it is to be (`pooling`), for messages. names: of the registry, which it may not bear. is_function: it is
+    a function instead of a class. Raises UltronError if a person has not named the code, if it cannot be imported or
+    does not define such a thing.
     """
     if (stored := _stored.get().get(text)) is not None:
         part = _part_of_then(text, stored)
@@ -153,12 +159,13 @@ def load(text: str, kind: str, names: Collection[str] = ()) -> UserPart:
                 f"{kind} {text} is code, which is run only if you name it; add `code` {source}, if you trust it"
             )
         part = _defined(text, name, _file_of(source), source)
-    if not inspect.isclass(part.target):
+    if not (inspect.isfunction if is_function else inspect.isclass)(part.target):
+        form = "function" if is_function else "class"
         raise UltronError(
-            f"{part.file}: {part.name} must be a class, found {type(part.target).__name__}; name a {kind}"
+            f"{part.file}: {part.name} must be a {form}, found {type(part.target).__name__}; name a {kind}"
         )
     if part.name in names:
-        raise UltronError(f"{part.place()}: {part.name} is the name of a {kind} of ultron; give the class another name")
+        raise UltronError(f"{part.place()}: {part.name} is the name of a {kind} of ultron; give it another name")
     return part
 
 
@@ -227,7 +234,8 @@ def _place_of_code(record: CodeRecord, copies: Path | None) -> Path | None:
     """A file that is the code of a record: a copy, or where it was; None where there is none."""
     candidates = sorted(copies.glob("*.py")) if copies and copies.is_dir() else []
     for file in [*candidates, *([Path(record.file)] if record.file else [])]:
-        if file.is_file() and _sha256(file.read_bytes()) == record.sha256:
+        is_code = file.suffix == ".py" and os.path.isfile(file) and file.stat().st_size <= MOST_BYTES
+        if is_code and _sha256(file.read_bytes()) == record.sha256:
             return file
     return None
 
@@ -250,7 +258,7 @@ def _file_of(source: str) -> Path:
     """The file of a FILE.py or a module. Raises UltronError if there is none."""
     if source.endswith(".py"):
         file = Path(source).expanduser().absolute()
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UltronError(f"{source} must be a file with Python code, there is none; check its path")
         return file
     spec = None

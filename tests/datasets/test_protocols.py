@@ -126,6 +126,19 @@ def test_object_arrays_are_refused(tmp_path: Path) -> None:
         load_ground_truth(path)
 
 
+def test_object_arrays_of_text_alone_are_read(tmp_path: Path) -> None:
+    """h5py gives names so."""
+    path = tmp_path / "names.pkl"
+    for protocol in (0, 2, 4, 5):
+        path.write_bytes(pickle.dumps({"names": np.array(["a", "bé"], object)}, protocol))
+        names = load_plain_pickle(path)["names"]
+        assert (names.tolist(), names.dtype) == (["a", "bé"], object)
+    for content in (np.array([["a"]], object), np.array(["a", 1], object), np.array([None], object)):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(UltronError, match="array of type object that is no list of texts"):
+            load_plain_pickle(path)
+
+
 def test_truncated_pickle_is_an_error_not_a_crash(tmp_path: Path) -> None:
     whole = pickle.dumps(SOUND)
     path = tmp_path / "gnd_cut.pkl"

@@ -2,6 +2,7 @@
 
 from tests.fuzz.dataset_readers import DATASET_READERS
 from tests.fuzz.download_readers import DOWNLOAD_READERS
+from tests.fuzz.exchange_readers import EXCHANGE_READERS
 from tests.fuzz.photo_readers import PHOTO_READERS
 from tests.fuzz.reader import Reader
 from tests.fuzz.result_readers import RESULT_READERS
@@ -13,4 +14,5 @@ READERS: dict[str, Reader] = {
     **DOWNLOAD_READERS,
     **RUN_READERS,
     **RESULT_READERS,
+    **EXCHANGE_READERS,
 }

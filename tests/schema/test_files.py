@@ -7,7 +7,7 @@ import pytest
 
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.regular import read_bytes
-from ultron_cli.schema.tables import csv_lines, csv_rows
+from ultron_cli.schema.tables import csv_lines, csv_rows, spaced_lines
 from ultron_cli.schema.texts import read_json, read_json_lines, read_text, read_toml
 
 
@@ -29,6 +29,7 @@ def test_what_is_no_regular_file_is_refused_at_once(odd: Path, name: str) -> Non
         lambda path: read_text(path, "list"),
         lambda path: list(read_json_lines(path, "list", dict[str, object])),
         lambda path: list(csv_lines(path, "list", if_absent="look", if_unreadable="save it")),
+        lambda path: list(spaced_lines(path, "list", if_unreadable="save it")),
     ):
         with pytest.raises(UltronError, match=f"list .*{name} must be a file, found a "):
             read(odd / name)
@@ -103,3 +104,15 @@ def test_rows_are_read_by_column_whatever_parts_them(tmp_path: Path) -> None:
 def test_a_table_that_is_none_is_said_with_its_line(tmp_path: Path, content: bytes, words: str) -> None:
     with pytest.raises(UltronError, match=words):
         rows(tmp_path / "x.csv", content, optional=())
+
+
+def test_fields_between_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "x.txt"
+    path.write_bytes("\ufeffa  b\tc\r\n\n d\u00a0e \nf".encode())
+    lines = list(spaced_lines(path, "run", if_unreadable="save it"))
+    assert lines == [(1, ["a", "b", "c"]), (3, ["d\u00a0e"]), (4, ["f"])]
+    path.write_bytes(b"a\nb \xff\n")
+    with pytest.raises(UltronError, match=r"run .*x\.txt cannot be read \(line 2: not UTF-8\); save it"):
+        list(spaced_lines(path, "run", if_unreadable="save it"))
+    with pytest.raises(UltronError, match=r"run .*y\.txt does not exist; check the path"):
+        list(spaced_lines(tmp_path / "y.txt", "run", if_unreadable="save it"))

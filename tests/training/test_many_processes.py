@@ -27,6 +27,19 @@ LOSSES: dict[str, dict[str, Any]] = {
     "madacos": {"loss": {"name": "madacos"}, "clip_norm": 1.0, "accumulate": 1, "validation": {"share": 0.4}},
     "sharded": {"loss": {"name": "arcface", "margin": 0.3, "curricular": True, "sharded": True}, "clip_norm": 1.0},
     "sharded-madacos": {"loss": {"name": "madacos", "sharded": True}},
+    # By SGD, whose steps are as long as the gradient.
+    "memory": {
+        "loss": {"name": "multi-similarity", "per_landmark": 2, "memory": 10},
+        "batch_size": 8,
+        "optimizer": "sgd",
+        "lr": 0.05,
+    },
+    "mined": {
+        "loss": {"name": "contrastive", "batches": "mined", "negatives": 2},
+        "batch_size": 8,
+        "optimizer": "sgd",
+        "lr": 0.05,
+    },
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import PRECISIONS, RESIZES, RUNTIMES, STORAGES
+from ultron_cli.commands.choices import CORRUPTIONS, INTERPOLATIONS, PRECISIONS, RESIZES, RUNTIMES, STORAGES
 from ultron_cli.commands.flags import (
     MODEL,
     BackboneFlag,
@@ -18,6 +18,7 @@ from ultron_cli.commands.flags import (
     SeedFlag,
     WeightsFlag,
     WhitenFlag,
+    checked,
     choice,
     current_workspace,
     number,
@@ -28,6 +29,12 @@ EXAMPLE = """
 ultron extract --dataset roxford5k
 ultron extract --dataset photos/ --backbone resnet50 --weights resnet50.pth --scales 3
 """
+
+
+def _require_corruption(name: str, value: str) -> None:
+    from ultron_cli.datasets.corruptions import parse_corruption
+
+    parse_corruption(value)
 
 
 def command(
@@ -69,6 +76,9 @@ def command(
         ),
     ] = None,
     resize: Annotated[str, choice(RESIZES, help="Whether smaller photos are enlarged to --max-side too.")] = "down",
+    interpolation: Annotated[
+        str | None, choice(INTERPOLATIONS, help="The filter that brings photos to size (the model's).")
+    ] = None,
     no_crop: Annotated[
         bool,
         typer.Option(
@@ -76,6 +86,14 @@ def command(
             help="Whole query photos instead of their boxes (scores are not comparable with published ones).",
         ),
     ] = False,
+    corruption: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND:N",
+            help=f"Make query photos worse, by severity 1 to 5 (jpeg:3): {', '.join(CORRUPTIONS)}.",
+            callback=checked(_require_corruption),
+        ),
+    ] = None,
     gnd: GndFlag = None,
     runtime: Annotated[
         str,
@@ -110,6 +128,7 @@ def command(
     from ultron_cli.console import counted, lines, named, print_result
 
     keep_memory()
+    from ultron_cli.datasets.corruptions import parse_corruption
     from ultron_cli.distributed import is_first_process
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
     from ultron_cli.retrieval.extraction.processes import OtherProcessFailed
@@ -121,9 +140,11 @@ def command(
         dataset=dataset or folder,
         gnd=gnd,
         crop="none" if no_crop else "bbx",
+        corruption=parse_corruption(corruption) if corruption else None,
         scales=parse_scales(scales) if scales else None,
         max_side_px=max_side,
         resize=one_of("resize", resize, RESIZES),
+        interpolation=interpolation,
         runtime=one_of("runtime", runtime, RUNTIMES),
         precision=one_of("precision", precision, PRECISIONS),
         storage=one_of("storage", storage, STORAGES),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ultron_cli import user_code
 from ultron_cli.commands.choices import FORMATS, PROTOCOLS, metavar
 from ultron_cli.configs import one_of, parse_scales, within
 from ultron_cli.errors import UltronError
@@ -44,17 +45,29 @@ def checked(check: Callable[[str, Any], object]) -> Callable[[typer.CallbackPara
 
 
 def choice(
-    names: Sequence[str], *declarations: str, help: str, more_names: Sequence[str] = (), panel: str | None = None
+    names: Sequence[str],
+    *declarations: str,
+    help: str,
+    more_names: Sequence[str] = (),
+    panel: str | None = None,
+    by_path: bool = False,
 ) -> Any:
-    """An option that takes one of these names."""
+    """An option that takes one of these names, or (by_path) the import path of code, which may then be run."""
     every_name = (*names, *more_names)
+
+    def check(name: str, value: str) -> None:
+        if by_path and user_code.is_import_path(value):
+            user_code.permit(value)
+        else:
+            one_of(name, value, every_name)
+
     return typer.Option(
         *declarations,
         metavar=metavar(every_name),
         help=help,
         rich_help_panel=panel,
         autocompletion=lambda incomplete: [name for name in every_name if name.startswith(incomplete)],
-        callback=checked(lambda name, value: one_of(name, value, every_name)),
+        callback=checked(check),
     )
 
 

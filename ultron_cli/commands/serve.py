@@ -61,7 +61,7 @@ def command(
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     weights: DatabaseWeightsFlag = None,
-    method: Annotated[str, choice(tuple(METHODS), help="Kind of similarity map.")] = "gradcam",
+    method: Annotated[str, choice(tuple(METHODS), by_path=True, help="Similarity map, or my.py:Map.")] = "gradcam",
     max_upload: Annotated[float, number(help="Largest upload.", low=0, metavar="MIB", panel=LIMITS)] = 32,
     max_megapixels: Annotated[
         float, number(help="Most pixels of an uploaded photo, in millions.", low=0, panel=LIMITS)

@@ -1,5 +1,6 @@
 """`ultron train`: photos by landmark to a trained model."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from ultron_cli.commands.choices import PRESETS
 from ultron_cli.commands.flags import current_workspace
+from ultron_cli.errors import UltronError
 from ultron_cli.training.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 EXAMPLE = """
 ultron train
 ultron train --dataset photos/ --preset gem-r50-arcface --set epochs=20
+ultron train --descriptors train/database.h5
 """
 
 
@@ -31,6 +34,19 @@ def command(
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME|DIR", help="A folder with one folder of photos per landmark, or GLDv2.")
+    ] = None,
+    descriptors: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train a head on these stored descriptors instead of a network on photos (preset linear-adaptation).",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV of photo,landmark for --descriptors, where folders do not say the landmarks."
+        ),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML file whose settings replace the preset's.")
@@ -63,6 +79,9 @@ def command(
     With no argument it trains on rendered landmarks, in two to three minutes on two cores. --show-config shows every
     setting, those of the loss too; docs/models.md says what each loss is.
 
+    --descriptors trains a head over the frozen network that made them, in minutes on a CPU; `ultron extract --run` then
+    uses both.
+
     --preset autola-search looks for an attention instead (HOGA, AutoLA), on any folder of classes.
 
     On several GPUs: torchrun --nproc-per-node 8 -m ultron_cli train ...
@@ -80,13 +99,15 @@ def command(
             runs_table(runs) if runs else "no runs yet; start one with `ultron train`",
         )
         return
-    changes = list(set_ or [])
+    if dataset and descriptors:
+        raise UltronError("--descriptors are of a dataset already; leave out --dataset")
+    named = {"descriptors": descriptors, "labels": labels}
+    changes = [*(set_ or []), *(f"{key}={json.dumps(str(path.absolute()))}" for key, path in named.items() if path)]
+    changes += [f"dataset={dataset}"] if dataset else []
     if show_config:
-        from ultron_cli.training.presets import explain_config, load_config
+        from ultron_cli.training.presets import explain_config, load_config, start_preset
 
-        preset = preset or "quickstart"
-        if dataset:
-            changes.append(f"dataset={dataset}")
+        preset = start_preset(preset, changes)
         sources = explain_config(preset, config, changes)
         rows = [(key, value, "--set" if source == "set" else source) for key, value, source in sources]
         result = {
@@ -96,9 +117,9 @@ def command(
         print_result(result, table(("setting", "value", "from"), rows, left=3, most=len(rows)))
         return
     if not resume:  # a mistyped setting is told before torch is loaded
-        from ultron_cli.training.presets import load_config
+        from ultron_cli.training.presets import load_config, start_preset
 
-        load_config(preset or "quickstart", config, [*changes, *([f"dataset={dataset}"] if dataset else [])])
+        load_config(start_preset(preset, changes), config, changes)
     from ultron_cli.allocator import keep_memory
 
     keep_memory()
@@ -114,7 +135,6 @@ def command(
         preset=preset,
         config_file=config,
         assignments=tuple(changes),
-        dataset=dataset,
         out=out,
         overwrite=overwrite,
         resume=resume,

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Required, TypedDict
 
-from ultron_cli.datasets.download.catalog import KNOWN_SETS, KnownSet, Part
+from ultron_cli.datasets.download.catalog import KNOWN_SETS
+from ultron_cli.datasets.download.known_set import KnownSet, Part
 from ultron_cli.datasets.download.source_record import read_source
 from ultron_cli.datasets.folder import ProtocolFacts, describe_dataset
 from ultron_cli.datasets.landmarks.lists import LIST_FILE, open_landmark_list

@@ -6,7 +6,7 @@ Importing this module loads no torch, which a photo needs only on its way to a n
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 import numpy as np
 from PIL import Image
 
+from ultron_cli.datasets.corruptions import Corruption
 from ultron_cli.datasets.photo_files import open_photo
 from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
@@ -81,14 +82,28 @@ def clip_box(box: Box, width: int, height: int, where: str, edges: BoxEdges = "r
     return left, top, min(width, max(whole(x2), left + 1)), min(height, max(whole(y2), top + 1))
 
 
-def load_photo(path: Path | BinaryIO, box: Box | None, shape: PhotoShape) -> np.ndarray:
-    """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized. Raises UltronError."""
+def load_photo(
+    path: Path | BinaryIO,
+    box: Box | None,
+    shape: PhotoShape,
+    corruption: Corruption | None = None,
+    name: str = "",
+) -> np.ndarray:
+    """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized, and corrupted. Raises
+    UltronError.
+
+    name: of the photo, from which a corruption draws.
+    """
     with open_photo(path) as photo:
         stored_size = photo.image.size
         image = photo.rgb(resizing_bytes(stored_size, shape.target(*stored_size)))
     if box is not None:
+        box = corruption.box(box, *image.size, name) if corruption else box
         image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
-    return sized(image, shape)
+    pixels = sized(image, shape)
+    if corruption is not None:
+        pixels = sized(corruption.photo(Image.fromarray(pixels), name), shape)
+    return pixels
 
 
 def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:
@@ -113,11 +128,22 @@ class PhotoReader:
     """Decodes photos for a DataLoader, which takes any sequence: item i is photo rows[i]. A bad photo is an item with a
     reason, not an exception."""
 
-    def __init__(self, rows: list[int], paths: list[Path], boxes: list[Box | None], shape: PhotoShape) -> None:
+    def __init__(
+        self,
+        rows: list[int],
+        paths: list[Path],
+        boxes: list[Box | None],
+        shape: PhotoShape,
+        corruption: Corruption | None = None,
+        names: Sequence[str] = (),
+    ) -> None:
+        """names: of all photos, for a corruption."""
         self.rows = rows
         self.paths = paths  # of all photos of the list, as boxes
         self.boxes = boxes
         self.shape = shape
+        self.corruption = corruption
+        self.names = names
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -126,7 +152,9 @@ class PhotoReader:
         import torch
 
         try:
-            return LoadedPhoto(self.rows[i], torch.from_numpy(load_photo(self.paths[i], self.boxes[i], self.shape)))
+            name = self.names[i] if self.corruption else ""
+            pixels = load_photo(self.paths[i], self.boxes[i], self.shape, self.corruption, name)
+            return LoadedPhoto(self.rows[i], torch.from_numpy(pixels))
         except UltronError as error:
             return LoadedPhoto(self.rows[i], None, error.message)
 

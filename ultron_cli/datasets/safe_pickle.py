@@ -26,6 +26,7 @@ MOST_DIMENSIONS = 8
 MOST_DIGITS = 40  # of a number in words
 MOST_VALUES = 1_000_000  # that a file may stand for beyond 16 per byte, as one list may stand at several places
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+OBJECTS = "O8"
 _UINT32 = struct.Struct("<I").unpack_from
 _RUN = re.compile(rb"(?:M..)+", re.DOTALL)  # of numbers of two bytes
 _RUN_TYPE = np.dtype([("code", "u1"), ("value", "<u2")])
@@ -221,6 +222,8 @@ class _Machine:
 
     def array(self, content: object, kind: object, shape: object, order: object = "C") -> np.ndarray:
         """An array from its parts. Raises _Refused unless they fit each other and the file's length."""
+        if type(kind) is _Kind and kind.name == OBJECTS:
+            return self.array_of_texts(content, shape)
         if isinstance(content, str):
             content = content.encode("latin1")  # as Python 2 wrote it
         if type(kind) is not _Kind or not isinstance(content, (bytes, bytearray)) or order not in ("C", "F"):
@@ -239,6 +242,17 @@ class _Machine:
         if dtype.kind == "U":
             _refuse_no_text(np.frombuffer(content, f"{dtype.byteorder}u4"))
         return np.frombuffer(bytearray(content), dtype).reshape(shape, order="F" if order == "F" else "C")
+
+    def array_of_texts(self, content: object, shape: object) -> np.ndarray:
+        """A list of texts in an array of objects, as h5py gives names."""
+        if type(content) is not list or shape != (len(content),) or not all(type(text) is str for text in content):
+            raise _Refused("an array of type object that is no list of texts")
+        self.n_array_bytes += 2 * len(content)  # that the file has for each at least
+        if self.n_array_bytes > len(self.data):
+            raise _Refused("arrays of more texts than the file")
+        texts = np.empty(len(content), object)
+        texts[:] = content
+        return texts
 
     def scalar(self, kind: object, content: object) -> object:
         """A numpy number or text as Python has it."""
@@ -259,9 +273,8 @@ def _dictionary(values: list[object]) -> dict[object, object]:
 
 def _kind(machine: _Machine, name: object, *flags: object) -> _Kind:
     """A type by the name that numpy writes, such as `i8` or `U12`."""
-    if type(name) is not str or not (name in NUMBERS or re.fullmatch(r"[SU]\d{1,7}", name, re.ASCII)):
-        is_object = type(name) is str and name.startswith("O")
-        raise _Refused(f"an array of type {'object' if is_object else shown(name)}")
+    if type(name) is not str or not (name in (*NUMBERS, OBJECTS) or re.fullmatch(r"[SU]\d{1,7}", name, re.ASCII)):
+        raise _Refused(f"an array of type {shown(name)}")
     return _Kind(name)
 
 

@@ -97,6 +97,7 @@ def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool
 
 
 MODELS: dict[str, ModelEntry] = {
+    "adapted": ModelEntry("adapted", "AdaptedModel"),
     "cfcd-r101": ModelEntry("cfcd", "CfcdModel", {"backbone": "resnet101"}),
     "cfcd-r50": ModelEntry("cfcd", "CfcdModel"),
     "dalg": ModelEntry("dalg", "DalgModel"),

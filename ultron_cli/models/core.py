@@ -43,11 +43,12 @@ class RetrievalModel(nn.Module):
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).
     cam_layer: str | None = None
 
-    def __init__(self, name: str, settings: object) -> None:
+    def __init__(self, name: str | None = None, settings: object = None) -> None:
+        """None leaves a subclass to set them."""
         super().__init__()
-        self.name = name
-        self.settings = settings
         self.code = {}
+        if name is not None:
+            self.name, self.settings = name, settings
 
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, C, h, w), the last map before pooling."""
@@ -60,6 +61,16 @@ class RetrievalModel(nn.Module):
     def describe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, D), not yet of unit norm."""
         return self.pool(self.feature_map(images))
+
+    @property
+    def per_scale(self) -> "RetrievalModel":
+        """The network whose unit descriptors of each scale are joined: itself, unless `finish` follows on them."""
+        return self
+
+    def finish(self, descriptors: torch.Tensor) -> torch.Tensor:
+        """(B, D) unit descriptors that per_scale gave and join_scales joined -> (B, D), not yet of unit norm. Called
+        only where per_scale is another network."""
+        return descriptors
 
     def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
         """(scales, B, D) unit descriptors of the same photos -> (B, D), not yet of unit norm: their mean."""
@@ -94,6 +105,10 @@ class RetrievalModel(nn.Module):
 
     def named_stages(self) -> dict[str, nn.Module]:
         """The last layer of each stage by the stage's name, first to last; may be empty."""
+        return {}
+
+    def stage_layers(self) -> dict[str, nn.Module]:
+        """All layers of each stage by the stage's name, first to last; empty where the model does not tell."""
         return {}
 
     def is_channels_last(self, layer: str) -> bool:

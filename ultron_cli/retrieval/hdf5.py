@@ -187,6 +187,19 @@ def open_h5(path: Path, layout: H5Layout) -> H5File:
     return H5File(path, layout, attributes, header["texts"])
 
 
+def h5_format(path: Path) -> object:
+    """The attribute `format` of an HDF5 file, by which kinds of files differ. Raises UltronError if it is absent or
+    damaged."""
+    require_regular_file(path, "HDF5 file")
+    return asked_child(path, "name a descriptor file or a rank file", read_format, str(path))
+
+
+def read_format(path_text: str) -> object:
+    """The same, to be called in a child process."""
+    with h5py.File(path_text, "r") as handle:
+        return _attribute(handle, "format", object)
+
+
 def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
     """What a function that reads a file returns, read in a child process. Raises UltronError for whatever befalls
     it."""

@@ -22,6 +22,10 @@ EXTRACTION_WORDS = {
     "photos_sha256": "photos (SHA-256)",
     "weights_sha256": "weights (SHA-256)",
     "crop": "crop of queries",
+    "corruption": "corruption of queries",
+    "corruption.kind": "corruption of queries",
+    "corruption.severity": "severity of the corruption",
+    "corruption.seed": "seed of the corruption",
     "max_side_px": "longest side in pixels",
     "resize": "resizing of photos",
     "runtime": "runtime of the network",
@@ -53,6 +57,13 @@ class StoredWhitening(TypedDict):
     sha256: str
 
 
+class StoredCorruption(TypedDict):
+    """How query photos were made worse on purpose, as the `config` of a descriptor file says."""
+
+    kind: str
+    severity: int
+
+
 class StoredExtraction(TypedDict, total=False):
     """The types of what the `config` of a descriptor file may hold, as far as they are read."""
 
@@ -60,6 +71,7 @@ class StoredExtraction(TypedDict, total=False):
     scales: list[float]
     crop: str
     max_side_px: int | None
+    corruption: StoredCorruption | None
     resize: str
     runtime: str
     storage: str
@@ -172,6 +184,12 @@ class ExtractionRecord:
         return _of_kind(self.stored.get("max_side_px"), int)
 
     @property
+    def corruption(self) -> str | None:
+        """`jpeg 3`: how query photos were made worse on purpose, and how severely; None for plain photos."""
+        record = _object(self.stored.get("corruption"))
+        return f"{record.get('kind')} {record.get('severity')}" if record else None
+
+    @property
     def enlarges(self) -> bool:
         """Whether smaller photos were enlarged to the longest side."""
         return self.stored.get("resize") == "always"
@@ -218,9 +236,10 @@ class ExtractionRecord:
         of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
         always = ", small photos enlarged" if self.enlarges else ""
+        corrupted = f", queries corrupted by {self.corruption}" if self.corruption else ""
         whitened = f", {self.whitening}" if self.whitening else ""
         n_scales = len(self.scales)
-        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{whitened}"
+        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{corrupted}{whitened}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,6 +462,42 @@ class DistractorRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImportRecord:
+    """A file of another tool that a ranking was made of, or that ordered its first photos anew."""
+
+    path: str
+    sha256: str
+    format: str  # of RANK_FORMATS in exchange/
+    order: Literal["score", "file"] = "score"  # by which photos stand
+    n_first: int | None = None  # photos of a ranking that it ordered, at most; None: it is the whole ranking
+
+    def __str__(self) -> str:
+        first = "" if self.n_first is None else f", the first {self.n_first:,} of a ranking"
+        return f"{self.path} ({self.format}{first}{', in the order of its lines' if self.order == 'file' else ''})"
+
+    def to_json(self) -> dict[str, object]:
+        """As files store it."""
+        return {
+            "path": self.path,
+            "sha256": self.sha256,
+            "format": self.format,
+            "order": self.order,
+            **({} if self.n_first is None else {"n_first": self.n_first}),
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> "ImportRecord":
+        """From a file."""
+        return cls(
+            path=str(value.get("path")),
+            sha256=str(value.get("sha256", "")),
+            format=str(value.get("format")),
+            order="file" if value.get("order") == "file" else "score",
+            n_first=_of_kind(value.get("n_first"), int),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """What made a ranking or a score."""
 
@@ -459,9 +514,11 @@ class Origin:
     skipped: tuple[SkippedPhoto, ...] = ()
     search: SearchRecord | None = None
     distractors: tuple[DistractorRecord, ...] = ()
+    imported: tuple[ImportRecord, ...] = ()  # files of other tools, one after the other
     searched_by: Json | None = None  # versions, command and machine of the search
     k: int | None = None  # of an evaluation: photos ranked per query
     duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
+    ties: str | None = None  # of an evaluation: how photos of equal score stand; None: by row
     evaluated_by: Json | None = None  # versions, command and machine of the evaluation
     other: Json = field(default_factory=dict)  # what a file says beside these, kept for the next file
 
@@ -481,7 +538,16 @@ class Origin:
             f"{step.name} ({step.ms_per_query:.1f} ms per query)" if timed else step.name for step in search.steps
         )
         left_out = "; queries left out of their own ranking" if search.leaves_out_queries else ""
-        return joined + index + (f"; re-ranked by {steps}" if steps else "") + left_out
+        imported = "".join(
+            f"; imported from {record.path}" if record.n_first is None else f"; ordered anew by {record.path}"
+            for record in self.imported
+        )
+        return joined + index + (f"; re-ranked by {steps}" if steps else "") + imported + left_out
+
+    @property
+    def is_search(self) -> bool:
+        """Whether ultron searched, and no other tool made the whole ranking."""
+        return all(record.n_first is not None for record in self.imported)
 
     def facts(self) -> dict[str, str]:
         """Everything that shaped the result, in words: what it is -> how it was."""
@@ -497,14 +563,19 @@ class Origin:
             facts.setdefault(EXTRACTION_WORDS.get(key, key), value)
         if self.extraction:
             facts["whitening"] = self.extraction.whitening
-        facts["search"] = "exact" if search.method == "exact" else f"index {search.kind}"
+        engine = "exact" if search.method == "exact" else f"index {search.kind}"
+        facts["search"] = engine if self.is_search else "that of another tool"
         facts |= {f"index {name}": value for name, value in search.settings.items()}
         facts["re-ranking"] = ", ".join(step.name for step in search.steps) or None
         for step in search.steps:
             facts |= {f"{step.name}.{name}": value for name, value in step.settings.items()}
         facts["distractors"] = ", ".join(f"{part.path} ({part.n:,} photos)" for part in self.distractors) or None
+        if self.imported:
+            facts["imported"] = ", ".join(map(str, self.imported))
+            facts["imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in self.imported)
         facts["photos ranked per query"] = self.k
         facts["photos that a ranking repeats"] = self.duplicates
+        facts["photos of equal score"] = self.ties or "by row"
         facts["photos left out"] = ", ".join(sorted(photo.name for photo in self.skipped)) or None
         for who, record in (("searched with", self.searched_by), ("evaluated with", self.evaluated_by)):
             packages = _object((record or {}).get("packages"))
@@ -549,9 +620,11 @@ class Origin:
             "skipped": [photo.to_json() for photo in self.skipped],
             "search": self.search.to_json() if self.search else None,
             "distractors": [part.to_json() for part in self.distractors] or None,
+            "imported": [record.to_json() for record in self.imported] or None,
             "searched_by": self.searched_by,
             "k": self.k,
             "duplicates": self.duplicates,
+            "ties": self.ties,
             "evaluated_by": self.evaluated_by,
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
@@ -576,9 +649,11 @@ class Origin:
             skipped=SkippedPhoto.list_from_json(stored.get("skipped")),
             search=SearchRecord.from_json(stored.get("search")),
             distractors=tuple(DistractorRecord.from_json(part) for part in _objects(stored.get("distractors"))),
+            imported=tuple(ImportRecord.from_json(record) for record in _objects(stored.get("imported"))),
             searched_by=_of_kind(stored.get("searched_by"), dict),
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
+            ties=_of_kind(stored.get("ties"), str),
             evaluated_by=_of_kind(stored.get("evaluated_by"), dict),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
@@ -608,6 +683,16 @@ class StoredDistractors(TypedDict):
     dataset: str
 
 
+class StoredImport(TypedDict, total=False):
+    """An imported file, as files store it."""
+
+    path: Required[str]
+    sha256: str
+    format: str
+    order: str
+    n_first: int | None
+
+
 class StoredOrigin(TypedDict, total=False):
     """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
 
@@ -622,5 +707,7 @@ class StoredOrigin(TypedDict, total=False):
     skipped: list[StoredSkippedPhoto]
     search: StoredSearch | None
     distractors: list[StoredDistractors] | None
+    imported: list[StoredImport] | None
     k: int | None
     duplicates: str | None
+    ties: str | None

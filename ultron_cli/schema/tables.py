@@ -1,4 +1,4 @@
-"""Files of CSV: tables whose first line names the columns, and plain lists."""
+"""Tables as text: CSV whose first line names the columns, plain lists, and lines whose fields stand between blanks."""
 
 import csv
 import itertools
@@ -8,6 +8,9 @@ from pathlib import Path
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.schema.regular import MOST_LIST_BYTES, open_regular
 from ultron_cli.schema.values import MOST_SHOWN, Misfit, shown
+
+MOST_LINE_BYTES = 1 << 20  # of a line whose fields stand between blanks
+BOM = b"\xef\xbb\xbf"
 
 
 def csv_lines(
@@ -42,6 +45,30 @@ def csv_lines(
             raise UltronError(
                 f"{what} {path} cannot be read as a CSV in UTF-8 (after line {number}: {reason}); {if_unreadable}"
             ) from None
+
+
+def spaced_lines(
+    path: Path, what: str, *, if_absent: str = "check the path", if_unreadable: str, most_bytes: int = MOST_LIST_BYTES
+) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of every line of a text in UTF-8 whose fields stand between blanks (of ASCII); lines without
+    fields are left out. Raises UltronError, naming the line."""
+    descriptor = open_regular(path, what, if_absent=if_absent, most_bytes=most_bytes)
+    with open(descriptor, "rb") as handle:
+        for number in itertools.count(1):
+            try:
+                line = handle.readline(MOST_LINE_BYTES)
+                if len(line) == MOST_LINE_BYTES and not line.endswith(b"\n"):
+                    raise Misfit(f"it has over {MOST_LINE_BYTES:,} bytes")
+                fields = [field.decode() for field in line.removeprefix(BOM if number == 1 else b"").split()]
+                if b"\0" in line:
+                    raise Misfit("a NUL character")
+            except (UnicodeDecodeError, OSError, Misfit) as error:
+                reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:MOST_SHOWN]
+                raise UltronError(f"{what} {path} cannot be read (line {number}: {reason}); {if_unreadable}") from None
+            if fields:
+                yield number, fields
+            if not line:
+                return
 
 
 def _without_nul(lines: Iterator[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ultron_cli.configs import one_of, within
+from ultron_cli.configs import within
 from ultron_cli.console import log
 from ultron_cli.datasets.photo_files import open_photo, photo_size
 from ultron_cli.datasets.photo_types import SUFFIXES_OF_FORMAT
@@ -20,7 +20,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.machine import OverBudget
 from ultron_cli.retrieval.rerank import parse_rerank
-from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.method_table import map_method
 
 FORMATS = tuple(SUFFIXES_OF_FORMAT)  # others are refused before they are decoded
 # Thinner photos count as so wide: they are made so before the network sees them, which takes memory and time.
@@ -58,7 +58,7 @@ class ServeConfig:
         within("k", self.k, 1, MOST_PHOTOS)
         within("max_upload_mib", self.max_upload_mib, 0.01, 1024)
         within("max_megapixels", self.max_megapixels, 0.001, 10_000)
-        one_of("method", self.method, tuple(METHODS))
+        map_method(self.method)
         parse_rerank(self.rerank or None, self.rerank_set)
 
     @property

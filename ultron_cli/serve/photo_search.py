@@ -49,7 +49,7 @@ from ultron_cli.serve.limits import (
     Upload,
     decode_upload,
 )
-from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.method_table import map_method
 from ultron_cli.visualization.cam.similarity import similarity_cam
 from ultron_cli.visualization.report.maps import packed_map
 from ultron_cli.visualization.report.similarity_maps import small_map
@@ -164,7 +164,7 @@ class PhotoSearch:
             "rerank": self.config.rerank,
             "rerankers": list(RERANKERS),
             "maps": find_spec("pytorch_grad_cam") is not None,
-            "method": METHODS[self.config.method].title,
+            "method": map_method(self.config.method).title,
             "limits": {
                 "upload_bytes": self.config.max_upload_bytes,
                 "pixels": int(self.config.max_megapixels * 1e6),

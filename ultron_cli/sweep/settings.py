@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ultron_cli.configs import from_dict, one_of, parse_scales, within
+from ultron_cli.datasets.corruptions import BOX, CORRUPTIONS, MOST_SEVERE, Corruption
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.models import require_model
@@ -50,6 +51,11 @@ class ModelSettings:
             if len(set(values)) != len(values):
                 raise UltronError(f"model.{name} must be different; found {', '.join(map(str, values))}")
 
+    @property
+    def names_weights(self) -> bool:
+        """Whether it says which weights; else they are those of the latest training run."""
+        return bool(self.run or self.runs or self.weights or self.pretrained or self.untrained)
+
     def of_seeds(self) -> "list[ModelSettings]":
         """The same with one run, or one seed, each."""
         if self.runs:
@@ -80,6 +86,10 @@ class ExtractSettings:
     scales: str | None = None  # 1, 3, 5 or numbers with commas between
     max_side_px: int | None = None
     resize: Literal["down", "always"] = "down"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None  # None: the model's
+    corruption: str = NONE  # kind of corruption of the queries
+    severity: int = 0  # of it, from 0 (none) to MOST_SEVERE
+    corruption_seed: int = 0
     runtime: Literal["torch", "compile", "onnxruntime", "openvino", "auto"] = "torch"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     storage: Literal["float32", "float16"] = "float32"
@@ -92,13 +102,30 @@ class ExtractSettings:
         if self.max_side_px:
             within("extract.max_side_px", self.max_side_px, 32, 16384)
         within("extract.batch_size", self.batch_size, 1)
+        one_of("extract.corruption", self.corruption, (NONE, *CORRUPTIONS))
+        within("extract.severity", self.severity, 0, MOST_SEVERE)
+        if self.severity and self.corruption == NONE:
+            raise UltronError("extract.severity is of a corruption; name one with extract.corruption")
+        if self.crop == "none" and self.corruption == BOX and self.severity:
+            raise UltronError(f"the corruption {BOX} moves boxes, to which queries are cropped; crop them")
 
     def of_role(self, role: Role) -> "ExtractSettings":
-        """Those that shape the descriptors of the queries, or of the database, whose photos are never cropped."""
-        return replace(self, crop="none") if role == "database" else self
+        """Those that shape the descriptors of the queries, or of the database, whose photos are neither cropped nor
+        corrupted."""
+        if role == "query" and self.severity:
+            return self
+        plain = self.plain()
+        return replace(plain, crop="none") if role == "database" else plain
+
+    def plain(self) -> Self:
+        """The same without corruption."""
+        return replace(self, corruption=NONE, severity=0, corruption_seed=0)
 
     def request(self, role: Role, n_workers: int | None) -> ExtractRequest:
         """Asks for the descriptors of one role."""
+        corruption = None
+        if self.severity:
+            corruption = Corruption(kind=self.corruption, severity=self.severity, seed=self.corruption_seed)
         return ExtractRequest(
             dataset=self.dataset,
             gnd=Path(self.gnd) if self.gnd else None,
@@ -106,6 +133,8 @@ class ExtractSettings:
             scales=parse_scales(self.scales) if self.scales else None,
             max_side_px=self.max_side_px,
             resize=self.resize,
+            interpolation=self.interpolation,
+            corruption=corruption,
             runtime=self.runtime,
             precision=self.precision,
             storage=self.storage,
@@ -191,6 +220,7 @@ class EvaluateSettings:
     """How rankings are scored."""
 
     duplicates: Literal["count", "first"] = "count"
+    ties: Literal["row", "best", "worst"] = "row"  # how photos of equal score stand
 
 
 @dataclass(frozen=True, kw_only=True)

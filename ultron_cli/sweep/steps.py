@@ -12,6 +12,7 @@ from ultron_cli.console import dump_json
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking
+from ultron_cli.evaluation.ties import with_ties
 from ultron_cli.files import AppendedFile, file_state, make_folder, sha256_of_file, write_text
 from ultron_cli.locks import only_writer
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -155,6 +156,7 @@ def evaluated(
         "distractors": [_state(path) for path in options.distractors],
         "leave_out_queries": search.leave_out_queries,
         "duplicates": settings.evaluate.duplicates,
+        "ties": settings.evaluate.ties,
         "gnd": [str(gnd.resolve()), sha256_of_file(gnd)],
     }
     folder = place.workspace.result_path("evaluate", f"{dataset.name}-{queries.parent.name}", made_by)
@@ -162,7 +164,10 @@ def evaluated(
     with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
         if path.exists():
             return path
-        ranking = search_files(queries, database, search.k, place.device_name, options=options, rows_only=True)
+        is_by_row = settings.evaluate.ties == "row"
+        ranking = search_files(queries, database, search.k, place.device_name, options=options, rows_only=is_by_row)
+        if not is_by_row:
+            ranking = with_ties(ranking, gnd, settings.evaluate.ties)
         evaluation = evaluate_ranking(
             ranking, gnd, duplicates=settings.evaluate.duplicates, leave_out_queries=search.leave_out_queries
         )

@@ -1,17 +1,20 @@
 """The result of a sweep as tables: the scores of its cells, and what each change is worth against its baseline."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ultron_cli.console import counted, dump_json, lines, markdown_table, table
+from ultron_cli.datasets.corruptions import CORRUPTIONS, MOST_SEVERE
 from ultron_cli.evaluation.intervals import LEVEL
+from ultron_cli.evaluation.result import percent
 from ultron_cli.evaluation.significance import p_text
 from ultron_cli.evaluation.summaries import comparison_content
 from ultron_cli.evaluation.systems import Pair, Standing, System, compare_systems, letter_of
 from ultron_cli.evaluation.tables import Notes, TableFormat, score_table
 from ultron_cli.sweep.run import CellResult, Cost
 from ultron_cli.visualization.curves.pareto import ParetoPoint, pareto_figure
+from ultron_cli.visualization.curves.robustness import RobustnessCurve, Score, robustness_figure
 from ultron_cli.workspace import file_name
 
 SIGNIFICANT = "*"  # behind a difference that chance hardly explains
@@ -72,9 +75,14 @@ def sweep_content(folder: Path, results: Sequence[CellResult], tables: Sequence[
     return {"sweep": str(folder), "cells": cells, "tables": parts}
 
 
+def _main_standing(part: SweepTable) -> Standing:
+    """That of medium, or the first where it is missing."""
+    return next((standing for standing in part.standings if standing.protocol == "medium"), part.standings[0])
+
+
 def pareto_points(part: SweepTable) -> tuple[str, list[ParetoPoint]]:
-    """(protocol, a point per cell) for the picture of mAP against costs: of medium, or the first where that lacks."""
-    standing = next((standing for standing in part.standings if standing.protocol == "medium"), part.standings[0])
+    """(protocol, a point per cell) for the picture of mAP against costs."""
+    standing = _main_standing(part)
     points = []
     for result, system, scores in zip(part.results, part.systems, standing.systems, strict=True):
         cost = _mean_cost(result.costs)
@@ -91,14 +99,47 @@ def pareto_points(part: SweepTable) -> tuple[str, list[ParetoPoint]]:
     return standing.protocol, points
 
 
+def robustness_curves(part: SweepTable) -> list[RobustnessCurve]:
+    """Cells that differ from their baseline by a corruption alone, as curves over its severity; each baseline, which is
+    severity 0, is a system."""
+    standing = _main_standing(part)
+    scores = [Score(mAP=system.mAP, interval=system.interval) for system in standing.systems]
+    by_severity: dict[tuple[str, str], dict[int, Score]] = {}
+    for i, baseline in enumerate(part.baselines):
+        settings, of_baseline = (part.results[place].cell.settings for place in (i, baseline))
+        extract = settings.extract
+        is_same = replace(settings, extract=extract.plain()) == replace(
+            of_baseline, extract=of_baseline.extract.plain()
+        )
+        if extract.severity and not of_baseline.extract.severity and is_same:
+            system = part.systems[baseline].label.removesuffix("plain").rstrip(", ") or part.systems[baseline].label
+            by_severity.setdefault((system, extract.corruption), {0: scores[baseline]})[extract.severity] = scores[i]
+    return [RobustnessCurve(system=system, kind=kind, scores=values) for (system, kind), values in by_severity.items()]
+
+
+def robustness_table(part: SweepTable) -> str:
+    """The curves as a Markdown table: mAP in % by severity."""
+    columns = ["corruption", "system", *map(str, range(MOST_SEVERE + 1))]
+    curves = sorted(robustness_curves(part), key=lambda curve: tuple(CORRUPTIONS).index(curve.kind))
+    rows = [
+        [curve.kind, curve.system]
+        + [percent(curve.scores[i].mAP, 1) if i in curve.scores else "-" for i in range(MOST_SEVERE + 1)]
+        for curve in curves
+    ]
+    return markdown_table(columns, rows)
+
+
 def draw_tables(tables: Sequence[SweepTable], folder: Path) -> list[Path]:
-    """The picture of each table into the folder of the sweep."""
+    """The pictures of each table into the folder of the sweep."""
     paths = []
     for part in tables:
         end = f"-{file_name(part.dataset)}" if len(tables) > 1 else ""
         protocol, points = pareto_points(part)
         title = f"What mAP costs: {counted(len(points), 'cell')} on {part.dataset}"
         paths.append(pareto_figure(points, protocol, title, folder / f"pareto{end}.png"))
+        if curves := robustness_curves(part):
+            title = f"How much a worse query photo costs, {part.dataset}"
+            paths.append(robustness_figure(curves, protocol, title, folder / f"robustness{end}.png"))
     return paths
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ultron_cli.training.losses.base import LossSettings, TupleSettings
 
 # How the work is done or told: a resumed run may change these and still gives the same numbers.
-FREE_SETTINGS = ("workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
+FREE_SETTINGS = ("descriptors", "workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
 OPTIMIZERS = ("adamw", "sgd")
 DEFAULT_MODEL = "gem"  # of a configuration that names none
 DEFAULT_LOSS = "arcface"  # of a configuration that names none
@@ -115,6 +115,10 @@ class TrainConfig:
     """All that shapes a run; stored whole in its folder and its checkpoint."""
 
     dataset: str = "toy"
+    # A file of raw descriptors on which a head is trained (model.name=adapted), in place of a dataset's photos.
+    descriptors: str | None = None
+    # CSV of photo,landmark for these; None: as the dataset that was described has its landmarks.
+    labels: str | None = None
     exclude: tuple[str, ...] = ()  # files of landmarks or photo ids to keep out
     # The model's name and its settings.
     model: dict[str, Any] = field(default_factory=lambda: {"name": DEFAULT_MODEL, "backbone": "resnet10t"})
@@ -183,6 +187,7 @@ class TrainConfig:
         within("threads", self.threads or 1, 1, 1024)
         _rate("lr", self.lr)
         self._check_together()
+        self._check_head()
 
     def _check_together(self) -> None:
         """Settings that must fit each other."""
@@ -233,6 +238,34 @@ class TrainConfig:
             raise UltronError(
                 f"switch.epoch must lie before the end of {self.epochs} epochs; found {self.switch.epoch}"
             )
+
+    def _check_head(self) -> None:
+        """Settings that go with stored descriptors, or do not."""
+        if self.labels and not self.descriptors:
+            raise UltronError(
+                f"labels are of stored descriptors; found {self.labels} without descriptors; photos are labelled by "
+                "their folders, leave it out"
+            )
+        if not self.descriptors:
+            return
+        if self.model_name != "adapted":
+            raise UltronError(
+                f"descriptors train a head over the network that made them; found model {self.model_name}; add "
+                "`model.name=adapted`"
+            )
+        if "base" in self.model:
+            raise UltronError(
+                f"the network under the head is the one that made {self.descriptors}; found model.base; leave it out"
+            )
+        for name, is_set in {
+            "weights": self.weights is not None,
+            "pretrained": self.pretrained,
+            "group_sizes": self.group_sizes,
+            "validation.kind": self.validation.kind != "retrieval",
+            "loss": self.tuple_settings is not None,
+        }.items():
+            if is_set:
+                raise UltronError(f"{name} needs photos; found {self.descriptors}, stored descriptors; leave it out")
 
     @property
     def model_name(self) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ultron_cli import distributed
+from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.models import build_model
 from ultron_cli.models.core import PRECISIONS, RetrievalModel, normalise_images
 from ultron_cli.training.config import TrainConfig
@@ -19,6 +20,7 @@ from ultron_cli.training.losses import make_loss
 from ultron_cli.training.losses.base import Loss, LossResult
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
 from ultron_cli.training.run.checkpoints import State
+from ultron_cli.training.validation import RetrievalValidation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Learner:
         self.config = config
         self.device = device
         self.steps_per_epoch = steps_per_epoch
-        self.model: RetrievalModel = build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
+        self.model = self._make_model()
         self.loss: Loss = make_loss(
             config.loss_name, config.loss_settings, n_classes=n_landmarks, dim=self.model.descriptor_dim
         ).to(device)
@@ -54,6 +56,14 @@ class Learner:
         self.running_mean = RunningMean(self.model, config.ema) if config.ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         self.optimizer = make_optimizer(config, self.model, self.loss)
+
+    def _make_model(self) -> RetrievalModel:
+        config = self.config
+        return build_model(config.model_name, config.model_settings, pretrained=config.pretrained)
+
+    def reader(self, photos: LandmarkPhotos, what: str) -> RetrievalValidation:
+        """Describes photos as they are, of at most side_px, by a network. what: it is for, as messages say it."""
+        return RetrievalValidation(photos, self.config.side_px, self.config.workers, what=what)
 
     def _wrapped(self) -> nn.Module:
         network: nn.Module = self.model
@@ -134,11 +144,15 @@ class Learner:
             group["lr"] = lr
         return lr
 
-    def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> LossResult:
+    def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the network takes of (B, 3, H, W) uint8."""
         images = normalise_images(pixels.permute(0, 2, 3, 1), self.model.preprocessing)
-        images = images.contiguous(
+        return images.contiguous(
             memory_format=torch.channels_last if self.config.channels_last else torch.contiguous_format
         )
+
+    def _forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> LossResult:
+        images = self._inputs(pixels)
         dtype = PRECISIONS[self.config.precision]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             unit_norm = self.loss.takes_unit

@@ -3,7 +3,7 @@ shares with AutoLA's search."""
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -25,7 +25,7 @@ from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.losses.base import MarginLoss
 from ultron_cli.training.run.checkpoints import State, load_latest_state, remove_states, save_state, saved_steps
-from ultron_cli.training.run.folder import continued, set_result_aside
+from ultron_cli.training.run.folder import RESULT_FILE, continued, set_result_aside
 from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
 from ultron_cli.training.run.loop import RunLoop
 from ultron_cli.training.starting_weights import require_start, start_from
@@ -67,7 +67,6 @@ class Training(RunLoop[TrainConfig, Batch]):
             photos.labels, 0.0 if scored else config.validation.share, config.validation.by, config.seed
         )
         self.photos = photos.take(self.split.train_rows)
-        shapes = training_shapes(config.side_px, config.group_sizes)
         self.batches = make_batches(config, self.photos)
         self.n_batches = self.batches.n_batches
         if not self.n_batches:
@@ -75,14 +74,22 @@ class Training(RunLoop[TrainConfig, Batch]):
                 f"no shape of group_sizes has a batch of {config.batch_size} photos; use a smaller batch_size, "
                 "or `group_sizes=false`"
             )
-        self.learner = Learner(config, len(self.photos.landmark_names), self.n_batches, device)
+        self.learner = self._make_learner()
         self.model = self.learner.model
-        dataset = TrainingPhotos(self.photos, Augmentation(config.augment, shapes))
-        self.loader = make_loader(dataset, self.batches, config.workers, pin=device.type == "cuda")
+        self.loader = self._make_loader()
         self.validation = self._make_validation(scored)
         self.n_held_out = len(scored.labels) if scored else len(self.split.held_out_rows)
         self.journal: Journal | None = None  # of the first process, while it runs
         self._epoch_meter = Meter()
+
+    def _make_learner(self) -> Learner:
+        return Learner(self.config, len(self.photos.landmark_names), self.n_batches, self.device)
+
+    def _make_loader(self) -> Iterable[Batch]:
+        """The batches of `self.batches`, from where they are told to begin."""
+        shapes = training_shapes(self.config.side_px, self.config.group_sizes)
+        dataset = TrainingPhotos(self.photos, Augmentation(self.config.augment, shapes))
+        return make_loader(dataset, self.batches, self.config.workers, pin=self.device.type == "cuda")
 
     def _make_validation(self, scored: LandmarkPhotos | None) -> RetrievalValidation | ClassificationValidation | None:
         """scored: the photos that have a folder of their own to be classified."""
@@ -136,14 +143,14 @@ class Training(RunLoop[TrainConfig, Batch]):
         if code:
             origin["code"] = {text: dataclasses.asdict(part.record()) for text, part in code.items()}
         self.make_folder(folder, resume)
-        user_code.copy_into(folder, code.values())
         require_space(folder, self._disk_bytes(), "the run with one checkpoint to go on from")
         if resume and (folder / "split.json").exists():
             require_same_photos(folder / "split.json", self.all_photos)
-        write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
         if resume:
             set_result_aside(folder)
-        self.write_settings(folder, origin)
+        self.write_settings(folder, origin)  # first, as it tells a run's folder from any other
+        user_code.copy_into(folder, code.values())
+        write_split(folder / "split.json", self.split, self.all_photos, self.excluded)
         return origin
 
     def _disk_bytes(self) -> int:
@@ -308,13 +315,17 @@ class Training(RunLoop[TrainConfig, Batch]):
                     counted(len(self.bad_photos), "photo"),
                     self.photos.folder,
                 )
-            self._write_checkpoint(folder, origin)
+            self._write_checkpoint(folder, self._checkpoint_extra(origin))
             if not self.config.keep_checkpoints:
                 remove_states(folder, saved_steps(folder))
         return distributed.from_first_process(metrics)
 
-    def _write_checkpoint(self, folder: Path, origin: dict[str, object]) -> None:
+    def _write_checkpoint(self, folder: Path, extra: dict[str, object]) -> None:
         """checkpoint.pt, which says that the run is finished."""
+        save_checkpoint(folder / RESULT_FILE, self.model, extra)
+
+    def _checkpoint_extra(self, origin: dict[str, object]) -> dict[str, object]:
+        """What a checkpoint holds beside the model."""
         extra: dict[str, object] = {
             "train_config": self.config.to_plain(),
             "landmarks": self.photos.landmark_names,
@@ -322,4 +333,4 @@ class Training(RunLoop[TrainConfig, Batch]):
         }
         if not self.learner.is_sharded:  # shards are in the training checkpoints
             extra["loss_state"] = self.learner.loss.state_dict()
-        save_checkpoint(folder / "checkpoint.pt", self.model, extra)
+        return extra

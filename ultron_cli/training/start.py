@@ -24,8 +24,10 @@ from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun
 from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.heads.described import open_described
+from ultron_cli.training.heads.run import HeadTraining
 from ultron_cli.training.loop import Training
-from ultron_cli.training.presets import changed_config, load_config, resumed_config
+from ultron_cli.training.presets import changed_config, load_config, resumed_config, start_preset
 from ultron_cli.training.run.folder import (
     GENOTYPE_FILE,
     code_of_run,
@@ -37,8 +39,6 @@ from ultron_cli.training.run.folder import (
 )
 from ultron_cli.training.starting_weights import require_start
 from ultron_cli.workspace import Workspace
-
-DEFAULT_PRESET = "quickstart"
 
 
 class DrawRun(Protocol):
@@ -180,7 +180,7 @@ def _configuration(request: TrainRequest, folder: Path, is_resumed: bool) -> Tra
         )
     if request.config is not None:
         return changed_config(request.config, request.changes)
-    return load_config(request.preset or DEFAULT_PRESET, request.config_file, request.changes)
+    return load_config(start_preset(request.preset, request.changes), request.config_file, request.changes)
 
 
 def _first_process_choice(request: TrainRequest, workspace: Workspace, lock: contextlib.ExitStack) -> tuple[str, bool]:
@@ -236,7 +236,7 @@ def _folder_and_resume(request: TrainRequest, workspace: Workspace) -> tuple[Pat
         raise UltronError("`resume` and `overwrite` exclude each other; leave one")
     if request.resume:
         return run_to_resume(request.out, workspace, finished_too=True), True
-    return new_run_folder(request.preset or DEFAULT_PRESET, request.out, overwrite, workspace), False
+    return new_run_folder(start_preset(request.preset, request.changes), request.out, overwrite, workspace), False
 
 
 def _open_photos(
@@ -247,7 +247,9 @@ def _open_photos(
     if distributed.process_index() > 0:
         distributed.wait_for_processes()
     photos = request.photos
-    if photos is None:
+    if isinstance(config, TrainConfig) and config.descriptors:
+        photos = open_described(Path(config.descriptors), Path(config.labels) if config.labels else None)
+    elif photos is None:
         photos = open_landmark_photos(open_named_dataset(config.dataset, workspace=workspace).folder)
     photos, excluded = exclude_photos(photos, config.exclude)
     if distributed.process_index() == 0:
@@ -263,7 +265,8 @@ def _train(
     is_resumed: bool,
     device: torch.device,
 ) -> TrainSummary:
-    training = Training(config, photos, device, excluded)
+    make = HeadTraining if config.descriptors else Training
+    training = make(config, photos, device, excluded)
     n_processes = distributed.n_processes()
     log.info(
         "training on %s of %s from %s (%s%s); %s held out",

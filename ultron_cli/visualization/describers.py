@@ -1,5 +1,6 @@
 """The models behind a scene, for pictures of what a network does with its photos."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ultron_cli.machine import resolve_device
@@ -25,4 +26,5 @@ def describer_with(scene: Scene, model: RetrievalModel, device_name: str) -> Des
     """Another model, at scale 1, to which photos are brought as large as a search had them."""
     device = resolve_device(device_name)
     config = ExtractConfig.of(scene.ranking.origin.extraction, scales=(1.0,)).cropped_for(model)
+    config = replace(config, preprocessing=model.preprocessing.to_dict())
     return Describer(model.to(device), config, device)

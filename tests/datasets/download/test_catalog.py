@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ultron_cli.datasets.download.catalog import KNOWN_SETS, Part, find_set
+from ultron_cli.datasets.download.catalog import KNOWN_SETS, find_set
+from ultron_cli.datasets.download.known_set import Part
 from ultron_cli.errors import UltronError
 
 

@@ -11,9 +11,10 @@ from tests.datasets.conftest import files_below, jpeg, tar_of
 from tests.datasets.misbehaving_server import MisbehavingServer
 from ultron_cli.console import start_log
 from ultron_cli.datasets.download import install
-from ultron_cli.datasets.download.catalog import GLDV2_TEST, ROXFORD5K, RPARIS6K, KnownSet
+from ultron_cli.datasets.download.catalog import GLDV2_TEST, ROXFORD5K, RPARIS6K
 from ultron_cli.datasets.download.fetching import FetchOptions
 from ultron_cli.datasets.download.install import Installation, InstallOptions
+from ultron_cli.datasets.download.known_set import KnownSet
 from ultron_cli.datasets.download.mirrors import read_mirrors
 from ultron_cli.datasets.download.source_record import read_seen_checksums, read_source
 from ultron_cli.errors import UltronError, WorkFailed

@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from tests.datasets.conftest import plain_photo
 from ultron_cli.datasets.download import layouts
+from ultron_cli.datasets.download.holidays import holidays
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.landmarks.photos import open_landmark_photos
 from ultron_cli.errors import UltronError
@@ -120,3 +121,17 @@ def test_sfm120k_clusters_become_landmarks(tmp_path: Path) -> None:
     (folder / "retrieval-SfM-120k.pkl").write_bytes(pickle.dumps({"train": []}))
     with pytest.raises(UltronError, match=r"120k.pkl: train must be an object, found a list; download it again"):
         layouts.sfm120k(folder)
+
+
+def test_holidays(tmp_path: Path) -> None:
+    folder = tmp_path / "holidays"
+    for name in ("100000", "100001", "100002", "100100", "100101"):
+        plain_photo(folder / "jpg" / f"{name}.jpg")
+    holidays(folder)
+    dataset = open_dataset(str(folder), tmp_path)
+    assert dataset.query_names == ["100000", "100100"]
+    answers = [(list(query.easy), list(query.junk)) for query in map(dataset.query, dataset.query_names)]
+    assert answers == [([1, 2], [0]), ([4], [3])]
+    plain_photo(folder / "jpg" / "10010.jpg")
+    with pytest.raises(UltronError, match="photos named by six digits, found 10010; download them again"):
+        holidays(folder)

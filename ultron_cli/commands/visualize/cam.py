@@ -43,7 +43,10 @@ def command(
     k: Annotated[int, number("-k", help="How many of the best photos.", low=1)] = 5,
     protocol: ProtocolFlag = "medium",
     method: Annotated[
-        str, choice(tuple(METHODS), help="Kind of map; attention is for ULTRON, simpool and cls.")
+        str,
+        choice(
+            tuple(METHODS), by_path=True, help="Kind of map, or my.py:Map; attention is for ULTRON, simpool and cls."
+        ),
     ] = "gradcam",
     layer: Annotated[
         list[str] | None,

@@ -19,7 +19,9 @@ def command(
         Path, typer.Argument(metavar="FILE", help="A published checkpoint (.pth, .pt, .pyth, .safetensors).")
     ],
     *,
-    source: Annotated[str, choice(tuple(IMPORTERS), "--from", help="Whose layout the file has.")],
+    source: Annotated[
+        str, choice(tuple(IMPORTERS), "--from", by_path=True, help="Whose layout it has, or my.py:read.")
+    ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="File for the checkpoint of ultron.")],
     backbone: Annotated[
         str | None,

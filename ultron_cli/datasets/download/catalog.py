@@ -5,16 +5,13 @@ as a file next to the data (`checksum_address`), read at download time. Where th
 install.py records what the first download had. Sizes are approximate unless they are in `n_bytes`; they serve to tell
 the disk space beforehand.
 
-Another dataset is a KnownSet here and a line in KNOWN_SETS; where the publisher's labels are not in a form that is read
-already, also a step in layouts.py.
+Another dataset is a file like holidays.py, with its KnownSet and the step that makes the publisher's labels readable,
+and a line in KNOWN_SETS.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
 from ultron_cli.datasets.download import layouts
+from ultron_cli.datasets.download.holidays import HOLIDAYS
+from ultron_cli.datasets.download.known_set import KnownSet, Part
 from ultron_cli.errors import UltronError, nearest_names
 
 REVISITOP = "github.com/filipradenovic/revisitop (python/download.py, commit be39832)"
@@ -35,65 +32,6 @@ INSTRE_SERVER = "ftp://ftp.irisa.fr/local/texmex/corpus/instre"
 
 FLICKR = "photos under Flickr's terms, for research (VGG's terms of access); ground truth by the authors of revisitop"
 GB = 10**9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One file to download."""
-
-    file: str
-    addresses: tuple[str, ...] = ()
-    kind: Literal["photos", "file"] = "file"  # `photos` is an archive to unpack, `file` is kept as it is
-    into: str = ""  # folder to unpack into, or path of the file (empty: its own name), below the dataset's folder
-    flat: bool = False  # photos only, the archive's folders are dropped
-    n_bytes: int | None = None  # published size
-    about_bytes: int | None = None  # approximate size, for disk space and the list
-    sha256: str | None = None  # published checksum
-    checksum_address: str | None = None  # of a publisher's file that holds MD5 or SHA-256, told apart by length
-    known_sha256: str | None = None  # of the file as this project knows it; another one is a warning, not an error
-    version: str = ""  # of the photos, where there are several
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownSet:
-    """A published dataset."""
-
-    name: str
-    purpose: str
-    photos: str  # how many, in words
-    licence: str
-    parts: tuple[Part, ...]
-    sources: tuple[str, ...]
-    n_database: int | None = None  # published count, checked after the download where a ground truth tells it
-    n_queries: int | None = None  # likewise
-    finish: Callable[[Path], None] | None = None  # makes the publisher's labels in this folder readable (layouts.py)
-    needs: str = ""  # a set whose photos this one uses
-    versions: tuple[str, ...] = ()  # of the photos; the first is taken unless another is asked for
-    withdrawn: str = ""  # why there is no address
-
-    def parts_of(self, version: str | None) -> tuple[Part, ...]:
-        """The parts of one version of the photos (None: the first). Raises UltronError for an unknown version."""
-        if version is not None and version not in self.versions:
-            offered = (
-                f"it has {', '.join(self.versions)}"
-                if self.versions
-                else "it has one version only; leave `photos` away"
-            )
-            raise UltronError(f"`photos` {version}: {self.name} has no such version of its photos; {offered}")
-        version = version or (self.versions[0] if self.versions else "")
-        return tuple(part for part in self.parts if part.version in ("", version))
-
-    def about_bytes(self) -> tuple[int, bool]:
-        """Approximate download size of the first version, and whether it is of all its parts (else the others come on
-        top).
-
-        0 where the size of some photos is not known: that of the small files alone would mislead.
-        """
-        parts = self.parts_of(None)
-        sizes = [part.n_bytes or part.about_bytes for part in parts]
-        if any(part.kind == "photos" and not size for part, size in zip(parts, sizes, strict=True)):
-            return 0, False
-        return sum(size or 0 for size in sizes), all(sizes)
 
 
 def find_set(name: str) -> KnownSet:
@@ -364,5 +302,6 @@ KNOWN_SETS: dict[str, KnownSet] = {
         SFM120K,
         INSTRE,
         ILIAS_MINI,
+        HOLIDAYS,
     )
 }

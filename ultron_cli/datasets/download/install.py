@@ -15,7 +15,6 @@ from pathlib import Path
 
 from ultron_cli.configs import within
 from ultron_cli.console import counted, log
-from ultron_cli.datasets.download.catalog import KnownSet, Part
 from ultron_cli.datasets.download.fetching import (
     DIGESTS,
     Download,
@@ -25,6 +24,7 @@ from ultron_cli.datasets.download.fetching import (
     check_file,
     find_digest,
 )
+from ultron_cli.datasets.download.known_set import KnownSet, Part
 from ultron_cli.datasets.download.mirrors import Mirrors
 from ultron_cli.datasets.download.source_record import (
     PartRecord,

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,11 +79,19 @@ def sfm120k(folder: Path) -> None:
     write_landmark_list(folder, "landmarks.csv", "ims", "sfm120k")
 
 
-def _write_ground_truth(
-    folder: Path, database: list[str], queries: list[str], boxes: list[list[float] | None], positives: list[list[int]]
+def write_ground_truth(
+    folder: Path,
+    database: list[str],
+    queries: list[str],
+    boxes: Sequence[list[float] | None],
+    positives: list[list[int]],
+    junk: list[list[int]] | None = None,
 ) -> None:
     """gnd_<folder>.json with all positives as easy, so that the medium protocol scores them all."""
-    gnd = [{"bbx": box, "easy": rows, "hard": [], "junk": []} for box, rows in zip(boxes, positives, strict=True)]
+    gnd = [
+        {"bbx": box, "easy": rows, "hard": [], "junk": left_out}
+        for box, rows, left_out in zip(boxes, positives, junk or [[] for _ in queries], strict=True)
+    ]
     write_text(folder / f"gnd_{folder.name}.json", json.dumps({"imlist": database, "qimlist": queries, "gnd": gnd}))
 
 
@@ -97,7 +106,7 @@ def ilias(folder: Path) -> None:
     for row, name in enumerate(database):
         rows_of_object.setdefault(name.rsplit("/", 2)[0], []).append(row)
     boxes = [_enclosing_box(photos / f"{name}_bbox.txt") for name in queries]
-    _write_ground_truth(
+    write_ground_truth(
         folder, database, queries, boxes, [rows_of_object.get(name.rsplit("/", 2)[0], []) for name in queries]
     )
 
@@ -145,7 +154,7 @@ def instre(folder: Path) -> None:
     database = [prefix + name for name in database]
     queries = [prefix + name for name in queries]
     corners = _as_corners(np.array(stored.boxes, np.float64), folder / "jpg", queries)
-    _write_ground_truth(
+    write_ground_truth(
         folder, database, queries, corners, [[row - 1 for row in positives] for positives in stored.positives]
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ultron_cli.datasets.download.catalog import KnownSet, Part
+from ultron_cli.datasets.download.known_set import KnownSet, Part
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.schema.texts import fit_file, read_toml
 from ultron_cli.schema.values import shown

@@ -51,17 +51,19 @@ class Photo:
 
 
 def cropped(image: Image.Image, box: Box | None, recipe: Recipe) -> Image.Image:
-    """The part of a photo that is described: the box as far as it is inside, of a pixel at least."""
+    """The part of a photo that is described: the box as far as it is inside, of a pixel at least. Of a photo that lies
+    on its side a box may reach outside: black there, as Pillow crops."""
     if box is None or recipe.crop == "none":
         return image
     lower, upper = {"rounded": (round, round), "truncated": (int, int), "outward": (math.floor, math.ceil)}[
         recipe.box_edges
     ]
-    x1, y1, x2, y2 = box
-    left, top = min(max(0, lower(x1)), image.width - 1), min(max(0, lower(y1)), image.height - 1)
-    return image.crop(
-        (left, top, min(image.width, max(upper(x2), left + 1)), min(image.height, max(upper(y2), top + 1)))
-    )
+    left, top = lower(box[0]), lower(box[1])
+    right, bottom = max(upper(box[2]), left + 1), max(upper(box[3]), top + 1)
+    if recipe.exif == "as stored":
+        return image.crop((left, top, right, bottom))
+    left, top = min(max(0, left), image.width - 1), min(max(0, top), image.height - 1)
+    return image.crop((left, top, min(image.width, max(right, left + 1)), min(image.height, max(bottom, top + 1))))
 
 
 def target_size(
@@ -74,12 +76,26 @@ def target_size(
     length = {"shortest": min(size), "whole photo": max(whole_size)}.get(recipe.measured, max(size))
     if limit >= length and recipe.resize == "down":
         return max(size[0], min_side_px), max(size[1], min_side_px)
-    whole = {"nearest": round, "down": math.floor, "up": math.ceil}[recipe.rounding]
-    # Rounding up must not make 321 of 320.00000000000006.
-    width, height = (
-        limit if recipe.measured == "square" else whole(round(side * (limit / length), 9)) for side in size
-    )
-    return max(width, min_side_px), max(height, min_side_px)
+    if recipe.measured == "square":
+        return max(limit, min_side_px), max(limit, min_side_px)
+    scale = limit / length
+    if recipe.rounding == "thumbnail":
+        sides = _thumbnail_sides(size, math.floor(round(max(size) * scale, 9)))
+    else:
+        whole = {"nearest": round, "down": math.floor, "up": math.ceil}[recipe.rounding]
+        # Rounding up must not make 321 of 320.00000000000006.
+        sides = [whole(round(side * scale, 9)) for side in size]
+    return max(sides[0], min_side_px), max(sides[1], min_side_px)
+
+
+def _thumbnail_sides(size: tuple[int, int], longest: int) -> list[int]:
+    """The sides that PIL.Image.thumbnail gives: the shorter is the one of two whole numbers whose ratio is nearer."""
+    ratio = size[0] / size[1]
+    exact = longest * ratio if ratio <= 1 else longest / ratio
+    wholes = [max(1, math.floor(exact)), max(1, math.ceil(exact))]
+    if ratio <= 1:
+        return [min(wholes, key=lambda width: abs(ratio - width / longest)), longest]
+    return [longest, min(wholes, key=lambda height: abs(ratio - longest / height))]
 
 
 def resized(image: Image.Image, target: tuple[int, int], recipe: Recipe) -> np.ndarray:
@@ -110,13 +126,14 @@ class Maker:
         self.whitening = whitening
         self.n_passes = 0  # of one photo at one scale through the network
         self._model = model
+        self._network = model.per_scale
         self._device = device
         self._precision = precision
         self._poolings: list[float | None] = [None]  # in the order of the rows that a pass gives
         self.exponent: float | None = None
-        self.may_pool = isinstance(model, GemModel) and isinstance(model.pooling, (GeM, Average, Maximum))
+        pooling = self._network.pooling if isinstance(self._network, GemModel) else None
+        self.may_pool = isinstance(pooling, (GeM, Average, Maximum))
         if self.may_pool:
-            pooling = model.pooling
             if isinstance(pooling, GeM):
                 self.exponent = float(pooling.p)
             else:
@@ -131,6 +148,8 @@ class Maker:
         sides = {"none": (False,), "mirrored": (True,), "both": (False, True)}[recipe.flip]
         of_sides = [_unit(self._joined(recipe, photo_rows, mirrored)) for mirrored in sides]
         rows = _unit(np.mean(of_sides, axis=0))
+        if self._network is not self._model:
+            rows = _unit(self._finished(rows))
         if self.whitening is not None and recipe.whitening == "after joining":
             rows = self._whitened(rows)
         return _unit(np.sign(rows) * np.sqrt(np.abs(rows))) if recipe.power == "signed root" else rows
@@ -143,6 +162,11 @@ class Maker:
         return all(
             np.array_equal(self._pixels_of(row, recipe), self._pixels_of(row, other)) for row in range(len(self.photos))
         )
+
+    def _finished(self, rows: np.ndarray) -> np.ndarray:
+        """What the model makes of joined descriptors (a trained head)."""
+        with torch.inference_mode():
+            return self._model.finish(torch.from_numpy(rows).float().to(self._device)).double().cpu().numpy()
 
     def _whitened(self, rows: np.ndarray) -> np.ndarray:
         whitening = self.whitening
@@ -173,8 +197,6 @@ class Maker:
                 exponent = recipe.exponent or self.exponent or 3.0
                 values = torch.from_numpy(of_scales.clip(min=1e-12))
                 return power_mean(values, exponent, dims=(0,)).numpy() if exponent < math.inf else of_scales.max(axis=0)
-            case "model":
-                return self._model.join_scales(torch.from_numpy(of_scales)).numpy()
 
     def _pooled(self, row: int, recipe: Recipe, scale: float, mirrored: bool) -> np.ndarray:
         """(poolings, D) float32 of one photo at one scale."""
@@ -215,22 +237,22 @@ class Maker:
     def _pass(self, images: torch.Tensor) -> np.ndarray:
         """(poolings, D) float32 by one pass of the network."""
         self.n_passes += 1
-        model, images = self._model, images.to(self._device)
+        network, images = self._network, images.to(self._device)
         dtype = PRECISIONS[self._precision]
         with torch.inference_mode(), torch.autocast(self._device.type, dtype=dtype, enabled=dtype != torch.float32):
             if not self.may_pool:
-                return model.describe(images).float().cpu().numpy()
-            assert isinstance(model, GemModel)
-            feature_map = model.feature_map(images)
+                return network.describe(images).float().cpu().numpy()
+            assert isinstance(network, GemModel)
+            feature_map = network.feature_map(images)
             pooled = []
-            trained = model.pooling
+            trained = network.pooling
             try:
                 for exponent in self._poolings:
                     if exponent is not None:
-                        model.pooling = Maximum() if exponent == math.inf else GeM(exponent).to(self._device)
-                    pooled.append(model.pool(feature_map).float())
+                        network.pooling = Maximum() if exponent == math.inf else GeM(exponent).to(self._device)
+                    pooled.append(network.pool(feature_map).float())
             finally:
-                model.pooling = trained
+                network.pooling = trained
             return torch.cat(pooled).cpu().numpy()
 
 

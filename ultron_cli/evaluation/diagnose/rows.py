@@ -10,6 +10,7 @@ from ultron_cli.evaluation.diagnose.settings import NO_FLAG
 
 EXPLAINED = 0.02  # a way that leaves at most this share of what differed is taken as the cause
 UNIT = 1e-3  # rows whose norms differ by less from 1 are unit vectors
+MAP_STEPS = 30  # of fitting a linear map and the lengths of its rows in turn
 SAME_GRAM = 1e-3  # cosines among photos, that agree up to this, belong to turned descriptors
 
 
@@ -167,5 +168,10 @@ def _map_cosine(ours: np.ndarray, reference: np.ndarray) -> float:
     """Mean cosine of the second half of the photos after the linear map that suits the first half best."""
     half = len(ours) // 2
     with_one = np.concatenate([ours, np.ones((len(ours), 1))], axis=1)
-    projection, *_ = np.linalg.lstsq(with_one[:half], reference[:half])
+    lengths = np.ones(half)  # of the mapped rows, before they were made unit
+    projection = np.zeros((with_one.shape[1], reference.shape[1]))
+    for _ in range(MAP_STEPS):
+        projection, *_ = np.linalg.lstsq(with_one[:half], reference[:half] * lengths[:, None], rcond=None)
+        lengths = np.einsum("nd,nd->n", with_one[:half] @ projection, reference[:half]).clip(min=1e-3)
+        lengths /= lengths.mean()
     return cosine(unit(with_one[half:] @ projection), reference[half:])

@@ -10,8 +10,10 @@ from ultron_cli.configs import SCALE_SETS
 from ultron_cli.datasets.photos import INTERPOLATIONS
 from ultron_cli.evaluation.diagnose.recipes import COLOURS, Colours, Means, Numbers, Recipe
 
-PUBLISHED_SIDES_PX = (224, 256, 320, 362, 384, 480, 512, 640, 768, 800, 1024, 1200, 1600)
-MOST_TIMES_PIXELS = 5.0  # a longest side that makes photos larger than this many times is not tried
+SIDES_PX = (
+    *(64, 96, 128, 160, 192, 224, 256, 320, 362, 384, 448, 480, 512, 550, 600, 640, 768, 800, 1000, 1024, 1200, 1600),
+)
+MOST_TIMES_PIXELS = 5.0  # more or fewer than ours: a longest side that is further away is not tried
 SCALES = SCALE_SETS["5"]  # whose subsets are tried
 EXPONENTS = (1.0, 2.0, 2.5, 3.0, 4.0, 4.6, 5.0, 6.0, 8.0, math.inf)
 NO_FLAG = "no flag of ultron makes it so"
@@ -30,6 +32,7 @@ class Setting:
     text: Text = str  # of the others
     mends: Mapping[object, str] = field(default_factory=dict)  # by the reference's value: a command, or what to do
     mend: Text | None = None  # of the others; None: there is no flag
+    is_costly: bool = False  # whether its values make photos much larger
 
     def variants(self, recipe: Recipe, means: Means) -> list[Recipe]:
         """The recipe with each other value of this setting."""
@@ -70,8 +73,8 @@ def _of_several_scales(*values: object) -> Values:
 
 def _sides(recipe: Recipe, means: Means) -> Iterable[object]:
     current = recipe.max_side_px
-    for side in PUBLISHED_SIDES_PX:
-        if current is None or (side / current) ** 2 <= MOST_TIMES_PIXELS:
+    for side in SIDES_PX:
+        if current is None or 1 / MOST_TIMES_PIXELS <= (side / current) ** 2 <= MOST_TIMES_PIXELS:
             yield side
     if current is not None and current >= 640:
         yield None
@@ -153,7 +156,12 @@ SETTINGS = (
         values=_of_boxes("rounded", "truncated", "outward"),
         names={"outward": "rounded outward"},
     ),
-    Setting(key="interpolation", words="filter of resizing", values=_interpolations),
+    Setting(
+        key="interpolation",
+        words="filter of resizing",
+        values=_interpolations,
+        mend=lambda value: f"`ultron extract --interpolation {value}`",
+    ),
     Setting(
         key="antialias",
         words="antialiasing when photos shrink",
@@ -163,8 +171,8 @@ SETTINGS = (
     Setting(
         key="rounding",
         words="rounding of sides",
-        values=_each("nearest", "down", "up"),
-        names={"nearest": "to the nearest"},
+        values=_each("nearest", "down", "up", "thumbnail"),
+        names={"nearest": "to the nearest", "thumbnail": "as Pillow's thumbnail does"},
     ),
     Setting(
         key="resize",
@@ -210,7 +218,7 @@ SETTINGS = (
         key="join",
         words="join of the scales",
         values=_joins,
-        names={"max": "maximum", "gem": "GeM", "model": "the model's"},
+        names={"max": "maximum", "gem": "GeM"},
         mends={"gem": "`ultron extract --set model.scale_gem=true`"},
     ),
     Setting(
@@ -232,12 +240,14 @@ SETTINGS = (
         key="power",
         words="normalisation of components",
         values=_each("none", "signed root"),
+        names={"signed root": "signed root of each"},
     ),
     Setting(key="scaling", words="how photos are brought to further scales", values=_scalings),
     Setting(
         key="max_side_px",
         words="longest side",
         values=_sides,
+        is_costly=True,
         names={None: "no limit"},
         text=lambda value: f"{value} px",
         mends={None: "`ultron extract --max-side 0`"},

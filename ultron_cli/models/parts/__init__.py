@@ -12,6 +12,7 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.parts.attention_pooling import SimPool
 from ultron_cli.models.parts.of_users import made_layer
 from ultron_cli.models.parts.pooling import Average, ClassToken, GeM, GGeM, Maximum
+from ultron_cli.models.parts.salad import Salad
 
 
 class PoolingSettings(Protocol):
@@ -114,4 +115,5 @@ POOLINGS: dict[str, type[nn.Module] | Callable[[PoolingSettings, Backbone], nn.M
     "ggem": _ggem,
     "cls": _class_token,
     "simpool": _simpool,
+    "salad": Salad,
 }

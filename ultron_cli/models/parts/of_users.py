@@ -1,7 +1,7 @@
 """Poolings and attentions that a user named by import path, tried before they are used."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ def made_layer(
     """
     if not issubclass(part.target, nn.Module) or part.target.forward is nn.Module.forward:
         raise UltronError(f"{part.place()}: {part.name} needs the method forward of a torch.nn.Module; write it")
-    layer: nn.Module = part.made(n_channels, settings=values, prefix=prefix)
+    layer = cast(nn.Module, part.made(n_channels, settings=values, prefix=prefix))
     shape = (2, n_channels, 5, 4)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         output = layer.eval()(torch.rand(shape))
@@ -32,7 +32,15 @@ def made_layer(
             f"{part.place('forward')}: {part.name} must give {right_shape} for a map of {shape}; "
             f"found {shape_text(output)}"
         )
+    if gives == "map":
+        layer.register_forward_hook(_copied)
     return layer
+
+
+def _copied(layer: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+    """What a user's layer gives, as a map of its own: timm adds the shortcut to it in place, which the gradient of a
+    layer that ends with ReLU would not stand."""
+    return output.clone()
 
 
 def shape_text(output: object) -> str:

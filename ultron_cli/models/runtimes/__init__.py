@@ -7,7 +7,7 @@ loads no torch: a runtime's file is imported when it is opened.
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -57,14 +57,16 @@ class RuntimeEntry:
 def open_network(
     name: RuntimeName, loaded: LoadedModel, device: torch.device, precision: Precision, threads: Threads
 ) -> Network:
-    """A model made ready to describe by a runtime. UltronError if the runtime is not installed, or cannot take this
-    model, device or precision."""
+    """A model made ready by a runtime to describe photos at one scale. UltronError if the runtime is not installed, or
+    cannot take this model, device or precision."""
     entry = RUNTIMES[name]
     if not entry.is_installed:
         missing = [package for package in entry.packages if find_spec(package) is None]
         raise UltronError(
             f'runtime {name} needs {" and ".join(missing)}; install it: pip install "ultron[{entry.extra}]"'
         )
+    loaded.model.to(device)
+    loaded = replace(loaded, model=loaded.model.per_scale)
     open_: OpenNetwork = importlib.import_module(f"ultron_cli.models.runtimes.{entry.module}").open_network
     return open_(loaded, device, precision, threads)
 

@@ -1,29 +1,33 @@
 """Our checkpoints, timm's state dicts, and the hash that names weights. Files are read with weights_only=True."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ultron_cli import __version__, user_code
-from ultron_cli.configs import to_dict
+from ultron_cli.configs import from_dict, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
 from ultron_cli.models import build_model
+from ultron_cli.models.adapted import AdaptedModel
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
+from ultron_cli.models.heads import AdaptedSettings, FreeHead
 from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read_weights_file
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
 TRAINED_ON_GLDV2 = ("dolg", "cvnet", "senet", "cfcd")  # importers: all that these authors publish
 AGAIN = "train it again"
+SOURCES = ("checkpoint", "weights", "pretrained", "untrained")  # from which weights can be loaded again
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class LoadedModel:
     # "untrained", "seed"}.
     source: dict[str, Any]
     train_side_px: int | None = None  # side of the training crops, where known
+    # Longest side of the photos that a head was trained on; 0 for photos as they are, None for other models.
+    adapted_side_px: int | None = None
 
 
 def sha256_of_weights(model: torch.nn.Module) -> str:
@@ -53,18 +59,34 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
     model's usual ones, and `extra`, which holds plain data and tensors."""
     code = {text: asdict(part.record()) for text, part in model.code.items()}
     content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "ultron_version": __version__,
         "model": {**model.made_of(), **({"code": code} if code else {})},
         "preprocessing": model.preprocessing.to_dict(),
-        "state_dict": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         **extra,
     }
     if model.recommended_scales != type(model).recommended_scales:
         content["scales"] = list(model.recommended_scales)
+    _write(path, model.state_dict(), content)
+
+
+def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str, object]) -> None:
+    """Writes the checkpoint of a head alone: as save_checkpoint, with the record of its network instead of that one's
+    weights."""
+    code = {text: asdict(part.record()) for text, part in user_code.parts_of({"head": head.settings.head}).items()}
+    content = {
+        "model": {"name": head.name, "settings": to_dict(head.settings), **({"code": code} if code else {})},
+        "preprocessing": base.extraction.get("preprocessing"),
+        "scales": base.extraction.get("scales"),
+        "base": asdict(base),
+        **extra,
+    }
+    _write(path, head.head.state_dict(), content)
+
+
+def _write(path: Path, state_dict: Mapping[str, torch.Tensor], content: Mapping[str, object]) -> None:
+    state = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    version = {"format": FORMAT, "version": VERSION, "ultron_version": __version__}
     with whole_file(path) as output:
-        torch.save(content, output)
+        torch.save({**version, **content, "state_dict": state}, output)
 
 
 def _first_names(names: list[str]) -> str:
@@ -144,6 +166,44 @@ class _StoredProvenance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _BaseModel:
+    """A model, as descriptor files name it."""
+
+    name: str
+    settings: dict[str, object]
+    code: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenBase:
+    """The network under a head, as the checkpoint of the head names it: what described the head's photos."""
+
+    label: str
+    model: dict[str, object]  # its name and settings, and SHA-256 of code of a user's own, as descriptors record them
+    extraction: dict[str, object]  # the whole configuration of the descriptors: scales, sides, preprocessing ...
+    weights: dict[str, object]  # where they were, as LoadedModel.source
+    weights_sha256: str
+
+    def load(self, head_path: Path) -> LoadedModel:
+        """The network with its weights. Raises UltronError if they are gone, or are others by now."""
+        path = str(self.weights["path"]) if "path" in self.weights else None
+        kind = self.weights.get("kind")
+        head = f"{head_path} is a head over {self.label}"
+        if kind not in SOURCES or (path is not None and not os.path.isfile(path)):
+            place = f"at {path}, which is gone" if path else f"in {kind or 'no place that was recorded'}"
+            raise UltronError(f"{head}, whose weights were {place}; put them back, or train the head again")
+        stored = fit_content(self.model, _BaseModel, head_path, AGAIN)
+        code = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in (stored.code or {}).items()}
+        with user_code.stored_code(code, head_path, head_path.parent / user_code.FOLDER):
+            loaded = load_again(stored.name, stored.settings, self.weights)
+        if loaded.weights_sha256 != self.weights_sha256:
+            raise UltronError(
+                f"{head}, whose weights ({path or kind}) are others by now; put them back, or train the head again"
+            )
+        return loaded
+
+
+@dataclass(frozen=True, kw_only=True)
 class _StoredParts:
     """What a checkpoint holds beside its weights, as far as it is read."""
 
@@ -156,6 +216,7 @@ class _StoredParts:
     landmarks: tuple[str, ...] = ()  # that it was trained on
     provenance: _StoredProvenance = field(default_factory=_StoredProvenance)
     imported: dict[str, str] = field(default_factory=dict)
+    base: FrozenBase | None = None  # of a head alone
 
     def trained_on(self) -> dict[str, object] | None:
         """The training photos, as `LearnedFrom` of retrieval/origin.py reads them; None where they are not known."""
@@ -199,10 +260,20 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
             "of it with `ultron weights import`"
         )
     stored = _stored_parts(content, path)
+    settings = {**stored.model.settings, **(changes or {})}
+    adapted_side_px = None
     with user_code.stored_code(stored.model.code, path, path.parent / user_code.FOLDER):
-        model = build_model(stored.model.name, {**stored.model.settings, **(changes or {})})
+        if stored.base is None:
+            model = weighted = build_model(stored.model.name, settings)
+        else:
+            model = AdaptedModel(
+                stored.model.name, from_dict(AdaptedSettings, settings, "model."), stored.base.load(path).model
+            ).eval()
+            weighted = model.head
+            side_px = stored.base.extraction.get("max_side_px")
+            adapted_side_px = side_px if isinstance(side_px, int) else 0
     try:
-        missing, unexpected = model.load_state_dict(content["state_dict"], strict=False)
+        missing, unexpected = weighted.load_state_dict(content["state_dict"], strict=False)
     except RuntimeError as error:  # of another shape
         raise UltronError(f"{path} does not fit its own model ({one_line(error, 300)}); train it again") from error
     if missing or unexpected:
@@ -215,10 +286,35 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     source: dict[str, Any] = {"kind": "checkpoint", "path": str(path.resolve())}
     if trained_on := stored.trained_on():
         source["trained_on"] = trained_on
-    return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px)
+    return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px, adapted_side_px)
 
 
-def load_weights(path: Path, model_name: str | None, settings: dict[str, Any]) -> LoadedModel:
+def untrained_model(name: str, settings: Mapping[str, object], seed: int) -> LoadedModel:
+    """Fresh weights from a seed, leaving the global random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_model(name, settings)
+    return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
+
+
+def pretrained_model(name: str, settings: dict[str, object]) -> LoadedModel:
+    """timm's own weights, downloaded. Raises UltronError if a layer of the model has none."""
+    model = build_model(name, settings, pretrained=True)
+    require_only_backbone(model, "timm's download")
+    return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
+
+
+def load_again(name: str, settings: dict[str, object], source: Mapping[str, object]) -> LoadedModel:
+    """The model of which LoadedModel said this source, one of SOURCES. Raises UltronError."""
+    kind = source.get("kind")
+    if kind == "untrained":
+        return untrained_model(name, settings, cast(int, source["seed"]))
+    if kind == "pretrained":
+        return pretrained_model(name, settings)
+    return load_weights(Path(str(source["path"])), name, settings)
+
+
+def load_weights(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
     """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for
     settings["backbone"].
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ultron_cli import user_code
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.weights import IMPORTERS
 from ultron_cli.models.weights.checkpoints import load_timm_weights, save_checkpoint
@@ -51,10 +52,17 @@ class Imported:
 
 
 def import_weights(path: Path, source: str, out: Path, backbone: str | None = None) -> Imported:
-    """Reads a published checkpoint, writes ours and returns it. source: one of IMPORTERS; `timm` goes with `backbone`.
+    """Reads a published checkpoint, writes ours and returns it. source: one of IMPORTERS, or the import path of such a
+    function (`my.py:read`), which a person has named; `timm` goes with `backbone`.
 
     Raises UltronError for a file that does not fit, naming every key that could not be placed.
     """
+    if user_code.is_import_path(source):
+        part = user_code.load(source, "importer", IMPORTERS, is_function=True)
+        imported = part.target(ImportTask(path, source, out, backbone))
+        if not isinstance(imported, Imported):
+            raise UltronError(f"{part.place()}: {part.name} must return Imported; found {type(imported).__name__}")
+        return imported
     return IMPORTERS[source].function()(ImportTask(path, source, out, backbone))
 
 
@@ -63,7 +71,7 @@ def import_timm(task: ImportTask) -> Imported:
     fit."""
     if task.backbone is None:
         raise UltronError("`from` timm needs `backbone` NAME, the timm network that the file is of")
-    model = create_model("gem", backbone=task.backbone)
+    model = build_model("gem", {"backbone": task.backbone})
     if not isinstance(model, BackboneModel):
         raise TypeError("gem stands on a backbone")
     state = bare_state_dict(

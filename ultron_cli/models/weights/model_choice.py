@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ultron_cli import user_code
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import require_regular_file
-from ultron_cli.models import build_model
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, require_only_backbone, sha256_of_weights
+from ultron_cli.models.weights.checkpoints import (
+    LoadedModel,
+    load_again,
+    load_weights,
+    pretrained_model,
+    sha256_of_weights,
+    untrained_model,
+)
 from ultron_cli.schema.values import shown
 from ultron_cli.workspace import Workspace
 
@@ -50,7 +54,7 @@ class ModelChoice:
         if self.weights:
             return load_weights(self.weights.expanduser(), self.model, self.settings)
         if self.pretrained:
-            return _pretrained_model(self.model or "gem", self.settings)
+            return pretrained_model(self.model or "gem", self.settings)
         if self.untrained:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
@@ -75,21 +79,6 @@ class ModelInMemory:
     def load(self) -> LoadedModel:
         """The network, put into evaluation mode."""
         return LoadedModel(self.model.eval(), sha256_of_weights(self.model), {"kind": IN_MEMORY})
-
-
-def _pretrained_model(name: str, settings: dict[str, Any]) -> LoadedModel:
-    """Weights of timm's download. Raises UltronError if they leave a layer of the model random."""
-    model = build_model(name, settings, pretrained=True)
-    require_only_backbone(model, "timm's download")
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "pretrained"})
-
-
-def untrained_model(name: str, settings: dict[str, Any], seed: int) -> LoadedModel:
-    """Fresh weights from a seed, leaving the global random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build_model(name, settings)
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "untrained", "seed": seed})
 
 
 def find_checkpoint(run: str, workspace: Workspace) -> Path:
@@ -123,17 +112,19 @@ def reload_model(
             "the network that made these descriptors was in a program's memory; describe the photos with it there",
             "give its checkpoint with `weights`",
         )
+    path = source.get("path")
+    if override is None and path is not None and not os.path.isfile(path):
+        raise UltronError(
+            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
+            "give them with `weights`",
+        )
     code = config["model"].get("code") or {}
     records = {text: user_code.CodeRecord(sha256=sha256) for text, sha256 in code.items()}
     with user_code.stored_code(records, "these descriptors"):
         if override is not None:
             loaded = _moved_weights(override, name, settings)
-        elif kind == "untrained":
-            loaded = untrained_model(name, settings, source["seed"])
-        elif kind == "pretrained":
-            loaded = _pretrained_model(name, settings)
         else:
-            loaded = load_weights(_existing(source["path"]), name, settings)
+            loaded = load_again(name, settings, source)
     if loaded.weights_sha256 != weights_sha256:
         raise UltronError(
             f"the weights ({override or source.get('path') or kind}) are not those the descriptors were made with; "
@@ -155,12 +146,3 @@ def _moved_weights(path: Path, name: str, settings: dict[str, Any]) -> LoadedMod
         raise UltronError(
             f"{path} does not hold the weights that made the descriptors ({fault}); give the file that does"
         ) from error
-
-
-def _existing(path: str) -> Path:
-    if not os.path.isfile(path):
-        raise UltronError(
-            f"the weights that made these descriptors were at {path}, which is gone; put them back, or extract again",
-            "give them with `weights`",
-        )
-    return Path(path)

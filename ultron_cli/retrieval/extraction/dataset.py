@@ -7,10 +7,12 @@ from typing import Literal, TypedDict
 
 import torch
 
-from ultron_cli.configs import to_dict
+from ultron_cli.configs import one_of, to_dict
 from ultron_cli.console import counted, log
+from ultron_cli.datasets.corruptions import BOX, Corruption
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.named import open_named_dataset
+from ultron_cli.datasets.photos import INTERPOLATIONS
 from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_space
@@ -48,6 +50,8 @@ class ExtractRequest:
     scales: tuple[float, ...] | None = None  # None: those the model is made for
     max_side_px: int | None = None  # 0: no limit; None: as the model was trained
     resize: Literal["down", "always"] = "down"
+    interpolation: str | None = None  # the filter, of photos.INTERPOLATIONS; None: the model's
+    corruption: Corruption | None = None  # of the queries
     # What computes the network; auto: the fastest that is installed and agrees with torch.
     runtime: RuntimeName | Literal["auto"] = "torch"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -61,6 +65,10 @@ class ExtractRequest:
     # Only the file of this role, in a folder of the workspace that is named after all that makes it, and which does not
     # become the latest; another process that writes it is waited for.
     alone: Role | None = None
+
+    def __post_init__(self) -> None:
+        if self.corruption and self.corruption.kind == BOX and self.crop == "none":
+            raise UltronError(f"the corruption {BOX} moves boxes, to which queries are not cropped; crop them")
 
 
 class ExtractedFile(TypedDict):
@@ -94,10 +102,12 @@ class ExtractSummary(TypedDict):
 
 
 def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: the requested one (0: no limit), else twice the side of the training crops (512 and 1024 in
-    papers), else 1024."""
+    """The longest side: the requested one (0: no limit), else that of the photos that a head was trained on, else twice
+    the side of the training crops (512 and 1024 in papers), else 1024."""
     if requested_px is not None:
         return requested_px or None
+    if loaded.adapted_side_px is not None:
+        return loaded.adapted_side_px or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
@@ -106,18 +116,22 @@ def extraction_config(
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
+    preprocessing = loaded.model.preprocessing.to_dict()
+    if request.interpolation is not None:
+        preprocessing["interpolation"] = one_of("interpolation", request.interpolation, INTERPOLATIONS)
     config = ExtractConfig(
         dataset=dataset.name,
         photos_sha256=dataset.fingerprint(names, boxes=crop == "bbx"),
         role=role,
         crop=crop,
+        corruption=request.corruption if role == "query" else None,
         scales=request.scales or loaded.model.recommended_scales,
         max_side_px=_max_side_px(request.max_side_px, loaded),
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
         model=loaded.model.made_of(),
-        preprocessing=loaded.model.preprocessing.to_dict(),
+        preprocessing=preprocessing,
         weights_sha256=loaded.weights_sha256,
     )
     return config.cropped_for(loaded.model)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from ultron_cli.configs import from_dict
 from ultron_cli.console import log
+from ultron_cli.datasets.corruptions import Corruption
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoShape, load_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
@@ -35,6 +36,7 @@ class ExtractConfig:
     crop: Literal["bbx", "none"]
     # None: rounded to the nearest pixel, or not cropped; files of before say nothing.
     box_edges: Literal["truncated"] | None = None
+    corruption: Corruption | None = None  # of query photos, made worse on purpose
     scales: tuple[float, ...]
     max_side_px: int | None
     resize: Literal["down", "always"]
@@ -75,11 +77,11 @@ class ExtractConfig:
 
 
 def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
-    """How photos are sized for the model."""
+    """How photos are sized for the model; by the filter that the configuration records, if it records its own."""
     return PhotoShape(
         max_side_px=config.max_side_px,
         resize=config.resize,
-        interpolation=model.preprocessing.interpolation,
+        interpolation=str(config.preprocessing.get("interpolation", model.preprocessing.interpolation)),
         min_side_px=model.min_side_px,
         box_edges=config.box_edges or "rounded",
     )
@@ -89,11 +91,13 @@ def describe(
     model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...], network: Network | None = None
 ) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
-    their mean) and made unit again. network: the model, made ready by a runtime; None is the model itself."""
-    network = network or model
+    their mean), finished as it does it (most do no more) and made unit again. network: model.per_scale, made ready by a
+    runtime; None is that itself."""
+    network = network or model.per_scale
     of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
     joined = model.join_scales(torch.stack(of_scales)) if len(of_scales) > 1 else of_scales[0]
-    return F.normalize(joined, dim=1)
+    descriptors = F.normalize(joined, dim=1)
+    return descriptors if model.per_scale is model else F.normalize(model.finish(descriptors), dim=1)
 
 
 def describe_batch(

@@ -211,7 +211,8 @@ class Extraction:
         readable = [row for row in rows if row not in problems]
         boxes = [self._box(self.names[row]) for row in readable]
         paths = [self.photo_files.files[self.names[row]] for row in readable]
-        reader = MarkingReader(readable, paths, boxes, self.shape)
+        names = [self.names[row] for row in readable]
+        reader = MarkingReader(readable, paths, boxes, self.shape, self.config.corruption, names)
         open_shards: dict[int, _Shard] = {}
         bad = (
             LoadedPhoto(row, None, problem, PhotoMark(state_of(self.photo_files.files.get(self.names[row]))))

@@ -102,7 +102,7 @@ def _user_part(name: str) -> user_code.UserPart:
     if not is_dataclass(part.target):
         raise UltronError(f"{part.place()}: {part.name} must be a frozen dataclass of the step's settings; make it one")
     for method in ("__call__", "n_needed"):
-        if not hasattr(part.target, method):
+        if not part.has_method(method):
             raise UltronError(
                 f"{part.place()}: {part.name} needs {method}, see UserStep of ultron_cli.retrieval.rerank"
             )
@@ -149,7 +149,7 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     for name, short_name in zip(names, short_names, strict=True):
         settings, prefix = values.get(short_name, {}), f"{short_name}."
         if part := parts.get(short_name):
-            steps.append(Step(name=name, config=part.made(settings=settings, prefix=prefix), part=part))
+            steps.append(Step(name=name, config=cast(UserStep, part.made(settings=settings, prefix=prefix)), part=part))
         else:
             steps.append(Step(name=name, config=from_dict(RERANKERS[name].config_type(), settings, prefix=prefix)))
     return steps

@@ -19,7 +19,6 @@ from ultron_cli.schema.arrays import read_npy
 from ultron_cli.training.batches.mined import MinedBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
-from ultron_cli.training.validation import RetrievalValidation
 
 FILE = "hard_examples.npy"
 
@@ -156,9 +155,7 @@ def _described(
     side_px, as they are."""
     local_rows = rows[distributed.process_index() :: distributed.n_processes()]
     with learner.best_weights() as model:
-        reader = RetrievalValidation(
-            photos.take(local_rows), config.side_px, config.workers, what="the search for hard negatives"
-        )
+        reader = learner.reader(photos.take(local_rows), "the search for hard negatives")
         for places, descriptors in reader.described(model, learner.device):
             yield local_rows[places], descriptors
 

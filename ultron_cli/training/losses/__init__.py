@@ -3,7 +3,7 @@
 base.py has what all losses share (Loss) and the base of those with class weights (MarginLoss), partial_fc.py class
 weights that are sampled or spread over processes, margins.py the classification losses, cfcd.py CFCD's second stage.
 batch.py has the base of those without class weights (BatchLoss) and their memory, pairs.py losses of pairs and
-triplets. A loss's settings stand directly above it.
+triplets, smooth_ap.py Smooth-AP. A loss's settings stand directly above it.
 
 Importing this package loads no torch: a loss's file is imported when its settings are checked.
 """
@@ -62,13 +62,15 @@ class UserLoss:
 def user_loss(part: user_code.UserPart) -> UserLoss:
     """A class by import path as a loss. Raises UltronError, naming the place, if it is none."""
     base = importlib.import_module(f"{__name__}.base")
-    if not issubclass(part.target, base.MarginLoss):
+    if not issubclass(part.target, base.Loss):
         raise UltronError(
-            f"{part.place()}: {part.name} must be a MarginLoss of ultron_cli.training.losses.base; derive it"
+            f"{part.place()}: {part.name} must be a MarginLoss of training/losses/base.py or a BatchLoss of batch.py; "
+            "derive one of them"
         )
-    settings = getattr(part.target, "settings_type", base.LossSettings)
-    if not issubclass(settings, base.LossSettings):
-        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive LossSettings of the same file")
+    usual = part.target.settings_base
+    settings = getattr(part.target, "settings_type", usual)
+    if not issubclass(settings, usual):
+        raise UltronError(f"{part.place()}: settings_type of {part.name} must derive {usual.__name__}; derive it")
     return UserLoss(part.target, settings)
 
 

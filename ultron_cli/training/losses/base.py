@@ -154,6 +154,8 @@ class Loss(nn.Module):
     takes_unit: bool = True
     # Whether the loss also takes the network's last maps.
     needs_maps: bool = False
+    # What the dataclass of its settings derives.
+    settings_base: type[LossSettings] = LossSettings
 
     def __init__(self, n_classes: int, dim: int, settings: LossSettings) -> None:
         """n_classes: landmarks that are trained on. dim: of the descriptors."""
@@ -193,6 +195,7 @@ class MarginLoss(Loss):
     joins them."""
 
     settings: ClassSettings
+    settings_base = ClassSettings
     # Weights per class.
     n_centres: int = 1
     # Number of the first class whose weights this process holds; above 0 only with sharded class weights.

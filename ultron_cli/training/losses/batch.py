@@ -90,6 +90,7 @@ class BatchLoss(Loss):
     """
 
     settings: BatchSettings
+    settings_base = BatchSettings
     memory: Memory | None
 
     def __init__(self, n_classes: int, dim: int, settings: BatchSettings) -> None:

@@ -14,6 +14,16 @@ from ultron_cli.training.run.folder import is_finished
 Config = TrainConfig | AutolaConfig
 
 
+DEFAULT_PRESET = "quickstart"
+HEAD_PRESET = "linear-adaptation"  # of a training on stored descriptors
+
+
+def start_preset(preset: str | None, assignments: Sequence[str]) -> str:
+    """The preset of a new run: the one named, else by what it is trained on."""
+    is_of_head = any(assignment.startswith("descriptors=") for assignment in assignments)
+    return preset or (HEAD_PRESET if is_of_head else DEFAULT_PRESET)
+
+
 def list_presets() -> list[str]:
     """Names that --preset takes."""
     return sorted(

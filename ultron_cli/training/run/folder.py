@@ -16,16 +16,18 @@ from ultron_cli.user_code import FOLDER, CodeRecord
 from ultron_cli.workspace import Workspace
 
 RESULT_FILE = "checkpoint.pt"  # what a training ends with
+WHITENING_FILE = "whitening.h5"  # of a linear head, beside it
 EARLIER_RESULT = "checkpoint-{epochs}-epochs.pt"  # what it ended with before it went on with more epochs
-# What a run writes; only these are removed when a folder is used again.
+CONFIG_FILE = "config.json"
+# What a run writes beside it; only these are removed when a folder is used again.
 FILES = (
     RESULT_FILE,
+    WHITENING_FILE,
     "steps.jsonl",
     "metrics.jsonl",
     "curves.png",
     "split.json",
     "environment.json",
-    "config.json",
     "hard_examples.npy",
     "edge_weights.csv",
     "search.json",
@@ -66,6 +68,7 @@ def clear_folder(folder: Path, torn_only: bool) -> None:
             path.unlink(missing_ok=True)
         for name in FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)  # last, as it tells a run's folder from any other
 
 
 def new_run_folder(preset: str, out: Path | None, overwrite: bool, workspace: Workspace) -> Path:
@@ -99,7 +102,7 @@ def is_unfinished(folder: Path) -> bool:
     """Whether a folder holds a run that can be resumed."""
     from ultron_cli.training.run.checkpoints import saved_steps
 
-    return (folder / "config.json").is_file() and not is_finished(folder) and bool(saved_steps(folder))
+    return (folder / CONFIG_FILE).is_file() and not is_finished(folder) and bool(saved_steps(folder))
 
 
 def run_to_resume(out: Path | None, workspace: Workspace, finished_too: bool = False) -> Path:
@@ -142,7 +145,7 @@ def code_of_run(folder: Path) -> dict[str, CodeRecord]:
     """The code that a run was started with, by import path. Raises UltronError if its config.json is unsound."""
     stored = read_run(folder).provenance.get("code", {})
     return fit_file(
-        stored, dict[str, CodeRecord], folder / "config.json", "configuration of the run", "put the file back"
+        stored, dict[str, CodeRecord], folder / CONFIG_FILE, "configuration of the run", "put the file back"
     )
 
 
@@ -194,7 +197,7 @@ def describe_run(folder: Path) -> RunFacts:
     from ultron_cli.training.run.journal import METRICS_FILE, read_lines
 
     stored = read_run(folder)
-    config = fit_file(stored.config, _Settings, folder / "config.json", "configuration of the run", "put back the file")
+    config = fit_file(stored.config, _Settings, folder / CONFIG_FILE, "configuration of the run", "put back the file")
     metrics = read_lines(folder / METRICS_FILE)
     if is_finished(folder):
         state = "finished"
@@ -231,7 +234,7 @@ def list_runs(workspace: Workspace) -> list[RunFacts]:
     root = workspace.root / "train"
     runs: list[RunFacts] = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG_FILE).is_file():
             try:
                 runs.append(describe_run(folder))
             except UltronError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, lettering, tiles
-from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.method_table import map_method
 from ultron_cli.visualization.cam.sheet import BAR_PX, GAP_PX, draw_caption, heat_tile, note_of
 from ultron_cli.visualization.cam.similarity import Cam
 from ultron_cli.visualization.drawing import Header, Sheet, TextStyle
@@ -131,7 +131,7 @@ def columns_figure(
     _draw_names(sheet, names, grid, names_bottom)
     line_x = grid.x(0) + cell_px + drawing.FRAME_PX + PHOTO_GAP_PX // 2
     sheet.fill(line_x, names_bottom, 1, height_px - names_bottom - drawing.MARGIN_PX, drawing.LINE_GREY)
-    query_caption = f"for rank {photos[0].rank}" if METHODS[columns[0].query_cam.method].of_pair else ""
+    query_caption = f"for rank {photos[0].rank}" if map_method(columns[0].query_cam.method).of_pair else ""
     for place, tile in enumerate(row_tiles):
         if place == 0:
             cells = [(column.query_cam, column.crop, query_caption) for column in columns]

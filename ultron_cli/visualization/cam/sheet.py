@@ -10,7 +10,7 @@ from PIL import Image
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.visualization import drawing, tiles
-from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.method_table import map_method
 from ultron_cli.visualization.cam.similarity import Cam
 from ultron_cli.visualization.drawing import Header, Sheet, overlay
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
@@ -68,7 +68,7 @@ def _draw_band(
     """One band with its top at y."""
     base = y + drawing.FRAME_PX + band.photo_height_px
     heat_base = base + 2 * drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + band.photo_height_px
-    of_pair = all(METHODS[cam.method].of_pair for cam in (query_cam, *(pair.cam for pair in band.pairs)) if cam)
+    of_pair = all(map_method(cam.method).of_pair for cam in (query_cam, *(pair.cam for pair in band.pairs)) if cam)
     for text, bottom in (("photos", base), ("similarity" if of_pair else "attention", heat_base)):
         sheet.upward_text(drawing.MARGIN_PX, bottom - band.photo_height_px / 2, text, drawing.QUIET)
     x = drawing.MARGIN_PX + ROW_LABEL_PX + drawing.FRAME_PX
@@ -114,7 +114,7 @@ def draw_caption(sheet: Sheet, x: int, base: int, cam: Cam | None, text: str) ->
 
 def note_of(cam: Cam | None, rank: int, *, with_layer: bool = True) -> str:
     """What the figure's heat is, below its title. rank: of the photo that the query's own map is for."""
-    method = METHODS[cam.method if cam else "gradcam"]
+    method = map_method(cam.method if cam else "gradcam")
     layer = f" at {cam.layer}" if cam and cam.layer and with_layer else ""
     return f"{method.note.format(method=method.title, layer=layer, rank=rank)} {COSINES_NOTE}"
 

@@ -12,7 +12,7 @@ nothing from it. For backbones whose last map has negative values (ViT, Swin) th
 was so with random weights; `hirescam` multiplies gradient and activation place by place and has no such error.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -21,11 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.configs import one_of
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.visualization.cam import methods
-from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.method_table import map_method
 
 # Descriptors nearer than this differ by rounding (float16 files: 3e-4); so would the gradient of their cosine.
 SAME_DESCRIPTOR = 1e-3
@@ -95,16 +94,16 @@ def similarity_cam(
     or the output of `layer` (a stage or a module by name): it is enlarged bilinearly to the photo and divided by its
     maximum; where a backbone pads a photo to whole patches it is stretched by less than one cell. `guided-backprop` is
     of the photo's pixels, `guided-gradcam` its product with `gradcam`; see methods.pixel_heat. `attention` are the
-    weights of attention pooling, whatever the other photo is. The model's modes and gradients stay as they were.
+    weights of attention pooling, whatever the other photo is; `occlusion` is of squares over the photo. The model's
+    modes and gradients stay as they were.
     Raises UltronError for a descriptor of another model, a photo too small, an unknown method or layer, or without
     grad-cam.
     """
     _check(model, photo, other_descriptor)
-    one_of("method", method, list(METHODS))
-    entry = METHODS[method]
+    entry = map_method(method)
     if layer is not None and not entry.of_layer:
         raise UltronError(f"{entry.title} is not of a layer; leave out `layer`, or take another `method`")
-    heat_of: Callable[[methods.MapTask], tuple[np.ndarray, torch.Tensor]] = getattr(methods, entry.function)
+    heat_of = entry.heat_of()
     device = next(model.parameters()).device
     with _left_as_it_was(model), torch.inference_mode(False), torch.enable_grad():
         other = F.normalize(other_descriptor.detach().clone().to(device, torch.float32), dim=0)
