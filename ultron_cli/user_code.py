@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import re
 import sys
 import types
@@ -19,7 +20,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ultron_cli.configs import flatten, from_signature
 from ultron_cli.errors import UltronError, nearest_names
@@ -28,6 +28,7 @@ log = logging.getLogger("ultron")
 
 FOLDER = "code"  # of a run: copies of the files that made it
 SHOWN_OF_SHA256 = 12  # characters
+MOST_BYTES = 1 << 24  # of a file that only a checkpoint names and that is looked at, not run
 _IMPORT_PATH = re.compile(r"(?P<source>[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -44,7 +45,7 @@ class UserPart:
     """What an import path names, imported."""
 
     text: str  # the import path as it was written
-    target: Any  # what the file defines under the name
+    target: type  # the class that the file defines under the name; of an importer the function
     file: Path
     source: bytes  # of the file
     sha256: str
@@ -61,7 +62,7 @@ class UserPart:
             return f"{self.file}, line {code.co_firstlineno}"
         return f"{self.file}, line {_line_of(self.target)}"
 
-    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> Any:
+    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> object:
         """The part made of `arguments` and the settings that its signature, or a dataclass, takes.
 
         prefix: of the settings' names in messages. Raises UltronError for a setting that does not exist or does not
@@ -233,7 +234,8 @@ def _place_of_code(record: CodeRecord, copies: Path | None) -> Path | None:
     """A file that is the code of a record: a copy, or where it was; None where there is none."""
     candidates = sorted(copies.glob("*.py")) if copies and copies.is_dir() else []
     for file in [*candidates, *([Path(record.file)] if record.file else [])]:
-        if file.is_file() and _sha256(file.read_bytes()) == record.sha256:
+        is_code = file.suffix == ".py" and os.path.isfile(file) and file.stat().st_size <= MOST_BYTES
+        if is_code and _sha256(file.read_bytes()) == record.sha256:
             return file
     return None
 
@@ -256,7 +258,7 @@ def _file_of(source: str) -> Path:
     """The file of a FILE.py or a module. Raises UltronError if there is none."""
     if source.endswith(".py"):
         file = Path(source).expanduser().absolute()
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UltronError(f"{source} must be a file with Python code, there is none; check its path")
         return file
     spec = None
