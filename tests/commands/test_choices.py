@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_choices_equal_their_registries() -> None:
     from ultron_cli.datasets.build_gnd import GroundTruthConfig
-    from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.datasets.photos import INTERPOLATIONS
+    from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import evaluate_ranking
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
     from ultron_cli.retrieval.whitening_learning import METHODS as WHITENINGS
