@@ -40,6 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, default=shared / "weights", help="folder of tf_efficientnet_*.pth")
     parser.add_argument("--out", type=Path, default=Path("protocol_worth"), help="workspace of the sweeps")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runtime", default="torch", help="what computes the networks, as in `ultron extract`")
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its markers")
     return parser.parse_args()
 
@@ -58,7 +59,7 @@ def swept(
         }
         for name in networks
     ]
-    extract = {"dataset": str(arguments.photos), "max_side_px": 640, **changes}
+    extract = {"dataset": str(arguments.photos), "max_side_px": 640, "runtime": arguments.runtime, **changes}
     plan = read_plan(preset, [], {"extract": extract, "grid": {"model": models}})
     workspace = Workspace(root=arguments.out, data_root=arguments.out / "data")
     folder, results = run_sweep(plan, SweepOptions(device_name=arguments.device), workspace)

@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from ultron_cli.configs import flatten, from_signature
 from ultron_cli.errors import UltronError, nearest_names
@@ -44,7 +43,7 @@ class UserPart:
     """What an import path names, imported."""
 
     text: str  # the import path as it was written
-    target: Any  # what the file defines under the name
+    target: type  # the class that the file defines under the name; of an importer the function
     file: Path
     source: bytes  # of the file
     sha256: str
@@ -61,7 +60,7 @@ class UserPart:
             return f"{self.file}, line {code.co_firstlineno}"
         return f"{self.file}, line {_line_of(self.target)}"
 
-    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> Any:
+    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> object:
         """The part made of `arguments` and the settings that its signature, or a dataclass, takes.
 
         prefix: of the settings' names in messages. Raises UltronError for a setting that does not exist or does not

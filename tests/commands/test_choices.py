@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_choices_equal_their_registries() -> None:
     from ultron_cli.datasets.build_gnd import GroundTruthConfig
+    from ultron_cli.datasets.photos import INTERPOLATIONS
     from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import evaluate_ranking
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
@@ -27,6 +28,7 @@ def test_choices_equal_their_registries() -> None:
     assert tuple(WHITENINGS) == choices.WHITENINGS
     assert get_args(get_type_hints(GroundTruthConfig)["query_rule"]) == choices.QUERY_RULES
     assert get_args(get_type_hints(ExtractRequest)["resize"]) == choices.RESIZES
+    assert tuple(INTERPOLATIONS) == choices.INTERPOLATIONS
     assert tuple(RUNTIMES) == choices.RUNTIMES[:-1] == get_args(RuntimeName)
     assert get_args(get_type_hints(ExtractRequest)["runtime"]) == (RuntimeName, Literal["auto"])
     assert get_args(get_type_hints(ExtractRequest)["precision"]) == choices.PRECISIONS

@@ -15,6 +15,7 @@ DUPLICATES: tuple[Literal["count", "first"], ...] = ("count", "first")
 WHITENINGS = ("pca", "pca-whitening", "lw")
 CORRUPTIONS = ("resolution", "jpeg", "blur", "noise", "rotation", "occlusion", "light", "box")
 QUERY_RULES: tuple[Literal["random", "first", "largest"], ...] = ("random", "first", "largest")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 RESIZES: tuple[Literal["down", "always"], ...] = ("down", "always")
 PRECISIONS: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
 Runtime = Literal["torch", "compile", "onnxruntime", "openvino", "auto"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ultron_cli.commands.choices import CORRUPTIONS, PRECISIONS, RESIZES, RUNTIMES, STORAGES
+from ultron_cli.commands.choices import CORRUPTIONS, INTERPOLATIONS, PRECISIONS, RESIZES, RUNTIMES, STORAGES
 from ultron_cli.commands.flags import (
     MODEL,
     BackboneFlag,
@@ -76,6 +76,9 @@ def command(
         ),
     ] = None,
     resize: Annotated[str, choice(RESIZES, help="Whether smaller photos are enlarged to --max-side too.")] = "down",
+    interpolation: Annotated[
+        str | None, choice(INTERPOLATIONS, help="The filter that brings photos to size (the model's).")
+    ] = None,
     no_crop: Annotated[
         bool,
         typer.Option(
@@ -141,6 +144,7 @@ def command(
         scales=parse_scales(scales) if scales else None,
         max_side_px=max_side,
         resize=one_of("resize", resize, RESIZES),
+        interpolation=interpolation,
         runtime=one_of("runtime", runtime, RUNTIMES),
         precision=one_of("precision", precision, PRECISIONS),
         storage=one_of("storage", storage, STORAGES),

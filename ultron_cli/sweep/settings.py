@@ -109,8 +109,12 @@ class ExtractSettings:
         corrupted."""
         if role == "query" and self.severity:
             return self
-        plain = replace(self, corruption=NONE, severity=0, corruption_seed=0)
+        plain = self.plain()
         return replace(plain, crop="none") if role == "database" else plain
+
+    def plain(self) -> Self:
+        """The same without corruption."""
+        return replace(self, corruption=NONE, severity=0, corruption_seed=0)
 
     def request(self, role: Role, n_workers: int | None) -> ExtractRequest:
         """Asks for the descriptors of one role."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from ultron_cli.models.superglobal import SuperGlobalModel
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
-from ultron_cli.retrieval.extraction.describe import ExtractConfig
+from ultron_cli.retrieval.extraction.describe import ExtractConfig, photo_shape
 from ultron_cli.retrieval.origin import EXTRACTION_WORDS
 from ultron_cli.retrieval.whitening import Whitening, stored_whitening
 
@@ -204,7 +205,8 @@ class _Described:
         )
         places, photos = chosen_photos(dataset, pairs.names, recipe, request.n_photos, model.min_side_px)
         maker = Maker(model, photos, device, whitening, config.precision)
-        may_be_negative = not (isinstance(model, GemModel) and maker.may_pool and model.whitening is None)
+        network = model.per_scale
+        may_be_negative = not (isinstance(network, GemModel) and maker.may_pool and network.whitening is None)
         means = Means(
             may_pool=maker.may_pool,
             exponent=maker.exponent,
@@ -236,27 +238,32 @@ def _network(request: DiagnoseRequest, info: DescriptorInfo) -> tuple[ExtractCon
         )
     source = dict(info.provenance.weights.stored) if info.provenance.weights else {}
     loaded = reload_model(dict(extraction.stored), source, info.weights_sha256, request.weights)
-    return ExtractConfig.of(extraction, scales=tuple(info.scales)), loaded
+    config = ExtractConfig.of(extraction, scales=tuple(info.scales))
+    if config.corruption is not None:
+        raise UltronError(
+            f"{request.ours} is of photos that were made worse on purpose; hold those of the photos against it"
+        )
+    return config, loaded
 
 
 def recipe_of(config: ExtractConfig, model: RetrievalModel, *, is_whitened: bool) -> Recipe:
     """How `ultron extract` makes descriptors of this configuration."""
-    preprocessing = model.preprocessing
-    joins = "mean"
-    if isinstance(model, GemModel) and model.settings.scale_gem:
-        joins = "gem"
-    elif isinstance(model, SuperGlobalModel) and model.settings.scale_gem:
-        joins = "max"
+    preprocessing, network = model.preprocessing, model.per_scale
+    join: Literal["mean", "gem", "max"] = "mean"
+    if isinstance(network, GemModel) and network.settings.scale_gem:
+        join = "gem"
+    elif isinstance(network, SuperGlobalModel) and network.settings.scale_gem:
+        join = "max"
     return Recipe(
         crop=config.crop,
         box_edges=config.box_edges or "rounded",
         max_side_px=config.max_side_px,
         resize=config.resize,
-        interpolation=preprocessing.interpolation,
+        interpolation=photo_shape(config, model).interpolation,
         colours=(tuple(preprocessing.mean), tuple(preprocessing.sd)),
         scaling=preprocessing.scaling,
         scales=config.scales,
-        join=joins,
+        join=join,
         whitening="after joining" if is_whitened else "none",
     )
 

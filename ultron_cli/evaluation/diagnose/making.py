@@ -126,13 +126,14 @@ class Maker:
         self.whitening = whitening
         self.n_passes = 0  # of one photo at one scale through the network
         self._model = model
+        self._network = model.per_scale
         self._device = device
         self._precision = precision
         self._poolings: list[float | None] = [None]  # in the order of the rows that a pass gives
         self.exponent: float | None = None
-        self.may_pool = isinstance(model, GemModel) and isinstance(model.pooling, (GeM, Average, Maximum))
+        pooling = self._network.pooling if isinstance(self._network, GemModel) else None
+        self.may_pool = isinstance(pooling, (GeM, Average, Maximum))
         if self.may_pool:
-            pooling = model.pooling
             if isinstance(pooling, GeM):
                 self.exponent = float(pooling.p)
             else:
@@ -147,6 +148,8 @@ class Maker:
         sides = {"none": (False,), "mirrored": (True,), "both": (False, True)}[recipe.flip]
         of_sides = [_unit(self._joined(recipe, photo_rows, mirrored)) for mirrored in sides]
         rows = _unit(np.mean(of_sides, axis=0))
+        if self._network is not self._model:
+            rows = _unit(self._finished(rows))
         if self.whitening is not None and recipe.whitening == "after joining":
             rows = self._whitened(rows)
         return _unit(np.sign(rows) * np.sqrt(np.abs(rows))) if recipe.power == "signed root" else rows
@@ -159,6 +162,11 @@ class Maker:
         return all(
             np.array_equal(self._pixels_of(row, recipe), self._pixels_of(row, other)) for row in range(len(self.photos))
         )
+
+    def _finished(self, rows: np.ndarray) -> np.ndarray:
+        """What the model makes of joined descriptors (a trained head)."""
+        with torch.inference_mode():
+            return self._model.finish(torch.from_numpy(rows).float().to(self._device)).double().cpu().numpy()
 
     def _whitened(self, rows: np.ndarray) -> np.ndarray:
         whitening = self.whitening
@@ -189,8 +197,6 @@ class Maker:
                 exponent = recipe.exponent or self.exponent or 3.0
                 values = torch.from_numpy(of_scales.clip(min=1e-12))
                 return power_mean(values, exponent, dims=(0,)).numpy() if exponent < math.inf else of_scales.max(axis=0)
-            case "model":
-                return self._model.join_scales(torch.from_numpy(of_scales)).numpy()
 
     def _pooled(self, row: int, recipe: Recipe, scale: float, mirrored: bool) -> np.ndarray:
         """(poolings, D) float32 of one photo at one scale."""
@@ -231,22 +237,22 @@ class Maker:
     def _pass(self, images: torch.Tensor) -> np.ndarray:
         """(poolings, D) float32 by one pass of the network."""
         self.n_passes += 1
-        model, images = self._model, images.to(self._device)
+        network, images = self._network, images.to(self._device)
         dtype = PRECISIONS[self._precision]
         with torch.inference_mode(), torch.autocast(self._device.type, dtype=dtype, enabled=dtype != torch.float32):
             if not self.may_pool:
-                return model.describe(images).float().cpu().numpy()
-            assert isinstance(model, GemModel)
-            feature_map = model.feature_map(images)
+                return network.describe(images).float().cpu().numpy()
+            assert isinstance(network, GemModel)
+            feature_map = network.feature_map(images)
             pooled = []
-            trained = model.pooling
+            trained = network.pooling
             try:
                 for exponent in self._poolings:
                     if exponent is not None:
-                        model.pooling = Maximum() if exponent == math.inf else GeM(exponent).to(self._device)
-                    pooled.append(model.pool(feature_map).float())
+                        network.pooling = Maximum() if exponent == math.inf else GeM(exponent).to(self._device)
+                    pooled.append(network.pool(feature_map).float())
             finally:
-                model.pooling = trained
+                network.pooling = trained
             return torch.cat(pooled).cpu().numpy()
 
 

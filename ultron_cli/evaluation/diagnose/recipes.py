@@ -37,7 +37,7 @@ class Recipe:
     scales: Numbers = (1.0,)
     exponent: float | None = None  # of GeM, 1 the mean, infinity the maximum; None pools as the model does
     scale_norm: bool = True  # whether the descriptor of each scale is made unit before they are joined
-    join: Literal["mean", "gem", "max", "model"] = "mean"  # of the scales; `model` is a way of the model alone
+    join: Literal["mean", "gem", "max"] = "mean"  # of the scales
     whitening: Literal["none", "after joining", "of each scale"] = "none"
     power: Literal["none", "signed root"] = "none"  # of the components, in the end
 

@@ -156,7 +156,12 @@ SETTINGS = (
         values=_of_boxes("rounded", "truncated", "outward"),
         names={"outward": "rounded outward"},
     ),
-    Setting(key="interpolation", words="filter of resizing", values=_interpolations),
+    Setting(
+        key="interpolation",
+        words="filter of resizing",
+        values=_interpolations,
+        mend=lambda value: f"`ultron extract --interpolation {value}`",
+    ),
     Setting(
         key="antialias",
         words="antialiasing when photos shrink",
@@ -213,7 +218,7 @@ SETTINGS = (
         key="join",
         words="join of the scales",
         values=_joins,
-        names={"max": "maximum", "gem": "GeM", "model": "the model's"},
+        names={"max": "maximum", "gem": "GeM"},
         mends={"gem": "`ultron extract --set model.scale_gem=true`"},
     ),
     Setting(
