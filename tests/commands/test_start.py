@@ -44,6 +44,7 @@ COMMANDS_OF = {
         "compare FOLDER/e.json FOLDER/e.json",
         "whiten --method pca --dim 8",
         "whiten --method lw --gnd GND",
+        "ranks info FOLDER/r.h5",
         "weights list",
         "doctor --backbones 'resnet5*'",
         "train --list",
@@ -56,7 +57,12 @@ COMMANDS_OF = {
         "evaluate --index FOLDER/ivf.index --nprobe 2",
     ),
     ("scipy",): ("search --rerank diffusion -k 5", "evaluate --rerank kreciprocal"),
-    ("PIL",): ("datasets list", "datasets info TOY"),
+    ("PIL",): (
+        "datasets list",
+        "datasets info TOY",
+        "ranks export FOLDER/r.h5 --format trec --protocol hard --out FOLDER/r.trec",
+        "ranks import FOLDER/r.trec --onto FOLDER/r.h5 --out FOLDER/i.h5",
+    ),
     ("PIL", "matplotlib"): (
         "visualize ranks --ranks FOLDER/r.h5 --out FOLDER/r.png",
         "visualize report --ranks FOLDER/r.h5 --out FOLDER/r.html",
