@@ -256,3 +256,15 @@ def test_a_checkpoint_cannot_name_code_by_the_network_that_it_stands_on(tmp_path
         with pytest.raises(UltronError, match="is run only if you name it"):
             build_model(name, settings)
     assert not (tmp_path / "ran").exists()
+
+
+def test_odd_paths(tmp_path: Path) -> None:
+    for source in ("x" * 5000 + ".py", str(tmp_path), "x" * 5000, "a b", "/dev/null", "."):
+        with pytest.raises(UltronError, match=r"must be a (file|module)"):
+            user_code.require_source(source)
+    for file in ("x" * 5000 + ".py", "/proc/kcore", "/dev/zero.py", "a\0b.py"):
+        with (
+            stored_code({"my.py:Part": CodeRecord(sha256="0" * 64, file=file)}, "run"),
+            pytest.raises(UltronError, match=r"if you trust it, add `code` FILE \(SHA-256 000000000000\)"),
+        ):
+            user_code.load("my.py:Part", "pooling")

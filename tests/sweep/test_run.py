@@ -186,6 +186,20 @@ def test_seeds_are_one_row(tmp_path: Path, toy: Path) -> None:
     assert table.standings[0].systems[0].n_seeds == 3 and table.standings[0].systems[0].seeds_sd
 
 
+def test_the_latest_run_of_the_beginning_is_that_of_the_whole_sweep(tmp_path: Path, toy: Path) -> None:
+    plan = read_plan("protocol-worth", ["cell=[]"], {"extract": {"dataset": str(toy), "scales": 1}})
+    workspace = Workspace(root=tmp_path / "runs")
+    with pytest.raises(UltronError, match=r"no result of `ultron train` in the workspace .* or name a model under"):
+        run_sweep(plan, ONE, workspace)
+    for name in ("first", "second"):
+        workspace.remember("train", workspace.result_folder("train", name))
+        if name == "first":
+            folder, (result,) = run_sweep(plan, ONE, workspace)
+            assert result.fault is not None and "first" in (folder / "sweep.json").read_text()  # an empty folder
+    with pytest.raises(UltronError, match=r"all: model\.run \(stored .*/first, asked .*/second\)"):
+        run_sweep(plan, ONE, workspace)
+
+
 def test_steps_that_make_the_same_are_one_task(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, toy)
     tasks = [task for cell in plan.cells for task in tasks_of(cell.settings)]
