@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from tests.conftest import Run, read_json
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.models.heads import AdaptedSettings, LinearHead
+from ultron_cli.models.heads import LinearHead
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, WeightsSource
@@ -111,7 +111,7 @@ def test_the_first_step_is_that_of_a_literal_loop(tmp_path: Path) -> None:
     photos = open_described(path, None)
     config = load_config("linear-adaptation", None, (f"descriptors={path}", *preset))
     torch.manual_seed(0)
-    linear = LinearHead(DIM, AdaptedSettings())
+    linear = LinearHead(DIM, 512)
     torch.manual_seed(0)  # a Learner begins so
     weight = make_loss("cosface", config.loss_settings, n_classes=N_LANDMARKS, dim=512).weight
     (draws,) = EpochBatches(len(photos.labels), 480, 0)
@@ -184,7 +184,9 @@ def test_from_python_descriptors_stand_in_place_of_a_dataset(tmp_path: Path) -> 
 
     described = DescriptorFile(made_up(tmp_path / "train.h5"))
     run = package.train(None, described, {"epochs": 1, "model.descriptor_dim": 8}, out=tmp_path / "run")
-    assert run.load().descriptor_dim == 8 and run.config.loss_name == "cosface"
+    assert run["model"] == "gem-test_resnet-linear" and run["config"]["model"]["descriptor_dim"] == 8
+    with pytest.raises(UltronError, match=r"whose weights \(untrained\) are others by now"):
+        run.load()
 
 
 def test_labels_may_come_from_a_table(tmp_path: Path) -> None:

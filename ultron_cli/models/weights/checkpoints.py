@@ -74,8 +74,7 @@ def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str
     code = {text: asdict(part.record()) for text, part in user_code.parts_of({"head": head.settings.head}).items()}
     content = {
         "model": {"name": head.name, "settings": to_dict(head.settings), **({"code": code} if code else {})},
-        "preprocessing": base.extraction.get("preprocessing"),
-        "scales": base.extraction.get("scales"),
+        **{key: base.extraction[key] for key in ("preprocessing", "scales") if key in base.extraction},
         "base": asdict(base),
         **extra,
     }
