@@ -150,7 +150,9 @@ def _ceilings_text(explanation: Explanation) -> str:
         "landmarks taken for others, in the places of their positives:"
         if taken
         else "no landmark is taken for another",
-        table(("landmark", "taken for", "photos", "queries"), taken, left=2, what="pairs", most=MOST_SHOWN, all_in=ALL_IN)
+        table(
+            ("landmark", "taken for", "photos", "queries"), taken, left=2, what="pairs", most=MOST_SHOWN, all_in=ALL_IN
+        )
         if taken
         else "",
         f"photos among the first {hubs.places} of many rankings (a photo is in {hubs.mean:.1f} on average; skewness "
