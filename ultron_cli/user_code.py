@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ultron_cli.configs import flatten, from_signature
 from ultron_cli.errors import UltronError, nearest_names
@@ -62,7 +63,7 @@ class UserPart:
             return f"{self.file}, line {code.co_firstlineno}"
         return f"{self.file}, line {_line_of(self.target)}"
 
-    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> object:
+    def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> Any:
         """The part made of `arguments` and the settings that its signature, or a dataclass, takes.
 
         prefix: of the settings' names in messages. Raises UltronError for a setting that does not exist or does not
@@ -73,6 +74,18 @@ class UserPart:
         except UltronError as error:
             raise UltronError(f"{self.place('__init__')}: {self.name}: {error.message}") from None
         return self.target(*arguments, **values)
+
+    def require_made_of(self, *names: str) -> None:
+        """Raises UltronError, naming the place, unless the class is made of arguments of these names, in their
+        order."""
+        signature = inspect.signature(self.target)
+        try:
+            signature.bind(*names)
+        except TypeError:
+            form = f"{self.name}({', '.join(names)})"
+            raise UltronError(
+                f"{self.place('__init__')}: {self.name} must be made by {form}; found {signature}"
+            ) from None
 
     def has_method(self, name: str) -> bool:
         """Whether its class, or a class that this derives, has a method or property of this name."""

@@ -117,13 +117,12 @@ def robustness_curves(part: SweepTable) -> list[RobustnessCurve]:
     return [RobustnessCurve(system=system, kind=kind, scores=values) for (system, kind), values in by_severity.items()]
 
 
-def robustness_table(part: SweepTable) -> str:
+def robustness_table(part: SweepTable, severities: Sequence[int] = tuple(range(MOST_SEVERE + 1))) -> str:
     """The curves as a Markdown table: mAP in % by severity."""
-    columns = ["corruption", "system", *map(str, range(MOST_SEVERE + 1))]
+    columns = ["corruption", "system", *map(str, severities)]
     curves = sorted(robustness_curves(part), key=lambda curve: tuple(CORRUPTIONS).index(curve.kind))
     rows = [
-        [curve.kind, curve.system]
-        + [percent(curve.scores[i].mAP, 1) if i in curve.scores else "-" for i in range(MOST_SEVERE + 1)]
+        [curve.kind, curve.system] + [percent(curve.scores[i].mAP, 1) if i in curve.scores else "-" for i in severities]
         for curve in curves
     ]
     return markdown_table(columns, rows)

@@ -179,6 +179,14 @@ def test_extraction_uses_the_head_as_it_was_trained(toy: Path, tmp_path: Path, u
     assert f"taking dataset {toy / 'train'}" in err
 
 
+def test_from_python_descriptors_stand_in_place_of_a_dataset(tmp_path: Path) -> None:
+    import ultron_cli as package
+
+    described = DescriptorFile(made_up(tmp_path / "train.h5"))
+    run = package.train(None, described, {"epochs": 1, "model.descriptor_dim": 8}, out=tmp_path / "run")
+    assert run.load().descriptor_dim == 8 and run.config.loss_name == "cosface"
+
+
 def test_labels_may_come_from_a_table(tmp_path: Path) -> None:
     path = made_up(tmp_path / "train.h5")
     names = DescriptorFile(path).names

@@ -123,44 +123,33 @@ def diagnose(request: DiagnoseRequest, device: torch.device, on_try: Callable[[]
     with DescriptorFile(request.ours) as ours:
         pairs, info = read_pairs(ours, request.reference), ours.info
     shown = shown_by_rows(pairs.ours, pairs.reference, pairs.ours_rows)
-    notes = [*shown.notes, *_recorded_notes(info, pairs)]
-    causes = [cause for cause in (shown.misnamed, shown.cause) if cause is not None]
     is_same_dim = pairs.ours.shape[1] == shown.reference.shape[1]
+    has_whitening = request.whitening is not None or info.extraction.whitening is not None
     cosines = np.einsum("nd,nd->n", pairs.ours, shown.reference) if is_same_dim else np.zeros(len(pairs.names))
-    names, not_shown, n_passes = (), (), 0
-    before = after = float(cosines.mean())
+    names, causes, notes = pairs.names, [], [*shown.notes, *_recorded_notes(info, pairs)]
+    after, described = float(cosines.mean()), None
     if shown.cause is not None:
-        after = shown.cause.cosine
-    elif 1 - before > SAME:
+        causes, after = [shown.cause], shown.cause.cosine
+    elif 1 - after > SAME and (is_same_dim or has_whitening):
         described = _Described.choose(request, info, pairs, shown, device)
-        taken = described.places
-        cosines, names = cosines[taken], tuple(pairs.names[place] for place in taken)
-        before = float(cosines.mean())
-        search = CauseSearch(described.maker, shown.reference[taken], described.recipe, described.means, on_try=on_try)
-        again = described.maker.rows(described.recipe, range(len(taken)))
-        if again.shape[1] != pairs.ours.shape[1] or 1 - cosine(again, pairs.ours[taken]) > AGAIN:
-            notes.append(
-                f"{request.ours} is not what its photos give today (cosine "
-                f"{cosine_text(cosine(again, pairs.ours[taken]))}): photos or programs are others by now; extract again"
-            )
-        recipe, changed = search.run()
-        causes += changed
+        names, cosines = [pairs.names[place] for place in described.places], cosines[described.places]
+        notes += described.note_of_change(request.ours, pairs.ours[described.places])
+        search = CauseSearch(
+            described.maker, shown.reference[described.places], described.recipe, described.means, on_try=on_try
+        )
+        recipe, causes = search.run()
         after = search.cosine(recipe)
-        not_shown = described.not_shown()
-        n_passes = described.maker.n_passes
-    if shown.misnamed is not None:
-        before = shown.misnamed.cosine_before
     lowest = int(cosines.argmin())
     return Diagnosis(
         n=pairs.n,
-        photos=names,
-        cosine=before,
-        lowest=((names or pairs.names)[lowest], float(cosines[lowest])),
-        causes=tuple(causes),
+        photos=tuple(names) if described else (),
+        cosine=shown.misnamed.cosine_before if shown.misnamed else float(cosines.mean()),
+        lowest=(names[lowest], float(cosines[lowest])),
+        causes=(*([shown.misnamed] if shown.misnamed else []), *causes),
         cosine_after=after,
         notes=tuple(notes),
-        not_shown=not_shown,
-        n_passes=n_passes,
+        not_shown=described.not_shown() if described else (),
+        n_passes=described.maker.n_passes if described else 0,
         wall_s=time.monotonic() - begun,
     )
 
@@ -214,6 +203,17 @@ class _Described:
             may_be_negative=may_be_negative,
         )
         return cls(maker=maker, recipe=recipe, means=means, places=places)
+
+    def note_of_change(self, path: Path, stored: np.ndarray) -> list[str]:
+        """Whether the photos give other descriptors today than those that are stored of them, (n, D)."""
+        again = self.maker.rows(self.recipe, range(len(stored)))
+        agreement = cosine(again, stored) if again.shape == stored.shape else 0.0
+        if 1 - agreement <= AGAIN:
+            return []
+        return [
+            f"{path} is not what its photos give today (cosine {cosine_text(agreement)}): photos or programs are "
+            "others by now; extract again"
+        ]
 
     def not_shown(self) -> tuple[str, ...]:
         """Settings of which every value gives these photos the same pixels."""
@@ -278,7 +278,10 @@ def chosen_photos(
     """
     spread = np.unique(np.linspace(0, len(names) - 1, min(len(names), MOST_CANDIDATES)).round().astype(int))
     candidates: list[tuple[int, Photo, set[str]]] = []
-    bad = []
+    bad: list[str] = []
+    reason = UltronError(
+        f"{dataset.folder} must hold the photos and has none of them; name their folder with `dataset`"
+    )
     query_names = set(dataset.query_names)
     for place in spread.tolist():
         name = names[place]

@@ -38,7 +38,8 @@ def shown_by_rows(ours: np.ndarray, reference: np.ndarray, row_of_ours: np.ndarr
     if ours.shape[1] != reference.shape[1]:
         notes.append(
             f"the reference has {reference.shape[1]} dimensions, ours {ours.shape[1]}: another whitening or another "
-            f"network (cosines among the photos agree to {_gram_correlation(ours, reference):.3f})"
+            f"network (their cosines among the photos correlate by {_gram_correlation(ours, reference):.3f}); if you "
+            "have its file, `ultron diagnose --whiten`"
         )
         return RowsShown(reference=reference, cause=None, misnamed=None, notes=tuple(notes))
     misnamed = None
@@ -160,7 +161,7 @@ def _gram_correlation(ours: np.ndarray, reference: np.ndarray) -> float:
 
 def _procrustes_cosine(ours: np.ndarray, reference: np.ndarray) -> float:
     """Mean cosine after the best rotation of ours: the nuclear norm of ours' reference, over n (Schönemann 1966)."""
-    of_ours, of_reference = (np.linalg.qr(rows.T, mode="r") for rows in (ours, reference))
+    of_ours, of_reference = (np.linalg.qr(rows.T).R for rows in (ours, reference))
     return float(np.linalg.svd(of_ours @ of_reference.T, compute_uv=False).sum() / len(ours))
 
 

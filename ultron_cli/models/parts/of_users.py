@@ -1,7 +1,7 @@
 """Poolings and attentions that a user named by import path, tried before they are used."""
 
 from collections.abc import Mapping
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ def made_layer(
     """
     if not issubclass(part.target, nn.Module) or part.target.forward is nn.Module.forward:
         raise UltronError(f"{part.place()}: {part.name} needs the method forward of a torch.nn.Module; write it")
-    layer = cast(nn.Module, part.made(n_channels, settings=values, prefix=prefix))
+    layer: nn.Module = part.made(n_channels, settings=values, prefix=prefix)
     shape = (2, n_channels, 5, 4)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         output = layer.eval()(torch.rand(shape))

@@ -149,7 +149,7 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     for name, short_name in zip(names, short_names, strict=True):
         settings, prefix = values.get(short_name, {}), f"{short_name}."
         if part := parts.get(short_name):
-            steps.append(Step(name=name, config=cast(UserStep, part.made(settings=settings, prefix=prefix)), part=part))
+            steps.append(Step(name=name, config=part.made(settings=settings, prefix=prefix), part=part))
         else:
             steps.append(Step(name=name, config=from_dict(RERANKERS[name].config_type(), settings, prefix=prefix)))
     return steps
