@@ -67,7 +67,9 @@ def main() -> int:
     results = [evaluation_of(network, arguments) for network in NETWORKS]
     systems = open_systems([str(path) for path, _ in results])
     comparison = compare_all(systems)
-    screen = comparison.text("text").replace(f"{arguments.out}/", "").replace(f"{arguments.weights}/", "")
+    screen = comparison.text("text")
+    for folder in (arguments.out, arguments.weights.resolve()):
+        screen = screen.replace(f"{folder}/", "")
     explained = "\n\n".join(f"{path.stem}:\n{text}" for path, text in results)
     text = f"```text\n{screen}\n```\n\n{comparison.text('markdown')}\n\n```text\n{explained}\n```"
     print(text)

@@ -197,8 +197,8 @@ def test_metrics_in_files_and_comparisons(ultron: Run, tmp_path: Path) -> None:
     a = ranking_of(tmp_path, np.array([[3, 0, 5, 1, 2, 4], [0, 1, 2, 4, 5, 3]]), "a")
     b = ranking_of(tmp_path, np.array([[0, 1, 2, 3, 5, 4], [4, 1, 2, 0, 5, 3]]), "b")
     (tmp_path / "mine.py").write_text(OWN)
-    mine = f"{tmp_path / 'mine.py'}:Reciprocal"
-    flags = ("--metric", "mAP@2", "--metric", "GAP", "--metric", mine)
+    metric_of_user = f"{tmp_path / 'mine.py'}:Reciprocal"
+    flags = ("--metric", "mAP@2", "--metric", "GAP", "--metric", metric_of_user)
     for path in (a, b):
         code, out, err = ultron("evaluate", "--ranks", path, *flags, "--out", path.with_suffix(".json"))
         assert code == 0, err

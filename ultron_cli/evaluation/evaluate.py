@@ -211,7 +211,10 @@ def _further_metrics(
     if any(metric.needs_scores for metric in metrics):
         if ranking.scores is None:
             needing = next(metric.name for metric in metrics if metric.needs_scores)
-            raise UltronError(f"{needing} looks at similarity scores, which this ranking lacks; search with scores")
+            raise UltronError(
+                f"{needing} looks at similarity scores, which this ranking lacks; search with scores",
+                f"name it with `metric` {needing}",
+            )
         scores = ranking.scores[rows.query_rows]
     results: dict[str, dict[str, MetricResult]] = {}
     for protocol in protocols:

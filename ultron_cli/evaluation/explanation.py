@@ -25,7 +25,8 @@ from ultron_cli.evaluation.slices import (
     query_slices,
 )
 
-MOST_SLICES = 12  # on the screen; the file has all
+MOST_SLICES = 12  # on the screen
+ALL_IN = "the evaluation's JSON"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def _slices_text(explanation: Explanation) -> str:
         verdict = "no slice is below the rest beyond chance"
     return lines(
         f"slices of {explanation.protocol} (mAP {percent(explanation.mAP)}), the worst first:",
-        table(columns, rows, left=2, what="slices", most=MOST_SLICES),
+        table(columns, rows, left=2, what="slices", most=MOST_SLICES, all_in=ALL_IN),
         verdict,
         "of queries: mAP against that of the other queries; of photos: mAP of these positives alone, against as many "
         f"of the same queries' positives at random. p: permutation tests, two-sided, of photos by rank ({RESAMPLES:,} "
@@ -149,7 +150,9 @@ def _ceilings_text(explanation: Explanation) -> str:
         "landmarks taken for others, in the places of their positives:"
         if taken
         else "no landmark is taken for another",
-        table(("landmark", "taken for", "photos", "queries"), taken, left=2, what="pairs", most=MOST_SHOWN)
+        table(
+            ("landmark", "taken for", "photos", "queries"), taken, left=2, what="pairs", most=MOST_SHOWN, all_in=ALL_IN
+        )
         if taken
         else "",
         f"photos among the first {hubs.places} of many rankings (a photo is in {hubs.mean:.1f} on average; skewness "
