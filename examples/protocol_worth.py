@@ -32,7 +32,7 @@ from ultron_cli.workspace import Workspace
 SEVERITIES = (0, 1, 3, 5)
 NETWORKS = ("lite0", "lite2")
 RENDERED = ToyConfig(n_train_landmarks=1, n_train_photos=1, n_eval_landmarks=8, max_side_px=320)
-MARKS = "<!-- begin: examples/protocol_worth.py, {} -->", "<!-- end: examples/protocol_worth.py, {} -->"
+BEGIN, END = "<!-- begin: examples/protocol_worth.py -->", "<!-- end: examples/protocol_worth.py -->"
 
 
 def parse() -> argparse.Namespace:
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runtime", default="torch", help="what computes the networks, as in `ultron extract`")
     parser.add_argument("--what", nargs="+", default=["worth", "robustness"], choices=["worth", "robustness"])
-    parser.add_argument("--write", type=Path, help="put the tables into this file, between its markers")
+    parser.add_argument("--write", type=Path, help="put the protocol's worth into this file, between its markers")
     return parser.parse_args()
 
 
@@ -80,19 +80,14 @@ def main() -> int:
     if "worth" in arguments.what:
         make_toy(arguments.out / "data" / "toy", RENDERED, workers=0)
         _, worth = swept("protocol-worth", NETWORKS[:1], arguments)
-        show("worth", worth[worth.index("|  | change") :].replace(f"{NETWORKS[0]}, ", ""), arguments)
+        text = worth[worth.index("|  | change") :].replace(f"{NETWORKS[0]}, ", "")
+        print(text)
+        if arguments.write:
+            replace_between(arguments.write, BEGIN, END, text)
     if "robustness" in arguments.what:
         table, _ = swept("robustness", NETWORKS, arguments, scales=1)
-        show("robustness", robustness_table(table, SEVERITIES), arguments)
+        print(robustness_table(table, SEVERITIES))
     return 0
-
-
-def show(what: str, text: str, arguments: argparse.Namespace) -> None:
-    """Prints a part, and puts it between its marks."""
-    print(text)
-    if arguments.write:
-        begin, end = (mark.format(what) for mark in MARKS)
-        replace_between(arguments.write, begin, end, text)
 
 
 if __name__ == "__main__":
