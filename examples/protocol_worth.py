@@ -9,6 +9,7 @@ The landmarks from which a whitening is learned are rendered. What is in --out a
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ultron_cli.console import start_log
@@ -28,9 +29,10 @@ from ultron_cli.sweep.tables import (
 )
 from ultron_cli.workspace import Workspace
 
+SEVERITIES = (0, 1, 3, 5)
 NETWORKS = ("lite0", "lite2")
 RENDERED = ToyConfig(n_train_landmarks=1, n_train_photos=1, n_eval_landmarks=8, max_side_px=320)
-BEGIN, END = "<!-- begin: examples/protocol_worth.py -->", "<!-- end: examples/protocol_worth.py -->"
+MARKS = "<!-- begin: examples/protocol_worth.py, {} -->", "<!-- end: examples/protocol_worth.py, {} -->"
 
 
 def parse() -> argparse.Namespace:
@@ -40,6 +42,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, default=shared / "weights", help="folder of tf_efficientnet_*.pth")
     parser.add_argument("--out", type=Path, default=Path("protocol_worth"), help="workspace of the sweeps")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runtime", default="torch", help="what computes the networks, as in `ultron extract`")
+    parser.add_argument("--what", nargs="+", default=["worth", "robustness"], choices=["worth", "robustness"])
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its markers")
     return parser.parse_args()
 
@@ -58,8 +62,9 @@ def swept(
         }
         for name in networks
     ]
-    extract = {"dataset": str(arguments.photos), "max_side_px": 640, **changes}
+    extract = {"dataset": str(arguments.photos), "max_side_px": 640, "runtime": arguments.runtime, **changes}
     plan = read_plan(preset, [], {"extract": extract, "grid": {"model": models}})
+    plan = replace(plan, cells=tuple(c for c in plan.cells if c.settings.extract.severity in SEVERITIES))
     workspace = Workspace(root=arguments.out, data_root=arguments.out / "data")
     folder, results = run_sweep(plan, SweepOptions(device_name=arguments.device), workspace)
     if failed := failures_text(results):
@@ -72,17 +77,22 @@ def swept(
 def main() -> int:
     arguments = parse()
     start_log(0)
-    make_toy(arguments.out / "data" / "toy", RENDERED, workers=0)
-    _, worth = swept("protocol-worth", NETWORKS[:1], arguments)
-    changes = worth[worth.index("|  | change") :]
-    table, _ = swept("robustness", NETWORKS, arguments, scales=1)
-    text = (
-        f"{changes}\n\nmAP (medium) in %, by the severity of what is done to the queries:\n\n{robustness_table(table)}"
-    )
+    if "worth" in arguments.what:
+        make_toy(arguments.out / "data" / "toy", RENDERED, workers=0)
+        _, worth = swept("protocol-worth", NETWORKS[:1], arguments)
+        show("worth", worth[worth.index("|  | change") :].replace(f"{NETWORKS[0]}, ", ""), arguments)
+    if "robustness" in arguments.what:
+        table, _ = swept("robustness", NETWORKS, arguments, scales=1)
+        show("robustness", robustness_table(table, SEVERITIES), arguments)
+    return 0
+
+
+def show(what: str, text: str, arguments: argparse.Namespace) -> None:
+    """Prints a part, and puts it between its marks."""
     print(text)
     if arguments.write:
-        replace_between(arguments.write, BEGIN, END, text)
-    return 0
+        begin, end = (mark.format(what) for mark in MARKS)
+        replace_between(arguments.write, begin, end, text)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ CONTRASTIVE = [*OVER_GEM, "loss.name=contrastive", "loss.margin=1.0", "lr=0.3"]
 LOSSES: dict[str, list[str]] = {
     "arcface": OVER_GEM,
     "contrastive": CONTRASTIVE,
-    "contrastive, mined": [*CONTRASTIVE, "loss.batches=mined", "loss.negatives=6"],
+    "mined tuples": [*CONTRASTIVE, "loss.batches=mined", "loss.negatives=6"],
     "triplet, semi-hard": [*OVER_GEM, "loss.name=triplet"],
     "triplet, batch-hard": [*OVER_GEM, "loss.name=triplet", "loss.mining=batch-hard"],
     "multi-similarity": [*OVER_GEM, "loss.name=multi-similarity"],

@@ -3,7 +3,8 @@
     python examples/two_networks.py [--out two_networks] [--write docs/evaluation.md]
 
 Two networks of ImageNet describe 120 real photos (../shared/minidev, 19 queries), once; what is in --out already is not
-described again. The text is what `ultron compare` prints of the two evaluations, and its table for a paper.
+described again. The text is what `ultron compare` prints of the two evaluations, its table for a paper, and what
+`ultron evaluate --slices all --ceilings` prints of each network.
 """
 
 import argparse
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from ultron_cli.console import dump_json, start_log
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
-from ultron_cli.evaluation.summaries import compared
+from ultron_cli.evaluation.evaluate import find_gnd, score_ranking
+from ultron_cli.evaluation.explanation import explain
+from ultron_cli.evaluation.summaries import compare_all
 from ultron_cli.evaluation.systems import open_systems
 from ultron_cli.files import replace_between, write_text
 from ultron_cli.models.weights.model_choice import ModelChoice
@@ -37,8 +39,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluation_of(network: str, arguments: argparse.Namespace) -> Path:
-    """The evaluation of one network, as a file in --out; its photos are described where they are not yet."""
+def evaluation_of(network: str, arguments: argparse.Namespace) -> tuple[Path, str]:
+    """The evaluation of one network, as a file in --out, and what explains its score under Medium; its photos are
+    described where they are not yet."""
     workspace = Workspace(root=arguments.out / "runs")
     folder = arguments.out / network
     request = ExtractRequest(dataset=str(arguments.photos), scales=SCALES, max_side_px=640, n_workers=0, out=folder)
@@ -51,17 +54,22 @@ def evaluation_of(network: str, arguments: argparse.Namespace) -> Path:
     extract_dataset(request, choice, arguments.device, workspace)
     ranking = search_files(folder / "queries.h5", folder / "database.h5", None, arguments.device)
     path = arguments.out / f"{network.removeprefix('tf_efficientnet_')}.json"
-    write_text(path, dump_json(evaluate_ranking(ranking, find_gnd(None, ranking.origin)).to_json()))
-    return path
+    scored = score_ranking(ranking, find_gnd(None, ranking.origin))
+    explanation = explain(scored, "medium", ["all"], with_ceilings=True)
+    write_text(path, dump_json(scored.evaluation.to_json() | explanation.to_json()))
+    return path, explanation.text()
 
 
 def main() -> int:
     arguments = parse()
     start_log(0)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    systems = open_systems([str(evaluation_of(network, arguments)) for network in NETWORKS])
-    screen = compared(systems, "text")[1].replace(f"{arguments.out}/", "").replace(f"{arguments.weights}/", "")
-    text = f"```text\n{screen}\n```\n\n{compared(systems, 'markdown')[1]}"
+    results = [evaluation_of(network, arguments) for network in NETWORKS]
+    systems = open_systems([str(path) for path, _ in results])
+    comparison = compare_all(systems)
+    screen = comparison.text("text").replace(f"{arguments.out}/", "").replace(f"{arguments.weights}/", "")
+    explained = "\n\n".join(f"{path.stem}:\n{text}" for path, text in results)
+    text = f"```text\n{screen}\n```\n\n{comparison.text('markdown')}\n\n```text\n{explained}\n```"
     print(text)
     if arguments.write:
         replace_between(arguments.write, BEGIN, END, text)

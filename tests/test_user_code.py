@@ -1,5 +1,6 @@
 """Parts by import path: what a person named is run, and nothing that only a file names; faults are lines of theirs."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from ultron_cli import user_code
 from ultron_cli.configs import from_signature
 from ultron_cli.errors import UltronError
+from ultron_cli.models import build_model
 from ultron_cli.user_code import CodeRecord, stored_code
 
 POOLING = """
@@ -230,3 +232,39 @@ def test_importing_it_loads_no_torch() -> None:
     subprocess.run(
         [sys.executable, "-c", "import sys, ultron_cli.user_code; assert 'torch' not in sys.modules"], check=True
     )
+
+
+def test_no_module_takes_what_a_file_names_for_what_a_person_names() -> None:
+    """`create_model` runs code that its arguments name; the package itself makes models by build_model, which does
+    not."""
+    package = Path(user_code.__file__).parent
+    doors = ("create_model", "create_loss")
+    calls = [
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in doors
+    ]
+    assert calls == []
+
+
+def test_a_checkpoint_cannot_name_code_by_the_network_that_it_stands_on(tmp_path: Path) -> None:
+    """Settings within settings are read from a file too."""
+    (tmp_path / "bad.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Part: ...\n")
+    base = {"name": "gem", "backbone": "test_resnet", "pooling": f"{tmp_path / 'bad.py'}:Part"}
+    for name, settings in (("adapted", {"base": base}), ("gem", {key: base[key] for key in ("backbone", "pooling")})):
+        with pytest.raises(UltronError, match="is run only if you name it"):
+            build_model(name, settings)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_odd_paths(tmp_path: Path) -> None:
+    for source in ("x" * 5000 + ".py", str(tmp_path), "x" * 5000, "a b", "/dev/null", "."):
+        with pytest.raises(UltronError, match=r"must be a (file|module)"):
+            user_code.require_source(source)
+    for file in ("x" * 5000 + ".py", "/proc/kcore", "/dev/zero.py", "a\0b.py"):
+        with (
+            stored_code({"my.py:Part": CodeRecord(sha256="0" * 64, file=file)}, "run"),
+            pytest.raises(UltronError, match=r"if you trust it, add `code` FILE \(SHA-256 000000000000\)"),
+        ):
+            user_code.load("my.py:Part", "pooling")

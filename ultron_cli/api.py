@@ -107,7 +107,7 @@ def _draw_run(folder: Path, search: AutolaResult | None = None) -> None:
 
 def train(
     config: str | Path | TrainConfig | AutolaConfig | None = None,
-    dataset: str | Path | Mapping[str, Sequence[str | Path]] | None = None,
+    dataset: str | Path | Mapping[str, Sequence[str | Path]] | DescriptorFile | None = None,
     settings: Sequence[str] | Mapping[str, object] = (),
     *,
     out: str | Path | None = None,
@@ -119,14 +119,18 @@ def train(
     """Trains a network and returns its run: .folder, .checkpoint, .metrics per epoch, .load() for the network.
 
     config: a preset by name, a TOML file of settings, or a whole configuration; None is quickstart. dataset: a name, a
-    folder with one folder of photos per landmark, or the photos themselves by landmark ({"eiffel": ["a.jpg", ...]});
-    None is that of the preset. settings: {"epochs": 20, "loss.name": "cosface"}, or texts as for --set. out: the run's
-    folder; without it and without a workspace, one that is removed when the run is let go, which is said. resume: goes
-    on with the interrupted run in `out`, or with the workspace's latest; or with the finished one in `out` and more
-    epochs.
+    folder with one folder of photos per landmark, or the photos themselves by landmark ({"eiffel": ["a.jpg", ...]}); or
+    stored descriptors, on which a head is trained (linear-adaptation); None is that of the preset. settings:
+    {"epochs": 20, "loss.name": "cosface"}, or texts as for --set. out: the run's folder; without it and without a
+    workspace, one that is removed when the run is let go, which is said. resume: goes on with the interrupted run in
+    `out`, or with the workspace's latest; or with the finished one in `out` and more epochs.
     """
     photos = None
-    if isinstance(dataset, Mapping):
+    assignments = _assignments(settings)
+    if isinstance(dataset, DescriptorFile):
+        assignments = (*assignments, f"descriptors={json.dumps(str(dataset.path.absolute()))}")
+        dataset = None
+    elif isinstance(dataset, Mapping):
         photos = photos_by_landmark(dataset)
         dataset = photos.folder
     is_file = isinstance(config, Path) or (isinstance(config, str) and config.endswith(".toml"))
@@ -137,7 +141,7 @@ def train(
         config=config if isinstance(config, (TrainConfig, AutolaConfig)) else None,
         dataset=None if dataset is None else str(dataset),
         photos=photos,
-        assignments=_assignments(settings),
+        assignments=assignments,
         out=place.path / "run" if place else None if out is None else Path(out),
         resume=resume,
         overwrite=overwrite,

@@ -67,7 +67,7 @@ def within(name: str, value: float, low: float, high: float = math.inf) -> None:
 def _convert(name: str, value: Any, annotation: Any) -> Any:
     """`value` as the annotated type: ints for floats, lists for tuples, text from --set for everything."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if annotation in (object, Any):
+    if annotation is object or annotation is typing.Any:
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None or (isinstance(value, str) and value.lower() == "none" and type(None) in arguments):

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import re
 import sys
 import types
@@ -28,6 +29,7 @@ log = logging.getLogger("ultron")
 
 FOLDER = "code"  # of a run: copies of the files that made it
 SHOWN_OF_SHA256 = 12  # characters
+MOST_BYTES = 1 << 24  # of a file that only a checkpoint names and that is looked at, not run
 _IMPORT_PATH = re.compile(r"(?P<source>[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -44,7 +46,7 @@ class UserPart:
     """What an import path names, imported."""
 
     text: str  # the import path as it was written
-    target: Any  # what the file defines under the name
+    target: type  # the class that the file defines under the name; of an importer the function
     file: Path
     source: bytes  # of the file
     sha256: str
@@ -72,6 +74,18 @@ class UserPart:
         except UltronError as error:
             raise UltronError(f"{self.place('__init__')}: {self.name}: {error.message}") from None
         return self.target(*arguments, **values)
+
+    def require_made_of(self, *names: str) -> None:
+        """Raises UltronError, naming the place, unless the class is made of arguments of these names, in their
+        order."""
+        signature = inspect.signature(self.target)
+        try:
+            signature.bind(*names)
+        except TypeError:
+            form = f"{self.name}({', '.join(names)})"
+            raise UltronError(
+                f"{self.place('__init__')}: {self.name} must be made by {form}; found {signature}"
+            ) from None
 
     def has_method(self, name: str) -> bool:
         """Whether its class, or a class that this derives, has a method or property of this name."""
@@ -233,7 +247,8 @@ def _place_of_code(record: CodeRecord, copies: Path | None) -> Path | None:
     """A file that is the code of a record: a copy, or where it was; None where there is none."""
     candidates = sorted(copies.glob("*.py")) if copies and copies.is_dir() else []
     for file in [*candidates, *([Path(record.file)] if record.file else [])]:
-        if file.is_file() and _sha256(file.read_bytes()) == record.sha256:
+        is_code = file.suffix == ".py" and os.path.isfile(file) and file.stat().st_size <= MOST_BYTES
+        if is_code and _sha256(file.read_bytes()) == record.sha256:
             return file
     return None
 
@@ -256,7 +271,7 @@ def _file_of(source: str) -> Path:
     """The file of a FILE.py or a module. Raises UltronError if there is none."""
     if source.endswith(".py"):
         file = Path(source).expanduser().absolute()
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UltronError(f"{source} must be a file with Python code, there is none; check its path")
         return file
     spec = None

@@ -190,6 +190,28 @@ def test_a_wrong_pooling_is_one_line(
             1,
             "Loss must be a MarginLoss",
         ),
+        (
+            ("extract", "photos", "--untrained", "--model", "wrong.py:Net"),
+            "from dataclasses import dataclass\nfrom ultron_cli.models.core import BackboneModel\n@dataclass\n"
+            "class Settings: ...\nclass Net(BackboneModel):\n    settings_type = Settings\n"
+            "    def feature_map(self, images): ...\n    def pool(self, maps): ...\n",
+            5,
+            "settings_type of Net needs the setting backbone",
+        ),
+        (
+            ("extract", "photos", "--untrained", "--model", "wrong.py:Net"),
+            "from dataclasses import dataclass\nfrom ultron_cli.models.core import RetrievalModel\n@dataclass\n"
+            "class Settings: ...\nclass Net(RetrievalModel):\n    settings_type = Settings\n"
+            "    def __init__(self): ...\n    def feature_map(self, images): ...\n    def pool(self, maps): ...\n",
+            7,
+            "Net must be made by Net(name, settings); found ()",
+        ),
+        (
+            ("train", "--config", "small.toml", "--dataset", "photos", "--set", "loss.name=wrong.py:Loss"),
+            "from ultron_cli.training.losses.batch import BatchLoss\nclass Loss(BatchLoss): ...\n",
+            2,
+            "Loss needs the method of_batch",
+        ),
         (("search", "--rerank", "wrong.py:Step"), "class Step: ...", 1, "Step must be a frozen dataclass"),
         (
             ("search", "--rerank", "wrong.py:Step"),

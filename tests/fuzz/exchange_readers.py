@@ -62,7 +62,7 @@ def _pickled(protocol: int, content: object) -> Make:
 
 JSON = (mutate_bytes, mutate_json, mutate_json)
 EXCHANGE_READERS: dict[str, Reader] = {
-    "ranks-trec": _reader("x.trec", "trec", text_file("x.trec", RUN)),
+    "ranks-trec": _reader("x.txt", "trec", text_file("x.txt", RUN)),
     "ranks-csv": _reader(
         "x.csv",
         "csv",

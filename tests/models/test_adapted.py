@@ -66,7 +66,11 @@ def test_a_head_over_a_head() -> None:
 def test_what_settings_are_refused() -> None:
     for settings, words in (
         ({"head": "linaer"}, "`model.head` must be one of linear, mlp; found 'linaer'; did you mean linear"),
-        ({"hidden_dim": 4}, r"model\.hidden_dim belongs to head mlp, found head linear"),
+        ({"head_settings": {"hidden_dim": 4}}, r"unknown setting model\.head_settings\.hidden_dim"),
+        (
+            {"head": "mlp", "head_settings": {"hidden_dim": 0.5}},
+            r"model\.head_settings\.hidden_dim must be a whole number",
+        ),
         ({"head": "mlp", "start": "pca-whitening"}, r"model\.start belongs to head linear, found head mlp"),
         ({"base": {"backbone": "test_resnet"}}, r"model\.base names a network; add `model\.base\.name=gem`"),
         ({"base": {**BASE, "pretrained": True}}, "train on these `descriptors`"),

@@ -134,6 +134,7 @@ BAD_SEARCHES = (
     ({"query": 0, "box": "nan,0,9,9"}, 400, "must be four numbers"),
     ({"query": 0, "box": "a,b,c,d"}, 400, "box takes four numbers X1,Y1,X2,Y2; found 'a,b,c,d'"),
     ({"query": 0, "rerank": "magic"}, 400, "rerank takes up to 4 of superglobal"),
+    ({"query": 0, "rerank": "os.path:Step"}, 400, "rerank takes up to 4 of superglobal"),
     ({"query": 0, "rerank": "aqe,aqe,aqe,aqe,aqe"}, 400, "rerank takes up to 4"),
     ({"query": 0, "file": "/etc/passwd"}, 400, "unknown parameter 'file'"),
 )

@@ -14,7 +14,15 @@ from ultron_cli.retrieval.extraction import shards
 from ultron_cli.sweep import steps
 from ultron_cli.sweep.plan import SweepPlan, read_plan
 from ultron_cli.sweep.run import CellResult, SweepOptions, run_sweep
-from ultron_cli.sweep.tables import failures_text, sweep_content, sweep_tables, sweep_text
+from ultron_cli.sweep.tables import (
+    draw_tables,
+    failures_text,
+    robustness_curves,
+    robustness_table,
+    sweep_content,
+    sweep_tables,
+    sweep_text,
+)
 from ultron_cli.sweep.tasks import tasks_of
 from ultron_cli.workspace import Workspace
 
@@ -178,9 +186,38 @@ def test_seeds_are_one_row(tmp_path: Path, toy: Path) -> None:
     assert table.standings[0].systems[0].n_seeds == 3 and table.standings[0].systems[0].seeds_sd
 
 
+def test_the_latest_run_of_the_beginning_is_that_of_the_whole_sweep(tmp_path: Path, toy: Path) -> None:
+    plan = read_plan("protocol-worth", ["cell=[]"], {"extract": {"dataset": str(toy), "scales": 1}})
+    workspace = Workspace(root=tmp_path / "runs")
+    with pytest.raises(UltronError, match=r"no result of `ultron train` in the workspace .* or name a model under"):
+        run_sweep(plan, ONE, workspace)
+    for name in ("first", "second"):
+        workspace.remember("train", workspace.result_folder("train", name))
+        if name == "first":
+            folder, (result,) = run_sweep(plan, ONE, workspace)
+            assert result.fault is not None and "first" in (folder / "sweep.json").read_text()  # an empty folder
+    with pytest.raises(UltronError, match=r"all: model\.run \(stored .*/first, asked .*/second\)"):
+        run_sweep(plan, ONE, workspace)
+
+
 def test_steps_that_make_the_same_are_one_task(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, toy)
     tasks = [task for cell in plan.cells for task in tasks_of(cell.settings)]
     assert len({task.key for task in tasks}) == 2 + 1 + 1 + 8  # queries, database, whitening, evaluations
     keys = {task.key for task in tasks}
     assert all(set(task.needs.values()) <= keys for task in tasks)
+
+
+def test_corrupted_queries_share_the_database_and_severity_0_is_the_plain_cell(tmp_path: Path, toy: Path) -> None:
+    small = ('grid.search.rerank=["none"]', 'grid.extract.crop=["bbx"]', 'grid.whiten.method=["none"]')
+    plan = plan_of(tmp_path, toy, *small, 'grid.extract.corruption=["blur", "box"]', "grid.extract.severity=[0, 5]")
+    folder, results = run_sweep(plan, ONE, Workspace(root=tmp_path / "runs"))
+    assert Counter(str(entry["step"]) for entry in journal(folder)) == {"extract": 4, "evaluate": 3}
+    first, blurred, second, _ = (result.evaluations[0].protocols["medium"].ap for result in results)
+    assert first == second != blurred
+    (part,) = sweep_tables(results)
+    curves = robustness_curves(part)
+    assert [(curve.kind, sorted(curve.scores)) for curve in curves] == [("blur", [0, 5]), ("box", [0, 5])]
+    assert curves[0].scores[0].mAP == part.standings[1].systems[0].mAP
+    assert len(draw_tables([part], folder)) == 2
+    assert "| blur | " in robustness_table(part)

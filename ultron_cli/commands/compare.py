@@ -25,6 +25,12 @@ def command(
         ),
     ],
     *,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Compare by a metric that both were evaluated with (mAP of the revisited protocols)."
+        ),
+    ] = None,
     style: FormatFlag = "text",
     as_reproduction: Annotated[
         bool,
@@ -50,7 +56,7 @@ def command(
     style = one_of("format", style, FORMATS)
     if as_reproduction and style not in ("text", "json"):
         raise UltronError("--as-reproduction prints text or JSON; leave out --format, or name json")
-    systems = open_systems(results)
+    systems = open_systems(results, metric)
     if as_reproduction:
         if len(systems) != 2:
             raise UltronError(f"--as-reproduction holds one result against another; found {len(systems)}; name two")

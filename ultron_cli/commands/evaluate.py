@@ -41,7 +41,9 @@ def command(
     ] = "all",
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
-    ranks: Annotated[Path | None, typer.Option(metavar="FILE", help="A rank file instead of descriptors.")] = None,
+    ranks: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A rank file, or GLDv2 predictions (CSV), not descriptors.")
+    ] = None,
     distractors: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Descriptors of photos that answer no query; may be given several times."),
@@ -65,6 +67,14 @@ def command(
     expected: Annotated[
         bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
     ] = False,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A further metric: mAP@k, mAP@R, P@k, nDCG@k, recall@k or oracle@k with a number for k, GAP, or "
+            "FILE.py:CLASS; may be given several times (what the dataset's authors use).",
+        ),
+    ] = None,
     slices: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,11 +99,11 @@ def command(
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of
-    from ultron_cli.console import dump_json, lines, print_result, table
+    from ultron_cli.console import dump_json, lines, print_result
     from ultron_cli.evaluation.evaluate import find_gnd, score_ranking
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.evaluation.explanation import explain
-    from ultron_cli.evaluation.result import REPORT_COLUMNS
+    from ultron_cli.evaluation.metrics import metrics_of
     from ultron_cli.evaluation.summaries import table_of_one
     from ultron_cli.files import write_text
 
@@ -101,6 +111,7 @@ def command(
     protocols = PROTOCOLS if protocol == "all" else (one_of("protocol", protocol, PROTOCOLS),)
     duplicates = one_of("duplicates", duplicates, DUPLICATES)
     style = one_of("format", style, FORMATS)
+    needs_scores = any(part.needs_scores for part in metrics_of(metric or ()))
     if ranks:
         require_unused(
             "--ranks holds the search already",
@@ -112,7 +123,14 @@ def command(
         raise UltronError(
             "an index holds the photos it was made from, --distractors cannot be added; leave out --index"
         )
-    if ranks:
+    if ranks and ranks.suffix == ".csv":
+        from ultron_cli.datasets.protocols import load_ground_truth
+        from ultron_cli.evaluation.predictions import read_predictions
+
+        if gnd is None:
+            raise UltronError("--ranks of a CSV needs the solution that it is scored against; name it with --gnd")
+        ranking = read_predictions(ranks, load_ground_truth(gnd))
+    elif ranks:
         from ultron_cli.retrieval.rankings import read_ranks
 
         ranking = read_ranks(ranks)
@@ -130,9 +148,14 @@ def command(
             index_settings=index_settings(nprobe, ef_search, rescore, index),
         )
         files = latest_descriptors(queries, database, workspace)
-        ranking = search_files(*files, k, console.settings.device, options=options, rows_only=True)
+        ranking = search_files(*files, k, console.settings.device, options=options, rows_only=not needs_scores)
     scored = score_ranking(
-        ranking, find_gnd(gnd, ranking.origin), protocols, duplicates, leave_out_queries=leave_out_queries
+        ranking,
+        find_gnd(gnd, ranking.origin),
+        protocols,
+        duplicates,
+        leave_out_queries=leave_out_queries,
+        metrics=metric or (),
     )
     evaluation = scored.evaluation
     explained_protocol = "medium" if protocol == "all" else protocols[0]
@@ -146,6 +169,7 @@ def command(
         "gnd": str(gnd) if gnd else None,
         "duplicates": duplicates,
         "leave_out_queries": leave_out_queries,
+        **{name: value for name, value in {"metric": metric, "slices": slices, "ceilings": ceilings}.items() if value},
     }
     path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
     content = evaluation.to_json() | (explanation.to_json() if explanation else {})
@@ -154,7 +178,7 @@ def command(
     if style in ("markdown", "latex", "csv"):
         print_result(content, table_of_one(evaluation, path, style))
         return
-    shown = table(REPORT_COLUMNS, evaluation.report_rows())
+    shown = evaluation.text()
     how = evaluation.how_text()
     published = comparison(evaluation) if expected else None
     beside = comparison_text(published) if expected else ""

@@ -165,7 +165,7 @@ RerankFlag = Annotated[
     str | None,
     typer.Option(
         metavar="STEPS",
-        help=f"Re-ranking steps, applied in the order given, of: {', '.join(RERANKERS)}; or my.py:Step.",
+        help=f"Re-ranking steps in their order, of: {', '.join(RERANKERS)}, my.py:Step.",
         callback=checked(lambda _, value: parse_rerank(value, [])),
     ),
 ]

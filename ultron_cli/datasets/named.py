@@ -38,14 +38,22 @@ def dataset_folder(text: str, workspace: Workspace) -> str:
     return text
 
 
+def default_dataset(workspace: Workspace) -> str:
+    """The dataset of the latest training run, else `toy`."""
+    run = workspace.latest("train")
+    if run is None:
+        return "toy"
+    stored = read_run(run)
+    text = str(stored.config.get("dataset", "toy"))
+    if stored.config.get("descriptors"):  # whose dataset the run only found
+        text = str(stored.provenance.get("dataset_folder", text))
+    return text
+
+
 def open_named_dataset(text: str | None, gnd: Path | None = None, workspace: Workspace | None = None) -> Dataset:
     """A dataset by name or folder; None takes that of the latest training run, else `toy`. Raises UltronError."""
     workspace = workspace or Workspace()
     if text is None:
-        run = workspace.latest("train")
-        stored = read_run(run) if run else None
-        text = str(stored.config.get("dataset", "toy")) if stored else "toy"
-        if stored and stored.config.get("descriptors"):  # whose dataset the run only found
-            text = str(stored.provenance.get("dataset_folder", text))
+        text = default_dataset(workspace)
         log.info("taking dataset %s", text)
     return open_dataset(dataset_folder(text, workspace), workspace.data_root, gnd)

@@ -4,6 +4,7 @@ Radenovic et al., Revisiting Oxford and Paris, CVPR 2018. Rows are indices into 
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.regular import MOST_LIST_BYTES
+from ultron_cli.schema.tables import csv_rows
 from ultron_cli.schema.texts import fit_file, read_json
 from ultron_cli.schema.values import shown
 
@@ -50,6 +52,10 @@ class GroundTruth:
     database_names: list[str] = field(repr=False)
     query_names: list[str] = field(repr=False)
     queries: list[QueryTruth] = field(repr=False)
+    # Names of parts of the queries that its authors score apart, for example Private -> query names.
+    parts: Mapping[str, frozenset[str]] = field(default_factory=dict, repr=False)
+    names_are_ids: bool = False  # the last part of a photo's path, without suffix
+    metrics: tuple[str, ...] = ()  # what its authors score with, beside mAP
 
     def split(self, query: int, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the positives and of the ignored photos of one query under a protocol, (n,) int64 each."""
@@ -93,11 +99,14 @@ class _Content:
 
 
 def _without_arrays(content: object) -> object:
-    """The content of a pickle with lists in place of numpy arrays, where a ground truth may have them."""
+    """The content of a pickle with lists in place of numpy arrays, where a ground truth may have them. What Oxford5k
+    and Paris6k called ok, before there were easy and hard photos, is easy."""
     if isinstance(content, np.ndarray):
         return content.tolist() if content.size else []
     if not isinstance(content, dict):
         return content
+    if "ok" in content and not {"easy", "hard"} & set(content):
+        content = content | {"easy": content["ok"], "hard": []}
     plain = {key: _without_arrays(value) for key, value in content.items()}
     entries = plain.get("gnd")
     if isinstance(entries, (list, tuple)):
@@ -168,11 +177,51 @@ def _warn_of_repeated_rows(truth: GroundTruth, path: Path) -> None:
         )
 
 
+def _read_solution(path: Path) -> GroundTruth:
+    """The published solution of GLDv2's retrieval (`id,images,Usage`) or recognition (`id,landmarks,Usage`), several
+    with blanks between them; what is to be found is easy. Those that the authors ignore are no queries.
+
+    Of recognition, the database is of landmarks. Raises UltronError.
+    """
+    answers: dict[str, list[str]] = {}
+    parts: dict[str, set[str]] = {}
+    metrics: tuple[str, ...] = ()
+    columns = [["id", "images", "usage"], ["id", "landmarks", "usage"]]
+    for number, values in csv_rows(path, "the solution", required=columns, optional=(), if_unreadable=CORRECT):
+        metrics = ("GAP",) if "landmarks" in values else ("mAP@100",)
+        if values["usage"].lower() == "ignored":
+            continue
+        if values["id"] in answers:
+            raise UltronError(f"{path}, line {number}: {shown(values['id'])} stands there before; {CORRECT}")
+        answers[values["id"]] = values.get("images", values.get("landmarks", "")).split()
+        parts.setdefault(values["usage"], set()).add(values["id"])
+    if not answers:
+        raise UltronError(f"{path} has no query; {CORRECT}")
+    names = sorted({name for right in answers.values() for name in right})
+    row_of = {name: row for row, name in enumerate(names)}
+    nothing = np.empty(0, np.int64)
+    return GroundTruth(
+        database_names=names,
+        query_names=list(answers),
+        queries=[
+            QueryTruth(bbx=None, easy=np.array([row_of[name] for name in right], np.int64), hard=nothing, junk=nothing)
+            for right in answers.values()
+        ],
+        parts={part: frozenset(members) for part, members in parts.items()},
+        names_are_ids=True,
+        metrics=metrics,
+    )
+
+
 def load_ground_truth(path: Path) -> GroundTruth:
-    """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it). Raises UltronError if it is
-    unsound."""
+    """Reads gnd_*.json or gnd_*.pkl (the latter without running anything in it), or a solution of GLDv2 (CSV). Raises
+    UltronError if it is unsound."""
     if not path.exists():
         raise UltronError(f"ground truth {path} does not exist; check the path")
+    if path.suffix == ".csv":
+        truth = _read_solution(path)
+        _warn_of_repeated_rows(truth, path)
+        return truth
     if path.suffix == ".json":
         content = read_json(path, "ground truth", advice=CORRECT, most_bytes=MOST_LIST_BYTES)
     else:

@@ -13,11 +13,14 @@ from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import (
+    METRICS_OF_DATASET,
     Duplicates,
     RevisitedResult,
+    metrics_of,
     rankings_with_repeats,
     revisited_map,
 )
+from ultron_cli.evaluation.metrics.ranked import MetricResult, ranked_queries, score_of
 from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.evaluation.soundness import weaknesses
 from ultron_cli.provenance import provenance
@@ -129,9 +132,23 @@ def ranking_against(ranking: Ranking, gnd: Path | GroundTruth) -> tuple[GroundTr
     Raises UltronError if ranking and ground truth do not belong together.
     """
     truth = gnd if isinstance(gnd, GroundTruth) else load_ground_truth(gnd)
+    ranking = _named_as(truth, ranking)
     skipped_names = {photo.name for photo in ranking.origin.skipped}
     truth, query_rows = _queries_present(truth, ranking.query_names, skipped_names)
     return truth, _rows_of_truth(ranking, truth, query_rows)
+
+
+def _named_as(truth: GroundTruth, ranking: Ranking) -> Ranking:
+    """The ranking with the names that a ground truth has: where those are ids, the last part of each path, without its
+    suffix."""
+    if not truth.names_are_ids:
+        return ranking
+    names = (
+        [os.path.splitext(name.rpartition("/")[2])[0] for name in part]
+        for part in (ranking.query_names, ranking.database_names)
+    )
+    query_names, database_names = names
+    return replace(ranking, query_names=query_names, database_names=database_names)
 
 
 def _with_own_rows(
@@ -177,6 +194,34 @@ def _repeats_problem(
     )
 
 
+def _further_metrics(
+    names: Sequence[str],
+    ranking: Ranking,
+    rows: RowsOfTruth,
+    truth: GroundTruth,
+    protocols: Sequence[Protocol],
+    duplicates: Duplicates,
+) -> dict[str, dict[str, MetricResult]]:
+    """protocol -> name -> what each metric gives, of all queries and of each part of them that the ground truth
+    names."""
+    metrics = metrics_of(names)
+    if not metrics:
+        return {}
+    scores = None
+    if any(metric.needs_scores for metric in metrics):
+        if ranking.scores is None:
+            needing = next(metric.name for metric in metrics if metric.needs_scores)
+            raise UltronError(f"{needing} looks at similarity scores, which this ranking lacks; search with scores")
+        scores = ranking.scores[rows.query_rows]
+    results: dict[str, dict[str, MetricResult]] = {}
+    for protocol in protocols:
+        queries = ranked_queries(rows, truth, protocol, scores, drop_repeats=duplicates == "first")
+        results[protocol] = {metric.name: score_of(metric, queries) for metric in metrics}
+        for part, members in truth.parts.items():
+            results[protocol] |= {f"{metric.name} {part}": score_of(metric, queries, members) for metric in metrics}
+    return results
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoredRanking:
     """A ranking beside its scores, for who wants to know where they come from."""
@@ -200,12 +245,16 @@ def evaluate_ranking(
     duplicates: Duplicates = "count",
     *,
     leave_out_queries: bool = False,
+    metrics: Sequence[str] = (),
 ) -> Evaluation:
     """The scores of a ranking. Raises UltronError if ranking and ground truth do not belong together.
 
     leave_out_queries: a query that is in the database too leaves its own ranking, and is no positive of itself.
+    metrics: further ones by name, of METRICS; none are those of the dataset's authors.
     """
-    return score_ranking(ranking, gnd, protocols, duplicates, leave_out_queries=leave_out_queries).evaluation
+    return score_ranking(
+        ranking, gnd, protocols, duplicates, leave_out_queries=leave_out_queries, metrics=metrics
+    ).evaluation
 
 
 def score_ranking(
@@ -215,6 +264,7 @@ def score_ranking(
     duplicates: Duplicates = "count",
     *,
     leave_out_queries: bool = False,
+    metrics: Sequence[str] = (),
 ) -> ScoredRanking:
     """As evaluate_ranking, with what the scores were made from."""
     rows_of_self = own_rows_of(ranking)
@@ -223,7 +273,9 @@ def score_ranking(
         ranking = ranking.without_own_rows(rows_of_self)
         search = replace(search, leaves_out_queries=True)
         ranking = replace(ranking, origin=replace(ranking.origin, search=search))
-    truth, rows = ranking_against(ranking, gnd)
+    truth = gnd if isinstance(gnd, GroundTruth) else load_ground_truth(gnd)
+    ranking = _named_as(truth, ranking)
+    truth, rows = ranking_against(ranking, truth)
     truth, n_counted = _with_own_rows(truth, ranking, rows_of_self, are_left_out=search.leaves_out_queries)
     results = {protocol: revisited_map(rows, truth, protocol, duplicates=duplicates) for protocol in protocols}
     origin = replace(
@@ -248,6 +300,9 @@ def score_ranking(
         n_database=len(ranking.database_names),
         origin=origin,
         warnings=[str(warning) for warning in warnings],
+        metrics=_further_metrics(
+            metrics or truth.metrics or METRICS_OF_DATASET.get(dataset, ()), ranking, rows, truth, protocols, duplicates
+        ),
     )
     return ScoredRanking(ranking=ranking, truth=truth, rows=rows, results=results, evaluation=evaluation)
 

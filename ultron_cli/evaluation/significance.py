@@ -39,6 +39,7 @@ class Comparison:
     n_worse: int  # queries whose AP is lower in B
     resamples: int
     seed: int
+    metric: str = "mAP"  # whose means mAP_a and mAP_b are
 
     @property
     def p_text(self) -> str:
@@ -58,13 +59,13 @@ class Comparison:
         points = 100 * abs(self.difference)
         if self.p_value < LEVEL and self.difference:
             better, worse = ("B", "A") if self.difference > 0 else ("A", "B")
-            return f"{better} is better than {worse} by {points:.2f} points of mAP; chance hardly explains it"
+            return f"{better} is better than {worse} by {points:.2f} points of {self.metric}; chance hardly explains it"
         few = ""
         if self.smallest is not None:
             few = f"; {self.n_queries} queries show a difference of {100 * self.smallest:.1f} points or more"
         return (
-            f"A and B differ by {points:.2f} points of mAP, which chance may explain: no evidence that either is better"
-            f"{few}"
+            f"A and B differ by {points:.2f} points of {self.metric}, which chance may explain: no evidence that "
+            f"either is better{few}"
         )
 
 
@@ -96,13 +97,20 @@ def compare_evaluations(
     """
     if resamples < 1:
         raise UltronError(f"resamples must be at least 1; found {resamples}; 10000 is usual")
-    return compare_ap(*paired_ap(a, b, protocol), protocol, resamples=resamples, seed=seed)
+    return compare_ap(*paired_ap(a, b, protocol), protocol, resamples=resamples, seed=seed, metric=a.metric)
 
 
 def compare_ap(
-    ap_a: np.ndarray, ap_b: np.ndarray, protocol: str, *, resamples: int = RESAMPLES, seed: int = SEED
+    ap_a: np.ndarray,
+    ap_b: np.ndarray,
+    protocol: str,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    metric: str = "mAP",
 ) -> Comparison:
-    """Compares two (n,) float64 arrays of AP of the same queries, n at least 1. The rest as compare_evaluations."""
+    """Compares two (n,) float64 arrays of AP of the same queries, n at least 1, or of another metric that is named. The
+    rest as compare_evaluations."""
     differences = ap_b - ap_a
     p_value, exact = sign_flip_p_value(differences, resamples=resamples, seed=seed)
     return Comparison(
@@ -119,6 +127,7 @@ def compare_ap(
         n_worse=int((differences < 0).sum()),
         resamples=resamples,
         seed=seed,
+        metric=metric,
     )
 
 

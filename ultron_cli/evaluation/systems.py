@@ -141,9 +141,10 @@ def systems_of(
     return _systems(paths, results, labels)
 
 
-def open_systems(arguments: Sequence[str]) -> list[System]:
+def open_systems(arguments: Sequence[str], metric: str | None = None) -> list[System]:
     """The systems that a command line names: an evaluation or rank file each, or several training seeds of one with
-    commas between them; a folder stands for all evaluations below it. Raises UltronError."""
+    commas between them; a folder stands for all evaluations below it. metric: by which they are compared, one that
+    they were evaluated with; None is mAP. Raises UltronError."""
     groups: list[tuple[Path, ...]] = []
     for argument in arguments:
         path = Path(argument)
@@ -153,7 +154,7 @@ def open_systems(arguments: Sequence[str]) -> list[System]:
             groups.append((path,))
         else:
             groups.append(tuple(Path(part) for part in argument.split(",") if part))
-    return _systems(groups, [[_open_result(path) for path in paths] for paths in groups])
+    return _systems(groups, [[_open_result(path, metric) for path in paths] for paths in groups])
 
 
 def _systems(
@@ -191,12 +192,21 @@ def _evaluations_below(folder: Path) -> list[Path]:
     return files
 
 
-def _open_result(path: Path) -> tuple[Evaluation, Ranking | None]:
+def _open_result(path: Path, metric: str | None = None) -> tuple[Evaluation, Ranking | None]:
     """An evaluation, and the ranking where the file is one. Raises UltronError."""
-    if path.suffix not in RANK_FILES:
-        return read_evaluation(path), None
-    ranking = read_ranks(path)
-    return evaluate_ranking(ranking, find_gnd(None, ranking.origin)), ranking
+    ranking = None
+    if path.suffix in RANK_FILES:
+        ranking = read_ranks(path)
+        metrics = [metric] if metric else []
+        evaluation = evaluate_ranking(ranking, find_gnd(None, ranking.origin), metrics=metrics)
+    else:
+        evaluation = read_evaluation(path)
+    if metric:
+        try:
+            evaluation = evaluation.by_metric(metric)
+        except UltronError as error:
+            raise UltronError(f"{path}: {error.message}") from None
+    return evaluation, ranking
 
 
 def _labels(groups: Sequence[Sequence[Path]], evaluations: Sequence[Sequence[Evaluation]]) -> list[str]:
@@ -260,7 +270,7 @@ def _standing(systems: Sequence[System], numbers: Sequence[tuple[int, int]], pro
         seeds_sd.append(float(ap.mean(axis=1).std(ddof=1)) if len(ap) > 1 else None)
     ap = np.array(rows)  # (systems, n)
     names = [name for name, value in first.protocols[protocol].ap.items() if value is not None]
-    comparisons = [compare_ap(ap[a], ap[b], protocol) for a, b in numbers]
+    comparisons = [compare_ap(ap[a], ap[b], protocol, metric=first.metric) for a, b in numbers]
     pairs = [
         Pair(a=systems[a].letter, b=systems[b].letter, comparison=comparison, p_holm=p_value)
         for (a, b), comparison, p_value in zip(

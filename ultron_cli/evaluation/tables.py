@@ -134,7 +134,8 @@ def _legend(systems: Sequence[System], standings: Sequence[Standing]) -> list[st
     """What the cells hold."""
     n_queries = sorted({standing.n_queries for standing in standings})
     counts = str(n_queries[0]) if len(n_queries) == 1 else f"{n_queries[0]} to {n_queries[-1]}"
-    text = f"mAP in %, with its {100 * COVERED:.0f} % interval in brackets (BCa bootstrap over {counts} queries)"
+    what = f"{systems[0].evaluation.metric} in %, with its {100 * COVERED:.0f} % interval in brackets"
+    text = f"{what} (BCa bootstrap over {counts} queries)"
     if any(len(system.evaluations) > 1 for system in systems):
         text += "; ± standard deviation over training seeds, whose AP is averaged query by query"
     n_pairs = len(standings[0].pairs)

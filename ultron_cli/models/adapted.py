@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ultron_cli.models import create_model
+from ultron_cli import user_code
+from ultron_cli.models import build_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.heads import AdaptedSettings, adapted_label, make_head
 
@@ -24,14 +25,13 @@ class AdaptedModel(RetrievalModel):
 
     def __init__(self, name: str, settings: AdaptedSettings, base: RetrievalModel | None = None) -> None:
         """base: the network with its weights; None makes it anew by the settings."""
-        super().__init__()
-        self.name = name
-        self.settings = settings
+        super().__init__(name, settings)
         if base is None:
             of_base = {key: value for key, value in settings.base.items() if key != "name"}
-            base = create_model(str(settings.base["name"]), pretrained=False, **of_base)
+            base = build_model(str(settings.base["name"]), of_base)
         self.base = base.requires_grad_(False).eval()
         self.head = make_head(base.descriptor_dim, settings)
+        self.code = {**base.code, **user_code.parts_of({"head": settings.head})}
         self.descriptor_dim = settings.descriptor_dim
         self.preprocessing = base.preprocessing
         self.min_side_px = base.min_side_px

@@ -107,6 +107,10 @@ class RetrievalModel(nn.Module):
         """The last layer of each stage by the stage's name, first to last; may be empty."""
         return {}
 
+    def stage_layers(self) -> dict[str, nn.Module]:
+        """All layers of each stage by the stage's name, first to last; empty where the model does not tell."""
+        return {}
+
     def is_channels_last(self, layer: str) -> bool:
         """Whether a stage or layer gives its maps as (B, h, w, C) instead of (B, C, h, w)."""
         return False

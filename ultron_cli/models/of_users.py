@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from ultron_cli.errors import UltronError
-from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.parts.of_users import shape_text
 from ultron_cli.user_code import UserPart
 
@@ -22,6 +22,12 @@ def user_model(part: UserPart) -> type[RetrievalModel]:
     for method in ("feature_map", "pool"):
         if getattr(model_class, method) is getattr(RetrievalModel, method):
             raise UltronError(f"{part.place()}: {part.name} needs the method {method}; see RetrievalModel")
+    if not issubclass(model_class, BackboneModel):
+        part.require_made_of("name", "settings")
+        return model_class
+    part.require_made_of("name", "settings", "backbone")
+    if "backbone" not in {field.name for field in dataclasses.fields(model_class.settings_type)}:
+        raise UltronError(f"{part.place()}: settings_type of {part.name} needs the setting backbone, a name; add it")
     return model_class
 
 

@@ -237,6 +237,9 @@ class UltronModel(RetrievalModel):
         """stage1 to stage4."""
         return {f"stage{i}": cast(nn.ModuleList, blocks)[-1] for i, blocks in enumerate(self.stages, start=1)}
 
+    def stage_layers(self) -> dict[str, nn.Module]:
+        return {f"stage{i}": layers for i, layers in enumerate(self.stages, start=1)}
+
     def is_channels_last(self, layer: str) -> bool:
         return layer.startswith(_CHANNELS_LAST)
 

@@ -2,10 +2,11 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from ultron_cli.console import counted, dump_json, log, progress
+from ultron_cli.datasets.named import default_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import percent
 from ultron_cli.evaluation.result import Evaluation
@@ -89,6 +90,7 @@ def run_sweep(plan: SweepPlan, options: SweepOptions, workspace: Workspace) -> t
     n_workers = options.workers or default_workers(options.device_name)
     if n_workers > n_cores():
         raise UltronError(f"`workers` must not be more than the {n_cores()} cores of this machine; found {n_workers}")
+    plan = _with_latest(plan, workspace)
     folder = options.out or workspace.result_path("sweep", plan.name)
     with only_writer(folder, f"another `ultron sweep` is writing {folder}"):
         _take_up(folder, plan, overwrite=options.overwrite)
@@ -112,12 +114,26 @@ def run_sweep(plan: SweepPlan, options: SweepOptions, workspace: Workspace) -> t
     return folder, [_result_of(cell, folder, faults) for cell in plan.cells]
 
 
+def _with_latest(plan: SweepPlan, workspace: Workspace) -> SweepPlan:
+    """The plan with the dataset and the training run that it leaves out, which may be others when it goes on."""
+    cells = []
+    for cell in plan.cells:
+        model, extract = cell.settings.model, cell.settings.extract
+        if not model.names_weights:
+            run = workspace.take_latest("train", "name a model under [model]")
+            model = replace(model, run=str(run.resolve()))
+        if extract.dataset is None:
+            extract = replace(extract, dataset=default_dataset(workspace))
+        cells.append(replace(cell, settings=replace(cell.settings, model=model, extract=extract)))
+    return replace(plan, cells=tuple(cells))
+
+
 def units_of(cell: Cell, folder: Path) -> list[Unit]:
     """The cell's files: one per training run."""
     seeds = cell.settings.of_seeds()
-    # A name of symbols that no file can have, or too long, is told from others by its settings.
+    # A name that no file can have, or that may be that of another cell's file, ends in a hash.
     name = file_name(cell.name)
-    if name != cell.name:
+    if name != cell.name or len(seeds) > 1:
         name = f"{file_name(cell.name[:80])}-{short_hash({'name': cell.name})}"
     ends = [""] if len(seeds) == 1 else [f"-{i}" for i in range(len(seeds))]
     return [

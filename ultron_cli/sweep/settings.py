@@ -51,6 +51,11 @@ class ModelSettings:
             if len(set(values)) != len(values):
                 raise UltronError(f"model.{name} must be different; found {', '.join(map(str, values))}")
 
+    @property
+    def names_weights(self) -> bool:
+        """Whether it says which weights; else they are those of the latest training run."""
+        return bool(self.run or self.runs or self.weights or self.pretrained or self.untrained)
+
     def of_seeds(self) -> "list[ModelSettings]":
         """The same with one run, or one seed, each."""
         if self.runs:
@@ -109,8 +114,12 @@ class ExtractSettings:
         corrupted."""
         if role == "query" and self.severity:
             return self
-        plain = replace(self, corruption=NONE, severity=0, corruption_seed=0)
+        plain = self.plain()
         return replace(plain, crop="none") if role == "database" else plain
+
+    def plain(self) -> Self:
+        """The same without corruption."""
+        return replace(self, corruption=NONE, severity=0, corruption_seed=0)
 
     def request(self, role: Role, n_workers: int | None) -> ExtractRequest:
         """Asks for the descriptors of one role."""

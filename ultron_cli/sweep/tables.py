@@ -13,7 +13,6 @@ from ultron_cli.evaluation.summaries import comparison_content
 from ultron_cli.evaluation.systems import Pair, Standing, System, compare_systems, letter_of
 from ultron_cli.evaluation.tables import Notes, TableFormat, score_table
 from ultron_cli.sweep.run import CellResult, Cost
-from ultron_cli.sweep.settings import NONE
 from ultron_cli.visualization.curves.pareto import ParetoPoint, pareto_figure
 from ultron_cli.visualization.curves.robustness import RobustnessCurve, Score, robustness_figure
 from ultron_cli.workspace import file_name
@@ -107,22 +106,23 @@ def robustness_curves(part: SweepTable) -> list[RobustnessCurve]:
     scores = [Score(mAP=system.mAP, interval=system.interval) for system in standing.systems]
     by_severity: dict[tuple[str, str], dict[int, Score]] = {}
     for i, baseline in enumerate(part.baselines):
-        settings, plain = (part.results[place].cell.settings for place in (i, baseline))
+        settings, of_baseline = (part.results[place].cell.settings for place in (i, baseline))
         extract = settings.extract
-        same = replace(extract, corruption=NONE, severity=0, corruption_seed=0)
-        if extract.severity and replace(settings, extract=same) == plain:
+        is_same = replace(settings, extract=extract.plain()) == replace(
+            of_baseline, extract=of_baseline.extract.plain()
+        )
+        if extract.severity and not of_baseline.extract.severity and is_same:
             system = part.systems[baseline].label.removesuffix("plain").rstrip(", ") or part.systems[baseline].label
             by_severity.setdefault((system, extract.corruption), {0: scores[baseline]})[extract.severity] = scores[i]
     return [RobustnessCurve(system=system, kind=kind, scores=values) for (system, kind), values in by_severity.items()]
 
 
-def robustness_table(part: SweepTable) -> str:
+def robustness_table(part: SweepTable, severities: Sequence[int] = tuple(range(MOST_SEVERE + 1))) -> str:
     """The curves as a Markdown table: mAP in % by severity."""
-    columns = ["corruption", "system", *map(str, range(MOST_SEVERE + 1))]
+    columns = ["corruption", "system", *map(str, severities)]
     curves = sorted(robustness_curves(part), key=lambda curve: tuple(CORRUPTIONS).index(curve.kind))
     rows = [
-        [curve.kind, curve.system]
-        + [percent(curve.scores[i].mAP, 1) if i in curve.scores else "-" for i in range(MOST_SEVERE + 1)]
+        [curve.kind, curve.system] + [percent(curve.scores[i].mAP, 1) if i in curve.scores else "-" for i in severities]
         for curve in curves
     ]
     return markdown_table(columns, rows)

@@ -179,6 +179,14 @@ def test_extraction_uses_the_head_as_it_was_trained(toy: Path, tmp_path: Path, u
     assert f"taking dataset {toy / 'train'}" in err
 
 
+def test_from_python_descriptors_stand_in_place_of_a_dataset(tmp_path: Path) -> None:
+    import ultron_cli as package
+
+    described = DescriptorFile(made_up(tmp_path / "train.h5"))
+    run = package.train(None, described, {"epochs": 1, "model.descriptor_dim": 8}, out=tmp_path / "run")
+    assert run.load().descriptor_dim == 8 and run.config.loss_name == "cosface"
+
+
 def test_labels_may_come_from_a_table(tmp_path: Path) -> None:
     path = made_up(tmp_path / "train.h5")
     names = DescriptorFile(path).names
@@ -227,3 +235,29 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(UltronError, match=r"determine 31 dimensions .* use `model\.descriptor_dim=31`|determine 32"):
         (tmp_path / "moved").rename(tmp_path / "photos")
         train(path, tmp_path / "run", "model.start=pca-whitening", "model.descriptor_dim=64")
+
+
+def test_a_head_of_ones_own_goes_in_by_import_path(tmp_path: Path, ultron: Run) -> None:
+    code = (
+        "import torch\n"
+        "class Scaled(torch.nn.Module):\n"
+        "    def __init__(self, n_inputs: int, dim: int, factor: float = 1.0) -> None:\n"
+        "        super().__init__()\n"
+        "        self.linear, self.factor = torch.nn.Linear(n_inputs, dim), factor\n"
+        "    def forward(self, descriptors):\n"
+        "        return self.factor * self.linear(descriptors)\n"
+        "class Wide(Scaled):\n"
+        "    def forward(self, descriptors):\n"
+        "        return descriptors\n"
+    )
+    (tmp_path / "own.py").write_text(code)
+    command = ("train", "--descriptors", made_up(tmp_path / "train.h5"), "--set", "epochs=1", "--set")
+    head = ("--set", "model.head_settings.factor=2", "--out", tmp_path / "run", "--json")
+    run = read_json(ultron(*command, f"model.head={tmp_path}/own.py:Scaled", *head))
+    assert run["model"] == "gem-test_resnet-Scaled"
+    assert (tmp_path / "run" / "code" / "own.py").read_text() == code
+    stored = torch.load(run["checkpoint"], weights_only=True)["model"]
+    assert stored["settings"]["head_settings"] == {"factor": 2} and len(stored["code"]) == 1
+    code_of_error, _, err = ultron(*command, f"model.head={tmp_path}/own.py:Wide", "--out", tmp_path / "wide")
+    assert code_of_error == 2
+    assert f"{tmp_path}/own.py, line 9: Wide must give (2, 512) for descriptors of (2, 32); found (2, 32)" in err

@@ -245,3 +245,29 @@ def test_the_table_names_functions_and_needs_no_torch() -> None:
         "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(12, 20), (20, 12), (9, 9)])
+def test_occlusion_place_by_place(height: int, width: int) -> None:
+    """Every square is covered in turn, and a place has the mean of the squares over it; counted photo by photo."""
+    model, photo = Rectified(1), photo_of(3, width, height)
+    other = descriptor_of(model, photo_of(4, 16, 16)).clone()
+    images = normalise_images(torch.from_numpy(photo)[None], model.preprocessing)
+    window = round(0.25 * min(height, width))
+    firsts = [sorted({*range(0, side - window, window // 2 or 1), side - window}) for side in (height, width)]
+    falls: dict[tuple[int, int], list[float]] = {}
+    with torch.no_grad():
+        whole = float(F.cosine_similarity(model(images)[0], other, dim=0))
+        for top in firsts[0]:
+            for left in firsts[1]:
+                covered = images.clone()
+                covered[..., top : top + window, left : left + window] = 0
+                fall = whole - float(F.cosine_similarity(model(covered)[0], other, dim=0))
+                for y in range(top, top + window):
+                    for x in range(left, left + window):
+                        falls.setdefault((y, x), []).append(fall)
+    assert len(falls) == height * width
+    expected = np.array([[max(0.0, np.mean(falls[y, x])) for x in range(width)] for y in range(height)])
+    cam = similarity_cam(model, photo, other, method="occlusion")
+    np.testing.assert_allclose(cam.heat, expected / expected.max(), atol=TOLERANCE)
+    assert cam.cosine == pytest.approx(whole, abs=1e-6)

@@ -71,8 +71,9 @@ def save_checkpoint(path: Path, model: RetrievalModel, extra: Mapping[str, objec
 def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str, object]) -> None:
     """Writes the checkpoint of a head alone: as save_checkpoint, with the record of its network instead of that one's
     weights."""
+    code = {text: asdict(part.record()) for text, part in user_code.parts_of({"head": head.settings.head}).items()}
     content = {
-        "model": {"name": head.name, "settings": to_dict(head.settings)},
+        "model": {"name": head.name, "settings": to_dict(head.settings), **({"code": code} if code else {})},
         "preprocessing": base.extraction.get("preprocessing"),
         "scales": base.extraction.get("scales"),
         "base": asdict(base),

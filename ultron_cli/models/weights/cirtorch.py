@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ultron_cli.errors import UltronError
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.models.weights.importers import Imported, ImportTask, LearnedWhitening, State, place
@@ -110,7 +110,7 @@ def cirtorch_model(meta: dict[str, Any], state: State, path: Path) -> RetrievalM
         settings["scale_gem"] = True
     if meta["pooling"] == "gemmp":
         settings["groups"] = state["pool.p"].numel() if "pool.p" in state else None  # an exponent per channel
-    model = create_model("gem", **settings)
+    model = build_model("gem", settings)
     for name, value in (("mean", model.preprocessing.mean), ("std", model.preprocessing.sd)):
         of_file = _numbers(meta.get(name, list(value)))
         if of_file.shape != (3,) or not np.allclose(of_file, value, atol=1e-6):

@@ -14,7 +14,7 @@ import torch
 from ultron_cli import user_code
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.weights import IMPORTERS
 from ultron_cli.models.weights.checkpoints import load_timm_weights, save_checkpoint
@@ -71,7 +71,7 @@ def import_timm(task: ImportTask) -> Imported:
     fit."""
     if task.backbone is None:
         raise UltronError("`from` timm needs `backbone` NAME, the timm network that the file is of")
-    model = create_model("gem", backbone=task.backbone)
+    model = build_model("gem", {"backbone": task.backbone})
     if not isinstance(model, BackboneModel):
         raise TypeError("gem stands on a backbone")
     state = bare_state_dict(

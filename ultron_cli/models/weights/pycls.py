@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ultron_cli.errors import UltronError
-from ultron_cli.models import create_model
+from ultron_cli.models import build_model
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.models.weights.importers import Imported, ImportTask, State, place
@@ -73,7 +73,7 @@ def _model_for(state: State, layout: CheckpointLayout, path: Path, source: str) 
     heads = [tensor for key, tensor in state.items() if layout.rename(key) == "head.weight"]
     if heads:
         settings["descriptor_dim"] = heads[0].shape[0]
-    return create_model(name, **settings)
+    return build_model(name, settings)
 
 
 def resnet_name(name: str) -> str | None:

@@ -8,6 +8,7 @@ scores are lowered, each by the least that float32 can tell.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -63,22 +64,24 @@ def export_ranking(ranking: Ranking, path: Path, request: ExportRequest) -> Expo
             f"{shown(strangers[0])}; search it for its own descriptors (`ultron search --queries D.h5 --database "
             "D.h5`), or leave `self` out"
         )
-    ranking = ranking.without_own_rows(own_rows, request.k)
+    if own_rows or request.k is not None:
+        ranking = ranking.without_own_rows(own_rows, request.k)
     scores, is_photo = ranking.with_scores(), ranking.rows != PADDING
-    if not np.isfinite(scores[is_photo]).all():
+    if (is_photo & ~np.isfinite(scores)).any():
         raise UltronError("a score of the ranking is infinite, which no text can hold; search again")
     n_lowered = 0
     if format.has_scores:
         n_lowered, n_higher = n_not_falling(scores, is_photo)
         if n_lowered:
             _tell_of_scores(n_lowered, n_higher, request.scores)
-        scores = falling(scores) if request.scores == "falling" else scores
-        if not np.isfinite(scores[is_photo]).all():
-            raise UltronError("the scores of the ranking are the lowest of float32 and cannot be lowered; scale them")
-    ranking = replace(_with_file_names(ranking) if format.is_pairs else ranking, scores=scores)
-    used_names = [ranking.database_names[row] for row in np.unique(ranking.rows[is_photo]).tolist()]
-    _require_fit([*ranking.query_names, *used_names], request.format)
-    ranked = _named(ranking)
+    if format.is_pairs:
+        ranking = _with_file_names(ranking)
+    is_ranked = np.zeros(len(ranking.database_names), bool)
+    for rows in ranking.rows:
+        is_ranked[rows[rows != PADDING]] = True
+    ranked_names = (ranking.database_names[row] for row in np.flatnonzero(is_ranked).tolist())
+    _require_fit(chain(ranking.query_names, ranked_names), request.format)
+    ranked = _named(ranking, are_lowered=n_lowered > 0 and request.scores == "falling")
     if format.is_pairs:
         ranked = _pairs(ranked, once=request.is_self)
     counts = _Counts()
@@ -121,12 +124,20 @@ def _tell_of_scores(n_lowered: int, n_higher: int, scores: Scores) -> None:
         log.warning("%s: tools that order by score will show another ranking", what)
 
 
-def _named(ranking: Ranking) -> Iterator[NamedRanking]:
+def _named(ranking: Ranking, *, are_lowered: bool) -> Iterator[NamedRanking]:
+    """The rankings by name, a query at a time: of a million photos a second table of scores would be felt."""
     names, scores = ranking.database_names, ranking.with_scores()
     for query, name in enumerate(ranking.query_names):
         n = int((ranking.rows[query] != PADDING).sum())
         rows = ranking.rows[query, :n].tolist()
-        yield NamedRanking(name, [names[row] for row in rows], score_texts(scores[query, :n]))
+        of_query = scores[query, :n]
+        if are_lowered:
+            of_query = falling(of_query[np.newaxis])[0]
+            if not np.isfinite(of_query).all():
+                raise UltronError(
+                    f"the scores of query {shown(name)} are the lowest of float32 and cannot be lowered; scale them"
+                )
+        yield NamedRanking(name, [names[row] for row in rows], score_texts(of_query))
 
 
 def _pairs(rankings: Iterable[NamedRanking], *, once: bool) -> Iterator[NamedRanking]:

@@ -12,6 +12,8 @@ were seen between two ways. So a network's preprocessing names its own:
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,25 +24,51 @@ from ultron_cli.models.core import normalise_images
 Taps = list[tuple[torch.Tensor, torch.Tensor]]  # per neighbour: its place (n,) in the input and its weight (n,)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScaledShape:
+    """What photos are brought to."""
+
+    scale: float
+    sides: list[int]  # in pixels; none below what the network takes
+    is_exact: bool  # they are the scaled sides, none of which was too short
+
+
 def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, min_side_px: int) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px."""
     if scale == 1.0:
         return normalise_images(pixels, preprocessing)
-    scaling = preprocessing.scaling
-    rounds = round if scaling in ("bilinear-rounded", "area") else int
-    scaled_sides = [rounds(side * scale) for side in pixels.shape[1:3]]
+    scaling = SCALINGS[preprocessing.scaling]
+    scaled_sides = [scaling.rounded(side * scale) for side in pixels.shape[1:3]]
     sides = [max(min_side_px, side) for side in scaled_sides]
-    if scaling == "area":
-        steps = [
-            1 / scale if side == scaled_side else n / side
-            for n, side, scaled_side in zip(pixels.shape[1:3], sides, scaled_sides, strict=True)
-        ]
-        resample = _area if max(steps) > 1 else _linear_8bit
-        return normalise_images(resample(pixels, sides, steps), preprocessing)
+    return scaling.resampled(
+        pixels, ScaledShape(scale=scale, sides=sides, is_exact=sides == scaled_sides), preprocessing
+    )
+
+
+def _bilinear(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
     images = normalise_images(pixels, preprocessing)
-    if scaling == "bilinear" and sides == scaled_sides:  # steps of exactly 1 / scale, whatever was rounded away
-        return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
-    return F.interpolate(images, size=sides, mode="bilinear", align_corners=False, antialias=scaling == "antialias")
+    if shape.is_exact:  # steps of exactly 1 / scale, whatever was rounded away
+        return F.interpolate(images, scale_factor=shape.scale, mode="bilinear", align_corners=False)
+    return F.interpolate(images, size=shape.sides, mode="bilinear", align_corners=False)
+
+
+def _to_sides(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
+    images = normalise_images(pixels, preprocessing)
+    return F.interpolate(images, size=shape.sides, mode="bilinear", align_corners=False)
+
+
+def _antialiased(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
+    images = normalise_images(pixels, preprocessing)
+    return F.interpolate(images, size=shape.sides, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _of_8_bits(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
+    steps = [
+        1 / shape.scale if side == round(n * shape.scale) else n / side
+        for n, side in zip(pixels.shape[1:3], shape.sides, strict=True)
+    ]
+    resample = _area if max(steps) > 1 else _linear_8bit
+    return normalise_images(resample(pixels, shape.sides, steps), preprocessing)
 
 
 def _area(pixels: torch.Tensor, sides: list[int], steps: list[float]) -> torch.Tensor:
@@ -95,3 +123,20 @@ def _linear_taps(n_in: int, n_out: int, step: float) -> Taps:
     first = centre.floor()
     second = ((centre - first) * 2048).round()
     return [((first + t).clamp(0, n_in - 1).long(), second if t else 2048 - second) for t in (0, 1)]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A way to bring photos to further scales, as `Preprocessing.scaling` names it."""
+
+    rounded: Callable[[float], int]  # of a side in pixels
+    # (B, H, W, 3) uint8 -> (B, 3, *sides) float32, normalised
+    resampled: Callable[[torch.Tensor, ScaledShape, Preprocessing], torch.Tensor]
+
+
+SCALINGS = {
+    "bilinear": Scaling(int, _bilinear),
+    "bilinear-rounded": Scaling(round, _to_sides),
+    "antialias": Scaling(int, _antialiased),
+    "area": Scaling(round, _of_8_bits),
+}

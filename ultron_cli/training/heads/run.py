@@ -188,10 +188,8 @@ class HeadTraining(Training):
 
     def _write_checkpoint(self, folder: Path, extra: dict[str, object]) -> None:
         head = self.learner.head
-        trained_on = {
-            **cast(dict[str, object], extra["train_config"]),
-            "dataset": self.described_photos.source.info.dataset,
-        }
-        save_head(folder / RESULT_FILE, head, self.base, {**extra, "train_config": trained_on})
+        info = self.described_photos.source.info
         if isinstance(head.head, LinearHead):
-            write_as_whitening(folder / WHITENING_FILE, head.head, self.described_photos.source.info)
+            write_as_whitening(folder / WHITENING_FILE, head.head, info)
+        trained_on = {**cast(dict[str, object], extra["train_config"]), "dataset": info.dataset}
+        save_head(folder / RESULT_FILE, head, self.base, {**extra, "train_config": trained_on})

@@ -71,6 +71,9 @@ def user_loss(part: user_code.UserPart) -> UserLoss:
     settings = getattr(part.target, "settings_type", usual)
     if not issubclass(settings, usual):
         raise UltronError(f"{part.place()}: settings_type of {part.name} must derive {usual.__name__}; derive it")
+    part.require_made_of("n_classes", "dim", "settings")
+    if getattr(getattr(part.target, "of_batch", None), "__qualname__", "") == "BatchLoss.of_batch":
+        raise UltronError(f"{part.place()}: {part.name} needs the method of_batch, see BatchLoss; write it")
     return UserLoss(part.target, settings)
 
 

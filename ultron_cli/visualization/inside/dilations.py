@@ -23,7 +23,6 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.models.parts.cdconv import CDConv, choose_dilation
-from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
 
 # From dark to light in even steps, so that they differ in grey too (of the cividis colours, made for colour-blind
@@ -53,11 +52,10 @@ class Dilations:
 def cdconvs_of(model: RetrievalModel) -> dict[str, list[CDConv]]:
     """The CDConvs per stage. Raises UltronError for models without any."""
     cdconvs: dict[str, list[CDConv]] = {}
-    if isinstance(model, UltronModel):
-        for i, blocks in enumerate(model.stages):
-            stage_cdconvs = [module for module in blocks.modules() if isinstance(module, CDConv)]
-            if stage_cdconvs:
-                cdconvs[f"stage {i + 1}"] = stage_cdconvs
+    for i, layers in enumerate(model.stage_layers().values()):
+        stage_cdconvs = [module for module in layers.modules() if isinstance(module, CDConv)]
+        if stage_cdconvs:
+            cdconvs[f"stage {i + 1}"] = stage_cdconvs
     if not cdconvs:
         raise UltronError(
             f"dilations are chosen by CDConv, in ULTRON models with depthwise=cdconv, found {model.label}; "

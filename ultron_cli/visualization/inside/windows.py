@@ -18,7 +18,6 @@ from ultron_kernels.reference import window_keys
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
 from ultron_cli.models.parts.scala import ScalaAttention
-from ultron_cli.models.ultron import UltronModel
 from ultron_cli.visualization import drawing, plots
 from ultron_cli.visualization.drawing import overlay
 
@@ -54,14 +53,15 @@ def weights_at(attention: ScalaAttention, features: torch.Tensor, row: int, colu
 
 
 def attentions_of(model: RetrievalModel, stage: int) -> list[ScalaAttention]:
-    """The local attentions of stage 3 or 4 of an ULTRON model, block by block. Raises UltronError for others."""
-    if not isinstance(model, UltronModel):
+    """The local attentions of stage 3 or 4 of a model with SCALA, block by block. Raises UltronError for others."""
+    stages = list(model.stage_layers().values())
+    if len(stages) < 4:
         raise UltronError(
             f"window weights are of SCALA, in ULTRON models, found {model.label}; name a run or weights of one"
         )
     if stage not in (3, 4):
         raise UltronError(f"`stage` must be 3 or 4, whose blocks attend; found {stage}")
-    attentions = [module for module in model.stages[stage - 1].modules() if isinstance(module, ScalaAttention)]
+    attentions = [module for module in stages[stage - 1].modules() if isinstance(module, ScalaAttention)]
     if not attentions:
         raise UltronError(
             f"stage {stage} of this {model.label} has no SCALA blocks; name a run or weights of a model with "

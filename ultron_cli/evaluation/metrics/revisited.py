@@ -285,8 +285,11 @@ def _has_repeats(ranking: np.ndarray) -> bool:
 
 
 def _without_repeats(ranking: np.ndarray) -> np.ndarray:
-    if not _has_repeats(ranking):
-        return ranking
-    stays = ranking < 0
-    stays[np.unique(ranking, return_index=True)[1]] = True
-    return ranking[stays]
+    return ranking[~is_repeat(ranking)] if _has_repeats(ranking) else ranking
+
+
+def is_repeat(ranking: np.ndarray) -> np.ndarray:
+    """(K,) bool: whether a photo of a ranking stands before that place too; -1, no photo, may repeat."""
+    repeats = ranking >= 0
+    repeats[np.unique(ranking, return_index=True)[1]] = False
+    return repeats

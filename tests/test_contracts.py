@@ -1,0 +1,96 @@
+"""What every entry of a registry keeps to, whichever it is: a new one is tested by being entered.
+
+Models have theirs in models/test_every_model.py, re-ranking steps in retrieval/rerank/test_rerank.py, finishing steps
+of datasets in datasets/download/test_catalog.py.
+"""
+
+import importlib
+import re
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ultron_cli.models import create_model
+from ultron_cli.models.attentions import ATTENTIONS
+from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
+from ultron_cli.models.parts import POOLINGS
+from ultron_cli.models.weights import IMPORTERS
+from ultron_cli.retrieval.extraction.scales import SCALINGS, at_scale
+from ultron_cli.user_code import is_import_path
+from ultron_cli.visualization.cam.method_table import METHODS
+from ultron_cli.visualization.cam.similarity import similarity_cam
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", list(POOLINGS))
+def test_a_pooling(name: str) -> None:
+    """One vector per photo, whatever its shape and whatever photos are beside it, with finite gradients."""
+    model = create_model("gem", backbone="test_vit", pooling=name)
+    for shape in ((64, 64), (32, 96)):
+        photos = torch.randn(3, 3, *shape)
+        together = model(photos)
+        assert together.shape == (3, model.descriptor_dim)
+        torch.testing.assert_close(model(photos[1:2]), together[1:2], atol=1e-5, rtol=1e-4)
+    model.describe(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients and all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("name", list(ATTENTIONS))
+def test_an_attention(name: str) -> None:
+    """A map of the same shape, of finite numbers."""
+    attention = ATTENTIONS[name]
+    layer = attention.make(16).eval()
+    for shape in ((1, 1), (5, 3)):
+        maps = torch.randn(2, 16, *shape)
+        output = layer(maps)
+        assert output.shape == maps.shape and torch.isfinite(output).all()
+    assert attention.stages and set(attention.stages) <= {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_map_method(name: str) -> None:
+    """Heat of the photo's size from 0 to 1, and the photo's own descriptor."""
+    model = create_model("gem", backbone="test_resnet", pooling="simpool")
+    photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    other = F.normalize(torch.randn(model.descriptor_dim), dim=0)
+    cam = similarity_cam(model, photo, other, method=name)
+    assert cam.heat.shape == (48, 64) and cam.heat.dtype == np.float32
+    assert 0 <= cam.heat.min() <= cam.heat.max() <= 1
+    assert METHODS[name].note.format(method="m", layer="", rank=1)
+
+
+@pytest.mark.parametrize("name", list(SCALINGS))
+def test_a_way_of_scaling(name: str) -> None:
+    pixels = torch.randint(0, 256, (2, 40, 56, 3), dtype=torch.uint8)
+    preprocessing = Preprocessing(mean=IMAGENET.mean, sd=IMAGENET.sd, scaling=name)  # type: ignore[arg-type]
+    for scale, sides in ((0.5, (20, 28)), (2.0, (80, 112)), (0.1, (8, 8))):
+        assert at_scale(pixels, scale, preprocessing, 8).shape == (2, 3, *sides)
+
+
+def test_every_way_of_scaling_is_one_that_files_may_name() -> None:
+    assert set(get_args(get_type_hints(Preprocessing)["scaling"])) == set(SCALINGS)
+
+
+@pytest.mark.parametrize("name", list(IMPORTERS))
+def test_an_importer(name: str) -> None:
+    assert callable(IMPORTERS[name].function())
+
+
+def test_the_page_names_registries_that_are_there() -> None:
+    """The table "Where to add what" of docs/architecture.md: each registry stands where it says."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## Where to add what")[1]
+    rows = re.findall(r"`([A-Z_]+)`, `([\w/]+)\.py`", page)
+    assert len(rows) > 10
+    for registry, module in rows:
+        if not (ROOT / "ultron_cli" / f"{module}.py").exists():
+            assert (ROOT / f"{module}.py").exists(), module
+            continue
+        path = "ultron_cli." + module.replace("/", ".").removesuffix(".__init__")
+        names = list(getattr(importlib.import_module(path), registry))
+        assert names and not any(is_import_path(name) for name in names)
