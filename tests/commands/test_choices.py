@@ -1,7 +1,7 @@
 """What help texts offer and documents list is what there is."""
 
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Literal, get_args, get_type_hints
 
@@ -59,18 +59,26 @@ def test_the_readme_lists_every_model() -> None:
 
 
 def test_docs_list_every_loss_with_its_settings() -> None:
-    """The table "Losses" of docs/models.md has a row per loss; settings of every loss stand in the first row."""
+    """docs/losses.md has a row per loss; settings that losses with, or without, class weights share stand once."""
     from ultron_cli.training.losses import LOSSES
+    from ultron_cli.training.losses.base import ClassSettings
+    from ultron_cli.training.losses.batch import BatchSettings
 
-    table = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("\n## Losses\n")[1].split("\n## ")[0]
-    rows = [line.split("|")[1:-1] for line in table.splitlines() if line.startswith("| `") or line.startswith("| all")]
-    defaults = {
-        name: {f"{field.name}={json.dumps(field.default)}" for field in fields(loss.settings_class())}
-        for name, loss in LOSSES.items()
-    }
-    of_every_loss = set.intersection(*defaults.values())
-    documented = {name.strip().strip("`"): set(settings.split("`")[1::2]) for name, _, settings in rows}
-    assert documented == {"all": of_every_loss} | {name: values - of_every_loss for name, values in defaults.items()}
+    def defaults(settings: type) -> set[str]:
+        return {
+            f"{field.name}={json.dumps(field.default).strip(chr(34))}"
+            for field in fields(settings)
+            if field.default is not MISSING
+        }
+
+    text = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `") or line.startswith("| all")]
+    documented = {name.strip().strip("`"): set(settings.split("`")[1::2]) for name, _, settings, _ in rows}
+    shared = defaults(ClassSettings) | defaults(BatchSettings)
+    assert documented.pop("all of these") == defaults(ClassSettings)
+    assert documented == {name: defaults(loss.settings_class()) - shared for name, loss in LOSSES.items()}
+    below = text.split("### Their batches")[1]
+    assert all(f"loss.{field.name}=" in below for field in fields(BatchSettings))
 
 
 def test_corruptions_are_those_of_the_registry() -> None:

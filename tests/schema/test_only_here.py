@@ -5,8 +5,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2] / "ultron_cli"
 PARSES = re.compile(r"json\.loads?\(|tomllib\.|csv\.(reader|DictReader)\(|msgspec\.(json|toml)\.(decode|Decoder)")
-# What processes of one extraction say to each other, and what a command has just written.
-OWN_TEXT = {"retrieval/extraction/processes.py", "datasets/build_gnd.py"}
+# What processes of one extraction say to each other, what a command has just written, a plan as it will be stored.
+OWN_TEXT = {"retrieval/extraction/processes.py", "datasets/build_gnd.py", "sweep/plan.py"}
 
 
 def test_no_other_module_parses_text_from_outside() -> None:
