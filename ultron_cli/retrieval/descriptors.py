@@ -411,9 +411,7 @@ def require_same_dim(path: Path, dim: int, other_path: Path, other_dim: int) -> 
 
 
 def require_same_model(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
-    """Raises UltronError if two descriptor files come from different models or weights. Arrays say nothing of that."""
-    if not first or not second:
-        return
+    """Raises UltronError if two descriptor files come from different models or weights."""
     differing = first.differences(second, ("model", "weights_sha256", "preprocessing"))
     if differing:
         raise UltronError(f"{where} were made by different models: {'; '.join(differing)}; extract both with one model")

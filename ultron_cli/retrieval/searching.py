@@ -16,7 +16,13 @@ from ultron_cli.configs import within
 from ultron_cli.console import counted, log
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import resolve_device_name
-from ultron_cli.retrieval.descriptors import DescriptorInfo, Descriptors, require_same_dim, require_same_model
+from ultron_cli.retrieval.descriptors import (
+    DescriptorInfo,
+    Descriptors,
+    MemoryDescriptors,
+    require_same_dim,
+    require_same_model,
+)
 from ultron_cli.retrieval.exact.index import ExactIndex
 from ultron_cli.retrieval.index.base import Index, StoredIndex
 from ultron_cli.retrieval.index.opening import open_index
@@ -223,6 +229,11 @@ def search_files(
     return replace(ranking, origin=replace(ranking.origin, descriptors=files))
 
 
+def _is_bare(descriptors: Descriptors) -> bool:
+    """Whether they are an array of a program, which says nothing of what made it."""
+    return isinstance(descriptors, MemoryDescriptors) and not descriptors.info.extraction
+
+
 def search_descriptors(
     queries: Descriptors,
     database: Descriptors,
@@ -238,8 +249,9 @@ def search_descriptors(
     `search_files` and SearchOptions."""
     where = f"{queries.label} and {database.label}"
     require_same_dim(Path(queries.label), queries.dim, Path(database.label), database.dim)
-    require_same_model(queries.info.extraction, database.info.extraction, where)
-    require_same_whitening(queries.info.extraction, database.info.extraction, where)
+    if not (_is_bare(queries) or _is_bare(database)):
+        require_same_model(queries.info.extraction, database.info.extraction, where)
+        require_same_whitening(queries.info.extraction, database.info.extraction, where)
     searcher = Searcher(database, index, resolve_device_name(device_name))
     rows_of_self = own_rows(queries, database)
     n_own = max((len(rows) for rows in rows_of_self.values()), default=0) if leave_out_queries else 0

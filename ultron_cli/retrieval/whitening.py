@@ -155,8 +155,8 @@ def whitening_text(extraction: ExtractionRecord) -> str:
 
 
 def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, where: str) -> None:
-    """Raises UltronError if two descriptor files have different whitenings. Arrays say nothing of that."""
-    if first and second and first.whitening != second.whitening:
+    """Raises UltronError if two descriptor files have different whitenings."""
+    if first.whitening != second.whitening:
         first_text = whitening_text(first)
         second_text = whitening_text(second)
         is_told_apart = first_text != second_text

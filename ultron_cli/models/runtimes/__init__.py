@@ -65,10 +65,11 @@ def open_network(
         raise UltronError(
             f'runtime {name} needs {" and ".join(missing)}; install it: pip install "ultron[{entry.extra}]"'
         )
-    loaded.model.to(device)
-    loaded = replace(loaded, model=loaded.model.per_scale)
+    per_scale = replace(loaded, model=loaded.model.per_scale)
     open_: OpenNetwork = importlib.import_module(f"ultron_cli.models.runtimes.{entry.module}").open_network
-    return open_(loaded, device, precision, threads)
+    network = open_(per_scale, device, precision, threads)
+    loaded.model.to(device)  # with what comes after the scales
+    return network
 
 
 RUNTIMES: dict[RuntimeName, RuntimeEntry] = {
