@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,10 @@ def test_side_by_side_and_stopped(ultron: Run, toy: Path, grid: Path, tmp_path: 
     """Ctrl-C says how to go on, and nothing that was computed by then is computed again."""
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "ultron_cli", "sweep", str(grid), "--dataset", str(toy), "--workers", "2"]
-    process = subprocess.Popen([*command, "--workspace", str(runs)], stderr=subprocess.PIPE, text=True)
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background of a shell it is ignored
+    process = subprocess.Popen(
+        [*command, "--workspace", str(runs)], stderr=subprocess.PIPE, text=True, preexec_fn=heeds
+    )
     journal = runs / "sweep/grid/steps.jsonl"
     deadline = time.monotonic() + 120
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
