@@ -222,7 +222,7 @@ def _part_of_then(text: str, stored: _StoredCode) -> UserPart:
     for permitted in _permissions.sources:
         try:
             file = _file_of(permitted)
-        except UltronError:  # it is asked for nowhere yet
+        except UltronError:  # gone; the part that names it says so when it is loaded
             continue
         if _sha256(file.read_bytes()) == record.sha256:
             return _defined(text, name, file, permitted)
