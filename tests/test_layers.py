@@ -22,6 +22,7 @@ FLOORS = (
     ("workspace",),
     ("datasets",),
     ("models",),
+    ("local",),
     ("retrieval",),
     ("evaluation",),
     ("training",),
