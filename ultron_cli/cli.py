@@ -41,6 +41,7 @@ COMMANDS = {
     "whiten": EXPERIMENTS,
     "index": EXPERIMENTS,
     "search": EXPERIMENTS,
+    "fuse": EXPERIMENTS,
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
     "diagnose": EXPERIMENTS,
