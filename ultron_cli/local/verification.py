@@ -19,6 +19,7 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the photo
 # (2, m, 2) float64 places in query and photo, the threshold in the same pixels -> (transform (3, 3), (m,) bool) or None
 Estimate = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray] | None]
 
+VERSION = 1  # of results: raise it when the same features and settings no longer give the same
 GRID_CELLS = 8  # of a side of the query's box
 MOST_OF_CELL = 3  # inliers that count: a sign, or a row of windows, is few cells
 MOST_SQUEEZE = 8.0  # of a transform's two scales at the middle of the box: seen at 83 degrees
@@ -145,10 +146,12 @@ class VerifiableQuery:
 
     @classmethod
     def of(cls, photo: VerifiablePhoto, box: Box | None = None) -> "VerifiableQuery":
-        """box: None is the whole photo."""
-        width, height = photo.features.size
-        box = box or (0.0, 0.0, float(width), float(height))
-        x, y = photo.features.positions.T
+        """box: None is the box around all features."""
+        positions = photo.features.positions
+        if box is None:
+            low, high = (positions.min(axis=0), positions.max(axis=0)) if len(positions) else (np.zeros(2), np.ones(2))
+            box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+        x, y = positions.T
         rows = np.flatnonzero((x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3]))
         everything = photo.comparable
         return cls(photo, box, rows, Comparable(everything.extended[rows], everything.is_binary))
