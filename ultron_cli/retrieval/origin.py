@@ -393,20 +393,24 @@ class StepRecord:
     name: str
     settings: Json = field(default_factory=dict)
     ms_per_query: float = 0.0  # wall clock
+    measured: Json = field(default_factory=dict, compare=False)  # what the step says of its work
 
     def to_json(self) -> dict[str, object]:
         """As files store it: name, settings and time side by side."""
-        return {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        content = {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        return {**content, "measured": dict(self.measured)} if self.measured else content
 
     @classmethod
     def from_json(cls, value: Json) -> "StepRecord":
         """From a file."""
-        settings = {key: part for key, part in value.items() if key not in ("name", "ms_per_query")}
+        named_keys = ("name", "ms_per_query", "measured")
+        settings = {key: part for key, part in value.items() if key not in named_keys}
         spent_ms = value.get("ms_per_query")
         return cls(
             name=str(value.get("name")),
             settings=settings,
             ms_per_query=float(spent_ms) if isinstance(spent_ms, (int, float)) else 0.0,
+            measured=_object(value.get("measured")),
         )
 
 
