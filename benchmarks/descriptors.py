@@ -52,16 +52,24 @@ def make(path: Path, n: int, dim: int) -> None:
     path.with_suffix(".names.txt").write_text("".join(f"photos/{i:08d}.jpg\n" for i in range(n)))
 
 
+# Of the process itself: what wait4 tells begins at the peak of the process that started it.
+PROGRAM = """
+import sys
+from ultron_cli.cli import main
+from ultron_cli.machine import peak_mib
+code = main(sys.argv[1:])
+print(peak_mib())
+sys.exit(code)
+"""
+
+
 def run(*arguments: object) -> tuple[float, float]:
-    """(seconds, MiB at the peak) of a command. Raises SystemExit if it fails."""
-    program = "import sys; from ultron_cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    """(seconds, MiB at the peak) of a command. Raises CalledProcessError if it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     started_s = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], env=environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"ultron {' '.join(map(str, arguments))} failed")
-    return time.perf_counter() - started_s, usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    completed = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    return time.perf_counter() - started_s, float(completed.stdout.split()[-1])
 
 
 def check(folder: Path, n: int, dim: int, order: np.ndarray) -> None:

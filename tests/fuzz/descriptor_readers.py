@@ -1,7 +1,6 @@
 """Readers of descriptors that other tools wrote."""
 
 import io
-import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -152,10 +151,11 @@ def _table(delimiter: str) -> Make:
     return text_file("x.csv", output.getvalue())
 
 
-def _named(names: str, text: str) -> Make:
+def _named(names: str) -> Make:
     def make(folder: Path) -> None:
+        text_file("gnd_x.json", TRUTH)(folder)
         np.save(folder / "x.npy", ROWS[:4])
-        (folder / names).write_text(text)
+        (folder / "x.names.txt").write_bytes(names.encode())
 
     return make
 
@@ -175,10 +175,7 @@ DESCRIPTOR_READERS: dict[str, Reader] = {
     "descriptors-csv": _reader("x.csv", "csv", _table(","), _table(";")),
     "descriptors-names": Reader(
         file="x.names.txt",
-        seeds=tuple(
-            (lambda make: lambda folder: (text_file("gnd_x.json", TRUTH)(folder), make(folder)))(make)
-            for make in (_named("x.names.txt", "\n".join(PHOTOS)), _named("x.names.txt", json.dumps(PHOTOS)))
-        ),
+        seeds=tuple(_named(end.join(PHOTOS)) for end in ("\n", "\r\n")),
         read=_import("x.npy", "npy"),
     ),
 }
