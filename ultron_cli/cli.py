@@ -69,6 +69,9 @@ COMMANDS = {
     "datasets verify": "Commands",
     "datasets build-gnd": "Commands",
     "datasets make-toy": "Commands",
+    "descriptors info": "Commands",
+    "descriptors import": "Commands",
+    "descriptors export": "Commands",
     "ranks info": "Commands",
     "ranks export": "Commands",
     "ranks import": "Commands",
@@ -76,7 +79,7 @@ COMMANDS = {
     "weights import": "Commands",
     "weights inspect": "Commands",
 }
-GROUPS = {"visualize": PICTURES, "datasets": DATA, "ranks": DATA, "weights": DATA}
+GROUPS = {"visualize": PICTURES, "datasets": DATA, "descriptors": DATA, "ranks": DATA, "weights": DATA}
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {

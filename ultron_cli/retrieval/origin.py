@@ -36,9 +36,13 @@ EXTRACTION_WORDS = {
     "whitening.sha256": "whitening (SHA-256)",
 }
 
-OF_THE_SYSTEM = ("model", "weights_sha256", "preprocessing")  # keys of an extraction's configuration
+OF_THE_SYSTEM = ("model", "weights_sha256", "preprocessing", "imported")  # keys of an extraction's configuration
 
-
+CROP_TEXTS = {
+    "bbx": "queries cropped",
+    "none": "queries NOT cropped (not comparable with published scores)",
+    "unknown": "crop of queries unknown",
+}
 # What files of released versions, which did not say it, were made with.
 BEFORE = {"runtime": "torch"}
 
@@ -68,6 +72,7 @@ class StoredCorruption(TypedDict):
 class StoredExtraction(TypedDict, total=False):
     """The types of what the `config` of a descriptor file may hold, as far as they are read."""
 
+    imported: "list[StoredImport]"
     model: StoredModel
     scales: list[float]
     crop: str
@@ -158,8 +163,13 @@ class ExtractionRecord:
 
     @property
     def model_name(self) -> str | None:
-        """Name of the model in the core (`gem`, `ultron-s`)."""
-        return _of_kind(_object(self.stored.get("model")).get("name"), str)
+        """Name of the model in the core (`gem`, `ultron-s`); None where it is not one of the core, or not known."""
+        return None if self.imported else _of_kind(_object(self.stored.get("model")).get("name"), str)
+
+    @property
+    def imported(self) -> "tuple[ImportRecord, ...]":
+        """The files of other tools that the descriptors are of; none where ultron made them."""
+        return tuple(ImportRecord.from_json(record) for record in _objects(self.stored.get("imported")))
 
     @property
     def model_settings(self) -> Json:
@@ -168,7 +178,8 @@ class ExtractionRecord:
 
     @property
     def crop(self) -> str | None:
-        """`bbx`: queries were cropped to their boxes; `none`: whole photos."""
+        """`bbx`: queries were cropped to their boxes; `none`: whole photos; `unknown`: another tool made them, and
+        nobody said."""
         return _of_kind(self.stored.get("crop"), str)
 
     @property
@@ -203,11 +214,12 @@ class ExtractionRecord:
     @property
     def runtime(self) -> str:
         """What computed the network: torch or a runtime that agrees with it (models/runtimes/)."""
-        return str(self.with_defaults()["runtime"])
+        return str(self.with_defaults().get("runtime", "unknown"))
 
     def with_defaults(self) -> Json:
         """What is stored, and what was not yet said when the file was made; empty where nothing is stored."""
-        return {**BEFORE, **self.stored} if self.stored else {}
+        before = {} if self.imported else BEFORE
+        return {**before, **self.stored} if self.stored else {}
 
     @property
     def whitening(self) -> WhiteningRecord | None:
@@ -233,7 +245,7 @@ class ExtractionRecord:
 
     def protocol_text(self) -> str:
         """How photos were turned into descriptors, in one phrase that stands beside every score."""
-        crop = "queries cropped" if self.crop == "bbx" else "queries NOT cropped (not comparable with published scores)"
+        crop = CROP_TEXTS.get(self.crop or "none", CROP_TEXTS["none"])
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
         n_scales = len(self.scales)
         scales = f"{n_scales} scale{'s' if n_scales > 1 else ''}"
@@ -245,6 +257,10 @@ class ExtractionRecord:
         always = ", small photos enlarged" if self.enlarges else ""
         corrupted = f", queries corrupted by {self.corruption}" if self.corruption else ""
         whitened = f", {self.whitening}" if self.whitening else ""
+        if self.imported:
+            scales = scales if n_scales else "scales unknown"
+            files = ", ".join(record.path for record in self.imported[:2]) + " ..." * (len(self.imported) > 2)
+            return f"{of_queries}{scales}, descriptors imported from {files}{whitened}"
         return f"{of_queries}{scales}, {side}{always}{corrupted}{whitened}"
 
 
@@ -377,20 +393,24 @@ class StepRecord:
     name: str
     settings: Json = field(default_factory=dict)
     ms_per_query: float = 0.0  # wall clock
+    measured: Json = field(default_factory=dict, compare=False)  # what the step says of its work
 
     def to_json(self) -> dict[str, object]:
         """As files store it: name, settings and time side by side."""
-        return {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        content = {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        return {**content, "measured": dict(self.measured)} if self.measured else content
 
     @classmethod
     def from_json(cls, value: Json) -> "StepRecord":
         """From a file."""
-        settings = {key: part for key, part in value.items() if key not in ("name", "ms_per_query")}
+        named_keys = ("name", "ms_per_query", "measured")
+        settings = {key: part for key, part in value.items() if key not in named_keys}
         spent_ms = value.get("ms_per_query")
         return cls(
             name=str(value.get("name")),
             settings=settings,
             ms_per_query=float(spent_ms) if isinstance(spent_ms, (int, float)) else 0.0,
+            measured=_object(value.get("measured")),
         )
 
 
@@ -472,11 +492,11 @@ class DistractorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRecord:
-    """A file of another tool that a ranking was made of, or that ordered its first photos anew."""
+    """A file of another tool that descriptors or a ranking were made of, or that ordered its first photos anew."""
 
     path: str
     sha256: str
-    format: str  # of RANK_FORMATS in exchange/
+    format: str  # of RANK_FORMATS or DESCRIPTOR_FORMATS in exchange/
     order: Literal["score", "file"] = "score"  # by which photos stand
     n_first: int | None = None  # photos of a ranking that it ordered, at most; None: it is the whole ranking
 
@@ -568,12 +588,16 @@ class Origin:
             "ground truth": self.ground_truth,
             "model": self.model,
             "weights": str(self.weights or "") or None,
-            "weights (SHA-256)": self.weights_sha256,
+            "weights (SHA-256)": self.weights_sha256 or None,
         }
-        for key, value in flatten(self.extraction.with_defaults()).items():
+        extraction = {key: value for key, value in self.extraction.with_defaults().items() if key != "imported"}
+        for key, value in flatten(extraction).items():
             facts.setdefault(EXTRACTION_WORDS.get(key, key), value)
         if self.extraction:
             facts["whitening"] = self.extraction.whitening
+        if records := self.extraction.imported:
+            facts["descriptors imported"] = ", ".join(map(str, records))
+            facts["descriptors imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in records)
         engine = "exact" if search.method == "exact" else f"index {search.kind}"
         if self.fusion and self.fusion.kind != "descriptors":
             engine = "those of its parts"
