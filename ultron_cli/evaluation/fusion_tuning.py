@@ -35,7 +35,7 @@ class TuningConfig:
             raise UltronError(
                 f"weights tuned on the queries that they are evaluated on make scores too high; `folds` must be at "
                 f"least 2, found {self.folds}",
-                "say that you want that with `optimistic`",
+                "have them all the same with `optimistic`",
             )
         within("seed", self.seed, 0)
 

@@ -180,7 +180,7 @@ def _joined_photos(headers: Sequence[Ranking], paths: Sequence[Path]) -> tuple[l
         if not n_shared:
             raise UltronError(
                 f"rankings that are joined must be of the same photos; {path} has none of {paths[0]}, for example "
-                f"{named(names, most=1)}; search the same database"
+                f"{names[0]}; search the same database"
             )
         if n_new or n_shared < len(first):
             log.warning(

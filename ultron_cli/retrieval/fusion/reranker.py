@@ -1,8 +1,9 @@
 """The scores of somebody else's re-ranker, mixed with those of the search that it re-ranked.
 
 Of a photo that the re-ranker scored: lambda * similarity + (1 - lambda) / (1 + exp(-temperature * score)), as AMES does
-it (Suma et al., ECCV 2024; `rerank` in src/utils/metrics.py of github.com/pavelsuma/ames, whose authors tuned lambda from
-0.35 to 0.85 and temperature from 0.1 to 0.8 on GLDv2). The rest of the ranking stays behind as it was.
+it (Suma et al., ECCV 2024; `rerank` in src/utils/metrics.py of github.com/pavelsuma/ames, commit c6af26e, whose authors
+tuned lambda from 0.35 to 0.85 and temperature from 0.1 to 0.8 on GLDv2). The rest of the ranking stays behind as it
+was.
 """
 
 from dataclasses import replace
