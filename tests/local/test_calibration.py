@@ -1,6 +1,7 @@
 """From which number of inliers on: against the true shares of drawn scores, for samples of every size."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -59,5 +60,5 @@ def test_shares_fall_with_the_threshold() -> None:
     for seed in range(20):
         scores = np.sort(drawn_scores(200, seed))
         shares = [chance_share(scores, threshold, 4) for threshold in range(30)]
-        assert all(a >= b for a, b in zip(shares, shares[1:], strict=False))
+        assert all(a >= b for a, b in pairwise(shares))
         assert 0 < shares[-1] <= shares[0] <= 1

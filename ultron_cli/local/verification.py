@@ -1,8 +1,8 @@
 """Geometric verification of a pair of photos: how many matches one transform explains.
 
-The transform takes places of the query to places of the photo. OpenCV estimates it (MAGSAC++ of Barath et al. 2020, but
-for similarities); a transform that no camera could have made is refused. The result is that of the two photos alone: the
-random numbers begin anew with every pair, and matches stand in the order of the query's features.
+The transform takes places of the query to places of the photo. OpenCV estimates it (MAGSAC++ of Barath et al. 2020,
+but for similarities); a transform that no camera could have made is refused. The result is that of the two photos
+alone: the random numbers begin anew with every pair, and matches stand in the order of the query's features.
 """
 
 from collections.abc import Callable

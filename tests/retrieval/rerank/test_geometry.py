@@ -42,8 +42,8 @@ def walls(walls_folder: Path, tmp_path: Path) -> Path:
 
 
 def searched(folder: Path, *assignments: str, steps: str | None = "geometry", **options) -> Ranking:
-    chosen = SearchOptions(steps=parse_rerank(steps, assignments if steps else []), **options)
-    return search_files(folder / "queries.h5", folder / "database.h5", None, "cpu", options=chosen)
+    how = SearchOptions(steps=parse_rerank(steps, assignments if steps else []), **options)
+    return search_files(folder / "queries.h5", folder / "database.h5", None, "cpu", options=how)
 
 
 def measured(ranking: Ranking) -> dict:
@@ -66,7 +66,7 @@ def test_photos_of_the_querys_wall_come_first(walls: Path, caplog: pytest.LogCap
     assert record["n_pairs"] + record["n_known_pairs"] == n_chance + ranking.rows.size
     assert (record["n_promoted"], record["n_queries_with_promoted"]) == (9, 3)
     assert record["ms_per_pair"] > 0 and record["bytes_per_photo"] > 120 * 128
-    assert 6 <= record["calibration"]["threshold"] <= 12 and record["calibration"]["most"] < 6
+    assert 6 <= record["calibration"]["threshold"] <= 13 and record["calibration"]["most"] < 6
     assert f"{record['calibration']['threshold']} inliers promote: of {n_chance} pairs of other photos" in caplog.text
     assert "9 photos promoted in 3 of 3 queries" in caplog.text
     stored = json.loads(json.dumps(ranking.origin.to_json()))
@@ -193,13 +193,13 @@ def test_distractors_have_features_of_their_own(walls: Path) -> None:
     again = searched(walls, distractors=(walls / "more.h5",), local_features=moved)
     assert (again.rows == ranking.rows).all()
     with pytest.raises(
-        UltronError, match="a file of the queries, then one of each descriptor file.* 3 in all; found 2"
+        UltronError, match=r"a file of the queries, then one of each descriptor file.* 3 in all; found 2"
     ):
         searched(walls, distractors=(walls / "more.h5",), local_features=moved[:2])
 
 
 def test_a_skipped_photo_is_never_promoted(walls: Path) -> None:
-    queries, database = wall_photos()
+    database = wall_photos()[1]
     names = [f"p{i:02d}" for i in range(1, len(database))]
     write_local(walls / "database.local.h5", names, database[1:], "database", skipped=["p00"])
     ranking = searched(walls)

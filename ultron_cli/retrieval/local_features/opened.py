@@ -126,8 +126,8 @@ def _rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:
     lacking = [name for name in names if name not in rows and name not in skipped]
     if lacking:
         raise UltronError(
-            f"{file.path} lacks {len(lacking)} of {len(names)} photos, such as {lacking[0]}; make it of the same photos "
-            f"with {EXTRACT}",
+            f"{file.path} lacks {len(lacking)} of {len(names)} photos, such as {lacking[0]}; make it of the same "
+            f"photos with {EXTRACT}",
             ANOTHER_FILE,
         )
     return np.array([rows.get(name, -1) for name in names], np.int64)

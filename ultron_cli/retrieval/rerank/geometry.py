@@ -1,4 +1,4 @@
-"""Geometric verification: photos that share enough of the query's local features, in one arrangement, come to the front.
+"""Geometric verification: photos that share enough of the query's local features, in one arrangement, come first.
 
 The first M photos of a ranking are matched with the query (local/matching.py) and verified (local/verification.py).
 Those with more inliers than chance gives come first, by inliers; the others stay as they were. What chance gives is
@@ -166,8 +166,8 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
     """
     if state.local is None:
         raise UltronError(
-            "re-ranking by geometry needs the local features of queries and database, which lie beside descriptor files; "
-            f"search with descriptor files, and make their local features with {EXTRACT}"
+            "re-ranking by geometry needs the local features of queries and database, which lie beside descriptor "
+            f"files; search with descriptor files, and make their local features with {EXTRACT}"
         )
     with OpenLocalFeatures(state.local) as photos, VerifiedPairs(photos.store_path, config.verification) as store:
         verifier = Verifier(photos, store, config)
