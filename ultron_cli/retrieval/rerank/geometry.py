@@ -43,7 +43,7 @@ class GeometryConfig:
     ratio: float = 0.85
     max_turn_deg: float = 45.0
     guard: bool = True  # whether only photos with more inliers than chance gives are promoted
-    chance_share: float = 0.001  # of pairs of other photos that may reach the number of inliers that promotes
+    chance_share: float = 0.0001  # of pairs of other photos that may reach the inliers that promote: 1 in 100 rankings
     chance_pairs: int = 1000  # that the number is calibrated on
     least: int = 6  # inliers that promote, however few chance gives
     n_workers: int = field(default=0, metadata={"shapes_result": False})  # threads; 0: as many as may be taken
