@@ -17,6 +17,7 @@ from ultron_cli.retrieval.local_features.source import LocalSource, parts_of
 
 EXTRACT = "`ultron extract --local rootsift`"
 ANOTHER_FILE = "name another file with `local_features`"
+READ_FOR_IDENTITY = 32  # photos of a file
 MUST_AGREE = ("detector", "comparison", "max_side_px")
 
 
@@ -46,7 +47,9 @@ class OpenLocalFeatures:
 
     def _open(self, path: Path) -> LocalFeatureFile:
         if not path.exists():
-            raise UltronError(f"{path} is absent, and `geometry` needs local features; make them with {EXTRACT}")
+            raise UltronError(
+                f"{path} is absent, and re-ranking by geometry needs local features; make them with {EXTRACT}"
+            )
         return self._stack.enter_context(open_local_features(path))
 
     @property
@@ -107,13 +110,16 @@ class OpenLocalFeatures:
 
 
 def file_identity(file: LocalFeatureFile) -> str:
-    """32 hexadecimal digits of what a file of local features is of, how it was made and when; its descriptors are not
-    read."""
+    """32 hexadecimal digits of what a file of local features is of, how it was made and when, and of the features of
+    some photos: reading all of them would take longer than a search."""
     digest = hashlib.sha256(json.dumps([dict(file.info.extraction.stored), file.info.created]).encode())
     marks = file.marks
     digest.update("\0".join(file.names).encode("utf-8", "surrogateescape"))
     for array in (file.counts, *((marks.states, marks.digests) if marks else ())):
         digest.update(np.ascontiguousarray(array).tobytes())
+    for row in np.unique(np.linspace(0, file.n - 1, min(file.n, READ_FOR_IDENTITY)).astype(np.int64)).tolist():
+        features = file.read(row)
+        digest.update(features.positions.tobytes() + features.descriptors.tobytes())
     return digest.hexdigest()[:32]
 
 

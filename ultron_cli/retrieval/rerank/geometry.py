@@ -29,7 +29,7 @@ from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
 PAIRS_PER_TASK = 50  # of one query, verified by one thread and kept together
 TASKS_AHEAD = 4  # for each thread
 SEED = 0  # of the chance pairs
-FAR_SHARE = 0.5  # of drawn pairs, the least similar, that are taken to show different things
+FAR_SHARE = 0.25  # of drawn pairs, the least similar, that are taken to show different things
 NOTHING = PairResult(0, 0, 0)
 
 
@@ -166,8 +166,8 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
     """
     if state.local is None:
         raise UltronError(
-            "`geometry` needs the local features of queries and database, which lie beside descriptor files; search "
-            f"descriptor files, and make their local features with {EXTRACT}"
+            "re-ranking by geometry needs the local features of queries and database, which lie beside descriptor files; "
+            f"search with descriptor files, and make their local features with {EXTRACT}"
         )
     with OpenLocalFeatures(state.local) as photos, VerifiedPairs(photos.store_path, config.verification) as store:
         verifier = Verifier(photos, store, config)
@@ -219,9 +219,7 @@ def calibrated(state: RerankState, verifier: Verifier, config: GeometryConfig) -
         rows_of.setdefault(row, []).append(other)
     results = verifier.results(list(rows_of.values()), first_photos=list(rows_of))
     scores = np.array([result.score for of_photo in results for result in of_photo.values()], np.int64)
-    calibration = calibrate(
-        scores, share=config.chance_share, first=MODELS[config.model].n_matches, least=config.least
-    )
+    calibration = calibrate(scores, share=config.chance_share, first=MODELS[config.model].n_matches, least=config.least)
     log.info("geometry: %s", calibration.text())
     return calibration
 
