@@ -66,7 +66,9 @@ def unit_rows(descriptors: np.ndarray) -> np.ndarray:
 def number_of_words(n_features: int, n_words: int = 0) -> int:
     """n_words, or for 0 as many as so many features tell apart. Raises UltronError if there are fewer features."""
     if n_words > n_features:
-        raise UltronError(f"`words` are centres of local features: {n_words} of {n_features:,}; ask for fewer")
+        raise UltronError(
+            f"visual words are centres of local features: found {n_words:,} words for {n_features:,}; ask for fewer"
+        )
     return n_words or min(MOST_WORDS, max(1, n_features // FEATURES_PER_WORD))
 
 
