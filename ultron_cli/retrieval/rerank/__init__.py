@@ -185,4 +185,5 @@ RERANKERS = {
     "diffusion": Reranker(module="diffusion", config="DiffusionConfig", function="diffusion"),
     "kreciprocal": Reranker(module="kreciprocal", config="KReciprocalConfig", function="kreciprocal"),
     "geometry": Reranker(module="geometry", config="GeometryConfig", function="geometry"),
+    "asmk": Reranker(module="asmk", config="AsmkConfig", function="asmk"),
 }
