@@ -73,6 +73,7 @@ COMMANDS = {
     "ranks import": "Commands",
     "weights list": "Commands",
     "weights import": "Commands",
+    "weights export": "Commands",
     "weights inspect": "Commands",
 }
 GROUPS = {"visualize": PICTURES, "datasets": DATA, "ranks": DATA, "weights": DATA}

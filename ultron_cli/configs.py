@@ -4,6 +4,7 @@ results."""
 import dataclasses
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from ultron_cli.schema.values import Misfit, shown
 C = TypeVar("C")
 Choice = TypeVar("Choice", bound=str)
 
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 16384  # of photos that a network takes
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
     "3": (0.7071, 1.0, 1.4142),  # CVNet and SuperGlobal
@@ -39,6 +41,17 @@ def parse_scales(text: str) -> tuple[float, ...]:
             f"(0.7071,1,1.4142); found {text!r}"
         )
     return scales
+
+
+def parse_sides(name: str, text: str) -> tuple[int, int]:
+    """`480x640` as (height, width) in pixels. Raises UltronError for anything else."""
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not sides or not all(MIN_SIDE_PX <= int(side) <= MAX_SIDE_PX for side in sides.groups()):
+        raise UltronError(
+            f"{_quoted(name)} takes height and width, each from {MIN_SIDE_PX} to {MAX_SIDE_PX} px, with an x between "
+            f"(480x640); found {shown(text)}"
+        )
+    return int(sides[1]), int(sides[2])
 
 
 def _quoted(name: str) -> str:

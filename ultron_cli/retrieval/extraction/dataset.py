@@ -101,7 +101,7 @@ class ExtractSummary(TypedDict):
     files: dict[str, ExtractedFile]  # by role
 
 
-def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
+def longest_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
     """The longest side: the requested one (0: no limit), else that of the photos that a head was trained on, else twice
     the side of the training crops (512 and 1024 in papers), else 1024."""
     if requested_px is not None:
@@ -126,7 +126,7 @@ def extraction_config(
         crop=crop,
         corruption=request.corruption if role == "query" else None,
         scales=request.scales or loaded.model.recommended_scales,
-        max_side_px=_max_side_px(request.max_side_px, loaded),
+        max_side_px=longest_side_px(request.max_side_px, loaded),
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
@@ -298,11 +298,7 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
     whitening = request.whitening
     if whitening is None:
         return folder, folder
-    if whitening.mean.size != loaded.model.descriptor_dim:
-        raise UltronError(
-            f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {loaded.model.label} gives "
-            f"{loaded.model.descriptor_dim}-d; learn one from this model's: ultron whiten"
-        )
+    whitening.require_for(loaded.model.descriptor_dim, loaded.model.label)
     learned_with = whitening.provenance.get("weights_sha256")
     if learned_with and learned_with != loaded.weights_sha256:
         log.warning("%s was learned from descriptors of other weights than those used now", whitening.path)

@@ -95,7 +95,12 @@ def describe(
     runtime; None is that itself."""
     network = network or model.per_scale
     of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
-    joined = model.join_scales(torch.stack(of_scales)) if len(of_scales) > 1 else of_scales[0]
+    return joined_scales(model, torch.stack(of_scales))
+
+
+def joined_scales(model: RetrievalModel, of_scales: torch.Tensor) -> torch.Tensor:
+    """(scales, B, D) unit descriptors of model.per_scale -> (B, D') of the model."""
+    joined = model.join_scales(of_scales) if len(of_scales) > 1 else of_scales[0]
     descriptors = F.normalize(joined, dim=1)
     return descriptors if model.per_scale is model else F.normalize(model.finish(descriptors), dim=1)
 
