@@ -19,6 +19,7 @@ from ultron_cli.schema.values import Misfit, shown
 C = TypeVar("C")
 Choice = TypeVar("Choice", bound=str)
 
+LEAST_SCALE, LARGEST_SCALE = 0.05, 8.0
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 16384  # of photos that a network takes
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
@@ -35,7 +36,11 @@ def parse_scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not scales or not all(0.05 <= scale <= 8.0 for scale in scales) or len(set(scales)) != len(scales):
+    if (
+        not scales
+        or not all(LEAST_SCALE <= scale <= LARGEST_SCALE for scale in scales)
+        or len(set(scales)) != len(scales)
+    ):
         raise UltronError(
             "`scales` takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between "
             f"(0.7071,1,1.4142); found {text!r}"

@@ -72,8 +72,8 @@ def regional_gem(maps: torch.Tensor) -> torch.Tensor:
 
 
 def _padded(maps: torch.Tensor, reach: int) -> torch.Tensor:
-    """(B, C, h, w) -> (B, C, h + 2 reach, w + 2 reach), reflected, or replicated where a map of 1 or 2 places has nothing
-    to reflect."""
+    """(B, C, h, w) -> (B, C, h + 2 reach, w + 2 reach): reflected, or replicated where a map of 1 or 2 places has
+    nothing to reflect."""
     if not ops.takes_standard:
         mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"
         return F.pad(maps, [reach] * 4, mode=mode)

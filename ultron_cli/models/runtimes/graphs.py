@@ -48,7 +48,9 @@ class Graph:
         axis = helper.make_tensor("stack/axis", onnx.TensorProto.INT64, [1], [0])
         self._weights[b"stack/axis"] = axis
         rows = [f"stack/{i}" for i in range(len(names))]
-        self._nodes += [helper.make_node("Unsqueeze", [name, axis.name], [row]) for name, row in zip(names, rows)]
+        self._nodes += [
+            helper.make_node("Unsqueeze", [name, axis.name], [row]) for name, row in zip(names, rows, strict=True)
+        ]
         self._nodes.append(helper.make_node("Concat", rows, ["stack"], axis=0))
         return "stack"
 

@@ -1,14 +1,17 @@
 """What a network's file for other tools says of itself (ONNX, torch.export, state dicts), as JSON under KEY."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ultron_cli.configs import to_dict
+from ultron_cli.configs import LARGEST_SCALE, LEAST_SCALE, MAX_SIDE_PX, MIN_SIDE_PX, to_dict
+from ultron_cli.models.backbones.preprocessing import Preprocessing
 
 KEY = "ultron"  # of the metadata
 FORMAT = "ultron-network"
 VERSION = 1
+MOST_LABEL = 100  # characters
 INPUT_NAME, OUTPUT_NAME = "images", "descriptors"
 
 PixelType = Literal["uint8", "float"]
@@ -48,6 +51,22 @@ class NetworkRecord:
     trained_on: dict[str, Any] | None = None
     format: Literal["ultron-network"] = FORMAT
     version: int = VERSION
+
+    def fault(self, interpolations: Collection[str]) -> str | None:
+        """What makes it useless, for one that was read from a file; None if nothing does."""
+        normalised = Preprocessing(mean=self.mean, sd=self.sd).fault()
+        if normalised:
+            return normalised
+        if not 0 < len(self.label) <= MOST_LABEL or not self.label.isprintable() or self.label.startswith("."):
+            return "label must be a short text that may name a file"
+        if not self.scales or not all(LEAST_SCALE <= scale <= LARGEST_SCALE for scale in self.scales):
+            return f"scales must lie between {LEAST_SCALE} and {LARGEST_SCALE}, found {list(self.scales)[:10]}"
+        if self.interpolation not in interpolations:
+            return f"interpolation must be one of {', '.join(interpolations)}"
+        sides = (self.least_side_px, *(self.sides_px or ()), *([self.max_side_px] if self.max_side_px else []))
+        if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in sides):
+            return f"sides must lie between {MIN_SIDE_PX} and {MAX_SIDE_PX} px, found {list(sides)}"
+        return None
 
     def to_dict(self) -> dict[str, object]:
         """As plain data."""
