@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from tests.conftest import Run
 from ultron_cli import console
-from ultron_cli.console import table
+from ultron_cli.console import bar_class, progress, table
 
 COLUMNS = ("protocol", "A", "B", "B - A", "95 % interval", "p", "better / worse / equal")
 ROWS = [("medium", "32.32", "21.35", "-10.96", "-32.64 to +9.05", "< 0.001", "10 / 30 / 30")]
@@ -138,3 +140,19 @@ def test_lists_fit_narrow_terminals(ultron: Run, monkeypatch: pytest.MonkeyPatch
         rows = out.split("data root:")[0].splitlines()
         assert max(map(len, rows)) <= width
         assert "easy/medium/hard" in out  # no word is broken
+
+
+def test_a_fork_that_is_killed_while_it_draws_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    list(progress([1], what="first"))
+    killed = os.fork()
+    if killed == 0:
+        bar_class().get_lock().acquire()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    other = os.fork()
+    if other == 0:
+        signal.alarm(10)
+        list(progress([1], what="other"))
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 7

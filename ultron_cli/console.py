@@ -13,6 +13,7 @@ import math
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ WIDTH_OF_FILES = 200  # columns of a table that goes into a file or a pipe
 COLUMN_GAP = 3  # characters between two columns of a table
 MOST_ROWS = 50  # of a table or a list for people
 T = TypeVar("T")
+_bar_lock = threading.RLock()
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Also what turns the direction of a line.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -74,7 +76,7 @@ class _LogHandler(logging.StreamHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if "tqdm" in sys.modules and self.stream.isatty():
-            sys.modules["tqdm"].tqdm.write(self.format(record), file=self.stream)
+            bar_class().write(self.format(record), file=self.stream)
         else:
             super().emit(record)
 
@@ -122,13 +124,21 @@ def quiet_parts(warned_once: WarnedOnce) -> Iterator[None]:
 def progress(items: Iterable[object] | None = None, *, total: int | None = None, what: str, unit: str = "photo") -> Any:
     """A tqdm bar with rate and ETA: on stderr where that is a terminal, in a notebook below its cell, and nowhere else;
     never with -q."""
+    hidden = settings.verbosity < 0 or not (sys.stderr.isatty() or is_notebook())
+    return bar_class()(
+        items, total=total, desc=what, unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True
+    )
+
+
+def bar_class() -> Any:
+    """tqdm, with a lock of this process alone. Its own is one for all forks of a process, and if one of them is killed
+    while it draws, all others wait for good."""
     if is_notebook():
         from tqdm.auto import tqdm  # a widget where the notebook has them, else text
     else:
         from tqdm import tqdm
-
-    hidden = settings.verbosity < 0 or not (sys.stderr.isatty() or is_notebook())
-    return tqdm(items, total=total, desc=what, unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True)
+    tqdm.set_lock(_bar_lock)
+    return tqdm
 
 
 def is_notebook() -> bool:

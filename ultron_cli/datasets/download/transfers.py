@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Never, TypeVar
 
-from ultron_cli.console import log, settings
+from ultron_cli.console import bar_class, log, settings
 from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.errors import WorkFailed
 
@@ -23,12 +23,10 @@ class Bars:
     """A bar of bytes for each file under way, below one of all; shown only on a terminal and never with -q."""
 
     def __init__(self, what: str, total: int | None, n_at_once: int) -> None:
-        from tqdm import tqdm
-
         self._lock = threading.Lock()
         self._free = list(range(n_at_once, 0, -1))
         self._hidden = settings.verbosity < 0 or not sys.stderr.isatty()
-        self._make = tqdm
+        self._make = bar_class()
         self._all = self._bar(what, total, 0)
 
     def _bar(self, what: str, total: int | None, position: int) -> "tqdm[Never]":
