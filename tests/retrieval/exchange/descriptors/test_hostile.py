@@ -134,4 +134,4 @@ def test_a_rank_file_is_no_file_of_descriptors(tmp_path: Path) -> None:
     from ultron_cli.retrieval.rankings import write_ranks
 
     write_ranks(tmp_path / "r.h5", ranking_of([[0]], [[1]]))
-    assert "has no global_descriptor" in refusal(tmp_path / "r.h5")
+    assert "is a file of ultron itself (ultron-ranks); commands take it as it is" in refusal(tmp_path / "r.h5")

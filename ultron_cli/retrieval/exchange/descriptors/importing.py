@@ -15,12 +15,14 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file, require_space, sha256_of_file
 from ultron_cli.locks import only_writer
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.descriptors import DescriptorInfo, Role, StoredCrop, new_descriptors
+from ultron_cli.retrieval.descriptors import DescriptorInfo, NewDescriptors, Role, StoredCrop, new_descriptors
 from ultron_cli.retrieval.exchange.descriptors import DESCRIPTOR_FORMATS
+from ultron_cli.retrieval.exchange.descriptors.hdf5_files import SIGNATURE
 from ultron_cli.retrieval.exchange.descriptors.naming import with_names
-from ultron_cli.retrieval.exchange.descriptors.placing import ROLES, Places, placed, placed_by_file, put_runs
+from ultron_cli.retrieval.exchange.descriptors.placing import ROLES, Places, placed, placed_by_file, put_rows
 from ultron_cli.retrieval.exchange.descriptors.rows import NamedRows, unit_rows
 from ultron_cli.retrieval.exchange.known import KnownPhotos, photos_of_ground_truth
+from ultron_cli.retrieval.hdf5 import h5_format
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, ImportRecord, SkippedPhoto
 
 FILE_OF_ROLE: dict[Role, str] = {"query": "queries.h5", "database": "database.h5"}
@@ -76,6 +78,8 @@ def format_of(path: Path, name: str = AUTO) -> str:
         return name
     with open(path, "rb") as handle:
         head = handle.read(HEAD_BYTES)
+    if head.startswith(SIGNATURE) and str(kind := h5_format(path)).startswith("ultron-"):
+        raise UltronError(f"{path} is a file of ultron itself ({kind}); commands take it as it is")
     for format_name, format in DESCRIPTOR_FORMATS.items():
         if format.sniff(path, head):
             return format_name
@@ -243,13 +247,15 @@ def _write(
     """Writes both files in one pass over the parts."""
     lengths = _Lengths()
     with contextlib.ExitStack() as files:
-        puts: dict[Role, Callable[[int, np.ndarray], None]] = {
-            role: files.enter_context(new_descriptors(request.out / FILE_OF_ROLE[role], names, dim, infos[role]))
+        outputs: dict[Role, NewDescriptors] = {
+            role: files.enter_context(
+                new_descriptors(request.out / FILE_OF_ROLE[role], names, dim, infos[role], in_any_order=True)
+            )
             for role, names in places.names.items()
             if names
         }
         for i, part in enumerate(parts):
-            rows_of = {role: places.rows[role][i] for role in puts}
+            rows_of = {role: places.rows[role][i] for role in outputs}
             storage = infos["database"].extraction.storage
             first = 0
             for block in part.blocks(part.rows_per_block()):
@@ -262,7 +268,7 @@ def _write(
                     block if len(numbers) == len(block) else block[numbers], storage, first + numbers, part
                 )
                 for role, rows in rows_of.items():
-                    put_runs(puts[role], unit, rows[first:stop][numbers])
+                    put_rows(outputs[role], unit, rows[first:stop][numbers])
                 lengths.note(of_rows, is_off)
                 on_rows(len(block))
                 first = stop
