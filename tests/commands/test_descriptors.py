@@ -54,6 +54,11 @@ def test_every_command_works_on_what_came_in(files: tuple[Path, Path], tmp_path:
     done("index", database, "--type", "sq8", "--out", tmp_path / "i.index")
     assert "approximate index sq8" in done("evaluate", *both, "--index", tmp_path / "i.index")
     assert "whitening: A pca to 4-d, B none" in done("compare", tmp_path / "a.json", tmp_path / "ranks.h5")
+    (tmp_path / "s.toml").write_text(
+        f'[extract]\ndescriptors = "{database.parent}"\n[grid]\nsearch.rerank = ["none", "aqe"]\n'
+    )
+    swept = json.loads(done("sweep", tmp_path / "s.toml", "--json", "--set", "search.k=20"))
+    assert len(swept["tables"][0]["systems"]) == 2
     assert "scales where" not in done("diagnose", queries, "--expected")
     text = done("descriptors", "info", queries, database)
     assert "theirs.npz (npz)" in text and "kind of model" in text

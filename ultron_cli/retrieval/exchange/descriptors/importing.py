@@ -267,8 +267,8 @@ def _write(
                 unit, of_rows, is_off = unit_rows(
                     block if len(numbers) == len(block) else block[numbers], storage, first + numbers, part
                 )
-                for role, rows in rows_of.items():
-                    put_rows(outputs[role], unit, rows[first:stop][numbers])
+                for role, output in outputs.items():
+                    put_rows(output, unit, rows_of[role][first:stop][numbers])
                 lengths.note(of_rows, is_off)
                 on_rows(len(block))
                 first = stop
