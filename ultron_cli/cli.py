@@ -41,6 +41,7 @@ COMMANDS = {
     "whiten": EXPERIMENTS,
     "index": EXPERIMENTS,
     "search": EXPERIMENTS,
+    "fuse": EXPERIMENTS,
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
     "diagnose": EXPERIMENTS,
@@ -76,6 +77,7 @@ COMMANDS = {
     "ranks import": "Commands",
     "weights list": "Commands",
     "weights import": "Commands",
+    "weights export": "Commands",
     "weights inspect": "Commands",
 }
 GROUPS = {"visualize": PICTURES, "datasets": DATA, "descriptors": DATA, "ranks": DATA, "weights": DATA}

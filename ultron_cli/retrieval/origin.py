@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences, flatten
+from ultron_cli.retrieval.fusion_record import FUSED_MODEL, FusionRecord
 
 T = TypeVar("T")
 Json = Mapping[str, object]  # an object of a JSON file
@@ -245,17 +246,22 @@ class ExtractionRecord:
     def protocol_text(self) -> str:
         """How photos were turned into descriptors, in one phrase that stands beside every score."""
         crop = CROP_TEXTS.get(self.crop or "none", CROP_TEXTS["none"])
-        of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
+        n_scales = len(self.scales)
+        scales = f"{n_scales} scale{'s' if n_scales > 1 else ''}"
+        if self.model_name == FUSED_MODEL:  # of several extractions, which share what is stored
+            crop = crop if self.crop else "queries of each part cropped in its own way"
+            side = side if "max_side_px" in self.stored else "sides of each part"
+            scales = scales if n_scales else "scales of each part"
+        of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         always = ", small photos enlarged" if self.enlarges else ""
         corrupted = f", queries corrupted by {self.corruption}" if self.corruption else ""
         whitened = f", {self.whitening}" if self.whitening else ""
-        n_scales = len(self.scales)
         if self.imported:
-            scales = f"{n_scales} scale{'s' if n_scales > 1 else ''}" if n_scales else "scales unknown"
+            scales = scales if n_scales else "scales unknown"
             files = ", ".join(record.path for record in self.imported[:2]) + " ..." * (len(self.imported) > 2)
             return f"{of_queries}{scales}, descriptors imported from {files}{whitened}"
-        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{corrupted}{whitened}"
+        return f"{of_queries}{scales}, {side}{always}{corrupted}{whitened}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +353,7 @@ class DescriptorProvenance:
     # The least cosine of the first photos' descriptors with torch's, where another runtime made them.
     runtime_cosine: float | None = None
     whitening_learned_from: LearnedFrom | None = None
+    fusion: FusionRecord | None = None  # of the descriptors that were made one
     other: Json = field(default_factory=dict)  # versions, command, machine, device, time
 
     def to_json(self) -> dict[str, object]:
@@ -358,6 +365,7 @@ class DescriptorProvenance:
             "whitening": self.whitening,
             "runtime_cosine": self.runtime_cosine,
             "whitening_learned_from": self.whitening_learned_from and self.whitening_learned_from.to_json(),
+            "fusion": self.fusion and self.fusion.to_json(),
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
 
@@ -373,6 +381,7 @@ class DescriptorProvenance:
             whitening=_of_kind(stored.get("whitening"), str),
             runtime_cosine=_of_kind(stored.get("runtime_cosine"), float),
             whitening_learned_from=LearnedFrom.from_json(stored.get("whitening_learned_from")),
+            fusion=FusionRecord.from_json(stored.get("fusion")),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
 
@@ -384,20 +393,24 @@ class StepRecord:
     name: str
     settings: Json = field(default_factory=dict)
     ms_per_query: float = 0.0  # wall clock
+    measured: Json = field(default_factory=dict, compare=False)  # what the step says of its work
 
     def to_json(self) -> dict[str, object]:
         """As files store it: name, settings and time side by side."""
-        return {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        content = {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        return {**content, "measured": dict(self.measured)} if self.measured else content
 
     @classmethod
     def from_json(cls, value: Json) -> "StepRecord":
         """From a file."""
-        settings = {key: part for key, part in value.items() if key not in ("name", "ms_per_query")}
+        named_keys = ("name", "ms_per_query", "measured")
+        settings = {key: part for key, part in value.items() if key not in named_keys}
         spent_ms = value.get("ms_per_query")
         return cls(
             name=str(value.get("name")),
             settings=settings,
             ms_per_query=float(spent_ms) if isinstance(spent_ms, (int, float)) else 0.0,
+            measured=_object(value.get("measured")),
         )
 
 
@@ -531,6 +544,7 @@ class Origin:
     search: SearchRecord | None = None
     distractors: tuple[DistractorRecord, ...] = ()
     imported: tuple[ImportRecord, ...] = ()  # files of other tools, one after the other
+    fusion: FusionRecord | None = None  # of the results that were made one
     searched_by: Json | None = None  # versions, command and machine of the search
     k: int | None = None  # of an evaluation: photos ranked per query
     duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
@@ -558,7 +572,8 @@ class Origin:
             f"; imported from {record.path}" if record.n_first is None else f"; ordered anew by {record.path}"
             for record in self.imported
         )
-        return joined + index + (f"; re-ranked by {steps}" if steps else "") + imported + left_out
+        fused = f"; {self.fusion.text(timed=timed)}" if self.fusion else ""
+        return joined + index + (f"; re-ranked by {steps}" if steps else "") + imported + fused + left_out
 
     @property
     def is_search(self) -> bool:
@@ -584,6 +599,8 @@ class Origin:
             facts["descriptors imported"] = ", ".join(map(str, records))
             facts["descriptors imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in records)
         engine = "exact" if search.method == "exact" else f"index {search.kind}"
+        if self.fusion and self.fusion.kind != "descriptors":
+            engine = "those of its parts"
         facts["search"] = engine if self.is_search else "that of another tool"
         facts |= {f"index {name}": value for name, value in search.settings.items()}
         facts["re-ranking"] = ", ".join(step.name for step in search.steps) or None
@@ -593,6 +610,9 @@ class Origin:
         if self.imported:
             facts["imported"] = ", ".join(map(str, self.imported))
             facts["imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in self.imported)
+        if self.fusion:
+            facts["fusion"] = str(self.fusion)
+            facts["fused (SHA-256)"] = ", ".join(part.sha256[:SHOWN_OF_SHA256] for part in self.fusion.parts)
         facts["photos ranked per query"] = self.k
         facts["photos that a ranking repeats"] = self.duplicates
         facts["photos of equal score"] = self.ties or "by row"
@@ -641,6 +661,7 @@ class Origin:
             "search": self.search.to_json() if self.search else None,
             "distractors": [part.to_json() for part in self.distractors] or None,
             "imported": [record.to_json() for record in self.imported] or None,
+            "fusion": self.fusion.to_json() if self.fusion else None,
             "searched_by": self.searched_by,
             "k": self.k,
             "duplicates": self.duplicates,
@@ -670,6 +691,7 @@ class Origin:
             search=SearchRecord.from_json(stored.get("search")),
             distractors=tuple(DistractorRecord.from_json(part) for part in _objects(stored.get("distractors"))),
             imported=tuple(ImportRecord.from_json(record) for record in _objects(stored.get("imported"))),
+            fusion=FusionRecord.from_json(stored.get("fusion")),
             searched_by=_of_kind(stored.get("searched_by"), dict),
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
@@ -713,6 +735,19 @@ class StoredImport(TypedDict, total=False):
     n_first: int | None
 
 
+class StoredFusion(TypedDict, total=False):
+    """A fusion, as files store it; its parts hold whole origins."""
+
+    kind: str
+    method: Required[str]
+    norm: str
+    settings: dict[str, object]
+    parts: list[dict[str, object]]
+    tuning: dict[str, object]
+    ms_per_query: float
+    bytes_per_photo: float
+
+
 class StoredOrigin(TypedDict, total=False):
     """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
 
@@ -728,6 +763,7 @@ class StoredOrigin(TypedDict, total=False):
     search: StoredSearch | None
     distractors: list[StoredDistractors] | None
     imported: list[StoredImport] | None
+    fusion: StoredFusion | None
     k: int | None
     duplicates: str | None
     ties: str | None

@@ -50,6 +50,11 @@ def choose_runtime(
     extraction that `auto` goes on with. Raises UltronError for a runtime that cannot take the model, WorkFailed for one
     that does not agree.
     """
+    only = loaded.model.runtime
+    if only is not None:
+        if requested not in ("torch", "auto", only):
+            raise UltronError(f"{loaded.model.label} is computed by {only} alone; leave out `runtime`")
+        return open_runtime(only, loaded, config, device)
     installed: list[RuntimeName] = [name for name, entry in RUNTIMES.items() if entry.is_installed]
     if requested == "auto" and stored in installed:
         requested = cast(RuntimeName, stored)
@@ -104,7 +109,7 @@ class _Probe:
             parts = described_by_photo(
                 (lambda photo=photo: photo for photo in photos), describe_, RUNTIMES[runtime.name].threads(n_threads())
             )
-            return np.concatenate([part.descriptors for part in parts if part.descriptors is not None])
+            return np.concatenate([np.stack(part.results) for part in parts if part.results is not None])
 
         torch_network = open_network("torch", loaded, device, "float32", RUNTIMES["torch"].threads(n_threads()))
         reference = describe(ChosenRuntime("torch", torch_network), "float32") if photos else np.empty((0, 0))
