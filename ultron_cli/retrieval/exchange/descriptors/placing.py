@@ -106,9 +106,9 @@ def _without_missing(of_role: dict[Role, list[str]], rows: dict[Role, list[np.nd
             is_there[of_part] = True
         is_there[-1] = False  # -1, of rows that go nowhere
         place = np.where(is_there, np.cumsum(is_there) - 1, -1)
-        places.names[role] = [name for name, there in zip(names, is_there, strict=False) if there]
+        places.names[role] = [name for name, is_placed in zip(names, is_there, strict=False) if is_placed]
         places.rows[role] = [place[of_part] for of_part in rows[role]]
-        if missing := [name for name, there in zip(names, is_there, strict=False) if not there]:
+        if missing := [name for name, is_placed in zip(names, is_there, strict=False) if not is_placed]:
             places.missing[role] = missing
     return places
 
