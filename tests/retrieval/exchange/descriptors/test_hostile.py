@@ -59,6 +59,10 @@ HOSTILE = {
     "cut.npy": (ROWS[:40], "is damaged or no array of NumPy"),
     "unclear.npz": (zipped(a=ROWS, b=ROWS), "holds several matrices (a, b), and which are queries and database"),
     "texts.npz": (zipped(names=npy_head((1,), "<U1") + b"a\0\0\0"), "holds no matrix (N, D)"),
+    "fewer.npz": (
+        zipped(descriptors=ROWS, names=npy_head((1,), "<U1") + b"a\0\0\0"),
+        "has 2 rows and 1 names, and must have a name for each",
+    ),
     "bomb.npz": (
         zipped(descriptors=ROWS, names=npy_head((1 << 26,), "<U1") + bytes(1 << 28)),
         "names, more than the file is made for",

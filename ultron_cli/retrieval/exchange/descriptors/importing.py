@@ -91,12 +91,24 @@ def format_of(path: Path, name: str = AUTO) -> str:
 
 def read_parts(path: Path, format_name: str) -> list[NamedRows]:
     """The descriptors in a file. Raises UltronError."""
-    if not user_code.is_import_path(format_name):
-        return DESCRIPTOR_FORMATS[format_name].read(path)
-    part = user_code.load(format_name, "descriptor format", DESCRIPTOR_FORMATS, is_function=True)
-    parts = part.target(path)
+    if user_code.is_import_path(format_name):
+        parts = _read_by_user(path, format_name)
+    else:
+        parts = DESCRIPTOR_FORMATS[format_name].read(path)
+    for part in parts:
+        if part.names is not None and len(part.names) != part.n:
+            raise UltronError(
+                f"{part.label} has {part.n:,} rows and {len(part.names):,} names, and must have a name for each; write "
+                "the file again"
+            )
+    return parts
+
+
+def _read_by_user(path: Path, import_path: str) -> list[NamedRows]:
+    code = user_code.load(import_path, "descriptor format", DESCRIPTOR_FORMATS, is_function=True)
+    parts = code.target(path)
     if not isinstance(parts, list) or not all(isinstance(rows, NamedRows) for rows in parts):
-        raise UltronError(f"{part.place()}: {part.name} must return a list of NamedRows; found {type(parts).__name__}")
+        raise UltronError(f"{code.place()}: {code.name} must return a list of NamedRows; found {type(parts).__name__}")
     return parts
 
 
