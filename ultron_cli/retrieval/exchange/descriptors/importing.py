@@ -272,6 +272,8 @@ def _write(
             first = 0
             for block in part.blocks(part.rows_per_block()):
                 stop = first + len(block)
+                if stop > part.n:
+                    raise UltronError(f"{part.label} has more rows than the {part.n:,} declared; get it again")
                 is_wanted = np.zeros(len(block), bool)
                 for rows in rows_of.values():
                     is_wanted |= rows[first:stop] >= 0
