@@ -16,6 +16,7 @@ SHARED_BY_ALL = {"rows", "performance"}
 # name -> (arguments of the smallest form, what its output has at the end)
 MEASURING: dict[str, tuple[str, str]] = {
     "commands": ("--rounds 1 --rows 200 --dim 16 --queries 3 --only search whiten", "whiten"),
+    "descriptors": ("--n 3000 --dim 32", "target: over 100 MB/s"),
     "diffusion": ("--rows 300 --queries 4 --dim 32 --runs 1", "target: queries under"),
     "evaluate": ("--rows 6000 --queries 4 --repeats 1", "argsort (quicksort) and loop"),
     "extract": ("--n-photos 12 --max-side 96 --rounds 1 --workers 0 --backbone test_resnet", "share "),

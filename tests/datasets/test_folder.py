@@ -22,5 +22,6 @@ def test_a_recorded_dataset_is_opened_with_its_ground_truth_if_it_is_still_there
 
 @pytest.mark.parametrize("folder", [None, "", "no/such/folder"])
 def test_a_recorded_dataset_that_is_gone_is_told(folder: str | None) -> None:
-    with pytest.raises(UltronError, match="which is gone; put them back, or extract again"):
+    words = "which is gone; put them back, or extract again" if folder else "lie is not recorded; extract them here"
+    with pytest.raises(UltronError, match=words):
         open_recorded(folder, None)

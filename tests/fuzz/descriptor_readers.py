@@ -64,7 +64,7 @@ def _reader(
 
 
 def _pickled(protocol: int) -> Make:
-    return lambda folder: (folder / "x.pickle").write_bytes(pickle.dumps(BY_NAME, protocol))
+    return lambda folder: (folder / "x.pkl").write_bytes(pickle.dumps(BY_NAME, protocol))
 
 
 def _npy(rows: np.ndarray) -> Make:
@@ -114,7 +114,7 @@ def _matlab_73(folder: Path) -> None:
 def _hloc(folder: Path) -> None:
     import h5py
 
-    with h5py.File(folder / "x.h5", "w", libver="latest") as handle:
+    with h5py.File(folder / "x.hloc", "w", libver="latest") as handle:
         for name, row in BY_NAME.items():
             handle[f"images/{name}/global_descriptor"] = row.astype(np.float16)
 
@@ -122,7 +122,7 @@ def _hloc(folder: Path) -> None:
 def _ilias(folder: Path) -> None:
     import h5py
 
-    with h5py.File(folder / "x.hdf5", "w") as handle:
+    with h5py.File(folder / "x.h5", "w") as handle:
         handle.create_dataset("index", data=PHOTOS, dtype=h5py.string_dtype("ascii"))
         handle.create_dataset("features", data=ROWS[:4], compression="gzip", compression_opts=0)
 
@@ -162,14 +162,14 @@ def _named(names: str) -> Make:
 
 H5 = (mutate_bytes, mutate_h5, mutate_h5)
 DESCRIPTOR_READERS: dict[str, Reader] = {
-    "descriptors-dolg": _reader("x.pickle", "dolg", *(_pickled(protocol) for protocol in (0, 2, 4, 5))),
+    "descriptors-dolg": _reader("x.pkl", "dolg", *(_pickled(protocol) for protocol in (0, 2, 4, 5))),
     "descriptors-npy": _reader("x.npy", "npy", _npy(ROWS[:4]), _npy(np.asfortranarray(ROWS[:4])), _npy(ROWS[4:])),
     "descriptors-npz": _reader("x.npz", "npz", _npz, mutations=(mutate_bytes, mutate_zip)),
     "descriptors-pt": _reader("x.pt", "pt", _torch(_tensors), _torch(_matrices), mutations=(mutate_weights,)),
     "descriptors-mat": _reader("x.mat", "revisitop", _matlab, is_guarded=True),
     "descriptors-mat-73": _reader("x.mat", "revisitop", _matlab_73, is_guarded=True),
-    "descriptors-hloc": _reader("x.h5", "hloc", _hloc, mutations=H5, is_guarded=True),
-    "descriptors-ilias": _reader("x.hdf5", "ilias", _ilias, mutations=H5, is_guarded=True),
+    "descriptors-hloc": _reader("x.hloc", "hloc", _hloc, mutations=H5, is_guarded=True),
+    "descriptors-ilias": _reader("x.h5", "ilias", _ilias, mutations=H5, is_guarded=True),
     "descriptors-parquet": _reader("x.parquet", "parquet", _parquet, is_guarded=True),
     "descriptors-faiss": _reader("x.faiss", "faiss", _faiss, mutations=(mutate_bytes, mutate_faiss)),
     "descriptors-csv": _reader("x.csv", "csv", _table(","), _table(";")),

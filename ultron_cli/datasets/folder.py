@@ -256,7 +256,12 @@ def open_folder(folder: Path | None, gnd: Path | None = None) -> Dataset:
     """Opens the dataset in a folder that is known to have been there; None is one that nobody recorded. Raises
     UltronError if it is gone or unsound."""
     # A recorded path may be longer than a system takes, where the methods of Path raise.
-    if folder is None or not os.path.isdir(folder):
+    if folder is None:
+        raise UltronError(
+            "where the photos of these descriptors lie is not recorded; extract them here, or import them with a "
+            "ground truth that lies beside the photos"
+        )
+    if not os.path.isdir(folder):
         raise UltronError(f"the photos were in {folder}, which is gone; put them back, or extract again")
     record = read_source(folder)
     if record is not None and not record.complete:

@@ -7,11 +7,11 @@ datasets/photo_marks.py.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, Self, cast, runtime_checkable
+from typing import BinaryIO, Literal, Protocol, Self, cast, runtime_checkable
 
 import h5py
 import numpy as np
@@ -369,35 +369,69 @@ def check_unit_rows(
         )
 
 
+class NewDescriptors:
+    """The rows of a descriptor file that is being written. Each is to be put once."""
+
+    def __init__(self, path: Path, output: BinaryIO, stored: h5py.Dataset) -> None:
+        self._path = path
+        self._output = output
+        self._stored = stored
+        self._tolerance = NORM_TOLERANCE[stored.dtype.name]
+        self._offsets: np.ndarray | None = None
+        self.n_done = 0
+
+    def put(self, first_row: int, rows: np.ndarray) -> None:
+        """Writes (n, D) float32 or float16 rows that follow each other. Raises UltronError if they are not finite unit
+        vectors."""
+        check_unit_rows(rows.astype(np.float32, copy=False), str(self._path), first_row, self._tolerance)
+        self._stored[first_row : first_row + len(rows)] = rows
+        self.n_done += len(rows)
+
+    def scatter(self, places: np.ndarray, rows: np.ndarray) -> None:
+        """Writes rows to (n,) places, past HDF5, which takes many times longer for a row. Raises as put does; the file
+        must have been made in any order."""
+        check_unit_rows(rows.astype(np.float32, copy=False), str(self._path), 0, self._tolerance)
+        if self._offsets is None:
+            self._offsets = row_offsets(self._stored)
+            if self._offsets is None:
+                raise ValueError("a file in any order has its rows at known places")
+        for offset, row in zip(
+            self._offsets[places].tolist(), rows.astype(self._stored.dtype, copy=False), strict=True
+        ):
+            self._output.seek(offset)
+            self._output.write(np.ascontiguousarray(row).data)
+        self.n_done += len(rows)
+
+
 @contextmanager
 def new_descriptors(
-    path: Path, names: Sequence[str], dim: int, info: DescriptorInfo, marks: PhotoMarks | None = None
-) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """Yields `put(first_row, rows)`, which writes (n, D) float32 or float16 rows into a new file, each once and in any
-    order; when the block ends well, the file is whole.
+    path: Path,
+    names: Sequence[str],
+    dim: int,
+    info: DescriptorInfo,
+    marks: PhotoMarks | None = None,
+    *,
+    in_any_order: bool = False,
+) -> Iterator[NewDescriptors]:
+    """Yields the rows of a new descriptor file to be written; when the block ends well, the file is whole.
 
-    marks: of the N photos, where they are known. Raises UltronError if rows are not finite unit vectors, ValueError if
-    their number differs from the names'.
+    marks: of the N photos, where they are known. Raises ValueError if not as many rows were put as there are names.
     """
     dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as output, h5py.File(output, "w") as handle:
         write_h5_names(handle, "names", names)
         write_h5_marks(handle, "photo", marks)
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
-        stored = handle.create_dataset(
-            "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None
-        )
-        n_done = 0
-
-        def put(first_row: int, rows: np.ndarray) -> None:
-            nonlocal n_done
-            check_unit_rows(rows.astype(np.float32, copy=False), str(path), first_row, NORM_TOLERANCE[dtype.name])
-            stored[first_row : first_row + len(rows)] = rows
-            n_done += len(rows)
-
-        yield put
-        if n_done != len(names):
-            raise ValueError(f"{n_done} descriptor rows for {len(names)} names")
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        if in_any_order:  # all rows get their place at once
+            creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        chunks_of_rows = (rows_per_chunk, dim) if names else None
+        stored = handle.create_dataset("descriptors", (len(names), dim), dtype, chunks=chunks_of_rows, dcpl=creation)
+        rows = NewDescriptors(path, output, stored)
+        yield rows
+        if rows.n_done != len(names):
+            raise ValueError(f"{rows.n_done} descriptor rows for {len(names)} names")
         write_h5_header(handle, FORMAT, VERSION, created=info.created, ultron_version=info.ultron_version)
         for key in ("model", "weights_sha256", "dataset", "role", "crop"):
             write_h5_text(handle, key, getattr(info, key))
@@ -418,11 +452,9 @@ def write_descriptors(
 ) -> None:
     """Writes a descriptor file atomically from consecutive blocks of (n, D) float32 or float16 rows, N in total. Raises
     as new_descriptors."""
-    with new_descriptors(path, names, dim, info, marks) as put:
-        n_done = 0
+    with new_descriptors(path, names, dim, info, marks) as rows:
         for block in blocks:
-            put(n_done, block)
-            n_done += len(block)
+            rows.put(rows.n_done, block)
 
 
 def require_same_dim(path: Path, dim: int, other_path: Path, other_dim: int) -> None:
@@ -438,4 +470,7 @@ def require_same_model(first: ExtractionRecord, second: ExtractionRecord, where:
     """Raises UltronError if two descriptor files come from different models or weights."""
     differing = first.differences(second, ("model", "weights_sha256", "preprocessing"))
     if differing:
-        raise UltronError(f"{where} were made by different models: {'; '.join(differing)}; extract both with one model")
+        advice = "extract both with one model"
+        if first.imported or second.imported:
+            advice = "if one network made them, import both under one name (`ultron descriptors import --model NAME`)"
+        raise UltronError(f"{where} were made by different models: {'; '.join(differing)}; {advice}")

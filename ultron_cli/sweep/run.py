@@ -119,6 +119,9 @@ def _with_latest(plan: SweepPlan, workspace: Workspace) -> SweepPlan:
     cells = []
     for cell in plan.cells:
         model, extract = cell.settings.model, cell.settings.extract
+        if extract.descriptors is not None:
+            cells.append(cell)
+            continue
         if not model.names_weights:
             run = workspace.take_latest("train", "name a model under [model]")
             model = replace(model, run=str(run.resolve()))

@@ -1,7 +1,7 @@
 """What a cell of a sweep sets, step by step, and the requests of the steps that follow from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -78,8 +78,9 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractSettings:
-    """How photos become descriptors; as ExtractRequest."""
+    """How photos become descriptors, as ExtractRequest; or which are there."""
 
+    descriptors: str | None = None  # folder of queries.h5 and database.h5, which are taken as they are
     dataset: str | None = None
     gnd: str | None = None
     crop: Literal["bbx", "none"] = "bbx"
@@ -97,6 +98,11 @@ class ExtractSettings:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
+        if self.descriptors is not None and not self._describes_nothing():
+            raise UltronError(
+                "extract.descriptors are there already and taken as they are; leave out all other settings under "
+                "extract but gnd"
+            )
         if self.scales is not None:
             parse_scales(self.scales)
         if self.max_side_px:
@@ -109,10 +115,15 @@ class ExtractSettings:
         if self.crop == "none" and self.corruption == BOX and self.severity:
             raise UltronError(f"the corruption {BOX} moves boxes, to which queries are cropped; crop them")
 
+    def _describes_nothing(self) -> bool:
+        """Whether beside descriptors that are there no more is said than which photos are right."""
+        changed = {part.name for part in fields(self) if getattr(self, part.name) != part.default}
+        return changed <= {"descriptors", "gnd"}
+
     def of_role(self, role: Role) -> "ExtractSettings":
         """Those that shape the descriptors of the queries, or of the database, whose photos are neither cropped nor
         corrupted."""
-        if role == "query" and self.severity:
+        if self.descriptors is not None or (role == "query" and self.severity):
             return self
         plain = self.plain()
         return replace(plain, crop="none") if role == "database" else plain

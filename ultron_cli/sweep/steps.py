@@ -11,16 +11,16 @@ from pathlib import Path
 from ultron_cli.console import dump_json
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
-from ultron_cli.evaluation.evaluate import evaluate_ranking
+from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.ties import with_ties
-from ultron_cli.files import AppendedFile, file_state, make_folder, sha256_of_file, write_text
+from ultron_cli.files import AppendedFile, file_state, make_folder, require_regular_file, sha256_of_file, write_text
 from ultron_cli.locks import only_writer
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import Role, extract_dataset
 from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
 from ultron_cli.retrieval.index.faiss_index import FaissIndex
 from ultron_cli.retrieval.index.opening import open_index
-from ultron_cli.retrieval.searching import SearchOptions, search_files
+from ultron_cli.retrieval.searching import SearchOptions, origin_of, search_files
 from ultron_cli.retrieval.whitening import Whitening, read_whitening, write_whitening
 from ultron_cli.retrieval.whitening_learning import learn_whitening, pairs_of_ground_truth, pairs_of_labels
 from ultron_cli.sweep.settings import CellSettings
@@ -53,6 +53,10 @@ class Place:
 
 def extracted(settings: CellSettings, role: Role, place: Place) -> Path:
     """The descriptor file of the queries or of the database."""
+    if settings.extract.descriptors is not None:
+        path = Path(settings.extract.descriptors) / ("queries.h5" if role == "query" else "database.h5")
+        require_regular_file(path, "descriptors")
+        return path
     started_s = time.monotonic()
     request = settings.extract.request(role, place.n_decoding)
     choice = settings.model.choice(place.workspace)
@@ -133,9 +137,13 @@ def evaluated(
     started_s = time.monotonic()
     extract, search = settings.extract, settings.search
     gnd_path = Path(extract.gnd) if extract.gnd else None
-    dataset = open_named_dataset(extract.dataset, gnd_path, place.workspace)
-    gnd = dataset.ground_truth_path
-    assert gnd is not None  # of a dataset with queries
+    if extract.descriptors is not None:
+        with DescriptorFile(queries) as file:
+            dataset_name, gnd = file.info.dataset, find_gnd(gnd_path, origin_of(file.info))
+    else:
+        dataset = open_named_dataset(extract.dataset, gnd_path, place.workspace)
+        dataset_name, gnd = dataset.name, dataset.ground_truth_path
+        assert gnd is not None  # of a dataset with queries
     whitening = _whitening(settings, whitening_path)
     options = SearchOptions(
         index=index_path,
@@ -159,7 +167,7 @@ def evaluated(
         "ties": settings.evaluate.ties,
         "gnd": [str(gnd.resolve()), sha256_of_file(gnd)],
     }
-    folder = place.workspace.result_path("evaluate", f"{dataset.name}-{queries.parent.name}", made_by)
+    folder = place.workspace.result_path("evaluate", f"{dataset_name}-{queries.parent.name}", made_by)
     path = folder / "evaluation.json"
     with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
         if path.exists():

@@ -67,7 +67,7 @@ def tasks_of(settings: CellSettings) -> list[Task]:
     if settings.whiten.method != NONE:
         source = of_role["database"]
         if settings.whiten.source != EVALUATED:
-            other = replace(settings.extract, dataset=settings.whiten.source, gnd=None)
+            other = replace(settings.extract, dataset=settings.whiten.source, gnd=None, descriptors=None)
             source = _extraction(replace(settings, extract=other), "database")
             tasks.append(source)
         tasks.append(Task(step="whiten", settings=settings, needs={"source": source.key}))

@@ -13,6 +13,7 @@ ultron descriptors import dolg.pickle --gnd gnd_roxford5k.pkl --crop bbx --scale
 ultron descriptors import distractors.npy --names distractors.txt --out million
 """
 MADE = "What is known of the making"
+WRITTEN = "What is written"
 
 
 def command(
@@ -39,10 +40,19 @@ def command(
     ] = None,
     role: Annotated[str | None, choice(ROLES, help="What all the photos are (by their names).")] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Go on without photos of --gnd that the files lack.")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Go on without photos of --gnd that the files lack.",
+            rich_help_panel=WRITTEN,
+        ),
     ] = False,
-    storage: Annotated[str | None, choice(STORAGES, help="Number type of the result (that of the files).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace descriptors that are there.")] = False,
+    storage: Annotated[
+        str | None, choice(STORAGES, panel=WRITTEN, help="Number type of the result (that of the files).")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace descriptors that are there.", rich_help_panel=WRITTEN)
+    ] = False,
     model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The network, for example dolg-r101 (imported).", rich_help_panel=MADE),

@@ -59,6 +59,10 @@ HOSTILE = {
     "cut.npy": (ROWS[:40], "is damaged or no array of NumPy"),
     "unclear.npz": (zipped(a=ROWS, b=ROWS), "holds several matrices (a, b), and which are queries and database"),
     "texts.npz": (zipped(names=npy_head((1,), "<U1") + b"a\0\0\0"), "holds no matrix (N, D)"),
+    "fewer.npz": (
+        zipped(descriptors=ROWS, names=npy_head((1,), "<U1") + b"a\0\0\0"),
+        "has 2 rows and 1 names, and must have a name for each",
+    ),
     "bomb.npz": (
         zipped(descriptors=ROWS, names=npy_head((1 << 26,), "<U1") + bytes(1 << 28)),
         "names, more than the file is made for",
@@ -134,4 +138,4 @@ def test_a_rank_file_is_no_file_of_descriptors(tmp_path: Path) -> None:
     from ultron_cli.retrieval.rankings import write_ranks
 
     write_ranks(tmp_path / "r.h5", ranking_of([[0]], [[1]]))
-    assert "has no global_descriptor" in refusal(tmp_path / "r.h5")
+    assert "is a file of ultron itself (ultron-ranks); commands take it as it is" in refusal(tmp_path / "r.h5")

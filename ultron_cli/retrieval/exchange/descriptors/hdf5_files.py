@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from re import compile as pattern
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypedDict
 
 import h5py
 import numpy as np
@@ -37,6 +37,15 @@ ILIAS_LAYOUT = H5Layout(
     again=AGAIN,
     may_be_foreign=True,
 )
+
+
+class HlocFacts(TypedDict):
+    """What a child tells of a file of groups."""
+
+    names: list[bytes]
+    offsets: bytes  # (N,) int64 places in the file
+    dim: int
+    dtype: str
 
 
 def top_names(path_text: str) -> list[bytes]:
@@ -107,7 +116,7 @@ def read_hloc(path: Path) -> list[NamedRows]:
     return [NamedRows(label=str(path), n=len(names), dim=dim, dtype=native, blocks=blocks, names=names)]
 
 
-def read_groups(path_text: str) -> dict[str, Any]:
+def read_groups(path_text: str) -> "HlocFacts":
     """Photos, the places of their descriptors in the file, and the shape and type that these share. To be called in a
     child process."""
     names: list[bytes] = []

@@ -15,12 +15,14 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file, require_space, sha256_of_file
 from ultron_cli.locks import only_writer
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.descriptors import DescriptorInfo, Role, StoredCrop, new_descriptors
+from ultron_cli.retrieval.descriptors import DescriptorInfo, NewDescriptors, Role, StoredCrop, new_descriptors
 from ultron_cli.retrieval.exchange.descriptors import DESCRIPTOR_FORMATS
+from ultron_cli.retrieval.exchange.descriptors.hdf5_files import SIGNATURE
 from ultron_cli.retrieval.exchange.descriptors.naming import with_names
-from ultron_cli.retrieval.exchange.descriptors.placing import ROLES, Places, placed, placed_by_file, put_runs
+from ultron_cli.retrieval.exchange.descriptors.placing import ROLES, Places, placed, placed_by_file, put_rows
 from ultron_cli.retrieval.exchange.descriptors.rows import NamedRows, unit_rows
 from ultron_cli.retrieval.exchange.known import KnownPhotos, photos_of_ground_truth
+from ultron_cli.retrieval.hdf5 import h5_format
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, ImportRecord, SkippedPhoto
 
 FILE_OF_ROLE: dict[Role, str] = {"query": "queries.h5", "database": "database.h5"}
@@ -76,6 +78,8 @@ def format_of(path: Path, name: str = AUTO) -> str:
         return name
     with open(path, "rb") as handle:
         head = handle.read(HEAD_BYTES)
+    if head.startswith(SIGNATURE) and str(kind := h5_format(path)).startswith("ultron-"):
+        raise UltronError(f"{path} is a file of ultron itself ({kind}); commands take it as it is")
     for format_name, format in DESCRIPTOR_FORMATS.items():
         if format.sniff(path, head):
             return format_name
@@ -87,12 +91,24 @@ def format_of(path: Path, name: str = AUTO) -> str:
 
 def read_parts(path: Path, format_name: str) -> list[NamedRows]:
     """The descriptors in a file. Raises UltronError."""
-    if not user_code.is_import_path(format_name):
-        return DESCRIPTOR_FORMATS[format_name].read(path)
-    part = user_code.load(format_name, "descriptor format", DESCRIPTOR_FORMATS, is_function=True)
-    parts = part.target(path)
+    if user_code.is_import_path(format_name):
+        parts = _read_by_user(path, format_name)
+    else:
+        parts = DESCRIPTOR_FORMATS[format_name].read(path)
+    for part in parts:
+        if part.names is not None and len(part.names) != part.n:
+            raise UltronError(
+                f"{part.label} has {part.n:,} rows and {len(part.names):,} names, and must have a name for each; write "
+                "the file again"
+            )
+    return parts
+
+
+def _read_by_user(path: Path, import_path: str) -> list[NamedRows]:
+    code = user_code.load(import_path, "descriptor format", DESCRIPTOR_FORMATS, is_function=True)
+    parts = code.target(path)
     if not isinstance(parts, list) or not all(isinstance(rows, NamedRows) for rows in parts):
-        raise UltronError(f"{part.place()}: {part.name} must return a list of NamedRows; found {type(parts).__name__}")
+        raise UltronError(f"{code.place()}: {code.name} must return a list of NamedRows; found {type(parts).__name__}")
     return parts
 
 
@@ -243,17 +259,21 @@ def _write(
     """Writes both files in one pass over the parts."""
     lengths = _Lengths()
     with contextlib.ExitStack() as files:
-        puts: dict[Role, Callable[[int, np.ndarray], None]] = {
-            role: files.enter_context(new_descriptors(request.out / FILE_OF_ROLE[role], names, dim, infos[role]))
+        outputs: dict[Role, NewDescriptors] = {
+            role: files.enter_context(
+                new_descriptors(request.out / FILE_OF_ROLE[role], names, dim, infos[role], in_any_order=True)
+            )
             for role, names in places.names.items()
             if names
         }
         for i, part in enumerate(parts):
-            rows_of = {role: places.rows[role][i] for role in puts}
+            rows_of = {role: places.rows[role][i] for role in outputs}
             storage = infos["database"].extraction.storage
             first = 0
             for block in part.blocks(part.rows_per_block()):
                 stop = first + len(block)
+                if stop > part.n:
+                    raise UltronError(f"{part.label} has more rows than the {part.n:,} declared; get it again")
                 is_wanted = np.zeros(len(block), bool)
                 for rows in rows_of.values():
                     is_wanted |= rows[first:stop] >= 0
@@ -261,8 +281,8 @@ def _write(
                 unit, of_rows, is_off = unit_rows(
                     block if len(numbers) == len(block) else block[numbers], storage, first + numbers, part
                 )
-                for role, rows in rows_of.items():
-                    put_runs(puts[role], unit, rows[first:stop][numbers])
+                for role, output in outputs.items():
+                    put_rows(output, unit, rows_of[role][first:stop][numbers])
                 lengths.note(of_rows, is_off)
                 on_rows(len(block))
                 first = stop

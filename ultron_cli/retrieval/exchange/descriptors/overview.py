@@ -9,6 +9,7 @@ from ultron_cli.console import named
 from ultron_cli.files import require_regular_file
 from ultron_cli.retrieval.descriptors import FORMAT, DescriptorFile
 from ultron_cli.retrieval.exchange.descriptors import DESCRIPTOR_FORMATS
+from ultron_cli.retrieval.exchange.descriptors.hdf5_files import SIGNATURE
 from ultron_cli.retrieval.exchange.descriptors.importing import AUTO, format_of, read_parts
 from ultron_cli.retrieval.exchange.descriptors.rows import NamedRows
 from ultron_cli.retrieval.hdf5 import h5_format
@@ -16,7 +17,6 @@ from ultron_cli.retrieval.searching import origin_of
 
 LOOKED_AT = 1000  # rows whose lengths are told
 SHOWN_NAMES = 3
-HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 PartFacts = dict[str, object]
@@ -36,7 +36,7 @@ def describe_descriptors(path: Path, format_name: str = AUTO) -> DescriptorFacts
     """Facts of a file of descriptors. Raises UltronError if it is none."""
     require_regular_file(path, "descriptors")
     with open(path, "rb") as handle:
-        is_ours = handle.read(len(HDF5)) == HDF5 and h5_format(path) == FORMAT
+        is_ours = handle.read(len(SIGNATURE)) == SIGNATURE and h5_format(path) == FORMAT
     if is_ours:
         return _of_ours(path)
     format_name = format_of(path, format_name)

@@ -6,7 +6,7 @@ It needs pyarrow, which crashes on some damaged files: a file is read through in
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 import numpy as np
 
@@ -15,9 +15,22 @@ from ultron_cli.files import require_regular_file
 from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.retrieval.exchange.descriptors.rows import FLOATS, DescriptorFormat, NamedRows
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 INSTALL = 'pip install "ultron[parquet]"'
 ADVICE = "write it with a column of names and a column of lists of numbers of one length"
 CHECK_ROWS = 1024  # that are read together where a file is looked through
+
+
+class ParquetFacts(TypedDict):
+    """What a child tells of a file."""
+
+    n: int
+    dim: int
+    dtype: str
+    rows_column: str
+    names: list[bytes]
 
 
 def _parquet() -> ModuleType:
@@ -57,7 +70,7 @@ def read(path: Path) -> list[NamedRows]:
     ]
 
 
-def look_through(path_text: str) -> dict[str, Any]:
+def look_through(path_text: str) -> "ParquetFacts":
     """Columns, names, and the number, length and type of the vectors, all of which are read once. To be called in a
     child process."""
     import pyarrow as pa
@@ -92,14 +105,14 @@ def look_through(path_text: str) -> dict[str, Any]:
     return {"n": n, "dim": dim, "dtype": _numbers_in(columns[vectors[0]]), "rows_column": vectors[0], "names": names}
 
 
-def _batches(path: Path, n_rows: int, columns: list[str]) -> Iterator[Any]:
+def _batches(path: Path, n_rows: int, columns: list[str]) -> "Iterator[pa.RecordBatch]":
     with _parquet().ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=n_rows, columns=columns, use_threads=False):
             if len(batch):
                 yield batch
 
 
-def _numbers_in(kind: Any) -> str:
+def _numbers_in(kind: "pa.DataType") -> str:
     """NumPy's name of the type of the numbers in a type of lists; empty for other types."""
     import pyarrow as pa
 
@@ -109,7 +122,7 @@ def _numbers_in(kind: Any) -> str:
     return np.dtype(value.to_pandas_dtype()).name if pa.types.is_floating(value) else ""
 
 
-def _matrix(column: Any, dim: int, label: str) -> np.ndarray:
+def _matrix(column: "pa.Array", dim: int, label: str) -> np.ndarray:
     """(n, D) of a column of lists. Raises UltronError where they differ in length or lack numbers."""
     column.validate(full=True)
     values = column.flatten()

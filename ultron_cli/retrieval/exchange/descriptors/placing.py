@@ -1,6 +1,6 @@
 """Where the rows of other tools' files go: to the queries or the database, in the order of the ground truth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,11 +8,12 @@ import numpy as np
 from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.name_matching import match_names
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.descriptors import Role
+from ultron_cli.retrieval.descriptors import NewDescriptors, Role
 from ultron_cli.retrieval.exchange.descriptors.rows import NamedRows
 from ultron_cli.retrieval.exchange.known import KnownPhotos, tell_of_match
 from ultron_cli.schema.values import shown
 
+SCATTERED = 8  # rows that follow each other, on average, below which each is written alone
 ROLES: tuple[Role, ...] = ("query", "database")
 
 
@@ -105,14 +106,14 @@ def _without_missing(of_role: dict[Role, list[str]], rows: dict[Role, list[np.nd
             is_there[of_part] = True
         is_there[-1] = False  # -1, of rows that go nowhere
         place = np.where(is_there, np.cumsum(is_there) - 1, -1)
-        places.names[role] = [name for name, there in zip(names, is_there, strict=False) if there]
+        places.names[role] = [name for name, is_placed in zip(names, is_there, strict=False) if is_placed]
         places.rows[role] = [place[of_part] for of_part in rows[role]]
-        if missing := [name for name, there in zip(names, is_there, strict=False) if not there]:
+        if missing := [name for name, is_placed in zip(names, is_there, strict=False) if not is_placed]:
             places.missing[role] = missing
     return places
 
 
-def put_runs(put: Callable[[int, np.ndarray], None], block: np.ndarray, rows: np.ndarray) -> None:
+def put_rows(file: NewDescriptors, block: np.ndarray, rows: np.ndarray) -> None:
     """Writes rows of a block to their places, -1 for none; those that follow each other on both sides, together."""
     placed = np.flatnonzero(rows >= 0)
     if len(placed) < len(rows):
@@ -120,5 +121,8 @@ def put_runs(put: Callable[[int, np.ndarray], None], block: np.ndarray, rows: np
     if not len(rows):
         return
     starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1).tolist()
+    if len(starts) * SCATTERED > len(rows) > SCATTERED:
+        file.scatter(rows, block)
+        return
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-        put(int(rows[start]), block[start:stop])
+        file.put(int(rows[start]), block[start:stop])

@@ -1,5 +1,6 @@
 """Files of torch: a tensor (N, D), {photo: vector}, or matrices with names. They are read with weights_only."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -17,9 +18,8 @@ OLD = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 def read(path: Path) -> list[NamedRows]:
     """The descriptors of a file of torch. Raises UltronError."""
-    from ultron_cli.models.weights.reading import load_torch_file  # loads torch, which other formats do not need
-
-    content = load_torch_file(path, "descriptors")
+    reading = importlib.import_module("ultron_cli.models.weights.reading")  # loads torch, as no other format does
+    content: object = reading.load_torch_file(path, "descriptors")
     if isinstance(content, dict):
         content = {key: to_numpy(value) if is_array(value) else value for key, value in content.items()}
     return of_content(to_numpy(content) if is_array(content) else content, str(path))
