@@ -126,20 +126,20 @@ def test_too_few_landmarks_or_folds(folder: Path, tmp_path: Path) -> None:
 def test_optimistic_tuning_is_said_everywhere(ultron: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
     files = [folder / "plain.h5", folder / "noise0.h5"]
-    said = "tuned on the queries that are evaluated"
+    sentence = "tuned on the queries that are evaluated"
     code, text, _ = ultron("fuse", *files, "--method", "combsum", "--tune", "medium", "--optimistic", "--out", out)
-    assert code == 0 and said in text
+    assert code == 0 and sentence in text
     assert read_ranks(out).origin.to_json()["fusion"]["tuning"]["optimistic"] is True  # type: ignore[index]
     evaluated = read_json(ultron("evaluate", "--ranks", out, "--out", tmp_path / "e.json", "--json"))
-    assert any(said in warning for warning in evaluated["warnings"])
+    assert any(sentence in warning for warning in evaluated["warnings"])
     assert evaluated["provenance"]["fusion"]["tuning"]["optimistic"] is True
-    assert said in ultron("evaluate", "--ranks", out)[1]
+    assert sentence in ultron("evaluate", "--ranks", out)[1]
     for style in ("markdown", "latex", "csv"):
-        assert said in ultron("evaluate", "--ranks", out, "--format", style)[1]
-    assert said in ultron("compare", folder / "plain.h5", out)[1]
-    assert said in ultron("compare", folder / "plain.h5", tmp_path / "e.json", folder / "better.h5")[1]
+        assert sentence in ultron("evaluate", "--ranks", out, "--format", style)[1]
+    assert sentence in ultron("compare", folder / "plain.h5", out)[1]
+    assert sentence in ultron("compare", folder / "plain.h5", tmp_path / "e.json", folder / "better.h5")[1]
     content = read_json(ultron("compare", tmp_path / "e.json", tmp_path / "e.json", "--json"))
-    assert len(content["cautions"]) == 2 and said in content["cautions"][0]
+    assert len(content["cautions"]) == 2 and sentence in content["cautions"][0]
 
 
 def test_queries_that_the_ground_truth_lacks_get_what_is_best_overall(folder: Path, tmp_path: Path) -> None:
