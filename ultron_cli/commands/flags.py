@@ -180,6 +180,7 @@ LocalFeaturesFlag = Annotated[
         metavar="FILE",
         help="Local features of the queries, then of the database, then of each file of distractors, for geometry "
         "(beside the descriptors).",
+        rich_help_panel="Geometry",
     ),
 ]
 WhitenFlag = Annotated[

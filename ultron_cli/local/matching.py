@@ -1,9 +1,9 @@
 """Tentative matches of two photos: features that are each other's nearest, and nearer than the next nearest.
 
-Squared distances are formed as |a|^2 - 2 (a.b - |b|^2 / 2) with one matrix product per pair of photos, whose last column
-is -|b|^2 / 2. Of uint8 descriptors of at most 128 values all of its sums are halves of whole numbers below 2^23, which
-float32 holds exactly: whatever order a library adds them in, the matches are those of whole numbers. Binary descriptors
-are spread to zeros and ones, whose squared distance is Hamming's.
+Squared distances are formed as |a|^2 - 2 (a.b - |b|^2 / 2) with one matrix product per pair of photos, whose last
+column is -|b|^2 / 2. Of uint8 descriptors of at most 128 values all of its sums are halves of whole numbers below 2^23,
+which float32 holds exactly: whatever order a library adds them in, the matches are those of whole numbers. Binary
+descriptors are spread to zeros and ones, whose squared distance is Hamming's.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def mutual_matches(query: Comparable, photo: Comparable, ratio: float) -> np.nda
     if query.extended.shape[1] != photo.extended.shape[1] or query.is_binary != photo.is_binary:
         raise UltronError(
             f"local features of a query and a photo must be of one kind; found {_kind(query)} and {_kind(photo)}; "
-            "extract both with the same `local`"
+            "extract both alike"
         )
     if len(query) == 0 or len(photo) < 2:
         return np.empty((0, 2), np.int64)

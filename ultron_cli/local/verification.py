@@ -1,8 +1,8 @@
 """Geometric verification of a pair of photos: how many matches one transform explains.
 
-The transform takes places of the query to places of the photo. OpenCV estimates it (MAGSAC++ of Barath et al. 2020, but
-for similarities); a transform that no camera could have made is refused. The result is that of the two photos alone: the
-random numbers begin anew with every pair, and matches stand in the order of the query's features.
+The transform takes places of the query to places of the photo. OpenCV estimates it (MAGSAC++ of Barath et al. 2020,
+but for similarities); a transform that no camera could have made is refused. The result is that of the two photos
+alone: the random numbers begin anew with every pair, and matches stand in the order of the query's features.
 """
 
 from collections.abc import Callable
@@ -231,7 +231,9 @@ def is_plausible(transform: np.ndarray, inliers: np.ndarray) -> bool:
     if not (sides[:, 0] * following[:, 1] - sides[:, 1] * following[:, 0] > 0).all():  # turns right at every corner
         return False
     small, large = _scales_at(transform, (x1 + x2) / 2, (y1 + y2) / 2)
-    return small > 0 and large / small <= MOST_SQUEEZE and 1 / MOST_ZOOM <= np.sqrt(small * large) <= MOST_ZOOM
+    if small <= 0 or large > MOST_SQUEEZE * small:
+        return False
+    return 1 / MOST_ZOOM**2 <= small * large <= MOST_ZOOM**2
 
 
 def _scales_at(transform: np.ndarray, x: float, y: float) -> tuple[float, float]:

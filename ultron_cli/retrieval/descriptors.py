@@ -46,7 +46,8 @@ from ultron_cli.retrieval.origin import (
 FORMAT = "ultron-descriptors"
 VERSION = 1
 Role = Literal["query", "database"]
-Crop = Literal["bbx", "none", "unknown"]  # unknown: imported, and nobody said
+Crop = Literal["bbx", "none"]
+StoredCrop = Crop | Literal["unknown"]  # of imported ones, where nobody said
 LAYOUT = H5Layout(
     format=FORMAT,
     version=VERSION,
@@ -87,7 +88,7 @@ class DescriptorInfo:
     extraction: ExtractionRecord = field(default_factory=ExtractionRecord)  # everything that shaped the numbers
     dataset: str
     role: Role
-    crop: Crop
+    crop: StoredCrop
     scales: list[float]
     skipped: tuple[SkippedPhoto, ...] = ()
     provenance: DescriptorProvenance = field(default_factory=DescriptorProvenance)
@@ -236,7 +237,7 @@ class DescriptorFile(Descriptors):
             weights_sha256=attributes["weights_sha256"],
             dataset=attributes["dataset"],
             role=cast(Role, attributes["role"]),
-            crop=cast(Crop, attributes["crop"]),
+            crop=cast(StoredCrop, attributes["crop"]),
             created=attributes["created"],
             ultron_version=attributes["ultron_version"],
         )

@@ -28,7 +28,7 @@ from ultron_cli.retrieval.index.base import Index, StoredIndex
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.joined import JoinedFiles
 from ultron_cli.retrieval.local_features.source import LocalSource
-from ultron_cli.retrieval.origin import Origin, SearchRecord
+from ultron_cli.retrieval.origin import Json, Origin, SearchRecord
 from ultron_cli.retrieval.overlap import own_rows, warn_of_own_rows
 from ultron_cli.retrieval.rankings import RankedRows, Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
@@ -180,15 +180,20 @@ class Searcher:
         record = self.index.record()
         search_ms = 0.0
         spent_ms = [0.0] * len(steps)
+        measured: list[Json] = [{}] * len(steps)
         for start, stop in chunks(len(queries), max(1, RANKING_BYTES // (12 * k))):
             ranked, record = self.search(queries[start:stop], k, steps, local and local.of_queries(start, stop))
             rows[start:stop] = ranked.rows
             search_ms += (record.ms_per_query or 0.0) * (stop - start)
             for i, step in enumerate(record.steps):
                 spent_ms[i] += step.ms_per_query * (stop - start)
+                measured[i] = _added(measured[i], step.measured)
         n_queries = max(1, len(queries))
         means_ms = [spent / n_queries for spent in spent_ms]
-        step_records = tuple(replace(step, ms_per_query=ms) for step, ms in zip(record.steps, means_ms, strict=False))
+        step_records = tuple(
+            replace(step, ms_per_query=ms, measured=parts)
+            for step, ms, parts in zip(record.steps, means_ms, measured, strict=False)
+        )
         return rows, replace(record, steps=step_records, ms_per_query=search_ms / n_queries)
 
     def _checked(self, k: int | None) -> int:
@@ -200,6 +205,16 @@ class Searcher:
         if k > n:
             log.info("the database has %s, so each ranking has %d", counted(n, "photo"), n)
         return min(k, n)
+
+
+def _added(before: Json, block: Json) -> Json:
+    """What a step measured over several blocks of queries: its counts (n_...) added up, all else of the last."""
+    counts = {}
+    for name, value in block.items():
+        if name.startswith("n_") and isinstance(value, int):
+            earlier = before.get(name)
+            counts[name] = value + (earlier if isinstance(earlier, int) else 0)
+    return {**block, **counts}
 
 
 def search_files(

@@ -38,5 +38,5 @@ def command(
         texts.append(f"{of_file['file']}: {of_file['what']}")
         for part in of_file["parts"]:
             rows = [(name.replace("_", " "), value) for name, value in part.items()]
-            texts.append(table(("", ""), [*rows, *of_file.get("made_by", {}).items()], left=2))
+            texts.append(table(("", ""), [*rows, *of_file["made_by"].items()], left=2))
     print_result({"files": facts}, lines(*texts))

@@ -23,6 +23,7 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice, ModelInMemory
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
+from ultron_cli.retrieval.extraction.described import DescriptorExtraction
 from ultron_cli.retrieval.extraction.files import (
     extract_file,
     help_extract,
@@ -32,7 +33,7 @@ from ultron_cli.retrieval.extraction.files import (
 )
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, choose_runtime, open_runtime
-from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
+from ultron_cli.retrieval.extraction.shards import ExtractWork
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
 
@@ -182,10 +183,12 @@ class _Prepared:
     dataset: Dataset
     loaded: LoadedModel
     folder: Path  # of the result
-    files: dict[str, tuple[Path, Extraction]]  # by role: where the network's own descriptors go, and their extraction
+    files: dict[
+        str, tuple[Path, DescriptorExtraction]
+    ]  # by role: where the network's own descriptors go, and their extraction
 
     @property
-    def first(self) -> Extraction:
+    def first(self) -> DescriptorExtraction:
         """The extraction of the queries where there are some, else of the database."""
         return next(iter(self.files.values()))[1]
 
@@ -236,7 +239,7 @@ def _prepared(
     folder = request.out or (workspace or Workspace()).result_path("extract", name, made_by)
     raw_folder, folder = _folders(folder, request, loaded)
     files = {
-        role: (raw_folder / name, Extraction(dataset, names, loaded, configs[role], work))
+        role: (raw_folder / name, DescriptorExtraction(dataset, names, loaded, configs[role], work))
         for role, name, names in roles
     }
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)

@@ -17,6 +17,7 @@ from ultron_cli.retrieval.local_features.source import LocalSource, parts_of
 
 EXTRACT = "`ultron extract --local rootsift`"
 ANOTHER_FILE = "name another file with `local_features`"
+READ_FOR_IDENTITY = 32  # photos of a file
 MUST_AGREE = ("detector", "comparison", "max_side_px")
 
 
@@ -46,7 +47,9 @@ class OpenLocalFeatures:
 
     def _open(self, path: Path) -> LocalFeatureFile:
         if not path.exists():
-            raise UltronError(f"{path} is absent, and `geometry` needs local features; make them with {EXTRACT}")
+            raise UltronError(
+                f"{path} is absent, and re-ranking by geometry needs local features; make them with {EXTRACT}"
+            )
         return self._stack.enter_context(open_local_features(path))
 
     @property
@@ -67,6 +70,22 @@ class OpenLocalFeatures:
     def place_of_photo(self, row: int) -> tuple[str, int]:
         """(identity of its file, row there) of a database photo; row -1 where it was skipped."""
         return self._identities[self._file_of_row[row]], int(self._row_of_row[row])
+
+    @property
+    def database_files(self) -> list[LocalFeatureFile]:
+        """Of the database, and of each file of distractors after it."""
+        return self._database
+
+    def numbers_of_photos(self) -> np.ndarray:
+        """(N,) int64 of every row that a ranking means: its place among the photos of all database files, one file
+        after the other; -1 where it was skipped."""
+        firsts = np.cumsum([0, *(file.n for file in self._database)])[self._file_of_row]
+        return np.where(self._row_of_row >= 0, firsts + self._row_of_row, -1)
+
+    def descriptors_of_query(self, query: int) -> np.ndarray:
+        """(n, D) of a query's features, of its box where the file is of boxes; n is 0 where its photo was skipped."""
+        row = int(self._query_rows[query])
+        return self._queries.read(row).descriptors if row >= 0 else np.empty((0, self._queries.dim), np.float32)
 
     def query(self, query: int) -> VerifiableQuery:
         """A query; its features are those of its box where the file is of boxes."""
@@ -91,13 +110,16 @@ class OpenLocalFeatures:
 
 
 def file_identity(file: LocalFeatureFile) -> str:
-    """32 hexadecimal digits of what a file of local features is of, how it was made and when; its descriptors are not
-    read."""
+    """32 hexadecimal digits of what a file of local features is of, how it was made and when, and of the features of
+    some photos: reading all of them would take longer than a search."""
     digest = hashlib.sha256(json.dumps([dict(file.info.extraction.stored), file.info.created]).encode())
     marks = file.marks
     digest.update("\0".join(file.names).encode("utf-8", "surrogateescape"))
     for array in (file.counts, *((marks.states, marks.digests) if marks else ())):
         digest.update(np.ascontiguousarray(array).tobytes())
+    for row in np.unique(np.linspace(0, file.n - 1, min(file.n, READ_FOR_IDENTITY)).astype(np.int64)).tolist():
+        features = file.read(row)
+        digest.update(features.positions.tobytes() + features.descriptors.tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -120,8 +142,8 @@ def _rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:
     lacking = [name for name in names if name not in rows and name not in skipped]
     if lacking:
         raise UltronError(
-            f"{file.path} lacks {len(lacking)} of {len(names)} photos, such as {lacking[0]}; make it of the same photos "
-            f"with {EXTRACT}",
+            f"{file.path} lacks {len(lacking)} of {len(names)} photos, such as {lacking[0]}; make it of the same "
+            f"photos with {EXTRACT}",
             ANOTHER_FILE,
         )
     return np.array([rows.get(name, -1) for name in names], np.int64)

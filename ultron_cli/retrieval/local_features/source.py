@@ -32,9 +32,7 @@ class LocalSource:
                 f"{1 + len(database_parts)} in all; found {len(files)}"
             )
         paths = files or [local_path(part.path) for part in (queries, *database_parts)]
-        return cls(
-            query_file=paths[0], query_names=queries.names, database_files=tuple(paths[1:]), database=database
-        )
+        return cls(query_file=paths[0], query_names=queries.names, database_files=tuple(paths[1:]), database=database)
 
     def of_queries(self, start: int, stop: int) -> "LocalSource":
         """The same for a block of the queries."""

@@ -55,10 +55,10 @@ class VerifiedPairs:
         self._settings = {"version": VERSION, **asdict(settings)}
         self._sources: dict[tuple[str, str], int] = {}
         try:
-            self._database = _opened(path)
+            self._database = _connection_to(path)
         except sqlite3.OperationalError as error:
             log.info("verified pairs are not kept, as %s cannot be written (%s)", path, one_line(str(error)))
-            self._database = _opened(":memory:")
+            self._database = _connection_to(":memory:")
         except sqlite3.DatabaseError as error:
             raise self._damage(error) from error
 
@@ -82,12 +82,12 @@ class VerifiedPairs:
     def known(self, pairs: Iterable[Pair]) -> dict[Pair, PairResult]:
         """The results that are there. Raises UltronError if the file is damaged."""
         results: dict[Pair, PairResult] = {}
-        wanted: dict[tuple[int, int], list[Pair]] = {}
+        rows_of_source: dict[tuple[int, int], list[Pair]] = {}
         try:
             for pair in pairs:
                 source = self._source(pair.query_file, pair.photo_file)
-                wanted.setdefault((source, pair.query_row), []).append(pair)
-            for (source, query_row), group in wanted.items():
+                rows_of_source.setdefault((source, pair.query_row), []).append(pair)
+            for (source, query_row), group in rows_of_source.items():
                 rows = self._database.execute(
                     "SELECT photo_row, n_matches, n_inliers, score FROM pairs WHERE source = ? AND query_row = ?",
                     (source, query_row),
@@ -124,7 +124,7 @@ class VerifiedPairs:
         self.close()
 
 
-def _opened(path: Path | str) -> sqlite3.Connection:
+def _connection_to(path: Path | str) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=WAIT_S)
     try:
         with database, closing(database.executescript(SCHEMA)):

@@ -8,9 +8,10 @@ Importing this package is light, so that help texts can name the steps: torch an
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 from ultron_cli import user_code
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 class StepConfig(Protocol):
     """The settings of a step: a frozen dataclass with a default for each."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
 
     @property
     def n_needed(self) -> int:
@@ -75,7 +78,7 @@ class Step:
             )
         return after
 
-    def record(self, ms_per_query: float, measured: Json) -> StepRecord:
+    def record(self, ms_per_query: float, measured: Json = MappingProxyType({})) -> StepRecord:
         """As an Origin holds it. measured: what the step says of its work."""
         no_result = {part.name for part in fields(self.config) if not part.metadata.get("shapes_result", True)}
         settings = {name: value for name, value in to_dict(self.config).items() if name not in no_result}
@@ -182,4 +185,5 @@ RERANKERS = {
     "diffusion": Reranker(module="diffusion", config="DiffusionConfig", function="diffusion"),
     "kreciprocal": Reranker(module="kreciprocal", config="KReciprocalConfig", function="kreciprocal"),
     "geometry": Reranker(module="geometry", config="GeometryConfig", function="geometry"),
+    "asmk": Reranker(module="asmk", config="AsmkConfig", function="asmk"),
 }

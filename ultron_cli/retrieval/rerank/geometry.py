@@ -1,4 +1,4 @@
-"""Geometric verification: photos that share enough of the query's local features, in one arrangement, come to the front.
+"""Geometric verification: photos that share enough of the query's local features, in one arrangement, come first.
 
 The first M photos of a ranking are matched with the query (local/matching.py) and verified (local/verification.py).
 Those with more inliers than chance gives come first, by inliers; the others stay as they were. What chance gives is
@@ -29,7 +29,7 @@ from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
 PAIRS_PER_TASK = 50  # of one query, verified by one thread and kept together
 TASKS_AHEAD = 4  # for each thread
 SEED = 0  # of the chance pairs
-FAR_SHARE = 0.5  # of drawn pairs, the least similar, that are taken to show different things
+FAR_SHARE = 0.25  # of drawn pairs, the least similar, that are taken to show different things
 NOTHING = PairResult(0, 0, 0)
 
 
@@ -43,7 +43,7 @@ class GeometryConfig:
     ratio: float = 0.85
     max_turn_deg: float = 45.0
     guard: bool = True  # whether only photos with more inliers than chance gives are promoted
-    chance_share: float = 0.001  # of pairs of other photos that may reach the number of inliers that promotes
+    chance_share: float = 0.0001  # of pairs of other photos that may reach the inliers that promote: 1 in 100 rankings
     chance_pairs: int = 1000  # that the number is calibrated on
     least: int = 6  # inliers that promote, however few chance gives
     n_workers: int = field(default=0, metadata={"shapes_result": False})  # threads; 0: as many as may be taken
@@ -166,8 +166,8 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
     """
     if state.local is None:
         raise UltronError(
-            "`geometry` needs the local features of queries and database, which lie beside descriptor files; search "
-            f"descriptor files, and make their local features with {EXTRACT}"
+            "re-ranking by geometry needs the local features of queries and database, which lie beside descriptor "
+            f"files; search with descriptor files, and make their local features with {EXTRACT}"
         )
     with OpenLocalFeatures(state.local) as photos, VerifiedPairs(photos.store_path, config.verification) as store:
         verifier = Verifier(photos, store, config)
@@ -219,9 +219,7 @@ def calibrated(state: RerankState, verifier: Verifier, config: GeometryConfig) -
         rows_of.setdefault(row, []).append(other)
     results = verifier.results(list(rows_of.values()), first_photos=list(rows_of))
     scores = np.array([result.score for of_photo in results for result in of_photo.values()], np.int64)
-    calibration = calibrate(
-        scores, share=config.chance_share, first=MODELS[config.model].n_matches, least=config.least
-    )
+    calibration = calibrate(scores, share=config.chance_share, first=MODELS[config.model].n_matches, least=config.least)
     log.info("geometry: %s", calibration.text())
     return calibration
 

@@ -23,16 +23,17 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         path, "descriptors", if_absent="check the path", if_unreadable=advice, delimiters=",;\t", most_bytes=MOST_BYTES
     )
     for i, (number, fields) in enumerate(lines):
-        if i == 0 and not _are_numbers(fields[1:2]):  # the names of the columns
+        if i == 0 and _are_columns(fields[1:]):
             continue
         yield number, fields
 
 
-def _are_numbers(fields: list[str]) -> bool:
+def _are_columns(fields: list[str]) -> bool:
+    """Whether the fields behind the first name columns: no numbers, or those from 0 on, as pandas counts them."""
     try:
-        return bool([float(field) for field in fields])
+        return [float(field) for field in fields[:8]] == list(range(len(fields[:8]))) and len(fields) > 1
     except ValueError:
-        return False
+        return True
 
 
 def read(path: Path) -> list[NamedRows]:

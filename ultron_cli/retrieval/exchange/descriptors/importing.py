@@ -4,25 +4,24 @@ vectors in its order."""
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ultron_cli import user_code
 from ultron_cli.console import counted, log, named
-from ultron_cli.datasets.name_matching import match_names
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file, require_space, sha256_of_file
 from ultron_cli.locks import only_writer
 from ultron_cli.provenance import provenance
-from ultron_cli.retrieval.descriptors import Crop, DescriptorInfo, Role, new_descriptors
+from ultron_cli.retrieval.descriptors import DescriptorInfo, Role, StoredCrop, new_descriptors
 from ultron_cli.retrieval.exchange.descriptors import DESCRIPTOR_FORMATS
-from ultron_cli.retrieval.exchange.descriptors.names import names_beside, read_names
+from ultron_cli.retrieval.exchange.descriptors.naming import with_names
+from ultron_cli.retrieval.exchange.descriptors.placing import ROLES, Places, placed, placed_by_file, put_runs
 from ultron_cli.retrieval.exchange.descriptors.rows import NamedRows, unit_rows
-from ultron_cli.retrieval.exchange.known import KnownPhotos, photos_of_ground_truth, tell_of_match
+from ultron_cli.retrieval.exchange.known import KnownPhotos, photos_of_ground_truth
 from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, ImportRecord, SkippedPhoto
-from ultron_cli.schema.values import shown
 
 FILE_OF_ROLE: dict[Role, str] = {"query": "queries.h5", "database": "database.h5"}
 HEAD_BYTES = 512
@@ -41,7 +40,7 @@ class DescriptorImport:
     gnd: Path | None = None  # None: all photos are a database
     role: Role | None = None  # of all photos; None: by their names
     model: str | None = None
-    crop: Crop = "unknown"  # of queries
+    crop: StoredCrop = "unknown"  # of queries
     scales: tuple[float, ...] = ()  # empty: unknown
     storage: str | None = None  # None: float16 where the files are, else float32
     allow_missing: bool = False
@@ -108,8 +107,8 @@ def import_descriptors(request: DescriptorImport, on_rows: Callable[[int], objec
     parts = [replace(part, role=request.role or part.role) for part in parts]
     _require_alike(parts)
     known = photos_of_ground_truth(request.gnd) if request.gnd else None
-    parts = _with_names(parts, request, known)
-    places = _placed(parts, known) if known else _placed_by_file(parts)
+    parts = with_names(parts, request.paths, request.names, known)
+    places = placed(parts, known) if known else placed_by_file(parts)
     if places.missing:
         _tell_of_missing(places, request)
     storage = request.storage or ("float16" if {part.dtype for part in parts} == {"float16"} else "float32")
@@ -117,15 +116,15 @@ def import_descriptors(request: DescriptorImport, on_rows: Callable[[int], objec
         ImportRecord(path=str(path), sha256=sha256_of_file(path), format=name)
         for path, name in zip(request.paths, formats, strict=True)
     ]
-    n = {role: len(names) for role, names in places.names.items() if names}
+    n: dict[Role, int] = {role: len(names) for role, names in places.names.items() if names}
     dim = parts[0].dim
     with only_writer(request.out, f"another `ultron descriptors import` is writing {request.out}"):
         n_bytes = sum(n.values()) * dim * np.dtype(storage).itemsize
         require_space(request.out, n_bytes, "the descriptors")
         lengths = _write(parts, places, request, _infos(request, places, records, known, storage), dim, on_rows)
-        for role, file in FILE_OF_ROLE.items():
+        for role in ROLES:
             if role not in n:
-                (request.out / file).unlink(missing_ok=True)
+                (request.out / FILE_OF_ROLE[role]).unlink(missing_ok=True)
     imported = Imported(
         files={role: request.out / FILE_OF_ROLE[role] for role in n},
         n=n,
@@ -162,177 +161,7 @@ def _require_alike(parts: Sequence[NamedRows]) -> None:
             )
 
 
-# Names of the rows.
-
-
-def _with_names(parts: list[NamedRows], request: DescriptorImport, known: KnownPhotos | None) -> list[NamedRows]:
-    """The parts, of which all name their photos: by themselves, by a list, by the order of the ground truth, or by
-    number."""
-    nameless = [i for i, part in enumerate(parts) if part.names is None]
-    lists = [(path, read_names(path)) for path in request.names]
-    if lists and not nameless:
-        raise UltronError(f"{parts[0].label} names its photos; leave `names` out")
-    if not lists and len(request.paths) == len(parts) == len(nameless):
-        beside = [names_beside(path) for path in request.paths]
-        if all(map(os.path.isfile, beside)):
-            lists = [(path, read_names(path)) for path in beside]
-            log.info("names of the photos: %s", named([str(path) for path in beside]))
-    parts = list(parts)
-    if lists:
-        for i, names in zip(nameless, _shared_out(lists, [parts[i] for i in nameless]), strict=True):
-            parts[i] = replace(parts[i], names=names)
-        return parts
-    for i in nameless:
-        parts[i] = _in_order_of(parts[i], known) if known else _numbered(parts[i])
-    return parts
-
-
-def _shared_out(lists: list[tuple[Path, list[str]]], parts: list[NamedRows]) -> list[list[str]]:
-    """The names of each part: of its list, or its share of the only one. Raises UltronError if numbers differ."""
-    if len(lists) == 1 and len(parts) > 1:
-        path, names = lists[0]
-        if len(names) == sum(part.n for part in parts):
-            ends = np.cumsum([part.n for part in parts]).tolist()
-            return [names[end - part.n : end] for end, part in zip(ends, parts, strict=True)]
-    if len(lists) != len(parts):
-        raise UltronError(
-            f"`names` must be one list for all rows of {named([part.label for part in parts])}, or one for each; found "
-            f"{counted(len(lists), 'list')} for {counted(len(parts), 'array')}"
-        )
-    for (path, names), part in zip(lists, parts, strict=True):
-        if len(names) != part.n:
-            raise UltronError(f"{path} has {len(names):,} names, {part.label} {part.n:,} rows; write a name per row")
-    return [names for _, names in lists]
-
-
-def _in_order_of(part: NamedRows, known: KnownPhotos) -> NamedRows:
-    """Rows without names, in the order of the ground truth's photos or queries. Raises UltronError where their number
-    is that of neither, or of both."""
-    of_role: dict[Role, list[str]] = {"query": known.queries or [], "database": known.photos}
-    fitting = [role for role in of_role if part.role in (role, None) and len(of_role[role]) == part.n]
-    if len(fitting) != 1:
-        numbers = f"{len(of_role['database']):,} photos and {len(of_role['query']):,} queries"
-        if fitting:
-            raise UltronError(
-                f"{part.label} has {part.n:,} rows, and the ground truth {numbers}; say which with `role`"
-            )
-        transposed = part.dim in map(len, of_role.values())
-        raise UltronError(
-            f"{part.label} has {part.n:,} rows without names, and the ground truth {numbers}"
-            + (f"; it may have its axes the wrong way round ({part.n} x {part.dim})" if transposed else "")
-            + "; name the rows with `names`, or import distractors without `gnd`"
-        )
-    (role,) = fitting
-    log.info("%s: rows in the order of the ground truth's %s", part.label, "queries" if role == "query" else "photos")
-    return replace(part, role=role, names=of_role[role])
-
-
-def _numbered(part: NamedRows) -> NamedRows:
-    stem = Path(part.label.split(",")[0]).stem
-    log.info("%s names no photos: they are called %s/0, %s/1 ...", part.label, stem, stem)
-    return replace(part, names=[f"{stem}/{row}" for row in range(part.n)])
-
-
-# Places of the rows.
-
-
-@dataclass
-class _Places:
-    """Where rows go: per role, names of the file, and per part the row of each of its rows, -1 for none."""
-
-    names: dict[Role, list[str]]
-    rows: dict[Role, list[np.ndarray]]
-    missing: dict[Role, list[str]] = field(default_factory=dict)
-    n_surplus: int = 0
-
-
-def _refuse_repeated(parts: Sequence[NamedRows]) -> None:
-    """Raises UltronError where a photo stands twice in one role."""
-    for role in (*FILE_OF_ROLE, None):
-        group = [part for part in parts if part.role == role]
-        if len({name for part in group for name in part.names or ()}) == sum(part.n for part in group):
-            continue
-        part_of: dict[str, NamedRows] = {}
-        for part in group:
-            for name in part.names or ():
-                other = part_of.get(name)
-                if other is part:
-                    raise UltronError(f"{part.label} names {shown(name)} twice; name each photo once")
-                if other is not None:
-                    raise UltronError(f"{shown(name)} stands in {other.label} and in {part.label}; leave one file out")
-                part_of[name] = part
-
-
-def _placed_by_file(parts: Sequence[NamedRows]) -> _Places:
-    """All rows, in the order of the files."""
-    _refuse_repeated(parts)
-    places = _Places(names={"query": [], "database": []}, rows={"query": [], "database": []})
-    for part in parts:
-        for role in FILE_OF_ROLE:
-            if role == (part.role or "database"):
-                first = len(places.names[role])
-                places.names[role] += part.names or ()
-                places.rows[role].append(np.arange(first, first + part.n))
-            else:
-                places.rows[role].append(np.full(part.n, -1))
-    return places
-
-
-def _placed(parts: Sequence[NamedRows], known: KnownPhotos) -> _Places:
-    """Rows of the photos and queries of a ground truth, in its order."""
-    _refuse_repeated(parts)
-    of_role: dict[Role, list[str]] = {"query": known.queries or [], "database": known.photos}
-    rows: dict[Role, list[np.ndarray]] = {role: [np.full(part.n, -1) for part in parts] for role in of_role}
-    n_surplus = 0
-    for told_role in ("query", "database", None):
-        group = [i for i, part in enumerate(parts) if part.role == told_role]
-        if not group:
-            continue
-        roles = [role for role in of_role if told_role in (role, None)]
-        candidates = list(dict.fromkeys(name for role in roles for name in of_role[role]))
-        names = [name for i in group for name in parts[i].names or ()]
-        match = match_names(names, candidates)
-        label = named(list(dict.fromkeys(parts[i].label for i in group)), 2)
-        what, several = ("query", "queries") if told_role == "query" else ("photo", "photos")
-        tell_of_match(match, names, candidates, label, what, several)
-        if match.surplus:
-            log.warning(
-                "%s of %s left out, as the ground truth has none of that name: %s%s; import them without `gnd` to "
-                "search them as distractors",
-                counted(len(match.surplus), what, several),
-                label,
-                named(match.surplus),
-                match.ambiguous_text(),
-            )
-            n_surplus += len(match.surplus)
-        for role in roles:
-            row_of = {name: row for row, name in enumerate(of_role[role])}
-            target = np.array([row_of.get(name, -1) for name in candidates], np.int64)
-            matched = np.where(match.rows < 0, -1, target[match.rows])
-            first = 0
-            for i in group:
-                rows[role][i] = matched[first : first + parts[i].n]
-                first += parts[i].n
-    return _without_missing(of_role, rows, n_surplus)
-
-
-def _without_missing(of_role: dict[Role, list[str]], rows: dict[Role, list[np.ndarray]], n_surplus: int) -> _Places:
-    """Places among the photos that are there, without gaps."""
-    places = _Places(names={}, rows={}, n_surplus=n_surplus)
-    for role, names in of_role.items():
-        is_there = np.zeros(len(names) + 1, bool)
-        for of_part in rows[role]:
-            is_there[of_part] = True
-        is_there[-1] = False  # -1, of rows that go nowhere
-        place = np.where(is_there, np.cumsum(is_there) - 1, -1)
-        places.names[role] = [name for name, there in zip(names, is_there, strict=False) if there]
-        places.rows[role] = [place[of_part] for of_part in rows[role]]
-        if missing := [name for name, there in zip(names, is_there, strict=False) if not there]:
-            places.missing[role] = missing
-    return places
-
-
-def _tell_of_missing(places: _Places, request: DescriptorImport) -> None:
+def _tell_of_missing(places: Places, request: DescriptorImport) -> None:
     """Says which photos have no descriptor. Raises UltronError unless that is allowed."""
     counts = " and ".join(
         counted(len(names), *(("query", "queries") if role == "query" else ("photo", "photos"))) + f" ({named(names)})"
@@ -341,14 +170,10 @@ def _tell_of_missing(places: _Places, request: DescriptorImport) -> None:
     files = named([str(path) for path in request.paths], 2)
     if not request.allow_missing:
         raise UltronError(
-            f"{counts} of the ground truth {'are' if ' and ' in counts else 'have no descriptor'} "
-            f"in {files}; name all files of the set together",
+            f"{counts} of the ground truth not in {files}; name all files of the set together",
             "go on without them with `allow_missing`",
         )
     log.warning("%s of the ground truth not in %s: photos count as not found, queries are left out", counts, files)
-
-
-# Writing.
 
 
 @dataclass
@@ -367,7 +192,7 @@ class _Lengths:
 
 def _infos(
     request: DescriptorImport,
-    places: _Places,
+    places: Places,
     records: Sequence[ImportRecord],
     known: KnownPhotos | None,
     storage: str,
@@ -377,9 +202,9 @@ def _infos(
     dataset = (origin and origin.dataset) or request.out.absolute().name
     model = request.model or MODEL
     files = named([str(path) for path in request.paths], 2)
-    infos = {}
-    for role in FILE_OF_ROLE:
-        crop: Crop = request.crop if role == "query" else "none"
+    infos: dict[Role, DescriptorInfo] = {}
+    for role in ROLES:
+        crop: StoredCrop = request.crop if role == "query" else "none"
         stored: dict[str, object] = {
             "imported": [record.to_json() for record in records],
             "model": {"name": model, "settings": {}},
@@ -409,7 +234,7 @@ def _infos(
 
 def _write(
     parts: Sequence[NamedRows],
-    places: _Places,
+    places: Places,
     request: DescriptorImport,
     infos: dict[Role, DescriptorInfo],
     dim: int,
@@ -418,7 +243,7 @@ def _write(
     """Writes both files in one pass over the parts."""
     lengths = _Lengths()
     with contextlib.ExitStack() as files:
-        puts = {
+        puts: dict[Role, Callable[[int, np.ndarray], None]] = {
             role: files.enter_context(new_descriptors(request.out / FILE_OF_ROLE[role], names, dim, infos[role]))
             for role, names in places.names.items()
             if names
@@ -437,22 +262,10 @@ def _write(
                     block if len(numbers) == len(block) else block[numbers], storage, first + numbers, part
                 )
                 for role, rows in rows_of.items():
-                    _put_runs(puts[role], unit, rows[first:stop][numbers])
+                    put_runs(puts[role], unit, rows[first:stop][numbers])
                 lengths.note(of_rows, is_off)
                 on_rows(len(block))
                 first = stop
             if first != part.n:
                 raise UltronError(f"{part.label} has {first:,} rows where {part.n:,} were declared; get it again")
     return lengths
-
-
-def _put_runs(put: Callable[[int, np.ndarray], None], block: np.ndarray, rows: np.ndarray) -> None:
-    """Writes rows of a block to their places, -1 for none; those that follow each other on both sides, together."""
-    placed = np.flatnonzero(rows >= 0)
-    if len(placed) < len(rows):
-        block, rows = block[placed], rows[placed]
-    if not len(rows):
-        return
-    starts = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1).tolist()
-    for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
-        put(int(rows[start]), block[start:stop])

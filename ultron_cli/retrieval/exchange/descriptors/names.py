@@ -1,9 +1,10 @@
 """Lists of names beside arrays that have none: a name per line, or a list in JSON."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.schema.regular import MOST_LIST_BYTES
 from ultron_cli.schema.texts import read_json, read_text
@@ -34,7 +35,7 @@ def read_names(path: Path) -> list[str]:
     return names
 
 
-def names_text(names: Iterable[str]) -> Iterator[bytes]:
-    """A list as a text, a name per line."""
-    for name in names:
-        yield f"{name}\n".encode()
+def names_text(names: Sequence[str]) -> Iterator[bytes]:
+    """A list as a text, a name per line, in large parts."""
+    for start, stop in chunks(len(names), 1 << 14):
+        yield "".join(f"{name}\n" for name in names[start:stop]).encode()

@@ -1,6 +1,7 @@
 """What is to be told of descriptors, ours and those of other tools: `ultron descriptors info`."""
 
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -18,7 +19,20 @@ SHOWN_NAMES = 3
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def describe_descriptors(path: Path, format_name: str = AUTO) -> dict[str, object]:
+PartFacts = dict[str, object]
+
+
+class DescriptorFacts(TypedDict):
+    """Facts of a file."""
+
+    file: str
+    format: str
+    what: str
+    parts: list[PartFacts]
+    made_by: dict[str, str]  # of ultron's own
+
+
+def describe_descriptors(path: Path, format_name: str = AUTO) -> DescriptorFacts:
     """Facts of a file of descriptors. Raises UltronError if it is none."""
     require_regular_file(path, "descriptors")
     with open(path, "rb") as handle:
@@ -28,10 +42,16 @@ def describe_descriptors(path: Path, format_name: str = AUTO) -> dict[str, objec
     format_name = format_of(path, format_name)
     parts = read_parts(path, format_name)
     what = DESCRIPTOR_FORMATS[format_name].what if format_name in DESCRIPTOR_FORMATS else format_name
-    return {"file": str(path), "format": format_name, "what": what, "parts": [_of_part(part) for part in parts]}
+    return {
+        "file": str(path),
+        "format": format_name,
+        "what": what,
+        "parts": [_of_part(part) for part in parts],
+        "made_by": {},
+    }
 
 
-def _of_part(part: NamedRows) -> dict[str, object]:
+def _of_part(part: NamedRows) -> PartFacts:
     names = part.names
     rows = next(part.blocks(LOOKED_AT), np.empty((0, part.dim)))[:LOOKED_AT].astype(np.float64)
     return {
@@ -44,12 +64,12 @@ def _of_part(part: NamedRows) -> dict[str, object]:
     }
 
 
-def _of_ours(path: Path) -> dict[str, object]:
+def _of_ours(path: Path) -> DescriptorFacts:
     with DescriptorFile(path) as file:
         info = file.info
         rows = file.read(0, min(file.n, LOOKED_AT))
         made_by = origin_of(info).facts()
-        part = {
+        part: PartFacts = {
             "what": {"query": "queries", "database": "database"}.get(info.role, info.role),
             "descriptors": file.n,
             "dimensions": file.dim,
