@@ -47,14 +47,13 @@ class PublishedComparison:
 
 
 def find_published(model: str, dataset: str, n_database: int) -> list[Published]:
-    """The published rows of a model (by label) on a dataset; with the million distractors if as many photos were
-    searched."""
+    """The published rows of a model (by its label, or that of the row) on a dataset; with the million distractors if as
+    many photos were searched."""
     with_distractors = n_database > N_DISTRACTORS
     return [
         row
         for row in PUBLISHED
-        if row.model is not None
-        and (model == row.model or model.startswith(f"{row.model}-"))
+        if (model in (row.system, row.model) or (row.model is not None and model.startswith(f"{row.model}-")))
         and dataset == row.dataset
         and row.distractors == with_distractors
     ]
@@ -113,13 +112,18 @@ def differences_from(row: Published, origin: Origin) -> list[str]:
     extraction = origin.extraction
     search = origin.search or SearchRecord()
     phrases = [] if row.scales and row.crop else ["its source does not tell all of its protocol"]
-    if row.crop is not None and extraction.crop != row.crop:
+    if row.crop is not None and extraction.crop == "unknown":
+        phrases.append("whether queries were cropped is not known")
+    elif row.crop is not None and extraction.crop != row.crop:
         phrases.append(
             "queries are not cropped to their box (whole queries score higher)"
             if row.crop == "bbx"
             else "queries are cropped to their box"
         )
-    phrases += _scales_phrases(row.scales, extraction.scales)
+    if row.scales and extraction.imported and not extraction.scales:
+        phrases.append("scales are not known")
+    else:
+        phrases += _scales_phrases(row.scales, extraction.scales)
     names = tuple(step.name for step in search.steps)
     if names != row.steps:
         ours = f"re-ranked by {', '.join(names)}" if names else "not re-ranked"
@@ -134,6 +138,9 @@ def differences_from(row: Published, origin: Origin) -> list[str]:
         phrases.append(f"{ours} where whitening {row.whitening} is published")
     if origin.fusion:
         phrases.append(str(origin.fusion))
+    if extraction.imported:
+        files = ", ".join(record.path for record in extraction.imported[:2])
+        return [*phrases, f"descriptors were imported from {files}: what made them only you know"]
     weights = str(origin.weights or "") or "not recorded"
     phrases.append(f"weights are {weights}: whether they are the published ones only you know")
     return phrases

@@ -9,6 +9,8 @@ Another dataset is a file like holidays.py, with its KnownSet and the step that 
 and a line in KNOWN_SETS.
 """
 
+from dataclasses import replace
+
 from ultron_cli.datasets.download import layouts
 from ultron_cli.datasets.download.holidays import HOLIDAYS
 from ultron_cli.datasets.download.known_set import KnownSet, Part
@@ -293,10 +295,17 @@ ILIAS_MINI = KnownSet(
     ),
 )
 
+# What they are scored against, without the photos.
+GROUND_TRUTHS = tuple(
+    replace(part, into=f"groundtruth/{part.file}")
+    for known in (ROXFORD5K, RPARIS6K)
+    for part in known.parts
+    if part.file.startswith("gnd_")
+)
 # Descriptors of the revisited sets, for `ultron descriptors import` and `ultron reproduce`.
 REVISITOP_DESCRIPTORS = KnownSet(
     name="revisitop-descriptors",
-    purpose="descriptors of roxford5k and rparis6k: R101-GeM with learned whitening, of the revisited benchmark's authors",
+    purpose="descriptors of roxford5k and rparis6k: R101-GeM with learned whitening, of the benchmark's authors",
     photos="descriptors of 2 datasets, no photos",
     licence="not stated; for research",
     sources=(REVISITOP,),
@@ -313,18 +322,24 @@ DOLG_DESCRIPTORS = KnownSet(
     purpose="descriptors of roxford5k and rparis6k: DOLG's two networks, queries cropped and not",
     photos="descriptors of 2 datasets, no photos",
     licence="not stated; for research",
-    sources=(DOLG,),
-    parts=tuple(
-        Part(file=file, addresses=(f"{DOLG_FEATURES}/{file}",))
-        for file in (
-            *(
-                f"{name}_R{depth}_512{crop}_test5.pickle"
-                for name in ("roxford", "rparis")
-                for depth in (50, 101)
-                for crop in ("_crop", "")
-            ),
-            *(f"roxford_R101_512_crop_test{n_scales}.pickle" for n_scales in (1, 3)),
-        )
+    sources=(DOLG, f"ground truth: {REVISITOP}"),
+    parts=(
+        *(
+            Part(file=file, addresses=(f"{DOLG_FEATURES}/{file}",))
+            for file in (
+                "roxford_R50_512_crop_test5.pickle",
+                "roxford_R50_512_test5.pickle",
+                "roxford_R101_512_crop_test1.pickle",
+                "roxford_R101_512_crop_test3.pickle",
+                "roxford_R101_512_crop_test5.pickle",
+                "roxford_R101_512_test5.pickle",
+                "rparis_R50_512_crop_test5.pickle",
+                "rparis_R50_512_test5.pickle",
+                "rparis_R101_512_crop_test5.pickle",
+                "rparis_R101_512_test5.pickle",
+            )
+        ),
+        *GROUND_TRUTHS,
     ),
 )
 
