@@ -104,6 +104,20 @@ def test_from_descriptors_that_are_there(ultron: Run, data: Path, tmp_path: Path
     assert [row["row"] for row in rows if row["ours"]] == ["dolg-r50/roxford5k"] and len(rows) == len(PUBLISHED)
 
 
+def test_the_ground_truth_of_the_extraction_or_a_named_one(ultron: Run, data: Path, tmp_path: Path) -> None:
+    put_descriptors(tmp_path / "one", "dolg-r50")
+    (data / "roxford5k" / "gnd_roxford5k.pkl").rename(tmp_path / "gnd_roxford5k.pkl")
+    named = ("--descriptors", tmp_path / "one")
+    assert ultron("reproduce", "dolg-r50/roxford5k", *named)[0] == 1
+    assert ultron("reproduce", "dolg-r50/roxford5k", *named, "--gnd", tmp_path / "gnd_roxford5k.pkl")[0] == 0
+
+
+def test_descriptors_of_no_row_are_said(ultron: Run, data: Path, tmp_path: Path) -> None:
+    put_descriptors(tmp_path / "one", "gem-resnet18")
+    _, _, err = ultron("reproduce", "dolg-r50/roxford5k", "--descriptors", tmp_path / "one")
+    assert "holds descriptors by gem-resnet18 on roxford5k, of which no row is known" in err
+
+
 def test_descriptors_by_the_name_of_a_row_and_distractors(ultron: Run, data: Path, tmp_path: Path) -> None:
     put_descriptors(tmp_path / "delg", "delg-r101")
     put_descriptors(tmp_path / "million", "delg-r101")

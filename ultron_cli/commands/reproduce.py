@@ -57,23 +57,23 @@ def command(
     from ultron_cli.provenance import provenance
 
     workspace = current_workspace()
-    chosen = chosen_rows(rows or [])
+    row_list = chosen_rows(rows or [])
     folders = list(descriptors or [])
-    if distractors and len({row.model for row in chosen if row.distractors}) != 1:
+    if distractors and len({row.model for row in row_list if row.distractors}) != 1:
         raise UltronError("--distractors are of one network; name the rows of one system (dolg-r101)")
     if out and out.suffix == ".md":
         raise UltronError(f"--out names the JSON file, the Markdown table stands beside it; found {out}; name a .json")
     if weights or run:
-        if len({(row.system, row.crop, row.scales) for row in chosen}) != 1:
+        if len({(row.system, row.crop, row.scales) for row in row_list}) != 1:
             raise UltronError("--weights and --run are of one network; name the rows of one system (dolg-r101)")
         from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 
         model = ModelFlags(run=run, weights=weights).choice()
-        for dataset in dict.fromkeys(row.dataset for row in chosen):
+        for dataset in dict.fromkeys(row.dataset for row in row_list):
             request = ExtractRequest(
                 dataset=dataset,
-                crop="none" if chosen[0].crop == "none" else "bbx",
-                scales=chosen[0].scales or None,
+                crop="none" if row_list[0].crop == "none" else "bbx",
+                scales=row_list[0].scales or None,
             )
             summary = extract_dataset(request, model, console.settings.device, workspace)
             folders.insert(0, Path(summary["files"]["database"]["path"]).parent)
@@ -81,7 +81,7 @@ def command(
     at_hand = descriptors_at_hand(sources)
     attempts = [
         attempt(row, sources, at_hand, console.settings.device, lambda name: workspace.result_folder("reproduce", name))
-        for row in chosen
+        for row in row_list
     ]
     path = out or workspace.result_folder("reproduce", "+".join(rows or ["all"])) / "reproduce.json"
     table_path = path.with_suffix(".md")

@@ -5,6 +5,7 @@ authors published. Nothing is downloaded.
 """
 
 import fnmatch
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ultron_cli.datasets.download.known_set import Part
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.evaluation.expected import comparison, differences_from, find_published
-from ultron_cli.evaluation.published import PUBLISHED, Published
+from ultron_cli.evaluation.published import N_DISTRACTORS, PUBLISHED, Published
 from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, StoredCrop
 from ultron_cli.retrieval.exchange.descriptors.importing import DescriptorImport, import_descriptors
@@ -24,6 +25,8 @@ from ultron_cli.retrieval.rerank import RERANKERS, parse_rerank
 from ultron_cli.retrieval.searching import SearchOptions, search_files
 from ultron_cli.workspace import Workspace
 
+# Numbers of photos by which find_published tells rows without and with distractors.
+N_PHOTOS = {False: 0, True: 2 * N_DISTRACTORS}
 QUERIES, DATABASE = "queries.h5", "database.h5"
 
 
@@ -131,6 +134,10 @@ def descriptors_at_hand(sources: Sources) -> dict[Path, DescriptorInfo]:
             if folder in sources.folders:
                 raise
             log.info("%s", error)
+    for folder in sources.folders:
+        info = folders[folder]
+        if not any(find_published(info.model, info.dataset, n_photos) for n_photos in N_PHOTOS.values()):
+            log.warning("%s holds descriptors by %s on %s, of which no row is known", folder, info.model, info.dataset)
     return folders
 
 
@@ -142,7 +149,6 @@ def attempt(
     folder: Callable[[str], Path],
 ) -> Attempt:
     """Runs a row from what is there. folder: makes one for descriptors that are imported, by name."""
-    gnd = _ground_truth(row, sources)
     distractors = _distractors(row, sources)
     if unknown := [step for step in row.steps if step not in RERANKERS]:
         need = Need(
@@ -155,8 +161,10 @@ def attempt(
     alike = [
         path
         for path, info in at_hand.items()
-        if row in find_published(info.model, info.dataset, _n_photos(row)) and {info.crop, row.crop} != {"bbx", "none"}
+        if row in find_published(info.model, info.dataset, N_PHOTOS[row.distractors])
+        and {info.crop, row.crop} != {"bbx", "none"}
     ]
+    gnd = _ground_truth(row, sources, [at_hand[path].provenance.ground_truth for path in alike])
     published = _published_file(row, sources)
     descriptors = Need(what="its descriptors", path=alike[0], is_there=True) if alike else published
     needs = tuple(need for need in (descriptors, gnd, distractors) if need)
@@ -187,11 +195,6 @@ def attempt(
     )
 
 
-def _n_photos(row: Published) -> int:
-    """A number of photos by which find_published tells rows with distractors."""
-    return 1 << 30 if row.distractors else 0
-
-
 def _origin(info: DescriptorInfo) -> Origin:
     return Origin(model=info.model, extraction=info.extraction, weights=info.provenance.weights)
 
@@ -200,18 +203,25 @@ def _part(known_set: str, file: str) -> Part:
     return next(part for part in KNOWN_SETS[known_set].parts if part.file == file)
 
 
-def _ground_truth(row: Published, sources: Sources) -> Need:
+def _ground_truth(row: Published, sources: Sources, recorded: Sequence[str | None]) -> Need:
+    """recorded: at the extraction of descriptors that are there."""
     root = sources.workspace.data_root
     file = f"gnd_{row.dataset}.pkl"
-    named = [path for path in sources.ground_truths if path.stem == f"gnd_{row.dataset}"]
-    sets = ("revisitop-descriptors", "dolg-descriptors")
-    places = [*named, root / row.dataset / file, *(root / name / "groundtruth" / file for name in sets)]
-    present = next((path for path in places if path.is_file()), None)
+    folders = (
+        root / row.dataset,
+        *(root / name / "groundtruth" for name in ("revisitop-descriptors", "dolg-descriptors")),
+    )
+    places = [
+        *(path for path in sources.ground_truths if path.stem == f"gnd_{row.dataset}"),
+        *(folder / name for folder in folders for name in (file, f"gnd_{row.dataset}.json")),
+        *(Path(path) for path in recorded if path),
+    ]
+    present = next((path for path in places if os.path.isfile(path)), None)
     part = _part(row.dataset, file)
     known_set = row.descriptors.known_set if row.descriptors else row.dataset
     return Need(
         what=f"ground truth of {row.dataset}",
-        path=present or places[len(named)],
+        path=present or folders[0] / file,
         is_there=present is not None,
         address=part.addresses[0],
         n_bytes=part.about_bytes,
@@ -251,17 +261,22 @@ def _published_file(row: Published, sources: Sources) -> Need | None:
 def _weights(row: Published) -> Need:
     """What a row without published descriptors is made from."""
     if row.weights is None or row.model is None:
-        get = "its authors publish no descriptors that are known here; import yours: ultron descriptors import FILE"
-        return Need(what="its descriptors", path=None, is_there=False, get=f"{get} --model {row.system}")
-    crop = " --no-crop" if row.crop == "none" else ""
-    scales = f" --scales {','.join(f'{scale:.4g}' for scale in row.scales)}" if row.scales else ""
+        get = (
+            "its authors publish no descriptors that are known here; import yours: "
+            f"ultron descriptors import FILE --model {row.system}"
+        )
+        return Need(what="its descriptors", path=None, is_there=False, get=get)
+    scales = ",".join(f"{scale:.4g}" for scale in row.scales)
+    extract = f"ultron extract {row.dataset} --weights W.pt --scales {scales}"
+    if row.crop == "none":
+        extract = f"ultron extract {row.dataset} --weights W.pt --scales {scales} --no-crop"
     return Need(
         what="its weights, and photos",
         path=None,
         is_there=False,
         address=row.weights.place,
         get=f"ultron weights import FILE --from {row.weights.importer} --out W.pt && ultron datasets download "
-        f"{row.dataset} && ultron extract {row.dataset} --weights W.pt{scales}{crop}",
+        f"{row.dataset} && {extract}",
     )
 
 
