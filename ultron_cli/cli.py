@@ -78,6 +78,7 @@ COMMANDS = {
     "ranks import": "Commands",
     "weights list": "Commands",
     "weights import": "Commands",
+    "weights export": "Commands",
     "weights inspect": "Commands",
 }
 GROUPS = {"visualize": PICTURES, "datasets": DATA, "descriptors": DATA, "ranks": DATA, "weights": DATA}
