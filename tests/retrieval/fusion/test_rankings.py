@@ -191,6 +191,19 @@ def test_rankings_that_do_not_belong_together(
         JoinedParts([tmp_path / "a.h5", tmp_path / "b.h5"])
 
 
+def test_empty_rankings_and_databases(tmp_path: Path) -> None:
+    plain = ranking_of([[0, 1]], [[2, 1]], queries=["q"], photos=["x", "y"])
+    write_ranks(tmp_path / "a.h5", plain)
+    nothing = np.empty((1, 0))
+    empty = replace(plain, rows=nothing.astype(np.int64), scores=nothing.astype(np.float32))
+    write_ranks(tmp_path / "b.h5", empty)
+    assert fuse([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "f.h5", method="combsum").rows.tolist() == [[0, 1]]
+    assert fuse([tmp_path / "b.h5", tmp_path / "b.h5"], tmp_path / "f.h5").rows.shape == (1, 0)
+    write_ranks(tmp_path / "b.h5", replace(empty, database_names=[]))
+    with pytest.raises(UltronError, match=r"b\.h5 has none of .*a\.h5; search the same database"):
+        JoinedParts([tmp_path / "a.h5", tmp_path / "b.h5"])
+
+
 def test_scores_that_rise_are_said_and_infinite_ones_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_ranks(tmp_path / "a.h5", ranking_of([[0, 1]], [[1, 2]], photos=["x", "y"]))
     write_ranks(tmp_path / "b.h5", ranking_of([[0, 1]], [[np.inf, 2]], photos=["x", "y"]))
