@@ -44,6 +44,7 @@ COMMANDS = {
     "fuse": EXPERIMENTS,
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
+    "reproduce": EXPERIMENTS,
     "diagnose": EXPERIMENTS,
     "sweep": EXPERIMENTS,
     "visualize-cam": PICTURES,

@@ -21,11 +21,15 @@ def test_choices_equal_their_registries() -> None:
     from ultron_cli.datasets.protocols import PROTOCOLS
     from ultron_cli.evaluation.evaluate import evaluate_ranking
     from ultron_cli.retrieval.extraction.dataset import ExtractRequest
+    from ultron_cli.retrieval.fusion.methods import METHODS as FUSIONS
+    from ultron_cli.retrieval.fusion.norms import NORMS
     from ultron_cli.retrieval.whitening_learning import METHODS as WHITENINGS
 
     assert tuple(PROTOCOLS) == choices.PROTOCOLS
     assert get_args(get_type_hints(evaluate_ranking)["duplicates"]) == choices.DUPLICATES
     assert tuple(WHITENINGS) == choices.WHITENINGS
+    assert (*FUSIONS, "mix") == choices.FUSIONS
+    assert tuple(NORMS) == choices.NORMS
     assert get_args(get_type_hints(GroundTruthConfig)["query_rule"]) == choices.QUERY_RULES
     assert get_args(get_type_hints(ExtractRequest)["resize"]) == choices.RESIZES
     assert tuple(INTERPOLATIONS) == choices.INTERPOLATIONS

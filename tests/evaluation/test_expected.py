@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ultron_cli.evaluation.expected import PUBLISHED, comparison, comparison_text, find_published
+from ultron_cli.evaluation.expected import comparison, comparison_text, find_published
+from ultron_cli.evaluation.published import PUBLISHED
 from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.retrieval.origin import ExtractionRecord, Origin, WhiteningRecord
 
@@ -35,8 +36,8 @@ def test_what_differs_is_said() -> None:
     compared = comparison(
         evaluation(config={"crop": "none", "scales": [1.0]}, search={"rerank": [{"name": "aqe"}], "kind": "ivf"})
     )
-    assert list(compared.differs[:4]) == [
-        "queries are not cropped to their box (whole queries score higher)",
+    assert compared.row == "dolg-r101-uncropped/roxford5k"  # the row that is most alike
+    assert list(compared.differs[:3]) == [
         "1 scale where 5 are published",
         "re-ranked by aqe",
         "searched with an approximate index (ivf)",
@@ -75,7 +76,8 @@ def test_r101_gem_is_published_with_learned_whitening() -> None:
         compared = comparison(gem(dataset, scales, "lw"))
         assert tuple(compared.protocols[name].published for name in ("medium", "hard")) == pytorch
         assert "PyTorch" in compared.source and "easy" not in compared.protocols
-        (other,) = compared.to_json()["also"]
+        other, cited = compared.to_json()["also"]
+        assert cited["row"] == f"gem-r101-cited/{dataset}"
         assert other["mAP"] == matconvnet and "MatConvNet" in other["source"]
         assert [text for text in compared.differs if not text.startswith("weights are")] == []
     assert "also published: easy 92.12, medium 77.20, hard 56.32 (R101-GeM" in comparison_text(compared)
@@ -91,6 +93,45 @@ def test_r101_gem_is_published_with_learned_whitening() -> None:
 )
 def test_another_whitening_and_other_scales_are_said(scales: list[float], whitening: str | None, differs: str) -> None:
     assert comparison(gem("roxford5k", scales, whitening)).differs[:-1] == (differs,)
+
+
+def test_queries_that_were_not_cropped_are_said() -> None:
+    whole = gem("roxford5k", [1.0, 0.7071, 0.5], "lw")
+    stored = {**whole.origin.extraction.stored, "crop": "none"}
+    whole = replace(whole, origin=replace(whole.origin, extraction=ExtractionRecord(stored=stored)))
+    compared = comparison(whole, PUBLISHED[[row.name for row in PUBLISHED].index("gem-r101-pytorch/roxford5k")])
+    assert compared.differs[0] == "queries are not cropped to their box (whole queries score higher)"
+
+
+def test_every_number_of_the_tables() -> None:
+    """Each as its source has it: dataset, protocol, column."""
+    row_of = {row.name: row for row in PUBLISHED}
+    assert len(row_of) == len(PUBLISHED) == 70
+    assert row_of["dolg-r50/roxford5k"].mAP == {"medium": 81.20, "hard": 62.55}
+    assert row_of["dolg-r50-uncropped/rparis6k+1m"].mAP == {"medium": 82.16, "hard": 65.77}
+    assert row_of["dolg-r101-first-table/rparis6k"].mAP == {"medium": 91.02, "hard": 80.30}
+    assert row_of["delg-r101-reranked/roxford5k+1m"].mAP == {"medium": 69.10, "hard": 47.50}
+    assert row_of["how-asmk-r50/rparis6k"].mAP == {"medium": 81.60, "hard": 62.40}
+    assert row_of["gem-ap-r101/roxford5k"].mAP == {"medium": 67.5, "hard": 42.8}
+    assert row_of["superglobal-r101-reranked/rparis6k"].mAP == {"hard": 86.7}
+    token = row_of["token-r101/roxford5k+1m"]
+    assert (token.mAP, token.reproduced[0].mAP) == ({"medium": 75.64}, {"medium": 70.58})
+    plain = row_of["superglobal-r50/roxford5k+1m"]
+    assert plain.mAP == {} and plain.reproduced[0].mAP == {"easy": 87.98, "medium": 73.13, "hard": 50.75}
+    assert all(row.mAP or row.reproduced for row in PUBLISHED)
+
+
+def test_re_ranked_rows_and_what_others_reproduced() -> None:
+    config = {"crop": "bbx", "scales": [0.7071, 1.0, 1.4142]}
+    steps = {"rerank": [{"name": "superglobal"}]}
+    reranked = comparison(evaluation("superglobal-resnet101", config=config, search=steps))
+    assert reranked.row == "superglobal-r101-reranked/roxford5k" and reranked.protocols["hard"].published == 80.2
+    assert len(reranked.differs) == 1  # the weights, which only a person knows
+    plain = comparison(evaluation("superglobal-resnet101", config=config))
+    assert plain.differs[0] == "not re-ranked where re-ranking by superglobal is published"
+    million = comparison(evaluation("superglobal-resnet50", 4993 + 1_001_001, config=config))
+    assert "reproduced by others: easy 87.98, medium 73.13, hard 50.75 (github.com/Shihao" in comparison_text(million)
+    assert million.to_json()["reproduced"][0]["mAP"]["hard"] == 50.75
 
 
 def test_text_for_people() -> None:

@@ -24,7 +24,7 @@ PHOTOS = [f"photo{i}" for i in range(N_PHOTOS)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ranking that knows something, another that knows more, and 4 of noise; queries of twenty landmarks."""
+    """A ranking that knows something, another that knows more, and 3 of noise; queries of twenty landmarks."""
     path = tmp_path_factory.mktemp("fused")
     entries = []
     for i in range(N_QUERIES):
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     signal = np.zeros((N_QUERIES, N_PHOTOS))
     for i in range(N_QUERIES):
         signal[i, 5 * (i % N_LANDMARKS) : 5 * (i % N_LANDMARKS) + 4] = 1
-    for name, strength in (("plain", 1.2), ("better", 1.8), *((f"noise{i}", 0.0) for i in range(4))):
+    for name, strength in (("plain", 1.2), ("better", 1.8), *((f"noise{i}", 0.0) for i in range(3))):
         scores = (strength * signal + rng.normal(size=signal.shape)).astype(np.float32)
         rows = stable_ranks(scores)
         ranking = Ranking(
@@ -74,7 +74,7 @@ def plain_map(folder: Path) -> float:
 def test_planted_overfit(folder: Path) -> None:
     """Noise beats the plain ranking where its weights are tuned on the evaluated queries, and only there."""
     plain = plain_map(folder)
-    noise = [f"noise{i}" for i in range(4)]
+    noise = [f"noise{i}" for i in range(3)]
     optimistic = [tuned_map(folder, "plain", name, optimistic=True) for name in noise]
     honest = [tuned_map(folder, "plain", name) for name in noise]
     assert min(optimistic) >= plain and np.mean(optimistic) > plain + 0.002
@@ -126,20 +126,20 @@ def test_too_few_landmarks_or_folds(folder: Path, tmp_path: Path) -> None:
 def test_optimistic_tuning_is_said_everywhere(ultron: Run, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
     files = [folder / "plain.h5", folder / "noise0.h5"]
-    said = "tuned on the queries that are evaluated"
+    sentence = "tuned on the queries that are evaluated"
     code, text, _ = ultron("fuse", *files, "--method", "combsum", "--tune", "medium", "--optimistic", "--out", out)
-    assert code == 0 and said in text
+    assert code == 0 and sentence in text
     assert read_ranks(out).origin.to_json()["fusion"]["tuning"]["optimistic"] is True  # type: ignore[index]
     evaluated = read_json(ultron("evaluate", "--ranks", out, "--out", tmp_path / "e.json", "--json"))
-    assert any(said in warning for warning in evaluated["warnings"])
+    assert any(sentence in warning for warning in evaluated["warnings"])
     assert evaluated["provenance"]["fusion"]["tuning"]["optimistic"] is True
-    assert said in ultron("evaluate", "--ranks", out)[1]
+    assert sentence in ultron("evaluate", "--ranks", out)[1]
     for style in ("markdown", "latex", "csv"):
-        assert said in ultron("evaluate", "--ranks", out, "--format", style)[1]
-    assert said in ultron("compare", folder / "plain.h5", out)[1]
-    assert said in ultron("compare", folder / "plain.h5", tmp_path / "e.json", folder / "better.h5")[1]
+        assert sentence in ultron("evaluate", "--ranks", out, "--format", style)[1]
+    assert sentence in ultron("compare", folder / "plain.h5", out)[1]
+    assert sentence in ultron("compare", folder / "plain.h5", tmp_path / "e.json", folder / "better.h5")[1]
     content = read_json(ultron("compare", tmp_path / "e.json", tmp_path / "e.json", "--json"))
-    assert len(content["cautions"]) == 2 and said in content["cautions"][0]
+    assert len(content["cautions"]) == 2 and sentence in content["cautions"][0]
 
 
 def test_queries_that_the_ground_truth_lacks_get_what_is_best_overall(folder: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ FUSE = """
 import json, sys
 from ranx import Run, fuse
 runs = [Run.from_file(f"{name}.json", kind="json") for name in "abc"]
-for ours, method, norm, weights in json.load(open("wanted.json")):
+for ours, method, norm, weights in json.load(open("demands.json")):
     params = {"weights": weights} if method in ("wsum", "wmnz") else {}
     fused = fuse([run for run in runs], norm=norm, method=method, params=params)
     print(json.dumps({query: dict(scores) for query, scores in fused.run.items()}))
@@ -92,25 +92,25 @@ def test_ranx_computes_the_same(runs: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("numba", reason="ranx is not installed")
     for path in runs:
         export_ranking(read_ranks(path), tmp_path / f"{path.stem}.json", ExportRequest(format="ranx", scores="stored"))
-    wanted, right = [], []
+    demands, right = [], []
     with JoinedParts(runs) as joined:
         for method, norm, weights in cases():
             is_weighted = set(weights) != {1.0}
             if is_weighted and method not in ("combsum", "wmnz"):  # ranx has weights of these alone
                 continue
             theirs = "wsum" if is_weighted and method == "combsum" else OF_RANX[method]
-            wanted.append((method, theirs, NORM_OF_RANX[norm or "none"], weights))
+            demands.append((method, theirs, NORM_OF_RANX[norm or "none"], weights))
             right.append(fused_mappings(joined, method=method, norm=norm, weights=weights))
-    assert {method for method, *_ in wanted} == set(METHODS)
-    (tmp_path / "wanted.json").write_text(json.dumps(wanted))
+    assert {method for method, *_ in demands} == set(METHODS)
+    (tmp_path / "demands.json").write_text(json.dumps(demands))
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "IR_DATASETS_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FUSE], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(wanted)
-    for case, ours, theirs in zip(wanted, right, answers, strict=True):
+    assert len(answers) == len(demands)
+    for case, ours, theirs in zip(demands, right, answers, strict=True):
         for query in range(12):
             of_ranx = theirs.get(f"query{query}", {})
             assert ours[query] == pytest.approx(of_ranx, abs=1e-6, rel=1e-6), case
@@ -188,6 +188,19 @@ def test_rankings_that_do_not_belong_together(
     n = len(queries)
     write_ranks(tmp_path / "b.h5", ranking_of([[0, 1]] * n, [[2, 1]] * n, queries=queries, photos=photos))
     with pytest.raises(UltronError, match=words):
+        JoinedParts([tmp_path / "a.h5", tmp_path / "b.h5"])
+
+
+def test_empty_rankings_and_databases(tmp_path: Path) -> None:
+    plain = ranking_of([[0, 1]], [[2, 1]], queries=["q"], photos=["x", "y"])
+    write_ranks(tmp_path / "a.h5", plain)
+    nothing = np.empty((1, 0))
+    empty = replace(plain, rows=nothing.astype(np.int64), scores=nothing.astype(np.float32))
+    write_ranks(tmp_path / "b.h5", empty)
+    assert fuse([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "f.h5", method="combsum").rows.tolist() == [[0, 1]]
+    assert fuse([tmp_path / "b.h5", tmp_path / "b.h5"], tmp_path / "f.h5").rows.shape == (1, 0)
+    write_ranks(tmp_path / "b.h5", replace(empty, database_names=[]))
+    with pytest.raises(UltronError, match=r"b\.h5 has none of .*a\.h5; search the same database"):
         JoinedParts([tmp_path / "a.h5", tmp_path / "b.h5"])
 
 

@@ -9,6 +9,8 @@ Another dataset is a file like holidays.py, with its KnownSet and the step that 
 and a line in KNOWN_SETS.
 """
 
+from dataclasses import replace
+
 from ultron_cli.datasets.download import layouts
 from ultron_cli.datasets.download.holidays import HOLIDAYS
 from ultron_cli.datasets.download.known_set import KnownSet, Part
@@ -19,6 +21,7 @@ CIRTORCH = "github.com/filipradenovic/cnnimageretrieval-pytorch (cirtorch/utils/
 GLDV2 = "github.com/cvdfoundation/google-landmark (README.md and download-dataset.sh, commit 183f68a)"
 ILIAS = "github.com/ilias-vrg/ilias (download/, commit e81029e)"
 RGLDV2 = "github.com/dealicious-inc/RGLDv2-clean (README.md, commit 2dc8650)"
+DOLG = "github.com/feymanpriv/DOLG (revisitop/features/, commit 63b117d)"
 OS2D = "github.com/aosokin/os2d (README.md and os2d/data/dataset.py); a user of the set, not its publisher"
 MEASURED = "Content-Length that other people's download scripts note; not the publisher's figure"
 
@@ -28,6 +31,10 @@ DISTRACTOR_SERVER = "http://ptak.felk.cvut.cz/revisitop/revisitop1m"
 SFM_SERVER = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/train"
 GLDV2_SERVER = "https://s3.amazonaws.com/google-landmark"
 ILIAS_SERVER = "https://vrg.fel.cvut.cz/ilias_data"
+REVISITOP_FEATURES = "http://cmp.felk.cvut.cz/revisitop/data/features"
+DOLG_FEATURES = (
+    "https://raw.githubusercontent.com/feymanpriv/DOLG/63b117d76f660db9617c2081ec771e3cbdf4bcc8/revisitop/features"
+)
 INSTRE_SERVER = "ftp://ftp.irisa.fr/local/texmex/corpus/instre"
 
 FLICKR = "photos under Flickr's terms, for research (VGG's terms of access); ground truth by the authors of revisitop"
@@ -288,6 +295,54 @@ ILIAS_MINI = KnownSet(
     ),
 )
 
+# What they are scored against, without the photos.
+GROUND_TRUTHS = tuple(
+    replace(part, into=f"groundtruth/{part.file}")
+    for known in (ROXFORD5K, RPARIS6K)
+    for part in known.parts
+    if part.file.startswith("gnd_")
+)
+# Descriptors of the revisited sets, for `ultron descriptors import` and `ultron reproduce`.
+REVISITOP_DESCRIPTORS = KnownSet(
+    name="revisitop-descriptors",
+    purpose="descriptors of roxford5k and rparis6k: R101-GeM with learned whitening, of the benchmark's authors",
+    photos="descriptors of 2 datasets, no photos",
+    licence="not stated; for research",
+    sources=(REVISITOP,),
+    parts=tuple(
+        Part(
+            file=f"{name}_resnet_rsfm120k_gem.mat", addresses=(f"{REVISITOP_FEATURES}/{name}_resnet_rsfm120k_gem.mat",)
+        )
+        for name in ("roxford5k", "rparis6k")
+    ),
+)
+
+DOLG_DESCRIPTORS = KnownSet(
+    name="dolg-descriptors",
+    purpose="descriptors of roxford5k and rparis6k: DOLG's two networks, queries cropped and not",
+    photos="descriptors of 2 datasets, no photos",
+    licence="not stated; for research",
+    sources=(DOLG, f"ground truth: {REVISITOP}"),
+    parts=(
+        *(
+            Part(file=file, addresses=(f"{DOLG_FEATURES}/{file}",))
+            for file in (
+                "roxford_R50_512_crop_test5.pickle",
+                "roxford_R50_512_test5.pickle",
+                "roxford_R101_512_crop_test1.pickle",
+                "roxford_R101_512_crop_test3.pickle",
+                "roxford_R101_512_crop_test5.pickle",
+                "roxford_R101_512_test5.pickle",
+                "rparis_R50_512_crop_test5.pickle",
+                "rparis_R50_512_test5.pickle",
+                "rparis_R101_512_crop_test5.pickle",
+                "rparis_R101_512_test5.pickle",
+            )
+        ),
+        *GROUND_TRUTHS,
+    ),
+)
+
 KNOWN_SETS: dict[str, KnownSet] = {
     known.name: known
     for known in (
@@ -303,5 +358,7 @@ KNOWN_SETS: dict[str, KnownSet] = {
         INSTRE,
         ILIAS_MINI,
         HOLIDAYS,
+        REVISITOP_DESCRIPTORS,
+        DOLG_DESCRIPTORS,
     )
 }

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ultron_cli.console import lines
-from ultron_cli.evaluation.expected import PUBLISHED, differences_from, find_published
+from ultron_cli.evaluation.expected import differences_from, find_published
+from ultron_cli.evaluation.published import PUBLISHED
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.origin import Origin
 
@@ -20,11 +21,11 @@ def published_differences(path: Path) -> tuple[dict[str, object], str]:
         extraction=info.extraction,
         weights=info.provenance.weights,
     )
-    rows = find_published(info.model, info.dataset, 0)
+    rows = [row for row in find_published(info.model, info.dataset, 0) if row.mAP]
     published = [{"source": row.source, "mAP": dict(row.mAP), "differs": differences_from(row, origin)} for row in rows]
     content: dict[str, object] = {"model": info.model, "dataset": info.dataset, "published": published}
     if not rows:
-        known = ", ".join(dict.fromkeys(f"{row.model} on {row.dataset}" for row in PUBLISHED))
+        known = ", ".join(dict.fromkeys(f"{row.model} on {row.dataset}" for row in PUBLISHED if row.model))
         return content, f"nothing is published for {info.model} on {info.dataset} (known: {known})"
     row, differs = rows[0], differences_from(rows[0], origin)
     scores = ", ".join(f"{name} {value:.2f}" for name, value in row.mAP.items())

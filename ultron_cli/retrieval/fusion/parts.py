@@ -179,8 +179,8 @@ def _joined_photos(headers: Sequence[Ranking], paths: Sequence[Path]) -> tuple[l
         n_shared = int((of_part < len(first)).sum())
         if not n_shared:
             raise UltronError(
-                f"rankings that are joined must be of the same photos; {path} has none of {paths[0]}, for example "
-                f"{names[0]}; search the same database"
+                f"rankings that are joined must be of the same photos; {path} has none of {paths[0]}"
+                f"{f', for example {names[0]}' if names else ''}; search the same database"
             )
         if n_new or n_shared < len(first):
             log.warning(

@@ -229,6 +229,6 @@ def write_fusion(
     return replace(header, origin=final[-1])
 
 
-def same_for_all(values: Sequence[float], n_queries: int) -> np.ndarray:
+def same_for_all(values: Sequence[float] | np.ndarray, n_queries: int) -> np.ndarray:
     """(Q, s) settings that are those of every query."""
     return np.tile(np.asarray(values, np.float64), (n_queries, 1))
