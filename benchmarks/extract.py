@@ -48,10 +48,11 @@ from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extraction_config
+from ultron_cli.retrieval.extraction.described import DescriptorExtraction
 from ultron_cli.retrieval.extraction.files import extract_file
 from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, open_runtime
 from ultron_cli.retrieval.extraction.scales import at_scale
-from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork
+from ultron_cli.retrieval.extraction.shards import ExtractWork
 from ultron_cli.retrieval.extraction.streams import described_by_photo
 
 MINIMUM_SHARE = 0.9
@@ -91,7 +92,7 @@ class Rows:
         )
         self.names = dataset.database_names
         config = extraction_config(request, dataset, "database", self.names, self.loaded)
-        self.extraction = Extraction(dataset, self.names, self.loaded, config, self.work)
+        self.extraction = DescriptorExtraction(dataset, self.names, self.loaded, config, self.work)
         paths = [dataset.photo_path(name) for name in self.names]
         self.reader = PhotoReader(list(range(len(paths))), paths, [None] * len(paths), self.extraction.shape)
         self.out = temporary / f"database-{os.getpid()}.h5"

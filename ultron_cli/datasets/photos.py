@@ -82,6 +82,16 @@ def clip_box(box: Box, width: int, height: int, where: str, edges: BoxEdges = "r
     return left, top, min(width, max(whole(x2), left + 1)), min(height, max(whole(y2), top + 1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlacedPixels:
+    """A photo as an array, or the part of it within a box, and where that is in the photo."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8, resized
+    left_top: tuple[int, int]  # of the part, in pixels of the upright photo
+    part_size: tuple[int, int]  # its width and height there, before it was resized
+    photo_size: tuple[int, int]  # width and height of the upright photo
+
+
 def load_photo(
     path: Path | BinaryIO,
     box: Box | None,
@@ -89,21 +99,33 @@ def load_photo(
     corruption: Corruption | None = None,
     name: str = "",
 ) -> np.ndarray:
-    """(H, W, 3) uint8: decoded, cropped to `box` (pixels of the upright photo), resized, and corrupted. Raises
-    UltronError.
+    """(H, W, 3) uint8: the pixels of load_placed."""
+    return load_placed(path, box, shape, corruption, name).pixels
+
+
+def load_placed(
+    path: Path | BinaryIO,
+    box: Box | None,
+    shape: PhotoShape,
+    corruption: Corruption | None = None,
+    name: str = "",
+) -> PlacedPixels:
+    """A photo decoded, cropped to `box` (pixels of the upright photo), resized, and corrupted. Raises UltronError.
 
     name: of the photo, from which a corruption draws.
     """
     with open_photo(path) as photo:
         stored_size = photo.image.size
         image = photo.rgb(resizing_bytes(stored_size, shape.target(*stored_size)))
+    photo_size, left_top = image.size, (0, 0)
     if box is not None:
         box = corruption.box(box, *image.size, name) if corruption else box
-        image = image.crop(clip_box(box, *image.size, where=str(path), edges=shape.box_edges))
+        edges = clip_box(box, *image.size, where=str(path), edges=shape.box_edges)
+        image, left_top = image.crop(edges), edges[:2]
     pixels = sized(image, shape)
     if corruption is not None:
         pixels = sized(corruption.photo(Image.fromarray(pixels), name), shape)
-    return pixels
+    return PlacedPixels(pixels=pixels, left_top=left_top, part_size=image.size, photo_size=photo_size)
 
 
 def sized(image: Image.Image, shape: PhotoShape) -> np.ndarray:

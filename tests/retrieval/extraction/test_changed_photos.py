@@ -17,7 +17,7 @@ from ultron_cli.datasets.photo_marks import NO_FILE, PhotoMark, PhotoMarks, read
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
-from ultron_cli.retrieval.extraction import shards
+from ultron_cli.retrieval.extraction import described, shards
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, ExtractSummary, extract_dataset
 
 CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_resnet"})
@@ -110,17 +110,17 @@ def test_photos_that_only_look_changed_are_reused(
 def test_a_resumed_run_computes_changed_photos_anew(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def stops(path: Path, *arguments: object) -> None:
         if "000002" in path.name:
             raise KeyboardInterrupt
         write(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shards, "write_descriptors", stops)
+    monkeypatch.setattr(described, "write_descriptors", stops)
     with pytest.raises(KeyboardInterrupt):
         extract(photos, tmp_path / "x")
-    monkeypatch.setattr(shards, "write_descriptors", write)
+    monkeypatch.setattr(described, "write_descriptors", write)
     keep_times(photos / "0.bmp", lambda: draw(photos / "0.bmp", "d"))
     draw(photos / "9.bmp", "d")
     summary = extract(photos, tmp_path / "x")
@@ -135,17 +135,17 @@ def test_killed_while_it_computes_changed_photos_it_still_ends_right(
     extract(photos, tmp_path / "x")
     for i in (1, 6):
         draw(photos / f"{i}.bmp", "v")
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def stops(path: Path, *arguments: object) -> None:
         if path.name in ("shard-000001.h5", "database.h5"):
             raise KeyboardInterrupt
         write(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shards, "write_descriptors", stops)
+    monkeypatch.setattr(described, "write_descriptors", stops)
     with pytest.raises(KeyboardInterrupt):
         extract(photos, tmp_path / "x")
-    monkeypatch.setattr(shards, "write_descriptors", write)
+    monkeypatch.setattr(described, "write_descriptors", write)
     draw(photos / "6.bmp", "d")
     assert extract(photos, tmp_path / "x")["files"]["database"]["computed"] == 1
     require_as_if_new(photos, tmp_path / "x", tmp_path)
@@ -155,14 +155,14 @@ def test_killed_while_it_computes_changed_photos_it_still_ends_right(
 def test_a_photo_replaced_while_the_run_goes_on(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], n_workers: int
 ) -> None:
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def replaces(path: Path, *arguments: object) -> None:
         write(path, *arguments)  # type: ignore[arg-type]
         if "000001" in path.name and os.path.exists(tmp_path / "other"):
             os.replace(tmp_path / "other", photos / "2.bmp")
 
-    monkeypatch.setattr(shards, "write_descriptors", replaces)
+    monkeypatch.setattr(described, "write_descriptors", replaces)
     draw(tmp_path / "other", "v")
     extract(photos, tmp_path / "x", n_workers=n_workers)
     message = "1 photo changed while the extraction was under way: 2.bmp; computing new descriptors"
@@ -173,7 +173,7 @@ def test_a_photo_replaced_while_the_run_goes_on(
 def test_photos_that_never_stop_changing_end_the_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def replaces(path: Path, *arguments: object) -> None:
         write(path, *arguments)  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def test_photos_that_never_stop_changing_end_the_run(
         replaces.n += 1
 
     replaces.n = 0
-    monkeypatch.setattr(shards, "write_descriptors", replaces)
+    monkeypatch.setattr(described, "write_descriptors", replaces)
     with pytest.raises(WorkFailed, match="keep changing while they are described"):
         extract(photos, tmp_path / "x")
     assert not (tmp_path / "x/database.h5").exists()
@@ -251,17 +251,17 @@ def test_a_file_of_a_released_version_is_readable_and_reused(
 
 
 def test_a_damaged_shard_is_computed_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def stops(path: Path, *arguments: object) -> None:
         if path.name == "database.h5":
             raise KeyboardInterrupt
         write(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shards, "write_descriptors", stops)
+    monkeypatch.setattr(described, "write_descriptors", stops)
     with pytest.raises(KeyboardInterrupt):
         extract(photos, tmp_path / "x")
-    monkeypatch.setattr(shards, "write_descriptors", write)
+    monkeypatch.setattr(described, "write_descriptors", write)
     parts = tmp_path / "x/database.h5.parts"
     (parts / "shard-000001.h5").write_bytes((parts / "shard-000001.h5").read_bytes()[:700])
     (parts / "shard-000002.h5").write_bytes((parts / "shard-000000.h5").read_bytes())  # of other photos

@@ -21,7 +21,7 @@ from ultron_cli.locks import only_writer
 from ultron_cli.models import create_model
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extraction import shards
+from ultron_cli.retrieval.extraction import described, shards
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction.describe import describe
 
@@ -126,7 +126,7 @@ def test_batching_does_not_change_descriptors(toy: Path, tmp_path: Path) -> None
 def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_done: int) -> None:
     whole = extract_dataset(request(toy, tmp_path / "whole"), CHOICE, "cpu")
     written = []
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def stops_after(path: Path, *arguments: object) -> None:
         if "database" in str(path) and len(written) == n_done:
@@ -135,11 +135,11 @@ def test_an_interrupted_run_continues(toy: Path, tmp_path: Path, monkeypatch: py
             written.append(path)
         write(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shards, "write_descriptors", stops_after)
+    monkeypatch.setattr(described, "write_descriptors", stops_after)
     with pytest.raises(KeyboardInterrupt):
         extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     assert not (tmp_path / "x" / "database.h5").exists()
-    monkeypatch.setattr(shards, "write_descriptors", write)
+    monkeypatch.setattr(described, "write_descriptors", write)
     summary = extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     n_database = whole["files"]["database"]["n"]
     assert summary["files"]["database"] == {
@@ -284,6 +284,6 @@ def test_a_descriptor_that_is_not_finite_is_not_stored(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, advice: str
 ) -> None:
     """float32 is advised only where it is not what was used."""
-    monkeypatch.setattr(shards, "describe_batch", lambda model, batch, *_: np.full((len(batch), 256), np.nan))
+    monkeypatch.setattr(described, "describe_batch", lambda model, batch, *_: np.full((len(batch), 256), np.nan))
     with pytest.raises(UltronError, match=f"a descriptor that is not finite {advice}"):
         extract_dataset(request(toy, tmp_path / "out", precision=precision), CHOICE, "cpu")

@@ -125,9 +125,9 @@ def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path
 def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
     """What torchrun starts: process 1 dies once the first of its two shards is on disk, leaving a copy of what is
     there; restarted, it does not."""
-    from ultron_cli.retrieval.extraction import shards
+    from ultron_cli.retrieval.extraction import described
 
-    write = shards.write_descriptors
+    write = described.write_descriptors
 
     def write_and_die(path: Path, *arguments: Any) -> None:
         write(path, *arguments)
@@ -135,7 +135,7 @@ def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
             shutil.copytree(out, left, ignore=shutil.ignore_patterns(".*"))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    shards.write_descriptors = write_and_die
+    described.write_descriptors = write_and_die
     return extract_alone(Path(photos), Path(out))
 
 

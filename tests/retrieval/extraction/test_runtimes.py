@@ -197,4 +197,4 @@ def test_photos_come_in_order_whichever_is_done_first() -> None:
     assert first.photos[0].row == 0 and n_under_way <= 12  # no more are read than can be waited for
     rest = list(described)
     assert [part.photos[0].row for part in rest] == list(range(1, 40))
-    assert [part.descriptors is None for part in rest] == [row == 5 for row in range(1, 40)]
+    assert [part.results is None for part in rest] == [row == 5 for row in range(1, 40)]

@@ -1,4 +1,4 @@
-"""Descriptor files by one process or several: an interrupted run is continued, by the same configuration only.
+"""Files of photos' results by one process or several: an interrupted run is continued, by the same configuration only.
 
 The first process decides which shards are missing, tells the others, and joins all shards when everyone is done.
 """
@@ -16,7 +16,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import write_text
 from ultron_cli.processes import way_to_go_on
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.extraction.earlier import EarlierWork, shard_path, shard_states
+from ultron_cli.retrieval.extraction.earlier import EarlierWork, Result, shard_path, shard_states
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 from ultron_cli.retrieval.extraction.shards import Extraction, WorkLeft
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
@@ -27,7 +27,7 @@ MOST_ROUNDS = 4  # of computing photos that changed meanwhile
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractResult:
-    """A descriptor file that is there now."""
+    """A file that is there now."""
 
     path: Path
     n_photos: int  # that it holds
@@ -35,13 +35,12 @@ class ExtractResult:
     skipped: tuple[SkippedPhoto, ...]  # left out
 
 
-def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcesses = ALONE) -> ExtractResult:
+def extract_file(extraction: Extraction[Result], out: Path, processes: ExtractionProcesses = ALONE) -> ExtractResult:
     """Writes `out`, continuing earlier work; the part of the first process. Photos whose files are others by now are
     computed anew.
 
     processes: the others call `help_extract`. Raises UltronError if older work differs in configuration.
     """
-    role = extraction.config.role
     finished = _finished(extraction, out)
     if finished and not extraction.left(extraction.earlier(finished=finished)).rows:
         processes.tell(_missing_key(extraction), {})
@@ -49,6 +48,7 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
     n_photos = len(extraction.names)
     parts = parts_of(out)
     _continue_or_start(extraction, parts, is_finished=finished is not None)
+    extraction.prepare(parts, finished, is_first=True)
     n_before = processes.count(0)
     earlier = extraction.earlier(parts, finished)
     left = extraction.left(earlier)
@@ -58,7 +58,7 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
     _say_changed(left, f"since {out if finished else parts} was made")
     if n_stored:
         log.info("continuing %s: %d of %d photos are there", out, n_stored, n_photos)
-    with progress(total=n_photos, what=f"extract {role}") as bar, _way_to_go_on(extraction, parts, left):
+    with progress(total=n_photos, what=f"extract {extraction.what}") as bar, _way_to_go_on(extraction, parts, left):
         bar.update(n_stored)
 
         def show(n_done: int) -> None:
@@ -76,7 +76,7 @@ def extract_file(extraction: Extraction, out: Path, processes: ExtractionProcess
 
 
 @contextlib.contextmanager
-def _way_to_go_on(extraction: Extraction, parts: Path, left: WorkLeft) -> Iterator[None]:
+def _way_to_go_on(extraction: Extraction[Result], parts: Path, left: WorkLeft) -> Iterator[None]:
     """Says, when the user stops the extraction inside, what is kept and how it goes on.
 
     left: what is computed inside.
@@ -89,14 +89,13 @@ def _way_to_go_on(extraction: Extraction, parts: Path, left: WorkLeft) -> Iterat
         n_left = sum(len(rows) for i, rows in left.rows.items() if now.get(names[i]) == before.get(names[i]))
         n_photos = len(extraction.names)
         n_done = n_photos - n_left
-        role = extraction.config.role
-        return f"{n_done} of {n_photos} {role} photos are done and kept, the same command goes on from there"
+        return f"{n_done} of {n_photos} {extraction.what} photos are done and kept, the same command goes on from there"
 
     with way_to_go_on(what_is_kept):
         yield
 
 
-def _up_to_date(extraction: Extraction, parts: Path, finished: Path | None) -> EarlierWork:
+def _up_to_date(extraction: Extraction[Result], parts: Path, finished: Path | None) -> EarlierWork[Result]:
     """What is stored, after computing anew what changed or vanished while the others were computed. Raises WorkFailed
     if photos never stop changing."""
     for _ in range(MOST_ROUNDS):
@@ -124,24 +123,26 @@ def _say_changed(left: WorkLeft, when: str) -> None:
         log.warning("%s changed %s: %s; computing new descriptors", n_changed, when, named(left.changed))
 
 
-def help_extract(extraction: Extraction, out: Path, processes: ExtractionProcesses) -> None:
+def help_extract(extraction: Extraction[Result], out: Path, processes: ExtractionProcesses) -> None:
     """What every process but the first does: its share of the shards that the first one misses."""
     rows_of = {int(i): rows for i, rows in processes.hear(_missing_key(extraction)).items()}
     if rows_of:
         parts = parts_of(out)
         _require_shared(extraction, parts, processes.process)
-        earlier = extraction.earlier(parts, out if out.exists() and not extraction.work.overwrite else None)
+        finished = out if out.exists() and not extraction.work.overwrite else None
+        extraction.prepare(parts, finished, is_first=False)
+        earlier = extraction.earlier(parts, finished)
         share = {i: rows_of[i] for i in processes.share(list(rows_of))}
         extraction.compute(parts, share, earlier, processes.count)
         processes.tell(_share_key(processes.process, extraction))
 
 
-def _missing_key(extraction: Extraction) -> str:
-    return f"missing {extraction.config.role} shards"
+def _missing_key(extraction: Extraction[Result]) -> str:
+    return f"missing {extraction.what} shards"
 
 
-def _share_key(process: int, extraction: Extraction) -> str:
-    return f"process {process} has its {extraction.config.role} shards"
+def _share_key(process: int, extraction: Extraction[Result]) -> str:
+    return f"process {process} has its {extraction.what} shards"
 
 
 def parts_of(out: Path) -> Path:
@@ -149,7 +150,7 @@ def parts_of(out: Path) -> Path:
     return out.with_name(out.name + ".parts")
 
 
-def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
+def _require_shared(extraction: Extraction[Result], parts: Path, process: int) -> None:
     """Raises UltronError if this process does not see the folder that the first one made, or has another
     configuration."""
     stored = parts / "config.json"
@@ -159,7 +160,7 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
             "must lie on a file system that all machines share"
         )
     differing = differences(
-        read_json(stored, "configuration of the extraction", dict[str, object]), to_dict(extraction.config)
+        read_json(stored, "configuration of the extraction", dict[str, object]), to_dict(extraction.settings)
     )
     if differing:
         raise UltronError(
@@ -168,12 +169,12 @@ def _require_shared(extraction: Extraction, parts: Path, process: int) -> None:
         )
 
 
-def _finished(extraction: Extraction, out: Path) -> Path | None:
+def _finished(extraction: Extraction[Result], out: Path) -> Path | None:
     """`out`, if it is there to be reused. Raises UltronError if it was made with another configuration or of other
     photos."""
     if not out.exists() or extraction.work.overwrite:
         return None
-    with DescriptorFile(out) as stored:
+    with extraction.kind.open(out) as stored:
         names = [*stored.names, *(photo.name for photo in stored.info.skipped)]
         _require_equal(extraction, stored.info.extraction, out, names)
     return out
@@ -199,24 +200,24 @@ def _interrupted_config(path: Path) -> dict[str, object]:
     )
 
 
-def _reuse(extraction: Extraction, out: Path) -> ExtractResult:
-    with DescriptorFile(out) as stored:
+def _reuse(extraction: Extraction[Result], out: Path) -> ExtractResult:
+    with extraction.kind.open(out) as stored:
         shutil.rmtree(parts_of(out), ignore_errors=True)  # left by a kill after the merge
-        n_descriptors = counted(stored.n, "descriptor")
+        n_results = counted(stored.n, extraction.kind.what)
         if stored.marks is None:
             log.info(
                 "reusing %s: same configuration and weights, %s; made before photos that change were noticed, so that "
                 "only `overwrite` describes such photos anew",
                 out,
-                n_descriptors,
+                n_results,
             )
         else:
-            log.info("reusing %s: same configuration, weights and photos, %s", out, n_descriptors)
+            log.info("reusing %s: same configuration, weights and photos, %s", out, n_results)
         return ExtractResult(path=out, n_photos=stored.n, n_computed=0, skipped=stored.info.skipped)
 
 
 def _require_equal(
-    extraction: Extraction, stored: ExtractionRecord, where: Path, stored_names: Sequence[str] | None = None
+    extraction: Extraction[Result], stored: ExtractionRecord, where: Path, stored_names: Sequence[str] | None = None
 ) -> None:
     """stored_names: of all photos that the stored work is of, where they are known."""
     differing = stored.differences(extraction.record)
@@ -242,7 +243,7 @@ def _other_photos(stored_names: Sequence[str] | None, names: Sequence[str]) -> s
     return " and ".join(texts) or "other boxes, or another order of the photos"
 
 
-def _interrupted(extraction: Extraction, parts: Path) -> ExtractionRecord | None:
+def _interrupted(extraction: Extraction[Result], parts: Path) -> ExtractionRecord | None:
     """What an interrupted extraction is of, whose shards are to be taken up; None if there is none."""
     stored = parts / "config.json"
     if not stored.exists() or extraction.work.overwrite:
@@ -250,7 +251,7 @@ def _interrupted(extraction: Extraction, parts: Path) -> ExtractionRecord | None
     return ExtractionRecord(stored=_interrupted_config(stored))
 
 
-def require_same_work(extraction: Extraction, out: Path) -> None:
+def require_same_work(extraction: Extraction[Result], out: Path) -> None:
     """Raises UltronError if what is there of a file, whole or in shards, was made with another configuration or of
     other photos. Writes nothing."""
     if _finished(extraction, out) is None:
@@ -259,8 +260,8 @@ def require_same_work(extraction: Extraction, out: Path) -> None:
             _require_equal(extraction, interrupted, parts_of(out))
 
 
-def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool) -> None:
-    """Makes the folder of shards that of this configuration. is_finished: whether there is a descriptor file of it;
+def _continue_or_start(extraction: Extraction[Result], parts: Path, *, is_finished: bool) -> None:
+    """Makes the folder of shards that of this configuration. is_finished: whether there is a file of it;
     shards of another configuration beside it are of no use."""
     interrupted = _interrupted(extraction, parts)
     if interrupted is not None:
@@ -270,4 +271,4 @@ def _continue_or_start(extraction: Extraction, parts: Path, *, is_finished: bool
             return
     for shard in parts.glob("shard-*.h5"):
         shard.unlink()
-    write_text(parts / "config.json", json.dumps(to_dict(extraction.config), indent=1))
+    write_text(parts / "config.json", json.dumps(to_dict(extraction.settings), indent=1))

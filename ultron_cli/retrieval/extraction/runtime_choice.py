@@ -104,7 +104,7 @@ class _Probe:
             parts = described_by_photo(
                 (lambda photo=photo: photo for photo in photos), describe_, RUNTIMES[runtime.name].threads(n_threads())
             )
-            return np.concatenate([part.descriptors for part in parts if part.descriptors is not None])
+            return np.concatenate([np.stack(part.results) for part in parts if part.results is not None])
 
         torch_network = open_network("torch", loaded, device, "float32", RUNTIMES["torch"].threads(n_threads()))
         reference = describe(ChosenRuntime("torch", torch_network), "float32") if photos else np.empty((0, 0))
