@@ -90,6 +90,7 @@ def origin_of(database: DescriptorInfo, queries: DescriptorInfo | None = None) -
         database_folder=database.provenance.dataset_folder,
         ground_truth=of_queries.provenance.ground_truth,
         whitening_learned_from=database.provenance.whitening_learned_from,
+        fusion=database.provenance.fusion,
         skipped=(*database.skipped, *(queries.skipped if queries else ())),
     )
 

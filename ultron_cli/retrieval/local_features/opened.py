@@ -71,6 +71,22 @@ class OpenLocalFeatures:
         """(identity of its file, row there) of a database photo; row -1 where it was skipped."""
         return self._identities[self._file_of_row[row]], int(self._row_of_row[row])
 
+    @property
+    def database_files(self) -> list[LocalFeatureFile]:
+        """Of the database, and of each file of distractors after it."""
+        return self._database
+
+    def numbers_of_photos(self) -> np.ndarray:
+        """(N,) int64 of every row that a ranking means: its place among the photos of all database files, one file
+        after the other; -1 where it was skipped."""
+        firsts = np.cumsum([0, *(file.n for file in self._database)])[self._file_of_row]
+        return np.where(self._row_of_row >= 0, firsts + self._row_of_row, -1)
+
+    def descriptors_of_query(self, query: int) -> np.ndarray:
+        """(n, D) of a query's features, of its box where the file is of boxes; n is 0 where its photo was skipped."""
+        row = int(self._query_rows[query])
+        return self._queries.read(row).descriptors if row >= 0 else np.empty((0, self._queries.dim), np.float32)
+
     def query(self, query: int) -> VerifiableQuery:
         """A query; its features are those of its box where the file is of boxes."""
         return VerifiableQuery.of(self._verifiable(self._queries, int(self._query_rows[query])))

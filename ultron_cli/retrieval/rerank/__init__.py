@@ -196,4 +196,5 @@ RERANKERS = {
     "diffusion": Reranker(module="diffusion", config="DiffusionConfig", function="diffusion"),
     "kreciprocal": Reranker(module="kreciprocal", config="KReciprocalConfig", function="kreciprocal"),
     "geometry": Reranker(module="geometry", config="GeometryConfig", function="geometry", needs_local_features=True),
+    "asmk": Reranker(module="asmk", config="AsmkConfig", function="asmk", needs_local_features=True),
 }
