@@ -237,7 +237,9 @@ class PhotoSearch:
         known = (*OF_DESCRIPTORS, *self.config.rerank.split(","))  # who asks names no code
         if len(names) > MOST_STEPS or any(name not in known for name in names):
             raise Refused(
-                400, f"rerank takes up to {MOST_STEPS} of {', '.join(OF_DESCRIPTORS)}, joined by commas; found {text[:80]!r}"
+                400,
+                f"rerank takes up to {MOST_STEPS} of {', '.join(OF_DESCRIPTORS)}, joined by commas; found "
+                f"{text[:80]!r}",
             )
         short_names = [name.rpartition(":")[2] for name in names]
         settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in short_names]

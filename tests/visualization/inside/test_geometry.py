@@ -9,7 +9,6 @@ from PIL import Image
 from tests.conftest import Run, read_json
 from tests.local.sift_for_tests import facade, rootsift, seen_by, turned_wall
 from tests.retrieval.rerank.walls_for_tests import write_search
-from ultron_cli.datasets.folder import open_folder
 from ultron_cli.visualization.drawing import BOX_COLOUR
 
 
@@ -22,7 +21,8 @@ def test_inliers_are_drawn_as_lines_and_the_box_where_it_goes(ultron: Run, tmp_p
     labels = {"bbx": [20, 30, 180, 170], "easy": [0], "hard": [], "junk": []}
     content = {"imlist": ["p00", "p01"], "qimlist": ["q0"], "gnd": [labels]}
     (tmp_path / "gnd_walls.json").write_text(json.dumps(content))
-    write_search(tmp_path, [rootsift(walls["q0"])], [rootsift(walls["p00"]), rootsift(walls["p01"])], open_folder(tmp_path))
+    photos = [rootsift(walls["p00"]), rootsift(walls["p01"])]
+    write_search(tmp_path, [rootsift(walls["q0"])], photos, [0, 0, 1], photo_folder=tmp_path)
     files = ("--queries", tmp_path / "queries.h5", "--database", tmp_path / "database.h5")
     result = read_json(ultron("visualize", "match", "--geometry", *files, "--out", tmp_path / "m.png", "--json"))
     by_name = {photo["name"]: photo for photo in result["photos"]}

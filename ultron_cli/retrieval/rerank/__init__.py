@@ -165,8 +165,8 @@ def require_no_local_features(steps: Sequence[Step], what: str) -> None:
     names = [step.name for step in steps if step.part is None and RERANKERS[step.name].needs_local_features]
     if names:
         raise UltronError(
-            f"re-ranking by {names[0]} needs local features of the queries, which {what} have not; describe them as the "
-            "queries of a dataset, or leave the step out of `rerank`"
+            f"re-ranking by {names[0]} needs local features of the queries, which {what} have not; describe them as "
+            "the queries of a dataset, or leave the step out of `rerank`"
         )
 
 

@@ -12,9 +12,9 @@ from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError
 from ultron_cli.local.verification import (
     MODELS,
-    Verification,
     VerifiablePhoto,
     VerifiableQuery,
+    Verification,
     VerifySettings,
     verify,
 )
@@ -166,7 +166,7 @@ def _draw(
         if query.bbx is not None:
             _outline(row, _on_tile(box, query_tile))
         starts = _on_tile(query_features.photo.features.positions[verified.inliers[:, 0]], query_tile)
-        ends = _on_tile(panel.features.features.positions[verified.inliers[:, 1]], tile) + (left, 0)
+        ends = _on_tile(panel.features.features.positions[verified.inliers[:, 1]], tile) + np.array([left, 0])
         for start, end in zip(_fixed(starts), _fixed(ends), strict=True):
             cv2.line(row, start, end, VERDICT_COLOURS["right"], 1, cv2.LINE_AA, SUBPIXEL_BITS)
             for place in (start, end):
