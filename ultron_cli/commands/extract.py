@@ -1,7 +1,8 @@
 """`ultron extract`: photos to descriptors."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,17 +25,42 @@ from ultron_cli.commands.flags import (
     number,
 )
 from ultron_cli.errors import UltronError
+from ultron_cli.local import DETECTORS, choose_detector
+from ultron_cli.local import EXAMPLE as LOCAL_EXAMPLE
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.local_features.request import LocalRequest
 
 EXAMPLE = """
 ultron extract --dataset roxford5k
+ultron extract --dataset roxford5k --local rootsift
 ultron extract --dataset photos/ --backbone resnet50 --weights resnet50.pth --scales 3
 """
+
+
+LOCAL = "Local features"
 
 
 def _require_corruption(name: str, value: str) -> None:
     from ultron_cli.datasets.corruptions import parse_corruption
 
     parse_corruption(value)
+
+
+def _local_request(
+    name: str | None, max_keypoints: int | None, max_side_px: int | None, assignments: list[str]
+) -> "LocalRequest | None":
+    """What --local and its flags ask for. Raises UltronError for those flags without it."""
+    from ultron_cli.retrieval.local_features.request import LocalRequest
+
+    if name is None:
+        flags = {"--local-keypoints": max_keypoints, "--local-side": max_side_px, "--local-set": assignments or None}
+        useless = [flag for flag, value in flags.items() if value is not None]
+        if useless:
+            raise UltronError(f"without --local there are no local features; leave out {' and '.join(useless)}")
+        return None
+    request = LocalRequest(detector=choose_detector(name, assignments), max_side_px=max_side_px)
+    return request if max_keypoints is None else replace(request, max_keypoints=max_keypoints)
 
 
 def command(
@@ -104,6 +130,33 @@ def command(
     ] = "torch",
     precision: Annotated[str, choice(PRECISIONS, help="Arithmetic of the network.")] = "float32",
     storage: Annotated[str, choice(STORAGES, help="Number type in the file.")] = "float32",
+    local: Annotated[
+        str | None,
+        choice(
+            tuple(DETECTORS),
+            help="Local features too, beside the descriptors, to verify rankings by their geometry; or my.py:Detector.",
+            panel=LOCAL,
+            by_path=True,
+        ),
+    ] = None,
+    local_keypoints: Annotated[
+        int | None, number(help="Most local features of a photo (800).", low=1, high=100_000, panel=LOCAL)
+    ] = None,
+    local_side: Annotated[
+        int | None,
+        number(
+            help="Longest side of photos for --local; 0 leaves them as they are (640; for dense that of --max-side).",
+            low=0,
+            metavar="PX",
+            panel=LOCAL,
+        ),
+    ] = None,
+    local_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help=f"A setting of --local, for example {LOCAL_EXAMPLE}.", rich_help_panel=LOCAL
+        ),
+    ] = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     batch_size: Annotated[int, number(help="Photos of one shape at a time, at most 64.", low=1)] = 8,
@@ -153,6 +206,7 @@ def command(
         skip_bad=skip_bad,
         overwrite=overwrite,
         whitening=chosen_whitening(whiten, dim),
+        local=_local_request(local, local_keypoints, local_side, local_set or []),
         out=out,
     )
     model_choice = ModelFlags(
@@ -172,6 +226,11 @@ def command(
     if not is_first_process():
         return
     files = [f"{role:<9} {counted(part['n'], 'photo'):>14}  {part['path']}" for role, part in summary["files"].items()]
+    files += [
+        f"{role:<9} {counted(part['n_features'], 'local feature'):>14}  {part['path']} "
+        f"({part['bytes_per_photo']:,.0f} bytes per photo)"
+        for role, part in summary["local"].items()
+    ]
     n_bad = len(summary["skipped"])
     bad_names = named([entry["name"] for entry in summary["skipped"]])
     bad = f"left out {counted(n_bad, 'photo')} that could not be decoded: {bad_names}" if n_bad else None

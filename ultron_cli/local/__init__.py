@@ -1,1 +1,90 @@
-"""Local features of photos, and what pairs of them say: matches, and a geometry that explains them."""
+"""Local features of photos, and what pairs of them say: matches, and a geometry that explains them.
+
+Importing this package is light, so that help texts can name the detectors: OpenCV and torch come with the first one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ultron_cli import user_code
+from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
+
+if TYPE_CHECKING:
+    from ultron_cli.local.detectors import Detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorEntry:
+    """A kind of detector: where its settings and its class are. They are imported when they are used."""
+
+    module: str  # of this package
+    settings: str  # name of the frozen dataclass of its settings
+    detector: str  # name of what is made of the settings, and of a network where it needs one
+    needs_network: bool = False  # then the places are those of a network's map
+    max_side_px: int | None = 640  # unless another is named; None: that of the network's photos
+
+    def settings_type(self) -> type:
+        """The class of its settings."""
+        return getattr(self._imported(), self.settings)
+
+    def detector_type(self) -> type:
+        """Its class."""
+        return getattr(self._imported(), self.detector)
+
+    def _imported(self) -> object:
+        return import_module(f"{__name__}.{self.module}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorChoice:
+    """A detector by name, or by import path, and its settings."""
+
+    name: str
+    settings: object  # of the entry's settings_type; of a detector by import path a dict
+    part: user_code.UserPart | None = None  # of a detector by import path
+
+    @property
+    def entry(self) -> DetectorEntry | None:
+        """That of the name; None for an import path."""
+        return DETECTORS.get(self.name)
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether `make` takes a network."""
+        return self.entry is not None and self.entry.needs_network
+
+    def stored_settings(self) -> dict[str, object]:
+        """As files store them."""
+        return dict(self.settings) if isinstance(self.settings, dict) else to_dict(self.settings)
+
+    def make(self, *network: object) -> "Detector":
+        """The detector. network: where it needs one. Raises UltronError for what a class by import path does not take,
+        or lacks."""
+        if self.entry is not None:
+            return self.entry.detector_type()(self.settings, *network)
+        return import_module(f"{__name__}.detectors").user_detector(self.part, self.stored_settings())
+
+
+def choose_detector(name: str, assignments: Sequence[str] = ()) -> DetectorChoice:
+    """The detector of --local with the settings of --local-set. Code that the name is an import path of is run. Raises
+    UltronError for unknown ones."""
+    values = apply_set({}, assignments, setting="local_set", example=EXAMPLE)
+    if not user_code.is_import_path(name):
+        one_of("local", name, tuple(DETECTORS))
+        return DetectorChoice(name=name, settings=from_dict(DETECTORS[name].settings_type(), values))
+    user_code.permit(name)
+    return DetectorChoice(name=name, settings=values, part=user_code.load(name, "detector", DETECTORS))
+
+
+EXAMPLE = "contrast_threshold=0.02"  # of --local-set
+
+DETECTORS = {
+    "rootsift": DetectorEntry(module="detectors", settings="SiftSettings", detector="RootSift"),
+    "sift": DetectorEntry(module="detectors", settings="SiftSettings", detector="Sift"),
+    "orb": DetectorEntry(module="detectors", settings="OrbSettings", detector="Orb"),
+    "dense": DetectorEntry(
+        module="dense", settings="DenseSettings", detector="Dense", needs_network=True, max_side_px=None
+    ),
+}

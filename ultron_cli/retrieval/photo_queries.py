@@ -17,6 +17,7 @@ from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import Crop, DescriptorFile, DescriptorInfo, Descriptors
 from ultron_cli.retrieval.extraction.describe import Describer
 from ultron_cli.retrieval.rankings import Ranking
+from ultron_cli.retrieval.rerank import require_no_local_features
 from ultron_cli.retrieval.searching import (
     PLAIN,
     Searcher,
@@ -46,6 +47,7 @@ def search_photos(
     """
     for path in photos:
         require_photo(path)  # before the seconds in which a model is loaded
+    require_no_local_features(options.steps, "photos by path")
     index = open_index_of(options)
     requested = whitening_for(index, options)
     with contextlib.ExitStack() as files:

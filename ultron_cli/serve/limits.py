@@ -19,7 +19,7 @@ from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.machine import OverBudget
-from ultron_cli.retrieval.rerank import parse_rerank
+from ultron_cli.retrieval.rerank import parse_rerank, require_no_local_features
 from ultron_cli.visualization.cam.method_table import map_method
 
 FORMATS = tuple(SUFFIXES_OF_FORMAT)  # others are refused before they are decoded
@@ -59,7 +59,7 @@ class ServeConfig:
         within("max_upload_mib", self.max_upload_mib, 0.01, 1024)
         within("max_megapixels", self.max_megapixels, 0.001, 10_000)
         map_method(self.method)
-        parse_rerank(self.rerank or None, self.rerank_set)
+        require_no_local_features(parse_rerank(self.rerank or None, self.rerank_set), "photos of the page")
 
     @property
     def max_upload_bytes(self) -> int:

@@ -55,6 +55,7 @@ from ultron_cli.visualization.report.maps import packed_map
 from ultron_cli.visualization.report.similarity_maps import small_map
 
 MOST_STEPS = 4  # of re-ranking
+OF_DESCRIPTORS = [name for name, step in RERANKERS.items() if not step.needs_local_features]  # what the page offers
 MOST_VIEWS = 256  # searches whose similarity maps can still be asked for; one descriptor each
 MOST_WAITING = 100  # searches and maps
 SIDES_PX = {"small": 240, "large": 900}
@@ -162,7 +163,7 @@ class PhotoSearch:
             "k": self.config.k,
             "most_photos": min(MOST_PHOTOS, len(self.names)),
             "rerank": self.config.rerank,
-            "rerankers": list(RERANKERS),
+            "rerankers": list(OF_DESCRIPTORS),
             "maps": find_spec("pytorch_grad_cam") is not None,
             "method": map_method(self.config.method).title,
             "limits": {
@@ -233,10 +234,12 @@ class PhotoSearch:
             )
         text = self.config.rerank if rerank is None else rerank
         names = [name for name in text.split(",") if name]
-        known = (*RERANKERS, *self.config.rerank.split(","))  # who asks names no code
+        known = (*OF_DESCRIPTORS, *self.config.rerank.split(","))  # who asks names no code
         if len(names) > MOST_STEPS or any(name not in known for name in names):
             raise Refused(
-                400, f"rerank takes up to {MOST_STEPS} of {', '.join(RERANKERS)}, joined by commas; found {text[:80]!r}"
+                400,
+                f"rerank takes up to {MOST_STEPS} of {', '.join(OF_DESCRIPTORS)}, joined by commas; found "
+                f"{text[:80]!r}",
             )
         short_names = [name.rpartition(":")[2] for name in names]
         settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in short_names]

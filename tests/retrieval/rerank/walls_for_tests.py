@@ -13,7 +13,7 @@ from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.local_features.files import LocalFeatureInfo, write_local_features
-from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
+from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, SkippedPhoto
 
 N_WALLS, N_OTHERS, DIM = 3, 9, 16
 TURNS = (-30, 15, 40)  # degrees, of a wall's photos in the database
@@ -56,17 +56,28 @@ def write_local(
     write_local_features(path, names, counts, photos, (128, np.dtype("uint8")), info)
 
 
-def write_search(folder: Path, queries: Sequence[LocalFeatures], database: Sequence[LocalFeatures]) -> None:
-    """queries.h5, database.h5 and their local features; descriptors are drawn, and say little of the walls."""
+def write_search(
+    folder: Path,
+    queries: Sequence[LocalFeatures],
+    database: Sequence[LocalFeatures],
+    walls: Sequence[int] | None = None,
+    photo_folder: Path | None = None,
+) -> None:
+    """queries.h5, database.h5 and their local features; descriptors are drawn, and say little of the walls.
+
+    walls: what each query, then each photo, shows; None: as wall_photos gives them. photo_folder: of a dataset.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     query_names = [f"q{i}" for i in range(len(queries))]
     names = [f"p{i:02d}" for i in range(len(database))]
     centres = unit_rows(1, N_WALLS + N_OTHERS, DIM)
-    walls = [*range(N_WALLS), *np.repeat(range(N_WALLS), len(TURNS)), *range(N_WALLS, N_WALLS + N_OTHERS)]
-    rows = centres[walls] + 0.9 * unit_rows(2, len(walls), DIM)
+    if walls is None:
+        walls = [*range(N_WALLS), *np.repeat(range(N_WALLS), len(TURNS)), *range(N_WALLS, N_WALLS + N_OTHERS)]
+    rows = centres[np.array(walls)] + 0.9 * unit_rows(2, len(walls), DIM)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    of_queries, of_database = [rows[:N_WALLS]], [rows[N_WALLS:]]
-    write_descriptors(folder / "queries.h5", query_names, of_queries, DIM, replace(INFO, role="query"))
-    write_descriptors(folder / "database.h5", names, of_database, DIM, INFO)
+    of_queries, of_database = [rows[: len(queries)]], [rows[len(queries) :]]
+    info = replace(INFO, provenance=DescriptorProvenance(dataset_folder=photo_folder and str(photo_folder)))
+    write_descriptors(folder / "queries.h5", query_names, of_queries, DIM, replace(info, role="query"))
+    write_descriptors(folder / "database.h5", names, of_database, DIM, info)
     write_local(folder / "queries.local.h5", query_names, queries, "query")
     write_local(folder / "database.local.h5", names, database, "database")

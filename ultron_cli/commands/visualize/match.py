@@ -16,6 +16,7 @@ from ultron_cli.commands.flags import (
     current_workspace,
     number,
     point_of,
+    require_unused,
 )
 from ultron_cli.commands.visualize.searches import scenes_of
 from ultron_cli.errors import UltronError
@@ -23,6 +24,7 @@ from ultron_cli.errors import UltronError
 EXAMPLE = """
 ultron visualize match --query all_souls_000013 --at 500,320
 ultron visualize match --box 400,200,640,420 --photo all_souls_000051
+ultron visualize match --geometry --ranks ranks.h5
 """
 
 
@@ -41,6 +43,12 @@ def command(
     box: Annotated[
         str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="A box of the query, in pixels of the whole photo.")
     ] = None,
+    geometry: Annotated[
+        bool,
+        typer.Option(
+            "--geometry", help="Local features of the whole query that one transform takes to the photo, as lines."
+        ),
+    ] = False,
     k: Annotated[int, number("-k", help="How many of the best photos.", low=1, high=10)] = 3,
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="A stage or layer by name (the last map before pooling).")
@@ -58,7 +66,8 @@ def command(
 ) -> None:
     """Shows where a part of the query is found again.
 
-    It draws which places of database photos match a point or box of the query, by the cosine of local features.
+    It draws which places of database photos match a point or box of the query, by the cosine of local features; or,
+    with --geometry, the local features of the extraction that verify them.
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of
@@ -68,7 +77,9 @@ def command(
     from ultron_cli.visualization.scene import PhotoChoice, file_name
 
     workspace = current_workspace()
-    if (at is None) == (box is None):
+    if geometry:
+        require_unused("--geometry verifies the whole query", at=at, box=box, layer=layer, weights=weights)
+    elif (at is None) == (box is None):
         raise UltronError(
             "choose a place of the query with either --at X,Y or --box X1,Y1,X2,Y2, in pixels of the whole photo"
         )
@@ -79,7 +90,7 @@ def command(
     protocol = one_of("protocol", protocol, PROTOCOLS)
     (scene,) = scenes_of([ranks] if ranks else None, queries, database)
     row = scene.query_row(query, protocol)
-    name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box}")
+    name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box or 'geometry'}")
     made_by = {"ranking": scene.ranking.origin.to_json()}
     path = (
         out
@@ -88,8 +99,20 @@ def command(
         )
         / f"{name}.png"
     )
+    photos = PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or [])
+    if geometry:
+        from ultron_cli.visualization.inside.geometry import draw_geometry
+
+        verified = draw_geometry(scene, photos, path)
+        workspace.remember("visualize", path)
+        lines = [
+            f"{entry['rank']:>4}  {entry['n_inliers']:>4} of {entry['n_matches']:>4} matches  {entry['name']}"
+            for entry in verified["photos"]
+        ]
+        print_result(verified, "\n".join([f"query {verified['query']}", *lines, verified["figure"]]))
+        return
     request = MatchRequest(
-        photos=PhotoChoice(query_row=row, k=k, protocol=protocol, names=photo or []),
+        photos=photos,
         device=console.settings.device,
         at=point,
         box=rectangle,

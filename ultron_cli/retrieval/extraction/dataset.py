@@ -34,6 +34,8 @@ from ultron_cli.retrieval.extraction.files import (
 from ultron_cli.retrieval.extraction.processes import ExtractionProcesses, extraction_processes
 from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, choose_runtime, open_runtime
 from ultron_cli.retrieval.extraction.shards import ExtractWork
+from ultron_cli.retrieval.local_features.extraction import LocalExtraction
+from ultron_cli.retrieval.local_features.request import LocalFile, LocalRequest, extract_local, local_extractions
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 from ultron_cli.workspace import Workspace, short_hash
 
@@ -62,6 +64,7 @@ class ExtractRequest:
     skip_bad: bool = False
     overwrite: bool = False
     whitening: Whitening | None = None
+    local: LocalRequest | None = None
     out: Path | None = None  # folder; None: one in the workspace, which must be there then
     # Only the file of this role, in a folder of the workspace that is named after all that makes it, and which does not
     # become the latest; another process that writes it is waited for.
@@ -100,6 +103,7 @@ class ExtractSummary(TypedDict):
     protocol: str  # how photos were turned into descriptors, in one phrase
     skipped: list[SkippedInRole]
     files: dict[str, ExtractedFile]  # by role
+    local: dict[str, LocalFile]  # of local features, by role; empty where none were wanted
 
 
 def longest_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
@@ -169,6 +173,8 @@ def extract_dataset(
             prepared.use(open_runtime(runtime_name, prepared.loaded, prepared.first.config, device))
             for path, extraction in prepared.files.values():
                 help_extract(extraction, path, processes)
+            for path, extraction in prepared.local.values():
+                help_extract(extraction, path, processes)
             return processes.hear("summary")
         prepared = _prepared(request, choice, device, workspace)
         if prepared.dataset.ground_truth is None and prepared.dataset.unread_files:
@@ -182,6 +188,8 @@ def extract_dataset(
                 is_writing = f"another `ultron extract` is writing {folder}"
                 locks.enter_context(only_writer(folder, is_writing, wait=request.alone is not None))
             for path, extraction in prepared.files.values():  # of all files, before one is replaced
+                require_same_work(extraction, path)
+            for path, extraction in prepared.local.values():
                 require_same_work(extraction, path)
             _require_space(prepared, request.whitening)
             processes.tell(ALL_IS_CHOSEN, runtime.name)
@@ -197,9 +205,10 @@ class _Prepared:
     dataset: Dataset
     loaded: LoadedModel
     folder: Path  # of the result
-    files: dict[
-        str, tuple[Path, DescriptorExtraction]
-    ]  # by role: where the network's own descriptors go, and their extraction
+    # By role: where the network's own descriptors go, and their extraction.
+    files: dict[str, tuple[Path, DescriptorExtraction]]
+    # By role, the database first: where the local features go, and their extraction.
+    local: dict[str, tuple[Path, LocalExtraction]]
 
     @property
     def first(self) -> DescriptorExtraction:
@@ -256,7 +265,9 @@ def _prepared(
         role: (raw_folder / name, DescriptorExtraction(dataset, names, loaded, configs[role], work))
         for role, name, names in roles
     }
-    return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files)
+    described = {role: (folder / name, files[role][1]) for role, name, _ in roles}
+    local = local_extractions(request.local, dataset, described) if request.local else {}
+    return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files, local=local)
 
 
 def _extract(
@@ -273,6 +284,7 @@ def _extract(
         paths = {role: write_whitened(path, folder / path.name, request.whitening) for role, path in paths.items()}
         record = record.whitened(request.whitening.record())
         dim = request.whitening.dim
+    local = {role: extract_local(extraction, path, processes) for role, (path, extraction) in prepared.local.items()}
     if workspace is not None and request.alone is None:
         workspace.remember("extract", folder)
     skipped: list[SkippedInRole] = [
@@ -295,12 +307,14 @@ def _extract(
             role: {"path": str(paths[role]), "n": result.n_photos, "computed": result.n_computed}
             for role, result in results.items()
         },
+        "local": local,
     }
 
 
 def _require_space(prepared: _Prepared, whitening: Whitening | None) -> None:
     """Raises WorkFailed, with the amount that is missing, if the files will not fit on the disk."""
     n_bytes = sum(extraction.disk_bytes(path, parts_of(path)) for path, extraction in prepared.files.values())
+    n_bytes += sum(extraction.disk_bytes(path, parts_of(path)) for path, extraction in prepared.local.values())
     if whitening is not None:
         n_bytes += sum(4 * whitening.dim * len(extraction.names) for _, extraction in prepared.files.values())
     require_space(prepared.folder, n_bytes, "the extraction")

@@ -55,13 +55,17 @@ class ExtractWork:
     overwrite: bool = False
 
 
+def worker_cores() -> int:
+    """The cores of this process: those that torchrun started on this machine share its cores."""
+    return max(1, n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def default_workers(device: torch.device) -> int:
     """Decoding processes: beside a GPU all cores but one, up to 8; beside a network on the CPU a quarter of the cores.
 
     On two cores that is none: a decoding process there slows the network by more than it saves (benchmarks/extract.py).
-    The processes that torchrun started on this machine share its cores.
     """
-    cores = n_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = worker_cores()
     return max(1, min(8, cores - 1)) if device.type == "cuda" else cores // 4
 
 

@@ -22,6 +22,7 @@ from ultron_cli.blocks import chunks
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.local.detectors import Comparison
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.projection import Projection
 from ultron_cli.retrieval.hdf5 import (
@@ -43,8 +44,6 @@ FORMAT = "ultron-local-features"
 VERSION = 1
 SUFFIX = ".local.h5"
 COLUMNS = 5  # of /keypoints: x, y, scale, angle, strength
-# How descriptors compare: by their Euclidean distance, or by how many bits differ.
-Comparison = Literal["l2", "hamming"]
 LAYOUT = H5Layout(
     format=FORMAT,
     version=VERSION,
@@ -121,6 +120,7 @@ class LocalFeatureFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.label = str(path)
+        self._names: list[str] | None = None  # read when they are needed
         self._file = open_h5(path, LAYOUT)
         try:
             self._check()
@@ -172,10 +172,12 @@ class LocalFeatureFile:
         with damage_said(self.path, LAYOUT.again):
             self._keypoints, self._descriptors = _mapped(self.path, keypoints), _mapped(self.path, descriptors)
 
-    @cached_property
+    @property
     def names(self) -> list[str]:
         """Photo names, one per row."""
-        return self._file.texts("names")
+        if self._names is None:
+            self._names = self._file.texts("names")
+        return self._names
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -212,7 +214,9 @@ class LocalFeatureFile:
     def read(self, row: int) -> LocalFeatures:
         """The features of one photo. Raises UltronError if they are not such as a photo has, IndexError for a row that
         is not there."""
-        return self._read_rows(row, row + 1)[0]
+        if not 0 <= row < self.n:
+            raise IndexError(f"photo {row} of {self.n}")
+        return self.between(row, row + 1)[0]
 
     def take(self, rows: Iterable[int]) -> list[LocalFeatures]:
         """The features of photos in any order, with repeats. Raises as `read` does."""
@@ -221,12 +225,10 @@ class LocalFeatureFile:
     def blocks(self, n_rows: int) -> Iterator[tuple[int, list[LocalFeatures]]]:
         """(first row, features of each photo) of consecutive blocks of photos. Raises as `read` does."""
         for start, stop in chunks(self.n, n_rows):
-            yield start, self._read_rows(start, stop)
+            yield start, self.between(start, stop)
 
-    def _read_rows(self, start: int, stop: int) -> list[LocalFeatures]:
-        """The features of consecutive photos."""
-        if not 0 <= start < stop <= self.n:
-            raise IndexError(f"photo {start} of {self.n}")
+    def between(self, start: int, stop: int) -> list[LocalFeatures]:
+        """The features of consecutive photos, start..stop. Raises as `read` does."""
         first, last = int(self._offsets[start]), int(self._offsets[stop])
         with damage_said(self.path, LAYOUT.again):
             keypoints = np.array(self._keypoints[first:last])

@@ -41,6 +41,7 @@ class Reranker:
 
     module: str  # of this package
     config: str  # name of the frozen dataclass of its settings, a StepConfig
+    needs_local_features: bool = False  # of stored queries and database; photos by path have none
     function: str  # name of what takes a RerankState and the settings, and gives the next RerankState
 
     def config_type(self) -> type[StepConfig]:
@@ -159,6 +160,16 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     return steps
 
 
+def require_no_local_features(steps: Sequence[Step], what: str) -> None:
+    """Raises UltronError for steps that need local features of the queries. what: the queries that have none."""
+    names = [step.name for step in steps if step.part is None and RERANKERS[step.name].needs_local_features]
+    if names:
+        raise UltronError(
+            f"re-ranking by {names[0]} needs local features of the queries, which {what} have not; describe them as "
+            "the queries of a dataset, or leave the step out of `rerank`"
+        )
+
+
 def n_needed(steps: Sequence[Step]) -> int:
     """How long rankings must be for every step to see what it looks at; 0 without steps."""
     return max((step.config.n_needed for step in steps), default=0)
@@ -184,6 +195,6 @@ RERANKERS = {
     "dba": Reranker(module="expansion", config="DBAConfig", function="dba"),
     "diffusion": Reranker(module="diffusion", config="DiffusionConfig", function="diffusion"),
     "kreciprocal": Reranker(module="kreciprocal", config="KReciprocalConfig", function="kreciprocal"),
-    "geometry": Reranker(module="geometry", config="GeometryConfig", function="geometry"),
-    "asmk": Reranker(module="asmk", config="AsmkConfig", function="asmk"),
+    "geometry": Reranker(module="geometry", config="GeometryConfig", function="geometry", needs_local_features=True),
+    "asmk": Reranker(module="asmk", config="AsmkConfig", function="asmk", needs_local_features=True),
 }
