@@ -32,7 +32,10 @@ from ultron_cli.workspace import Workspace
 SEVERITIES = (0, 1, 3, 5)
 NETWORKS = ("lite0", "lite2")
 RENDERED = ToyConfig(n_train_landmarks=1, n_train_photos=1, n_eval_landmarks=8, max_side_px=320)
-BEGIN, END = "<!-- begin: examples/protocol_worth.py -->", "<!-- end: examples/protocol_worth.py -->"
+MARKS = {
+    what: (f"<!-- begin: examples/protocol_worth.py, {what} -->", f"<!-- end: examples/protocol_worth.py, {what} -->")
+    for what in ("worth", "robustness")
+}
 
 
 def parse() -> argparse.Namespace:
@@ -43,8 +46,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("protocol_worth"), help="workspace of the sweeps")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runtime", default="torch", help="what computes the networks, as in `ultron extract`")
-    parser.add_argument("--what", nargs="+", default=["worth", "robustness"], choices=["worth", "robustness"])
-    parser.add_argument("--write", type=Path, help="put the protocol's worth into this file, between its markers")
+    parser.add_argument("--what", nargs="+", default=list(MARKS), choices=list(MARKS))
+    parser.add_argument("--write", type=Path, help="put the tables into this file, between their markers")
     return parser.parse_args()
 
 
@@ -77,16 +80,18 @@ def swept(
 def main() -> int:
     arguments = parse()
     start_log(0)
+    texts = {}
     if "worth" in arguments.what:
         make_toy(arguments.out / "data" / "toy", RENDERED, workers=0)
         _, worth = swept("protocol-worth", NETWORKS[:1], arguments)
-        text = worth[worth.index("|  | change") :].replace(f"{NETWORKS[0]}, ", "")
-        print(text)
-        if arguments.write:
-            replace_between(arguments.write, BEGIN, END, text)
+        texts["worth"] = worth[worth.index("|  | change") :].replace(f"{NETWORKS[0]}, ", "")
     if "robustness" in arguments.what:
         table, _ = swept("robustness", NETWORKS, arguments, scales=1)
-        print(robustness_table(table, SEVERITIES))
+        texts["robustness"] = robustness_table(table, SEVERITIES)
+    for what, text in texts.items():
+        print(text)
+        if arguments.write:
+            replace_between(arguments.write, *MARKS[what], text)
     return 0
 
 

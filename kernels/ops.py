@@ -3,18 +3,33 @@
 Legend: B batch, C channels, H W map size, h heads, d head dim, k window side.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
-from ultron_kernels import backends, build, reference, registration
+from ultron_kernels import backends, build, reference, registration, standard
 
 log = logging.getLogger("ultron_kernels")
 Backend = Literal["auto", "torch", "cpu", "cuda", "natten", "flex"]
 CDCONV_BACKENDS = ("auto", "torch", "cpu", "cuda")
 BACKENDS = (*CDCONV_BACKENDS, *backends.BACKENDS)  # of scala_attention, which other libraries have as well
 REASONS: dict[str, str] = {}  # by device type, why its compiled operators are not there; a process warns of it once
+takes_standard = False  # within standard_operators
+
+
+@contextlib.contextmanager
+def standard_operators() -> Iterator[None]:
+    """Inside, both operators are made of what every other library has, so that a graph that is traced can leave
+    PyTorch."""
+    global takes_standard
+    before, takes_standard = takes_standard, True
+    try:
+        yield
+    finally:
+        takes_standard = before
 
 
 @torch.compiler.assume_constant_result
@@ -69,8 +84,9 @@ def scala_attention(
     kernel_size: k, odd, 3 to 13. On each axis the window has min(k, length) positions; at borders it moves inward.
     scale: 1/sqrt(d) if None.
     dropout_p: 0 <= p < 1, of the attention weights. The mask comes from torch's generator: one seed gives one result.
-    backend: auto takes the compiled operator, or the reference where none can be built. torch is the reference, cpu and
-        cuda insist on the compiled operator, natten and flex are other libraries to compare with.
+    backend: auto takes the compiled operator, or the reference where none can be built; within `standard_operators` it
+        takes what other libraries have too. torch is the reference, cpu and cuda insist on the
+        compiled operator, natten and flex are other libraries to compare with.
 
     Inputs must be finite. On the CPU a key or value that is not spoils only the queries that see it, on CUDA those near
     them too.
@@ -84,6 +100,8 @@ def scala_attention(
     scale = float(query.shape[-1] ** -0.5) if scale is None else scale
     if backend in backends.BACKENDS:
         return backends.BACKENDS[backend](query, key, value, bias, kernel_size, scale, dropout_p)
+    if backend == "auto" and takes_standard and not dropout_p:
+        return standard.scala_attention_standard(query, key, value, bias, kernel_size, scale)
     seed = torch.randint(2**63 - 1, (1,), device=query.device) if dropout_p > 0 else None
     if implementation(query.device.type, backend) == "torch":
         return reference.scala_attention_reference(query, key, value, bias, kernel_size, scale, dropout_p, seed)
@@ -123,7 +141,13 @@ def check_attention(
 
 
 def cdconv(
-    input: Tensor, weight: Tensor, dilation: Tensor, *, backend: Backend = "auto", checked: bool = False
+    input: Tensor,
+    weight: Tensor,
+    dilation: Tensor,
+    *,
+    backend: Backend = "auto",
+    checked: bool = False,
+    choices: Sequence[int] = (),
 ) -> Tensor:
     """Depthwise 3x3 convolution with a dilation per sample and channel (ULTRON, Algorithm 1).
 
@@ -154,6 +178,8 @@ def cdconv(
         least = int(dilation.min())
         if least < 1:
             raise ValueError(f"dilation must be at least 1, got {least}")
+    if backend == "auto" and takes_standard and choices:
+        return standard.cdconv_standard(input, weight, dilation, choices)
     if implementation(input.device.type, backend) == "torch":
         return reference.cdconv_reference(input, weight, dilation)
     return torch.ops.ultron.cdconv(input, weight, dilation)

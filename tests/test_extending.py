@@ -60,14 +60,16 @@ def run_commands(ultron: Run, title: str) -> None:
             runpy.run_path(arguments[0])
             continue
         if arguments[0] == "train":
-            arguments += ["--set", "workers=0"] if "--config" in arguments else ["--config", "small.toml"]
+            is_set = "--config" in arguments or "--descriptors" in arguments
+            arguments += ["--set", "workers=0"] if is_set else ["--config", "small.toml"]
+            arguments += ["--set", "batch_size=8"] if "--descriptors" in arguments else []
             arguments += ["--overwrite"]
         code, _, err = ultron(*arguments)
         assert code == 0, f"{line}\n{err}"
 
 
 def test_examples_are_short() -> None:
-    assert len(SECTIONS) == 9
+    assert len(SECTIONS) == 11
     for blocks in SECTIONS.values():
         for language, text in blocks:
             lines = [line for line in text.split("\n") if line.strip() and not line.startswith(("#", "import", "from"))]

@@ -41,6 +41,7 @@ COMMANDS = {
     "whiten": EXPERIMENTS,
     "index": EXPERIMENTS,
     "search": EXPERIMENTS,
+    "fuse": EXPERIMENTS,
     "evaluate": EXPERIMENTS,
     "compare": EXPERIMENTS,
     "diagnose": EXPERIMENTS,
@@ -68,14 +69,18 @@ COMMANDS = {
     "datasets verify": "Commands",
     "datasets build-gnd": "Commands",
     "datasets make-toy": "Commands",
+    "descriptors info": "Commands",
+    "descriptors import": "Commands",
+    "descriptors export": "Commands",
     "ranks info": "Commands",
     "ranks export": "Commands",
     "ranks import": "Commands",
     "weights list": "Commands",
     "weights import": "Commands",
+    "weights export": "Commands",
     "weights inspect": "Commands",
 }
-GROUPS = {"visualize": PICTURES, "datasets": DATA, "ranks": DATA, "weights": DATA}
+GROUPS = {"visualize": PICTURES, "datasets": DATA, "descriptors": DATA, "ranks": DATA, "weights": DATA}
 PANEL = "Global options"
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 GLOBAL_FLAGS: dict[str, tuple[Any, Any]] = {

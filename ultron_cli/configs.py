@@ -4,6 +4,7 @@ results."""
 import dataclasses
 import inspect
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from ultron_cli.schema.values import Misfit, shown
 C = TypeVar("C")
 Choice = TypeVar("Choice", bound=str)
 
+LEAST_SCALE, LARGEST_SCALE = 0.05, 8.0
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 16384  # of photos that a network takes
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "1": (1.0,),
     "3": (0.7071, 1.0, 1.4142),  # CVNet and SuperGlobal
@@ -33,12 +36,27 @@ def parse_scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not scales or not all(0.05 <= scale <= 8.0 for scale in scales) or len(set(scales)) != len(scales):
+    if (
+        not scales
+        or not all(LEAST_SCALE <= scale <= LARGEST_SCALE for scale in scales)
+        or len(set(scales)) != len(scales)
+    ):
         raise UltronError(
             "`scales` takes 1, 3, 5 or different numbers from 0.05 to 8 with commas between "
             f"(0.7071,1,1.4142); found {text!r}"
         )
     return scales
+
+
+def parse_sides(name: str, text: str) -> tuple[int, int]:
+    """`480x640` as (height, width) in pixels. Raises UltronError for anything else."""
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not sides or not all(MIN_SIDE_PX <= int(side) <= MAX_SIDE_PX for side in sides.groups()):
+        raise UltronError(
+            f"{_quoted(name)} takes height and width, each from {MIN_SIDE_PX} to {MAX_SIDE_PX} px, with an x between "
+            f"(480x640); found {shown(text)}"
+        )
+    return int(sides[1]), int(sides[2])
 
 
 def _quoted(name: str) -> str:

@@ -34,7 +34,8 @@ MEMORY_BYTES = 1 << 30
 LOOK_S = 1.0  # between two looks at what the child has answered
 IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
 BLOCK_BYTES = 1 << 20
-LIBRARIES = ("faiss", "h5py", "scipy.io")  # that functions read files with
+HAVE_THREADS = frozenset({"grpc", "onnxruntime"})  # of their own, which a fork would wait for
+LIBRARIES = ("faiss", "h5py", "onnxruntime", "scipy.io")  # that functions read files with
 CAN_FORK = hasattr(os, "fork")
 
 
@@ -55,20 +56,22 @@ class ReaderFailed(Exception):
         self.errno = errno  # of an OSError
 
 
-def in_child(function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
+def in_child(
+    function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S, memory_bytes: int = MEMORY_BYTES
+) -> Any:
     """What a function of a module returns for the arguments, computed in a child process.
 
     The result is made of None, booleans, numbers, text, bytes, lists and dictionaries. cpu_s: seconds of computing that
-    it may use; its memory is MEMORY_BYTES beside what this process has. Raises UltronError if the function does,
+    it may use; memory_bytes: what it may take beside what this process has. Raises UltronError if the function does,
     ReaderFailed for any other exception, ReaderDied if the child crashed or used up its limits. Where the system cannot
     fork (Windows) the function runs in this process.
     """
     if not CAN_FORK:
         return _outcome(_answer(function, arguments))
-    request = pickle.dumps((function, arguments, cpu_s, _working_folder()))
+    request = pickle.dumps((function, arguments, cpu_s, memory_bytes, _working_folder()))
     with _lock:
         try:
-            answer = _answer_from(request, _started_fresh if "grpc" in sys.modules else _forked)
+            answer = _answer_from(request, _forked if HAVE_THREADS.isdisjoint(sys.modules) else _started_fresh)
         except ReaderStopped:
             raise
         except ReaderDied:
@@ -232,8 +235,7 @@ def _serve(line: socket.socket) -> NoReturn:
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         end_with_parent()  # also in the middle of a file
-        with limited_memory(MEMORY_BYTES):
-            _answer_requests(line)
+        _answer_requests(line)
     finally:
         os._exit(0)
 
@@ -244,16 +246,18 @@ def _answer_requests(line: socket.socket) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stream = line.makefile("rwb")
+    held_bytes = virtual_bytes()
     while select.select([line], [], [], IDLE_S)[0]:
         header = stream.read(8)
         if len(header) < 8:
             return
-        function, arguments, cpu_s, folder = pickle.loads(stream.read(int.from_bytes(header, "big")))
+        function, arguments, cpu_s, memory_bytes, folder = pickle.loads(stream.read(int.from_bytes(header, "big")))
         if folder is not None:  # the parent may have gone to another since the child began
             os.chdir(folder)
         _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, hard_s))
-        answer = _answer(function, arguments)
+        with limited_memory(memory_bytes, held_bytes):
+            answer = _answer(function, arguments)
         stream.write(len(answer).to_bytes(8, "big") + answer)
         stream.flush()
 
@@ -287,10 +291,10 @@ def one_line(error: Exception, n_characters: int = 120) -> str:
 
 
 @contextlib.contextmanager
-def limited_memory(n_bytes: int) -> Iterator[None]:
+def limited_memory(n_bytes: int, held_bytes: int | None = None) -> Iterator[None]:
     """Inside, this process can take so many bytes more than it has; what asks for more gets a MemoryError. Without
-    effect where the system knows no such limit."""
-    held_bytes = virtual_bytes()
+    effect where the system knows no such limit. held_bytes: what it had at another time; None is now."""
+    held_bytes = held_bytes or virtual_bytes()
     if held_bytes is None:
         yield
         return

@@ -25,7 +25,17 @@ from ultron_cli.locks import LOCK_FILE
 ORPHAN_PATIENCE_S = 20.0  # a worker that is being started first imports what its parent does
 # What says when, where and how fast, and not what.
 VOLATILE = {
-    *("created", "provenance", "searched_by", "evaluated_by", "ms_per_query", "seconds", "downloaded", "descriptors"),
+    *(
+        "created",
+        "checked",
+        "provenance",
+        "searched_by",
+        "evaluated_by",
+        "ms_per_query",
+        "seconds",
+        "downloaded",
+        "descriptors",
+    ),
     *("photos_per_s", "wait_share", "memory_mib", "index", "address", "command", "dataset_folder", "ground_truth"),
     *("queries_per_s", "exact_queries_per_s", "figure", "file"),
 }

@@ -117,6 +117,12 @@ class Stage:
         if self._is_wanted("recall-speed"):
             index = ("index", self.database, "--type", "hnsw", "--report")
             assert ultron(*index, "--out", self.folder / "reported.index") == 0
+        if self._is_wanted("head"):
+            photos = (self.toy / "train", *EXTRACT, "--workers", "0")
+            assert ultron("extract", *photos, "--out", self.folder / "landmarks") == 0
+        self.landmarks = self.folder / "landmarks" / "database.h5"
+        run_file = ("--format", "trec", "--out", self.folder / "ranks.trec")
+        assert ultron("ranks", "export", self.ranks[1], *run_file) == 0
         torch.save(timm.create_model(BACKBONE).state_dict(), self.folder / "timm.pth")
         lines = [f"plain,s{i % 2},{i},medium mAP,0.{i + 3}" for i in range(4)]
         (self.folder / "table.csv").write_text("\n".join(["group,setting,seed,metric,value", *lines]) + "\n")
@@ -136,6 +142,11 @@ class Stage:
         settings = settings_flags(*RUN_SETTINGS, "epochs=3", "workers=1")
         hnsw = ("index", self.database, "--type", "hnsw", "--overwrite")
         gnd = ("--gnd", self.toy / "gnd_toy.json")
+        head = ("train", "--descriptors", self.landmarks, *settings_flags("epochs=3", "threads=1", "batch_size=8"))
+        from_run = ("ranks", "import", self.folder / "ranks.trec", *gnd)
+        cells = self.folder / "cells.toml"
+        network = f'[model]\nuntrained = true\nname = "gem"\nbackbone = "{BACKBONE}"'
+        cells.write_text(f'{network}\n[extract]\ndataset = "{self.toy}"\n[grid]\nextract.scales = [1, 3]\n')
         return [
             Scene("extract", ("extract", self.toy, *EXTRACT, "--workers", "1"), "x", True),
             Scene("whiten", ("whiten", self.database, "--method", "pca"), "w.h5"),
@@ -144,6 +155,10 @@ class Stage:
             Scene("search", ("search", *self.between, "-k", "10"), "r.h5"),
             Scene("evaluate", ("evaluate", *self.between, *gnd), "e.json"),
             Scene("train", (*train, *settings), "run", True, going_on=train_again),
+            Scene("head", head, "run", True, going_on=train_again),
+            Scene("ranks-export", ("ranks", "export", self.ranks[1], "--format", "trec"), "r.trec"),
+            Scene("ranks-import", from_run, "r.h5"),
+            Scene("sweep", ("sweep", cells, "--workers", "1"), "s", True),
         ]
 
     def _pictures(self) -> list[Scene]:

@@ -3,6 +3,11 @@
 Exit code 1 if one of them is neither read nor refused in one line.
 """
 
+import os
+
+# Before Faiss: the threads of a process are not there in its forks, which would wait for them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import argparse
 import json
 import sys

@@ -1,6 +1,7 @@
 """The table of readers: what is damaged, what is sound, and what reads it. A new reader is an entry of its subject."""
 
 from tests.fuzz.dataset_readers import DATASET_READERS
+from tests.fuzz.descriptor_readers import DESCRIPTOR_READERS
 from tests.fuzz.download_readers import DOWNLOAD_READERS
 from tests.fuzz.exchange_readers import EXCHANGE_READERS
 from tests.fuzz.photo_readers import PHOTO_READERS
@@ -15,4 +16,5 @@ READERS: dict[str, Reader] = {
     **RUN_READERS,
     **RESULT_READERS,
     **EXCHANGE_READERS,
+    **DESCRIPTOR_READERS,
 }

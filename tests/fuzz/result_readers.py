@@ -153,6 +153,20 @@ def _read_ranks(folder: Path) -> None:
     read_ranks(folder / "x.h5").names_of(0)
 
 
+def _write_words(folder: Path) -> None:
+    from ultron_cli.local.asmk import PhotoVectors
+    from ultron_cli.retrieval.local_features.words import StoredWords, write_words
+
+    content = PhotoVectors(np.ones((5, 1), np.uint32), np.array([0, 2, 1, 2, 0]), np.array([0, 0, 1, 1, 2]))
+    write_words(folder / "x.h5", StoredWords(np.ones((3, 8), np.float32), content), "0" * 64)
+
+
+def _read_words(folder: Path) -> None:
+    from ultron_cli.retrieval.local_features.words import read_words
+
+    read_words(folder / "x.h5", "0" * 64, 3)
+
+
 def _write_whitening(folder: Path) -> None:
     from ultron_cli.retrieval.whitening import Whitening, write_whitening
 
@@ -205,6 +219,7 @@ RESULT_READERS: dict[str, Reader] = {
     ),
     "descriptors": _h5_reader(_write_descriptors, _read_descriptors),
     "ranks": _h5_reader(_write_ranks, _read_ranks),
+    "asmk-words": _h5_reader(_write_words, _read_words),
     "whitening": _h5_reader(_write_whitening, _read_whitening),
     "index-faiss": Reader(
         file="index.faiss",

@@ -111,7 +111,7 @@ def test_a_checkpoint_of_a_head_finds_its_network(base_file: Path) -> None:
     path = head_of(base_file)
     assert path.stat().st_size < 0.2 * base_file.stat().st_size
     loaded = load_checkpoint(path)
-    assert loaded.model.label == "gem-test_resnet-linear" and loaded.adapted_side_px == 0
+    assert loaded.model.label == "gem-test_resnet-linear" and loaded.made_for_side_px == 0
     assert loaded.model.recommended_scales == SCALES
     assert isinstance(loaded.model, AdaptedModel)
     assert sha256_of_weights(loaded.model.base) == load_checkpoint(base_file).weights_sha256

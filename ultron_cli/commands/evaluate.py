@@ -13,6 +13,7 @@ from ultron_cli.commands.flags import (
     FormatFlag,
     IndexFlag,
     LeaveOutQueriesFlag,
+    LocalFeaturesFlag,
     NprobeFlag,
     QueriesFlag,
     RerankFlag,
@@ -57,6 +58,7 @@ def command(
     ] = None,
     rerank: RerankFlag = None,
     rerank_set: RerankSetFlag = None,
+    local_features: LocalFeaturesFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     gnd: Annotated[Path | None, typer.Option(metavar="FILE", help="Ground truth (that of the extraction).")] = None,
@@ -117,7 +119,7 @@ def command(
             "--ranks holds the search already",
             **{"queries": queries, "database": database, "distractors": distractors, "index": index, "k": k},
             **{"nprobe": nprobe, "ef_search": ef_search, "rescore": rescore, "rerank": rerank},
-            **{"rerank_set": rerank_set, "whiten": whiten, "dim": dim},
+            **{"rerank_set": rerank_set, "local_features": local_features, "whiten": whiten, "dim": dim},
         )
     if index and distractors:
         raise UltronError(
@@ -141,6 +143,7 @@ def command(
 
         options = SearchOptions(
             steps=parse_rerank(rerank, rerank_set or []),
+            local_features=tuple(local_features or ()),
             whitening=chosen_whitening(whiten, dim),
             distractors=tuple(distractors or ()),
             index=index,

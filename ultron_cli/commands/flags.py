@@ -173,6 +173,16 @@ RerankSetFlag = Annotated[
     list[str] | None,
     typer.Option("--rerank-set", metavar="KEY=VALUE", help="A setting of a step, for example aqe.n=5."),
 ]
+LocalFeaturesFlag = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--local-features",
+        metavar="FILE",
+        help="Local features of the queries, then of the database, then of each file of distractors, for geometry "
+        "(beside the descriptors).",
+        rich_help_panel="Geometry",
+    ),
+]
 WhitenFlag = Annotated[
     Path | None,
     typer.Option(

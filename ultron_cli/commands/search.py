@@ -11,6 +11,7 @@ from ultron_cli.commands.flags import (
     EfSearchFlag,
     IndexFlag,
     LeaveOutQueriesFlag,
+    LocalFeaturesFlag,
     NprobeFlag,
     RerankFlag,
     RerankSetFlag,
@@ -52,6 +53,7 @@ def command(
     ] = None,
     rerank: RerankFlag = None,
     rerank_set: RerankSetFlag = None,
+    local_features: LocalFeaturesFlag = None,
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
     leave_out_queries: LeaveOutQueriesFlag = False,
@@ -78,6 +80,7 @@ def command(
         raise UltronError("photos and --queries exclude each other; leave one")
     options = SearchOptions(
         steps=parse_rerank(rerank, rerank_set or []),
+        local_features=tuple(local_features or ()),
         whitening=chosen_whitening(whiten, dim),
         index=index,
         leave_out_queries=leave_out_queries,

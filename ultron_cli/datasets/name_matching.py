@@ -6,6 +6,7 @@ named exactly is never taken for another.
 """
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ import numpy as np
 from ultron_cli.console import named
 from ultron_cli.datasets.photo_types import photo_suffixes
 
+# What archives make of characters that a file system lacks, and ILIAS of all but ASCII: #U00e9.
+_ESCAPED = re.compile(r"#U([0-9a-fA-F]{4})")
+
 
 def _path(name: str) -> str:
+    name = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name) if "#U" in name else name
     return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
 
 

@@ -46,9 +46,12 @@ class PhotoShape:
     interpolation: str = "bicubic"  # a key of INTERPOLATIONS
     min_side_px: int = 32
     box_edges: BoxEdges = "rounded"
+    sides_px: tuple[int, int] | None = None  # (H, W) of every photo, whatever its shape
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) after resizing; each side at least min_side_px, so that thin photos pass the network."""
+        if self.sides_px:
+            return self.sides_px[1], self.sides_px[0]
         longest = max(width, height)
         if self.max_side_px and (longest > self.max_side_px or self.resize == "always"):
             scale = self.max_side_px / longest

@@ -143,14 +143,18 @@ def differences_from(row: Published, origin: Origin) -> list[str]:
     extraction = origin.extraction
     search = origin.search or SearchRecord()
     phrases = []
-    if extraction.crop != row.crop:
+    if extraction.crop == "unknown":
+        phrases.append("whether queries are cropped to their box is unknown")
+    elif extraction.crop != row.crop:
         phrases.append(
             "queries are not cropped to their box (whole queries score higher)"
             if row.crop == "bbx"
             else "queries are cropped to their box"
         )
     scales, published_scales = sorted(extraction.scales or (1.0,)), sorted(row.scales)
-    if len(scales) != len(published_scales):
+    if extraction.imported and not extraction.scales:
+        phrases.append(f"scales are unknown, {len(row.scales)} are published")
+    elif len(scales) != len(published_scales):
         phrases.append(f"{len(scales)} scale{'s' if len(scales) != 1 else ''} where {len(row.scales)} are published")
     elif not all(isclose(a, b, rel_tol=1e-3) for a, b in zip(scales, published_scales, strict=True)):
         ours, published = (", ".join(f"{scale:.4g}" for scale in side) for side in (scales, published_scales))

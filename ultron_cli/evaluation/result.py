@@ -185,7 +185,8 @@ class Evaluation:
     def protocol_text(self, *, timed: bool = True) -> str:
         """How photos became descriptors and rankings, in one phrase. timed: with the milliseconds of re-ranking."""
         origin = self.origin
-        protocol = origin.extraction.protocol_text() if origin.extraction else "protocol not recorded"
+        unknown = "each part described in its own way" if origin.fusion else "protocol not recorded"
+        protocol = origin.extraction.protocol_text() if origin.extraction else unknown
         cut = ""
         if origin.k is not None and origin.k < self.n_database:
             cut = f"; only the {origin.k:,} best photos of each query are ranked, positives behind them not found"

@@ -35,6 +35,8 @@ def weaknesses(truth: GroundTruth, results: Mapping[str, RevisitedResult], datas
         )
         if learned and (phrase := _overlap_phrase(what, learned, dataset, origin))
     ]
+    if origin.fusion and origin.fusion.caution:
+        phrases.append(origin.fusion.caution)
     few = {name: result.queries_used for name, result in results.items() if 0 < result.queries_used < FEWEST_QUERIES}
     if few:
         counts = ", ".join(f"{name} {n}" for name, n in few.items())

@@ -103,6 +103,7 @@ def comparison_content(systems: Sequence[System], standings: Sequence[Standing])
         ],
         "protocols": protocols,
         "settings_that_differ": [phrase for system in systems[1:] for phrase in _differing(systems[0], system)],
+        **({"cautions": cautions} if (cautions := _cautions(systems)) else {}),
     }
 
 
@@ -112,6 +113,15 @@ def _differing(first: System, other: System) -> list[str]:
     if (first.letter, other.letter) == ("A", "B"):
         return phrases
     return [phrase.replace(", B ", f", {other.letter} ", 1) for phrase in phrases]
+
+
+def _cautions(systems: Sequence[System]) -> list[str]:
+    """What takes worth from the scores of systems that were joined of others, by their letters."""
+    origins = [(system.letter, part.origin) for system in systems for part in system.evaluations]
+    cautions = [
+        f"{letter}: {origin.fusion.caution}" for letter, origin in origins if origin.fusion and origin.fusion.caution
+    ]
+    return list(dict.fromkeys(cautions))
 
 
 def _named(systems: Sequence[System]) -> list[str]:
@@ -166,6 +176,7 @@ def _two(systems: Sequence[System], standings: Sequence[Standing]) -> str:
         *_named(systems),
         table(columns, rows),
         *verdicts,
+        *_cautions(systems),
         _tests(standings),
         _seeds(systems, standings),
         _moved(systems, standings),
@@ -181,6 +192,7 @@ def _several(systems: Sequence[System], standings: Sequence[Standing]) -> str:
         score_table(systems, standings, "text"),
         table(PAIR_COLUMNS, pairs, left=2) if pairs else "",
         *(f"{standing.protocol}: {standing.verdict(systems)}" for standing in standings if pairs),
+        *_cautions(systems),
         _tests(standings) if pairs else "",
         _moved(systems, standings),
     )
@@ -232,6 +244,7 @@ def _reproduction_text(original: System, reproduction: System, held: Reproductio
             for role, part in held.descriptors.items()
         ),
         held.verdict,
+        *_cautions((original, reproduction)),
         "differing: nothing that is recorded" if not differing else "differing:",
         *(f"  {phrase}" for phrase in differing),
     )

@@ -21,7 +21,7 @@ from ultron_cli.evaluation.systems import Standing, System, SystemScores
 TableFormat = Literal["text", "markdown", "latex", "csv", "json"]
 OF_THE_PHRASE = re.compile(  # told by Evaluation.protocol_text already
     r"(dataset|crop of queries|longest side in pixels|scales|resizing of photos|whitening|re-ranking|distractors)$"
-    r"|search$|whitening\.|imported"
+    r"|search$|whitening\.|imported|fus(ion|ed)"
 )
 LATEX_SPECIAL = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},

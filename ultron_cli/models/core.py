@@ -15,6 +15,7 @@ from ultron_cli.configs import to_dict
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
 from ultron_cli.models.parts.attention_pooling import AttentionPooling
+from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.user_code import UserPart
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # of autocast, by setting
@@ -38,6 +39,9 @@ class RetrievalModel(nn.Module):
     code: dict[str, UserPart]
     # What extraction takes unless told otherwise; a checkpoint may have its own.
     recommended_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
+    scales_inside: tuple[float, ...] | None = None  # which the network computes itself; None: it takes one at a time
+    sides_px: tuple[int, int] | None = None  # (H, W) of the only photos that it takes; None: any
+    runtime: RuntimeName | None = None  # the only one that computes it; None: torch, and others that take it
     # Settings that no weight depends on, so that a trained model can be used with others.
     switches: tuple[str, ...] = ()
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ultron_kernels import ops
 
 from ultron_cli.configs import within
 from ultron_cli.models.backbones.backbone import Backbone
@@ -63,13 +64,27 @@ def put_relup(network: ResNetNetwork, threshold: float) -> None:
 def regional_gem(maps: torch.Tensor) -> torch.Tensor:
     """(B, C, h, w) without negative values -> the same shape: the mean of each value and the GeM (p 2.5) of its 5 x 5
     surroundings."""
-    reach = REGION_SIDE // 2
-    mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"  # a map of 1 or 2 places has nothing to reflect
-    padded = F.pad(maps, [reach] * 4, mode=mode)
+    padded = _padded(maps, REGION_SIDE // 2)
     # The root of 0 has an infinite gradient: where all surroundings are 0, training and CAMs would meet numbers that
     # are not finite.
     surroundings = F.avg_pool2d(padded.pow(REGION_P), REGION_SIDE, stride=1).clamp(min=1e-20).pow(1 / REGION_P)
     return (maps + surroundings) / 2
+
+
+def _padded(maps: torch.Tensor, reach: int) -> torch.Tensor:
+    """(B, C, h, w) -> (B, C, h + 2 reach, w + 2 reach): reflected, or replicated where a map of 1 or 2 places has
+    nothing to reflect."""
+    if not ops.takes_standard:
+        mode = "reflect" if min(maps.shape[-2:]) > reach else "replicate"
+        return F.pad(maps, [reach] * 4, mode=mode)
+    lasts = [torch.full((1,), side - 1, device=maps.device) for side in maps.shape[-2:]]
+    reflects = torch.minimum(*lasts) >= reach
+    for axis, last in zip((2, 3), lasts, strict=True):
+        places = torch.arange(-reach, maps.shape[axis] + reach, device=maps.device)
+        replicated = torch.minimum(places.clamp(min=0), last)
+        reflected = last - (last - places.abs()).abs()
+        maps = maps.index_select(axis, torch.where(reflects, reflected, replicated))
+    return maps
 
 
 class SuperGlobalModel(BackboneModel):

@@ -7,7 +7,8 @@ datasets/photo_marks.py.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self, cast, runtime_checkable
@@ -46,6 +47,7 @@ FORMAT = "ultron-descriptors"
 VERSION = 1
 Role = Literal["query", "database"]
 Crop = Literal["bbx", "none"]
+StoredCrop = Crop | Literal["unknown"]  # of imported ones, where nobody said
 LAYOUT = H5Layout(
     format=FORMAT,
     version=VERSION,
@@ -86,7 +88,7 @@ class DescriptorInfo:
     extraction: ExtractionRecord = field(default_factory=ExtractionRecord)  # everything that shaped the numbers
     dataset: str
     role: Role
-    crop: Crop
+    crop: StoredCrop
     scales: list[float]
     skipped: tuple[SkippedPhoto, ...] = ()
     provenance: DescriptorProvenance = field(default_factory=DescriptorProvenance)
@@ -224,7 +226,7 @@ class DescriptorFile(Descriptors):
         self.n, self.dim = (int(side) for side in rows.shape)
         # Asking HDF5 for these again costs as much as 100 rows.
         self._stored = rows
-        self._dtype = rows.dtype
+        self.dtype = rows.dtype
         self._tolerance = NORM_TOLERANCE[str(rows.dtype)]
         self.info = DescriptorInfo(
             extraction=ExtractionRecord(stored=self._file.json("config", StoredExtraction)),
@@ -235,7 +237,7 @@ class DescriptorFile(Descriptors):
             weights_sha256=attributes["weights_sha256"],
             dataset=attributes["dataset"],
             role=cast(Role, attributes["role"]),
-            crop=cast(Crop, attributes["crop"]),
+            crop=cast(StoredCrop, attributes["crop"]),
             created=attributes["created"],
             ultron_version=attributes["ultron_version"],
         )
@@ -266,10 +268,10 @@ class DescriptorFile(Descriptors):
                 self._windows = row_windows(self.path, stored)
                 self._has_sought_windows = True
             if self._windows is not None:
-                descriptors = self._windows.take(rows).view(self._dtype)
+                descriptors = self._windows.take(rows).view(self.dtype)
             else:
                 unique, inverse = np.unique(rows, return_inverse=True)
-                descriptors = stored[unique][inverse] if len(unique) else np.empty((0, self.dim), self._dtype)
+                descriptors = stored[unique][inverse] if len(unique) else np.empty((0, self.dim), self.dtype)
         descriptors = descriptors.astype(np.float32, copy=False)
         check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
         return descriptors
@@ -329,10 +331,14 @@ def row_windows(path: Path, stored: h5py.Dataset) -> RowWindows | None:
     offsets = row_offsets(stored)
     if offsets is None:
         return None
+    return windows_at(path, offsets, stored.shape[1] * stored.dtype.itemsize)
+
+
+def windows_at(path: Path, offsets: np.ndarray, n_bytes: int) -> RowWindows | None:
+    """Rows of n_bytes each at (N,) int64 byte offsets of a file, through a memory map; None where it ends before."""
     content = np.memmap(path, np.uint8, "r")
-    n_bytes = stored.shape[1] * stored.dtype.itemsize
     if offsets.min() < 0 or offsets.max() + n_bytes > len(content):
-        return None  # HDF5 says what is wrong with such a file
+        return None  # HDF5 says what is wrong with such a file of ours
     shape = (len(content) - n_bytes + 1, n_bytes)
     return RowWindows(offsets, np.lib.stride_tricks.as_strided(content, shape, (1, 1), writeable=False))
 
@@ -363,18 +369,15 @@ def check_unit_rows(
         )
 
 
-def write_descriptors(
-    path: Path,
-    names: Sequence[str],
-    blocks: Iterable[np.ndarray],
-    dim: int,
-    info: DescriptorInfo,
-    marks: PhotoMarks | None = None,
-) -> None:
-    """Writes a descriptor file atomically from consecutive blocks of (n, D) float32 or float16 rows, N in total.
+@contextmanager
+def new_descriptors(
+    path: Path, names: Sequence[str], dim: int, info: DescriptorInfo, marks: PhotoMarks | None = None
+) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """Yields `put(first_row, rows)`, which writes (n, D) float32 or float16 rows into a new file, each once and in any
+    order; when the block ends well, the file is whole.
 
-    marks: of the N photos, where they are known. Raises UltronError if the rows are not finite unit vectors, ValueError
-    if their number differs from the names'.
+    marks: of the N photos, where they are known. Raises UltronError if rows are not finite unit vectors, ValueError if
+    their number differs from the names'.
     """
     dtype = np.dtype(info.extraction.storage)
     with whole_file(path) as output, h5py.File(output, "w") as handle:
@@ -385,10 +388,14 @@ def write_descriptors(
             "descriptors", (len(names), dim), dtype, chunks=(rows_per_chunk, dim) if names else None
         )
         n_done = 0
-        for block in blocks:
-            check_unit_rows(block.astype(np.float32, copy=False), str(path), n_done, NORM_TOLERANCE[dtype.name])
-            stored[n_done : n_done + len(block)] = block
-            n_done += len(block)
+
+        def put(first_row: int, rows: np.ndarray) -> None:
+            nonlocal n_done
+            check_unit_rows(rows.astype(np.float32, copy=False), str(path), first_row, NORM_TOLERANCE[dtype.name])
+            stored[first_row : first_row + len(rows)] = rows
+            n_done += len(rows)
+
+        yield put
         if n_done != len(names):
             raise ValueError(f"{n_done} descriptor rows for {len(names)} names")
         write_h5_header(handle, FORMAT, VERSION, created=info.created, ultron_version=info.ultron_version)
@@ -399,6 +406,23 @@ def write_descriptors(
         handle.attrs["skipped"] = json.dumps([photo.to_json() for photo in info.skipped])
         handle.attrs["provenance"] = json.dumps(info.provenance.to_json())
         handle.attrs["complete"] = True
+
+
+def write_descriptors(
+    path: Path,
+    names: Sequence[str],
+    blocks: Iterable[np.ndarray],
+    dim: int,
+    info: DescriptorInfo,
+    marks: PhotoMarks | None = None,
+) -> None:
+    """Writes a descriptor file atomically from consecutive blocks of (n, D) float32 or float16 rows, N in total. Raises
+    as new_descriptors."""
+    with new_descriptors(path, names, dim, info, marks) as put:
+        n_done = 0
+        for block in blocks:
+            put(n_done, block)
+            n_done += len(block)
 
 
 def require_same_dim(path: Path, dim: int, other_path: Path, other_dim: int) -> None:

@@ -258,7 +258,7 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
                 for name, kind in layout.attributes.items()
             }
             parts = {
-                name: _checked_part(handle, name, part)
+                name: checked_part(handle, name, part)
                 for name, part in layout.parts.items()
                 if not part.may_lack or handle.get(name, getlink=True) is not None
             }
@@ -314,7 +314,7 @@ def _attribute(handle: h5py.File, name: str, kind: type, default: object = None)
     return value
 
 
-def _checked_part(handle: h5py.File, name: str, part: H5Part) -> h5py.Dataset:
+def checked_part(handle: h5py.File, name: str, part: H5Part) -> h5py.Dataset:
     """A dataset that is in the file itself, is what its layout says, and is as large as it declares."""
     link = handle.get(name, getlink=True)
     if link is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Required, TypedDict, TypeVar, cast
 
 from ultron_cli.configs import differences, flatten
+from ultron_cli.retrieval.fusion_record import FUSED_MODEL, FusionRecord
 
 T = TypeVar("T")
 Json = Mapping[str, object]  # an object of a JSON file
@@ -35,9 +36,13 @@ EXTRACTION_WORDS = {
     "whitening.sha256": "whitening (SHA-256)",
 }
 
-OF_THE_SYSTEM = ("model", "weights_sha256", "preprocessing")  # keys of an extraction's configuration
+OF_THE_SYSTEM = ("model", "weights_sha256", "preprocessing", "imported")  # keys of an extraction's configuration
 
-
+CROP_TEXTS = {
+    "bbx": "queries cropped",
+    "none": "queries NOT cropped (not comparable with published scores)",
+    "unknown": "crop of queries unknown",
+}
 # What files of released versions, which did not say it, were made with.
 BEFORE = {"runtime": "torch"}
 
@@ -67,6 +72,7 @@ class StoredCorruption(TypedDict):
 class StoredExtraction(TypedDict, total=False):
     """The types of what the `config` of a descriptor file may hold, as far as they are read."""
 
+    imported: "list[StoredImport]"
     model: StoredModel
     scales: list[float]
     crop: str
@@ -157,8 +163,13 @@ class ExtractionRecord:
 
     @property
     def model_name(self) -> str | None:
-        """Name of the model in the core (`gem`, `ultron-s`)."""
-        return _of_kind(_object(self.stored.get("model")).get("name"), str)
+        """Name of the model in the core (`gem`, `ultron-s`); None where it is not one of the core, or not known."""
+        return None if self.imported else _of_kind(_object(self.stored.get("model")).get("name"), str)
+
+    @property
+    def imported(self) -> "tuple[ImportRecord, ...]":
+        """The files of other tools that the descriptors are of; none where ultron made them."""
+        return tuple(ImportRecord.from_json(record) for record in _objects(self.stored.get("imported")))
 
     @property
     def model_settings(self) -> Json:
@@ -167,7 +178,8 @@ class ExtractionRecord:
 
     @property
     def crop(self) -> str | None:
-        """`bbx`: queries were cropped to their boxes; `none`: whole photos."""
+        """`bbx`: queries were cropped to their boxes; `none`: whole photos; `unknown`: another tool made them, and
+        nobody said."""
         return _of_kind(self.stored.get("crop"), str)
 
     @property
@@ -202,11 +214,12 @@ class ExtractionRecord:
     @property
     def runtime(self) -> str:
         """What computed the network: torch or a runtime that agrees with it (models/runtimes/)."""
-        return str(self.with_defaults()["runtime"])
+        return str(self.with_defaults().get("runtime", "unknown"))
 
     def with_defaults(self) -> Json:
         """What is stored, and what was not yet said when the file was made; empty where nothing is stored."""
-        return {**BEFORE, **self.stored} if self.stored else {}
+        before = {} if self.imported else BEFORE
+        return {**before, **self.stored} if self.stored else {}
 
     @property
     def whitening(self) -> WhiteningRecord | None:
@@ -232,14 +245,23 @@ class ExtractionRecord:
 
     def protocol_text(self) -> str:
         """How photos were turned into descriptors, in one phrase that stands beside every score."""
-        crop = "queries cropped" if self.crop == "bbx" else "queries NOT cropped (not comparable with published scores)"
-        of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
+        crop = CROP_TEXTS.get(self.crop or "none", CROP_TEXTS["none"])
         side = f"longest side {self.max_side_px} px" if self.max_side_px else "full resolution"
+        n_scales = len(self.scales)
+        scales = f"{n_scales} scale{'s' if n_scales > 1 else ''}"
+        if self.model_name == FUSED_MODEL:  # of several extractions, which share what is stored
+            crop = crop if self.crop else "queries of each part cropped in its own way"
+            side = side if "max_side_px" in self.stored else "sides of each part"
+            scales = scales if n_scales else "scales of each part"
+        of_queries = "" if self.stored.get("role") == "database" else f"{crop}, "
         always = ", small photos enlarged" if self.enlarges else ""
         corrupted = f", queries corrupted by {self.corruption}" if self.corruption else ""
         whitened = f", {self.whitening}" if self.whitening else ""
-        n_scales = len(self.scales)
-        return f"{of_queries}{n_scales} scale{'s' if n_scales > 1 else ''}, {side}{always}{corrupted}{whitened}"
+        if self.imported:
+            scales = scales if n_scales else "scales unknown"
+            files = ", ".join(record.path for record in self.imported[:2]) + " ..." * (len(self.imported) > 2)
+            return f"{of_queries}{scales}, descriptors imported from {files}{whitened}"
+        return f"{of_queries}{scales}, {side}{always}{corrupted}{whitened}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +353,7 @@ class DescriptorProvenance:
     # The least cosine of the first photos' descriptors with torch's, where another runtime made them.
     runtime_cosine: float | None = None
     whitening_learned_from: LearnedFrom | None = None
+    fusion: FusionRecord | None = None  # of the descriptors that were made one
     other: Json = field(default_factory=dict)  # versions, command, machine, device, time
 
     def to_json(self) -> dict[str, object]:
@@ -342,6 +365,7 @@ class DescriptorProvenance:
             "whitening": self.whitening,
             "runtime_cosine": self.runtime_cosine,
             "whitening_learned_from": self.whitening_learned_from and self.whitening_learned_from.to_json(),
+            "fusion": self.fusion and self.fusion.to_json(),
         }
         return {**self.other, **{key: value for key, value in content.items() if value is not None}}
 
@@ -357,6 +381,7 @@ class DescriptorProvenance:
             whitening=_of_kind(stored.get("whitening"), str),
             runtime_cosine=_of_kind(stored.get("runtime_cosine"), float),
             whitening_learned_from=LearnedFrom.from_json(stored.get("whitening_learned_from")),
+            fusion=FusionRecord.from_json(stored.get("fusion")),
             other={key: part for key, part in stored.items() if key not in named_keys},
         )
 
@@ -368,20 +393,24 @@ class StepRecord:
     name: str
     settings: Json = field(default_factory=dict)
     ms_per_query: float = 0.0  # wall clock
+    measured: Json = field(default_factory=dict, compare=False)  # what the step says of its work
 
     def to_json(self) -> dict[str, object]:
         """As files store it: name, settings and time side by side."""
-        return {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        content = {"name": self.name, **self.settings, "ms_per_query": self.ms_per_query}
+        return {**content, "measured": dict(self.measured)} if self.measured else content
 
     @classmethod
     def from_json(cls, value: Json) -> "StepRecord":
         """From a file."""
-        settings = {key: part for key, part in value.items() if key not in ("name", "ms_per_query")}
+        named_keys = ("name", "ms_per_query", "measured")
+        settings = {key: part for key, part in value.items() if key not in named_keys}
         spent_ms = value.get("ms_per_query")
         return cls(
             name=str(value.get("name")),
             settings=settings,
             ms_per_query=float(spent_ms) if isinstance(spent_ms, (int, float)) else 0.0,
+            measured=_object(value.get("measured")),
         )
 
 
@@ -463,11 +492,11 @@ class DistractorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportRecord:
-    """A file of another tool that a ranking was made of, or that ordered its first photos anew."""
+    """A file of another tool that descriptors or a ranking were made of, or that ordered its first photos anew."""
 
     path: str
     sha256: str
-    format: str  # of RANK_FORMATS in exchange/
+    format: str  # of RANK_FORMATS or DESCRIPTOR_FORMATS in exchange/
     order: Literal["score", "file"] = "score"  # by which photos stand
     n_first: int | None = None  # photos of a ranking that it ordered, at most; None: it is the whole ranking
 
@@ -515,6 +544,7 @@ class Origin:
     search: SearchRecord | None = None
     distractors: tuple[DistractorRecord, ...] = ()
     imported: tuple[ImportRecord, ...] = ()  # files of other tools, one after the other
+    fusion: FusionRecord | None = None  # of the results that were made one
     searched_by: Json | None = None  # versions, command and machine of the search
     k: int | None = None  # of an evaluation: photos ranked per query
     duplicates: str | None = None  # of an evaluation: how photos that a ranking repeats count
@@ -542,7 +572,8 @@ class Origin:
             f"; imported from {record.path}" if record.n_first is None else f"; ordered anew by {record.path}"
             for record in self.imported
         )
-        return joined + index + (f"; re-ranked by {steps}" if steps else "") + imported + left_out
+        fused = f"; {self.fusion.text(timed=timed)}" if self.fusion else ""
+        return joined + index + (f"; re-ranked by {steps}" if steps else "") + imported + fused + left_out
 
     @property
     def is_search(self) -> bool:
@@ -557,13 +588,19 @@ class Origin:
             "ground truth": self.ground_truth,
             "model": self.model,
             "weights": str(self.weights or "") or None,
-            "weights (SHA-256)": self.weights_sha256,
+            "weights (SHA-256)": self.weights_sha256 or None,
         }
-        for key, value in flatten(self.extraction.with_defaults()).items():
+        extraction = {key: value for key, value in self.extraction.with_defaults().items() if key != "imported"}
+        for key, value in flatten(extraction).items():
             facts.setdefault(EXTRACTION_WORDS.get(key, key), value)
         if self.extraction:
             facts["whitening"] = self.extraction.whitening
+        if records := self.extraction.imported:
+            facts["descriptors imported"] = ", ".join(map(str, records))
+            facts["descriptors imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in records)
         engine = "exact" if search.method == "exact" else f"index {search.kind}"
+        if self.fusion and self.fusion.kind != "descriptors":
+            engine = "those of its parts"
         facts["search"] = engine if self.is_search else "that of another tool"
         facts |= {f"index {name}": value for name, value in search.settings.items()}
         facts["re-ranking"] = ", ".join(step.name for step in search.steps) or None
@@ -573,6 +610,9 @@ class Origin:
         if self.imported:
             facts["imported"] = ", ".join(map(str, self.imported))
             facts["imported (SHA-256)"] = ", ".join(record.sha256[:SHOWN_OF_SHA256] for record in self.imported)
+        if self.fusion:
+            facts["fusion"] = str(self.fusion)
+            facts["fused (SHA-256)"] = ", ".join(part.sha256[:SHOWN_OF_SHA256] for part in self.fusion.parts)
         facts["photos ranked per query"] = self.k
         facts["photos that a ranking repeats"] = self.duplicates
         facts["photos of equal score"] = self.ties or "by row"
@@ -621,6 +661,7 @@ class Origin:
             "search": self.search.to_json() if self.search else None,
             "distractors": [part.to_json() for part in self.distractors] or None,
             "imported": [record.to_json() for record in self.imported] or None,
+            "fusion": self.fusion.to_json() if self.fusion else None,
             "searched_by": self.searched_by,
             "k": self.k,
             "duplicates": self.duplicates,
@@ -650,6 +691,7 @@ class Origin:
             search=SearchRecord.from_json(stored.get("search")),
             distractors=tuple(DistractorRecord.from_json(part) for part in _objects(stored.get("distractors"))),
             imported=tuple(ImportRecord.from_json(record) for record in _objects(stored.get("imported"))),
+            fusion=FusionRecord.from_json(stored.get("fusion")),
             searched_by=_of_kind(stored.get("searched_by"), dict),
             k=cut if isinstance(cut, int) else None,
             duplicates=_of_kind(stored.get("duplicates"), str),
@@ -693,6 +735,19 @@ class StoredImport(TypedDict, total=False):
     n_first: int | None
 
 
+class StoredFusion(TypedDict, total=False):
+    """A fusion, as files store it; its parts hold whole origins."""
+
+    kind: str
+    method: Required[str]
+    norm: str
+    settings: dict[str, object]
+    parts: list[dict[str, object]]
+    tuning: dict[str, object]
+    ms_per_query: float
+    bytes_per_photo: float
+
+
 class StoredOrigin(TypedDict, total=False):
     """The types of what `provenance` of an evaluation or a rank file may hold, as far as they are read."""
 
@@ -708,6 +763,7 @@ class StoredOrigin(TypedDict, total=False):
     search: StoredSearch | None
     distractors: list[StoredDistractors] | None
     imported: list[StoredImport] | None
+    fusion: StoredFusion | None
     k: int | None
     duplicates: str | None
     ties: str | None

@@ -78,7 +78,7 @@ def describer_of(
 ) -> Describer:
     """The model that made a database, ready to describe queries. Raises UltronError if its weights are gone, or nobody
     recorded which it was."""
-    if not info.extraction:
+    if not info.extraction or info.extraction.imported:
         raise UltronError(
             "these descriptors do not say which network made them; describe the photos with it, and search with their "
             "descriptors"

@@ -8,10 +8,10 @@ they are known, the marks of their photos (datasets/photo_marks.py): /query_stat
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import h5py
 import numpy as np
@@ -25,6 +25,7 @@ from ultron_cli.retrieval.hdf5 import (
     TEXT,
     H5Layout,
     H5Part,
+    damage_said,
     mark_parts,
     open_h5,
     read_h5_marks,
@@ -170,53 +171,119 @@ class Ranking:
 
 def write_ranks(path: Path, ranking: Ranking) -> None:
     """Writes a rank file atomically. Raises ValueError if the ranking does not fit its names."""
-    scores = ranking.with_scores()
-    fault = fault_in(ranking.rows, scores, len(ranking.query_names), len(ranking.database_names))
-    if fault:
-        raise ValueError(f"cannot write {path}: {fault}")
+    ranked = RankedRows(ranking.rows, ranking.with_scores())
+    write_rank_blocks(path, ranking, lambda: [ranked], ranking.rows.shape[1])
+
+
+def write_rank_blocks(
+    path: Path,
+    header: Ranking,
+    blocks: Callable[[], Iterable[RankedRows]],
+    k: int,
+    origin: Callable[[], Origin] | None = None,
+) -> None:
+    """Writes a rank file atomically, some queries at a time.
+
+    header: names and marks, whose rows are not looked at; blocks: makes the (q, k) rankings of consecutive queries;
+    origin: makes what is recorded as their origin once all are written; None is the header's. Raises ValueError if they
+    do not fit the names.
+    """
+    n_queries, n_database = len(header.query_names), len(header.database_names)
     with whole_file(path) as output, h5py.File(output, "w") as handle:
-        handle["ranks"] = ranking.rows
-        handle["scores"] = scores
-        for name, values in (("query_names", ranking.query_names), ("database_names", ranking.database_names)):
+        rows = handle.create_dataset("ranks", (n_queries, k), np.int64)
+        scores = handle.create_dataset("scores", (n_queries, k), np.float32)
+        n_done = 0
+        for block in blocks():
+            stop = n_done + len(block.rows)
+            fault = fault_in(block.rows, block.scores, len(block.rows), n_database, first_query=n_done)
+            if fault or stop > n_queries or block.rows.shape[1] != k:
+                raise ValueError(f"cannot write {path}: {fault or f'{block.rows.shape} of {(n_queries, k)} rankings'}")
+            rows[n_done:stop], scores[n_done:stop] = block.rows, block.scores
+            n_done = stop
+        if n_done != n_queries:
+            raise ValueError(f"cannot write {path}: ranks must have one row per query, found {n_done} for {n_queries}")
+        for name, values in (("query_names", header.query_names), ("database_names", header.database_names)):
             write_h5_names(handle, name, values)
-        write_h5_marks(handle, "query", ranking.query_marks)
-        write_h5_marks(handle, "database", ranking.database_marks)
+        write_h5_marks(handle, "query", header.query_marks)
+        write_h5_marks(handle, "database", header.database_marks)
         write_h5_header(handle, FORMAT, VERSION)
-        handle.attrs["provenance"] = json.dumps(ranking.origin.to_json())
+        handle.attrs["provenance"] = json.dumps((origin() if origin else header.origin).to_json())
+
+
+class StoredRanking:
+    """A rank file opened for reading, some queries at a time; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises UltronError if the file is absent, damaged, too new, or its parts do not fit each other."""
+        self.path = path
+        self._file = open_h5(path, LAYOUT)
+        try:
+            self._rows, self._scores = self._file.dataset("ranks"), self._file.dataset("scores")
+            query_names, database_names = self._file.texts("query_names"), self._file.texts("database_names")
+            fault = _misshapen(self._rows, self._scores, len(query_names))
+            if fault:
+                raise self._unsound(fault)
+            # What a Ranking tells beside its rows, which are read when they are needed.
+            self.header = Ranking(
+                query_names=query_names,
+                database_names=database_names,
+                rows=np.empty((len(query_names), 0), np.int64),
+                scores=np.empty((len(query_names), 0), np.float32),
+                origin=Origin.from_json(self._file.json("provenance", dict)),
+                query_marks=read_h5_marks(self._file, "query", len(query_names)),
+                database_marks=read_h5_marks(self._file, "database", len(database_names)),
+            )
+        except UltronError:
+            self._file.close()
+            raise
+        self.k = int(self._rows.shape[1])
+
+    def read(self, start: int, stop: int) -> RankedRows:
+        """The rankings of queries start..stop. Raises UltronError if they contradict the names."""
+        with damage_said(self.path, LAYOUT.again):
+            rows, scores = self._rows[start:stop], self._scores[start:stop]
+        fault = fault_in(rows, scores, len(rows), len(self.header.database_names), first_query=start)
+        if fault:
+            raise self._unsound(fault)
+        return RankedRows(rows, scores)
+
+    def _unsound(self, fault: str) -> UltronError:
+        return UltronError(f"{self.path}: {fault}; run `ultron search --out {self.path}` again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
 
 
 def read_ranks(path: Path) -> Ranking:
     """Reads a rank file whole. Raises UltronError if it is absent, damaged, too new, or its contents contradict each
     other."""
-    with open_h5(path, LAYOUT) as file:
-        rows, scores = file.array("ranks"), file.array("scores")
-        query_names, database_names = file.texts("query_names"), file.texts("database_names")
-        query_marks = read_h5_marks(file, "query", len(query_names))
-        database_marks = read_h5_marks(file, "database", len(database_names))
-        provenance = file.json("provenance", dict)
-    fault = fault_in(rows, scores, len(query_names), len(database_names))
-    if fault:
-        raise UltronError(f"{path}: {fault}; run `ultron search --out {path}` again")
-    return Ranking(
-        query_names=query_names,
-        database_names=database_names,
-        rows=rows,
-        scores=scores,
-        origin=Origin.from_json(provenance),
-        query_marks=query_marks,
-        database_marks=database_marks,
-    )
+    with StoredRanking(path) as stored:
+        ranked = stored.read(0, len(stored.header.query_names))
+    return replace(stored.header, rows=ranked.rows, scores=ranked.scores)
 
 
-def fault_in(rows: np.ndarray, scores: np.ndarray, n_queries: int, n_database: int) -> str | None:
-    """What is wrong with a ranking of that many queries and database rows: the rule and the value that breaks it. None
-    if nothing is."""
+def _misshapen(rows: np.ndarray | h5py.Dataset, scores: np.ndarray | h5py.Dataset, n_queries: int) -> str | None:
+    """What is wrong with types and shapes of a ranking of that many queries; None if nothing is."""
     has_types = rows.dtype == np.int64 and scores.dtype == np.float32
     if not has_types or rows.ndim != 2 or scores.shape != rows.shape or len(rows) != n_queries:
         return (
             "ranks must be (Q, K) int64 and scores (Q, K) float32 with one name per query, found ranks "
             f"{rows.shape} {rows.dtype}, scores {scores.shape} {scores.dtype} and {n_queries} query names"
         )
+    return None
+
+
+def fault_in(
+    rows: np.ndarray, scores: np.ndarray, n_queries: int, n_database: int, *, first_query: int = 0
+) -> str | None:
+    """What is wrong with a ranking of that many queries and database rows: the rule and the value that breaks it. None
+    if nothing is. first_query: the number of the first of them in the whole ranking."""
+    fault = _misshapen(rows, scores, n_queries)
+    if fault:
+        return fault
     for start, stop in chunks(n_queries, max(1, (1 << 22) // max(1, rows.shape[1]))):
         block = rows[start:stop]
         is_no_row = (block < PADDING) | (block >= n_database)
@@ -224,15 +291,17 @@ def fault_in(rows: np.ndarray, scores: np.ndarray, n_queries: int, n_database: i
             query, column = np.argwhere(is_no_row)[0].tolist()
             return (
                 f"ranks must be rows of the {n_database} database names or -1, found {block[query, column]} for "
-                f"query {start + query}"
+                f"query {first_query + start + query}"
             )
         has_gap = ((block[:, :-1] == PADDING) & (block[:, 1:] != PADDING)).any(axis=1)
         if has_gap.any():
-            query = start + int(np.flatnonzero(has_gap)[0])
+            query = first_query + start + int(np.flatnonzero(has_gap)[0])
             return f"-1 must fill only the end of a row of ranks, query {query} has a row after it"
         has_nan = np.isnan(scores[start:stop]).any(axis=1)
         if has_nan.any():
-            return f"scores must not be NaN, found one for query {start + int(np.flatnonzero(has_nan)[0])}"
+            return (
+                f"scores must not be NaN, found one for query {first_query + start + int(np.flatnonzero(has_nan)[0])}"
+            )
     return None
 
 

@@ -27,7 +27,8 @@ from ultron_cli.retrieval.exact.index import ExactIndex
 from ultron_cli.retrieval.index.base import Index, StoredIndex
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.joined import JoinedFiles
-from ultron_cli.retrieval.origin import Origin, SearchRecord
+from ultron_cli.retrieval.local_features.source import LocalSource
+from ultron_cli.retrieval.origin import Json, Origin, SearchRecord
 from ultron_cli.retrieval.overlap import own_rows, warn_of_own_rows
 from ultron_cli.retrieval.rankings import RankedRows, Ranking
 from ultron_cli.retrieval.rerank import Step, n_needed, rerank
@@ -49,6 +50,8 @@ class SearchOptions:
     whitening: Whitening | None = None  # of raw descriptors
     distractors: Sequence[Path] = ()  # descriptor files that are searched behind the database
     leave_out_queries: bool = False  # a query that is in the database too is left out of its own ranking
+    # Files of the queries', the database's and each distractor file's; none: those beside the descriptor files.
+    local_features: Sequence[Path] = ()
 
 
 PLAIN = SearchOptions()
@@ -87,6 +90,7 @@ def origin_of(database: DescriptorInfo, queries: DescriptorInfo | None = None) -
         database_folder=database.provenance.dataset_folder,
         ground_truth=of_queries.provenance.ground_truth,
         whitening_learned_from=database.provenance.whitening_learned_from,
+        fusion=database.provenance.fusion,
         skipped=(*database.skipped, *(queries.skipped if queries else ())),
     )
 
@@ -128,8 +132,11 @@ class Searcher:
         """Names of the photos that rows of a ranking mean."""
         return self.index.names
 
-    def search(self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = ()) -> tuple[RankedRows, SearchRecord]:
+    def search(
+        self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = (), local: LocalSource | None = None
+    ) -> tuple[RankedRows, SearchRecord]:
         """(the k best of every query, how). queries: (Q, D) float32, whitened as the database is. k: None ranks all.
+        local: where the queries' and the database's local features are.
 
         Raises UltronError if k is below 1, or steps need descriptors that the index was not made from.
         """
@@ -154,6 +161,7 @@ class Searcher:
                 index=index if isinstance(index, StoredIndex) else None,
                 device=self.device,
                 in_place=True,
+                local=local,
             )
             state, step_records = rerank(state, steps)
             ranked = state.ranking
@@ -164,7 +172,7 @@ class Searcher:
         return RankedRows(rows, scores), replace(record, ms_per_query=ms_per_query)
 
     def search_rows(
-        self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = ()
+        self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = (), local: LocalSource | None = None
     ) -> tuple[np.ndarray, SearchRecord]:
         """As `search`, without scores: rows (Q, K), int32 where they fit, a block of queries at a time."""
         k = self._checked(k)
@@ -172,15 +180,20 @@ class Searcher:
         record = self.index.record()
         search_ms = 0.0
         spent_ms = [0.0] * len(steps)
+        measured: list[Json] = [{}] * len(steps)
         for start, stop in chunks(len(queries), max(1, RANKING_BYTES // (12 * k))):
-            ranked, record = self.search(queries[start:stop], k, steps)
+            ranked, record = self.search(queries[start:stop], k, steps, local and local.of_queries(start, stop))
             rows[start:stop] = ranked.rows
             search_ms += (record.ms_per_query or 0.0) * (stop - start)
             for i, step in enumerate(record.steps):
                 spent_ms[i] += step.ms_per_query * (stop - start)
+                measured[i] = _added(measured[i], step.measured)
         n_queries = max(1, len(queries))
         means_ms = [spent / n_queries for spent in spent_ms]
-        step_records = tuple(replace(step, ms_per_query=ms) for step, ms in zip(record.steps, means_ms, strict=False))
+        step_records = tuple(
+            replace(step, ms_per_query=ms, measured=parts)
+            for step, ms, parts in zip(record.steps, means_ms, measured, strict=False)
+        )
         return rows, replace(record, steps=step_records, ms_per_query=search_ms / n_queries)
 
     def _checked(self, k: int | None) -> int:
@@ -192,6 +205,16 @@ class Searcher:
         if k > n:
             log.info("the database has %s, so each ranking has %d", counted(n, "photo"), n)
         return min(k, n)
+
+
+def _added(before: Json, block: Json) -> Json:
+    """What a step measured over several blocks of queries: its counts (n_...) added up, all else of the last."""
+    counts = {}
+    for name, value in block.items():
+        if name.startswith("n_") and isinstance(value, int):
+            earlier = before.get(name)
+            counts[name] = value + (earlier if isinstance(earlier, int) else 0)
+    return {**block, **counts}
 
 
 def search_files(
@@ -224,6 +247,7 @@ def search_files(
             steps=options.steps,
             rows_only=rows_only,
             leave_out_queries=options.leave_out_queries,
+            local_features=options.local_features,
         )
     files = (str(queries.resolve()), str(database.resolve()))
     return replace(ranking, origin=replace(ranking.origin, descriptors=files))
@@ -244,6 +268,7 @@ def search_descriptors(
     steps: Sequence[Step] = (),
     rows_only: bool = False,
     leave_out_queries: bool = False,
+    local_features: Sequence[Path] = (),
 ) -> Ranking:
     """Searches every query of open descriptors, whitened as the database is. index: None searches exactly. The rest as
     `search_files` and SearchOptions."""
@@ -253,14 +278,15 @@ def search_descriptors(
         require_same_model(queries.info.extraction, database.info.extraction, where)
         require_same_whitening(queries.info.extraction, database.info.extraction, where)
     searcher = Searcher(database, index, resolve_device_name(device_name))
+    local = LocalSource.of(queries, database, local_features)
     rows_of_self = own_rows(queries, database)
     n_own = max((len(rows) for rows in rows_of_self.values()), default=0) if leave_out_queries else 0
     k_with_own = None if k is None else max(k, min(k + n_own, database.n))
     scores = None
     if rows_only:
-        rows, record = searcher.search_rows(queries.read(), k_with_own, steps)
+        rows, record = searcher.search_rows(queries.read(), k_with_own, steps, local)
     else:
-        ranked, record = searcher.search(queries.read(), k_with_own, steps)
+        ranked, record = searcher.search(queries.read(), k_with_own, steps, local)
         rows, scores = ranked.rows, ranked.scores
         warn_of_own_rows(0 if leave_out_queries else len(rows_of_self), queries.n)
     distractors = database.distractors if isinstance(database, JoinedFiles) else ()

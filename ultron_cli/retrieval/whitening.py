@@ -84,6 +84,14 @@ class Whitening:
             )
         return (projected / norms).astype(np.float32)
 
+    def require_for(self, dim: int, label: str) -> None:
+        """Raises UltronError unless it takes the descriptors of a model."""
+        if self.mean.size != dim:
+            raise UltronError(
+                f"{self.path} whitens {self.mean.size}-d descriptors, {label} gives {dim}-d; learn one from this "
+                "model's: ultron whiten"
+            )
+
     def record(self) -> WhiteningRecord:
         """What descriptors and indexes made with it store; it shaped their numbers."""
         return WhiteningRecord(method=self.method, dim=self.dim, sha256=self.sha256)

@@ -246,7 +246,8 @@ def test_bad_settings_are_refused(text, assignments, words):
         parse_rerank(text, assignments)
 
 
-@pytest.mark.parametrize("name", RERANKERS)
+# Geometry needs local features: test_geometry.py.
+@pytest.mark.parametrize("name", [name for name in RERANKERS if name != "geometry"])
 def test_every_reranker_runs_by_its_name_with_its_defaults(name):
     queries, database = landmarks(15)
     (step,) = parse_rerank(name, [])

@@ -1,4 +1,5 @@
-"""Backbones by name: any classifier of timm, or a network of this project (own.py), as a Backbone (backbone.py).
+"""Backbones by name: any classifier of timm, a network of this project (own.py) or of a user (of_users.py), as a
+Backbone (backbone.py).
 
 Importing this package loads neither torch nor timm, and names.py knows the names without them; a network's file is
 imported when the network is made.
@@ -13,6 +14,7 @@ import socket
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
+from ultron_cli import user_code
 from ultron_cli.errors import UltronError
 from ultron_cli.models.backbones.names import SMALL_SWIN, list_backbones, require_backbone
 
@@ -62,21 +64,19 @@ def _imported(file: str, name: str) -> Any:
 
 
 def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
-    """A backbone by name: timm's, or one of OWN_NETWORKS.
+    """A backbone by name: timm's, one of OWN_NETWORKS, or a user's by import path (of_users.py).
 
     pretrained: lets timm download its weights. Raises UltronError for an unknown name (naming near ones) and when the
     weights cannot be had.
     """
     require_backbone(name)
     backbone_class: type[Backbone] = _imported("backbone", "Backbone")
+    if user_code.is_import_path(name):
+        _refuse_pretrained(name, pretrained)
+        return backbone_class(_imported("of_users", "make_user_network")(name), name)
     for pattern, function_name in OWN_NETWORKS.items():
         if fnmatch.fnmatchcase(name, pattern):
-            if pretrained:
-                raise UltronError(
-                    f"there are no published weights of {name}; train it (`ultron train --set model.backbone={name} "
-                    "--set pretrained=false`)",
-                    "give a checkpoint with `weights`",
-                )
+            _refuse_pretrained(name, pretrained)
             return backbone_class(_imported("own", function_name)(name), name)
     if pretrained:
         _skip_retries_without_network()
@@ -94,6 +94,15 @@ def create_backbone(name: str, *, pretrained: bool = False) -> Backbone:
             "check the network, or train without them (`ultron train --set pretrained=false`)",
             "give a file with `weights`",
         ) from error
+
+
+def _refuse_pretrained(name: str, pretrained: bool) -> None:
+    if pretrained:
+        raise UltronError(
+            f"there are no published weights of {name}; train it (`ultron train --set model.backbone={name} "
+            "--set pretrained=false`)",
+            "give a checkpoint with `weights`",
+        )
 
 
 # Pattern of the name -> the function of own.py that makes the network.

@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from ultron_cli import user_code
 from ultron_cli.errors import UltronError, nearest_names
 
 CIFAR_NAMES = ("cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "cifar_resnet110")
@@ -64,7 +65,10 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def require_backbone(name: str) -> None:
-    """Raises UltronError, naming near ones, for a name that is of no backbone."""
+    """Raises UltronError, naming near ones, for a name that is of no backbone. What an import path names is looked at
+    when the backbone is made."""
+    if user_code.is_import_path(name):
+        return
     if not (is_timm_network(name) or is_cifar_resnet(name) or name == SMALL_SWIN):
         near = nearest_names(name, list_backbones())
         raise UltronError(f"unknown backbone {name!r}{near} (see `ultron doctor --backbones '*'`)")

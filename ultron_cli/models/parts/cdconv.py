@@ -119,7 +119,8 @@ class CDConv(nn.Module):
         cost."""
         importance = self.importance(features)
         dilation = choose_dilation(importance.detach(), self.thresholds, self.threshold_kind, self.deltas)
-        output = cdconv(features, _scaled(self.weight, scale), dilation, checked=True)
+        weight, choices = _scaled(self.weight, scale), (1, *self.deltas)
+        output = cdconv(features, weight, dilation, checked=True, choices=choices)
         return output if self.gate == "none" else output * importance[:, :, None, None].to(output.dtype)
 
 
@@ -137,7 +138,7 @@ class PlainDepthwise(nn.Module):
     def forward(self, features: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
         """scale: as in CDConv."""
         ones = torch.ones(features.shape[:2], dtype=torch.int64, device=features.device)
-        return cdconv(features, _scaled(self.weight, scale), ones, checked=True)
+        return cdconv(features, _scaled(self.weight, scale), ones, checked=True, choices=(1,))
 
 
 class MobileBlock(nn.Module):

@@ -8,11 +8,13 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
+from ultron_kernels import ops
 
 
 def depthwise(features: torch.Tensor, weight: torch.Tensor, dilation: int) -> torch.Tensor:
     """(B, C, H, W), (C, 1, 3, 3) -> (B, C, H, W), zeros around the map. Fastest in channels_last."""
-    if dilation >= max(features.shape[2:]):  # every tap but the middle one falls outside
+    # Every tap but the middle one falls outside. A graph for other libraries takes no branch by size.
+    if not ops.takes_standard and dilation >= max(features.shape[2:]):
         return features * weight[:, 0, 1, 1, None, None]
     pytorch_is_fast = features.device.type != "cpu" or torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled()
     return _convolve(features, weight, dilation) if pytorch_is_fast else _Depthwise.apply(features, weight, dilation)

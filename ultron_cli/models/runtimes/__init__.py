@@ -7,6 +7,7 @@ loads no torch: a runtime's file is imported when it is opened.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ultron_cli.models.runtimes.core import Network, OpenNetwork
     from ultron_cli.models.weights.checkpoints import LoadedModel
 
+ONNX_PACKAGES = ("onnx", "onnxruntime", "onnxscript")  # of the extra `onnx`
 RuntimeName = Literal["torch", "compile", "onnxruntime", "openvino"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -54,17 +56,20 @@ class RuntimeEntry:
         return all(find_spec(package) is not None for package in self.packages)
 
 
+def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raises UltronError unless these packages, which an extra of ultron brings, are installed."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UltronError(f'{what} needs {" and ".join(missing)}; install it: pip install "ultron[{extra}]"')
+
+
 def open_network(
     name: RuntimeName, loaded: LoadedModel, device: torch.device, precision: Precision, threads: Threads
 ) -> Network:
     """A model made ready by a runtime to describe photos at one scale. UltronError if the runtime is not installed, or
     cannot take this model, device or precision."""
     entry = RUNTIMES[name]
-    if not entry.is_installed:
-        missing = [package for package in entry.packages if find_spec(package) is None]
-        raise UltronError(
-            f'runtime {name} needs {" and ".join(missing)}; install it: pip install "ultron[{entry.extra}]"'
-        )
+    require_packages(f"runtime {name}", entry.packages, entry.extra)
     per_scale = replace(loaded, model=loaded.model.per_scale)
     open_: OpenNetwork = importlib.import_module(f"ultron_cli.models.runtimes.{entry.module}").open_network
     network = open_(per_scale, device, precision, threads)

@@ -11,10 +11,14 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from onnxscript import opset18
+from torch import nn
+from ultron_kernels.ops import standard_operators
 
 from ultron_cli import __version__
 from ultron_cli.console import log
@@ -26,6 +30,7 @@ from ultron_cli.models.weights.checkpoints import LoadedModel
 
 EXAMPLE_SIDES_PX = (192, 256)  # of the photo with which a network is traced, or its least side where that is more
 CACHE_VARIABLE = "ULTRON_NETWORK_CACHE"
+INT64 = 7  # ONNX's number of the type
 DIGITS = 32  # of the hash in a file's name
 
 
@@ -64,25 +69,50 @@ def onnx_bytes(loaded: LoadedModel) -> bytes:
     """The ONNX model. Raises UltronError, with the exporter's reason, if it cannot be made."""
     model = loaded.model.cpu().eval()
     sides = [max(side, model.min_side_px) for side in EXAMPLE_SIDES_PX]
-    photo = torch.zeros(1, 3, *sides)
-    with _quiet(), torch.no_grad(), same_convolutions(model):
+    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    try:
+        return onnx_model(model, {"images": torch.zeros(1, 3, *sides)}, {"images": dynamic}, "descriptors")
+    except CannotExport as error:
+        raise UltronError(
+            f"{model.label} cannot be written as ONNX for photos of any size ({error})", "use `runtime=torch`"
+        ) from error
+
+
+class CannotExport(Exception):
+    """The exporter does not take a module; the text is its reason, in one line."""
+
+
+def onnx_model(
+    module: nn.Module,
+    examples: Mapping[str, torch.Tensor],
+    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None,
+    output_name: str,
+) -> bytes:
+    """A module in evaluation mode as an ONNX model of standard operators.
+
+    examples: by the names of forward's arguments, which the inputs bear. dynamic_shapes: by argument, the axes that are
+    of any size; None for none. Raises CannotExport.
+    """
+    with _quiet(), torch.no_grad(), same_convolutions(module), standard_operators():
         try:
             program = torch.onnx.export(
-                model,
-                (photo,),
+                module,
+                tuple(examples.values()),
                 dynamo=True,
-                input_names=["images"],
-                output_names=["descriptors"],
-                custom_translation_table=TRANSLATIONS,
-                dynamic_shapes={"images": {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}},
+                input_names=list(examples),
+                output_names=[output_name],
+                custom_translation_table={**TRANSLATIONS, round: _onnx_round},
+                dynamic_shapes=None if dynamic_shapes is None else dict(dynamic_shapes),
             )
             assert program is not None
             return program.model_proto.SerializeToString()
         except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
-            raise UltronError(
-                f"{model.label} cannot be written as ONNX for photos of any size ({one_line(error)})",
-                "use `runtime=torch`",
-            ) from error
+            raise CannotExport(one_line(error)) from error
+
+
+# Of a side that stands for any.
+def _onnx_round(number, ndigits: None = None):
+    return opset18.Cast(opset18.Round(number), to=INT64)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.heads import AdaptedSettings, FreeHead
+from ultron_cli.models.weights.onnx_files import NAME as ONNX_NAME
+from ultron_cli.models.weights.onnx_files import is_onnx_file, open_onnx
 from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read_weights_file
 
 FORMAT = "ultron-checkpoint"
@@ -40,8 +42,9 @@ class LoadedModel:
     # "untrained", "seed"}.
     source: dict[str, Any]
     train_side_px: int | None = None  # side of the training crops, where known
-    # Longest side of the photos that a head was trained on; 0 for photos as they are, None for other models.
-    adapted_side_px: int | None = None
+    # Longest side of the photos that a head was trained on, or that a network was exported for; 0 for photos as they
+    # are, None for other models.
+    made_for_side_px: int | None = None
 
 
 def sha256_of_weights(model: torch.nn.Module) -> str:
@@ -260,7 +263,7 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
         )
     stored = _stored_parts(content, path)
     settings = {**stored.model.settings, **(changes or {})}
-    adapted_side_px = None
+    made_for_side_px = None
     with user_code.stored_code(stored.model.code, path, path.parent / user_code.FOLDER):
         if stored.base is None:
             model = weighted = build_model(stored.model.name, settings)
@@ -270,7 +273,7 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
             ).eval()
             weighted = model.head
             side_px = stored.base.extraction.get("max_side_px")
-            adapted_side_px = side_px if isinstance(side_px, int) else 0
+            made_for_side_px = side_px if isinstance(side_px, int) else 0
     try:
         missing, unexpected = weighted.load_state_dict(content["state_dict"], strict=False)
     except RuntimeError as error:  # of another shape
@@ -285,7 +288,7 @@ def load_checkpoint(path: Path, changes: Mapping[str, object] | None = None) -> 
     source: dict[str, Any] = {"kind": "checkpoint", "path": str(path.resolve())}
     if trained_on := stored.trained_on():
         source["trained_on"] = trained_on
-    return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px, adapted_side_px)
+    return LoadedModel(model, sha256_of_weights(model), source, stored.train_config.side_px, made_for_side_px)
 
 
 def untrained_model(name: str, settings: Mapping[str, object], seed: int) -> LoadedModel:
@@ -319,6 +322,8 @@ def load_weights(path: Path, model_name: str | None, settings: Mapping[str, obje
 
     Raises UltronError if the file and the settings do not fit.
     """
+    if is_onnx_file(path):
+        return _load_onnx(path, model_name, settings)
     content = read_weights_file(path)
     if content.get("format") == FORMAT:
         loaded = load_checkpoint(path)
@@ -347,3 +352,16 @@ def load_weights(path: Path, model_name: str | None, settings: Mapping[str, obje
         model.backbone, bare_state_dict(content, path, set(model.backbone.network.state_dict()).__contains__), path
     )
     return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})
+
+
+def _load_onnx(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
+    if model_name not in (None, ONNX_NAME):
+        raise UltronError(f"{path} is an ONNX file, which holds its network itself; leave out `model`")
+    file = open_onnx(path, settings)
+    source: dict[str, Any] = {"kind": "weights", "path": str(path.resolve())}
+    record = file.model.record
+    if record is None:
+        return LoadedModel(file.model, file.sha256, source)
+    if record.trained_on:
+        source["trained_on"] = record.trained_on
+    return LoadedModel(file.model, file.sha256, source, made_for_side_px=record.max_side_px or 0)

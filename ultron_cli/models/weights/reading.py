@@ -72,14 +72,24 @@ HARMLESS: list[Callable | tuple[Callable, str]] = [
 
 
 def read_weights_file(path: Path) -> dict[str, Any]:
+    """The state dict in a .pth/.pt or .safetensors file. Raises UltronError, beside what load_torch_file does, for a
+    file of anything else."""
+    content = load_torch_file(path)
+    if not isinstance(content, dict):
+        raise UltronError(f"{path} must hold a state dict (names to tensors), found {type(content).__name__}")
+    return content
+
+
+def load_torch_file(path: Path, what: str = "weights") -> Any:
     """The content of a .pth/.pt or .safetensors file. Code in it is never run; a file that needs that is refused.
 
-    Raises UltronError for a file that cannot be read, is none, or does not fit the memory budget.
+    what: the file is said to be. Raises UltronError for a file that cannot be read, is none, or does not fit the memory
+    budget.
     """
-    require_regular_file(path, "weights")
+    require_regular_file(path, what)
     is_safetensors = _is_safetensors(path)
     n_bytes = _unpacked_bytes(path)
-    check_memory(n_bytes, f"{path}: the weights")
+    check_memory(n_bytes, f"{path}: the {what}")
     try:
         with limited_memory(3 * n_bytes + SPARE_BYTES):
             if is_safetensors:
@@ -87,7 +97,7 @@ def read_weights_file(path: Path) -> dict[str, Any]:
 
                 return load_file(path)
             with torch.serialization.safe_globals(HARMLESS):
-                content = torch.load(path, map_location="cpu", weights_only=True)
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many types on damaged files; the reason is kept
         if isinstance(error, pickle.UnpicklingError) and (place := _foreign_part(str(error), path)):
             raise UltronError(
@@ -100,9 +110,6 @@ def read_weights_file(path: Path) -> dict[str, Any]:
         raise UltronError(
             f"{path} is truncated or not a weights file ({one_line(Exception(reason))}); get it again"
         ) from error
-    if not isinstance(content, dict):
-        raise UltronError(f"{path} must hold a state dict (names to tensors), found {type(content).__name__}")
-    return content
 
 
 def fit_content(content: dict[str, Any], kind: type[T], path: Path, advice: str) -> T:

@@ -75,7 +75,7 @@ def export_ranking(ranking: Ranking, path: Path, request: ExportRequest) -> Expo
         if n_lowered:
             _tell_of_scores(n_lowered, n_higher, request.scores)
     if format.is_pairs:
-        ranking = _with_file_names(ranking)
+        ranking = _withfile_names(ranking)
     is_ranked = np.zeros(len(ranking.database_names), bool)
     for rows in ranking.rows:
         is_ranked[rows[rows != PADDING]] = True
@@ -156,13 +156,13 @@ def _pairs(rankings: Iterable[NamedRanking], *, once: bool) -> Iterator[NamedRan
         yield NamedRanking(ranking.query, [ranking.photos[i] for i in places], [ranking.scores[i] for i in places])
 
 
-def _with_file_names(ranking: Ranking) -> Ranking:
+def _withfile_names(ranking: Ranking) -> Ranking:
     """The ranking with photos named by their files below the folders of photos, where they are there; else by their
     names, which is said."""
     origin = ranking.origin
 
     def side(names: list[str], folder: str | None, what: str, several: str) -> list[str]:
-        file_of = _file_names(names, folder, origin.ground_truth)
+        file_of = file_names(names, folder, origin.ground_truth)
         if lost := [name for name in names if name not in file_of]:
             log.warning(
                 "%s without a file in %s, written by name, which may lack a suffix: %s",
@@ -181,7 +181,7 @@ def _with_file_names(ranking: Ranking) -> Ranking:
     )
 
 
-def _file_names(names: Sequence[str], folder: str | None, gnd: str | None) -> Mapping[str, str]:
+def file_names(names: Sequence[str], folder: str | None, gnd: str | None) -> Mapping[str, str]:
     """Name -> the path of its file below the folder of photos; nothing where that is gone."""
     if folder is None:
         return {}

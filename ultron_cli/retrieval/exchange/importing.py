@@ -1,7 +1,6 @@
 """Makes a ranking of a file of another tool: names become rows of a known list of photos, scores its order."""
 
-import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,18 +8,17 @@ import numpy as np
 
 from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.name_matching import NameMatch, match_names
-from ultron_cli.datasets.protocols import load_ground_truth
-from ultron_cli.errors import UltronError, nearest_names
+from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file
 from ultron_cli.retrieval.descriptors import FORMAT as DESCRIPTORS
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.exchange import RANK_FORMATS
+from ultron_cli.retrieval.exchange.known import KnownPhotos, photos_of_ground_truth, tell_of_match
 from ultron_cli.retrieval.exchange.run import NamedRun
 from ultron_cli.retrieval.hdf5 import h5_format
 from ultron_cli.retrieval.origin import ImportRecord, Origin
 from ultron_cli.retrieval.rankings import PADDING, RankedRows, Ranking, read_ranks
 from ultron_cli.retrieval.rerank.state import put_in_front
-from ultron_cli.schema.values import shown
 
 FORMAT_OF_SUFFIX = {
     ".trec": "trec",
@@ -48,15 +46,6 @@ class ImportRequest:
     order: Order = "score"  # of a ranking, where the file's order is not that of its scores
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Known:
-    """The photos that names may mean."""
-
-    photos: list[str]
-    queries: list[str] | None  # None: those of the file
-    origin: Origin = field(default_factory=Origin)
-
-
 def import_ranking(request: ImportRequest) -> Ranking:
     """The ranking of a file. Raises UltronError if it is unsound, or its names mean none of the known photos."""
     format_name = request.format or FORMAT_OF_SUFFIX.get(request.path.suffix.lower())
@@ -71,7 +60,7 @@ def import_ranking(request: ImportRequest) -> Ranking:
             "`database`, or with `onto` the ranking whose first photos it orders anew"
         )
     base = read_ranks(request.onto) if request.onto else None
-    known = _known(request) if base is None else _Known(photos=base.database_names, queries=base.query_names)
+    known = _known(request) if base is None else KnownPhotos(photos=base.database_names, queries=base.query_names)
     run = read(request.path)
     photos = _matched(run.photo_names, known.photos, request, "photo")
     known_queries = run.query_names if known.queries is None else known.queries
@@ -100,12 +89,12 @@ def import_ranking(request: ImportRequest) -> Ranking:
     )
 
 
-def _known(request: ImportRequest) -> _Known:
+def _known(request: ImportRequest) -> KnownPhotos:
     """The names of photos and queries that are known without a ranking."""
-    known = _of_ground_truth(request.gnd) if request.gnd else _Known(photos=[], queries=None)
+    known = photos_of_ground_truth(request.gnd) if request.gnd else KnownPhotos(photos=[], queries=None)
     if request.database:
         of_file = _of_file(request.database)
-        known = _Known(
+        known = KnownPhotos(
             photos=of_file.photos,
             queries=known.queries or of_file.queries,
             origin=known.origin if request.gnd else of_file.origin,
@@ -116,21 +105,7 @@ def _known(request: ImportRequest) -> _Known:
     return known
 
 
-def _of_ground_truth(gnd: Path) -> _Known:
-    truth = load_ground_truth(gnd)
-    folder = gnd.absolute().parent
-    example = truth.database_names[0] if truth.database_names else ""
-    places = (folder / "jpg" / example, folder / "jpg" / f"{example}.jpg", folder / example, folder / f"{example}.jpg")
-    has_photos = any(os.path.isfile(place) for place in places)
-    origin = Origin(
-        dataset=gnd.stem.removeprefix("gnd_"),
-        ground_truth=str(gnd.absolute()),
-        dataset_folder=str(folder) if has_photos else None,
-    )
-    return _Known(photos=truth.database_names, queries=truth.query_names, origin=origin)
-
-
-def _of_file(path: Path) -> _Known:
+def _of_file(path: Path) -> KnownPhotos:
     """Of a descriptor or rank file. What made those descriptors or ranks made nothing of what is imported."""
     if h5_format(path) == DESCRIPTORS:
         with DescriptorFile(path) as file:
@@ -139,7 +114,7 @@ def _of_file(path: Path) -> _Known:
         origin = Origin(
             dataset=info.dataset, ground_truth=provenance.ground_truth, dataset_folder=provenance.dataset_folder
         )
-        return _Known(photos=names, queries=None, origin=origin)
+        return KnownPhotos(photos=names, queries=None, origin=origin)
     ranking = read_ranks(path)
     origin = Origin(
         dataset=ranking.origin.dataset,
@@ -147,7 +122,7 @@ def _of_file(path: Path) -> _Known:
         dataset_folder=ranking.origin.dataset_folder,
         database_folder=ranking.origin.database_folder,
     )
-    return _Known(photos=ranking.database_names, queries=ranking.query_names, origin=origin)
+    return KnownPhotos(photos=ranking.database_names, queries=ranking.query_names, origin=origin)
 
 
 def _matched(names: list[str], known: list[str], request: ImportRequest, what: str) -> NameMatch:
@@ -155,14 +130,7 @@ def _matched(names: list[str], known: list[str], request: ImportRequest, what: s
     UltronError if that is all."""
     several = "queries" if what == "query" else "photos"
     match = match_names(names, known)
-    if not match.n_by_spelling:
-        example = names[0]
-        near = nearest_names(example[:255], known) or (f"; a known one is {shown(known[0])}" if known else "")
-        raise UltronError(
-            f"not one of {counted(len(names), what, several)} in {request.path} is known, for example "
-            f"{shown(example)}{near}; name the photos that it is of"
-        )
-    log.info("%s of %s: %s", several, request.path, match.how_text())
+    tell_of_match(match, names, known, str(request.path), what, several)
     if match.missing:
         is_lost = what == "query" and request.onto is None
         (log.warning if is_lost else log.info)(

@@ -106,13 +106,21 @@ class ExtractSummary(TypedDict):
     local: dict[str, LocalFile]  # of local features, by role; empty where none were wanted
 
 
-def _max_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
-    """The longest side: the requested one (0: no limit), else that of the photos that a head was trained on, else twice
-    the side of the training crops (512 and 1024 in papers), else 1024."""
+def longest_side_px(requested_px: int | None, loaded: LoadedModel) -> int | None:
+    """The longest side: that of the only photos that the network takes, else the requested one (0: no limit), else that
+    of the photos that a head was trained on or a network was exported for, else twice the side of the training crops
+    (512 and 1024 in papers), else 1024. Raises UltronError for another one than the only one."""
+    sides_px = loaded.model.sides_px
+    if sides_px is not None:
+        if requested_px not in (None, max(sides_px)):
+            raise UltronError(
+                f"{loaded.model.label} takes photos of {sides_px[0]} x {sides_px[1]} px; leave out `max_side_px`"
+            )
+        return max(sides_px)
     if requested_px is not None:
         return requested_px or None
-    if loaded.adapted_side_px is not None:
-        return loaded.adapted_side_px or None
+    if loaded.made_for_side_px is not None:
+        return loaded.made_for_side_px or None
     return 2 * loaded.train_side_px if loaded.train_side_px else 1024
 
 
@@ -121,6 +129,12 @@ def extraction_config(
 ) -> ExtractConfig:
     """The configuration of one descriptor file of a dataset."""
     crop = request.crop if role == "query" else "none"
+    scales_inside = loaded.model.scales_inside
+    if scales_inside is not None and request.scales not in (None, scales_inside):
+        raise UltronError(
+            f"{loaded.model.label} computes the scales {', '.join(f'{scale:g}' for scale in scales_inside)} by itself, "
+            "as it was exported; leave out `scales`"
+        )
     preprocessing = loaded.model.preprocessing.to_dict()
     if request.interpolation is not None:
         preprocessing["interpolation"] = one_of("interpolation", request.interpolation, INTERPOLATIONS)
@@ -131,7 +145,7 @@ def extraction_config(
         crop=crop,
         corruption=request.corruption if role == "query" else None,
         scales=request.scales or loaded.model.recommended_scales,
-        max_side_px=_max_side_px(request.max_side_px, loaded),
+        max_side_px=longest_side_px(request.max_side_px, loaded),
         resize=request.resize,
         precision=request.precision,
         storage=request.storage,
@@ -315,11 +329,7 @@ def _folders(folder: Path, request: ExtractRequest, loaded: LoadedModel) -> tupl
     whitening = request.whitening
     if whitening is None:
         return folder, folder
-    if whitening.mean.size != loaded.model.descriptor_dim:
-        raise UltronError(
-            f"{whitening.path} whitens {whitening.mean.size}-d descriptors, {loaded.model.label} gives "
-            f"{loaded.model.descriptor_dim}-d; learn one from this model's: ultron whiten"
-        )
+    whitening.require_for(loaded.model.descriptor_dim, loaded.model.label)
     learned_with = whitening.provenance.get("weights_sha256")
     if learned_with and learned_with != loaded.weights_sha256:
         log.warning("%s was learned from descriptors of other weights than those used now", whitening.path)

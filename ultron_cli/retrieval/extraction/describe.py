@@ -83,6 +83,7 @@ def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
         resize=config.resize,
         interpolation=str(config.preprocessing.get("interpolation", model.preprocessing.interpolation)),
         min_side_px=model.min_side_px,
+        sides_px=model.sides_px,
         box_edges=config.box_edges or "rounded",
     )
 
@@ -94,8 +95,14 @@ def describe(
     their mean), finished as it does it (most do no more) and made unit again. network: model.per_scale, made ready by a
     runtime; None is that itself."""
     network = network or model.per_scale
-    of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in scales]
-    joined = model.join_scales(torch.stack(of_scales)) if len(of_scales) > 1 else of_scales[0]
+    computed = scales if model.scales_inside is None else (1.0,)
+    of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in computed]
+    return joined_scales(model, torch.stack(of_scales))
+
+
+def joined_scales(model: RetrievalModel, of_scales: torch.Tensor) -> torch.Tensor:
+    """(scales, B, D) unit descriptors of model.per_scale -> (B, D') of the model."""
+    joined = model.join_scales(of_scales) if len(of_scales) > 1 else of_scales[0]
     descriptors = F.normalize(joined, dim=1)
     return descriptors if model.per_scale is model else F.normalize(model.finish(descriptors), dim=1)
 

@@ -50,6 +50,11 @@ def choose_runtime(
     extraction that `auto` goes on with. Raises UltronError for a runtime that cannot take the model, WorkFailed for one
     that does not agree.
     """
+    only = loaded.model.runtime
+    if only is not None:
+        if requested not in ("torch", "auto", only):
+            raise UltronError(f"{loaded.model.label} is computed by {only} alone; leave out `runtime`")
+        return open_runtime(only, loaded, config, device)
     installed: list[RuntimeName] = [name for name, entry in RUNTIMES.items() if entry.is_installed]
     if requested == "auto" and stored in installed:
         requested = cast(RuntimeName, stored)

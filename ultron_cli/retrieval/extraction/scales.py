@@ -135,8 +135,8 @@ class Scaling:
 
 
 SCALINGS = {
-    "bilinear": Scaling(int, _bilinear),
+    "bilinear": Scaling(math.trunc, _bilinear),
     "bilinear-rounded": Scaling(round, _to_sides),
-    "antialias": Scaling(int, _antialiased),
+    "antialias": Scaling(math.trunc, _antialiased),
     "area": Scaling(round, _of_8_bits),
 }

@@ -8,15 +8,16 @@ Importing this package is light, so that help texts can name the steps: torch an
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Protocol, cast
 
 from ultron_cli import user_code
 from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.retrieval.origin import StepRecord
+from ultron_cli.retrieval.origin import Json, StepRecord
 from ultron_cli.schema.values import shown
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 class StepConfig(Protocol):
     """The settings of a step: a frozen dataclass with a default for each."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
 
     @property
     def n_needed(self) -> int:
@@ -75,12 +78,13 @@ class Step:
             )
         return after
 
-    def record(self, ms_per_query: float) -> StepRecord:
-        """As an Origin holds it."""
-        settings = to_dict(self.config)
+    def record(self, ms_per_query: float, measured: Json = MappingProxyType({})) -> StepRecord:
+        """As an Origin holds it. measured: what the step says of its work."""
+        no_result = {part.name for part in fields(self.config) if not part.metadata.get("shapes_result", True)}
+        settings = {name: value for name, value in to_dict(self.config).items() if name not in no_result}
         if self.part is not None:
             settings["code_sha256"] = self.part.sha256
-        return StepRecord(name=self.name, settings=settings, ms_per_query=ms_per_query)
+        return StepRecord(name=self.name, settings=settings, ms_per_query=ms_per_query, measured=measured)
 
 
 class UserStep(StepConfig, Protocol):
@@ -167,10 +171,10 @@ def rerank(state: "RerankState", steps: Sequence[Step]) -> tuple["RerankState", 
         if step.part is None:
             RERANKERS[step.name].config_type()  # imports it outside the time
         started_s = time.perf_counter()
-        state = step.apply(state)
+        state = step.apply(replace(state, measured={}))
         ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(state.queries))
         log.info("re-ranking, %s: %.1f ms per query", step.name, ms_per_query)
-        records.append(step.record(ms_per_query))
+        records.append(step.record(ms_per_query, state.measured))
     return state, tuple(records)
 
 
@@ -180,4 +184,6 @@ RERANKERS = {
     "dba": Reranker(module="expansion", config="DBAConfig", function="dba"),
     "diffusion": Reranker(module="diffusion", config="DiffusionConfig", function="diffusion"),
     "kreciprocal": Reranker(module="kreciprocal", config="KReciprocalConfig", function="kreciprocal"),
+    "geometry": Reranker(module="geometry", config="GeometryConfig", function="geometry"),
+    "asmk": Reranker(module="asmk", config="AsmkConfig", function="asmk"),
 }

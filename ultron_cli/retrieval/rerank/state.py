@@ -1,13 +1,15 @@
 """What a re-ranking step takes and gives, and what steps share: re-scored photos are put in front of a ranking."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ultron_cli.retrieval.descriptors import Descriptors, take_rows
 from ultron_cli.retrieval.exact.search import exact_search, worker_threads
 from ultron_cli.retrieval.index.base import Index
+from ultron_cli.retrieval.local_features.source import LocalSource
+from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.rankings import PADDING, RankedRows
 
 Scored = tuple[np.ndarray, np.ndarray]  # (m,) int64 database rows, each once, and (m,) scores
@@ -22,6 +24,8 @@ class RerankState:
     database: np.ndarray | Descriptors  # (N, D); the same for all steps
     index: Index | None = None  # over the same rows, for further searches; None searches exactly
     device: str = "cpu"
+    local: LocalSource | None = None  # of the queries and the database; None where nobody knows of any
+    measured: Json = field(default_factory=dict)  # what the last step says of its work, beside its time
     # Whether steps may overwrite the ranking's arrays: for a million distractors that costs less than copying them.
     in_place: bool = False
 
