@@ -59,8 +59,9 @@ def _local_request(
         if useless:
             raise UltronError(f"without --local there are no local features; leave out {' and '.join(useless)}")
         return None
-    request = LocalRequest(detector=choose_detector(name, assignments), max_side_px=max_side_px)
-    return request if max_keypoints is None else replace(request, max_keypoints=max_keypoints)
+    request = LocalRequest(detector=choose_detector(name, assignments))
+    bounds = {"max_keypoints": max_keypoints, "max_side_px": max_side_px}
+    return replace(request, **{setting: value for setting, value in bounds.items() if value is not None})
 
 
 def command(
@@ -145,7 +146,7 @@ def command(
     local_side: Annotated[
         int | None,
         number(
-            help="Longest side of photos for --local; 0 leaves them as they are (640; for dense that of --max-side).",
+            help="Longest side of photos for --local; 0 leaves them as they are (640).",
             low=0,
             metavar="PX",
             panel=LOCAL,
