@@ -94,7 +94,7 @@ def test_equal_strengths_are_ordered_by_place() -> None:
         ("surf", "", "must be one of rootsift, sift, orb"),
         ("sift", "contrast=1", "unknown setting contrast"),
         ("sift", "contrast_threshold=2", "`local.contrast_threshold` must lie between 0 and 1"),
-        ("orb", "n_levels", "`local_set` takes key=value (contrast_threshold=0.02)"),
+        ("orb", "n_levels", "`local_set` takes key=value (sigma=1.2)"),
     ],
 )
 def test_wrong_choices_are_one_line(name: str, assignment: str, text: str) -> None:

@@ -65,7 +65,7 @@ def choose_detector(name: str, assignments: Sequence[str] = ()) -> DetectorChoic
     return DetectorChoice(name=name, settings=values, part=user_code.load(name, "detector", DETECTORS))
 
 
-EXAMPLE = "contrast_threshold=0.02"  # of --local-set
+EXAMPLE = "sigma=1.2"  # of --local-set
 
 DETECTORS = {
     "rootsift": DetectorEntry(module="detectors", settings="SiftSettings", detector="RootSift"),
