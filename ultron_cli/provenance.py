@@ -23,6 +23,7 @@ PACKAGES = (
     "scikit-learn",
     "matplotlib",
     "grad-cam",
+    "opencv-python-headless",
     "typer",
 )
 

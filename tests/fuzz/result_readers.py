@@ -153,6 +153,25 @@ def _read_ranks(folder: Path) -> None:
     read_ranks(folder / "x.h5").names_of(0)
 
 
+def _write_local(folder: Path) -> None:
+    from tests.retrieval.local_features.rows_for_tests import write_drawn
+    from ultron_cli.local.projection import Projection
+
+    write_drawn(
+        folder / "x.h5", projection=Projection(mean=np.zeros(3, np.float32), matrix=np.ones((8, 3), np.float32))
+    )
+
+
+def _read_local(folder: Path) -> None:
+    from ultron_cli.retrieval.local_features.files import open_local_features
+
+    with open_local_features(folder / "x.h5") as file:
+        assert len(file.names) == file.n
+        assert sum(len(features) for _, block in file.blocks(3) for features in block) == file.n_features
+        file.projection  # noqa: B018
+        file.marks  # noqa: B018
+
+
 def _write_words(folder: Path) -> None:
     from ultron_cli.local.asmk import PhotoVectors
     from ultron_cli.retrieval.local_features.words import StoredWords, write_words
@@ -219,6 +238,7 @@ RESULT_READERS: dict[str, Reader] = {
     ),
     "descriptors": _h5_reader(_write_descriptors, _read_descriptors),
     "ranks": _h5_reader(_write_ranks, _read_ranks),
+    "local-features": _h5_reader(_write_local, _read_local),
     "asmk-words": _h5_reader(_write_words, _read_words),
     "whitening": _h5_reader(_write_whitening, _read_whitening),
     "index-faiss": Reader(

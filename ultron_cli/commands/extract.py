@@ -54,13 +54,14 @@ def _local_request(
     from ultron_cli.retrieval.local_features.request import LocalRequest
 
     if name is None:
-        flags = {"--local-keypoints": max_keypoints, "--local-side": max_side_px, "--local-set": assignments or None}
+        flags = {"--local-points": max_keypoints, "--local-side": max_side_px, "--local-set": assignments or None}
         useless = [flag for flag, value in flags.items() if value is not None]
         if useless:
             raise UltronError(f"without --local there are no local features; leave out {' and '.join(useless)}")
         return None
-    request = LocalRequest(detector=choose_detector(name, assignments), max_side_px=max_side_px)
-    return request if max_keypoints is None else replace(request, max_keypoints=max_keypoints)
+    request = LocalRequest(detector=choose_detector(name, assignments))
+    bounds = {"max_keypoints": max_keypoints, "max_side_px": max_side_px}
+    return replace(request, **{setting: value for setting, value in bounds.items() if value is not None})
 
 
 def command(
@@ -139,13 +140,13 @@ def command(
             by_path=True,
         ),
     ] = None,
-    local_keypoints: Annotated[
+    local_points: Annotated[
         int | None, number(help="Most local features of a photo (800).", low=1, high=100_000, panel=LOCAL)
     ] = None,
     local_side: Annotated[
         int | None,
         number(
-            help="Longest side of photos for --local; 0 leaves them as they are (640; for dense that of --max-side).",
+            help="Longest side of photos for --local; 0 leaves them as they are (640).",
             low=0,
             metavar="PX",
             panel=LOCAL,
@@ -206,7 +207,7 @@ def command(
         skip_bad=skip_bad,
         overwrite=overwrite,
         whitening=chosen_whitening(whiten, dim),
-        local=_local_request(local, local_keypoints, local_side, local_set or []),
+        local=_local_request(local, local_points, local_side, local_set or []),
         out=out,
     )
     model_choice = ModelFlags(

@@ -1,6 +1,6 @@
 """Local features of photos, and what pairs of them say: matches, and a geometry that explains them.
 
-Importing this package is light, so that help texts can name the detectors: OpenCV and torch come with the first one.
+Importing this package is light, so that help texts can name the detectors: OpenCV comes with the first one.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,7 @@ class DetectorEntry:
 
     module: str  # of this package
     settings: str  # name of the frozen dataclass of its settings
-    detector: str  # name of what is made of the settings, and of a network where it needs one
-    needs_network: bool = False  # then the places are those of a network's map
-    max_side_px: int | None = 640  # unless another is named; None: that of the network's photos
+    detector: str  # name of what is made of the settings
 
     def settings_type(self) -> type:
         """The class of its settings."""
@@ -45,25 +43,14 @@ class DetectorChoice:
     settings: object  # of the entry's settings_type; of a detector by import path a dict
     part: user_code.UserPart | None = None  # of a detector by import path
 
-    @property
-    def entry(self) -> DetectorEntry | None:
-        """That of the name; None for an import path."""
-        return DETECTORS.get(self.name)
-
-    @property
-    def needs_network(self) -> bool:
-        """Whether `make` takes a network."""
-        return self.entry is not None and self.entry.needs_network
-
     def stored_settings(self) -> dict[str, object]:
         """As files store them."""
         return dict(self.settings) if isinstance(self.settings, dict) else to_dict(self.settings)
 
-    def make(self, *network: object) -> "Detector":
-        """The detector. network: where it needs one. Raises UltronError for what a class by import path does not take,
-        or lacks."""
-        if self.entry is not None:
-            return self.entry.detector_type()(self.settings, *network)
+    def make(self) -> "Detector":
+        """The detector. Raises UltronError for what a class by import path does not take, or lacks."""
+        if self.part is None:
+            return DETECTORS[self.name].detector_type()(self.settings)
         return import_module(f"{__name__}.detectors").user_detector(self.part, self.stored_settings())
 
 
@@ -78,13 +65,10 @@ def choose_detector(name: str, assignments: Sequence[str] = ()) -> DetectorChoic
     return DetectorChoice(name=name, settings=values, part=user_code.load(name, "detector", DETECTORS))
 
 
-EXAMPLE = "contrast_threshold=0.02"  # of --local-set
+EXAMPLE = "sigma=1.2"  # of --local-set
 
 DETECTORS = {
     "rootsift": DetectorEntry(module="detectors", settings="SiftSettings", detector="RootSift"),
     "sift": DetectorEntry(module="detectors", settings="SiftSettings", detector="Sift"),
     "orb": DetectorEntry(module="detectors", settings="OrbSettings", detector="Orb"),
-    "dense": DetectorEntry(
-        module="dense", settings="DenseSettings", detector="Dense", needs_network=True, max_side_px=None
-    ),
 }

@@ -104,7 +104,7 @@ def _opencv() -> ModuleType:
         reason = str(error).strip().split("\n")[0][:160]
         raise UltronError(
             f"rootsift, sift and orb need OpenCV, which cannot be imported ({reason}); run `pip install "
-            "opencv-python-headless`, or take dense"
+            "opencv-python-headless`"
         ) from error
     return cv2
 

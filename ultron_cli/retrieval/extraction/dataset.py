@@ -265,7 +265,9 @@ def _prepared(
         role: (raw_folder / name, DescriptorExtraction(dataset, names, loaded, configs[role], work))
         for role, name, names in roles
     }
-    described = {role: (folder / name, files[role][1]) for role, name, _ in roles}
+    described: dict[Role, tuple[Path, DescriptorExtraction]] = {
+        role: (folder / name, files[role][1]) for role, name, _ in roles
+    }
     local = local_extractions(request.local, dataset, described) if request.local else {}
     return _Prepared(dataset=dataset, loaded=loaded, folder=folder, files=files, local=local)
 

@@ -51,7 +51,7 @@ class LocalConfig:
     max_side_px: int | None
 
     def __post_init__(self) -> None:
-        within("local_keypoints", self.max_keypoints, 1, MOST_KEYPOINTS)
+        within("local_points", self.max_keypoints, 1, MOST_KEYPOINTS)
         if self.max_side_px is not None:
             within("local_side", self.max_side_px, 32, 16384)
 

@@ -13,8 +13,6 @@ from ultron_cli.retrieval.extraction.processes import ExtractionProcesses
 from ultron_cli.retrieval.local_features.extraction import LocalConfig, LocalExtraction
 from ultron_cli.retrieval.local_features.files import local_path, open_local_features
 
-SIDE_PX = 640  # of photos for a detector by import path
-
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRequest:
@@ -22,8 +20,7 @@ class LocalRequest:
 
     detector: DetectorChoice
     max_keypoints: int = 800  # of a photo
-    # Longest side of photos, or of their boxes; 0: as they are; None: what the detector is made for.
-    max_side_px: int | None = None
+    max_side_px: int = 640  # longest side of photos, or of their boxes; 0: as they are
 
 
 class LocalFile(TypedDict):
@@ -59,21 +56,11 @@ def local_extractions(
             comparison=detector.comparison,
             descriptor_type=detector.descriptor_type,
             max_keypoints=request.max_keypoints,
-            max_side_px=_max_side_px(request, extraction),
+            max_side_px=request.max_side_px or None,
         )
         local = LocalExtraction(dataset, extraction.names, detector, config, extraction.work)
         extractions[role] = (local_path(path), local)
     return extractions
-
-
-def _max_side_px(request: LocalRequest, described: DescriptorExtraction) -> int | None:
-    """The longest side: the requested one (0: no limit), else that of the detector, else that of the network's
-    photos."""
-    if request.max_side_px is not None:
-        return request.max_side_px or None
-    entry = request.detector.entry
-    side_px = SIDE_PX if entry is None else entry.max_side_px
-    return described.config.max_side_px if side_px is None else side_px
 
 
 def extract_local(extraction: LocalExtraction, path: Path, processes: ExtractionProcesses) -> LocalFile:
