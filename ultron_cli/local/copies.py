@@ -1,7 +1,7 @@
 """What two photos have in common: one is a copy of the other, both show a landmark, or neither.
 
-A copy is cut, scaled, turned in the picture's plane, mirrored, framed or recompressed: one similarity takes the whole of
-what is left of a photo to the other. Another photo of the same landmark shares a part of the picture at most, and is
+A copy is cut, scaled, turned in the picture's plane, mirrored, framed or recompressed: one similarity takes all that is
+left of a photo to the other. Another photo of the same landmark shares a part of the picture at most, and is
 seen from elsewhere.
 """
 

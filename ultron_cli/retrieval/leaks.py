@@ -1,7 +1,7 @@
 """Photos that stand on two sides of an experiment: copies, and photos of the same landmark.
 
-Candidates are the nearest photos by descriptor; where both sides have local features, geometry decides (local/copies.py),
-else the similarity of the descriptors alone. A photo that is on both sides as it is, is known by its bytes or its name
+Candidates are the nearest photos by descriptor. Where both sides have local features, geometry decides
+(local/copies.py), else the similarity of the descriptors alone. A photo that is on both sides as it is, is known by its bytes or its name
 (overlap.py).
 """
 
@@ -172,8 +172,8 @@ def _files_in(path: Path, names: Sequence[str]) -> list[Path]:
 
 
 def leaks_between(files: Sequence[tuple[Path, SideName]], config: LeakConfig) -> Leaks:
-    """Leaks between queries, database, training photos and distractors. Raises UltronError if files are damaged, or were
-    made by different models."""
+    """Leaks between queries, database, training photos and distractors. Raises UltronError if files are damaged, or
+    were made by different models."""
     leaks: list[Leak] = []
     by_geometry, by_similarity = [], []
     calibrations: dict[str, Calibration] = {}
@@ -224,7 +224,10 @@ class _PairOfSides:
         first, second = self._first, self._second
         has_geometry = first.local is not None and second.local is not None
         leaks: list[Leak] = []
-        with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._config.n_workers or n_threads(), "leaks") as workers:
+        with (
+            threadpool_limits(1, "blas"),
+            ThreadPoolExecutor(self._config.n_workers or n_threads(), "leaks") as workers,
+        ):
             if has_geometry:
                 self.calibration = self._calibrated(workers)
                 log.info("%s-%s: %s", first.name, second.name, self.calibration.text())
