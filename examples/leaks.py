@@ -49,9 +49,9 @@ def plant(toy: Path, out: Path) -> None:
         target = out / side / photo.name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(photo.read_bytes())
-    chosen = np.random.default_rng(0).permutation(len(names["train"]))[:N_COPIES]
+    copied_rows = np.random.default_rng(0).permutation(len(names["train"]))[:N_COPIES]
     planted = {}
-    for i, row in enumerate(chosen.tolist()):
+    for i, row in enumerate(copied_rows.tolist()):
         change = CHANGES[i % len(CHANGES)]
         with Image.open(names["train"][row]) as photo:
             copy, quality = changed(photo.convert("RGB"), change)

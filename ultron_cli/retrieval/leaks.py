@@ -1,8 +1,8 @@
 """Photos that stand on two sides of an experiment: copies, and photos of the same landmark.
 
 Candidates are the nearest photos by descriptor. Where both sides have local features, geometry decides
-(local/copies.py), else the similarity of the descriptors alone. A photo that is on both sides as it is, is known by its bytes or its name
-(overlap.py).
+(local/copies.py), else the similarity of the descriptors alone. A photo that is on both sides as it is, is known by its
+bytes or its name (overlap.py).
 """
 
 from collections.abc import Iterator, Sequence
