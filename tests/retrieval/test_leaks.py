@@ -33,7 +33,7 @@ def write_side(path: Path, prefix: str, pictures: list[np.ndarray], walls: list[
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """q0 is t0 mirrored, q1 shows the wall of t1; p0 is t2 cut; q2 is p1; x0 is of the wall of p2; the rest is clean."""
+    """q0 is t0 mirrored, q1 shows the wall of t1; p0 is t2 cut; q2 is p1; x0 is of the wall of p2."""
     folder = tmp_path_factory.mktemp("leaks")
     (folder / "test").mkdir()
     walls = {i: facade(i, 200) for i in range(14)}

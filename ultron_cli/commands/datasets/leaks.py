@@ -36,8 +36,8 @@ def command(
     """Finds test photos that training or distractors know.
 
     It looks for copies (cut, scaled, turned, mirrored, framed, recompressed) and for photos of the same landmark.
-    Beside the list it writes a picture of the worst, training photos to exclude (`ultron train --set exclude=FILE`), and
-    queries to score without (`ultron evaluate --exclude FILE`).
+    Beside the list it writes a picture of the worst, training photos to exclude (`ultron train --set exclude=FILE`),
+    and queries to score without (`ultron evaluate --exclude FILE`).
     """
     from ultron_cli.console import counted, dump_json, lines, print_result, table
     from ultron_cli.files import write_text
