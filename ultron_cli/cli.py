@@ -68,6 +68,7 @@ COMMANDS = {
     "datasets info": "Commands",
     "datasets download": "Commands",
     "datasets verify": "Commands",
+    "datasets leaks": "Commands",
     "datasets build-gnd": "Commands",
     "datasets make-toy": "Commands",
     "descriptors info": "Commands",

@@ -5,8 +5,10 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from ultron_cli.evaluation.evaluate import evaluate_ranking, ranking_against
+from ultron_cli.errors import UltronError
+from ultron_cli.evaluation.evaluate import evaluate_ranking, ranking_against, score_ranking, score_without
 from ultron_cli.retrieval.origin import Origin
 from ultron_cli.retrieval.rankings import Ranking
 
@@ -81,3 +83,28 @@ def test_repeats_are_told_with_what_they_do(tmp_path: Path) -> None:
     first = evaluate_ranking(ranking, gnd, duplicates="first")
     assert first.warnings[0] == f"{text}only the first counts"
     assert first.protocols["easy"].mAP == 1
+
+
+def test_listed_queries_are_left_out_of_the_second_score(tmp_path: Path) -> None:
+    gnd = tmp_path / "gnd_set.json"
+    entry = {"bbx": None, "easy": [0], "hard": [], "junk": []}
+    gnd.write_text(json.dumps({"imlist": ["a", "b", "c"], "qimlist": ["p/1.jpg", "q/2.jpg"], "gnd": [entry, entry]}))
+    ranking = Ranking(
+        query_names=["q/2.jpg", "p/1.jpg"],
+        database_names=["a", "b", "c"],
+        rows=np.array([[1, 0, 2], [0, 1, 2]]),
+        scores=None,
+        origin=Origin(dataset="set"),
+    )
+    scored = score_ranking(ranking, gnd, ("easy",))
+    assert scored.evaluation.protocols["easy"].ap == {"p/1.jpg": 1.0, "q/2.jpg": 0.25}
+    for listed, ap in (("1.jpg\nother.jpg", {"q/2.jpg": 0.25}), ("q/2.jpg", {"p/1.jpg": 1.0}), ("2", {"p/1.jpg": 1.0})):
+        (tmp_path / "list.txt").write_text(listed)
+        without = score_without(scored, [tmp_path / "list.txt"], ("easy",))
+        assert without.protocols["easy"].ap == ap and without.n_queries == 1
+    (tmp_path / "list.txt").write_text("stranger")
+    with pytest.raises(UltronError, match=r"list\.txt names none of 2 queries; check `exclude`"):
+        score_without(scored, [tmp_path / "list.txt"], ("easy",))
+    (tmp_path / "list.txt").write_text("1.jpg\n2.jpg")
+    with pytest.raises(UltronError, match="leaves none of 2 queries"):
+        score_without(scored, [tmp_path / "list.txt"], ("easy",))

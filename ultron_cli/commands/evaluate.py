@@ -66,6 +66,14 @@ def command(
         str, choice(DUPLICATES, help="Photos that a ranking repeats: each counts, as in revisitop, or only the first.")
     ] = "count",
     leave_out_queries: LeaveOutQueriesFlag = False,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Score without these queries too, for example those that `ultron datasets leaks` lists; may be given "
+            "several times.",
+        ),
+    ] = None,
     expected: Annotated[
         bool, typer.Option("--expected", help="Show the published score of this model beside ours, and what differs.")
     ] = False,
@@ -101,8 +109,8 @@ def command(
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of
-    from ultron_cli.console import dump_json, lines, print_result
-    from ultron_cli.evaluation.evaluate import find_gnd, score_ranking
+    from ultron_cli.console import counted, dump_json, lines, print_result
+    from ultron_cli.evaluation.evaluate import find_gnd, score_ranking, score_without
     from ultron_cli.evaluation.expected import comparison, comparison_text
     from ultron_cli.evaluation.explanation import explain
     from ultron_cli.evaluation.metrics import metrics_of
@@ -173,9 +181,13 @@ def command(
         "duplicates": duplicates,
         "leave_out_queries": leave_out_queries,
         **{name: value for name, value in {"metric": metric, "slices": slices, "ceilings": ceilings}.items() if value},
+        **({"exclude": [str(path) for path in exclude]} if exclude else {}),
     }
     path = out or workspace.result_folder("evaluate", name, made_by) / "evaluation.json"
     content = evaluation.to_json() | (explanation.to_json() if explanation else {})
+    without = score_without(scored, exclude, protocols, duplicates) if exclude else None
+    if without:
+        content["without_excluded"] = without.to_json()
     write_text(path, dump_json(content))
     workspace.remember("evaluate", path)
     if style in ("markdown", "latex", "csv"):
@@ -188,5 +200,8 @@ def command(
     if expected:
         content["expected"] = published.to_json() if published else None
     explained = explanation.text() if explanation else ""
+    if without:
+        n_excluded = evaluation.n_queries - without.n_queries
+        shown = lines(shown, f"without {counted(n_excluded, 'excluded query', 'excluded queries')}:", without.text())
     shown = lines(shown, beside, explained, how, str(path))
     print_result(content, dump_json(content, ascii_only=True) if style == "json" else shown)

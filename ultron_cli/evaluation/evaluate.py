@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ultron_cli.console import counted, log, named
+from ultron_cli.datasets.landmarks.split import read_exclusions
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import (
@@ -308,6 +309,41 @@ def score_ranking(
         ),
     )
     return ScoredRanking(ranking=ranking, truth=truth, rows=rows, results=results, evaluation=evaluation)
+
+
+def score_without(
+    scored: ScoredRanking, lists: Sequence[Path], protocols: Sequence[Protocol], duplicates: Duplicates = "count"
+) -> Evaluation:
+    """The scores of a ranking without the queries that are on lists, one name per line, which may name more than there
+    are. A query goes by its name, and by the last part of it, with its suffix and without. Raises UltronError if no
+    query is listed, or none is left."""
+    entries = set().union(*(read_exclusions(path) for path in lists))
+    truth = scored.truth
+
+    def is_listed(name: str) -> bool:
+        file_name = name.rpartition("/")[2]
+        return not entries.isdisjoint((name, file_name, os.path.splitext(file_name)[0]))
+
+    rows = [row for row, name in enumerate(truth.query_names) if not is_listed(name)]
+    where = named([str(path) for path in lists])
+    if len(rows) == len(truth.query_names):
+        raise UltronError(f"{where} names none of {counted(len(rows), 'query', 'queries')}; check `exclude`")
+    if not rows:
+        raise UltronError(
+            f"{where} leaves none of {counted(len(truth.query_names), 'query', 'queries')}; check `exclude`"
+        )
+    truth = replace(
+        truth, query_names=[truth.query_names[row] for row in rows], queries=[truth.queries[row] for row in rows]
+    )
+    rows_left = replace(scored.rows, query_rows=scored.rows.query_rows[rows])
+    results = {protocol: revisited_map(rows_left, truth, protocol, duplicates=duplicates) for protocol in protocols}
+    return Evaluation.of(
+        results,
+        dataset=scored.evaluation.dataset,
+        query_names=truth.query_names,
+        n_database=scored.evaluation.n_database,
+        origin=scored.evaluation.origin,
+    )
 
 
 def dataset_name(origin: Origin, gnd: Path | GroundTruth) -> str:

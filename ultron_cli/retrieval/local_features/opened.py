@@ -31,10 +31,10 @@ class OpenLocalFeatures:
             self._queries = self._open(source.query_file)
             self._database = [self._open(path) for path in source.database_files]
             for file in self._database:
-                _require_alike(self._queries, file)
-            self._query_rows = _rows_of(self._queries, source.query_names)
+                require_alike(self._queries, file)
+            self._query_rows = rows_of(self._queries, source.query_names)
             parts = parts_of(source.database)
-            rows = [_rows_of(file, part.names) for file, part in zip(self._database, parts, strict=True)]
+            rows = [rows_of(file, part.names) for file, part in zip(self._database, parts, strict=True)]
             self._file_of_row = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
             self._row_of_row = np.concatenate(rows)
         except BaseException:
@@ -123,7 +123,8 @@ def file_identity(file: LocalFeatureFile) -> str:
     return digest.hexdigest()[:32]
 
 
-def _require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> None:
+def require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> None:
+    """Raises UltronError if two files' features cannot be matched with each other."""
     for name in MUST_AGREE:
         of_queries, of_database = getattr(queries.info, name), getattr(database.info, name)
         if of_queries != of_database:
@@ -134,7 +135,7 @@ def _require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> Non
             )
 
 
-def _rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:
+def rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:
     """(n,) int64 rows of photos by name, -1 for those that the file's extraction skipped. Raises UltronError if it
     lacks others."""
     rows = file.rows

@@ -1,0 +1,96 @@
+"""What two photos have in common: one is a copy of the other, both show a landmark, or neither.
+
+A copy is cut, scaled, turned in the picture's plane, mirrored, framed or recompressed: one similarity takes all that is
+left of a photo to the other. Another photo of the same landmark shares a part of the picture at most, and is
+seen from elsewhere.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ultron_cli.local.features import LocalFeatures
+from ultron_cli.local.mirroring import can_mirror, mirrored
+from ultron_cli.local.verification import MODELS, VerifiablePhoto, VerifiableQuery, VerifySettings, verify
+
+Kind = Literal["copy", "mirrored copy", "landmark"]
+
+GRID_CELLS = 5  # of a side of the box around a photo's features
+LEAST_COPY_INLIERS = 12  # of a similarity
+LEAST_AGREEING = 0.6  # share of matches that a similarity explains
+LEAST_COVERED = 0.6  # share of a photo's cells with features in which an inlier lies
+
+
+@dataclass(frozen=True, kw_only=True)
+class InCommon:
+    """What a pair of photos has in common."""
+
+    kind: Kind | None  # None: nothing, or too little to tell
+    score: int  # inliers, spread over the photo
+    covered: float  # 0 to 1: share of that photo's picture, the one more covered, in which both agree
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedPhoto:
+    """A photo, ready to be compared with others, in the mirror too where its features allow it."""
+
+    query: VerifiableQuery
+    mirror: VerifiableQuery | None
+
+    @classmethod
+    def of(cls, features: LocalFeatures, *, max_side_px: int | None, is_binary: bool) -> "ComparedPhoto":
+        """max_side_px, is_binary: as VerifiablePhoto.of takes them."""
+
+        def verifiable(either: LocalFeatures) -> VerifiableQuery:
+            return VerifiableQuery.of(VerifiablePhoto.of(either, max_side_px=max_side_px, is_binary=is_binary))
+
+        has_mirror = can_mirror(features.descriptors.shape[1], is_binary=is_binary)
+        return cls(verifiable(features), verifiable(mirrored(features)) if has_mirror else None)
+
+
+def in_common(first: ComparedPhoto, photo: VerifiablePhoto, settings: VerifySettings, threshold: int) -> InCommon:
+    """What two photos have in common. threshold: the least score that chance does not reach; photos of a landmark have
+    it."""
+    plain = _in_common(first.query, photo, settings, threshold)
+    if plain.kind == "copy" or first.mirror is None:
+        return plain
+    mirror = _in_common(first.mirror, photo, settings, threshold)
+    if mirror.kind == "copy":
+        return InCommon(kind="mirrored copy", score=mirror.score, covered=mirror.covered)
+    return plain
+
+
+def _in_common(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySettings, threshold: int) -> InCommon:
+    verified = verify(query, photo, settings)
+    if verified.score == 0:
+        return InCommon(kind=None, score=0, covered=0.0)
+    positions = query.photo.features.positions[verified.matches[:, 0]], photo.features.positions[verified.matches[:, 1]]
+    places = np.stack([positions[0] * query.photo.scale, positions[1] * photo.scale]).astype(np.float64)
+    similar = MODELS["similarity"].estimate(places, settings.threshold_px)
+    is_inlier = similar[1] if similar else np.zeros(len(verified.matches), bool)
+    covered = max(
+        covered_share(query.photo.features.positions, positions[0][is_inlier]),
+        covered_share(photo.features.positions, positions[1][is_inlier]),
+    )
+    is_copy = (
+        is_inlier.sum() >= max(LEAST_COPY_INLIERS, threshold)
+        and is_inlier.mean() >= LEAST_AGREEING
+        and covered >= LEAST_COVERED
+    )
+    kind: Kind | None = "copy" if is_copy else "landmark" if verified.score >= threshold else None
+    return InCommon(kind=kind, score=verified.score, covered=covered)
+
+
+def covered_share(positions: np.ndarray, inliers: np.ndarray) -> float:
+    """Of the cells of a grid over (n, 2) features that hold some, the share in which one of the (m, 2) inliers lies."""
+    if not len(inliers):
+        return 0.0
+    corner = positions.min(axis=0)
+    extent = np.maximum(positions.max(axis=0) - corner, 1e-6)
+
+    def cells_of(places: np.ndarray) -> np.ndarray:
+        cells = np.clip((places - corner) / extent * GRID_CELLS, 0, GRID_CELLS - 1).astype(np.int64)
+        return np.unique(cells[:, 0] * GRID_CELLS + cells[:, 1])
+
+    return len(cells_of(inliers)) / len(cells_of(positions))
