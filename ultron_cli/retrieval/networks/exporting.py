@@ -33,6 +33,9 @@ from ultron_cli.retrieval.networks.photos import Joined, PhotosToDescriptors, Sc
 from ultron_cli.retrieval.whitening import Whitening
 
 EXAMPLE_SIDES_PX = (192, 256)  # of the photos with which a network is traced, or its least side where that is more
+# Photos at a time: as many as nothing else in a network, for what is equal to another size is taken for it (and one for
+# the only number).
+N_EXAMPLES = 5
 DYNAMIC_AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -107,10 +110,10 @@ def _record(loaded: LoadedModel, request: ExportRequest) -> NetworkRecord:
 
 
 def _example(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) -> torch.Tensor:
-    """Photos to trace with: two where their number may vary, as one would be taken for the only number."""
+    """Photos to trace with."""
     sides = request.sides_px or [max(side, record.least_side_px) for side in EXAMPLE_SIDES_PX]
     dtype = torch.uint8 if request.pixels == "uint8" else torch.float32
-    return torch.zeros(2, 3, *sides, dtype=dtype)
+    return torch.zeros(N_EXAMPLES, 3, *sides, dtype=dtype)
 
 
 def _axes(request: ExportRequest) -> dict[int, Any]:
@@ -146,7 +149,7 @@ def _onnx(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) ->
                 networks[key] = traced(model.per_scale, "images", example, axes)
             names.append(graph.add(networks[key], {"images": name}))
         stacked = graph.stacked(names)
-        of_scales = torch.rand(len(names), 2, model.per_scale.descriptor_dim)
+        of_scales = torch.rand(len(names), N_EXAMPLES, model.per_scale.descriptor_dim)
         joined = traced(Joined(model, request.whitening), "of_scales", of_scales, {1: torch.export.Dim.DYNAMIC})
         output = graph.add(joined, {"of_scales": stacked})
     except (CannotExport, ValueError) as fault:
