@@ -262,13 +262,18 @@ def _model(path: Path, n_bytes: int, look: _Look, record: NetworkRecord | None, 
 
 def _photo_input(path: Path, look: _Look) -> _Value:
     """The input. Raises UltronError unless there is one, of photos."""
-    photos = [value for value in look.inputs if len(value.axes) == 4 and value.axes[1] in (3, None)]
+    photos = [value for value in look.inputs if len(value.axes) == 4 and _has_channels_second(value.axes)]
     if len(look.inputs) != 1 or not photos or photos[0].kind not in NUMBERS:
         values = "; ".join(map(str, look.inputs[:4])) or "none"
         raise UltronError(
             f"{path} must take one input of photos, {' or '.join(NUMBERS)} (batch, 3, height, width); found {values}"
         )
     return photos[0]
+
+
+def _has_channels_second(axes: tuple[int | None, ...]) -> bool:
+    """Whether (B, 3, H, W) fits; of (any, any, any, 3) the last are the channels."""
+    return axes[1] == 3 or (axes[1] is None and axes[3] != 3)
 
 
 def _output(path: Path, look: _Look, name: str | None) -> _Value:
