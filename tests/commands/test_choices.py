@@ -37,7 +37,7 @@ def test_choices_equal_their_registries() -> None:
 
 def test_help_texts_name_every_choice(ultron: Run) -> None:
     def words(name: str) -> str:
-        text = " ".join(ultron(*name.split(), "--help")[1].split())
+        text = " ".join(ultron(*name.split(), "--help")[1].replace("│", " ").split())
         return text.replace("guided- ", "guided-")  # a line may end at the hyphen
 
     for name in ("search", "evaluate", "serve"):

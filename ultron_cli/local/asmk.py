@@ -48,12 +48,12 @@ class PhotoVectors:
 def asmk_package() -> SimpleNamespace:
     """The modules of the package asmk. Raises UltronError, with how to install it, where it is absent."""
     try:
-        from asmk import codebook, hamming, index, inverted_file, kernel
+        from asmk import codebook, index, inverted_file, kernel
     except ImportError as error:
         raise UltronError(
             f'ASMK needs the package asmk, which cannot be imported ({error}); install it: pip install "ultron[asmk]"'
         ) from None
-    return SimpleNamespace(codebook=codebook, hamming=hamming, index=index, inverted_file=inverted_file, kernel=kernel)
+    return SimpleNamespace(codebook=codebook, index=index, inverted_file=inverted_file, kernel=kernel)
 
 
 def unit_rows(descriptors: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ class Asmk:
         """photos: (number, descriptors) by ascending number; those without features have no vectors."""
         parts = [(number, *self.vectors(descriptors)) for number, descriptors in photos if len(descriptors)]
         if not parts:
-            raise UltronError("no photo of the database has local features; extract others with `local`")
+            raise UltronError("no photo of the database has local features; extract those of another kind")
         return PhotoVectors(
             vectors=np.concatenate([vectors for _, vectors, _ in parts]),
             words=np.concatenate([words for _, _, words in parts]).astype(np.int64),

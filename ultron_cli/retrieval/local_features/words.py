@@ -1,7 +1,7 @@
 """The visual words and vectors of a database (local/asmk.py), kept beside its local features (HDF5).
 
-Attributes format, version, made_of, created, ultron_version; /words (W, D) float32, /vectors (A, V) uint32 or
-float32, /word_of_vector (A,) and /photo_of_vector (A,) int64, photos numbered through the files of local features. `made_of` is a
+Attributes format, version, made_of, created, ultron_version; /words (W, D) float32, /vectors (A, V) uint32 or float32,
+/word_of_vector and /photo_of_vector (A,) int64, photos numbered through the files of local features. `made_of` is a
 SHA-256 of all that shaped them: what is of anything else is made anew.
 """
 

@@ -63,14 +63,14 @@ def asmk(state: RerankState, config: AsmkConfig) -> RerankState:
     are bits."""
     if state.local is None:
         raise UltronError(
-            "`asmk` needs the local features of queries and database, which lie beside descriptor files; search "
+            "asmk needs the local features of queries and database, which lie beside descriptor files; search "
             f"descriptor files, and make their local features with {EXTRACT}"
         )
     with OpenLocalFeatures(state.local) as photos:
         files = photos.database_files
         if files[0].info.comparison != "l2":
             raise UltronError(
-                f"`asmk` adds up descriptors, and those of {files[0].path} are bits; make others with {EXTRACT}"
+                f"asmk adds up descriptors, and those of {files[0].path} are bits; make others with {EXTRACT}"
             )
         stored = stored_words(files, config)
         search = kernels.Asmk(stored.words, config.kernel)
