@@ -253,7 +253,7 @@ def _answer_requests(line: socket.socket) -> None:
             return
         bytes_before = virtual_bytes() or 0
         function, arguments, cpu_s, memory_bytes, folder = pickle.loads(stream.read(int.from_bytes(header, "big")))
-        held_bytes += max(0, (virtual_bytes() or 0) - bytes_before)  # the function's modules, where they were not loaded
+        held_bytes += max(0, (virtual_bytes() or 0) - bytes_before)  # modules of the function
         if folder is not None:  # the parent may have gone to another since the child began
             os.chdir(folder)
         _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)

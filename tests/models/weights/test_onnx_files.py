@@ -91,7 +91,7 @@ def test_another_tools_file_is_normalised_as_is_stated(tmp_path: Path, caplog: p
     assert stated.model.made_of() != model.made_of() and stated.weights_sha256 == loaded.weights_sha256
     again = load_weights(path, "onnx", dict(stated.model.made_of()["settings"]))  # as descriptors record it
     assert again.model.made_of() == stated.model.made_of()
-    with pytest.raises(UltronError, match="is an ONNX file, which gives descriptors and no maps"):
+    with pytest.raises(UltronError, match=r"is an ONNX file, which gives descriptors and no maps"):
         model.feature_map(torch.zeros(1, 3, 64, 64))
 
 
@@ -113,9 +113,9 @@ def test_a_file_of_ultron_says_everything_itself(tmp_path: Path) -> None:
     rows = describe(model, pixels(), model.scales_inside).numpy()  # computed once, whatever the scales
     np.testing.assert_allclose(rows, means(pixels().numpy() / 255), atol=1e-5)
     assert model.made_of()["inside"] == json.loads(RECORD.to_json())
-    with pytest.raises(UltronError, match="says itself how photos are prepared; leave out model.mean"):
+    with pytest.raises(UltronError, match=r"says itself how photos are prepared; leave out model.mean"):
         load_weights(path, None, {"mean": [0.5, 0.5, 0.5]})
-    with pytest.raises(UltronError, match="holds its network itself; leave out `model`"):
+    with pytest.raises(UltronError, match=r"holds its network itself; leave out `model`"):
         load_weights(path, "gem", {})
 
 
@@ -151,7 +151,7 @@ def test_what_is_no_network_of_descriptors_is_refused(tmp_path: Path) -> None:
             load_weights(network(tmp_path / "x.onnx", shape, kind, extra_input=extra), None, {})
     for content in (b"", b"PK\x03\x04", b"\x08\x0a" + bytes(range(200))):
         (tmp_path / "junk.onnx").write_bytes(content)
-        with pytest.raises(UltronError, match="is truncated or not an ONNX file"):
+        with pytest.raises(UltronError, match=r"is truncated or not an ONNX file"):
             load_weights(tmp_path / "junk.onnx", None, {})
     path = network(tmp_path / "x.onnx")
     for settings, fault in (
@@ -171,7 +171,7 @@ def test_weights_outside_of_the_folder_are_not_read(tmp_path: Path, place: str) 
     (tmp_path / "outside.bin").write_bytes(np.array([1, 2, 3], np.float32).tobytes())
     (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
     path = with_weights_beside(folder / "x.onnx", place)
-    with pytest.raises(UltronError, match="was refused: it reads weights from .* outside of its own folder"):
+    with pytest.raises(UltronError, match=r"was refused: it reads weights from .* outside of its own folder"):
         load_weights(path, None, {})
 
 
@@ -187,7 +187,7 @@ def with_weights_beside(path: Path, place: str) -> Path:
 
 def test_weights_in_the_folder_are_read_and_shape_the_hash(tmp_path: Path) -> None:
     path = with_weights_beside(tmp_path / "x.onnx", "w.bin")
-    with pytest.raises(UltronError, match="has its weights in .* does not exist"):
+    with pytest.raises(UltronError, match=r"has its weights in .* does not exist"):
         load_weights(path, None, {})
     hashes = set()
     for factors in ([1, 2, 3], [3, 2, 1]):
@@ -201,7 +201,7 @@ def test_a_file_over_the_budget_is_refused(tmp_path: Path) -> None:
     path = network(tmp_path / "x.onnx")
     set_memory_budget(100)
     try:
-        with pytest.raises(UltronError, match="the network would take .* more than the 100 B"):
+        with pytest.raises(UltronError, match=r"the network would take .* more than the 100 B"):
             load_weights(path, None, {})
     finally:
         set_memory_budget(None)

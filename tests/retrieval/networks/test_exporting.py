@@ -1,9 +1,11 @@
 """Networks for other tools: the same descriptors, standard operators, and a record of what made them."""
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,16 @@ from ultron_cli.retrieval.whitening import Whitening
 SCALES = (0.7071, 1.0)
 SIDES_PX = ((64, 96), (131, 67), (48, 224))  # maps of 4 x 6, 9 x 5 and 3 x 14 places under a window of 7
 LEAST_COSINE = 0.99999
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quiet_tracer() -> Iterator[None]:
+    """torch tells its structured trace to every listener, and pytest listens: tracing takes several times as long."""
+    tracer = logging.getLogger("torch.__trace")
+    tracer.disabled = True
+    yield
+    tracer.disabled = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +114,7 @@ def least_cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float((a.astype(np.float64) * b).sum(1).min())
 
 
-def session(path: Path) -> Iterator:
+def session(path: Path) -> Any:
     import onnxruntime
 
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -193,14 +205,14 @@ def test_a_state_dict_comes_back_exactly(tmp_path: Path, suffix: str) -> None:
 
 def test_what_does_not_fit_is_refused(tiny: LoadedModel, whitening: Whitening, tmp_path: Path) -> None:
     out = tmp_path / "x.onnx"
-    with pytest.raises(UltronError, match="a state dict holds weights alone"):
+    with pytest.raises(UltronError, match=r"a state dict holds weights alone"):
         ExportRequest(format="state-dict", scales=(1.0, 2.0))
     with pytest.raises(
-        UltronError, match="`size` must have sides of 64 px at least for tiny at scales 0.5, 1; found 48"
+        UltronError, match=r"`size` must have sides of 64 px at least for tiny at scales 0.5, 1; found 48"
     ):
         export_network(tiny, ExportRequest(format="onnx", scales=(0.5, 1.0), sides_px=(48, 96)), out)
     other = create_model("gem", backbone="test_resnet")
-    with pytest.raises(UltronError, match="whitens 12-d descriptors, gem-test_resnet gives 96-d"):
+    with pytest.raises(UltronError, match=r"whitens 12-d descriptors, gem-test_resnet gives 96-d"):
         export_network(loaded(other), ExportRequest(format="onnx", whitening=whitening), out)
     assert not out.exists()
 
@@ -210,7 +222,7 @@ def test_a_network_that_cannot_be_traced_is_refused_in_one_line(tmp_path: Path) 
         def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
             return super().pool(feature_map if feature_map.sum() > 0 else -feature_map)
 
-    with pytest.raises(UltronError, match="^tiny cannot be written as torch-export for photos of any size"):
+    with pytest.raises(UltronError, match=r"^tiny cannot be written as torch-export for photos of any size"):
         export_network(loaded(Choosing()), ExportRequest(format="torch-export"), tmp_path / "x.pt2")
     assert not list(tmp_path.iterdir())
 

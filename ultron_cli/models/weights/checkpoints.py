@@ -317,8 +317,8 @@ def load_again(name: str, settings: dict[str, object], source: Mapping[str, obje
 
 
 def load_weights(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
-    """A model with the weights of `path`: our checkpoint or ONNX file (which names its model), another tool's ONNX file,
-    a state dict of the whole model, or one of timm for settings["backbone"].
+    """A model with the weights of `path`: our checkpoint or ONNX file (which names its model), another tool's ONNX
+    file, a state dict of the whole model, or one of timm for settings["backbone"].
 
     Raises UltronError if the file and the settings do not fit.
     """
@@ -348,7 +348,8 @@ def load_weights(path: Path, model_name: str | None, settings: Mapping[str, obje
         try:
             model.load_state_dict(state)
         except RuntimeError as error:  # of another shape
-            raise UltronError(f"{path} does not fit {model.label} ({one_line(error, 300)}); name its settings") from error
+            reason = one_line(error, 300)
+            raise UltronError(f"{path} does not fit {model.label} ({reason}); name its settings") from error
         return LoadedModel(model, sha256_of_weights(model), source)
     if not isinstance(model, BackboneModel):
         raise UltronError(
