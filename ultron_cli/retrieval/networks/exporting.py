@@ -138,9 +138,9 @@ def _torch_export(loaded: LoadedModel, request: ExportRequest, record: NetworkRe
             program = torch.export.export(
                 module, (example_photos(loaded, request, record),), dynamic_shapes={"images": free_axes(request)}
             )
+            torch.export.save(program, content, extra_files={KEY: record.to_json()})
         except (RuntimeError, ValueError) as error:  # torch's own kinds derive these
             raise refusal(loaded, request, one_line(error)) from error
-        torch.export.save(program, content, extra_files={KEY: record.to_json()})
     return content.getvalue()
 
 
