@@ -2,8 +2,8 @@
 
 Each network is written twice, with one scale and with three, for photos of any size, and describes photos of three
 sizes by onnxruntime. Networks have random weights and small forms (thin, or over small backbones); --full takes them as
-published, which takes an hour. Tracing DALG for photos of any size does not end within half an hour: it is written for each
-size, and takes long too.
+published, which takes an hour. Tracing DALG for photos of any size does not end within half an hour: it is written for
+each size, and takes long too.
 
     python examples/exported_networks.py [--only gem dalg] [--full]
 """
