@@ -246,12 +246,14 @@ def _answer_requests(line: socket.socket) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stream = line.makefile("rwb")
-    held_bytes = virtual_bytes()
+    held_bytes = virtual_bytes() or 0
     while select.select([line], [], [], IDLE_S)[0]:
         header = stream.read(8)
         if len(header) < 8:
             return
+        bytes_before = virtual_bytes() or 0
         function, arguments, cpu_s, memory_bytes, folder = pickle.loads(stream.read(int.from_bytes(header, "big")))
+        held_bytes += max(0, (virtual_bytes() or 0) - bytes_before)  # modules of the function
         if folder is not None:  # the parent may have gone to another since the child began
             os.chdir(folder)
         _, hard_s = resource.getrlimit(resource.RLIMIT_CPU)

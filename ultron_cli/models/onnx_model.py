@@ -81,7 +81,9 @@ class OnnxModel(RetrievalModel):
         self.preprocessing = preprocessing
         self.descriptor_dim = signature.dim
         height, width = signature.sides_px
-        self.sides_px = settings.size or ((height, width) if height and width else None)
+        self.sides_px = (
+            (settings.size[0], settings.size[1]) if settings.size else ((height, width) if height and width else None)
+        )
         self.recommended_scales = (1.0,)
         if record is not None:
             self.scales_inside = self.recommended_scales = record.scales

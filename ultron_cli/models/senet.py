@@ -74,7 +74,7 @@ class SelfSimilarity(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         encoded = self.encode(self.similarity(maps)).mean(dim=(-2, -1))
-        encoded = encoded.view(len(maps), *maps.shape[-2:], -1).permute(0, 3, 1, 2)
+        encoded = encoded.view(maps.shape[0], *maps.shape[-2:], -1).permute(0, 3, 1, 2)
         return self.join(maps + self.widen(encoded))
 
 

@@ -43,7 +43,8 @@ class ConvNorm(nn.Module):
         if features.device.type != "cpu" or self.stride > 1 or not features.is_contiguous():
             return F.conv2d(features, matrix[:, :, None, None], bias, self.stride)
         # A matrix product: on one thread PyTorch's convolution of a single photo takes an unvectorised path.
-        output = torch.bmm(matrix.expand(len(features), -1, -1), features.flatten(2)).unflatten(2, features.shape[2:])
+        matrices = matrix.expand(features.shape[0], -1, -1)
+        output = torch.bmm(matrices, features.flatten(2)).unflatten(2, features.shape[2:])
         return output if bias is None else output.add_(bias[:, None, None].to(output.dtype))
 
 

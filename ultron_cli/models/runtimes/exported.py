@@ -13,7 +13,6 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from onnxscript import opset18
@@ -85,7 +84,7 @@ class CannotExport(Exception):
 def onnx_model(
     module: nn.Module,
     examples: Mapping[str, torch.Tensor],
-    dynamic_shapes: Mapping[str, Mapping[int, Any]] | None,
+    dynamic_shapes: Mapping[str, Mapping[int, object]] | None,
     output_name: str,
 ) -> bytes:
     """A module in evaluation mode as an ONNX model of standard operators.
@@ -112,7 +111,7 @@ def onnx_model(
 
 # Of a side that stands for any.
 def _onnx_round(number, ndigits: None = None):
-    return opset18.Cast(opset18.Round(number), to=INT64)
+    return opset18.Cast(opset18.Round(number), to=INT64)  # pyright: ignore[reportArgumentType]
 
 
 @contextlib.contextmanager

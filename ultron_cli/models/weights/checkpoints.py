@@ -317,8 +317,8 @@ def load_again(name: str, settings: dict[str, object], source: Mapping[str, obje
 
 
 def load_weights(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:
-    """A model with the weights of `path`: our checkpoint (which names its model), or a timm state dict for
-    settings["backbone"].
+    """A model with the weights of `path`: our checkpoint or ONNX file (which names its model), another tool's ONNX
+    file, a state dict of the whole model, or one of timm for settings["backbone"].
 
     Raises UltronError if the file and the settings do not fit.
     """
@@ -342,6 +342,15 @@ def load_weights(path: Path, model_name: str | None, settings: Mapping[str, obje
             raise UltronError(f"{path} was made with other settings: {'; '.join(wrong)}; leave these settings out{may}")
         return load_checkpoint(path, changed) if changed else loaded
     model = build_model(model_name or "gem", settings)
+    source = {"kind": "weights", "path": str(path.resolve())}
+    state = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if state.keys() == model.state_dict().keys():  # of the whole model, as `ultron weights export` writes it
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:  # of another shape
+            reason = one_line(error, 300)
+            raise UltronError(f"{path} does not fit {model.label} ({reason}); name its settings") from error
+        return LoadedModel(model, sha256_of_weights(model), source)
     if not isinstance(model, BackboneModel):
         raise UltronError(
             f"{path} is not a checkpoint of ultron, and {model.name} takes no other weights; give a checkpoint "
@@ -351,7 +360,7 @@ def load_weights(path: Path, model_name: str | None, settings: Mapping[str, obje
     load_timm_weights(
         model.backbone, bare_state_dict(content, path, set(model.backbone.network.state_dict()).__contains__), path
     )
-    return LoadedModel(model, sha256_of_weights(model), {"kind": "weights", "path": str(path.resolve())})
+    return LoadedModel(model, sha256_of_weights(model), source)
 
 
 def _load_onnx(path: Path, model_name: str | None, settings: Mapping[str, object]) -> LoadedModel:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ultron_cli.configs import LARGEST_SCALE, LEAST_SCALE, MAX_SIDE_PX, MIN_SIDE_PX, to_dict
 from ultron_cli.models.backbones.preprocessing import Preprocessing
@@ -33,7 +33,7 @@ class NetworkRecord:
 
     ultron_version: str
     label: str  # of the model
-    model: dict[str, Any]  # name and settings
+    model: dict[str, object]  # name and settings
     weights_sha256: str  # of the model's parameters, as descriptor files name it
     descriptor_dim: int
     pixels: PixelType  # RGB (B, 3, H, W): 0..255 as uint8, or 0..1 as float32
@@ -48,7 +48,7 @@ class NetworkRecord:
     max_side_px: int | None = None  # to which photos are scaled down before
     sides_px: tuple[int, int] | None = None  # (H, W), where only that is taken
     least_side_px: int  # no side is shorter
-    trained_on: dict[str, Any] | None = None
+    trained_on: dict[str, object] | None = None
     format: Literal["ultron-network"] = FORMAT
     version: int = VERSION
 

@@ -6,11 +6,11 @@ are weights in its own folder.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,11 @@ from ultron_cli.models.runtimes import ONNX_PACKAGES, require_packages
 from ultron_cli.models.weights.network_record import KEY, VERSION, NetworkRecord
 from ultron_cli.schema.texts import fit_file, parse_json
 from ultron_cli.schema.values import Misfit, fit
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+    from google.protobuf.message import Message
 
 SUFFIX = ".onnx"
 NAME = "onnx"  # of the model, in descriptor files
@@ -83,7 +88,7 @@ def open_onnx(path: Path, settings: Mapping[str, object]) -> OnnxFile:
     paths = [path, *_weights_beside(path, n_bytes)]
     n_bytes = sum(part.stat().st_size for part in paths)
     check_memory(2 * n_bytes, f"{path}: the network")
-    look = fit(_asked(path, n_bytes, _look_into, str(path)), _Look)
+    look = fit(_answer_of_child(path, n_bytes, _look_into, str(path)), _Look)
     record = _record(path, look.metadata)
     model = _model(path, n_bytes, look, record, stated)
     digest = sha256()
@@ -94,7 +99,7 @@ def open_onnx(path: Path, settings: Mapping[str, object]) -> OnnxFile:
     return OnnxFile(model=model, sha256=digest.hexdigest())
 
 
-def _asked(path: Path, n_bytes: int, function: Any, *arguments: object) -> Any:
+def _answer_of_child(path: Path, n_bytes: int, function: Callable[..., Any], *arguments: object) -> Any:
     """What a child says. Raises UltronError if the file is none that onnxruntime takes."""
     try:
         return in_child(function, *arguments, cpu_s=CPU_S, memory_bytes=3 * n_bytes + SPARE_BYTES)
@@ -110,7 +115,7 @@ def _asked(path: Path, n_bytes: int, function: Any, *arguments: object) -> Any:
 
 def _weights_beside(path: Path, n_bytes: int) -> list[Path]:
     """The files of a network's weights beside its own. Raises UltronError for one that is not in the same folder."""
-    names = _asked(path, n_bytes, _names_beside, str(path))
+    names = _answer_of_child(path, n_bytes, _names_beside, str(path))
     folder = os.path.realpath(path.parent)
     beside = []
     for name in sorted(names):
@@ -137,7 +142,7 @@ def _names_beside(path: str) -> list[str]:
     return sorted(names)
 
 
-def _tensors(message: Any) -> Iterator[Any]:
+def _tensors(message: "Message") -> "Iterator[onnx.TensorProto]":
     """All tensors in a message of ONNX, however deep."""
     import onnx
 
@@ -151,7 +156,7 @@ def _tensors(message: Any) -> Iterator[Any]:
                 yield from _tensors(part)
 
 
-def _session(path: str) -> Any:
+def _session(path: str) -> "onnxruntime.InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -161,11 +166,11 @@ def _session(path: str) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _look_into(path: str) -> dict[str, Any]:
+def _look_into(path: str) -> dict[str, object]:
     """In a child: a _Look as plain data."""
     session = _session(path)
 
-    def values(parts: Any) -> list[dict[str, Any]]:
+    def values(parts: "Sequence[onnxruntime.NodeArg]") -> list[dict[str, object]]:
         return [
             {
                 "name": part.name,
@@ -230,7 +235,9 @@ def _model(path: Path, n_bytes: int, look: _Look, record: NetworkRecord | None, 
     tried_bytes = 16 * int(np.prod(shape, dtype=np.int64))
     check_memory(tried_bytes, f"{path}: one batch of photos")
     try:
-        result = _asked(path, n_bytes + tried_bytes, _tried, str(path), photo.name, photo.kind, shape, output.name)
+        result = _answer_of_child(
+            path, n_bytes + tried_bytes, _tried, str(path), photo.name, photo.kind, shape, output.name
+        )
     except UltronError as error:
         raise UltronError(
             f"{path} does not describe a photo of {tried_sides[0]} x {tried_sides[1]} px ({error.message[:300]}); "
@@ -262,13 +269,18 @@ def _model(path: Path, n_bytes: int, look: _Look, record: NetworkRecord | None, 
 
 def _photo_input(path: Path, look: _Look) -> _Value:
     """The input. Raises UltronError unless there is one, of photos."""
-    photos = [value for value in look.inputs if len(value.axes) == 4 and value.axes[1] in (3, None)]
+    photos = [value for value in look.inputs if len(value.axes) == 4 and _has_channels_second(value.axes)]
     if len(look.inputs) != 1 or not photos or photos[0].kind not in NUMBERS:
         values = "; ".join(map(str, look.inputs[:4])) or "none"
         raise UltronError(
             f"{path} must take one input of photos, {' or '.join(NUMBERS)} (batch, 3, height, width); found {values}"
         )
     return photos[0]
+
+
+def _has_channels_second(axes: tuple[int | None, ...]) -> bool:
+    """Whether (B, 3, H, W) fits; of (any, any, any, 3) the last are the channels."""
+    return axes[1] == 3 or (axes[1] is None and axes[3] != 3)
 
 
 def _output(path: Path, look: _Look, name: str | None) -> _Value:
@@ -313,7 +325,7 @@ def _preparation(
     preprocessing = Preprocessing(mean=settings.mean or (), sd=settings.sd or (), interpolation=interpolation)
     fault = preprocessing.fault()
     if fault:
-        raise UltronError(f"model.{fault}")
+        raise UltronError(f"model.{fault}; state another")
     if not (stated.mean and stated.sd):
         log.info(
             "%s does not say how photos are normalised: by mean %s and sd %s of 0..1 (ImageNet's, unless model.mean "

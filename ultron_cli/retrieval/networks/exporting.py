@@ -1,16 +1,14 @@
 """Writes a network for other tools."""
 
 import contextlib
+import importlib
 import io
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from ultron_kernels.ops import standard_operators
 
 from ultron_cli import __version__
@@ -20,19 +18,20 @@ from ultron_cli.guarded import one_line
 from ultron_cli.models.runtimes import ONNX_PACKAGES, require_packages
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.network_record import (
-    INPUT_NAME,
     KEY,
-    OUTPUT_NAME,
     NetworkRecord,
     PixelType,
     WhiteningInside,
 )
 from ultron_cli.retrieval.extraction.dataset import longest_side_px
 from ultron_cli.retrieval.networks import ExportFormat
-from ultron_cli.retrieval.networks.photos import Joined, PhotosToDescriptors, Scaled
+from ultron_cli.retrieval.networks.photos import PhotosToDescriptors
 from ultron_cli.retrieval.whitening import Whitening
 
 EXAMPLE_SIDES_PX = (192, 256)  # of the photos with which a network is traced, or its least side where that is more
+# Photos at a time: as many as nothing else in a network, for what is equal to another size is taken for it (and one for
+# the only number).
+N_EXAMPLES = 5
 DYNAMIC_AXES = {0: "batch", 2: "height", 3: "width"}
 
 
@@ -60,7 +59,9 @@ def export_network(loaded: LoadedModel, request: ExportRequest, out: Path) -> Ne
     loaded.model.cpu().eval()
     record = _record(loaded, request)
     if request.format == "onnx":
-        content = _onnx(loaded, request, record)
+        require_packages("a file in ONNX", ONNX_PACKAGES, "onnx")
+        writer = importlib.import_module("ultron_cli.retrieval.networks.onnx_graph")  # loads onnx and its exporter
+        content = writer.onnx_content(loaded, request, record)
     elif request.format == "torch-export":
         content = _torch_export(loaded, request, record)
     else:
@@ -106,66 +107,21 @@ def _record(loaded: LoadedModel, request: ExportRequest) -> NetworkRecord:
     )
 
 
-def _example(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) -> torch.Tensor:
-    """Photos to trace with: two where their number may vary, as one would be taken for the only number."""
+def example_photos(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) -> torch.Tensor:
+    """Photos to trace with."""
     sides = request.sides_px or [max(side, record.least_side_px) for side in EXAMPLE_SIDES_PX]
     dtype = torch.uint8 if request.pixels == "uint8" else torch.float32
-    return torch.zeros(2, 3, *sides, dtype=dtype)
+    return torch.zeros(N_EXAMPLES, 3, *sides, dtype=dtype)
 
 
-def _axes(request: ExportRequest) -> dict[int, Any]:
+def free_axes(request: ExportRequest) -> dict[int, object]:
     """The axes of photos that may have any size."""
     axes = [0] if request.sides_px else list(DYNAMIC_AXES)
     return {axis: torch.export.Dim.DYNAMIC for axis in axes}
 
 
-def _onnx(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) -> bytes:
-    require_packages("a file in ONNX", ONNX_PACKAGES, "onnx")
-    import onnx
-
-    from ultron_cli.models.runtimes.exported import CannotExport, onnx_model
-    from ultron_cli.models.runtimes.graphs import Graph
-
-    model = loaded.model
-    images, axes = _example(loaded, request, record), _axes(request)
-    networks: dict[tuple[int, ...], bytes] = {}  # by the shape of what it is traced with
-    graph = Graph()
-
-    def traced(module: nn.Module, argument: str, example: torch.Tensor, dynamic: Mapping[int, Any]) -> bytes:
-        return onnx_model(module.eval(), {argument: example}, {argument: dynamic}, "output")
-
-    try:
-        names = []
-        for scale in request.scales:
-            scaled = Scaled(model, scale, request.pixels)
-            name = graph.add(traced(scaled, "images", images, axes), {"images": INPUT_NAME})
-            # A network for photos of any size serves all scales; of one size it is made anew for each.
-            example = torch.zeros_like(images, dtype=torch.float32) if request.sides_px is None else scaled(images)
-            key = tuple(example.shape)
-            if key not in networks:
-                networks[key] = traced(model.per_scale, "images", example, axes)
-            names.append(graph.add(networks[key], {"images": name}))
-        stacked = graph.stacked(names)
-        of_scales = torch.rand(len(names), 2, model.per_scale.descriptor_dim)
-        joined = traced(Joined(model, request.whitening), "of_scales", of_scales, {1: torch.export.Dim.DYNAMIC})
-        output = graph.add(joined, {"of_scales": stacked})
-    except (CannotExport, ValueError) as fault:
-        raise _refusal(loaded, request, str(fault)) from fault
-    sides = request.sides_px or ("height", "width")
-    kind = onnx.TensorProto.UINT8 if request.pixels == "uint8" else onnx.TensorProto.FLOAT
-    whole = graph.model(
-        [onnx.helper.make_tensor_value_info(INPUT_NAME, kind, ["batch", 3, *sides])],
-        (
-            output,
-            onnx.helper.make_tensor_value_info(OUTPUT_NAME, onnx.TensorProto.FLOAT, ["batch", record.descriptor_dim]),
-        ),
-        {KEY: record.to_json()},
-        ("ultron", __version__),
-    )
-    return whole.SerializeToString()
-
-
-def _refusal(loaded: LoadedModel, request: ExportRequest, reason: str) -> UltronError:
+def refusal(loaded: LoadedModel, request: ExportRequest, reason: str) -> UltronError:
+    """What is said of a network that cannot be traced."""
     ways = () if request.sides_px else ("try one `size`",)
     return UltronError(
         f"{loaded.model.label} cannot be written as {request.format} for photos of "
@@ -180,11 +136,11 @@ def _torch_export(loaded: LoadedModel, request: ExportRequest, record: NetworkRe
     with torch.no_grad(), standard_operators():
         try:
             program = torch.export.export(
-                module, (_example(loaded, request, record),), dynamic_shapes={"images": _axes(request)}
+                module, (example_photos(loaded, request, record),), dynamic_shapes={"images": free_axes(request)}
             )
+            torch.export.save(program, content, extra_files={KEY: record.to_json()})
         except (RuntimeError, ValueError) as error:  # torch's own kinds derive these
-            raise _refusal(loaded, request, one_line(error)) from error
-        torch.export.save(program, content, extra_files={KEY: record.to_json()})
+            raise refusal(loaded, request, one_line(error)) from error
     return content.getvalue()
 
 

@@ -31,6 +31,9 @@ class Scaled(nn.Module):
 class Joined(nn.Module):
     """(scales, B, D) unit descriptors -> (B, D') unit descriptors: joined, finished and whitened."""
 
+    mean: torch.Tensor
+    projection: torch.Tensor
+
     def __init__(self, model: RetrievalModel, whitening: Whitening | None) -> None:
         super().__init__()
         self.model = model
