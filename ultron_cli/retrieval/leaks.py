@@ -155,8 +155,9 @@ def sides_of(train: Path, test: Path, distractors: Sequence[Path]) -> list[tuple
     else:
         with open_descriptors(test) as descriptors:
             sides = [(test, descriptors.info.role)]
-    sides += [(path, "train") for path in _files_in(train, ("database.h5",))]
-    return sides + [(path, "distractors") for part in distractors for path in _files_in(part, ("database.h5",))]
+    sides.extend((path, "train") for path in _files_in(train, ("database.h5",)))
+    sides.extend((path, "distractors") for part in distractors for path in _files_in(part, ("database.h5",)))
+    return sides
 
 
 def _files_in(path: Path, names: Sequence[str]) -> list[Path]:

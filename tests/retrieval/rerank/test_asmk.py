@@ -33,8 +33,8 @@ def walls(walls_folder: Path, tmp_path: Path) -> Path:
 
 
 def searched(folder: Path, *assignments: str, steps: str | None = "asmk", k: int | None = None) -> Ranking:
-    chosen = SearchOptions(steps=parse_rerank(steps, assignments if steps else []))
-    return search_files(folder / "queries.h5", folder / "database.h5", k, "cpu", options=chosen)
+    search_options = SearchOptions(steps=parse_rerank(steps, assignments if steps else []))
+    return search_files(folder / "queries.h5", folder / "database.h5", k, "cpu", options=search_options)
 
 
 def measured(ranking: Ranking) -> dict:

@@ -36,7 +36,7 @@ def command(
     ] = None,
     *,
     file_format: Annotated[
-        str, choice(EXPORT_FORMATS, "--format", help="What reads it: ONNX runtimes, torch.export.load, torch.load.")
+        str, choice(EXPORT_FORMATS, "--format", help="What reads it: ONNX runtimes, torch.export, or torch.load.")
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file (.safetensors takes state dicts as well).")],
     model: ModelFlag = None,
