@@ -176,7 +176,7 @@ DATASET_READERS: dict[str, Reader] = {
     "exclusions": Reader(
         file="x.csv",
         seeds=(text_file("x.csv", "# y\na\nb/c.jpg\n"), text_file("x.csv", "landmark_id,n\n1,2\n")),
-        read=lazily("datasets.landmarks.split", "read_exclusions", "x.csv"),
+        read=lazily("datasets.landmarks.exclusions", "read_exclusions", "x.csv"),
     ),
     "photo-table": Reader(
         file="t.npz", seeds=(_photo_table,), read=_read_photo_table, mutations=(mutate_bytes, mutate_zip)

@@ -50,6 +50,9 @@ def _outside(file: h5py.File, name: str) -> None:
 
 
 def _filled(file: h5py.File, name: str, value: float) -> None:
+    if file[name].dtype.kind in "iu":
+        limits = np.iinfo(file[name].dtype)
+        value = min(max(value, limits.min), limits.max)
     file[name][...] = value
 
 

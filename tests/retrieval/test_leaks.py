@@ -10,7 +10,7 @@ from tests.conftest import Run, read_json
 from tests.local.sift_for_tests import facade, rootsift, seen_by, turned_wall
 from tests.retrieval.rerank.walls_for_tests import write_local
 from tests.retrieval.rows_for_tests import INFO, unit_rows
-from ultron_cli.datasets.landmarks.split import read_exclusions
+from ultron_cli.datasets.landmarks.exclusions import read_exclusions
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.retrieval.descriptors import write_descriptors

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ultron_cli.console import counted, log, named
-from ultron_cli.datasets.landmarks.split import read_exclusions
+from ultron_cli.datasets.landmarks.exclusions import read_exclusions
 from ultron_cli.datasets.protocols import LABELS, PROTOCOLS, GroundTruth, Protocol, QueryTruth, load_ground_truth
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.evaluation.metrics import (

@@ -24,8 +24,8 @@ def test_dilations_are_those_the_operator_got(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         module,
         "cdconv",
-        lambda features, weight, dilation, checked: (
-            dilations.append(dilation[0].numpy()) or operator(features, weight, dilation)
+        lambda features, weight, dilation, **settings: (
+            dilations.append(dilation[0].numpy()) or operator(features, weight, dilation, **settings)
         ),
     )
     result = gather(model, iter([("a", photo_of(0, 64, 48)), ("b", photo_of(1, 48, 64))]))

@@ -9,14 +9,12 @@ from typing import Literal
 import numpy as np
 
 from ultron_cli.console import counted, log
+from ultron_cli.datasets.landmarks.exclusions import read_exclusions
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 from ultron_cli.schema.regular import MOST_LIST_BYTES
-from ultron_cli.schema.tables import csv_lines
 from ultron_cli.schema.texts import read_json
-
-COLUMNS = ("landmark_id", "landmark", "id", "photo")  # of an exclusion list in CSV, the first that is there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,23 +102,6 @@ def require_same_photos(path: Path, photos: LandmarkPhotos) -> None:
             f"the photos of {photos.folder} are no longer those that {path.parent} was started with; restore "
             "them, or start a new run"
         )
-
-
-def read_exclusions(path: Path) -> set[str]:
-    """Landmarks, photo ids or relative paths, one per line, or in the first known column of a CSV. Raises UltronError
-    if there are none."""
-    lines = csv_lines(
-        path, "the exclusion list", if_absent="check `exclude`", if_unreadable="give one landmark or photo per line"
-    )
-    rows = [row for _, row in lines if row[0].strip() and not row[0].startswith("#")]
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    column = next((header.index(name) for name in COLUMNS if name in header), None)
-    entries = {row[column or 0].strip() for row in rows[column is not None :] if len(row) > (column or 0)}
-    if not entries:
-        raise UltronError(
-            f"{path} names no landmark and no photo; give one per line, or a CSV with a column {' or '.join(COLUMNS)}"
-        )
-    return entries
 
 
 def exclude_photos(photos: LandmarkPhotos, lists: Sequence[str]) -> tuple[LandmarkPhotos, list[Exclusion]]:

@@ -64,11 +64,12 @@ def test_the_origin_tells_files_and_what_was_said_of_them(vectors: Vectors) -> N
     origin = search_files(*files, None, "cpu").origin
     assert origin.extraction.protocol_text().startswith("crop of queries unknown, scales unknown, descriptors imported")
     phrases = differences_from(row, origin)
-    assert "whether queries are cropped to their box is unknown" in phrases
-    assert "scales are unknown, 5 are published" in phrases
+    assert "whether queries were cropped is not known" in phrases
+    assert "scales are not known" in phrases
 
 
 def test_missing_and_surplus_photos(vectors: Vectors, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ultron")
     rows = vectors.by_name(".JPG")
     del rows[f"{PHOTOS[3]}.JPG"], rows[f"{QUERIES[1]}.JPG"]
     path = pickled(vectors, {**rows, "elsewhere.jpg": vectors.queries[0]})
@@ -80,7 +81,6 @@ def test_missing_and_surplus_photos(vectors: Vectors, caplog: pytest.LogCaptureF
     ranking = search_files(*result.files.values(), None, "cpu")
     assert {photo.name for photo in ranking.origin.skipped} == {PHOTOS[3], QUERIES[1]}
     assert len(evaluate_ranking(ranking, vectors.gnd).protocols["medium"].ap) == 5
-    caplog.set_level("INFO", "ultron")
     folders = {f"set/{name.upper()}": row for name, row in vectors.by_name(".png").items()}
     assert imported(vectors, pickled(vectors, folders)).n_missing == 0
     assert ": 46 in other case" in caplog.text
