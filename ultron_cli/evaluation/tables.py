@@ -171,7 +171,8 @@ def differing_notes(systems: Sequence[System]) -> Notes:
         system.letter: "; ".join(
             [
                 system.evaluation.protocol_text(timed=False),
-                *(f"{name} {facts[system.letter].get(name, 'none')}" for name in extra),
+                # A setting of a step or an index that a system has not is no fact of that system.
+                *(f"{name} {facts[system.letter][name]}" for name in extra if name in facts[system.letter]),
                 *system.evaluation.warnings,
             ]
         )
