@@ -123,4 +123,8 @@ def test_it_is_a_step_of_commands_and_needs_local_features(walls: Path, ultron: 
     assert code == 2 and "visual words are centres of local features" in err
     (walls / "queries.local.h5").unlink()
     code, _, err = ultron("search", *files)
-    assert code == 2 and "queries.local.h5 is absent" in err and "ultron extract --local rootsift" in err
+    assert (
+        code == 2
+        and "queries.local.h5 is absent, and re-ranking by asmk needs" in err
+        and "ultron extract --local rootsift" in err
+    )

@@ -24,8 +24,15 @@ MUST_AGREE = ("detector", "comparison", "max_side_px")
 class OpenLocalFeatures:
     """The files of a LocalSource, opened: photos ready to be verified, by the rows of a ranking. A context manager."""
 
-    def __init__(self, source: LocalSource) -> None:
-        """Raises UltronError if a file is absent or damaged, lacks photos, or was made otherwise than the others."""
+    def __init__(self, source: LocalSource | None, step: str) -> None:
+        """step: the re-ranking that asks for them. Raises UltronError if there is no source, or a file is absent or
+        damaged, lacks photos, or was made otherwise than the others."""
+        if source is None:
+            raise UltronError(
+                f"re-ranking by {step} needs the local features of queries and database, which lie beside descriptor "
+                f"files; search with descriptor files, and make their local features with {EXTRACT}"
+            )
+        self._step = step
         self._stack = ExitStack()
         try:
             self._queries = self._open(source.query_file)
@@ -48,7 +55,7 @@ class OpenLocalFeatures:
     def _open(self, path: Path) -> LocalFeatureFile:
         if not path.exists():
             raise UltronError(
-                f"{path} is absent, and re-ranking by geometry needs local features; make them with {EXTRACT}"
+                f"{path} is absent, and re-ranking by {self._step} needs local features; make them with {EXTRACT}"
             )
         return self._stack.enter_context(open_local_features(path))
 
@@ -125,8 +132,8 @@ def file_identity(file: LocalFeatureFile) -> str:
 
 def require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> None:
     """Raises UltronError if two files' features cannot be matched with each other."""
-    for name in MUST_AGREE:
-        of_queries, of_database = getattr(queries.info, name), getattr(database.info, name)
+    for name in (*MUST_AGREE, "dim"):
+        of_queries, of_database = (getattr(file if name == "dim" else file.info, name) for file in (queries, database))
         if of_queries != of_database:
             raise UltronError(
                 f"{queries.path} and {database.path} must be of the same local features; their {name} are "

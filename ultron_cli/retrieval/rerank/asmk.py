@@ -19,7 +19,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.local import asmk as kernels
 from ultron_cli.machine import size_text
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, open_local_features
-from ultron_cli.retrieval.local_features.opened import EXTRACT, OpenLocalFeatures, file_identity
+from ultron_cli.retrieval.local_features.opened import EXTRACT, OpenLocalFeatures, file_identity, require_alike
 from ultron_cli.retrieval.local_features.words import StoredWords, read_words, write_words
 from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
 
@@ -61,12 +61,7 @@ class AsmkConfig:
 def asmk(state: RerankState, config: AsmkConfig) -> RerankState:
     """Orders every query's first M photos, or all, by ASMK. Raises UltronError if there are no local features, or they
     are bits."""
-    if state.local is None:
-        raise UltronError(
-            "asmk needs the local features of queries and database, which lie beside descriptor files; search "
-            f"descriptor files, and make their local features with {EXTRACT}"
-        )
-    with OpenLocalFeatures(state.local) as photos:
+    with OpenLocalFeatures(state.local, "asmk") as photos:
         files = photos.database_files
         if files[0].info.comparison != "l2":
             raise UltronError(
@@ -114,7 +109,7 @@ def stored_words(files: list[LocalFeatureFile], config: AsmkConfig) -> StoredWor
     teacher = open_local_features(Path(config.words_of).expanduser()) if config.words_of else None
     try:
         if teacher is not None:
-            _require_like(files[0], teacher)
+            require_alike(teacher, files[0])
         teachers = [teacher] if teacher is not None else files
         n_words = kernels.number_of_words(sum(file.n_features for file in teachers), config.words)
         made_of = {
@@ -156,27 +151,13 @@ def stored_words(files: list[LocalFeatureFile], config: AsmkConfig) -> StoredWor
     return stored
 
 
-def _require_like(photos: LocalFeatureFile, teacher: LocalFeatureFile) -> None:
-    for name in ("detector", "comparison"):
-        of_photos, of_teacher = getattr(photos.info, name), getattr(teacher.info, name)
-        if of_photos != of_teacher:
-            raise UltronError(
-                f"{teacher.path} and {photos.path} must be of the same local features; their {name} are {of_teacher} "
-                f"and {of_photos}; name another with asmk.words_of"
-            )
-    if photos.dim != teacher.dim:
-        raise UltronError(
-            f"{teacher.path} has descriptors of {teacher.dim} numbers, {photos.path} of {photos.dim}; name another "
-            "with asmk.words_of"
-        )
-
-
 def _sample(files: list[LocalFeatureFile]) -> np.ndarray:
     """(n, D) float32 unit features of files, at most TRAINING_FEATURES, drawn evenly."""
     n_features = sum(file.n_features for file in files)
-    drawn = np.random.default_rng(SEED).permutation(n_features)[: kernels.TRAINING_FEATURES]
-    is_drawn = np.zeros(n_features, bool)
-    is_drawn[drawn] = True
+    is_drawn = np.ones(n_features, bool)
+    if n_features > kernels.TRAINING_FEATURES:
+        is_drawn[:] = False
+        is_drawn[np.random.default_rng(SEED).choice(n_features, kernels.TRAINING_FEATURES, replace=False)] = True
     parts, first = [], 0
     for file in files:
         for _, photos in file.blocks(PHOTOS_AT_ONCE):

@@ -18,11 +18,10 @@ from threadpoolctl import threadpool_limits
 from ultron_cli.blocks import chunks
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
-from ultron_cli.errors import UltronError
 from ultron_cli.local.calibration import Calibration, calibrate
 from ultron_cli.local.verification import MODELS, VerifiableQuery, VerifySettings, verify
 from ultron_cli.machine import n_threads, size_text
-from ultron_cli.retrieval.local_features.opened import EXTRACT, OpenLocalFeatures
+from ultron_cli.retrieval.local_features.opened import OpenLocalFeatures
 from ultron_cli.retrieval.local_features.verified import Pair, PairResult, VerifiedPairs
 from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
 
@@ -164,12 +163,10 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
     Scores of promoted photos are their inliers and, of equal ones, a part below a half that falls with the place they
     had. Raises UltronError if there are no local features.
     """
-    if state.local is None:
-        raise UltronError(
-            "re-ranking by geometry needs the local features of queries and database, which lie beside descriptor "
-            f"files; search with descriptor files, and make their local features with {EXTRACT}"
-        )
-    with OpenLocalFeatures(state.local) as photos, VerifiedPairs(photos.store_path, config.verification) as store:
+    with (
+        OpenLocalFeatures(state.local, "geometry") as photos,
+        VerifiedPairs(photos.store_path, config.verification) as store,
+    ):
         verifier = Verifier(photos, store, config)
         calibration = calibrated(state, verifier, config) if config.guard else None
         least = calibration.threshold if calibration else 1
