@@ -55,7 +55,8 @@ class DetectorChoice:
         return self.part is None and DETECTORS[self.name].detector is None
 
     def make(self) -> "Detector":
-        """The detector, of one that needs no network. Raises UltronError for what a class by import path does not take, or lacks."""
+        """The detector, of one that needs no network. Raises UltronError for what a class by import path does not take,
+        or lacks."""
         if self.part is None:
             return DETECTORS[self.name].detector_type()(self.settings)
         return import_module(f"{__name__}.detectors").user_detector(self.part, self.stored_settings())

@@ -7,6 +7,7 @@ alone: the random numbers begin anew with every pair, and matches stand in the o
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ MOST_SQUEEZE = 8.0  # of a transform's two scales at the middle of the box: seen
 MOST_ZOOM = 16.0  # of lengths, either way
 CONFIDENCE = 0.999
 ITERATIONS = 1000
+CELL_RATIO = 0.95  # of distances, where features are cells of a map
 
 
 def _usac(threshold_px: float) -> "cv2.UsacParams":
@@ -94,6 +96,20 @@ class VerifySettings:
     # Between a match's two features: photos are mostly taken upright, and chance turns them anyhow. 180 takes any.
     max_turn_deg: float = 45.0
     min_matches: int = 6  # fewer are not looked at, and count no inliers
+
+    @classmethod
+    def of_features(
+        cls, cell_px: float | None, *, threshold_px: float | None = None, ratio: float | None = None, **others: Any
+    ) -> "VerifySettings":
+        """What suits the features, where threshold_px and ratio do not say otherwise.
+
+        cell_px: of places of a map the side of a cell. A place is known to half of it, and its neighbours look alike,
+        so that the next nearest says less. None: of keypoints, for which the defaults are.
+        """
+        values = {"threshold_px": threshold_px, "ratio": ratio}
+        of_cells = {} if cell_px is None else {"threshold_px": cell_px / 2, "ratio": CELL_RATIO}
+        named = {name: value for name, value in values.items() if value is not None}
+        return cls(**{**of_cells, **named, **others})
 
     def __post_init__(self) -> None:
         one_of("model", self.model, MODELS)

@@ -7,6 +7,7 @@ its shortcut) has their mean. What merges cells without an operator of places (S
 number of cells, and lies in the middle of what it merges.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +16,13 @@ from typing import Any, cast
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.layer_maps import run_through
 
 TRIED_SIDE_PX = 512
+MOST_CELL_PX = 16.0  # of the layer that is chosen where none is named: DELG's
+LAST = "last"
 AXES = (0, 1)  # down, across
 
 
@@ -61,22 +65,65 @@ class PlacedMap:
     grids: Grids  # in pixels of the images that the network was shown
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """What a photo of TRIED_SIDE_PX shows of a map; the cells of small ones do not tell how many are merged."""
+
+    n_channels: int
+    merged: tuple[int, int]  # traced cells that are one in the map, down and across
+    cell_px: float
+
+
+def placed_maps(model: RetrievalModel, layer: str = "") -> "PlacedMaps":
+    """The maps of a stage or layer by name; "last" is the last map before pooling. Empty is the last map whose cells
+    are of at most MOST_CELL_PX, or where none is so fine the last of all. The model is in evaluation mode.
+
+    Raises UltronError if the model has no map, or no such layer.
+    """
+    if layer:
+        maps = PlacedMaps(model, None if layer == LAST else layer)
+        maps.require()
+        return maps
+    last = PlacedMaps(model)
+    if last.cell_px <= MOST_CELL_PX:
+        return last
+    for name in reversed(model.named_stages()):
+        maps = PlacedMaps(model, name)
+        with contextlib.suppress(UltronError):  # a stage that gives no map, or is not reached by it
+            if maps.cell_px <= MOST_CELL_PX:
+                return maps
+    return last
+
+
 class PlacedMaps:
     """The maps of a model, or of one of its layers, with the places of their cells."""
 
     def __init__(self, model: RetrievalModel, layer: str | None = None) -> None:
-        """layer: a stage or layer by name; None: the last map before pooling. The model is in evaluation mode."""
+        """layer: a stage or layer by name; None: the last map before pooling."""
         self._model = model
         self._layer = layer
 
-    @cached_property
+    @property
+    def layer(self) -> str:
+        """Its name, as placed_maps takes it."""
+        return self._layer or LAST
+
+    def require(self) -> None:
+        """Raises UltronError if the model has no map, or no such layer."""
+        _ = self._tried
+
+    @property
     def n_channels(self) -> int:
-        """C. Raises UltronError if the model has no map, or no such layer."""
-        return self._tried[0]
+        """C."""
+        return self._tried.n_channels
+
+    @property
+    def cell_px(self) -> float:
+        """The side of a cell, in pixels that the network is shown."""
+        return self._tried.cell_px
 
     @cached_property
-    def _tried(self) -> tuple[int, tuple[int, int]]:
-        """(C, how many traced cells are merged to one, down and across)."""
+    def _tried(self) -> "_Tried":
         side_px = max(TRIED_SIDE_PX, self._model.min_side_px)
         weight = next(self._model.parameters(), torch.empty(0))
         features, grids = self._traced(torch.zeros(1, 3, side_px, side_px, device=weight.device))
@@ -84,8 +131,10 @@ class PlacedMaps:
             1 if grids is None else max(1, round(side_px / (features.shape[2 + axis] * grids[axis].step)))
             for axis in AXES
         ]
-        # Convolutions without padding leave out cells at the edges, but never half of them.
-        return features.shape[1], (merged[0], merged[1])
+        steps = [
+            side_px / features.shape[2 + axis] if grids is None else merged[axis] * grids[axis].step for axis in AXES
+        ]
+        return _Tried(features.shape[1], (merged[0], merged[1]), (steps[0] * steps[1]) ** 0.5)
 
     @torch.no_grad()
     def of(self, images: torch.Tensor) -> PlacedMap:
@@ -97,7 +146,7 @@ class PlacedMaps:
             weights = features.norm(dim=1)
         placed = []
         for axis in AXES:
-            n_cells, side_px, merged = features.shape[2 + axis], images.shape[2 + axis], self._tried[1][axis]
+            n_cells, side_px, merged = features.shape[2 + axis], images.shape[2 + axis], self._tried.merged[axis]
             grid = None if grids is None else grids[axis].windowed(merged, merged, 0)
             if grid is None or not grid.covers(n_cells, side_px):
                 step = side_px / n_cells
@@ -198,10 +247,9 @@ def _padded(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
     image, pad = args[:2]
     if image.ndim != 4:
         return grids
-    sides = list(pad) + [0] * (8 - len(pad))
-    is_of_channels = any(sides[4:8])
-    # (B, C, h, w) is padded at its last axes; (B, h, w, C) at those before the last.
-    left, top = (sides[2], sides[4]) if is_of_channels or not any(sides[:2]) and any(sides[4:]) else (sides[0], sides[2])
+    sides = [*pad, *([0] * (6 - len(pad)))]
+    # (B, C, h, w) is padded at its last axes; (B, h, w, C) at those before its channels.
+    left, top = (sides[2], sides[4]) if any(sides[4:6]) else (sides[0], sides[2])
     down, across = grids
     return Grid(down.first - top * down.step, down.step), Grid(across.first - left * across.step, across.step)
 
@@ -210,7 +258,8 @@ def _resized(grids: Grids, args: tuple[Any, ...], output: torch.Tensor) -> Grids
     image = args[0]
     if image.ndim != 4:
         return grids
-    down, across = (grid.enlarged(output.shape[2 + a] / image.shape[2 + a]) for a, grid in zip(AXES, grids, strict=True))
+    factors = (output.shape[2 + axis] / image.shape[2 + axis] for axis in AXES)
+    down, across = (grid.enlarged(factor) for grid, factor in zip(grids, factors, strict=True))
     return down, across
 
 

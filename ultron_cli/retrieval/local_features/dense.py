@@ -16,11 +16,11 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import PhotoShape, load_placed
 from ultron_cli.errors import UltronError
-from ultron_cli.local.dense import COMPARISON, DESCRIPTOR_TYPE, DenseSettings, pack
-from ultron_cli.local.detectors import strongest
+from ultron_cli.local.dense import COMPARISON, DESCRIPTOR_TYPE, DenseSettings, apart, pack
+from ultron_cli.local.detectors import Comparison, DescriptorType
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.projection import Projection, ProjectionLearner
-from ultron_cli.models.map_places import PlacedMaps
+from ultron_cli.models.map_places import placed_maps
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.retrieval.extraction.scales import at_scale, pixel_steps
 from ultron_cli.retrieval.extraction.shards import ExtractWork, default_workers
@@ -35,8 +35,8 @@ PROJECTION_FILE = "projection.h5"  # beside the shards
 class DenseDetector:
     """Places of a network's map, as a Detector. It gives them once it has a projection."""
 
-    comparison = COMPARISON
-    descriptor_type = DESCRIPTOR_TYPE
+    comparison: Comparison = COMPARISON
+    descriptor_type: DescriptorType = DESCRIPTOR_TYPE
     is_for_workers = False
 
     def __init__(self, settings: DenseSettings, loaded: LoadedModel, device: torch.device) -> None:
@@ -45,7 +45,7 @@ class DenseDetector:
         # As eager.py has it, so that the numbers are those of the descriptors, whichever comes first.
         self._model = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
-        self._maps = PlacedMaps(self._model, settings.layer or None)
+        self._maps = placed_maps(self._model, settings.layer)
         self.descriptor_dim = min(settings.dim, self._maps.n_channels)
         self.projection: Projection | None = None
 
@@ -53,6 +53,16 @@ class DenseDetector:
     def n_channels(self) -> int:
         """Of the map."""
         return self._maps.n_channels
+
+    @property
+    def layer(self) -> str:
+        """Whose map it is."""
+        return self._maps.layer
+
+    @property
+    def cell_px(self) -> float:
+        """The side of a cell at scale 1, in pixels that the network is shown."""
+        return self._maps.cell_px
 
     def places(self, pixels: np.ndarray, n: int) -> LocalFeatures:
         """The n strongest places of (H, W, 3) uint8 pixels over all scales; descriptors are (n, C) float32, as in the
@@ -73,7 +83,7 @@ class DenseDetector:
             descriptors=vectors[is_real],
             size=(width, height),
         )
-        return strongest(features, n)
+        return apart(features, n)
 
     def _places_at(self, photo: torch.Tensor, scale: float) -> tuple[np.ndarray, ...]:
         """(positions, sizes, strengths, vectors) of all cells at one scale."""
@@ -129,7 +139,7 @@ class DenseExtraction(LocalExtraction):
         work: ExtractWork,
         *,
         shape: PhotoShape,
-        weights: WeightsSource,
+        weights: WeightsSource | None,
         source: Path | None,
     ) -> None:
         """shape: of photos for the network. source: the file whose projection is taken; None: it is learned of these

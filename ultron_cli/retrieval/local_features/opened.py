@@ -49,8 +49,8 @@ class OpenLocalFeatures:
             raise
         self._identities = [file_identity(file) for file in self._database]
         self.query_identity = file_identity(self._queries)
-        info = self._queries.info
-        self._is_binary = info.comparison == "hamming"
+        self.info = self._queries.info  # of the queries' file, with which the others agree
+        self._is_binary = self.info.comparison == "hamming"
 
     def _open(self, path: Path) -> LocalFeatureFile:
         if not path.exists():

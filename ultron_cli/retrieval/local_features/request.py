@@ -97,6 +97,8 @@ def _dense_extractions(
             "preprocessing": extraction.config.preprocessing,
             "resize": extraction.config.resize,
             "box_edges": extraction.config.box_edges,
+            "layer": detector.layer,
+            "cell_px": detector.cell_px,
         }
         config = replace(_config(request, dataset, extraction, detector), settings=stored, network=network)
         local = DenseExtraction(

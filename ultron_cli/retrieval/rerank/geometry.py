@@ -21,6 +21,7 @@ from ultron_cli.console import counted, log
 from ultron_cli.local.calibration import Calibration, calibrate
 from ultron_cli.local.verification import MODELS, VerifiableQuery, VerifySettings, verify
 from ultron_cli.machine import n_threads, size_text
+from ultron_cli.retrieval.local_features.files import LocalFeatureInfo
 from ultron_cli.retrieval.local_features.opened import OpenLocalFeatures
 from ultron_cli.retrieval.local_features.verified import Pair, PairResult, VerifiedPairs
 from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
@@ -38,8 +39,8 @@ class GeometryConfig:
 
     m: int = 100  # photos of each ranking that are verified
     model: str = "homography"
-    threshold_px: float = 4.0
-    ratio: float = 0.85
+    threshold_px: float | None = None  # None for these is what suits the features (VerifySettings.of_features)
+    ratio: float | None = None
     max_turn_deg: float = 45.0
     guard: bool = True  # whether only photos with more inliers than chance gives are promoted
     chance_share: float = 0.0001  # of pairs of other photos that may reach the inliers that promote: 1 in 100 rankings
@@ -50,8 +51,10 @@ class GeometryConfig:
     def __post_init__(self) -> None:
         within("geometry.m", self.m, 1, 1_000_000)
         one_of("geometry.model", self.model, MODELS)
-        within("geometry.threshold_px", self.threshold_px, 0.1, 100)
-        within("geometry.ratio", self.ratio, 0.1, 1)
+        if self.threshold_px is not None:
+            within("geometry.threshold_px", self.threshold_px, 0.1, 100)
+        if self.ratio is not None:
+            within("geometry.ratio", self.ratio, 0.1, 1)
         within("geometry.max_turn_deg", self.max_turn_deg, 1, 180)
         within("geometry.chance_share", self.chance_share, 1e-6, 0.5)
         within("geometry.chance_pairs", self.chance_pairs, 0, 100_000)
@@ -63,11 +66,14 @@ class GeometryConfig:
         """Photos of a ranking that the step looks at."""
         return self.m
 
-    @property
-    def verification(self) -> VerifySettings:
-        """How a pair is verified."""
-        return VerifySettings(
-            model=self.model, threshold_px=self.threshold_px, ratio=self.ratio, max_turn_deg=self.max_turn_deg
+    def verification(self, features: LocalFeatureInfo) -> VerifySettings:
+        """How a pair of photos with such features is verified."""
+        return VerifySettings.of_features(
+            features.cell_px,
+            threshold_px=self.threshold_px,
+            ratio=self.ratio,
+            model=self.model,
+            max_turn_deg=self.max_turn_deg,
         )
 
 
@@ -100,7 +106,7 @@ class Verifier:
     def __init__(self, photos: OpenLocalFeatures, store: VerifiedPairs, config: GeometryConfig) -> None:
         self._photos = photos
         self._store = store
-        self._settings = config.verification
+        self._settings = config.verification(photos.info)
         self._n_workers = config.n_workers or n_threads()
         self.work = Work()
 
@@ -165,7 +171,7 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
     """
     with (
         OpenLocalFeatures(state.local, "geometry") as photos,
-        VerifiedPairs(photos.store_path, config.verification) as store,
+        VerifiedPairs(photos.store_path, config.verification(photos.info)) as store,
     ):
         verifier = Verifier(photos, store, config)
         calibration = calibrated(state, verifier, config) if config.guard else None
@@ -173,10 +179,13 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
         rows_of = [state.first_rows(query, config.m).tolist() for query in range(len(state.queries))]
         results = verifier.results(rows_of)
         bytes_per_photo = photos.bytes_per_photo
+        settings = config.verification(photos.info)
     fronts = [_front(rows, of_query, least) for rows, of_query in zip(rows_of, results, strict=True)]
     n_promoted = sum(len(rows) for rows, _ in fronts)
     work = verifier.work
     measured = {
+        "threshold_px": settings.threshold_px,
+        "ratio": settings.ratio,
         "n_pairs": work.n_verified,
         "n_known_pairs": work.n_known,
         "ms_per_pair": round(work.ms_per_pair(), 3),

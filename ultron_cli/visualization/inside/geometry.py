@@ -65,9 +65,9 @@ def draw_geometry(scene: Scene, choice: PhotoChoice, out: Path) -> GeometrySumma
     query = scene.query_photo(choice.query_row)
     photos = scene.photos_of(choice)
     warn_of_changed_photos((query, *photos))
-    settings = _settings_of(scene)
     query_path, database_path = _files_of(scene)
     with open_local_features(query_path) as queries, open_local_features(database_path) as database:
+        settings = _config_of(scene).verification(queries.info)
         first = VerifiableQuery.of(_verifiable(queries, scene.ranking.query_names[choice.query_row]))
         panels = []
         for photo in photos:
@@ -94,12 +94,12 @@ def draw_geometry(scene: Scene, choice: PhotoChoice, out: Path) -> GeometrySumma
     }
 
 
-def _settings_of(scene: Scene) -> VerifySettings:
+def _config_of(scene: Scene) -> GeometryConfig:
     search = scene.ranking.origin.search
     for step in search.steps if search else ():
         if step.name == "geometry":
-            return from_dict(GeometryConfig, step.settings, prefix="geometry.").verification
-    return GeometryConfig().verification
+            return from_dict(GeometryConfig, step.settings, prefix="geometry.")
+    return GeometryConfig()
 
 
 def _files_of(scene: Scene) -> tuple[Path, Path]:
