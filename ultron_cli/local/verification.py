@@ -5,6 +5,7 @@ but for similarities); a transform that no camera could have made is refused. Th
 alone: the random numbers begin anew with every pair, and matches stand in the order of the query's features.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -220,16 +221,17 @@ def is_plausible(transform: np.ndarray, inliers: np.ndarray) -> bool:
     front of the camera and convex, is not mirrored, and neither squeezed nor zoomed beyond recognition."""
     if not np.isfinite(transform).all():
         return False
-    (x1, y1), (x2, y2) = inliers.min(axis=0), inliers.max(axis=0)
-    corners = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]) @ transform.T
-    depths = corners[:, 2]
+    (x1, y1), (x2, y2) = inliers.min(axis=0).tolist(), inliers.max(axis=0).tolist()
+    corners = transform @ ((x1, x2, x2, x1), (y1, y1, y2, y2), (1, 1, 1, 1))
+    depths = corners[2]
     if not ((depths > 0).all() or (depths < 0).all()):
         return False
-    warped = corners[:, :2] / depths[:, None]
-    sides = np.roll(warped, -1, axis=0) - warped
-    following = np.roll(sides, -1, axis=0)
-    if not (sides[:, 0] * following[:, 1] - sides[:, 1] * following[:, 0] > 0).all():  # turns right at every corner
-        return False
+    warped_x, warped_y = (corners[:2] / depths).tolist()
+    for i in range(4):  # turns right at every corner
+        j, k = (i + 1) % 4, (i + 2) % 4
+        across, down = warped_x[j] - warped_x[i], warped_y[j] - warped_y[i]
+        if not across * (warped_y[k] - warped_y[j]) - down * (warped_x[k] - warped_x[j]) > 0:
+            return False
     small, large = _scales_at(transform, (x1 + x2) / 2, (y1 + y2) / 2)
     if small <= 0 or large > MOST_SQUEEZE * small:
         return False
@@ -238,10 +240,15 @@ def is_plausible(transform: np.ndarray, inliers: np.ndarray) -> bool:
 
 def _scales_at(transform: np.ndarray, x: float, y: float) -> tuple[float, float]:
     """The two scales of a transform close to a place, the smaller first; negative where it mirrors."""
-    across, down, depth = transform @ (x, y, 1.0)
-    derivative = (transform[:2, :2] * depth - np.outer((across, down), transform[2, :2])) / depth**2
-    large, small = np.linalg.svd(derivative, compute_uv=False)
-    return float(small * np.sign(np.linalg.det(derivative))), float(large)
+    (a, b, c), (d, e, f), (g, h, i) = transform.tolist()
+    depth = g * x + h * y + i
+    if depth == 0:
+        return 0.0, math.inf
+    across, down = (a * x + b * y + c) / depth, (d * x + e * y + f) / depth
+    a, b, d, e = ((value / depth) for value in (a - across * g, b - across * h, d - down * g, e - down * h))
+    # The derivative (a, b; d, e) is a turn and scaling, and a mirroring one: it scales by their sum and difference.
+    turned, mirrored = math.hypot(a + e, d - b) / 2, math.hypot(a - e, b + d) / 2
+    return turned - mirrored, turned + mirrored
 
 
 MODELS: dict[str, GeometryModel] = {

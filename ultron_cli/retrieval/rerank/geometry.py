@@ -19,6 +19,7 @@ from ultron_cli.blocks import chunks
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
 from ultron_cli.local.calibration import Calibration, calibrate
+from ultron_cli.local.matching import prepare
 from ultron_cli.local.verification import MODELS, VerifiableQuery, VerifySettings, verify
 from ultron_cli.machine import n_threads, size_text
 from ultron_cli.retrieval.local_features.opened import OpenLocalFeatures
@@ -136,6 +137,7 @@ class Verifier:
         """The results of tasks, in their order, as they come."""
         if not tasks:
             return
+        prepare(sum(len(task.rows) for task in tasks))
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_workers, "geometry") as workers:
             for start, stop in chunks(len(tasks), TASKS_AHEAD * self._n_workers):
                 for spent_s, results in workers.map(self._run, tasks[start:stop]):
