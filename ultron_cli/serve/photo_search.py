@@ -30,7 +30,7 @@ from ultron_cli.datasets.photos import BOX_SLACK_PX, PhotoShape, PlacedPixels, l
 from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
-from ultron_cli.local.verification import VerifiableQuery, VerifySettings, verify
+from ultron_cli.local.verification import VerifiableQuery, VerifySettings
 from ultron_cli.machine import OverBudget, resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.local_features.detection import Detection
@@ -57,6 +57,7 @@ from ultron_cli.serve.limits import (
 )
 from ultron_cli.visualization.cam.method_table import map_method
 from ultron_cli.visualization.cam.similarity import similarity_cam
+from ultron_cli.visualization.pair_geometry import PairGeometry
 from ultron_cli.visualization.report.inliers import packed_inliers
 from ultron_cli.visualization.report.maps import packed_map
 from ultron_cli.visualization.report.similarity_maps import small_map
@@ -79,6 +80,7 @@ class View:
     descriptor: np.ndarray  # (D,) at scale 1, for similarity maps
     features: LocalFeatures | None = None  # of the photo or its box, where the search looked at them
     settings: VerifySettings | None = None  # by which photos were verified
+    box: Box | None = None  # of the photo
 
 
 class PhotoSearch:
@@ -306,7 +308,7 @@ class PhotoSearch:
         ranked, descriptor, record = self._ranked(pixels, k, steps, features)
         settings = [step.config.verification for step in steps if isinstance(step.config, GeometryConfig)]
         search_name = secrets.token_urlsafe(9)
-        view = View(descriptor=descriptor, features=features, settings=settings[-1] if settings else None)
+        view = View(descriptor=descriptor, features=features, settings=settings[-1] if settings else None, box=box)
         self._views[search_name] = view
         while len(self._views) > MOST_VIEWS:
             self._views.popitem(last=False)
@@ -404,9 +406,8 @@ class PhotoSearch:
         if self._local_photos.place_of(row)[1] < 0:
             raise Refused(404, f"photo {row} has no local features")
         query = VerifiableQuery.of(verifiable_like(self._local_photos.files[0], view.features))
-        photo = self._local_photos.photo(row)
-        verified = verify(query, photo, view.settings)
-        return {"row": row, **packed_inliers(query, photo, verified, view.settings)}
+        pair = PairGeometry.of(query, self._local_photos.photo(row), view.settings, view.box)
+        return {"row": row, **packed_inliers(pair)}
 
     def _heat(self, search: str, row: int, path: Path) -> dict[str, object]:
         view = self._view(search)
