@@ -20,9 +20,10 @@ from pathlib import Path
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import ANOTHER_PLACE, failures_said, make_folder
-from ultron_cli.processes import command_text, is_alive, machine_mark, to_the_end
+from ultron_cli.processes import command_text, is_alive, machine_mark
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit
+from ultron_cli.stops import to_the_end, undisturbed
 
 try:
     import fcntl
@@ -84,36 +85,49 @@ def only_writer(place: Path, doing: str, *, beside: bool = False, wait: bool = F
     """
     path = lock_path(Path(os.path.realpath(place)), beside=beside)
     make_folder(path.parent)
-    key = str(path)
     started_s = time.monotonic()
     is_said = False
-    while True:
-        holder = _take_in_process(key)
-        if holder is None:
-            try:
-                lock = _take(path)
-            except BaseException:
-                _give_back_in_process(key)
-                raise
+    lock: int | Writer | None = None
+    try:
+        while True:
+            with undisturbed():
+                lock = _take_for_process(path)
             if not isinstance(lock, Writer):
                 break
-            _give_back_in_process(key)
-            holder = lock
-        if not wait:
-            raise UltronError(f"{doing}: {holder}; wait for it", ANOTHER_PLACE)
-        if not is_said and time.monotonic() - started_s > SAID_AFTER_S:
-            log.info("waiting, as %s: %s", doing, holder)
-            is_said = True
-        time.sleep(LOOK_EVERY_S)
-    try:
+            if not wait:
+                raise UltronError(f"{doing}: {lock}; wait for it", ANOTHER_PLACE)
+            if not is_said and time.monotonic() - started_s > SAID_AFTER_S:
+                log.info("waiting, as %s: %s", doing, lock)
+                is_said = True
+            time.sleep(LOOK_EVERY_S)
         yield
     finally:
-        # The name goes first: who opens it from now on makes a new file, and who has it open sees that it is gone.
-        to_the_end(
-            lambda: _remove(path, lock),
-            lambda: _close(lock),
-            lambda: _give_back_in_process(key),
-        )
+        if isinstance(lock, int):
+            _give_back(path, lock)
+
+
+def _give_back(path: Path, lock: int) -> None:
+    """The name goes first: who opens it from now on makes a new file, and who has it open sees that it is gone."""
+    to_the_end(
+        lambda: _remove(path, lock),
+        lambda: _close(lock),
+        lambda: _give_back_in_process(str(path)),
+    )
+
+
+def _take_for_process(path: Path) -> int | Writer:
+    """The open lock file (held), or who holds it, a thread of this process maybe."""
+    holder = _take_in_process(str(path))
+    if holder is not None:
+        return holder
+    try:
+        lock = _take(path)
+    except BaseException:
+        _give_back_in_process(str(path))
+        raise
+    if isinstance(lock, Writer):
+        _give_back_in_process(str(path))
+    return lock
 
 
 def _remove(path: Path, lock: int) -> None:

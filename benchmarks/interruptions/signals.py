@@ -94,6 +94,8 @@ def while_stopped(rehearsal: Rehearsal, pid: int, n_sent: int) -> list[str]:
     send(pid, signal.SIGSTOP)
     other_log = rehearsal.log.with_name("other-log")
     is_locked = any(path.name.endswith(LOCK_FILE) for path in rehearsal.folder.rglob(".*"))
+    # Of a run with all its results another command draws the pictures, which writes nothing that the lock guards.
+    is_locked &= not (rehearsal.folder / rehearsal.scene.result / "checkpoint.pt").exists()
     other = rehearsal.start(other_log) if is_locked else None
     other_status = ended_by(other, 4 * STOPPED_S) if other else None
     if not other:
