@@ -319,7 +319,8 @@ def _finished(
             yield render_landmark(folder, config, group)
         return
     # Spawned, not forked: the caller may hold threads or a GPU, which a forked child must not inherit.
-    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"), initializer=start_worker)
+    with starting_workers():
+        pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"), initializer=start_worker)
     try:
         with starting_workers():
             futures = [pool.submit(render_landmark, folder, config, group) for group in groups]
