@@ -36,6 +36,7 @@ log = logging.getLogger("ultron")
 LOCK_FILE = ".ultron-lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 LOOK_EVERY_S = 0.05
+UNNAMED = "a process that has just begun"  # and has not written who it is, or cannot
 SAID_AFTER_S = 1.0  # of waiting for another writer
 
 # Record locks do not tell apart the threads of a process.
@@ -65,6 +66,8 @@ class Writer:
         return self.mark == machine_mark() and not is_alive(self.pid)
 
     def __str__(self) -> str:
+        if not self.pid:
+            return UNNAMED
         return f"process {self.pid} on {self.host}, since {self.since} ({self.command})"
 
 
@@ -189,7 +192,7 @@ def _lock(handle: int, path: Path) -> Writer | None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            return earlier or Writer("an unknown host", 0, "a moment ago", "?", "")
+            return earlier or Writer("", 0, "", "", "")
         if error.errno not in NO_LOCKS:
             raise
         # No locks on this file system: what the file says is the lock.
