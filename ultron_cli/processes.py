@@ -82,8 +82,8 @@ def start_worker(*_: object) -> None:
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
     """Inside, processes, or what they share, are made by multiprocessing, which bears no exception meanwhile: what asks
-    to stop waits. A process hears of Ctrl-C and of the end of a terminal only when it says so itself, by start_worker; the process in
-    which multiprocessing notes what is to be cleared away, never."""
+    to stop waits. A process hears of Ctrl-C and of the end of a terminal only when it says so itself, by start_worker;
+    the process in which multiprocessing notes what is to be cleared away, never."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         with undisturbed():
             yield
