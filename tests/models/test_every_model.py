@@ -25,7 +25,7 @@ from ultron_cli.models.weights.pycls import LAYOUTS
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.inside.stages import map_at
+from ultron_cli.models.layer_maps import map_at
 
 pytestmark = pytest.mark.slow
 

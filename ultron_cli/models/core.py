@@ -62,6 +62,14 @@ class RetrievalModel(nn.Module):
         """(B, C, h, w) -> (B, D), not yet of unit norm."""
         raise NotImplementedError
 
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) of feature_map -> (B, h, w), not below 0: how much each place counts. The attention of a model
+        that pools by attention, else the norm of each place's vector."""
+        pooling = getattr(self, "pooling", None)
+        if isinstance(pooling, AttentionPooling):
+            return pooling.weights(feature_map)[0].unflatten(1, feature_map.shape[-2:])
+        return feature_map.norm(dim=1)
+
     def describe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, D), not yet of unit norm."""
         return self.pool(self.feature_map(images))
