@@ -1,12 +1,13 @@
 """Poolings and attentions that a user named by import path, tried before they are used."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from ultron_cli.errors import UltronError
+from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.models.parts.pooling import pooled_dim
 from ultron_cli.user_code import UserPart
 
@@ -42,7 +43,7 @@ def made_layer(
 def _check_attention(part: UserPart, pooling: nn.Module, shape: tuple[int, ...]) -> None:
     """Raises UltronError, naming the place, unless a pooling's method `attention` gives a weight per place of a map."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        weights = pooling.eval().attention(torch.rand(shape))
+        weights = cast(AttentionPooling, pooling.eval()).attention(torch.rand(shape))
     pooling.train()
     right_shape = (shape[0], *shape[2:])
     if not isinstance(weights, torch.Tensor) or tuple(weights.shape) != right_shape:
