@@ -14,7 +14,6 @@ from torch import nn
 from ultron_cli.configs import to_dict
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
-from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.user_code import UserPart
 
@@ -46,6 +45,8 @@ class RetrievalModel(nn.Module):
     switches: tuple[str, ...] = ()
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).
     cam_layer: str | None = None
+    # Values of its setting `pooling` with which it pools by attention, so that pooling_attention is not None.
+    attention_poolings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str | None = None, settings: object = None) -> None:
         """None leaves a subclass to set them."""
@@ -139,12 +140,11 @@ class RetrievalModel(nn.Module):
         images: (1, 3, H, W). None for a model that does not pool by attention. Raises UltronError if it does, and the
         weights cannot be had.
         """
-        pooling = getattr(self, "pooling", None)
-        if not isinstance(pooling, AttentionPooling):
+        attention = getattr(getattr(self, "pooling", None), "attention", None)
+        if attention is None:
             return None
         features = self.feature_map(images)
-        weights, _ = pooling.weights(features)
-        return weights[0].unflatten(0, features.shape[-2:]), F.normalize(self.pool(features), dim=1)[0]
+        return attention(features)[0], F.normalize(self.pool(features), dim=1)[0]
 
 
 class BackboneModel(RetrievalModel):
