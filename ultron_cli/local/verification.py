@@ -154,7 +154,7 @@ class VerifiableQuery:
         x, y = positions.T
         rows = np.flatnonzero((x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3]))
         everything = photo.comparable
-        return cls(photo, box, rows, Comparable(everything.extended[rows], everything.is_binary))
+        return cls(photo, box, rows, Comparable(everything.rows[rows], everything.is_binary))
 
 
 def tentative_matches(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySettings) -> np.ndarray:
