@@ -3,9 +3,10 @@
 Importing this package is light, so that help texts can name the detectors: OpenCV comes with the first one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ultron_cli import user_code
@@ -63,6 +64,21 @@ def choose_detector(name: str, assignments: Sequence[str] = ()) -> DetectorChoic
         return DetectorChoice(name=name, settings=from_dict(DETECTORS[name].settings_type(), values))
     user_code.permit(name)
     return DetectorChoice(name=name, settings=values, part=user_code.load(name, "detector", DETECTORS))
+
+
+def recorded_detector(
+    name: str, settings: Mapping[str, object], code_sha256: str | None, maker: str | Path
+) -> DetectorChoice:
+    """The detector that a file says its features were found by. maker: the file.
+
+    Raises UltronError for an unknown one, and for one by import path whose code nobody has named.
+    """
+    if not user_code.is_import_path(name):
+        one_of(f"the detector of {maker}", name, tuple(DETECTORS))
+        return DetectorChoice(name=name, settings=from_dict(DETECTORS[name].settings_type(), settings))
+    record = user_code.CodeRecord(sha256=code_sha256 or "")
+    with user_code.stored_code({name: record}, maker):
+        return DetectorChoice(name=name, settings=dict(settings), part=user_code.load(name, "detector", DETECTORS))
 
 
 EXAMPLE = "sigma=1.2"  # of --local-set
