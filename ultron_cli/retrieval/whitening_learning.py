@@ -71,7 +71,7 @@ def whitening_method(name: str, settings: Mapping[str, object] | None = None) ->
 
     def learn(source: Descriptors, pairs: np.ndarray | None) -> Learned:
         learned = whitening(source, pairs)
-        parts = tuple(np.asarray(array) for array in learned) if isinstance(learned, (tuple, list)) else ()
+        parts = [np.asarray(array) for array in learned] if isinstance(learned, (tuple, list)) else []
         shapes = tuple(array.shape for array in parts)
         is_right = len(parts) == 2 and parts[1].ndim == 2 and shapes == ((source.dim,), (len(parts[1]), source.dim))
         if not is_right or not len(parts[1]) or not all(np.isfinite(array).all() for array in parts):
