@@ -22,7 +22,12 @@ from ultron_cli.retrieval.index.faiss_index import FaissIndex
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.searching import SearchOptions, origin_of, search_files
 from ultron_cli.retrieval.whitening import Whitening, read_whitening, write_whitening
-from ultron_cli.retrieval.whitening_learning import learn_whitening, pairs_of_ground_truth, pairs_of_labels
+from ultron_cli.retrieval.whitening_learning import (
+    learn_whitening,
+    pairs_of_ground_truth,
+    pairs_of_labels,
+    whitening_method,
+)
 from ultron_cli.sweep.settings import CellSettings
 from ultron_cli.workspace import Workspace
 
@@ -83,13 +88,16 @@ def whitened(settings: CellSettings, source: Path, place: Place) -> Path:
         "max_pairs": whiten.max_pairs,
         "seed": whiten.seed,
     }
+    method = whitening_method(whiten.method, whiten.settings)
+    if method.part is not None:
+        made_by |= {"settings": whiten.settings, "code_sha256": method.part.sha256}
     folder = place.workspace.result_path("whiten", source.parent.name, made_by)
-    path = folder / f"{whiten.method}.h5"
+    path = folder / f"{whiten.method.rpartition(':')[2]}.h5"
     with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
         if path.exists():
             return path
         pairs = None
-        if whiten.method == "lw":
+        if method.needs_pairs:
             with DescriptorFile(source) as descriptors:
                 names = descriptors.names
             if whiten.gnd:
@@ -97,8 +105,8 @@ def whitened(settings: CellSettings, source: Path, place: Place) -> Path:
             else:
                 labels = Path(whiten.labels) if whiten.labels else None
                 pairs = pairs_of_labels(labels, names, whiten.max_pairs, whiten.seed)
-        labels_text = str(whiten.gnd or whiten.labels or "folders") if whiten.method == "lw" else None
-        whitening = learn_whitening(source, whiten.method, pairs=pairs, labels=labels_text)
+        labels_text = str(whiten.gnd or whiten.labels or "folders") if method.needs_pairs else None
+        whitening = learn_whitening(source, whiten.method, pairs=pairs, labels=labels_text, settings=whiten.settings)
         make_folder(folder)
         write_whitening(path, whitening)
         place.note("whiten", path, started_s)
