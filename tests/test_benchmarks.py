@@ -6,10 +6,11 @@ Times of so small a form mean nothing, so that an exit code of 1 (a target is mi
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.prepared_python import run_python
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_BY_ALL = {"rows", "performance"}
@@ -43,8 +44,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(name: str, arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments.split()]
-    return subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, timeout=300)
+    return run_python([BENCHMARKS / f"{name}.py", *arguments.split()], BENCHMARKS.parent)
 
 
 def test_every_benchmark_is_here() -> None:
