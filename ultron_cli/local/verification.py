@@ -7,12 +7,14 @@ alone: the random numbers begin anew with every pair, and matches stand in the o
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from ultron_cli.configs import one_of, within
+from ultron_cli.local import MatcherChoice
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.matching import Comparable, mutual_matches
 
@@ -95,6 +97,7 @@ class VerifySettings:
     # Between a match's two features: photos are mostly taken upright, and chance turns them anyhow. 180 takes any.
     max_turn_deg: float = 45.0
     min_matches: int = 6  # fewer are not looked at, and count no inliers
+    matcher: MatcherChoice | None = None  # None: mutual nearest features, by `ratio`
 
     def __post_init__(self) -> None:
         one_of("model", self.model, MODELS)
@@ -102,6 +105,13 @@ class VerifySettings:
         within("ratio", self.ratio, 0.1, 1)
         within("max_turn_deg", self.max_turn_deg, 1, 180)
         within("min_matches", self.min_matches, 2, 1000)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that shapes a result, as JSON takes it."""
+        names = [part.name for part in fields(self) if part.name != "matcher"]
+        matcher = {} if self.matcher is None else {"matcher": self.matcher.identity}
+        return {**{name: getattr(self, name) for name in names}, **matcher}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,6 +145,17 @@ class VerifiablePhoto:
         scale = min(1.0, max_side_px / max(features.size)) if max_side_px else 1.0
         return cls(features, Comparable.of(features.descriptors, is_binary=is_binary), scale)
 
+    @cached_property
+    def as_detected(self) -> LocalFeatures:
+        """The features in the pixels that they were detected in."""
+        width, height = self.features.size
+        return replace(
+            self.features,
+            positions=self.features.positions * np.float32(self.scale),
+            scales=self.features.scales * np.float32(self.scale),
+            size=(max(1, round(width * self.scale)), max(1, round(height * self.scale))),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class VerifiableQuery:
@@ -157,10 +178,27 @@ class VerifiableQuery:
         everything = photo.comparable
         return cls(photo, box, rows, Comparable(everything.rows[rows], everything.is_binary))
 
+    @cached_property
+    def as_detected(self) -> LocalFeatures:
+        """The features in the box, in the pixels that they were detected in."""
+        features = self.photo.as_detected
+        return replace(
+            features,
+            positions=features.positions[self.rows],
+            scales=features.scales[self.rows],
+            angles=features.angles[self.rows],
+            strengths=features.strengths[self.rows],
+            descriptors=features.descriptors[self.rows],
+        )
+
 
 def tentative_matches(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySettings) -> np.ndarray:
     """(m, 2) int64: features of query and photo that match and are turned alike."""
-    matches = mutual_matches(query.comparable, photo.comparable, settings.ratio)
+    if settings.matcher is None:
+        matches = mutual_matches(query.comparable, photo.comparable, settings.ratio)
+    else:
+        matches = settings.matcher.made.match(query.as_detected, photo.as_detected)
+        matches = matches[np.argsort(matches[:, 0], kind="stable")]
     matches[:, 0] = query.rows[matches[:, 0]]
     turns = query.photo.features.angles[matches[:, 0]] - photo.features.angles[matches[:, 1]]
     return matches[np.abs((turns + 180) % 360 - 180) <= settings.max_turn_deg]

@@ -63,6 +63,7 @@ from ultron_cli.visualization.report.maps import packed_map
 from ultron_cli.visualization.report.similarity_maps import small_map
 
 MOST_STEPS = 4  # of re-ranking
+MOST_CHAINS = 32  # of steps that are kept
 OF_DESCRIPTORS = [name for name, step in RERANKERS.items() if not step.needs_local_features]
 MOST_VIEWS = 256  # searches whose maps and inliers can still be asked for; 120 kB each
 MOST_WAITING = 100  # searches and maps
@@ -129,6 +130,7 @@ class PhotoSearch:
         # Similarity maps are of one scale.
         self.map_describer = replace(self.describer, config=replace(self.describer.config, scales=(1.0,)))
         self._views: OrderedDict[str, View] = OrderedDict()  # by search
+        self._steps = lru_cache(MOST_CHAINS)(parse_rerank)  # a step may hold a network
         self.queue = FairQueue(MOST_WAITING)
         self._decoders = threading.BoundedSemaphore(2)
         self._small = lru_cache(MOST_SMALL_PHOTOS)(self._encoded)
@@ -297,7 +299,7 @@ class PhotoSearch:
             )
         short_names = [name.rpartition(":")[2] for name in names]
         settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in short_names]
-        steps = parse_rerank(",".join(names) or None, settings)
+        steps = self._steps(",".join(names) or None, tuple(settings))
         return self._compute(self._find, photo, k, box, steps)
 
     def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, object]:
