@@ -122,7 +122,7 @@ def build_user_index(
         part=part,
         searcher=searcher,
     )
-    index.search(np.eye(1, index.dim, dtype=np.float32), 1)  # what cannot be searched is not stored
+    index.search(np.eye(1, index.dim, dtype=np.float32), min(2, index.n))  # what cannot be searched is not stored
     with whole_folder(out_path) as folder:
         store_user_index(folder, part, searcher)
         write_index_parts(folder, out_path, names, whitening, description)

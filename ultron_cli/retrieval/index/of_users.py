@@ -113,7 +113,7 @@ class _Description(StoredDescription):
 
 def user_index_part(kind: str) -> user_code.UserPart:
     """The class of an import path. Raises UltronError, naming the place, if it is no index."""
-    part = user_code.load(kind, "index", INDEX_KINDS)
+    part = user_code.load(kind, "kind of index", INDEX_KINDS)
     for method in IndexOfUser.METHODS:
         if not part.has_method(method):
             raise UltronError(
