@@ -16,6 +16,8 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ResNetNetwork, n_channels_of_stages, require_resnet, up_to_stage_3
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.weights.importers import State
+from ultron_cli.models.weights.pycls import CheckpointLayout, renamed, resnet_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +142,35 @@ class DolgModel(BackboneModel):
         if self.settings.fusion == "orthogonal":
             local = orthogonal_part(local, whole)
         return self.head(torch.cat([whole, local.mean(dim=(-2, -1))], dim=1))
+
+
+def dolg_name(name: str) -> str | None:
+    """DOLG (github.com/feymanpriv/DOLG): globalmodel, localmodel, pool_g, fc_t, fc; desc_cls is the classifier."""
+    if name.startswith("desc_cls."):
+        return None
+    if name.startswith("globalmodel."):
+        return resnet_name(name.removeprefix("globalmodel.")) or name
+    if name == "pool_g.p":
+        return "global_pooling.p"
+    return renamed(
+        name,
+        {
+            "localmodel.aspp.aspp.": "local.atrous.branches.",
+            "localmodel.aspp.im_pool.1.": "local.atrous.whole.",
+            "localmodel.aspp.conv_after.0.": "local.atrous.join.",
+            "localmodel.conv1.": "local.reduce.",
+            "localmodel.bn.": "local.norm.",
+            "localmodel.conv2.": "local.attention.",
+            "fc_t.": "global_layer.",
+            "fc.": "head.",
+        },
+    )
+
+
+def _dolg_settings(state: State) -> dict[str, object]:
+    return {"multi_atrous": any(".aspp." in key for key in state)}
+
+
+PUBLISHED = CheckpointLayout(
+    {6: ("dolg-r50", {}), 23: ("dolg-r101", {})}, dolg_name, bgr=True, scales="5", settings=_dolg_settings
+)

@@ -213,7 +213,7 @@ class _PairOfSides:
         if first.local is not None and second.local is not None:
             require_alike(first.local, second.local)
         self._first, self._second, self._config = first, second, config
-        self._settings = VerifySettings.of_features(first.local.info.cell_px if first.local else None)
+        self._settings = VerifySettings(threshold_px=None, ratio=None)
         self._same = own_rows(*files)
         # What a query is to find in its database shows its landmark.
         self._landmarks_may_meet = (first.name, second.name) == ("query", "database")

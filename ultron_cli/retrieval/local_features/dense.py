@@ -8,10 +8,12 @@ distractors take it from there.
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 
+from ultron_cli.configs import from_dict
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import PhotoShape, load_placed
@@ -20,12 +22,13 @@ from ultron_cli.local.dense import COMPARISON, DESCRIPTOR_TYPE, DenseSettings, a
 from ultron_cli.local.detectors import Comparison, DescriptorType
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.projection import Projection, ProjectionLearner
+from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.map_places import placed_maps
-from ultron_cli.models.weights.checkpoints import LoadedModel
+from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale, pixel_steps
 from ultron_cli.retrieval.extraction.shards import ExtractWork, default_workers
 from ultron_cli.retrieval.local_features.extraction import LocalConfig, LocalExtraction
-from ultron_cli.retrieval.local_features.files import open_local_features, write_local_features
+from ultron_cli.retrieval.local_features.files import LocalFeatureFile, open_local_features, write_local_features
 from ultron_cli.retrieval.origin import WeightsSource
 
 LEARNED_OF = 64  # photos of the database, spread evenly
@@ -39,11 +42,11 @@ class DenseDetector:
     descriptor_type: DescriptorType = DESCRIPTOR_TYPE
     is_for_workers = False
 
-    def __init__(self, settings: DenseSettings, loaded: LoadedModel, device: torch.device) -> None:
+    def __init__(self, settings: DenseSettings, model: RetrievalModel, device: torch.device) -> None:
         """Raises UltronError if the network has no map, or not the layer."""
         self.settings = settings
         # As eager.py has it, so that the numbers are those of the descriptors, whichever comes first.
-        self._model = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
+        self._model = model.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
         self._maps = placed_maps(self._model, settings.layer)
         self.descriptor_dim = min(settings.dim, self._maps.n_channels)
@@ -109,6 +112,25 @@ class DenseDetector:
         assert self.projection is not None  # prepare comes first
         features = self.places(pixels, max_keypoints)
         return replace(features, descriptors=pack(self.projection.of(features.descriptors)))
+
+
+def detection_like(file: LocalFeatureFile) -> tuple[PhotoShape, DenseDetector]:
+    """How photos are sized, and the detector, on the CPU, that finds features as a file of dense ones has them. Raises
+    UltronError if its network's weights are gone or are others by now."""
+    network = cast(dict[str, Any], file.info.extraction.stored["network"])
+    weights = file.info.origin.weights
+    loaded = reload_model(network, dict(weights.stored) if weights else {}, network["weights_sha256"])
+    settings = from_dict(DenseSettings, file.info.settings, prefix="local.")
+    detector = DenseDetector(replace(settings, layer=network["layer"]), loaded.model, torch.device("cpu"))
+    detector.projection = projection_of(file.path)
+    shape = PhotoShape(
+        max_side_px=file.info.max_side_px,
+        resize=network["resize"],
+        interpolation=network["preprocessing"]["interpolation"],
+        min_side_px=loaded.model.min_side_px,
+        box_edges=network["box_edges"] or "rounded",
+    )
+    return shape, detector
 
 
 def projection_digest(path: Path) -> str:

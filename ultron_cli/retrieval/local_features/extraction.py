@@ -59,6 +59,11 @@ class LocalConfig:
             within("local_side", self.max_side_px, 32, 16384)
 
 
+def local_shape(max_side_px: int | None) -> PhotoShape:
+    """To which shape photos are brought for a detector."""
+    return PhotoShape(max_side_px=max_side_px, min_side_px=MIN_SIDE_PX)
+
+
 def in_photo(features: LocalFeatures, placed: PlacedPixels) -> LocalFeatures:
     """Features of resized pixels as those of the photo."""
     height, width = placed.pixels.shape[:2]
@@ -138,8 +143,8 @@ class LocalExtraction(Extraction[LocalFeatures]):
         self.detector = detector
         self.config = config
         self.weights = weights
+        self.shape = local_shape(config.max_side_px)
         self.projection: Projection | None = None  # that descriptors go through
-        self.shape = PhotoShape(max_side_px=config.max_side_px, min_side_px=MIN_SIDE_PX)
         row_bytes = 4 * COLUMNS + detector.descriptor_dim * np.dtype(detector.descriptor_type).itemsize
         self.storage_bytes = config.max_keypoints * row_bytes  # at most
 

@@ -85,7 +85,7 @@ def _dense_extractions(
     settings = cast(DenseSettings, request.detector.settings)
     first = next(extraction for _, extraction in described.values())
     loaded, work = first.loaded, first.work
-    detector = DenseDetector(settings, loaded, work.device)
+    detector = DenseDetector(settings, loaded.model, work.device)
     source = Path(settings.projection).expanduser() if settings.projection else None
     # A file is known by what it holds, wherever it lies.
     stored = {**request.detector.stored_settings(), "projection": projection_digest(source) if source else ""}
