@@ -47,10 +47,10 @@ class Grid:
         return self.first + self.step * torch.arange(n_cells, dtype=torch.float64)
 
     def covers(self, n_cells: int, side_px: int) -> bool:
-        """Whether so many cells reach from edge to edge of a photo, give or take what convolutions without padding
-        leave out."""
+        """Whether so many cells end as far from the last edge of a photo as they begin from the first, give or take
+        the two that rounding may add or leave out."""
         last = self.first + (n_cells - 1) * self.step
-        return self.first >= -self.step and last < side_px + self.step / 2 and (n_cells + 3) * self.step >= side_px
+        return abs(side_px - 1 - last - self.first) <= 2 * self.step
 
 
 Grids = tuple[Grid, Grid]  # down, across
@@ -161,11 +161,15 @@ class PlacedMaps:
 
         def record(features: torch.Tensor) -> torch.Tensor:
             maps.append(features)
-            return features
+            raise _Reached
 
-        with _Trace(images):
+        with _Trace(images), contextlib.suppress(_Reached):
             run_through(self._model, images, self._layer, record, to_the_end=False)
         return maps[-1], grids_of(maps[-1])
+
+
+class _Reached(Exception):  # noqa: N818  no error: the rest of the network is not asked for
+    """The map is there."""
 
 
 class _Trace(TorchDispatchMode):
