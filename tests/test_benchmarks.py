@@ -6,10 +6,11 @@ Times of so small a form mean nothing, so that an exit code of 1 (a target is mi
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.prepared_python import run_python
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_BY_ALL = {"rows", "performance"}
@@ -23,6 +24,7 @@ MEASURING: dict[str, tuple[str, str]] = {
     "gpu_networks": ("--device cpu --side 64 --batch-size 2 --rounds 1 --only ultron-t", "ultron-t"),
     "index_million": ("--n 3000 --dim 32 --queries 5 --kinds ivf --nprobe 4 --runs 1", "recall@100 of"),
     "kernels": ("--runs 1", "three masked convolutions"),
+    "local": ("--landmarks 1 --side 160 --pairs 4 --runs 1", "target: under"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
@@ -43,8 +45,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(name: str, arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments.split()]
-    return subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, timeout=300)
+    return run_python([BENCHMARKS / f"{name}.py", *arguments.split()], BENCHMARKS.parent)
 
 
 def test_every_benchmark_is_here() -> None:

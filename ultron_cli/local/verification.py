@@ -5,13 +5,16 @@ but for similarities); a transform that no camera could have made is refused. Th
 alone: the random numbers begin anew with every pair, and matches stand in the order of the query's features.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from ultron_cli.configs import one_of, within
+from ultron_cli.local import MatcherChoice
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.matching import Comparable, mutual_matches
 
@@ -94,6 +97,7 @@ class VerifySettings:
     # Between a match's two features: photos are mostly taken upright, and chance turns them anyhow. 180 takes any.
     max_turn_deg: float = 45.0
     min_matches: int = 6  # fewer are not looked at, and count no inliers
+    matcher: MatcherChoice | None = None  # None: mutual nearest features, by `ratio`
 
     def __post_init__(self) -> None:
         one_of("model", self.model, MODELS)
@@ -101,6 +105,13 @@ class VerifySettings:
         within("ratio", self.ratio, 0.1, 1)
         within("max_turn_deg", self.max_turn_deg, 1, 180)
         within("min_matches", self.min_matches, 2, 1000)
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that shapes a result, as JSON takes it."""
+        names = [part.name for part in fields(self) if part.name != "matcher"]
+        matcher = {} if self.matcher is None else {"matcher": self.matcher.identity}
+        return {**{name: getattr(self, name) for name in names}, **matcher}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -134,6 +145,17 @@ class VerifiablePhoto:
         scale = min(1.0, max_side_px / max(features.size)) if max_side_px else 1.0
         return cls(features, Comparable.of(features.descriptors, is_binary=is_binary), scale)
 
+    @cached_property
+    def as_detected(self) -> LocalFeatures:
+        """The features in the pixels that they were detected in."""
+        width, height = self.features.size
+        return replace(
+            self.features,
+            positions=self.features.positions * np.float32(self.scale),
+            scales=self.features.scales * np.float32(self.scale),
+            size=(max(1, round(width * self.scale)), max(1, round(height * self.scale))),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class VerifiableQuery:
@@ -156,10 +178,27 @@ class VerifiableQuery:
         everything = photo.comparable
         return cls(photo, box, rows, Comparable(everything.rows[rows], everything.is_binary))
 
+    @cached_property
+    def as_detected(self) -> LocalFeatures:
+        """The features in the box, in the pixels that they were detected in."""
+        features = self.photo.as_detected
+        return replace(
+            features,
+            positions=features.positions[self.rows],
+            scales=features.scales[self.rows],
+            angles=features.angles[self.rows],
+            strengths=features.strengths[self.rows],
+            descriptors=features.descriptors[self.rows],
+        )
+
 
 def tentative_matches(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySettings) -> np.ndarray:
     """(m, 2) int64: features of query and photo that match and are turned alike."""
-    matches = mutual_matches(query.comparable, photo.comparable, settings.ratio)
+    if settings.matcher is None:
+        matches = mutual_matches(query.comparable, photo.comparable, settings.ratio)
+    else:
+        matches = settings.matcher.made.match(query.as_detected, photo.as_detected)
+        matches = matches[np.argsort(matches[:, 0], kind="stable")]
     matches[:, 0] = query.rows[matches[:, 0]]
     turns = query.photo.features.angles[matches[:, 0]] - photo.features.angles[matches[:, 1]]
     return matches[np.abs((turns + 180) % 360 - 180) <= settings.max_turn_deg]
@@ -220,16 +259,17 @@ def is_plausible(transform: np.ndarray, inliers: np.ndarray) -> bool:
     front of the camera and convex, is not mirrored, and neither squeezed nor zoomed beyond recognition."""
     if not np.isfinite(transform).all():
         return False
-    (x1, y1), (x2, y2) = inliers.min(axis=0), inliers.max(axis=0)
-    corners = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]) @ transform.T
-    depths = corners[:, 2]
+    (x1, y1), (x2, y2) = inliers.min(axis=0).tolist(), inliers.max(axis=0).tolist()
+    corners = transform @ ((x1, x2, x2, x1), (y1, y1, y2, y2), (1, 1, 1, 1))
+    depths = corners[2]
     if not ((depths > 0).all() or (depths < 0).all()):
         return False
-    warped = corners[:, :2] / depths[:, None]
-    sides = np.roll(warped, -1, axis=0) - warped
-    following = np.roll(sides, -1, axis=0)
-    if not (sides[:, 0] * following[:, 1] - sides[:, 1] * following[:, 0] > 0).all():  # turns right at every corner
-        return False
+    warped_x, warped_y = (corners[:2] / depths).tolist()
+    for i in range(4):  # turns right at every corner
+        j, k = (i + 1) % 4, (i + 2) % 4
+        across, down = warped_x[j] - warped_x[i], warped_y[j] - warped_y[i]
+        if not across * (warped_y[k] - warped_y[j]) - down * (warped_x[k] - warped_x[j]) > 0:
+            return False
     small, large = _scales_at(transform, (x1 + x2) / 2, (y1 + y2) / 2)
     if small <= 0 or large > MOST_SQUEEZE * small:
         return False
@@ -238,10 +278,15 @@ def is_plausible(transform: np.ndarray, inliers: np.ndarray) -> bool:
 
 def _scales_at(transform: np.ndarray, x: float, y: float) -> tuple[float, float]:
     """The two scales of a transform close to a place, the smaller first; negative where it mirrors."""
-    across, down, depth = transform @ (x, y, 1.0)
-    derivative = (transform[:2, :2] * depth - np.outer((across, down), transform[2, :2])) / depth**2
-    large, small = np.linalg.svd(derivative, compute_uv=False)
-    return float(small * np.sign(np.linalg.det(derivative))), float(large)
+    (a, b, c), (d, e, f), (g, h, i) = transform.tolist()
+    depth = g * x + h * y + i
+    if depth == 0:
+        return 0.0, math.inf
+    across, down = (a * x + b * y + c) / depth, (d * x + e * y + f) / depth
+    a, b, d, e = ((value / depth) for value in (a - across * g, b - across * h, d - down * g, e - down * h))
+    # The derivative (a, b; d, e) is a turn and scaling, and a mirroring one: it scales by their sum and difference.
+    turned, mirrored = math.hypot(a + e, d - b) / 2, math.hypot(a - e, b + d) / 2
+    return turned - mirrored, turned + mirrored
 
 
 MODELS: dict[str, GeometryModel] = {

@@ -9,12 +9,14 @@ number of cells, and lies in the middle of what it merges.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ultron_cli.errors import UltronError
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.layer_maps import run_through
 
 TRIED_SIDE_PX = 512
 AXES = (0, 1)  # down, across
@@ -36,8 +38,85 @@ class Grid:
         """Of an enlargement; a factor below 1 shrinks."""
         return Grid(self.first + (1 / factor - 1) / 2 * self.step, self.step / factor)
 
+    def places(self, n_cells: int) -> torch.Tensor:
+        """(n_cells,) float64."""
+        return self.first + self.step * torch.arange(n_cells, dtype=torch.float64)
+
+    def covers(self, n_cells: int, side_px: int) -> bool:
+        """Whether so many cells reach from edge to edge of a photo, give or take what convolutions without padding
+        leave out."""
+        last = self.first + (n_cells - 1) * self.step
+        return self.first >= -self.step and last < side_px + self.step / 2 and (n_cells + 3) * self.step >= side_px
+
 
 Grids = tuple[Grid, Grid]  # down, across
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedMap:
+    """A map, and where its cells lie."""
+
+    features: torch.Tensor  # (C, h, w) float32
+    weights: torch.Tensor  # (h, w) float32, not below 0: how much each cell counts
+    grids: Grids  # in pixels of the images that the network was shown
+
+
+class PlacedMaps:
+    """The maps of a model, or of one of its layers, with the places of their cells."""
+
+    def __init__(self, model: RetrievalModel, layer: str | None = None) -> None:
+        """layer: a stage or layer by name; None: the last map before pooling. The model is in evaluation mode."""
+        self._model = model
+        self._layer = layer
+
+    @cached_property
+    def n_channels(self) -> int:
+        """C. Raises UltronError if the model has no map, or no such layer."""
+        return self._tried[0]
+
+    @cached_property
+    def _tried(self) -> tuple[int, tuple[int, int]]:
+        """(C, how many traced cells are merged to one, down and across)."""
+        side_px = max(TRIED_SIDE_PX, self._model.min_side_px)
+        weight = next(self._model.parameters(), torch.empty(0))
+        features, grids = self._traced(torch.zeros(1, 3, side_px, side_px, device=weight.device))
+        merged = [
+            1 if grids is None else max(1, round(side_px / (features.shape[2 + axis] * grids[axis].step)))
+            for axis in AXES
+        ]
+        # Convolutions without padding leave out cells at the edges, but never half of them.
+        return features.shape[1], (merged[0], merged[1])
+
+    @torch.no_grad()
+    def of(self, images: torch.Tensor) -> PlacedMap:
+        """images: (1, 3, H, W), normalised."""
+        features, grids = self._traced(images)
+        if self._layer is None:
+            weights = self._model.place_weights(features)
+        else:
+            weights = features.norm(dim=1)
+        placed = []
+        for axis in AXES:
+            n_cells, side_px, merged = features.shape[2 + axis], images.shape[2 + axis], self._tried[1][axis]
+            grid = None if grids is None else grids[axis].windowed(merged, merged, 0)
+            if grid is None or not grid.covers(n_cells, side_px):
+                step = side_px / n_cells
+                grid = Grid(step / 2 - 0.5, step)  # equal shares of the photo
+            placed.append(grid)
+        return PlacedMap(features[0].float(), weights[0].float(), (placed[0], placed[1]))
+
+    @torch.no_grad()
+    def _traced(self, images: torch.Tensor) -> tuple[torch.Tensor, Grids | None]:
+        """(the map (1, C, h, w), the grids that its operators have, if they tell)."""
+        maps: list[torch.Tensor] = []
+
+        def record(features: torch.Tensor) -> torch.Tensor:
+            maps.append(features)
+            return features
+
+        with _Trace(images):
+            run_through(self._model, images, self._layer, record, to_the_end=False)
+        return maps[-1], grids_of(maps[-1])
 
 
 class _Trace(TorchDispatchMode):
@@ -45,7 +124,7 @@ class _Trace(TorchDispatchMode):
 
     def __init__(self, images: torch.Tensor) -> None:
         super().__init__()
-        images._ultron_grids = (Grid(0.0, 1.0), Grid(0.0, 1.0))  # pyright: ignore[reportAttributeAccessIssue]
+        _set_grids(images, (Grid(0.0, 1.0), Grid(0.0, 1.0)))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -58,11 +137,16 @@ class _Trace(TorchDispatchMode):
             if name in _MOVES:
                 grids = _MOVES[name](grids, args, output)
             for value in _tensors(output):
-                value._ultron_grids = grids
+                _set_grids(value, grids)
         return output
 
 
+def _set_grids(value: torch.Tensor, grids: Grids) -> None:
+    cast(Any, value)._ultron_grids = grids
+
+
 def grids_of(value: torch.Tensor) -> Grids | None:
+    """Those of something that was computed of a photo under _Trace."""
     return getattr(value, "_ultron_grids", None)
 
 

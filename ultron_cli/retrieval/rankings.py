@@ -115,12 +115,15 @@ class Ranking:
         }
         cut: dict[str, np.ndarray | None] = {}
         for name, (values, padding) in columns.items():
-            left = None if values is None else values.copy()
-            for query, rows_of_self in own_rows.items() if values is not None and left is not None else ():
+            cut[name] = None
+            if values is None:
+                continue
+            left = values.copy()
+            for query, rows_of_self in own_rows.items():
                 stays = ~np.isin(self.rows[query], rows_of_self)
                 n_left = int(stays.sum())
                 left[query, :n_left], left[query, n_left:] = values[query, stays], padding
-            cut[name] = None if left is None else np.ascontiguousarray(left[:, :k])
+            cut[name] = np.ascontiguousarray(left[:, :k])
         return replace(self, **cut)
 
     def with_scores(self) -> np.ndarray:

@@ -30,7 +30,7 @@ from ultron_cli.datasets.photos import BOX_SLACK_PX, PhotoShape, PlacedPixels, l
 from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
-from ultron_cli.local.verification import VerifiableQuery, VerifySettings, verify
+from ultron_cli.local.verification import VerifiableQuery, VerifySettings
 from ultron_cli.machine import OverBudget, resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.local_features.detection import Detection
@@ -57,11 +57,13 @@ from ultron_cli.serve.limits import (
 )
 from ultron_cli.visualization.cam.method_table import map_method
 from ultron_cli.visualization.cam.similarity import similarity_cam
+from ultron_cli.visualization.pair_geometry import PairGeometry
 from ultron_cli.visualization.report.inliers import packed_inliers
 from ultron_cli.visualization.report.maps import packed_map
 from ultron_cli.visualization.report.similarity_maps import small_map
 
 MOST_STEPS = 4  # of re-ranking
+MOST_CHAINS = 32  # of steps that are kept
 OF_DESCRIPTORS = [name for name, step in RERANKERS.items() if not step.needs_local_features]
 MOST_VIEWS = 256  # searches whose maps and inliers can still be asked for; 120 kB each
 MOST_WAITING = 100  # searches and maps
@@ -79,6 +81,7 @@ class View:
     descriptor: np.ndarray  # (D,) at scale 1, for similarity maps
     features: LocalFeatures | None = None  # of the photo or its box, where the search looked at them
     settings: VerifySettings | None = None  # by which photos were verified
+    box: Box | None = None  # of the photo
 
 
 class PhotoSearch:
@@ -127,6 +130,7 @@ class PhotoSearch:
         # Similarity maps are of one scale.
         self.map_describer = replace(self.describer, config=replace(self.describer.config, scales=(1.0,)))
         self._views: OrderedDict[str, View] = OrderedDict()  # by search
+        self._steps = lru_cache(MOST_CHAINS)(parse_rerank)  # a step may hold a network
         self.queue = FairQueue(MOST_WAITING)
         self._decoders = threading.BoundedSemaphore(2)
         self._small = lru_cache(MOST_SMALL_PHOTOS)(self._encoded)
@@ -295,7 +299,7 @@ class PhotoSearch:
             )
         short_names = [name.rpartition(":")[2] for name in names]
         settings = [setting for setting in self.config.rerank_set if setting.partition(".")[0] in short_names]
-        steps = parse_rerank(",".join(names) or None, settings)
+        steps = self._steps(",".join(names) or None, tuple(settings))
         return self._compute(self._find, photo, k, box, steps)
 
     def _find(self, photo: SoughtPhoto, k: int, box: Box | None, steps: Sequence[Step]) -> dict[str, object]:
@@ -306,7 +310,7 @@ class PhotoSearch:
         ranked, descriptor, record = self._ranked(pixels, k, steps, features)
         settings = [step.config.verification for step in steps if isinstance(step.config, GeometryConfig)]
         search_name = secrets.token_urlsafe(9)
-        view = View(descriptor=descriptor, features=features, settings=settings[-1] if settings else None)
+        view = View(descriptor=descriptor, features=features, settings=settings[-1] if settings else None, box=box)
         self._views[search_name] = view
         while len(self._views) > MOST_VIEWS:
             self._views.popitem(last=False)
@@ -404,9 +408,8 @@ class PhotoSearch:
         if self._local_photos.place_of(row)[1] < 0:
             raise Refused(404, f"photo {row} has no local features")
         query = VerifiableQuery.of(verifiable_like(self._local_photos.files[0], view.features))
-        photo = self._local_photos.photo(row)
-        verified = verify(query, photo, view.settings)
-        return {"row": row, **packed_inliers(query, photo, verified, view.settings)}
+        pair = PairGeometry.of(query, self._local_photos.photo(row), view.settings, view.box)
+        return {"row": row, **packed_inliers(pair)}
 
     def _heat(self, search: str, row: int, path: Path) -> dict[str, object]:
         view = self._view(search)

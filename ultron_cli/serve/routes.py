@@ -18,13 +18,12 @@ from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch
 from ultron_cli.visualization.report import report
 
 PAGE = Path(__file__).with_name("page.html")
-INLIERS = report.PAGE.with_name("inliers.js")  # the report draws them alike
 STATIC = {
     "/": (PAGE, "text/html"),
     "/page.css": (PAGE.with_suffix(".css"), "text/css"),
     "/page.js": (PAGE.with_suffix(".js"), "text/javascript"),
-    "/inliers.css": (INLIERS.with_suffix(".css"), "text/css"),
-    "/inliers.js": (INLIERS, "text/javascript"),
+    "/inliers.css": (report.INLIERS.with_suffix(".css"), "text/css"),
+    "/inliers.js": (report.INLIERS, "text/javascript"),
 }
 
 

@@ -44,6 +44,9 @@ FORMAT = "ultron-local-features"
 VERSION = 1
 SUFFIX = ".local.h5"
 COLUMNS = 5  # of /keypoints: x, y, scale, angle, strength
+LARGEST = np.finfo(np.float32).max
+BELOW_360 = np.nextafter(np.float32(360), np.float32(0))
+LEAST_KEYPOINT = np.array([[-0.5], [-0.5], [np.nextafter(np.float32(0), np.float32(1))], [0], [-LARGEST]], np.float32)
 LAYOUT = H5Layout(
     format=FORMAT,
     version=VERSION,
@@ -241,13 +244,12 @@ class LocalFeatureFile:
 
     def _features(self, row: int, keypoints: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
         width, height = self._sizes[row].tolist()
-        x, y, scales, angles, strengths = keypoints.T
+        columns = np.ascontiguousarray(keypoints.T)
+        _, _, scales, angles, strengths = columns
+        # The photo ends half a pixel beyond the outer centres.
+        largest = np.array([[width - 0.5], [height - 0.5], [LARGEST], [BELOW_360], [LARGEST]], np.float32)
         is_sound = (
-            np.isfinite(keypoints).all()
-            and ((x >= -0.5) & (x <= width - 0.5)).all()  # the photo ends half a pixel beyond the outer centres
-            and ((y >= -0.5) & (y <= height - 0.5)).all()
-            and (scales > 0).all()
-            and ((angles >= 0) & (angles < 360)).all()
+            ((columns >= LEAST_KEYPOINT) & (columns <= largest)).all()  # not a number is neither
             and (strengths[1:] <= strengths[:-1]).all()
             and (self.dtype == np.uint8 or np.isfinite(descriptors).all())
         )
@@ -258,9 +260,9 @@ class LocalFeatureFile:
             )
         return LocalFeatures(
             positions=np.ascontiguousarray(keypoints[:, :2]),
-            scales=np.ascontiguousarray(scales),
-            angles=np.ascontiguousarray(angles),
-            strengths=np.ascontiguousarray(strengths),
+            scales=scales,
+            angles=angles,
+            strengths=strengths,
             descriptors=descriptors,
             size=(width, height),
         )

@@ -185,6 +185,15 @@ def require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> None
                 f"{of_queries} and {of_database}; extract both alike",
                 ANOTHER_FILE,
             )
+    projection = queries.projection
+    if (projection is None) != (database.projection is None) or (
+        projection is not None and not projection.equals(database.projection)
+    ):
+        raise UltronError(
+            f"{queries.path} and {database.path} went through different projections; extract one of them again, with "
+            "the projection of the other (`local_set` projection=FILE)",
+            ANOTHER_FILE,
+        )
 
 
 def rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:

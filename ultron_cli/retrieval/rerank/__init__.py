@@ -139,6 +139,7 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     parts = _user_parts(names)
     short_names = [name.rpartition(":")[2] for name in names]
     values = apply_set({}, assignments, setting="rerank_set", example=EXAMPLE)
+    user_code.permit_in(values)
     for key, value in values.items():
         if not isinstance(value, dict):
             raise UltronError(

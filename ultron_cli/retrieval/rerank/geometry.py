@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,12 +18,15 @@ from threadpoolctl import threadpool_limits
 from ultron_cli.blocks import chunks
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
+from ultron_cli.local import MUTUAL, choose_matcher
 from ultron_cli.local.calibration import Calibration, calibrate
+from ultron_cli.local.matching import prepare
 from ultron_cli.local.verification import MODELS, VerifiableQuery, VerifySettings, verify
 from ultron_cli.machine import n_threads, size_text
 from ultron_cli.retrieval.local_features.opened import IN_NO_FILE, OpenLocalFeatures
 from ultron_cli.retrieval.local_features.verified import Pair, PairResult, VerifiedPairs
 from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
+from ultron_cli.user_code import is_import_path
 
 PAIRS_PER_TASK = 50  # of one query, verified by one thread and kept together
 TASKS_AHEAD = 4  # for each thread
@@ -40,6 +44,8 @@ class GeometryConfig:
     threshold_px: float = 4.0
     ratio: float = 0.85
     max_turn_deg: float = 45.0
+    matcher: str = MUTUAL  # or a name of MATCHERS, or an import path
+    matching: dict[str, object] = field(default_factory=dict)  # settings of the matcher
     guard: bool = True  # whether only photos with more inliers than chance gives are promoted
     chance_share: float = 0.0001  # of pairs of other photos that may reach the inliers that promote: 1 in 100 rankings
     chance_pairs: int = 1000  # that the number is calibrated on
@@ -56,17 +62,23 @@ class GeometryConfig:
         within("geometry.chance_pairs", self.chance_pairs, 0, 100_000)
         within("geometry.least", self.least, 1, 1000)
         within("geometry.n_workers", self.n_workers, 0, 1024)
+        if not is_import_path(self.matcher):
+            choose_matcher(self.matcher, self.matching)
 
     @property
     def n_needed(self) -> int:
         """Photos of a ranking that the step looks at."""
         return self.m
 
-    @property
+    @cached_property
     def verification(self) -> VerifySettings:
-        """How a pair is verified."""
+        """How a pair is verified. Raises UltronError for an unknown matcher, or settings that it does not take."""
         return VerifySettings(
-            model=self.model, threshold_px=self.threshold_px, ratio=self.ratio, max_turn_deg=self.max_turn_deg
+            model=self.model,
+            threshold_px=self.threshold_px,
+            ratio=self.ratio,
+            max_turn_deg=self.max_turn_deg,
+            matcher=choose_matcher(self.matcher, self.matching),
         )
 
 
@@ -137,6 +149,7 @@ class Verifier:
         """The results of tasks, in their order, as they come."""
         if not tasks:
             return
+        prepare(sum(len(task.rows) for task in tasks))
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_workers, "geometry") as workers:
             for start, stop in chunks(len(tasks), TASKS_AHEAD * self._n_workers):
                 for spent_s, results in workers.map(self._run, tasks[start:stop]):
@@ -186,6 +199,8 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
         "n_queries_with_promoted": sum(len(rows) > 0 for rows, _ in fronts),
         "calibration": calibration.to_json() if calibration else None,
     }
+    if config.verification.matcher is not None:
+        measured["matcher"] = config.verification.matcher.identity
     log.info(
         "geometry: %s verified at %.2f ms of one thread each, %d known before; %s of local features per photo; "
         "%s promoted in %d of %d queries",
