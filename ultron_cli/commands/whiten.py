@@ -64,7 +64,9 @@ def command(
     settings = apply_set({}, set_ or [], example="share=0.5")
     needs_pairs = whitening_method(method, settings).needs_pairs
     if not needs_pairs and (gnd or labels):
-        raise UltronError(f"--gnd and --labels give pairs to --method lw, or one of yours that needs them; found {method}")
+        raise UltronError(
+            f"--gnd and --labels give pairs to --method lw, or one of yours that needs them; found {method}"
+        )
     if gnd and labels:
         raise UltronError("pairs come from --gnd or --labels, not both; leave one")
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"

@@ -193,6 +193,7 @@ class IndexSettings:
     """Which index is searched; none is exact search."""
 
     kind: str = NONE  # or of `ultron index --type`
+    settings: dict[str, object] = field(default_factory=dict)  # of a kind by import path
     nprobe: int | None = None
     ef_search: int | None = None
     rescore: int | None = None

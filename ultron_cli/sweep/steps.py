@@ -6,8 +6,10 @@ They are the steps that the commands run. Processes that need the same result at
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ultron_cli import user_code
 from ultron_cli.console import dump_json
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
@@ -17,8 +19,9 @@ from ultron_cli.files import AppendedFile, file_state, make_folder, require_regu
 from ultron_cli.locks import only_writer
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import Role, extract_dataset
-from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
+from ultron_cli.retrieval.index.building import build_index, build_user_index, bytes_per_photo
 from ultron_cli.retrieval.index.faiss_index import FaissIndex
+from ultron_cli.retrieval.index.of_users import user_index_part
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.searching import SearchOptions, origin_of, search_files
 from ultron_cli.retrieval.whitening import Whitening, read_whitening, write_whitening
@@ -122,13 +125,18 @@ def indexed(settings: CellSettings, database: Path, whitening_path: Path | None,
         "whitening": whitening.record().to_json() if whitening else None,
         "kind": settings.index.kind,
     }
+    is_of_user = user_code.is_import_path(settings.index.kind)
+    if is_of_user:
+        user_code.permit(settings.index.kind)
+        made_by |= {"settings": settings.index.settings, "code_sha256": user_index_part(settings.index.kind).sha256}
     folder = place.workspace.result_path("index", database.parent.name, made_by)
-    path = folder / f"{settings.index.kind.replace(',', '_')}.index"
+    path = folder / f"{settings.index.kind.rpartition(':')[2].replace(',', '_')}.index"
     with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
         if (path / INDEX_FILE).exists():
             return path
         make_folder(folder)
-        build_index(database, path, settings.index.kind, overwrite=True, whitening=whitening)
+        build = partial(build_user_index, settings=settings.index.settings) if is_of_user else build_index
+        build(database, path, settings.index.kind, overwrite=True, whitening=whitening)
         place.note("index", path, started_s)
     return path
 
@@ -153,6 +161,7 @@ def evaluated(
         dataset_name, gnd = dataset.name, dataset.ground_truth_path
         assert gnd is not None  # of a dataset with queries
     whitening = _whitening(settings, whitening_path)
+    user_code.permit_in({"index": settings.index.kind})
     options = SearchOptions(
         index=index_path,
         index_settings=settings.index.of_search(),
