@@ -19,6 +19,7 @@ from torch import nn
 from ultron_cli.configs import from_dict, to_dict
 from ultron_cli.models import create_model, list_models
 from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.layer_maps import map_at
 from ultron_cli.models.parts import POOLINGS
 from ultron_cli.models.weights import IMPORTERS, models_of
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
@@ -26,7 +27,6 @@ from ultron_cli.models.weights.pycls import CheckpointLayout
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.inside.stages import map_at
 
 pytestmark = pytest.mark.slow
 

@@ -63,6 +63,12 @@ class RetrievalModel(nn.Module):
         """(B, C, h, w) -> (B, D), not yet of unit norm."""
         raise NotImplementedError
 
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) of feature_map -> (B, h, w), not below 0: how much each place counts. The attention of a model
+        that pools by attention, else the norm of each place's vector."""
+        attention = getattr(getattr(self, "pooling", None), "attention", None)
+        return feature_map.norm(dim=1) if attention is None else attention(feature_map)
+
     def describe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, D), not yet of unit norm."""
         return self.pool(self.feature_map(images))

@@ -78,10 +78,21 @@ class AtrousBranch(nn.Module):
         self.attention = nn.Conv2d(settings.local_dim, 1, 1) if settings.self_attention else None
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        reduced = self.norm(self.reduce(maps if self.atrous is None else self.atrous(maps)))
-        if self.attention is None:
-            return reduced
-        return F.softplus(self.attention(F.relu(reduced))) * F.normalize(reduced, dim=1)
+        reduced = self._reduced(maps)
+        weights = self._weights(reduced)
+        return reduced if weights is None else weights * F.normalize(reduced, dim=1)
+
+    def weights(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, h, w) attention, or the norm of local vectors where there is none."""
+        reduced = self._reduced(maps)
+        weights = self._weights(reduced)
+        return reduced.norm(dim=1) if weights is None else weights[:, 0]
+
+    def _reduced(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.reduce(maps if self.atrous is None else self.atrous(maps)))
+
+    def _weights(self, reduced: torch.Tensor) -> torch.Tensor | None:
+        return None if self.attention is None else F.softplus(self.attention(F.relu(reduced)))
 
 
 def orthogonal_part(local: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -111,6 +122,12 @@ class DolgModel(BackboneModel):
     def feature_map(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> f3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
         return up_to_stage_3(self._resnet(), images)
+
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """The local branch's attention on f3; as RetrievalModel has it where that branch is on f4."""
+        if self.settings.local_from == "f3":
+            return self.local.weights(feature_map)
+        return super().place_weights(feature_map)
 
     def _resnet(self) -> ResNetNetwork:
         return cast(ResNetNetwork, self.backbone.network)

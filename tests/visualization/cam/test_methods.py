@@ -16,10 +16,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.layer_maps import find_stage, map_at, stage_names
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.methods import gradcam_plus_plus, guided_backprop, guided_gradient, pixel_heat
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.inside.stages import find_stage, map_at, stage_names
 
 pytestmark = pytest.mark.slow
 

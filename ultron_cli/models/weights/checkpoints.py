@@ -25,6 +25,7 @@ from ultron_cli.models.weights import IMPORTERS
 from ultron_cli.models.weights.onnx_files import NAME as ONNX_NAME
 from ultron_cli.models.weights.onnx_files import is_onnx_file, open_onnx
 from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read_weights_file
+from ultron_cli.stops import undisturbed
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
@@ -87,7 +88,7 @@ def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str
 def _write(path: Path, state_dict: Mapping[str, torch.Tensor], content: Mapping[str, object]) -> None:
     state = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
     version = {"format": FORMAT, "version": VERSION, "ultron_version": __version__}
-    with whole_file(path) as output:
+    with whole_file(path) as output, undisturbed():
         torch.save({**version, **content, "state_dict": state}, output)
 
 

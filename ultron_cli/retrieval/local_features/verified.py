@@ -8,7 +8,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -52,7 +51,7 @@ class VerifiedPairs:
     def __init__(self, path: Path, settings: VerifySettings) -> None:
         """Raises UltronError if the file is damaged."""
         self.path = path
-        self._settings = {"version": VERSION, **asdict(settings)}
+        self._settings = {"version": VERSION, **settings.identity}
         self._sources: dict[tuple[str, str], int] = {}
         try:
             self._database = _connection_to(path)

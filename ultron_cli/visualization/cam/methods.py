@@ -18,7 +18,7 @@ from torch import nn
 from ultron_cli.errors import UltronError
 from ultron_cli.models import MODELS
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.visualization.inside.stages import run_through
+from ultron_cli.models.layer_maps import run_through
 
 # Nodes of the autograd graph that are activation functions: ReLU, ReLU6 (a hardtanh), and the smooth ones of newer
 # networks.
