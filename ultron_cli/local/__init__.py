@@ -128,7 +128,9 @@ class MatcherChoice:
     def identity(self) -> dict[str, object]:
         """All that shapes its matches."""
         weights_sha256 = getattr(self.made, "weights_sha256", None)
-        settings = {name: value for name, value in self.settings_stored.items() if name != "weights" or not weights_sha256}
+        settings = {
+            name: value for name, value in self.settings_stored.items() if name != "weights" or not weights_sha256
+        }
         return {
             "name": self.name.rpartition("/")[2],
             "settings": settings,
