@@ -25,8 +25,7 @@ def signals(stage: Stage, scene: Scene, name: str, n_trials: int, draws: random.
     n_sent = n_after = 0
     while n_sent < n_trials:
         pid = rehearsal.start()
-        if number != signal.SIGSTOP:
-            wait_until_caught(pid)
+        wait_until_caught(pid)
         status = ended_by(pid, random_moment(rehearsal, draws))
         if status is None:
             n_sent += 1

@@ -25,14 +25,16 @@ class DetectorEntry:
 
     module: str  # of this package
     settings: str  # name of the frozen dataclass of its settings
-    detector: str  # name of what is made of the settings
+    # Name of what is made of the settings; None where it takes a network too (retrieval/local_features/dense.py).
+    detector: str | None
 
     def settings_type(self) -> type:
         """The class of its settings."""
         return getattr(self._imported(), self.settings)
 
     def detector_type(self) -> type:
-        """Its class."""
+        """Its class, of a detector that takes no network."""
+        assert self.detector is not None
         return getattr(self._imported(), self.detector)
 
     def _imported(self) -> object:
@@ -51,8 +53,14 @@ class DetectorChoice:
         """As files store them."""
         return dict(self.settings) if isinstance(self.settings, dict) else to_dict(self.settings)
 
+    @property
+    def needs_network(self) -> bool:
+        """Whether the features are of the map of the network that describes the photos."""
+        return self.part is None and DETECTORS[self.name].detector is None
+
     def make(self) -> "Detector":
-        """The detector. Raises UltronError for what a class by import path does not take, or lacks."""
+        """The detector, of one that needs no network. Raises UltronError for what a class by import path does not take,
+        or lacks."""
         if self.part is None:
             return DETECTORS[self.name].detector_type()(self.settings)
         return import_module(f"{__name__}.detectors").user_detector(self.part, self.stored_settings())
@@ -162,6 +170,7 @@ DETECTORS = {
     "rootsift": DetectorEntry(module="detectors", settings="SiftSettings", detector="RootSift"),
     "sift": DetectorEntry(module="detectors", settings="SiftSettings", detector="Sift"),
     "orb": DetectorEntry(module="detectors", settings="OrbSettings", detector="Orb"),
+    "dense": DetectorEntry(module="dense", settings="DenseSettings", detector=None),
 }
 
 MUTUAL = "mutual"  # nearest features, of each other

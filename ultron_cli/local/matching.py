@@ -80,9 +80,9 @@ def mutual_matches(query: Comparable, photo: Comparable, ratio: float) -> np.nda
     share = np.float32(ratio if query.is_binary else ratio * ratio)
     squares, next_squares = (numbers.astype(np.float32) for numbers in (neighbours.squares, neighbours.next_squares))
     clear = np.flatnonzero(squares < share * next_squares)
-    of_photo = neighbours.nearest[clear]
-    is_mutual = neighbours.back(of_photo) == clear
-    return np.stack([clear[is_mutual], of_photo[is_mutual]], axis=1)
+    matches = np.empty((len(clear), 2), np.int64)
+    matches[:, 0], matches[:, 1] = clear, neighbours.nearest[clear]
+    return matches[neighbours.back(matches[:, 1]) == clear]
 
 
 def _compiled(query: np.ndarray, photo: np.ndarray) -> Neighbours | None:

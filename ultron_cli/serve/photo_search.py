@@ -142,7 +142,7 @@ class PhotoSearch:
             stripes = np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None])
             steps = self.config.steps if needs_local_features(self.config.steps) else PLAIN.steps
             placed = PlacedPixels(pixels=stripes, left_top=(0, 0), part_size=(64, 64), photo_size=(64, 64))
-            features = self._detection.place(placed) if self._detection else None
+            features = self._worker.submit(self._detection.place, placed).result() if self._detection else None
             self._worker.submit(self._ranked, stripes, 1, steps, features).result()
         except BaseException:
             self.close()

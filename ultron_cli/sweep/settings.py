@@ -14,7 +14,8 @@ from ultron_cli.models.backbones import require_backbone
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, Role
 from ultron_cli.retrieval.rerank import Step, parse_rerank
-from ultron_cli.retrieval.whitening_learning import METHODS
+from ultron_cli.retrieval.whitening_learning import METHODS, whitening_method
+from ultron_cli.user_code import is_import_path
 from ultron_cli.workspace import Workspace
 
 NONE = "none"  # of a whitening's method and of an index's kind: the step is left out
@@ -160,7 +161,8 @@ class ExtractSettings:
 class WhitenSettings:
     """Which whitening is learned from what."""
 
-    method: str = NONE
+    method: str = NONE  # or of `ultron whiten --method`
+    settings: dict[str, object] = field(default_factory=dict)  # of a method by import path
     source: str = EVALUATED  # or a dataset by name or folder, described as the database is
     dim: int | None = None
     gnd: str | None = None  # of lw
@@ -169,13 +171,21 @@ class WhitenSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("whiten.method", self.method, (NONE, *METHODS))
-        if self.method != "lw" and (self.gnd or self.labels):
-            raise UltronError(f"whiten.gnd and whiten.labels give pairs to the method lw; found {self.method}")
+        if not is_import_path(self.method):
+            one_of("whiten.method", self.method, (NONE, *METHODS))
+        if not self.needs_pairs and (self.gnd or self.labels):
+            raise UltronError(
+                f"whiten.gnd and whiten.labels give pairs to a method that needs them, as lw; found {self.method}"
+            )
         if self.gnd and self.labels:
             raise UltronError("pairs come from whiten.gnd or whiten.labels, not both; leave one")
         if self.dim is not None:
             within("whiten.dim", self.dim, 1)
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the method learns from matching pairs."""
+        return self.method != NONE and whitening_method(self.method, self.settings).needs_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +193,7 @@ class IndexSettings:
     """Which index is searched; none is exact search."""
 
     kind: str = NONE  # or of `ultron index --type`
+    settings: dict[str, object] = field(default_factory=dict)  # of a kind by import path
     nprobe: int | None = None
     ef_search: int | None = None
     rescore: int | None = None

@@ -157,8 +157,9 @@ def verifiable(file: LocalFeatureFile, row: int) -> VerifiablePhoto:
 
 def verifiable_like(file: LocalFeatureFile, features: LocalFeatures) -> VerifiablePhoto:
     """A photo whose features were found as those of the file."""
-    is_binary = file.info.comparison == "hamming"
-    return VerifiablePhoto.of(features, max_side_px=file.info.max_side_px, is_binary=is_binary)
+    info = file.info
+    is_binary = info.comparison == "hamming"
+    return VerifiablePhoto.of(features, max_side_px=info.max_side_px, is_binary=is_binary, cell_px=info.cell_px)
 
 
 def file_identity(file: LocalFeatureFile) -> str:
@@ -185,6 +186,15 @@ def require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> None
                 f"{of_queries} and {of_database}; extract both alike",
                 ANOTHER_FILE,
             )
+    projection = queries.projection
+    if (projection is None) != (database.projection is None) or (
+        projection is not None and not projection.equals(database.projection)
+    ):
+        raise UltronError(
+            f"{queries.path} and {database.path} went through different projections; extract one of them again, with "
+            "the projection of the other (`local_set` projection=FILE)",
+            ANOTHER_FILE,
+        )
 
 
 def rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:

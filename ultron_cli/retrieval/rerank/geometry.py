@@ -20,6 +20,7 @@ from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
 from ultron_cli.local import MUTUAL, choose_matcher
 from ultron_cli.local.calibration import Calibration, calibrate
+from ultron_cli.local.matching import prepare
 from ultron_cli.local.verification import MODELS, VerifiableQuery, VerifySettings, verify
 from ultron_cli.machine import n_threads, size_text
 from ultron_cli.retrieval.local_features.opened import IN_NO_FILE, OpenLocalFeatures
@@ -40,8 +41,8 @@ class GeometryConfig:
 
     m: int = 100  # photos of each ranking that are verified
     model: str = "homography"
-    threshold_px: float = 4.0
-    ratio: float = 0.85
+    threshold_px: float | None = None  # None for these: what suits the features (VerifySettings)
+    ratio: float | None = None
     max_turn_deg: float = 45.0
     matcher: str = MUTUAL  # or a name of MATCHERS, or an import path
     matching: dict[str, object] = field(default_factory=dict)  # settings of the matcher
@@ -54,8 +55,10 @@ class GeometryConfig:
     def __post_init__(self) -> None:
         within("geometry.m", self.m, 1, 1_000_000)
         one_of("geometry.model", self.model, MODELS)
-        within("geometry.threshold_px", self.threshold_px, 0.1, 100)
-        within("geometry.ratio", self.ratio, 0.1, 1)
+        if self.threshold_px is not None:
+            within("geometry.threshold_px", self.threshold_px, 0.1, 100)
+        if self.ratio is not None:
+            within("geometry.ratio", self.ratio, 0.1, 1)
         within("geometry.max_turn_deg", self.max_turn_deg, 1, 180)
         within("geometry.chance_share", self.chance_share, 1e-6, 0.5)
         within("geometry.chance_pairs", self.chance_pairs, 0, 100_000)
@@ -148,6 +151,7 @@ class Verifier:
         """The results of tasks, in their order, as they come."""
         if not tasks:
             return
+        prepare(sum(len(task.rows) for task in tasks))
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_workers, "geometry") as workers:
             for start, stop in chunks(len(tasks), TASKS_AHEAD * self._n_workers):
                 for spent_s, results in workers.map(self._run, tasks[start:stop]):
