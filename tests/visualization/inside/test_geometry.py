@@ -81,7 +81,7 @@ def test_several_searches_side_by_side(ranks: list[str | Path], ultron: Run, tmp
 def test_pictures_and_tables_say_what_was_promoted(ranks: list[str | Path], ultron: Run, tmp_path: Path) -> None:
     ranking = read_ranks(tmp_path / "verified.h5")
     n_inliers = ranking.inliers_of(0)
-    assert n_inliers[0] > 30 > 8 > n_inliers[1] and ranking.ranked_photos(0)[0]["promoted"]
+    assert n_inliers[0] > 12 > 8 > n_inliers[1] and ranking.ranked_photos(0)[0]["promoted"]
     result = read_json(ultron("visualize", "ranks", *ranks[2:], "--out", tmp_path / "r.png", "--json"))
     assert [photo["inliers"] for photo in result["queries"][0]["photos"]] == n_inliers
     code, _, err = ultron("visualize", "report", *ranks, "--out", tmp_path / "report.html")
