@@ -22,9 +22,9 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the photo
 # (2, m, 2) float64 places in query and photo, the threshold in the same pixels -> (transform (3, 3), (m,) bool) or None
 Estimate = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray] | None]
 
-VERSION = 1  # of results: raise it when the same features and settings no longer give the same
+VERSION = 2  # of results: raise it when the same features and settings no longer give the same
 GRID_CELLS = 8  # of a side of the query's box
-MOST_OF_CELL = 3  # inliers that count: a sign, or a row of windows, is few cells
+MOST_OF_CELL = 1  # inliers that count: a sign, or a row of windows, is few cells
 MOST_SQUEEZE = 8.0  # of a transform's two scales at the middle of the box: seen at 83 degrees
 MOST_ZOOM = 16.0  # of lengths, either way
 CONFIDENCE = 0.999
