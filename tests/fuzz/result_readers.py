@@ -10,7 +10,9 @@ import numpy as np
 from tests.fuzz.hdf5_mutations import mutate_h5
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.reader import Make, Reader, json_part, json_reader, lazily, text_file
+from tests.fuzz.sqlite_mutations import mutate_sqlite
 from tests.fuzz.structures import mutate_faiss
+from ultron_cli.retrieval.local_features.verified import Pair
 
 SCORES = {"mAP": 0.5, "mP": {"1": 0.5, "10": None}, "queries_used": 2, "ap": {"a": 0.25, "b": 0.75, "c": None}}
 ORIGIN = {
@@ -180,6 +182,29 @@ def _read_ranks(folder: Path) -> None:
     read_ranks(folder / "x.h5").names_of(0)
 
 
+def _pairs() -> list[Pair]:
+    return [Pair(f"q{row % 2}", row, "p", other) for row in range(6) for other in range(40)]
+
+
+def _write_pairs(folder: Path) -> None:
+    from ultron_cli.local.verification import VerifySettings
+    from ultron_cli.retrieval.local_features.verified import PairResult, VerifiedPairs
+
+    with VerifiedPairs(folder / "x.db", VerifySettings()) as store:
+        store.add({pair: PairResult(40, 20, pair.photo_row % 20) for pair in _pairs()})
+
+
+def _read_pairs(folder: Path) -> None:
+    """What is there of it is right, and what is not is put there."""
+    from ultron_cli.local.verification import VerifySettings
+    from ultron_cli.retrieval.local_features.verified import PairResult, VerifiedPairs
+
+    with VerifiedPairs(folder / "x.db", VerifySettings()) as store:
+        known = store.known(_pairs())
+        assert all(0 <= result.score <= result.n_inliers <= result.n_matches for result in known.values())
+        store.add({pair: PairResult(1, 1, 1) for pair in _pairs() if pair not in known})
+
+
 def _write_local(folder: Path) -> None:
     from tests.retrieval.local_features.rows_for_tests import write_drawn
     from ultron_cli.local.projection import Projection
@@ -266,6 +291,9 @@ RESULT_READERS: dict[str, Reader] = {
     ),
     "descriptors": _h5_reader(_write_descriptors, _read_descriptors),
     "ranks": _h5_reader(_write_ranks, _read_ranks),
+    "verified-pairs": Reader(
+        file="x.db", seeds=(_write_pairs,), read=_read_pairs, mutations=(mutate_bytes, mutate_sqlite, mutate_sqlite)
+    ),
     "local-features": _h5_reader(_write_local, _read_local),
     "asmk-words": _h5_reader(_write_words, _read_words),
     "whitening": _h5_reader(_write_whitening, _read_whitening),

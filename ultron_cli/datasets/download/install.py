@@ -22,6 +22,7 @@ from ultron_cli.datasets.download.fetching import (
     FetchOptions,
     FileRequest,
     check_file,
+    GIT_BLOB,
     find_digest,
 )
 from ultron_cli.datasets.download.known_set import KnownSet, Part
@@ -186,6 +187,8 @@ class Installation:
 
     def _published_digest(self, part: Part) -> str | None:
         """The publisher's checksum of a part: in the catalog, or in a file of the publisher's that is fetched first."""
+        if part.git_blob:
+            return GIT_BLOB + part.git_blob
         if part.sha256 or part.checksum_address is None:
             return part.sha256
         path = self.downloads / f"{part.file}.checksum"
