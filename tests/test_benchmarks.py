@@ -25,6 +25,7 @@ MEASURING: dict[str, tuple[str, str]] = {
     "gpu_networks": ("--device cpu --side 64 --batch-size 2 --rounds 1 --only ultron-t", "ultron-t"),
     "index_million": ("--n 3000 --dim 32 --queries 5 --kinds ivf --nprobe 4 --runs 1", "recall@100 of"),
     "kernels": ("--runs 1", "three masked convolutions"),
+    "local": ("--landmarks 1 --side 160 --pairs 4 --runs 1", "target: under"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),

@@ -98,7 +98,10 @@ class WindowAttention(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         batch, height, width, channels = features.shape
         window, shift = self.window, self.shift
-        margins = (shift, -(width + shift) % window, shift, -(height + shift) % window)  # left, right, top, bottom
+        # Counted windows instead of remainders, of which a tracer would make one expression per layer.
+        n_down, n_right = ((side + shift + window - 1) // window for side in (height, width))
+        below, right = n_down * window - shift - height, n_right * window - shift - width
+        margins = (shift, right, shift, below)
         padded = F.pad(features, (0, 0, *margins))
         shape = (batch, padded.shape[1], padded.shape[2])
         cut = windows_of(self.query_key_value(padded), window).unflatten(
@@ -155,8 +158,16 @@ class WindowBranch(nn.Module):
         self.score = nn.Linear(settings.dim, 1) if settings.spatial_attention else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = self.norm(self.blocks(self.reduce(features)))
+        features = self._attended(features)
         return features if self.score is None else F.softplus(self.score(F.relu(features))) * features
+
+    def weights(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, h, w, C) -> (B, h, w) scores, or the norm of local vectors where there are none."""
+        features = self._attended(features)
+        return features.norm(dim=-1) if self.score is None else F.softplus(self.score(F.relu(features)))[..., 0]
+
+    def _attended(self, features: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.blocks(self.reduce(features)))
 
 
 class CrossAttention(nn.Module):
@@ -208,6 +219,10 @@ class DalgModel(BackboneModel):
         """(B, 3, H, W) -> the map of stage 3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
         network = self._swin()
         return network.layers[:3](network.patch_embed(images)).permute(0, 3, 1, 2)
+
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """The scores of the local branch."""
+        return self.local_branch.weights(feature_map.permute(0, 2, 3, 1))
 
     def _swin(self) -> SwinNetwork:
         return cast(SwinNetwork, self.backbone.network)

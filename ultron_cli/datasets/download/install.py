@@ -22,6 +22,7 @@ from ultron_cli.datasets.download.fetching import (
     FetchOptions,
     FileRequest,
     check_file,
+    GIT_BLOB,
     find_digest,
 )
 from ultron_cli.datasets.download.known_set import KnownSet, Part
@@ -41,8 +42,8 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import free_bytes, size_text
-from ultron_cli.processes import way_to_go_on
 from ultron_cli.provenance import utc_now
+from ultron_cli.stops import way_to_go_on
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
 ANOTHER_DATA_ROOT = "name another `data_root`"
@@ -186,6 +187,8 @@ class Installation:
 
     def _published_digest(self, part: Part) -> str | None:
         """The publisher's checksum of a part: in the catalog, or in a file of the publisher's that is fetched first."""
+        if part.git_blob:
+            return GIT_BLOB + part.git_blob
         if part.sha256 or part.checksum_address is None:
             return part.sha256
         path = self.downloads / f"{part.file}.checksum"

@@ -16,6 +16,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
 from ultron_cli.models.runtimes import ONNX_PACKAGES, require_packages
+from ultron_cli.models.runtimes.window_padding import counted_windows
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.network_record import (
     KEY,
@@ -27,6 +28,7 @@ from ultron_cli.retrieval.extraction.dataset import longest_side_px
 from ultron_cli.retrieval.networks import ExportFormat
 from ultron_cli.retrieval.networks.photos import PhotosToDescriptors
 from ultron_cli.retrieval.whitening import Whitening
+from ultron_cli.stops import undisturbed
 
 EXAMPLE_SIDES_PX = (192, 256)  # of the photos with which a network is traced, or its least side where that is more
 # Photos at a time: as many as nothing else in a network, for what is equal to another size is taken for it (and one for
@@ -133,7 +135,7 @@ def refusal(loaded: LoadedModel, request: ExportRequest, reason: str) -> UltronE
 def _torch_export(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) -> bytes:
     module = PhotosToDescriptors(loaded.model, request.scales, request.whitening, request.pixels).eval()
     content = io.BytesIO()
-    with torch.no_grad(), standard_operators():
+    with torch.no_grad(), counted_windows(module), standard_operators():
         try:
             program = torch.export.export(
                 module, (example_photos(loaded, request, record),), dynamic_shapes={"images": free_axes(request)}
@@ -155,5 +157,6 @@ def _state_dict(loaded: LoadedModel, record: NetworkRecord, *, is_safetensors: b
     with contextlib.suppress(AttributeError):
         ordered._metadata = {KEY: record.to_json()}  # type: ignore[attr-defined]
     content = io.BytesIO()
-    torch.save(ordered, content)
+    with undisturbed():
+        torch.save(ordered, content)
     return content.getvalue()
