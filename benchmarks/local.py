@@ -1,6 +1,6 @@
 """Geometric verification: a pair of photos beside OpenCV and pycolmap, and a whole search that re-ranks by it.
 
-    python benchmarks/local.py [--folder EXTRACTION] [--landmarks 20] [--side 640] [--pairs 400] [--runs 5]
+    python benchmarks/local.py [--folder EXTRACTION] [--landmarks 20] [--side 640] [--pairs 200] [--runs 5]
 
 EXTRACTION is what `ultron extract --local rootsift` wrote; without it landmarks are rendered, and their descriptors
 drawn. The search verifies the first 100 of every ranking and 1,000 chance pairs, without a store of known
@@ -62,7 +62,6 @@ SIDE_PX, POINTS = 640, 800  # as `ultron extract` detects
 DIM = 64  # of drawn descriptors
 BELIEVED = 15  # inliers from which on pycolmap believes a pair
 TARGET_MS, TARGET_S = 2.0, 15.0
-Sides = dict[str, Callable[[], list[int]]]  # name -> inliers of each pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,14 +204,15 @@ class OfPycolmap:
         """A database without matches."""
         shutil.copyfile(self._folder / "empty.db", self._folder / "matched.db")
 
-    def match(self) -> None:
-        """Writes matches and inliers into the database."""
+    def match(self) -> list[int]:
+        """Writes matches and inliers into the database, where `inliers` reads them."""
         matching, pairing = self._pycolmap.FeatureMatchingOptions(), self._pycolmap.ImportedPairingOptions()
         matching.use_gpu, matching.num_threads, matching.sift.max_ratio = False, 1, SETTINGS.ratio
         pairing.match_list_path = self._folder / "pairs.txt"
         verification = self._pycolmap.TwoViewGeometryOptions()
         verification.ransac.max_error, verification.ransac.random_seed = SETTINGS.threshold_px, 0
         self._pycolmap.match_image_pairs(self._folder / "matched.db", matching, pairing, verification)
+        return []
 
     def inliers(self) -> list[int]:
         """Of each pair, as the database has them."""
@@ -248,18 +248,13 @@ def agreement(inliers: Sequence[int], others: Sequence[int]) -> str:
     """How often two sides believe the same of a pair."""
     believed, by_other = np.array(inliers) >= BELIEVED, np.array(others) >= BELIEVED
     both = believed & by_other
-    share = np.median(np.array(inliers)[both] / np.array(others)[both]) if both.any() else float("nan")
-    return (
+    text = (
         f"{BELIEVED} inliers or more: both {both.sum()} pairs, ultron alone {(believed & ~by_other).sum()}, the other "
-        f"alone {(by_other & ~believed).sum()} of {len(both)}; ultron's are {share:.2f} times as many where both have"
+        f"alone {(by_other & ~believed).sum()} of {len(both)}"
     )
-
-
-def cpu_ms(work: Callable[[], object], n: int) -> float:
-    """CPU milliseconds of this process for each of n pairs."""
-    started_s = time.process_time()
-    work()
-    return 1e3 * (time.process_time() - started_s) / n
+    if both.any():
+        text += f"; ultron has {np.median(np.array(inliers)[both] / np.array(others)[both]):.2f} times as many inliers"
+    return text
 
 
 def parse() -> argparse.Namespace:
@@ -267,7 +262,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="an extraction with local features (default: one is made)")
     parser.add_argument("--landmarks", type=int, default=20, help="rendered, of 18 photos each (default: %(default)s)")
     parser.add_argument("--side", type=int, default=SIDE_PX, help="of rendered photos, px (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=400, help="(default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each side (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     add_save(parser)
@@ -298,20 +293,26 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
                 f"matches of {n} of {len(photos.pairs)} pairs differ from OpenCV's: no times are given", file=sys.stderr
             )
             return 1
-        sides: Sides = {"OpenCV": lambda: of_opencv(photos)}
-        ms: dict[str, list[float]] = {"ultron": []}
-        inliers = ours(photos)
+        sides: dict[str, Callable[[], list[int]]] = {
+            "ultron": lambda: ours(photos),
+            "OpenCV": lambda: of_opencv(photos),
+        }
         try:
             pycolmap = OfPycolmap(photos, folder)
+            sides["pycolmap"] = pycolmap.match
         except ImportError:
             pycolmap = None
+        ms: dict[str, list[float]] = {side: [] for side in sides}
+        inliers: dict[str, list[int]] = {}
         for _ in range(options.runs):
-            ms["ultron"].append(cpu_ms(lambda: ours(photos), len(photos.pairs)))
-            for side, work in sides.items():
-                ms.setdefault(side, []).append(cpu_ms(work, len(photos.pairs)))
             if pycolmap is not None:
                 pycolmap.prepare()
-                ms.setdefault("pycolmap", []).append(cpu_ms(pycolmap.match, len(photos.pairs)))
+            for side, work in sides.items():
+                started_s = time.process_time()
+                inliers[side] = work()
+                ms[side].append(1e3 * (time.process_time() - started_s) / len(photos.pairs))
+        if pycolmap is not None:
+            inliers["pycolmap"] = pycolmap.inliers()
         of = f"{len(photos.pairs)} pairs, {photos.mean_features:.0f} features a photo"
         print(f"{of}; {cpu_name()}, {n_cores()} cores, load average {os.getloadavg()[0]:.1f}")
         print("equal: the matches of every pair, to OpenCV's BFMatcher\n")
@@ -322,9 +323,8 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
             spread = f"{median:9.3f}{min(rounds):9.3f}{max(rounds):9.3f}{median / pair_ms:7.2f}x"
             print(f"{side:22}{len(rounds):5}{spread}")
         print()
-        counts = {side: work() for side, work in sides.items()} | ({"pycolmap": pycolmap.inliers()} if pycolmap else {})
-        for side, of_side in counts.items():
-            print(f"beside {side}: {agreement(inliers, of_side)}")
+        for side in [side for side in sides if side != "ultron"]:
+            print(f"beside {side}: {agreement(inliers['ultron'], inliers[side])}")
     n_queries = len(read_ranks(folder / "ranks.h5").rows)
     search = row_of(searches, f"{n_queries} queries, M 100, 1,000 chance pairs", "the matches of pairs, to BFMatcher's")
     print(f"\nsearch --rerank geometry of {n_queries} queries: {search!s} s, {search.note}")

@@ -28,7 +28,6 @@ from ultron_cli.retrieval.networks.exporting import ExportRequest, export_networ
 
 SIDES_PX = ((160, 224), (131, 197), (96, 288))  # (H, W)
 SCALES = ((1.0,), (0.7071, 1.0, 1.4142))
-FIXED = ("dalg",)
 THIN_ULTRON = {"depths": [1, 1, 2, 1], "widths": [16, 24, 32, 64], "heads": [2, 4], "expansion": 2}
 SMALL: dict[str, dict[str, object]] = {
     "adapted": {"base": {"name": "gem", "backbone": "test_resnet"}, "descriptor_dim": 24},
@@ -83,19 +82,14 @@ def row(name: str, loaded: LoadedModel, folder: Path) -> str:
     """A line of the table."""
     cells, domains, started_s = [], set(), time.perf_counter()
     for scales in SCALES:
-        least = 2.0
-        for sides in SIDES_PX:
-            file = folder / "network.onnx"
-            if name in FIXED or sides == SIDES_PX[0]:
-                fixed = sides if name in FIXED else None
-                export_network(loaded, ExportRequest(format="onnx", scales=scales, sides_px=fixed), file)
-            least = min(least, cosine(file, loaded, scales, sides))
-            model = onnx.load(file)
-            domains |= {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
+        file = folder / "network.onnx"
+        export_network(loaded, ExportRequest(format="onnx", scales=scales), file)
+        least = min(cosine(file, loaded, scales, sides) for sides in SIDES_PX)
+        model = onnx.load(file)
+        domains |= {node.domain for node in model.graph.node} | {entry.domain for entry in model.opset_import}
         cells.append(f"{least:.8f}")
     names = ", ".join(sorted(domain or "ai.onnx" for domain in domains))
-    sizes = "one" if name in FIXED else "any"
-    return f"| {name} | {sizes} | {' | '.join(cells)} | {names} | {time.perf_counter() - started_s:.0f} s |"
+    return f"| {name} | {' | '.join(cells)} | {names} | {time.perf_counter() - started_s:.0f} s |"
 
 
 def main() -> None:
@@ -103,8 +97,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="networks (all)")
     parser.add_argument("--full", action="store_true", help="the networks as published instead of small forms")
     options = parser.parse_args()
-    print("| network | photos of size | least cosine, one scale | three scales | operators of | written in |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| network | least cosine, one scale | three scales | operators of | written in |")
+    print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for name, loaded in networks(options.only, options.full):
             print(row(name, loaded, Path(folder)), flush=True)

@@ -2,13 +2,13 @@
 that names file and line."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run, free_port
+from tests.prepared_python import start_python
 from tests.test_extending import SMALL
 
 PARTS = """
@@ -294,9 +294,23 @@ def test_code_that_is_not_there(work: Path, ultron: Run, arguments: tuple[str, .
 
 def test_two_processes(work: Path) -> None:
     command = (
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())),
-        *("-m", "ultron_cli", "train", "--dataset", "photos", "--config", "small.toml", "--out", "run", *NAMED, *RATES),
+        "-m",
+        "ultron_cli",
+        "train",
+        "--dataset",
+        "photos",
+        "--config",
+        "small.toml",
+        "--out",
+        "run",
+        *NAMED,
+        *RATES,
     )
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    port, processes = str(free_port()), []
+    for rank in ("0", "1"):  # as torchrun starts them
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        processes.append(start_python(command, work / f"{rank}.txt", environment=os.environ | place))
+    for rank, process in enumerate(processes):
+        process.join(100)
+        assert process.exitcode == 0, (work / f"{rank}.txt").read_text()
     assert (work / "run" / "code" / "parts.py").read_text() == PARTS

@@ -4,6 +4,7 @@ from tests.fuzz.dataset_readers import DATASET_READERS
 from tests.fuzz.descriptor_readers import DESCRIPTOR_READERS
 from tests.fuzz.download_readers import DOWNLOAD_READERS
 from tests.fuzz.exchange_readers import EXCHANGE_READERS
+from tests.fuzz.network_readers import NETWORK_READERS
 from tests.fuzz.photo_readers import PHOTO_READERS
 from tests.fuzz.reader import Reader
 from tests.fuzz.result_readers import RESULT_READERS
@@ -17,4 +18,5 @@ READERS: dict[str, Reader] = {
     **RESULT_READERS,
     **EXCHANGE_READERS,
     **DESCRIPTOR_READERS,
+    **NETWORK_READERS,
 }

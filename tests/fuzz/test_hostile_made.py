@@ -15,6 +15,7 @@ from tests.fuzz.hostile_binaries import (
     hostile_weights,
 )
 from tests.fuzz.hostile_hdf5 import hostile_h5
+from tests.fuzz.hostile_onnx import hostile_onnx
 from tests.fuzz.hostile_photos import hostile_photos
 from tests.fuzz.hostile_texts import Files, hostile_json, hostile_lines, hostile_table, hostile_toml
 from tests.fuzz.readers import READERS
@@ -43,6 +44,7 @@ HOSTILE: dict[str, Callable[[bytes], Files]] = {
     ".mat": hostile_bytes,
     ".parquet": hostile_bytes,
     ".hloc": hostile_bytes,
+    ".onnx": hostile_onnx,
 }
 
 

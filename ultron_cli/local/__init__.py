@@ -59,7 +59,8 @@ class DetectorChoice:
         return self.part is None and DETECTORS[self.name].detector is None
 
     def make(self) -> "Detector":
-        """The detector, of one that needs no network. Raises UltronError for what a class by import path does not take, or lacks."""
+        """The detector, of one that needs no network. Raises UltronError for what a class by import path does not take,
+        or lacks."""
         if self.part is None:
             return DETECTORS[self.name].detector_type()(self.settings)
         return import_module(f"{__name__}.detectors").user_detector(self.part, self.stored_settings())
@@ -135,7 +136,9 @@ class MatcherChoice:
     def identity(self) -> dict[str, object]:
         """All that shapes its matches."""
         weights_sha256 = getattr(self.made, "weights_sha256", None)
-        settings = {name: value for name, value in self.settings_stored.items() if name != "weights" or not weights_sha256}
+        settings = {
+            name: value for name, value in self.settings_stored.items() if name != "weights" or not weights_sha256
+        }
         return {
             "name": self.name.rpartition("/")[2],
             "settings": settings,

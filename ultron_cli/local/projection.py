@@ -22,8 +22,7 @@ class Projection:
     def equals(self, other: "Projection | None") -> bool:
         """Whether descriptors that went through both can be compared."""
         return other is not None and all(
-            np.array_equal(values, others)
-            for values, others in ((self.mean, other.mean), (self.matrix, other.matrix))
+            np.array_equal(values, others) for values, others in ((self.mean, other.mean), (self.matrix, other.matrix))
         )
 
 

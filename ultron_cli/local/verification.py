@@ -28,6 +28,8 @@ MOST_SQUEEZE = 8.0  # of a transform's two scales at the middle of the box: seen
 MOST_ZOOM = 16.0  # of lengths, either way
 CONFIDENCE = 0.999
 ITERATIONS = 1000
+THRESHOLD_PX, RATIO = 4.0, 0.85  # of keypoints
+CELL_RATIO = 0.95  # of places of a map
 
 
 def _usac(threshold_px: float) -> "cv2.UsacParams":
@@ -91,8 +93,12 @@ class VerifySettings:
     """How two photos are matched and verified."""
 
     model: str = "homography"  # of MODELS
-    threshold_px: float = 4.0  # from a match to where the transform takes it, at the side that features were made at
-    ratio: float = 0.85  # of the distances to the nearest and the next nearest descriptor
+    # From a match to where the transform takes it, at the side that features were made at; None: what suits the
+    # features, 4 px for keypoints and half a cell for places of a map.
+    threshold_px: float | None = THRESHOLD_PX
+    # Of the distances to the nearest and the next nearest descriptor; None: 0.85 for keypoints and 0.95 for places of a
+    # map, whose neighbours look alike.
+    ratio: float | None = RATIO
     # Between a match's two features: photos are mostly taken upright, and chance turns them anyhow. 180 takes any.
     max_turn_deg: float = 45.0
     min_matches: int = 6  # fewer are not looked at, and count no inliers
@@ -102,11 +108,25 @@ class VerifySettings:
 
     def __post_init__(self) -> None:
         one_of("model", self.model, MODELS)
-        within("threshold_px", self.threshold_px, 0.1, 100)
-        within("ratio", self.ratio, 0.1, 1)
+        if self.threshold_px is not None:
+            within("threshold_px", self.threshold_px, 0.1, 100)
+        if self.ratio is not None:
+            within("ratio", self.ratio, 0.1, 1)
         within("max_turn_deg", self.max_turn_deg, 1, 180)
         within("min_matches", self.min_matches, 2, 1000)
         within("most_of_cell", self.most_of_cell, 1, 1000)
+
+    def threshold_for(self, cell_px: float | None) -> float:
+        """In pixels. cell_px: of places of a map the side of a cell; None: of keypoints."""
+        if self.threshold_px is not None:
+            return self.threshold_px
+        return THRESHOLD_PX if cell_px is None else cell_px / 2
+
+    def ratio_for(self, cell_px: float | None) -> float:
+        """Of distances. cell_px: as above."""
+        if self.ratio is not None:
+            return self.ratio
+        return RATIO if cell_px is None else CELL_RATIO
 
     @property
     def identity(self) -> dict[str, object]:
@@ -140,12 +160,20 @@ class VerifiablePhoto:
     features: LocalFeatures
     comparable: Comparable
     scale: float  # from its own pixels to those that the features were detected at, at most 1
+    cell_px: float | None = None  # of places of a map the side of a cell, as detected; None: of keypoints
 
     @classmethod
-    def of(cls, features: LocalFeatures, *, max_side_px: int | None, is_binary: bool = False) -> "VerifiablePhoto":
+    def of(
+        cls,
+        features: LocalFeatures,
+        *,
+        max_side_px: int | None,
+        is_binary: bool = False,
+        cell_px: float | None = None,
+    ) -> "VerifiablePhoto":
         """max_side_px: the side to which larger photos were scaled before detection; None: none was."""
         scale = min(1.0, max_side_px / max(features.size)) if max_side_px else 1.0
-        return cls(features, Comparable.of(features.descriptors, is_binary=is_binary), scale)
+        return cls(features, Comparable.of(features.descriptors, is_binary=is_binary), scale, cell_px)
 
     @cached_property
     def as_detected(self) -> LocalFeatures:
@@ -197,7 +225,7 @@ class VerifiableQuery:
 def tentative_matches(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySettings) -> np.ndarray:
     """(m, 2) int64: features of query and photo that match and are turned alike."""
     if settings.matcher is None:
-        matches = mutual_matches(query.comparable, photo.comparable, settings.ratio)
+        matches = mutual_matches(query.comparable, photo.comparable, settings.ratio_for(photo.cell_px))
     else:
         matches = settings.matcher.made.match(query.as_detected, photo.as_detected)
         matches = matches[np.argsort(matches[:, 0], kind="stable")]
@@ -214,7 +242,7 @@ def verify(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySetti
         return _without_inliers(matches)
     positions = query.photo.features.positions[matches[:, 0]], photo.features.positions[matches[:, 1]]
     places = np.stack([positions[0] * query.photo.scale, positions[1] * photo.scale]).astype(np.float64)
-    estimated = model.estimate(places, settings.threshold_px)
+    estimated = model.estimate(places, settings.threshold_for(photo.cell_px))
     if estimated is None:
         return _without_inliers(matches)
     transform, is_inlier = estimated

@@ -98,7 +98,10 @@ class WindowAttention(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         batch, height, width, channels = features.shape
         window, shift = self.window, self.shift
-        margins = (shift, -(width + shift) % window, shift, -(height + shift) % window)  # left, right, top, bottom
+        # Counted windows instead of remainders, of which a tracer would make one expression per layer.
+        n_down, n_right = ((side + shift + window - 1) // window for side in (height, width))
+        below, right = n_down * window - shift - height, n_right * window - shift - width
+        margins = (shift, right, shift, below)
         padded = F.pad(features, (0, 0, *margins))
         shape = (batch, padded.shape[1], padded.shape[2])
         cut = windows_of(self.query_key_value(padded), window).unflatten(

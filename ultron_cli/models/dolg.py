@@ -125,7 +125,9 @@ class DolgModel(BackboneModel):
 
     def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
         """The local branch's attention on f3; as RetrievalModel has it where that branch is on f4."""
-        return self.local.weights(feature_map) if self.settings.local_from == "f3" else super().place_weights(feature_map)
+        if self.settings.local_from == "f3":
+            return self.local.weights(feature_map)
+        return super().place_weights(feature_map)
 
     def _resnet(self) -> ResNetNetwork:
         return cast(ResNetNetwork, self.backbone.network)

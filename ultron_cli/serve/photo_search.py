@@ -63,6 +63,7 @@ from ultron_cli.visualization.report.maps import packed_map
 from ultron_cli.visualization.report.similarity_maps import small_map
 
 MOST_STEPS = 4  # of re-ranking
+MOST_DETECTED_PIXELS = 6_000_000  # a second or two of SIFT
 MOST_CHAINS = 32  # of steps that are kept
 OF_DESCRIPTORS = [name for name, step in RERANKERS.items() if not step.needs_local_features]
 MOST_VIEWS = 256  # searches whose maps and inliers can still be asked for; 120 kB each
@@ -141,7 +142,7 @@ class PhotoSearch:
             stripes = np.full((64, 64, 3), np.arange(64, dtype=np.uint8)[:, None])
             steps = self.config.steps if needs_local_features(self.config.steps) else PLAIN.steps
             placed = PlacedPixels(pixels=stripes, left_top=(0, 0), part_size=(64, 64), photo_size=(64, 64))
-            features = self._detection.place(placed) if self._detection else None
+            features = self._worker.submit(self._detection.place, placed).result() if self._detection else None
             self._worker.submit(self._ranked, stripes, 1, steps, features).result()
         except BaseException:
             self.close()
@@ -306,6 +307,7 @@ class PhotoSearch:
         pixels = self._pixels(photo, box, self.describer.shape).pixels
         features = None
         if needs_local_features(steps) and self._detection is not None:
+            self._require_detectable(photo, box)
             features = self._detection.place(self._pixels(photo, box, self._detection.shape))
         ranked, descriptor, record = self._ranked(pixels, k, steps, features)
         settings = [step.config.verification for step in steps if isinstance(step.config, GeometryConfig)]
@@ -348,6 +350,18 @@ class PhotoSearch:
             {**photo, "row": row, "label": None if labels is None else labels.get(photo["name"], "")}
             for row, photo in zip(ranked.rows[0].tolist(), ranking.ranked_photos(0), strict=False)
         ]
+
+    def _require_detectable(self, photo: SoughtPhoto, box: Box | None) -> None:
+        """Raises Refused for a photo in which local features would be looked for at a size that takes too long, where
+        the database's were found in photos of any size."""
+        assert self._detection is not None
+        width, height = (photo.width, photo.height) if box is None else (box[2] - box[0], box[3] - box[1])
+        if self._detection.shape.max_side_px is None and width * height > MOST_DETECTED_PIXELS:
+            raise Refused(
+                413,
+                f"local features are looked for in at most {MOST_DETECTED_PIXELS / 1e6:g} million pixels, found "
+                f"{width * height / 1e6:.1f}; draw a box, or switch re-ranking off",
+            )
 
     def _pixels(self, photo: SoughtPhoto, box: Box | None, shape: PhotoShape) -> PlacedPixels:
         """The pixels of a photo to search for. Raises Refused."""

@@ -25,6 +25,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
 from ultron_cli.models.runtimes.same_padding import TRANSLATIONS, same_convolutions
+from ultron_cli.models.runtimes.window_padding import counted_windows
 from ultron_cli.models.weights.checkpoints import LoadedModel
 
 EXAMPLE_SIDES_PX = (192, 256)  # of the photo with which a network is traced, or its least side where that is more
@@ -92,7 +93,7 @@ def onnx_model(
     examples: by the names of forward's arguments, which the inputs bear. dynamic_shapes: by argument, the axes that are
     of any size; None for none. Raises CannotExport.
     """
-    with _quiet(), torch.no_grad(), same_convolutions(module), standard_operators():
+    with _quiet(), torch.no_grad(), same_convolutions(module), counted_windows(module), standard_operators():
         try:
             program = torch.onnx.export(
                 module,

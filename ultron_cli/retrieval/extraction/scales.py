@@ -45,7 +45,9 @@ def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, m
     )
 
 
-def pixel_steps(sides: tuple[int, int], scale: float, scaled_sides: tuple[int, int], scaling: str) -> tuple[float, float]:
+def pixel_steps(
+    sides: tuple[int, int], scale: float, scaled_sides: tuple[int, int], scaling: str
+) -> tuple[float, float]:
     """Pixels of a photo, down and across, between two of what at_scale made of it.
 
     sides: (H, W) of the photo; scaled_sides: of what was made; scaling: a key of SCALINGS.

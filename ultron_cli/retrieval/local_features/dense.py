@@ -8,24 +8,32 @@ distractors take it from there.
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
+from ultron_cli.configs import from_dict
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.folder import Dataset
 from ultron_cli.datasets.photos import PhotoShape, load_placed
 from ultron_cli.errors import UltronError
-from ultron_cli.local.dense import COMPARISON, DESCRIPTOR_TYPE, DenseSettings, pack
-from ultron_cli.local.detectors import strongest
+from ultron_cli.local.dense import COMPARISON, DESCRIPTOR_TYPE, DenseSettings, apart, pack
+from ultron_cli.local.detectors import Comparison, DescriptorType
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.projection import Projection, ProjectionLearner
-from ultron_cli.models.map_places import PlacedMaps
-from ultron_cli.models.weights.checkpoints import LoadedModel
+from ultron_cli.models.core import RetrievalModel
+from ultron_cli.models.map_places import placed_maps
+from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale, pixel_steps
 from ultron_cli.retrieval.extraction.shards import ExtractWork, default_workers
 from ultron_cli.retrieval.local_features.extraction import LocalConfig, LocalExtraction
-from ultron_cli.retrieval.local_features.files import open_local_features, write_local_features
+from ultron_cli.retrieval.local_features.files import (
+    LocalFeatureFile,
+    StoredNetwork,
+    open_local_features,
+    write_local_features,
+)
 from ultron_cli.retrieval.origin import WeightsSource
 
 LEARNED_OF = 64  # photos of the database, spread evenly
@@ -35,17 +43,17 @@ PROJECTION_FILE = "projection.h5"  # beside the shards
 class DenseDetector:
     """Places of a network's map, as a Detector. It gives them once it has a projection."""
 
-    comparison = COMPARISON
-    descriptor_type = DESCRIPTOR_TYPE
+    comparison: Comparison = COMPARISON
+    descriptor_type: DescriptorType = DESCRIPTOR_TYPE
     is_for_workers = False
 
-    def __init__(self, settings: DenseSettings, loaded: LoadedModel, device: torch.device) -> None:
+    def __init__(self, settings: DenseSettings, model: RetrievalModel, device: torch.device) -> None:
         """Raises UltronError if the network has no map, or not the layer."""
         self.settings = settings
         # As eager.py has it, so that the numbers are those of the descriptors, whichever comes first.
-        self._model = loaded.model.eval().to(device).to(memory_format=torch.channels_last)
+        self._model = model.eval().to(device).to(memory_format=torch.channels_last)
         self._device = device
-        self._maps = PlacedMaps(self._model, settings.layer or None)
+        self._maps = placed_maps(self._model, settings.layer)
         self.descriptor_dim = min(settings.dim, self._maps.n_channels)
         self.projection: Projection | None = None
 
@@ -53,6 +61,16 @@ class DenseDetector:
     def n_channels(self) -> int:
         """Of the map."""
         return self._maps.n_channels
+
+    @property
+    def layer(self) -> str:
+        """Whose map it is."""
+        return self._maps.layer
+
+    @property
+    def cell_px(self) -> float:
+        """The side of a cell at scale 1, in pixels that the network is shown."""
+        return self._maps.cell_px
 
     def places(self, pixels: np.ndarray, n: int) -> LocalFeatures:
         """The n strongest places of (H, W, 3) uint8 pixels over all scales; descriptors are (n, C) float32, as in the
@@ -73,7 +91,7 @@ class DenseDetector:
             descriptors=vectors[is_real],
             size=(width, height),
         )
-        return strongest(features, n)
+        return apart(features, n)
 
     def _places_at(self, photo: torch.Tensor, scale: float) -> tuple[np.ndarray, ...]:
         """(positions, sizes, strengths, vectors) of all cells at one scale."""
@@ -99,6 +117,25 @@ class DenseDetector:
         assert self.projection is not None  # prepare comes first
         features = self.places(pixels, max_keypoints)
         return replace(features, descriptors=pack(self.projection.of(features.descriptors)))
+
+
+def detection_like(file: LocalFeatureFile) -> tuple[PhotoShape, DenseDetector]:
+    """How photos are sized, and the detector, on the CPU, that finds features as a file of dense ones has them. Raises
+    UltronError if its network's weights are gone or are others by now."""
+    network = cast(StoredNetwork, file.info.extraction.stored["network"])
+    weights = file.info.origin.weights
+    loaded = reload_model(dict(network), dict(weights.stored) if weights else {}, network["weights_sha256"])
+    settings = from_dict(DenseSettings, file.info.settings, prefix="local.")
+    detector = DenseDetector(replace(settings, layer=network["layer"]), loaded.model, torch.device("cpu"))
+    detector.projection = projection_of(file.path)
+    shape = PhotoShape(
+        max_side_px=file.info.max_side_px,
+        resize=network["resize"],
+        interpolation=str(network["preprocessing"]["interpolation"]),
+        min_side_px=loaded.model.min_side_px,
+        box_edges=network["box_edges"] or "rounded",
+    )
+    return shape, detector
 
 
 def projection_digest(path: Path) -> str:
@@ -129,7 +166,7 @@ class DenseExtraction(LocalExtraction):
         work: ExtractWork,
         *,
         shape: PhotoShape,
-        weights: WeightsSource,
+        weights: WeightsSource | None,
         source: Path | None,
     ) -> None:
         """shape: of photos for the network. source: the file whose projection is taken; None: it is learned of these

@@ -7,6 +7,7 @@ from ultron_cli.datasets.photos import PhotoShape, load_placed
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.local import recorded_detector
 from ultron_cli.local.features import LocalFeatures
+from ultron_cli.retrieval.local_features.dense import detection_like
 from ultron_cli.retrieval.local_features.extraction import Placing, local_shape
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile
 
@@ -24,6 +25,9 @@ class Detection:
         info = file.info
         code_sha256 = info.extraction.stored.get("code_sha256")
         choice = recorded_detector(info.detector, info.settings, str(code_sha256 or "") or None, file.path)
+        if choice.needs_network:
+            shape, detector = detection_like(file)
+            return cls(shape=shape, place=Placing(detector, info.max_keypoints))
         return cls(shape=local_shape(info.max_side_px), place=Placing(choice.make(), info.max_keypoints))
 
     def of_photo(self, path: Path, box: Box | None = None) -> LocalFeatures:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, TypedDict, cast
+from typing import Literal, NotRequired, Self, TypedDict, cast
 
 import h5py
 import numpy as np
@@ -78,6 +78,18 @@ LAYOUT = H5Layout(
 )
 
 
+class StoredNetwork(TypedDict):
+    """The types of what is read of the network whose maps the features are places of."""
+
+    model: dict[str, object]
+    weights_sha256: str
+    preprocessing: dict[str, object]
+    resize: Literal["down", "always"]
+    box_edges: Literal["truncated"] | None
+    layer: str
+    cell_px: float
+
+
 class StoredLocalExtraction(TypedDict):
     """The types of what the `config` of a file of local features holds, as far as they are read."""
 
@@ -85,6 +97,7 @@ class StoredLocalExtraction(TypedDict):
     comparison: Comparison
     max_keypoints: int
     max_side_px: int | None
+    network: NotRequired[StoredNetwork | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +109,8 @@ class LocalFeatureInfo:
     comparison: Comparison
     max_keypoints: int  # of a photo
     max_side_px: int | None  # to which photos, or their boxes, were brought first; None: as they are
+    # Of places of a map, the side of a cell at scale 1, in pixels of the photo as it was brought; None of keypoints.
+    cell_px: float | None = None
     dataset: str
     role: Literal["query", "database"]
     crop: Literal["bbx", "none"]  # bbx: the features inside the query's box
@@ -157,12 +172,14 @@ class LocalFeatureFile:
                 f"features and are not; {LAYOUT.again}"
             )
         config = cast(StoredLocalExtraction, self._file.json("config", StoredLocalExtraction))
+        network = config.get("network")
         self.info = LocalFeatureInfo(
             detector=attributes["detector"],
             settings=config["settings"],
             comparison=config["comparison"],
             max_keypoints=config["max_keypoints"],
             max_side_px=config["max_side_px"],
+            cell_px=network["cell_px"] if network else None,
             dataset=attributes["dataset"],
             role=attributes["role"],
             crop=attributes["crop"],

@@ -157,8 +157,9 @@ def verifiable(file: LocalFeatureFile, row: int) -> VerifiablePhoto:
 
 def verifiable_like(file: LocalFeatureFile, features: LocalFeatures) -> VerifiablePhoto:
     """A photo whose features were found as those of the file."""
-    is_binary = file.info.comparison == "hamming"
-    return VerifiablePhoto.of(features, max_side_px=file.info.max_side_px, is_binary=is_binary)
+    info = file.info
+    is_binary = info.comparison == "hamming"
+    return VerifiablePhoto.of(features, max_side_px=info.max_side_px, is_binary=is_binary, cell_px=info.cell_px)
 
 
 def file_identity(file: LocalFeatureFile) -> str:

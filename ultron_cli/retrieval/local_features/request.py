@@ -85,7 +85,7 @@ def _dense_extractions(
     settings = cast(DenseSettings, request.detector.settings)
     first = next(extraction for _, extraction in described.values())
     loaded, work = first.loaded, first.work
-    detector = DenseDetector(settings, loaded, work.device)
+    detector = DenseDetector(settings, loaded.model, work.device)
     source = Path(settings.projection).expanduser() if settings.projection else None
     # A file is known by what it holds, wherever it lies.
     stored = {**request.detector.stored_settings(), "projection": projection_digest(source) if source else ""}
@@ -97,6 +97,8 @@ def _dense_extractions(
             "preprocessing": extraction.config.preprocessing,
             "resize": extraction.config.resize,
             "box_edges": extraction.config.box_edges,
+            "layer": detector.layer,
+            "cell_px": detector.cell_px,
         }
         config = replace(_config(request, dataset, extraction, detector), settings=stored, network=network)
         local = DenseExtraction(

@@ -16,6 +16,7 @@ from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
 from ultron_cli.models.runtimes import ONNX_PACKAGES, require_packages
+from ultron_cli.models.runtimes.window_padding import counted_windows
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.network_record import (
     KEY,
@@ -134,7 +135,7 @@ def refusal(loaded: LoadedModel, request: ExportRequest, reason: str) -> UltronE
 def _torch_export(loaded: LoadedModel, request: ExportRequest, record: NetworkRecord) -> bytes:
     module = PhotosToDescriptors(loaded.model, request.scales, request.whitening, request.pixels).eval()
     content = io.BytesIO()
-    with torch.no_grad(), standard_operators():
+    with torch.no_grad(), counted_windows(module), standard_operators():
         try:
             program = torch.export.export(
                 module, (example_photos(loaded, request, record),), dynamic_shapes={"images": free_axes(request)}

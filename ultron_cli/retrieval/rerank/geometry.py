@@ -41,8 +41,8 @@ class GeometryConfig:
 
     m: int = 100  # photos of each ranking that are verified
     model: str = "homography"
-    threshold_px: float = 4.0
-    ratio: float = 0.85
+    threshold_px: float | None = None  # None for these: what suits the features (VerifySettings)
+    ratio: float | None = None
     max_turn_deg: float = 45.0
     most_of_cell: int = 3  # inliers that count, of each cell of a grid over the query's box
     matcher: str = MUTUAL  # or a name of MATCHERS, or an import path
@@ -56,8 +56,10 @@ class GeometryConfig:
     def __post_init__(self) -> None:
         within("geometry.m", self.m, 1, 1_000_000)
         one_of("geometry.model", self.model, MODELS)
-        within("geometry.threshold_px", self.threshold_px, 0.1, 100)
-        within("geometry.ratio", self.ratio, 0.1, 1)
+        if self.threshold_px is not None:
+            within("geometry.threshold_px", self.threshold_px, 0.1, 100)
+        if self.ratio is not None:
+            within("geometry.ratio", self.ratio, 0.1, 1)
         within("geometry.max_turn_deg", self.max_turn_deg, 1, 180)
         within("geometry.most_of_cell", self.most_of_cell, 1, 1000)
         within("geometry.chance_share", self.chance_share, 1e-6, 0.5)
