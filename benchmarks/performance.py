@@ -28,6 +28,7 @@ BENCHMARKS = {
     "search": "",
     "evaluate": "",
     "rerank": "",
+    "local": "",
     "diffusion": "",
     "kernels": "",
     "train": "--rounds 5",

@@ -1,13 +1,14 @@
 """`ultron serve` under many clients, with and without slow ones beside them.
 
-    python benchmarks/serve.py [--clients 50] [--slow 100] [--seconds 60] [--passes 20000]
+    python benchmarks/serve.py [--clients 50] [--slow 100] [--seconds 60] [--passes 20000] [--photos DIR]
 
-A server over a toy dataset is asked by `--clients` threads, as fast as they get answers: half of their requests are
-searches for an upload, the others searches for queries, photos and maps. A 503 with Retry-After is a told wait, which
-is waited for; any other answer than 200 and any broken connection is a failure. Meanwhile `--slow` connections send a
-byte every 3 s, half of them in a header and half in a body, and connect again when they are closed. Then one hostile
-upload after the other comes (a 1 x 50,000,000 PNG, a JPEG of many passes) while one client searches. The exit code is 1
-if anything failed, or if the server's memory has grown by more than a tenth from the first third to the end.
+A server over a toy dataset, or that of `--photos`, is asked by `--clients` threads, as fast as they get answers: half
+of their requests are searches for an upload, the others searches for queries, photos and maps. A 503 with Retry-After
+is a told wait, which is waited for; any other answer than 200 and any broken connection is a failure. Meanwhile
+`--slow` connections send a byte every 3 s, half of them in a header and half in a body, and connect again when they are
+closed. Then one hostile upload after the other comes (a 1 x 50,000,000 PNG, a JPEG of many passes) while one client
+searches. The exit code is 1 if anything failed, or if the server's memory has grown by more than a tenth from the first
+third to the end.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from ultron_cli.cli import main as ultron
 from ultron_cli.machine import cpu_name, n_cores
 
 SLOW_BYTE_S = 3.0
@@ -81,20 +83,25 @@ def jpeg_of_many_passes(n_passes: int) -> bytes:
     return content[:-2] + last_pass * n_passes + content[-2:]
 
 
+def run(*arguments: str) -> None:
+    """Runs a command in this process. Raises SystemExit if it fails."""
+    code = ultron(arguments)
+    if code:
+        raise SystemExit(f"ultron {' '.join(arguments)} ended with {code}")
+
+
 @contextlib.contextmanager
-def running_server(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
-    """(process, host, port) of a server over a toy dataset."""
-    ultron = [sys.executable, "-m", "ultron_cli"]
-    toy, out = str(folder / "toy"), str(folder / "out")
+def running_server(folder: Path, photos: Path | None) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+    """(process, host, port) of a server over a dataset; None is one that is rendered."""
+    out = str(folder / "out")
     network = ["--model", "gem", "--backbone", "test_resnet", "--untrained", "--workers", "0"]
-    beside = ["--workspace", str(folder)]
-    made = [
-        [*ultron, "datasets", "make-toy", "--out", toy, *SMALL_TOY],
-        [*ultron, "extract", "--dataset", toy, *network, "--out", out],
-    ]
-    for command in made:
-        subprocess.run([*command, *(beside if "extract" in command else [])], check=True, capture_output=True)
-    command = [*ultron, "serve", "--database", f"{out}/database.h5", "--port", "0", *beside]
+    beside = ["--workspace", str(folder), "-q"]
+    if photos is None:
+        photos = folder / "toy"
+        run("datasets", "make-toy", "--out", str(photos), *SMALL_TOY, "-q")
+    run("extract", "--dataset", str(photos), *network, "--out", out, *beside)
+    command = [sys.executable, "-m", "ultron_cli", "serve", "--database", f"{out}/database.h5", "--port", "0"]
+    command += beside[:2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout
         address = urlsplit(process.stdout.readline().split()[0])
@@ -235,9 +242,10 @@ def main() -> int:
     parser.add_argument("--slow", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=60, help="of each of the two measurements")
     parser.add_argument("--passes", type=int, default=20_000, help="of the hostile JPEG over its pixels")
+    parser.add_argument("--photos", type=Path, help="a dataset with at least 4 queries and 8 photos (rendered)")
     options = parser.parse_args()
     print(f"{cpu_name()}, {n_cores()} cores, load {os.getloadavg()[0]:.1f}")
-    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder)) as server:
+    with tempfile.TemporaryDirectory() as folder, running_server(Path(folder), options.photos) as server:
         clients, slow, s = options.clients, options.slow, options.seconds
         is_well = measure(f"{clients} clients", server, clients, 0, s)
         is_well &= measure(f"{clients} clients, {slow} slow ones", server, clients, slow, s)

@@ -1,12 +1,15 @@
 """How many planted copies does `ultron datasets leaks` find among rendered photos, and how many does imagededup?
 
-    python examples/leaks.py prepare --toy toy --out leaks [--network WEIGHTS.pth]
-    python examples/leaks.py score --out leaks
-    python examples/leaks.py imagededup --out leaks     # with a Python that has imagededup
+    python examples/leaks.py prepare --toy toy --out leaks
+    ultron extract --dataset leaks/train ... --local rootsift --out leaks/train-described      # and leaks/test
+    ultron datasets leaks leaks/train-described leaks/test-described --out leaks/leaks.json
+    python examples/leaks.py score --toy toy --out leaks
+    python examples/leaks.py imagededup --out leaks [--network WEIGHTS.pth]     # with a Python that has imagededup
 
 Of 2,000 rendered photos those of each landmark's first five stand in training, the others in the test set, so that
 nearly every test photo has its landmark there too. 100 training photos are copied into the test set: cut, recompressed,
-blurred, mirrored, framed, turned by 20 degrees. A pair is right if it is planted.
+blurred, mirrored, framed, turned by 20 degrees. A pair that is called a copy is right if it is planted; one that is
+said to show one landmark is right if it does. --network: weights of timm's tf_efficientnet_lite0, for imagededup's CNN.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -73,6 +77,33 @@ def scored(pairs: set[tuple[str, str]], planted: dict[str, str], what: str) -> s
     )
 
 
+def overlaps_scored(pairs: set[tuple[str, str]], toy: Path, planted: dict[str, str]) -> str:
+    """Precision of (test photo, training photo) pairs that are said to show one landmark, and the share of those test
+    photos of a landmark that training has which are in a right pair."""
+    photos = json.loads((toy / "toy.json").read_text())["photos"]
+    landmark = {base_name(photo["file"]): photo["landmark"] for photo in photos}
+    landmark |= {copy: landmark[source] for copy, source in planted.items()}
+    right = {pair for pair in pairs if landmark[pair[0]] == landmark[pair[1]]}
+    return (
+        f"one landmark: {len(pairs)} pairs, precision {len(right) / max(1, len(pairs)):.3f}; "
+        f"{len({name for name, _ in right})} test photos are in a right one"
+    )
+
+
+def dedup_network(weights: Path) -> Any:
+    """A network for imagededup's CNN in place of its own, whose weights it downloads: pooled features of lite0."""
+    import timm
+    import torch
+    from imagededup.utils import CustomModel
+    from torchvision import transforms
+
+    network = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    stored = torch.load(weights, weights_only=True)
+    network.load_state_dict({name: part for name, part in stored.items() if not name.startswith("classifier")})
+    steps = [transforms.Resize((224, 224)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+    return CustomModel(model=network.eval(), transform=transforms.Compose(steps), name="lite0")
+
+
 def base_name(name: str) -> str:
     return name.rpartition("/")[2]
 
@@ -82,6 +113,7 @@ def main() -> int:
     parser.add_argument("step", choices=("prepare", "score", "imagededup"))
     parser.add_argument("--toy", type=Path, default=Path("toy"), help="a folder of `ultron datasets make-toy`")
     parser.add_argument("--out", type=Path, default=Path("leaks"))
+    parser.add_argument("--network", type=Path, help="weights of tf_efficientnet_lite0, for imagededup's CNN")
     arguments = parser.parse_args()
     out = arguments.out
     if arguments.step == "prepare":
@@ -94,27 +126,37 @@ def main() -> int:
             (base_name(leak["first"]), base_name(leak["second"])) for leak in leaks if leak["kind"].endswith("copy")
         }
         print(scored(pairs, planted, "`ultron datasets leaks`"))
+        same = {(base_name(leak["first"]), base_name(leak["second"])) for leak in leaks if leak["kind"] == "landmark"}
+        print(overlaps_scored(same, arguments.toy, planted))
         print(dict(Counter(leak["kind"] for leak in leaks)))
         return 0
-    from imagededup.methods import DHash, PHash  # in an environment of its own
+    from imagededup.methods import CNN, DHash, PHash  # in an environment of its own
 
-    for method, distances in ((PHash(verbose=False), (4, 10, 14)), (DHash(verbose=False), (10,))):
+    methods: list[tuple[str, Any, str, tuple[float, ...]]] = [
+        ("PHash", PHash(verbose=False), "max_distance_threshold", (4, 10, 14)),
+        ("DHash", DHash(verbose=False), "max_distance_threshold", (10,)),
+    ]
+    if arguments.network:
+        cnn = CNN(verbose=False, model_config=dedup_network(arguments.network))
+        methods.append(("CNN with lite0", cnn, "min_similarity_threshold", (0.9, 0.95, 0.97, 0.98, 0.99)))
+    for name, method, setting, thresholds in methods:
         started_s = time.perf_counter()
-        hashes = {
-            f"{side}/{path.name}": method.encode_image(str(path))
+        encoded = {
+            f"{side}/{path.name}": np.squeeze(code) if isinstance(code, np.ndarray) else code
             for side in ("train", "test")
             for path in sorted((out / side).glob("*.jpg"))
+            for code in [method.encode_image(str(path))]
         }
-        for distance in distances:
-            groups = method.find_duplicates(encoding_map=hashes, max_distance_threshold=distance)
+        for threshold in thresholds:
+            groups = method.find_duplicates(encoding_map=encoded, **{setting: threshold})
             pairs = {
-                (base_name(name), base_name(other))
-                for name, others in groups.items()
+                (base_name(photo), base_name(other))
+                for photo, others in groups.items()
                 for other in others
-                if name.startswith("test/") and other.startswith("train/")
+                if photo.startswith("test/") and other.startswith("train/")
             }
-            print(scored(pairs, planted, f"imagededup, {type(method).__name__} at {distance}"))
-        print(f"{time.perf_counter() - started_s:.0f} s")
+            print(scored(pairs, planted, f"imagededup, {name} at {threshold}"))
+        print(f"{name}: {time.perf_counter() - started_s:.0f} s")
     return 0
 
 

@@ -1,4 +1,5 @@
-"""The operators that the ULTRON network stands on, and the first pass of exact search. Imports nothing from ultron_cli.
+"""The operators that the ULTRON network stands on, the first pass of exact search, and the nearest features of
+two photos. Imports nothing from ultron_cli.
 
 The operators need PyTorch, which takes seconds to import, and are loaded when they are asked for.
 """

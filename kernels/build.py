@@ -1,7 +1,7 @@
 """Builds the compiled libraries at first use and loads them.
 
 There are three: "cpu" and "cuda" have the operators, which are loaded into PyTorch; "search" has the first pass of
-exact search and knows nothing of PyTorch, which takes seconds to import.
+exact search and the nearest features of two photos, and knows nothing of PyTorch, which takes seconds to import.
 
 Nothing is compiled at installation: an isolated build would download PyTorch twice. A library lies in a cache, under
 a key of everything that shapes it. A build runs in a separate process under a file lock, so that several processes that

@@ -33,11 +33,11 @@ class Scan(ctypes.Structure):
 
 
 def is_ready(*, worth_building: bool) -> bool:
-    """Whether `scan` can be called; loads the library, and builds it first where that is worth its seconds."""
+    """Whether `scan` can be called, and nearest.find_nearest; loads the library, and builds it first where that is worth its seconds."""
     if build.setting() not in ("auto", "cpu"):
         return False
     try:
-        if worth_building or build.library_path("search").exists():
+        if "search" not in build.LOADED and (worth_building or build.library_path("search").exists()):
             build.load("search")
     except build.BuildError:
         return False  # the caller's own way gives the same, later; `ultron doctor` tells the reason

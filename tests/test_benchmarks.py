@@ -6,23 +6,26 @@ Times of so small a form mean nothing, so that an exit code of 1 (a target is mi
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.prepared_python import run_python
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SHARED_BY_ALL = {"rows", "performance"}
-# name -> (arguments of the smallest form, what its output has at the end)
+# name -> (arguments of the smallest form, what its output has at the end). TOY is a rendered dataset, PHOTOS a folder
+# of some of its photos.
 MEASURING: dict[str, tuple[str, str]] = {
     "commands": ("--rounds 1 --rows 200 --dim 16 --queries 3 --only search whiten", "whiten"),
     "descriptors": ("--n 3000 --dim 32", "target: over 100 MB/s"),
     "diffusion": ("--rows 300 --queries 4 --dim 32 --runs 1", "target: queries under"),
     "evaluate": ("--rows 6000 --queries 4 --repeats 1", "argsort (quicksort) and loop"),
-    "extract": ("--n-photos 12 --max-side 96 --rounds 1 --workers 0 --backbone test_resnet", "share "),
+    "extract": ("--photos PHOTOS --max-side 96 --rounds 1 --workers 0 --backbone test_resnet", "share "),
     "gpu_networks": ("--device cpu --side 64 --batch-size 2 --rounds 1 --only ultron-t", "ultron-t"),
     "index_million": ("--n 3000 --dim 32 --queries 5 --kinds ivf --nprobe 4 --runs 1", "recall@100 of"),
     "kernels": ("--runs 1", "three masked convolutions"),
+    "local": ("--landmarks 1 --side 160 --pairs 4 --runs 1", "target: under"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
@@ -37,14 +40,23 @@ CHECKING: dict[str, tuple[str, str]] = {
     "reliability": ("kills --trials 1 --commands evaluate", "0 faults"),
     "same_as": ("HEAD HEAD --first 2", " equal, "),
     "sanitized": ("--device cpu", "all kernels ran"),
-    "serve": ("--clients 4 --slow 4 --seconds 1 --passes 1", "target: no failure"),
+    "serve": ("--photos TOY --clients 4 --slow 4 --seconds 1 --passes 1", "target: no failure"),
 }
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def photos(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photos of 96 px."""
+    folder = tmp_path_factory.mktemp("benchmarks") / "photos"
+    folder.mkdir()
+    for photo in sorted((toy / "jpg").glob("*.jpg"))[:12]:
+        shutil.copy(photo, folder)
+    return folder
+
+
 def run(name: str, arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments.split()]
-    return subprocess.run(command, cwd=BENCHMARKS.parent, capture_output=True, text=True, timeout=300)
+    return run_python([BENCHMARKS / f"{name}.py", *arguments.split()], BENCHMARKS.parent)
 
 
 def test_every_benchmark_is_here() -> None:
@@ -52,11 +64,11 @@ def test_every_benchmark_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", MEASURING)
-def test_the_smallest_form_measures(name: str, tmp_path: Path) -> None:
+def test_the_smallest_form_measures(name: str, tmp_path: Path, photos: Path) -> None:
     if name in ("search", "index_million"):
         pytest.importorskip("faiss")
     arguments, last = MEASURING[name]
-    completed = run(name, f"{arguments} --save {tmp_path}")
+    completed = run(name, f"{arguments.replace('PHOTOS', str(photos))} --save {tmp_path}")
     assert completed.returncode in (0, 1) and "Traceback" not in completed.stderr, completed.stderr
     assert last in completed.stdout
     (path,) = tmp_path.iterdir()
@@ -67,7 +79,7 @@ def test_the_smallest_form_measures(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKING)
-def test_the_smallest_form_checks(name: str) -> None:
+def test_the_smallest_form_checks(name: str, toy: Path) -> None:
     if name == "same_as" and not (shutil.which("git") and (BENCHMARKS.parent / ".git").exists()):
         pytest.skip("compares commits, and this is no checkout of any")
     if name == "gpu_check":
@@ -76,7 +88,7 @@ def test_the_smallest_form_checks(name: str) -> None:
         if torch.cuda.is_available():
             pytest.skip("builds and tests on the GPU that is here: make gpu-check")
     arguments, last = CHECKING[name]
-    completed = run(name, arguments)
+    completed = run(name, arguments.replace("TOY", str(toy)))
     assert completed.returncode in (0, 1) and "Traceback" not in completed.stderr, completed.stderr
     assert last in completed.stdout + completed.stderr
 

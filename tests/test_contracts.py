@@ -14,12 +14,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.retrieval.rows_for_tests import INFO
+from ultron_cli.configs import from_dict
 from ultron_cli.models import create_model
 from ultron_cli.models.attentions import ATTENTIONS
 from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
+from ultron_cli.models.heads import HEADS
 from ultron_cli.models.parts import POOLINGS
 from ultron_cli.models.weights import IMPORTERS
+from ultron_cli.retrieval.descriptors import MemoryDescriptors
 from ultron_cli.retrieval.extraction.scales import SCALINGS, at_scale
+from ultron_cli.retrieval.whitening_learning import METHODS as WHITENINGS
+from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.optimiser_table import OPTIMIZERS
+from ultron_cli.training.optimisers import lr_at, make_optimizer
+from ultron_cli.training.schedules import SCHEDULES
 from ultron_cli.user_code import is_import_path
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.similarity import similarity_cam
@@ -75,6 +84,49 @@ def test_a_way_of_scaling(name: str) -> None:
 
 def test_every_way_of_scaling_is_one_that_files_may_name() -> None:
     assert set(get_args(get_type_hints(Preprocessing)["scaling"])) == set(SCALINGS)
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_a_head(name: str) -> None:
+    head = HEADS[name](12, 5)
+    assert head(torch.randn(3, 12)).shape == (3, 5)
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_a_schedule(name: str) -> None:
+    """The full rate right after the warm-up, and never more."""
+    more = {"step_epochs": [2]} if name == "steps" else {}
+    config = from_dict(TrainConfig, {"schedule": name, "epochs": 4, "warmup_epochs": 1, "lr": 0.5, **more})
+    rates = [lr_at(config, step, 10) for step in range(40)]
+    assert rates[:11] == pytest.approx([0.05 * step for step in (*range(1, 11), 10)])
+    assert all(0 <= rate <= 0.5 for rate in rates)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_an_optimizer(name: str) -> None:
+    """A step against the gradient, of the rate that the groups have; weights that decay, and biases that do not."""
+    layer = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(from_dict(TrainConfig, {"optimizer": name, "lr": 0.01}), layer)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.01]
+    assert optimizer.param_groups[0]["weight_decay"] > optimizer.param_groups[1]["weight_decay"] == 0
+    inputs = torch.randn(8, 3)
+    before = layer(inputs).square().mean()
+    before.backward()
+    optimizer.step()
+    assert layer(inputs).square().mean() < before
+
+
+@pytest.mark.parametrize("name", list(WHITENINGS))
+def test_a_whitening(name: str) -> None:
+    """A mean and rows that fit the descriptors, most important first."""
+    rows = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = np.arange(48).reshape(-1, 2) if WHITENINGS[name].needs_pairs else None
+    mean, projection, eigenvalues = WHITENINGS[name].learn(
+        MemoryDescriptors(rows, [str(i) for i in range(50)], INFO), pairs
+    )
+    assert mean.shape == (6,) and projection.shape == (len(eigenvalues), 6)
+    assert np.isfinite(projection).all() and (np.diff(eigenvalues) <= 0).all()
 
 
 @pytest.mark.parametrize("name", list(IMPORTERS))

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A package imports from its own floor only itself, and from the floors below it.
 FLOORS = (
     ("errors", "version"),
-    ("schema", "processes"),
+    ("schema", "stops"),
+    ("processes",),
     ("allocator", "blocks", "configs", "guarded", "machine", "provenance", "distributed"),
     ("files", "user_code"),
     ("locks",),

@@ -1,24 +1,15 @@
-"""Workers end with their parent; signals clear away what is half written."""
+"""Workers end with their parent, and hear of signals what they should."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ultron_cli.processes import (
-    StoppedBySignal,
-    is_alive,
-    machine_mark,
-    signals_interrupt,
-    start_time,
-    stop_line,
-    way_to_go_on,
-)
+from ultron_cli.processes import is_alive, machine_mark, start_time
 
 # The parent prints its workers' numbers, and is then killed or fails.
 POOL = """
@@ -57,29 +48,19 @@ time.sleep(60)
 # The launcher starts a process that waits for what its end sends.
 LAUNCHER = """
 import os, subprocess, sys, time
-from ultron_cli import processes
+from ultron_cli import processes, stops
 processes.PARENT_LOOK_S = 0.01
 if sys.argv[1] == "launcher":
     subprocess.Popen([sys.executable, sys.argv[0], "process"])
     time.sleep(60)
-with processes.signals_interrupt():
+with stops.signals_interrupt():
     try:
         processes.stop_with_launcher()
         print(os.getpid(), flush=True)
         time.sleep(60)
-    except processes.StoppedBySignal as stop:
-        print("saved:", processes.stop_line(stop), flush=True)
+    except stops.StoppedBySignal as stop:
+        print("saved:", stops.stop_line(stop), flush=True)
 """
-
-
-@pytest.fixture(autouse=True)
-def default_handlers() -> Iterator[None]:
-    """Torch's launcher leaves its own handlers in the process of an earlier test; nohup ignores SIGHUP."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 def wait_until_dead(pids: list[int]) -> bool:
@@ -127,47 +108,6 @@ def test_a_killed_launcher_stops_its_processes_as_sigterm_does(tmp_path: Path) -
     assert wait_until_dead([pid])
 
 
-def test_what_is_said_of_a_stop() -> None:
-    with pytest.raises(KeyboardInterrupt) as nothing_kept, way_to_go_on(lambda: ""):
-        raise KeyboardInterrupt
-    assert stop_line(nothing_kept.value) == (
-        "interrupted: nothing half written is left; the same command can be run again"
-    )
-    with pytest.raises(KeyboardInterrupt) as stopped, way_to_go_on(lambda: "all of x\ny is kept"):
-        raise StoppedBySignal("SIGHUP")
-    assert stop_line(stopped.value) == "stopped by SIGHUP: all of x\\ny is kept"
-
-
-def test_a_second_signal_at_once_lets_the_first_clear_away() -> None:
-    """A terminal that closes sends SIGHUP, and so does its shell."""
-    cleared = []
-    with pytest.raises(StoppedBySignal), signals_interrupt() as arrived:
-        try:
-            os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(1)
-        finally:
-            os.kill(os.getpid(), signal.SIGHUP)
-            os.kill(os.getpid(), signal.SIGTERM)
-            cleared.append(True)
-    assert cleared and arrived == ["SIGHUP", "SIGHUP", "SIGTERM"]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_interrupt_as_ctrl_c_does(number: signal.Signals) -> None:
-    with pytest.raises(KeyboardInterrupt, match=number.name), signals_interrupt() as arrived:
-        os.kill(os.getpid(), number)
-        time.sleep(1)
-    assert arrived == [number.name] and signal.getsignal(number) is signal.SIG_DFL
-
-
-def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    """As nohup starts a command."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with signals_interrupt() as arrived:
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert arrived == [] and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-
-
 def test_who_is_alive() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
@@ -178,4 +118,42 @@ def test_who_is_alive() -> None:
     zombie.communicate()
     began_s = start_time(os.getpid())
     assert began_s is not None and 0 < time.time() - began_s < 7 * 86400 and start_time(zombie.pid) is None
-    assert len(machine_mark()) == 8 and issubclass(StoppedBySignal, KeyboardInterrupt)
+    assert len(machine_mark()) == 8
+
+
+SPAWNING = """
+import os, signal, sys, time
+from multiprocessing import get_context, resource_tracker
+from ultron_cli.processes import start_worker, starting_workers
+from ultron_cli.stops import StoppedBySignal, signals_interrupt
+def work(line):
+    start_worker()
+    line.send("started")
+    line.recv()
+if __name__ == "__main__":
+    with signals_interrupt():
+        try:
+            near, far = get_context("spawn").Pipe()
+            worker = get_context("spawn").Process(target=work, args=(far,))
+            with starting_workers():
+                os.killpg(0, signal.SIGHUP)
+                worker.start()
+                os.killpg(0, signal.SIGHUP)
+                is_started = True
+        except StoppedBySignal:
+            assert is_started and near.recv() == "started"
+            near.send("end")
+            worker.join()
+            resource_tracker.register(__file__, "semaphore")  # one that has died is replaced, with a warning
+            resource_tracker.unregister(__file__, "semaphore")
+            print("stopped", worker.exitcode)
+"""
+
+
+def test_signals_while_a_process_starts_end_neither_it_nor_pythons_tracker(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SPAWNING)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, start_new_session=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped 0\n", "")

@@ -23,7 +23,7 @@ from ultron_cli.commands.values import refuse_output_among_inputs, with_reading
 from ultron_cli.errors import UltronError, WorkFailed, install_line
 from ultron_cli.files import NO_SPACE, write_failure
 from ultron_cli.machine import check_device_name, parse_bytes, set_memory_budget
-from ultron_cli.processes import StoppedBySignal, signals_interrupt, stop_line
+from ultron_cli.stops import StoppedBySignal, signals_interrupt, stop_behind, stop_line
 
 EXPERIMENTS = "Experiments"  # headings in the help
 PICTURES = "Pictures and pages"
@@ -418,6 +418,9 @@ def main(arguments: list[str] | None = None) -> int:
         _drop_output()
         return 0
     except Exception as error:
+        if stop := stop_behind(error):
+            print(stop_line(stop), file=sys.stderr)
+            return 1
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             # Of what does not go through an OutputFile: the output itself, and libraries' temporary files.
             _drop_output()

@@ -22,7 +22,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.machine import free_bytes, size_text
-from ultron_cli.processes import is_alive, machine_mark, start_time, to_the_end
+from ultron_cli.processes import is_alive, machine_mark, start_time
+from ultron_cli.stops import to_the_end
 
 ANOTHER_PLACE = "name another place with `out`"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

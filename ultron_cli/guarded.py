@@ -2,8 +2,8 @@
 
 The child is a fork: it starts in milliseconds and has every module. Where a fork crashes, a fresh process is asked too,
 as a library with threads of its own (gRPC) can bring a fork down. The child stays for the next file and ends when it
-has had nothing to do for a while. What it answers is plain data: a child that a file has taken over can lie but run
-nothing here.
+has had nothing to do for a while, which is longer for a fresh one: it holds little, and takes a second to start. What
+it answers is plain data: a child that a file has taken over can lie but run nothing here.
 """
 
 import contextlib
@@ -32,7 +32,8 @@ CPU_S = 2  # a header is read in milliseconds
 WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
 MEMORY_BYTES = 1 << 30
 LOOK_S = 1.0  # between two looks at what the child has answered
-IDLE_S = 2.0  # the child holds the memory of the moment at which it was made; not for long
+IDLE_S = 2.0  # a fork holds the memory of the moment at which it was made; not for long
+FRESH_IDLE_S = 60.0
 BLOCK_BYTES = 1 << 20
 HAVE_THREADS = frozenset({"grpc", "onnxruntime"})  # of their own, which a fork would wait for
 LIBRARIES = ("faiss", "h5py", "onnxruntime", "scipy.io")  # that functions read files with
@@ -201,7 +202,7 @@ def _forked() -> _Child:
     line, far_end = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        _serve(far_end)
+        _serve(far_end, IDLE_S)
     far_end.close()
     return _Child(pid, line, _loaded_libraries())
 
@@ -222,10 +223,10 @@ def _started_fresh() -> _Child:
 
 def serve_at_stdin() -> NoReturn:
     """What a fresh child does; its line to the parent is its standard input."""
-    _serve(socket.socket(fileno=os.dup(0)))
+    _serve(socket.socket(fileno=os.dup(0)), FRESH_IDLE_S)
 
 
-def _serve(line: socket.socket) -> NoReturn:
+def _serve(line: socket.socket, idle_s: float) -> NoReturn:
     """What the child does. It never returns into the program that it was copied from."""
     try:
         faulthandler.disable()  # a crash here is an answer and no bug of this program
@@ -235,19 +236,19 @@ def _serve(line: socket.socket) -> NoReturn:
         os.closerange(3, line.fileno())
         os.closerange(line.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         end_with_parent()  # also in the middle of a file
-        _answer_requests(line)
+        _answer_requests(line, idle_s)
     finally:
         os._exit(0)
 
 
-def _answer_requests(line: socket.socket) -> None:
-    """Until the parent ends or asks nothing for a while."""
+def _answer_requests(line: socket.socket, idle_s: float) -> None:
+    """Until the parent ends or asks nothing for so many seconds."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stream = line.makefile("rwb")
     held_bytes = virtual_bytes() or 0
-    while select.select([line], [], [], IDLE_S)[0]:
+    while select.select([line], [], [], idle_s)[0]:
         header = stream.read(8)
         if len(header) < 8:
             return

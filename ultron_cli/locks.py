@@ -20,9 +20,10 @@ from pathlib import Path
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import ANOTHER_PLACE, failures_said, make_folder
-from ultron_cli.processes import command_text, is_alive, machine_mark, to_the_end
+from ultron_cli.processes import command_text, is_alive, machine_mark
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit
+from ultron_cli.stops import to_the_end, undisturbed
 
 try:
     import fcntl
@@ -35,6 +36,7 @@ log = logging.getLogger("ultron")
 LOCK_FILE = ".ultron-lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 LOOK_EVERY_S = 0.05
+UNNAMED = "a process that has just begun"  # and has not written who it is, or cannot
 SAID_AFTER_S = 1.0  # of waiting for another writer
 
 # Record locks do not tell apart the threads of a process.
@@ -64,6 +66,8 @@ class Writer:
         return self.mark == machine_mark() and not is_alive(self.pid)
 
     def __str__(self) -> str:
+        if not self.pid:
+            return UNNAMED
         return f"process {self.pid} on {self.host}, since {self.since} ({self.command})"
 
 
@@ -84,36 +88,49 @@ def only_writer(place: Path, doing: str, *, beside: bool = False, wait: bool = F
     """
     path = lock_path(Path(os.path.realpath(place)), beside=beside)
     make_folder(path.parent)
-    key = str(path)
     started_s = time.monotonic()
     is_said = False
-    while True:
-        holder = _take_in_process(key)
-        if holder is None:
-            try:
-                lock = _take(path)
-            except BaseException:
-                _give_back_in_process(key)
-                raise
+    lock: int | Writer | None = None
+    try:
+        while True:
+            with undisturbed():
+                lock = _take_for_process(path)
             if not isinstance(lock, Writer):
                 break
-            _give_back_in_process(key)
-            holder = lock
-        if not wait:
-            raise UltronError(f"{doing}: {holder}; wait for it", ANOTHER_PLACE)
-        if not is_said and time.monotonic() - started_s > SAID_AFTER_S:
-            log.info("waiting, as %s: %s", doing, holder)
-            is_said = True
-        time.sleep(LOOK_EVERY_S)
-    try:
+            if not wait:
+                raise UltronError(f"{doing}: {lock}; wait for it", ANOTHER_PLACE)
+            if not is_said and time.monotonic() - started_s > SAID_AFTER_S:
+                log.info("waiting, as %s: %s", doing, lock)
+                is_said = True
+            time.sleep(LOOK_EVERY_S)
         yield
     finally:
-        # The name goes first: who opens it from now on makes a new file, and who has it open sees that it is gone.
-        to_the_end(
-            lambda: _remove(path, lock),
-            lambda: _close(lock),
-            lambda: _give_back_in_process(key),
-        )
+        if isinstance(lock, int):
+            _give_back(path, lock)
+
+
+def _give_back(path: Path, lock: int) -> None:
+    """The name goes first: who opens it from now on makes a new file, and who has it open sees that it is gone."""
+    to_the_end(
+        lambda: _remove(path, lock),
+        lambda: _close(lock),
+        lambda: _give_back_in_process(str(path)),
+    )
+
+
+def _take_for_process(path: Path) -> int | Writer:
+    """The open lock file (held), or who holds it, a thread of this process maybe."""
+    holder = _take_in_process(str(path))
+    if holder is not None:
+        return holder
+    try:
+        lock = _take(path)
+    except BaseException:
+        _give_back_in_process(str(path))
+        raise
+    if isinstance(lock, Writer):
+        _give_back_in_process(str(path))
+    return lock
 
 
 def _remove(path: Path, lock: int) -> None:
@@ -175,7 +192,7 @@ def _lock(handle: int, path: Path) -> Writer | None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
-            return earlier or Writer("an unknown host", 0, "a moment ago", "?", "")
+            return earlier or Writer("", 0, "", "", "")
         if error.errno not in NO_LOCKS:
             raise
         # No locks on this file system: what the file says is the lock.

@@ -1,9 +1,8 @@
-"""Which processes are alive: owners of files that are being written, parents of workers, and who is told to stop."""
+"""Which processes are alive: owners of files that are being written, parents of workers; how workers start and end."""
 
 import atexit
 import contextlib
 import hashlib
-import math
 import os
 import signal
 import socket
@@ -13,54 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import FrameType
 
-from ultron_cli.errors import one_line
+from ultron_cli.stops import undisturbed
 
 PARENT_LOOK_S = 0.5  # between two looks at the parent where nothing tells of its end
+# What all processes of a terminal hear.
+LEFT_TO_PARENT = tuple(getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name))
 LAUNCHER_GRACE_S = 60.0  # to save in, when the launcher is gone
 STARTED = 19  # place of the start, in ticks since boot, in /proc/PID/stat counted from the state
-SAME_REQUEST_S = 1.0  # a terminal that closes and its shell send a SIGHUP each
-NOTHING_TOLD = "nothing half written is left; the same command can be run again"
-
-
-class StoppedBySignal(KeyboardInterrupt):
-    """SIGTERM or SIGHUP arrived: what Ctrl-C does, with the signal's name as text."""
-
-
-@contextlib.contextmanager
-def way_to_go_on(tell: Callable[[], str]) -> Iterator[None]:
-    """Inside, whatever stops the work (Ctrl-C, a signal) carries what is kept of it and how it goes on, for the line
-    that is said then. tell: gives that clause, or an empty one where nothing is kept."""
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        if clause := tell():
-            stop.add_note(clause)
-        raise
-
-
-def to_the_end(*steps: Callable[[], object]) -> None:
-    """Takes all steps of clearing away; what stops the work meanwhile (Ctrl-C, a signal) is raised when they are done.
-
-    A step that is stopped is taken again, so that it must bear to be taken twice.
-    """
-    last_stop = None
-    for step in steps:
-        for _ in range(2):
-            try:
-                step()
-                break
-            except KeyboardInterrupt as stop:
-                last_stop = stop
-    if last_stop is not None:
-        raise last_stop
-
-
-def stop_line(stop: KeyboardInterrupt) -> str:
-    """What is said of stopped work: by what, what is kept, how it goes on."""
-    what = f"stopped by {stop}" if isinstance(stop, StoppedBySignal) else "interrupted"
-    return one_line(f"{what}: {'; '.join(getattr(stop, '__notes__', ())) or NOTHING_TOLD}")
 
 
 @cache
@@ -113,10 +72,32 @@ def _stat_of(pid: int) -> list[str]:
 def start_worker(*_: object) -> None:
     """What every worker process does first: Ctrl-C and the end of a terminal, which all processes hear, are left to the
     parent, and the worker ends as soon as its parent is gone. It takes any arguments, as initialisers must."""
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in LEFT_TO_PARENT:
+        signal.signal(number, signal.SIG_IGN)
+    if LEFT_TO_PARENT and hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
     end_with_parent()
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """Inside, processes, or what they share, are made by multiprocessing, which bears no exception meanwhile: what asks
+    to stop waits. A process hears of Ctrl-C and of the end of a terminal only when it says so itself, by start_worker;
+    the process in which multiprocessing notes what is to be cleared away, never."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        with undisturbed():
+            yield
+        return
+    from multiprocessing import resource_tracker
+
+    with undisturbed():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+        try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)  # it has unblocked what it blocked
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_loader_worker(*_: object) -> None:
@@ -137,6 +118,8 @@ def kill_workers_at_exit() -> None:
     import multiprocessing.util  # its own handler is registered before ours, and so is called after it
 
     def kill() -> None:
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a worker for an accident
         for child in multiprocessing.active_children():
             if child.daemon:
                 child.kill()
@@ -191,41 +174,6 @@ def _watch(wait: Callable[[], object], then: Callable[[], object] = lambda: os._
         then()
 
     threading.Thread(target=run, daemon=True, name="parent-watch").start()
-
-
-@contextlib.contextmanager
-def signals_interrupt() -> Iterator[list[str]]:
-    """Inside, SIGTERM and SIGHUP raise StoppedBySignal in the main thread, as Ctrl-C raises KeyboardInterrupt: what is
-    half written is cleared away, and a second signal that follows at once does not disturb that. A signal that the
-    caller ignores (nohup) stays ignored.
-
-    Yields the names of the signals that have arrived.
-    """
-    arrived: list[str] = []
-    heard_s = -math.inf
-    if threading.current_thread() is not threading.main_thread():
-        yield arrived
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal heard_s
-        is_same_request = time.monotonic() - heard_s < SAME_REQUEST_S
-        heard_s = time.monotonic()
-        arrived.append(signal.Signals(number).name)
-        if is_same_request:
-            return
-        raise StoppedBySignal(arrived[-1])
-
-    handlers = {}
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            handlers[number] = signal.signal(number, stop)
-    try:
-        yield arrived
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def command_text() -> str:

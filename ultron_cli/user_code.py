@@ -175,11 +175,16 @@ def load(text: str, kind: str, names: Collection[str] = (), *, is_function: bool
     if not (inspect.isfunction if is_function else inspect.isclass)(part.target):
         form = "function" if is_function else "class"
         raise UltronError(
-            f"{part.file}: {part.name} must be a {form}, found {type(part.target).__name__}; name a {kind}"
+            f"{part.file}: {part.name} must be a {form}, found {type(part.target).__name__}; name {_a(kind)}"
         )
     if part.name in names:
-        raise UltronError(f"{part.place()}: {part.name} is the name of a {kind} of ultron; give it another name")
+        raise UltronError(f"{part.place()}: {part.name} is the name of {_a(kind)} of ultron; give it another name")
     return part
+
+
+def _a(kind: str) -> str:
+    """`a pooling`, `an index`."""
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def parts_of(values: Mapping[str, object], kind: str = "part") -> dict[str, UserPart]:

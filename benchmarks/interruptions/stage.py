@@ -156,8 +156,10 @@ class Stage:
             Scene("evaluate", ("evaluate", *self.between, *gnd), "e.json"),
             Scene("train", (*train, *settings), "run", True, going_on=train_again),
             Scene("head", head, "run", True, going_on=train_again),
-            Scene("ranks-export", ("ranks", "export", self.ranks[1], "--format", "trec"), "r.trec"),
-            Scene("ranks-import", from_run, "r.h5"),
+            Scene(
+                "ranks-export", ("ranks", "export", self.ranks[1], "--format", "trec"), "r.trec", uses_workspace=False
+            ),
+            Scene("ranks-import", from_run, "r.h5", uses_workspace=False),
             Scene("sweep", ("sweep", cells, "--workers", "1"), "s", True),
         ]
 

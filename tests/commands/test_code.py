@@ -2,18 +2,19 @@
 that names file and line."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Run, free_port
+from tests.prepared_python import start_python
 from tests.test_extending import SMALL
 
 PARTS = """
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 from ultron_cli.retrieval.rerank.state import RerankState
 from ultron_cli.training.losses.base import ClassSettings, MarginLoss
@@ -41,6 +42,25 @@ class Plain(MarginLoss):
     pass
 
 
+class Falling:
+    def __call__(self, epoch, epochs):
+        return 0.5**epoch
+
+
+class Momentum(torch.optim.Optimizer):
+    def __init__(self, groups, lr: float, share: float = 0.9):
+        super().__init__(groups, {"lr": lr})
+        self.share = share
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weights in group["params"]:
+                if weights.grad is not None:
+                    mean = self.state[weights].setdefault("mean", torch.zeros_like(weights))
+                    weights.sub_(group["lr"] * mean.lerp_(weights.grad, 1 - self.share))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Kept:
     m: int = 3
@@ -53,6 +73,7 @@ class Kept:
         return replace(state)
 """
 NAMED = ("--set", "model.pooling=parts.py:Mixed", "--set", "model.pooling_settings.share=0.25")
+RATES = ("--set", "schedule=parts.py:Falling", "--set", "optimizer=parts.py:Momentum", "--set", "lr=0.01")
 
 
 @pytest.fixture
@@ -83,12 +104,12 @@ def done(result: tuple[int, str, str]) -> str:
 
 def test_one_part_through_every_command(work: Path, toy: Path, ultron: Run) -> None:
     train = ("train", "--dataset", "photos", "--config", "small.toml", "--out", "run")
-    more = ("--set", "model.attention=parts.py:Gate", "--set", "loss.name=parts.py:Plain")
+    more = ("--set", "model.attention=parts.py:Gate", "--set", "loss.name=parts.py:Plain", *RATES)
     done(ultron(*train, *NAMED, *more))
     copy = work / "run" / "code" / "parts.py"
     assert copy.read_text() == PARTS
     stored = json.loads((work / "run" / "config.json").read_text())["provenance"]["code"]
-    assert set(stored) == {"parts.py:Mixed", "parts.py:Gate", "parts.py:Plain"}
+    assert set(stored) == {f"parts.py:{name}" for name in ("Mixed", "Gate", "Plain", "Falling", "Momentum")}
     ask = "run/checkpoint.pt was made with parts.py:Gate, code that is run only if you name it; if you trust it, add"
     assert refused(ultron("extract", "photos", "--run", "run")) == f"error: {ask} --code run/code/parts.py"
     trusted = ("--code", "parts.py")
@@ -106,7 +127,7 @@ def test_one_part_through_every_command(work: Path, toy: Path, ultron: Run) -> N
     assert evaluation["provenance"]["config"]["model"]["code"].keys() == {"parts.py:Mixed", "parts.py:Gate"}
     done(ultron("visualize", "cam", "--ranks", "ranks.h5", "-k", 1, "--out", "cam", *trusted))
     done(ultron("visualize", "report", "--ranks", "ranks.h5", "--out", "report", *trusted))
-    resume = ("train", "--resume", "--out", "run", "--set", "epochs=2", "--set", "restart_epochs=1")
+    resume = ("train", "--resume", "--out", "run", "--set", "epochs=2")
     assert refused(ultron(*resume)).endswith("if you trust it, add --code run/code/parts.py")
     (work / "parts.py").write_text(PARTS + "# changed\n")
     assert (
@@ -273,9 +294,23 @@ def test_code_that_is_not_there(work: Path, ultron: Run, arguments: tuple[str, .
 
 def test_two_processes(work: Path) -> None:
     command = (
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())),
-        *("-m", "ultron_cli", "train", "--dataset", "photos", "--config", "small.toml", "--out", "run", *NAMED),
+        "-m",
+        "ultron_cli",
+        "train",
+        "--dataset",
+        "photos",
+        "--config",
+        "small.toml",
+        "--out",
+        "run",
+        *NAMED,
+        *RATES,
     )
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    port, processes = str(free_port()), []
+    for rank in ("0", "1"):  # as torchrun starts them
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        processes.append(start_python(command, work / f"{rank}.txt", environment=os.environ | place))
+    for rank, process in enumerate(processes):
+        process.join(100)
+        assert process.exitcode == 0, (work / f"{rank}.txt").read_text()
     assert (work / "run" / "code" / "parts.py").read_text() == PARTS

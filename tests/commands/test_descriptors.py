@@ -57,7 +57,7 @@ def test_every_command_works_on_what_came_in(files: tuple[Path, Path], tmp_path:
     (tmp_path / "s.toml").write_text(
         f'[extract]\ndescriptors = "{database.parent}"\n[grid]\nsearch.rerank = ["none", "aqe"]\n'
     )
-    swept = json.loads(done("sweep", tmp_path / "s.toml", "--json", "--set", "search.k=20"))
+    swept = json.loads(done("sweep", tmp_path / "s.toml", "--json", "--set", "search.k=20", "--workers", 1))
     assert len(swept["tables"][0]["systems"]) == 2
     assert "scales where" not in done("diagnose", queries, "--expected")
     text = done("descriptors", "info", queries, database)

@@ -9,8 +9,8 @@ import pytest
 from tests.conftest import Run
 from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.locks import only_writer
-from ultron_cli.processes import NOTHING_TOLD, StoppedBySignal, way_to_go_on
 from ultron_cli.retrieval.descriptors import write_descriptors
+from ultron_cli.stops import NOTHING_TOLD, StoppedBySignal, way_to_go_on
 from ultron_cli.training import start
 from ultron_cli.visualization import genotype
 

@@ -1,5 +1,6 @@
 """Readers of results: descriptors, whitenings, indexes, rankings, evaluations and reports."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 from tests.fuzz.hdf5_mutations import mutate_h5
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.reader import Make, Reader, json_part, json_reader, lazily, text_file
+from tests.fuzz.sqlite_mutations import mutate_sqlite
 from tests.fuzz.structures import mutate_faiss
+from ultron_cli.retrieval.local_features.verified import Pair
 
 SCORES = {"mAP": 0.5, "mP": {"1": 0.5, "10": None}, "queries_used": 2, "ap": {"a": 0.25, "b": 0.75, "c": None}}
 ORIGIN = {
@@ -92,6 +95,32 @@ def _open_index(folder: Path) -> None:
     open_index(folder).record()
 
 
+OWN_INDEX = """
+class Kind:
+    def __init__(self, dim: int, bits: int = 8): ...
+    def add(self, rows): ...
+    def search(self, queries, k): ...
+    def write(self, folder): ...
+    def read(self, folder): ...
+"""
+
+
+def _index_of_user(folder: Path) -> None:
+    (folder / "own.py").write_text(OWN_INDEX)
+    code = {"sha256": hashlib.sha256(OWN_INDEX.encode()).hexdigest(), "file": "own.py"}
+    shared = {key: value for key, value in INDEX.items() if key != "factory"}
+    of_user = {"format": "ultron-index-of-user", "kind": "own.py:Kind", "settings": {"bits": 4}, "code": code}
+    text_file("index.json", shared | of_user)(folder)
+    text_file("names.json", ["a", "b", "c"])(folder)
+
+
+def _open_index_of_user(folder: Path) -> None:
+    from ultron_cli import user_code
+
+    user_code.permit(str(folder / "own.py"))
+    _open_index(folder)
+
+
 def _recall_speed(folder: Path) -> None:
     from ultron_cli.visualization.curves.recall_speed import common_cut, lines_of, read_report
 
@@ -151,6 +180,29 @@ def _read_ranks(folder: Path) -> None:
     from ultron_cli.retrieval.rankings import read_ranks
 
     read_ranks(folder / "x.h5").names_of(0)
+
+
+def _pairs() -> list[Pair]:
+    return [Pair(f"q{row % 2}", row, "p", other) for row in range(6) for other in range(40)]
+
+
+def _write_pairs(folder: Path) -> None:
+    from ultron_cli.local.verification import VerifySettings
+    from ultron_cli.retrieval.local_features.verified import PairResult, VerifiedPairs
+
+    with VerifiedPairs(folder / "x.db", VerifySettings()) as store:
+        store.add({pair: PairResult(40, 20, pair.photo_row % 20) for pair in _pairs()})
+
+
+def _read_pairs(folder: Path) -> None:
+    """What is there of it is right, and what is not is put there."""
+    from ultron_cli.local.verification import VerifySettings
+    from ultron_cli.retrieval.local_features.verified import PairResult, VerifiedPairs
+
+    with VerifiedPairs(folder / "x.db", VerifySettings()) as store:
+        known = store.known(_pairs())
+        assert all(0 <= result.score <= result.n_inliers <= result.n_matches for result in known.values())
+        store.add({pair: PairResult(1, 1, 1) for pair in _pairs() if pair not in known})
 
 
 def _write_local(folder: Path) -> None:
@@ -229,6 +281,7 @@ RESULT_READERS: dict[str, Reader] = {
     "evaluation": json_reader("a.json", EVALUATION, read=_compare),
     "latest": json_reader("latest.json", {"train": "train/x", "extract": "/x/y", "index": "z"}, read=_latest),
     "index-json": json_part("index.json", _index, read=_open_index),
+    "index-json-of-user": json_part("index.json", _index_of_user, read=_open_index_of_user),
     "index-names": json_part("names.json", _index, read=_open_index),
     "index-report": json_reader("report.json", REPORT, read=_recall_speed),
     "measurements": Reader(
@@ -238,6 +291,9 @@ RESULT_READERS: dict[str, Reader] = {
     ),
     "descriptors": _h5_reader(_write_descriptors, _read_descriptors),
     "ranks": _h5_reader(_write_ranks, _read_ranks),
+    "verified-pairs": Reader(
+        file="x.db", seeds=(_write_pairs,), read=_read_pairs, mutations=(mutate_bytes, mutate_sqlite, mutate_sqlite)
+    ),
     "local-features": _h5_reader(_write_local, _read_local),
     "asmk-words": _h5_reader(_write_words, _read_words),
     "whitening": _h5_reader(_write_whitening, _read_whitening),

@@ -4,13 +4,13 @@ once."""
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from ultron_kernels import build, ops, scala_attention
+
+from tests.prepared_python import start_python
 
 pytestmark = pytest.mark.slow
 
@@ -158,16 +158,14 @@ def test_processes_that_start_at_once_build_once(tmp_path: Path) -> None:
         "kernel_size=3, backend='cpu').sum().item())"
     )
     environment = {**os.environ, "ULTRON_KERNEL_CACHE": str(tmp_path / "cache"), "CXX": str(compiler)}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(2)
-    ]
-    results = [process.communicate(timeout=600) for process in running]
-    assert [process.returncode for process in running] == [0, 0], results
-    assert [out.strip() for out, _ in results] == ["128.0", "128.0"]
-    assert sum("compiling the cpu operators" in error for _, error in results) == 1
+    logs = [tmp_path / f"{i}.txt" for i in range(2)]
+    running = [start_python(["-c", program], log, environment=environment) for log in logs]
+    for process in running:
+        process.join(600)
+    results = [log.read_text() for log in logs]
+    assert [process.exitcode for process in running] == [0, 0], results
+    assert [text.splitlines()[-1] for text in results] == ["128.0", "128.0"]
+    assert sum("compiling the cpu operators" in text for text in results) == 1
     assert len(list(tmp_path.rglob("ultron_cpu.so"))) == 1
     compiled = [path for path in build.source_files("cpu") if path.suffix == ".cpp"]
     assert len(calls.read_text().splitlines()) == len(compiled) + 1  # and linked once

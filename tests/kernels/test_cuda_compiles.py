@@ -2,12 +2,10 @@
 
 import re
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from tests.kernels.emulator.binding import CSRC
+from tests.kernels.compiled import CSRC, compiled
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +26,8 @@ def test_there_are_cuda_sources_without_torch_headers() -> None:
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not on the path")
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
-def test_compiles_and_hardly_spills(source: str, tmp_path: Path) -> None:
+def test_compiles_and_hardly_spills(source: str) -> None:
+    assert NVCC is not None
     command = [
         NVCC,
         "-std=c++17",
@@ -40,13 +39,11 @@ def test_compiles_and_hardly_spills(source: str, tmp_path: Path) -> None:
         "all-warnings",
         f"-I{CSRC}",
     ]
-    command += ["-c", str(CSRC / "cuda" / source), "-o", str(tmp_path / "kernel.o")]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-4000:]
+    _, said = compiled("kernel.o", [*command, "-c", CSRC / "cuda" / source])
     # ptxas names the kernel and the architecture, then what it spills.
     reports = re.findall(
         r"Compiling entry function '(\w+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads",
-        result.stderr,
+        said,
         re.DOTALL,
     )
     assert {architecture for _, architecture, _, _ in reports} == set(MAIN_SPILL_BYTES)

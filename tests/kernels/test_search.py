@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ultron_kernels import build, search
 
-from tests.kernels.emulator.binding import CSRC, EMULATOR
+from tests.kernels.compiled import CSRC, EMULATOR, compiled
 from tests.retrieval.rows_for_tests import assert_equal, unit_rows, with_ties
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.exact.compiled import CompiledScanner
@@ -123,12 +123,12 @@ def test_it_is_built_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="needs AVX2")
-def test_vectors_of_64_bytes_give_what_vectors_of_32_give(tmp_path: Path) -> None:
+def test_vectors_of_64_bytes_give_what_vectors_of_32_give() -> None:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
     sources = [CSRC / "search" / "avx2.cpp", CSRC / "search" / "avx512.cpp", EMULATOR / "compare_scans.cpp"]
     command = [compiler, "-O1", "-std=c++20", "-fno-math-errno", "-DULTRON_WITHOUT_AVX512", f"-I{CSRC}"]
-    subprocess.run([*command, *map(str, sources), "-o", str(tmp_path / "compare")], check=True)
-    process = subprocess.run([tmp_path / "compare"], capture_output=True, text=True)
-    assert (process.returncode, process.stdout) == (0, "8 cases equal\n")
+    program, _ = compiled("compare", [*command, *sources])
+    process = subprocess.run([program], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, "16 cases equal\n")

@@ -4,12 +4,11 @@ everywhere."""
 import platform
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.kernels.emulator.binding import CSRC, EMULATOR
+from tests.kernels.compiled import CSRC, EMULATOR, compiled
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="needs AVX2"
 )
-def test_vectors_of_64_bytes_give_what_vectors_of_32_give(tmp_path: Path) -> None:
+def test_vectors_of_64_bytes_give_what_vectors_of_32_give() -> None:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -34,9 +33,7 @@ def test_vectors_of_64_bytes_give_what_vectors_of_32_give(tmp_path: Path) -> Non
         "-DULTRON_WITHOUT_AVX512",
         f"-I{CSRC}",
         *map(str, sources),
-        "-o",
-        str(tmp_path / "compare"),
     ]
-    subprocess.run(command, check=True)
-    process = subprocess.run([tmp_path / "compare"], capture_output=True, text=True)
+    program, _ = compiled("compare", command)
+    process = subprocess.run([program], capture_output=True, text=True)
     assert (process.returncode, process.stdout) == (0, "28 cases equal\n")

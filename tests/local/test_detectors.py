@@ -11,7 +11,7 @@ from ultron_cli.local import DETECTORS, choose_detector
 from ultron_cli.local.detectors import root_sift, strongest
 from ultron_cli.local.features import LocalFeatures
 
-NAMES = sorted(DETECTORS)
+NAMES = sorted(name for name, entry in DETECTORS.items() if entry.detector)
 
 
 def blob(x: float, y: float, sd: float, size: tuple[int, int] = (160, 120)) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_equal_strengths_are_ordered_by_place() -> None:
 @pytest.mark.parametrize(
     ("name", "assignment", "text"),
     [
-        ("surf", "", "must be one of rootsift, sift, orb"),
+        ("surf", "", "must be one of rootsift, sift, orb, dense"),
         ("sift", "contrast=1", "unknown setting contrast"),
         ("sift", "contrast_threshold=2", "`local.contrast_threshold` must lie between 0 and 1"),
         ("orb", "n_levels", "`local_set` takes key=value (sigma=1.2)"),

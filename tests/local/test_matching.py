@@ -44,6 +44,13 @@ def drawn(kind: str, n: int, dim: int, seed: int, near: np.ndarray | None = None
     return rows
 
 
+@pytest.fixture(params=["auto", "off"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled library, where it is there, and without."""
+    monkeypatch.setenv("ULTRON_KERNELS", request.param)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("kind", ["uint8", "float16", "float32", "binary"])
 @pytest.mark.parametrize(("n_query", "n_photo"), [(40, 60), (1, 2), (7, 1), (0, 5), (5, 0), (33, 33)])
 @pytest.mark.parametrize("ratio", [0.85, 1.0])
@@ -60,15 +67,24 @@ def test_matches_are_those_of_the_definition(kind: str, n_query: int, n_photo: i
     assert n_query < 20 or len(matches) > 4
 
 
-def test_descriptors_of_the_largest_numbers_are_compared_exactly() -> None:
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("dim", [128, 129, 1024])
+def test_descriptors_of_the_largest_numbers_are_compared_exactly(dim: int) -> None:
     """128 values of 255: every sum stays below 2^23, where float32 holds halves."""
-    query = np.full((3, 128), 255, np.uint8)
+    query = np.full((3, dim), 255, np.uint8)
     query[1, 0], query[2, :2] = 254, 253
-    photo = np.full((3, 128), 255, np.uint8)
+    photo = np.full((3, dim), 255, np.uint8)
     photo[0, 0], photo[1, :2] = 254, 252
     expected = literal_matches(query, photo, 0.999, is_binary=False)
     assert mutual_matches(Comparable.of(query), Comparable.of(photo), 0.999).tolist() == [list(p) for p in expected]
     assert len(expected) >= 2
+
+
+def test_two_types_of_one_length_are_compared() -> None:
+    query, photo = drawn("uint8", 30, 64, 5), drawn("uint8", 30, 64, 6)
+    photo[:20] = query[5:25]
+    matches = mutual_matches(Comparable.of(query), Comparable.of(photo.astype(np.float32)), 0.85)
+    assert matches.tolist() == [[row + 5, row] for row in range(20)]
 
 
 def test_equal_descriptors_match_no_one() -> None:

@@ -19,13 +19,14 @@ from torch import nn
 from ultron_cli.configs import from_dict, to_dict
 from ultron_cli.models import create_model, list_models
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.models.weights import IMPORTERS
+from ultron_cli.models.layer_maps import map_at
+from ultron_cli.models.parts import POOLINGS
+from ultron_cli.models.weights import IMPORTERS, models_of
 from ultron_cli.models.weights.checkpoints import load_checkpoint, save_checkpoint
-from ultron_cli.models.weights.pycls import LAYOUTS
+from ultron_cli.models.weights.pycls import CheckpointLayout
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.inside.stages import map_at
 
 pytestmark = pytest.mark.slow
 
@@ -203,13 +204,21 @@ def test_names_are_known_without_torch() -> None:
     assert printed.split() == [str(len(SMALL_FORMS)), str(len(IMPORTERS)), "False"]
 
 
+def test_a_model_says_with_which_poolings_it_pools_by_attention() -> None:
+    """The values that name a pooling of its settings: with those it has the map, with the others none."""
+    for name, settings, poolings in (
+        ("gem", {"backbone": "test_vit"}, list(POOLINGS)),
+        ("ultron-t", THIN_ULTRON, ["attention", "gem"]),
+    ):
+        for pooling in poolings:
+            model = create_model(name, **settings, pooling=pooling)
+            has_map = model.pooling_attention(torch.zeros(1, 3, model.min_side_px, model.min_side_px)) is not None
+            assert has_map == (pooling in model.attention_poolings), (name, pooling)
+
+
 @pytest.mark.parametrize("source", list(IMPORTERS))
-def test_every_importer_is_there_and_becomes_known_models(source: str) -> None:
-    importer = IMPORTERS[source]
-    assert callable(importer.function())
-    assert set(importer.models) <= set(list_models()) and list(importer.models) == sorted(importer.models)
-
-
-def test_layouts_become_what_the_table_of_importers_says() -> None:
-    for name, layout in LAYOUTS.items():
-        assert sorted({model for model, _ in layout.models.values()}) == list(IMPORTERS[name].models)
+def test_every_importer_is_there_and_makes_the_models_that_name_it(source: str) -> None:
+    importer = IMPORTERS[source].function()
+    assert callable(importer) and models_of(source)
+    if isinstance(importer, CheckpointLayout):
+        assert sorted({model for model, _ in importer.models.values()}) == models_of(source)

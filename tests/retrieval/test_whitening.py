@@ -26,6 +26,7 @@ from ultron_cli.retrieval.whitening_learning import (
     matching_pairs,
     pairs_of_ground_truth,
     pairs_of_labels,
+    whitening_method,
 )
 
 N, DIM = 300, 12
@@ -222,3 +223,62 @@ def test_a_file_without_rows_is_not_searched(tmp_path):
         assert (part.n, part.dim, part.names) == (0, 8, [])
     with pytest.raises(UltronError, match=r"empty\.h5 must hold at least one descriptor"):
         open_descriptors(tmp_path / "empty.h5")
+
+
+OWN = """
+import numpy as np
+
+
+class pca: ...
+
+
+class NoCall: ...
+
+
+class Plain:
+    needs_pairs = True
+
+    def __init__(self, scale: float = 1.0):
+        self.scale = scale
+
+    def __call__(self, descriptors, pairs):
+        mean = sum(rows.sum(0, dtype=np.float64) for _, rows in descriptors.blocks(7)) / descriptors.n
+        return mean + len(pairs), self.scale * np.eye(descriptors.dim)
+
+
+class Rows:
+    def __call__(self, descriptors, pairs):
+        return descriptors.read(0, 3)
+
+
+class Endless:
+    def __call__(self, descriptors, pairs):
+        return np.zeros(descriptors.dim), np.full((2, descriptors.dim), np.inf)
+"""
+
+
+def test_a_whitening_of_a_persons_own(path, rows, tmp_path):
+    code = tmp_path / "own.py"
+    code.write_text(OWN)
+    settings = {"scale": "2"}
+    assert whitening_method(f"{code}:Plain").needs_pairs
+    learned = learn_whitening(path, f"{code}:Plain", pairs=np.zeros((3, 2), np.int64), dim=4, settings=settings)
+    write_whitening(tmp_path / "w.h5", learned)
+    stored = read_whitening(tmp_path / "w.h5")
+    np.testing.assert_allclose(stored.mean, rows.astype(np.float64).mean(0) + 3)
+    np.testing.assert_array_equal(stored.projection, 2 * np.eye(DIM)[:4])
+    assert stored.method == f"{code}:Plain" and stored.provenance["settings"] == settings
+    assert len(str(stored.provenance["code_sha256"])) == 64
+    for name, line, words in (
+        ("pca", 5, "pca is the name of a whitening of ultron; give it another name"),
+        ("NoCall", 8, "NoCall needs the method __call__(descriptors, pairs), see UserWhitening of ultron_cli."),
+        ("Rows", 23, f"Rows must give a mean ({DIM},) and a projection (D', {DIM}) of finite numbers; found ndarray"),
+        ("Endless", 28, f"Endless must give a mean ({DIM},) and a projection (D', {DIM}) of finite numbers; found (("),
+    ):
+        with pytest.raises(UltronError) as error:
+            learn_whitening(path, f"{code}:{name}")
+        assert str(error.value).startswith(f"{code}, line {line}: {words}")
+    with pytest.raises(UltronError, match=r"line 14: Plain: unknown setting scal; did you mean scale\?"):
+        learn_whitening(path, f"{code}:Plain", settings={"scal": 1})
+    with pytest.raises(UltronError, match="settings are of a method by import path, found method pca; leave out `set`"):
+        learn_whitening(path, "pca", settings=settings)

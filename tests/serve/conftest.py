@@ -40,6 +40,7 @@ def extracted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("extracted") / "out"
     workspace = tmp_path_factory.mktemp("workspace")
     network = ["--model", "gem", "--backbone", "test_resnet", "--untrained", "--scales", "3", "--workers", "0"]
+    network += ["--local", "rootsift", "--local-points", "200"]
     assert main(["extract", "--dataset", str(photos), *network, "--out", str(out), "--workspace", str(workspace)]) == 0
     return out
 

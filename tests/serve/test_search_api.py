@@ -20,7 +20,7 @@ from ultron_cli.serve.server import RetrievalServer
 
 
 @pytest.mark.parametrize("box", [None, (4.0, 3.0, 60.0, 50.0)], ids=["whole", "box"])
-@pytest.mark.parametrize("rerank", ["", "superglobal"], ids=["plain", "reranked"])
+@pytest.mark.parametrize("rerank", ["", "superglobal,geometry"], ids=["plain", "reranked"])
 def test_an_upload_is_searched_as_the_command_does(
     ask: Ask, ultron: Run, photos: Path, extracted: Path, tmp_path: Path, box: tuple[float, ...] | None, rerank: str
 ) -> None:
@@ -43,6 +43,9 @@ def test_an_upload_is_searched_as_the_command_does(
     )
     assert status == 200, answer
     assert pairs(answer["photos"]) == pairs(expected)
+    verdicts = [(photo.get("inliers"), photo.get("promoted")) for photo in answer["photos"]]
+    assert verdicts == [(photo.get("inliers"), photo.get("promoted")) for photo in expected]
+    assert (verdicts[0][1] is True) == bool(rerank)  # it is in the database, and lies over itself
     with Image.open(source) as image:
         assert answer["query"] == {
             "kind": "upload",
@@ -52,7 +55,7 @@ def test_an_upload_is_searched_as_the_command_does(
             "height": image.height,
             "box": list(box) if box else None,
         }
-    assert [step["name"] for step in answer["rerank"]] == [name for name in [rerank] if name]
+    assert [step["name"] for step in answer["rerank"]] == [name for name in rerank.split(",") if name]
     assert all(photo["label"] is None for photo in answer["photos"])
 
 
@@ -105,6 +108,35 @@ def test_similarity_maps(ask: Ask) -> None:
         410,
         {"error": "that search is not among the latest 256; search again"},
     )
+
+
+def test_inliers_of_a_photo_with_itself(ask: Ask) -> None:
+    """Every line ends where it begins, and the box stays where it is."""
+    width, height = (ask("/api/photo/7")[1][side] for side in ("width", "height"))
+    box = [0.1 * width, 0.2 * height, 0.9 * width, 0.8 * height]
+    _, answer = ask("/api/search", photo=7, rerank="geometry", box=",".join(map(str, box)))
+    first, *others = answer["photos"]
+    assert (first["row"], first["promoted"]) == (7, True) and first["inliers"] >= 6
+    assert first["score"] == pytest.approx(first["inliers"], abs=0.5)
+    status, inliers = ask("/api/inliers", search=answer["search"], row=7)
+    assert (status, inliers["row"], inliers["counted"]) == (200, 7, first["inliers"])
+    assert len(inliers["lines"]) == inliers["inliers"] <= inliers["matches"]
+    assert max(abs(x - u) + abs(y - v) for x, y, u, v in inliers["lines"]) <= 4
+    corners = [(100, 200), (900, 200), (900, 800), (100, 800)]
+    for corner, place in zip(corners, inliers["box"], strict=True):
+        assert place == pytest.approx(corner, abs=12)
+    unlike = next(photo for photo in others if not photo["promoted"])
+    assert ask("/api/inliers", search=answer["search"], row=unlike["row"])[1]["counted"] == unlike["inliers"]
+    assert "geometry" in ask("/api/about")[1]["rerankers"]
+    plain = ask("/api/search", photo=7, rerank="")[1]["search"]
+    for parameters, status, message in (
+        ({"search": plain, "row": 7}, 400, "that search verified no photos; search with rerank=geometry"),
+        ({"search": answer["search"], "row": 999}, 404, "photo 999 does not exist"),
+        ({"search": "gone", "row": 7}, 410, "that search is not among the latest 256"),
+        ({"row": 7}, 400, "inliers take search=ID"),
+    ):
+        code, refused = ask("/api/inliers", **parameters)
+        assert code == status and message in refused["error"]
 
 
 def test_photos_come_by_row_encoded_anew(ask: Ask, extracted: Path, server: RetrievalServer) -> None:

@@ -1,11 +1,11 @@
-"""Small runs for the tests of training, in this process or in quickly started ones (a fork server that has imported
-torch once)."""
+"""Small runs for the tests of training, in this process or in others."""
 
 import json
-import multiprocessing
 import os
 from pathlib import Path
 from typing import Any
+
+from tests.prepared_python import SERVER
 
 SMALL: dict[str, Any] = {
     "model": {"name": "gem", "backbone": "test_resnet"},
@@ -30,8 +30,6 @@ PHOTOS_AS_THEY_ARE: dict[str, Any] = {
     "hue": 0.0,
     "flip": False,
 }
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "timm", "ultron_cli.training.start", "torchvision.transforms.v2"])
 
 
 def train(toy: Path, folder: Path, resume: bool = False, device: str = "cpu", **changes: Any) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.losses import create_loss
-from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, rate_at
+from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer
+from ultron_cli.training.schedules import rate_at
 
 
 def config(**changes: object) -> TrainConfig:

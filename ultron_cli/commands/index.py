@@ -52,9 +52,12 @@ def command(
         typer.Option(
             "--type",
             metavar=metavar(list(INDEX_KINDS), "FACTORY"),
-            help="Kind of index, or a Faiss factory string.",
+            help="Kind of index, a Faiss factory string, or my.py:Index.",
         ),
     ] = "flat",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of an index of your own.")
+    ] = None,
     engine: Annotated[str, choice(ENGINES, help="What keeps and searches the descriptors.")] = "faiss",
     whiten: WhitenFlag = None,
     dim: DimFlag = None,
@@ -75,9 +78,11 @@ def command(
 
     An index is a Faiss file or a collection in Milvus, built in bounded memory; `ultron search --index` uses it.
     """
+    from ultron_cli.configs import apply_set
     from ultron_cli.console import print_result
     from ultron_cli.locks import only_writer
     from ultron_cli.retrieval.whitening import chosen_whitening
+    from ultron_cli.user_code import is_import_path
 
     milvus_flags = {"--uri": uri, "--collection": collection, "--token-env": token_env}
     for flag, value in milvus_flags.items():
@@ -87,17 +92,26 @@ def command(
         raise UltronError(
             f"{'--report' if report else '--queries'} measures Faiss indexes; leave it out with --engine milvus"
         )
+    is_of_user = is_import_path(type_)
+    if is_of_user and engine == "milvus":
+        raise UltronError("an index of your own keeps its descriptors itself; leave out --engine milvus")
+    if is_of_user and (report or queries):
+        raise UltronError(f"{'--report' if report else '--queries'} measures Faiss indexes; leave it out with {type_}")
+    if not is_of_user:
+        require_unused(f"settings are of an index by import path, found {type_}", set_=set_ or None)
     if not report:
         require_unused("without --report nothing is measured", queries=queries)
     workspace = current_workspace()
     source = descriptors or workspace.take_latest("extract", "name a descriptor file") / "database.h5"
-    stem = type_.replace(",", "_") if engine == "faiss" else f"milvus-{type_}"
+    settings = apply_set({}, set_ or [], example="bits=128")
+    stem = type_.rpartition(":")[2].replace(",", "_") if engine == "faiss" else f"milvus-{type_}"
     whitening = chosen_whitening(whiten, dim)
     made_by = {
         "descriptors": str(source.resolve()),
         "whitening": whitening.record().to_json() if whitening else None,
         "uri": uri,
         "collection": collection,
+        **({"settings": settings} if settings else {}),
     }
     path = out or workspace.result_folder("index", source.resolve().parent.name, made_by) / f"{stem}.index"
     is_replaced = overwrite or out is None
@@ -107,6 +121,9 @@ def command(
 
             request = MilvusRequest(uri=uri, collection=collection, token_env=token_env, replace=overwrite)
             summary, text = _build_in_milvus(source, path, type_, request, is_replaced, whitening)
+            workspace.remember("index", path)
+        elif is_of_user:
+            summary, text = _build_of_user(source, path, type_, settings, is_replaced, whitening)
             workspace.remember("index", path)
         else:
             built, summary, text = _build_with_faiss(source, path, type_, is_replaced, whitening)
@@ -148,6 +165,33 @@ def _build_with_faiss(
         f"{kind} index of {counted(index.n, 'descriptor')}, {index.dim}-d, {n_bytes:.0f} bytes each, in {seconds:.1f} s"
     )
     return index, summary, f"{text}\n{path}"
+
+
+def _build_of_user(
+    source: Path,
+    path: Path,
+    kind: str,
+    settings: dict[str, object],
+    is_replaced: bool,
+    whitening: "Whitening | None",
+) -> tuple[dict[str, object], str]:
+    """(the result, a text for people)."""
+    from ultron_cli.console import counted
+    from ultron_cli.retrieval.index.building import build_user_index
+
+    started_s = time.perf_counter()
+    index = build_user_index(source, path, kind, overwrite=is_replaced, whitening=whitening, settings=settings)
+    seconds = time.perf_counter() - started_s
+    summary: dict[str, object] = {
+        "index": str(path),
+        "descriptors": str(source),
+        "type": kind,
+        "n": index.n,
+        "dim": index.dim,
+        "seconds": seconds,
+    }
+    text = f"{kind} index of {counted(index.n, 'descriptor')}, {index.dim}-d, in {seconds:.1f} s"
+    return summary, f"{text}\n{path}"
 
 
 def _build_in_milvus(

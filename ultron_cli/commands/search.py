@@ -26,7 +26,7 @@ from ultron_cli.commands.flags import (
 from ultron_cli.errors import UltronError
 
 if TYPE_CHECKING:
-    from ultron_cli.retrieval.rankings import Ranking
+    from ultron_cli.retrieval.rankings import RankedPhoto, Ranking
 
 SHOWN_QUERIES = 5
 
@@ -121,6 +121,14 @@ def command(
         print_result({}, "\n".join([*([] if out else _tables(ranking)), str(path)]))
 
 
+def _inliers(photo: "RankedPhoto") -> str:
+    """What verification says of a photo, in a cell of a table."""
+    n_inliers = photo.get("inliers")
+    if n_inliers is None:
+        return "-"
+    return f"{n_inliers}, promoted" if photo.get("promoted") else str(n_inliers)
+
+
 def _tables(ranking: "Ranking") -> list[str]:
     """The best photos of the first queries, for people."""
     from ultron_cli.console import cut, table
@@ -128,8 +136,12 @@ def _tables(ranking: "Ranking") -> list[str]:
     texts = []
     names, rest = cut(ranking.query_names, "queries", most=SHOWN_QUERIES, all_in="the rank file")
     for query, name in enumerate(names):
-        rows = [(photo["rank"], photo["name"], f"{photo['score']:.4f}") for photo in ranking.ranked_photos(query)]
-        columns = ("rank", "photo", "score")
+        photos = ranking.ranked_photos(query)
+        columns = ("rank", "photo", "score", *(["inliers"] if ranking.inliers is not None else []))
+        rows = [
+            (photo["rank"], photo["name"], f"{photo['score']:.4f}", *([_inliers(photo)] if len(columns) > 3 else []))
+            for photo in photos
+        ]
         texts += ["", name] if texts else [name]  # whole, to be copied, however narrow the terminal
         texts.append(table(columns, rows, left=2, what="photos", all_in="the rank file"))
     return [*texts, rest] if rest else texts

@@ -22,6 +22,7 @@ from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import memory_budget, set_memory_budget
 from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
+from ultron_cli.stops import undisturbed
 
 if TYPE_CHECKING:
     import torch
@@ -200,7 +201,7 @@ def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
     """Photos in order, decoded ahead in `n_workers` processes (0: in this one)."""
     from torch.utils.data import DataLoader
 
-    yield from DataLoader(
+    loader = DataLoader(
         cast("Dataset[LoadedPhoto]", reader),
         batch_size=None,
         num_workers=n_workers,
@@ -208,6 +209,9 @@ def read_photos(reader: PhotoReader, n_workers: int) -> Iterator[LoadedPhoto]:
         persistent_workers=False,
         worker_init_fn=worker_start(n_workers),
     )
+    with undisturbed():
+        photos = iter(loader)
+    yield from photos
 
 
 def batches_by_shape(photos: Iterable[LoadedPhoto], batch_size: int, max_waiting: int) -> Iterator[list[LoadedPhoto]]:

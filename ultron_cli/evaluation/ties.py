@@ -30,4 +30,4 @@ def with_ties(ranking: Ranking, gnd: Path, ties: Ties) -> Ranking:
         block = np.concatenate([[0], np.cumsum(scores[ranked][1:] != scores[ranked][:-1])])
         order = np.lexsort((~is_positive if ties == "best" else is_positive, block))
         rows[ranked], scores[ranked] = rows[ranked][order], scores[ranked][order]
-    return replace(ranking, rows=rows, scores=scores, origin=replace(ranking.origin, ties=ties))
+    return replace(ranking, rows=rows, scores=scores, inliers=None, origin=replace(ranking.origin, ties=ties))

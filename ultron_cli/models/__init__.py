@@ -16,7 +16,23 @@ from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.models.backbones import create_backbone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ultron_cli.models.core import RetrievalModel
+    from ultron_cli.models.weights.importers import Imported, ImportTask
+
+
+@dataclass(frozen=True)
+class Importer:
+    """How checkpoints that somebody published become a model."""
+
+    module: str  # below ultron_cli.models
+    name: str  # in that module: a function, or an object that is called
+    trained_on: str | None = None  # the dataset of all these checkpoints, as files name it
+
+    def function(self) -> Callable[[ImportTask], Imported]:
+        """The function, imported."""
+        return getattr(importlib.import_module(f"ultron_cli.models.{self.module}"), self.name)
 
 
 @dataclass(frozen=True)
@@ -28,6 +44,8 @@ class ModelEntry:
     preset: Mapping[str, object] = field(
         default_factory=dict
     )  # settings of this size that are not the model's defaults
+    # Whose checkpoints can be imported as this model, by the name that `ultron weights import --from` takes.
+    importers: Mapping[str, Importer] = field(default_factory=dict)
 
     def model_class(self) -> type[RetrievalModel]:
         """The class, imported."""
@@ -96,17 +114,32 @@ def _refuse_backbone(name: str, settings: Mapping[str, object], pretrained: bool
         )
 
 
+_CFCD = {"cfcd": Importer("cfcd", "PUBLISHED", "gldv2-clean")}
+_DOLG = {"dolg": Importer("dolg", "PUBLISHED", "gldv2-clean")}
+_SENET = {"senet": Importer("senet", "PUBLISHED", "gldv2-clean")}
+
 MODELS: dict[str, ModelEntry] = {
     "adapted": ModelEntry("adapted", "AdaptedModel"),
-    "cfcd-r101": ModelEntry("cfcd", "CfcdModel", {"backbone": "resnet101"}),
-    "cfcd-r50": ModelEntry("cfcd", "CfcdModel"),
+    "cfcd-r101": ModelEntry("cfcd", "CfcdModel", {"backbone": "resnet101"}, _CFCD),
+    "cfcd-r50": ModelEntry("cfcd", "CfcdModel", importers=_CFCD),
     "dalg": ModelEntry("dalg", "DalgModel"),
-    "dolg-r101": ModelEntry("dolg", "DolgModel", {"backbone": "resnet101"}),
-    "dolg-r50": ModelEntry("dolg", "DolgModel"),
-    "gem": ModelEntry("gem", "GemModel"),
-    "senet-r101": ModelEntry("senet", "SenetModel", {"backbone": "resnet101"}),
-    "senet-r50": ModelEntry("senet", "SenetModel"),
-    "superglobal": ModelEntry("superglobal", "SuperGlobalModel"),
+    "dolg-r101": ModelEntry("dolg", "DolgModel", {"backbone": "resnet101"}, _DOLG),
+    "dolg-r50": ModelEntry("dolg", "DolgModel", importers=_DOLG),
+    "gem": ModelEntry(
+        "gem",
+        "GemModel",
+        importers={
+            "cirtorch": Importer("weights.cirtorch", "import_cirtorch"),
+            "timm": Importer("weights.importers", "import_timm"),
+        },
+    ),
+    "senet-r101": ModelEntry("senet", "SenetModel", {"backbone": "resnet101"}, _SENET),
+    "senet-r50": ModelEntry("senet", "SenetModel", importers=_SENET),
+    "superglobal": ModelEntry(
+        "superglobal",
+        "SuperGlobalModel",
+        importers={"cvnet": Importer("superglobal", "PUBLISHED", "gldv2-clean")},
+    ),
     # Sizes S and B are a third party's reading of the paper; T is ours: under 2 million parameters, for laptops and
     # tests.
     "ultron-b": ModelEntry(

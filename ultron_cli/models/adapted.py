@@ -62,6 +62,9 @@ class AdaptedModel(RetrievalModel):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         return self.head(F.normalize(self.base.pool(feature_map), dim=1))
 
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        return self.base.place_weights(feature_map)
+
     def describe(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(F.normalize(self.base.describe(images), dim=1))
 

@@ -14,6 +14,7 @@ from ultron_cli.configs import within
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.weights.pycls import CheckpointLayout, renamed, resnet_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +51,15 @@ class CfcdModel(BackboneModel):
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         return self.norm(self.head(self.pooling(feature_map)))
+
+
+def cfcd_name(name: str) -> str | None:
+    """CFCD (github.com/bassyess/CFCD), either stage: globalmodel, fc, bn; desc_cls is the classifier."""
+    if name.startswith("desc_cls."):
+        return None
+    if name.startswith("globalmodel."):
+        return resnet_name(name.removeprefix("globalmodel.")) or name
+    return renamed(name, {"fc.": "head.", "bn.": "norm."})
+
+
+PUBLISHED = CheckpointLayout({6: ("cfcd-r50", {}), 23: ("cfcd-r101", {})}, cfcd_name, bgr=True, scales="5")

@@ -14,7 +14,6 @@ from torch import nn
 from ultron_cli.configs import to_dict
 from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
-from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.user_code import UserPart
 
@@ -46,6 +45,8 @@ class RetrievalModel(nn.Module):
     switches: tuple[str, ...] = ()
     # The layer whose map a CAM watches where the last map does not reach the descriptor (a class token).
     cam_layer: str | None = None
+    # Values of its setting `pooling` with which it pools by attention, so that pooling_attention is not None.
+    attention_poolings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str | None = None, settings: object = None) -> None:
         """None leaves a subclass to set them."""
@@ -61,6 +62,12 @@ class RetrievalModel(nn.Module):
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) -> (B, D), not yet of unit norm."""
         raise NotImplementedError
+
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) of feature_map -> (B, h, w), not below 0: how much each place counts. The attention of a model
+        that pools by attention, else the norm of each place's vector."""
+        attention = getattr(getattr(self, "pooling", None), "attention", None)
+        return feature_map.norm(dim=1) if attention is None else attention(feature_map)
 
     def describe(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) -> (B, D), not yet of unit norm."""
@@ -131,12 +138,11 @@ class RetrievalModel(nn.Module):
         images: (1, 3, H, W). None for a model that does not pool by attention. Raises UltronError if it does, and the
         weights cannot be had.
         """
-        pooling = getattr(self, "pooling", None)
-        if not isinstance(pooling, AttentionPooling):
+        attention = getattr(getattr(self, "pooling", None), "attention", None)
+        if attention is None:
             return None
         features = self.feature_map(images)
-        weights, _ = pooling.weights(features)
-        return weights[0].unflatten(0, features.shape[-2:]), F.normalize(self.pool(features), dim=1)[0]
+        return attention(features)[0], F.normalize(self.pool(features), dim=1)[0]
 
 
 class BackboneModel(RetrievalModel):

@@ -158,8 +158,16 @@ class WindowBranch(nn.Module):
         self.score = nn.Linear(settings.dim, 1) if settings.spatial_attention else None
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        features = self.norm(self.blocks(self.reduce(features)))
+        features = self._attended(features)
         return features if self.score is None else F.softplus(self.score(F.relu(features))) * features
+
+    def weights(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, h, w, C) -> (B, h, w) scores, or the norm of local vectors where there are none."""
+        features = self._attended(features)
+        return features.norm(dim=-1) if self.score is None else F.softplus(self.score(F.relu(features)))[..., 0]
+
+    def _attended(self, features: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.blocks(self.reduce(features)))
 
 
 class CrossAttention(nn.Module):
@@ -211,6 +219,10 @@ class DalgModel(BackboneModel):
         """(B, 3, H, W) -> the map of stage 3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
         network = self._swin()
         return network.layers[:3](network.patch_embed(images)).permute(0, 3, 1, 2)
+
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """The scores of the local branch."""
+        return self.local_branch.weights(feature_map.permute(0, 2, 3, 1))
 
     def _swin(self) -> SwinNetwork:
         return cast(SwinNetwork, self.backbone.network)

@@ -16,6 +16,8 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ResNetNetwork, n_channels_of_stages, require_resnet, up_to_stage_3
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.weights.importers import State
+from ultron_cli.models.weights.pycls import CheckpointLayout, renamed, resnet_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,21 @@ class AtrousBranch(nn.Module):
         self.attention = nn.Conv2d(settings.local_dim, 1, 1) if settings.self_attention else None
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        reduced = self.norm(self.reduce(maps if self.atrous is None else self.atrous(maps)))
-        if self.attention is None:
-            return reduced
-        return F.softplus(self.attention(F.relu(reduced))) * F.normalize(reduced, dim=1)
+        reduced = self._reduced(maps)
+        weights = self._weights(reduced)
+        return reduced if weights is None else weights * F.normalize(reduced, dim=1)
+
+    def weights(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, h, w) attention, or the norm of local vectors where there is none."""
+        reduced = self._reduced(maps)
+        weights = self._weights(reduced)
+        return reduced.norm(dim=1) if weights is None else weights[:, 0]
+
+    def _reduced(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.reduce(maps if self.atrous is None else self.atrous(maps)))
+
+    def _weights(self, reduced: torch.Tensor) -> torch.Tensor | None:
+        return None if self.attention is None else F.softplus(self.attention(F.relu(reduced)))
 
 
 def orthogonal_part(local: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
@@ -110,6 +123,12 @@ class DolgModel(BackboneModel):
         """(B, 3, H, W) -> f3 (B, C3, H/16, W/16), from which `pool` makes all the rest."""
         return up_to_stage_3(self._resnet(), images)
 
+    def place_weights(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """The local branch's attention on f3; as RetrievalModel has it where that branch is on f4."""
+        if self.settings.local_from == "f3":
+            return self.local.weights(feature_map)
+        return super().place_weights(feature_map)
+
     def _resnet(self) -> ResNetNetwork:
         return cast(ResNetNetwork, self.backbone.network)
 
@@ -123,3 +142,35 @@ class DolgModel(BackboneModel):
         if self.settings.fusion == "orthogonal":
             local = orthogonal_part(local, whole)
         return self.head(torch.cat([whole, local.mean(dim=(-2, -1))], dim=1))
+
+
+def dolg_name(name: str) -> str | None:
+    """DOLG (github.com/feymanpriv/DOLG): globalmodel, localmodel, pool_g, fc_t, fc; desc_cls is the classifier."""
+    if name.startswith("desc_cls."):
+        return None
+    if name.startswith("globalmodel."):
+        return resnet_name(name.removeprefix("globalmodel.")) or name
+    if name == "pool_g.p":
+        return "global_pooling.p"
+    return renamed(
+        name,
+        {
+            "localmodel.aspp.aspp.": "local.atrous.branches.",
+            "localmodel.aspp.im_pool.1.": "local.atrous.whole.",
+            "localmodel.aspp.conv_after.0.": "local.atrous.join.",
+            "localmodel.conv1.": "local.reduce.",
+            "localmodel.bn.": "local.norm.",
+            "localmodel.conv2.": "local.attention.",
+            "fc_t.": "global_layer.",
+            "fc.": "head.",
+        },
+    )
+
+
+def _dolg_settings(state: State) -> dict[str, object]:
+    return {"multi_atrous": any(".aspp." in key for key in state)}
+
+
+PUBLISHED = CheckpointLayout(
+    {6: ("dolg-r50", {}), 23: ("dolg-r101", {})}, dolg_name, bgr=True, scales="5", settings=_dolg_settings
+)

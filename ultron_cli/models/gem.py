@@ -85,6 +85,7 @@ class GemModel(BackboneModel):
     settings_type = GemSettings
     settings: GemSettings
     switches = ("scale_gem",)
+    attention_poolings = ("simpool", "cls")
 
     def __init__(self, name: str, settings: GemSettings, backbone: Backbone) -> None:
         super().__init__(name, settings, backbone)

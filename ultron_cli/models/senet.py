@@ -5,6 +5,7 @@ by convolutions over the window alone, added to the map; two layers; GeM with p 
 squeeze-and-excitation, which has the same name.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,8 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import require_resnet
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM
+from ultron_cli.models.weights.importers import State
+from ultron_cli.models.weights.pycls import CheckpointLayout, renamed, resnet_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +101,31 @@ class SenetModel(BackboneModel):
 
     def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
         return self.head(self.pooling(feature_map))
+
+
+def senet_name(name: str) -> str | None:
+    """SENet (github.com/sungonce/SENet): a ResNet, SSM, head.fc."""
+    encoding = re.fullmatch(r"SSM\.SSE\.conv_in\.(\d+)\.([01])\.(.+)", name)
+    if encoding:  # blocks of convolution, norm and ReLU; ours stand in one row
+        return f"similarity.encode.{3 * int(encoding[1]) + int(encoding[2])}.{encoding[3]}"
+    return resnet_name(name) or renamed(
+        name,
+        {
+            "SSM.ch_reduction_encoder.": "similarity.reduce.",
+            "SSM.SSE.conv1x1_out.": "similarity.widen.",
+            "SSM.FFN.": "similarity.join.",
+            "head.fc.": "head.",
+        },
+    )
+
+
+def _senet_settings(state: State) -> dict[str, object]:
+    blocks = [tensor for key, tensor in state.items() if re.fullmatch(r"SSM\.SSE\.conv_in\.\d+\.0\.weight", key)]
+    if not blocks:
+        return {}
+    return {"similarity_dim": blocks[0].shape[0], "window": 2 * len(blocks) + 1, "kernel": blocks[0].shape[-1]}
+
+
+PUBLISHED = CheckpointLayout(
+    {6: ("senet-r50", {}), 23: ("senet-r101", {})}, senet_name, bgr=True, scales="3", settings=_senet_settings
+)

@@ -16,6 +16,7 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.stages import ResNetNetwork, require_resnet
 from ultron_cli.models.core import BackboneModel
 from ultron_cli.models.parts.pooling import GeM, power_mean
+from ultron_cli.models.weights.pycls import CheckpointLayout, resnet_name
 
 REGION_SIDE, REGION_P = 5, 2.5  # regional GeM, section 3.1 and the authors' code
 
@@ -117,3 +118,26 @@ class SuperGlobalModel(BackboneModel):
 
     def join_scales(self, descriptors: torch.Tensor) -> torch.Tensor:
         return descriptors.amax(dim=0) if self.settings.scale_gem else super().join_scales(descriptors)
+
+
+def cvnet_name(name: str) -> str | None:
+    """CVNet as SuperGlobal uses it: encoder_q is the network; the rest (momentum encoder, re-ranking, unused layers) is
+    not part of it."""
+    if not name.startswith("encoder_q."):
+        return None
+    inner = name.removeprefix("encoder_q.")
+    if inner.startswith(("seb1.", "seb2.", "sefc.")):
+        return None  # layers of the authors' class that its forward pass never uses
+    if inner == "head.pool.p":
+        return "pooling.p"
+    if inner.startswith("head.fc."):
+        return f"head.{inner.removeprefix('head.fc.')}"
+    return resnet_name(inner) or name
+
+
+PUBLISHED = CheckpointLayout(
+    {6: ("superglobal", {"backbone": "resnet50"}), 23: ("superglobal", {"backbone": "resnet101"})},
+    cvnet_name,
+    bgr=True,
+    scales="3",
+)

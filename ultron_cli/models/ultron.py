@@ -163,6 +163,7 @@ class UltronModel(RetrievalModel):
 
     settings_type = UltronSettings
     settings: UltronSettings
+    attention_poolings = ("attention",)
 
     def __init__(self, name: str, settings: UltronSettings) -> None:
         super().__init__(name, settings)

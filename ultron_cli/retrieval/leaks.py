@@ -1,14 +1,16 @@
 """Photos that stand on two sides of an experiment: copies, and photos of the same landmark.
 
-Candidates are the nearest photos by descriptor. Where both sides have local features, geometry decides
-(local/copies.py), else the similarity of the descriptors alone. A photo that is on both sides as it is, is known by its
-bytes or its name (overlap.py).
+Candidates are the nearest photos by descriptor, whitened: blur, fog or a frame move the descriptors of all photos in a
+few common directions, which outweigh what tells one photo from the next. Where both sides have local features,
+geometry decides (local/copies.py), else the similarity of the descriptors alone. A photo that is on both sides as it
+is, is known by its bytes or its name (overlap.py).
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -28,7 +30,8 @@ from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, local_path, open_local_features
 from ultron_cli.retrieval.local_features.opened import require_alike, rows_of
 from ultron_cli.retrieval.overlap import own_rows
-from ultron_cli.retrieval.whitening import open_descriptors, require_same_whitening
+from ultron_cli.retrieval.whitening import WhitenedFile, Whitening, open_descriptors, require_same_whitening
+from ultron_cli.retrieval.whitening_learning import learn_whitening
 
 SideName = Literal["query", "database", "train", "distractors"]
 Kind = Literal["same photo", "copy", "mirrored copy", "landmark", "similar"]
@@ -36,6 +39,9 @@ KINDS: tuple[Kind, ...] = ("same photo", "copy", "mirrored copy", "landmark", "s
 ROWS_PER_BLOCK = 1024  # of photos whose nearest are looked for together
 CHANCE_PAIRS = 400  # that the number of inliers of one landmark is calibrated on
 DRAWN_PER_CHANCE_PAIR = 4  # of which the least similar is taken
+MOST_WHITENED_DIMS = 512
+PHOTOS_PER_WHITENED_DIM = 4  # that it is learned from; a direction of fewer is noise
+LEAST_WHITENED_DIMS = 32  # fewer tell too little
 FALSE_PAIRS = 0.5  # to be expected by chance among all candidates
 SEED = 0
 
@@ -126,7 +132,9 @@ class Side:
             return None
         is_binary = file.info.comparison == "hamming"
         features = file.read(int(self.local_rows[row]))
-        return ComparedPhoto.of(features, max_side_px=file.info.max_side_px, is_binary=is_binary)
+        return ComparedPhoto.of(
+            features, max_side_px=file.info.max_side_px, is_binary=is_binary, cell_px=file.info.cell_px
+        )
 
     def photo(self, row: int) -> VerifiablePhoto | None:
         """A photo that others are compared with; None where it has no local features."""
@@ -135,7 +143,26 @@ class Side:
             return None
         is_binary = file.info.comparison == "hamming"
         features = file.read(int(self.local_rows[row]))
-        return VerifiablePhoto.of(features, max_side_px=file.info.max_side_px, is_binary=is_binary)
+        return VerifiablePhoto.of(
+            features, max_side_px=file.info.max_side_px, is_binary=is_binary, cell_px=file.info.cell_px
+        )
+
+    @cached_property
+    def _searched(self) -> tuple[Whitening | None, DescriptorFile]:
+        """What is searched, and what takes descriptors to it; None where there are too few photos to learn that from,
+        or they are whitened already."""
+        file = self.descriptors
+        dim = min(file.n // PHOTOS_PER_WHITENED_DIM, file.dim, MOST_WHITENED_DIMS)
+        if dim < LEAST_WHITENED_DIMS or file.info.extraction.whitening:
+            return None, file
+        learned = learn_whitening(file.path, "pca-whitening")
+        whitening = learned.reduced(min(dim, learned.dim))
+        return whitening, self._stack.enter_context(WhitenedFile(file.path, whitening))
+
+    def nearest(self, descriptors: np.ndarray, k: int) -> list[np.ndarray]:
+        """Rows of this side, (k,) int64, that are nearest to each of (n, D) float32 descriptors, the nearest first."""
+        whitening, file = self._searched
+        return list(exact_search(whitening.apply(descriptors) if whitening else descriptors, file, k).rows)
 
     def __enter__(self) -> Self:
         return self
@@ -213,7 +240,7 @@ class _PairOfSides:
         if first.local is not None and second.local is not None:
             require_alike(first.local, second.local)
         self._first, self._second, self._config = first, second, config
-        self._settings = VerifySettings()
+        self._settings = VerifySettings(threshold_px=None, ratio=None)
         self._same = own_rows(*files)
         # What a query is to find in its database shows its landmark.
         self._landmarks_may_meet = (first.name, second.name) == ("query", "database")
@@ -242,14 +269,11 @@ class _PairOfSides:
     def _nearest(self, start: int, stop: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Of each photo of a block its candidates' rows, those of the photo itself too, and their similarities."""
         queries = self._first.descriptors.read(start, stop)
-        ranked = exact_search(queries, self._second.descriptors, self._k)
-        rows, similarities = list(ranked.rows), list(ranked.scores)
-        for row in range(start, stop):
-            absent = np.setdiff1d(self._same.get(row, np.empty(0, np.int64)), rows[row - start])
-            if len(absent):
-                more = self._second.descriptors.take(absent) @ queries[row - start]
-                rows[row - start] = np.concatenate([rows[row - start], absent])
-                similarities[row - start] = np.concatenate([similarities[row - start], more])
+        rows, similarities = [], []
+        for row, nearest in enumerate(self._second.nearest(queries, self._k), start=start):
+            absent = np.setdiff1d(self._same.get(row, np.empty(0, np.int64)), nearest)
+            rows.append(np.concatenate([nearest, absent]))
+            similarities.append(self._second.descriptors.take(rows[-1]) @ queries[row - start])
         return rows, similarities
 
     def _leaks_of(self, row: int, candidates: np.ndarray, similarities: np.ndarray) -> list[Leak]:

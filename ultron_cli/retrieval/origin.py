@@ -127,6 +127,12 @@ def _two_texts(values: object) -> tuple[str, str] | None:
     return None
 
 
+def _box(values: object) -> tuple[float, float, float, float] | None:
+    """(x1, y1, x2, y2), if that is what it is."""
+    numbers = [float(value) for value in values if isinstance(value, (int, float))] if isinstance(values, list) else []
+    return (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None
+
+
 def _whole_numbers(values: object) -> tuple[int, ...] | None:
     if not isinstance(values, (list, tuple)) or not all(isinstance(value, int) for value in values):
         return None
@@ -424,6 +430,9 @@ class SearchRecord:
     settings: Json = field(default_factory=dict)  # of the index: nprobe, ef_search, rescore
     steps: tuple[StepRecord, ...] = ()  # of re-ranking, in their order
     leaves_out_queries: bool = False  # each out of its own ranking
+    # Files that a step looked at: of the queries ("" for photos by path), the database and each file of distractors.
+    local_features: tuple[str, ...] = field(default=(), compare=False)
+    query_box: tuple[float, float, float, float] | None = None  # of a photo by path, in its pixels
     ms_per_query: float | None = field(default=None, compare=False)  # wall clock, re-ranking included
 
     @property
@@ -436,6 +445,15 @@ class SearchRecord:
         """Whether an index that may miss neighbours was searched."""
         return self.method == "index" and self.kind not in (None, "flat")
 
+    @property
+    def promoting_inliers(self) -> int | None:
+        """The inliers from which on geometric verification put photos in front; None where it did not run."""
+        measured = [step.measured for step in self.steps if step.name == "geometry"]
+        if not measured:
+            return None
+        calibration = _object(measured[-1].get("calibration"))
+        return _of_kind(calibration.get("threshold"), int) if calibration else 1  # without the guard any inlier does
+
     def to_json(self) -> dict[str, object]:
         """As files store it."""
         content: dict[str, object] = {"method": self.method}
@@ -445,6 +463,10 @@ class SearchRecord:
             content["rerank"] = [step.to_json() for step in self.steps]
         if self.leaves_out_queries:
             content["leaves_out_queries"] = True
+        if self.local_features:
+            content["local_features"] = list(self.local_features)
+        if self.query_box:
+            content["query_box"] = list(self.query_box)
         if self.ms_per_query is not None:
             content["ms_per_query"] = self.ms_per_query
         return content
@@ -455,14 +477,17 @@ class SearchRecord:
         if not isinstance(value, Mapping) or not value:
             return None
         stored = _object(value)
-        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries", "ms_per_query")
+        named_keys = ("method", "index", "kind", "rerank", "leaves_out_queries", "local_features", "query_box")
+        files = stored.get("local_features")
         return cls(
             method="index" if stored.get("method") == "index" or stored.get("kind") else "exact",
             index=_of_kind(stored.get("index"), str),
             kind=_of_kind(stored.get("kind"), str),
-            settings={key: part for key, part in stored.items() if key not in named_keys},
+            settings={key: part for key, part in stored.items() if key not in (*named_keys, "ms_per_query")},
             steps=tuple(StepRecord.from_json(step) for step in _objects(stored.get("rerank"))),
             leaves_out_queries=stored.get("leaves_out_queries") is True,
+            local_features=tuple(map(str, files)) if isinstance(files, list) else (),
+            query_box=_box(stored.get("query_box")),
             ms_per_query=_of_kind(stored.get("ms_per_query"), float),
         )
 

@@ -13,11 +13,14 @@ from ultron_cli.datasets.photo_marks import PhotoMarks, read_with_mark
 from ultron_cli.datasets.photos import require_photo
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
+from ultron_cli.local.features import LocalFeatures
 from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import Crop, DescriptorFile, DescriptorInfo, Descriptors
 from ultron_cli.retrieval.extraction.describe import Describer
+from ultron_cli.retrieval.local_features.detection import Detection
+from ultron_cli.retrieval.local_features.files import LocalFeatureFile
+from ultron_cli.retrieval.local_features.source import LocalSource
 from ultron_cli.retrieval.rankings import Ranking
-from ultron_cli.retrieval.rerank import require_no_local_features
 from ultron_cli.retrieval.searching import (
     PLAIN,
     Searcher,
@@ -47,7 +50,6 @@ def search_photos(
     """
     for path in photos:
         require_photo(path)  # before the seconds in which a model is loaded
-    require_no_local_features(options.steps, "photos by path")
     index = open_index_of(options)
     requested = whitening_for(index, options)
     with contextlib.ExitStack() as files:
@@ -63,16 +65,27 @@ def search_photos(
         descriptors = np.stack([descriptor for descriptor, _ in described])
         whitening = stored or requested
         searcher = Searcher(database, index, str(device))
-        ranked, record = searcher.search(whitening.apply(descriptors) if whitening else descriptors, k, options.steps)
+        names = [str(path) for path in photos]
+        detect = partial(_detected, photos, bbx)
+        local = LocalSource.of_photos(names, detect, database, options.local_features)
+        queries = whitening.apply(descriptors) if whitening else descriptors
+        ranked, record = searcher.search(queries, k, options.steps, local)
         return Ranking(
-            query_names=[str(path) for path in photos],
+            query_names=names,
             database_names=searcher.names,
             rows=ranked.rows,
             scores=ranked.scores,
-            origin=replace(origin_of(database.info), search=record),
+            inliers=ranked.inliers,
+            origin=replace(origin_of(database.info), search=replace(record, query_box=bbx)),
             query_marks=PhotoMarks.of([mark for _, mark in described]),
             database_marks=database.marks,
         )
+
+
+def _detected(photos: Sequence[Path], bbx: Box | None, file: LocalFeatureFile) -> list[LocalFeatures]:
+    """The local features of photos, found as those of a file were."""
+    detection = Detection.like(file)
+    return [detection.of_photo(path, bbx) for path in photos]
 
 
 def describer_of(

@@ -2,16 +2,16 @@
 index/ and milvus/.
 
 Layout (a contract, see docs/file-formats.md): attributes format, version, created, ultron_version, provenance (JSON);
-datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8; and, where
-they are known, the marks of their photos (datasets/photo_marks.py): /query_states, /query_digests, /database_states,
-/database_digests.
+datasets /ranks (Q, K) int64, /scores (Q, K) float32, /query_names (Q,) and /database_names (N,) UTF-8; of a ranking
+that was verified, /inliers (Q, K) int32; and, where they are known, the marks of their photos
+(datasets/photo_marks.py): /query_states, /query_digests, /database_states, /database_digests.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import NotRequired, Self, TypedDict
 
 import h5py
 import numpy as np
@@ -44,6 +44,7 @@ LAYOUT = H5Layout(
     parts={
         "ranks": H5Part(axes="(Q, K)", types=("int64",)),
         "scores": H5Part(axes="(Q, K)", types=("float32",)),
+        "inliers": H5Part(axes="(Q, K)", types=("int32",), may_lack=True),
         "query_names": H5Part(axes="(Q,)", types=(TEXT,)),
         "database_names": H5Part(axes="(N,)", types=(TEXT,)),
         **mark_parts("query", "Q"),
@@ -57,6 +58,7 @@ SHOWN_QUERIES = 3  # of a ranking as text or in a notebook
 SHOWN_IN_TEXT = 3  # photos of each
 SHOWN_PHOTOS = 8  # of each in a notebook
 PADDING = -1  # the row where an approximate index found fewer than K
+UNVERIFIED = -1  # in place of inliers
 EMPTY = np.uint64(2**64 - 1)  # sorts after the key of every finite score
 
 
@@ -70,6 +72,7 @@ class RankedRows:
 
     rows: np.ndarray  # (Q, K) int64, -1 where fewer were found
     scores: np.ndarray  # (Q, K) float32, -infinity where fewer were found
+    inliers: np.ndarray | None = None  # as of a Ranking
 
 
 class RankedPhoto(TypedDict):
@@ -78,6 +81,10 @@ class RankedPhoto(TypedDict):
     rank: int  # from 1
     name: str
     score: float
+    # Of a ranking that was verified: the inliers that count, None where the photo was not looked at; and whether so
+    # many put it in front.
+    inliers: NotRequired[int | None]
+    promoted: NotRequired[bool]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -90,6 +97,8 @@ class Ranking:
     rows: np.ndarray  # (Q, K) integers into database_names, best first, equal scores by row, -1 where fewer were found
     scores: np.ndarray | None  # (Q, K) float32; None where only the order was asked for
     origin: Origin
+    # (Q, K) int32, inliers that count, -1 where geometry did not verify a photo; None where it verified none.
+    inliers: np.ndarray | None = field(default=None, repr=False)
     # Where queries are in the database themselves; None where it is not known, as in rank files.
     own_rows: OwnRows | None = field(default=None, repr=False)
     # What tells the photos from others of their names, as they were described; None where it is not recorded.
@@ -99,16 +108,23 @@ class Ranking:
     def without_own_rows(self, own_rows: OwnRows, k: int | None = None) -> "Ranking":
         """The ranking in which no query finds itself, cut to k; rows end in -1 for as many as left. own_rows: of the
         queries that are in the database themselves."""
-        rows = self.rows.copy()
-        scores = None if self.scores is None else self.scores.copy()
-        for query, rows_of_self in own_rows.items():
-            stays = ~np.isin(self.rows[query], rows_of_self)
-            n_left = int(stays.sum())
-            rows[query, :n_left], rows[query, n_left:] = self.rows[query, stays], PADDING
-            if scores is not None and self.scores is not None:
-                scores[query, :n_left], scores[query, n_left:] = self.scores[query, stays], -np.inf
-        cut = None if scores is None else np.ascontiguousarray(scores[:, :k])
-        return replace(self, rows=np.ascontiguousarray(rows[:, :k]), scores=cut)
+        columns = {
+            "rows": (self.rows, PADDING),
+            "scores": (self.scores, -np.inf),
+            "inliers": (self.inliers, UNVERIFIED),
+        }
+        cut: dict[str, np.ndarray | None] = {}
+        for name, (values, padding) in columns.items():
+            cut[name] = None
+            if values is None:
+                continue
+            left = values.copy()
+            for query, rows_of_self in own_rows.items():
+                stays = ~np.isin(self.rows[query], rows_of_self)
+                n_left = int(stays.sum())
+                left[query, :n_left], left[query, n_left:] = values[query, stays], padding
+            cut[name] = np.ascontiguousarray(left[:, :k])
+        return replace(self, **cut)
 
     def with_scores(self) -> np.ndarray:
         """The (Q, K) float32 scores. Raises ValueError if only the order was asked for."""
@@ -119,11 +135,24 @@ class Ranking:
     def ranked_photos(self, query: int) -> list[RankedPhoto]:
         """The ranking of one query (its row) by name, best first."""
         pairs = zip(self.rows[query].tolist(), self.with_scores()[query].tolist(), strict=True)
-        return [
+        photos: list[RankedPhoto] = [
             {"rank": rank, "name": self.database_names[row], "score": score}
             for rank, (row, score) in enumerate(pairs, start=1)
             if row >= 0
         ]
+        for photo, n_inliers in zip(photos, self.inliers_of(query), strict=False):
+            photo["inliers"], photo["promoted"] = n_inliers, self.is_promoted(n_inliers)
+        return photos
+
+    def inliers_of(self, query: int) -> list[int | None]:
+        """The inliers of the photos ranked for one query, None where a photo was not verified; empty where none was."""
+        counts = [] if self.inliers is None else self.inliers[query].tolist()
+        return [None if count < 0 else count for count in counts]
+
+    def is_promoted(self, n_inliers: int | None) -> bool:
+        """Whether so many inliers put a photo in front, as the search recorded it."""
+        least = self.origin.search.promoting_inliers if self.origin.search else None
+        return least is not None and n_inliers is not None and n_inliers >= least
 
     def names_of(self, query: int) -> list[str]:
         """Names of the photos ranked for one query (its row), best first."""
@@ -171,7 +200,7 @@ class Ranking:
 
 def write_ranks(path: Path, ranking: Ranking) -> None:
     """Writes a rank file atomically. Raises ValueError if the ranking does not fit its names."""
-    ranked = RankedRows(ranking.rows, ranking.with_scores())
+    ranked = RankedRows(ranking.rows, ranking.with_scores(), ranking.inliers)
     write_rank_blocks(path, ranking, lambda: [ranked], ranking.rows.shape[1])
 
 
@@ -184,14 +213,17 @@ def write_rank_blocks(
 ) -> None:
     """Writes a rank file atomically, some queries at a time.
 
-    header: names and marks, whose rows are not looked at; blocks: makes the (q, k) rankings of consecutive queries;
-    origin: makes what is recorded as their origin once all are written; None is the header's. Raises ValueError if they
-    do not fit the names.
+    header: names, marks, and whether there are inliers; its rows are not looked at. blocks: makes the (q, k) rankings
+    of consecutive queries. origin: makes what is recorded as their origin once all are written; None is the header's.
+    Raises ValueError if they do not fit the names.
     """
     n_queries, n_database = len(header.query_names), len(header.database_names)
     with whole_file(path) as output, h5py.File(output, "w") as handle:
         rows = handle.create_dataset("ranks", (n_queries, k), np.int64)
         scores = handle.create_dataset("scores", (n_queries, k), np.float32)
+        inliers = None
+        if header.inliers is not None:
+            inliers = handle.create_dataset("inliers", (n_queries, k), np.int32)
         n_done = 0
         for block in blocks():
             stop = n_done + len(block.rows)
@@ -199,6 +231,8 @@ def write_rank_blocks(
             if fault or stop > n_queries or block.rows.shape[1] != k:
                 raise ValueError(f"cannot write {path}: {fault or f'{block.rows.shape} of {(n_queries, k)} rankings'}")
             rows[n_done:stop], scores[n_done:stop] = block.rows, block.scores
+            if inliers is not None and block.inliers is not None:
+                inliers[n_done:stop] = block.inliers
             n_done = stop
         if n_done != n_queries:
             raise ValueError(f"cannot write {path}: ranks must have one row per query, found {n_done} for {n_queries}")
@@ -220,7 +254,8 @@ class StoredRanking:
         try:
             self._rows, self._scores = self._file.dataset("ranks"), self._file.dataset("scores")
             query_names, database_names = self._file.texts("query_names"), self._file.texts("database_names")
-            fault = _misshapen(self._rows, self._scores, len(query_names))
+            self._inliers = self._file.dataset("inliers") if self._file.has("inliers") else None
+            fault = _misshapen(self._rows, self._scores, len(query_names), self._inliers)
             if fault:
                 raise self._unsound(fault)
             # What a Ranking tells beside its rows, which are read when they are needed.
@@ -242,10 +277,11 @@ class StoredRanking:
         """The rankings of queries start..stop. Raises UltronError if they contradict the names."""
         with damage_said(self.path, LAYOUT.again):
             rows, scores = self._rows[start:stop], self._scores[start:stop]
+            inliers = None if self._inliers is None else self._inliers[start:stop]
         fault = fault_in(rows, scores, len(rows), len(self.header.database_names), first_query=start)
         if fault:
             raise self._unsound(fault)
-        return RankedRows(rows, scores)
+        return RankedRows(rows, scores, inliers)
 
     def _unsound(self, fault: str) -> UltronError:
         return UltronError(f"{self.path}: {fault}; run `ultron search --out {self.path}` again")
@@ -262,11 +298,18 @@ def read_ranks(path: Path) -> Ranking:
     other."""
     with StoredRanking(path) as stored:
         ranked = stored.read(0, len(stored.header.query_names))
-    return replace(stored.header, rows=ranked.rows, scores=ranked.scores)
+    return replace(stored.header, rows=ranked.rows, scores=ranked.scores, inliers=ranked.inliers)
 
 
-def _misshapen(rows: np.ndarray | h5py.Dataset, scores: np.ndarray | h5py.Dataset, n_queries: int) -> str | None:
+def _misshapen(
+    rows: np.ndarray | h5py.Dataset,
+    scores: np.ndarray | h5py.Dataset,
+    n_queries: int,
+    inliers: h5py.Dataset | None = None,
+) -> str | None:
     """What is wrong with types and shapes of a ranking of that many queries; None if nothing is."""
+    if inliers is not None and inliers.shape != rows.shape:
+        return f"inliers must have the shape of ranks, {rows.shape}; found {inliers.shape}"
     has_types = rows.dtype == np.int64 and scores.dtype == np.float32
     if not has_types or rows.ndim != 2 or scores.shape != rows.shape or len(rows) != n_queries:
         return (

@@ -30,8 +30,8 @@ from ultron_cli.retrieval.joined import JoinedFiles
 from ultron_cli.retrieval.local_features.source import LocalSource
 from ultron_cli.retrieval.origin import Json, Origin, SearchRecord
 from ultron_cli.retrieval.overlap import own_rows, warn_of_own_rows
-from ultron_cli.retrieval.rankings import RankedRows, Ranking
-from ultron_cli.retrieval.rerank import Step, n_needed, rerank
+from ultron_cli.retrieval.rankings import UNVERIFIED, RankedRows, Ranking
+from ultron_cli.retrieval.rerank import Step, n_needed, needs_local_features, rerank
 from ultron_cli.retrieval.rerank.state import RerankState
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors, require_same_whitening
 from ultron_cli.workspace import Workspace
@@ -153,6 +153,7 @@ class Searcher:
         started_s = time.perf_counter()
         ranked = index.search(queries, min(index.n, k_first))
         record = index.record()
+        state = None
         if steps:
             state = RerankState(
                 ranking=ranked,
@@ -166,10 +167,13 @@ class Searcher:
             state, step_records = rerank(state, steps)
             ranked = state.ranking
             record = replace(record, steps=step_records)
+            if local and needs_local_features(steps):
+                record = replace(record, local_features=local.paths)
         rows = np.ascontiguousarray(ranked.rows[:, :k])
         scores = np.ascontiguousarray(ranked.scores[:, :k])
+        inliers = None if state is None or state.inliers_of is None else inliers_at(rows, state.inliers_of)
         ms_per_query = (time.perf_counter() - started_s) * 1e3 / max(1, len(queries))
-        return RankedRows(rows, scores), replace(record, ms_per_query=ms_per_query)
+        return RankedRows(rows, scores, inliers), replace(record, ms_per_query=ms_per_query)
 
     def search_rows(
         self, queries: np.ndarray, k: int | None, steps: Sequence[Step] = (), local: LocalSource | None = None
@@ -205,6 +209,15 @@ class Searcher:
         if k > n:
             log.info("the database has %s, so each ranking has %d", counted(n, "photo"), n)
         return min(k, n)
+
+
+def inliers_at(rows: np.ndarray, inliers_of: Sequence[Mapping[int, int]]) -> np.ndarray:
+    """(Q, K) int32 inliers of the photos in (Q, K) rows, -1 where a photo was not verified. inliers_of: by query."""
+    inliers = np.full(rows.shape, UNVERIFIED, np.int32)
+    for query, of_query in enumerate(inliers_of):
+        for place in np.flatnonzero(np.isin(rows[query], list(of_query))).tolist():
+            inliers[query, place] = of_query[int(rows[query, place])]
+    return inliers
 
 
 def _added(before: Json, block: Json) -> Json:
@@ -282,12 +295,12 @@ def search_descriptors(
     rows_of_self = own_rows(queries, database)
     n_own = max((len(rows) for rows in rows_of_self.values()), default=0) if leave_out_queries else 0
     k_with_own = None if k is None else max(k, min(k + n_own, database.n))
-    scores = None
+    scores = inliers = None
     if rows_only:
         rows, record = searcher.search_rows(queries.read(), k_with_own, steps, local)
     else:
         ranked, record = searcher.search(queries.read(), k_with_own, steps, local)
-        rows, scores = ranked.rows, ranked.scores
+        rows, scores, inliers = ranked.rows, ranked.scores, ranked.inliers
         warn_of_own_rows(0 if leave_out_queries else len(rows_of_self), queries.n)
     distractors = database.distractors if isinstance(database, JoinedFiles) else ()
     record = replace(record, leaves_out_queries=leave_out_queries)
@@ -297,6 +310,7 @@ def search_descriptors(
         database_names=searcher.names,
         rows=rows,
         scores=scores,
+        inliers=inliers,
         origin=origin,
         own_rows=rows_of_self,
         query_marks=queries.marks,

@@ -43,7 +43,7 @@ LAYOUT = H5Layout(
 class Whitening:
     """y = projection (x - mean), made a unit vector."""
 
-    method: str  # that it was learned by, in whitening_learning.METHODS; or a published network's
+    method: str  # that it was learned by: of whitening_learning.METHODS, or an import path; or a published network's
     mean: np.ndarray = field(repr=False)  # (D,) float64
     projection: np.ndarray = field(repr=False)  # (D', D) float64
     eigenvalues: np.ndarray = field(repr=False)  # (D',) float64 of the projection's rows, descending

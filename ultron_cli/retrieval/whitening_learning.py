@@ -6,12 +6,16 @@ result depends on, are made unique.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from ultron_cli import user_code
 from ultron_cli.blocks import chunks
+from ultron_cli.configs import one_of
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.label_tables import Spelled, read_labels, spellings
 from ultron_cli.datasets.protocols import load_ground_truth
@@ -22,20 +26,82 @@ from ultron_cli.retrieval.descriptors import DescriptorFile, Descriptors
 from ultron_cli.retrieval.origin import Json
 from ultron_cli.retrieval.whitening import Whitening
 
-METHODS = ("pca", "pca-whitening", "lw")
 BLOCK_ROWS = 8192  # float64 rows in memory at once
 RANK_TOLERANCE = 1e-9  # of the largest eigenvalue; smaller ones are rounding, and their directions noise
 
+Learned = tuple[np.ndarray, np.ndarray, np.ndarray]  # mean (D,), projection (D', D), eigenvalues (D',), all float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhiteningMethod:
+    """A way to learn a whitening."""
+
+    # (descriptors, (P, 2) int64 rows of matching photos where it needs pairs) -> what was learned.
+    learn: Callable[[Descriptors, np.ndarray | None], Learned]
+    needs_pairs: bool = False
+    part: user_code.UserPart | None = None  # of a method by import path
+
+
+class UserWhitening(Protocol):
+    """A method that a user names by import path: an object of a class that is made of its settings. Its attribute
+    `needs_pairs` says that it learns from matching pairs; where it has none it does not."""
+
+    def __call__(self, descriptors: Descriptors, pairs: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """(mean (D,), projection (D', D) with the most important row first) of the descriptors, whose `blocks(n)`
+        gives (first row, (n, D) float32) one after the other. pairs: (P, 2) int64 rows, or None."""
+        ...
+
+
+def whitening_method(name: str, settings: Mapping[str, object] | None = None) -> WhiteningMethod:
+    """A method by its name in METHODS, or by import path (`my.py:Shrunk`), which is run, with its settings. Raises
+    UltronError for an unknown one, and for a class that is none."""
+    if not user_code.is_import_path(name):
+        method = METHODS[one_of("method", name, METHODS)]
+        if settings:
+            raise UltronError(f"settings are of a method by import path, found method {name}; leave out `set`")
+        return method
+    user_code.permit(name)
+    part = user_code.load(name, "whitening", METHODS)
+    if not part.has_method("__call__"):
+        raise UltronError(
+            f"{part.place()}: {part.name} needs the method __call__(descriptors, pairs), see UserWhitening of "
+            "ultron_cli.retrieval.whitening_learning; write it"
+        )
+    whitening: UserWhitening = part.made(settings=settings, prefix="")
+
+    def learn(source: Descriptors, pairs: np.ndarray | None) -> Learned:
+        learned = whitening(source, pairs)
+        parts = [np.asarray(array) for array in learned] if isinstance(learned, (tuple, list)) else []
+        shapes = tuple(array.shape for array in parts)
+        is_right = len(parts) == 2 and parts[1].ndim == 2 and shapes == ((source.dim,), (len(parts[1]), source.dim))
+        if not is_right or not len(parts[1]) or not all(np.isfinite(array).all() for array in parts):
+            raise UltronError(
+                f"{part.place('__call__')}: {part.name} must give a mean ({source.dim},) and a projection "
+                f"(D', {source.dim}) of finite numbers; found {shapes if parts else type(learned).__name__}"
+            )
+        mean, projection = (array.astype(np.float64) for array in parts)
+        return mean, projection, np.ones(len(projection))  # eigenvalues, which nothing depends on
+
+    return WhiteningMethod(learn=learn, needs_pairs=bool(getattr(part.target, "needs_pairs", False)), part=part)
+
 
 def learn_whitening(
-    path: Path, method: str, *, pairs: np.ndarray | None = None, dim: int | None = None, labels: str | None = None
+    path: Path,
+    method: str,
+    *,
+    pairs: np.ndarray | None = None,
+    dim: int | None = None,
+    labels: str | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Whitening:
     """Learns a whitening from all rows of a descriptor file.
 
-    method: one of METHODS. pairs: (P, 2) int64 matching rows, for lw. labels: what the pairs came from, for the record.
-    dim: rows of the projection (None: all that the data determine). Memory: a few (D, D) float64 and one block. Raises
-    UltronError if there are too few rows, or dim is more than they determine.
+    method: one of METHODS, or an import path. pairs: (P, 2) int64 matching rows, for a method that needs them. labels:
+    what the pairs came from, for the record. dim: rows of the projection (None: all that the data determine).
+    settings: of a method by import path. Memory: a few (D, D) float64 and one block. Raises UltronError if there are
+    too few rows, or dim is more than they determine.
     """
+    chosen = whitening_method(method, settings)
     with DescriptorFile(path) as source:
         if source.info.extraction.whitening:
             raise UltronError(
@@ -45,11 +111,7 @@ def learn_whitening(
             raise UltronError(
                 f"a whitening is learned from at least 2 descriptors, {path} has {source.n}; extract more photos"
             )
-        if method == "lw":
-            assert pairs is not None
-            mean, projection, eigenvalues = supervised(source, pairs)
-        else:
-            mean, projection, eigenvalues = principal(source, whiten=method == "pca-whitening")
+        mean, projection, eigenvalues = chosen.learn(source, pairs)
         info = source.info
         n = source.n
     if dim is not None and not 1 <= dim <= len(projection):
@@ -70,12 +132,14 @@ def learn_whitening(
         "n_pairs": None if pairs is None else len(pairs),
         "labels": labels,
     }
+    if chosen.part is not None:
+        record = record | {"code_sha256": chosen.part.sha256, "settings": dict(settings or {})}
     return Whitening(
         method=method, mean=mean, projection=projection[:dim], eigenvalues=eigenvalues[:dim], provenance=record
     )
 
 
-def principal(source: Descriptors, *, whiten: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def principal(source: Descriptors, *, whiten: bool) -> Learned:
     """(mean, projection, eigenvalues) of the covariance (divided by N); with whiten, rows divided by the root of their
     eigenvalue."""
     total = np.zeros(source.dim)
@@ -91,12 +155,13 @@ def principal(source: Descriptors, *, whiten: bool) -> tuple[np.ndarray, np.ndar
     return mean, projection, eigenvalues
 
 
-def supervised(source: Descriptors, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def supervised(source: Descriptors, pairs: np.ndarray | None) -> Learned:
     """(mean, projection, eigenvalues) of cirtorch's whitenlearn.
 
     The mean of each pair's first photo; differences within pairs made white by the Cholesky factor of their covariance;
     then the principal directions of all descriptors so transformed. pairs: (P, 2) int64 rows.
     """
+    assert pairs is not None
     mean = np.zeros(source.dim)
     within = np.zeros((source.dim, source.dim))
     for start, stop in chunks(len(pairs), BLOCK_ROWS):
@@ -213,3 +278,19 @@ def drawn_pairs(n: int, most: int, rng: np.random.Generator) -> tuple[np.ndarray
     second -= second * (second - 1) // 2 > drawn
     second += (second + 1) * second // 2 <= drawn
     return drawn - second * (second - 1) // 2, second
+
+
+def _pca(source: Descriptors, pairs: np.ndarray | None) -> Learned:
+    return principal(source, whiten=False)
+
+
+def _pca_whitening(source: Descriptors, pairs: np.ndarray | None) -> Learned:
+    return principal(source, whiten=True)
+
+
+# Beside these an import path names a UserWhitening.
+METHODS: dict[str, WhiteningMethod] = {
+    "pca": WhiteningMethod(learn=_pca),
+    "pca-whitening": WhiteningMethod(learn=_pca_whitening),
+    "lw": WhiteningMethod(learn=supervised, needs_pairs=True),
+}

@@ -14,12 +14,12 @@ from ultron_cli.configs import within
 from ultron_cli.console import log
 from ultron_cli.datasets.photo_files import open_photo, photo_size
 from ultron_cli.datasets.photo_types import SUFFIXES_OF_FORMAT
-from ultron_cli.datasets.photos import PhotoShape, load_photo
+from ultron_cli.datasets.photos import PhotoShape, PlacedPixels, load_placed
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.machine import OverBudget
-from ultron_cli.retrieval.rerank import parse_rerank, require_no_local_features
+from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.visualization.cam.method_table import map_method
 
 FORMATS = tuple(SUFFIXES_OF_FORMAT)  # others are refused before they are decoded
@@ -59,7 +59,12 @@ class ServeConfig:
         within("max_upload_mib", self.max_upload_mib, 0.01, 1024)
         within("max_megapixels", self.max_megapixels, 0.001, 10_000)
         map_method(self.method)
-        require_no_local_features(parse_rerank(self.rerank or None, self.rerank_set), "photos of the page")
+        _ = self.steps
+
+    @property
+    def steps(self) -> list[Step]:
+        """The re-ranking of a request that does not say its own."""
+        return parse_rerank(self.rerank or None, self.rerank_set)
 
     @property
     def max_upload_bytes(self) -> int:
@@ -93,10 +98,16 @@ def read_upload(content: bytes, config: ServeConfig) -> SoughtPhoto:
     return SoughtPhoto(kind="upload", file=Upload(content), width=width, height=height)
 
 
-def decode_upload(upload: Upload, box: Box | None, shape: PhotoShape) -> np.ndarray:
-    """As datasets.photos.load_photo, of a photo that was sent. Raises Refused."""
-    height, width, pixels = _in_child(_upload_pixels, upload.getvalue(), box, shape)
-    return np.frombuffer(bytearray(pixels), np.uint8).reshape(height, width, 3)
+def decode_upload(upload: Upload, box: Box | None, shape: PhotoShape) -> PlacedPixels:
+    """As datasets.photos.load_placed, of a photo that was sent. Raises Refused."""
+    height, width, pixels, *places = _in_child(_upload_pixels, upload.getvalue(), box, shape)
+    left, top, part_width, part_height, photo_width, photo_height = places
+    return PlacedPixels(
+        pixels=np.frombuffer(bytearray(pixels), np.uint8).reshape(height, width, 3),
+        left_top=(left, top),
+        part_size=(part_width, part_height),
+        photo_size=(photo_width, photo_height),
+    )
 
 
 def _in_child(work: Callable[..., list[Any]], content: bytes, *arguments: object) -> list[Any]:
@@ -137,9 +148,10 @@ def _upload_size(content: bytes, max_megapixels: float) -> list[int]:
 
 def _upload_pixels(content: bytes, box: Box | None, shape: PhotoShape) -> list[object]:
     try:
-        pixels = load_photo(Upload(content), box, shape)
+        placed = load_placed(Upload(content), box, shape)
     except OverBudget as error:
         raise Refused(413, error.message) from None
     except UltronError:
         raise Refused(415, DAMAGED) from None
-    return [*pixels.shape[:2], pixels.tobytes()]
+    places = (*placed.left_top, *placed.part_size, *placed.photo_size)
+    return [*placed.pixels.shape[:2], placed.pixels.tobytes(), *map(int, places)]

@@ -1,7 +1,7 @@
 "use strict";
 // Names and messages are set as text, never as HTML: a photo may be called <script>.
 const byId = (id) => document.getElementById(id);
-const state = { about: null, source: null, size: null, box: null, answer: null, maps: new Map(), nSearches: 0, open: null, drag: null };
+const state = { about: null, source: null, size: null, box: null, answer: null, maps: new Map(), inliers: new Map(), nSearches: 0, open: null, drag: null };
 const SIGNS = { right: "✓", wrong: "✗", ignored: "–" };
 const CORNERS = ["x1", "y1", "x2", "y2"];
 
@@ -105,6 +105,7 @@ async function search() {
     if (number !== state.nSearches) return;
     state.answer = answer;
     state.maps.clear();
+    state.inliers.clear();
     fail(null);
     drawAnswer();
   } catch (error) {
@@ -123,8 +124,12 @@ function verdict(label) {
 }
 function drawAnswer() {
   const { answer } = state, steps = answer.rerank.map((step) => `${step.name} ${step.ms_per_query.toFixed(0)} ms`);
+  const promoted = answer.photos.filter((photo) => photo.promoted).length, verified = answer.photos.some((photo) => photo.inliers > 0);
+  const gesture = matchMedia("(hover: none)").matches ? "Tap a photo" : "Rest the pointer on a photo";
+  const pictures = [...(verified ? ["inliers"] : []), ...(state.about.maps ? ["similarity map"] : [])];
   byId("status").textContent = `${answer.photos.length} of ${state.about.n_photos.toLocaleString("en")} photos in ${answer.seconds.toFixed(2)} s, ${answer.method} search${steps.length ? `, re-ranked: ${steps.join(", ")}` : ""}`
-    + (state.about.maps ? (matchMedia("(hover: none)").matches ? ". Tap a photo for its similarity map." : ". Rest the pointer on a photo for its similarity map.") : ". No similarity maps: the server lacks the grad-cam package.");
+    + (promoted ? `; ${promoted} promoted by inliers` : "")
+    + (pictures.length ? `. ${gesture} for its ${pictures.join(" or ")}.` : ". No similarity maps: the server lacks the grad-cam package.");
   byId("legend").hidden = !answer.photos.some((photo) => photo.label !== null);
   byId("photos").replaceChildren(...answer.photos.map(photoCard));
 }
@@ -139,11 +144,13 @@ function photoCard(photo, index) {
   name.title = photo.name;
   caption.append(element("span", kind, `${photo.rank}. ${kind ? SIGNS[kind] + " " : ""}`), element("span", "score", photo.score.toFixed(4)));
   if (photo.label) caption.append(element("span", "quiet", ` ${photo.label}`));
+  if (photo.inliers > 0) caption.append(element("span", photo.promoted ? "promoted" : "quiet", ` ${photo.promoted ? "▲ " : ""}${photo.inliers} inliers`));
   caption.append(name);
   card.append(view, caption);
   let timer = null;
-  const show = () => { clearTimeout(timer); timer = setTimeout(() => showMap(photo, view, () => timer !== null), 250); };
-  const hide = () => { clearTimeout(timer); timer = null; clearMap(view); };
+  const showPicture = photo.inliers > 0 ? showInliers : showMap;
+  const show = () => { clearTimeout(timer); timer = setTimeout(() => showPicture(photo, view, () => timer !== null), 250); };
+  const hide = () => { clearTimeout(timer); timer = null; clearMap(view); byId("card-inliers").replaceChildren(); };
   card.addEventListener("pointerenter", show);
   card.addEventListener("pointerleave", hide);
   card.addEventListener("focus", show);
@@ -152,15 +159,28 @@ function photoCard(photo, index) {
   return card;
 }
 
-// Similarity maps: asked for once per photo of a search.
-function mapOf(photo) {
-  const { maps, answer } = state;
-  if (!maps.has(photo.row)) {
-    const request = ask(`api/map?${new URLSearchParams({ search: answer.search, row: photo.row })}`);
-    maps.set(photo.row, request);
-    request.catch(() => maps.delete(photo.row));
+// Similarity maps and inliers: asked for once per photo of a search.
+function pictureOf(kind, answers, photo) {
+  if (!answers.has(photo.row)) {
+    const request = ask(`api/${kind}?${new URLSearchParams({ search: state.answer.search, row: photo.row })}`);
+    answers.set(photo.row, request);
+    request.catch(() => answers.delete(photo.row));
   }
-  return maps.get(photo.row);
+  return answers.get(photo.row);
+}
+const mapOf = (photo) => pictureOf("map", state.maps, photo);
+const inliersOf = (photo) => pictureOf("inliers", state.inliers, photo);
+// Lines from the photo searched for, at the left, to the card.
+async function showInliers(photo, view, isRestedOn) {
+  try {
+    const inliers = await inliersOf(photo);
+    if (!isRestedOn()) return;
+    clearMap(view);
+    view.append(element("span", "note", inliersText(inliers)));
+    drawInliers(byId("card-inliers"), byId("photo"), view.querySelector("img"), inliers);
+  } catch (error) {
+    if (isRestedOn()) view.append(element("span", "note", error.message));
+  }
 }
 // The colours of heat (inferno, five stops): even in perception, rising in lightness.
 const STOPS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
@@ -220,9 +240,12 @@ async function openPair(index) {
   byId("pair-query").src = byId("photo").src;
   paintBox(byId("pair-box"), state.answer.query);
   byId("map-switch").hidden = !state.about.maps;
+  byId("inliers-switch").hidden = !(photo.inliers > 0);
+  byId("pair-inliers").replaceChildren();
   canvas.hidden = true;
   view.classList.remove("mapped");
   if (!byId("pair").open) byId("pair").showModal();
+  if (photo.inliers > 0 && byId("inliers-on").checked) { showPairInliers(index, photo); return; }
   if (!state.about.maps || !byId("map-on").checked) return;
   try {
     const map = await mapOf(photo);
@@ -234,6 +257,18 @@ async function openPair(index) {
     view.classList.add("mapped");
   } catch (error) {
     if (state.open === index) byId("pair-facts").textContent += `; no map: ${error.message}`;
+  }
+}
+
+async function showPairInliers(index, photo) {
+  try {
+    const inliers = await inliersOf(photo);
+    await Promise.all(["pair-query", "pair-photo"].map((id) => byId(id).decode().catch(() => null)));
+    if (state.open !== index || !byId("inliers-on").checked) return;
+    byId("pair-facts").textContent += `; ${photo.promoted ? "promoted: " : ""}${inliersText(inliers)}`;
+    drawInliers(byId("pair-inliers"), byId("pair-query"), byId("pair-photo"), inliers);
+  } catch (error) {
+    if (state.open === index) byId("pair-facts").textContent += `; no inliers: ${error.message}`;
   }
 }
 
@@ -302,7 +337,9 @@ byId("pair").addEventListener("keydown", (event) => {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (step && state.open !== null) { openPair(state.open + step); event.preventDefault(); }
 });
-byId("map-on").addEventListener("change", () => openPair(state.open));
+for (const id of ["map-on", "inliers-on"]) byId(id).addEventListener("change", () => openPair(state.open));
+// Lines are drawn where the images were.
+for (const kind of ["scroll", "resize"]) addEventListener(kind, () => { for (const id of ["card-inliers", "pair-inliers"]) byId(id).replaceChildren(); }, { passive: true, capture: true });
 byId("use").addEventListener("click", () => {
   const { row } = state.answer.photos[state.open];
   byId("pair").close();

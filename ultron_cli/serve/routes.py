@@ -15,12 +15,15 @@ from ultron_cli.datasets.protocols import Box, check_box
 from ultron_cli.errors import UltronError
 from ultron_cli.serve.limits import Kind, Refused, SoughtPhoto, read_upload
 from ultron_cli.serve.photo_search import SIDES_PX, PhotoSearch
+from ultron_cli.visualization.report import report
 
 PAGE = Path(__file__).with_name("page.html")
 STATIC = {
     "/": (PAGE, "text/html"),
     "/page.css": (PAGE.with_suffix(".css"), "text/css"),
     "/page.js": (PAGE.with_suffix(".js"), "text/javascript"),
+    "/inliers.css": (report.INLIERS.with_suffix(".css"), "text/css"),
+    "/inliers.js": (report.INLIERS, "text/javascript"),
 }
 
 
@@ -142,6 +145,14 @@ def _map(request: Request, path: str) -> Answer:
         return json_answer(request.engine.heat(parameters["search"], _whole("row", parameters["row"])))
 
 
+def _inliers(request: Request, path: str) -> Answer:
+    parameters = request.parameters
+    if "search" not in parameters or "row" not in parameters:
+        raise Refused(400, "inliers take search=ID, as a search answered it, and row=ROW of a database photo")
+    with _turn(request):
+        return json_answer(request.engine.inliers(parameters["search"], _whole("row", parameters["row"])))
+
+
 def _whole(name: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
         raise Refused(400, f"{name} must be a whole number, found {text[:40]!r}")
@@ -170,7 +181,7 @@ class Route:
 
 
 ROUTES = (
-    Route("GET", re.compile(r"/|/page\.(?:css|js)"), (), _static),
+    Route("GET", re.compile(r"/|/(?:page|inliers)\.(?:css|js)"), (), _static),
     Route("GET", re.compile(r"/api/about"), (), _about),
     Route("GET", re.compile(r"/api/queries"), (), _queries),
     Route("GET", re.compile(r"/api/(?:query|photo)/[0-9]{1,9}"), (), _describe_photo),
@@ -178,6 +189,7 @@ ROUTES = (
     Route("GET", re.compile(r"/api/search"), ("query", "photo", "k", "box", "rerank"), _search),
     Route("POST", re.compile(r"/api/search"), ("k", "box", "rerank"), _search),
     Route("GET", re.compile(r"/api/map"), ("search", "row"), _map),
+    Route("GET", re.compile(r"/api/inliers"), ("search", "row"), _inliers),
 )
 
 

@@ -13,9 +13,9 @@ from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.files import make_folder, write_text
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import n_cores, resolve_device_name
-from ultron_cli.processes import way_to_go_on
 from ultron_cli.schema.texts import in_file, read_json
 from ultron_cli.schema.values import fit
+from ultron_cli.stops import way_to_go_on
 from ultron_cli.sweep.plan import Cell, SweepPlan
 from ultron_cli.sweep.settings import CellSettings
 from ultron_cli.sweep.steps import Place

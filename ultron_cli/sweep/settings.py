@@ -5,16 +5,20 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from ultron_cli.configs import from_dict, one_of, parse_scales, within
+from ultron_cli.configs import flatten, from_dict, one_of, parse_scales, within
 from ultron_cli.datasets.corruptions import BOX, CORRUPTIONS, MOST_SEVERE, Corruption
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.models import require_model
 from ultron_cli.models.backbones import require_backbone
+from ultron_cli.models.heads import HEADS
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, Role
 from ultron_cli.retrieval.rerank import Step, parse_rerank
-from ultron_cli.retrieval.whitening_learning import METHODS
+from ultron_cli.retrieval.whitening_learning import METHODS, whitening_method
+from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.presets import HEAD_PRESET, load_config
+from ultron_cli.user_code import is_import_path
 from ultron_cli.workspace import Workspace
 
 NONE = "none"  # of a whitening's method and of an index's kind: the step is left out
@@ -157,10 +161,41 @@ class ExtractSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadSettings:
+    """Which head over the frozen network is trained, on what; the network describes every photo once, whatever heads
+    there are."""
+
+    name: str = NONE  # or as model.head of a training
+    source: str | None = None  # landmarks to train on: a dataset by name or folder, described as the database is
+    preset: str = HEAD_PRESET
+    train: dict[str, object] = field(
+        default_factory=dict
+    )  # further settings of the training, as its TOML file has them
+
+    def __post_init__(self) -> None:
+        if self.name == NONE:
+            return
+        if not is_import_path(self.name):
+            one_of("head.name", self.name, (NONE, *HEADS))
+        if self.source is None:
+            raise UltronError("head.source names the landmarks that heads are trained on; add it")
+        self.config(Path("database.h5"))
+
+    def config(self, descriptors: Path) -> TrainConfig:
+        """The training on a descriptor file. Raises UltronError for an unknown setting."""
+        values = flatten({**self.train, "model.head": self.name, "descriptors": str(descriptors)})
+        config = load_config(self.preset, None, [f"{key}={_toml(value)}" for key, value in values.items()])
+        if not isinstance(config, TrainConfig):
+            raise UltronError(f"head.preset must be of a training, found {self.preset}; name another")
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
 class WhitenSettings:
     """Which whitening is learned from what."""
 
-    method: str = NONE
+    method: str = NONE  # or of `ultron whiten --method`
+    settings: dict[str, object] = field(default_factory=dict)  # of a method by import path
     source: str = EVALUATED  # or a dataset by name or folder, described as the database is
     dim: int | None = None
     gnd: str | None = None  # of lw
@@ -169,13 +204,21 @@ class WhitenSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("whiten.method", self.method, (NONE, *METHODS))
-        if self.method != "lw" and (self.gnd or self.labels):
-            raise UltronError(f"whiten.gnd and whiten.labels give pairs to the method lw; found {self.method}")
+        if not is_import_path(self.method):
+            one_of("whiten.method", self.method, (NONE, *METHODS))
+        if not self.needs_pairs and (self.gnd or self.labels):
+            raise UltronError(
+                f"whiten.gnd and whiten.labels give pairs to a method that needs them, as lw; found {self.method}"
+            )
         if self.gnd and self.labels:
             raise UltronError("pairs come from whiten.gnd or whiten.labels, not both; leave one")
         if self.dim is not None:
             within("whiten.dim", self.dim, 1)
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether the method learns from matching pairs."""
+        return self.method != NONE and whitening_method(self.method, self.settings).needs_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +226,7 @@ class IndexSettings:
     """Which index is searched; none is exact search."""
 
     kind: str = NONE  # or of `ultron index --type`
+    settings: dict[str, object] = field(default_factory=dict)  # of a kind by import path
     nprobe: int | None = None
     ef_search: int | None = None
     rescore: int | None = None
@@ -240,6 +284,7 @@ class CellSettings:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     extract: ExtractSettings = field(default_factory=ExtractSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
     whiten: WhitenSettings = field(default_factory=WhitenSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     search: SearchSettings = field(default_factory=SearchSettings)

@@ -6,8 +6,10 @@ They are the steps that the commands run. Processes that need the same result at
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from ultron_cli import user_code
 from ultron_cli.console import dump_json
 from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
@@ -15,15 +17,27 @@ from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.ties import with_ties
 from ultron_cli.files import AppendedFile, file_state, make_folder, require_regular_file, sha256_of_file, write_text
 from ultron_cli.locks import only_writer
+from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.extraction.adapted import adapt_descriptors
 from ultron_cli.retrieval.extraction.dataset import Role, extract_dataset
-from ultron_cli.retrieval.index.building import build_index, bytes_per_photo
+from ultron_cli.retrieval.index.building import build_index, build_user_index, bytes_per_photo
 from ultron_cli.retrieval.index.faiss_index import FaissIndex
+from ultron_cli.retrieval.index.of_users import user_index_part
 from ultron_cli.retrieval.index.opening import open_index
 from ultron_cli.retrieval.searching import SearchOptions, origin_of, search_files
 from ultron_cli.retrieval.whitening import Whitening, read_whitening, write_whitening
-from ultron_cli.retrieval.whitening_learning import learn_whitening, pairs_of_ground_truth, pairs_of_labels
+from ultron_cli.retrieval.whitening_learning import (
+    learn_whitening,
+    pairs_of_ground_truth,
+    pairs_of_labels,
+    whitening_method,
+)
 from ultron_cli.sweep.settings import CellSettings
+from ultron_cli.training.config import binding_settings
+from ultron_cli.training.presets import HEAD_PRESET
+from ultron_cli.training.run.folder import RESULT_FILE
+from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
 TIMED_S = 1.0  # a search that is over sooner is repeated to be timed
@@ -72,6 +86,38 @@ def extracted(settings: CellSettings, role: Role, place: Place) -> Path:
     return path
 
 
+def head_trained(settings: CellSettings, source: Path, place: Place) -> Path:
+    """The checkpoint of a head that is trained on a descriptor file."""
+    started_s = time.monotonic()
+    config = settings.head.config(source)
+    code = {text: part.sha256 for text, part in user_code.parts_of(config.to_plain()).items()}
+    made_by = {"descriptors": _state(source), "config": binding_settings(config.to_plain()), "code": code}
+    folder = place.workspace.result_path("train", f"{source.parent.name}-{HEAD_PRESET}", made_by)
+    path = folder / RESULT_FILE
+    with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
+        if path.exists():
+            return path
+        start_training(TrainRequest(config=config, out=folder, overwrite=True), place.device_name)
+        place.note("head", path, started_s)
+    return path
+
+
+def adapted(settings: CellSettings, descriptors: Path, head: Path, place: Place) -> Path:
+    """A descriptor file through a head."""
+    started_s = time.monotonic()
+    made_by = {"descriptors": _state(descriptors), "head": sha256_of_file(head)}
+    folder = place.workspace.result_path("extract", descriptors.parent.name, made_by)
+    path = folder / descriptors.name
+    user_code.permit_in({"head": settings.head.name})
+    with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
+        if path.exists():
+            return path
+        make_folder(folder)
+        adapt_descriptors(descriptors, head, path, resolve_device(place.device_name))
+        place.note("adapt", path, started_s)
+    return path
+
+
 def whitened(settings: CellSettings, source: Path, place: Place) -> Path:
     """The file of the whitening that is learned from a descriptor file."""
     started_s = time.monotonic()
@@ -83,13 +129,16 @@ def whitened(settings: CellSettings, source: Path, place: Place) -> Path:
         "max_pairs": whiten.max_pairs,
         "seed": whiten.seed,
     }
+    method = whitening_method(whiten.method, whiten.settings)
+    if method.part is not None:
+        made_by |= {"settings": whiten.settings, "code_sha256": method.part.sha256}
     folder = place.workspace.result_path("whiten", source.parent.name, made_by)
-    path = folder / f"{whiten.method}.h5"
+    path = folder / f"{whiten.method.rpartition(':')[2]}.h5"
     with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
         if path.exists():
             return path
         pairs = None
-        if whiten.method == "lw":
+        if method.needs_pairs:
             with DescriptorFile(source) as descriptors:
                 names = descriptors.names
             if whiten.gnd:
@@ -97,8 +146,8 @@ def whitened(settings: CellSettings, source: Path, place: Place) -> Path:
             else:
                 labels = Path(whiten.labels) if whiten.labels else None
                 pairs = pairs_of_labels(labels, names, whiten.max_pairs, whiten.seed)
-        labels_text = str(whiten.gnd or whiten.labels or "folders") if whiten.method == "lw" else None
-        whitening = learn_whitening(source, whiten.method, pairs=pairs, labels=labels_text)
+        labels_text = str(whiten.gnd or whiten.labels or "folders") if method.needs_pairs else None
+        whitening = learn_whitening(source, whiten.method, pairs=pairs, labels=labels_text, settings=whiten.settings)
         make_folder(folder)
         write_whitening(path, whitening)
         place.note("whiten", path, started_s)
@@ -114,13 +163,18 @@ def indexed(settings: CellSettings, database: Path, whitening_path: Path | None,
         "whitening": whitening.record().to_json() if whitening else None,
         "kind": settings.index.kind,
     }
+    is_of_user = user_code.is_import_path(settings.index.kind)
+    if is_of_user:
+        user_code.permit(settings.index.kind)
+        made_by |= {"settings": settings.index.settings, "code_sha256": user_index_part(settings.index.kind).sha256}
     folder = place.workspace.result_path("index", database.parent.name, made_by)
-    path = folder / f"{settings.index.kind.replace(',', '_')}.index"
+    path = folder / f"{settings.index.kind.rpartition(':')[2].replace(',', '_')}.index"
     with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
         if (path / INDEX_FILE).exists():
             return path
         make_folder(folder)
-        build_index(database, path, settings.index.kind, overwrite=True, whitening=whitening)
+        build = partial(build_user_index, settings=settings.index.settings) if is_of_user else build_index
+        build(database, path, settings.index.kind, overwrite=True, whitening=whitening)
         place.note("index", path, started_s)
     return path
 
@@ -145,6 +199,7 @@ def evaluated(
         dataset_name, gnd = dataset.name, dataset.ground_truth_path
         assert gnd is not None  # of a dataset with queries
     whitening = _whitening(settings, whitening_path)
+    user_code.permit_in({"index": settings.index.kind})
     options = SearchOptions(
         index=index_path,
         index_settings=settings.index.of_search(),

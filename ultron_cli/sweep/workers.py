@@ -14,7 +14,7 @@ from typing import Protocol
 from ultron_cli.console import WarnedOnce, log, quiet_parts, start_log
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import memory_budget, n_threads, set_memory_budget
-from ultron_cli.processes import start_worker
+from ultron_cli.processes import start_worker, starting_workers
 from ultron_cli.sweep.steps import Place
 from ultron_cli.sweep.tasks import Task
 
@@ -92,7 +92,7 @@ class _Worker:
         self.line, far_end = context.Pipe()
         arguments = (far_end, place, memory_budget(), n_workers, log.level)
         self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
-        with _threads_of_children(max(1, n_threads() // n_workers)):
+        with starting_workers(), _threads_of_children(max(1, n_threads() // n_workers)):
             self.process.start()
         far_end.close()
         self.task: Task | None = None

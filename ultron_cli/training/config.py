@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from ultron_cli.configs import one_of, to_dict, within
 from ultron_cli.errors import UltronError
 from ultron_cli.training.losses import loss_settings
+from ultron_cli.training.optimiser_table import check_optimizer
+from ultron_cli.training.schedules import Share, share_of_schedule
 
 if TYPE_CHECKING:
     from ultron_cli.training.losses.base import LossSettings, TupleSettings
 
 # How the work is done or told: a resumed run may change these and still gives the same numbers.
 FREE_SETTINGS = ("descriptors", "workers", "log_every", "checkpoint_minutes", "keep_checkpoints")
-OPTIMIZERS = ("adamw", "sgd")
 DEFAULT_MODEL = "gem"  # of a configuration that names none
 DEFAULT_LOSS = "arcface"  # of a configuration that names none
 
@@ -94,13 +95,14 @@ class SwitchConfig:
     SGD."""
 
     epoch: int = 0  # must be given
-    optimizer: str = "sgd"
+    optimizer: str = "sgd"  # one of OPTIMIZERS, or the import path of another
+    optimizer_settings: dict[str, object] | None = None  # of an optimiser by import path
     lr: float = 1e-2
     momentum: float = 0.9
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        one_of("switch.optimizer", self.optimizer, OPTIMIZERS)
+        check_optimizer(self, "switch.")
         within("switch.epoch", self.epoch, 1, 100000)
         _rate("switch.lr", self.lr)
 
@@ -132,13 +134,15 @@ class TrainConfig:
     batch_size: int = 32  # photos per optimiser step, over all processes and all `accumulate` parts
     accumulate: int = 1
     epochs: int = 10
-    optimizer: str = "adamw"
+    optimizer: str = "adamw"  # one of OPTIMIZERS, or the import path of another (my.py:Lion, torch.optim:RAdam)
+    optimizer_settings: dict[str, object] | None = None  # of an optimiser by import path
     lr: float = 1e-3  # per optimiser step
-    momentum: float = 0.9
+    momentum: float = 0.9  # of sgd
     nesterov: bool = True
     weight_decay: float = 1e-4
     decay_norms_and_biases: bool = False
-    schedule: str = "cosine"  # cosine | steps | constant
+    schedule: str = "cosine"  # one of SCHEDULES, or the import path of another
+    schedule_settings: dict[str, object] | None = None  # of a schedule by import path
     # Of schedule = "cosine": epochs after which it begins anew from the full rate (SGDR, Loshchilov and Hutter, ICLR
     # 2017), as a run does that goes on after its end. None: it falls once, over all epochs.
     restart_epochs: tuple[int, ...] = ()
@@ -165,8 +169,6 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("optimizer", self.optimizer, OPTIMIZERS)
-        one_of("schedule", self.schedule, ("cosine", "steps", "constant"))
         one_of("precision", self.precision, ("float32", "bfloat16", "float16"))
         limits = {
             "side_px": (32, 2048),
@@ -186,6 +188,8 @@ class TrainConfig:
             within(name, getattr(self, name), low, high)
         within("threads", self.threads or 1, 1, 1024)
         _rate("lr", self.lr)
+        check_optimizer(self)
+        share_of_schedule(self.schedule, self.schedule_settings)
         self._check_together()
         self._check_head()
 
@@ -287,6 +291,11 @@ class TrainConfig:
         """The settings of the loss, checked, defaults filled in."""
         return loss_settings(self.loss_name, {key: value for key, value in self.loss.items() if key != "name"})
 
+    @cached_property
+    def schedule_share(self) -> Share:
+        """The schedule: (this configuration, step, steps per epoch) -> share of the full rate after the warm-up."""
+        return share_of_schedule(self.schedule, self.schedule_settings)
+
     @property
     def tuple_settings(self) -> TupleSettings | None:
         """The settings of a loss that works on tuples (an anchor, a positive, negatives); None for the others."""
@@ -306,13 +315,6 @@ def _plain(value: object) -> object:
     if isinstance(value, dict):
         return plain(value)
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
-def schedule_until(config: TrainConfig, epoch: int) -> list[float]:
-    """The epochs up to `epoch`, counted from 0, at which the learning rate drops, or a cosine ends."""
-    if config.schedule == "cosine":
-        return [end for end in (*config.restart_epochs, config.epochs) if end <= epoch]
-    return [drop for drop in sorted(config.step_epochs) if drop < epoch]
 
 
 def binding_settings(values: dict[str, object]) -> dict[str, object]:

@@ -1,7 +1,5 @@
-"""Optimisers, the learning-rate schedule, and the running mean of the weights."""
+"""Optimisers, the learning rate of each step, and the running mean of the weights."""
 
-import bisect
-import math
 from collections.abc import Iterable
 
 import torch
@@ -10,6 +8,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from ultron_cli import distributed
 from ultron_cli.training.config import SwitchConfig, TrainConfig
+from ultron_cli.training.optimiser_table import OPTIMIZERS, Groups, OptimizerPhase, make_user_optimizer
+from ultron_cli.training.schedules import n_warmup_steps
+from ultron_cli.user_code import is_import_path
 
 # Tables of positions and tokens, by the last part of their name in Swin and ViT as timm has them.
 NOT_DECAYED = (
@@ -44,7 +45,7 @@ def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> 
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
     ]
-    groups = [
+    groups: Groups = [
         {
             "params": [parameter for name, parameter in named if is_decayed(name, parameter, config)],
             "weight_decay": phase.weight_decay,
@@ -54,10 +55,18 @@ def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> 
             "weight_decay": 0.0,
         },
     ]
-    if phase.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=phase.lr, momentum=phase.momentum, nesterov=config.nesterov and phase.momentum > 0
-        )
+    if is_import_path(phase.optimizer):
+        return make_user_optimizer(groups, phase)
+    return OPTIMIZERS[phase.optimizer].make(groups, phase, config.nesterov)
+
+
+def sgd(groups: Groups, phase: OptimizerPhase, nesterov: bool) -> torch.optim.SGD:
+    """Stochastic gradient descent with momentum."""
+    return torch.optim.SGD(groups, lr=phase.lr, momentum=phase.momentum, nesterov=nesterov and phase.momentum > 0)
+
+
+def adamw(groups: Groups, phase: OptimizerPhase, nesterov: bool) -> torch.optim.AdamW:
+    """Adam with decoupled weight decay."""
     return torch.optim.AdamW(groups, lr=phase.lr, fused=True)  # one pass over each tensor: four times as fast on a CPU
 
 
@@ -66,26 +75,14 @@ def phase_at(config: TrainConfig, epoch: int) -> TrainConfig | SwitchConfig:
     return config.switch if config.switch and epoch >= config.switch.epoch else config
 
 
-def rate_at(step: int, n_steps: int, n_warmup: int, restarts: Iterable[int] = ()) -> float:
-    """Share of the full learning rate: linear warm-up, then half a cosine down to 0, which begins anew at the steps
-    `restarts`, ascending."""
-    if step < n_warmup:
-        return (step + 1) / n_warmup
-    ends = [*restarts, n_steps]
-    place = bisect.bisect_right(ends[:-1], step)
-    start, end = (ends[place - 1] if place else n_warmup), ends[place]
-    return 0.5 * (1.0 + math.cos(math.pi * (step - start) / max(1, end - start)))
-
-
 def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step counted from 0. One curve runs over the whole training; a switch of optimisers changes
-    its height only."""
-    n_warmup = round(config.warmup_epochs * steps_per_epoch)
-    restarts = [epoch * steps_per_epoch for epoch in config.restart_epochs]
-    share = rate_at(step, config.epochs * steps_per_epoch, n_warmup, restarts)
-    if config.schedule != "cosine" and step >= n_warmup:
-        n_drops = bisect.bisect_right(sorted(config.step_epochs), step / steps_per_epoch)
-        share = config.step_factor**n_drops
+    """Learning rate of a step counted from 0: a linear warm-up, then what the schedule says. One curve runs over the
+    whole training; a switch of optimisers changes its height only."""
+    n_warmup = n_warmup_steps(config, steps_per_epoch)
+    if step < n_warmup:
+        share = (step + 1) / n_warmup
+    else:
+        share = config.schedule_share(config, step, steps_per_epoch)
     return phase_at(config, step // steps_per_epoch).lr * share
 
 

@@ -19,7 +19,7 @@ from ultron_cli.errors import UltronError, install_line
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.attentions.genotype import OPERATIONS
-from ultron_cli.processes import way_to_go_on
+from ultron_cli.stops import way_to_go_on
 from ultron_cli.training.autola.config import AutolaConfig
 from ultron_cli.training.autola.network import EDGES
 from ultron_cli.training.autola.run import AutolaResult, AutolaRun

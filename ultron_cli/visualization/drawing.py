@@ -23,6 +23,7 @@ from PIL import Image
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.stops import undisturbed
 from ultron_cli.visualization.lettering import DPI, font_of, plain_text, wrap
 
 Verdict = Literal["right", "wrong", "ignored", "unknown"]
@@ -228,7 +229,7 @@ def write_figure(figure: Figure, out: Path) -> None:
     """Writes a figure as PNG, PDF or SVG, the same bytes each time, whole or not at all."""
     kind = out.suffix[1:].lower()
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}[kind]
-    with whole_file(out) as temporary, matplotlib.rc_context({"svg.hashsalt": "ultron"}):
+    with whole_file(out) as temporary, undisturbed(), matplotlib.rc_context({"svg.hashsalt": "ultron"}):
         figure.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
 
 

@@ -62,7 +62,8 @@ class Scene:
         name = self.ranking.query_names[row]
         mark = self.ranking.query_marks[row] if self.ranking.query_marks is not None else None
         if self.queries is None or not self.queries.query_names:
-            return QueryPhoto(Path(name), Path(name).name, mark=mark)
+            search = self.ranking.origin.search
+            return QueryPhoto(Path(name), Path(name).name, search.query_box if search else None, mark)
         box = self.queries.query(name).bbx if self.ranking.origin.extraction.crop == "bbx" else None
         return QueryPhoto(self.queries.photo_path(name), name, box, mark)
 
@@ -97,6 +98,7 @@ class Scene:
         rows = self.ranking.rows[row][:k].tolist()
         scores = self.ranking.with_scores()[row][:k].tolist()
         names, marks = self.ranking.database_names, self.ranking.database_marks
+        inliers = self.ranking.inliers_of(row)[:k] or [None] * len(rows)
         return [
             RankedPhoto(
                 self.database.photo_path(names[r]),
@@ -105,8 +107,10 @@ class Scene:
                 self.verdict(row, names[r], protocol),
                 names[r],
                 marks[r] if marks is not None else None,
+                n_inliers,
+                self.ranking.is_promoted(n_inliers),
             )
-            for rank, (r, score) in enumerate(zip(rows, scores, strict=True), start=1)
+            for rank, (r, score, n_inliers) in enumerate(zip(rows, scores, inliers, strict=True), start=1)
             if r >= 0
         ]
 

@@ -21,8 +21,8 @@ from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.errors import UltronError
 from ultron_cli.files import write_text
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.layer_maps import find_stage, stage_names
 from ultron_cli.visualization import plots
-from ultron_cli.visualization.inside.stages import find_stage, stage_names
 from ultron_cli.visualization.plots import COLOURS
 
 EPSILON = 1e-12  # a unit that never fires has no selectivity: 0

@@ -51,6 +51,13 @@ class RankedPhoto:
     verdict: Verdict  # `unknown` where there is no ground truth
     name: str
     mark: PhotoMark | None = None  # of the photo that was described, where it is recorded
+    n_inliers: int | None = None  # that count, where geometry verified the photo
+    is_promoted: bool = False  # by them
+
+    @property
+    def score_text(self) -> str:
+        """What put it there, as a figure's label says it: its similarity, or the inliers that promoted it."""
+        return f"{self.n_inliers} inliers" if self.is_promoted else f"{self.score:.3f}"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "common/types.h"
+#include "search/nearest.h"
 #include "search/scan.h"
 
 #if defined(__x86_64__)
@@ -26,6 +27,7 @@ namespace {
 #include "common/vectors.inc"
 }  // namespace
 #include "search/scan.inc"
+#include "search/nearest.inc"
 }  // namespace avx512
 }  // namespace ultron
 

@@ -1,13 +1,34 @@
 // What the library of the search offers to callers of any language.
 #include "common/isa.h"
+#include "search/nearest.h"
 #include "search/scan.h"
 
-// Returns -1 where this processor has neither of the instruction sets.
+namespace {
+
+// The best instruction set that the search is written for; baseline where this processor has none of them.
+ultron::Isa search_isa() {
+  const ultron::Isa isa = ultron::processor_isa();
+#if defined(__x86_64__)
+  if (isa == ultron::Isa::avx512 && !__builtin_cpu_supports("avx512vnni")) return ultron::Isa::avx2;
+#endif
+  return isa;
+}
+
+}  // namespace
+
+// Both return -1 where this processor has neither of the instruction sets.
 extern "C" int64_t ultron_scan(const ultron::Scan* work) {
 #if defined(__x86_64__)
-  const ultron::Isa isa = ultron::processor_isa();
-  if (isa == ultron::Isa::avx512 && __builtin_cpu_supports("avx512vnni")) return ultron::avx512::scan(*work);
-  if (isa != ultron::Isa::baseline) return ultron::avx2::scan(*work);
+  if (search_isa() == ultron::Isa::avx512) return ultron::avx512::scan(*work);
+  if (search_isa() == ultron::Isa::avx2) return ultron::avx2::scan(*work);
+#endif
+  return -1;
+}
+
+extern "C" int64_t ultron_find_nearest(const ultron::Nearest* work) {
+#if defined(__x86_64__)
+  if (search_isa() == ultron::Isa::avx512) return ultron::avx512::find_nearest(*work), 0;
+  if (search_isa() == ultron::Isa::avx2) return ultron::avx2::find_nearest(*work), 0;
 #endif
   return -1;
 }

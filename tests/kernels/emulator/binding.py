@@ -1,11 +1,10 @@
 """The CUDA kernels compiled as C++ with the emulator, and their plain C interface."""
 
 import ctypes
-import subprocess
 from pathlib import Path
 
-EMULATOR = Path(__file__).parent
-CSRC = Path(__file__).resolve().parents[3] / "kernels" / "csrc"
+from tests.kernels.compiled import CSRC, EMULATOR, compiled
+
 TYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}
 
 
@@ -57,9 +56,8 @@ class CdconvShape(ctypes.Structure):
     ]
 
 
-def build_emulator(folder: Path, *flags: str) -> Path:
-    """Compiles the kernels and the emulator into a library in `folder`."""
-    library = folder / "emulated.so"
+def build_emulator(*flags: str) -> Path:
+    """The library of the kernels and the emulator, compiled with further flags."""
     sources = [*sorted(CSRC.glob("cuda/*.cu")), EMULATOR / "emulator.cpp", EMULATOR / "entries.cpp"]
     command = [
         "g++",
@@ -78,15 +76,11 @@ def build_emulator(folder: Path, *flags: str) -> Path:
         str(EMULATOR / "emulator.h"),
         "-I",
         str(CSRC),
-        "-o",
-        str(library),
         "-x",
         "c++",
         *map(str, sources),
     ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return library
+    return compiled("emulated.so", command)[0]
 
 
 def load_emulator(library: Path) -> ctypes.CDLL:

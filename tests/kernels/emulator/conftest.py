@@ -1,4 +1,4 @@
-"""The emulator, compiled once in a session of tests."""
+"""The emulator, loaded once in a session of tests."""
 
 import ctypes
 import shutil
@@ -9,7 +9,7 @@ from tests.kernels.emulator.binding import build_emulator, load_emulator
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+def kernels() -> ctypes.CDLL:
     if shutil.which("g++") is None:
         pytest.skip("no g++ to compile the emulator with")
-    return load_emulator(build_emulator(tmp_path_factory.mktemp("emulator")))
+    return load_emulator(build_emulator())

@@ -1,6 +1,6 @@
 """Shapes with every kind of border, run under the address sanitizer by test_sanitizer.py in a process of its own.
 
-python -m tests.kernels.emulator.sanitized FOLDER
+python -m tests.kernels.emulator.sanitized LIBRARY
 """
 
 import sys
@@ -17,9 +17,9 @@ SANITIZED_CASES = [
 ] + [Case(size=(1, 9, 22, 1, 128), k=13, dtype=dtype, layout="split") for dtype in ("bfloat16", "float32")]
 
 
-def run_sanitized(folder: str) -> None:
-    """Runs the shapes with the library built in `folder`."""
-    kernels = load_emulator(Path(folder) / "emulated.so")
+def run_sanitized(library: str) -> None:
+    """Runs the shapes with a library that was built for the sanitizer."""
+    kernels = load_emulator(Path(library))
     for case in SANITIZED_CASES:
         run_scala(kernels, case)
     for case in CONV_CASES:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.skipif(
     platform.system() != "Linux", reason="the sanitizer is put before Python's own libraries by the Linux loader"
 )
-def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
+def test_address_sanitizer_finds_nothing() -> None:
     """Every access to shared and global memory lies within its array, exactly: a process of its own runs some shapes
     under the sanitizer."""
     sanitizer = (
@@ -30,10 +30,10 @@ def test_address_sanitizer_finds_nothing(tmp_path: Path) -> None:
     )
     if not sanitizer or not Path(sanitizer).is_absolute():
         pytest.skip("no g++ with the address sanitizer")
-    build_emulator(tmp_path, "-O0", "-fsanitize=address")
+    library = build_emulator("-O0", "-fsanitize=address")
     environment = os.environ | {"LD_PRELOAD": sanitizer, "ASAN_OPTIONS": "detect_leaks=0"}
     result = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.emulator.sanitized", str(tmp_path)],
+        [sys.executable, "-m", "tests.kernels.emulator.sanitized", str(library)],
         cwd=ROOT,
         capture_output=True,
         text=True,

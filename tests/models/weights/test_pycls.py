@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from tests.conftest import Run
 from tests.models.small_networks import with_statistics
 from ultron_cli.models import create_model
+from ultron_cli.models.dolg import dolg_name
+from ultron_cli.models.superglobal import cvnet_name
+from ultron_cli.models.weights import IMPORTERS
 from ultron_cli.models.weights.checkpoints import load_checkpoint
-from ultron_cli.models.weights.pycls import LAYOUTS, cvnet_name, dolg_name, resnet_name
+from ultron_cli.models.weights.pycls import CheckpointLayout, resnet_name
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +57,9 @@ def published(model: nn.Module, layout: str) -> dict[str, Tensor]:
         names += [f"localmodel.bn.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")] + ["pool_g.p"]
     else:
         names = [f"encoder_q.{name}" for name in [*candidates, "head.fc.weight", "head.fc.bias", "head.pool.p"]]
-    file = {name: ours[new] for name in names if (new := LAYOUTS[layout].rename(name)) in ours}
+    importer = IMPORTERS[layout].function()
+    assert isinstance(importer, CheckpointLayout)
+    file = {name: ours[new] for name in names if (new := importer.rename(name)) in ours}
     assert len(file) == len([name for name in ours if not name.endswith("num_batches_tracked")])
     extra = (
         {"desc_cls.weight": torch.zeros(3, 512), "desc_cls.t": torch.zeros(1)}
@@ -104,4 +109,4 @@ def test_import_refuses_what_it_cannot_place(tmp_path: Path, ultron: Run) -> Non
     code, _, error = ultron(
         "weights", "import", tmp_path / "authors.pth", "--from", "delf", "--out", tmp_path / "ours.pt"
     )
-    assert code == 2 and "--from must be one of dolg, cvnet, senet, cfcd, cirtorch, timm" in error
+    assert code == 2 and "--from must be one of cfcd, dolg, cirtorch, timm, senet, cvnet" in error

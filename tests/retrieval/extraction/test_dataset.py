@@ -1,11 +1,7 @@
 """Extraction: shards survive a kill, only the same configuration continues, and nothing is dropped silently."""
 
-import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -15,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests.prepared_python import start_python
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.locks import only_writer
@@ -166,16 +163,15 @@ def test_killed_at_any_moment_only_whole_files_are_left(
         "import main; import sys; sys.exit(main())"
     )
     flags = ["--untrained", "--backbone", "test_resnet", "--scales", "1", "--workers", "0", "--out", str(out)]
-    command = [sys.executable, "-c", code, "extract", str(toy), *flags]
+    command = ["-c", code, "extract", toy, *flags]
     environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs")}
     for n_shards in (1, 3):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = start_python(command, tmp_path / "log.txt", environment=environment)
         while len(list(out.glob("database.h5.parts/shard-*.h5"))) < n_shards:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=0.01)
-                raise AssertionError(f"extract ended by itself with {process.returncode}")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+            process.join(0.01)
+            assert process.is_alive(), (process.exitcode, (tmp_path / "log.txt").read_text())
+        process.kill()
+        process.join()
         for path in out.rglob("[!.]*.h5"):
             with DescriptorFile(path) as stored:
                 assert stored.n == len(stored.read())

@@ -9,11 +9,11 @@ from tests.conftest import Run
 from ultron_cli import files
 from ultron_cli.errors import WorkFailed
 from ultron_cli.models.weights.model_choice import ModelChoice
-from ultron_cli.processes import StoppedBySignal, stop_line
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction import shards
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
 from ultron_cli.retrieval.extraction.shards import Extraction
+from ultron_cli.stops import StoppedBySignal, stop_line
 
 CHOICE = ModelChoice(untrained=True, model="gem", settings={"backbone": "test_resnet"})
 

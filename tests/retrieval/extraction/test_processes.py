@@ -3,12 +3,9 @@ process that dies."""
 
 import datetime
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch.distributed as dist
 from PIL import Image
 
 from tests.conftest import Run, free_port
+from tests.prepared_python import run_python
 from ultron_cli import distributed
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.locks import only_writer
@@ -110,9 +108,9 @@ def test_two_processes_write_the_file_of_one(photos: Path, alone: Path, tmp_path
             free_port(),
         ),
     )
-    command = (sys.executable, *torchrun, "-m", "ultron_cli", "extract", photos, *FLAGS, "--out", out)
+    command = (*torchrun, "-m", "ultron_cli", "extract", photos, *FLAGS, "--out", out)
     environment = os.environ | {"ULTRON_WORKSPACE": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True, timeout=100)
+    done = run_python(command, environment=environment, timeout_s=100)
     assert done.returncode == 0, done.stderr
     require_equal(alone, out / "database.h5")
     assert not list(out.glob("*.parts"))
@@ -142,9 +140,6 @@ def extract_and_be_killed(photos: str, out: str, left: str) -> dict:
 def test_what_a_killed_process_left_is_continued_by_one_and_by_two(photos: Path, alone: Path, tmp_path: Path) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["torch", "timm", "ultron_cli.retrieval.extraction.dataset"]
-    )
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

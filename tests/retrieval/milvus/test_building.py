@@ -1,11 +1,9 @@
 """Loading descriptors into Milvus: in batches, continued after a kill, nothing of others touched."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from tests.prepared_python import run_python
 from tests.retrieval.milvus.builds_for_tests import DIM, N, build, write
 from tests.retrieval.rows_for_tests import INFO, assert_equal, unit_rows
 from ultron_cli.errors import UltronError
@@ -54,10 +52,8 @@ build_milvus_index(Path(sys.argv[1]), Path(sys.argv[2]), "flat", MilvusRequest()
 
 def test_a_killed_load_is_continued(descriptors, rows, tmp_path, monkeypatch):
     out = tmp_path / "m.index"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(descriptors), str(out)], capture_output=True, timeout=100
-    )
-    assert killed.returncode == -9, killed.stderr.decode()
+    killed = run_python(["-c", KILLED, descriptors, out])
+    assert killed.returncode == -9, killed.stderr
     assert not out.exists() and (tmp_path / "milvus.db").is_dir()
     monkeypatch.setattr("ultron_cli.retrieval.milvus.building.BATCH_BYTES", 300 * DIM * 4)
     assert build(descriptors, out).n_written == N - 900

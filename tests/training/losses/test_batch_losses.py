@@ -1,8 +1,6 @@
 """The losses without class weights: value and gradient against literal loops over their papers' sums, and against
 pytorch-metric-learning; the memory; batches with nothing to compare; wrong settings."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +10,7 @@ from pytorch_metric_learning import losses as theirs
 from pytorch_metric_learning import miners
 from torch.nn.functional import normalize
 
+from tests.prepared_python import run_python
 from tests.training.losses import literal_batch_losses as literal
 from ultron_cli.errors import UltronError
 from ultron_cli.training.losses import create_loss, loss_settings, make_loss
@@ -212,4 +211,5 @@ def test_the_library_is_loaded_by_a_training_with_such_a_loss_alone() -> None:
         "config.TrainConfig(loss={'name': 'triplet'}).loss_settings\n"
         "assert 'pytorch_metric_learning' in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", source], check=True)
+    done = run_python(["-c", source])
+    assert done.returncode == 0, done.stderr

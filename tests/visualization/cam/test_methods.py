@@ -16,10 +16,10 @@ from ultron_cli.errors import UltronError
 from ultron_cli.models import create_model
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.layer_maps import find_stage, map_at, stage_names
 from ultron_cli.visualization.cam.method_table import METHODS
 from ultron_cli.visualization.cam.methods import gradcam_plus_plus, guided_backprop, guided_gradient, pixel_heat
 from ultron_cli.visualization.cam.similarity import similarity_cam
-from ultron_cli.visualization.inside.stages import find_stage, map_at, stage_names
 
 pytestmark = pytest.mark.slow
 
@@ -210,8 +210,8 @@ def test_stage_names_and_errors() -> None:
         similarity_cam(model, photo, other, method="guided-backprop", layer="stage2")
     resnet = create_model("gem", backbone="test_resnet").eval()
     assert stage_names(resnet)[-1] == "layer4"
-    known = r"of models that pool by attention \(ultron-s, ultron-b, ultron-t, model.pooling=simpool or cls\)"
-    with pytest.raises(UltronError, match=f"{known}, found gem-test_resnet"):
+    known = "gem with model.pooling=simpool or cls; ultron-b, ultron-s, ultron-t with model.pooling=attention"
+    with pytest.raises(UltronError, match=rf"pool by attention \({known}\), found gem-test_resnet"):
         similarity_cam(resnet, photo, torch.ones(resnet.descriptor_dim), method="attention")
 
 

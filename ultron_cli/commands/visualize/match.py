@@ -9,22 +9,25 @@ from ultron_cli.commands.choices import PROTOCOLS
 from ultron_cli.commands.flags import (
     DatabaseFlag,
     FigureFlag,
+    LabelFlag,
     ProtocolFlag,
     QueriesFlag,
     QueryFlag,
+    SystemsFlag,
     box_of,
     current_workspace,
     number,
     point_of,
     require_unused,
 )
-from ultron_cli.commands.visualize.searches import scenes_of
+from ultron_cli.commands.visualize.searches import labels_of, scenes_of
 from ultron_cli.errors import UltronError
 
 EXAMPLE = """
 ultron visualize match --query all_souls_000013 --at 500,320
 ultron visualize match --box 400,200,640,420 --photo all_souls_000051
 ultron visualize match --geometry --ranks ranks.h5
+ultron visualize match --geometry --ranks homography.h5 --ranks affine.h5
 """
 
 
@@ -54,9 +57,8 @@ def command(
         str | None, typer.Option(metavar="NAME", help="A stage or layer by name (the last map before pooling).")
     ] = None,
     protocol: ProtocolFlag = "medium",
-    ranks: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A rank file (exact search of the latest extraction).")
-    ] = None,
+    ranks: SystemsFlag = None,
+    label: LabelFlag = None,
     queries: QueriesFlag = None,
     database: DatabaseFlag = None,
     weights: Annotated[
@@ -67,7 +69,7 @@ def command(
     """Shows where a part of the query is found again.
 
     It draws which places of database photos match a point or box of the query, by the cosine of local features; or,
-    with --geometry, the local features of the extraction that verify them.
+    with --geometry, the local features of the extraction that verify them, of several --ranks side by side.
     """
     from ultron_cli import console
     from ultron_cli.configs import one_of
@@ -88,10 +90,13 @@ def command(
     if out:
         check_suffix(out)
     protocol = one_of("protocol", protocol, PROTOCOLS)
-    (scene,) = scenes_of([ranks] if ranks else None, queries, database)
+    scenes = scenes_of(ranks, queries, database)
+    labels, scene = labels_of([scene.model for scene in scenes], label, ranks), scenes[0]
+    if len(scenes) > 1 and not geometry:
+        raise UltronError("several searches are drawn side by side with --geometry; add it, or give --ranks once")
     row = scene.query_row(query, protocol)
     name = file_name(f"{Path(scene.ranking.query_names[row]).name}-{at or box or 'geometry'}")
-    made_by = {"ranking": scene.ranking.origin.to_json()}
+    made_by = {"rankings": [scene.ranking.origin.to_json() for scene in scenes]}
     path = (
         out
         or workspace.result_folder(
@@ -103,13 +108,17 @@ def command(
     if geometry:
         from ultron_cli.visualization.inside.geometry import draw_geometry
 
-        verified = draw_geometry(scene, photos, path)
+        verified = draw_geometry(scenes, labels, scene.ranking.query_names[row], photos, path)
         workspace.remember("visualize", path)
-        lines = [
-            f"{entry['rank']:>4}  {entry['n_inliers']:>4} of {entry['n_matches']:>4} matches  {entry['name']}"
-            for entry in verified["photos"]
-        ]
-        print_result(verified, "\n".join([f"query {verified['query']}", *lines, verified["figure"]]))
+        lines = [f"query {verified['query']}"]
+        for system in verified.get("systems", [{"search": "", "photos": verified.get("photos", [])}]):
+            lines += [system["search"]] if system["search"] else []
+            lines += [
+                f"{entry['rank']:>4}  {entry['n_inliers']:>4} of {entry['n_matches']:>4} matches  {entry['name']}"
+                + ("  promoted" if entry["promoted"] else "")
+                for entry in system["photos"]
+            ]
+        print_result(verified, "\n".join([*lines, verified["figure"]]))
         return
     request = MatchRequest(
         photos=photos,

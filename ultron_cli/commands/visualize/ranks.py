@@ -84,6 +84,7 @@ def command(
             "ap": scene.average_precision(scene.query_row(name), protocol),
             "photos": [
                 {"rank": p.rank, "name": p.name, "score": p.score, "verdict": p.verdict}
+                | ({} if scene.ranking.inliers is None else {"inliers": p.n_inliers, "promoted": p.is_promoted})
                 for p in scene.ranked(scene.query_row(name), k, protocol)
             ],
         }

@@ -7,9 +7,9 @@ def command() -> None:
     """Lists the models, and whose checkpoints can be imported."""
     from ultron_cli.console import lines, print_result, table
     from ultron_cli.models import list_models
-    from ultron_cli.models.weights import IMPORTERS
+    from ultron_cli.models.weights import IMPORTERS, models_of
 
-    sources = {name: list(importer.models) for name, importer in IMPORTERS.items()}
+    sources = {name: models_of(name) for name in IMPORTERS}
     text = lines(
         table(("import --from", "becomes"), [(name, ", ".join(models)) for name, models in sources.items()]),
         "models: " + ", ".join(list_models()),

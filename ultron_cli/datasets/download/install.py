@@ -17,12 +17,12 @@ from ultron_cli.configs import within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.fetching import (
     DIGESTS,
+    GIT_BLOB,
     Download,
     FetchedFile,
     FetchOptions,
     FileRequest,
     check_file,
-    GIT_BLOB,
     find_digest,
 )
 from ultron_cli.datasets.download.known_set import KnownSet, Part
@@ -42,8 +42,8 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import make_folder
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import free_bytes, size_text
-from ultron_cli.processes import way_to_go_on
 from ultron_cli.provenance import utc_now
+from ultron_cli.stops import way_to_go_on
 
 RESERVE_BYTES = 256 << 20  # left free on the disk
 ANOTHER_DATA_ROOT = "name another `data_root`"

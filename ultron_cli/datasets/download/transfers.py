@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, Never, TypeVar
 from ultron_cli.console import bar_class, log, settings
 from ultron_cli.datasets.download.fetching import Stopped
 from ultron_cli.errors import WorkFailed
+from ultron_cli.stops import undisturbed
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -107,10 +108,11 @@ def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, sto
                 finished.put((name, error))
 
     threads = [threading.Thread(target=worker, daemon=True) for _ in range(min(n_at_once, len(work)))]
-    for thread in threads:
-        thread.start()
     outcome: Outcome[R] = Outcome()
     try:
+        with undisturbed():
+            for thread in threads:
+                thread.start()
         for _ in work:
             name, result = finished.get()
             if isinstance(result, WorkFailed):
@@ -126,6 +128,6 @@ def run_at_once(work: Sequence[tuple[str, Callable[[], R]]], n_at_once: int, sto
         pass  # set by the one that is raised below
     finally:
         stop.set()
-        for thread in threads:
+        for thread in filter(threading.Thread.is_alive, threads):
             thread.join(PATIENCE_S / max(1, len(threads)))
     return outcome

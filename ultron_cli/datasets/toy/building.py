@@ -8,7 +8,7 @@ from ultron_cli.datasets.toy.facades import PAVEMENTS
 from ultron_cli.datasets.toy.parts import Site
 from ultron_cli.datasets.toy.plans import PLANS
 from ultron_cli.datasets.toy.solids import Atlas, Mesh, Shape
-from ultron_cli.datasets.toy.walls import bare_wall, draw_style, times
+from ultron_cli.datasets.toy.walls import WallStyle, bare_wall, draw_style, times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,15 @@ class Building:
     ground: str  # a key of PAVEMENTS
 
 
-def make_building(seed: int, name: str, base: Atlas) -> Building:
-    """The landmark of that name; its atlas holds the textures of `base` first, then its own."""
+def make_building(seed: int, name: str, base: Atlas, *, like: str | None = None) -> Building:
+    """The landmark of that name; its atlas holds the textures of `base` first, then its own.
+
+    like: another landmark, whose plan and style it has (the same windows and stones) with measures of its own.
+    """
     draws = Draws(seed, "building", name)
-    plan, style = draws.choice(tuple(PLANS)), draw_style(draws)
+    plan, style = _plan_and_style(draws)
+    if like is not None:
+        plan, style = _plan_and_style(Draws(seed, "building", like))
     shape = Shape(first_texture=len(base.offset))
     pattern = draws.choice((0, 0, 1, 2))
     cover = shape.texture(facades.roof(draws, style.roof, 12, 8, pattern))
@@ -49,3 +54,7 @@ def make_building(seed: int, name: str, base: Atlas) -> Building:
         main_azimuth_deg=best_side,
         ground=draws.choice(tuple(PAVEMENTS)),
     )
+
+
+def _plan_and_style(draws: Draws) -> tuple[str, WallStyle]:
+    return draws.choice(tuple(PLANS)), draw_style(draws)

@@ -44,7 +44,7 @@ from ultron_cli.datasets.toy.views import (
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import part_file, require_space, whole_folder
 from ultron_cli.locks import only_writer
-from ultron_cli.processes import start_worker
+from ultron_cli.processes import start_worker, starting_workers
 from ultron_cli.schema.texts import fit_file, read_json
 
 FORMAT = "ultron-toy"
@@ -319,9 +319,12 @@ def _finished(
             yield render_landmark(folder, config, group)
         return
     # Spawned, not forked: the caller may hold threads or a GPU, which a forked child must not inherit.
-    pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"), initializer=start_worker)
+    with starting_workers():
+        pool = ProcessPoolExecutor(min(workers, len(groups)), mp_context=get_context("spawn"), initializer=start_worker)
     try:
-        for future in as_completed([pool.submit(render_landmark, folder, config, group) for group in groups]):
+        with starting_workers():
+            futures = [pool.submit(render_landmark, folder, config, group) for group in groups]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as error:
         raise WorkFailed(

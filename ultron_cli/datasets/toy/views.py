@@ -56,7 +56,7 @@ class View:
 def draw_view(
     draws: Draws, purpose: Purpose, difficulty: float, size_m: tuple[float, float, float], main_azimuth_deg: float
 ) -> View:
-    """A view of a landmark of that size. difficulty 0 to 2 widens all spreads; 1 is the default."""
+    """A view of a landmark of that size. difficulty 0 to 2 widens all spreads; 0.4 is the default."""
     if purpose == "any":
         purposes: dict[Purpose, float] = {"near": 0.4, "wide": 0.5, "blocked": 0.06 * difficulty}
         purpose = draws.weighted(purposes)

@@ -60,6 +60,10 @@ class AttentionPooling(nn.Module):
         scores = normalised @ (query @ self.key.weight)[:, :, None]
         return (scores[:, :, 0] * self.scale).softmax(dim=1), normalised
 
+    def attention(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """A (B, H, W), summing to 1."""
+        return self.weights(feature_map)[0].unflatten(1, feature_map.shape[-2:])
+
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         # A power mean in half precision loses its small terms.
         with torch.autocast(feature_map.device.type, enabled=False):

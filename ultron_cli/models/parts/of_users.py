@@ -1,12 +1,13 @@
 """Poolings and attentions that a user named by import path, tried before they are used."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from ultron_cli.errors import UltronError
+from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.models.parts.pooling import pooled_dim
 from ultron_cli.user_code import UserPart
 
@@ -32,9 +33,24 @@ def made_layer(
             f"{part.place('forward')}: {part.name} must give {right_shape} for a map of {shape}; "
             f"found {shape_text(output)}"
         )
+    if gives == "vector" and part.has_method("attention"):
+        _check_attention(part, layer, shape)
     if gives == "map":
         layer.register_forward_hook(_copied)
     return layer
+
+
+def _check_attention(part: UserPart, pooling: nn.Module, shape: tuple[int, ...]) -> None:
+    """Raises UltronError, naming the place, unless a pooling's method `attention` gives a weight per place of a map."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        weights = cast(AttentionPooling, pooling.eval()).attention(torch.rand(shape))
+    pooling.train()
+    right_shape = (shape[0], *shape[2:])
+    if not isinstance(weights, torch.Tensor) or tuple(weights.shape) != right_shape:
+        raise UltronError(
+            f"{part.place('attention')}: {part.name}.attention must give {right_shape} for a map of {shape}; found "
+            f"{shape_text(weights)}"
+        )
 
 
 def _copied(layer: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:

@@ -1,39 +1,18 @@
 """Weight files: checkpoints.py is a model's own file, model_choice.py loads the model that a command names,
-importers.py reads other authors' files by the functions of pycls.py and cirtorch.py.
+importers.py reads other authors' files by the importers that the models name; pycls.py and cirtorch.py know two
+layouts.
 
 Importing this package loads no torch: an importer's file is imported when it is used.
 """
 
-from __future__ import annotations
+from ultron_cli.models import MODELS, Importer
 
-import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ultron_cli.models.weights.importers import Imported, ImportTask
-
-
-@dataclass(frozen=True)
-class Importer:
-    """How checkpoints of one source are read, and what they become."""
-
-    models: tuple[str, ...]  # names as create_model takes them, sorted
-    module: str  # below ultron_cli.models.weights
-    function_name: str  # in that module
-
-    def function(self) -> Callable[[ImportTask], Imported]:
-        """The function, imported."""
-        return getattr(importlib.import_module(f"ultron_cli.models.weights.{self.module}"), self.function_name)
-
-
-# By the name that `ultron weights import --from` takes; those of pycls.py are also the names of its LAYOUTS.
+# By the name that `ultron weights import --from` takes: those that the entries of MODELS name.
 IMPORTERS: dict[str, Importer] = {
-    "dolg": Importer(("dolg-r101", "dolg-r50"), "pycls", "import_layout"),
-    "cvnet": Importer(("superglobal",), "pycls", "import_layout"),
-    "senet": Importer(("senet-r101", "senet-r50"), "pycls", "import_layout"),
-    "cfcd": Importer(("cfcd-r101", "cfcd-r50"), "pycls", "import_layout"),
-    "cirtorch": Importer(("gem",), "cirtorch", "import_cirtorch"),
-    "timm": Importer(("gem",), "importers", "import_timm"),
+    source: importer for entry in MODELS.values() for source, importer in entry.importers.items()
 }
+
+
+def models_of(source: str) -> list[str]:
+    """The models that checkpoints of a source become, by name, sorted."""
+    return sorted(name for name, entry in MODELS.items() if source in entry.importers)

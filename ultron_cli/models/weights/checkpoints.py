@@ -21,13 +21,14 @@ from ultron_cli.models.backbones.backbone import Backbone
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.heads import AdaptedSettings, FreeHead
+from ultron_cli.models.weights import IMPORTERS
 from ultron_cli.models.weights.onnx_files import NAME as ONNX_NAME
 from ultron_cli.models.weights.onnx_files import is_onnx_file, open_onnx
 from ultron_cli.models.weights.reading import bare_state_dict, fit_content, read_weights_file
+from ultron_cli.stops import undisturbed
 
 FORMAT = "ultron-checkpoint"
 VERSION = 1
-TRAINED_ON_GLDV2 = ("dolg", "cvnet", "senet", "cfcd")  # importers: all that these authors publish
 AGAIN = "train it again"
 SOURCES = ("checkpoint", "weights", "pretrained", "untrained")  # from which weights can be loaded again
 
@@ -87,7 +88,7 @@ def save_head(path: Path, head: FreeHead, base: "FrozenBase", extra: Mapping[str
 def _write(path: Path, state_dict: Mapping[str, torch.Tensor], content: Mapping[str, object]) -> None:
     state = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
     version = {"format": FORMAT, "version": VERSION, "ultron_version": __version__}
-    with whole_file(path) as output:
+    with whole_file(path) as output, undisturbed():
         torch.save({**version, **content, "state_dict": state}, output)
 
 
@@ -222,8 +223,9 @@ class _StoredParts:
 
     def trained_on(self) -> dict[str, object] | None:
         """The training photos, as `LearnedFrom` of retrieval/origin.py reads them; None where they are not known."""
-        if self.imported.get("from") in TRAINED_ON_GLDV2:
-            return {"dataset": "gldv2-clean"}
+        importer = IMPORTERS.get(self.imported.get("from", ""))
+        if importer is not None and importer.trained_on is not None:
+            return {"dataset": importer.trained_on}
         if self.provenance.dataset_folder is None:
             return None
         return {

@@ -1,7 +1,7 @@
 """The authors' published checkpoints as checkpoints of ultron.
 
 Files are read with weights_only=True. Every key that could not be placed is listed; that is an error unless the key is
-known to serve training only. pycls.py and cirtorch.py know the layouts; timm's state dicts are read here.
+known to serve training only. Timm's state dicts are read here.
 """
 
 from collections.abc import Callable

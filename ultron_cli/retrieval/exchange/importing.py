@@ -201,4 +201,6 @@ def _onto(base: Ranking, run: NamedRun, photos: NameMatch, queries: NameMatch, r
         ranked.scores[query, : len(scores)] = scores[:k].astype(np.float32)
     n_first = max(map(len, front_rows), default=0)
     imported = (*base.origin.imported, replace(record, n_first=min(n_first, k)))
-    return replace(base, rows=ranked.rows, scores=ranked.scores, origin=replace(base.origin, imported=imported))
+    return replace(
+        base, rows=ranked.rows, scores=ranked.scores, inliers=None, origin=replace(base.origin, imported=imported)
+    )

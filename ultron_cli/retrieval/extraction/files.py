@@ -14,13 +14,13 @@ from ultron_cli.configs import differences, to_dict
 from ultron_cli.console import counted, log, named, progress
 from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.files import write_text
-from ultron_cli.processes import way_to_go_on
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.earlier import EarlierWork, Result, shard_path, shard_states
 from ultron_cli.retrieval.extraction.processes import ALONE, ExtractionProcesses
 from ultron_cli.retrieval.extraction.shards import Extraction, WorkLeft
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
 from ultron_cli.schema.texts import read_json
+from ultron_cli.stops import way_to_go_on
 
 MOST_ROUNDS = 4  # of computing photos that changed meanwhile
 

@@ -45,6 +45,20 @@ def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, m
     )
 
 
+def pixel_steps(
+    sides: tuple[int, int], scale: float, scaled_sides: tuple[int, int], scaling: str
+) -> tuple[float, float]:
+    """Pixels of a photo, down and across, between two of what at_scale made of it.
+
+    sides: (H, W) of the photo; scaled_sides: of what was made; scaling: a key of SCALINGS.
+    """
+    rule = SCALINGS[scaling]
+    are_scaled = all(scaled == rule.rounded(side * scale) for side, scaled in zip(sides, scaled_sides, strict=True))
+    if rule.keeps_step and are_scaled:
+        return 1 / scale, 1 / scale
+    return sides[0] / scaled_sides[0], sides[1] / scaled_sides[1]
+
+
 def _bilinear(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
     images = normalise_images(pixels, preprocessing)
     if shape.is_exact:  # steps of exactly 1 / scale, whatever was rounded away
@@ -132,11 +146,12 @@ class Scaling:
     rounded: Callable[[float], int]  # of a side in pixels
     # (B, H, W, 3) uint8 -> (B, 3, *sides) float32, normalised
     resampled: Callable[[torch.Tensor, ScaledShape, Preprocessing], torch.Tensor]
+    keeps_step: bool = False  # of exactly 1 / scale pixels, whatever is rounded away at the last edge
 
 
 SCALINGS = {
-    "bilinear": Scaling(math.trunc, _bilinear),
+    "bilinear": Scaling(math.trunc, _bilinear, keeps_step=True),
     "bilinear-rounded": Scaling(round, _to_sides),
     "antialias": Scaling(math.trunc, _antialiased),
-    "area": Scaling(round, _of_8_bits),
+    "area": Scaling(round, _of_8_bits, keeps_step=True),
 }

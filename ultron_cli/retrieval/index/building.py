@@ -1,18 +1,18 @@
-"""Builds Faiss indexes of descriptor files in bounded memory: trained on a sample, filled by streaming, written as
-whole folders."""
+"""Builds indexes of descriptor files in bounded memory: those of Faiss trained on a sample, all filled by streaming and
+written as whole folders."""
 
 import contextlib
 import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from ultron_cli import __version__
+from ultron_cli import __version__, user_code
 from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import file_state, part_file, sha256_of_file, whole_folder
@@ -20,7 +20,17 @@ from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.machine import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, FaissObject, faiss_reason, load_faiss
-from ultron_cli.retrieval.index.kinds import INDEX_KINDS, POINTS_PER_CELL, TRAINING_BYTES, TRAINING_ROWS, plan
+from ultron_cli.retrieval.index.kinds import (
+    INDEX_KINDS,
+    POINTS_PER_CELL,
+    TRAINING_BYTES,
+    TRAINING_ROWS,
+    SearchSettings,
+    plan,
+)
+from ultron_cli.retrieval.index.of_users import FORMAT as USER_FORMAT
+from ultron_cli.retrieval.index.of_users import VERSION as USER_VERSION
+from ultron_cli.retrieval.index.of_users import IndexOfUser, filled_user_index, store_user_index, user_index_part
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 
 # Parts of which check_training knows what they need, or that learn nothing.
@@ -52,31 +62,12 @@ def build_index(
     """
     refuse_to_replace(out_path, overwrite)
     with open_descriptors(descriptor_path, whitening) as descriptors:
-        source = {"path": str(descriptor_path.resolve()), **file_state(descriptor_path)._asdict()}
         factory, settings = plan(kind, descriptors.n, descriptors.dim)
-        faiss_index = filled_index(descriptors, kind, factory)
-        names = descriptors.names
-        source["sha256"] = sha256_of_file(descriptor_path)
-        if file_state(descriptor_path) != (source["size"], source["mtime_ns"]):
-            raise UltronError(f"{descriptor_path} changed while it was indexed; run the same `ultron index` again")
-    n = descriptors.n
-    dim = descriptors.dim
-    extraction = descriptors.info.extraction
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": kind,
-        "factory": factory,
-        "metric": "inner_product",
-        "n": n,
-        "dim": dim,
-        "search": dataclasses.asdict(settings),
-        "whitening": whitening.record().to_json() if whitening else None,
-        "config": extraction.stored,
-        "descriptors": source,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "ultron_version": __version__,
-    }
+        with _unchanged(descriptor_path) as source:
+            faiss_index = filled_index(descriptors, kind, factory)
+            names = descriptors.names
+        description = _description(FORMAT, VERSION, kind, descriptors, source, settings, whitening)
+    description |= {"factory": factory, "metric": "inner_product"}
     with whole_folder(out_path) as folder:
         with part_file(folder / "index.faiss", out_path) as output:
             faiss = load_faiss()
@@ -86,15 +77,92 @@ def build_index(
         path=out_path,
         kind=kind,
         factory=factory,
-        n=n,
-        dim=dim,
+        n=descriptors.n,
+        dim=descriptors.dim,
         names=names,
         faiss_index=faiss_index,
         settings=settings,
         whitening=whitening,
         descriptor_path=descriptor_path,
-        extraction=extraction,
+        extraction=descriptors.info.extraction,
     )
+
+
+def build_user_index(
+    descriptor_path: Path,
+    out_path: Path,
+    kind: str,
+    *,
+    overwrite: bool = False,
+    whitening: Whitening | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> IndexOfUser:
+    """The same of a kind by import path, whose code is run, with its settings. Raises UltronError as build_index does,
+    and for a class that is no index."""
+    refuse_to_replace(out_path, overwrite)
+    user_code.permit(kind)
+    part = user_index_part(kind)
+    search = SearchSettings(rescore=getattr(part.target, "rescore", 0))
+    with open_descriptors(descriptor_path, whitening) as descriptors:
+        with _unchanged(descriptor_path) as source:
+            searcher = filled_user_index(part, descriptors, settings or {})
+            names = descriptors.names
+        description = _description(USER_FORMAT, USER_VERSION, kind, descriptors, source, search, whitening)
+    description |= {"settings": dict(settings or {}), "code": dataclasses.asdict(part.record())}
+    index = IndexOfUser(
+        path=out_path,
+        kind=kind,
+        n=descriptors.n,
+        dim=descriptors.dim,
+        names=names,
+        settings=search,
+        whitening=whitening,
+        descriptor_path=descriptor_path,
+        extraction=descriptors.info.extraction,
+        part=part,
+        searcher=searcher,
+    )
+    index.search(np.eye(1, index.dim, dtype=np.float32), min(2, index.n))  # what cannot be searched is not stored
+    with whole_folder(out_path) as folder:
+        store_user_index(folder, part, searcher)
+        write_index_parts(folder, out_path, names, whitening, description)
+    return index
+
+
+@contextlib.contextmanager
+def _unchanged(path: Path) -> Iterator[dict[str, object]]:
+    """What index.json says of a descriptor file that is read inside the block. Raises UltronError if it changes
+    meanwhile; its hash is there after the block."""
+    source: dict[str, object] = {"path": str(path.resolve()), **file_state(path)._asdict()}
+    yield source
+    source["sha256"] = sha256_of_file(path)
+    if file_state(path) != (source["size"], source["mtime_ns"]):
+        raise UltronError(f"{path} changed while it was indexed; run the same `ultron index` again")
+
+
+def _description(
+    stored_format: str,
+    version: int,
+    kind: str,
+    descriptors: Descriptors,
+    source: Mapping[str, object],
+    settings: SearchSettings,
+    whitening: Whitening | None,
+) -> dict[str, object]:
+    """index.json as far as every index of a file has it."""
+    return {
+        "format": stored_format,
+        "version": version,
+        "kind": kind,
+        "n": descriptors.n,
+        "dim": descriptors.dim,
+        "search": dataclasses.asdict(settings),
+        "whitening": whitening.record().to_json() if whitening else None,
+        "config": descriptors.info.extraction.stored,
+        "descriptors": source,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ultron_version": __version__,
+    }
 
 
 def write_index_parts(

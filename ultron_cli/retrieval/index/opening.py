@@ -6,6 +6,8 @@ from pathlib import Path
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.index.base import StoredIndex
 from ultron_cli.retrieval.index.faiss_index import FORMAT, open_faiss
+from ultron_cli.retrieval.index.of_users import FORMAT as USER_FORMAT
+from ultron_cli.retrieval.index.of_users import open_user_index
 from ultron_cli.retrieval.milvus.index import FORMAT as MILVUS_FORMAT
 from ultron_cli.retrieval.milvus.index import open_milvus
 from ultron_cli.schema.texts import read_json
@@ -27,6 +29,8 @@ def open_index(path: Path) -> StoredIndex:
     stored_format = description.get("format")
     if stored_format == MILVUS_FORMAT:
         return open_milvus(path, description)
+    if stored_format == USER_FORMAT:
+        return open_user_index(path, description)
     if stored_format != FORMAT:
         raise UltronError(
             f"{path} is not an index: format in index.json must be {FORMAT!r}, found {shown(stored_format)}; "

@@ -16,6 +16,7 @@ from ultron_cli.datasets.photos import Box, LoadedPhoto, PhotoReader, PhotoShape
 from ultron_cli.errors import UltronError
 from ultron_cli.local.detectors import Comparison, DescriptorType, Detector, strongest
 from ultron_cli.local.features import LocalFeatures
+from ultron_cli.local.projection import Projection
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.extraction.earlier import FileKind, StoredFile, StoredPhotos
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork, worker_cores
@@ -49,11 +50,18 @@ class LocalConfig:
     descriptor_type: DescriptorType
     max_keypoints: int
     max_side_px: int | None
+    # Of dense features: the model, its weights, and how photos are brought to it.
+    network: dict[str, object] | None = None
 
     def __post_init__(self) -> None:
         within("local_points", self.max_keypoints, 1, MOST_KEYPOINTS)
         if self.max_side_px is not None:
             within("local_side", self.max_side_px, 32, 16384)
+
+
+def local_shape(max_side_px: int | None) -> PhotoShape:
+    """To which shape photos are brought for a detector."""
+    return PhotoShape(max_side_px=max_side_px, min_side_px=MIN_SIDE_PX)
 
 
 def in_photo(features: LocalFeatures, placed: PlacedPixels) -> LocalFeatures:
@@ -135,13 +143,19 @@ class LocalExtraction(Extraction[LocalFeatures]):
         self.detector = detector
         self.config = config
         self.weights = weights
-        self.shape = PhotoShape(max_side_px=config.max_side_px, min_side_px=MIN_SIDE_PX)
+        self.shape = local_shape(config.max_side_px)
+        self.projection: Projection | None = None  # that descriptors go through
         row_bytes = 4 * COLUMNS + detector.descriptor_dim * np.dtype(detector.descriptor_type).itemsize
         self.storage_bytes = config.max_keypoints * row_bytes  # at most
 
     @property
     def settings(self) -> LocalConfig:
         return self.config
+
+    @property
+    def n_default_workers(self) -> int:
+        """Processes that decode photos, and where the detector is for them detect in them, unless a number is set."""
+        return worker_cores() if self.detector.is_for_workers else 0
 
     @property
     def what(self) -> str:
@@ -159,7 +173,7 @@ class LocalExtraction(Extraction[LocalFeatures]):
         detect = Placing(self.detector, self.config.max_keypoints)
         n_workers = self.work.n_workers
         if n_workers is None:
-            n_workers = worker_cores() if self.detector.is_for_workers else 0
+            n_workers = self.n_default_workers
         for photo in chain(bad, read_photos(reader, n_workers)):
             features = photo.features if isinstance(photo, _ReadPhoto) else None
             if isinstance(photo, _ReadPhoto) and photo.placed is not None:
@@ -205,7 +219,8 @@ class LocalExtraction(Extraction[LocalFeatures]):
         marks: PhotoMarks | None,
     ) -> None:
         width = self.detector.descriptor_dim, np.dtype(self.detector.descriptor_type)
-        write_local_features(path, names, counts, photos, width, self._info(skipped), marks=marks)
+        info = self._info(skipped)
+        write_local_features(path, names, counts, photos, width, info, marks=marks, projection=self.projection)
 
     def _info(self, skipped: Sequence[SkippedPhoto]) -> LocalFeatureInfo:
         config, ground_truth = self.config, self.dataset.ground_truth_path

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self, TypedDict, cast
+from typing import Literal, NotRequired, Self, TypedDict, cast
 
 import h5py
 import numpy as np
@@ -44,6 +44,9 @@ FORMAT = "ultron-local-features"
 VERSION = 1
 SUFFIX = ".local.h5"
 COLUMNS = 5  # of /keypoints: x, y, scale, angle, strength
+LARGEST = np.finfo(np.float32).max
+BELOW_360 = np.nextafter(np.float32(360), np.float32(0))
+LEAST_KEYPOINT = np.array([[-0.5], [-0.5], [np.nextafter(np.float32(0), np.float32(1))], [0], [-LARGEST]], np.float32)
 LAYOUT = H5Layout(
     format=FORMAT,
     version=VERSION,
@@ -75,6 +78,18 @@ LAYOUT = H5Layout(
 )
 
 
+class StoredNetwork(TypedDict):
+    """The types of what is read of the network whose maps the features are places of."""
+
+    model: dict[str, object]
+    weights_sha256: str
+    preprocessing: dict[str, object]
+    resize: Literal["down", "always"]
+    box_edges: Literal["truncated"] | None
+    layer: str
+    cell_px: float
+
+
 class StoredLocalExtraction(TypedDict):
     """The types of what the `config` of a file of local features holds, as far as they are read."""
 
@@ -82,6 +97,7 @@ class StoredLocalExtraction(TypedDict):
     comparison: Comparison
     max_keypoints: int
     max_side_px: int | None
+    network: NotRequired[StoredNetwork | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +109,8 @@ class LocalFeatureInfo:
     comparison: Comparison
     max_keypoints: int  # of a photo
     max_side_px: int | None  # to which photos, or their boxes, were brought first; None: as they are
+    # Of places of a map, the side of a cell at scale 1, in pixels of the photo as it was brought; None of keypoints.
+    cell_px: float | None = None
     dataset: str
     role: Literal["query", "database"]
     crop: Literal["bbx", "none"]  # bbx: the features inside the query's box
@@ -154,12 +172,14 @@ class LocalFeatureFile:
                 f"features and are not; {LAYOUT.again}"
             )
         config = cast(StoredLocalExtraction, self._file.json("config", StoredLocalExtraction))
+        network = config.get("network")
         self.info = LocalFeatureInfo(
             detector=attributes["detector"],
             settings=config["settings"],
             comparison=config["comparison"],
             max_keypoints=config["max_keypoints"],
             max_side_px=config["max_side_px"],
+            cell_px=network["cell_px"] if network else None,
             dataset=attributes["dataset"],
             role=attributes["role"],
             crop=attributes["crop"],
@@ -241,13 +261,12 @@ class LocalFeatureFile:
 
     def _features(self, row: int, keypoints: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
         width, height = self._sizes[row].tolist()
-        x, y, scales, angles, strengths = keypoints.T
+        columns = np.ascontiguousarray(keypoints.T)
+        _, _, scales, angles, strengths = columns
+        # The photo ends half a pixel beyond the outer centres.
+        largest = np.array([[width - 0.5], [height - 0.5], [LARGEST], [BELOW_360], [LARGEST]], np.float32)
         is_sound = (
-            np.isfinite(keypoints).all()
-            and ((x >= -0.5) & (x <= width - 0.5)).all()  # the photo ends half a pixel beyond the outer centres
-            and ((y >= -0.5) & (y <= height - 0.5)).all()
-            and (scales > 0).all()
-            and ((angles >= 0) & (angles < 360)).all()
+            ((columns >= LEAST_KEYPOINT) & (columns <= largest)).all()  # not a number is neither
             and (strengths[1:] <= strengths[:-1]).all()
             and (self.dtype == np.uint8 or np.isfinite(descriptors).all())
         )
@@ -258,9 +277,9 @@ class LocalFeatureFile:
             )
         return LocalFeatures(
             positions=np.ascontiguousarray(keypoints[:, :2]),
-            scales=np.ascontiguousarray(scales),
-            angles=np.ascontiguousarray(angles),
-            strengths=np.ascontiguousarray(strengths),
+            scales=scales,
+            angles=angles,
+            strengths=strengths,
             descriptors=descriptors,
             size=(width, height),
         )

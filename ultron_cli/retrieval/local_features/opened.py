@@ -11,7 +11,10 @@ from typing import Self
 import numpy as np
 
 from ultron_cli.errors import UltronError
+from ultron_cli.local.calibration import Calibration
+from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.verification import VerifiablePhoto, VerifiableQuery
+from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, open_local_features
 from ultron_cli.retrieval.local_features.source import LocalSource, parts_of
 
@@ -19,91 +22,55 @@ EXTRACT = "`ultron extract --local rootsift`"
 ANOTHER_FILE = "name another file with `local_features`"
 READ_FOR_IDENTITY = 32  # photos of a file
 MUST_AGREE = ("detector", "comparison", "max_side_px")
+IN_NO_FILE = ""  # in place of a file's identity
 
 
-class OpenLocalFeatures:
-    """The files of a LocalSource, opened: photos ready to be verified, by the rows of a ranking. A context manager."""
+class LocalPhotos:
+    """The local features of a database, opened: its photos ready to be verified, by the rows of a ranking. A context
+    manager."""
 
-    def __init__(self, source: LocalSource | None, step: str) -> None:
-        """step: the re-ranking that asks for them. Raises UltronError if there is no source, or a file is absent or
-        damaged, lacks photos, or was made otherwise than the others."""
-        if source is None:
-            raise UltronError(
-                f"re-ranking by {step} needs the local features of queries and database, which lie beside descriptor "
-                f"files; search with descriptor files, and make their local features with {EXTRACT}"
-            )
-        self._step = step
-        self._stack = ExitStack()
-        try:
-            self._queries = self._open(source.query_file)
-            self._database = [self._open(path) for path in source.database_files]
-            for file in self._database:
-                require_alike(self._queries, file)
-            self._query_rows = rows_of(self._queries, source.query_names)
-            parts = parts_of(source.database)
-            rows = [rows_of(file, part.names) for file, part in zip(self._database, parts, strict=True)]
+    def __init__(
+        self, files: Sequence[Path], database: Descriptors, step: str, queries: LocalFeatureFile | None = None
+    ) -> None:
+        """files: of each descriptor file of `database`. step: the re-ranking that asks for them. queries: theirs, where
+        they are in a file. Raises UltronError if a file is absent or damaged, lacks photos, or was made otherwise than
+        the others."""
+        with ExitStack() as stack:
+            self.files = [stack.enter_context(_opened(path, step)) for path in files]
+            for file in self.files:
+                require_alike(queries or self.files[0], file)
+            parts = parts_of(database)
+            rows = [rows_of(file, part.names) for file, part in zip(self.files, parts, strict=True)]
             self._file_of_row = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
             self._row_of_row = np.concatenate(rows)
-        except BaseException:
-            self._stack.close()
-            raise
-        self._identities = [file_identity(file) for file in self._database]
-        self.query_identity = file_identity(self._queries)
-        info = self._queries.info
-        self._is_binary = info.comparison == "hamming"
-
-    def _open(self, path: Path) -> LocalFeatureFile:
-        if not path.exists():
-            raise UltronError(
-                f"{path} is absent, and re-ranking by {self._step} needs local features; make them with {EXTRACT}"
-            )
-        return self._stack.enter_context(open_local_features(path))
+            self._identities = [file_identity(file) for file in self.files]
+            self._stack = stack.pop_all()
+        self.is_binary = self.files[0].info.comparison == "hamming"
+        self.calibrations: dict[str, Calibration] = {}  # by how they were made
 
     @property
     def store_path(self) -> Path:
-        """Where results of the database's photos are kept."""
-        return self._database[0].path.with_suffix(".verified.db")
+        """Where results of the photos are kept."""
+        return self.files[0].path.with_suffix(".verified.db")
 
     @property
     def bytes_per_photo(self) -> float:
-        """Of the database's files, on disk."""
-        files = self._database
-        return sum(file.bytes_per_photo * file.n for file in files) / max(1, sum(file.n for file in files))
+        """On disk."""
+        return sum(file.bytes_per_photo * file.n for file in self.files) / max(1, sum(file.n for file in self.files))
 
-    def place_of_query(self, query: int) -> tuple[str, int]:
-        """(identity of its file, row there) of a query; row -1 where its photo was skipped."""
-        return self.query_identity, int(self._query_rows[query])
-
-    def place_of_photo(self, row: int) -> tuple[str, int]:
-        """(identity of its file, row there) of a database photo; row -1 where it was skipped."""
+    def place_of(self, row: int) -> tuple[str, int]:
+        """(identity of its file, row there) of a photo; row -1 where it was skipped."""
         return self._identities[self._file_of_row[row]], int(self._row_of_row[row])
 
-    @property
-    def database_files(self) -> list[LocalFeatureFile]:
-        """Of the database, and of each file of distractors after it."""
-        return self._database
-
-    def numbers_of_photos(self) -> np.ndarray:
-        """(N,) int64 of every row that a ranking means: its place among the photos of all database files, one file
-        after the other; -1 where it was skipped."""
-        firsts = np.cumsum([0, *(file.n for file in self._database)])[self._file_of_row]
+    def numbers(self) -> np.ndarray:
+        """(N,) int64 of every row that a ranking means: its place among the photos of all files, one file after the
+        other; -1 where it was skipped."""
+        firsts = np.cumsum([0, *(file.n for file in self.files)])[self._file_of_row]
         return np.where(self._row_of_row >= 0, firsts + self._row_of_row, -1)
 
-    def descriptors_of_query(self, query: int) -> np.ndarray:
-        """(n, D) of a query's features, of its box where the file is of boxes; n is 0 where its photo was skipped."""
-        row = int(self._query_rows[query])
-        return self._queries.read(row).descriptors if row >= 0 else np.empty((0, self._queries.dim), np.float32)
-
-    def query(self, query: int) -> VerifiableQuery:
-        """A query; its features are those of its box where the file is of boxes."""
-        return VerifiableQuery.of(self._verifiable(self._queries, int(self._query_rows[query])))
-
     def photo(self, row: int) -> VerifiablePhoto:
-        """A photo of the database."""
-        return self._verifiable(self._database[self._file_of_row[row]], int(self._row_of_row[row]))
-
-    def _verifiable(self, file: LocalFeatureFile, row: int) -> VerifiablePhoto:
-        return VerifiablePhoto.of(file.read(row), max_side_px=file.info.max_side_px, is_binary=self._is_binary)
+        """A photo."""
+        return verifiable(self.files[self._file_of_row[row]], int(self._row_of_row[row]))
 
     def close(self) -> None:
         """Closes the files."""
@@ -114,6 +81,85 @@ class OpenLocalFeatures:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class OpenLocalFeatures:
+    """The local features of a search, opened: of its queries, and the LocalPhotos of its database. A context manager,
+    which leaves those photos open that were so before."""
+
+    def __init__(self, source: LocalSource | None, step: str) -> None:
+        """step: the re-ranking that asks for them. Raises UltronError if there is no source, a file is absent or
+        damaged, lacks photos, or was made otherwise than the others, or features of photos by path cannot be found as
+        those of the database were."""
+        if source is None:
+            raise UltronError(
+                f"re-ranking by {step} needs the local features of queries and database, which lie beside descriptor "
+                f"files; search with descriptor files, and make their local features with {EXTRACT}"
+            )
+        self._detected: list[LocalFeatures] | None = None
+        self._query_file: LocalFeatureFile | None = None
+        with ExitStack() as stack:
+            if source.query_file is not None:
+                self._query_file = stack.enter_context(_opened(source.query_file, step))
+            self.photos = source.photos or stack.enter_context(
+                LocalPhotos(source.database_files, source.database, step, self._query_file)
+            )
+            if self._query_file is not None:
+                self._query_rows = rows_of(self._query_file, source.query_names)
+                self._identity = file_identity(self._query_file)
+            elif source.detect_queries is not None:
+                self._detected = list(source.detect_queries(self.photos.files[0]))
+                self._query_rows = np.arange(len(self._detected))
+                self._identity = IN_NO_FILE
+            self._stack = stack.pop_all()
+
+    def place_of_query(self, query: int) -> tuple[str, int]:
+        """(identity of its file or IN_NO_FILE, row there) of a query; row -1 where its photo was skipped."""
+        return self._identity, int(self._query_rows[query])
+
+    def descriptors_of_query(self, query: int) -> np.ndarray:
+        """(n, D) of a query's features, of its box where there is one; n is 0 where its photo was skipped."""
+        row = int(self._query_rows[query])
+        if self._detected is not None:
+            return self._detected[row].descriptors
+        assert self._query_file is not None
+        return self._query_file.read(row).descriptors if row >= 0 else np.empty((0, self._query_file.dim), np.float32)
+
+    def query(self, query: int) -> VerifiableQuery:
+        """A query; its features are those of its box where there is one."""
+        row = int(self._query_rows[query])
+        if self._detected is not None:
+            return VerifiableQuery.of(verifiable_like(self.photos.files[0], self._detected[row]))
+        assert self._query_file is not None
+        return VerifiableQuery.of(verifiable(self._query_file, row))
+
+    def close(self) -> None:
+        """Closes the files that were opened."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _opened(path: Path, step: str) -> LocalFeatureFile:
+    if not path.exists():
+        raise UltronError(f"{path} is absent, and re-ranking by {step} needs local features; make them with {EXTRACT}")
+    return open_local_features(path)
+
+
+def verifiable(file: LocalFeatureFile, row: int) -> VerifiablePhoto:
+    """A photo of a file, ready to be verified."""
+    return verifiable_like(file, file.read(row))
+
+
+def verifiable_like(file: LocalFeatureFile, features: LocalFeatures) -> VerifiablePhoto:
+    """A photo whose features were found as those of the file."""
+    info = file.info
+    is_binary = info.comparison == "hamming"
+    return VerifiablePhoto.of(features, max_side_px=info.max_side_px, is_binary=is_binary, cell_px=info.cell_px)
 
 
 def file_identity(file: LocalFeatureFile) -> str:
@@ -140,6 +186,15 @@ def require_alike(queries: LocalFeatureFile, database: LocalFeatureFile) -> None
                 f"{of_queries} and {of_database}; extract both alike",
                 ANOTHER_FILE,
             )
+    projection = queries.projection
+    if (projection is None) != (database.projection is None) or (
+        projection is not None and not projection.equals(database.projection)
+    ):
+        raise UltronError(
+            f"{queries.path} and {database.path} went through different projections; extract one of them again, with "
+            "the projection of the other (`local_set` projection=FILE)",
+            ANOTHER_FILE,
+        )
 
 
 def rows_of(file: LocalFeatureFile, names: Sequence[str]) -> np.ndarray:

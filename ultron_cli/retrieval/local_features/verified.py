@@ -7,8 +7,7 @@ Every block of results is one transaction, so that a killed search goes on where
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -36,13 +35,27 @@ class Pair(NamedTuple):
     photo_row: int
 
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS sources (id INTEGER PRIMARY KEY, made_of TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS pairs (
+TABLES = {
+    "sources": "(id INTEGER PRIMARY KEY, made_of TEXT NOT NULL UNIQUE)",
+    "pairs": """(
     source INTEGER NOT NULL, query_row INTEGER NOT NULL, photo_row INTEGER NOT NULL,
     n_matches INTEGER NOT NULL, n_inliers INTEGER NOT NULL, score INTEGER NOT NULL,
-    PRIMARY KEY (source, query_row, photo_row)) WITHOUT ROWID;
-"""
+    PRIMARY KEY (source, query_row, photo_row)) WITHOUT ROWID""",
+}
+LONGEST_VALUE = 1 << 20  # bytes
+# What SQLite says where not the file is at fault, but its disk, its folder, or another process.
+OF_THE_DISK = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_PROTOCOL,
+}
 
 
 class VerifiedPairs:
@@ -52,18 +65,18 @@ class VerifiedPairs:
     def __init__(self, path: Path, settings: VerifySettings) -> None:
         """Raises UltronError if the file is damaged."""
         self.path = path
-        self._settings = {"version": VERSION, **asdict(settings)}
+        self._settings = {"version": VERSION, **settings.identity}
         self._sources: dict[tuple[str, str], int] = {}
         try:
             self._database = _connection_to(path)
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
+            if not is_of_the_disk(error):
+                raise self._damage(error) from error
             log.info("verified pairs are not kept, as %s cannot be written (%s)", path, one_line(str(error)))
             self._database = _connection_to(":memory:")
-        except sqlite3.DatabaseError as error:
-            raise self._damage(error) from error
 
-    def _damage(self, error: sqlite3.Error) -> UltronError:
-        if isinstance(error, sqlite3.OperationalError):
+    def _damage(self, error: Exception) -> UltronError:
+        if is_of_the_disk(error):
             return WorkFailed(f"{self.path} could not be used ({one_line(str(error))}); see to its disk and try again")
         return UltronError(
             f"{self.path} is damaged ({one_line(str(error))}); delete it, and its pairs are verified again"
@@ -92,10 +105,10 @@ class VerifiedPairs:
                     "SELECT photo_row, n_matches, n_inliers, score FROM pairs WHERE source = ? AND query_row = ?",
                     (source, query_row),
                 )
-                stored = {int(row[0]): PairResult(*map(int, row[1:])) for row in rows}
+                stored = {photo_row: _sound_result(*numbers) for photo_row, *numbers in rows}
                 results |= {pair: stored[pair.photo_row] for pair in group if pair.photo_row in stored}
-        except (sqlite3.Error, TypeError, ValueError) as error:
-            raise self._damage(error if isinstance(error, sqlite3.Error) else sqlite3.DatabaseError(error)) from error
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            raise self._damage(error) from error
         return results
 
     def add(self, results: Mapping[Pair, PairResult]) -> None:
@@ -124,12 +137,49 @@ class VerifiedPairs:
         self.close()
 
 
+def is_of_the_disk(error: Exception) -> bool:
+    """Whether an error of SQLite is not of what a file holds."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in OF_THE_DISK
+
+
+def _sound_result(n_matches: object, n_inliers: object, score: object) -> PairResult:
+    """Three numbers of a row as a result. Raises ValueError if no pair has such."""
+    if not (isinstance(n_matches, int) and isinstance(n_inliers, int) and isinstance(score, int)):
+        raise ValueError("a result must be whole numbers")
+    if not 0 <= score <= n_inliers <= n_matches:
+        raise ValueError(f"{score} counted inliers of {n_inliers} of {n_matches} matches")
+    return PairResult(n_matches, n_inliers, score)
+
+
 def _connection_to(path: Path | str) -> sqlite3.Connection:
+    """A connection to a file, which is made where it is not there. Raises sqlite3.Error."""
+    if isinstance(path, Path) and path.exists() and not path.is_file():
+        error = sqlite3.OperationalError("it is no regular file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
     database = sqlite3.connect(path, timeout=WAIT_S)
     try:
-        with database, closing(database.executescript(SCHEMA)):
-            pass
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+        for pragma in ("trusted_schema=OFF", "cell_size_check=ON"):
+            database.execute(f"PRAGMA {pragma}")
+        with database:
+            _make_tables(database)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _make_tables(database: sqlite3.Connection) -> None:
+    """Makes the tables of an empty file. Raises sqlite3.DatabaseError for a file that has others, or anything that
+    computes, as views and triggers do."""
+    database.execute("BEGIN IMMEDIATE")
+    expected = {("table", name, f"CREATE TABLE {name} {columns}") for name, columns in TABLES.items()}
+    parts = set(database.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+    if not parts:
+        for _, _, statement in expected:
+            database.execute(statement)
+    elif parts != expected:
+        foreign = sorted(str(name) for _, name, _ in parts - expected) or sorted(TABLES)
+        raise sqlite3.DatabaseError(f"it does not hold the tables of verified pairs, but {foreign[0]:.60}")

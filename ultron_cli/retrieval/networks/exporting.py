@@ -28,6 +28,7 @@ from ultron_cli.retrieval.extraction.dataset import longest_side_px
 from ultron_cli.retrieval.networks import ExportFormat
 from ultron_cli.retrieval.networks.photos import PhotosToDescriptors
 from ultron_cli.retrieval.whitening import Whitening
+from ultron_cli.stops import undisturbed
 
 EXAMPLE_SIDES_PX = (192, 256)  # of the photos with which a network is traced, or its least side where that is more
 # Photos at a time: as many as nothing else in a network, for what is equal to another size is taken for it (and one for
@@ -156,5 +157,6 @@ def _state_dict(loaded: LoadedModel, record: NetworkRecord, *, is_safetensors: b
     with contextlib.suppress(AttributeError):
         ordered._metadata = {KEY: record.to_json()}  # type: ignore[attr-defined]
     content = io.BytesIO()
-    torch.save(ordered, content)
+    with undisturbed():
+        torch.save(ordered, content)
     return content.getvalue()

@@ -41,7 +41,7 @@ class Reranker:
 
     module: str  # of this package
     config: str  # name of the frozen dataclass of its settings, a StepConfig
-    needs_local_features: bool = False  # of stored queries and database; photos by path have none
+    needs_local_features: bool = False  # of queries and database
     function: str  # name of what takes a RerankState and the settings, and gives the next RerankState
 
     def config_type(self) -> type[StepConfig]:
@@ -139,6 +139,7 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     parts = _user_parts(names)
     short_names = [name.rpartition(":")[2] for name in names]
     values = apply_set({}, assignments, setting="rerank_set", example=EXAMPLE)
+    user_code.permit_in(values)
     for key, value in values.items():
         if not isinstance(value, dict):
             raise UltronError(
@@ -160,14 +161,9 @@ def parse_rerank(text: str | None, assignments: Sequence[str]) -> list[Step]:
     return steps
 
 
-def require_no_local_features(steps: Sequence[Step], what: str) -> None:
-    """Raises UltronError for steps that need local features of the queries. what: the queries that have none."""
-    names = [step.name for step in steps if step.part is None and RERANKERS[step.name].needs_local_features]
-    if names:
-        raise UltronError(
-            f"re-ranking by {names[0]} needs local features of the queries, which {what} have not; describe them as "
-            "the queries of a dataset, or leave the step out of `rerank`"
-        )
+def needs_local_features(steps: Sequence[Step]) -> bool:
+    """Whether a step looks at local features."""
+    return any(step.part is None and RERANKERS[step.name].needs_local_features for step in steps)
 
 
 def n_needed(steps: Sequence[Step]) -> int:

@@ -61,8 +61,8 @@ class AsmkConfig:
 def asmk(state: RerankState, config: AsmkConfig) -> RerankState:
     """Orders every query's first M photos, or all, by ASMK. Raises UltronError if there are no local features, or they
     are bits."""
-    with OpenLocalFeatures(state.local, "asmk") as photos:
-        files = photos.database_files
+    with OpenLocalFeatures(state.local, "asmk") as features:
+        files = features.photos.files
         if files[0].info.comparison != "l2":
             raise UltronError(
                 f"asmk adds up descriptors, and those of {files[0].path} are bits; make others with {EXTRACT}"
@@ -70,10 +70,10 @@ def asmk(state: RerankState, config: AsmkConfig) -> RerankState:
         stored = stored_words(files, config)
         search = kernels.Asmk(stored.words, config.kernel)
         search.fill(stored.content, sum(file.n for file in files))
-        numbers = photos.numbers_of_photos()
+        numbers = features.photos.numbers()
         fronts = []
         for query in range(len(state.queries)):
-            scores = search.scores(photos.descriptors_of_query(query))
+            scores = search.scores(features.descriptors_of_query(query))
             rows = state.first_rows(query, config.m) if config.m else np.arange(state.n_database)
             of_rows = numbers[rows]
             fronts.append((rows, np.where(of_rows >= 0, scores[of_rows], 0)))

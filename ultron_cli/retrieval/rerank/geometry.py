@@ -6,11 +6,11 @@ calibrated on pairs of database photos that are far apart by descriptor (local/c
 the local features (local_features/verified.py).
 """
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,12 +18,15 @@ from threadpoolctl import threadpool_limits
 from ultron_cli.blocks import chunks
 from ultron_cli.configs import one_of, within
 from ultron_cli.console import counted, log
+from ultron_cli.local import MUTUAL, choose_matcher
 from ultron_cli.local.calibration import Calibration, calibrate
+from ultron_cli.local.matching import prepare
 from ultron_cli.local.verification import MODELS, VerifiableQuery, VerifySettings, verify
 from ultron_cli.machine import n_threads, size_text
-from ultron_cli.retrieval.local_features.opened import OpenLocalFeatures
+from ultron_cli.retrieval.local_features.opened import IN_NO_FILE, OpenLocalFeatures
 from ultron_cli.retrieval.local_features.verified import Pair, PairResult, VerifiedPairs
 from ultron_cli.retrieval.rerank.state import RerankState, Scored, put_in_front
+from ultron_cli.user_code import is_import_path
 
 PAIRS_PER_TASK = 50  # of one query, verified by one thread and kept together
 TASKS_AHEAD = 4  # for each thread
@@ -38,9 +41,11 @@ class GeometryConfig:
 
     m: int = 100  # photos of each ranking that are verified
     model: str = "homography"
-    threshold_px: float = 4.0
-    ratio: float = 0.85
+    threshold_px: float | None = None  # None for these: what suits the features (VerifySettings)
+    ratio: float | None = None
     max_turn_deg: float = 45.0
+    matcher: str = MUTUAL  # or a name of MATCHERS, or an import path
+    matching: dict[str, object] = field(default_factory=dict)  # settings of the matcher
     guard: bool = True  # whether only photos with more inliers than chance gives are promoted
     chance_share: float = 0.0001  # of pairs of other photos that may reach the inliers that promote: 1 in 100 rankings
     chance_pairs: int = 1000  # that the number is calibrated on
@@ -50,24 +55,32 @@ class GeometryConfig:
     def __post_init__(self) -> None:
         within("geometry.m", self.m, 1, 1_000_000)
         one_of("geometry.model", self.model, MODELS)
-        within("geometry.threshold_px", self.threshold_px, 0.1, 100)
-        within("geometry.ratio", self.ratio, 0.1, 1)
+        if self.threshold_px is not None:
+            within("geometry.threshold_px", self.threshold_px, 0.1, 100)
+        if self.ratio is not None:
+            within("geometry.ratio", self.ratio, 0.1, 1)
         within("geometry.max_turn_deg", self.max_turn_deg, 1, 180)
         within("geometry.chance_share", self.chance_share, 1e-6, 0.5)
         within("geometry.chance_pairs", self.chance_pairs, 0, 100_000)
         within("geometry.least", self.least, 1, 1000)
         within("geometry.n_workers", self.n_workers, 0, 1024)
+        if not is_import_path(self.matcher):
+            choose_matcher(self.matcher, self.matching)
 
     @property
     def n_needed(self) -> int:
         """Photos of a ranking that the step looks at."""
         return self.m
 
-    @property
+    @cached_property
     def verification(self) -> VerifySettings:
-        """How a pair is verified."""
+        """How a pair is verified. Raises UltronError for an unknown matcher, or settings that it does not take."""
         return VerifySettings(
-            model=self.model, threshold_px=self.threshold_px, ratio=self.ratio, max_turn_deg=self.max_turn_deg
+            model=self.model,
+            threshold_px=self.threshold_px,
+            ratio=self.ratio,
+            max_turn_deg=self.max_turn_deg,
+            matcher=choose_matcher(self.matcher, self.matching),
         )
 
 
@@ -97,8 +110,9 @@ class Task:
 class Verifier:
     """Verifies pairs of an open source, each once."""
 
-    def __init__(self, photos: OpenLocalFeatures, store: VerifiedPairs, config: GeometryConfig) -> None:
-        self._photos = photos
+    def __init__(self, features: OpenLocalFeatures, store: VerifiedPairs, config: GeometryConfig) -> None:
+        self._features = features
+        self.photos = features.photos
         self._store = store
         self._settings = config.verification
         self._n_workers = config.n_workers or n_threads()
@@ -109,16 +123,17 @@ class Verifier:
     ) -> list[dict[int, PairResult]]:
         """Of each query the results by database row. first_photos: database rows in place of the queries."""
         places = [
-            self._photos.place_of_query(i) if first_photos is None else self._photos.place_of_photo(first_photos[i])
+            self._features.place_of_query(i) if first_photos is None else self.photos.place_of(first_photos[i])
             for i in range(len(rows_of))
         ]
         pairs = [
-            {row: Pair(*place, *self._photos.place_of_photo(row)) for row in rows}
+            {row: Pair(*place, *self.photos.place_of(row)) for row in rows}
             for place, rows in zip(places, rows_of, strict=True)
         ]
         # A photo that was skipped has no features, and so nothing in common with any.
         whole = {pair for group in pairs for pair in group.values() if min(pair.query_row, pair.photo_row) >= 0}
-        results = self._store.known(whole)
+        # Photos by path are in no file by which they would be known again.
+        results = self._store.known(pair for pair in whole if pair.query_file != IN_NO_FILE)
         self.work.n_known += len(results)
         tasks = []
         for i, group in enumerate(pairs):
@@ -128,7 +143,7 @@ class Verifier:
                 first = i if first_photos is None else int(first_photos[i])
                 tasks.append(Task(first, first_photos is not None, list(rows), list(of_rows)))
         for verified in self._verified(tasks):
-            self._store.add(verified)
+            self._store.add({pair: result for pair, result in verified.items() if pair.query_file != IN_NO_FILE})
             results |= verified
         return [{row: results.get(pair, NOTHING) for row, pair in group.items()} for group in pairs]
 
@@ -136,6 +151,7 @@ class Verifier:
         """The results of tasks, in their order, as they come."""
         if not tasks:
             return
+        prepare(sum(len(task.rows) for task in tasks))
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_workers, "geometry") as workers:
             for start, stop in chunks(len(tasks), TASKS_AHEAD * self._n_workers):
                 for spent_s, results in workers.map(self._run, tasks[start:stop]):
@@ -147,12 +163,12 @@ class Verifier:
         """(seconds of this thread, results)."""
         started_s = time.thread_time()
         if task.is_database_photo:
-            query = VerifiableQuery.of(self._photos.photo(task.query))
+            query = VerifiableQuery.of(self.photos.photo(task.query))
         else:
-            query = self._photos.query(task.query)
+            query = self._features.query(task.query)
         results = {}
         for row, pair in zip(task.rows, task.pairs, strict=True):
-            verified = verify(query, self._photos.photo(row), self._settings)
+            verified = verify(query, self.photos.photo(row), self._settings)
             results[pair] = PairResult(verified.n_matches, verified.n_inliers, verified.score)
         return time.thread_time() - started_s, results
 
@@ -164,15 +180,15 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
     had. Raises UltronError if there are no local features.
     """
     with (
-        OpenLocalFeatures(state.local, "geometry") as photos,
-        VerifiedPairs(photos.store_path, config.verification) as store,
+        OpenLocalFeatures(state.local, "geometry") as features,
+        VerifiedPairs(features.photos.store_path, config.verification) as store,
     ):
-        verifier = Verifier(photos, store, config)
+        verifier = Verifier(features, store, config)
         calibration = calibrated(state, verifier, config) if config.guard else None
         least = calibration.threshold if calibration else 1
         rows_of = [state.first_rows(query, config.m).tolist() for query in range(len(state.queries))]
         results = verifier.results(rows_of)
-        bytes_per_photo = photos.bytes_per_photo
+        bytes_per_photo = features.photos.bytes_per_photo
     fronts = [_front(rows, of_query, least) for rows, of_query in zip(rows_of, results, strict=True)]
     n_promoted = sum(len(rows) for rows, _ in fronts)
     work = verifier.work
@@ -185,6 +201,8 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
         "n_queries_with_promoted": sum(len(rows) > 0 for rows, _ in fronts),
         "calibration": calibration.to_json() if calibration else None,
     }
+    if config.verification.matcher is not None:
+        measured["matcher"] = config.verification.matcher.identity
     log.info(
         "geometry: %s verified at %.2f ms of one thread each, %d known before; %s of local features per photo; "
         "%s promoted in %d of %d queries",
@@ -197,7 +215,8 @@ def geometry(state: RerankState, config: GeometryConfig) -> RerankState:
         len(fronts),
     )
     ranking = put_in_front(state.ranking, fronts, in_place=state.in_place)
-    return dataclasses.replace(state, ranking=ranking, measured=measured)
+    inliers_of = [{row: result.score for row, result in of_query.items()} for of_query in results]
+    return replace(state, ranking=ranking, measured=measured, inliers_of=inliers_of)
 
 
 def _front(rows: Sequence[int], results: dict[int, PairResult], least: int) -> Scored:
@@ -209,7 +228,11 @@ def _front(rows: Sequence[int], results: dict[int, PairResult], least: int) -> S
 
 
 def calibrated(state: RerankState, verifier: Verifier, config: GeometryConfig) -> Calibration:
-    """From which number of inliers on photos are promoted, which is logged."""
+    """From which number of inliers on photos are promoted, which is logged where it is new."""
+    key = repr(replace(config, m=1, n_workers=0))
+    known = verifier.photos.calibrations.get(key)
+    if known is not None:
+        return known
     first, second = chance_pairs(state, config.chance_pairs)
     rows_of: dict[int, list[int]] = {}
     for row, other in zip(first.tolist(), second.tolist(), strict=True):
@@ -218,6 +241,7 @@ def calibrated(state: RerankState, verifier: Verifier, config: GeometryConfig) -
     scores = np.array([result.score for of_photo in results for result in of_photo.values()], np.int64)
     calibration = calibrate(scores, share=config.chance_share, first=MODELS[config.model].n_matches, least=config.least)
     log.info("geometry: %s", calibration.text())
+    verifier.photos.calibrations[key] = calibration
     return calibration
 
 

@@ -1,6 +1,6 @@
 """What a re-ranking step takes and gives, and what steps share: re-scored photos are put in front of a ranking."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +26,8 @@ class RerankState:
     device: str = "cpu"
     local: LocalSource | None = None  # of the queries and the database; None where nobody knows of any
     measured: Json = field(default_factory=dict)  # what the last step says of its work, beside its time
+    # By query, of the photos that a step verified: database row -> inliers that count. None where none did.
+    inliers_of: Sequence[Mapping[int, int]] | None = None
     # Whether steps may overwrite the ranking's arrays: for a million distractors that costs less than copying them.
     in_place: bool = False
 

@@ -8,8 +8,9 @@ from ultron_cli import user_code
 from ultron_cli.configs import apply_set, differences, flatten, from_dict, read_run, read_toml_config
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.training.autola.config import AutolaConfig, as_stored
-from ultron_cli.training.config import TrainConfig, binding_settings, schedule_until
+from ultron_cli.training.config import TrainConfig, binding_settings
 from ultron_cli.training.run.folder import is_finished
+from ultron_cli.training.schedules import schedule_until
 
 Config = TrainConfig | AutolaConfig
 

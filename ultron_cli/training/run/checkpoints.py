@@ -17,6 +17,7 @@ from ultron_cli.console import counted, log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.models.weights.reading import fit_content, read_weights_file
+from ultron_cli.stops import undisturbed
 
 State = dict[str, Any]
 """All that a run needs to go on: whatever torch.save stores and torch.load reads back with weights_only=True."""
@@ -59,7 +60,7 @@ def remove_states(folder: Path, steps: Sequence[int]) -> None:
 
 
 def _write(path: Path, step: int, content: State) -> None:
-    with whole_file(path) as output:
+    with whole_file(path) as output, undisturbed():
         torch.save(
             {"format": FORMAT, "version": VERSION, "step": step, "n_ranks": distributed.n_processes(), **content},
             output,

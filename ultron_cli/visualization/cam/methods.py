@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ultron_cli.errors import UltronError
+from ultron_cli.models import MODELS
 from ultron_cli.models.core import RetrievalModel
-from ultron_cli.visualization.inside.stages import run_through
+from ultron_cli.models.layer_maps import run_through
 
 # Nodes of the autograd graph that are activation functions: ReLU, ReLU6 (a hardtanh), and the smooth ones of newer
 # networks.
@@ -148,11 +149,22 @@ def attention_map(model: RetrievalModel, images: torch.Tensor) -> tuple[torch.Te
     weights_and_descriptor = model.pooling_attention(images)
     if weights_and_descriptor is None:
         raise UltronError(
-            "the attention map is of models that pool by attention (ultron-s, ultron-b, ultron-t, "
-            f"model.pooling=simpool or cls), found {model.label}; "
-            "take another `method`"
+            f"the attention map is of models that pool by attention ({_attention_models()}), found {model.label}; take "
+            "another `method`"
         )
     return weights_and_descriptor
+
+
+def _attention_models() -> str:
+    """The models that can pool by attention, with the poolings by which they do."""
+    names_by_poolings: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in MODELS.items():
+        names_by_poolings.setdefault(entry.model_class().attention_poolings, []).append(name)
+    return "; ".join(
+        f"{', '.join(names)} with model.pooling={' or '.join(poolings)}"
+        for poolings, names in names_by_poolings.items()
+        if poolings
+    )
 
 
 def require_finite(model: RetrievalModel, numbers: np.ndarray) -> np.ndarray:

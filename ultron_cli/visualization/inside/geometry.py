@@ -1,32 +1,38 @@
 """What the geometry of a query and photos of its ranking says, as a picture: lines between inliers, and the query's box
-as it appears in each photo."""
+as it appears in each photo; several systems side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import cv2
 import numpy as np
 
-from ultron_cli.configs import from_dict
 from ultron_cli.errors import UltronError
-from ultron_cli.local.verification import (
-    MODELS,
-    VerifiablePhoto,
-    VerifiableQuery,
-    Verification,
-    VerifySettings,
-    verify,
+from ultron_cli.visualization.drawing import (
+    BODY_PX,
+    BOLD,
+    BOX_COLOUR,
+    MARGIN_PX,
+    SMALL_PX,
+    VERDICT_COLOURS,
+    Header,
+    Sheet,
+    TextStyle,
+    check_size,
 )
-from ultron_cli.retrieval.local_features.files import LocalFeatureFile, local_path, open_local_features
-from ultron_cli.retrieval.rerank.geometry import GeometryConfig
-from ultron_cli.visualization.drawing import BOX_COLOUR, MARGIN_PX, VERDICT_COLOURS, Header, Sheet, check_size
-from ultron_cli.visualization.scene import PhotoChoice, Scene
+from ultron_cli.visualization.lettering import shorten_middle, wrap
+from ultron_cli.visualization.pair_geometry import PairGeometry, SceneGeometry
+from ultron_cli.visualization.scene import PhotoChoice, Scene, require_same_queries
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile, load_tile, warn_of_changed_photos
 
-PANEL_WIDTH_PX, PANEL_HEIGHT_PX = 520, 400
-GAP_PX, LABEL_PX = 28, 34
+PANEL_WIDTHS_PX = (520, 400, 300, 240)  # of a photo, by the number of systems
+HEIGHT_OF_WIDTH = 0.77
+PAIR_GAP_PX, SYSTEM_GAP_PX = 28, 44
+ROW_GAP_PX, LABEL_PX, NAME_PX = 28, 52, 34
 SUBPIXEL_BITS = 4  # of OpenCV's places
+SMALL = TextStyle(size_px=SMALL_PX)
 
 
 class VerifiedPhoto(TypedDict):
@@ -38,149 +44,164 @@ class VerifiedPhoto(TypedDict):
     n_matches: int
     n_inliers: int
     score: int
+    promoted: bool
     transform: list[list[float]] | None  # pixels of the query to pixels of the photo
 
 
-class GeometrySummary(TypedDict):
-    """What was drawn."""
+class SystemSummary(TypedDict):
+    """What was drawn of one search."""
 
-    query: str
-    figure: str
+    search: str
     model: str
     photos: list[VerifiedPhoto]
 
 
+class GeometrySummary(TypedDict):
+    """What was drawn. Of one search its model and photos, of several those of each."""
+
+    query: str
+    figure: str
+    model: NotRequired[str]
+    photos: NotRequired[list[VerifiedPhoto]]
+    systems: NotRequired[list[SystemSummary]]
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A row of the picture."""
+    """A photo and what its geometry says."""
 
     photo: RankedPhoto
-    features: VerifiablePhoto
-    verified: Verification
+    pair: PairGeometry
 
 
-def draw_geometry(scene: Scene, choice: PhotoChoice, out: Path) -> GeometrySummary:
-    """The figure of the inliers of a query and photos, verified as the search verified them, else by default. Raises
-    UltronError for unknown photos, or where there are no local features."""
-    query = scene.query_photo(choice.query_row)
-    photos = scene.photos_of(choice)
-    warn_of_changed_photos((query, *photos))
-    settings = _settings_of(scene)
-    query_path, database_path = _files_of(scene)
-    with open_local_features(query_path) as queries, open_local_features(database_path) as database:
-        first = VerifiableQuery.of(_verifiable(queries, scene.ranking.query_names[choice.query_row]))
-        panels = []
-        for photo in photos:
-            second = _verifiable(database, photo.name)
-            panels.append(Panel(photo, second, verify(first, second, settings)))
-    title = f"Local features that one {settings.model} explains: {scene.title(choice.query_row, choice.protocol)}"
-    _draw(query, first, panels, settings, title, out)
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A search and its photos, one below the other."""
+
+    label: str
+    model: str  # of transforms
+    panels: Sequence[Panel]
+
+
+def draw_geometry(
+    scenes: Sequence[Scene], labels: Sequence[str], query_name: str, choice: PhotoChoice, out: Path
+) -> GeometrySummary:
+    """The figure of the inliers of a query and photos in one search or several, verified as each search verified them,
+    else by default.
+
+    choice: its query is that of the first search. Raises UltronError for unknown photos, searches of other queries, or
+    where there are no local features.
+    """
+    if len(scenes) > len(PANEL_WIDTHS_PX):
+        raise UltronError(
+            f"at most {len(PANEL_WIDTHS_PX)} searches are drawn side by side, found {len(scenes)}; leave some out"
+        )
+    require_same_queries(scenes, query_name)
+    columns = []
+    for scene, label in zip(scenes, labels, strict=True):
+        row = scene.query_row(query_name)
+        photos = scene.photos_of(PhotoChoice(query_row=row, k=choice.k, protocol=choice.protocol, names=choice.names))
+        with SceneGeometry(scene) as geometry:
+            panels = [Panel(photo, geometry.pair(row, photo.name)) for photo in photos]
+            columns.append(Column(label, geometry.settings.model, panels))
+    first = scenes[0]
+    query = first.query_photo(choice.query_row)
+    warn_of_changed_photos((query, *(panel.photo for column in columns for panel in column.panels)))
+    kinds = " or ".join(dict.fromkeys(column.model for column in columns))
+    models = " and ".join(dict.fromkeys(scene.model for scene in scenes))
+    title = f"Local features that one {kinds} explains: {first.title(choice.query_row, choice.protocol, models)}"
+    _draw(query, columns, title, out)
+    summaries: list[SystemSummary] = [
+        {"search": column.label, "model": column.model, "photos": [_summary(panel) for panel in column.panels]}
+        for column in columns
+    ]
+    if len(summaries) > 1:
+        return {"query": query.name, "figure": str(out), "systems": summaries}
     return {
         "query": query.name,
         "figure": str(out),
-        "model": settings.model,
-        "photos": [
-            {
-                "rank": panel.photo.rank,
-                "name": panel.photo.name,
-                "verdict": panel.photo.verdict,
-                "n_matches": panel.verified.n_matches,
-                "n_inliers": panel.verified.n_inliers,
-                "score": panel.verified.score,
-                "transform": None if panel.verified.transform is None else panel.verified.transform.tolist(),
-            }
-            for panel in panels
-        ],
+        "model": summaries[0]["model"],
+        "photos": summaries[0]["photos"],
     }
 
 
-def _settings_of(scene: Scene) -> VerifySettings:
-    search = scene.ranking.origin.search
-    for step in search.steps if search else ():
-        if step.name == "geometry":
-            return from_dict(GeometryConfig, step.settings, prefix="geometry.").verification
-    return GeometryConfig().verification
+def _summary(panel: Panel) -> VerifiedPhoto:
+    photo, verified = panel.photo, panel.pair.verified
+    return {
+        "rank": photo.rank,
+        "name": photo.name,
+        "verdict": photo.verdict,
+        "n_matches": verified.n_matches,
+        "n_inliers": verified.n_inliers,
+        "score": verified.score,
+        "promoted": photo.is_promoted,
+        "transform": None if verified.transform is None else verified.transform.tolist(),
+    }
 
 
-def _files_of(scene: Scene) -> tuple[Path, Path]:
-    """The local features beside the ranking's descriptors. Raises UltronError where there are none."""
-    descriptors = scene.ranking.origin.descriptors
-    if descriptors is None:
-        raise UltronError(
-            "this ranking does not say which descriptor files it is of, beside which local features lie; search with "
-            "descriptor files"
-        )
-    paths = [local_path(Path(path)) for path in descriptors]
-    for path in paths:
-        if not path.exists():
-            raise UltronError(f"{path} is absent; make local features with `ultron extract --local rootsift`")
-    return paths[0], paths[1]
-
-
-def _verifiable(file: LocalFeatureFile, name: str) -> VerifiablePhoto:
-    if name not in file.rows:
-        raise UltronError(f"{file.path} has no photo {name}; make it of the same photos with `ultron extract --local`")
-    is_binary = file.info.comparison == "hamming"
-    return VerifiablePhoto.of(file.read(file.rows[name]), max_side_px=file.info.max_side_px, is_binary=is_binary)
-
-
-def _draw(
-    query: QueryPhoto,
-    query_features: VerifiableQuery,
-    panels: list[Panel],
-    settings: VerifySettings,
-    title: str,
-    out: Path,
-) -> None:
-    query_tile = load_tile(query.path, PANEL_WIDTH_PX, PANEL_HEIGHT_PX)
-    tiles = [load_tile(panel.photo.path, PANEL_WIDTH_PX, PANEL_HEIGHT_PX) for panel in panels]
-    heights = [max(query_tile.pixels.shape[0], tile.pixels.shape[0]) for tile in tiles]
-    width_px = 2 * (MARGIN_PX + PANEL_WIDTH_PX) + GAP_PX
+def _draw(query: QueryPhoto, columns: Sequence[Column], title: str, out: Path) -> None:
+    width = PANEL_WIDTHS_PX[len(columns) - 1]
+    height = round(width * HEIGHT_OF_WIDTH)
+    pair_width = 2 * width + PAIR_GAP_PX
+    query_tile = load_tile(query.path, width, height)
+    tiles = [[load_tile(panel.photo.path, width, height) for panel in column.panels] for column in columns]
+    n_rows = max(len(column.panels) for column in columns)
+    heights = [
+        max([query_tile.pixels.shape[0], *(of_column[i].pixels.shape[0] for of_column in tiles if i < len(of_column))])
+        for i in range(n_rows)
+    ]
+    sheet_width = 2 * MARGIN_PX + len(columns) * pair_width + (len(columns) - 1) * SYSTEM_GAP_PX
     note = "Yellow: the query's box, and where the transform takes it. A green line is an inlier."
-    header = Header.of(title, note, width_px)
-    height_px = header.height_px + sum(height + LABEL_PX + GAP_PX for height in heights) + MARGIN_PX
-    check_size(width_px, height_px, "draw fewer photos with `k`")
-    sheet = Sheet(width_px, height_px)
+    header = Header.of(title, note, sheet_width)
+    top = header.height_px + (NAME_PX if len(columns) > 1 else 0)
+    sheet_height = top + sum(heights) + n_rows * (LABEL_PX + ROW_GAP_PX) + MARGIN_PX
+    check_size(sheet_width, sheet_height, "draw fewer photos with `k`")
+    sheet = Sheet(sheet_width, sheet_height)
     header.draw(sheet)
-    y = header.height_px
-    moves_box = MODELS[settings.model].moves_places
-    for panel, tile, height in zip(panels, tiles, heights, strict=True):
-        photo, verified = panel.photo, panel.verified
-        sheet.text(
-            MARGIN_PX,
-            y + 20,
-            f"rank {photo.rank}  {photo.name}: {verified.n_inliers} inliers of {verified.n_matches} matches, "
-            f"{verified.score} counted",
-        )
-        row = np.full((height, 2 * PANEL_WIDTH_PX + GAP_PX, 3), 255, np.uint8)
-        row[: query_tile.pixels.shape[0], : query_tile.pixels.shape[1]] = query_tile.pixels
-        left = PANEL_WIDTH_PX + GAP_PX
-        row[: tile.pixels.shape[0], left : left + tile.pixels.shape[1]] = tile.pixels
-        box = _corners(query.bbx or query_features.box)
-        if verified.transform is not None and moves_box:
-            warped = cv2.perspectiveTransform(box[None], verified.transform)[0]
-            if not tile.problem and np.isfinite(warped).all():
-                part = np.ascontiguousarray(row[: tile.pixels.shape[0], left : left + tile.pixels.shape[1]])
-                _outline(part, _on_tile(warped, tile))
-                row[: tile.pixels.shape[0], left : left + tile.pixels.shape[1]] = part
-        if query.bbx is not None:
-            _outline(row, _on_tile(box, query_tile))
-        starts = _on_tile(query_features.photo.features.positions[verified.inliers[:, 0]], query_tile)
-        ends = _on_tile(panel.features.features.positions[verified.inliers[:, 1]], tile) + np.array([left, 0])
-        for start, end in zip(_fixed(starts), _fixed(ends), strict=True):
-            cv2.line(row, start, end, VERDICT_COLOURS["right"], 1, cv2.LINE_AA, SUBPIXEL_BITS)
-            for place in (start, end):
-                cv2.circle(row, place, 2 << SUBPIXEL_BITS, VERDICT_COLOURS["right"], -1, cv2.LINE_AA, SUBPIXEL_BITS)
-        sheet.paste(MARGIN_PX, y + LABEL_PX, row)
-        if photo.verdict != "unknown":
-            sheet.sign(MARGIN_PX + left + PANEL_WIDTH_PX - 12, y + 16, photo.verdict)
-        y += height + LABEL_PX + GAP_PX
+    for i, (column, of_column) in enumerate(zip(columns, tiles, strict=True)):
+        x, y = MARGIN_PX + i * (pair_width + SYSTEM_GAP_PX), top
+        if len(columns) > 1:
+            sheet.text(x, y - 12, wrap(column.label, pair_width, BODY_PX, n_lines=1, bold=True)[0], BOLD)
+        for panel, tile, row_height in zip(column.panels, of_column, heights, strict=False):
+            _draw_label(sheet, x, y, pair_width, panel)
+            sheet.paste(x, y + LABEL_PX, _pair_pixels(query, query_tile, panel.pair, tile, width, row_height))
+            y += row_height + LABEL_PX + ROW_GAP_PX
     sheet.save(out)
 
 
-def _corners(box: tuple[float, float, float, float]) -> np.ndarray:
-    x1, y1, x2, y2 = box
-    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64)
+def _draw_label(sheet: Sheet, x: int, y: int, width: int, panel: Panel) -> None:
+    """The two lines above a pair: rank and name; what its geometry says."""
+    photo, verified = panel.photo, panel.pair.verified
+    sheet.sign(x + 9, y + 15, photo.verdict)
+    left = x + (0 if photo.verdict == "unknown" else 25)
+    sheet.text(left, y + 20, shorten_middle(f"rank {photo.rank}  {photo.name}", width - (left - x), BODY_PX))
+    promoted = "promoted: " if photo.is_promoted else ""
+    text = f"{promoted}{verified.n_inliers} inliers of {verified.n_matches} matches, {verified.score} counted"
+    sheet.text(x, y + 41, text, SMALL)
+
+
+def _pair_pixels(
+    query: QueryPhoto, query_tile: Tile, pair: PairGeometry, tile: Tile, width: int, height: int
+) -> np.ndarray:
+    """(height, w, 3) uint8: the query, the photo and what joins them. width: of each."""
+    row = np.full((height, 2 * width + PAIR_GAP_PX, 3), 255, np.uint8)
+    row[: query_tile.pixels.shape[0], : query_tile.pixels.shape[1]] = query_tile.pixels
+    left = width + PAIR_GAP_PX
+    photo = tile.pixels.copy()
+    warped = pair.warped_box
+    if warped is not None and not tile.problem:
+        _outline(photo, _on_tile(warped, tile))
+    row[: photo.shape[0], left : left + photo.shape[1]] = photo
+    if query.bbx is not None:
+        x1, y1, x2, y2 = query.bbx
+        _outline(row, _on_tile(np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float64), query_tile))
+    starts, ends = pair.places()
+    starts, ends = _on_tile(starts, query_tile), _on_tile(ends, tile) + np.array([left, 0])
+    for start, end in zip(_fixed(starts), _fixed(ends), strict=True):
+        cv2.line(row, start, end, VERDICT_COLOURS["right"], 1, cv2.LINE_AA, SUBPIXEL_BITS)
+        for place in (start, end):
+            cv2.circle(row, place, 2 << SUBPIXEL_BITS, VERDICT_COLOURS["right"], -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    return row
 
 
 def _on_tile(places: np.ndarray, tile: Tile) -> np.ndarray:

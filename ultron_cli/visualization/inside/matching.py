@@ -16,9 +16,9 @@ from PIL import Image
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import RetrievalModel, normalise_images
+from ultron_cli.models.layer_maps import map_at
 from ultron_cli.visualization import drawing, plots, tiles
 from ultron_cli.visualization.drawing import Header, Sheet, overlay
-from ultron_cli.visualization.inside.stages import map_at
 from ultron_cli.visualization.tiles import RankedPhoto, Tile
 
 GAP_PX, QUERY_GAP_PX, ROW_LABEL_PX, BAR_PX, CAPTION_PX = 14, 34, 26, 102, 26

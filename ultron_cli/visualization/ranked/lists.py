@@ -83,7 +83,7 @@ def _draw_line(sheet: Sheet, line: _Line, y: int, cell_px: int) -> None:
         sheet.paste(left, top, tile.pixels)
         sheet.frame(left, top, width_px, height_px, drawing.VERDICT_COLOURS[photo.verdict])
         tiles.draw_problem(sheet, left, top, tile)
-        tiles.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
+        tiles.draw_label(sheet, x, base + drawing.FRAME_PX, cell_px, photo, photo.score_text)
         x += cell_px + 2 * drawing.FRAME_PX + GAP_PX
     if not line.photos:
         sheet.text(x, base - line.photo_height_px / 2, "nothing found")

@@ -126,7 +126,7 @@ def _draw_row(sheet: Sheet, row: _Row, n_above: int, n_below: int, cell_px: int)
         sheet.paste(left, top, tile.pixels)
         sheet.frame(left, top, width_px, height_px, drawing.VERDICT_COLOURS[photo.verdict])
         tiles.draw_problem(sheet, left, top, tile)
-        tiles.draw_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, photo, f"{photo.score:.3f}")
+        tiles.draw_label(sheet, x, row.base + drawing.FRAME_PX, cell_px, photo, photo.score_text)
         y = row.base + drawing.FRAME_PX + drawing.LABEL_HEIGHT_PX + 13
         rank_above = row.system.ranks_above[place] if row.system.ranks_above else None
         if rank_above is not None and rank_above <= n_above:

@@ -144,11 +144,17 @@ function photoButton(query, photo, rank, resultIndex) {
   const moved = resultIndex === 1 ? movedFrom(query.name, photo.name, rank) : null;
   if (moved) caption.append(" ", element("span", moved.up ? "up" : "down", moved.text));
   if (photo.map) caption.append(" \u25a6");
+  if (photo.inliers > 0) caption.append(" ", element("span", photo.promoted ? "up" : "small", `${photo.promoted ? "promoted by " : ""}${photo.inliers} inliers`));
   caption.append(element("span", "name", photo.name));
   button.title = photo.name;
   button.append(image, caption);
   image.addEventListener("load", () => { caption.style.width = `${Math.max(118, image.clientWidth)}px`; });
   button.addEventListener("click", () => openPair(resultIndex, query.name, rank - 1));
+  if (photo.geometry) {
+    const show = () => drawInliers(byId("list-inliers"), button.closest(".row").querySelector(".query img"), image, photo.geometry);
+    for (const event of ["pointerenter", "focus"]) button.addEventListener(event, show);
+    for (const event of ["pointerleave", "blur"]) button.addEventListener(event, hideInliers);
+  }
   return button;
 }
 
@@ -227,6 +233,10 @@ function drawPhoto(canvas, source, map, done) {
   image.src = source;
 }
 
+function hideInliers() {
+  for (const id of ["list-inliers", "pair-inliers"]) byId(id).replaceChildren();
+}
+
 function openPair(resultIndex, queryName, index) {
   const query = data.results[resultIndex].queries.find((entry) => entry.name === queryName), photo = query.photos[index];
   if (!photo) return;
@@ -235,17 +245,25 @@ function openPair(resultIndex, queryName, index) {
   byId("pair-title").textContent = `${second ? data.results[resultIndex].label + ", " : ""}rank ${index + 1} of ${query.name}: ${kind === "none" ? "" : SIGNS[kind] + " " + kind}`;
   byId("query-caption").textContent = `query ${query.name}`;
   byId("photo-caption").textContent = `${photo.name}, score ${photo.score.toFixed(4)}${photo.label ? `, labelled ${photo.label}` : ""}`;
+  if (photo.geometry) byId("photo-caption").textContent += `; ${photo.promoted ? "promoted: " : ""}${inliersText(photo.geometry)}`;
   byId("map-switch").hidden = !photo.map;
-  drawPhoto(byId("pair-query"), data.thumbnails[query.thumbnail], null);
-  drawPhoto(byId("pair-photo"), data.thumbnails[photo.thumbnail], byId("map-on").checked ? photo.map : null);
+  byId("inliers-switch").hidden = !photo.geometry;
+  hideInliers();
+  const hasLines = photo.geometry && byId("inliers-on").checked, isShown = () => state.pair && state.pair.index === index && state.pair.queryName === queryName;
   if (!byId("pair").open) byId("pair").showModal();
+  drawPhoto(byId("pair-query"), data.thumbnails[query.thumbnail], null, () => {
+    drawPhoto(byId("pair-photo"), data.thumbnails[photo.thumbnail], byId("map-on").checked && !hasLines ? photo.map : null, () => {
+      if (hasLines && isShown()) drawInliers(byId("pair-inliers"), byId("pair-query"), byId("pair-photo"), photo.geometry);
+    });
+  });
 }
 const closePair = () => { byId("pair").close(); };
 
 byId("close").addEventListener("click", closePair);
 byId("pair").addEventListener("close", () => { state.pair = null; });
 byId("pair").addEventListener("click", (event) => { if (event.target === byId("pair")) closePair(); });
-byId("map-on").addEventListener("change", () => { if (state.pair) openPair(state.pair.resultIndex, state.pair.queryName, state.pair.index); });
+for (const kind of ["scroll", "resize"]) addEventListener(kind, hideInliers, { passive: true, capture: true });  // lines are drawn where the images were
+for (const id of ["map-on", "inliers-on"]) byId(id).addEventListener("change", () => { if (state.pair) openPair(state.pair.resultIndex, state.pair.queryName, state.pair.index); });
 byId("find").addEventListener("input", (event) => { state.find = event.target.value.toLowerCase(); draw(); });
 byId("under").addEventListener("input", (event) => { state.under = event.target.value === "" ? null : Number(event.target.value); draw(); });
 byId("moved").addEventListener("change", (event) => { state.moved = event.target.checked; draw(); });

@@ -10,7 +10,8 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -28,6 +29,8 @@ from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.visualization import tiles
+from ultron_cli.visualization.pair_geometry import SceneGeometry
+from ultron_cli.visualization.report.inliers import PackedInliers, packed_inliers
 from ultron_cli.visualization.report.maps import PackedMap, packed_map
 from ultron_cli.visualization.scene import Scene
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
@@ -35,6 +38,7 @@ from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
 LARGEST_MIB = 30
 THUMBNAIL_QUALITY = 72
 PAGE = Path(__file__).with_name("page.html")
+INLIERS = PAGE.with_name("inliers.js")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +131,9 @@ class PhotoEntry(TypedDict):
     label: str  # easy, hard, junk or ""
     thumbnail: int  # number of it
     map: NotRequired[PackedMap]
+    inliers: NotRequired[int]  # that count, where geometry verified the photo
+    promoted: NotRequired[bool]  # by them
+    geometry: NotRequired[PackedInliers]
 
 
 class QueryEntry(TypedDict):
@@ -164,9 +171,28 @@ def _photo_entries(
                 "thumbnail": thumbnails.add(QueryPhoto(photo.path, photo.name)),
             }
         )
+    for entry, photo in zip(entries, photos, strict=True):
+        if photo.n_inliers is not None:
+            entry["inliers"], entry["promoted"] = photo.n_inliers, photo.is_promoted
     for entry, heat in zip(entries, maps, strict=False):
         entry["map"] = packed_map(heat)
     return entries
+
+
+@contextmanager
+def _opened_geometry(scene: Scene) -> Iterator[SceneGeometry | None]:
+    """The local features of a search that verified photos; None where it did not, or where they are gone."""
+    if scene.ranking.inliers is None:
+        yield None
+        return
+    try:
+        geometry = SceneGeometry(scene)
+    except UltronError as error:
+        log.warning("the report shows no lines between inliers: %s", error)
+        yield None
+        return
+    with geometry:
+        yield geometry
 
 
 class ComparisonEntry(TypedDict):
@@ -230,18 +256,23 @@ def result_entry(
 
         maker = SimilarityMaps(scene, device, config.method)
     queries: list[QueryEntry] = []
-    for row, name in enumerate(progress(ranking.query_names, what="report")):
-        photos = scene.ranked(row, config.k, "medium")
-        maps = maker.of(row, photos[: config.n_maps]) if maker else []
-        queries.append(
-            {
-                "name": name,
-                "thumbnail": thumbnails.add(scene.query_photo(row)),
-                "ap": {p: evaluation.protocols[p].ap.get(name) for p in PROTOCOLS} if evaluation else {},
-                "photos": _photo_entries(photos, maps, labels[row], thumbnails),
-                "ranks": positive_ranks(scene, row, labels[row]),
-            }
-        )
+    with _opened_geometry(scene) as geometry:
+        for row, name in enumerate(progress(ranking.query_names, what="report")):
+            photos = scene.ranked(row, config.k, "medium")
+            maps = maker.of(row, photos[: config.n_maps]) if maker else []
+            entries = _photo_entries(photos, maps, labels[row], thumbnails)
+            for entry in entries if geometry else ():
+                if geometry and entry.get("inliers"):
+                    entry["geometry"] = packed_inliers(geometry.pair(row, entry["name"]))
+            queries.append(
+                {
+                    "name": name,
+                    "thumbnail": thumbnails.add(scene.query_photo(row)),
+                    "ap": {p: evaluation.protocols[p].ap.get(name) for p in PROTOCOLS} if evaluation else {},
+                    "photos": entries,
+                    "ranks": positive_ranks(scene, row, labels[row]),
+                }
+            )
     scores: dict[str, dict[str, object]] = {}
     if evaluation:
         scores = {
@@ -329,9 +360,7 @@ def page(data: Mapping[str, object]) -> str:
         .replace("\u2029", "\\u2029")
     )
     text = PAGE.read_text(encoding="utf-8")
-    for mark, content in (
-        ("/*STYLE*/", PAGE.with_suffix(".css").read_text("utf-8")),
-        ("/*SCRIPT*/", PAGE.with_suffix(".js").read_text("utf-8")),
-    ):
-        text = text.replace(mark, content)
+    for mark, suffix in (("/*STYLE*/", ".css"), ("/*SCRIPT*/", ".js")):
+        parts = (path.with_suffix(suffix).read_text("utf-8") for path in (INLIERS, PAGE))
+        text = text.replace(mark, "\n".join(parts))
     return text.replace("/*DATA*/", encoded)

@@ -10,6 +10,7 @@ import numpy as np
 from ultron_cli.retrieval.arrays import is_array, to_numpy
 from ultron_cli.retrieval.exchange.descriptors.keyed import KEY_OF_ROLE, of_content
 from ultron_cli.retrieval.exchange.descriptors.rows import DescriptorFormat, NamedRows
+from ultron_cli.stops import undisturbed
 
 SUFFIXES = (".pt", ".pth")
 # What torch began files with before 2020: a number in a pickle.
@@ -38,7 +39,8 @@ def write(parts: Sequence[NamedRows], output: BinaryIO) -> None:
             rows[first : first + len(block)] = block
             first += len(block)
         content |= {rows_key: torch.from_numpy(rows), names_key: list(part.names or ())}
-    torch.save(content, output)
+    with undisturbed():
+        torch.save(content, output)
 
 
 FORMAT = DescriptorFormat(
