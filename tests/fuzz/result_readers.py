@@ -109,8 +109,8 @@ def _index_of_user(folder: Path) -> None:
     (folder / "own.py").write_text(OWN_INDEX)
     code = {"sha256": hashlib.sha256(OWN_INDEX.encode()).hexdigest(), "file": "own.py"}
     shared = {key: value for key, value in INDEX.items() if key != "factory"}
-    description = {**shared, "format": "ultron-index-of-user", "kind": "own.py:Kind", "settings": {"bits": 4}, "code": code}
-    text_file("index.json", description)(folder)
+    of_user = {"format": "ultron-index-of-user", "kind": "own.py:Kind", "settings": {"bits": 4}, "code": code}
+    text_file("index.json", shared | of_user)(folder)
     text_file("names.json", ["a", "b", "c"])(folder)
 
 

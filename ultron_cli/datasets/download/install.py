@@ -17,12 +17,12 @@ from ultron_cli.configs import within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.fetching import (
     DIGESTS,
+    GIT_BLOB,
     Download,
     FetchedFile,
     FetchOptions,
     FileRequest,
     check_file,
-    GIT_BLOB,
     find_digest,
 )
 from ultron_cli.datasets.download.known_set import KnownSet, Part

@@ -175,11 +175,11 @@ def _make_tables(database: sqlite3.Connection) -> None:
     """Makes the tables of an empty file. Raises sqlite3.DatabaseError for a file that has others, or anything that
     computes, as views and triggers do."""
     database.execute("BEGIN IMMEDIATE")
-    wanted = {("table", name, f"CREATE TABLE {name} {columns}") for name, columns in TABLES.items()}
+    expected = {("table", name, f"CREATE TABLE {name} {columns}") for name, columns in TABLES.items()}
     parts = set(database.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
     if not parts:
-        for _, _, statement in wanted:
+        for _, _, statement in expected:
             database.execute(statement)
-    elif parts != wanted:
-        foreign = sorted(str(name) for _, name, _ in parts - wanted) or sorted(TABLES)
+    elif parts != expected:
+        foreign = sorted(str(name) for _, name, _ in parts - expected) or sorted(TABLES)
         raise sqlite3.DatabaseError(f"it does not hold the tables of verified pairs, but {foreign[0]:.60}")
