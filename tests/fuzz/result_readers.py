@@ -12,9 +12,9 @@ from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.reader import Make, Reader, json_part, json_reader, lazily, text_file
 from tests.fuzz.sqlite_mutations import mutate_sqlite
 from tests.fuzz.structures import mutate_faiss
+
 if TYPE_CHECKING:
     from ultron_cli.retrieval.local_features.verified import Pair
-
 
 SCORES = {"mAP": 0.5, "mP": {"1": 0.5, "10": None}, "queries_used": 2, "ap": {"a": 0.25, "b": 0.75, "c": None}}
 ORIGIN = {
