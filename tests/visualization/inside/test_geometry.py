@@ -15,7 +15,6 @@ from tests.visualization.report.test_report import data_of
 from ultron_cli.retrieval.rankings import read_ranks
 from ultron_cli.visualization.drawing import BOX_COLOUR
 
-
 TRUTH = turned_wall(25, 200)
 
 
