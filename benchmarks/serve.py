@@ -85,7 +85,7 @@ def jpeg_of_many_passes(n_passes: int) -> bytes:
 
 def run(*arguments: str) -> None:
     """Runs a command in this process. Raises SystemExit if it fails."""
-    code = ultron(arguments)
+    code = ultron(list(arguments))
     if code:
         raise SystemExit(f"ultron {' '.join(arguments)} ended with {code}")
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.reader import Make, Reader, json_part, json_reader, lazily, text_file
 from tests.fuzz.sqlite_mutations import mutate_sqlite
 from tests.fuzz.structures import mutate_faiss
-from ultron_cli.retrieval.local_features.verified import Pair
+
+if TYPE_CHECKING:
+    from ultron_cli.retrieval.local_features.verified import Pair
 
 SCORES = {"mAP": 0.5, "mP": {"1": 0.5, "10": None}, "queries_used": 2, "ap": {"a": 0.25, "b": 0.75, "c": None}}
 ORIGIN = {
@@ -182,7 +185,9 @@ def _read_ranks(folder: Path) -> None:
     read_ranks(folder / "x.h5").names_of(0)
 
 
-def _pairs() -> list[Pair]:
+def _pairs() -> list["Pair"]:
+    from ultron_cli.retrieval.local_features.verified import Pair
+
     return [Pair(f"q{row % 2}", row, "p", other) for row in range(6) for other in range(40)]
 
 

@@ -114,7 +114,8 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     (card, *_) = browser.find_elements(By.XPATH, "//button[.//span[contains(text(), 'inliers')]]")
     ActionChains(browser).move_to_element(card).perform()
     until(lambda: browser.find_elements(By.CSS_SELECTOR, "#card-inliers line"))
-    ends = "return [...document.querySelectorAll('#card-inliers line')].map((l) => [l.x2.baseVal.value, l.y2.baseVal.value])"
+    ends = """return [...document.querySelectorAll('#card-inliers line')].map(
+        (line) => [line.x2.baseVal.value, line.y2.baseVal.value])"""
     frame = card.find_element(By.TAG_NAME, "img").rect
     scrolled = browser.execute_script("return [scrollX, scrollY]")
     for x, y in browser.execute_script(ends):

@@ -170,7 +170,7 @@ class PlacedMaps:
         return maps[-1], grids_of(maps[-1])
 
 
-class _Reached(Exception):  # noqa: N818 no error: the rest of the network is not asked for
+class _Reached(Exception):
     """The map is there."""
 
 

@@ -154,7 +154,8 @@ class Verifier:
         """The results of tasks, in their order, as they come."""
         if not tasks:
             return
-        prepare(sum(len(task.rows) for task in tasks))
+        if self._settings.matcher is None:
+            prepare(sum(len(task.rows) for task in tasks))
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_workers, "geometry") as workers:
             for start, stop in chunks(len(tasks), TASKS_AHEAD * self._n_workers):
                 for spent_s, results in workers.map(self._run, tasks[start:stop]):
