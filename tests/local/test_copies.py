@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.local.sift_for_tests import facade, rootsift, seen_by, turned_wall
-from ultron_cli.local.copies import ComparedPhoto, InCommon, covered_share, in_common
+from ultron_cli.local.copies import ComparedPhoto, InCommon, covered_share, in_common, median_off_px
 from ultron_cli.local.mirroring import can_mirror, mirrored
 from ultron_cli.local.verification import VerifiablePhoto, VerifySettings
 
@@ -70,3 +70,12 @@ def test_covered_share_counts_cells_with_features() -> None:
     assert covered_share(corners, corners) == 1
     assert covered_share(corners, corners[:1]) == 0.25
     assert covered_share(corners, corners[:0]) == 0
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
+def test_places_are_off_in_pixels_of_the_smaller_picture(scale: float) -> None:
+    """3 px off in the second photo are 3 / scale of the first, where that shows them smaller."""
+    similarity = np.array([[0.0, -scale, 5], [scale, 0, 7], [0, 0, 1]])
+    first = np.array([[1.0, 2], [30, 4], [9, 50]])
+    second = first @ similarity[:2, :2].T + similarity[:2, 2] + [3, 0]
+    assert median_off_px(similarity, np.stack([first, second])) == pytest.approx(3 / max(1, scale))

@@ -14,7 +14,7 @@ from ultron_cli.datasets.landmarks.exclusions import read_exclusions
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.retrieval.descriptors import write_descriptors
-from ultron_cli.retrieval.leaks import LeakConfig, leaks_between, sides_of
+from ultron_cli.retrieval.leaks import LeakConfig, Side, leaks_between, sides_of
 
 DIM = 16
 
@@ -97,3 +97,20 @@ def test_wrong_input_is_one_line(sides: Path, ultron: Run, tmp_path: Path) -> No
 def test_limits_of_settings() -> None:
     with pytest.raises(UltronError, match="`k` must lie between 1 and 1000"):
         LeakConfig(k=0)
+
+
+@pytest.mark.parametrize(("n_photos", "is_right"), [(200, True), (120, False)])
+def test_a_direction_that_all_photos_vary_in_hides_no_candidate(tmp_path: Path, n_photos: int, is_right: bool) -> None:
+    """As a blur moves descriptors; 120 photos are too few to learn the direction from."""
+    rows = unit_rows(3, n_photos, 64)
+    common = unit_rows(4, 1, 64)[0]
+    strengths = np.linspace(-2, 2, n_photos)[np.random.default_rng(5).permutation(n_photos)]
+    blurred = rows[7] + 2.0 * common
+    rows = rows + strengths[:, None] * common
+    rows[7] -= (strengths[7] + 1.0) * common
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names = [f"t{i}.jpg" for i in range(n_photos)]
+    write_descriptors(tmp_path / "train.h5", names, [rows.astype(np.float32)], 64, replace(INFO, role="database"))
+    with Side(tmp_path / "train.h5", "train") as side:
+        nearest = side.nearest((blurred / np.linalg.norm(blurred)).astype(np.float32)[None], 5)[0]
+    assert (7 in nearest) is is_right
