@@ -33,7 +33,8 @@ class Scan(ctypes.Structure):
 
 
 def is_ready(*, worth_building: bool) -> bool:
-    """Whether `scan` can be called, and nearest.find_nearest; loads the library, and builds it first where that is worth its seconds."""
+    """Whether `scan` and nearest.find_nearest can be called; loads the library, and builds it first where that is worth
+    its seconds."""
     if build.setting() not in ("auto", "cpu"):
         return False
     try:
