@@ -1,4 +1,4 @@
-"""Swin's windows as they are traced give timm's numbers, bit for bit."""
+"""Swin's windows as they are traced give timm's numbers, up to the order of sums."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_the_numbers_are_timms(kind: type[nn.Module]) -> None:
         images = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(1))
         right = backbone(images)
         with counted_windows(backbone):
-            assert torch.equal(backbone(images), right)
+            torch.testing.assert_close(backbone(images), right, rtol=0, atol=1e-5)
             grid = network.patch_embed.dynamic_feat_size(sides)
         assert grid == network.patch_embed.dynamic_feat_size(sides)
     assert not any("_attn" in vars(module) or "forward" in vars(module) for module in network.modules())

@@ -2,7 +2,7 @@
 
 timm pads a map of H places to windows of k by `(k - H % k) % k`, which of numbers that stand for any size grows with
 every layer: tracing a Swin then takes hours. Here the windows are counted, n = (H + k - 1) // k, and the map is padded
-to n k places: the same numbers, bit for bit.
+to n k places: the same numbers up to the rounding of sums in another order.
 """
 
 import contextlib
@@ -34,7 +34,9 @@ def _merged(original: Callable[[torch.Tensor], torch.Tensor], maps: torch.Tensor
 def _embedded(
     module: PatchEmbed, original: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
 ) -> torch.Tensor:
-    return original(padded_to(images.permute(0, 2, 3, 1), *module.patch_size).permute(0, 3, 1, 2))
+    (height, width), (rows, columns) = images.shape[2:], module.patch_size
+    n, m = _grid(module, (height, width))
+    return original(F.pad(images, (0, m * columns - width, 0, n * rows - height)))
 
 
 def _grid(module: PatchEmbed, sides_px: tuple[int, int]) -> tuple[int, int]:
