@@ -28,7 +28,7 @@ def compiled(name: str, command: Sequence[str | Path]) -> tuple[Path, str]:
             parts += [path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     place = cache_folder() / "tests" / key / name
-    said = place.with_suffix(".txt")
+    log = place.with_suffix(".txt")
     place.parent.mkdir(parents=True, exist_ok=True)
     with open(place.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,6 +36,6 @@ def compiled(name: str, command: Sequence[str | Path]) -> tuple[Path, str]:
             unfinished = place.with_name(f"unfinished-{name}")
             result = subprocess.run([*texts, "-o", str(unfinished)], capture_output=True, text=True, timeout=600)
             assert result.returncode == 0, result.stderr[-4000:]
-            said.write_text(result.stderr, encoding="utf-8")
+            log.write_text(result.stderr, encoding="utf-8")
             os.replace(unfinished, place)
-    return place, said.read_text(encoding="utf-8")
+    return place, log.read_text(encoding="utf-8")

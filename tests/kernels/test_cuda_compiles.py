@@ -39,11 +39,11 @@ def test_compiles_and_hardly_spills(source: str) -> None:
         "all-warnings",
         f"-I{CSRC}",
     ]
-    _, said = compiled("kernel.o", [*command, "-c", CSRC / "cuda" / source])
+    _, messages = compiled("kernel.o", [*command, "-c", CSRC / "cuda" / source])
     # ptxas names the kernel and the architecture, then what it spills.
     reports = re.findall(
         r"Compiling entry function '(\w+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads",
-        said,
+        messages,
         re.DOTALL,
     )
     assert {architecture for _, architecture, _, _ in reports} == set(MAIN_SPILL_BYTES)
