@@ -22,6 +22,7 @@ from ultron_cli.local.verification import (
     VerifySettings,
     verify,
 )
+from ultron_cli.retrieval.local_features.detection import Detection
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, local_path, open_local_features
 from ultron_cli.retrieval.local_features.opened import EXTRACT, verifiable, verifiable_like
 from ultron_cli.retrieval.origin import Origin, SearchRecord
@@ -96,8 +97,6 @@ class SceneGeometry:
         name = self._scene.ranking.query_names[row]
         if self._queries is not None:
             return VerifiableQuery.of(verifiable(self._queries, _row_of(self._queries, name)))
-        from ultron_cli.retrieval.local_features.detection import Detection  # loads torch
-
         photo = self._scene.query_photo(row)
         features = Detection.like(self._database[0]).of_photo(photo.path, photo.bbx)
         return VerifiableQuery.of(verifiable_like(self._database[0], features))
