@@ -2,12 +2,13 @@
 
     python benchmarks/serve.py [--clients 50] [--slow 100] [--seconds 60] [--passes 20000] [--photos DIR]
 
-A server over a toy dataset, or that of `--photos`, is asked by `--clients` threads, as fast as they get answers: half of their requests are
-searches for an upload, the others searches for queries, photos and maps. A 503 with Retry-After is a told wait, which
-is waited for; any other answer than 200 and any broken connection is a failure. Meanwhile `--slow` connections send a
-byte every 3 s, half of them in a header and half in a body, and connect again when they are closed. Then one hostile
-upload after the other comes (a 1 x 50,000,000 PNG, a JPEG of many passes) while one client searches. The exit code is 1
-if anything failed, or if the server's memory has grown by more than a tenth from the first third to the end.
+A server over a toy dataset, or that of `--photos`, is asked by `--clients` threads, as fast as they get answers: half
+of their requests are searches for an upload, the others searches for queries, photos and maps. A 503 with Retry-After
+is a told wait, which is waited for; any other answer than 200 and any broken connection is a failure. Meanwhile
+`--slow` connections send a byte every 3 s, half of them in a header and half in a body, and connect again when they are
+closed. Then one hostile upload after the other comes (a 1 x 50,000,000 PNG, a JPEG of many passes) while one client
+searches. The exit code is 1 if anything failed, or if the server's memory has grown by more than a tenth from the first
+third to the end.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def jpeg_of_many_passes(n_passes: int) -> bytes:
 
 def run(*arguments: str) -> None:
     """Runs a command in this process. Raises SystemExit if it fails."""
-    code = ultron(arguments)
+    code = ultron(list(arguments))
     if code:
         raise SystemExit(f"ultron {' '.join(arguments)} ended with {code}")
 

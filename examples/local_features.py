@@ -5,6 +5,8 @@ Of real photos and rendered landmarks that `ultron extract --local rootsift` has
     ultron extract --dataset ../shared/minidev --model gem --weights ... --local rootsift --out minidev
     ultron extract --dataset toy --model gem --weights ... --local rootsift --out toy-described
     python examples/local_features.py minidev toy-described --write docs/local.md
+
+With --guard the differences to the plain search, with their intervals, of folders of any features, such as dense ones.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ultron_cli.console import start_log
+from ultron_cli.datasets.protocols import Protocol
 from ultron_cli.datasets.toy.building import Building, make_building
 from ultron_cli.datasets.toy.raster import Camera, Frame, draw, new_frame
 from ultron_cli.datasets.toy.scene import SAMPLES, photo_size, place_camera
@@ -25,6 +28,7 @@ from ultron_cli.datasets.toy.street import make_street
 from ultron_cli.datasets.toy.views import View
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import find_gnd, score_ranking
+from ultron_cli.evaluation.significance import compare_evaluations
 from ultron_cli.files import replace_between
 from ultron_cli.local.verification import VerifiablePhoto, VerifiableQuery, VerifySettings, verify
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, open_local_features
@@ -34,6 +38,9 @@ from ultron_cli.retrieval.searching import SearchOptions, search_files
 from ultron_cli.schema.texts import read_json
 
 BEGIN, END = "<!-- begin: examples/local_features.py -->", "<!-- end: examples/local_features.py -->"
+GUARD_BEGIN = "<!-- begin: examples/local_features.py --guard -->"
+GUARD_END = "<!-- end: examples/local_features.py --guard -->"
+PROTOCOLS: tuple[Protocol, ...] = ("easy", "medium", "hard")
 ALL = 1_000_000
 MODELS = ("homography", "affine", "similarity", "fundamental")
 ANGLES = (0, 10, 20, 30, 45, 60, 180)  # degrees between two views of a rendered landmark
@@ -43,6 +50,7 @@ RIGHT_PX = 4.0  # of an inlier, from where the renderer puts the query's place
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", help="extractions with local features")
+    parser.add_argument("--guard", action="store_true", help="the table of differences to the plain search")
     parser.add_argument("--write", type=Path, help="put the tables into this file, between its markers")
     return parser.parse_args()
 
@@ -77,6 +85,38 @@ def score_table(folders: Sequence[Path]) -> str:
                 lines.append(score_row(folder, what, [f"m={m}", f"guard={guard}"]))
         lines += [score_row(folder, f"M all, {model}", [f"m={ALL}", f"model={model}"]) for model in MODELS[1:]]
     return "\n".join(lines)
+
+
+def guard_table(folders: Sequence[Path]) -> str:
+    """Of each folder by M, with the guard and without: how far mAP is from the plain one, and its 95 % interval."""
+    lines = ["| photos | features | search | " + " | ".join(PROTOCOLS).title() + " | inliers that promote | promoted |"]
+    lines.append("| --- " * 8 + "|")
+    for folder in folders:
+        gnd = find_gnd(None, searched(folder, None).origin)
+        plain = score_ranking(searched(folder, None), gnd).evaluation
+        with open_local_features(folder / "database.local.h5") as file:
+            detector = file.info.detector
+        scores = " | ".join(f"{100 * plain.protocols[name].mAP:.2f}" for name in PROTOCOLS)
+        lines.append(f"| {folder.name} | {detector} | plain | {scores} | | |")
+        for m, m_name in ((10, "10"), (50, "50"), (ALL, "all")):
+            for guard in (True, False):
+                ranking = searched(folder, [f"m={m}", f"guard={str(guard).lower()}"])
+                evaluation = score_ranking(ranking, gnd).evaluation
+                differences = [compare_evaluations(plain, evaluation, name) for name in PROTOCOLS]
+                texts = [difference_text(part.difference, part.interval) for part in differences]
+                assert ranking.origin.search is not None
+                measured: dict[str, Any] = dict(ranking.origin.search.steps[-1].measured)
+                threshold = (measured["calibration"] or {}).get("threshold", "")
+                what = f"M {m_name}" + ("" if guard else ", no guard")
+                texts += [str(threshold), str(measured["n_promoted"])]
+                lines.append(f"| {folder.name} | {detector} | {what} | {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def difference_text(difference: float, interval: tuple[float, float]) -> str:
+    """In points, bold where the whole interval is below 0."""
+    text = f"{100 * difference:+.2f} ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    return f"**{text}**" if interval[1] < 0 else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +218,12 @@ def correspondence_table(folders: Sequence[Path]) -> str:
 def main() -> int:
     arguments = parse()
     start_log(0)
+    if arguments.guard:
+        text = guard_table(arguments.folders)
+        print(text)
+        if arguments.write:
+            replace_between(arguments.write, GUARD_BEGIN, GUARD_END, text)
+        return 0
     text = f"{score_table(arguments.folders)}\n\n{correspondence_table(arguments.folders)}"
     print(text)
     if arguments.write:

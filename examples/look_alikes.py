@@ -171,14 +171,15 @@ def render_set(out: Path) -> None:
     (out / "look-alikes.json").write_text(json.dumps(kinds))
 
 
-def score(described: Path, photos: Path) -> str:
+def score(described: Path, photos: Path, most_of_cell: int) -> str:
     """The table: of each kind, how many are promoted for the query they are made for, and for any."""
-    steps = parse_rerank("geometry", ["geometry.m=1000000"])
+    steps = parse_rerank("geometry", ["geometry.m=1000000", f"geometry.most_of_cell={most_of_cell}"])
     ranking = search_files(
         described / "queries.h5", described / "database.h5", None, "cpu", options=SearchOptions(steps=steps)
     )
     assert ranking.origin.search is not None
     threshold = dict(ranking.origin.search.steps[-1].measured)["calibration"]["threshold"]
+    settings = VerifySettings(most_of_cell=most_of_cell)
     kinds = json.loads((photos / "look-alikes.json").read_text())
     scores: dict[str, list[int]] = {kind: [] for kind in KINDS}
     above: dict[str, int] = dict.fromkeys(KINDS, 0)
@@ -193,7 +194,7 @@ def score(described: Path, photos: Path) -> str:
             last_right = max(place for place, photo in enumerate(order) if of_query.get(photo) == "landmark")
             for place, photo in enumerate(order):
                 if photo in of_query:
-                    score_of = verify(first, _verifiable(database, photo), VerifySettings()).score
+                    score_of = verify(first, _verifiable(database, photo), settings).score
                     scores[of_query[photo]].append(score_of)
                     above[of_query[photo]] += score_of >= threshold and place < last_right
     lines = [
@@ -207,7 +208,7 @@ def score(described: Path, photos: Path) -> str:
             f"| {what} | {len(of_kind):,} | {n_promoted} | {'' if kind == 'landmark' else above[kind]} | "
             f"{np.median(of_kind):.0f} | {of_kind.max()} |"
         )
-    return "\n".join([*lines, "", f"{threshold} inliers promote."])
+    return "\n".join([*lines, "", f"`most_of_cell` {most_of_cell}: {threshold} inliers promote."])
 
 
 def _verifiable(file: LocalFeatureFile, name: str) -> VerifiablePhoto:
@@ -225,7 +226,7 @@ def main() -> int:
         render_set(arguments.out)
         return 0
     start_log(0)
-    table = score(arguments.described, arguments.out)
+    table = "\n\n".join(score(arguments.described, arguments.out, most_of_cell) for most_of_cell in (3, 1))
     print(table)
     if arguments.write:
         replace_between(arguments.write, BEGIN, END, table)

@@ -46,8 +46,9 @@ def find_nearest(left: np.ndarray, right: np.ndarray) -> Nearest:
     assert library is not None, "is_ready comes first"
     (n, dim), m = left.shape, len(right)
     left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
-    rows = np.empty((3, n), np.int32)
+    features, squares, next_squares = np.empty((3, n), np.int32)
     back = np.empty(m, np.int32)
-    addresses = (row.ctypes.data for row in (*rows, back))
+    result = Nearest(features, squares, next_squares, back)
+    addresses = (array.ctypes.data for array in result)
     library.ultron_find_nearest(ctypes.byref(Work(left.ctypes.data, right.ctypes.data, n, m, dim, *addresses)))
-    return Nearest(*rows, back)
+    return result

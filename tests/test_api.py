@@ -248,6 +248,23 @@ def test_arrays_are_searched_and_scored() -> None:
         ultron.evaluate(within, ([0, 1, 2], labels))
 
 
+def test_parts_by_import_path_go_into_searches_and_scores(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from dataclasses import dataclass, replace\n"
+        "from ultron_cli.evaluation.metrics.ranked import QueryMetric\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Same:\n    n_needed: int = 2\n"
+        "    def __call__(self, state): return replace(state)\n"
+        "class First(QueryMetric):\n    name = 'first'\n"
+        "    def of_query(self, query): return float(query.ranks[0] == 0)\n"
+    )
+    rows = np.eye(6, dtype=np.float32)
+    ranking = ultron.search(rows, rows, rerank=[f"{tmp_path / 'own.py'}:Same"])
+    assert ranking.rows[:, 0].tolist() == list(range(6))
+    labels = [0, 0, 1, 1, 2, 2]
+    evaluation = ultron.evaluate(ranking, (labels, labels), metrics=[f"{tmp_path / 'own.py'}:First"])
+    assert evaluation.protocols["easy"].metrics["first"].score == 1.0
+
+
 def _evaluation(name: str, ap: list[float]) -> Evaluation:
     results = {
         "medium": RevisitedResult(

@@ -320,13 +320,14 @@ def evaluate(
     protocols: Sequence[Protocol] = tuple(PROTOCOLS),
     duplicates: Literal["count", "first"] = "count",
     leave_out_queries: bool = False,
+    metrics: Sequence[str] = (),
 ) -> Evaluation:
     """The scores of a ranking, or of a rank file: .protocols["medium"].mAP is a fraction, as are mP and, by query, ap.
 
     ground_truth: gnd_NAME.json or .pkl, or its content; or (labels of the queries, labels of the database photos), of
     which equal ones mean one landmark; None is the one that was recorded at extraction. duplicates: whether each
     repeat of a photo in a ranking counts, as in revisitop, or only the first. leave_out_queries: whether a query that
-    is in the database too is left out of its own ranking.
+    is in the database too is left out of its own ranking. metrics: further ones by name, `mAP@100`, or import path.
     """
     if not isinstance(ranking, Ranking):
         ranking = read_ranks(Path(ranking))
@@ -336,7 +337,9 @@ def evaluate(
         ground_truth = parse_ground_truth(dict(ground_truth), Path("the ground truth in memory"))
     elif not isinstance(ground_truth, GroundTruth):
         ground_truth = find_gnd(None if ground_truth is None else Path(ground_truth), ranking.origin)
-    return evaluate_ranking(ranking, ground_truth, protocols, duplicates, leave_out_queries=leave_out_queries)
+    return evaluate_ranking(
+        ranking, ground_truth, protocols, duplicates, leave_out_queries=leave_out_queries, metrics=metrics
+    )
 
 
 def compare(

@@ -132,19 +132,21 @@ def test_what_is_missing_and_what_gets_it(ultron: Run, data: Path) -> None:
     (data / "roxford5k" / "gnd_roxford5k.pkl").unlink()
     code, out, err = ultron("reproduce", "dolg-r50/roxford5k")
     assert code == 1 and "none of 1 row could run" in err
-    (line,) = [line for line in out.splitlines() if line.startswith("missing for")]
-    assert line == (
-        "missing for dolg-r50/roxford5k: roxford_R50_512_crop_test5.pickle, the descriptors that its authors publish "
-        "(https://raw.githubusercontent.com/feymanpriv/DOLG/63b117d76f660db9617c2081ec771e3cbdf4bcc8/revisitop/"
-        "features/roxford_R50_512_crop_test5.pickle); ground truth of roxford5k (http://cmp.felk.cvut.cz/revisitop/"
-        "data/datasets/roxford5k/gnd_roxford5k.pkl, 149,871 bytes); ultron datasets download dolg-descriptors"
-    )
+    lines = out.splitlines()
+    place = lines.index("missing for dolg-r50/roxford5k; get it: ultron datasets download dolg-descriptors")
+    assert lines[place + 1 : place + 3] == [
+        "  roxford_R50_512_crop_test5.pickle, the descriptors that its authors publish: https://raw.githubusercontent."
+        "com/feymanpriv/DOLG/63b117d76f660db9617c2081ec771e3cbdf4bcc8/revisitop/features/"
+        "roxford_R50_512_crop_test5.pickle (size not published)",
+        "  ground truth of roxford5k: http://cmp.felk.cvut.cz/revisitop/data/datasets/roxford5k/gnd_roxford5k.pkl "
+        "(149,871 bytes)",
+    ]
     code, out, _ = ultron("reproduce")
     assert code == 0 and "missing for token-r101/roxford5k+1m" in out
     code, out, _ = ultron("reproduce", "superglobal-r50-reranked")
     assert code == 1 and "--from cvnet" in out and "62.36" in out
     code, out, _ = ultron("reproduce", "delg-r101-reranked/roxford5k")
-    assert code == 1 and "re-ranking by local features; its authors' program" in out
+    assert code == 1 and "  re-ranking by local features\n" in out and "get it: its authors' program" in out
 
 
 def test_a_file_that_is_no_pickle_of_descriptors(ultron: Run, data: Path) -> None:
@@ -174,5 +176,8 @@ def test_every_source_is_one_that_is_known() -> None:
         if row.descriptors:
             assert row.descriptors.file in [part.file for part in KNOWN_SETS[row.descriptors.known_set].parts]
             assert row.descriptors.format in DESCRIPTOR_FORMATS
+            # What a row is told to get brings its ground truth too.
+            files = [part.file for part in KNOWN_SETS[row.descriptors.known_set].parts]
+            assert f"gnd_{row.dataset}.pkl" in files
         if row.weights:
             assert row.weights.importer in IMPORTERS

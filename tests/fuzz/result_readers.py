@@ -1,5 +1,6 @@
 """Readers of results: descriptors, whitenings, indexes, rankings, evaluations and reports."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,32 @@ def _open_index(folder: Path) -> None:
     from ultron_cli.retrieval.index.opening import open_index
 
     open_index(folder).record()
+
+
+OWN_INDEX = """
+class Kind:
+    def __init__(self, dim: int, bits: int = 8): ...
+    def add(self, rows): ...
+    def search(self, queries, k): ...
+    def write(self, folder): ...
+    def read(self, folder): ...
+"""
+
+
+def _index_of_user(folder: Path) -> None:
+    (folder / "own.py").write_text(OWN_INDEX)
+    code = {"sha256": hashlib.sha256(OWN_INDEX.encode()).hexdigest(), "file": "own.py"}
+    shared = {key: value for key, value in INDEX.items() if key != "factory"}
+    of_user = {"format": "ultron-index-of-user", "kind": "own.py:Kind", "settings": {"bits": 4}, "code": code}
+    text_file("index.json", shared | of_user)(folder)
+    text_file("names.json", ["a", "b", "c"])(folder)
+
+
+def _open_index_of_user(folder: Path) -> None:
+    from ultron_cli import user_code
+
+    user_code.permit(str(folder / "own.py"))
+    _open_index(folder)
 
 
 def _recall_speed(folder: Path) -> None:
@@ -259,6 +286,7 @@ RESULT_READERS: dict[str, Reader] = {
     "evaluation": json_reader("a.json", EVALUATION, read=_compare),
     "latest": json_reader("latest.json", {"train": "train/x", "extract": "/x/y", "index": "z"}, read=_latest),
     "index-json": json_part("index.json", _index, read=_open_index),
+    "index-json-of-user": json_part("index.json", _index_of_user, read=_open_index_of_user),
     "index-names": json_part("names.json", _index, read=_open_index),
     "index-report": json_reader("report.json", REPORT, read=_recall_speed),
     "measurements": Reader(

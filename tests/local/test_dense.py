@@ -1,10 +1,13 @@
 """Places of maps as numbers: apart from each other, packed, projected."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ultron_cli.errors import UltronError
 from ultron_cli.local import choose_detector
+from ultron_cli.local.copies import ComparedPhoto
 from ultron_cli.local.dense import apart, pack
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.projection import ProjectionLearner, unit
@@ -78,3 +81,11 @@ def test_thresholds_suit_the_features() -> None:
     assert (suited.threshold_for(None), suited.ratio_for(None)) == (4, 0.85)
     assert (suited.threshold_for(32), suited.ratio_for(32)) == (16, 0.95)
     assert (named.threshold_for(32), named.ratio_for(32)) == (4, 0.85)
+
+
+def test_a_map_has_no_mirror() -> None:
+    """128 numbers or not: they are not SIFT's."""
+    features = cells([(1, 1), (9, 9)], [8, 8], [2, 1])
+    features = replace(features, descriptors=np.zeros((2, 128), np.uint8))
+    seen_as = [ComparedPhoto.of(features, max_side_px=None, is_binary=False, cell_px=cell) for cell in (None, 8.0)]
+    assert [photo.mirror is None for photo in seen_as] == [False, True]

@@ -17,6 +17,7 @@ from ultron_cli.local.verification import VerifiablePhoto, VerifiableQuery, Veri
 
 SIDE_PX = 320
 N_WALLS = 5
+STRICT = VerifySettings(most_of_cell=1)
 
 
 def photo_of(tile: np.ndarray) -> np.ndarray:
@@ -50,7 +51,7 @@ def lettered() -> np.ndarray:
 def inliers(query: LocalFeatures, picture: np.ndarray) -> int:
     photo = VerifiablePhoto.of(rootsift(np.ascontiguousarray(picture)), max_side_px=None)
     first = VerifiableQuery.of(VerifiablePhoto.of(query, max_side_px=None))
-    return verify(first, photo, VerifySettings()).score
+    return verify(first, photo, STRICT).score
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_the_wall_itself_from_aside_and_without_its_sign_is_promoted(
 ) -> None:
     aside = turned_wall(25, SIDE_PX)
     scores = [inliers(query, seen_by(wall(style, style), aside)) for style, query in enumerate(queries)]
-    assert min(scores) >= threshold + 10, scores
+    assert min(scores) >= threshold + 5, scores
 
 
 def test_a_mirrored_wall_stays_behind_the_wall(queries: list[LocalFeatures]) -> None:

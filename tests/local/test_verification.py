@@ -9,7 +9,6 @@ from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.verification import (
     MODELS,
-    MOST_OF_CELL,
     Box,
     VerifiablePhoto,
     VerifiableQuery,
@@ -134,11 +133,13 @@ def test_transforms_that_no_camera_makes(transform: np.ndarray, is_sound: bool) 
 def test_inliers_in_one_place_count_little() -> None:
     box = (0.0, 0.0, 80.0, 80.0)
     draws = np.random.default_rng(3)
-    assert spread_score(draws.uniform(1, 9, (50, 2)), box) == MOST_OF_CELL
+    in_one_cell, all_over = draws.uniform(1, 9, (50, 2)), draws.uniform(0, 80, (2000, 2))
     row_of_windows = np.stack([np.linspace(1, 79, 50), np.full(50, 33.0)], axis=1)
-    assert spread_score(row_of_windows, box) == 8 * MOST_OF_CELL
+    for most in (1, 3):
+        assert spread_score(in_one_cell, box, most) == most
+        assert spread_score(row_of_windows, box, most) == 8 * most
+        assert spread_score(all_over, box, most) == 64 * most
     assert spread_score(np.array([[80.0, 80], [0, 0], [40, 40]]), box) == 3
-    assert spread_score(draws.uniform(0, 80, (500, 2)), box) > 150
     assert spread_score(np.zeros((0, 2)), box) == 0
 
 
@@ -148,6 +149,7 @@ def test_inliers_in_one_place_count_little() -> None:
         ({"model": "projective"}, "`model` must be one of homography, affine, similarity, fundamental"),
         ({"ratio": 0}, "`ratio` must lie between 0.1 and 1"),
         ({"threshold_px": float("nan")}, "`threshold_px` must lie"),
+        ({"most_of_cell": 0}, "`most_of_cell` must lie between 1 and 1000"),
         ({"max_turn_deg": 0}, "`max_turn_deg` must lie between 1 and 180"),
     ],
 )

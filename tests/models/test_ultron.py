@@ -211,12 +211,10 @@ def test_compiles_as_one_graph(training: bool, backend: str) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"threshold": "quantile", "pooling": "gem"}, {"checkpointing": True, "drop_path": 0.3, "attention_dropout": 0.2}],
-)
-def test_other_settings_trace_as_one_graph(settings: dict[str, object]) -> None:
-    compiled = torch.compile(tiny(**settings).train(), fullgraph=True, backend="eager")
+def test_other_settings_trace_as_one_graph() -> None:
+    """All in one network: one that cannot be traced breaks the graph, whatever the others are."""
+    settings = {"threshold": "quantile", "pooling": "gem", "checkpointing": True, "drop_path": 0.3}
+    compiled = torch.compile(tiny(**settings, attention_dropout=0.2).train(), fullgraph=True, backend="eager")
     assert compiled(photos()).shape == (2, 12)
 
 

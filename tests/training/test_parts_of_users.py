@@ -69,9 +69,9 @@ def test_a_schedule_has_the_rates_after_the_warm_up(parts: str) -> None:
 
 
 def test_schedules_that_agree_until_an_epoch_may_go_on(parts: str) -> None:
-    own = {"schedule": f"{parts}:Cosine"}
-    assert schedule_until(config(**own), 10) != schedule_until(config(**own, epochs=20), 10)
-    assert schedule_until(config(**own), 10) == schedule_until(config(**own), 10)
+    cosine_by_path = {"schedule": f"{parts}:Cosine"}
+    assert schedule_until(config(**cosine_by_path), 10) != schedule_until(config(**cosine_by_path, epochs=20), 10)
+    assert schedule_until(config(**cosine_by_path), 10) == schedule_until(config(**cosine_by_path), 10)
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def _weights(row: Published) -> Need:
     if row.crop == "none":
         extract = f"ultron extract {row.dataset} --weights W.pt --scales {scales} --no-crop"
     return Need(
-        what="its weights, and photos",
+        what=f"weights of {row.model}, and photos of {row.dataset}",
         path=None,
         is_there=False,
         address=row.weights.place,

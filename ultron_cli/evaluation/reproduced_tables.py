@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ultron_cli.console import counted, lines, markdown_table, table
 from ultron_cli.evaluation.reproduce import Attempt, Need
 
+MOST_NAMES = 3  # of rows that lack the same
 COLUMNS = ("row", "protocol", "ours", "published", "by others", "difference")
 
 
@@ -32,7 +33,7 @@ def _number(value: float | None) -> str:
 
 
 def missing_lines(attempts: Sequence[Attempt]) -> list[str]:
-    """What is missing, where it is published, and what gets it: a line for each way to get something."""
+    """What is missing: for each way to get something a line with the rows and the way, and one for each thing."""
     needs_of: dict[str, dict[Need, None]] = {}
     rows_of: dict[str, dict[str, None]] = {}
     for attempt in attempts:
@@ -41,20 +42,21 @@ def missing_lines(attempts: Sequence[Attempt]) -> list[str]:
             needs_of.setdefault(get, {})[need] = None
             rows_of.setdefault(get, {})[attempt.row.name] = None
     return [
-        f"missing for {cut_list(list(rows_of[get]), 3, ', ')}: {cut_list(list(map(_need_text, needs)), 2, '; ')}; {get}"
+        line
         for get, needs in needs_of.items()
+        for line in (f"missing for {_first(list(rows_of[get]))}; get it: {get}", *map(_need_line, needs))
     ]
 
 
-def cut_list(texts: Sequence[str], most: int, between: str) -> str:
-    """The first texts, and how many more there are."""
-    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
-    return between.join(texts[:most]) + more
+def _first(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
-def _need_text(need: Need) -> str:
-    size = f", {need.n_bytes:,} bytes" if need.n_bytes else ""
-    return f"{need.what} ({need.address}{size})" if need.address else need.what
+def _need_line(need: Need) -> str:
+    size = f"{need.n_bytes:,} bytes" if need.n_bytes else "size not published"
+    return f"  {need.what}: {need.address} ({size})" if need.address else f"  {need.what}"
 
 
 def shown(attempts: Sequence[Attempt]) -> str:
@@ -86,6 +88,6 @@ def markdown(attempts: Sequence[Attempt]) -> str:
         f"mAP in %, {n_run} of {counted(len(attempts), 'row')} run.",
         markdown_table(COLUMNS, score_rows(attempts)),
         markdown_table(("row", "source", "what differs"), sources),
-        "\n".join(f"- {line}" for line in missing_lines(attempts)),
+        "\n".join(f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in missing_lines(attempts)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

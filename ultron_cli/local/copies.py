@@ -41,13 +41,17 @@ class ComparedPhoto:
     mirror: VerifiableQuery | None
 
     @classmethod
-    def of(cls, features: LocalFeatures, *, max_side_px: int | None, is_binary: bool) -> "ComparedPhoto":
-        """max_side_px, is_binary: as VerifiablePhoto.of takes them."""
+    def of(
+        cls, features: LocalFeatures, *, max_side_px: int | None, is_binary: bool, cell_px: float | None = None
+    ) -> "ComparedPhoto":
+        """max_side_px, is_binary, cell_px: as VerifiablePhoto.of takes them."""
 
         def verifiable(either: LocalFeatures) -> VerifiableQuery:
-            return VerifiableQuery.of(VerifiablePhoto.of(either, max_side_px=max_side_px, is_binary=is_binary))
+            photo = VerifiablePhoto.of(either, max_side_px=max_side_px, is_binary=is_binary, cell_px=cell_px)
+            return VerifiableQuery.of(photo)
 
-        has_mirror = can_mirror(features.descriptors.shape[1], is_binary=is_binary)
+        # Places of a map are no keypoints of SIFT, whatever their dimensions.
+        has_mirror = cell_px is None and can_mirror(features.descriptors.shape[1], is_binary=is_binary)
         return cls(verifiable(features), verifiable(mirrored(features)) if has_mirror else None)
 
 
@@ -70,7 +74,7 @@ def _in_common(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifyS
     positions = query.photo.features.positions[verified.matches[:, 0]], photo.features.positions[verified.matches[:, 1]]
     places = np.stack([positions[0] * query.photo.scale, positions[1] * photo.scale]).astype(np.float64)
     is_copy, covered = False, 0.0
-    if similar := MODELS["similarity"].estimate(places, settings.threshold_px):
+    if similar := MODELS["similarity"].estimate(places, settings.threshold_for(photo.cell_px)):
         transform, is_inlier = similar
         covered = max(
             covered_share(query.photo.features.positions, positions[0][is_inlier]),

@@ -22,9 +22,8 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the photo
 # (2, m, 2) float64 places in query and photo, the threshold in the same pixels -> (transform (3, 3), (m,) bool) or None
 Estimate = Callable[[np.ndarray, float], tuple[np.ndarray, np.ndarray] | None]
 
-VERSION = 2  # of results: raise it when the same features and settings no longer give the same
+VERSION = 1  # of results: raise it when the same features and settings no longer give the same
 GRID_CELLS = 8  # of a side of the query's box
-MOST_OF_CELL = 1  # inliers that count: a sign, or a row of windows, is few cells
 MOST_SQUEEZE = 8.0  # of a transform's two scales at the middle of the box: seen at 83 degrees
 MOST_ZOOM = 16.0  # of lengths, either way
 CONFIDENCE = 0.999
@@ -103,6 +102,8 @@ class VerifySettings:
     # Between a match's two features: photos are mostly taken upright, and chance turns them anyhow. 180 takes any.
     max_turn_deg: float = 45.0
     min_matches: int = 6  # fewer are not looked at, and count no inliers
+    # Inliers that count of each cell of a grid over the query's box: a sign, or a row of windows, is few cells.
+    most_of_cell: int = 3
     matcher: MatcherChoice | None = None  # None: mutual nearest features, by `ratio`
 
     def __post_init__(self) -> None:
@@ -113,6 +114,7 @@ class VerifySettings:
             within("ratio", self.ratio, 0.1, 1)
         within("max_turn_deg", self.max_turn_deg, 1, 180)
         within("min_matches", self.min_matches, 2, 1000)
+        within("most_of_cell", self.most_of_cell, 1, 1000)
 
     def threshold_for(self, cell_px: float | None) -> float:
         """In pixels. cell_px: of places of a map the side of a cell; None: of keypoints."""
@@ -140,7 +142,7 @@ class Verification:
 
     n_matches: int  # tentative ones
     n_inliers: int  # of them that the transform explains
-    score: int  # inliers, of each cell of a grid over the query's box at most MOST_OF_CELL
+    score: int  # inliers, of each cell of a grid over the query's box at most `most_of_cell`
     transform: np.ndarray | None  # (3, 3) float64, pixels of the query to pixels of the photo; None without inliers
     matches: np.ndarray  # (n_matches, 2) int64: a feature of the query, a feature of the photo
     is_inlier: np.ndarray  # (n_matches,) bool
@@ -256,7 +258,7 @@ def verify(query: VerifiableQuery, photo: VerifiablePhoto, settings: VerifySetti
     return Verification(
         n_matches=len(matches),
         n_inliers=int(is_inlier.sum()),
-        score=spread_score(positions[0][is_inlier], query.box),
+        score=spread_score(positions[0][is_inlier], query.box, settings.most_of_cell),
         transform=transform,
         matches=matches,
         is_inlier=is_inlier,
@@ -274,12 +276,12 @@ def _without_inliers(matches: np.ndarray) -> Verification:
     )
 
 
-def spread_score(positions: np.ndarray, box: Box) -> int:
-    """How many of (n, 2) places in the query's box count where each cell of a grid counts at most MOST_OF_CELL."""
+def spread_score(positions: np.ndarray, box: Box, most_of_cell: int = 3) -> int:
+    """How many of (n, 2) places in the query's box count where each cell of a grid counts at most so many."""
     corner, extent = np.array(box[:2]), np.maximum(np.array(box[2:]) - np.array(box[:2]), 1e-6)
     cells = np.clip((positions - corner) / extent * GRID_CELLS, 0, GRID_CELLS - 1).astype(np.int64)
     counts = np.bincount(cells[:, 0] * GRID_CELLS + cells[:, 1])
-    return int(np.minimum(counts, MOST_OF_CELL).sum())
+    return int(np.minimum(counts, most_of_cell).sum())
 
 
 def is_plausible(transform: np.ndarray, inliers: np.ndarray) -> bool:

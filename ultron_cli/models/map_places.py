@@ -8,10 +8,10 @@ number of cells, and lies in the middle of what it merges.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,6 +23,7 @@ from ultron_cli.models.layer_maps import run_through
 TRIED_SIDE_PX = 512
 MOST_CELL_PX = 16.0  # of the layer that is chosen where none is named: DELG's
 LAST = "last"
+GRIDS = "_ultron_grids"  # the attribute of a tensor under _Trace
 AXES = (0, 1)  # down, across
 
 
@@ -54,6 +55,7 @@ class Grid:
 
 
 Grids = tuple[Grid, Grid]  # down, across
+Arguments = tuple[Any, ...]  # of an operator of torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,7 @@ class PlacedMaps:
         return maps[-1], grids_of(maps[-1])
 
 
-class _Reached(Exception):  # noqa: N818  no error: the rest of the network is not asked for
+class _Reached(Exception):
     """The map is there."""
 
 
@@ -180,30 +182,34 @@ class _Trace(TorchDispatchMode):
         _set_grids(images, (Grid(0.0, 1.0), Grid(0.0, 1.0)))
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Arguments = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         output = func(*args, **(kwargs or {}))
         inputs = [grids for value in _tensors((args, kwargs)) if (grids := grids_of(value)) is not None]
         if inputs:
             grids = _joined(inputs)
-            name = func.overloadpacket.__name__
+            name = str(getattr(func, "overloadpacket", "")).rpartition(".")[2]
             if name in _MOVES:
-                grids = _MOVES[name](grids, args, output)
+                grids = _MOVES[name](grids, args, next(_tensors(output)))
             for value in _tensors(output):
                 _set_grids(value, grids)
         return output
 
 
 def _set_grids(value: torch.Tensor, grids: Grids) -> None:
-    cast(Any, value)._ultron_grids = grids
+    setattr(value, GRIDS, grids)
 
 
 def grids_of(value: torch.Tensor) -> Grids | None:
     """Those of something that was computed of a photo under _Trace."""
-    return getattr(value, "_ultron_grids", None)
+    return getattr(value, GRIDS, None)
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def _tensors(value: object) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -223,12 +229,11 @@ def _joined(inputs: Iterable[Grids]) -> Grids:
     return joined[0], joined[1]
 
 
-def _pair(values: Any, default: int = 0) -> tuple[int, int]:
-    values = [values] if isinstance(values, int) else list(values)
-    return (default, default) if not values else (values[0], values[-1])
+def _pair(values: int | Sequence[int]) -> tuple[int, int]:
+    return (values, values) if isinstance(values, int) else (values[0], values[-1])
 
 
-def _convolved(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
+def _convolved(grids: Grids, args: Arguments, _: object) -> Grids:
     image, weight, _, stride, padding, dilation, is_transposed = args[:7]
     if image.ndim != 4 or is_transposed:
         return grids
@@ -237,7 +242,7 @@ def _convolved(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
     return down, across
 
 
-def _pooled(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
+def _pooled(grids: Grids, args: Arguments, _: object) -> Grids:
     kernel = _pair(args[1])
     stride = _pair(args[2] if len(args) > 2 and args[2] else kernel)
     padding = _pair(args[3] if len(args) > 3 else 0)
@@ -247,7 +252,7 @@ def _pooled(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
     return down, across
 
 
-def _padded(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
+def _padded(grids: Grids, args: Arguments, _: object) -> Grids:
     image, pad = args[:2]
     if image.ndim != 4:
         return grids
@@ -258,7 +263,7 @@ def _padded(grids: Grids, args: tuple[Any, ...], _: object) -> Grids:
     return Grid(down.first - top * down.step, down.step), Grid(across.first - left * across.step, across.step)
 
 
-def _resized(grids: Grids, args: tuple[Any, ...], output: torch.Tensor) -> Grids:
+def _resized(grids: Grids, args: Arguments, output: torch.Tensor) -> Grids:
     image = args[0]
     if image.ndim != 4:
         return grids
@@ -267,7 +272,7 @@ def _resized(grids: Grids, args: tuple[Any, ...], output: torch.Tensor) -> Grids
     return down, across
 
 
-_MOVES: dict[str, Callable[[Grids, tuple[Any, ...], Any], Grids]] = {
+_MOVES: dict[str, Callable[[Grids, Arguments, torch.Tensor], Grids]] = {
     "convolution": _convolved,
     "max_pool2d_with_indices": _pooled,
     "avg_pool2d": _pooled,

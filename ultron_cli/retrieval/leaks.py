@@ -132,7 +132,9 @@ class Side:
             return None
         is_binary = file.info.comparison == "hamming"
         features = file.read(int(self.local_rows[row]))
-        return ComparedPhoto.of(features, max_side_px=file.info.max_side_px, is_binary=is_binary)
+        return ComparedPhoto.of(
+            features, max_side_px=file.info.max_side_px, is_binary=is_binary, cell_px=file.info.cell_px
+        )
 
     def photo(self, row: int) -> VerifiablePhoto | None:
         """A photo that others are compared with; None where it has no local features."""
@@ -141,7 +143,9 @@ class Side:
             return None
         is_binary = file.info.comparison == "hamming"
         features = file.read(int(self.local_rows[row]))
-        return VerifiablePhoto.of(features, max_side_px=file.info.max_side_px, is_binary=is_binary)
+        return VerifiablePhoto.of(
+            features, max_side_px=file.info.max_side_px, is_binary=is_binary, cell_px=file.info.cell_px
+        )
 
     @cached_property
     def _searched(self) -> tuple[Whitening | None, DescriptorFile]:

@@ -101,7 +101,7 @@ def learn_whitening(
     settings: of a method by import path. Memory: a few (D, D) float64 and one block. Raises UltronError if there are
     too few rows, or dim is more than they determine.
     """
-    chosen = whitening_method(method, settings)
+    whitening_way = whitening_method(method, settings)
     with DescriptorFile(path) as source:
         if source.info.extraction.whitening:
             raise UltronError(
@@ -111,7 +111,7 @@ def learn_whitening(
             raise UltronError(
                 f"a whitening is learned from at least 2 descriptors, {path} has {source.n}; extract more photos"
             )
-        mean, projection, eigenvalues = chosen.learn(source, pairs)
+        mean, projection, eigenvalues = whitening_way.learn(source, pairs)
         info = source.info
         n = source.n
     if dim is not None and not 1 <= dim <= len(projection):
@@ -132,8 +132,8 @@ def learn_whitening(
         "n_pairs": None if pairs is None else len(pairs),
         "labels": labels,
     }
-    if chosen.part is not None:
-        record = record | {"code_sha256": chosen.part.sha256, "settings": dict(settings or {})}
+    if whitening_way.part is not None:
+        record = record | {"code_sha256": whitening_way.part.sha256, "settings": dict(settings or {})}
     return Whitening(
         method=method, mean=mean, projection=projection[:dim], eigenvalues=eigenvalues[:dim], provenance=record
     )

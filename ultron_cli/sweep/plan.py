@@ -1,8 +1,8 @@
 """What a sweep is to compute: a TOML file, or one of the presets, as cells.
 
-The tables [model], [extract], [whiten], [index], [search] and [evaluate] hold the settings of every cell. [grid] holds
-lists of values, of which each combination is tried; [[cell]] is a list of changes, each tried with every combination.
-The first cell of a list, or of a grid alone, is the one that the others are compared with.
+The tables [model], [extract], [head], [whiten], [index], [search] and [evaluate] hold the settings of every cell.
+[grid] holds lists of values, of which each combination is tried; [[cell]] is a list of changes, each tried with every
+combination. The first cell of a list, or of a grid alone, is the one that the others are compared with.
 """
 
 import itertools
@@ -24,7 +24,13 @@ MOST_CELLS = 2000
 STEPS = tuple(part.name for part in fields(CellSettings))
 KEYS = (*STEPS, "grid", "cell")
 # Dotted keys that name a cell by another word than their last part.
-WORDS = {"whiten.method": "whiten", "whiten.source": "learned on", "index.kind": "index", "model.name": "model"}
+WORDS = {
+    "whiten.method": "whiten",
+    "whiten.source": "learned on",
+    "index.kind": "index",
+    "model.name": "model",
+    "head.name": "head",
+}
 LABEL = "label"  # of a table among the values of a grid: how its cells are called
 Table = Mapping[str, object]
 Axis = tuple[str, list[object]]  # dotted key, its values

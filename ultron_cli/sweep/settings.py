@@ -5,16 +5,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from ultron_cli.configs import from_dict, one_of, parse_scales, within
+from ultron_cli.configs import flatten, from_dict, one_of, parse_scales, within
 from ultron_cli.datasets.corruptions import BOX, CORRUPTIONS, MOST_SEVERE, Corruption
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.models import require_model
 from ultron_cli.models.backbones import require_backbone
+from ultron_cli.models.heads import HEADS
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, Role
 from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.retrieval.whitening_learning import METHODS, whitening_method
+from ultron_cli.training.config import TrainConfig
+from ultron_cli.training.presets import HEAD_PRESET, load_config
 from ultron_cli.user_code import is_import_path
 from ultron_cli.workspace import Workspace
 
@@ -158,6 +161,36 @@ class ExtractSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadSettings:
+    """Which head over the frozen network is trained, on what; the network describes every photo once, whatever heads
+    there are."""
+
+    name: str = NONE  # or as model.head of a training
+    source: str | None = None  # landmarks to train on: a dataset by name or folder, described as the database is
+    preset: str = HEAD_PRESET
+    train: dict[str, object] = field(
+        default_factory=dict
+    )  # further settings of the training, as its TOML file has them
+
+    def __post_init__(self) -> None:
+        if self.name == NONE:
+            return
+        if not is_import_path(self.name):
+            one_of("head.name", self.name, (NONE, *HEADS))
+        if self.source is None:
+            raise UltronError("head.source names the landmarks that heads are trained on; add it")
+        self.config(Path("database.h5"))
+
+    def config(self, descriptors: Path) -> TrainConfig:
+        """The training on a descriptor file. Raises UltronError for an unknown setting."""
+        values = flatten({**self.train, "model.head": self.name, "descriptors": str(descriptors)})
+        config = load_config(self.preset, None, [f"{key}={_toml(value)}" for key, value in values.items()])
+        if not isinstance(config, TrainConfig):
+            raise UltronError(f"head.preset must be of a training, found {self.preset}; name another")
+        return config
+
+
+@dataclass(frozen=True, kw_only=True)
 class WhitenSettings:
     """Which whitening is learned from what."""
 
@@ -251,6 +284,7 @@ class CellSettings:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     extract: ExtractSettings = field(default_factory=ExtractSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
     whiten: WhitenSettings = field(default_factory=WhitenSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     search: SearchSettings = field(default_factory=SearchSettings)

@@ -17,7 +17,9 @@ from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.ties import with_ties
 from ultron_cli.files import AppendedFile, file_state, make_folder, require_regular_file, sha256_of_file, write_text
 from ultron_cli.locks import only_writer
+from ultron_cli.machine import resolve_device
 from ultron_cli.retrieval.descriptors import DescriptorFile
+from ultron_cli.retrieval.extraction.adapted import adapt_descriptors
 from ultron_cli.retrieval.extraction.dataset import Role, extract_dataset
 from ultron_cli.retrieval.index.building import build_index, build_user_index, bytes_per_photo
 from ultron_cli.retrieval.index.faiss_index import FaissIndex
@@ -32,6 +34,10 @@ from ultron_cli.retrieval.whitening_learning import (
     whitening_method,
 )
 from ultron_cli.sweep.settings import CellSettings
+from ultron_cli.training.config import binding_settings
+from ultron_cli.training.presets import HEAD_PRESET
+from ultron_cli.training.run.folder import RESULT_FILE
+from ultron_cli.training.start import TrainRequest, start_training
 from ultron_cli.workspace import Workspace
 
 TIMED_S = 1.0  # a search that is over sooner is repeated to be timed
@@ -77,6 +83,38 @@ def extracted(settings: CellSettings, role: Role, place: Place) -> Path:
     path = Path(file["path"])
     if file["computed"]:
         place.note("extract", path, started_s, file["computed"])
+    return path
+
+
+def head_trained(settings: CellSettings, source: Path, place: Place) -> Path:
+    """The checkpoint of a head that is trained on a descriptor file."""
+    started_s = time.monotonic()
+    config = settings.head.config(source)
+    code = {text: part.sha256 for text, part in user_code.parts_of(config.to_plain()).items()}
+    made_by = {"descriptors": _state(source), "config": binding_settings(config.to_plain()), "code": code}
+    folder = place.workspace.result_path("train", f"{source.parent.name}-{HEAD_PRESET}", made_by)
+    path = folder / RESULT_FILE
+    with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
+        if path.exists():
+            return path
+        start_training(TrainRequest(config=config, out=folder, overwrite=True), place.device_name)
+        place.note("head", path, started_s)
+    return path
+
+
+def adapted(settings: CellSettings, descriptors: Path, head: Path, place: Place) -> Path:
+    """A descriptor file through a head."""
+    started_s = time.monotonic()
+    made_by = {"descriptors": _state(descriptors), "head": sha256_of_file(head)}
+    folder = place.workspace.result_path("extract", descriptors.parent.name, made_by)
+    path = folder / descriptors.name
+    user_code.permit_in({"head": settings.head.name})
+    with only_writer(folder, f"another sweep is writing {folder}", beside=True, wait=True):
+        if path.exists():
+            return path
+        make_folder(folder)
+        adapt_descriptors(descriptors, head, path, resolve_device(place.device_name))
+        place.note("adapt", path, started_s)
     return path
 
 

@@ -7,11 +7,12 @@ from typing import Literal
 
 from ultron_cli.retrieval.extraction.dataset import Role
 from ultron_cli.sweep.settings import EVALUATED, NONE, CellSettings
-from ultron_cli.sweep.steps import Place, evaluated, extracted, indexed, whitened
+from ultron_cli.sweep.steps import Place, adapted, evaluated, extracted, head_trained, indexed, whitened
 from ultron_cli.workspace import short_hash
 
-StepName = Literal["extract", "whiten", "index", "evaluate"]
-ORDER: tuple[StepName, ...] = ("evaluate", "index", "whiten", "extract")  # what is nearest to a result is done first
+StepName = Literal["extract", "head", "adapt", "whiten", "index", "evaluate"]
+# What is nearest to a result is done first.
+ORDER: tuple[StepName, ...] = ("evaluate", "index", "whiten", "adapt", "head", "extract")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class Task:
         settings = self.settings
         if self.step == "extract":
             return {"model": asdict(settings.model), "extract": asdict(settings.extract)}
+        if self.step == "head":
+            return {"head": asdict(settings.head)}
+        if self.step == "adapt":
+            return {}
         if self.step == "whiten":
             return {"whiten": asdict(replace(settings.whiten, dim=None))}
         if self.step == "index":
@@ -45,6 +50,10 @@ class Task:
         inputs = {name: results[key] for name, key in self.needs.items()}
         if self.step == "extract":
             return extracted(self.settings, self.role, place)
+        if self.step == "head":
+            return head_trained(self.settings, inputs["source"], place)
+        if self.step == "adapt":
+            return adapted(self.settings, inputs["descriptors"], inputs["head"], place)
         if self.step == "whiten":
             return whitened(self.settings, inputs["source"], place)
         if self.step == "index":
@@ -63,13 +72,21 @@ def tasks_of(settings: CellSettings) -> list[Task]:
     """The steps of a cell with one training run, the evaluation last."""
     of_role: dict[Role, Task] = {role: _extraction(settings, role) for role in ("query", "database")}
     tasks = list(of_role.values())
+    head = None
+    if settings.head.name != NONE:
+        source = _extraction_of(settings, settings.head.source)
+        head = Task(step="head", settings=settings, needs={"source": source.key})
+        of_role = {role: _adaptation(task, head) for role, task in of_role.items()}
+        tasks += [source, head, *of_role.values()]
     needs = {"queries": of_role["query"].key, "database": of_role["database"].key}
     if settings.whiten.method != NONE:
         source = of_role["database"]
         if settings.whiten.source != EVALUATED:
-            other = replace(settings.extract, dataset=settings.whiten.source, gnd=None, descriptors=None)
-            source = _extraction(replace(settings, extract=other), "database")
+            source = _extraction_of(settings, settings.whiten.source)
             tasks.append(source)
+            if head is not None:
+                source = _adaptation(source, head)
+                tasks.append(source)
         tasks.append(Task(step="whiten", settings=settings, needs={"source": source.key}))
         needs["whitening"] = tasks[-1].key
     if settings.index.kind != NONE:
@@ -82,6 +99,18 @@ def tasks_of(settings: CellSettings) -> list[Task]:
 def _extraction(settings: CellSettings, role: Role) -> Task:
     settings = replace(settings, extract=settings.extract.of_role(role))
     return Task(step="extract", settings=settings, role=role, needs={})
+
+
+def _extraction_of(settings: CellSettings, dataset: str | None) -> Task:
+    """The photos of another dataset, described as the database is."""
+    other = replace(settings.extract, dataset=dataset, gnd=None, descriptors=None)
+    return _extraction(replace(settings, extract=other), "database")
+
+
+def _adaptation(described: Task, head: Task) -> Task:
+    """Descriptors through a head."""
+    needs = {"descriptors": described.key, "head": head.key}
+    return Task(step="adapt", settings=head.settings, role=described.role, needs=needs)
 
 
 def next_task(tasks: Sequence[Task], done_keys: frozenset[str] | set[str]) -> Task | None:

@@ -17,6 +17,7 @@ from ultron_cli.errors import WorkFailed
 DATA = bytes(i * 7 % 251 for i in range(700_000))
 SHA256 = hashlib.sha256(DATA).hexdigest()
 MD5 = hashlib.md5(DATA).hexdigest()
+GIT = "git:" + hashlib.sha1(b"blob 700000\0" + DATA).hexdigest()  # as `git hash-object` names it
 OPTIONS = FetchOptions(attempts=3, timeout_s=5.0)
 
 
@@ -42,7 +43,7 @@ def whole(place: Path) -> bool:
     return place.read_bytes() == DATA and {path.name for path in place.parent.iterdir()} == {place.name}
 
 
-@pytest.mark.parametrize("digest", [None, SHA256, MD5, MD5.upper()])
+@pytest.mark.parametrize("digest", [None, SHA256, MD5, MD5.upper(), GIT])
 def test_a_good_server(server: MisbehavingServer, place: Path, digest: str | None) -> None:
     fetched = fetch(server, place, digest=digest, n_bytes=len(DATA))
     assert whole(place)

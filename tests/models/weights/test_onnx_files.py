@@ -15,7 +15,7 @@ from ultron_cli.models.weights.checkpoints import load_weights
 from ultron_cli.retrieval.extraction.dataset import longest_side_px
 from ultron_cli.retrieval.extraction.describe import describe
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
@@ -149,3 +149,24 @@ def test_a_file_over_the_budget_is_refused(tmp_path: Path) -> None:
             load_weights(path, None, {})
     finally:
         set_memory_budget(None)
+
+
+def test_inspecting_runs_nothing_and_shows_what_a_file_says(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    from ultron_cli.models.weights.overview import describe_onnx
+
+    facts, text = describe_onnx(network(tmp_path / "ours.onnx", metadata=RECORD.to_dict()))
+    assert facts["inputs"] == [{"name": "x", "type": "float", "axes": ["n", 3, "h", "w"]}]
+    assert (facts["opsets"], facts["values"], facts["custom_operators"]) == ({"ai.onnx": 18}, 5, [])
+    assert facts["record"] == RECORD.to_dict()
+    assert "inside: mean [0.5, 0.5, 0.5], sd [0.5, 0.5, 0.5]" in text and "inside: 0.5, 1 (bilinear)" in text
+    path = with_weights_beside(tmp_path / "theirs.onnx", "/etc/passwd")  # which is not looked at
+    model = onnx.load(path, load_external_data=False)
+    model.graph.node.append(helper.make_node("Run", ["d"], ["z"], domain="com.example"))
+    model.graph.initializer.append(helper.make_tensor("other", TensorProto.INT8, [1, 2], [3, 4]))
+    path.write_bytes(model.SerializeToString())
+    facts, text = describe_onnx(path)
+    assert facts["custom_operators"] == ["com.example::Run"] and facts["weights_beside"] == ["/etc/passwd"]
+    assert facts["record"] is None and "not said: mean and sd of ImageNet" in text
+    assert {entry["name"]: entry["shape"] for entry in facts["tensors"]}["other"] == [1, 2]  # type: ignore[attr-defined]

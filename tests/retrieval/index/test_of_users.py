@@ -100,13 +100,13 @@ def descriptors(tmp_path: Path) -> Path:
 def test_it_finds_what_exact_search_finds(code: Path, descriptors: Path, tmp_path: Path, name: str) -> None:
     exact = ExactIndex.over(MemoryDescriptors(unit_rows(1, N, DIM), [str(i) for i in range(N)], INFO), "cpu")
     built = build_user_index(descriptors, tmp_path / "a.index", f"{code}:{name}")
-    opened = open_index(tmp_path / "a.index")
-    for index in (built, opened):
+    reopened = open_index(tmp_path / "a.index")
+    for index in (built, reopened):
         ranked = index.search(QUERIES, 10)
         np.testing.assert_array_equal(ranked.rows, exact.search(QUERIES, 10).rows)
         np.testing.assert_allclose(ranked.scores, exact.search(QUERIES, 10).scores, rtol=1e-6)
-    assert_equal(opened.search(QUERIES, 10), built.search(QUERIES, 10))
-    record = opened.record()
+    assert_equal(reopened.search(QUERIES, 10), built.search(QUERIES, 10))
+    record = reopened.record()
     assert record.is_approximate and record.kind == f"{code}:{name}" and len(str(record.settings["code_sha256"])) == 64
 
 

@@ -309,11 +309,12 @@ REVISITOP_DESCRIPTORS = KnownSet(
     photos="descriptors of 2 datasets, no photos",
     licence="not stated; for research",
     sources=(REVISITOP,),
-    parts=tuple(
-        Part(
-            file=f"{name}_resnet_rsfm120k_gem.mat", addresses=(f"{REVISITOP_FEATURES}/{name}_resnet_rsfm120k_gem.mat",)
-        )
-        for name in ("roxford5k", "rparis6k")
+    parts=(
+        *(
+            Part(file=file, addresses=(f"{REVISITOP_FEATURES}/{file}",))
+            for file in ("roxford5k_resnet_rsfm120k_gem.mat", "rparis6k_resnet_rsfm120k_gem.mat")
+        ),
+        *GROUND_TRUTHS,
     ),
 )
 
@@ -325,18 +326,18 @@ DOLG_DESCRIPTORS = KnownSet(
     sources=(DOLG, f"ground truth: {REVISITOP}"),
     parts=(
         *(
-            Part(file=file, addresses=(f"{DOLG_FEATURES}/{file}",))
-            for file in (
-                "roxford_R50_512_crop_test5.pickle",
-                "roxford_R50_512_test5.pickle",
-                "roxford_R101_512_crop_test1.pickle",
-                "roxford_R101_512_crop_test3.pickle",
-                "roxford_R101_512_crop_test5.pickle",
-                "roxford_R101_512_test5.pickle",
-                "rparis_R50_512_crop_test5.pickle",
-                "rparis_R50_512_test5.pickle",
-                "rparis_R101_512_crop_test5.pickle",
-                "rparis_R101_512_test5.pickle",
+            Part(file=file, addresses=(f"{DOLG_FEATURES}/{file}",), git_blob=git_blob)
+            for file, git_blob in (
+                ("roxford_R50_512_crop_test5.pickle", "2392ac13d50d4f6f5856b0d9b971f83fa71deec4"),
+                ("roxford_R50_512_test5.pickle", "da143b26c0dc76af551a3e18a0e794e71a1baeff"),
+                ("roxford_R101_512_crop_test1.pickle", "3e0e88f9112b736f5d45eba28210cc774d281ac1"),
+                ("roxford_R101_512_crop_test3.pickle", "1d7fc673cb5f0fcc6244918c0840eede3a1d8905"),
+                ("roxford_R101_512_crop_test5.pickle", "20c99ab81ae3f5474805d82c99bed8fbd4cd90c1"),
+                ("roxford_R101_512_test5.pickle", "ac2401891d9e5a7b442c26d5ddd740a0e291fb48"),
+                ("rparis_R50_512_crop_test5.pickle", "294caec3e2afe221974ff767e747804bc4feed79"),
+                ("rparis_R50_512_test5.pickle", "a2ab5e01d21164d73c46982d6d6a7c451149b6a5"),
+                ("rparis_R101_512_crop_test5.pickle", "c455457013fd05b6abdd9ed0dfc10e7504f93f92"),
+                ("rparis_R101_512_test5.pickle", "110d16f521b2b98ac60d3ff8e54cf6f7153dc73d"),
             )
         ),
         *GROUND_TRUTHS,

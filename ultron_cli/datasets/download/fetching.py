@@ -24,7 +24,8 @@ from ultron_cli.schema.texts import read_json, read_text
 BLOCK_BYTES = 1 << 18
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
-DIGESTS = {32: "md5", 40: "sha1", 64: "sha256"}
+DIGESTS = {32: "md5", 40: "sha1", 64: "sha256", 44: "git blob"}  # by length; the last are those of GIT_BLOB
+GIT_BLOB = "git:"  # before the SHA-1 by which git knows a file of a commit
 
 
 class Stopped(Exception):
@@ -61,17 +62,20 @@ class FileRequest:
     path: Path
     addresses: tuple[str, ...]  # the first that gives the file is taken
     n_bytes: int | None = None  # that it must have
-    digest: str | None = None  # hexadecimal MD5, SHA-1 or SHA-256 that it must have
+    digest: str | None = None  # hexadecimal MD5, SHA-1 or SHA-256 that it must have, or git's name of it
 
 
 def digests_of_file(path: Path, names: set[str]) -> dict[str, str]:
-    """Hexadecimal digests of a file's bytes by name (md5, sha1, sha256), in one pass."""
-    running = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+    """Hexadecimal digests of a file's bytes by name (of DIGESTS), in one pass."""
+    of_git = "git blob"
+    running = {name: hashlib.new("sha1" if name == of_git else name, usedforsecurity=False) for name in names}
+    if of_git in running:
+        running[of_git].update(b"blob %d\0" % path.stat().st_size)
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):
             for digest in running.values():
                 digest.update(block)
-    return {name: digest.hexdigest() for name, digest in running.items()}
+    return {name: (GIT_BLOB if name == of_git else "") + digest.hexdigest() for name, digest in running.items()}
 
 
 def check_file(path: Path, n_bytes: int | None, digest: str | None) -> tuple[str, str]:

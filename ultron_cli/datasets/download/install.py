@@ -17,6 +17,7 @@ from ultron_cli.configs import within
 from ultron_cli.console import counted, log
 from ultron_cli.datasets.download.fetching import (
     DIGESTS,
+    GIT_BLOB,
     Download,
     FetchedFile,
     FetchOptions,
@@ -186,6 +187,8 @@ class Installation:
 
     def _published_digest(self, part: Part) -> str | None:
         """The publisher's checksum of a part: in the catalog, or in a file of the publisher's that is fetched first."""
+        if part.git_blob:
+            return GIT_BLOB + part.git_blob
         if part.sha256 or part.checksum_address is None:
             return part.sha256
         path = self.downloads / f"{part.file}.checksum"

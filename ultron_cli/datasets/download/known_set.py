@@ -20,6 +20,7 @@ class Part:
     n_bytes: int | None = None  # published size
     about_bytes: int | None = None  # approximate size, for disk space and the list
     sha256: str | None = None  # published checksum
+    git_blob: str | None = None  # the SHA-1 by which git knows the file, where an address names a commit
     checksum_address: str | None = None  # of a publisher's file that holds MD5 or SHA-256, told apart by length
     known_sha256: str | None = None  # of the file as this project knows it; another one is a warning, not an error
     version: str = ""  # of the photos, where there are several

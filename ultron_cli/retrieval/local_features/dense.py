@@ -8,7 +8,7 @@ distractors take it from there.
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +28,12 @@ from ultron_cli.models.weights.model_choice import reload_model
 from ultron_cli.retrieval.extraction.scales import at_scale, pixel_steps
 from ultron_cli.retrieval.extraction.shards import ExtractWork, default_workers
 from ultron_cli.retrieval.local_features.extraction import LocalConfig, LocalExtraction
-from ultron_cli.retrieval.local_features.files import LocalFeatureFile, open_local_features, write_local_features
+from ultron_cli.retrieval.local_features.files import (
+    LocalFeatureFile,
+    StoredNetwork,
+    open_local_features,
+    write_local_features,
+)
 from ultron_cli.retrieval.origin import WeightsSource
 
 LEARNED_OF = 64  # photos of the database, spread evenly
@@ -117,16 +122,16 @@ class DenseDetector:
 def detection_like(file: LocalFeatureFile) -> tuple[PhotoShape, DenseDetector]:
     """How photos are sized, and the detector, on the CPU, that finds features as a file of dense ones has them. Raises
     UltronError if its network's weights are gone or are others by now."""
-    network = cast(dict[str, Any], file.info.extraction.stored["network"])
+    network = cast(StoredNetwork, file.info.extraction.stored["network"])
     weights = file.info.origin.weights
-    loaded = reload_model(network, dict(weights.stored) if weights else {}, network["weights_sha256"])
+    loaded = reload_model(dict(network), dict(weights.stored) if weights else {}, network["weights_sha256"])
     settings = from_dict(DenseSettings, file.info.settings, prefix="local.")
     detector = DenseDetector(replace(settings, layer=network["layer"]), loaded.model, torch.device("cpu"))
     detector.projection = projection_of(file.path)
     shape = PhotoShape(
         max_side_px=file.info.max_side_px,
         resize=network["resize"],
-        interpolation=network["preprocessing"]["interpolation"],
+        interpolation=str(network["preprocessing"]["interpolation"]),
         min_side_px=loaded.model.min_side_px,
         box_edges=network["box_edges"] or "rounded",
     )

@@ -81,6 +81,12 @@ LAYOUT = H5Layout(
 class StoredNetwork(TypedDict):
     """The types of what is read of the network whose maps the features are places of."""
 
+    model: dict[str, object]
+    weights_sha256: str
+    preprocessing: dict[str, object]
+    resize: Literal["down", "always"]
+    box_edges: Literal["truncated"] | None
+    layer: str
     cell_px: float
 
 

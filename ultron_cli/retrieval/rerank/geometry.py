@@ -44,6 +44,7 @@ class GeometryConfig:
     threshold_px: float | None = None  # None for these: what suits the features (VerifySettings)
     ratio: float | None = None
     max_turn_deg: float = 45.0
+    most_of_cell: int = 3  # inliers that count, of each cell of a grid over the query's box
     matcher: str = MUTUAL  # or a name of MATCHERS, or an import path
     matching: dict[str, object] = field(default_factory=dict)  # settings of the matcher
     guard: bool = True  # whether only photos with more inliers than chance gives are promoted
@@ -60,6 +61,7 @@ class GeometryConfig:
         if self.ratio is not None:
             within("geometry.ratio", self.ratio, 0.1, 1)
         within("geometry.max_turn_deg", self.max_turn_deg, 1, 180)
+        within("geometry.most_of_cell", self.most_of_cell, 1, 1000)
         within("geometry.chance_share", self.chance_share, 1e-6, 0.5)
         within("geometry.chance_pairs", self.chance_pairs, 0, 100_000)
         within("geometry.least", self.least, 1, 1000)
@@ -80,6 +82,7 @@ class GeometryConfig:
             threshold_px=self.threshold_px,
             ratio=self.ratio,
             max_turn_deg=self.max_turn_deg,
+            most_of_cell=self.most_of_cell,
             matcher=choose_matcher(self.matcher, self.matching),
         )
 
@@ -151,7 +154,8 @@ class Verifier:
         """The results of tasks, in their order, as they come."""
         if not tasks:
             return
-        prepare(sum(len(task.rows) for task in tasks))
+        if self._settings.matcher is None:
+            prepare(sum(len(task.rows) for task in tasks))
         with threadpool_limits(1, "blas"), ThreadPoolExecutor(self._n_workers, "geometry") as workers:
             for start, stop in chunks(len(tasks), TASKS_AHEAD * self._n_workers):
                 for spent_s, results in workers.map(self._run, tasks[start:stop]):
