@@ -108,29 +108,6 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     ActionChains(browser).move_to_element(element("title")).perform()
     until(lambda: not cards[1].find_elements(By.CSS_SELECTOR, "canvas"))
 
-    # Where geometry verified it, lines lead from the photo searched for to it, there and in the large view.
-    Select(element("rerank")).select_by_value("geometry")
-    until(lambda: idle() and browser.execute_script("return state.answer.photos.some((photo) => photo.inliers > 0)"))
-    (card, *_) = browser.find_elements(By.XPATH, "//button[.//span[contains(text(), 'inliers')]]")
-    ActionChains(browser).move_to_element(card).perform()
-    until(lambda: browser.find_elements(By.CSS_SELECTOR, "#card-inliers line"))
-    ends = """return [...document.querySelectorAll('#card-inliers line')].map(
-        (line) => [line.x2.baseVal.value, line.y2.baseVal.value])"""
-    frame = card.find_element(By.TAG_NAME, "img").rect
-    scrolled = browser.execute_script("return [scrollX, scrollY]")
-    for x, y in browser.execute_script(ends):
-        assert -1 <= x + scrolled[0] - frame["x"] <= frame["width"] + 1
-        assert -1 <= y + scrolled[1] - frame["y"] <= frame["height"] + 1
-    card.click()
-    until(lambda: browser.find_elements(By.CSS_SELECTOR, "#pair-inliers line"))
-    assert "inliers count" in element("pair-facts").text
-    element("inliers-on").click()
-    until(lambda: not browser.find_elements(By.CSS_SELECTOR, "#pair-inliers line"))
-    element("close").click()
-    element("rerank-on").click()
-    until(lambda: idle() and names() == names_by_api(query=0, box=",".join(map(str, drawn)), k=n, rerank=""))
-    cards = browser.find_elements(By.CSS_SELECTOR, "#photos .photo")
-
     # A click shows the photo large, with its map; keys lead to the next and out.
     cards[0].click()
     until(lambda: element("pair").is_displayed() and element("pair-title").text == f"rank 1: {names()[0]}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ultron_cli import user_code
-from ultron_cli.configs import apply_set, from_dict, one_of, to_dict
+from ultron_cli.configs import apply_set, from_dict, from_signature, one_of, to_dict
 from ultron_cli.errors import UltronError
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ def choose_matcher(name: str, settings: Mapping[str, object]) -> MatcherChoice |
                 "whose only one is geometry.ratio"
             )
         return None
-    entry = MATCHERS[name]
-    return MatcherChoice(name=name, settings=from_dict(entry.part(entry.settings), settings, "geometry.matching."))
+    kind = MATCHERS[name].part(MATCHERS[name].settings)
+    return MatcherChoice(name=name, settings=kind(**from_signature(kind, settings, prefix="geometry.matching.")))
 
 
 EXAMPLE = "sigma=1.2"  # of --local-set

@@ -22,6 +22,7 @@ from ultron_cli.local.verification import (
     VerifySettings,
     verify,
 )
+from ultron_cli.retrieval.local_features.detection import Detection
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, local_path, open_local_features
 from ultron_cli.retrieval.local_features.opened import EXTRACT, verifiable, verifiable_like
 from ultron_cli.retrieval.origin import Origin, SearchRecord
@@ -81,8 +82,8 @@ class SceneGeometry:
         self.settings = settings_of(scene.ranking.origin)
         query_file, *database_files = files_of(scene.ranking.origin)
         with ExitStack() as stack:
-            self._queries = stack.enter_context(_opened(query_file)) if query_file else None
-            self._database = [stack.enter_context(_opened(path)) for path in database_files]
+            self._queries = stack.enter_context(_open_file(query_file)) if query_file else None
+            self._database = [stack.enter_context(_open_file(path)) for path in database_files]
             self._stack = stack.pop_all()
         self._query = lru_cache(1)(self._query_of)  # of the latest row
 
@@ -96,8 +97,6 @@ class SceneGeometry:
         name = self._scene.ranking.query_names[row]
         if self._queries is not None:
             return VerifiableQuery.of(verifiable(self._queries, _row_of(self._queries, name)))
-        from ultron_cli.retrieval.local_features.detection import Detection  # loads torch
-
         photo = self._scene.query_photo(row)
         features = Detection.like(self._database[0]).of_photo(photo.path, photo.bbx)
         return VerifiableQuery.of(verifiable_like(self._database[0], features))
@@ -136,7 +135,7 @@ def files_of(origin: Origin) -> list[Path | None]:
     return [local_path(Path(path)) for path in (*origin.descriptors, *(part.path for part in origin.distractors))]
 
 
-def _opened(path: Path | None) -> LocalFeatureFile:
+def _open_file(path: Path | None) -> LocalFeatureFile:
     if path is None or not path.exists():
         raise UltronError(f"{path} is absent; make local features with {EXTRACT}")
     return open_local_features(path)

@@ -36,7 +36,7 @@ class LocalPhotos:
         they are in a file. Raises UltronError if a file is absent or damaged, lacks photos, or was made otherwise than
         the others."""
         with ExitStack() as stack:
-            self.files = [stack.enter_context(_opened(path, step)) for path in files]
+            self.files = [stack.enter_context(_open_file(path, step)) for path in files]
             for file in self.files:
                 require_alike(queries or self.files[0], file)
             parts = parts_of(database)
@@ -100,7 +100,7 @@ class OpenLocalFeatures:
         self._query_file: LocalFeatureFile | None = None
         with ExitStack() as stack:
             if source.query_file is not None:
-                self._query_file = stack.enter_context(_opened(source.query_file, step))
+                self._query_file = stack.enter_context(_open_file(source.query_file, step))
             self.photos = source.photos or stack.enter_context(
                 LocalPhotos(source.database_files, source.database, step, self._query_file)
             )
@@ -144,7 +144,7 @@ class OpenLocalFeatures:
         self.close()
 
 
-def _opened(path: Path, step: str) -> LocalFeatureFile:
+def _open_file(path: Path, step: str) -> LocalFeatureFile:
     if not path.exists():
         raise UltronError(f"{path} is absent, and re-ranking by {step} needs local features; make them with {EXTRACT}")
     return open_local_features(path)

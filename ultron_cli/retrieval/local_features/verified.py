@@ -89,6 +89,8 @@ class VerifiedPairs:
             made_of = json.dumps({"queries": query_file, "photos": photo_file, "settings": self._settings})
             self._database.execute("INSERT OR IGNORE INTO sources (made_of) VALUES (?)", (made_of,))
             row = self._database.execute("SELECT id FROM sources WHERE made_of = ?", (made_of,)).fetchone()
+            if row is None:
+                raise sqlite3.DatabaseError("what was put into it is not there")
             self._sources[key] = int(row[0])
         return self._sources[key]
 

@@ -1,10 +1,15 @@
 """What verified a photo, as a web page draws it: lines between inliers, and where the query's box lies in the photo."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 import numpy as np
 
-from ultron_cli.visualization.pair_geometry import PairGeometry
+from ultron_cli.console import log
+from ultron_cli.errors import UltronError
+from ultron_cli.visualization.pair_geometry import PairGeometry, SceneGeometry
+from ultron_cli.visualization.scene import Scene
 
 MOST_LINES = 200  # of a photo
 PARTS = 1000  # of a photo's width, and of its height, that places are counted in
@@ -34,6 +39,19 @@ def packed_inliers(pair: PairGeometry) -> PackedInliers:
         "lines": np.concatenate([_parts(starts, query_size), _parts(ends, photo_size)], axis=1).tolist(),
         "box": None if box is None else _parts(box, photo_size).tolist(),
     }
+
+
+@contextmanager
+def packed_pairs(scene: Scene) -> Iterator[Callable[[int, str], PackedInliers] | None]:
+    """What packs a query's row and a photo of a search, inside the block; None where its local features are gone."""
+    try:
+        geometry = SceneGeometry(scene)
+    except UltronError as error:
+        log.warning("the report shows no lines between inliers: %s", error)
+        yield None
+        return
+    with geometry:
+        yield lambda row, name: packed_inliers(geometry.pair(row, name))
 
 
 def _parts(places: np.ndarray, size: tuple[int, int]) -> np.ndarray:

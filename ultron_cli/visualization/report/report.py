@@ -10,11 +10,12 @@ import base64
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -29,11 +30,12 @@ from ultron_cli.files import write_text
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.origin import Origin, SearchRecord
 from ultron_cli.visualization import tiles
-from ultron_cli.visualization.pair_geometry import SceneGeometry
-from ultron_cli.visualization.report.inliers import PackedInliers, packed_inliers
 from ultron_cli.visualization.report.maps import PackedMap, packed_map
 from ultron_cli.visualization.scene import Scene
 from ultron_cli.visualization.tiles import QueryPhoto, RankedPhoto, Tile
+
+if TYPE_CHECKING:
+    from ultron_cli.visualization.report.inliers import PackedInliers
 
 LARGEST_MIB = 30
 THUMBNAIL_QUALITY = 72
@@ -133,7 +135,7 @@ class PhotoEntry(TypedDict):
     map: NotRequired[PackedMap]
     inliers: NotRequired[int]  # that count, where geometry verified the photo
     promoted: NotRequired[bool]  # by them
-    geometry: NotRequired[PackedInliers]
+    geometry: NotRequired["PackedInliers"]
 
 
 class QueryEntry(TypedDict):
@@ -180,19 +182,14 @@ def _photo_entries(
 
 
 @contextmanager
-def _opened_geometry(scene: Scene) -> Iterator[SceneGeometry | None]:
-    """The local features of a search that verified photos; None where it did not, or where they are gone."""
+def _pairs_of(scene: Scene) -> "Iterator[Callable[[int, str], PackedInliers] | None]":
+    """What packs the geometry of a query's row and a photo of a search that verified photos; None where it did not, or
+    where its local features are gone. OpenCV and torch are loaded for it alone."""
     if scene.ranking.inliers is None:
         yield None
         return
-    try:
-        geometry = SceneGeometry(scene)
-    except UltronError as error:
-        log.warning("the report shows no lines between inliers: %s", error)
-        yield None
-        return
-    with geometry:
-        yield geometry
+    with import_module(f"{__package__}.inliers").packed_pairs(scene) as pack:
+        yield pack
 
 
 class ComparisonEntry(TypedDict):
@@ -256,14 +253,14 @@ def result_entry(
 
         maker = SimilarityMaps(scene, device, config.method)
     queries: list[QueryEntry] = []
-    with _opened_geometry(scene) as geometry:
+    with _pairs_of(scene) as pack:
         for row, name in enumerate(progress(ranking.query_names, what="report")):
             photos = scene.ranked(row, config.k, "medium")
             maps = maker.of(row, photos[: config.n_maps]) if maker else []
             entries = _photo_entries(photos, maps, labels[row], thumbnails)
-            for entry in entries if geometry else ():
-                if geometry and entry.get("inliers"):
-                    entry["geometry"] = packed_inliers(geometry.pair(row, entry["name"]))
+            for entry in entries:
+                if pack and entry.get("inliers"):
+                    entry["geometry"] = pack(row, entry["name"])
             queries.append(
                 {
                     "name": name,
