@@ -55,7 +55,7 @@ class LightGlue:
         self._device = resolve_device(settings.device)
         # Without a name of features kornia downloads nothing.
         network = Network(
-            features=None,
+            features=None,  # pyright: ignore[reportArgumentType] - as its own check has it
             **shape,
             filter_threshold=settings.least_score,
             depth_confidence=settings.depth_confidence,

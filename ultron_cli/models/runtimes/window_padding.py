@@ -8,7 +8,7 @@ to n k places: the same numbers up to the rounding of sums in another order.
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,21 +34,27 @@ def _merged(original: Callable[[torch.Tensor], torch.Tensor], maps: torch.Tensor
 def _embedded(
     module: PatchEmbed, original: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor
 ) -> torch.Tensor:
-    (height, width), (rows, columns) = images.shape[2:], module.patch_size
+    (height, width), (rows, columns) = images.shape[2:], _patch(module)
     n, m = _grid(module, (height, width))
     return original(F.pad(images, (0, m * columns - width, 0, n * rows - height)))
 
 
 def _grid(module: PatchEmbed, sides_px: tuple[int, int]) -> tuple[int, int]:
     """In whole numbers, where timm rounds up a fraction, which torch cannot store in a file."""
-    (height, width), (rows, columns) = sides_px, module.patch_size
+    (height, width), (rows, columns) = sides_px, _patch(module)
     return (height + rows - 1) // rows, (width + columns - 1) // columns
 
 
-def _attended(block: Any, maps: torch.Tensor) -> torch.Tensor:
+def _patch(module: PatchEmbed) -> tuple[int, int]:
+    rows, columns = cast("tuple[int, int]", module.patch_size)
+    return rows, columns
+
+
+def _attended(block: nn.Module, maps: torch.Tensor) -> torch.Tensor:
     """What `_attn` of a Swin's block gives: attention in windows that are shifted cyclically, over the map padded to
     whole windows."""
-    (height, width, channels), (rows, columns), (down, right) = maps.shape[1:], block.window_size, block.shift_size
+    height, width, channels = maps.shape[1:]
+    (rows, columns), (down, right) = cast("list[tuple[int, int]]", [block.window_size, block.shift_size])
     shifted = torch.roll(maps, (-down, -right), (1, 2)) if down or right else maps
     padded = padded_to(shifted, rows, columns)
     batch, n, m = padded.shape[0], padded.shape[1] // rows, padded.shape[2] // columns
@@ -59,7 +65,8 @@ def _attended(block: Any, maps: torch.Tensor) -> torch.Tensor:
         of_windows = regions.transpose(1, 2).reshape(n * m, rows * columns)
         mask = (of_windows[:, None] != of_windows[:, :, None]).to(maps.dtype) * -100.0
         mask = mask.expand(batch, -1, -1, -1).reshape(batch * n * m, rows * columns, rows * columns)
-    attended = block.attn(windows, mask=mask).view(batch, n, m, rows, columns, channels)
+    attend = cast(Callable[..., torch.Tensor], block.attn)
+    attended = attend(windows, mask=mask).view(batch, n, m, rows, columns, channels)
     joined = attended.transpose(2, 3).reshape(batch, n * rows, m * columns, channels)[:, :height, :width]
     return torch.roll(joined, (down, right), (1, 2)) if down or right else joined
 
@@ -77,14 +84,14 @@ def counted_windows(model: nn.Module) -> Iterator[None]:
     patched: list[tuple[nn.Module, str]] = []
     for module in model.modules():
         if isinstance(module, BLOCKS) and module.dynamic_mask:
-            module._attn = partial(_attended, module)
+            vars(module)["_attn"] = partial(_attended, module)
             patched.append((module, "_attn"))
         elif isinstance(module, MERGINGS):
-            module.forward = partial(_merged, module.forward)
+            vars(module)["forward"] = partial(_merged, module.forward)
             patched.append((module, "forward"))
         elif isinstance(module, PatchEmbed) and module.dynamic_img_pad:
-            module.forward = partial(_embedded, module, module.forward)
-            module.dynamic_feat_size = partial(_grid, module)
+            vars(module)["forward"] = partial(_embedded, module, module.forward)
+            vars(module)["dynamic_feat_size"] = partial(_grid, module)
             patched += [(module, "forward"), (module, "dynamic_feat_size")]
     try:
         yield

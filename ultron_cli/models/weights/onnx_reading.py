@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -30,7 +30,8 @@ MOST_NAME = 100  # characters of a label or of an input's name
 MOST_VALUES = 1 << 50  # of a tensor that a sound file declares
 AGAIN = "export it again"
 STANDARD_DOMAINS = ("", "ai.onnx")  # of operators; those of ai.onnx.ml and others are ONNX's too
-Part = TypeVar("Part")
+Part = TypeVar("Part", bound="Message")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class Look:
     metadata: str | None  # under KEY
 
 
-def answer_of_child(path: Path, n_bytes: int, function: Callable[..., Any], *arguments: object) -> Any:
+def answer_of_child(path: Path, n_bytes: int, function: Callable[..., Answer], *arguments: object) -> Answer:
     """What a child says. Raises UltronError if the file is none that the library takes."""
     try:
         return in_child(function, *arguments, cpu_s=CPU_S, memory_bytes=3 * n_bytes + SPARE_BYTES)
