@@ -157,7 +157,7 @@ def test_inspecting_runs_nothing_and_shows_what_a_file_says(tmp_path: Path) -> N
     from ultron_cli.models.weights.overview import describe_onnx
 
     facts, text = describe_onnx(network(tmp_path / "ours.onnx", metadata=RECORD.to_dict()))
-    assert facts["inputs"] == [{"name": "x", "type": "float", "axes": ["n", 3, "h", "w"]}]
+    assert facts["inputs"] == [{"name": "x", "type": "float", "axes": ("n", 3, "h", "w")}]
     assert (facts["opsets"], facts["values"], facts["custom_operators"]) == ({"ai.onnx": 18}, 5, [])
     assert facts["record"] == RECORD.to_dict()
     assert "inside: mean [0.5, 0.5, 0.5], sd [0.5, 0.5, 0.5]" in text and "inside: 0.5, 1 (bilinear)" in text
@@ -169,4 +169,4 @@ def test_inspecting_runs_nothing_and_shows_what_a_file_says(tmp_path: Path) -> N
     facts, text = describe_onnx(path)
     assert facts["custom_operators"] == ["com.example::Run"] and facts["weights_beside"] == ["/etc/passwd"]
     assert facts["record"] is None and "not said: mean and sd of ImageNet" in text
-    assert {entry["name"]: entry["shape"] for entry in facts["tensors"]}["other"] == [1, 2]  # type: ignore[attr-defined]
+    assert {entry["name"]: entry["shape"] for entry in facts["tensors"]}["other"] == (1, 2)  # type: ignore[attr-defined]
