@@ -44,6 +44,7 @@ HOSTILE: dict[str, Callable[[bytes], Files]] = {
     ".mat": hostile_bytes,
     ".parquet": hostile_bytes,
     ".hloc": hostile_bytes,
+    ".db": hostile_bytes,
     ".onnx": hostile_onnx,
 }
 

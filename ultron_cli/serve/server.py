@@ -144,6 +144,9 @@ class Handler(BaseHTTPRequestHandler):
             log.error("%s", error)
             reply = json_answer({"error": "the search failed; the terminal of the server says why"}, 500)
         except Exception:
+            if self.server.is_stopping:  # what it needed has been ended
+                self.close_connection = True
+                return
             log.exception("a request failed: %s", ascii(self.requestline)[:200])
             reply = json_answer({"error": "the server failed; its terminal says why"}, 500)
         self._send(reply)
@@ -280,6 +283,7 @@ class RetrievalServer(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self.connections = Connections(MOST_CONNECTIONS, MOST_UPLOADS * engine.config.max_upload_bytes)
         self.known_names = LOCAL_NAMES | {self.host}
+        self.is_stopping = False
         try:
             super().__init__((self.host, port), Handler)
         except (OSError, OverflowError, UnicodeError) as error:
@@ -363,6 +367,7 @@ def run(server: RetrievalServer) -> None:
     try:
         server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
+        server.is_stopping = True
         log.info("stopped")
     finally:
         if earlier_handler is not None:

@@ -2,10 +2,10 @@
 // Inliers of a verified photo, of the report and of `ultron serve`: lines from the query to the photo, and the query's box where it lies in it.
 // svg: lies over both images and takes no clicks; the places of `data` are thousandths of the images.
 function drawInliers(svg, queryImage, photoImage, data) {
-  const NAMESPACE = "http://www.w3.org/2000/svg", frame = svg.getBoundingClientRect(), shapes = [];
+  const frame = svg.getBoundingClientRect(), shapes = [];
   svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
   const shape = (tag, attributes, parent) => {
-    const made = document.createElementNS(NAMESPACE, tag);
+    const made = document.createElementNS(svg.namespaceURI, tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
     if (parent) parent.append(made); else shapes.push(made);
     return made;
