@@ -42,6 +42,26 @@ STATEMENTS = (
 )
 
 
+def hostile_sqlite(data: bytes) -> dict[str, bytes]:
+    """Each statement run in it once, where SQLite takes it."""
+    files = {}
+    for statement in STATEMENTS:
+        text = statement.format(table="pairs", column="query_row", value="-1", number=2**31)
+        if (changed := _changed(data, text)) is not None:
+            files[text] = changed
+    return files
+
+
+def _changed(data: bytes, statement: str) -> bytes | None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.deserialize(data)
+            database.executescript(statement)
+            return database.serialize()
+        except (sqlite3.Error, OverflowError):
+            return None
+
+
 def mutate_sqlite(data: bytes, draws: random.Random) -> bytes:
     """A statement run in it, or the header of a page changed."""
     if draws.random() < 0.5:
@@ -51,14 +71,8 @@ def mutate_sqlite(data: bytes, draws: random.Random) -> bytes:
     statement = draws.choice(STATEMENTS).format(
         table=table, column=draws.choice(columns), value=draws.choice(VALUES), number=draws.choice(NUMBERS)
     )
-    with closing(sqlite3.connect(":memory:")) as database:
-        try:
-            database.deserialize(data)
-            database.executescript(statement)
-            changed = database.serialize()
-        except (sqlite3.Error, OverflowError):
-            changed = data
-    return changed if changed != data else mutate_bytes(data, draws)
+    changed = _changed(data, statement)
+    return mutate_bytes(data, draws) if changed in (None, data) else changed
 
 
 def _with_page_damaged(data: bytes, draws: random.Random) -> bytes:

@@ -20,6 +20,7 @@ from tests.fuzz.hostile_photos import hostile_photos
 from tests.fuzz.hostile_texts import Files, hostile_json, hostile_lines, hostile_table, hostile_toml
 from tests.fuzz.readers import READERS
 from tests.fuzz.running import Limits, made_seeds, read_each
+from tests.fuzz.sqlite_mutations import hostile_sqlite
 
 # how the name of the damaged file ends -> what is hostile to its reader
 HOSTILE: dict[str, Callable[[bytes], Files]] = {
@@ -44,7 +45,7 @@ HOSTILE: dict[str, Callable[[bytes], Files]] = {
     ".mat": hostile_bytes,
     ".parquet": hostile_bytes,
     ".hloc": hostile_bytes,
-    ".db": hostile_bytes,
+    ".db": hostile_sqlite,
     ".onnx": hostile_onnx,
 }
 
