@@ -69,7 +69,7 @@ class VerifiedPairs:
         self._sources: dict[tuple[str, str], int] = {}
         try:
             self._database = _connection_to(path)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:  # text that is no UTF-8, in a table or in what SQLite says of it
             if not is_of_the_disk(error):
                 raise self._damage(error) from error
             log.info("verified pairs are not kept, as %s cannot be written (%s)", path, one_line(str(error)))
@@ -124,7 +124,7 @@ class VerifiedPairs:
                         for pair, result in results.items()
                     ],
                 )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             raise self._damage(error) from error
 
     def close(self) -> None:
