@@ -32,6 +32,7 @@ from ultron_cli.retrieval.index.of_users import FORMAT as USER_FORMAT
 from ultron_cli.retrieval.index.of_users import VERSION as USER_VERSION
 from ultron_cli.retrieval.index.of_users import IndexOfUser, filled_user_index, store_user_index, user_index_part
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
+from ultron_cli.stops import undisturbed
 
 # Parts of which check_training knows what they need, or that learn nothing.
 TRAINED_SAFELY = (
@@ -69,8 +70,8 @@ def build_index(
         description = _description(FORMAT, VERSION, kind, descriptors, source, settings, whitening)
     description |= {"factory": factory, "metric": "inner_product"}
     with whole_folder(out_path) as folder:
-        with part_file(folder / "index.faiss", out_path) as output:
-            faiss = load_faiss()
+        faiss = load_faiss()
+        with part_file(folder / "index.faiss", out_path) as output, undisturbed():
             faiss.write_index(faiss_index, faiss.PyCallbackIOWriter(output.write))
         write_index_parts(folder, out_path, names, whitening, description)
     return FaissIndex(
