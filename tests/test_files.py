@@ -75,7 +75,21 @@ def write_index(output: OutputFile) -> None:
     faiss.write_index(index, faiss.PyCallbackIOWriter(output.write))
 
 
-WRITERS = (write_h5, write_tensors, write_arrays, write_picture, write_index)
+def write_rows(output: OutputFile) -> None:
+    """Each to its own place, without a gap."""
+    rows = np.arange(2 * 4_999, dtype=np.float64).reshape(-1, 2)
+    places = np.random.default_rng(0).permutation(len(rows))
+    if isinstance(output, OutputFile):
+        output.write_each((16 * places).tolist(), rows.data, 16)
+        output.write(b"behind the last")
+    else:
+        for place, row in zip(places.tolist(), rows, strict=True):
+            output.seek(16 * place)
+            output.write(row.data)
+        output.write(b"behind the last")
+
+
+WRITERS = (write_h5, write_tensors, write_arrays, write_picture, write_index, write_rows)
 
 
 @pytest.mark.parametrize("write", WRITERS)

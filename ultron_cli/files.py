@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -98,6 +98,20 @@ class OutputFile(io.RawIOBase):
         self._place += len(view)
         self.n_bytes = max(self.n_bytes, self._place)
         return len(view)
+
+    def write_each(self, places: Sequence[int], rows: Any, n_bytes: int) -> None:
+        """Writes rows of n_bytes each to their places in the file. As `write` for each of them, many times faster."""
+        view = memoryview(rows).cast("B")
+        if self._error is None:
+            try:
+                for start, place in zip(range(0, len(view), n_bytes), places, strict=True):
+                    os.lseek(self._handle, place, os.SEEK_SET)
+                    if (n_written := os.write(self._handle, view[start : start + n_bytes])) < n_bytes:
+                        write_all(self._handle, view[start + n_written : start + n_bytes])
+            except OSError as error:
+                self._error = error
+        self._place = places[-1] + n_bytes if places else self._place
+        self.n_bytes = max(self.n_bytes, max(places, default=-n_bytes) + n_bytes)
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
