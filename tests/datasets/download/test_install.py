@@ -257,7 +257,7 @@ def test_descriptors_are_checked_by_the_name_that_git_has_for_them(server: Misbe
     by_hand = tmp_path / "other/.downloads" / name
     by_hand.parent.mkdir(parents=True)
     by_hand.write_bytes(b"hello")
-    with pytest.raises(WorkFailed, match="has GIT BLOB .*; put the right file there"):
+    with pytest.raises(WorkFailed, match=r"has GIT BLOB .*; put the right file there"):
         installation(server, tmp_path / "other", known, offline=True).run()
     by_hand.write_bytes(data)
     assert installation(server, tmp_path / "other", known, offline=True).run().complete
