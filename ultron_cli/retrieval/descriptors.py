@@ -21,7 +21,8 @@ from ultron_cli.blocks import chunks
 from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
-from ultron_cli.files import OutputFile, whole_file
+from ultron_cli.files import whole_file
+from ultron_cli.output_files import OutputFile
 from ultron_cli.retrieval.hdf5 import (
     TEXT,
     H5Layout,
