@@ -123,6 +123,10 @@ def test_arrays_without_names(vectors: Vectors) -> None:
     assert "has 20 rows without names, and the ground truth 40 photos and 6 queries; name the rows" in refusal(
         vectors, database
     )
+    everything = pickled(vectors, vectors.by_name())
+    assert f"'query_0' stands in {everything} and in {queries}; leave one file out" in refusal(
+        vectors, everything, queries
+    )
     names = vectors.folder / "names.json"
     names.write_text(json.dumps([*QUERIES, *PHOTOS[:20]]))
     result = imported(vectors, queries, database, names=[names], allow_missing=True)
