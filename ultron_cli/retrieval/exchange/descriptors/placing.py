@@ -1,7 +1,7 @@
 """Where the rows of other tools' files go: to the queries or the database, in the order of the ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -45,12 +45,13 @@ def _refuse_repeated(parts: Sequence[NamedRows]) -> None:
 
 
 def placed_by_file(parts: Sequence[NamedRows]) -> Places:
-    """All rows, in the order of the files."""
+    """All rows, in the order of the files; of the database, where a file does not tell."""
+    parts = [replace(part, role=part.role or "database") for part in parts]
     _refuse_repeated(parts)
     places = Places(names={"query": [], "database": []}, rows={"query": [], "database": []})
     for part in parts:
         for role in ROLES:
-            if role == (part.role or "database"):
+            if role == part.role:
                 first = len(places.names[role])
                 places.names[role] += part.names or ()
                 places.rows[role].append(np.arange(first, first + part.n))
