@@ -10,6 +10,7 @@ from ultron_cli.retrieval.descriptors import (
     DescriptorInfo,
     MemoryDescriptors,
     check_unit_rows,
+    new_descriptors,
     require_same_dim,
     write_descriptors,
 )
@@ -215,6 +216,31 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
         np.testing.assert_array_equal(file.take(places), rows[places].astype(np.float32))
         assert file.take(np.empty(0, np.int64)).shape == (0, 24)
         np.testing.assert_array_equal(file.take(places[::-1]), rows[places[::-1]].astype(np.float32))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_rows_are_written_in_any_order(tmp_path, storage):
+    """Past HDF5 and through it: the same file but for the time in it."""
+    rows = unit_rows(3000, 64).astype(storage)
+    order = np.random.default_rng(0).permutation(len(rows))
+    for name in ("scattered", "one by one"):
+        with new_descriptors(tmp_path / name, names(len(rows)), 64, info(storage), in_any_order=True) as output:
+            for places in np.array_split(order, 7):
+                if name == "scattered":
+                    output.scatter(places, rows[places])
+                else:
+                    for place in places.tolist():
+                        output.put(place, rows[place : place + 1])
+    with DescriptorFile(tmp_path / "scattered") as scattered, DescriptorFile(tmp_path / "one by one") as slow:
+        assert np.array_equal(scattered.read(), rows.astype(np.float32))
+        assert np.array_equal(scattered.read(), slow.read()) and scattered.names == slow.names
+    assert (tmp_path / "scattered").stat().st_size == (tmp_path / "one by one").stat().st_size
+    with (
+        pytest.raises(UltronError, match="unit L2 norm"),
+        new_descriptors(tmp_path / "x", names(2), 64, info(storage), in_any_order=True) as output,
+    ):
+        output.scatter(np.array([1, 0]), 2 * rows[:2])
+    assert not (tmp_path / "x").exists()
 
 
 def test_taking_a_damaged_row_is_refused(tmp_path):

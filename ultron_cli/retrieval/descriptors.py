@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, Self, cast, runtime_checkable
+from typing import Literal, Protocol, Self, cast, runtime_checkable
 
 import h5py
 import numpy as np
@@ -23,6 +23,7 @@ from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.output_files import OutputFile
 from ultron_cli.retrieval.hdf5 import (
     TEXT,
     H5Layout,
@@ -393,7 +394,7 @@ def check_unit_rows(
 class NewDescriptors:
     """The rows of a descriptor file that is being written. Each is to be put once."""
 
-    def __init__(self, path: Path, output: BinaryIO, stored: h5py.Dataset) -> None:
+    def __init__(self, path: Path, output: OutputFile, stored: h5py.Dataset) -> None:
         self._path = path
         self._output = output
         self._stored = stored
@@ -416,11 +417,8 @@ class NewDescriptors:
             self._offsets = row_offsets(self._stored)
             if self._offsets is None:
                 raise ValueError("a file in any order has its rows at known places")
-        for offset, row in zip(
-            self._offsets[places].tolist(), rows.astype(self._stored.dtype, copy=False), strict=True
-        ):
-            self._output.seek(offset)
-            self._output.write(np.ascontiguousarray(row).data)
+        stored = np.ascontiguousarray(rows, self._stored.dtype)
+        self._output.write_each(self._offsets[places].tolist(), stored.data, stored.shape[1] * stored.itemsize)
         self.n_done += len(rows)
 
 
@@ -449,7 +447,7 @@ def new_descriptors(
             creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         chunks_of_rows = (rows_per_chunk, dim) if names else None
         stored = handle.create_dataset("descriptors", (len(names), dim), dtype, chunks=chunks_of_rows, dcpl=creation)
-        rows = NewDescriptors(path, output, stored)
+        rows = NewDescriptors(path, cast(OutputFile, output), stored)
         yield rows
         if rows.n_done != len(names):
             raise ValueError(f"{rows.n_done} descriptor rows for {len(names)} names")
