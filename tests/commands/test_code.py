@@ -47,6 +47,14 @@ class Falling:
         return 0.5**epoch
 
 
+class Turned:
+    def __init__(self, photos, batch_size):
+        self.n, self.shape = len(photos.labels) // batch_size * batch_size, (-1, batch_size)
+
+    def __call__(self, epoch, draws):
+        return draws.permutation(self.n).reshape(self.shape)
+
+
 class Momentum(torch.optim.Optimizer):
     def __init__(self, groups, lr: float, share: float = 0.9):
         super().__init__(groups, {"lr": lr})
@@ -74,6 +82,7 @@ class Kept:
 """
 NAMED = ("--set", "model.pooling=parts.py:Mixed", "--set", "model.pooling_settings.share=0.25")
 RATES = ("--set", "schedule=parts.py:Falling", "--set", "optimizer=parts.py:Momentum", "--set", "lr=0.01")
+BATCHES = ("--set", "loss.batches=parts.py:Turned")
 
 
 @pytest.fixture
@@ -104,12 +113,12 @@ def done(result: tuple[int, str, str]) -> str:
 
 def test_one_part_through_every_command(work: Path, toy: Path, ultron: Run) -> None:
     train = ("train", "--dataset", "photos", "--config", "small.toml", "--out", "run")
-    more = ("--set", "model.attention=parts.py:Gate", "--set", "loss.name=parts.py:Plain", *RATES)
+    more = ("--set", "model.attention=parts.py:Gate", "--set", "loss.name=parts.py:Plain", *RATES, *BATCHES)
     done(ultron(*train, *NAMED, *more))
     copy = work / "run" / "code" / "parts.py"
     assert copy.read_text() == PARTS
     stored = json.loads((work / "run" / "config.json").read_text())["provenance"]["code"]
-    assert set(stored) == {f"parts.py:{name}" for name in ("Mixed", "Gate", "Plain", "Falling", "Momentum")}
+    assert set(stored) == {f"parts.py:{name}" for name in ("Mixed", "Gate", "Plain", "Falling", "Momentum", "Turned")}
     ask = "run/checkpoint.pt was made with parts.py:Gate, code that is run only if you name it; if you trust it, add"
     assert refused(ultron("extract", "photos", "--run", "run")) == f"error: {ask} --code run/code/parts.py"
     trusted = ("--code", "parts.py")
@@ -305,6 +314,7 @@ def test_two_processes(work: Path) -> None:
         "run",
         *NAMED,
         *RATES,
+        *BATCHES,
     )
     port, processes = str(free_port()), []
     for rank in ("0", "1"):  # as torchrun starts them

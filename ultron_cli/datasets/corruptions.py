@@ -108,8 +108,8 @@ def parse_corruption(text: str, seed: int = 0) -> Corruption | None:
         return None
     if not severity.isascii() or not severity.isdecimal() or len(severity) > 3:
         raise UltronError(
-            f"`corruption` takes KIND:SEVERITY, for example jpeg:3, of the kinds {', '.join(CORRUPTIONS)}, or my.py:Fog "
-            f"of yours, and the severities 0 to {MOST_SEVERE}; found {text[:60]!r}"
+            f"`corruption` takes KIND:SEVERITY, for example jpeg:3, of the kinds {', '.join(CORRUPTIONS)}, or "
+            f"my.py:Fog of yours, and the severities 0 to {MOST_SEVERE}; found {text[:60]!r}"
         )
     corruption = named_corruption(kind, max(1, int(severity)), seed)
     return corruption if int(severity) else None

@@ -297,7 +297,7 @@ def test_a_method_by_import_path(tmp_path: Path, runs: list[Path]) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
         "import numpy as np\n\nclass Share:\n    def __init__(self, share: float = 1.0): self.share = share\n"
-        "    def __call__(self, values, weights):\n        return self.share * np.nansum(values * weights[:, None], 0)\n"
+        "    def __call__(self, values, weights):\n        return self.share * np.nansum(values.T * weights, 1)\n"
         "class ByPlace(Share):\n    of_places = True\n"
         "    def __call__(self, values, weights): return np.nansum(1 / (61 + values), 0)\n"
         "class Short(Share):\n    def __call__(self, values, weights): return values[0]\n"
