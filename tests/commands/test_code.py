@@ -82,6 +82,7 @@ class Kept:
 """
 NAMED = ("--set", "model.pooling=parts.py:Mixed", "--set", "model.pooling_settings.share=0.25")
 RATES = ("--set", "schedule=parts.py:Falling", "--set", "optimizer=parts.py:Momentum", "--set", "lr=0.01")
+TRAIN = ("train", "--config", "small.toml", "--dataset", "photos", "--set")
 BATCHES = ("--set", "loss.batches=parts.py:Turned")
 
 
@@ -258,10 +259,42 @@ def test_a_wrong_pooling_is_one_line(
         (
             ("weights", "import", "small.toml", "--from", "wrong.py:Class", "--out", "x.pt"),
             "Class = 3",
-            None,
+            1,
             "function",
         ),
-        (("serve", "--method", "wrong.py:Map", "--port", 0), "def Map(): ...", None, "Map must be a class"),
+        (("serve", "--method", "wrong.py:Map", "--port", 0), "def Map(): ...", 1, "Map must be a class"),
+        (
+            ("train", "--config", "small.toml", "--dataset", "photos", "--set", "loss.name=wrong.py:Loss"),
+            "from ultron_cli.training.losses.batch import BatchLoss\nclass Loss(BatchLoss):\n"
+            "    def of_batch(self, descriptors, *others): return descriptors\n",
+            2,
+            "Loss: TypeError: a loss must be a scalar tensor with a gradient, found (8, 512); mend it",
+        ),
+        (
+            (*TRAIN, "loss.name=wrong.py:Loss", "--set", "loss.memry=3"),
+            "from ultron_cli.training.losses.batch import BatchLoss\nclass Loss(BatchLoss):\n"
+            "    def of_batch(self, descriptors, *others): return descriptors\n",
+            2,
+            "Loss: unknown setting loss.memry; did you mean memory?",
+        ),
+        (
+            ("train", "--config", "small.toml", "--dataset", "photos", "--set", "schedule=wrong.py:Falling"),
+            "class Falling:\n    def __call__(self, epoch): return 1.0\n",
+            2,
+            "Falling: TypeError: Falling.__call__() takes 2 positional arguments but 3 were given; mend it",
+        ),
+        (
+            ("extract", "photos", "--untrained", "--backbone", "wrong.py:resnet50"),
+            "class resnet50: ...",
+            1,
+            "resnet50 is the name of a backbone of ultron; give it another name",
+        ),
+        (
+            ("evaluate", "--metric", "wrong.py:Mine"),
+            "from ultron_cli.evaluation.metrics.ranked import QueryMetric\nclass Mine(QueryMetric): ...",
+            2,
+            "Mine needs name and of_query, see Metric; write it",
+        ),
     ],
 )
 def test_other_wrong_parts_are_one_line(

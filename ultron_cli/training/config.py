@@ -247,15 +247,9 @@ class TrainConfig:
             )
 
     def _check_batches(self) -> None:
-        """Which photos form a batch."""
+        """Batches by import path."""
         settings = self.loss_settings
         if not is_import_path(settings.batches):
-            one_of("loss.batches", settings.batches, settings.kinds_of_batches)
-            if settings.batches_settings:
-                raise UltronError(
-                    f"loss.batches_settings are of batches by import path, found loss.batches={settings.batches}; leave "
-                    "them out"
-                )
             return
         user_sampler(settings.batches)
         if settings.of_tuples:

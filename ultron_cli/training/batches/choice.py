@@ -15,8 +15,11 @@ from ultron_cli.user_code import is_import_path
 
 
 def make_batches(config: TrainConfig, photos: LandmarkPhotos) -> EpochBatches:
-    """Batches of a user's if named, of tuples or landmarks for a loss that works on them, else photos in any order, in
-    groups of one shape if asked. Raises UltronError if the photos fill no batch, or a batch cannot be divided evenly."""
+    """A user's batches if they are named, batches of tuples or landmarks for a loss that works on them, else photos in
+    any order, in groups of one shape if asked.
+
+    Raises UltronError if the photos fill no batch, or a batch cannot be divided evenly.
+    """
     _require_whole_groups(config, photos)
     labels = photos.labels
     plan = (config.batch_size, config.seed, config.epochs)

@@ -65,7 +65,8 @@ class UserBatches(EpochBatches):
     def _rows(self, epoch: int) -> np.ndarray:
         """(batches, batch_size) int64, checked."""
         draws = np.random.Generator(np.random.PCG64([self.seed, epoch, 0]))
-        rows = np.asarray(self.sampler(epoch, draws))
+        with user_code.blaming(self.sampler, "__call__"):
+            rows = np.asarray(self.sampler(epoch, draws))
         is_table = rows.ndim == 2 and rows.shape[1] == self.batch_size and len(rows) and rows.dtype.kind in "iu"
         if not is_table or not 0 <= rows.min() <= rows.max() < self.n_photos:
             values = f" from {rows.min()} to {rows.max()}" if rows.size and rows.dtype.kind in "iuf" else ""
