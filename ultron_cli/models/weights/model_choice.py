@@ -59,13 +59,13 @@ class ModelChoice:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
             raise UltronError(
-                "`model` and `backbone` name a network, not its weights; add `weights` FILE, `run` RUN or `untrained`",
+                "`model` and `backbone` name a network, not its weights; add `weights`, `run` or `untrained`",
                 "`pretrained`",
             )
         checkpoint = (
             find_checkpoint(self.run, self.workspace)
             if self.run
-            else self.workspace.take_latest("train", "name a model with `weights` FILE") / "checkpoint.pt"
+            else self.workspace.take_latest("train", "name a model by its `weights`") / "checkpoint.pt"
         )
         return load_weights(checkpoint, self.model, self.settings)
 
