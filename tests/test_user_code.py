@@ -222,6 +222,12 @@ def test_faults_that_are_not_of_a_user_keep_their_traceback(my_file: Path) -> No
     except AttributeError as error:
         line = user_code.fault_of_user(error)
         assert line == f"{my_file}, line 11, in forward: AttributeError: 'str' object has no attribute 'mean'; mend it"
+    handed_on = RuntimeError(  # as torch hands an exception of a DataLoader's process on
+        "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        f'  File "worker.py", line 3, in fetch\n    read()\n  File "{my_file}", line 9, in forward\n    raise x\n'
+        "ValueError: odd\n"
+    )
+    assert user_code.fault_of_user(handed_on) == f"{my_file}, line 9, in forward: ValueError: odd; mend it"
     try:
         raise ValueError("ours")
     except ValueError as error:

@@ -30,6 +30,7 @@ log = logging.getLogger("ultron")
 FOLDER = "code"  # of a run: copies of the files that made it
 SHOWN_OF_SHA256 = 12  # characters
 MOST_BYTES = 1 << 24  # of a file that only a checkpoint names and that is looked at, not run
+_FRAME = re.compile(r'^  File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>.+)$', re.MULTILINE)
 _IMPORT_PATH = re.compile(r"(?P<source>[^:]+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -354,12 +355,22 @@ def _fault_in(error: BaseException, files: Collection[str]) -> str | None:
     return place and f"{place}: {_said_by(error)}; mend it"
 
 
+def _fault_in_text(text: str, files: Collection[str]) -> str | None:
+    """As _fault_in, of the message by which torch hands on an exception of a DataLoader's process: its traceback."""
+    _, is_handed_on, trace = text.partition("\nOriginal Traceback (most recent call last):\n")
+    frames = [frame for frame in _FRAME.finditer(trace) if frame["file"] in files]
+    if not is_handed_on or not frames:
+        return None
+    messages = [line for line in trace[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
+    return f"{frames[-1]['file']}, line {frames[-1]['line']}, in {frames[-1]['function']}: {messages[0][:300]}; mend it"
+
+
 def fault_of_user(error: BaseException) -> str | None:
     """What a person is told of an exception that came through code of theirs; None for any other."""
     files = {str(file) for file, _ in _modules}
     reason: BaseException | None = error
     while reason is not None:
-        if line := _fault_in(reason, files):
+        if line := _fault_in(reason, files) or _fault_in_text(str(reason), files):
             return line
         reason = reason.__cause__ or reason.__context__
     return None

@@ -8,12 +8,15 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import (
     DescriptorFile,
     DescriptorInfo,
+    MemoryDescriptors,
     check_unit_rows,
     new_descriptors,
     require_same_dim,
     write_descriptors,
 )
+from ultron_cli.retrieval.joined import JoinedFiles
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
+from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 
 
 def info(storage: str = "float32") -> DescriptorInfo:
@@ -113,6 +116,28 @@ def test_float16_rounding_is_within_the_tolerance_of_float16_files_only(tmp_path
     write_descriptors(tmp_path / "half.h5", names(6), [rows.astype(np.float16)], 8, info("float16"))
     with pytest.raises(UltronError, match=r"row 0 has norm 1\.003"):
         check_unit_rows(rows, "rows")
+
+
+def test_rows_as_they_are_stored(tmp_path):
+    halves, wide = unit_rows(700, 64).astype(np.float16), unit_rows(5, 64)
+    for name, rows in (("float16", halves), ("float32", wide)):
+        write_descriptors(tmp_path / f"{name}.h5", names(len(rows)), [rows], 64, info(name))
+        with DescriptorFile(tmp_path / f"{name}.h5") as file:
+            assert file.read_stored().dtype == name and file.read().dtype == np.float32
+            np.testing.assert_array_equal(file.read_stored(3), rows[3:])
+            np.testing.assert_array_equal(file.read(3), rows[3:].astype(np.float32))
+        memory = MemoryDescriptors(rows, names(len(rows)), info(name))
+        assert memory.read_stored().dtype == name
+        np.testing.assert_array_equal(memory.take(np.array([4, 0])), rows[[4, 0]].astype(np.float32))
+    with JoinedFiles(tmp_path / "float16.h5", [tmp_path / "float32.h5"]) as joined:
+        assert [joined.read_stored(*part).dtype for part in ((0, 9), (699, 702))] == [np.float16, np.float32]
+        np.testing.assert_array_equal(joined.read(), np.concatenate([halves.astype(np.float32), wide]))
+    whitening = Whitening(method="x", mean=np.zeros(64), projection=np.eye(64)[:9], eigenvalues=np.ones(9))
+    with WhitenedFile(tmp_path / "float16.h5", whitening) as file:
+        np.testing.assert_array_equal(file.read_stored(5, 99), whitening.apply(halves[5:99].astype(np.float32)))
+    halves[650, 7] = np.nan
+    with pytest.raises(UltronError, match="row 650 has NaN"):
+        MemoryDescriptors(halves, names(700), info("float16"))
 
 
 def test_what_is_not_a_descriptor_file_is_refused(path, tmp_path):

@@ -117,7 +117,7 @@ def command(
         str | None,
         typer.Option(
             metavar="KIND:N",
-            help=f"Make query photos worse, by severity 1 to 5 (jpeg:3): {', '.join(CORRUPTIONS)}.",
+            help=f"Make query photos worse, by severity 1 to 5 (jpeg:3): {', '.join(CORRUPTIONS)}. Or my.py:Fog:3.",
             callback=checked(_require_corruption),
         ),
     ] = None,

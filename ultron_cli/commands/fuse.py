@@ -38,8 +38,13 @@ def command(
         str | None,
         choice(
             FUSIONS,
-            help="How rankings are joined: rrf and isr by places, comb... by scores, mix with a re-ranker's (rrf).",
+            by_path=True,
+            help="How rankings are joined: rrf and isr by places, comb... by scores, mix with a re-ranker's (rrf). Or "
+            "my.py:Best.",
         ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of a method of your own.")
     ] = None,
     norm: Annotated[str | None, choice(NORMS, help="How scores become comparable (minmax).")] = None,
     weights: Annotated[
@@ -110,7 +115,7 @@ def command(
 
         require_unused(
             "descriptors are put side by side, with the same weights for every query",
-            **{"method": method, "norm": norm, "tune": tune, "k": k, "search_share": search_share},
+            **{"method": method, "set_": set_, "norm": norm, "tune": tune, "k": k, "search_share": search_share},
             **{"temperature": temperature, "rrf_k": None if rrf_k == RRF_K else rrf_k},
         )
         info = fuse_descriptors(results, out, numbers, chosen_whitening(whiten, dim))
@@ -122,7 +127,7 @@ def command(
         )
         return
 
-    from ultron_cli.configs import one_of
+    from ultron_cli.configs import apply_set, one_of
     from ultron_cli.evaluation.evaluate import find_gnd
     from ultron_cli.evaluation.fusion_tuning import TuningConfig
     from ultron_cli.evaluation.fusion_tuning import tune as tune_fusion
@@ -134,12 +139,17 @@ def command(
     require_unused("rankings have no dimensions", whiten=whiten, dim=dim)
     mixed = (search_share, temperature)
     if method == "mix":
-        require_unused("mix has lambda and temperature", weights=weights, norm=norm)
+        require_unused("mix has lambda and temperature", weights=weights, norm=norm, set_=set_)
         if not tune and None in mixed:
             raise UltronError("mix needs --lambda and --temperature, or --tune, which finds them; add them")
     else:
         require_unused("they belong to --method mix", search_share=search_share, temperature=temperature)
-    config = None if method == "mix" else FusionConfig(method=method or "rrf", norm=norm, rrf_k=rrf_k, weights=numbers)
+    config = None
+    if method != "mix":
+        settings_of_method = apply_set({}, set_ or [], example="share=0.5")
+        config = FusionConfig(
+            method=method or "rrf", settings=settings_of_method, norm=norm, rrf_k=rrf_k, weights=numbers
+        )
     tuning = None
     if tune:
         protocol = one_of("tune", tune, PROTOCOLS)

@@ -8,12 +8,15 @@ drawn from the seed, the kind and the photo's name: the same at every severity, 
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from ultron_cli import user_code
 from ultron_cli.configs import one_of, within
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
@@ -30,27 +33,47 @@ class Kind:
     """A kind of corruption."""
 
     what: str  # the amounts are of
-    amounts: tuple[float, float, float, float, float]  # by severity, from 1
+    amounts: Sequence[float]  # by severity, from 1 to MOST_SEVERE
     change: Change | None = None  # (photo, amount, draws) -> photo; None: the box is moved
+
+
+class UserCorruption(Protocol):
+    """A kind that a user names by import path: an object of a class that is made without arguments. Its attribute
+    `amounts` has MOST_SEVERE numbers, by severity from 1; where it has none they are the severities themselves."""
+
+    def __call__(self, photo: Image.Image, amount: float, draws: np.random.Generator) -> Image.Image:
+        """The photo, made worse. draws: whatever is random is drawn from it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
     """One kind at one severity."""
 
-    kind: str
+    kind: str  # of CORRUPTIONS, or an import path
     severity: int
     seed: int = 0
+    code_sha256: str | None = None  # of a kind by import path
 
     def __post_init__(self) -> None:
-        one_of("corruption", self.kind, tuple(CORRUPTIONS))
+        if not user_code.is_import_path(self.kind):
+            one_of("corruption", self.kind, tuple(CORRUPTIONS))
         within("severity", self.severity, 1, MOST_SEVERE)
         within("seed", self.seed, 0)
+
+    @cached_property
+    def what_it_does(self) -> Kind:
+        """The kind. Raises UltronError where it is code that nobody has named."""
+        if not user_code.is_import_path(self.kind):
+            return CORRUPTIONS[self.kind]
+        record = user_code.CodeRecord(sha256=self.code_sha256 or "")
+        with user_code.stored_code({self.kind: record}, "these descriptors"):
+            return _user_kind(user_code.load(self.kind, "corruption", CORRUPTIONS))
 
     @property
     def amount(self) -> float:
         """In the unit of the kind."""
-        return CORRUPTIONS[self.kind].amounts[self.severity - 1]
+        return self.what_it_does.amounts[self.severity - 1]
 
     def draws(self, name: str) -> np.random.Generator:
         """What is random for a photo of this name."""
@@ -60,12 +83,12 @@ class Corruption:
 
     def photo(self, image: Image.Image, name: str) -> Image.Image:
         """An RGB photo, changed; its size is another where the kind is `resolution`."""
-        change = CORRUPTIONS[self.kind].change
+        change = self.what_it_does.change
         return image if change is None else change(image, self.amount, self.draws(name))
 
     def box(self, box: Box, width: int, height: int, name: str) -> Box:
         """A box inside a photo of this size, its edges moved where the kind is `box`; it stays inside."""
-        if CORRUPTIONS[self.kind].change is not None:
+        if self.what_it_does.change is not None:
             return box
         x1, y1, x2, y2 = box
         left, top, right, bottom = self.amount * self.draws(name).uniform(-1, 1, 4)
@@ -80,16 +103,56 @@ class Corruption:
 
 def parse_corruption(text: str, seed: int = 0) -> Corruption | None:
     """`jpeg:3`; severity 0, or `none`, is no corruption. Raises UltronError for anything else."""
-    kind, _, severity = text.partition(":")
+    kind, _, severity = text.rpartition(":")
     if text == "none":
         return None
     if not severity.isascii() or not severity.isdecimal() or len(severity) > 3:
         raise UltronError(
-            f"`corruption` takes KIND:SEVERITY, for example jpeg:3, of the kinds {', '.join(CORRUPTIONS)} and the "
-            f"severities 0 to {MOST_SEVERE}; found {text[:60]!r}"
+            f"`corruption` takes KIND:SEVERITY, for example jpeg:3, of the kinds {', '.join(CORRUPTIONS)}, or "
+            f"my.py:Fog of yours, and the severities 0 to {MOST_SEVERE}; found {text[:60]!r}"
         )
-    one_of("corruption", kind, tuple(CORRUPTIONS))
-    return Corruption(kind=kind, severity=int(severity), seed=seed) if int(severity) else None
+    corruption = named_corruption(kind, max(1, int(severity)), seed)
+    return corruption if int(severity) else None
+
+
+def named_corruption(kind: str, severity: int, seed: int = 0) -> Corruption:
+    """A corruption that a person names. Code that the kind is an import path of is run. Raises UltronError for an
+    unknown kind, and for a class that is none."""
+    if not user_code.is_import_path(kind):
+        return Corruption(kind=kind, severity=severity, seed=seed)
+    user_code.permit(kind)
+    part = user_code.load(kind, "corruption", CORRUPTIONS)
+    corruption = Corruption(kind=kind, severity=severity, seed=seed, code_sha256=part.sha256)
+    _ = corruption.what_it_does  # at once, before anything is computed
+    return corruption
+
+
+def _user_kind(part: user_code.UserPart) -> Kind:
+    """A class by import path as a kind. Raises UltronError, naming the place, if it is none."""
+    if not part.has_method("__call__"):
+        raise UltronError(
+            f"{part.place()}: {part.name} needs the method __call__(photo, amount, draws), see UserCorruption of "
+            "ultron_cli.datasets.corruptions; write it"
+        )
+    part.require_made_of()
+    change: UserCorruption = part.target()
+    amounts = getattr(change, "amounts", tuple(range(1, MOST_SEVERE + 1)))
+    is_right = isinstance(amounts, (tuple, list)) and len(amounts) == MOST_SEVERE
+    if not is_right or not all(isinstance(amount, (int, float)) for amount in amounts):
+        raise UltronError(
+            f"{part.place()}: amounts of {part.name} must be {MOST_SEVERE} numbers, by severity; found {amounts!r}"
+        )
+
+    def changed(image: Image.Image, amount: float, draws: np.random.Generator) -> Image.Image:
+        photo = change(image, amount, draws)
+        if not isinstance(photo, Image.Image) or photo.mode != "RGB" or not all(photo.size):
+            what = f"a photo of mode {photo.mode}" if isinstance(photo, Image.Image) else type(photo).__name__
+            raise UltronError(f"{part.place('__call__')}: {part.name} must give an RGB photo of Pillow; found {what}")
+        return photo
+
+    probe = Image.linear_gradient("L").convert("RGB")
+    changed(probe, amounts[0], np.random.default_rng(0))
+    return Kind(what=part.name, amounts=tuple(amounts), change=changed)
 
 
 def _smaller(image: Image.Image, factor: float, draws: np.random.Generator) -> Image.Image:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from ultron_cli.configs import flatten, from_dict, one_of, parse_scales, within
-from ultron_cli.datasets.corruptions import BOX, CORRUPTIONS, MOST_SEVERE, Corruption
+from ultron_cli.datasets.corruptions import BOX, CORRUPTIONS, MOST_SEVERE, named_corruption
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.models import require_model
@@ -92,7 +92,7 @@ class ExtractSettings:
     max_side_px: int | None = None
     resize: Literal["down", "always"] = "down"
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None  # None: the model's
-    corruption: str = NONE  # kind of corruption of the queries
+    corruption: str = NONE  # kind of corruption of the queries, or an import path
     severity: int = 0  # of it, from 0 (none) to MOST_SEVERE
     corruption_seed: int = 0
     runtime: Literal["torch", "compile", "onnxruntime", "openvino", "auto"] = "torch"
@@ -112,7 +112,8 @@ class ExtractSettings:
         if self.max_side_px:
             within("extract.max_side_px", self.max_side_px, 32, 16384)
         within("extract.batch_size", self.batch_size, 1)
-        one_of("extract.corruption", self.corruption, (NONE, *CORRUPTIONS))
+        if not is_import_path(self.corruption):
+            one_of("extract.corruption", self.corruption, (NONE, *CORRUPTIONS))
         within("extract.severity", self.severity, 0, MOST_SEVERE)
         if self.severity and self.corruption == NONE:
             raise UltronError("extract.severity is of a corruption; name one with extract.corruption")
@@ -140,7 +141,7 @@ class ExtractSettings:
         """Asks for the descriptors of one role."""
         corruption = None
         if self.severity:
-            corruption = Corruption(kind=self.corruption, severity=self.severity, seed=self.corruption_seed)
+            corruption = named_corruption(self.corruption, self.severity, self.corruption_seed)
         return ExtractRequest(
             dataset=self.dataset,
             gnd=Path(self.gnd) if self.gnd else None,

@@ -120,7 +120,8 @@ def robustness_curves(part: SweepTable) -> list[RobustnessCurve]:
 def robustness_table(part: SweepTable, severities: Sequence[int] = tuple(range(MOST_SEVERE + 1))) -> str:
     """The curves as a Markdown table: mAP in % by severity."""
     columns = ["corruption", "system", *map(str, severities)]
-    curves = sorted(robustness_curves(part), key=lambda curve: tuple(CORRUPTIONS).index(curve.kind))
+    order = {kind: place for place, kind in enumerate(CORRUPTIONS)}  # those of users come last
+    curves = sorted(robustness_curves(part), key=lambda curve: order.get(curve.kind, len(order)))
     rows = [
         [curve.kind, curve.system] + [percent(curve.scores[i].mAP, 1) if i in curve.scores else "-" for i in severities]
         for curve in curves

@@ -9,10 +9,15 @@ A photo that a ranking lacks has NaN from it. CombSUM then adds nothing, as all 
 puts it before half of the photos that the ranking has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+
+from ultron_cli import user_code
+from ultron_cli.configs import one_of
+from ultron_cli.errors import UltronError
 
 RRF_K = 60  # of Cormack et al.
 
@@ -26,6 +31,17 @@ class FusionMethod:
     combine: Callable[[np.ndarray, np.ndarray], np.ndarray]
     # (places from 0, k of RRF) -> what a ranking gives the photos there; None: its normalised scores.
     of_places: Callable[[np.ndarray, int], np.ndarray] | None = None
+    part: user_code.UserPart | None = None  # of a method by import path
+
+
+class UserFusion(Protocol):
+    """A method that a user names by import path: an object of a class that is made of its settings. Its attribute
+    `of_places` says that it looks at places; where it has none, or it is false, it gets normalised scores."""
+
+    def __call__(self, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(n,) finite scores, the best photo's highest, of the n photos of one query. values: (m, n) float64 that m
+        rankings give them, scores or places from 0, NaN where a ranking lacks a photo. weights: (m,)."""
+        ...
 
 
 def _weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -72,6 +88,42 @@ def _reciprocal(places: np.ndarray, k: int) -> np.ndarray:
 
 def _inverse_square(places: np.ndarray, _: int) -> np.ndarray:
     return 1 / (places + 1.0) ** 2
+
+
+def fusion_method(name: str, settings: Mapping[str, object]) -> FusionMethod:
+    """A method by its name in METHODS, or by import path (`my.py:Median`), which is run, with its settings. Raises
+    UltronError for an unknown one, and for a class that is none."""
+    if not user_code.is_import_path(name):
+        method = METHODS[one_of("method", name, METHODS)]
+        if settings:
+            raise UltronError(f"settings are of a method by import path, found method {name}; leave out `set`")
+        return method
+    user_code.permit(name)
+    part = user_code.load(name, "fusion method", METHODS)
+    if not part.has_method("__call__"):
+        raise UltronError(
+            f"{part.place()}: {part.name} needs the method __call__(values, weights), see UserFusion of "
+            "ultron_cli.retrieval.fusion.methods; write it"
+        )
+    fusion: UserFusion = part.made(settings=settings, prefix="")
+
+    def combine(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        if not values.shape[1]:
+            return np.zeros(0)
+        scores = np.asarray(fusion(values, weights))
+        if scores.shape != values.shape[1:] or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
+            raise UltronError(
+                f"{part.place('__call__')}: {part.name} must give a finite score of each photo, {values.shape[1:]}; "
+                f"found {scores.dtype} {scores.shape}"
+            )
+        return scores
+
+    looks_at_places = bool(getattr(part.target, "of_places", False))
+    return FusionMethod(combine=combine, of_places=_places if looks_at_places else None, part=part)
+
+
+def _places(places: np.ndarray, _: int) -> np.ndarray:
+    return places.astype(np.float64)
 
 
 METHODS: dict[str, FusionMethod] = {

@@ -2,8 +2,9 @@
 of one query are in memory."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from ultron_cli.configs import one_of, within
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.exchange.run import n_not_falling
-from ultron_cli.retrieval.fusion.methods import METHODS, RRF_K
+from ultron_cli.retrieval.fusion.methods import RRF_K, FusionMethod, fusion_method
 from ultron_cli.retrieval.fusion.norms import NORMS
 from ultron_cli.retrieval.fusion.parts import JoinedParts
 from ultron_cli.retrieval.origin import FusionRecord, Origin, TuningRecord
@@ -27,14 +28,14 @@ MOST_CANDIDATES = 101  # of weights that are tried
 class FusionConfig:
     """How rankings are joined."""
 
-    method: str = "rrf"  # of METHODS
+    method: str = "rrf"  # of METHODS, or an import path
+    settings: Mapping[str, object] = field(default_factory=dict)  # of a method by import path
     norm: str | None = None  # of NORMS; None: minmax, or none for a method that looks at places
     rrf_k: int = RRF_K
     weights: tuple[float, ...] | None = None  # one per ranking; None: 1 each
 
     def __post_init__(self) -> None:
-        method = METHODS[one_of("method", self.method, METHODS)]
-        if method.of_places is None:
+        if self.way.of_places is None:
             object.__setattr__(self, "norm", one_of("norm", self.norm or "minmax", NORMS))
         elif self.norm is not None:
             raise UltronError(f"`norm` is of scores, {self.method} looks at places; leave it out")
@@ -45,6 +46,11 @@ class FusionConfig:
             within("weights", weight, 0)
         if self.weights is not None and not any(self.weights):
             raise UltronError("one of the `weights` must be above 0; found none")
+
+    @cached_property
+    def way(self) -> FusionMethod:
+        """The method. Code that it is an import path of is run."""
+        return fusion_method(self.method, self.settings)
 
 
 class QueryFusion(Protocol):
@@ -80,7 +86,7 @@ class ScoreFusion:
             raise UltronError(f"`weights` must be given once per ranking; found {len(config.weights)} for {n_parts}")
         self.joined = joined
         self.config = config
-        self._method = METHODS[config.method]
+        self._method = config.way
         self._row_of = np.empty(len(joined.header.database_names), np.int32)  # in the photos of the query at hand
         self._is_ranked = np.zeros(len(joined.header.database_names), bool)
         self._has_said_rising: set[int] = set()
@@ -143,11 +149,14 @@ class ScoreFusion:
         return NORMS[self.config.norm or "none"](scores.astype(np.float64))
 
     def record(self, settings: np.ndarray | None, tuning: TuningRecord | None) -> FusionRecord:
+        of_method: dict[str, object] = {"rrf_k": self.config.rrf_k} if self.config.method == "rrf" else {}
+        if self._method.part is not None:
+            of_method = {**self.config.settings, "code_sha256": self._method.part.sha256}
         return FusionRecord(
             kind="rankings",
             method=self.config.method,
             norm=self.config.norm,
-            settings={"rrf_k": self.config.rrf_k} if self.config.method == "rrf" else {},
+            settings=of_method,
             parts=self.joined.records(None if settings is None else settings.tolist()),
             tuning=tuning,
         )

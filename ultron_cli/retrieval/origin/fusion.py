@@ -126,10 +126,13 @@ class FusionRecord:
     """Results that were made one."""
 
     kind: FusedKind
-    method: str  # of METHODS in fusion/methods.py; `mix` of a re-ranker, `concatenation` of descriptors
+    method: (
+        str  # of METHODS in fusion/methods.py, or an import path; `mix` of a re-ranker, `concatenation` of descriptors
+    )
     parts: tuple[FusedPart, ...]
     norm: str | None = None  # of the scores; None where the method looks at places
-    settings: Json = field(default_factory=dict)  # rrf_k; lambda and temperature; dim
+    # rrf_k; lambda and temperature; dim; of a method by import path its settings, and code_sha256 of the file.
+    settings: Json = field(default_factory=dict)
     tuning: TuningRecord | None = None
     ms_per_query: float | None = field(default=None, compare=False)  # of joining alone
 

@@ -29,6 +29,7 @@ EXTRACTION_WORDS = {
     "corruption.kind": "corruption of queries",
     "corruption.severity": "severity of the corruption",
     "corruption.seed": "seed of the corruption",
+    "corruption.code_sha256": "code of the corruption (SHA-256)",
     "max_side_px": "longest side in pixels",
     "resize": "resizing of photos",
     "runtime": "runtime of the network",
