@@ -85,9 +85,9 @@ def find_checkpoint(run: str, workspace: Workspace) -> Path:
     """The checkpoint of a run: its folder, its name in the workspace, or the file itself. Raises UltronError."""
     runs = workspace.root / "train"
     for candidate in (Path(run).expanduser(), runs / run):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
-        if (candidate / "checkpoint.pt").is_file():
+        if os.path.isfile(candidate / "checkpoint.pt"):
             return candidate / "checkpoint.pt"
     names = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
     some_names = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
