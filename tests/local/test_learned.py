@@ -159,7 +159,7 @@ def test_lightglue_gets_learned_descriptors_as_they_were(weights: dict[str, Path
     pixels = noise(1, SIZE)
     features = choose_detector("disk", settings("disk", weights)).make().detect(pixels, 10_000)
     _, _, vectors = of_kornia("disk", weights["disk"], pixels)
-    given = matcher._input(features)["descriptors"][0]
-    assert (torch.linalg.norm(given, dim=1) - 1).abs().max() < 1e-5
-    assert (given * vectors).sum(dim=1).min() > 0.98
+    taken = matcher._input(features)["descriptors"][0]
+    assert (torch.linalg.norm(taken, dim=1) - 1).abs().max() < 1e-5
+    assert (taken * vectors).sum(dim=1).min() > 0.98
     assert len(matcher.match(features, features)) <= len(features)

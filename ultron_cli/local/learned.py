@@ -4,13 +4,14 @@ NeurIPS 2020), ALIKED (Zhao et al., IEEE TIM 2023) and XFeat (Potje et al., CVPR
 Their descriptors are unit vectors, packed as those of a map are (local/dense.py). They know neither angle nor size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
@@ -24,6 +25,7 @@ STEP_PX = 32  # sides that all three networks take are multiples of it
 SIZE_PX = 8.0  # of a feature, nominally
 STATISTICS = ("running_mean", "running_var")  # of a batch normalisation
 State = dict[str, torch.Tensor]
+MakeNetwork = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ class LearnedDetector:
             network_type = getattr(kornia.feature, self.name)
         except (ImportError, AttributeError) as error:
             raise UltronError(
-                f"{self.name} needs a kornia that has it; run `pip install --upgrade 'ultron[matchers]'`"
+                f"{self.name} needs a kornia that has it; run `pip install -U 'ultron[matchers]'`"
             ) from error
         path = Path(settings.weights).expanduser()
         state = self.state_of(load_torch_file(path))
@@ -100,7 +102,7 @@ class LearnedDetector:
             return {}
         return {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
 
-    def made(self, network_type: type, state: State) -> tuple[Any, torch.nn.Module]:
+    def made(self, network_type: MakeNetwork, state: State) -> tuple[nn.Module, nn.Module]:
         """(the network without its weights, the part of it that they are of)."""
         network = network_type()
         return network, network
@@ -161,7 +163,7 @@ class Aliked(LearnedDetector):
         (32, 128): "aliked-n32",
     }
 
-    def made(self, network_type: type, state: State) -> tuple[Any, torch.nn.Module]:
+    def made(self, network_type: MakeNetwork, state: State) -> tuple[nn.Module, nn.Module]:
         n_places, dim, _ = state["desc_head.agg_weights"].shape
         self.descriptor_dim = dim
         network = network_type(self.SIZES[n_places, dim], detection_threshold=self.least_score)
@@ -178,10 +180,11 @@ class XFeat(LearnedDetector):
     name = "XFeat"
     descriptor_dim = 64
 
-    def made(self, network_type: type, state: State) -> tuple[Any, torch.nn.Module]:
+    def made(self, network_type: MakeNetwork, state: State) -> tuple[nn.Module, nn.Module]:
         network = network_type()
-        return network, network.net
+        return network, network.get_submodule("net")
 
     def features_in(self, photo: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        features = self._network.detectAndCompute(photo, top_k=n, detection_threshold=self.least_score)[0]
+        detect = getattr(self._network, "detectAndCompute")  # noqa: B009  # a method, which no module's type has
+        features = detect(photo, top_k=n, detection_threshold=self.least_score)[0]
         return features["keypoints"], features["scores"], features["descriptors"]
