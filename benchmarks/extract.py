@@ -6,8 +6,8 @@ alone on photos in memory, and reading photos alone.
 All rows are timed in one run, in turns, by two processes: one whose freed memory goes back to the system, as before
 ultron kept it, and one that keeps it. Without --photos, landmarks are rendered at the size asked for. Before anything
 is timed, descriptors of torch must be equal within 1e-5 to those of the bare network, and those of every other runtime
-have a cosine of at least 0.99999 with torch's; one that has not is said and left out. A share is that of the slower of a
-row's two limits.
+have a cosine of at least 0.99999 with torch's; one that has not is said and left out. A share is that of the slower of
+a row's two limits.
 """
 
 import argparse
