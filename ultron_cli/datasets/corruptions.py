@@ -144,7 +144,8 @@ def _user_kind(part: user_code.UserPart) -> Kind:
         )
 
     def changed(image: Image.Image, amount: float, draws: np.random.Generator) -> Image.Image:
-        photo = change(image, amount, draws)
+        with user_code.blaming(change, "__call__"):
+            photo = change(image, amount, draws)
         if not isinstance(photo, Image.Image) or photo.mode != "RGB" or not all(photo.size):
             what = f"a photo of mode {photo.mode}" if isinstance(photo, Image.Image) else type(photo).__name__
             raise UltronError(f"{part.place('__call__')}: {part.name} must give an RGB photo of Pillow; found {what}")

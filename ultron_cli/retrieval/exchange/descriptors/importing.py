@@ -107,9 +107,11 @@ def read_parts(path: Path, format_name: str) -> list[NamedRows]:
 
 def _read_by_user(path: Path, import_path: str) -> list[NamedRows]:
     code = user_code.load(import_path, "descriptor format", DESCRIPTOR_FORMATS, is_function=True)
-    parts = code.target(path)
-    if not isinstance(parts, list) or not all(isinstance(rows, NamedRows) for rows in parts):
-        raise UltronError(f"{code.place()}: {code.name} must return a list of NamedRows; found {type(parts).__name__}")
+    with user_code.blaming(code.target):
+        parts = code.target(path)
+    if not isinstance(parts, list) or not parts or not all(isinstance(rows, NamedRows) for rows in parts):
+        what = "an empty one" if parts == [] else type(parts).__name__
+        raise UltronError(f"{code.place()}: {code.name} must return a list of NamedRows; found {what}")
     return parts
 
 
