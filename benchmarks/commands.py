@@ -49,6 +49,10 @@ WORK = {
     "index": "index database.h5 --out flat.index --overwrite",
     "index, ivf": "index database.h5 --type ivf --out ivf.index --overwrite",
     "search, ivf": f"search {FILES} --index ivf.index -k 100 --out ivf.h5",
+    "fuse": "fuse all.h5 ranks.h5 -k 100 --out fused.h5",
+    "ranks info": "ranks info all.h5",
+    "ranks export": "ranks export all.h5 --format trec --out all.trec",
+    "ranks import": "ranks import all.trec --database database.h5 --queries queries.h5 --out imported.h5",
     "visualize precision-recall": "visualize precision-recall --ranks all.h5 --out curves.png",
     "weights list": "weights list",
     "datasets list": "datasets list",
@@ -66,12 +70,27 @@ def timed(arguments: Sequence[str], folder: Path) -> tuple[float, float, str]:
     return seconds, cpu_s, done.stdout
 
 
-def row_of(runs: Sequence[tuple[float, float, str]], of: str, equality: str) -> Measurement:
+def row_of(
+    runs: Sequence[tuple[float, float, str]], of: str, equality: str, limits: dict[str, list[float]] | None = None
+) -> Measurement:
     """The row that is kept of the runs of one command."""
     cpu_s = statistics.median(cpu for _, cpu, _ in runs)
-    return Measurement.of_rounds(
-        [wall for wall, _, _ in runs], unit="s", of=of, note=f"{cpu_s:.2f} s of CPU", equality=equality
-    )
+    seconds = [wall for wall, _, _ in runs]
+    note = f"{cpu_s:.2f} s of CPU"
+    return Measurement.of_rounds(seconds, unit="s", of=of, note=note, limits=limits, equality=equality)
+
+
+def arithmetic_of_whiten(folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of what no whitening does without: LAPACK's eigenvectors of the covariance of the database."""
+    with DescriptorFile(folder / "database.h5") as database:
+        rows = database.read().astype(np.float64)
+    covariance = np.cov(rows, rowvar=False, bias=True)
+    seconds = []
+    for _ in range(rounds):
+        started_s = time.perf_counter()
+        np.linalg.eigh(covariance)
+        seconds.append(time.perf_counter() - started_s)
+    return {"eigenvectors alone": seconds}
 
 
 def measure_help(rounds: int, folder: Path) -> Measurement:
@@ -155,10 +174,12 @@ def main() -> int:
         of = f"{options.queries} queries, {options.rows:,} x {options.dim}, as a process"
         equality = "rows and scores, to the literal float64 product; mAP, to that of its ranking"
         for name in filter(measured_names.__contains__, WORK):
-            row = row_of([timed(WORK[name].split(), folder) for _ in range(options.rounds)], of, equality)
+            limits = arithmetic_of_whiten(folder, options.rounds) if name == "whiten" else None
+            row = row_of([timed(WORK[name].split(), folder) for _ in range(options.rounds)], of, equality, limits)
             measurements[f"ultron {name}"] = row
             is_slow |= (row.value or 0.0) >= LIMIT_S
-            print(f"{name:<28} {row} s, {row.note}", flush=True)
+            beside = "".join(f"; {title} {side} s" for title, side in row.limits.items())
+            print(f"{name:<28} {row} s, {row.note}{beside}", flush=True)
     save(options.save, __file__, measurements)
     return 1 if is_slow else 0
 

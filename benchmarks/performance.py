@@ -1,19 +1,26 @@
 """The table of docs/performance.md, from the rows that the benchmarks keep (rows.py).
 
     python benchmarks/performance.py [RESULTS.json ...]      prints it (the newest of benchmarks/results)
-    python benchmarks/performance.py --measure --write docs/performance.md      measures all of it first
+    python benchmarks/performance.py --measure --write docs/performance.md      measures all of it first (an hour)
+    python benchmarks/performance.py --measure --short --write docs/performance.md     smaller sizes (25 minutes)
+
+A benchmark's rows are kept as soon as it ends. The same command goes on where it was stopped: what the file of this
+machine and commit has is not measured again, unless --again asks for it. The table is written at the end.
 
 Each row has our median, what a user would take instead and what the machine allows, from one run on one machine. What
 none of the files has is `not measured`.
 """
 
 import argparse
+import os
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rows import RESULTS
+from rows import RESULTS, results_path
 
 from ultron_cli.console import markdown_table
 from ultron_cli.errors import UltronError
@@ -21,29 +28,45 @@ from ultron_cli.files import replace_between
 from ultron_cli.measurements import Measurement, Results, Spread, machine_text, number_text, read_results
 
 BEGIN, END = "<!-- begin: benchmarks/performance.py -->", "<!-- end: benchmarks/performance.py -->"
-# In the order of the table: a benchmark and its arguments where they are not its defaults.
+# In the order of the table: a benchmark, its arguments, and those of its short form, which has as many rounds.
 BENCHMARKS = {
-    "extract": "",
-    "commands": "",
-    "search": "",
-    "evaluate": "",
-    "rerank": "",
-    "local": "",
-    "diffusion": "",
-    "kernels": "",
-    "train": "--rounds 5",
+    "extract": ("", "--scales 3 --n-photos 16"),
+    "commands": ("", "--only search evaluate compare whiten index fuse 'ranks info' 'ranks export' 'ranks import'"),
+    "search": ("", "--runs 5"),
+    "evaluate": ("", "--rows 205000"),
+    "rerank": ("", ""),
+    "local": ("", "--landmarks 4 --pairs 60"),
+    "diffusion": ("", ""),
+    "kernels": ("", "--runs 9"),
+    "runtimes": ("", ""),
+    "train": ("--rounds 5", "--rounds 5 --n-photos 24 --share-epochs 0"),
 }
 ON_A_GPU = {"kernels": "--device cuda", "gpu_networks": ""}
 NOT_MEASURED = "not measured"
 COLUMNS = ("what", "ours", "instead", "limit of the machine", "seen to be equal")
 
 
-def measure_all() -> None:
-    """Runs every benchmark in a process of its own and keeps its rows, those of a missed target too."""
-    for name, arguments in BENCHMARKS.items():
+def measure(options: argparse.Namespace) -> None:
+    """Runs benchmarks, each in a process of its own, and keeps their rows, those of a missed target too. Those that the
+    file of this machine and commit has are left out, unless they are asked for again."""
+    path = results_path(options.results)
+    measured = set()
+    if path.is_file() and not options.again:
+        measured = {row.benchmark for row in read_results(path).results.values()}
+    for name in options.only or BENCHMARKS:
+        arguments = BENCHMARKS[name][1 if options.short else 0]
         print(f"== {name} {arguments}", file=sys.stderr, flush=True)
-        command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments.split(), "--save"]
-        subprocess.run(command, check=False)
+        if name in measured:
+            print(f"is in {path} already; --again measures it anew", file=sys.stderr)
+            continue
+        program = str(Path(__file__).with_name(f"{name}.py"))
+        before, started_s = os.times(), time.perf_counter()
+        done = subprocess.run([sys.executable, program, *shlex.split(arguments), "--save", options.results])
+        seconds, after = time.perf_counter() - started_s, os.times()
+        cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
+        print(
+            f"{name}: {seconds:.0f} s, {cpu_s:.0f} s of CPU, exit code {done.returncode}", file=sys.stderr, flush=True
+        )
 
 
 def cell(sides: Mapping[str, Spread], row: Measurement, *, as_share: bool) -> str:
@@ -90,11 +113,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="*", metavar="RESULTS.json")
     parser.add_argument("--measure", action="store_true", help="run the benchmarks first; an hour of a quiet machine")
+    parser.add_argument("--short", action="store_true", help="with --measure: smaller sizes, 25 minutes")
+    parser.add_argument("--only", nargs="*", choices=list(BENCHMARKS), help="with --measure: some of them (all)")
+    parser.add_argument("--again", action="store_true", help="with --measure: those too that have been measured")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows (benchmarks/results)")
     parser.add_argument("--write", type=Path, help="put the table into this file, between its markers")
     options = parser.parse_args()
     if options.measure:
-        measure_all()
-    newest_last = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        measure(options)
+    newest_last = sorted(options.results.glob("*.json"), key=lambda path: path.stat().st_mtime)
     files = [read_results(path) for path in options.files or newest_last]
     if not options.files:
         files = list({bool(results.machine.get("gpu")): results for results in files}.values())
@@ -110,3 +137,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except UltronError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; what had ended is kept, and the same command goes on")

@@ -40,22 +40,32 @@ def save(folder: Path | None, benchmark: str, rows: dict[str, Measurement], devi
     """
     if folder is None:
         return
-    import torch
-
-    from ultron_cli.bench import machine_facts
-
     name = Path(benchmark).stem
     for title, row in rows.items():
         if not row.equality:
             raise ValueError(f"{title} must say what was seen to be equal")
-    machine = machine_facts(torch.device(device))
-    path = folder / f"{file_stem(machine)}.json"
+    machine = facts(device)
+    path = results_path(folder, device)
     before = read_results(path).results if path.is_file() else {}
     others = {title: row for title, row in before.items() if row.benchmark != name}
     named = {title: replace(row, benchmark=name) for title, row in rows.items()}
     results = Results(results=others | named, machine=machine)
     write_text(make_folder(folder) / path.name, dump_json(results.to_json()))
     print(f"kept in {path}", file=sys.stderr)
+
+
+def facts(device: str = "cpu") -> dict[str, object]:
+    """What is recorded of this machine and commit."""
+    import torch
+
+    from ultron_cli.bench import machine_facts
+
+    return machine_facts(torch.device(device))
+
+
+def results_path(folder: Path, device: str = "cpu") -> Path:
+    """The file of this machine and commit."""
+    return folder / f"{file_stem(facts(device))}.json"
 
 
 def file_stem(machine: dict[str, object]) -> str:

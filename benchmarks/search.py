@@ -4,7 +4,8 @@
 
 Equality is checked first: exact_search must give the rows and scores of a literal reference, which forms the whole
 product in float64 and sorts it by score and row. Faiss must give the same rows, up to those within float32 rounding of
-the k-th score. Otherwise no times are printed and the exit code is 1. Then both sides run in turns.
+the k-th score. Otherwise no times are printed and the exit code is 1. Then both sides run in turns. So do searches of
+two descriptor files in --folder that hold the same values as float16 and as float32.
 
 --large also searches a file of 1,000,000 rows (2 GB for 512 dimensions, in --folder) in a process of its own. It
 reports what the search adds to that process's peak memory, the (Q, k) result included. The descriptors are made up from
@@ -13,6 +14,7 @@ the wall clock.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -21,7 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +34,7 @@ from ultron_cli.machine import cpu_name, n_cores, peak_mib
 from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import RankedRows
 
 LARGE_ROWS, BLOCK_ROWS = 1_000_000, 20_000
@@ -113,6 +117,73 @@ def run_large(options: argparse.Namespace) -> dict[str, float]:
         )
 
 
+def search_of_files(
+    folder: Path, database: np.ndarray, queries: np.ndarray, options: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """What `timed` gives of searching the database, rounded to float16, from a float16 and from a float32 file.
+
+    Raises SystemExit where one of them gives other rows or scores than the literal search.
+    """
+    halves = database.astype(np.float16)
+    reference = literal_search(queries, halves.astype(np.float32), options.k)
+    names = [str(row) for row in range(len(halves))]
+    with contextlib.ExitStack() as files:
+        sides = {}
+        for storage in ("float16", "float32"):
+            info = DescriptorInfo(
+                model="none",
+                weights_sha256="",
+                extraction=ExtractionRecord(stored={"storage": storage}),
+                dataset="made-up",
+                role="database",
+                crop="none",
+                scales=[1.0],
+            )
+            write_descriptors(folder / f"{storage}.h5", names, [halves.astype(storage)], options.dim, info)
+            file = files.enter_context(DescriptorFile(folder / f"{storage}.h5"))
+            side = partial(exact_search, queries, file, options.k, device=options.device)
+            ranked = side()  # also the warm-up
+            if not (np.array_equal(ranked.rows, reference.rows) and np.array_equal(ranked.scores, reference.scores)):
+                raise SystemExit(f"search of a {storage} file differs from the literal reference: no times are given")
+            sides[f"{storage} file"] = side
+        return timed(sides, options.runs)
+
+
+def timed(sides: dict[str, Callable[[], object]], runs: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Seconds of each side, and seconds of CPU, all sides in turns."""
+    times_s: dict[str, list[float]] = {name: [] for name in sides}
+    cpu_s: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(runs):
+        for name, side in sides.items():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            side()
+            times_s[name].append(time.perf_counter() - start)
+            cpu_s[name].append(time.process_time() - start_cpu)
+    return times_s, cpu_s
+
+
+def row_of(times_s: dict[str, list[float]], cpu_s: dict[str, list[float]], of: str) -> Measurement:
+    """Prints the sides that `timed` timed, of which the first is ours, and gives their row."""
+    print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}{'CPU ms':>10}{'ratio':>8}", flush=True)
+    ours = next(iter(times_s))
+    our_s, our_cpu_s = statistics.median(times_s[ours]), statistics.median(cpu_s[ours])
+    for name, seconds in times_s.items():
+        median_s, median_cpu_s = statistics.median(seconds), statistics.median(cpu_s[name])
+        spread = f"{median_s * 1e3:11.1f}{min(seconds) * 1e3:9.1f}{max(seconds) * 1e3:9.1f}{median_s / our_s:7.2f}x"
+        print(
+            f"{name:22}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / our_cpu_s:7.2f}x", flush=True
+        )
+    ms = {name: [1e3 * s for s in seconds] for name, seconds in times_s.items()}
+    return Measurement.of_rounds(
+        ms.pop(ours),
+        unit="ms",
+        of=of,
+        note=f"{1e3 * our_cpu_s:.0f} ms of CPU",
+        others=ms,
+        equality="rows and scores, to the literal float64 product",
+    )
+
+
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=200_000, help="database rows (default: %(default)s)")
@@ -165,14 +236,7 @@ def main() -> int:
         )
         return 1
 
-    times_s: dict[str, list[float]] = {name: [] for name in sides}
-    cpu_s: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(options.runs):
-        for name, side in sides.items():
-            start, start_cpu = time.perf_counter(), time.process_time()
-            side()
-            times_s[name].append(time.perf_counter() - start)
-            cpu_s[name].append(time.process_time() - start_cpu)
+    times_s, cpu_s = timed(sides, options.runs)
     threads = f"torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}"
     versions = (
         f"python {platform.python_version()}, torch {torch.__version__}, faiss {faiss.__version__}, numpy "
@@ -189,23 +253,12 @@ def main() -> int:
         f"rows and scores equal the literal reference; {n_differing} rows only in Faiss's result (at most "
         f"{worst:.2g} below the k-th)\n"
     )
-    print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}{'CPU ms':>10}{'ratio':>8}", flush=True)
-    own_s, own_cpu_s = (statistics.median(measured["ultron exact_search"]) for measured in (times_s, cpu_s))
-    for name, seconds in times_s.items():
-        median_s, median_cpu_s = statistics.median(seconds), statistics.median(cpu_s[name])
-        spread = f"{median_s * 1e3:11.1f}{min(seconds) * 1e3:9.1f}{max(seconds) * 1e3:9.1f}{median_s / own_s:7.2f}x"
-        print(
-            f"{name:22}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / own_cpu_s:7.2f}x", flush=True
-        )
-    ms = {name: [1e3 * s for s in seconds] for name, seconds in times_s.items()}
-    row = Measurement.of_rounds(
-        ms.pop("ultron exact_search"),
-        unit="ms",
-        of=f"{options.rows:,} x {options.dim} float32 in memory, {options.queries} queries, k {options.k}, on {device}",
-        others=ms,
-        equality="rows and scores, to the literal float64 product",
-    )
-    save(options.save, __file__, {"exact search": row}, options.device)
+    of = f"{options.queries} queries, k {options.k}, on {device}"
+    rows = {"exact search": row_of(times_s, cpu_s, f"{options.rows:,} x {options.dim} float32 in memory, {of}")}
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        times_s, cpu_s = search_of_files(Path(folder), database, queries, options)
+    rows["exact search of a file"] = row_of(times_s, cpu_s, f"{options.rows:,} x {options.dim} from a file, {of}")
+    save(options.save, __file__, rows, options.device)
     if options.large:
         large = run_large(options)
         print(

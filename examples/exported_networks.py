@@ -2,8 +2,8 @@
 
 Each network is written twice, with one scale and with three, for photos of any size, and describes photos of three
 sizes by onnxruntime. Networks have random weights and small forms (thin, or over small backbones); --full takes them as
-published, which takes an hour. Tracing DALG for photos of any size does not end within half an hour: it is written for
-each size, and takes long too.
+published, which takes half an hour of one core: rows are printed as they are done, and --only takes the networks that
+are left.
 
     python examples/exported_networks.py [--only gem dalg] [--full]
 """
@@ -75,7 +75,7 @@ def cosine(file: Path, loaded: LoadedModel, scales: tuple[float, ...], sides: tu
     (descriptors,) = session.run(None, {"images": images.numpy()})
     with torch.inference_mode():
         right = describe(loaded.model, images.permute(0, 2, 3, 1), scales)
-    return float((torch.from_numpy(descriptors).double() * right.double()).sum())
+    return float(F.cosine_similarity(torch.from_numpy(descriptors).double(), right.double()))
 
 
 def row(name: str, loaded: LoadedModel, folder: Path) -> str:

@@ -28,6 +28,7 @@ MEASURING: dict[str, tuple[str, str]] = {
     "local": ("--landmarks 1 --side 160 --pairs 4 --runs 1", "target: under"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
+    "runtimes": ("--rounds 1 --size 64x64 --only ultron-t", "own operators, which runtime onnxruntime"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
     "train": (
         "--n-photos 8 --side 64 --photo-side 128 --rounds 1 --share-epochs 1 --share-landmarks 4",
@@ -76,6 +77,10 @@ def test_the_smallest_form_measures(name: str, tmp_path: Path, photos: Path) -> 
     assert content["machine"]["cpu"] and content["results"]
     for title, row in content["results"].items():
         assert row["benchmark"] == name and row["equality"] and row["value"] > 0, title
+    if name == "search":  # a measurement that was stopped goes on with what it has not
+        completed = run("performance", f"--measure --short --only search --results {tmp_path}")
+        assert f"is in {path} already" in completed.stderr, completed.stderr
+        assert "| exact search of a file: 2,000 x 32 from a file" in completed.stdout
 
 
 @pytest.mark.parametrize("name", CHECKING)

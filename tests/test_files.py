@@ -17,11 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ultron_cli import files
+from ultron_cli import output_files
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import AppendedFile, OutputFile, require_space, sweep, whole_file, whole_folder, write_text
+from ultron_cli.files import whole_file, whole_folder, write_text
+from ultron_cli.leftovers import sweep
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import size_text
+from ultron_cli.output_files import AppendedFile, OutputFile, require_space
 from ultron_cli.processes import machine_mark
 
 
@@ -41,8 +43,8 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
             raise OSError(28, "No space left on device")
         return write(handle, data[:left])
 
-    monkeypatch.setattr(files.os, "write", filling_write)
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 1_000)
+    monkeypatch.setattr(output_files.os, "write", filling_write)
+    monkeypatch.setattr(output_files, "free_bytes", lambda folder: 1_000)
     yield room
 
 
@@ -75,7 +77,21 @@ def write_index(output: OutputFile) -> None:
     faiss.write_index(index, faiss.PyCallbackIOWriter(output.write))
 
 
-WRITERS = (write_h5, write_tensors, write_arrays, write_picture, write_index)
+def write_rows(output: OutputFile) -> None:
+    """Each to its own place, without a gap."""
+    rows = np.arange(2 * 4_999, dtype=np.float64).reshape(-1, 2)
+    places = np.random.default_rng(0).permutation(len(rows))
+    if isinstance(output, OutputFile):
+        output.write_each((16 * places).tolist(), rows.data, 16)
+        output.write(b"behind the last")
+    else:
+        for place, row in zip(places.tolist(), rows, strict=True):
+            output.seek(16 * place)
+            output.write(row.data)
+        output.write(b"behind the last")
+
+
+WRITERS = (write_h5, write_tensors, write_arrays, write_picture, write_index, write_rows)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -124,7 +140,7 @@ def test_lines_of_a_growing_file(tmp_path: Path, full_disk: int) -> None:
 
 
 def test_space_is_asked_for_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 2_000_000)
+    monkeypatch.setattr(output_files, "free_bytes", lambda folder: 2_000_000)
     require_space(tmp_path, 2_000_000, "the extraction")
     with pytest.raises(WorkFailed, match=r"the extraction takes about 2\.5 MB, .* has 2\.0 MB free and 500 kB are mis"):
         require_space(tmp_path, 2_500_000, "the extraction")
@@ -280,7 +296,7 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
 def test_what_is_older_than_the_process_of_its_number_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Process numbers come round: another process may have that of the one that was killed."""
     (tmp_path / f".ultron-{machine_mark()}-{os.getpid()}-00000000.tmp.json").write_text("x")
-    monkeypatch.setattr("ultron_cli.files.start_time", lambda pid: time.time() + 60)
+    monkeypatch.setattr("ultron_cli.leftovers.start_time", lambda pid: time.time() + 60)
     sweep(tmp_path, anew=True)
     assert entries(tmp_path) == set()
 

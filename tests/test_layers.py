@@ -16,6 +16,7 @@ FLOORS = (
     ("schema", "stops"),
     ("processes",),
     ("allocator", "blocks", "configs", "guarded", "machine", "provenance", "distributed"),
+    ("leftovers", "output_files"),
     ("files", "user_code"),
     ("locks",),
     ("console",),

@@ -271,8 +271,8 @@ def search(
 
     queries: descriptors, a (Q, D) array of unit rows, a descriptor file (.h5), or photos, which the model that made the
     database describes. database: descriptors, a (N, D) array or a descriptor file. None takes the latest extraction's.
-    k: photos per query, from 1; None ranks all. rerank: steps by name with their published settings ("aqe,dba"), or Steps, in
-    their order; they replace those of the options. An index, a whitening or distractors are for files.
+    k: photos per query, from 1; None ranks all. rerank: steps by name with their published settings ("aqe,dba"), or
+    Steps, in their order; they replace those of the options. An index, a whitening or distractors are for files.
     """
     options = options or SearchOptions()
     if rerank:

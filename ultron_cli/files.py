@@ -1,40 +1,23 @@
 """Files that are whole or absent: written under a temporary name in the same folder, flushed to disk, renamed.
 
-Everything ultron writes goes through an OutputFile, which stands a full disk. Temporary names say whose they are, so
-that those of killed processes are swept.
+Everything ultron writes goes through an OutputFile, which stands a full disk.
 """
 
 import contextlib
-import errno
 import hashlib
-import io
 import os
-import re
-import secrets
 import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.machine import free_bytes, size_text
-from ultron_cli.processes import is_alive, machine_mark, start_time
+from ultron_cli.leftovers import aside_name, sweep, temporary_name, temporary_path
+from ultron_cli.output_files import ANOTHER_PLACE, NO_SPACE, OutputFile, failures_said
 from ultron_cli.stops import to_the_end
-
-ANOTHER_PLACE = "name another place with `out`"
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Machine, process, a random part; .tmp is half written, .old is what it replaces, with the name that it had.
-_TEMPORARY = re.compile(r"\.ultron-([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.(?:tmp(?:\.[^.]{1,15})?|old-(.+))", re.DOTALL)
-MOST_NAME_BYTES = 255  # of an entry of a folder, on most file systems
-# Untouched so long, what another machine left (or this one, before it was started anew) is given up.
-FOREIGN_LEFTOVER_S = 86400.0
-CLOCK_SLACK_S = 3.0  # between the clock of files and that of processes
-
-_swept: set[Path] = set()  # folders, by this process
 
 
 def make_folder(folder: Path, *ways: str) -> Path:
@@ -45,7 +28,7 @@ def make_folder(folder: Path, *ways: str) -> Path:
     ways = ways or (ANOTHER_PLACE, "name another `workspace`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / _temporary_name()
+        probe = folder / temporary_name()
         probe.touch(exist_ok=False)
         probe.unlink()
     except (FileExistsError, NotADirectoryError):
@@ -57,156 +40,6 @@ def make_folder(folder: Path, *ways: str) -> Path:
             f"cannot write in {folder} ({error.strerror}); see to its rights and its disk", *ways
         ) from error
     return folder
-
-
-class OutputFile(io.RawIOBase):
-    """A binary file that is being written and never fails half way.
-
-    Once the disk is full it counts what is still to come instead of writing it, and `settle` raises with the amount
-    that is missing: libraries in C (HDF5, torch) hang or crash when a write fails, and then cannot even be closed.
-    """
-
-    def __init__(self, path: Path, target: Path) -> None:
-        """path: the file that is made. target: the name it will have, for messages."""
-        self._target = target
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        self._place = 0
-        self._error: OSError | None = None
-        self.n_bytes = 0  # length of the file, also of what the disk did not take
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        # Whoever asks for it would write beside this object.
-        raise io.UnsupportedOperation("fileno")
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        if self._error is None:
-            try:
-                os.lseek(self._handle, self._place, os.SEEK_SET)
-                write_all(self._handle, view)
-            except OSError as error:
-                self._error = error
-        self._place += len(view)
-        self.n_bytes = max(self.n_bytes, self._place)
-        return len(view)
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        os.lseek(self._handle, self._place, os.SEEK_SET)
-        data = os.read(self._handle, len(view))
-        view[: len(data)] = data
-        self._place += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.n_bytes}[whence]
-        return self._place
-
-    def tell(self) -> int:
-        return self._place
-
-    def truncate(self, size: int | None = None) -> int:
-        self.n_bytes = self._place if size is None else size
-        if self._error is None:
-            try:
-                os.ftruncate(self._handle, self.n_bytes)
-            except OSError as error:
-                self._error = error
-        return self.n_bytes
-
-    def flush(self) -> None:
-        pass  # nothing is held back
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether a write has failed; the rest is only counted."""
-        return self._error is not None
-
-    def sync(self) -> None:
-        """Flushes to disk, unless a write has failed."""
-        if self._error is None:
-            try:
-                os.fsync(self._handle)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                    self._error = error
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._handle)
-        super().close()
-
-    def settle(self) -> None:
-        """Raises WorkFailed if a write has failed, with the space that is missing; to be called when the file is
-        removed."""
-        if self._error is not None:
-            raise write_failure(self._target, self._error, self.n_bytes) from self._error
-
-
-class AppendedFile:
-    """A file that grows while it is read: what is written can be read at once, and nothing is held back for the end.
-
-    A write that fails raises WorkFailed and leaves what was there.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with failures_said(path):
-            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-
-    def write(self, data: bytes) -> None:
-        """Appends bytes."""
-        with failures_said(self._path):
-            write_all(self._handle, data)
-
-    def close(self) -> None:
-        """Ends the file."""
-        os.close(self._handle)
-
-
-def write_all(handle: int, data: bytes | memoryview) -> None:
-    """Writes all bytes to an open file: on a disk that is nearly full a single call writes some of them, and no error
-    tells of the rest."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
-
-
-def write_failure(path: Path, error: OSError, n_bytes: int | None = None) -> WorkFailed:
-    """What is said when a file cannot be written. n_bytes: its length, where it is known."""
-    if error.errno not in NO_SPACE:
-        return WorkFailed(f"could not write {path}: {error.strerror}; look at the place", ANOTHER_PLACE)
-    if error.errno == errno.EFBIG:
-        reason = "it is larger than files may be here"
-    elif n_bytes:
-        missing = max(n_bytes - free_bytes(path.parent), 4096)
-        reason = f"the disk is full: it takes {size_text(n_bytes)}, and {size_text(missing)} are missing"
-    else:
-        reason = "the disk is full"
-    return WorkFailed(f"could not write {path}: {reason}; free space", ANOTHER_PLACE)
-
-
-def require_space(folder: Path, n_bytes: int, what: str) -> None:
-    """Raises WorkFailed, with the amount that is missing, unless `n_bytes` are free where `folder` is or will be.
-
-    what: what takes them, as the beginning of a sentence.
-    """
-    free = free_bytes(folder)
-    if n_bytes > free:
-        raise WorkFailed(
-            f"{what} takes about {size_text(n_bytes)}, {folder} has {size_text(free)} free and "
-            f"{size_text(n_bytes - free)} are missing; free space",
-            ANOTHER_PLACE,
-        )
 
 
 def target_of(path: Path) -> Path | None:
@@ -238,60 +71,6 @@ def _open_handle(path: Path) -> int | None:
             return None
         path = path.parent / os.readlink(path)
     return None
-
-
-def _temporary_name(end: str = "tmp") -> str:
-    return f".ultron-{machine_mark()}-{os.getpid()}-{secrets.token_hex(4)}.{end}"
-
-
-def _aside_name(name: str) -> str:
-    """What a folder is called while it is replaced: with its name, which it gets back after a kill, where that fits."""
-    aside = _temporary_name(f"old-{name}")
-    return aside if len(os.fsencode(aside)) <= MOST_NAME_BYTES else _temporary_name()
-
-
-def temporary_path(target: Path) -> Path:
-    """A name beside `target` to write under, with its suffix; the folder is swept of what killed processes left."""
-    sweep(target.parent)
-    return target.with_name(_temporary_name(f"tmp{target.suffix}" if len(target.suffix) < 16 else "tmp"))
-
-
-def sweep(folder: Path, *, anew: bool = False) -> None:
-    """Removes what killed processes left half written in a folder, once per process and folder unless `anew`; a folder
-    that was moved aside and not replaced gets its name back."""
-    if folder in _swept and not anew:
-        return
-    _swept.add(folder)
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        leftovers = [(entry.path, match) for entry in entries if (match := _TEMPORARY.fullmatch(entry.name))]
-        for leftover, match in leftovers:
-            if _is_left(Path(leftover), match[1], int(match[2])):
-                _clear_away(Path(leftover), match[3])
-
-
-def _is_left(path: Path, mark: str, pid: int) -> bool:
-    """Whether the process that made a temporary file is gone. Another may have its number by now."""
-    if mark == machine_mark() and not is_alive(pid):
-        return True
-    with contextlib.suppress(OSError):
-        stat = path.lstat()
-        if mark != machine_mark():
-            return time.time() - stat.st_mtime > FOREIGN_LEFTOVER_S
-        began_s = start_time(pid)
-        return began_s is not None and began_s > stat.st_ctime + CLOCK_SLACK_S
-    return False
-
-
-def _clear_away(path: Path, old_name: str | None) -> None:
-    if old_name is not None and not os.path.lexists(path.with_name(old_name)):
-        with contextlib.suppress(OSError):
-            os.rename(path, path.with_name(old_name))
-        return
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
 
 
 @contextlib.contextmanager
@@ -360,8 +139,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise UltronError(f"{path} cannot become a folder, it is something else; name another with `out`")
     make_folder(target.parent)
     sweep(target.parent)
-    temporary = target.with_name(_temporary_name())
-    old = target.with_name(_aside_name(target.name))
+    temporary = target.with_name(temporary_name())
+    old = target.with_name(aside_name(target.name))
     try:
         with failures_said(path):
             temporary.mkdir()
@@ -403,17 +182,6 @@ def _sync_tree(folder: Path) -> None:
                 with open(entry, "rb+") as handle:
                     os.fsync(handle.fileno())
         sync_folder(place)
-
-
-@contextlib.contextmanager
-def failures_said(path: Path) -> Iterator[None]:
-    """Inside, a system's refusal to write becomes WorkFailed, naming `path`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None or error.strerror is None:
-            raise
-        raise write_failure(path, error) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -36,7 +36,7 @@ IDLE_S = 2.0  # a fork holds the memory of the moment at which it was made; not 
 FRESH_IDLE_S = 60.0
 BLOCK_BYTES = 1 << 20
 HAVE_THREADS = frozenset({"grpc", "onnxruntime"})  # of their own, which a fork would wait for
-LIBRARIES = ("faiss", "h5py", "onnxruntime", "scipy.io")  # that functions read files with
+LIBRARIES = ("faiss", "h5py", "onnxruntime", "pyarrow.parquet", "scipy.io")  # that functions read files with
 CAN_FORK = hasattr(os, "fork")
 
 

@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ultron_cli.errors import UltronError
-from ultron_cli.files import ANOTHER_PLACE, failures_said, make_folder
+from ultron_cli.files import make_folder
+from ultron_cli.output_files import ANOTHER_PLACE, failures_said
 from ultron_cli.processes import command_text, is_alive, machine_mark
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit

@@ -149,6 +149,7 @@ class Stage:
         cells.write_text(f'{network}\n[extract]\ndataset = "{self.toy}"\n[grid]\nextract.scales = [1, 3]\n')
         return [
             Scene("extract", ("extract", self.toy, *EXTRACT, "--workers", "1"), "x", True),
+            Scene("extract-dense", ("extract", self.toy, *EXTRACT, "--workers", "1", "--local", "dense"), "x", True),
             Scene("whiten", ("whiten", self.database, "--method", "pca"), "w.h5"),
             Scene("index", hnsw, "x.index"),
             Scene("index-report", (*hnsw, "--report"), "x.index"),

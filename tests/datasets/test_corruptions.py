@@ -84,8 +84,8 @@ def test_what_is_no_corruption(text: str) -> None:
 def test_a_kind_by_import_path(tmp_path: Path, photo: Path) -> None:
     """Drawn and recorded as those of ultron; of a file only after a person has named its code; wrong ones name the
     place."""
-    file = tmp_path / "mine.py"
-    file.write_text(
+    code_file = tmp_path / "code_file.py"
+    code_file.write_text(
         "class Dark:\n    amounts = [0.9, 0.7, 0.5, 0.3, 0.1]\n"
         "    def __call__(self, photo, amount, draws): return photo.point(lambda level: amount * level)\n"
         "class Grey(Dark):\n    def __call__(self, photo, amount, draws): return photo.convert('L')\n"
@@ -93,11 +93,11 @@ def test_a_kind_by_import_path(tmp_path: Path, photo: Path) -> None:
         "class Fails(Dark):\n    def __call__(self, photo, amount, draws): raise ValueError('no')\n"
         "class Made(Dark):\n    def __init__(self, n): ...\nclass Nothing: ...\n"
     )
-    corruption = parse_corruption(f"{file}:Dark:3")
+    corruption = parse_corruption(f"{code_file}:Dark:3")
     assert corruption is not None and len(corruption.code_sha256 or "") == 64 and corruption.amount == 0.5
     plain = load_photo(photo, BOX, SHAPE)
     assert np.abs(load_photo(photo, BOX, SHAPE, corruption, "a") - 0.5 * plain).max() <= 1
-    assert parse_corruption(f"{file}:Dark:0") is None and corruption.box(BOX, 200, 120, "a") == BOX
+    assert parse_corruption(f"{code_file}:Dark:0") is None and corruption.box(BOX, 200, 120, "a") == BOX
     for name, words in (
         ("Grey", "line 5: Grey must give an RGB photo of Pillow; found a photo of mode L"),
         ("Few", "line 6: amounts of Few must be 5 numbers, by severity; found (1, 2)"),
@@ -105,14 +105,14 @@ def test_a_kind_by_import_path(tmp_path: Path, photo: Path) -> None:
         ("Nothing", "line 11: Nothing needs the method __call__(photo, amount, draws), see UserCorruption"),
     ):
         with pytest.raises(UltronError) as error:
-            parse_corruption(f"{file}:{name}:1")
-        assert str(error.value).startswith(f"{file}, {words}")
+            parse_corruption(f"{code_file}:{name}:1")
+        assert str(error.value).startswith(f"{code_file}, {words}")
     with pytest.raises(ValueError, match="no") as fault:
-        parse_corruption(f"{file}:Fails:1")
-    assert fault_of_user(fault.value) == f"{file}, line 8, in __call__: ValueError: no; mend it"
+        parse_corruption(f"{code_file}:Fails:1")
+    assert fault_of_user(fault.value) == f"{code_file}, line 8, in __call__: ValueError: no; mend it"
     forget_permissions()
-    stored = Corruption(kind="other/mine.py:Dark", severity=3, code_sha256=corruption.code_sha256)
+    stored = Corruption(kind="other/code_file.py:Dark", severity=3, code_sha256=corruption.code_sha256)
     with pytest.raises(
-        UltronError, match=r"these descriptors was made with other/mine\.py:Dark, code that is run only"
+        UltronError, match=r"these descriptors was made with other/code_file\.py:Dark, code that is run only"
     ):
         stored.box(BOX, 200, 120, "a")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ultron_kernels import build, search
+from ultron_kernels.halves import widened
 
 from tests.kernels.compiled import CSRC, EMULATOR, compiled
 from tests.retrieval.rows_for_tests import assert_equal, unit_rows, with_ties
@@ -107,6 +108,20 @@ def test_a_search_is_the_same_with_and_without_it(storage: str, k: int, monkeypa
     n_scans = 0
     assert_equal(compiled, exact_search(queries, database, k, max_memory_mib=8))
     assert n_scans == 0
+
+
+@pytest.mark.parametrize("dim", [7, 64])
+def test_every_float16_is_the_same_as_float32(dim: int) -> None:
+    halves = np.resize(np.arange(2**16, dtype=np.uint16).view(np.float16), (1025 * 64 // dim, dim))
+    sound = np.isfinite(halves)
+    for rows in (halves, halves[::3], halves[:, 1:]):
+        wide, expected = widened(rows), rows.astype(np.float32)
+        is_sound = np.isfinite(rows)
+        assert np.array_equal(wide.view(np.uint32)[is_sound], expected.view(np.uint32)[is_sound])
+        assert np.array_equal(wide, expected, equal_nan=True)
+    room = np.empty(halves.shape, np.float32)
+    assert np.shares_memory(widened(halves, room), room) and np.array_equal(room[sound], halves[sound])
+    assert np.array_equal(widened(halves[:, ::-1]), halves[:, ::-1].astype(np.float32), equal_nan=True)
 
 
 def test_it_is_built_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

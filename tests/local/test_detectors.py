@@ -11,7 +11,7 @@ from ultron_cli.local import DETECTORS, choose_detector
 from ultron_cli.local.detectors import root_sift, strongest
 from ultron_cli.local.features import LocalFeatures
 
-NAMES = sorted(name for name, entry in DETECTORS.items() if entry.detector)
+NAMES = sorted(name for name, entry in DETECTORS.items() if entry.detector and not entry.takes_weights)
 
 
 def blob(x: float, y: float, sd: float, size: tuple[int, int] = (160, 120)) -> np.ndarray:

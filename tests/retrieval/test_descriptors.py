@@ -8,11 +8,15 @@ from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import (
     DescriptorFile,
     DescriptorInfo,
+    MemoryDescriptors,
     check_unit_rows,
+    new_descriptors,
     require_same_dim,
     write_descriptors,
 )
+from ultron_cli.retrieval.joined import JoinedFiles
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
+from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
 
 
 def info(storage: str = "float32") -> DescriptorInfo:
@@ -114,6 +118,28 @@ def test_float16_rounding_is_within_the_tolerance_of_float16_files_only(tmp_path
         check_unit_rows(rows, "rows")
 
 
+def test_rows_as_they_are_stored(tmp_path):
+    halves, wide = unit_rows(700, 64).astype(np.float16), unit_rows(5, 64)
+    for name, rows in (("float16", halves), ("float32", wide)):
+        write_descriptors(tmp_path / f"{name}.h5", names(len(rows)), [rows], 64, info(name))
+        with DescriptorFile(tmp_path / f"{name}.h5") as file:
+            assert file.read_stored().dtype == name and file.read().dtype == np.float32
+            np.testing.assert_array_equal(file.read_stored(3), rows[3:])
+            np.testing.assert_array_equal(file.read(3), rows[3:].astype(np.float32))
+        memory = MemoryDescriptors(rows, names(len(rows)), info(name))
+        assert memory.read_stored().dtype == name
+        np.testing.assert_array_equal(memory.take(np.array([4, 0])), rows[[4, 0]].astype(np.float32))
+    with JoinedFiles(tmp_path / "float16.h5", [tmp_path / "float32.h5"]) as joined:
+        assert [joined.read_stored(*part).dtype for part in ((0, 9), (699, 702))] == [np.float16, np.float32]
+        np.testing.assert_array_equal(joined.read(), np.concatenate([halves.astype(np.float32), wide]))
+    whitening = Whitening(method="x", mean=np.zeros(64), projection=np.eye(64)[:9], eigenvalues=np.ones(9))
+    with WhitenedFile(tmp_path / "float16.h5", whitening) as file:
+        np.testing.assert_array_equal(file.read_stored(5, 99), whitening.apply(halves[5:99].astype(np.float32)))
+    halves[650, 7] = np.nan
+    with pytest.raises(UltronError, match="row 650 has NaN"):
+        MemoryDescriptors(halves, names(700), info("float16"))
+
+
 def test_what_is_not_a_descriptor_file_is_refused(path, tmp_path):
     with pytest.raises(UltronError, match="does not exist; check the path"):
         DescriptorFile(tmp_path / "absent.h5")
@@ -190,6 +216,31 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
         np.testing.assert_array_equal(file.take(places), rows[places].astype(np.float32))
         assert file.take(np.empty(0, np.int64)).shape == (0, 24)
         np.testing.assert_array_equal(file.take(places[::-1]), rows[places[::-1]].astype(np.float32))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+def test_rows_are_written_in_any_order(tmp_path, storage):
+    """Past HDF5 and through it: the same file but for the time in it."""
+    rows = unit_rows(3000, 64).astype(storage)
+    order = np.random.default_rng(0).permutation(len(rows))
+    for name in ("scattered", "one by one"):
+        with new_descriptors(tmp_path / name, names(len(rows)), 64, info(storage), in_any_order=True) as output:
+            for places in np.array_split(order, 7):
+                if name == "scattered":
+                    output.scatter(places, rows[places])
+                else:
+                    for place in places.tolist():
+                        output.put(place, rows[place : place + 1])
+    with DescriptorFile(tmp_path / "scattered") as scattered, DescriptorFile(tmp_path / "one by one") as slow:
+        assert np.array_equal(scattered.read(), rows.astype(np.float32))
+        assert np.array_equal(scattered.read(), slow.read()) and scattered.names == slow.names
+    assert (tmp_path / "scattered").stat().st_size == (tmp_path / "one by one").stat().st_size
+    with (
+        pytest.raises(UltronError, match="unit L2 norm"),
+        new_descriptors(tmp_path / "x", names(2), 64, info(storage), in_any_order=True) as output,
+    ):
+        output.scatter(np.array([1, 0]), 2 * rows[:2])
+    assert not (tmp_path / "x").exists()
 
 
 def test_taking_a_damaged_row_is_refused(tmp_path):

@@ -160,6 +160,14 @@ def test_file_equals_array(write_file, storage, k):
         assert_equal(exact_search(queries, descriptors, k, max_memory_mib=0.3), expected)
 
 
+def test_a_float16_file_is_read_as_it_is(write_file, monkeypatch):
+    database, queries = with_ties(30, 600, 32).astype(np.float16), unit_rows(31, 4, 32)
+    expected = literal_search(queries, database.astype(np.float32), 5)
+    monkeypatch.setattr(DescriptorFile, "read", None)  # which would convert them
+    with DescriptorFile(write_file(database, "float16")) as descriptors:
+        assert_equal(exact_search(queries, descriptors, 5, max_memory_mib=0.3), expected)
+
+
 def test_refuses_what_does_not_fit(write_file):
     database, queries = unit_rows(21, 20, 8), unit_rows(22, 2, 8)
     for k in (0, 21):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import Run, read_json
 from tests.local.sift_for_tests import facade, rootsift, seen_by, turned_wall
@@ -14,6 +15,7 @@ from ultron_cli.datasets.landmarks.exclusions import read_exclusions
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.retrieval.descriptors import write_descriptors
+from ultron_cli.retrieval.leak_features import has_faint_features, leak_features
 from ultron_cli.retrieval.leaks import LeakConfig, Side, leaks_between, sides_of
 
 DIM = 16
@@ -82,7 +84,8 @@ def test_without_local_features_similarity_decides_and_it_is_said(tmp_path: Path
     assert [(leak.first, leak.second, leak.kind, leak.score) for leak in leaks.leaks] == [
         ("q0.jpg", "t0.jpg", "similar", None)
     ]
-    code, out, _ = ultron("datasets", "leaks", tmp_path / "train.h5", tmp_path / "queries.h5", "--similarity", "0.999")
+    sides = (tmp_path / "train.h5", tmp_path / "queries.h5")
+    code, out, _ = ultron("datasets", "leaks", *sides, "--similarity", "0.999", "--no-detect")
     assert code == 0 and "0 leaks" in out and "descriptors alone" in out
 
 
@@ -114,3 +117,30 @@ def test_a_direction_that_all_photos_vary_in_hides_no_candidate(tmp_path: Path, 
     with Side(tmp_path / "train.h5", "train") as side:
         nearest = side.nearest((blurred / np.linalg.norm(blurred)).astype(np.float32)[None], 5)[0]
     assert (7 in nearest) is is_right
+
+
+def test_faint_copies_are_told_by_features_that_are_found_for_it(tmp_path: Path, ultron: Run) -> None:
+    """Walls in fog: the copy is seen in the photos, at once and again, and not where only what lies beside is taken."""
+    for side, walls in (("train", [0, 1, 2]), ("test", [5, 1, 6])):
+        (tmp_path / side).mkdir()
+        for wall in walls:
+            fog = 200 + 0.05 * (facade(wall, 200).astype(np.float32) - 128)
+            part = fog[8:192, 16:196] if side == "test" else fog
+            Image.fromarray(part.astype(np.uint8)).save(tmp_path / side / f"{wall}.png")
+        network = ("--model", "gem", "--backbone", "test_resnet", "--untrained", "--scales", "1", "--max-side", "64")
+        network += ("--workers", "0")
+        local = ("--local", "rootsift") if side == "test" else ()
+        code, _, error = ultron("extract", tmp_path / side, *network, *local, "--out", tmp_path / f"{side}-out")
+        assert code == 0, error
+    written = [tmp_path / f"{side}-out" / "database.leaks.local.h5" for side in ("train", "test")]
+    files = sides_of(tmp_path / "train-out", tmp_path / "test-out", [])
+    for _ in range(2):
+        leaks = leaks_between(files, LeakConfig(n_workers=1))
+        assert [(leak.first, leak.second, leak.kind) for leak in leaks.leaks] == [("1.png", "1.png", "copy")]
+        assert leaks.by_geometry == ["database-train"] and all(has_faint_features(path) for path in written)
+    assert not has_faint_features(tmp_path / "test-out" / "database.local.h5")
+    assert leaks_between(files, LeakConfig(n_workers=1, detect=False)).by_similarity == ["database-train"]
+    (tmp_path / "test").rename(tmp_path / "moved")
+    assert leak_features(tmp_path / "test-out" / "database.h5") == tmp_path / "test-out" / "database.local.h5"
+    (tmp_path / "train").rename(tmp_path / "moved-too")
+    assert leak_features(tmp_path / "train-out" / "database.h5") is None

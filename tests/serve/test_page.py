@@ -162,6 +162,50 @@ def test_clicking_through(server: RetrievalServer, ask: Ask, browser: Any, tmp_p
     assert browser.get_log("browser") == []
 
 
+def test_inliers_under_the_pointer(server: RetrievalServer, ask: Ask, browser: Any) -> None:
+    """Of a photo with itself: lines from the query to the card, of equal ends, and the warped box; gone with the
+    pointer."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    def until(condition: Callable[[], Any]) -> Any:
+        return WebDriverWait(browser, 30, poll_frequency=0.05).until(lambda _: condition())
+
+    def all_of(selector: str) -> list[Any]:
+        return browser.find_elements("css selector", selector)
+
+    browser.get(server.url)
+    until(lambda: all_of("#start-photos button"))
+    browser.execute_script("chooseStored('photo', 7)")
+    until(lambda: all_of("#photos .photo") and not all_of("#photos.busy"))
+    Select(all_of("#rerank")[0]).select_by_value("geometry")
+    until(lambda: not all_of("#photos.busy") and all_of("#photos .photo .promoted"))
+    card = all_of("#photos .photo")[0]
+    ActionChains(browser).move_to_element(card).perform()
+    until(lambda: all_of("#card-inliers line"))
+    _, answer = ask("/api/search", photo=7, rerank="geometry")
+    inliers = ask("/api/inliers", search=answer["search"], row=7)[1]
+    assert len(all_of("#card-inliers line")) == len(inliers["lines"])
+    assert card.find_element("css selector", ".note").text.startswith(f"{inliers['counted']} inliers count")
+    rects = """return ["#photo", "#photos .photo img", "#card-inliers"].map((name) => {
+        const side = document.querySelector(name).getBoundingClientRect();
+        return [side.left, side.top, side.width, side.height];
+    })"""
+    query, photo, frame = browser.execute_script(rects)
+    ends = "return [...document.querySelectorAll('#card-inliers line')].map((line) => "
+    ends += "['x1', 'y1', 'x2', 'y2'].map((name) => Number(line.getAttribute(name))))"
+    for x1, y1, x2, y2 in browser.execute_script(ends):
+        shares = []
+        for (left, top, width, height), x, y in ((query, x1, y1), (photo, x2, y2)):
+            shares.append(((x + frame[0] - left) / width, (y + frame[1] - top) / height))
+            assert all(-0.01 <= share <= 1.01 for share in shares[-1])
+        assert shares[0] == pytest.approx(shares[1], abs=0.03)
+    assert all_of("#card-inliers polygon.warped")
+    ActionChains(browser).move_to_element(all_of("#title")[0]).perform()
+    until(lambda: not all_of("#card-inliers line"))
+    assert browser.get_log("browser") == []
+
+
 def test_on_a_phone(server: RetrievalServer, browser: Any) -> None:
     """390 px wide and without a mouse: nothing reaches out, before and after a search, and no word of a mouse."""
     from selenium.webdriver.support.ui import WebDriverWait

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run
-from ultron_cli import files
+from ultron_cli import output_files
 
 SETTINGS = ("model.name=gem", "model.backbone=test_resnet", "epochs=1", "batch_size=8", "side_px=32", "workers=0")
 FLAGS = [part for setting in (*SETTINGS, "log_every=1") for part in ("--set", setting)]
@@ -78,14 +78,14 @@ def test_a_folder_of_something_else_is_left_alone(ultron: Run, toy: Path, tmp_pa
 def test_a_full_disk_ends_a_run_in_one_line(
     ultron: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = files.os.write
+    write = output_files.os.write
 
     def filling_write(handle: int, data: bytes) -> int:
         if len(data) > 20_000:
             raise OSError(28, "No space left on device")
         return write(handle, data)
 
-    monkeypatch.setattr(files.os, "write", filling_write)
+    monkeypatch.setattr(output_files.os, "write", filling_write)
     code, out, err = ultron("train", "--dataset", toy, *FLAGS, "--out", tmp_path / "run")
     assert (code, out) == (1, "")
     assert ".pt: the disk is full: it takes " in err.splitlines()[-1] and " are missing" in err
@@ -95,7 +95,7 @@ def test_a_full_disk_ends_a_run_in_one_line(
 def test_a_run_that_cannot_be_stored_does_not_begin(
     ultron: Run, toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(output_files, "free_bytes", lambda folder: 1000)
     code, out, err = ultron("train", "--dataset", toy, *FLAGS, "--out", tmp_path / "run")
     assert (code, out) == (1, "") and "the run with one checkpoint to go on from takes about" in err.splitlines()[-1]
     assert "step 1" not in err and list((tmp_path / "run").iterdir()) == []

@@ -11,7 +11,7 @@ from ultron_cli.errors import UltronError
 
 if TYPE_CHECKING:
     from ultron_cli.evaluation.fusion_tuning import Tuned
-    from ultron_cli.retrieval.fusion_record import FusionRecord
+    from ultron_cli.retrieval.origin import FusionRecord
 
 EXAMPLE = """
 ultron fuse a.h5 b.h5 --method combsum --norm minmax --weights 1,0.5 --out fused.h5

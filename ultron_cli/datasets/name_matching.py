@@ -5,11 +5,11 @@ A spelling counts only where it means one photo on both sides. The stricter one 
 named exactly is never taken for another.
 """
 
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -22,25 +22,30 @@ _ESCAPED = re.compile(r"#U([0-9a-fA-F]{4})")
 
 def _path(name: str) -> str:
     name = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name) if "#U" in name else name
-    return unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
+    path = name.replace("\\", "/").removeprefix("./")
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
-def _stem(name: str) -> str:
-    stem, suffix = os.path.splitext(_path(name))
-    return stem if suffix.lower() in photo_suffixes() else _path(name)
+def _stem(path: str) -> str:
+    dot = path.rfind(".")
+    if dot < 0 or path[dot:].lower() not in photo_suffixes():
+        return path
+    stem = path[:dot]
+    return stem if stem.rpartition("/")[2].strip(".") else path  # a name that begins with the dot is all name
 
 
-def _last(name: str) -> str:
-    return _stem(name).rpartition("/")[2]
+def _last(stem: str) -> str:
+    return stem.rpartition("/")[2]
 
 
-# How a spelling differs from the name itself -> what is then compared, the strictest first.
+# How a spelling differs from the name itself -> what is then compared, of what the spelling before compares; the
+# strictest first.
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "as they are": str,
     "with other separators or accents": _path,
     "with another suffix or none": _stem,
     "in other folders": _last,
-    "in other case": lambda name: _last(name).casefold(),
+    "in other case": str.casefold,
 }
 
 
@@ -70,33 +75,45 @@ def match_names(names: Sequence[str], known: Sequence[str]) -> NameMatch:
     rows = np.full(len(names), -1, np.int64)
     is_taken = np.zeros(len(known), bool)
     n_by_spelling: dict[str, int] = {}
-    ambiguous: dict[int, None] = {}
-    left = list(range(len(names)))
+    may_mean_several = np.zeros(len(names), bool)
+    left = np.arange(len(names))
+    texts, known_texts = list(names), list(known)
     for how, spelling in SPELLINGS.items():
-        if not left or is_taken.all():
+        if not len(left) or is_taken.all():
             break
-        rows_of: dict[str, list[int]] = {}
-        for row, name in enumerate(known):
-            rows_of.setdefault(spelling(name), []).append(row)
-        names_of: dict[str, list[int]] = {}
-        for i in left:
-            names_of.setdefault(spelling(names[i]), []).append(i)
-        n_matched = 0
-        for text, alike in names_of.items():
-            candidates = rows_of.get(text, [])
-            if len(candidates) == len(alike) == 1 and not is_taken[candidates[0]]:
-                rows[alike[0]] = candidates[0]
-                is_taken[candidates[0]] = True
-                n_matched += 1
-            elif candidates and not is_taken[candidates].all():
-                ambiguous |= dict.fromkeys(alike)
-        if n_matched:
-            n_by_spelling[how] = n_matched
-        left = [i for i in left if rows[i] < 0]
+        texts, known_texts = list(map(spelling, texts)), list(map(spelling, known_texts))
+        # Names that read alike stand for one of them, the last.
+        row_of = dict(zip(known_texts, range(len(known)), strict=True))
+        meant = _numbers(row_of, texts)
+        n_known, n_free = _counts(row_of, known_texts, is_taken)
+        is_meant = meant >= 0
+        n_alike = np.bincount(meant[is_meant], minlength=len(known))
+        is_matched = is_meant & (n_alike[meant] == 1) & (n_known[meant] == 1) & (n_free[meant] == 1)
+        may_mean_several[left[is_meant & ~is_matched & (n_free[meant] > 0)]] = True
+        rows[left[is_matched]] = meant[is_matched]
+        is_taken[meant[is_matched]] = True
+        if is_matched.any():
+            n_by_spelling[how] = int(is_matched.sum())
+            texts = [texts[i] for i in np.flatnonzero(~is_matched).tolist()]
+            left = left[~is_matched]
     return NameMatch(
         rows=rows,
         n_by_spelling=n_by_spelling,
-        surplus=[names[i] for i in left],
-        ambiguous=[names[i] for i in ambiguous if rows[i] < 0],
+        surplus=[names[i] for i in left.tolist()],
+        ambiguous=[names[i] for i in np.flatnonzero(may_mean_several & (rows < 0)).tolist()],
         missing=[known[row] for row in np.flatnonzero(~is_taken).tolist()],
     )
+
+
+def _numbers(number_of: dict[str, int], texts: Sequence[str]) -> np.ndarray:
+    """(n,) int64, the number of each text, -1 for one that has none."""
+    return np.fromiter(map(number_of.get, texts, repeat(-1)), np.int64, len(texts))
+
+
+def _counts(row_of: dict[str, int], known_texts: Sequence[str], is_taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At the row of each text, how many known names read so, and how many of them are not taken."""
+    if len(row_of) == len(known_texts):
+        return np.ones(len(is_taken), np.int64), (~is_taken).astype(np.int64)
+    representatives = _numbers(row_of, known_texts)
+    n = len(is_taken)
+    return np.bincount(representatives, minlength=n), np.bincount(representatives[~is_taken], minlength=n)

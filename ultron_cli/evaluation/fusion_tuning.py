@@ -18,7 +18,7 @@ from ultron_cli.evaluation.evaluate import RowsOfTruth, ranking_against
 from ultron_cli.evaluation.landmarks import landmarks_of
 from ultron_cli.evaluation.metrics.revisited import QueryScores
 from ultron_cli.retrieval.fusion.rankings import QueryFusion
-from ultron_cli.retrieval.fusion_record import TuningRecord
+from ultron_cli.retrieval.origin import TuningRecord
 
 
 @dataclass(frozen=True, kw_only=True)

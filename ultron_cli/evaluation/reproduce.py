@@ -237,8 +237,8 @@ def _distractors(row: Published, sources: Sources) -> Need | None:
         path=sources.distractors[0] if sources.distractors else None,
         is_there=bool(sources.distractors),
         address=KNOWN_SETS["revisitop1m"].parts[0].addresses[0] + " and 99 more (photos)",
-        get="ultron datasets download revisitop1m && ultron extract revisitop1m --weights FILE --out DIR, then name "
-        "DIR/database.h5 with `distractors`",
+        get="ultron datasets download revisitop1m && ultron extract revisitop1m --weights FILE --out DIR && "
+        "ultron reproduce ROW --distractors DIR/database.h5",
     )
 
 

@@ -15,6 +15,8 @@ from ultron_cli.configs import apply_set, from_dict, from_signature, one_of, to_
 from ultron_cli.errors import UltronError
 
 if TYPE_CHECKING:
+    import torch
+
     from ultron_cli.local.detectors import Detector
     from ultron_cli.local.matchers import Matcher
 
@@ -27,6 +29,7 @@ class DetectorEntry:
     settings: str  # name of the frozen dataclass of its settings
     # Name of what is made of the settings; None where it takes a network too (retrieval/local_features/dense.py).
     detector: str | None
+    takes_weights: bool = False  # a network of its own, of a file that its settings name
 
     def settings_type(self) -> type:
         """The class of its settings."""
@@ -58,11 +61,12 @@ class DetectorChoice:
         """Whether the features are of the map of the network that describes the photos."""
         return self.part is None and DETECTORS[self.name].detector is None
 
-    def make(self) -> "Detector":
-        """The detector, of one that needs no network. Raises UltronError for what a class by import path does not take,
-        or lacks."""
+    def make(self, device: "torch.device | str" = "cpu") -> "Detector":
+        """The detector, of one that needs no network of another's. device: of a network of its own. Raises UltronError
+        for what a class by import path does not take, or lacks, and where a package or weights are missing."""
         if self.part is None:
-            return DETECTORS[self.name].detector_type()(self.settings)
+            entry = DETECTORS[self.name]
+            return entry.detector_type()(self.settings, *([device] if entry.takes_weights else []))
         return import_module(f"{__name__}.detectors").user_detector(self.part, self.stored_settings())
 
 
@@ -78,14 +82,21 @@ def choose_detector(name: str, assignments: Sequence[str] = ()) -> DetectorChoic
 
 
 def recorded_detector(
-    name: str, settings: Mapping[str, object], code_sha256: str | None, maker: str | Path
+    name: str,
+    settings: Mapping[str, object],
+    code_sha256: str | None,
+    maker: str | Path,
+    weights_path: str | None = None,
 ) -> DetectorChoice:
-    """The detector that a file says its features were found by. maker: the file.
+    """The detector that a file says its features were found by. maker: the file; weights_path: of the weights that it
+    was found by, whose SHA-256 is in the settings.
 
     Raises UltronError for an unknown one, and for one by import path whose code nobody has named.
     """
     if not user_code.is_import_path(name):
         one_of(f"the detector of {maker}", name, tuple(DETECTORS))
+        if DETECTORS[name].takes_weights:
+            settings = {**settings, "weights": weights_path or ""}
         return DetectorChoice(name=name, settings=from_dict(DETECTORS[name].settings_type(), settings))
     record = user_code.CodeRecord(sha256=code_sha256 or "")
     with user_code.stored_code({name: record}, maker):
@@ -171,6 +182,9 @@ DETECTORS = {
     "sift": DetectorEntry(module="detectors", settings="SiftSettings", detector="Sift"),
     "orb": DetectorEntry(module="detectors", settings="OrbSettings", detector="Orb"),
     "dense": DetectorEntry(module="dense", settings="DenseSettings", detector=None),
+    "disk": DetectorEntry(module="learned", settings="DiskSettings", detector="Disk", takes_weights=True),
+    "aliked": DetectorEntry(module="learned", settings="AlikedSettings", detector="Aliked", takes_weights=True),
+    "xfeat": DetectorEntry(module="learned", settings="XFeatSettings", detector="XFeat", takes_weights=True),
 }
 
 MUTUAL = "mutual"  # nearest features, of each other

@@ -14,6 +14,7 @@ import torch
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file
+from ultron_cli.local.dense import MIDDLE
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.weights.reading import load_torch_file
@@ -88,6 +89,9 @@ class LightGlue:
                 f"these weights of lightglue match descriptors of {self._dim} values, and the local features have "
                 f"{descriptors.shape[1]}; name weights of such features with geometry.matching.weights"
             )
+        # Features that have scales are SIFT's; descriptors of learned ones are packed around the middle of a byte.
+        if not self._takes_scales and features.descriptors.dtype == np.uint8:
+            descriptors -= MIDDLE
         norms = np.linalg.norm(descriptors, axis=1, keepdims=True)
         parts = {
             "keypoints": features.positions,

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, Self, cast, runtime_checkable
+from typing import Literal, Protocol, Self, cast, runtime_checkable
 
 import h5py
 import numpy as np
+from ultron_kernels.halves import widened
 
 from ultron_cli import __version__
 from ultron_cli.blocks import chunks
@@ -22,6 +23,7 @@ from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
+from ultron_cli.output_files import OutputFile
 from ultron_cli.retrieval.hdf5 import (
     TEXT,
     H5Layout,
@@ -75,6 +77,7 @@ LAYOUT = H5Layout(
     again="run `ultron extract --overwrite`",
 )
 AGAIN = "extract it again"
+CHECKED_VALUES = 2**18  # of float16 that are float32 at once: 1 MiB stays in a cache
 SHOWN_PHOTOS = 8  # in a notebook
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
@@ -121,6 +124,11 @@ class Descriptors(Protocol):
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
         ...
+
+    def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(n, D) rows start..stop of the same values as `read` gives, float16 where they lie as such. Raises as `read`
+        does."""
+        return self.read(start, stop)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
@@ -180,7 +188,7 @@ class MemoryDescriptors(Descriptors):
         self._names = list(names)
         self._rows = rows
         self._marks = marks
-        check_unit_rows(self.read(), label, 0, NORM_TOLERANCE[rows.dtype.name], advice)
+        check_unit_rows(rows, label, 0, NORM_TOLERANCE[rows.dtype.name], advice)
 
     @property
     def names(self) -> list[str]:
@@ -191,10 +199,13 @@ class MemoryDescriptors(Descriptors):
         return self._marks
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        return self._rows[start:stop].astype(np.float32, copy=False)
+        return widened(self._rows[start:stop])
+
+    def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self._rows[start:stop]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        return self._rows[rows].astype(np.float32, copy=False)
+        return widened(self._rows[rows])
 
 
 class DescriptorFile(Descriptors):
@@ -254,9 +265,13 @@ class DescriptorFile(Descriptors):
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises UltronError if one is not finite or not a unit vector."""
+        return widened(DescriptorFile.read_stored(self, start, stop))
+
+    def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(n, D) rows start..stop as the file holds them, float32 or float16. Raises as `read` does."""
         stop = self.n if stop is None else stop
         with damage_said(self.path, LAYOUT.again):
-            rows = self._stored[start:stop].astype(np.float32, copy=False)
+            rows = self._stored[start:stop]
         check_unit_rows(rows, f"{self.path}", start, self._tolerance)
         return rows
 
@@ -272,9 +287,8 @@ class DescriptorFile(Descriptors):
             else:
                 unique, inverse = np.unique(rows, return_inverse=True)
                 descriptors = stored[unique][inverse] if len(unique) else np.empty((0, self.dim), self.dtype)
-        descriptors = descriptors.astype(np.float32, copy=False)
         check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
-        return descriptors
+        return widened(descriptors)
 
     def close(self) -> None:
         """Closes the file."""
@@ -346,7 +360,7 @@ def windows_at(path: Path, offsets: np.ndarray, n_bytes: int) -> RowWindows | No
 def take_rows(database: np.ndarray | Descriptors, rows: np.ndarray) -> np.ndarray:
     """(n, D) float32 of (n,) rows of an array or of descriptors, in the order of `rows`."""
     if isinstance(database, np.ndarray):
-        return database[rows].astype(np.float32, copy=False)
+        return widened(database[rows])
     return database.take(rows)
 
 
@@ -358,8 +372,16 @@ def check_unit_rows(
     advice: str = AGAIN,
 ) -> None:
     """Raises UltronError, with the advice, naming the first row that is not finite or whose L2 norm is not 1 within
-    `tolerance`."""
-    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    `tolerance`. rows: (n, D) float32, or float16, of which few at a time are float32 too."""
+    squares, step = np.empty(len(rows), np.float32), max(1, len(rows))
+    room = None
+    if rows.dtype == np.float16:
+        step = min(step, CHECKED_VALUES // max(1, rows.shape[1]) + 1)
+        room = np.empty((step, rows.shape[1]), np.float32)
+    for start, stop in chunks(len(rows), step):
+        part = widened(rows[start:stop], room)
+        squares[start:stop] = np.einsum("ij,ij->i", part, part)
+    norms = np.sqrt(squares)
     bad = np.flatnonzero(~(np.abs(norms - 1.0) <= tolerance))
     if bad.size:
         row = int(bad[0])
@@ -372,7 +394,7 @@ def check_unit_rows(
 class NewDescriptors:
     """The rows of a descriptor file that is being written. Each is to be put once."""
 
-    def __init__(self, path: Path, output: BinaryIO, stored: h5py.Dataset) -> None:
+    def __init__(self, path: Path, output: OutputFile, stored: h5py.Dataset) -> None:
         self._path = path
         self._output = output
         self._stored = stored
@@ -383,23 +405,20 @@ class NewDescriptors:
     def put(self, first_row: int, rows: np.ndarray) -> None:
         """Writes (n, D) float32 or float16 rows that follow each other. Raises UltronError if they are not finite unit
         vectors."""
-        check_unit_rows(rows.astype(np.float32, copy=False), str(self._path), first_row, self._tolerance)
+        check_unit_rows(rows, str(self._path), first_row, self._tolerance)
         self._stored[first_row : first_row + len(rows)] = rows
         self.n_done += len(rows)
 
     def scatter(self, places: np.ndarray, rows: np.ndarray) -> None:
         """Writes rows to (n,) places, past HDF5, which takes many times longer for a row. Raises as put does; the file
         must have been made in any order."""
-        check_unit_rows(rows.astype(np.float32, copy=False), str(self._path), 0, self._tolerance)
+        check_unit_rows(rows, str(self._path), 0, self._tolerance)
         if self._offsets is None:
             self._offsets = row_offsets(self._stored)
             if self._offsets is None:
                 raise ValueError("a file in any order has its rows at known places")
-        for offset, row in zip(
-            self._offsets[places].tolist(), rows.astype(self._stored.dtype, copy=False), strict=True
-        ):
-            self._output.seek(offset)
-            self._output.write(np.ascontiguousarray(row).data)
+        stored = np.ascontiguousarray(rows, self._stored.dtype)
+        self._output.write_each(self._offsets[places].tolist(), stored.data, stored.shape[1] * stored.itemsize)
         self.n_done += len(rows)
 
 
@@ -428,7 +447,7 @@ def new_descriptors(
             creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         chunks_of_rows = (rows_per_chunk, dim) if names else None
         stored = handle.create_dataset("descriptors", (len(names), dim), dtype, chunks=chunks_of_rows, dcpl=creation)
-        rows = NewDescriptors(path, output, stored)
+        rows = NewDescriptors(path, cast(OutputFile, output), stored)
         yield rows
         if rows.n_done != len(names):
             raise ValueError(f"{rows.n_done} descriptor rows for {len(names)} names")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ultron_kernels.halves import widened
 
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
@@ -67,16 +68,20 @@ class JoinedFiles(Descriptors):
 
     def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) float32 rows start..stop. Raises as DescriptorFile.read does."""
+        return widened(self.read_stored(start, stop))
+
+    def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(n, D) rows start..stop, float16 where all files hold such. Raises as DescriptorFile.read does."""
         stop = self.n if stop is None else stop
         parts = []
         for file, first_row in zip(self.files, self.starts.tolist(), strict=False):
             low = max(start, first_row) - first_row
             high = min(stop, first_row + file.n) - first_row
             if low < high:
-                parts.append(file.read(low, high))
+                parts.append(file.read_stored(low, high))
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([*parts, np.empty((0, self.dim), np.float32)])
+        return np.concatenate(parts) if parts else self.files[0].read_stored(0, 0)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 rows in any order. Raises as DescriptorFile.take does."""

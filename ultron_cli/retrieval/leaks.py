@@ -27,6 +27,7 @@ from ultron_cli.local.verification import MODELS, VerifiablePhoto, VerifySetting
 from ultron_cli.machine import n_threads
 from ultron_cli.retrieval.descriptors import DescriptorFile, require_same_dim, require_same_model
 from ultron_cli.retrieval.exact import exact_search
+from ultron_cli.retrieval.leak_features import leak_features
 from ultron_cli.retrieval.local_features.files import LocalFeatureFile, local_path, open_local_features
 from ultron_cli.retrieval.local_features.opened import require_alike, rows_of
 from ultron_cli.retrieval.overlap import own_rows
@@ -53,6 +54,7 @@ class LeakConfig:
     k: int = 5  # nearest photos of each that are looked at
     similarity: float = 0.95  # from which descriptors alone make a leak, where there are no local features
     n_workers: int = 0  # threads; 0: as many as may be taken
+    detect: bool = True  # faint features too, in the photos; else what lies beside the descriptors (leak_features.py)
 
     def __post_init__(self) -> None:
         within("k", self.k, 1, 1000)
@@ -113,14 +115,15 @@ class Leaks:
 class Side:
     """One descriptor file, and the local features beside it where there are any. A context manager."""
 
-    def __init__(self, path: Path, name: SideName) -> None:
-        """Raises UltronError if a file is damaged, or the local features lack photos."""
+    def __init__(self, path: Path, name: SideName, local: Path | None = None) -> None:
+        """local: the file of its local features. Raises UltronError if a file is damaged, or the local features lack
+        photos."""
         self.name = name
         with ExitStack() as stack:
             self.descriptors: DescriptorFile = stack.enter_context(open_descriptors(path))
             self.local: LocalFeatureFile | None = None
-            if local_path(path).exists():
-                self.local = stack.enter_context(open_local_features(local_path(path)))
+            if local is not None:
+                self.local = stack.enter_context(open_local_features(local))
                 self.local_rows = rows_of(self.local, self.descriptors.names)
             self._stack = stack.pop_all()
         self.names = self.descriptors.names
@@ -205,8 +208,9 @@ def leaks_between(files: Sequence[tuple[Path, SideName]], config: LeakConfig) ->
     leaks: list[Leak] = []
     by_geometry, by_similarity = [], []
     calibrations: dict[str, Calibration] = {}
+    local_of = {path: _local_features(path, config) for path, _ in files}
     with ExitStack() as stack:
-        sides = [stack.enter_context(Side(path, name)) for path, name in files]
+        sides = [stack.enter_context(Side(path, name, local_of[path])) for path, name in files]
         for first, second in _pairs_of_sides(sides):
             label = f"{first.name}-{second.name}"
             has_geometry = first.local is not None and second.local is not None
@@ -217,6 +221,13 @@ def leaks_between(files: Sequence[tuple[Path, SideName]], config: LeakConfig) ->
                 calibrations[label] = search.calibration
     leaks.sort(key=lambda leak: (*leak.badness, leak.sides, leak.first, leak.second))
     return Leaks(leaks=leaks, by_geometry=by_geometry, by_similarity=by_similarity, calibrations=calibrations)
+
+
+def _local_features(path: Path, config: LeakConfig) -> Path | None:
+    """The file of local features of a descriptor file's photos; None where there is none."""
+    if config.detect:
+        return leak_features(path, config.n_workers or None)
+    return local_path(path) if local_path(path).exists() else None
 
 
 def _pairs_of_sides(sides: Sequence[Side]) -> Iterator[tuple[Side, Side]]:

@@ -124,6 +124,10 @@ class WhitenedFile(DescriptorFile):
         """(n, D') float32 whitened rows start..stop. Raises as DescriptorFile.read does."""
         return self.whitening.apply(super().read(start, stop))
 
+    def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """What `read` gives: no whitened row lies in the file."""
+        return self.read(start, stop)
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D') float32 whitened rows in any order. Raises as DescriptorFile.take does."""
         return self.whitening.apply(super().take(rows))

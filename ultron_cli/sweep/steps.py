@@ -15,9 +15,10 @@ from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.errors import UltronError
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.ties import with_ties
-from ultron_cli.files import AppendedFile, file_state, make_folder, require_regular_file, sha256_of_file, write_text
+from ultron_cli.files import file_state, make_folder, require_regular_file, sha256_of_file, write_text
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
+from ultron_cli.output_files import AppendedFile
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.adapted import adapt_descriptors
 from ultron_cli.retrieval.extraction.dataset import Role, extract_dataset

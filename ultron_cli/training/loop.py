@@ -13,8 +13,8 @@ from ultron_cli.console import counted, log
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
 from ultron_cli.datasets.landmarks.split import Exclusion, require_same_photos, split_photos, write_split
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import require_space
 from ultron_cli.models.weights.checkpoints import save_checkpoint
+from ultron_cli.output_files import require_space
 from ultron_cli.training.batches.choice import make_batches
 from ultron_cli.training.batches.draws import training_shapes
 from ultron_cli.training.batches.hard import mine_negatives, nearest_landmarks

@@ -6,6 +6,7 @@
 #include <new>
 
 #include "common/types.h"
+#include "search/halves.h"
 #include "search/nearest.h"
 #include "search/scan.h"
 
@@ -26,6 +27,7 @@ namespace avx512 {
 namespace {
 #include "common/vectors.inc"
 }  // namespace
+#include "search/halves.inc"
 #include "search/scan.inc"
 #include "search/nearest.inc"
 }  // namespace avx512

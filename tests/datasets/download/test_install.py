@@ -11,7 +11,7 @@ from tests.datasets.conftest import files_below, jpeg, tar_of
 from tests.datasets.misbehaving_server import MisbehavingServer
 from ultron_cli.console import start_log
 from ultron_cli.datasets.download import install
-from ultron_cli.datasets.download.catalog import GLDV2_TEST, ROXFORD5K, RPARIS6K
+from ultron_cli.datasets.download.catalog import DOLG_DESCRIPTORS, GLDV2_TEST, ROXFORD5K, RPARIS6K
 from ultron_cli.datasets.download.fetching import FetchOptions
 from ultron_cli.datasets.download.install import Installation, InstallOptions
 from ultron_cli.datasets.download.known_set import KnownSet
@@ -238,6 +238,29 @@ def test_a_wrong_published_checksum(server: MisbehavingServer, tmp_path: Path) -
     assert not list(tmp_path.rglob("*.jpg"))
     with pytest.raises(WorkFailed, match=r"holds none for images_00\d.tar"):
         installation(server, tmp_path / "other", gldv2(server, checksum="no sum")).run()
+
+
+def test_descriptors_are_checked_by_the_name_that_git_has_for_them(server: MisbehavingServer, tmp_path: Path) -> None:
+    data, blob = b"hello\n", "ce013625030ba8dba906f756967f9e9ca394464a"  # as `git hash-object` says
+    part = next(part for part in DOLG_DESCRIPTORS.parts if part.git_blob)
+    known = replace(DOLG_DESCRIPTORS, parts=(replace(part, git_blob=blob),))
+    name = f"dolg-descriptors/{part.file}"
+    server.files[name] = data[::-1]
+    with pytest.raises(WorkFailed, match=rf"has GIT BLOB git:\w{{40}} where git:{blob} is published; it was deleted"):
+        installation(server, tmp_path, known).run()
+    assert not list(tmp_path.rglob(part.file))
+    server.files[name] = data
+    record = installation(server, tmp_path, known).run()
+    assert record.complete and (tmp_path / name).read_bytes() == data
+    assert record.parts[part.file].checked == "published GIT BLOB"
+    assert read_seen_checksums(tmp_path) == {}  # what is published needs no first download to be compared with
+    by_hand = tmp_path / "other/.downloads" / name
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_bytes(b"hello")
+    with pytest.raises(WorkFailed, match=r"has GIT BLOB .*; put the right file there"):
+        installation(server, tmp_path / "other", known, offline=True).run()
+    by_hand.write_bytes(data)
+    assert installation(server, tmp_path / "other", known, offline=True).run().complete
 
 
 def test_archives_put_there_by_hand_and_offline(oxford: MisbehavingServer, tmp_path: Path) -> None:

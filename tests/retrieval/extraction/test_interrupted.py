@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Run
-from ultron_cli import files
+from ultron_cli import output_files
 from ultron_cli.errors import WorkFailed
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -105,14 +105,14 @@ def test_a_shard_that_vanishes_is_computed_again(
 
 
 def test_a_disk_without_room_is_told_before(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 50_000)
+    monkeypatch.setattr(output_files, "free_bytes", lambda folder: 50_000)
     with pytest.raises(WorkFailed, match=r"the extraction takes about .*, .*x has 50\.0 kB free and .* are missing"):
         extract_dataset(request(toy, tmp_path / "x"), CHOICE, "cpu")
     assert not list((tmp_path / "x").iterdir())
 
 
 def test_the_command_names_its_flag(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ultron: Run) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda folder: 50_000)
+    monkeypatch.setattr(output_files, "free_bytes", lambda folder: 50_000)
     flags = ("--untrained", "--model", "gem", "--backbone", "test_resnet", "--workers", "0")
     code, out, err = ultron("extract", toy, *flags, "--out", tmp_path / "x")
     assert (code, out) == (1, "") and err.splitlines()[-1].endswith("free space, or name another place with --out")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,3 +97,32 @@ def test_pictures_and_tables_say_what_was_promoted(ranks: list[str | Path], ultr
     code, _, err = ultron("visualize", "report", *ranks[2:], "--out", tmp_path / "report.html")
     assert code == 0 and "the report shows no lines between inliers: " in err
     assert "geometry" not in data_of((tmp_path / "report.html").read_text())["results"][0]["queries"][0]["photos"][0]
+
+
+def test_inliers_under_the_pointer_of_a_report(
+    ranks: list[str | Path], ultron: Run, tmp_path: Path, browser: Any
+) -> None:
+    """Lines from the query to the photo while the pointer rests on it, where TRUTH takes them."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    out = tmp_path / "report.html"
+    assert ultron("visualize", "report", *ranks[2:], "--out", out)[0] == 0
+    geometry = data_of(out.read_text())["results"][0]["queries"][0]["photos"][0]["geometry"]
+    browser.get(out.as_uri())
+    photo, other = browser.find_elements("css selector", "#lists .photo")
+    drawn = "return [...document.querySelectorAll('#list-inliers line')].map((line) => "
+    drawn += "['x1', 'y1', 'x2', 'y2'].map((name) => Number(line.getAttribute(name))))"
+    assert browser.execute_script(drawn) == []
+    ActionChains(browser).move_to_element(photo).perform()
+    lines = np.array(browser.execute_script(drawn))
+    assert len(lines) == len(geometry["lines"])
+    sides = "return ['#list-inliers', '#lists .row .query img', '#lists .photo img'].map((name) => { "
+    sides += "const side = document.querySelector(name).getBoundingClientRect(); "
+    sides += "return [side.left, side.top, side.width, side.height]; })"
+    frame, of_query, of_photo = np.array(browser.execute_script(sides))
+    shares = [(lines[:, i : i + 2] + frame[:2] - side[:2]) / side[2:] for i, side in ((0, of_query), (2, of_photo))]
+    ends = cv2.perspectiveTransform(200 * shares[0][:, None], TRUTH)[:, 0] / 200
+    assert np.abs(ends - shares[1]).max() < 0.04
+    assert browser.find_elements("css selector", "#list-inliers polygon.warped")
+    ActionChains(browser).move_to_element(other).perform()
+    assert browser.execute_script(drawn) == [] and browser.get_log("browser") == []

@@ -19,7 +19,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="TRAIN TEST [DISTRACTORS]",
-            help="Descriptor files, or folders of extractions; local features beside them decide by geometry.",
+            help="Descriptor files, or folders of extractions; local features of their photos decide by geometry.",
         ),
     ],
     *,
@@ -28,7 +28,15 @@ def command(
         float,
         number(help="From which photos without local features count as leaks.", low=-1, high=1, metavar="SIMILARITY"),
     ] = 0.95,
-    workers: Annotated[int | None, number(help="Threads that verify (one per core).", low=1, high=256)] = None,
+    no_detect: Annotated[
+        bool,
+        typer.Option(
+            "--no-detect", help="Only local features that lie beside the descriptors, instead of fainter ones too."
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None, number(help="Threads that verify, and processes that detect (one per core).", low=1, high=256)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="File for the leaks (JSON); pictures and lists go beside it.")
     ] = None,
@@ -38,6 +46,9 @@ def command(
     It looks for copies (cut, scaled, turned, mirrored, framed, recompressed) and for photos of the same landmark.
     Beside the list it writes a picture of the worst, training photos to exclude (`ultron train --set exclude=FILE`),
     and queries to score without (`ultron evaluate --exclude FILE`).
+
+    Local features are found first where they are missing (`database.leaks.local.h5` beside the descriptors): RootSIFT,
+    in fog, at night and in blurred photos too.
     """
     from ultron_cli.console import counted, dump_json, lines, print_result, table
     from ultron_cli.files import write_text
@@ -47,10 +58,10 @@ def command(
     if len(files) < 2:
         raise UltronError(f"leaks are between TRAIN and TEST, two files or folders; found {len(files)}; name both")
     workspace = current_workspace()
-    config = LeakConfig(k=k, similarity=similarity, n_workers=workers or 0)
+    config = LeakConfig(k=k, similarity=similarity, n_workers=workers or 0, detect=not no_detect)
     sides = sides_of(files[0], files[1], files[2:])
     leaks = leaks_between(sides, config)
-    made_by = {"files": [str(path) for path in files], "k": k, "similarity": similarity}
+    made_by = {"files": [str(path) for path in files], "k": k, "similarity": similarity, "detect": not no_detect}
     path = out or workspace.result_folder("leaks", files[1].stem, made_by) / "leaks.json"
     content = leaks.to_json()
     lists = {"exclude-train": leaks.training_photos, "exclude-queries": leaks.queries}

@@ -18,7 +18,8 @@ from ultron_cli.configs import within
 from ultron_cli.console import log
 from ultron_cli.datasets.download.transport import Broken, Gone, OutOfRange, Reply, open_address
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import make_folder, sync_folder, write_all, write_text
+from ultron_cli.files import make_folder, sync_folder, write_text
+from ultron_cli.output_files import write_all
 from ultron_cli.schema.texts import read_json, read_text
 
 BLOCK_BYTES = 1 << 18

@@ -18,8 +18,9 @@ from PIL import Image
 from ultron_cli.console import log, progress
 from ultron_cli.datasets.safe_pickle import load_plain_pickle
 from ultron_cli.errors import UltronError
-from ultron_cli.files import require_space, whole_folder
+from ultron_cli.files import whole_folder
 from ultron_cli.locks import only_writer
+from ultron_cli.output_files import require_space
 from ultron_cli.schema.texts import fit_file, read_text
 
 SIDE_PX = 32

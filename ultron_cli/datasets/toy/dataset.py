@@ -42,8 +42,9 @@ from ultron_cli.datasets.toy.views import (
     plain_view,
 )
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.files import part_file, require_space, whole_folder
+from ultron_cli.files import part_file, whole_folder
 from ultron_cli.locks import only_writer
+from ultron_cli.output_files import require_space
 from ultron_cli.processes import start_worker, starting_workers
 from ultron_cli.schema.texts import fit_file, read_json
 

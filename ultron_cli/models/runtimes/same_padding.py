@@ -64,10 +64,10 @@ def same_convolutions(model: nn.Module) -> Iterator[None]:
     """Inside, the model's convolutions with this padding are that operator."""
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
     modules = [module for module in convolutions if issubclass(type(module), Conv2dSame)]
-    for module in modules:
-        module.forward = partial(_forward, module)
     try:
+        for module in modules:
+            module.forward = partial(_forward, module)
         yield
     finally:
         for module in modules:
-            del module.forward
+            vars(module).pop("forward", None)

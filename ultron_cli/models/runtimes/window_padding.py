@@ -82,19 +82,19 @@ def _regions(n_windows: int, window: int, shift: int, like: torch.Tensor) -> tor
 def counted_windows(model: nn.Module) -> Iterator[None]:
     """Inside, the model's layers of timm pad so."""
     patched: list[tuple[nn.Module, str]] = []
-    for module in model.modules():
-        if isinstance(module, BLOCKS) and module.dynamic_mask:
-            vars(module)["_attn"] = partial(_attended, module)
-            patched.append((module, "_attn"))
-        elif isinstance(module, MERGINGS):
-            vars(module)["forward"] = partial(_merged, module.forward)
-            patched.append((module, "forward"))
-        elif isinstance(module, PatchEmbed) and module.dynamic_img_pad:
-            vars(module)["forward"] = partial(_embedded, module, module.forward)
-            vars(module)["dynamic_feat_size"] = partial(_grid, module)
-            patched += [(module, "forward"), (module, "dynamic_feat_size")]
     try:
+        for module in model.modules():
+            if isinstance(module, BLOCKS) and module.dynamic_mask:
+                patched.append((module, "_attn"))
+                vars(module)["_attn"] = partial(_attended, module)
+            elif isinstance(module, MERGINGS):
+                patched.append((module, "forward"))
+                vars(module)["forward"] = partial(_merged, module.forward)
+            elif isinstance(module, PatchEmbed) and module.dynamic_img_pad:
+                patched += [(module, "forward"), (module, "dynamic_feat_size")]
+                vars(module)["forward"] = partial(_embedded, module, module.forward)
+                vars(module)["dynamic_feat_size"] = partial(_grid, module)
         yield
     finally:
         for module, name in patched:
-            delattr(module, name)
+            vars(module).pop(name, None)

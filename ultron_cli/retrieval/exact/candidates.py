@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
+from ultron_kernels.halves import widened
 
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
@@ -194,7 +195,7 @@ class NumpyScanner(Scanner[np.ndarray]):
     MKL), its float64 product as fast, and a search without torch begins two seconds sooner."""
 
     def placed(self, rows: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(rows, np.float32)
+        return np.ascontiguousarray(widened(rows))
 
     def squares(self, block: np.ndarray) -> np.ndarray:
         # A call per row costs more than its sum, so a sum goes over several rows; the bound may be that much too large.
@@ -221,7 +222,7 @@ class NumpyScanner(Scanner[np.ndarray]):
         return positions, products.reshape(-1)[positions]
 
     def products64(self, rows: np.ndarray) -> np.ndarray:
-        return self.queries.rows64 @ rows.astype(np.float64).T
+        return self.queries.rows64 @ widened(rows).astype(np.float64).T
 
 
 class CandidatePool:
@@ -347,7 +348,7 @@ class PartSearch:
             rows = candidate_rows[limits[query] : limits[query + 1]]
             keys = np.empty(len(rows), np.uint64)
             for start, stop in chunks(len(rows), self.sizes.exact_rows):
-                descriptors = np.take(self.part.rows, rows[start:stop], axis=0)
+                descriptors = widened(np.take(self.part.rows, rows[start:stop], axis=0))
                 # float64: NumPy converts a few values at a time
                 products = np.vecdot(descriptors, self.queries.rows64[query])[None]
                 scores = self.queries.final_scores(products, slice(query, query + 1), descriptors, self.largest_norm)

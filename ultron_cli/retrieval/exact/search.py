@@ -56,9 +56,9 @@ def exact_search(
     """The k database rows of largest inner product per query, equal scores by row.
 
     query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, which is
-    read in blocks with the next one read ahead. k: 1..N. max_memory_mib bounds what is used beside the inputs and the
-    (Q, k) result. Uses as many threads as machine.n_threads says. Raises UltronError if k or the dimensions do not fit
-    or a value is not finite.
+    read in blocks as it is stored, with the next one read ahead. k: 1..N. max_memory_mib bounds what is used beside the
+    inputs and the (Q, k) result. Uses as many threads as machine.n_threads says. Raises UltronError if k or the
+    dimensions do not fit or a value is not finite.
     """
     n, dim = database_shape(database)
     check_search(query_descriptors, n, dim, k)
@@ -111,7 +111,9 @@ def scanners_for(device: str, work: int) -> Iterator[Callable[[QueryBlock, int],
 def gives_float32_rows(database: np.ndarray | Descriptors) -> bool:
     """Whether blocks of it are float32 rows that lie one behind the other, so that a product can read them as they
     are."""
-    return not isinstance(database, np.ndarray) or (database.dtype == np.float32 and database.flags.carray)
+    if not isinstance(database, np.ndarray):
+        return database.read_stored(0, 0).dtype == np.float32
+    return database.dtype == np.float32 and database.flags.carray
 
 
 def database_shape(database: np.ndarray | Descriptors) -> tuple[int, int]:
@@ -143,9 +145,9 @@ def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Ge
         return
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         limits = list(chunks(database.n, rows_per_part))
-        reading = reader.submit(database.read, *limits[0])
+        reading = reader.submit(database.read_stored, *limits[0])
         for i, (start, _) in enumerate(limits):
             rows = reading.result()
             if i + 1 < len(limits):
-                reading = reader.submit(database.read, *limits[i + 1])
+                reading = reader.submit(database.read_stored, *limits[i + 1])
             yield DatabasePart(rows, start, is_checked=True)  # as they are read

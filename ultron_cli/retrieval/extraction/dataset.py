@@ -15,12 +15,12 @@ from ultron_cli.datasets.named import open_named_dataset
 from ultron_cli.datasets.photos import INTERPOLATIONS
 from ultron_cli.distributed import process_device
 from ultron_cli.errors import UltronError
-from ultron_cli.files import require_space
 from ultron_cli.locks import only_writer
 from ultron_cli.machine import resolve_device
 from ultron_cli.models.runtimes import RuntimeName
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice, ModelInMemory
+from ultron_cli.output_files import require_space
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.extraction.describe import ExtractConfig
 from ultron_cli.retrieval.extraction.described import DescriptorExtraction

@@ -17,8 +17,14 @@ from ultron_cli.files import make_folder, sha256_of_file
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.fusion.parts import PROTOCOL
-from ultron_cli.retrieval.fusion_record import FUSED_MODEL, FusedPart, FusionRecord
-from ultron_cli.retrieval.origin import DescriptorProvenance, ExtractionRecord, Json
+from ultron_cli.retrieval.origin import (
+    FUSED_MODEL,
+    DescriptorProvenance,
+    ExtractionRecord,
+    FusedPart,
+    FusionRecord,
+    Json,
+)
 from ultron_cli.retrieval.whitening import Whitening, whitened_info
 
 BLOCK_ROWS = 4096

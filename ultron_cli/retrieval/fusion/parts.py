@@ -12,8 +12,7 @@ from ultron_cli.console import counted, log, named
 from ultron_cli.errors import UltronError
 from ultron_cli.files import sha256_of_file
 from ultron_cli.retrieval.descriptors import DescriptorFile
-from ultron_cli.retrieval.fusion_record import FusedPart
-from ultron_cli.retrieval.origin import ExtractionRecord, Origin, SearchRecord
+from ultron_cli.retrieval.origin import ExtractionRecord, FusedPart, Origin, SearchRecord
 from ultron_cli.retrieval.rankings import RankedRows, Ranking, StoredRanking
 
 # Settings of an extraction that stand beside every score; where parts differ in them, each tells its own.

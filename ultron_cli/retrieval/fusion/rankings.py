@@ -17,8 +17,7 @@ from ultron_cli.retrieval.exchange.run import n_not_falling
 from ultron_cli.retrieval.fusion.methods import RRF_K, FusionMethod, fusion_method
 from ultron_cli.retrieval.fusion.norms import NORMS
 from ultron_cli.retrieval.fusion.parts import JoinedParts
-from ultron_cli.retrieval.fusion_record import FusionRecord, TuningRecord
-from ultron_cli.retrieval.origin import Origin
+from ultron_cli.retrieval.origin import FusionRecord, Origin, TuningRecord
 from ultron_cli.retrieval.rankings import PADDING, RankedRows, Ranking, packed, unpacked, write_rank_blocks
 
 Ranked = Callable[[np.ndarray], RankedRows]

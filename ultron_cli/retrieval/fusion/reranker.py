@@ -13,7 +13,7 @@ import numpy as np
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.fusion.parts import JoinedParts
 from ultron_cli.retrieval.fusion.rankings import Ranked
-from ultron_cli.retrieval.fusion_record import FusionRecord, TuningRecord
+from ultron_cli.retrieval.origin import FusionRecord, TuningRecord
 from ultron_cli.retrieval.rankings import RankedRows
 from ultron_cli.retrieval.rerank.state import put_in_front
 

@@ -47,11 +47,13 @@ def local_extractions(
     choice = request.detector
     if choice.needs_network:
         return _dense_extractions(request, dataset, described)
-    detector = choice.make()
+    detector = choice.make(next(extraction for _, extraction in described.values()).work.device)
+    weights_path = getattr(detector, "weights_path", None)
+    weights = WeightsSource.from_json({"kind": "detector", "path": str(weights_path)}) if weights_path else None
     extractions = {}
     for role, (path, extraction) in sorted(described.items()):
         config = _config(request, dataset, extraction, detector)
-        local = LocalExtraction(dataset, extraction.names, detector, config, extraction.work)
+        local = LocalExtraction(dataset, extraction.names, detector, config, extraction.work, weights)
         extractions[role] = (local_path(path), local)
     return extractions
 
@@ -60,6 +62,9 @@ def _config(
     request: LocalRequest, dataset: Dataset, extraction: DescriptorExtraction, detector: Detector
 ) -> LocalConfig:
     choice, described = request.detector, extraction.config
+    settings = choice.stored_settings()
+    if sha256 := getattr(detector, "weights_sha256", None):
+        settings["weights"] = sha256  # a file is known by what it holds, wherever it lies
     return LocalConfig(
         dataset=dataset.name,
         photos_sha256=described.photos_sha256,
@@ -67,7 +72,7 @@ def _config(
         crop=described.crop,
         corruption=described.corruption,
         detector=choice.name,
-        settings=choice.stored_settings(),
+        settings=settings,
         code_sha256=choice.part.sha256 if choice.part else None,
         comparison=detector.comparison,
         descriptor_type=detector.descriptor_type,

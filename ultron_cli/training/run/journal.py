@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ultron_cli.console import dump_json, log
-from ultron_cli.files import AppendedFile, write_text
+from ultron_cli.files import write_text
 from ultron_cli.machine import memory_mib
+from ultron_cli.output_files import AppendedFile
 from ultron_cli.schema.texts import Numbers, read_json_lines
 from ultron_cli.training.run.tensorboard import EventWriter
 

@@ -9,7 +9,7 @@ import struct
 import time
 from pathlib import Path
 
-from ultron_cli.files import AppendedFile
+from ultron_cli.output_files import AppendedFile
 
 _POLYNOMIAL = 0x82F63B78  # CRC-32C (Castagnoli), reflected
 

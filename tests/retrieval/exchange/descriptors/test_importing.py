@@ -123,6 +123,10 @@ def test_arrays_without_names(vectors: Vectors) -> None:
     assert "has 20 rows without names, and the ground truth 40 photos and 6 queries; name the rows" in refusal(
         vectors, database
     )
+    everything = pickled(vectors, vectors.by_name())
+    assert f"'query_0' stands in {everything} and in {queries}; leave one file out" in refusal(
+        vectors, everything, queries
+    )
     names = vectors.folder / "names.json"
     names.write_text(json.dumps([*QUERIES, *PHOTOS[:20]]))
     result = imported(vectors, queries, database, names=[names], allow_missing=True)
@@ -150,6 +154,8 @@ def test_without_a_ground_truth_all_are_a_database(vectors: Vectors, caplog: pyt
     assert imported(vectors, *shards, gnd=None, role="query").n == {"query": 3}
     assert not (vectors.folder / "out" / "database.h5").exists()  # of the import before
     assert "stands in" in refusal(vectors, shards[0], pickled(vectors, vectors.by_name()), gnd=None)
+    np.savez(vectors.folder / "x.npz", database=vectors.database, database_names=np.array(PHOTOS))
+    assert "'all_souls_" in refusal(vectors, shards[0], vectors.folder / "x.npz", gnd=None)  # of no role, and of one
     other = pickled(vectors, {"z": np.ones(3, np.float32)})
     assert "of 3 numbers" in refusal(vectors, shards[0], other, gnd=None)
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.evaluation.literal_revisitop import literal_map
 from tests.retrieval.exchange.descriptors.sets_for_tests import LAYOUTS, NEEDS, PHOTOS, QUERIES, Vectors, make_vectors
+from ultron_cli import guarded
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -148,3 +149,15 @@ def test_faiss_and_pyarrow_read_what_we_write(imported: Path, vectors: Vectors, 
     table = pq.read_table(tmp_path / "a.parquet")
     assert table["photo"].to_pylist() == PHOTOS
     assert np.array_equal(np.array(table["descriptor"].to_pylist(), np.float32), vectors.database)
+
+
+def test_parquet_in_a_child_that_has_not_used_pyarrow(
+    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is the first, as on the command line: its allocator's own space counts against the child's limit."""
+    pytest.importorskip("pyarrow.parquet")
+    export_descriptors([imported / "database.h5"], tmp_path / "a.parquet", "parquet")
+    monkeypatch.setattr(guarded, "HAVE_THREADS", frozenset({"sys"}))
+    monkeypatch.setattr(guarded, "_child", None)
+    (part,) = DESCRIPTOR_FORMATS["parquet"].read(tmp_path / "a.parquet")
+    assert (part.n, part.names) == (len(PHOTOS), PHOTOS)

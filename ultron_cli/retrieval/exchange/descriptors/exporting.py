@@ -10,7 +10,8 @@ import numpy as np
 
 from ultron_cli.console import counted, log, named
 from ultron_cli.errors import UltronError
-from ultron_cli.files import require_space, whole_file
+from ultron_cli.files import whole_file
+from ultron_cli.output_files import require_space
 from ultron_cli.retrieval.descriptors import DescriptorFile, require_same_dim
 from ultron_cli.retrieval.exchange.descriptors import DESCRIPTOR_FORMATS
 from ultron_cli.retrieval.exchange.descriptors.names import UNFIT, UNFIT_RULE, names_beside, names_text

@@ -12,8 +12,9 @@ import numpy as np
 from ultron_cli import user_code
 from ultron_cli.console import counted, log, named
 from ultron_cli.errors import UltronError
-from ultron_cli.files import require_regular_file, require_space, sha256_of_file
+from ultron_cli.files import require_regular_file, sha256_of_file
 from ultron_cli.locks import only_writer
+from ultron_cli.output_files import require_space
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.descriptors import DescriptorInfo, NewDescriptors, Role, StoredCrop, new_descriptors
 from ultron_cli.retrieval.exchange.descriptors import DESCRIPTOR_FORMATS

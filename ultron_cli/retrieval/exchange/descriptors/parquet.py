@@ -12,7 +12,7 @@ import numpy as np
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
-from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
+from ultron_cli.guarded import MEMORY_BYTES, ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.retrieval.exchange.descriptors.rows import FLOATS, DescriptorFormat, NamedRows
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "ultron[parquet]"'
 ADVICE = "write it with a column of names and a column of lists of numbers of one length"
+POOL_BYTES = 1 << 30  # of address space, with which pyarrow's own allocator begins
 CHECK_ROWS = 1024  # that are read together where a file is looked through
 
 
@@ -49,7 +50,8 @@ def read(path: Path) -> list[NamedRows]:
     require_regular_file(path, "descriptors")
     _parquet()  # here, so that the child has it before its memory is limited
     try:
-        facts = in_child(look_through, str(path), cpu_s=5 + path.stat().st_size // 10_000_000)
+        cpu_s = 5 + path.stat().st_size // 10_000_000
+        facts = in_child(look_through, str(path), cpu_s=cpu_s, memory_bytes=MEMORY_BYTES + POOL_BYTES)
     except ReaderDied as error:
         raise UltronError(f"{path} is damaged: reading it, pyarrow {error}; {ADVICE}") from None
     except ReaderFailed as error:

@@ -1,7 +1,7 @@
 """Where the rows of other tools' files go: to the queries or the database, in the order of the ground truth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -45,12 +45,13 @@ def _refuse_repeated(parts: Sequence[NamedRows]) -> None:
 
 
 def placed_by_file(parts: Sequence[NamedRows]) -> Places:
-    """All rows, in the order of the files."""
+    """All rows, in the order of the files; of the database, where a file does not tell."""
+    parts = [replace(part, role=part.role or "database") for part in parts]
     _refuse_repeated(parts)
     places = Places(names={"query": [], "database": []}, rows={"query": [], "database": []})
     for part in parts:
         for role in ROLES:
-            if role == (part.role or "database"):
+            if role == part.role:
                 first = len(places.names[role])
                 places.names[role] += part.names or ()
                 places.rows[role].append(np.arange(first, first + part.n))
@@ -94,7 +95,21 @@ def placed(parts: Sequence[NamedRows], known: KnownPhotos) -> Places:
             for i in group:
                 rows[role][i] = matched[first : first + parts[i].n]
                 first += parts[i].n
+    for role, of_parts in rows.items():
+        _refuse_shared(parts, of_parts, of_role[role])
     return _without_missing(of_role, rows, n_surplus)
+
+
+def _refuse_shared(parts: Sequence[NamedRows], rows: Sequence[np.ndarray], names: Sequence[str]) -> None:
+    """Raises UltronError where two parts, of which one may be of queries and one of both, have a row for one photo."""
+    part_of_row = np.full(len(names), -1)
+    for i, of_part in enumerate(rows):
+        placed_rows = of_part[of_part >= 0]
+        taken = placed_rows[part_of_row[placed_rows] >= 0]
+        if len(taken):
+            other = parts[part_of_row[taken[0]]].label
+            raise UltronError(f"{shown(names[taken[0]])} stands in {other} and in {parts[i].label}; leave one file out")
+        part_of_row[placed_rows] = i
 
 
 def _without_missing(of_role: dict[Role, list[str]], rows: dict[Role, list[np.ndarray]], n_surplus: int) -> Places:

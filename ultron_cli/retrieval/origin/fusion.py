@@ -1,30 +1,27 @@
 """What a fusion was made of: the part of an Origin that says which results were joined, how, and by what weights."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Literal, cast
+from typing import Literal, Required, TypedDict
 
-Json = Mapping[str, object]
+from ultron_cli.retrieval.origin.values import Json, number_of, object_of, of_kind, sequence_of
+
 FusedKind = Literal["rankings", "reranker", "descriptors"]
 FUSED_MODEL = "fusion"  # name of the model of joined descriptors, in their configuration
 OPTIMISTIC = "tuned on the queries that are evaluated"
 
 
-def _object(value: object) -> Json:
-    return cast(Json, value) if isinstance(value, Mapping) else {}
+class StoredFusion(TypedDict, total=False):
+    """A fusion, as files store it; its parts hold whole origins."""
 
-
-def _list(value: object) -> Sequence[object]:
-    return value if isinstance(value, (list, tuple)) else ()
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    kind: str
+    method: Required[str]
+    norm: str
+    settings: dict[str, object]
+    parts: list[dict[str, object]]
+    tuning: dict[str, object]
+    ms_per_query: float
+    bytes_per_photo: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +64,16 @@ class FusedPart:
     @classmethod
     def from_json(cls, value: object) -> "FusedPart":
         """From a file."""
-        stored = _object(value)
+        stored = object_of(value)
         path = str(stored.get("path"))
         return cls(
             path=path,
             sha256=str(stored.get("sha256", "")),
-            label=_text(stored.get("label")) or PurePath(path).name,
-            weight=_number(stored.get("weight")),
-            bytes_per_photo=_number(stored.get("bytes_per_photo")),
-            ms_per_query=_number(stored.get("ms_per_query")),
-            origin=_object(stored.get("origin")),
+            label=of_kind(stored.get("label"), str) or PurePath(path).name,
+            weight=number_of(stored.get("weight")),
+            bytes_per_photo=number_of(stored.get("bytes_per_photo")),
+            ms_per_query=number_of(stored.get("ms_per_query")),
+            origin=object_of(stored.get("origin")),
         )
 
 
@@ -108,18 +105,18 @@ class TuningRecord:
     @classmethod
     def from_json(cls, value: object) -> "TuningRecord | None":
         """From a file; None where nothing was tuned."""
-        stored = _object(value)
+        stored = object_of(value)
         if not stored:
             return None
         settings = tuple(
-            tuple(number for part in _list(values) if (number := _number(part)) is not None)
-            for values in _list(stored.get("settings"))
+            tuple(number for part in sequence_of(values) if (number := number_of(part)) is not None)
+            for values in sequence_of(stored.get("settings"))
         )
         return cls(
             protocol=str(stored.get("protocol")),
             settings=settings,
-            n_candidates=int(_number(stored.get("n_candidates")) or 0),
-            seed=int(_number(stored.get("seed")) or 0),
+            n_candidates=int(number_of(stored.get("n_candidates")) or 0),
+            seed=int(number_of(stored.get("seed")) or 0),
             optimistic=stored.get("optimistic") is True,
         )
 
@@ -149,7 +146,7 @@ class FusionRecord:
         """(bytes per photo, milliseconds per query) of all parts and of joining them; None where a part's are not
         known."""
         if self.kind == "descriptors":
-            dim = _number(self.settings.get("dim"))
+            dim = number_of(self.settings.get("dim"))
             return None if dim is None else 4 * dim, None
         n_bytes = [part.bytes_per_photo for part in self.parts if self.kind != "reranker" or part.bytes_per_photo]
         spent_ms = [part.ms_per_query for part in self.parts]
@@ -189,16 +186,16 @@ class FusionRecord:
     @classmethod
     def from_json(cls, value: object) -> "FusionRecord | None":
         """From a file; None where nothing was joined."""
-        stored = _object(value)
+        stored = object_of(value)
         if not stored:
             return None
         kinds: dict[object, FusedKind] = {"reranker": "reranker", "descriptors": "descriptors"}
         return cls(
             kind=kinds.get(stored.get("kind"), "rankings"),
             method=str(stored.get("method")),
-            parts=tuple(FusedPart.from_json(part) for part in _list(stored.get("parts"))),
-            norm=_text(stored.get("norm")),
-            settings=_object(stored.get("settings")),
+            parts=tuple(FusedPart.from_json(part) for part in sequence_of(stored.get("parts"))),
+            norm=of_kind(stored.get("norm"), str),
+            settings=object_of(stored.get("settings")),
             tuning=TuningRecord.from_json(stored.get("tuning")),
-            ms_per_query=_number(stored.get("ms_per_query")),
+            ms_per_query=number_of(stored.get("ms_per_query")),
         )
