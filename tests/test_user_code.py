@@ -1,6 +1,7 @@
 """Parts by import path: what a person named is run, and nothing that only a file names; faults are lines of theirs."""
 
 import ast
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -248,6 +249,19 @@ def test_what_fails_outside_of_a_users_file_may_be_blamed_on_it(my_file: Path) -
         raise ValueError("ours")
     with pytest.raises(OSError, match="full"), user_code.blaming(mixed):
         raise OSError("full")
+
+
+def test_a_worker_may_run_what_its_parent_may(my_file: Path) -> None:
+    user_code.permit(str(my_file))
+    user_code.take_changed()
+    permissions = user_code.permissions()
+    user_code.forget_permissions()
+    assert user_code.permissions() == ((), False)
+    user_code.take_over(permissions)
+    assert user_code.permissions() == permissions == ((str(my_file),), True)
+    digest = hashlib.sha256(my_file.read_bytes()).hexdigest()
+    settings = {"search": {"rerank": f"aqe,{my_file}:Mixed", "k": 5}, "name": "a.b"}
+    assert user_code.code_named(settings) == {f"{my_file}:Mixed": digest}
 
 
 def test_importing_it_loads_no_torch() -> None:

@@ -217,13 +217,17 @@ def file_state(path: Path) -> FileState:
 def require_regular_file(path: Path, what: str) -> None:
     """Raises UltronError unless `path` is a file, or a link to one, that may be read: a pipe never ends, a device may
     be anything."""
-    if path.is_file():
+    if os.path.isfile(path):
         if not os.access(path, os.R_OK):
             raise UltronError(f"{what} {path} may not be read by this user; ask its owner, or copy it")
         return
-    if not os.path.lexists(path):
-        raise UltronError(f"{what} {path} does not exist; check the path")
-    kind = "a folder" if path.is_dir() else "a broken link" if not path.exists() else "a pipe or a device"
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise UltronError(f"{what} {path} does not exist; check the path") from None
+    except OSError as error:  # a name that is too long, a folder that is barred
+        raise UltronError(f"{what} {path} cannot be opened ({error.strerror}); check the path") from None
+    kind = "a folder" if os.path.isdir(path) else "a broken link" if not os.path.exists(path) else "a pipe or a device"
     raise UltronError(f"{what} {path} must be a file, found {kind}; check the path")
 
 

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -158,6 +158,17 @@ def take_changed() -> None:
     _permissions.takes_changed = True
 
 
+def permissions() -> tuple[Sequence[str], bool]:
+    """What `take_over` in another process takes."""
+    return tuple(_permissions.sources), _permissions.takes_changed
+
+
+def take_over(of_parent: tuple[Sequence[str], bool]) -> None:
+    """Has a worker process run what its parent may run."""
+    permit(*of_parent[0])
+    _permissions.takes_changed |= of_parent[1]
+
+
 def forget_permissions() -> None:
     """Begins anew: a process may run several commands."""
     global _permissions
@@ -254,6 +265,13 @@ def _part_of_then(text: str, stored: _StoredCode) -> UserPart:
     raise UltronError(
         f"{maker} was made with {text}, code that is run only if you name it; if you trust it, add {code_of_then}"
     )
+
+
+def code_named(values: Mapping[str, object]) -> dict[str, str]:
+    """By import path among settings, or lists of names with commas between: the SHA-256 of its file, which is not run.
+    Raises UltronError where there is no such file."""
+    texts = [part for value in flatten(values).values() if isinstance(value, str) for part in value.split(",")]
+    return {text: _sha256(_file_of(text.rpartition(":")[0]).read_bytes()) for text in texts if is_import_path(text)}
 
 
 def _place_of_code(record: CodeRecord, copies: Path | None) -> Path | None:
@@ -368,8 +386,8 @@ def _fault_in_text(text: str, files: Collection[str]) -> str | None:
     frames = [frame for frame in _FRAME.finditer(trace) if frame["file"] in files]
     if not is_handed_on or not frames:
         return None
-    messages = [line for line in trace[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
-    return f"{frames[-1]['file']}, line {frames[-1]['line']}, in {frames[-1]['function']}: {messages[0][:300]}; mend it"
+    reasons = [line for line in trace[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
+    return f"{frames[-1]['file']}, line {frames[-1]['line']}, in {frames[-1]['function']}: {reasons[0][:300]}; mend it"
 
 
 def _place_of(target: object, file: str | Path, method: str | None) -> str:

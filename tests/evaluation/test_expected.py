@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.evaluation.expected import comparison, comparison_text, find_published
 from ultron_cli.evaluation.published import PUBLISHED
 from ultron_cli.evaluation.result import Evaluation
@@ -73,7 +74,7 @@ def test_r101_gem_is_published_with_learned_whitening() -> None:
         ("roxford5k", (65.4, 40.1), {"easy": 84.81, "medium": 64.67, "hard": 38.47}),
         ("rparis6k", (76.7, 55.2), {"easy": 92.12, "medium": 77.20, "hard": 56.32}),
     ):
-        compared = comparison(gem(dataset, scales, "lw"))
+        compared = comparison(replace(gem(dataset, scales, "lw"), n_database=KNOWN_SETS[dataset].n_database))
         assert tuple(compared.protocols[name].published for name in ("medium", "hard")) == pytorch
         assert "PyTorch" in compared.source and "easy" not in compared.protocols
         other, cited = compared.to_json()["also"]
@@ -93,6 +94,13 @@ def test_r101_gem_is_published_with_learned_whitening() -> None:
 )
 def test_another_whitening_and_other_scales_are_said(scales: list[float], whitening: str | None, differs: str) -> None:
     assert comparison(gem("roxford5k", scales, whitening)).differs[:-1] == (differs,)
+
+
+def test_another_number_of_photos_is_said() -> None:
+    differs = comparison(evaluation(n_database=40)).differs
+    assert differs[0] == "40 photos searched where the dataset has 4,993"
+    for n_database in (4993, 4993 + 1_001_001):
+        assert not any("photos searched" in text for text in comparison(evaluation(n_database=n_database)).differs)
 
 
 def test_queries_that_were_not_cropped_are_said() -> None:

@@ -76,7 +76,9 @@ def test_from_the_file_that_its_authors_publish(ultron: Run, data: Path, tmp_pat
     (row,) = content["rows"]
     assert row["published"] == {"medium": 82.37, "hard": 64.93} and row["missing"] == []
     assert row["made_of"] == str(file)
-    assert row["differs"] == [f"descriptors were imported from {file}: what made them only you know"]
+    n_photos, imported = row["differs"]
+    assert n_photos.endswith("photos searched where the dataset has 4,993")
+    assert imported == f"descriptors were imported from {file}: what made them only you know"
     assert json.loads(out.read_text())["rows"] == content["rows"]
     folder = next((tmp_path / "runs" / "reproduce").glob("dolg-r101_roxford5k*"))
     files = ("--queries", folder / "queries.h5", "--database", folder / "database.h5")
@@ -99,7 +101,7 @@ def test_from_descriptors_that_are_there(ultron: Run, data: Path, tmp_path: Path
     assert row["made_of"].endswith("extract/one") and "1 scale where 5 are published" in row["differs"]
     named = ("--descriptors", tmp_path / "five")
     (row,) = read_json(ultron("reproduce", "dolg-r50/roxford5k", *named, "--json"))["rows"]
-    assert row["made_of"].endswith("five") and len(row["differs"]) == 1
+    assert row["made_of"].endswith("five") and len(row["differs"]) == 2
     rows = read_json(ultron("reproduce", *named, "--json"))["rows"]
     assert [row["row"] for row in rows if row["ours"]] == ["dolg-r50/roxford5k"] and len(rows) == len(PUBLISHED)
 

@@ -127,6 +127,7 @@ CHANGES: dict[str, Callable[["onnx.ModelProto"], object]] = {
     "weights far away in itself": lambda model: _beside(model, location="x.onnx", offset=str(FAR), length="12"),
     "weights of a length below 0": lambda model: _beside(model, location="x.onnx", offset="-1", length="-5"),
     "weights in a name with a NUL": lambda model: _beside(model, location="a\0b"),
+    "weights in a name that is too long": lambda model: _beside(model, location="x" * 300),
     "a loop that does not end": _loop,
     "a giant tensor": _giant,
     "a function in itself": _in_itself,
@@ -160,4 +161,7 @@ def hostile_onnx(sound: bytes) -> Files:
         model = onnx.load_model_from_string(sound)
         change(model)
         files[name] = model.SerializeToString()
+    model = onnx.load_model_from_string(sound)
+    _beside(model, location="w.b")
+    files["weights in a name that is no UTF-8"] = model.SerializeToString().replace(b"w.b", b"w\xffb")
     return files

@@ -13,6 +13,7 @@ from tests.training.runs_for_tests import SMALL, step_losses, train
 from ultron_cli import user_code
 from ultron_cli.configs import flatten, from_dict
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.models import build_model
 from ultron_cli.models.weights.checkpoints import load_checkpoint
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
@@ -65,6 +66,25 @@ class Groups:
     def __call__(self, epoch, draws):
         landmarks = np.resize(draws.permutation(len(self.rows_of)), self.shape[0] * self.shape[1] // self.together)
         return np.concatenate([draws.choice(self.rows_of[i], self.together) for i in landmarks]).reshape(self.shape)
+
+
+class Mixed(nn.Module):
+    def __init__(self, n_channels: int, share: float = 0.5):
+        super().__init__()
+        self.share = nn.Parameter(torch.full((n_channels,), share))
+
+    def forward(self, maps):
+        return self.share * maps.mean((2, 3)) + (1 - self.share) * maps.amax((2, 3))
+
+
+class Gate(nn.Module):
+    at, stages = "stage", (4,)
+
+    def __init__(self, n_channels: int):
+        super().__init__()
+
+    def forward(self, maps):
+        return maps.relu()
 
 
 class Narrow(Groups):
@@ -130,6 +150,19 @@ def test_a_stopped_run_ends_as_if_undisturbed(
     assert finished(tmp_path / "run") == finished(tmp_path / "undisturbed")
 
 
+def test_layers_that_torch_compiles(parts: Path) -> None:
+    """Traced whole, as those of ultron, by what `compile=true` begins with."""
+    user_code.permit(str(parts))
+    model = build_model(
+        "gem", {"backbone": "test_resnet"} | {"pooling": f"{parts}:Mixed", "attention": f"{parts}:Gate"}
+    )
+    maps = torch.rand(2, int(model.feature_map(torch.zeros(2, 3, 48, 48)).shape[1]), 3, 3)
+    for name in ("Mixed", "Gate"):
+        (layer,) = [module for module in model.modules() if type(module).__name__ == name]
+        traced = torch.compile(layer, backend="eager", fullgraph=True)
+        assert torch.equal(traced(maps), layer(maps))
+
+
 def test_batches_of_ones_own(toy: Path, tmp_path: Path, parts: Path) -> None:
     """For losses with and without class weights; the rows are those of the class, whatever the epoch begins with."""
     from ultron_cli.datasets.landmarks.photos import open_landmark_photos
@@ -153,12 +186,12 @@ def test_batches_of_ones_own(toy: Path, tmp_path: Path, parts: Path) -> None:
     [
         (
             {"batches": "{parts}:Narrow"},
-            r"line 52: Narrow must give rows \(batches, 12\) of 36 photos, integers from 0; found int64 \(3, 11\) from",
+            r"line 71: Narrow must give rows \(batches, 12\) of 36 photos, integers from 0; found int64 \(3, 11\) from",
         ),
-        ({"batches": "{parts}:Growing"}, "line 57: Growing must give as many .* found 1 in epoch 0 and 2 in epoch 1"),
+        ({"batches": "{parts}:Growing"}, "line 76: Growing must give as many .* found 1 in epoch 0 and 2 in epoch 1"),
         (
             {"batches": "{parts}:Nothing"},
-            r"line 61: Nothing needs the method __call__\(epoch, draws\), see UserSampler",
+            r"line 80: Nothing needs the method __call__\(epoch, draws\), see UserSampler",
         ),
         (
             {"batches": "{parts}:Groups", "batches_settings": {"togeter": 1}},

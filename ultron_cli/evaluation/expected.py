@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isclose
 
+from ultron_cli.console import counted
+from ultron_cli.datasets.download.catalog import KNOWN_SETS
 from ultron_cli.evaluation.published import N_DISTRACTORS, PUBLISHED, Published, Reproduced
 from ultron_cli.evaluation.result import Evaluation
 from ultron_cli.retrieval.origin import Origin, SearchRecord
@@ -83,7 +85,7 @@ def comparison(evaluation: Evaluation, row: Published | None = None) -> Publishe
         source=row.source,
         protocols=pairs,
         reproduced=row.reproduced,
-        differs=tuple(differences_from(row, origin)),
+        differs=(*_number_phrases(row, evaluation), *differences_from(row, origin)),
         also=tuple(also),
     )
 
@@ -105,6 +107,14 @@ def comparison_text(compared: PublishedComparison | None) -> str:
 def scores_text(scores: Mapping[str, float]) -> str:
     """`medium 81.20, hard 62.55`."""
     return ", ".join(f"{name} {value:.2f}" for name, value in scores.items())
+
+
+def _number_phrases(row: Published, evaluation: Evaluation) -> list[str]:
+    """Whether as many photos were searched as the dataset has; of a million distractors some are always missing."""
+    known = KNOWN_SETS.get(row.dataset)
+    if row.distractors or known is None or known.n_database in (None, evaluation.n_database):
+        return []
+    return [f"{counted(evaluation.n_database, 'photo')} searched where the dataset has {known.n_database:,}"]
 
 
 def differences_from(row: Published, origin: Origin) -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -140,7 +141,7 @@ def in_file(path: Path, what: str, advice: str) -> Iterator[None]:
 def read_json_lines(path: Path, what: str, kind: type[T]) -> Iterator[tuple[int, T | None]]:
     """(line, value) of every line that is not empty; None where the line is none of `kind`. Nothing for a file that is
     absent. Raises UltronError if it cannot be opened."""
-    if not path.exists():
+    if not os.path.exists(path):
         return
     for number, line in enumerate(read_bytes(path, what, most_bytes=MOST_LIST_BYTES).split(NEWLINE), start=1):
         if line.strip():

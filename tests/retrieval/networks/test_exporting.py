@@ -21,6 +21,7 @@ from ultron_cli.models.parts.cdconv import CDConv, MobileBlock
 from ultron_cli.models.parts.scala import ScalaAttention, ScalaBlock
 from ultron_cli.models.weights.checkpoints import LoadedModel, load_weights, sha256_of_weights
 from ultron_cli.models.weights.network_record import KEY, NetworkRecord
+from ultron_cli.models.weights.reading import read_weights_file
 from ultron_cli.retrieval.extraction.describe import describe
 from ultron_cli.retrieval.networks.exporting import ExportRequest, export_network
 from ultron_cli.retrieval.whitening import Whitening
@@ -177,6 +178,8 @@ def test_torch_export_loads_and_agrees(tiny: LoadedModel, whitening: Whitening, 
     record = export_network(tiny, request, path)
     files = {KEY: ""}
     program = torch.export.load(str(path), extra_files=files)
+    with pytest.raises(UltronError, match=r"is a program for torch\.export\.load and not weights; name a checkpoint"):
+        read_weights_file(path)
     assert "ultron" not in str(program.graph) and json.loads(files[KEY])["label"] == record.label == "tiny"
     for n, sides in ((3, (64, 96)), (1, (131, 67)))[: 1 if pixels == "float" else 2]:
         images = photos(n, *sides)

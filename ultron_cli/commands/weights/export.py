@@ -31,7 +31,7 @@ ultron weights export --backbone resnet50 --pretrained --format torch-export --o
 
 
 def command(
-    checkpoint: Annotated[
+    weights: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A checkpoint of ultron, or a timm state dict.")
     ] = None,
     *,
@@ -81,8 +81,8 @@ def command(
     from ultron_cli.retrieval.networks.exporting import ExportRequest, export_network
     from ultron_cli.retrieval.whitening import chosen_whitening
 
-    if checkpoint and checkpoint.suffix.lower() == ".onnx":
-        raise UltronError(f"{checkpoint} is an ONNX file already; name a checkpoint")
+    if weights and weights.suffix.lower() == ".onnx":
+        raise UltronError(f"{weights} is an ONNX file already; name a checkpoint")
     request = ExportRequest(
         format=one_of("format", file_format, EXPORT_FORMATS),
         scales=parse_scales(scales),
@@ -94,7 +94,7 @@ def command(
         model=model,
         backbone=backbone,
         run=run,
-        weights=checkpoint,
+        weights=weights,
         pretrained=pretrained,
         untrained=untrained,
         seed=seed,

@@ -59,13 +59,13 @@ class ModelChoice:
             return untrained_model(self.model or "gem", self.settings, self.seed)
         if self.run is None and (self.model or self.settings):
             raise UltronError(
-                "`model` and `backbone` name a network, not its weights; add `weights` FILE, `run` RUN or `untrained`",
+                "`model` and `backbone` name a network, not its weights; add `weights`, `run` or `untrained`",
                 "`pretrained`",
             )
         checkpoint = (
             find_checkpoint(self.run, self.workspace)
             if self.run
-            else self.workspace.take_latest("train", "name a model with `weights` FILE") / "checkpoint.pt"
+            else self.workspace.take_latest("train", "name a model by its `weights`") / "checkpoint.pt"
         )
         return load_weights(checkpoint, self.model, self.settings)
 
@@ -85,9 +85,9 @@ def find_checkpoint(run: str, workspace: Workspace) -> Path:
     """The checkpoint of a run: its folder, its name in the workspace, or the file itself. Raises UltronError."""
     runs = workspace.root / "train"
     for candidate in (Path(run).expanduser(), runs / run):
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
-        if (candidate / "checkpoint.pt").is_file():
+        if os.path.isfile(candidate / "checkpoint.pt"):
             return candidate / "checkpoint.pt"
     names = sorted(path.name for path in runs.iterdir()) if runs.is_dir() else []
     some_names = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

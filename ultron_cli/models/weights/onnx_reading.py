@@ -21,6 +21,7 @@ from ultron_cli.schema.texts import fit_file, parse_json
 from ultron_cli.schema.values import Misfit, fit
 
 if TYPE_CHECKING:
+    import onnx
     import onnxruntime
     from google.protobuf.message import Message
 
@@ -91,12 +92,28 @@ def _names_beside(path: str) -> list[str]:
     """In a child: the files in which a network's tensors are, as it names them."""
     import onnx
 
-    model = onnx.load(path, load_external_data=False)
+    model = _loaded(path)
     names = set()
     for tensor in _parts(model, onnx.TensorProto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             names |= {entry.value for entry in tensor.external_data if entry.key == "location"} or {""}
     return sorted(names)
+
+
+def _loaded(path: str) -> "onnx.ModelProto":
+    """In a child: a network without the weights beside it. Raises ValueError where a text in it is none: protobuf gives
+    the bytes."""
+    import onnx
+    from google.protobuf.message import Message
+
+    model = onnx.load(path, load_external_data=False)
+    for message in (model, *_parts(model, Message)):
+        for field, value in message.ListFields():
+            if field.type == field.TYPE_STRING and any(
+                isinstance(text, bytes) for text in (value if field.is_repeated else [value])
+            ):
+                raise ValueError(f"{field.full_name} in it is not UTF-8")
+    return model
 
 
 def _parts(message: "Message", kind: type[Part]) -> Iterator[Part]:
@@ -202,7 +219,7 @@ def _contents(path: str) -> dict[str, object]:
     """In a child: an OnnxContents as plain data. Raises ValueError for a tensor that no file can hold."""
     import onnx
 
-    model = onnx.load(path, load_external_data=False)
+    model = _loaded(path)
     if not model.graph.node:
         raise ValueError("it has no operators")
 

@@ -104,6 +104,10 @@ def load_torch_file(path: Path, what: str = "weights") -> Any:
                 f"{path} was refused, and nothing in it was run: it holds {place}, which is neither a tensor nor plain "
                 "data; save its state dict alone where it was made: torch.save(model.state_dict(), PATH)"
             ) from error
+        if _is_program(path):
+            raise UltronError(
+                f"{path} is a program for torch.export.load and not weights; name a checkpoint, a state dict or ONNX"
+            ) from error
         reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split(". ")[0] or type(error).__name__
         if reason.startswith("Weights only load failed"):  # torch's advice for other files
             reason = "torch cannot read it"
@@ -152,6 +156,15 @@ def _unpacked_bytes(path: Path) -> int:
             return max(n_bytes, sum(entry.file_size for entry in archive.infolist()))
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return n_bytes  # no zip, or a damaged one, of which torch says what is wrong
+
+
+def _is_program(path: Path) -> bool:
+    """Whether torch.export wrote a file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "archive_format" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
 
 
 def _foreign_part(reason: str, path: Path) -> str | None:

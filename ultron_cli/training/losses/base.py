@@ -9,7 +9,7 @@ are over the batch of all of them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class LossSettings:
     # Which photos form a batch. "shuffled": all of them in any order; or an import path (batches/of_users.py).
     batches: str = "shuffled"
     # Of batches by import path.
-    batches_settings: dict[str, Any] | None = None
+    batches_settings: dict[str, object] | None = None
 
     @property
     def kinds_of_batches(self) -> tuple[str, ...]:

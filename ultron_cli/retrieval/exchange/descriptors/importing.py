@@ -132,7 +132,12 @@ def import_descriptors(request: DescriptorImport, on_rows: Callable[[int], objec
         _tell_of_missing(places, request)
     storage = request.storage or ("float16" if {part.dtype for part in parts} == {"float16"} else "float32")
     records = [
-        ImportRecord(path=str(path), sha256=sha256_of_file(path), format=name)
+        ImportRecord(
+            path=str(path),
+            sha256=sha256_of_file(path),
+            format=name,
+            code_sha256=user_code.code_named({"format": name}).get(name),
+        )
         for path, name in zip(request.paths, formats, strict=True)
     ]
     n: dict[Role, int] = {role: len(names) for role, names in places.names.items() if names}

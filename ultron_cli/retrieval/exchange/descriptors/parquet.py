@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "ultron[parquet]"'
 ADVICE = "write it with a column of names and a column of lists of numbers of one length"
 POOL_BYTES = 1 << 30  # of address space, with which pyarrow's own allocator begins
+READ_BYTES = 1 << 22
 CHECK_ROWS = 1024  # that are read together where a file is looked through
 
 
@@ -108,7 +109,8 @@ def look_through(path_text: str) -> "ParquetFacts":
 
 
 def _batches(path: Path, n_rows: int, columns: list[str]) -> "Iterator[pa.RecordBatch]":
-    with _parquet().ParquetFile(path, pre_buffer=False) as file:
+    # Without a buffer a column is read whole, row group by row group, of which many files have one.
+    with _parquet().ParquetFile(path, pre_buffer=False, buffer_size=READ_BYTES) as file:
         for batch in file.iter_batches(batch_size=n_rows, columns=columns, use_threads=False):
             if len(batch):
                 yield batch
