@@ -2,7 +2,7 @@
 
     python benchmarks/performance.py [RESULTS.json ...]      prints it (the newest of benchmarks/results)
     python benchmarks/performance.py --measure --write docs/performance.md      measures all of it first (an hour)
-    python benchmarks/performance.py --measure --short --write docs/performance.md     smaller sizes (25 minutes)
+    python benchmarks/performance.py --measure --short --write docs/performance.md     smaller sizes (a quarter of it)
 
 A benchmark's rows are kept as soon as it ends. The same command goes on where it was stopped: what the file of this
 machine and commit has is not measured again, unless --again asks for it. The table is written at the end.
@@ -30,10 +30,10 @@ from ultron_cli.measurements import Measurement, Results, Spread, machine_text, 
 BEGIN, END = "<!-- begin: benchmarks/performance.py -->", "<!-- end: benchmarks/performance.py -->"
 # In the order of the table: a benchmark, its arguments, and those of its short form, which has as many rounds.
 BENCHMARKS = {
-    "extract": ("", "--scales 3 --n-photos 16"),
+    "extract": ("", "--scales 3 --n-photos 24"),
     "commands": ("", "--only search evaluate compare whiten index fuse 'ranks info' 'ranks export' 'ranks import'"),
     "search": ("", "--runs 5"),
-    "evaluate": ("", "--rows 205000"),
+    "evaluate": ("", "--rows 505000"),
     "rerank": ("", ""),
     "local": ("", "--landmarks 4 --pairs 60"),
     "diffusion": ("", ""),
@@ -113,7 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="*", metavar="RESULTS.json")
     parser.add_argument("--measure", action="store_true", help="run the benchmarks first; an hour of a quiet machine")
-    parser.add_argument("--short", action="store_true", help="with --measure: smaller sizes, 25 minutes")
+    parser.add_argument("--short", action="store_true", help="with --measure: smaller sizes, a quarter of an hour")
     parser.add_argument("--only", nargs="*", choices=list(BENCHMARKS), help="with --measure: some of them (all)")
     parser.add_argument("--again", action="store_true", help="with --measure: those too that have been measured")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the rows (benchmarks/results)")

@@ -1,7 +1,7 @@
 """How many planted copies does `ultron datasets leaks` find among rendered photos, and how many does imagededup?
 
     python examples/leaks.py prepare --toy toy --out leaks
-    ultron extract --dataset leaks/train ... --local rootsift --out leaks/train-described      # and leaks/test
+    ultron extract --dataset leaks/train ... --out leaks/train-described      # and leaks/test
     ultron datasets leaks leaks/train-described leaks/test-described --out leaks/leaks.json
     python examples/leaks.py score --toy toy --out leaks
     python examples/leaks.py imagededup --out leaks [--network WEIGHTS.pth]     # with a Python that has imagededup

@@ -6,7 +6,7 @@ pages of its sign's letters, and other landmarks with the very sign that hangs o
 
     python examples/look_alikes.py render --out look-alikes
     ultron extract --dataset look-alikes --model gem --weights ... --local rootsift --out look-alikes-described
-    ultron evaluate --dataset look-alikes ... --rerank geometry
+    ultron evaluate --queries look-alikes-described/queries.h5 ... --rerank geometry
     python examples/look_alikes.py score --described look-alikes-described [--write docs/local.md]
 """
 

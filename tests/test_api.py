@@ -99,7 +99,7 @@ def test_search_ranks_the_database_for_descriptors_and_photos(
     photo = toy / "jpg" / f"{ranking.database_names[3]}.jpg"
     (best, *_) = ultron.search([photo], k=3, device="cpu", workspace=workspace).ranked_photos(0)
     assert best["name"] == ranking.database_names[3]
-    reranked = ultron.search(extracted.queries, extracted, rerank=["aqe"], device="cpu", workspace=workspace)
+    reranked = ultron.search(extracted.queries, extracted, rerank="aqe", device="cpu", workspace=workspace)
     assert reranked.origin.search is not None
     assert [step.name for step in reranked.origin.search.steps] == ["aqe"]
     with pytest.raises(ultron.UltronError, match="must be one of superglobal, aqe"):

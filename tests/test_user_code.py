@@ -1,6 +1,7 @@
 """Parts by import path: what a person named is run, and nothing that only a file names; faults are lines of theirs."""
 
 import ast
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_settings_as_a_dataclass(tmp_path: Path) -> None:
         ("def f():\n    return 1 / 0\nf()", ", line 2, in f: ZeroDivisionError: division by zero; mend it"),
         ("import not_there_at_all", ", line 1: ModuleNotFoundError: No module named 'not_there_at_all'; mend it"),
         ("raise SystemError", ", line 1: SystemError; mend it"),
-        ("Mixed = 3", ": Mixed must be a class, found int; name a pooling"),
+        ("Mixed = 3", ", line 1: Mixed must be a class, found int; name a pooling"),
         ("\0", ": SyntaxError: source code string cannot contain null bytes; mend it"),
     ],
 )
@@ -232,6 +233,35 @@ def test_faults_that_are_not_of_a_user_keep_their_traceback(my_file: Path) -> No
         raise ValueError("ours")
     except ValueError as error:
         assert user_code.fault_of_user(error) is None
+
+
+def test_what_fails_outside_of_a_users_file_may_be_blamed_on_it(my_file: Path) -> None:
+    user_code.permit(str(my_file))
+    mixed = user_code.load(f"{my_file}:Mixed", "pooling").made(3, settings={}, prefix="")
+    with pytest.raises(UltronError) as error, user_code.blaming(mixed, "forward"):
+        mixed.forward()
+    assert str(error.value).startswith(f"{my_file}, line 10: Mixed: TypeError: Mixed.forward() missing 1 required")
+    with pytest.raises(UltronError, match=r"my\.py, line 5: Mixed: ValueError: could"), user_code.blaming(mixed):
+        float("what it gave")
+    with pytest.raises(AttributeError), user_code.blaming(mixed):  # its own file tells more
+        mixed.forward("no map")
+    with pytest.raises(ValueError, match="ours"), user_code.blaming(Path()):
+        raise ValueError("ours")
+    with pytest.raises(OSError, match="full"), user_code.blaming(mixed):
+        raise OSError("full")
+
+
+def test_a_worker_may_run_what_its_parent_may(my_file: Path) -> None:
+    user_code.permit(str(my_file))
+    user_code.take_changed()
+    permissions = user_code.permissions()
+    user_code.forget_permissions()
+    assert user_code.permissions() == ((), False)
+    user_code.take_over(permissions)
+    assert user_code.permissions() == permissions == ((str(my_file),), True)
+    digest = hashlib.sha256(my_file.read_bytes()).hexdigest()
+    settings = {"search": {"rerank": f"aqe,{my_file}:Mixed", "k": 5}, "name": "a.b"}
+    assert user_code.code_named(settings) == {f"{my_file}:Mixed": digest}
 
 
 def test_importing_it_loads_no_torch() -> None:

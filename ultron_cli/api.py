@@ -261,7 +261,7 @@ def search(
     queries: "Stored | Sequence[str | Path] | None" = None,
     database: "Stored | None" = None,
     k: int | None = None,
-    rerank: Sequence[str | Step] = (),
+    rerank: str | Sequence[str | Step] = (),
     *,
     options: SearchOptions | None = None,
     device: str = "auto",
@@ -271,13 +271,14 @@ def search(
 
     queries: descriptors, a (Q, D) array of unit rows, a descriptor file (.h5), or photos, which the model that made the
     database describes. database: descriptors, a (N, D) array or a descriptor file. None takes the latest extraction's.
-    k: photos per query, from 1; None ranks all. rerank: steps by name with their published settings, or Steps, in their
-    order; they replace those of the options. An index, a whitening or distractors are for files.
+    k: photos per query, from 1; None ranks all. rerank: steps by name with their published settings ("aqe,dba"), or
+    Steps, in their order; they replace those of the options. An index, a whitening or distractors are for files.
     """
     options = options or SearchOptions()
     if rerank:
-        steps = [step if isinstance(step, Step) else parse_rerank(step, [])[0] for step in rerank]
-        options = replace(options, steps=tuple(steps))
+        named_steps = [rerank] if isinstance(rerank, str) else rerank
+        chains = [[step] if isinstance(step, Step) else parse_rerank(step, []) for step in named_steps]
+        options = replace(options, steps=tuple(step for chain in chains for step in chain))
     workspace = workspace or Workspace()
     if is_array(queries):
         queries = descriptors_of(queries, label="query")

@@ -16,14 +16,16 @@ import os
 import re
 import sys
 import types
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from ultron_cli.configs import flatten, from_signature
+from ultron_cli.configs import flatten, from_dict, from_signature
 from ultron_cli.errors import UltronError, nearest_names
+
+Settings = TypeVar("Settings")
 
 log = logging.getLogger("ultron")
 
@@ -59,10 +61,7 @@ class UserPart:
 
     def place(self, method: str | None = None) -> str:
         """`my.py, line 12`: where the part begins, or a method of it that the file defines."""
-        code = getattr(getattr(self.target, method or "", None), "__code__", None)
-        if code is not None and code.co_filename == str(self.file):
-            return f"{self.file}, line {code.co_firstlineno}"
-        return f"{self.file}, line {_line_of(self.target)}"
+        return _place_of(self.target, self.file, method)
 
     def made(self, *arguments: object, settings: Mapping[str, object] | None, prefix: str) -> Any:
         """The part made of `arguments` and the settings that its signature, or a dataclass, takes.
@@ -74,7 +73,15 @@ class UserPart:
             values = from_signature(self.target, settings or {}, prefix=prefix, n_passed=len(arguments))
         except UltronError as error:
             raise UltronError(f"{self.place('__init__')}: {self.name}: {error.message}") from None
-        return self.target(*arguments, **values)
+        with blaming(self.target, "__init__"):
+            return self.target(*arguments, **values)
+
+    def settings(self, kind: type[Settings], values: Mapping[str, object], prefix: str) -> Settings:
+        """The dataclass of its settings, checked. Raises UltronError, naming the place, for those that do not fit."""
+        try:
+            return from_dict(kind, values, prefix=prefix)
+        except UltronError as error:
+            raise UltronError(f"{self.place()}: {self.name}: {error.message}", *error.ways) from None
 
     def require_made_of(self, *names: str) -> None:
         """Raises UltronError, naming the place, unless the class is made of arguments of these names, in their
@@ -151,6 +158,17 @@ def take_changed() -> None:
     _permissions.takes_changed = True
 
 
+def permissions() -> tuple[Sequence[str], bool]:
+    """What `take_over` in another process takes."""
+    return tuple(_permissions.sources), _permissions.takes_changed
+
+
+def take_over(of_parent: tuple[Sequence[str], bool]) -> None:
+    """Has a worker process run what its parent may run."""
+    permit(*of_parent[0])
+    _permissions.takes_changed |= of_parent[1]
+
+
 def forget_permissions() -> None:
     """Begins anew: a process may run several commands."""
     global _permissions
@@ -176,7 +194,7 @@ def load(text: str, kind: str, names: Collection[str] = (), *, is_function: bool
     if not (inspect.isfunction if is_function else inspect.isclass)(part.target):
         form = "function" if is_function else "class"
         raise UltronError(
-            f"{part.file}: {part.name} must be a {form}, found {type(part.target).__name__}; name {_a(kind)}"
+            f"{part.place()}: {part.name} must be a {form}, found {type(part.target).__name__}; name {_a(kind)}"
         )
     if part.name in names:
         raise UltronError(f"{part.place()}: {part.name} is the name of {_a(kind)} of ultron; give it another name")
@@ -247,6 +265,13 @@ def _part_of_then(text: str, stored: _StoredCode) -> UserPart:
     raise UltronError(
         f"{maker} was made with {text}, code that is run only if you name it; if you trust it, add {code_of_then}"
     )
+
+
+def code_named(values: Mapping[str, object]) -> dict[str, str]:
+    """By import path among settings, or lists of names with commas between: the SHA-256 of its file, which is not run.
+    Raises UltronError where there is no such file."""
+    texts = [part for value in flatten(values).values() if isinstance(value, str) for part in value.split(",")]
+    return {text: _sha256(_file_of(text.rpartition(":")[0]).read_bytes()) for text in texts if is_import_path(text)}
 
 
 def _place_of_code(record: CodeRecord, copies: Path | None) -> Path | None:
@@ -361,8 +386,38 @@ def _fault_in_text(text: str, files: Collection[str]) -> str | None:
     frames = [frame for frame in _FRAME.finditer(trace) if frame["file"] in files]
     if not is_handed_on or not frames:
         return None
-    messages = [line for line in trace[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
-    return f"{frames[-1]['file']}, line {frames[-1]['line']}, in {frames[-1]['function']}: {messages[0][:300]}; mend it"
+    reasons = [line for line in trace[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
+    return f"{frames[-1]['file']}, line {frames[-1]['line']}, in {frames[-1]['function']}: {reasons[0][:300]}; mend it"
+
+
+def _place_of(target: object, file: str | Path, method: str | None) -> str:
+    """`my.py, line 12`: where a class or function begins, or a method of it that the file defines."""
+    code = getattr(getattr(target, method or "", None), "__code__", None)
+    if code is not None and code.co_filename == str(file):
+        return f"{file}, line {code.co_firstlineno}"
+    return f"{file}, line {_line_of(target)}"
+
+
+@contextlib.contextmanager
+def blaming(part: object, method: str | None = None) -> Iterator[None]:
+    """Inside, a part is called and what it gives is used. Where that fails outside of a user's file, as with arguments
+    that it does not take or a result that nobody can use, it is told as a fault of the part: UltronError with its
+    place.
+
+    part: a class, a function, or an object of a class; of ultron's own nothing is told. method: the one that is called.
+    """
+    try:
+        yield
+    except (UltronError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        target = part if inspect.isclass(part) or inspect.isfunction(part) else type(part)
+        file = getattr(sys.modules.get(target.__module__), "__file__", None)
+        is_of_user = file in {str(path) for path, _ in _modules}
+        if not is_of_user or fault_of_user(error) or type(error).__name__ == "OutOfMemoryError":  # torch's
+            raise
+        place = _place_of(target, str(file), method)
+        raise UltronError(f"{place}: {target.__name__}: {_said_by(error)}; mend it") from error
 
 
 def fault_of_user(error: BaseException) -> str | None:

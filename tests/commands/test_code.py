@@ -47,6 +47,14 @@ class Falling:
         return 0.5**epoch
 
 
+class Turned:
+    def __init__(self, photos, batch_size):
+        self.n, self.shape = len(photos.labels) // batch_size * batch_size, (-1, batch_size)
+
+    def __call__(self, epoch, draws):
+        return draws.permutation(self.n).reshape(self.shape)
+
+
 class Momentum(torch.optim.Optimizer):
     def __init__(self, groups, lr: float, share: float = 0.9):
         super().__init__(groups, {"lr": lr})
@@ -74,6 +82,8 @@ class Kept:
 """
 NAMED = ("--set", "model.pooling=parts.py:Mixed", "--set", "model.pooling_settings.share=0.25")
 RATES = ("--set", "schedule=parts.py:Falling", "--set", "optimizer=parts.py:Momentum", "--set", "lr=0.01")
+TRAIN = ("train", "--config", "small.toml", "--dataset", "photos", "--set")
+BATCHES = ("--set", "loss.batches=parts.py:Turned")
 
 
 @pytest.fixture
@@ -104,12 +114,12 @@ def done(result: tuple[int, str, str]) -> str:
 
 def test_one_part_through_every_command(work: Path, toy: Path, ultron: Run) -> None:
     train = ("train", "--dataset", "photos", "--config", "small.toml", "--out", "run")
-    more = ("--set", "model.attention=parts.py:Gate", "--set", "loss.name=parts.py:Plain", *RATES)
+    more = ("--set", "model.attention=parts.py:Gate", "--set", "loss.name=parts.py:Plain", *RATES, *BATCHES)
     done(ultron(*train, *NAMED, *more))
     copy = work / "run" / "code" / "parts.py"
     assert copy.read_text() == PARTS
     stored = json.loads((work / "run" / "config.json").read_text())["provenance"]["code"]
-    assert set(stored) == {f"parts.py:{name}" for name in ("Mixed", "Gate", "Plain", "Falling", "Momentum")}
+    assert set(stored) == {f"parts.py:{name}" for name in ("Mixed", "Gate", "Plain", "Falling", "Momentum", "Turned")}
     ask = "run/checkpoint.pt was made with parts.py:Gate, code that is run only if you name it; if you trust it, add"
     assert refused(ultron("extract", "photos", "--run", "run")) == f"error: {ask} --code run/code/parts.py"
     trusted = ("--code", "parts.py")
@@ -249,10 +259,42 @@ def test_a_wrong_pooling_is_one_line(
         (
             ("weights", "import", "small.toml", "--from", "wrong.py:Class", "--out", "x.pt"),
             "Class = 3",
-            None,
+            1,
             "function",
         ),
-        (("serve", "--method", "wrong.py:Map", "--port", 0), "def Map(): ...", None, "Map must be a class"),
+        (("serve", "--method", "wrong.py:Map", "--port", 0), "def Map(): ...", 1, "Map must be a class"),
+        (
+            ("train", "--config", "small.toml", "--dataset", "photos", "--set", "loss.name=wrong.py:Loss"),
+            "from ultron_cli.training.losses.batch import BatchLoss\nclass Loss(BatchLoss):\n"
+            "    def of_batch(self, descriptors, *others): return descriptors\n",
+            2,
+            "Loss: TypeError: a loss must be a scalar tensor with a gradient, found (8, 512); mend it",
+        ),
+        (
+            (*TRAIN, "loss.name=wrong.py:Loss", "--set", "loss.memry=3"),
+            "from ultron_cli.training.losses.batch import BatchLoss\nclass Loss(BatchLoss):\n"
+            "    def of_batch(self, descriptors, *others): return descriptors\n",
+            2,
+            "Loss: unknown setting loss.memry; did you mean memory?",
+        ),
+        (
+            ("train", "--config", "small.toml", "--dataset", "photos", "--set", "schedule=wrong.py:Falling"),
+            "class Falling:\n    def __call__(self, epoch): return 1.0\n",
+            2,
+            "Falling: TypeError: Falling.__call__() takes 2 positional arguments but 3 were given; mend it",
+        ),
+        (
+            ("extract", "photos", "--untrained", "--backbone", "wrong.py:resnet50"),
+            "class resnet50: ...",
+            1,
+            "resnet50 is the name of a backbone of ultron; give it another name",
+        ),
+        (
+            ("evaluate", "--metric", "wrong.py:Mine"),
+            "from ultron_cli.evaluation.metrics.ranked import QueryMetric\nclass Mine(QueryMetric): ...",
+            2,
+            "Mine needs name and of_query, see Metric; write it",
+        ),
     ],
 )
 def test_other_wrong_parts_are_one_line(
@@ -305,6 +347,7 @@ def test_two_processes(work: Path) -> None:
         "run",
         *NAMED,
         *RATES,
+        *BATCHES,
     )
     port, processes = str(free_port()), []
     for rank in ("0", "1"):  # as torchrun starts them

@@ -1,5 +1,6 @@
 """Photos made worse: the same for a name whatever else happens, worse by severity, and never of another kind."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,7 @@ def test_a_kind_by_import_path(tmp_path: Path, photo: Path) -> None:
     )
     corruption = parse_corruption(f"{code_file}:Dark:3")
     assert corruption is not None and len(corruption.code_sha256 or "") == 64 and corruption.amount == 0.5
+    assert pickle.loads(pickle.dumps(corruption)) == corruption  # as a process gets it that reads photos
     plain = load_photo(photo, BOX, SHAPE)
     assert np.abs(load_photo(photo, BOX, SHAPE, corruption, "a") - 0.5 * plain).max() <= 1
     assert parse_corruption(f"{code_file}:Dark:0") is None and corruption.box(BOX, 200, 120, "a") == BOX

@@ -113,7 +113,7 @@ def test_files_that_are_no_weights_of_the_network(weights: dict[str, Path], tmp_
     path.write_bytes(b"none")
     with pytest.raises(UltronError, match="not a weights file"):
         choose_detector("xfeat", [f"weights={path}"]).make()
-    with pytest.raises(UltronError, match=r"`local\.weights` must be the file of this detector's weights; found none"):
+    with pytest.raises(UltronError, match=r"`local\.weights` must be a file of the detector's weights; found none"):
         choose_detector("xfeat")
 
 

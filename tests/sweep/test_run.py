@@ -127,6 +127,33 @@ def test_cells_share_what_they_have_in_common(tmp_path: Path, toy: Path) -> None
     assert sweep_content(folder, results, sweep_tables(results))["cells"]
 
 
+def test_changed_code_is_another_sweep(tmp_path: Path, toy: Path) -> None:
+    """The cell of a changed step is searched again; a fault in it is a line with its place."""
+    text = (
+        "from dataclasses import dataclass\n\n@dataclass(frozen=True, kw_only=True)\nclass Same:\n"
+        "    n_needed: int = 1\n    def __call__(self, state): return state\n"
+    )
+    (tmp_path / "step.py").write_text(text)
+    workspace = Workspace(root=tmp_path / "runs")
+    rerank = f'grid.search.rerank=["none", "aqe,{tmp_path / "step.py"}:Same"]'
+    plan = plan_of(tmp_path, toy, rerank, 'grid.extract.crop=["bbx"]', 'grid.whiten.method=["none"]')
+    folder, _ = run_sweep(plan, ONE, workspace)
+    n_steps = len(journal(folder))
+    (tmp_path / "step.py").write_text(text + "# changed\n")
+    with pytest.raises(
+        UltronError, match=r"other settings: .*: code\..*step\.py:Same \(stored \w+, asked \w+\); go on"
+    ):
+        run_sweep(plan, ONE, workspace)
+    again = SweepOptions(device_name="cpu", workers=1, overwrite=True)
+    run_sweep(plan, again, workspace)
+    assert [entry["step"] for entry in journal(folder)[n_steps:]] == ["evaluate"]
+    (tmp_path / "step.py").write_text(text.replace("return state", "return 1 / 0"))
+    _, results = run_sweep(plan, again, workspace)
+    assert results[1].fault is not None and results[1].fault.message.endswith(
+        "step.py, line 6, in __call__: ZeroDivisionError: division by zero; mend it"
+    )
+
+
 def test_changed_settings_of_a_sweep_are_refused(tmp_path: Path, toy: Path) -> None:
     workspace = Workspace(root=tmp_path / "runs")
     small = ('grid.search.rerank=["none"]', 'grid.extract.crop=["bbx"]')

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from ultron_cli import user_code
-from ultron_cli.configs import one_of, within
+from ultron_cli.configs import one_of, to_dict, within
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 
@@ -60,6 +60,10 @@ class Corruption:
             one_of("corruption", self.kind, tuple(CORRUPTIONS))
         within("severity", self.severity, 1, MOST_SEVERE)
         within("seed", self.seed, 0)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Its fields alone, for processes that read photos: code of a user's is loaded there."""
+        return to_dict(self)
 
     @cached_property
     def what_it_does(self) -> Kind:
@@ -144,7 +148,8 @@ def _user_kind(part: user_code.UserPart) -> Kind:
         )
 
     def changed(image: Image.Image, amount: float, draws: np.random.Generator) -> Image.Image:
-        photo = change(image, amount, draws)
+        with user_code.blaming(change, "__call__"):
+            photo = change(image, amount, draws)
         if not isinstance(photo, Image.Image) or photo.mode != "RGB" or not all(photo.size):
             what = f"a photo of mode {photo.mode}" if isinstance(photo, Image.Image) else type(photo).__name__
             raise UltronError(f"{part.place('__call__')}: {part.name} must give an RGB photo of Pillow; found {what}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 import numpy as np
 from PIL import Image
 
+from ultron_cli import user_code
 from ultron_cli.datasets.corruptions import Corruption
 from ultron_cli.datasets.photo_files import open_photo
 from ultron_cli.datasets.photo_marks import PhotoMark
@@ -189,11 +190,12 @@ def worker_start(n_workers: int) -> Callable[[int], None]:
     """What each of the `n_workers` processes of a DataLoader that decodes photos does first: it leaves signals to this
     process, ends with it, and takes its part of the memory."""
     kill_workers_at_exit()
-    return partial(_start_worker, memory_budget(), n_workers)
+    return partial(_start_worker, memory_budget(), n_workers, user_code.permissions())
 
 
-def _start_worker(max_memory: int, n_workers: int, worker: int) -> None:
+def _start_worker(max_memory: int, n_workers: int, permissions: tuple[Sequence[str], bool], worker: int) -> None:
     start_loader_worker()
+    user_code.take_over(permissions)
     set_memory_budget(max_memory, n_workers)
 
 

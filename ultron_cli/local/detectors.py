@@ -14,7 +14,7 @@ import numpy as np
 from ultron_cli.configs import within
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
-from ultron_cli.user_code import UserPart
+from ultron_cli.user_code import UserPart, blaming
 
 DescriptorType = Literal["uint8", "float16", "float32"]
 # How descriptors compare: by their Euclidean distance, or by how many bits differ.
@@ -240,7 +240,8 @@ class UserDetector:
         raise UltronError(f"{self.part.place(method)}: {self.part.name} {rule}; found {value!s:.80}")
 
     def detect(self, pixels: np.ndarray, max_keypoints: int) -> LocalFeatures:
-        features = self.detector.detect(pixels, max_keypoints)
+        with blaming(self.detector, "detect"):
+            features = self.detector.detect(pixels, max_keypoints)
         if not isinstance(features, LocalFeatures):
             self._refuse("must give LocalFeatures of ultron_cli.local.features", type(features), "detect")
         form = (len(features), self.descriptor_dim), self.descriptor_type

@@ -37,7 +37,9 @@ class LearnedSettings:
 
     def __post_init__(self) -> None:
         if not self.weights:
-            raise UltronError("`local.weights` must be the file of this detector's weights; found none")
+            raise UltronError(
+                "`local.weights` must be a file of the detector's weights; found none; name it in `local_set`"
+            )
         within("local.least_score", self.least_score, -1e6, 1e6)
 
 

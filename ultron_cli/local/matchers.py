@@ -9,7 +9,7 @@ import numpy as np
 
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
-from ultron_cli.user_code import UserPart
+from ultron_cli.user_code import UserPart, blaming
 
 
 class Matcher(Protocol):
@@ -39,7 +39,8 @@ class UserMatcher:
 
     def match(self, query: LocalFeatures, photo: LocalFeatures) -> np.ndarray:
         """Raises UltronError, naming the place, for what are no matches of these features."""
-        matches = self.matcher.match(query, photo)
+        with blaming(self.matcher, "match"):
+            matches = self.matcher.match(query, photo)
         if not isinstance(matches, np.ndarray) or matches.ndim != 2 or matches.shape[1] != 2:
             self._refuse("must give an (m, 2) array", getattr(matches, "shape", type(matches).__name__))
         if not np.issubdtype(matches.dtype, np.integer):

@@ -87,8 +87,10 @@ def build_model(name: str, settings: Mapping[str, object], *, pretrained: bool =
     stands_on_backbone = issubclass(model_class, BackboneModel)
     if not stands_on_backbone:
         _refuse_backbone(name, settings, pretrained)
-    preset = {} if part else MODELS[name].preset
-    checked = from_dict(model_class.settings_type, {**preset, **settings}, prefix="model.")
+    if part:
+        checked = part.settings(model_class.settings_type, settings, prefix="model.")
+    else:
+        checked = from_dict(model_class.settings_type, {**MODELS[name].preset, **settings}, prefix="model.")
     if stands_on_backbone:
         model = model_class(name, checked, create_backbone(checked.backbone, pretrained=pretrained)).eval()
     else:

@@ -77,7 +77,7 @@ def make_head(n_inputs: int, settings: AdaptedSettings) -> nn.Module:
     if not issubclass(part.target, nn.Module) or part.target.forward is nn.Module.forward:
         raise UltronError(f"{part.place()}: {part.name} needs the method forward of a torch.nn.Module; write it")
     head: nn.Module = part.made(n_inputs, dim, settings=values, prefix=prefix)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), user_code.blaming(head, "forward"):
         output = head.eval()(torch.rand(2, n_inputs))
     if not isinstance(output, torch.Tensor) or tuple(output.shape) != (2, dim):
         raise UltronError(

@@ -7,7 +7,7 @@ import torch
 from ultron_cli.errors import UltronError
 from ultron_cli.models.core import BackboneModel, RetrievalModel
 from ultron_cli.models.parts.of_users import shape_text
-from ultron_cli.user_code import UserPart
+from ultron_cli.user_code import UserPart, blaming
 
 
 def user_model(part: UserPart) -> type[RetrievalModel]:
@@ -34,7 +34,7 @@ def user_model(part: UserPart) -> type[RetrievalModel]:
 def check_outputs(part: UserPart, model: RetrievalModel) -> None:
     """Raises UltronError, naming the place, unless a user's model gives a map and descriptors of descriptor_dim."""
     images = torch.zeros(2, 3, model.min_side_px, model.min_side_px)
-    with torch.no_grad():
+    with torch.no_grad(), blaming(model):
         maps = model.feature_map(images)
         descriptors = model.describe(images)
     for method, output, form in (

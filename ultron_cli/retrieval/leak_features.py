@@ -49,7 +49,7 @@ def leak_features(descriptor_path: Path, n_workers: int | None = None) -> Path |
         dataset=dataset.name,
         photos_sha256=dataset.fingerprint(names, boxes=info.crop == "bbx"),
         role=info.role,
-        crop=info.crop,
+        crop="bbx" if info.crop == "bbx" else "none",
         detector=choice.name,
         settings=choice.stored_settings(),
         comparison=detector.comparison,

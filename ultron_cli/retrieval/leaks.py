@@ -51,7 +51,7 @@ SEED = 0
 class LeakConfig:
     """How leaks are looked for."""
 
-    k: int = 5  # nearest photos of each that are looked at
+    k: int = 20  # nearest photos of each that are looked at
     similarity: float = 0.95  # from which descriptors alone make a leak, where there are no local features
     n_workers: int = 0  # threads; 0: as many as may be taken
     detect: bool = True  # faint features too, in the photos; else what lies beside the descriptors (leak_features.py)

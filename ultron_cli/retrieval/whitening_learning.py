@@ -70,8 +70,9 @@ def whitening_method(name: str, settings: Mapping[str, object] | None = None) ->
     whitening: UserWhitening = part.made(settings=settings, prefix="")
 
     def learn(source: Descriptors, pairs: np.ndarray | None) -> Learned:
-        learned = whitening(source, pairs)
-        parts = [np.asarray(array) for array in learned] if isinstance(learned, (tuple, list)) else []
+        with user_code.blaming(whitening, "__call__"):
+            learned = whitening(source, pairs)
+            parts = [np.asarray(array) for array in learned] if isinstance(learned, (tuple, list)) else []
         shapes = tuple(array.shape for array in parts)
         is_right = len(parts) == 2 and parts[1].ndim == 2 and shapes == ((source.dim,), (len(parts[1]), source.dim))
         if not is_right or not len(parts[1]) or not all(np.isfinite(array).all() for array in parts):

@@ -18,6 +18,7 @@ from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.schema.texts import read_toml
 from ultron_cli.schema.values import shown
 from ultron_cli.sweep.settings import NONE, CellSettings
+from ultron_cli.user_code import code_named
 
 PRESETS = resources.files("ultron_cli.sweep") / "presets"
 MOST_CELLS = 2000
@@ -31,6 +32,7 @@ WORDS = {
     "model.name": "model",
     "head.name": "head",
 }
+CODE = "code"  # beside the settings of a cell, in a stored plan
 LABEL = "label"  # of a table among the values of a grid: how its cells are called
 Table = Mapping[str, object]
 Axis = tuple[str, list[object]]  # dotted key, its values
@@ -53,8 +55,11 @@ class SweepPlan:
     cells: tuple[Cell, ...]
 
     def to_plain(self) -> dict[str, object]:
-        """Plain data, by which a sweep that goes on is told from another."""
-        return json.loads(json.dumps({cell.name: asdict(cell.settings) for cell in self.cells}))
+        """Plain data, by which a sweep that goes on is told from another: the settings of each cell, and the SHA-256 of
+        code that they name."""
+        cells = {cell.name: asdict(cell.settings) for cell in self.cells}
+        code = {name: {CODE: code_named(settings)} for name, settings in cells.items()}
+        return json.loads(json.dumps({name: cells[name] | (code[name] if code[name][CODE] else {}) for name in cells}))
 
     def differences(self, stored: Mapping[str, object]) -> list[str]:
         """One phrase for each cell or setting in which an earlier sweep's to_plain differs."""
@@ -65,6 +70,8 @@ class SweepPlan:
         for name, settings in requested.items():
             earlier = stored.get(name)
             if isinstance(earlier, Mapping) and isinstance(settings, Mapping):
+                if CODE not in earlier:  # of an ultron that did not store it
+                    settings = {key: value for key, value in settings.items() if key != CODE}
                 phrases += [f"{name}: {phrase}" for phrase in differences(earlier, settings)]
         return phrases
 

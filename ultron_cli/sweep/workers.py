@@ -3,7 +3,7 @@
 import contextlib
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
+from ultron_cli import user_code
 from ultron_cli.console import WarnedOnce, log, quiet_parts, start_log
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import memory_budget, n_threads, set_memory_budget
@@ -54,6 +55,8 @@ def outcome_of(task: Task, results: Mapping[str, Path], place: Place) -> Outcome
     except UltronError as error:
         return Outcome(task=task, result=error)
     except Exception as error:
+        if line := user_code.fault_of_user(error):
+            return Outcome(task=task, result=UltronError(line))
         bug = UltronError(f"{type(error).__name__}: {error}; its traceback stands above")
         return Outcome(task=task, result=bug, trace=traceback.format_exc())
 
@@ -90,7 +93,7 @@ class _Worker:
     def __init__(self, place: Place, n_workers: int) -> None:
         context = get_context("spawn")  # not forked: the caller may hold threads or a GPU
         self.line, far_end = context.Pipe()
-        arguments = (far_end, place, memory_budget(), n_workers, log.level)
+        arguments = (far_end, place, memory_budget(), n_workers, log.level, user_code.permissions())
         self.process: BaseProcess = context.Process(target=_serve, args=arguments, daemon=True)
         with starting_workers(), _threads_of_children(max(1, n_threads() // n_workers)):
             self.process.start()
@@ -114,9 +117,17 @@ def _threads_of_children(n: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(line: Connection, place: Place, max_memory: int, n_workers: int, log_level: int) -> None:
+def _serve(
+    line: Connection,
+    place: Place,
+    max_memory: int,
+    n_workers: int,
+    log_level: int,
+    permissions: tuple[Sequence[str], bool],
+) -> None:
     """What a worker does until its line is closed."""
     start_worker()
+    user_code.take_over(permissions)
     start_log(0)
     log.setLevel(log_level)
     set_memory_budget(max_memory, n_workers)

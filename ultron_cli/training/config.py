@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ultron_cli.configs import one_of, to_dict, within
 from ultron_cli.errors import UltronError
+from ultron_cli.training.batches.of_users import user_sampler
 from ultron_cli.training.losses import loss_settings
 from ultron_cli.training.optimiser_table import check_optimizer
 from ultron_cli.training.schedules import Share, share_of_schedule
+from ultron_cli.user_code import is_import_path
 
 if TYPE_CHECKING:
     from ultron_cli.training.losses.base import LossSettings, TupleSettings
@@ -214,6 +216,7 @@ class TrainConfig:
             raise UltronError(
                 f"batch_size must be a multiple of accumulate; found {self.batch_size} and {self.accumulate}"
             )
+        self._check_batches()
         if self.loss_settings.photos_together > 1 and self.group_sizes:
             raise UltronError(
                 f"loss {self.loss_name} takes batches of one shape; found group_sizes=true; add `group_sizes=false`"
@@ -241,6 +244,22 @@ class TrainConfig:
         if self.switch and self.switch.epoch >= self.epochs:
             raise UltronError(
                 f"switch.epoch must lie before the end of {self.epochs} epochs; found {self.switch.epoch}"
+            )
+
+    def _check_batches(self) -> None:
+        """Batches by import path."""
+        settings = self.loss_settings
+        if not is_import_path(settings.batches):
+            return
+        user_sampler(settings.batches)
+        if settings.of_tuples:
+            raise UltronError(
+                f"loss {self.loss_name} makes tuples itself; found loss.batches={settings.batches}; leave it out"
+            )
+        if self.group_sizes:
+            raise UltronError(
+                f"batches of one's own are of one shape; found loss.batches={settings.batches} and group_sizes=true; "
+                "add `group_sizes=false`"
             )
 
     def _check_head(self) -> None:

@@ -21,6 +21,7 @@ from ultron_cli.training.losses.base import Loss, LossResult
 from ultron_cli.training.optimisers import RunningMean, clip_gradients, lr_at, make_optimizer, phase_at
 from ultron_cli.training.run.checkpoints import State
 from ultron_cli.training.validation import RetrievalValidation
+from ultron_cli.user_code import blaming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +161,12 @@ class Learner:
                 descriptors, maps = self.network(images, with_maps=True, unit_norm=unit_norm)
             else:
                 descriptors, maps = self.network(images, unit_norm=unit_norm), None
-        return self.loss.result(descriptors, labels, maps)
+        with blaming(self.loss):
+            result = self.loss.result(descriptors, labels, maps)
+            if not isinstance(result.loss, torch.Tensor) or result.loss.ndim or not result.loss.requires_grad:
+                form = tuple(result.loss.shape) if isinstance(result.loss, torch.Tensor) else type(result.loss).__name__
+                raise TypeError(f"a loss must be a scalar tensor with a gradient, found {form}")
+        return result
 
     def _update(self) -> None:
         """Averages over processes what DistributedDataParallel does not, clips, and moves the weights."""
@@ -174,7 +180,8 @@ class Learner:
                 clip_gradients(replicated, class_weights, self.config.clip_norm)
             else:
                 clip_gradients([*replicated, *class_weights], [], self.config.clip_norm)
-        self.scaler.step(self.optimizer)
+        with blaming(self.optimizer, "step"):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.running_mean:
             self.running_mean.update_parameters(self.model)

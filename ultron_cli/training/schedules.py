@@ -81,7 +81,8 @@ def share_of_schedule(name: str, settings: Mapping[str, object] | None) -> Share
     schedule: UserSchedule = part.made(settings=settings, prefix="schedule_settings.")
 
     def share(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
-        value = schedule(step / steps_per_epoch, config.epochs)
+        with user_code.blaming(schedule, "__call__"):
+            value = schedule(step / steps_per_epoch, config.epochs)
         if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise UltronError(
                 f"{part.place('__call__')}: {part.name} must give a share of the learning rate, 0 or more; found "

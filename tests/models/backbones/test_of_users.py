@@ -58,7 +58,7 @@ def test_it_stands_where_networks_of_timm_do(file: Path) -> None:
         ("Vector", r"net.py, line 11: Vector must give a map \(2, C, h, w\) for photos .*; found \(2, 6\)"),
         ("Needing", r"net.py, line 17: Needing: "),
         ("Silent", r"net.py, line 19: Silent needs the method forward"),
-        ("Plain8", r"net.py: Plain8 must be a class"),
+        ("Plain8", r"net.py, line 1: Plain8 must be a class"),
         ("Absent", r"net.py must define Absent"),
     ],
 )

@@ -294,11 +294,10 @@ def test_millions_of_photos_in_bounded_memory(tmp_path: Path) -> None:
 
 def test_a_method_by_import_path(tmp_path: Path, runs: list[Path]) -> None:
     """The numbers of a method of ultron, its settings and code in the Origin; wrong ones name the place."""
-    code_file = tmp_path / "code_file.py"
-    code_file.write_text(
+    fusions = tmp_path / "fusions.py"
+    fusions.write_text(
         "import numpy as np\n\nclass Share:\n    def __init__(self, share: float = 1.0): self.share = share\n"
-        "    def __call__(self, values, weights):\n"
-        "        return self.share * np.nansum(values * weights[:, None], 0)\n"
+        "    def __call__(self, values, weights):\n        return self.share * np.nansum(values.T * weights, 1)\n"
         "class ByPlace(Share):\n    of_places = True\n"
         "    def __call__(self, values, weights): return np.nansum(1 / (61 + values), 0)\n"
         "class Short(Share):\n    def __call__(self, values, weights): return values[0]\n"
@@ -309,25 +308,21 @@ def test_a_method_by_import_path(tmp_path: Path, runs: list[Path]) -> None:
         ("ByPlace", {}, {"method": "rrf"}),
     ):
         norm = same.get("norm")
-        ranking = fuse(runs, tmp_path / "f.h5", method=f"{code_file}:{name}", settings=settings, norm=norm)
+        ranking = fuse(runs, tmp_path / "f.h5", method=f"{fusions}:{name}", settings=settings, norm=norm)
         assert np.array_equal(ranking.rows, fuse(runs, tmp_path / "g.h5", **same).rows)
         assert ranking.origin.fusion is not None
-        digest = hashlib.sha256(code_file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(fusions.read_bytes()).hexdigest()
         assert ranking.origin.fusion.settings == settings | {"code_sha256": digest}
     for name, settings, words in (
-        (
-            "Short",
-            {},
-            r"code_file\.py, line 11: Short must give a finite score of each photo, \(\d+,\); found float64",
-        ),
+        ("Short", {}, r"fusions\.py, line 11: Short must give a finite score of each photo, \(\d+,\); found float64"),
         (
             "Nothing",
             {},
-            r"code_file\.py, line 12: Nothing needs the method __call__\(values, weights\), see UserFusion",
+            r"fusions\.py, line 12: Nothing needs the method __call__\(values, weights\), see UserFusion",
         ),
-        ("Share", {"shar": 1}, r"code_file\.py, line 4: Share: unknown setting shar; did you mean share\?"),
+        ("Share", {"shar": 1}, r"fusions\.py, line 4: Share: unknown setting shar; did you mean share\?"),
     ):
         with pytest.raises(UltronError, match=words):
-            fuse(runs, tmp_path / "h.h5", method=f"{code_file}:{name}", settings=settings)
+            fuse(runs, tmp_path / "h.h5", method=f"{fusions}:{name}", settings=settings)
     with pytest.raises(UltronError, match="settings are of a method by import path, found method rrf"):
         FusionConfig(settings={"k": 1})

@@ -23,7 +23,7 @@ def command(
         ),
     ],
     *,
-    k: Annotated[int, number("-k", help="Nearest photos of each that are looked at.", low=1, high=1000)] = 5,
+    k: Annotated[int, number("-k", help="Nearest photos of each that are looked at.", low=1, high=1000)] = 20,
     similarity: Annotated[
         float,
         number(help="From which photos without local features count as leaks.", low=-1, high=1, metavar="SIMILARITY"),

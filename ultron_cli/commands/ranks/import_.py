@@ -19,7 +19,10 @@ def command(
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="File for the ranking (HDF5).")],
     format_name: Annotated[
-        str | None, choice(READABLE_RANKS, "--format", help="How the file is written (by its suffix).")
+        str | None,
+        choice(
+            READABLE_RANKS, "--format", help="How the file is written (by its suffix), or my.py:read.", by_path=True
+        ),
     ] = None,
     gnd: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Ground truth: the names of photos and queries.")

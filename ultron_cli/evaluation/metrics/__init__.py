@@ -63,6 +63,8 @@ def _metric(text: str) -> Metric:
                 f"{part.place()}: {part.name} must be a QueryMetric or an OverallMetric of "
                 "ultron_cli.evaluation.metrics.ranked; derive it"
             )
+        if missing := sorted(getattr(part.target, "__abstractmethods__", ())):
+            raise UltronError(f"{part.place()}: {part.name} needs {' and '.join(missing)}, see Metric; write it")
         return part.made(settings=None, prefix="metric.")
     if text in METRICS and not text.endswith(AT_K):
         return METRICS[text]()

@@ -8,6 +8,7 @@ import numpy as np
 
 from ultron_cli.datasets.protocols import GroundTruth, Protocol
 from ultron_cli.evaluation.metrics.revisited import RankTable, is_repeat
+from ultron_cli.user_code import blaming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,13 @@ class MetricResult:
 
 
 def score_of(metric: Metric, queries: Sequence[RankedQuery], members: Collection[str] | None = None) -> MetricResult:
-    """A metric of the queries of a search, or of those of them that are named."""
+    """A metric of the queries of a search, or of those of them that are named. Raises UltronError, naming the place,
+    if a user's gives no numbers."""
+    with blaming(metric):
+        return _scored(metric, queries, members)
+
+
+def _scored(metric: Metric, queries: Sequence[RankedQuery], members: Collection[str] | None) -> MetricResult:
     is_member = [members is None or query.name in members for query in queries]
     if isinstance(metric, OverallMetric):
         chosen_queries = [query for query, belongs in zip(queries, is_member, strict=True) if belongs]

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import timm
 import torch
 from torch import nn
 
@@ -21,7 +22,7 @@ def make_user_network(name: str) -> nn.Module:
     by `forward_features` where it has that, else by `forward`. `pretrained_cfg` tells mean and standard deviation of
     its input as timm's networks do, else ImageNet's are taken. Raises UltronError, naming the place, for anything else.
     """
-    part = user_code.load(name, "backbone")
+    part = user_code.load(name, "backbone", timm.list_models())
     method = "forward_features" if part.has_method("forward_features") else "forward"
     if not issubclass(part.target, nn.Module) or getattr(part.target, method) is nn.Module.forward:
         raise UltronError(f"{part.place()}: {part.name} needs the method forward of a torch.nn.Module; write it")
@@ -32,7 +33,7 @@ def make_user_network(name: str) -> nn.Module:
         network.pretrained_cfg = {"mean": IMAGENET.mean, "std": IMAGENET.sd}
     network.eval()
     images = torch.zeros(2, 3, TRIED_SIDE_PX, TRIED_SIDE_PX)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), user_code.blaming(network, method):
         maps = network.forward_features(images)
     if not isinstance(maps, torch.Tensor) or maps.ndim != 4 or len(maps) != 2:
         raise UltronError(

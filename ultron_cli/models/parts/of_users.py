@@ -9,7 +9,7 @@ from torch import nn
 from ultron_cli.errors import UltronError
 from ultron_cli.models.parts.attention_pooling import AttentionPooling
 from ultron_cli.models.parts.pooling import pooled_dim
-from ultron_cli.user_code import UserPart
+from ultron_cli.user_code import UserPart, blaming
 
 
 def made_layer(
@@ -24,7 +24,7 @@ def made_layer(
         raise UltronError(f"{part.place()}: {part.name} needs the method forward of a torch.nn.Module; write it")
     layer: nn.Module = part.made(n_channels, settings=values, prefix=prefix)
     shape = (2, n_channels, 5, 4)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), blaming(layer, "forward"):
         output = layer.eval()(torch.rand(shape))
     layer.train()
     right_shape = shape if gives == "map" else (2, pooled_dim(layer, n_channels))
@@ -42,7 +42,7 @@ def made_layer(
 
 def _check_attention(part: UserPart, pooling: nn.Module, shape: tuple[int, ...]) -> None:
     """Raises UltronError, naming the place, unless a pooling's method `attention` gives a weight per place of a map."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), blaming(pooling, "attention"):
         weights = cast(AttentionPooling, pooling.eval()).attention(torch.rand(shape))
     pooling.train()
     right_shape = (shape[0], *shape[2:])

@@ -59,7 +59,8 @@ def import_weights(path: Path, source: str, out: Path, backbone: str | None = No
     """
     if user_code.is_import_path(source):
         part = user_code.load(source, "importer", IMPORTERS, is_function=True)
-        imported = part.target(ImportTask(path, source, out, backbone))
+        with user_code.blaming(part.target):
+            imported = part.target(ImportTask(path, source, out, backbone))
         if not isinstance(imported, Imported):
             raise UltronError(f"{part.place()}: {part.name} must return Imported; found {type(imported).__name__}")
         return imported

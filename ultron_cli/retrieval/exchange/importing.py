@@ -1,11 +1,13 @@
 """Makes a ranking of a file of another tool: names become rows of a known list of photos, scores its order."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ultron_cli import user_code
 from ultron_cli.console import counted, log, named
 from ultron_cli.datasets.name_matching import NameMatch, match_names
 from ultron_cli.errors import UltronError
@@ -14,7 +16,7 @@ from ultron_cli.retrieval.descriptors import FORMAT as DESCRIPTORS
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.exchange import RANK_FORMATS
 from ultron_cli.retrieval.exchange.known import KnownPhotos, photos_of_ground_truth, tell_of_match
-from ultron_cli.retrieval.exchange.run import NamedRun
+from ultron_cli.retrieval.exchange.run import NamedRun, RunBuilder
 from ultron_cli.retrieval.hdf5 import h5_format
 from ultron_cli.retrieval.origin import ImportRecord, Origin
 from ultron_cli.retrieval.rankings import PADDING, RankedRows, Ranking, read_ranks
@@ -46,10 +48,27 @@ class ImportRequest:
     order: Order = "score"  # of a ranking, where the file's order is not that of its scores
 
 
+def _reader(format_name: str) -> Callable[[Path], NamedRun] | None:
+    """What reads a format: one of RANK_FORMATS, or a function by import path (`my.py:read`), which a person has named.
+    That takes the path of a file, and gives (query, photo, score) one after the other."""
+    if not user_code.is_import_path(format_name):
+        return RANK_FORMATS[format_name].read
+    part = user_code.load(format_name, "format of rankings", RANK_FORMATS, is_function=True)
+
+    def read(path: Path) -> NamedRun:
+        run = RunBuilder(path)
+        with user_code.blaming(part.target):
+            for query, photo, score in part.target(path):
+                run.add(str(query), str(photo), float(score), "")
+        return run.run()
+
+    return read
+
+
 def import_ranking(request: ImportRequest) -> Ranking:
     """The ranking of a file. Raises UltronError if it is unsound, or its names mean none of the known photos."""
     format_name = request.format or FORMAT_OF_SUFFIX.get(request.path.suffix.lower())
-    read = RANK_FORMATS[format_name].read if format_name else None
+    read = _reader(format_name) if format_name else None
     if format_name is None or read is None:
         raise UltronError(
             f"{request.path} does not tell its format by its suffix; name its `format`, one of {', '.join(READABLE)}"
@@ -66,7 +85,11 @@ def import_ranking(request: ImportRequest) -> Ranking:
     known_queries = run.query_names if known.queries is None else known.queries
     queries = _matched(run.query_names, known_queries, request, "query")
     record = ImportRecord(
-        path=str(request.path), sha256=sha256_of_file(request.path), format=format_name, order=request.order
+        path=str(request.path),
+        sha256=sha256_of_file(request.path),
+        format=format_name,
+        order=request.order,
+        code_sha256=user_code.code_named({"format": format_name}).get(format_name),
     )
     if base is not None:
         return _onto(base, run, photos, queries, record)

@@ -110,7 +110,8 @@ def fusion_method(name: str, settings: Mapping[str, object]) -> FusionMethod:
     def combine(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         if not values.shape[1]:
             return np.zeros(0)
-        scores = np.asarray(fusion(values, weights))
+        with user_code.blaming(fusion, "__call__"):
+            scores = np.asarray(fusion(values, weights))
         if scores.shape != values.shape[1:] or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
             raise UltronError(
                 f"{part.place('__call__')}: {part.name} must give a finite score of each photo, {values.shape[1:]}; "

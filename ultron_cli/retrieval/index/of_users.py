@@ -81,8 +81,9 @@ class IndexOfUser(StoredIndex):
         return candidates if descriptors is None else self._rescored(queries, candidates, k, descriptors)
 
     def _candidates(self, queries: np.ndarray, k: int) -> RankedRows:
-        result = self.searcher.search(queries, k)
-        arrays = [np.asarray(array) for array in result] if isinstance(result, (tuple, list)) else []
+        with user_code.blaming(self.searcher, "search"):
+            result = self.searcher.search(queries, k)
+            arrays = [np.asarray(array) for array in result] if isinstance(result, (tuple, list)) else []
         if [array.shape for array in arrays] != 2 * [(len(queries), k)] or arrays[1].dtype.kind not in "iu":
             shapes = " and ".join(f"{array.dtype} {array.shape}" for array in arrays) or type(result).__name__
             self._refuse(f"scores and whole rows, each {(len(queries), k)}", shapes)
@@ -127,14 +128,16 @@ def filled_user_index(part: user_code.UserPart, descriptors: Descriptors, settin
     """A fresh index of the user's class with every row of the descriptors."""
     searcher: UserIndex = part.made(descriptors.dim, settings=settings, prefix="")
     for _, rows in descriptors.blocks(BLOCK_ROWS):
-        searcher.add(rows)
+        with user_code.blaming(searcher, "add"):
+            searcher.add(rows)
     return searcher
 
 
 def store_user_index(folder: Path, part: user_code.UserPart, searcher: UserIndex) -> None:
     """Writes content/ and code/ into the folder of an index."""
     make_folder(folder / CONTENT)
-    searcher.write(folder / CONTENT)
+    with user_code.blaming(searcher, "write"):
+        searcher.write(folder / CONTENT)
     user_code.copy_into(folder, [part])
 
 
@@ -151,7 +154,8 @@ def open_user_index(path: Path, description: Mapping[str, object]) -> IndexOfUse
     with user_code.stored_code({stored.kind: stored.code}, path, path / user_code.FOLDER):
         part = user_index_part(stored.kind)
     searcher: UserIndex = part.made(stored.dim, settings=stored.settings, prefix="")
-    searcher.read(path / CONTENT)
+    with user_code.blaming(searcher, "read"):
+        searcher.read(path / CONTENT)
     return IndexOfUser(
         path=path,
         kind=stored.kind,

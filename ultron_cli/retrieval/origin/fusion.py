@@ -126,9 +126,7 @@ class FusionRecord:
     """Results that were made one."""
 
     kind: FusedKind
-    method: (
-        str  # of METHODS in fusion/methods.py, or an import path; `mix` of a re-ranker, `concatenation` of descriptors
-    )
+    method: str  # of METHODS in fusion/methods.py, or an import path; mix of a re-ranker, or concatenation
     parts: tuple[FusedPart, ...]
     norm: str | None = None  # of the scores; None where the method looks at places
     # rrf_k; lambda and temperature; dim; of a method by import path its settings, and code_sha256 of the file.

@@ -22,9 +22,10 @@ class ImportRecord:
 
     path: str
     sha256: str
-    format: str  # of RANK_FORMATS or DESCRIPTOR_FORMATS in exchange/
+    format: str  # of RANK_FORMATS or DESCRIPTOR_FORMATS in exchange/, or an import path
     order: Literal["score", "file"] = "score"  # by which photos stand
     n_first: int | None = None  # photos of a ranking that it ordered, at most; None: it is the whole ranking
+    code_sha256: str | None = None  # of a format by import path
 
     def __str__(self) -> str:
         first = "" if self.n_first is None else f", the first {self.n_first:,} of a ranking"
@@ -38,6 +39,7 @@ class ImportRecord:
             "format": self.format,
             "order": self.order,
             **({} if self.n_first is None else {"n_first": self.n_first}),
+            **({} if self.code_sha256 is None else {"code_sha256": self.code_sha256}),
         }
 
     @classmethod
@@ -49,4 +51,5 @@ class ImportRecord:
             format=str(value.get("format")),
             order="file" if value.get("order") == "file" else "score",
             n_first=of_kind(value.get("n_first"), int),
+            code_sha256=of_kind(value.get("code_sha256"), str),
         )

@@ -70,7 +70,8 @@ class Step:
         queries."""
         if self.part is None:
             return RERANKERS[self.name].apply(state, self.config)
-        after = cast(UserStep, self.config)(state)
+        with user_code.blaming(self.config, "__call__"):
+            after = cast(UserStep, self.config)(state)
         rows = getattr(getattr(after, "ranking", None), "rows", None)
         if rows is None or rows.ndim != 2 or len(rows) != len(state.queries):
             raise UltronError(

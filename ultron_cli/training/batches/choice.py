@@ -8,18 +8,25 @@ from ultron_cli.errors import UltronError
 from ultron_cli.training.batches.draws import EpochBatches, shape_groups
 from ultron_cli.training.batches.landmarks import LandmarkBatches
 from ultron_cli.training.batches.mined import MinedBatches
+from ultron_cli.training.batches.of_users import UserBatches
 from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
+from ultron_cli.user_code import is_import_path
 
 
 def make_batches(config: TrainConfig, photos: LandmarkPhotos) -> EpochBatches:
-    """Batches of tuples or landmarks for a loss that works on them, else photos in any order, in groups of one shape if
-    asked. Raises UltronError if the photos fill no batch, or a batch cannot be divided evenly."""
+    """A user's batches if they are named, batches of tuples or landmarks for a loss that works on them, else photos in
+    any order, in groups of one shape if asked.
+
+    Raises UltronError if the photos fill no batch, or a batch cannot be divided evenly.
+    """
     _require_whole_groups(config, photos)
     labels = photos.labels
     plan = (config.batch_size, config.seed, config.epochs)
     processes = (distributed.process_index(), distributed.n_processes())
     settings = config.loss_settings
+    if is_import_path(settings.batches):
+        return UserBatches(photos, *plan, settings.batches, settings.batches_settings or {}, *processes)
     if settings.of_tuples:
         return TupleBatches(labels, *plan, settings.of_tuples.tuple_size, *processes)
     if settings.of_batches and settings.of_batches.batches == "mined":

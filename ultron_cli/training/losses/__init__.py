@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ultron_cli import user_code
-from ultron_cli.configs import from_dict
+from ultron_cli.configs import from_dict, one_of
 from ultron_cli.errors import UltronError, nearest_names
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class UserLoss:
 
     loss: type[Loss]
     settings: type[LossSettings]
+    part: user_code.UserPart
 
     def loss_class(self) -> type[Loss]:
         """The class of the loss."""
@@ -74,7 +75,7 @@ def user_loss(part: user_code.UserPart) -> UserLoss:
     part.require_made_of("n_classes", "dim", "settings")
     if getattr(getattr(part.target, "of_batch", None), "__qualname__", "") == "BatchLoss.of_batch":
         raise UltronError(f"{part.place()}: {part.name} needs the method of_batch, see BatchLoss; write it")
-    return UserLoss(part.target, settings)
+    return UserLoss(part.target, settings, part)
 
 
 LOSSES: dict[str, LossEntry] = {
@@ -107,7 +108,19 @@ def loss_entry(name: str) -> LossEntry | UserLoss:
 def loss_settings(name: str, settings: dict[str, object]) -> LossSettings:
     """The checked settings of a loss, defaults filled in. Raises UltronError for an unknown name or setting, naming
     near ones."""
-    return from_dict(loss_entry(name).settings_class(), settings, prefix="loss.")
+    entry = loss_entry(name)
+    if isinstance(entry, UserLoss):
+        checked = entry.part.settings(entry.settings, settings, prefix="loss.")
+    else:
+        checked = from_dict(entry.settings_class(), settings, prefix="loss.")
+    if not user_code.is_import_path(checked.batches):
+        one_of("loss.batches", checked.batches, checked.kinds_of_batches)
+        if checked.batches_settings:
+            raise UltronError(
+                f"loss.batches_settings are of batches by import path, found loss.batches={checked.batches}; leave "
+                "them out"
+            )
+    return checked
 
 
 def make_loss(name: str, settings: LossSettings, *, n_classes: int, dim: int) -> Loss:

@@ -33,7 +33,17 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Settings of every loss: none. What a run asks of them has an answer here, which a loss may replace."""
+    """Settings of every loss. What a run asks of them has an answer here, which a loss may replace."""
+
+    # Which photos form a batch. "shuffled": all of them in any order; or an import path (batches/of_users.py).
+    batches: str = "shuffled"
+    # Of batches by import path.
+    batches_settings: dict[str, object] | None = None
+
+    @property
+    def kinds_of_batches(self) -> tuple[str, ...]:
+        """What `batches` may be, beside an import path."""
+        return ("shuffled",)
 
     @property
     def photos_together(self) -> int:

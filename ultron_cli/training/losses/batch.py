@@ -5,7 +5,6 @@ Symbols: B photos of the batch over all processes, R references: the batch, then
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -22,7 +21,8 @@ class BatchSettings(LossSettings):
 
     # "landmarks": so many photos of each of some landmarks (batches/landmarks.py). "mined": tuples of an anchor, a
     # positive and the anchor's nearest photos of other landmarks, searched anew for every epoch (batches/mined.py).
-    batches: Literal["landmarks", "mined"] = "landmarks"
+    # Or an import path (batches/of_users.py).
+    batches: str = "landmarks"
     # Of batches="landmarks": photos of a landmark in a batch.
     per_landmark: int = 4
     # Of batches="mined": negatives of a tuple; tuples of an epoch, at most; photos that are searched for negatives,
@@ -35,12 +35,16 @@ class BatchSettings(LossSettings):
     memory: int = 0
 
     @property
+    def kinds_of_batches(self) -> tuple[str, ...]:
+        return ("landmarks", "mined")
+
+    @property
     def photos_together(self) -> int:
-        return self.per_landmark if self.batches == "landmarks" else 2 + self.negatives
+        return {"landmarks": self.per_landmark, "mined": 2 + self.negatives}.get(self.batches, 1)
 
     @property
     def together_text(self) -> str:
-        return "loss.per_landmark" if self.batches == "landmarks" else "(2 + loss.negatives)"
+        return {"landmarks": "loss.per_landmark", "mined": "(2 + loss.negatives)"}.get(self.batches, "")
 
     @property
     def of_batches(self) -> "BatchSettings":
@@ -136,7 +140,9 @@ class BatchLoss(Loss):
         n_others = max(1, n_photos - 1)
         if settings.batches == "landmarks":
             return (settings.per_landmark - 1) / n_others
-        return 2.0 / settings.photos_together / n_others  # anchor and positive alone have a photo of their landmark
+        if settings.batches == "mined":
+            return 2.0 / settings.photos_together / n_others  # anchor and positive alone have a photo of their landmark
+        return 1.0 / n_others  # of a user's batches no more is known than that there is such a photo
 
 
 def without_memory(name: str, settings: BatchSettings) -> None:

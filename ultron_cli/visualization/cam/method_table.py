@@ -55,8 +55,9 @@ class UserMethod(MapMethod):
         compute: Heat = self.part.target()
 
         def heat_of(task: MapTask) -> tuple[np.ndarray, torch.Tensor]:
-            heat, descriptor = compute(task)
-            shape, dim = tuple(heat.shape), task.model.descriptor_dim
+            with user_code.blaming(compute, "__call__"):
+                heat, descriptor = compute(task)
+                shape, dim = tuple(heat.shape), task.model.descriptor_dim
             if shape != task.size_px or tuple(descriptor.shape) != (dim,) or not 0 <= heat.min() <= heat.max() <= 1:
                 raise UltronError(
                     f"{self.part.place('__call__')}: {self.part.name} must give heat {task.size_px} from 0 to 1 and a "

@@ -107,9 +107,11 @@ def read_parts(path: Path, format_name: str) -> list[NamedRows]:
 
 def _read_by_user(path: Path, import_path: str) -> list[NamedRows]:
     code = user_code.load(import_path, "descriptor format", DESCRIPTOR_FORMATS, is_function=True)
-    parts = code.target(path)
-    if not isinstance(parts, list) or not all(isinstance(rows, NamedRows) for rows in parts):
-        raise UltronError(f"{code.place()}: {code.name} must return a list of NamedRows; found {type(parts).__name__}")
+    with user_code.blaming(code.target):
+        parts = code.target(path)
+    if not isinstance(parts, list) or not parts or not all(isinstance(rows, NamedRows) for rows in parts):
+        what = "an empty one" if parts == [] else type(parts).__name__
+        raise UltronError(f"{code.place()}: {code.name} must return a list of NamedRows; found {what}")
     return parts
 
 
@@ -130,7 +132,12 @@ def import_descriptors(request: DescriptorImport, on_rows: Callable[[int], objec
         _tell_of_missing(places, request)
     storage = request.storage or ("float16" if {part.dtype for part in parts} == {"float16"} else "float32")
     records = [
-        ImportRecord(path=str(path), sha256=sha256_of_file(path), format=name)
+        ImportRecord(
+            path=str(path),
+            sha256=sha256_of_file(path),
+            format=name,
+            code_sha256=user_code.code_named({"format": name}).get(name),
+        )
         for path, name in zip(request.paths, formats, strict=True)
     ]
     n: dict[Role, int] = {role: len(names) for role, names in places.names.items() if names}

@@ -107,8 +107,8 @@ def _refuse_shared(parts: Sequence[NamedRows], rows: Sequence[np.ndarray], names
         placed_rows = of_part[of_part >= 0]
         taken = placed_rows[part_of_row[placed_rows] >= 0]
         if len(taken):
-            name, other = names[int(taken[0])], parts[int(part_of_row[taken[0]])].label
-            raise UltronError(f"{shown(name)} stands in {other} and in {parts[i].label}; leave one file out")
+            other = parts[int(part_of_row[taken[0]])].label
+            raise UltronError(f"{shown(names[taken[0]])} stands in {other} and in {parts[i].label}; leave one file out")
         part_of_row[placed_rows] = i
 
 
