@@ -216,7 +216,9 @@ def _started_fresh() -> _Child:
     source += f"import {', '.join(['os', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
     program = [sys.executable, "-c", source]
     at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
-    pid = os.posix_spawn(sys.executable, program, os.environ, file_actions=at_stdin)
+    # Arrow's own allocator would take more address space than a child may have.
+    environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    pid = os.posix_spawn(sys.executable, program, environment, file_actions=at_stdin)
     far_end.close()
     return _Child(pid, line, libraries)
 

@@ -197,8 +197,8 @@ def test_more_than_all_photos_are_all(ultron: Run, extracted: Path) -> None:
     [
         (("--model", "gme", "--untrained"), ("unknown model 'gme'", "did you mean gem")),
         (("--backbone", "resnt50", "--untrained"), ("unknown backbone 'resnt50'", "resnet50")),
-        (("--backbone", "test_resnet"), ("--weights FILE",)),
-        ((), ("no result of `ultron train`", "--weights FILE")),
+        (("--backbone", "test_resnet"), ("add --weights, --run or --untrained, or --pretrained",)),
+        ((), ("no result of `ultron train`", "or name a model by its --weights")),
         (("--weights", "nowhere.pth"), ("nowhere.pth does not exist",)),
         (("--run", "nowhere"), ("'nowhere' has no checkpoint.pt",)),
         (("--untrained", "--pretrained"), ("exclude each other",)),

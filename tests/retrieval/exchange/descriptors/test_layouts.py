@@ -1,6 +1,8 @@
 """Every layout, written as its authors write it: known by its content, imported bit for bit, scored as revisitop does,
 and out and in again without a change."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 
 from tests.evaluation.literal_revisitop import literal_map
 from tests.retrieval.exchange.descriptors.sets_for_tests import LAYOUTS, NEEDS, PHOTOS, QUERIES, Vectors, make_vectors
-from ultron_cli import guarded
 from ultron_cli.datasets.protocols import load_ground_truth
 from ultron_cli.evaluation.evaluate import evaluate_ranking
 from ultron_cli.retrieval.descriptors import DescriptorFile
@@ -151,13 +152,19 @@ def test_faiss_and_pyarrow_read_what_we_write(imported: Path, vectors: Vectors, 
     assert np.array_equal(np.array(table["descriptor"].to_pylist(), np.float32), vectors.database)
 
 
-def test_parquet_in_a_child_that_has_not_used_pyarrow(
-    imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where it is the first, as on the command line: its allocator's own space counts against the child's limit."""
+@pytest.mark.parametrize("start", ["fork", "fresh"])
+def test_parquet_where_pyarrow_was_not_used_before(imported: Path, tmp_path: Path, start: str) -> None:
+    """As on the command line: its allocator's own space does not count against the limit of the child, which then reads
+    other files."""
     pytest.importorskip("pyarrow.parquet")
     export_descriptors([imported / "database.h5"], tmp_path / "a.parquet", "parquet")
-    monkeypatch.setattr(guarded, "HAVE_THREADS", frozenset({"sys"}))
-    monkeypatch.setattr(guarded, "_child", None)
-    (part,) = DESCRIPTOR_FORMATS["parquet"].read(tmp_path / "a.parquet")
-    assert (part.n, part.names) == (len(PHOTOS), PHOTOS)
+    program = (
+        "import sys; from pathlib import Path; from ultron_cli import guarded\n"
+        "from ultron_cli.retrieval.descriptors import DescriptorFile\n"
+        "from ultron_cli.retrieval.exchange.descriptors.parquet import read\n"
+        "if sys.argv[3] == 'fresh': guarded.HAVE_THREADS = {'sys'}\n"
+        "print(read(Path(sys.argv[1]))[0].n, DescriptorFile(Path(sys.argv[2])).n)"
+    )
+    files = [str(tmp_path / "a.parquet"), str(imported / "database.h5")]
+    printed = subprocess.run([sys.executable, "-c", program, *files, start], capture_output=True, text=True, check=True)
+    assert printed.stdout.split() == [str(len(PHOTOS))] * 2

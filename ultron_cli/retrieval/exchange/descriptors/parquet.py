@@ -12,7 +12,7 @@ import numpy as np
 
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
-from ultron_cli.guarded import MEMORY_BYTES, ReaderDied, ReaderFailed, in_child, one_line
+from ultron_cli.guarded import ReaderDied, ReaderFailed, in_child, one_line
 from ultron_cli.retrieval.exchange.descriptors.rows import FLOATS, DescriptorFormat, NamedRows
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "ultron[parquet]"'
 ADVICE = "write it with a column of names and a column of lists of numbers of one length"
-POOL_BYTES = 1 << 30  # of address space, with which pyarrow's own allocator begins
 READ_BYTES = 1 << 22
 CHECK_ROWS = 1024  # that are read together where a file is looked through
 
@@ -39,6 +38,9 @@ def _parquet() -> ModuleType:
     """pyarrow.parquet. Raises UltronError with the way to install it."""
     try:
         import pyarrow.parquet
+
+        # Its allocator begins with 1 GiB of address space, which a child could not take once its memory is limited.
+        pyarrow.allocate_buffer(1)
     except ImportError as error:
         raise UltronError(
             f"parquet needs pyarrow, which cannot be imported ({error}); install it: {INSTALL}"
@@ -51,8 +53,7 @@ def read(path: Path) -> list[NamedRows]:
     require_regular_file(path, "descriptors")
     _parquet()  # here, so that the child has it before its memory is limited
     try:
-        cpu_s = 5 + path.stat().st_size // 10_000_000
-        facts = in_child(look_through, str(path), cpu_s=cpu_s, memory_bytes=MEMORY_BYTES + POOL_BYTES)
+        facts = in_child(look_through, str(path), cpu_s=5 + path.stat().st_size // 10_000_000)
     except ReaderDied as error:
         raise UltronError(f"{path} is damaged: reading it, pyarrow {error}; {ADVICE}") from None
     except ReaderFailed as error:
