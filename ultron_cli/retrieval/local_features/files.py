@@ -74,7 +74,7 @@ LAYOUT = H5Layout(
         "ultron_version": str,
     },
     defaults={"skipped": "[]", "provenance": "{}"},
-    again="delete it and run the same `ultron extract` again",
+    again="delete it and run the same `ultron extract` (or `ultron datasets leaks`) again",
 )
 
 
