@@ -179,11 +179,26 @@ def _kind_of(default: object) -> type:
     return type(default) if isinstance(default, (bool, int, float, str)) else object
 
 
+# Metadata of a setting that came with a later version: it is stored where it is not None, so that what earlier versions
+# made, and named by a hash of it, is found as before.
+LATER = {"later": True}
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain data (tuples become lists), as stored in results."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
-    }
+    content = dataclasses.asdict(config)
+    _leave_out_later(config, content)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+
+
+def _leave_out_later(config: object, content: dict[str, Any]) -> None:
+    assert dataclasses.is_dataclass(config)
+    for part in dataclasses.fields(config):
+        value = getattr(config, part.name)
+        if value is None and part.metadata.get("later"):
+            del content[part.name]
+        elif dataclasses.is_dataclass(value):
+            _leave_out_later(value, content[part.name])
 
 
 def read_toml_config(path: Path) -> dict[str, Any]:

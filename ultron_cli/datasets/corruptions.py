@@ -9,7 +9,7 @@ drawn from the seed, the kind and the photo's name: the same at every severity, 
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from ultron_cli import user_code
-from ultron_cli.configs import one_of, to_dict, within
+from ultron_cli.configs import LATER, one_of, to_dict, within
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 
@@ -53,7 +53,7 @@ class Corruption:
     kind: str  # of CORRUPTIONS, or an import path
     severity: int
     seed: int = 0
-    code_sha256: str | None = None  # of a kind by import path
+    code_sha256: str | None = field(default=None, metadata=LATER)  # of a kind by import path
 
     def __post_init__(self) -> None:
         if not user_code.is_import_path(self.kind):

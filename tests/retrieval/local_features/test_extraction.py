@@ -221,4 +221,4 @@ def test_flags_without_local_are_refused(ultron: Run, photos: Path) -> None:
     code, _, err = ultron("extract", photos, "--untrained", "--local-side", 320, "--local-set", "a=1")
     assert code == 2 and "without --local there are no local features; leave out --local-side and --local-set" in err
     code, _, err = ultron("extract", photos, "--untrained", "--local", "surf")
-    assert code == 2 and "--local must be one of rootsift, sift, orb, dense; found" in err
+    assert code == 2 and "--local must be one of rootsift, sift, orb, dense, disk, aliked, xfeat; found" in err
