@@ -130,10 +130,11 @@ def write_h5_header(
 
     created: ISO 8601, UTC; empty is now.
     """
-    handle.attrs["format"] = format_name
-    handle.attrs["version"] = version
-    handle.attrs["created"] = created or utc_now()
-    handle.attrs["ultron_version"] = ultron_version
+    attributes = handle.attrs  # each time it is asked for it opens the root
+    attributes["format"] = format_name
+    attributes["version"] = version
+    attributes["created"] = created or utc_now()
+    attributes["ultron_version"] = ultron_version
 
 
 def write_h5_names(handle: h5py.File, name: str, texts: Sequence[str]) -> None:
@@ -197,7 +198,7 @@ def h5_format(path: Path) -> object:
 def read_format(path_text: str) -> object:
     """The same, to be called in a child process."""
     with h5py.File(path_text, "r") as handle:
-        return _attribute(handle, "format", object)
+        return _attribute(handle.attrs, "format", object)
 
 
 def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
@@ -239,14 +240,15 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
     be called in a child process."""
     path = Path(path_text)
     with h5py.File(path, "r") as handle:
-        kind = _attribute(handle, "format", object)
+        stored_attributes = handle.attrs  # each time it is asked for it opens the root
+        kind = _attribute(stored_attributes, "format", object)
         is_foreign = layout.may_be_foreign and kind is None
         if kind != layout.format and not is_foreign:
             raise UltronError(
                 f"{path} is not a {layout.what}: its format attribute must be {layout.format!r}, found {kind!r:.80}; "
                 f"name a {layout.what}"
             )
-        version = 0 if is_foreign else _attribute(handle, "version", object)
+        version = 0 if is_foreign else _attribute(stored_attributes, "version", object)
         if not isinstance(version, int) or version > layout.version:
             raise UltronError(
                 f"{path} has format version {version!r:.80}, this ultron reads up to {layout.version}; install a newer "
@@ -254,7 +256,7 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
             )
         try:
             attributes = {
-                name: _attribute(handle, name, kind, layout.defaults.get(name, REQUIRED))
+                name: _attribute(stored_attributes, name, kind, layout.defaults.get(name, REQUIRED))
                 for name, kind in layout.attributes.items()
             }
             parts = {
@@ -293,16 +295,16 @@ class MissingPart(UnsoundPart):
     """An attribute or dataset is missing; the text is its name."""
 
 
-def _attribute(handle: h5py.File, name: str, kind: type, default: object = None) -> Any:
+def _attribute(attributes: h5py.AttributeManager, name: str, kind: type, default: object = None) -> Any:
     """An attribute as plain Python; `default` where it is absent. kind: the type it must have; object: any."""
-    if name not in handle.attrs:
+    if name not in attributes:
         if default is REQUIRED:
             raise MissingPart(f"attribute {name}")
         return default
-    stored = handle.attrs.get_id(name)
+    stored = attributes.get_id(name)
     if stored.shape != () or stored.get_storage_size() > MAX_ATTRIBUTE_BYTES:
         raise UnsoundPart(f"attribute {name} must be a single value, found shape {stored.shape}")
-    value = handle.attrs[name]
+    value = attributes[name]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):
