@@ -14,6 +14,7 @@ from ultron_cli.retrieval.descriptors import (
     require_same_dim,
     write_descriptors,
 )
+from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.joined import JoinedFiles
 from ultron_cli.retrieval.origin import ExtractionRecord, SkippedPhoto
 from ultron_cli.retrieval.whitening import WhitenedFile, Whitening
@@ -195,7 +196,7 @@ def test_different_dimensions_are_refused(path, tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])
-@pytest.mark.parametrize("layout", ["chunked", "contiguous", "compressed", "one row a chunk"])
+@pytest.mark.parametrize("layout", ["chunked", "contiguous", "compressed", "one row a chunk", "other byte order"])
 def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((700, 24)).astype(np.float32)
@@ -209,6 +210,7 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
                 "contiguous": {},
                 "compressed": {"chunks": (64, 24), "compression": "gzip"},
                 "one row a chunk": {"chunks": (1, 24)},
+                "other byte order": {"dtype": rows.dtype.newbyteorder()},
             }[layout]
             handle.create_dataset("descriptors", data=rows, **how)
     places = np.array([699, 0, 5, 5, 64, 63, 128])
@@ -216,6 +218,8 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
         np.testing.assert_array_equal(file.take(places), rows[places].astype(np.float32))
         assert file.take(np.empty(0, np.int64)).shape == (0, 24)
         np.testing.assert_array_equal(file.take(places[::-1]), rows[places[::-1]].astype(np.float32))
+        ranked = exact_search(file.read(0, 9), file, 5)
+    np.testing.assert_array_equal(ranked.rows[:, 0], np.arange(9))
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])

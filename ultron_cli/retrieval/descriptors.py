@@ -186,7 +186,7 @@ class MemoryDescriptors(Descriptors):
         self.info = info
         self.n, self.dim = rows.shape
         self._names = list(names)
-        self._rows = rows
+        self._rows = rows.astype(native(rows.dtype), copy=False)
         self._marks = marks
         check_unit_rows(rows, label, 0, NORM_TOLERANCE[rows.dtype.name], advice)
 
@@ -237,8 +237,8 @@ class DescriptorFile(Descriptors):
         self.n, self.dim = (int(side) for side in rows.shape)
         # Asking HDF5 for these again costs as much as 100 rows.
         self._stored = rows
-        self.dtype = rows.dtype
-        self._tolerance = NORM_TOLERANCE[str(rows.dtype)]
+        self.dtype = native(rows.dtype)
+        self._tolerance = NORM_TOLERANCE[rows.dtype.name]
         self.info = DescriptorInfo(
             extraction=ExtractionRecord(stored=self._file.json("config", StoredExtraction)),
             scales=self._file.json("scales", list[float]),
@@ -271,7 +271,7 @@ class DescriptorFile(Descriptors):
         """(n, D) rows start..stop as the file holds them, float32 or float16. Raises as `read` does."""
         stop = self.n if stop is None else stop
         with damage_said(self.path, LAYOUT.again):
-            rows = self._stored[start:stop]
+            rows = self._stored[start:stop].astype(self.dtype, copy=False)
         check_unit_rows(rows, f"{self.path}", start, self._tolerance)
         return rows
 
@@ -286,7 +286,8 @@ class DescriptorFile(Descriptors):
                 descriptors = self._windows.take(rows).view(self.dtype)
             else:
                 unique, inverse = np.unique(rows, return_inverse=True)
-                descriptors = stored[unique][inverse] if len(unique) else np.empty((0, self.dim), self.dtype)
+                found = stored[unique][inverse] if len(unique) else np.empty((0, self.dim))
+                descriptors = found.astype(self.dtype, copy=False)
         check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
         return widened(descriptors)
 
@@ -296,12 +297,17 @@ class DescriptorFile(Descriptors):
         self._file.close()
 
 
+def native(dtype: np.dtype) -> np.dtype:
+    """The same numbers in the byte order of this machine."""
+    return dtype.newbyteorder("=")
+
+
 def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
     """(N,) int64 byte offsets of the rows in the file; None where their bytes are not those of the numbers (compressed
     or byte-swapped), or the file does not say of all of them where they are."""
     n, dim = stored.shape
-    native = stored.dtype.isnative and stored.id.get_create_plist().get_nfilters() == 0
-    if not native or not n:
+    is_plain = stored.dtype.isnative and stored.id.get_create_plist().get_nfilters() == 0
+    if not is_plain or not n:
         return None
     row_bytes = dim * stored.dtype.itemsize
     if stored.chunks is None:
