@@ -297,23 +297,12 @@ class _Group(_PlainHelp, TyperGroup):
 
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
-app = typer.Typer(
-    name="ultron",
-    cls=_Group,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings=HELP_FLAGS,
-)
 
 
 def help_text(docstring: str | None) -> str:
     """A docstring for the terminal: paragraphs of one line each, which the help wraps, and no markup."""
     paragraphs = inspect.cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("[", "\\[")
-
-
-app.callback(help=help_text(_root.__doc__))(with_global_flags(_root))
 
 
 class CommandModule(Protocol):
@@ -330,10 +319,19 @@ def command_module(name: str) -> CommandModule:
     return cast(CommandModule, importlib.import_module(".".join(["ultron_cli.commands", *parts])))
 
 
-def _add_commands() -> None:
-    """Adds every command to the app, and a group before its first command."""
+def made_app(names: Iterable[str]) -> typer.Typer:
+    """The app with the commands of these names, and a group before its first command."""
+    app = typer.Typer(
+        name="ultron",
+        cls=_Group,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings=HELP_FLAGS,
+    )
+    app.callback(help=help_text(_root.__doc__))(with_global_flags(_root))
     groups: dict[str, typer.Typer] = {}
-    for name, heading in COMMANDS.items():
+    for name in names:
         *group_names, last = name.split()
         parent = app
         for group_name in group_names:  # at most one
@@ -356,18 +354,17 @@ def _add_commands() -> None:
             epilog="\n  ".join(("Example:", *module.EXAMPLE.strip().split("\n"))).replace("[", "\\["),
             no_args_is_help=False,
             context_settings=HELP_FLAGS,
-            rich_help_panel=heading,
+            rich_help_panel=COMMANDS[name],
         )
         add(with_global_flags(module.command))
-
-
-_add_commands()
+    return app
 
 
 @functools.cache
-def _root_command() -> Callable[..., object]:
-    """The app with all its commands, built once in a process: that takes a tenth of a second."""
-    return typer.main.get_command(app)
+def _root_command(name: str | None) -> Callable[..., object]:
+    """The app, built once in a process: with one command alone, or with all of them, which takes a quarter of a second
+    more."""
+    return typer.main.get_command(made_app(COMMANDS if name is None else [name]))
 
 
 def _drop_output() -> None:
@@ -375,10 +372,9 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _typed_command(arguments: list[str]) -> str:
-    """`ultron visualize cam`: the command that arguments begin with, or `ultron`."""
-    names = [name for name in COMMANDS if arguments[: len(name.split())] == name.split()]
-    return " ".join(["ultron", *names[:1]])
+def _named_command(arguments: list[str]) -> str | None:
+    """`visualize cam`: the command that arguments begin with, if they begin with one."""
+    return next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -387,6 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
     # OpenMP's default is to wait spinning: with a decoding process or another program on the cores, 15 times slower.
     # Before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    name = _named_command(sys.argv[1:] if arguments is None else arguments)
     console.reset_settings()
     user_code.forget_permissions()
     set_memory_budget(None)
@@ -394,7 +391,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.prints_anything()
     try:
         with signals_interrupt() as stopped_by:
-            code = _root_command()(args=arguments, prog_name="ultron", standalone_mode=False)
+            code = _root_command(name)(args=arguments, prog_name="ultron", standalone_mode=False)
         if code == INTERRUPTED and stopped_by:
             raise StoppedBySignal(stopped_by[0])
         if code == INTERRUPTED:
@@ -443,7 +440,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not message.strip():  # `ultron` or `ultron visualize` alone: the help has been shown
             return 0
         # Of an option without its value Typer does not say whose it is.
-        command = context.command_path if context else _typed_command(sys.argv[1:] if arguments is None else arguments)
+        command = context.command_path if context else " ".join(filter(None, ("ultron", name)))
         hint = f"See `{command} --help`."
         print(console.labelled("error", f"{console.printable(message)} {hint}"), file=sys.stderr)
         return 2

@@ -52,14 +52,14 @@ def test_a_package_that_is_not_installed_is_one_line(
     def needs(*arguments: object, **options: object) -> None:
         raise ModuleNotFoundError(f"No module named '{package}'", name=f"{package}.part")
 
-    monkeypatch.setattr(cli, "_root_command", lambda: needs)
+    monkeypatch.setattr(cli, "_root_command", lambda name: needs)
     code, out, err = ultron("doctor")
     assert (code, out) == (2, "") and err.startswith(f"error: {named}") and "`pip install " in err
 
     def is_broken(*arguments: object, **options: object) -> None:
         raise ModuleNotFoundError("No module named 'mine'", name="mine")
 
-    monkeypatch.setattr(cli, "_root_command", lambda: is_broken)
+    monkeypatch.setattr(cli, "_root_command", lambda name: is_broken)
     with pytest.raises(ModuleNotFoundError):  # none of ours: a bug keeps its traceback
         ultron("doctor")
 

@@ -286,8 +286,8 @@ class DescriptorFile(Descriptors):
                 descriptors = self._windows.take(rows).view(self.dtype)
             else:
                 unique, inverse = np.unique(rows, return_inverse=True)
-                found = stored[unique][inverse] if len(unique) else np.empty((0, self.dim))
-                descriptors = found.astype(self.dtype, copy=False)
+                in_file_order = stored[unique] if len(unique) else np.empty((0, self.dim))
+                descriptors = in_file_order[inverse].astype(self.dtype, copy=False)
         check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
         return widened(descriptors)
 

@@ -211,10 +211,10 @@ def leading(symmetric: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     is_signal = eigenvalues > RANK_TOLERANCE * max(eigenvalues[0], 0)
     if not is_signal.any():
         raise UltronError("a whitening is learned from descriptors that differ, found all equal; extract more photos")
-    eigenvalues = eigenvalues[is_signal]
-    directions = directions[is_signal]
+    directions = np.ascontiguousarray(directions[: np.count_nonzero(is_signal)])  # rows one behind the other
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
-    return eigenvalues, directions * np.sign(largest)
+    directions *= np.sign(largest)
+    return eigenvalues[is_signal], directions
 
 
 def pairs_of_ground_truth(gnd: Path, names: Sequence[str], most: int, seed: int) -> np.ndarray:
