@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. A package imports from its own floor only itself, and from the floors below it.
 FLOORS = (
     ("errors", "version"),
+    ("memory",),
     ("schema", "stops"),
     ("processes",),
     ("allocator", "blocks", "configs", "guarded", "machine", "provenance", "distributed"),

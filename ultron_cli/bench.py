@@ -23,8 +23,9 @@ from ultron_cli.datasets.photo_files import photo_size
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, PhotoShape, read_photos
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.errors import UltronError, WorkFailed
-from ultron_cli.machine import available_bytes, cpu_name, memory_mib
+from ultron_cli.machine import cpu_name, memory_mib
 from ultron_cli.measurements import Measurement, Results
+from ultron_cli.memory import available_bytes
 from ultron_cli.models.weights.checkpoints import LoadedModel
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.retrieval.exact import exact_search

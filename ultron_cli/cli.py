@@ -21,7 +21,8 @@ from ultron_cli import __version__, console, user_code
 from ultron_cli.commands.flags import checked
 from ultron_cli.commands.values import refuse_output_among_inputs, with_reading
 from ultron_cli.errors import UltronError, WorkFailed, install_line
-from ultron_cli.machine import check_device_name, parse_bytes, set_memory_budget
+from ultron_cli.machine import check_device_name
+from ultron_cli.memory import parse_bytes, set_memory_budget
 from ultron_cli.output_files import NO_SPACE, write_failure
 from ultron_cli.stops import StoppedBySignal, signals_interrupt, stop_behind, stop_line
 

@@ -129,7 +129,7 @@ def test_two_results_are_shown_side_by_side(ultron: Run, tmp_path: Path) -> None
 
 
 def test_wrong_options_get_one_line(ultron: Run) -> None:
-    from ultron_cli.machine import available_bytes
+    from ultron_cli.memory import available_bytes
 
     expect_error(ultron(*QUICK, "--model", "ultron-x"), "unknown model 'ultron-x'", "did you mean")
     expect_error(ultron(*QUICK, "--backbone", "resnet5o"), "resnet5o")

@@ -37,7 +37,7 @@ from ultron_cli.datasets.photo_files import decode_photo, open_photo, photo_size
 from ultron_cli.datasets.photos import PhotoShape, load_photo
 from ultron_cli.datasets.verify import check_photo
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import OverBudget, set_memory_budget
+from ultron_cli.memory import OverBudget, set_memory_budget
 from ultron_cli.training.batches.photos import Augmentation
 from ultron_cli.training.config import AugmentConfig
 

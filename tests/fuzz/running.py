@@ -26,7 +26,7 @@ from tests.fuzz.mutations import damaged
 from tests.fuzz.reader import Reader
 from ultron_cli import guarded
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import set_memory_budget
+from ultron_cli.memory import set_memory_budget
 
 MOST_MESSAGE = 2000  # characters of an error
 SHRINKING_TRIES = 150

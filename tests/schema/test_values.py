@@ -1,12 +1,15 @@
 """Plain data as types: what fits, and the place that a message names where it does not."""
 
+import gc
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from msgspec import Meta
 
-from ultron_cli.schema.texts import parse_json, parse_toml
+from ultron_cli.memory import OverBudget, set_memory_budget
+from ultron_cli.schema.texts import parse_json, parse_toml, read_json
 from ultron_cli.schema.values import MOST_LEVELS, Misfit, fit, shown
 
 
@@ -102,6 +105,20 @@ def test_text_that_is_no_sound_json_is_said_with_its_place(text: bytes, words: s
     with pytest.raises(Misfit) as raised:
         parse_json(text)
     assert words in str(raised.value) and "\n" not in str(raised.value) and len(str(raised.value)) <= 400
+
+
+def test_json_that_would_take_more_memory_than_may_be_taken_is_refused_before(tmp_path: Path) -> None:
+    """Small lists and objects take forty times the room of their text."""
+    path = tmp_path / "run.json"
+    path.write_bytes(b"[" + b",".join([b'{"a": [[]]}'] * 100_000) + b"]")
+    set_memory_budget(16 << 20)
+    try:
+        with pytest.raises(OverBudget, match=r"run .*run\.json: JSON of 1,200,001 bytes would take .* MiB of memory"):
+            read_json(path, "run")
+    finally:
+        set_memory_budget(None)
+    assert len(read_json(path, "run", list)) == 100_000
+    assert gc.isenabled()
 
 
 def test_numbers_and_texts_that_only_look_odd_are_read() -> None:

@@ -28,7 +28,7 @@ from ultron_cli.datasets.photo_tags import (
 from ultron_cli.datasets.photo_types import HEIF_INSTALL, SUFFIXES_OF_FORMAT, has_heif
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
-from ultron_cli.machine import OverBudget, check_memory
+from ultron_cli.memory import OverBudget, check_memory
 
 SKIP = "go on without it with `skip_bad`"
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")

@@ -21,7 +21,7 @@ from ultron_cli.datasets.photo_files import open_photo
 from ultron_cli.datasets.photo_marks import PhotoMark
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import memory_budget, set_memory_budget
+from ultron_cli.memory import memory_budget, set_memory_budget
 from ultron_cli.processes import kill_workers_at_exit, start_loader_worker
 from ultron_cli.stops import undisturbed
 

@@ -22,7 +22,8 @@ from ultron_cli.datasets.photo_files import open_photo, read_photo
 from ultron_cli.datasets.photo_types import HEIF_SUFFIXES, SUFFIXES_OF_FORMAT
 from ultron_cli.datasets.photos import PhotoShape, resizing_bytes
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import OverBudget, n_cores, shared_memory
+from ultron_cli.machine import n_cores
+from ultron_cli.memory import OverBudget, shared_memory
 
 DRAFT_SCALE = 1 / 8  # a JPEG decoded at an eighth is read to its last byte all the same, several times faster
 AHEAD = 64  # photos waiting per thread

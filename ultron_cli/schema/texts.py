@@ -1,6 +1,7 @@
 """Files of text, JSON, JSON lines and TOML."""
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ultron_cli.errors import UltronError
+from ultron_cli.memory import check_memory
 from ultron_cli.schema.regular import MOST_BYTES, MOST_LIST_BYTES, read_bytes
 from ultron_cli.schema.values import MOST_LEVELS, Misfit, fit, refuse_odd
 
@@ -21,6 +23,8 @@ _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|\'[^\'\n]*+\'?')  # to the line's e
 _TOO_DEEP = f"lists and tables may lie {MOST_LEVELS} deep at most"
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{MOST_LEVELS}}}")
 NEWLINE = b"\n"
+# What CPython takes for each of these signs in JSON: for a value and its place, for an object and for a list.
+_JSON_BYTES = {b",": 56, b":": 56, b"{": 184, b"[": 64}
 
 
 def _text(data: bytes) -> str:
@@ -47,18 +51,22 @@ def read_text(
         raise UltronError(f"{what} {path}: {misfit}; {advice}") from None
 
 
-def parse_json(text: bytes | str) -> Any:
+def parse_json(text: bytes | str, label: str = "a text") -> Any:
     """The plain data of a JSON text. Raises Misfit that names line and column, or the place of a number or a text that
-    no reader could take: over 64 bits, with a NUL, more than MOST_LEVELS deep."""
+    no reader could take: over 64 bits, with a NUL, more than MOST_LEVELS deep. Raises OverBudget, naming the label, for
+    a text whose data would take more memory than may be taken, up to forty times its length."""
     import msgspec  # takes 12 ms, which a command that reads no file need not wait
 
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    n_bytes = len(data) + sum(data.count(sign) * size for sign, size in _JSON_BYTES.items())
+    check_memory(n_bytes, f"{label}: JSON of {len(data):,} bytes")
     data = data.removeprefix(b"\xef\xbb\xbf")
     has_surrogates = False
     try:
         _text(data)  # msgspec does not say where
         try:
-            value = msgspec.json.decode(data)
+            with without_collection():
+                value = msgspec.json.decode(data)
         except msgspec.DecodeError as error:
             # The name of a file that is not UTF-8, as Python's json writes it, which msgspec takes for damage, or near
             # the end of the text for a text that is cut.
@@ -82,6 +90,19 @@ def parse_json(text: bytes | str) -> Any:
     if is_odd:
         refuse_odd(value)
     return value
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Inside, Python does not look for what can be freed. It looks again after every so many lists and objects, which
+    takes five times as long as reading them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _no_number(text: str) -> None:
@@ -117,7 +138,7 @@ def read_json(
     """
     data = read_bytes(path, what, if_absent=if_absent, most_bytes=most_bytes)
     try:
-        content = parse_json(data)
+        content = parse_json(data, f"{what} {path}")
     except Misfit as misfit:
         raise UltronError(f"{what} {path} is not readable JSON ({misfit}); {advice}") from None
     return fit_file(content, kind, path, what, advice)
@@ -146,7 +167,7 @@ def read_json_lines(path: Path, what: str, kind: type[T]) -> Iterator[tuple[int,
     for number, line in enumerate(read_bytes(path, what, most_bytes=MOST_LIST_BYTES).split(NEWLINE), start=1):
         if line.strip():
             try:
-                yield number, fit(parse_json(line), kind)
+                yield number, fit(parse_json(line, f"{what} {path}"), kind)
             except Misfit:
                 yield number, None
 

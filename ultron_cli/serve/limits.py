@@ -18,7 +18,7 @@ from ultron_cli.datasets.photos import PhotoShape, PlacedPixels, load_placed
 from ultron_cli.datasets.protocols import Box
 from ultron_cli.errors import UltronError
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
-from ultron_cli.machine import OverBudget
+from ultron_cli.memory import OverBudget
 from ultron_cli.retrieval.rerank import Step, parse_rerank
 from ultron_cli.visualization.cam.method_table import map_method
 

@@ -31,7 +31,8 @@ from ultron_cli.datasets.protocols import LABELS, Box
 from ultron_cli.errors import UltronError
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.verification import VerifiableQuery, VerifySettings
-from ultron_cli.machine import OverBudget, resolve_device
+from ultron_cli.machine import resolve_device
+from ultron_cli.memory import OverBudget
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.local_features.detection import Detection
 from ultron_cli.retrieval.local_features.opened import LocalPhotos, verifiable_like

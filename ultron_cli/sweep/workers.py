@@ -14,7 +14,8 @@ from typing import Protocol
 from ultron_cli import user_code
 from ultron_cli.console import WarnedOnce, log, quiet_parts, start_log
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import memory_budget, n_threads, set_memory_budget
+from ultron_cli.machine import n_threads
+from ultron_cli.memory import memory_budget, set_memory_budget
 from ultron_cli.processes import start_worker, starting_workers
 from ultron_cli.sweep.steps import Place
 from ultron_cli.sweep.tasks import Task

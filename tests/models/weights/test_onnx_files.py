@@ -9,7 +9,7 @@ import torch
 
 from tests.models.weights.onnx_networks import RECORD, network, with_weights_beside
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import set_memory_budget
+from ultron_cli.memory import set_memory_budget
 from ultron_cli.models.backbones.preprocessing import IMAGENET
 from ultron_cli.models.weights.checkpoints import load_weights
 from ultron_cli.retrieval.extraction.dataset import longest_side_px

@@ -91,7 +91,7 @@ def test_an_index_of_another_metric_or_none(descriptors, tmp_path):
 
 def test_an_index_over_the_memory_budget(descriptors, tmp_path, monkeypatch):
     build_index(descriptors, tmp_path / "a.index")
-    monkeypatch.setattr("ultron_cli.machine.memory_budget", lambda: 1000)
+    monkeypatch.setattr("ultron_cli.memory.memory_budget", lambda: 1000)
     assert "more than the 1,000 B" in outcome(tmp_path / "a.index") or "of memory" in outcome(tmp_path / "a.index")
 
 

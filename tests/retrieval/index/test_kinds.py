@@ -9,7 +9,7 @@ import pytest
 from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import available_bytes
+from ultron_cli.memory import available_bytes
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.exact import exact_search
 from ultron_cli.retrieval.index import building

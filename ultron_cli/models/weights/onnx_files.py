@@ -16,7 +16,7 @@ from ultron_cli.configs import MAX_SIDE_PX, MIN_SIDE_PX, from_dict
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
-from ultron_cli.machine import check_memory
+from ultron_cli.memory import check_memory
 from ultron_cli.models.backbones.preprocessing import IMAGENET, Preprocessing
 from ultron_cli.models.onnx_model import AS_IT_IS, NUMBERS, OnnxModel, OnnxSettings, OnnxSignature
 from ultron_cli.models.runtimes import ONNX_PACKAGES, require_packages

@@ -13,7 +13,7 @@ from ultron_cli.datasets.photos import INTERPOLATIONS
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child, one_line
-from ultron_cli.machine import check_memory
+from ultron_cli.memory import check_memory
 from ultron_cli.models.onnx_model import NUMBERS
 from ultron_cli.models.runtimes import require_packages
 from ultron_cli.models.weights.network_record import KEY, VERSION, NetworkRecord

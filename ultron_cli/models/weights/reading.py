@@ -22,7 +22,7 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.guarded import limited_memory, one_line
-from ultron_cli.machine import check_memory
+from ultron_cli.memory import check_memory
 
 T = TypeVar("T")
 

@@ -9,7 +9,8 @@ from typing import Generic
 import numpy as np
 
 from ultron_cli.datasets.photos import LoadedPhoto, batches_by_shape
-from ultron_cli.machine import limited_threads, shared_memory
+from ultron_cli.machine import limited_threads
+from ultron_cli.memory import shared_memory
 from ultron_cli.models.runtimes import Threads
 from ultron_cli.retrieval.extraction.earlier import Result
 

@@ -17,7 +17,7 @@ from ultron_cli.console import dump_json, log, progress
 from ultron_cli.errors import UltronError, nearest_names
 from ultron_cli.files import file_state, part_file, sha256_of_file, whole_folder
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
-from ultron_cli.machine import available_bytes
+from ultron_cli.memory import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, FaissObject, faiss_reason, load_faiss
 from ultron_cli.retrieval.index.kinds import (

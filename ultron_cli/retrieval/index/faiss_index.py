@@ -18,7 +18,7 @@ import numpy as np
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
 from ultron_cli.guarded import limited_memory
-from ultron_cli.machine import check_memory
+from ultron_cli.memory import check_memory
 from ultron_cli.retrieval.index.base import (
     StoredDescription,
     StoredIndex,

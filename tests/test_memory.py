@@ -1,4 +1,4 @@
-"""What the machine is asked for, and the memory budget: what is refused, and how readers share it."""
+"""The memory budget: what is refused, and how readers share it; and the peak that is told."""
 
 import subprocess
 import sys
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from ultron_cli import machine
+from ultron_cli import memory
 from ultron_cli.errors import UltronError
-from ultron_cli.machine import (
+from ultron_cli.machine import peak_mib
+from ultron_cli.memory import (
     MEMORY_VARIABLE,
     available_bytes,
     bytes_text,
     check_memory,
     memory_budget,
     parse_bytes,
-    peak_mib,
     set_memory_budget,
     shared_memory,
 )
@@ -104,9 +104,9 @@ def test_a_container_or_job_bounds_what_is_free(tmp_path: Path, monkeypatch: pyt
             (group / file).write_text(f"{text}\n")
     cgroup = tmp_path / "cgroup"
     cgroup.write_text("0::/job/step\n")
-    monkeypatch.setattr(machine, "GROUPS", [("", tmp_path, *machine.GROUPS[0][2:])])
-    monkeypatch.setattr(machine, "OWN_GROUPS", cgroup)
-    assert list(machine._free_in_groups()) == [int(2.5 * GIB)]
+    monkeypatch.setattr(memory, "GROUPS", [("", tmp_path, *memory.GROUPS[0][2:])])
+    monkeypatch.setattr(memory, "OWN_GROUPS", cgroup)
+    assert list(memory._free_in_groups()) == [int(2.5 * GIB)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program's peak from its parent's")
