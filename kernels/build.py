@@ -1,7 +1,8 @@
 """Builds the compiled libraries at first use and loads them.
 
-There are three: "cpu" and "cuda" have the operators, which are loaded into PyTorch; "search" has the first pass of
-exact search and the nearest features of two photos, and knows nothing of PyTorch, which takes seconds to import.
+There are four: "cpu" and "cuda" have the operators, which are loaded into PyTorch; "search" has the first pass of
+exact search and the nearest features of two photos, "rendering" draws rendered landmarks, and these two know nothing of
+PyTorch, which takes seconds to import.
 
 Nothing is compiled at installation: an isolated build would download PyTorch twice. A library lies in a cache, under
 a key of everything that shapes it. A build runs in a separate process under a file lock, so that several processes that
@@ -28,7 +29,8 @@ SOURCE_SUFFIXES = (".h", ".inc", ".cpp", ".cu", ".cuh")
 COMPILED_SUFFIXES = (".cpp", ".cu")
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 BUILD_TIMEOUT_S = 1800
-NAMES = ("cpu", "cuda", "search")
+ALONE = {"search": "the search", "rendering": "the rendering"}  # the libraries that need no PyTorch, in words
+NAMES = ("cpu", "cuda", *ALONE)
 SETTINGS = ("auto", "off", "cpu", "cuda")
 LOADED: dict[str, ctypes.CDLL | None] = {}  # what this process has loaded; PyTorch keeps those of the operators
 
@@ -85,7 +87,7 @@ def cuda_toolkit() -> Path:
 
 def described(name: str) -> str:
     """What a library has, in words."""
-    return "the search" if name == "search" else f"the {name} operators"
+    return ALONE.get(name) or f"the {name} operators"
 
 
 def check_buildable(name: str) -> None:
@@ -119,7 +121,7 @@ def library_path(name: str) -> Path:
     """
     check_buildable(name)
     parts = [platform.machine(), version_of(compiler())]
-    if name != "search":
+    if name not in ALONE:
         import torch
 
         parts += [torch.__version__, platform.python_version()]
@@ -160,7 +162,7 @@ def build(name: str, *, retry: bool = False) -> Path:
                 return library
             if failure.exists() and not retry:
                 raise BuildError(failure.read_text(encoding="utf-8"))
-            duration = "seconds" if name == "search" else "1 to 3 minutes"
+            duration = "seconds" if name in ALONE else "1 to 3 minutes"
             message = f"ultron: compiling {described(name)}, once for this machine ({duration}) ..."
             print(message, file=sys.stderr, flush=True)
             compile_library(name, library, failure)
@@ -207,8 +209,8 @@ def first_error(output: str) -> str:
 
 
 def load(name: str, *, retry: bool = False) -> None:
-    """Loads a library, building it first if need be: torch.ops.ultron.* then run on "cpu" or "cuda" tensors, and
-    LOADED["search"] is there. Raises BuildError."""
+    """Loads a library, building it first if need be: torch.ops.ultron.* then run on "cpu" or "cuda" tensors; one
+    that needs no PyTorch is in LOADED. Raises BuildError."""
     if name in LOADED:
         return
     if name == "cuda":
@@ -218,11 +220,24 @@ def load(name: str, *, retry: bool = False) -> None:
             raise BuildError("no CUDA device")
     library = build(name, retry=retry)
     try:
-        LOADED[name] = ctypes.CDLL(str(library)) if name == "search" else load_operators(library)
+        LOADED[name] = ctypes.CDLL(str(library)) if name in ALONE else load_operators(library)
     except (OSError, RuntimeError) as error:
         raise BuildError(
             f"{library} does not load: {str(error).splitlines()[0]}; delete it and run `ultron doctor --build`"
         ) from error
+
+
+def ready_library(name: str, *, worth_building: bool) -> ctypes.CDLL | None:
+    """A library of ALONE, built first where that is worth its seconds. None where it cannot be used: the caller's own
+    way gives the same, later, and `ultron doctor` tells the reason."""
+    if setting() not in ("auto", "cpu"):
+        return None
+    try:
+        if name not in LOADED and (worth_building or library_path(name).exists()):
+            load(name)
+    except BuildError:
+        return None
+    return LOADED.get(name)
 
 
 def load_operators(library: Path) -> None:

@@ -1,29 +1,32 @@
-"""python -m ultron_kernels.compile cpu|cuda|search FOLDER: compiles one library into FOLDER. Run by build.py."""
+"""python -m ultron_kernels.compile NAME FOLDER: compiles one library of build.NAMES into FOLDER. Run by build.py."""
 
 import os
 import subprocess
 import sys
 
-from ultron_kernels.build import COMPILED_SUFFIXES, SOURCES, compiler, source_files
+from ultron_kernels.build import ALONE, COMPILED_SUFFIXES, SOURCES, compiler, source_files
 
 # Without -fopenmp torch's parallel_for runs on one thread, silently. Apple's compiler has no such flag.
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
-CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno", "-ffp-contract=fast"]
+CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno"]
+CONTRACTED = "-ffp-contract=fast"
+ROUNDED = "-ffp-contract=off"  # as NumPy rounds
 NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr"]
 
 
 def main(name: str, folder: str) -> None:
     """Compiles a library into `folder`, with all that the compilers say on stdout."""
     sources = [str(path) for path in source_files(name) if path.suffix in COMPILED_SUFFIXES]
-    if name == "search":
-        compile_alone(sources, os.path.join(folder, f"ultron_{name}.so"))
+    if name in ALONE:
+        rounding = ROUNDED if name == "rendering" else CONTRACTED
+        compile_alone([rounding, *sources], os.path.join(folder, f"ultron_{name}.so"))
     else:
         compile_operators(name, sources, folder)
 
 
-def compile_alone(sources: list[str], library: str) -> None:
-    """A library that stands on nothing."""
-    command = [compiler(), *CFLAGS, "-shared", "-fPIC", f"-I{SOURCES}", *sources, "-o", library]
+def compile_alone(arguments: list[str], library: str) -> None:
+    """A library that stands on nothing. arguments: its sources, and how they are rounded."""
+    command = [compiler(), *CFLAGS, "-shared", "-fPIC", f"-I{SOURCES}", *arguments, "-o", library]
     sys.exit(subprocess.run(command, stdout=sys.stdout, stderr=sys.stdout).returncode)
 
 
@@ -42,7 +45,7 @@ def compile_operators(device_type: str, sources: list[str], folder: str) -> None
         name=f"ultron_{device_type}",
         sources=sources,
         extra_include_paths=[str(SOURCES)],
-        extra_cflags=[*CFLAGS, *OPENMP],
+        extra_cflags=[*CFLAGS, CONTRACTED, *OPENMP],
         extra_cuda_cflags=NVCC_FLAGS if is_cuda else None,
         extra_ldflags=OPENMP,
         build_directory=folder,

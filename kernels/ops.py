@@ -192,7 +192,7 @@ def status() -> dict[str, str]:
 
 def is_used(name: str) -> bool:
     """Whether ULTRON_KERNELS lets a library be used."""
-    return build.setting() in ("auto", "cpu" if name == "search" else name)
+    return build.setting() in ("auto", "cpu" if name in build.ALONE else name)
 
 
 def status_of(name: str) -> str:

@@ -35,14 +35,7 @@ class Scan(ctypes.Structure):
 def is_ready(*, worth_building: bool) -> bool:
     """Whether `scan` and nearest.find_nearest can be called; loads the library, and builds it first where that is worth
     its seconds."""
-    if build.setting() not in ("auto", "cpu"):
-        return False
-    try:
-        if "search" not in build.LOADED and (worth_building or build.library_path("search").exists()):
-            build.load("search")
-    except build.BuildError:
-        return False  # the caller's own way gives the same, later; `ultron doctor` tells the reason
-    library = build.LOADED.get("search")
+    library = build.ready_library("search", worth_building=worth_building)
     return library is not None and runs_here(library)
 
 

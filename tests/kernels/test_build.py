@@ -129,13 +129,13 @@ def test_the_key_follows_source_and_compiler(fresh: Path, tmp_path: Path, monkey
     assert build.library_path("cpu") == changed
 
 
-@pytest.mark.parametrize("device_type", ["cpu", "cuda", "search"])
+@pytest.mark.parametrize("device_type", build.NAMES)
 def test_a_library_is_made_from_its_folder_and_the_common_one(device_type: str) -> None:
     folders = [build.SOURCES / "common", build.SOURCES / device_type]
     assert build.source_files(device_type) == sorted(
         path for folder in folders for path in folder.rglob("*") if path.is_file()
     )
-    assert {path.name for path in build.SOURCES.iterdir()} == {"common", "cpu", "cuda", "search"}
+    assert {path.name for path in build.SOURCES.iterdir()} == {"common", *build.NAMES}
 
 
 FAKE_COMPILER = """#!/bin/sh

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from PIL import Image
+from ultron_kernels import rendering
 
 from ultron_cli import __version__
 from ultron_cli.datasets.toy.building import Building, make_building
@@ -69,6 +70,7 @@ DATABASE_PURPOSES: tuple[Purpose, ...] = (
 LABELS: tuple[Label, ...] = ("easy", "hard", "junk")
 PHOTOS_PER_OTHER_BUILDING = 4
 MOST_ATTEMPTS = 4
+WORTH_BUILDING = 200  # photos: drawing them takes as long as compiling what draws them
 # field -> (least, greatest)
 LIMITS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
@@ -198,6 +200,7 @@ def make_toy(
         with whole_folder(folder) as partial:
             for sub in sorted({str(Path(plan.file).parent) for plan in plans} | {"jpg"}):
                 (partial / sub).mkdir(parents=True)
+            rendering.is_ready(worth_building=len(plans) >= WORTH_BUILDING)
             records = _render_all(partial, config, plans, workers, on_photo)
             content = _ground_truth(records)
             for name, part in (("gnd_toy.json", content), ("toy.json", _description(config, records, content))):

@@ -8,12 +8,14 @@ pixel.
 from dataclasses import dataclass
 
 import numpy as np
+from ultron_kernels import rendering
 
 from ultron_cli.datasets.toy.draws import cosine, sine
 from ultron_cli.datasets.toy.solids import N_LEVELS, Atlas, Mesh, Point
 from ultron_cli.datasets.toy.walls import HOLE, TEXELS_PER_M
 
 NEAR_M = 0.3
+SAMPLES = 2  # pixels of a frame that make one of the photo, per axis
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -148,27 +150,65 @@ def draw(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, first_face: int
         n_texels = (atlas.width[mesh.texture, step] * atlas.height[mesh.texture, step]).astype(np.float64)
         level = np.where((level == step) & (n_texels > 1.6 * area) & ~mesh.repeats, step + 1, level)
     width, height = atlas.width[mesh.texture, level], atlas.height[mesh.texture, level]
-    planes = _planes(mesh, camera, width, height)
-    offset = atlas.offset[mesh.texture, level]
-    columns, rows = np.arange(camera.width_px, dtype=np.float32), np.arange(camera.height_px, dtype=np.float32)[:, None]
-    for face in numbers.tolist():
-        x0, y0, x1, y1 = boxes[face].tolist()
-        left, right = (np.float32(shrink) for shrink in mesh.shrink[face] * (width[face] / height[face]))
+    facets = np.zeros(len(numbers), rendering.FACET)
+    facets["box"] = boxes[numbers]
+    facets["offset"] = atlas.offset[mesh.texture, level][numbers]
+    facets["width"], facets["height"] = width[numbers], height[numbers]
+    facets["plane"] = _planes(mesh, camera, width, height)[numbers]
+    facets["shrink"] = (mesh.shrink * (width / height)[:, None])[numbers]
+    facets["number"] = numbers + first_face
+    facets["texture"] = mesh.texture[numbers]
+    facets["two_sided"], facets["repeats"] = mesh.two_sided[numbers], mesh.repeats[numbers]
+    draw_facets = _draw_compiled if rendering.is_ready(worth_building=False) else _draw_literally
+    draw_facets(frame, facets, atlas, _level_depths(camera))
+
+
+def _level_depths(camera: Camera) -> np.ndarray:
+    """(N_LEVELS - 1,) float32, metres: beyond each of them a repeating texture is drawn one level smaller, as far
+    paving would flicker from pixel to pixel."""
+    steps = [camera.focal_px * (1 << step) / (2.5 * TEXELS_PER_M) for step in range(1, N_LEVELS)]
+    return np.array(steps, np.float32)
+
+
+def _draw_compiled(frame: Frame, facets: np.ndarray, atlas: Atlas, level_depths: np.ndarray) -> None:
+    """_draw_literally, many times as fast."""
+    rendering.run(
+        rendering.Drawing,
+        facets=facets,
+        n_facets=len(facets),
+        inverse_depth=frame.inverse_depth,
+        face=frame.face,
+        texel=frame.texel,
+        frame_width=frame.face.shape[1],
+        texels=atlas.texels,
+        level_offset=atlas.offset,
+        level_width=atlas.width,
+        n_levels=N_LEVELS,
+        level_depth=level_depths,
+    )
+
+
+def _draw_literally(frame: Frame, facets: np.ndarray, atlas: Atlas, level_depths: np.ndarray) -> None:
+    """Draws the faces, (F,) of rendering.FACET, one after the other, as kernels/csrc/rendering/raster.cpp."""
+    height_px, width_px = frame.face.shape
+    columns, rows = np.arange(width_px, dtype=np.float32), np.arange(height_px, dtype=np.float32)[:, None]
+    for row in facets:
+        x0, y0, x1, y1 = row["box"].tolist()
         facet = Facet(
-            number=face + first_face,
+            number=int(row["number"]),
             x0=x0,
             y0=y0,
-            plane=planes[face],
-            left=left,
-            right=right,
-            two_sided=bool(mesh.two_sided[face]),
-            repeats=bool(mesh.repeats[face]),
-            texture=int(mesh.texture[face]),
-            offset=int(offset[face]),
-            width=int(width[face]),
-            height=int(height[face]),
+            plane=row["plane"],
+            left=row["shrink"][0],
+            right=row["shrink"][1],
+            two_sided=bool(row["two_sided"]),
+            repeats=bool(row["repeats"]),
+            texture=int(row["texture"]),
+            offset=int(row["offset"]),
+            width=int(row["width"]),
+            height=int(row["height"]),
         )
-        _draw_facet(frame, facet, columns[x0:x1], rows[y0:y1], atlas, camera.focal_px)
+        _draw_facet(frame, facet, columns[x0:x1], rows[y0:y1], atlas, level_depths)
 
 
 def _planes(mesh: Mesh, camera: Camera, width: np.ndarray, height: np.ndarray) -> np.ndarray:
@@ -195,7 +235,9 @@ def _planes(mesh: Mesh, camera: Camera, width: np.ndarray, height: np.ndarray) -
     return np.stack([per_x, per_y, constant], axis=2).astype(np.float32)
 
 
-def _draw_facet(frame: Frame, facet: Facet, x: np.ndarray, y: np.ndarray, atlas: Atlas, focal_px: float) -> None:
+def _draw_facet(
+    frame: Frame, facet: Facet, x: np.ndarray, y: np.ndarray, atlas: Atlas, level_depths: np.ndarray
+) -> None:
     """Draws one face. x: (w,) and y: (h, 1) float32, the columns and rows of its pixel box."""
     (pa, pb, pc), (ua, ub, uc), (va, vb, vc) = facet.plane
     area = (slice(facet.y0, facet.y0 + len(y)), slice(facet.x0, facet.x0 + len(x)))
@@ -221,7 +263,7 @@ def _draw_facet(frame: Frame, facet: Facet, x: np.ndarray, y: np.ndarray, atlas:
         return
     column, row = u.reshape(-1).take(at).astype(np.int32), v.reshape(-1).take(at).astype(np.int32)
     if facet.repeats:
-        texel = _ground_texel(column, row, depth.reshape(-1).take(at), facet, atlas, focal_px)
+        texel = _ground_texel(column, row, depth.reshape(-1).take(at), facet, atlas, level_depths)
     else:
         texel = (
             np.int32(facet.offset)
@@ -239,13 +281,12 @@ def _draw_facet(frame: Frame, facet: Facet, x: np.ndarray, y: np.ndarray, atlas:
 
 
 def _ground_texel(
-    column: np.ndarray, row: np.ndarray, depth: np.ndarray, facet: Facet, atlas: Atlas, focal_px: float
+    column: np.ndarray, row: np.ndarray, depth: np.ndarray, facet: Facet, atlas: Atlas, level_depths: np.ndarray
 ) -> np.ndarray:
-    """(n,) int32 atlas indices on a repeating texture, from smaller levels the farther away, as far paving would
-    flicker from pixel to pixel."""
+    """(n,) int32 atlas indices on a repeating texture, from smaller levels the farther away."""
     level = np.zeros(len(depth), np.int32)
-    for step in range(1, N_LEVELS):
-        level += depth > np.float32(focal_px * (1 << step) / (2.5 * TEXELS_PER_M))
+    for least in level_depths:
+        level += depth > least
     offset, width = (
         atlas.offset[facet.texture].astype(np.int32).take(level),
         atlas.width[facet.texture].astype(np.int32).take(level),

@@ -7,14 +7,14 @@ import numpy as np
 
 from ultron_cli.datasets.toy.building import Building
 from ultron_cli.datasets.toy.draws import Draws, cosine, sine
-from ultron_cli.datasets.toy.lens import blurred, develop, paint_sky
+from ultron_cli.datasets.toy.lens import develop, paint_sky
 from ultron_cli.datasets.toy.light import Sky, face_light, sky_for, sun_direction
-from ultron_cli.datasets.toy.raster import Camera, Frame, draw, look_at, new_frame, sun_map
+from ultron_cli.datasets.toy.raster import SAMPLES, Camera, Frame, draw, look_at, new_frame
+from ultron_cli.datasets.toy.shading import Light, shade, sunlit
 from ultron_cli.datasets.toy.solids import Atlas, Mesh, Shape
 from ultron_cli.datasets.toy.street import Street, add_house
 from ultron_cli.datasets.toy.views import View
 
-SAMPLES = 2  # per pixel and axis
 WINDOW_GLOW = (1.0, 0.72, 0.34)
 
 
@@ -163,7 +163,7 @@ def render(building: Building, view: View, street: Street, draws: Draws, max_sid
     n_seen = int(np.count_nonzero((frame.face >= 0) & (frame.face < n_landmark)))
     box, inside = _landmark_box(building.mesh, camera)
     solid = building.mesh.followed_by(houses)
-    pixels = _shade(frame, camera, building, view, solid, solid.followed_by(things), atlas, draws)
+    pixels = _photographed(frame, camera, building, view, solid, solid.followed_by(things), atlas, draws)
     return Photo(
         pixels=pixels,
         box=box,
@@ -172,31 +172,7 @@ def render(building: Building, view: View, street: Street, draws: Draws, max_sid
     )
 
 
-def _sunlit(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, sun: np.ndarray, extent_m: float) -> np.ndarray:
-    """(H, W) float32, 1 where the sun reaches the pixel's first sample and 0 in a shadow, with soft edges."""
-    nearness = np.maximum(frame.inverse_depth[::SAMPLES, ::SAMPLES], np.float32(1e-4))
-    sun_camera, first = sun_map(mesh, atlas, sun, extent_m, 224)
-    ray_x = ((np.arange(0, camera.width_px, SAMPLES) - camera.centre_px[0]) / camera.focal_px).astype(np.float32)[
-        None, :
-    ]
-    ray_y = ((camera.centre_px[1] - np.arange(0, camera.height_px, SAMPLES)) / camera.focal_px).astype(np.float32)[
-        :, None
-    ]
-    position, turn = sun_camera.to_camera(camera.position - sun_camera.position), sun_camera.to_camera(camera.axes)
-    depth = 1 / nearness
-    x, y, z = (
-        np.float32(position[k])
-        + (np.float32(turn[0, k]) * ray_x + np.float32(turn[1, k]) * ray_y + np.float32(turn[2, k])) * depth
-        for k in range(3)
-    )
-    scale = np.float32(sun_camera.focal_px) / z
-    column = np.clip(x * scale + np.float32(sun_camera.centre_px[0]), 0, first.shape[1] - 1).astype(np.int32)
-    row = np.clip(np.float32(sun_camera.centre_px[1]) - y * scale, 0, first.shape[0] - 1).astype(np.int32)
-    bias_m = np.float32(extent_m * 0.014)
-    return blurred((first[row, column] * (z - bias_m) < 1).astype(np.float32))
-
-
-def _shade(
+def _photographed(
     frame: Frame, camera: Camera, building: Building, view: View, solid: Mesh, mesh: Mesh, atlas: Atlas, draws: Draws
 ) -> np.ndarray:
     """(H, W, 3) uint8: texture times light, fog by depth, the sky behind, then the camera's own effects."""
@@ -208,39 +184,19 @@ def _shade(
     lit = np.ones((height, width), np.float32)
     if sky.sun[0] > 0.05:
         extent = 0.62 * (building.size_m[0] + building.size_m[1]) + 0.5 * building.size_m[2]
-        lit = _sunlit(frame, camera, solid, atlas, sun, extent)
+        lit = sunlit(frame, camera, solid, atlas, sun, extent)
     backdrop = paint_sky(sky, view, draws, height, width, camera.centre_px[1] / SAMPLES, camera.focal_px / SAMPLES)
     panes_lit = np.zeros(256, bool)
     panes_lit[1:251] = draws.bytes(250) < int(sky.windows_lit * 255)
     panes_lit[250] = sky.windows_lit > 0
-    total = np.zeros((3, height, width), np.float32)
-    tone_of = np.arange(256, dtype=np.float32) / np.float32(255)
-    albedo_of = tone_of * tone_of
-    tables = [
-        (np.ascontiguousarray(ambient[:, channel]), np.ascontiguousarray(direct[:, channel])) for channel in range(3)
-    ]
-    for y in range(SAMPLES):
-        for x in range(SAMPLES):
-            part = (slice(y, None, SAMPLES), slice(x, None, SAMPLES))
-            face, texel = np.ascontiguousarray(frame.face[part]), atlas.texels.take(frame.texel[part])
-            is_sky = face < 0
-            glow = panes_lit.take(texel >> np.uint32(24)) & ~is_sky if sky.windows_lit else None
-            clear = _clearness(frame.inverse_depth[part], sky) if sky.fog_m < 2000 else None
-            for channel in range(3):
-                colour = albedo_of.take((texel >> np.uint32(8 * channel)) & np.uint32(255))
-                colour *= tables[channel][0].take(face) + tables[channel][1].take(face) * lit
-                if glow is not None:
-                    colour[glow] = np.float32(WINDOW_GLOW[channel] * sky.window_glow)
-                if clear is not None:
-                    colour = (colour - np.float32(sky.horizon[channel])) * clear + np.float32(sky.horizon[channel])
-                np.copyto(colour, backdrop[channel], where=is_sky)
-                total[channel] += np.minimum(colour, np.float32(1.3))
-    total *= np.float32(1 / (SAMPLES * SAMPLES))
-    return develop(total, view, sky, draws)
-
-
-def _clearness(inverse_depth: np.ndarray, sky: Sky) -> np.ndarray:
-    """What is left of the contrast at each pixel's depth: 1/4 at fog_m (a quotient in place of the exponential, which
-    is not the same everywhere)."""
-    clear = 1 / (1 + np.float32(1 / sky.fog_m) / np.maximum(inverse_depth, np.float32(1e-4)))
-    return clear * clear
+    light = Light(
+        ambient=ambient,
+        direct=direct,
+        lit=lit,
+        backdrop=backdrop,
+        panes_lit=panes_lit,
+        glow=np.array([channel * sky.window_glow for channel in WINDOW_GLOW], np.float32),
+        horizon=np.array(sky.horizon, np.float32),
+        fog=np.float32(1 / sky.fog_m if sky.fog_m < 2000 else 0),
+    )
+    return develop(shade(frame, atlas, light), view, sky, draws)
