@@ -6,7 +6,8 @@ Help is that of `ultron` and of every command; the slowest counts, and it must s
 commands work on made-up descriptors with a made-up ground truth. Before they are timed, the ranking that `ultron
 search` wrote must have the rows of the whole product in float64, and what `ultron evaluate` wrote the mAP of that
 ranking. The exit code is 1 if a help takes half a second or more, or a command two seconds or more. Of each process the
-CPU seconds stand beside the wall clock; they tell more on a machine with other work.
+CPU seconds stand beside the wall clock; they tell more on a machine with other work. The limit of a command is a
+process that imports what the command imported and ends.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from evaluate import rendered_truth
+from limits import seconds_of
 from rows import add_save, save
 from search import literal_search, unit_rows
 
@@ -58,10 +60,26 @@ WORK = {
     "datasets list": "datasets list",
 }
 CHECKED = ("search, all photos", "evaluate", "evaluate of ranks")
+Run = tuple[float, float, str]  # wall seconds, CPU seconds, stdout
+LIBRARIES = "Python and its libraries alone"
+# Runs a command and says which modules it left; those that no import statement names are left out.
+RECORDED = """
+import sys
+from ultron_cli.cli import main
+main(sys.argv[1:])
+specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+print()
+print(*(name for name, spec in specs.items() if getattr(spec, "name", None) == name))
+"""
+IMPORTED = """
+import importlib, sys
+for name in sys.stdin.read().split():
+    importlib.import_module(name)
+"""
 
 
-def timed(arguments: Sequence[str], folder: Path) -> tuple[float, float, str]:
-    """(wall seconds, CPU seconds, stdout) of `ultron ARGUMENTS` in a folder."""
+def timed(arguments: Sequence[str], folder: Path) -> Run:
+    """Of `ultron ARGUMENTS` in a folder."""
     before, started_s = os.times(), time.perf_counter()
     command = [sys.executable, "-m", "ultron_cli", *arguments]
     done = subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -70,9 +88,30 @@ def timed(arguments: Sequence[str], folder: Path) -> tuple[float, float, str]:
     return seconds, cpu_s, done.stdout
 
 
-def row_of(
-    runs: Sequence[tuple[float, float, str]], of: str, equality: str, limits: dict[str, list[float]] | None = None
-) -> Measurement:
+def modules_of(arguments: Sequence[str], folder: Path) -> str:
+    """What `ultron ARGUMENTS` imports, in its order, with spaces between."""
+    command = [sys.executable, "-c", RECORDED, *arguments]
+    done = subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+def imports_alone(modules: str, folder: Path) -> float:
+    """Seconds of a process that imports modules and ends."""
+    command = [sys.executable, "-c", IMPORTED]
+    return seconds_of(lambda: subprocess.run(command, check=True, cwd=folder, input=modules, text=True))
+
+
+def beside_imports(arguments: Sequence[str], folder: Path, rounds: int) -> tuple[list[Run], list[float]]:
+    """What `timed` gives of `ultron ARGUMENTS`, and in turns with it seconds of importing what it imports."""
+    modules = modules_of(arguments, folder)
+    runs, import_s = [], []
+    for _ in range(rounds):
+        runs.append(timed(arguments, folder))
+        import_s.append(imports_alone(modules, folder))
+    return runs, import_s
+
+
+def row_of(runs: Sequence[Run], of: str, equality: str, limits: dict[str, list[float]] | None = None) -> Measurement:
     """The row that is kept of the runs of one command."""
     cpu_s = statistics.median(cpu for _, cpu, _ in runs)
     seconds = [wall for wall, _, _ in runs]
@@ -85,24 +124,22 @@ def arithmetic_of_whiten(folder: Path, rounds: int) -> dict[str, list[float]]:
     with DescriptorFile(folder / "database.h5") as database:
         rows = database.read().astype(np.float64)
     covariance = np.cov(rows, rowvar=False, bias=True)
-    seconds = []
-    for _ in range(rounds):
-        started_s = time.perf_counter()
-        np.linalg.eigh(covariance)
-        seconds.append(time.perf_counter() - started_s)
-    return {"eigenvectors alone": seconds}
+    return {"eigenvectors alone": [seconds_of(lambda: np.linalg.eigh(covariance)) for _ in range(rounds)]}
 
 
 def measure_help(rounds: int, folder: Path) -> Measurement:
     """Of the slowest help. Raises SystemExit for one without an example."""
-    rows = []
+    runs_of: dict[str, list[Run]] = {}
     for command in ("", *COMMANDS):
         runs = [timed([*command.split(), "--help"], folder) for _ in range(rounds)]
         if command and "Example:" not in runs[0][2]:
             sys.exit(f"ultron {command} --help shows no example: no times are given")
-        rows.append(row_of(runs, f"the slowest of {len(COMMANDS) + 1}: ultron {command}", "each shows its example"))
-        print(f"{f'{command} --help':<28} {rows[-1]} s, {rows[-1].note}", flush=True)
-    return max(rows, key=lambda row: row.value or 0.0)
+        runs_of[command] = runs
+        print(f"{f'{command} --help':<28} {row_of(runs, command, '')} s", flush=True)
+    slowest = max(runs_of, key=lambda command: statistics.median(wall for wall, _, _ in runs_of[command]))
+    runs, import_s = beside_imports([*slowest.split(), "--help"], folder, rounds)
+    of = f"the slowest of {len(runs_of)}: ultron {slowest}"
+    return row_of(runs, of, "each shows its example", {LIBRARIES: import_s})
 
 
 def make_files(folder: Path, options: argparse.Namespace) -> GroundTruth:
@@ -174,8 +211,11 @@ def main() -> int:
         of = f"{options.queries} queries, {options.rows:,} x {options.dim}, as a process"
         equality = "rows and scores, to the literal float64 product; mAP, to that of its ranking"
         for name in filter(measured_names.__contains__, WORK):
-            limits = arithmetic_of_whiten(folder, options.rounds) if name == "whiten" else None
-            row = row_of([timed(WORK[name].split(), folder) for _ in range(options.rounds)], of, equality, limits)
+            runs, import_s = beside_imports(WORK[name].split(), folder, options.rounds)
+            limits = {LIBRARIES: import_s}
+            if name == "whiten":
+                limits |= arithmetic_of_whiten(folder, options.rounds)
+            row = row_of(runs, of, equality, limits)
             measurements[f"ultron {name}"] = row
             is_slow |= (row.value or 0.0) >= LIMIT_S
             beside = "".join(f"; {title} {side} s" for title, side in row.limits.items())

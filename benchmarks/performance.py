@@ -32,7 +32,7 @@ BEGIN, END = "<!-- begin: benchmarks/performance.py -->", "<!-- end: benchmarks/
 BENCHMARKS = {
     "extract": ("", "--scales 3 --n-photos 24"),
     "commands": ("", "--only search evaluate compare whiten index fuse 'ranks info' 'ranks export' 'ranks import'"),
-    "search": ("", "--runs 5"),
+    "search": ("--large", "--large --runs 5"),
     "evaluate": ("", "--rows 505000"),
     "rerank": ("", ""),
     "local": ("", "--landmarks 4 --pairs 60"),

@@ -13,7 +13,7 @@ import pytest
 from tests.prepared_python import run_python
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SHARED_BY_ALL = {"rows", "performance"}
+SHARED_BY_ALL = {"rows", "limits", "performance"}
 # name -> (arguments of the smallest form, what its output has at the end). TOY is a rendered dataset, PHOTOS a folder
 # of some of its photos.
 MEASURING: dict[str, tuple[str, str]] = {
@@ -29,7 +29,7 @@ MEASURING: dict[str, tuple[str, str]] = {
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
     "runtimes": ("--rounds 1 --size 64x64 --only ultron-t", "own operators, which runtime onnxruntime"),
-    "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1", "torch product + topk"),
+    "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1 --large 3000", "reading the file alone"),
     "train": (
         "--n-photos 8 --side 64 --photo-side 128 --rounds 1 --share-epochs 1 --share-landmarks 4",
         "waiting for photos",

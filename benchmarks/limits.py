@@ -1,0 +1,46 @@
+"""What no method of a kind does without, measured alone and in the same run: the limits of benchmarks' rows.
+
+Products are NumPy's in float32, on as many threads as its BLAS has.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Work = Callable[[], object]
+LARGE_SIDE = 1536  # of the square matrices whose product tells how fast the machine multiplies
+LARGE_FLOPS = 2 * LARGE_SIDE**3
+ARITHMETIC = "arithmetic alone"
+
+
+def product(left: np.ndarray, right: np.ndarray) -> Work:
+    """The product of (n, D) and (m, D) float32 rows, into memory that it has already. Of an array with itself one half
+    is computed."""
+    out = np.empty((len(left), len(right)), np.float32)
+    return lambda: np.matmul(left, right.T, out=out)
+
+
+def reading(array: np.ndarray) -> Work:
+    """Reading a float32 array once, for its product with itself."""
+    values = array.reshape(-1)
+    return lambda: np.dot(values, values)
+
+
+def large_product() -> Work:
+    """A product of two matrices that are large enough for the machine's full speed."""
+    square = np.random.default_rng(0).standard_normal((LARGE_SIDE, LARGE_SIDE), dtype=np.float32)
+    return product(square, square.copy())
+
+
+def arithmetic(flops: float, large: Sequence[float]) -> list[float]:
+    """What so many float32 operations, two per multiply-add, take at the speed of `large_product`: of each of its
+    rounds, in their unit."""
+    return [taken * flops / LARGE_FLOPS for taken in large]
+
+
+def seconds_of(work: Work) -> float:
+    """Of one run."""
+    started_s = time.perf_counter()
+    work()
+    return time.perf_counter() - started_s
