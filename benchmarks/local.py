@@ -14,7 +14,9 @@ Sides of a pair, of the same features, and at 4 px, ratio 0.85 and one thread:
 - pycolmap: `match_image_pairs` with its defaults, which match by Faiss and estimate homography and fundamental matrix,
   out of its database and into it
 
-Times of pairs are CPU times, in turns: they vary less with a machine's other work.
+Times of pairs are CPU times, in turns: they vary less with a machine's other work. The limit of a pair is the product
+of its descriptors in whole numbers, which torch computes of signed bytes. The limits of the search are that of its
+pairs, on all cores, and a process that imports what the command imports.
 """
 
 import argparse
@@ -30,7 +32,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from commands import row_of, timed
+import torch
+from commands import LIBRARIES, Run, imports_alone, modules_of, row_of, timed
 from PIL import Image
 from rows import add_save, save
 from threadpoolctl import threadpool_limits
@@ -42,7 +45,7 @@ from ultron_cli.local.detectors import strongest
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.matching import mutual_matches, prepare
 from ultron_cli.local.verification import VerifiablePhoto, VerifiableQuery, VerifySettings, verify
-from ultron_cli.machine import cpu_name, n_cores
+from ultron_cli.machine import cpu_name, n_cores, n_threads
 from ultron_cli.measurements import Measurement
 from ultron_cli.retrieval.descriptors import DescriptorInfo, write_descriptors
 from ultron_cli.retrieval.local_features.files import (
@@ -61,6 +64,7 @@ SETTINGS = VerifySettings()
 SIDE_PX, POINTS = 640, 800  # as `ultron extract` detects
 DIM = 64  # of drawn descriptors
 BELIEVED = 15  # inliers from which on pycolmap believes a pair
+PRODUCT = "product of its bytes alone"
 TARGET_MS, TARGET_S = 2.0, 15.0
 
 
@@ -111,10 +115,11 @@ def rendered(folder: Path, options: argparse.Namespace) -> None:
         write_local_features(local_path(path), names, counts, features, (128, np.dtype(np.uint8)), info)
 
 
-def searched(folder: Path) -> tuple[float, float, str]:
-    """A search by a process of its own that knows no verified pair, as `timed` gives it."""
+def searched(folder: Path, modules: str) -> tuple[Run, float]:
+    """A search by a process of its own that knows no verified pair, as `timed` gives it; seconds of one that only
+    imports modules."""
     (folder / STORE).unlink(missing_ok=True)
-    return timed(SEARCH.split(), folder)
+    return timed(SEARCH.split(), folder), imports_alone(modules, folder)
 
 
 def photos_of(folder: Path, n: int, seed: int) -> Photos:
@@ -141,6 +146,21 @@ def ours(photos: Photos) -> list[int]:
     """Inliers of each pair."""
     queries = {query: VerifiableQuery.of(ready(features)) for query, features in photos.queries.items()}
     return [verify(queries[query], ready(photos.database[row]), SETTINGS).n_inliers for query, row in photos.pairs]
+
+
+def products_alone(photos: Photos) -> Callable[[], list[int]]:
+    """What multiplies the descriptors of each pair in whole numbers: bytes less 128, as signed ones."""
+    queries, database = (
+        {row: torch.from_numpy((features.descriptors ^ 128).view(np.int8)) for row, features in of.items()}
+        for of in photos.both
+    )
+
+    def multiply() -> list[int]:
+        for query, row in photos.pairs:
+            torch.ops.aten._int_mm(queries[query], database[row].T)
+        return []
+
+    return multiply
 
 
 def at_detection(features: LocalFeatures) -> np.ndarray:
@@ -283,10 +303,13 @@ def main() -> int:
 
 def measure(folder: Path, options: argparse.Namespace) -> int:
     """Checks and times a copy of an extraction."""
-    searches = [searched(folder) for _ in range(options.runs + 1)][1:]  # the first compiles and fills the caches
+    modules = modules_of(SEARCH.split(), folder)  # also compiles and fills the caches
+    searches, import_s = zip(*(searched(folder, modules) for _ in range(options.runs)), strict=True)
     photos = photos_of(folder, options.pairs, options.seed)
     prepare(sys.maxsize)
+    n_search_threads = n_threads()
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     with threadpool_limits(1):
         if n := n_unequal(photos):
             print(
@@ -296,6 +319,7 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
         sides: dict[str, Callable[[], list[int]]] = {
             "ultron": lambda: ours(photos),
             "OpenCV": lambda: of_opencv(photos),
+            PRODUCT: products_alone(photos),
         }
         try:
             pycolmap = OfPycolmap(photos, folder)
@@ -323,14 +347,28 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
             spread = f"{median:9.3f}{min(rounds):9.3f}{max(rounds):9.3f}{median / pair_ms:7.2f}x"
             print(f"{side:22}{len(rounds):5}{spread}")
         print()
-        for side in [side for side in sides if side != "ultron"]:
+        for side in [side for side in sides if side not in ("ultron", PRODUCT)]:
             print(f"beside {side}: {agreement(inliers['ultron'], inliers[side])}")
-    n_queries = len(read_ranks(folder / "ranks.h5").rows)
-    search = row_of(searches, f"{n_queries} queries, M 100, 1,000 chance pairs", "the matches of pairs, to BFMatcher's")
-    print(f"\nsearch --rerank geometry of {n_queries} queries: {search!s} s, {search.note}")
+    product_ms = ms.pop(PRODUCT)
+    ranking = read_ranks(folder / "ranks.h5")
+    assert ranking.origin.search is not None, "it was searched"
+    n_pairs = sum(int(str(step.measured["n_pairs"])) for step in ranking.origin.search.steps)
+    limits = {
+        "products of its pairs alone": [1e-3 * n_pairs * pair / n_search_threads for pair in product_ms],
+        LIBRARIES: import_s,
+    }
+    of_search = f"{len(ranking.rows)} queries, M 100, 1,000 chance pairs"
+    search = row_of(searches, of_search, "the matches of pairs, to BFMatcher's", limits)
+    print(f"\nsearch --rerank geometry of {len(ranking.rows)} queries: {search!s} s, {search.note}")
+    print("".join(f"{name} {side} s\n" for name, side in search.limits.items()))
     rows = {
         "verified pair": Measurement.of_rounds(
-            ms.pop("ultron"), unit="ms", of=f"{of}, CPU", others=ms, equality="matches, to BFMatcher's"
+            ms.pop("ultron"),
+            unit="ms",
+            of=f"{of}, CPU",
+            others=ms,
+            limits={PRODUCT: product_ms},
+            equality="matches, to BFMatcher's",
         ),
         "search --rerank geometry": search,
     }
