@@ -6,11 +6,14 @@ All sides of a comparison run in one process, in turns. Equality with the refere
 times are printed and the exit code is 1. The table has medians over turns, with the fastest and the slowest turn.
 
 On the CPU, SCALA on (1, 32, 32, 10, 32) with k 7 is compared with the gather-and-einsum reference, and with NATTEN's
-CPU path if NATTEN is installed. CDConv is compared with three masked depthwise convolutions. On a CUDA device, in
-bfloat16 and with batch 64, SCALA is compared with compiled FlexAttention that has the same bias as its score function,
-and with the bandwidth floor. The floor is the time to read query, key and value once and to write the output once, at
-the bandwidth of a large copy that is measured in the same run. Times there are the device's, without what Python takes
-for launching. They are taken over sets of inputs that together are larger than the device's cache.
+CPU path if NATTEN is installed. CDConv is compared with three masked depthwise convolutions. Their limit is the
+multiply-adds at the speed of a large product, or of CDConv copying input to output, whichever takes longer.
+
+On a CUDA device, in bfloat16 and with batch 64, SCALA is compared with compiled FlexAttention that has the same bias as
+its score function, and with the bandwidth floor. The floor is the time to read query, key and value once and to write
+the output once, at the bandwidth of a large copy that is measured in the same run. Times there are the device's,
+without what Python takes for launching. They are taken over sets of inputs that together are larger than the device's
+cache.
 """
 
 import argparse
@@ -22,10 +25,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from limits import ARITHMETIC, arithmetic, large_product
+from models import attention_flops, cdconv_flops
 from rows import add_save, save
 from torch import Tensor
 from torch.nn import functional
@@ -37,6 +42,8 @@ from ultron_cli.measurements import Measurement
 TURN_MS, QUEUED = 50.0, 20
 CPU_SHAPE, GPU_SHAPES, K = (1, 32, 32, 10, 32), ((64, 32, 32, 10, 32), (64, 16, 16, 16, 32)), 7
 CDCONV_SHAPES = {"cpu": ((1, 192, 64, 64), (1, 384, 32, 32)), "cuda": ((64, 256, 128, 128), (64, 512, 64, 64))}
+LARGE_PRODUCT, COPYING, BANDWIDTH = "large product", "copying input to output", "bandwidth"
+BACKWARD_FLOPS = 2  # times those of the forward pass: the gradients of both sides of each product
 Times = dict[str, list[float]]
 
 
@@ -109,15 +116,20 @@ class Comparison:
     title: str
     times: Times
     tolerance: float  # from the reference, as a share of its largest value
-    floor_ms: float | None = None  # what the bandwidth allows
+    limits: Times  # what the machine allows
 
     def lines(self) -> list[str]:
         """The rows of the table, a side each; the others are compared with the first."""
         medians = {name: statistics.median(values) for name, values in self.times.items()}
         first_ms = next(iter(medians.values()))
+        limits_ms = {name: statistics.median(values) for name, values in self.limits.items()}
+        shares = {
+            name: ", ".join(f"{limit_ms / ms:.0%} of {limit}" for limit, limit_ms in limits_ms.items())
+            for name, ms in medians.items()
+        }
         return [
             f"| {self.title} | {name} | {ms:.3f} | {min(self.times[name]):.3f} to {max(self.times[name]):.3f} | "
-            f"{ms / first_ms:.1f}x | {f'{self.floor_ms / ms:.0%} of the floor' if self.floor_ms else ''} |"
+            f"{ms / first_ms:.1f}x | {shares[name]} |"
             for name, ms in medians.items()
         ]
 
@@ -129,9 +141,23 @@ class Comparison:
             unit="ms",
             of=f"on {device}",
             others={name: self.times[name] for name in others},
-            limits={"bandwidth": [self.floor_ms]} if self.floor_ms else {},
+            limits=self.limits,
             equality=f"the reference within {self.tolerance:.0e} of its largest value",
         )
+
+
+def beside_limits(
+    title: str, sides: dict[str, Callable[[], object]], runs: int, device: str, *, flops: float, tolerance: float
+) -> Comparison:
+    """Times the sides; on the CPU the large product with them, and of what copies the longer limit is taken."""
+    if device == "cuda":
+        return Comparison(title=title, times=timed(sides, runs, device), tolerance=tolerance, limits={})
+    times = timed(sides | {LARGE_PRODUCT: large_product()}, runs, device)
+    limits = {ARITHMETIC: arithmetic(flops, times.pop(LARGE_PRODUCT))}
+    if COPYING in times:
+        limits[COPYING] = times.pop(COPYING)
+    longest = max(limits, key=lambda name: statistics.median(limits[name]))
+    return Comparison(title=title, times=times, tolerance=tolerance, limits={longest: limits[longest]})
 
 
 def attention_inputs(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> list[Tensor]:
@@ -186,13 +212,15 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
     forward = {name: over_sets([functools.partial(side, *inputs) for inputs in sets]) for name, side in sides.items()}
     if device == "cpu":
         forward |= natten_side(tensors)
+    flops = attention_flops(tensors[0].shape, None, None, None, None, K)
     with torch.inference_mode():
-        forward_ms = timed(forward, runs, device)
+        there = beside_limits(f"{title}, forward", forward, runs, device, flops=flops, tolerance=limit)
+    if floor_ms is not None:
+        there = replace(there, limits={BANDWIDTH: [floor_ms]})
     both = {name: over_sets([both_ways(side, inputs, grad) for inputs in sets]) for name, side in sides.items()}
-    return [
-        Comparison(title=f"{title}, forward", times=forward_ms, tolerance=limit, floor_ms=floor_ms),
-        Comparison(title=f"{title}, forward and backward", times=timed(both, runs, device), tolerance=4 * limit),
-    ]
+    flops *= 1 + BACKWARD_FLOPS
+    title += ", forward and backward"
+    return [there, beside_limits(title, both, runs, device, flops=flops, tolerance=4 * limit)]
 
 
 def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
@@ -236,9 +264,12 @@ def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[Compa
             f"ultron {device}": lambda t=laid_out: cdconv(t, weight, dilation, backend=device),
             "three masked convolutions": lambda t=laid_out: masked(t, weight),
         }
+        if device == "cpu":
+            sides[COPYING] = functools.partial(torch.empty_like(laid_out).copy_, laid_out)
         with torch.inference_mode():
             title = f"CDConv {tuple(shape)}, float32, {name}"
-            comparisons.append(Comparison(title=title, times=timed(sides, runs, device), tolerance=limit))
+            flops = cdconv_flops(laid_out.shape)
+            comparisons.append(beside_limits(title, sides, runs, device, flops=flops, tolerance=limit))
     return comparisons
 
 
