@@ -5,7 +5,8 @@
 
 It also measures for which share of its time a training waits for photos. Without --photos, landmarks are rendered and
 enlarged to the size of GLDv2's photos. Both sides run in this one process on one thread. Each reads, decodes, crops at
-random, resizes, flips and jitters colours, and gives uint8 tensors. First it is checked that both show the same part of
+random, resizes, flips and jitters colours, and gives uint8 tensors. The limit, in turns with them, is Pillow's decoding
+of the same photos at the scales at which ours decodes them. First it is checked that both show the same part of
 the photos: with crops of the whole photo and no jitter, their mean absolute difference must stay below 4 of 255. It is
 not 0, because the scaled decoding smooths in another way than a resize does.
 """
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from torchvision.transforms import v2
 from ultron_cli import console
 from ultron_cli.configs import from_dict
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos, open_landmark_photos
+from ultron_cli.datasets.photo_files import OpenPhoto, open_photo
 from ultron_cli.datasets.toy import ToyConfig, make_toy
 from ultron_cli.machine import cpu_name, n_cores
 from ultron_cli.measurements import Measurement
@@ -43,6 +46,7 @@ from ultron_cli.training.config import AugmentConfig, TrainConfig
 from ultron_cli.training.loop import Training
 from ultron_cli.training.presets import load_config
 
+DECODING = "decoding alone"
 LEAST_SPEEDUP, MOST_DIFFERENCE, MOST_WAITING = 1.5, 4.0, 0.05
 
 
@@ -131,6 +135,31 @@ def whole_photo(path: Path, side_px: int) -> torch.Tensor:
     return Augmentation(whole, [(side_px, side_px)])(path, 0)
 
 
+def decoding_alone(load: Callable[[int], Any], n: int) -> Callable[[int], object]:
+    """What decodes the photo of a number, of n, at the scale at which `load` decodes it."""
+    drafts: list[tuple[Path, float]] = []
+    draft = OpenPhoto.draft
+
+    def recorded(photo: OpenPhoto, scale: float) -> None:
+        assert isinstance(photo.source, Path)
+        drafts.append((photo.source, scale))
+        draft(photo, scale)
+
+    with mock.patch.object(OpenPhoto, "draft", recorded):
+        for i in range(n):
+            load(i)
+    if len(drafts) != n:
+        raise RuntimeError(f"{n} photos should be decoded once each, {len(drafts)} were")
+
+    def decode(i: int) -> object:
+        path, scale = drafts[i]
+        with open_photo(path) as photo:
+            photo.draft(scale)
+            return photo.image.load()
+
+    return decode
+
+
 def measure(sides: dict[str, Callable[[int], Any]], n: int, rounds: int) -> dict[str, list[float]]:
     """Photos per second of processor time of each side, round by round; in it, what others do on the machine counts
     less.
@@ -181,11 +210,8 @@ def main() -> int:
             TrainingPhotos(photos, Augmentation(config, [(arguments.side, arguments.side)])),
         )
         n = min(arguments.n_photos, len(photos.labels))
-        rates = measure(
-            {"torchvision ImageFolder": lambda i: theirs[i], "ultron": lambda i: ours[PhotoDraw(i, i, 0)]},
-            n,
-            arguments.rounds,
-        )
+        sides = {"torchvision ImageFolder": lambda i: theirs[i], "ultron": lambda i: ours[PhotoDraw(i, i, 0)]}
+        rates = measure(sides | {DECODING: decoding_alone(sides["ultron"], n)}, n, arguments.rounds)
         share, what = float("nan"), "not measured"
         if arguments.share_epochs:
             share, what = waiting(
@@ -208,6 +234,7 @@ def main() -> int:
             f"{name:<24} {statistics.median(values):7.1f} photos/s and core (median of {len(values)}, "
             f"{min(values):.1f} to {max(values):.1f})"
         )
+    decoding = rates.pop(DECODING)
     speedup = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
     print(
         f"speed-up {speedup:.2f} (at least {LEAST_SPEEDUP} wanted); largest difference on whole photos "
@@ -222,6 +249,7 @@ def main() -> int:
         unit="photos/s",
         of=f"{n} JPEG photos of {sizes[0]} to {sizes[-1]} px to {arguments.side} px, per second of one core",
         others=rates,
+        limits={DECODING: decoding},
         equality=f"whole photos, to torchvision's within {MOST_DIFFERENCE:.0f} of 255 on average",
     )
     save(arguments.save, __file__, {"photos for training": row})
