@@ -260,7 +260,7 @@ def measure_cdconv(shape: tuple[int, ...], device: str, runs: int) -> list[Compa
         laid_out, name = input.contiguous(memory_format=order), "NCHW" if order == torch.contiguous_format else "NHWC"
         limit = 1e-4
         check_equal("cdconv", cdconv(laid_out, weight, dilation, backend=device), masked(laid_out, weight), limit)
-        sides = {
+        sides: dict[str, Callable[[], object]] = {
             f"ultron {device}": lambda t=laid_out: cdconv(t, weight, dilation, backend=device),
             "three masked convolutions": lambda t=laid_out: masked(t, weight),
         }

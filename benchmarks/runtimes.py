@@ -6,8 +6,10 @@
 Weights are random, the photo is random pixels, arithmetic is float32, one pass at one scale on all threads. A network
 or runtime that is not installed, or cannot take a network, is left out and said. Before anything is timed, a
 descriptor of torch must be that of the model itself, and one of another runtime have a cosine of at least 0.99999 with
-it, as the extraction demands; a runtime that has not is shown without a time. Each round runs everything once. The mAP
-is that of the system of the same name in the table of examples/trained_models.py, which --write names the document of.
+it, as the extraction demands; a runtime that has not is shown without a time. Each round runs everything once. So it
+does a large product, at whose speed a network's multiply-adds are its limit: those of convolutions and products, and of
+ULTRON's own operators. The mAP is that of the system of the same name in the table of examples/trained_models.py, which
+--write names the document of.
 """
 
 import argparse
@@ -28,8 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from models import NETWORKS
+from limits import ARITHMETIC, arithmetic, large_product, seconds_of
+from models import NETWORKS, count_gflops
 from rows import add_save, save
+from threadpoolctl import threadpool_limits
 
 from ultron_cli.console import markdown_table
 from ultron_cli.errors import UltronError
@@ -56,6 +60,7 @@ class Side:
     network: str
     runtime: RuntimeName
     describe: Network
+    gflops: float  # of a photo
     ms: list[float] = field(default_factory=list)  # of each round
     cpu_ms: list[float] = field(default_factory=list)
 
@@ -76,6 +81,7 @@ def open_sides(name: str, photo: torch.Tensor, n_threads: int, reasons: dict[tup
     torch.manual_seed(0)
     model, settings = NETWORKS.get(name, ("gem", {"backbone": name}))
     loaded = ModelChoice(untrained=True, model=model, settings=settings).load()
+    gflops = count_gflops(loaded.model, photo)
     with torch.inference_mode():
         expected = loaded.model(photo)[0].double()
     sides = []
@@ -84,7 +90,8 @@ def open_sides(name: str, photo: torch.Tensor, n_threads: int, reasons: dict[tup
             threads = Threads(per_call=n_threads)
             network = open_network(runtime, loaded, torch.device("cpu"), "float32", threads)
         except UltronError as error:
-            reasons[name, runtime] = error.message
+            reason = error.message.replace(loaded.model.label, "the network")
+            reasons[name, runtime] = reason.replace(f"runtime {runtime}", "the runtime")
             continue
         with torch.inference_mode():
             descriptor = network(photo)[0].double()
@@ -92,19 +99,25 @@ def open_sides(name: str, photo: torch.Tensor, n_threads: int, reasons: dict[tup
         if not cosine >= LEAST_COSINES["float32"]:
             reasons[name, runtime] = f"does not agree with torch (cosine {cosine:.6f})"
             continue
-        sides.append(Side(name, runtime, network))
+        sides.append(Side(name, runtime, network, gflops))
     return sides
 
 
-def measure(sides: list[Side], photo: torch.Tensor, n_rounds: int) -> None:
-    """Times rounds over all of them; each has run once before."""
+def measure(sides: list[Side], photo: torch.Tensor, n_rounds: int, n_threads: int) -> list[float]:
+    """Times rounds over all of them; each has run once before. Returns the milliseconds of a large product in each
+    round."""
+    large, large_ms = large_product(), []
+    large()
     with torch.inference_mode():
         for _ in range(n_rounds):
+            with threadpool_limits(n_threads, "blas"):
+                large_ms.append(1000 * seconds_of(large))
             for side in sides:
                 started_s, started_cpu_s = time.perf_counter(), time.process_time()
                 side.describe(photo)
                 side.ms.append(1000 * (time.perf_counter() - started_s))
                 side.cpu_ms.append(1000 * (time.process_time() - started_cpu_s))
+    return large_ms
 
 
 def trained_map(name: str) -> str:
@@ -133,7 +146,7 @@ def row_of(name: str, sides: list[Side]) -> list[str]:
     return [name, fastest.runtime, spread, f"{medians[fastest.runtime][1]:,.0f}", ", ".join(texts), trained_map(name)]
 
 
-def measurements(sides: list[Side], size: str) -> dict[str, Measurement]:
+def measurements(sides: list[Side], large_ms: list[float], size: str) -> dict[str, Measurement]:
     """Each network in its fastest runtime, beside the others."""
     rows = {}
     for name in dict.fromkeys(side.network for side in sides):
@@ -145,9 +158,21 @@ def measurements(sides: list[Side], size: str) -> dict[str, Measurement]:
             of=f"{size}, 1 scale, float32",
             note=f"{cpu_ms:.0f} ms of CPU; medium mAP on the rendered set: {trained_map(name)}",
             others={side.runtime: side.ms for side in others},
+            limits={ARITHMETIC: arithmetic(1e9 * fastest.gflops, large_ms)},
             equality=f"descriptors, to torch's by a cosine of {LEAST_COSINES['float32']}",
         )
     return rows
+
+
+def reason_lines(reasons: dict[tuple[str, str], str]) -> list[str]:
+    """Why runtimes do not take networks, a line for all networks of which it is true in the same runtimes."""
+    runtimes: dict[tuple[str, str], list[str]] = {}
+    for (name, runtime), reason in reasons.items():
+        runtimes.setdefault((name, reason), []).append(runtime)
+    names: dict[tuple[str, str], list[str]] = {}
+    for (name, reason), of_name in runtimes.items():
+        names.setdefault((", ".join(of_name), reason), []).append(name)
+    return [f"{', '.join(of_reason)} in {where}: {reason}." for (where, reason), of_reason in names.items()]
 
 
 def main() -> int:
@@ -164,7 +189,7 @@ def main() -> int:
     for name in names:
         print(f"opening {name} ...", file=sys.stderr, flush=True)
         sides += open_sides(name, photo, arguments.threads, reasons)
-    measure(sides, photo, arguments.rounds)
+    large_ms = measure(sides, photo, arguments.rounds, arguments.threads)
     columns = ["network", "fastest runtime", f"ms per photo, median (range of {arguments.rounds})", "ms of CPU"]
     columns += ["others: ms (of CPU)", "medium mAP on the rendered set"]
     versions = package_versions()
@@ -175,10 +200,9 @@ def main() -> int:
         f"\n\n{utc_now()[:10]}, {cpu_name()}, {arguments.threads} of {n_cores()} cores{load}; {packages}. "
         f"One photo of {arguments.size}, one scale, float32, random weights."
     )
-    texts = [f"{name}: {reason}" for (name, _), reason in reasons.items()]
-    text += "".join(f"\n\n{reason}." for reason in texts)
+    text += "".join(f"\n\n{line}" for line in reason_lines(reasons))
     print(text)
-    save(arguments.save, __file__, measurements(sides, arguments.size))
+    save(arguments.save, __file__, measurements(sides, large_ms, arguments.size))
     if arguments.write:
         replace_between(arguments.write, BEGIN, END, text)
     return 0

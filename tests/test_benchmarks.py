@@ -28,7 +28,7 @@ MEASURING: dict[str, tuple[str, str]] = {
     "local": ("--landmarks 1 --side 160 --pairs 4 --runs 1", "target: under"),
     "models": ("--rounds 1 --side 64 --only ultron-t", "ultron-t"),
     "rerank": ("--queries 4 --rows 300 --dim 32 --m 50 --runs 1", "target: at least"),
-    "runtimes": ("--rounds 1 --size 64x64 --only ultron-t", "own operators, which runtime onnxruntime"),
+    "runtimes": ("--rounds 1 --size 64x64 --only ultron-t", "own operators, which the runtime does not have"),
     "search": ("--rows 2000 --dim 32 --queries 5 -k 10 --runs 1 --large 3000", "reading the file alone"),
     "train": (
         "--n-photos 8 --side 64 --photo-side 128 --rounds 1 --share-epochs 1 --share-landmarks 4",
