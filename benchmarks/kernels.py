@@ -214,13 +214,13 @@ def measure_attention(shape: tuple[int, ...], device: str, runs: int, floor_ms: 
         forward |= natten_side(tensors)
     flops = attention_flops(tensors[0].shape, None, None, None, None, K)
     with torch.inference_mode():
-        there = beside_limits(f"{title}, forward", forward, runs, device, flops=flops, tolerance=limit)
+        forward_row = beside_limits(f"{title}, forward", forward, runs, device, flops=flops, tolerance=limit)
     if floor_ms is not None:
-        there = replace(there, limits={BANDWIDTH: [floor_ms]})
+        forward_row = replace(forward_row, limits={BANDWIDTH: [floor_ms]})
     both = {name: over_sets([both_ways(side, inputs, grad) for inputs in sets]) for name, side in sides.items()}
     flops *= 1 + BACKWARD_FLOPS
     title += ", forward and backward"
-    return [there, beside_limits(title, both, runs, device, flops=flops, tolerance=4 * limit)]
+    return [forward_row, beside_limits(title, both, runs, device, flops=flops, tolerance=4 * limit)]
 
 
 def natten_side(tensors: list[Tensor]) -> dict[str, Callable[[], Tensor]]:
