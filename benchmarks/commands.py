@@ -199,6 +199,7 @@ def main() -> int:
     is_slow = False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled to bytecode once
         os.environ |= {"ULTRON_WORKSPACE": str(folder / "runs"), "ULTRON_DATA": str(folder / "data")}
         if "help" in measured_names:
             measurements["--help"] = measure_help(options.rounds, folder)

@@ -95,6 +95,17 @@ class UserPart:
                 f"{self.place('__init__')}: {self.name} must be made by {form}; found {signature}"
             ) from None
 
+    def require_method(self, call: str, protocol: type) -> None:
+        """Raises UltronError, naming the place and the protocol that says more, unless it has a method or property.
+
+        call: its name, or as it is called: `__call__(epoch, draws)`.
+        """
+        if not self.has_method(call.partition("(")[0]):
+            raise UltronError(
+                f"{self.place()}: {self.name} needs the method {call}, see {protocol.__name__} of "
+                f"{protocol.__module__}; write it"
+            )
+
     def has_method(self, name: str) -> bool:
         """Whether its class, or a class that this derives, has a method or property of this name."""
         return any(name in vars(base) for base in self.target.__mro__)

@@ -248,7 +248,7 @@ def test_a_wrong_pooling_is_one_line(
             ("search", "--rerank", "wrong.py:Step"),
             "from dataclasses import dataclass\n@dataclass\nclass Step:\n    n_needed: int = 1\n",
             2,
-            "Step needs __call__",
+            "Step needs the method __call__",
         ),
         (
             ("search", "--rerank", "wrong.py:aqe"),

@@ -142,7 +142,7 @@ def test_a_detector_goes_in_by_import_path(corners: Path) -> None:
     [
         ("    descriptor_dim = 2\n", "", "needs descriptor_dim"),
         ('comparison = "l2"', 'comparison = "cosine"', "needs comparison, one of l2, hamming"),
-        ("def detect(", "def find(", "needs detect"),
+        ("def detect(", "def find(", "needs the method detect"),
         ("np.eye(2, ", "np.eye(3, ", "must be"),
         ("dtype=np.float32)", "dtype=np.float64)", "must give descriptors of ((2, 2), 'float32')"),
         ("size=(width, height)", "size=(1, 1)", "must give the size of its pixels"),

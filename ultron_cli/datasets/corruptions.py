@@ -133,11 +133,7 @@ def named_corruption(kind: str, severity: int, seed: int = 0) -> Corruption:
 
 def _user_kind(part: user_code.UserPart) -> Kind:
     """A class by import path as a kind. Raises UltronError, naming the place, if it is none."""
-    if not part.has_method("__call__"):
-        raise UltronError(
-            f"{part.place()}: {part.name} needs the method __call__(photo, amount, draws), see UserCorruption of "
-            "ultron_cli.datasets.corruptions; write it"
-        )
+    part.require_method("__call__(photo, amount, draws)", UserCorruption)
     part.require_made_of()
     change: UserCorruption = part.target()
     amounts = getattr(change, "amounts", tuple(range(1, MOST_SEVERE + 1)))

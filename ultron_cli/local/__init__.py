@@ -131,12 +131,10 @@ class MatcherChoice:
         if self.part is None:
             entry = MATCHERS[self.name]
             return entry.part(entry.matcher)(self.settings)
-        if not self.part.has_method("match"):
-            raise UltronError(
-                f"{self.part.place()}: {self.part.name} needs match, see Matcher of ultron_cli.local.matchers"
-            )
+        matchers = import_module(f"{__name__}.matchers")
+        self.part.require_method("match", matchers.Matcher)
         made = self.part.made(settings=self.settings_stored, prefix="geometry.matching.")
-        return import_module(f"{__name__}.matchers").UserMatcher(self.part, made)
+        return matchers.UserMatcher(self.part, made)
 
     @property
     def settings_stored(self) -> dict[str, object]:

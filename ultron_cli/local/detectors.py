@@ -261,6 +261,5 @@ class UserDetector:
 
 def user_detector(part: UserPart, settings: Mapping[str, object]) -> UserDetector:
     """The detector of a class by import path. Raises UltronError, naming the place, unless it is one."""
-    if not part.has_method("detect"):
-        raise UltronError(f"{part.place()}: {part.name} needs detect, see Detector of ultron_cli.local.detectors")
+    part.require_method("detect", Detector)
     return UserDetector(part, cast(Detector, part.made(settings=settings, prefix="local.")))

@@ -62,11 +62,7 @@ def whitening_method(name: str, settings: Mapping[str, object] | None = None) ->
         return method
     user_code.permit(name)
     part = user_code.load(name, "whitening", METHODS)
-    if not part.has_method("__call__"):
-        raise UltronError(
-            f"{part.place()}: {part.name} needs the method __call__(descriptors, pairs), see UserWhitening of "
-            "ultron_cli.retrieval.whitening_learning; write it"
-        )
+    part.require_method("__call__(descriptors, pairs)", UserWhitening)
     whitening: UserWhitening = part.made(settings=settings, prefix="")
 
     def learn(source: Descriptors, pairs: np.ndarray | None) -> Learned:

@@ -74,10 +74,7 @@ def share_of_schedule(name: str, settings: Mapping[str, object] | None) -> Share
             )
         return SCHEDULES[name]
     part = user_code.load(name, "schedule", SCHEDULES)
-    if not part.has_method("__call__"):
-        raise UltronError(
-            f"{part.place()}: {part.name} needs the method __call__(epoch, epochs), see UserSchedule; write it"
-        )
+    part.require_method("__call__(epoch, epochs)", UserSchedule)
     schedule: UserSchedule = part.made(settings=settings, prefix="schedule_settings.")
 
     def share(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

@@ -100,11 +100,7 @@ def fusion_method(name: str, settings: Mapping[str, object]) -> FusionMethod:
         return method
     user_code.permit(name)
     part = user_code.load(name, "fusion method", METHODS)
-    if not part.has_method("__call__"):
-        raise UltronError(
-            f"{part.place()}: {part.name} needs the method __call__(values, weights), see UserFusion of "
-            "ultron_cli.retrieval.fusion.methods; write it"
-        )
+    part.require_method("__call__(values, weights)", UserFusion)
     fusion: UserFusion = part.made(settings=settings, prefix="")
 
     def combine(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -116,11 +116,7 @@ def user_index_part(kind: str) -> user_code.UserPart:
     """The class of an import path. Raises UltronError, naming the place, if it is no index."""
     part = user_code.load(kind, "kind of index", INDEX_KINDS)
     for method in IndexOfUser.METHODS:
-        if not part.has_method(method):
-            raise UltronError(
-                f"{part.place()}: {part.name} needs the method {method}, see UserIndex of "
-                "ultron_cli.retrieval.index.of_users; write it"
-            )
+        part.require_method(method, UserIndex)
     return part
 
 

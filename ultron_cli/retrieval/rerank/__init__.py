@@ -108,10 +108,7 @@ def _user_part(name: str) -> user_code.UserPart:
     if not is_dataclass(part.target):
         raise UltronError(f"{part.place()}: {part.name} must be a frozen dataclass of the step's settings; make it one")
     for method in ("__call__", "n_needed"):
-        if not part.has_method(method):
-            raise UltronError(
-                f"{part.place()}: {part.name} needs {method}, see UserStep of ultron_cli.retrieval.rerank"
-            )
+        part.require_method(method, UserStep)
     return part
 
 

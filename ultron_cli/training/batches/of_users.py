@@ -34,11 +34,7 @@ class UserSampler(Protocol):
 def user_sampler(name: str) -> user_code.UserPart:
     """The class of an import path. Raises UltronError, naming the place, if it makes no batches."""
     part = user_code.load(name, "kind of batches", KINDS)
-    if not part.has_method("__call__"):
-        raise UltronError(
-            f"{part.place()}: {part.name} needs the method __call__(epoch, draws), see UserSampler of "
-            "ultron_cli.training.batches.of_users; write it"
-        )
+    part.require_method("__call__(epoch, draws)", UserSampler)
     return part
 
 

@@ -75,8 +75,7 @@ def map_method(name: str) -> MapMethod:
     if not user_code.is_import_path(name):
         return METHODS[one_of("method", name, tuple(METHODS))]
     part = user_code.load(name, "map method", METHODS)
-    if not part.has_method("__call__"):
-        raise UltronError(f"{part.place()}: {part.name} needs the method __call__(task), see MapMethod; write it")
+    part.require_method("__call__(task)", UserMethod)
     part.require_made_of()
     words = {key: getattr(part.target, key) for key in ("of_layer", "of_pair", "note") if hasattr(part.target, key)}
     return UserMethod(title=getattr(part.target, "title", part.name), function="", part=part, **words)
