@@ -4,10 +4,12 @@ alone on photos in memory, and reading photos alone.
     python benchmarks/extract.py [--photos DIR] [--backbone tf_efficientnet_lite0] [--max-side 640] [--scales 3]
 
 All rows are timed in one run, in turns, by two processes: one whose freed memory goes back to the system, as before
-ultron kept it, and one that keeps it. Without --photos, landmarks are rendered at the size asked for. Before anything
-is timed, descriptors of torch must be equal within 1e-5 to those of the bare network, and those of every other runtime
-have a cosine of at least 0.99999 with torch's; one that has not is said and left out. A share is that of the slower of
-a row's two limits.
+ultron kept it, and one that keeps it. Without --photos, landmarks are rendered at the size asked for. On processors
+that have units for bfloat16, runtimes that take it are timed in it too.
+
+Before anything is timed, descriptors of torch must be equal within 1e-5 to those of the bare network, and those of
+every other runtime have a cosine of at least 0.99999 with torch's, in bfloat16 one of 0.999; one that has not is said
+and left out. A share is that of the slower of a row's two limits.
 """
 
 import argparse
@@ -29,7 +31,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -42,25 +44,27 @@ from ultron_cli.configs import parse_scales
 from ultron_cli.datasets.folder import open_dataset
 from ultron_cli.datasets.photos import LoadedPhoto, PhotoReader, batches_by_shape
 from ultron_cli.datasets.toy import ToyConfig, make_toy
-from ultron_cli.machine import cpu_name, n_cores, n_threads, peak_mib
+from ultron_cli.errors import UltronError
+from ultron_cli.machine import bfloat16_units, cpu_flags, cpu_name, n_cores, n_threads, peak_mib
 from ultron_cli.measurements import Measurement
-from ultron_cli.models.runtimes import RUNTIMES, Threads
+from ultron_cli.models.core import PRECISIONS
+from ultron_cli.models.runtimes import RUNTIMES, Precision, RuntimeName, Threads
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import package_versions
 from ultron_cli.retrieval.descriptors import DescriptorFile
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extraction_config
 from ultron_cli.retrieval.extraction.described import DescriptorExtraction
 from ultron_cli.retrieval.extraction.files import extract_file
-from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime, open_runtime
+from ultron_cli.retrieval.extraction.runtime_choice import LEAST_COSINES, ChosenRuntime, open_runtime
 from ultron_cli.retrieval.extraction.scales import at_scale
 from ultron_cli.retrieval.extraction.shards import ExtractWork
 from ultron_cli.retrieval.extraction.streams import described_by_photo
 
 MINIMUM_SHARE = 0.9
-LEAST_COSINE = 0.99999
 GIVES_BACK = "torch, memory given back"
 READING = "reading photos alone"
 ALONE = ", network alone"
+IN_BFLOAT16 = " in bfloat16"  # at the end of a row's name
 
 
 def parse() -> argparse.Namespace:
@@ -88,51 +92,74 @@ class Rows:
         self.work = ExtractWork(
             device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True
         )
-        request = ExtractRequest(
-            dataset=str(arguments.photos), scales=parse_scales(arguments.scales), max_side_px=arguments.max_side
-        )
         self.names = dataset.database_names
-        config = extraction_config(request, dataset, "database", self.names, self.loaded)
-        self.extraction = DescriptorExtraction(dataset, self.names, self.loaded, config, self.work)
+        self.extractions: dict[Precision, DescriptorExtraction] = {}
+        for precision in ("float32", "bfloat16") if bfloat16_units(cpu_flags()) else ("float32",):
+            request = ExtractRequest(
+                dataset=str(arguments.photos),
+                scales=parse_scales(arguments.scales),
+                max_side_px=arguments.max_side,
+                precision=precision,
+            )
+            config = extraction_config(request, dataset, "database", self.names, self.loaded)
+            self.extractions[precision] = DescriptorExtraction(dataset, self.names, self.loaded, config, self.work)
+        self.extraction = self.extractions["float32"]
         paths = [dataset.photo_path(name) for name in self.names]
         self.reader = PhotoReader(list(range(len(paths))), paths, [None] * len(paths), self.extraction.shape)
         self.out = temporary / f"database-{os.getpid()}.h5"
         self.of_name: dict[str, Callable[[], object]] = {}
         self.cosines: dict[str, float] = {}
+        self.runtimes: dict[tuple[str, str], ChosenRuntime] = {}
         if arguments.gives_back:
             self.of_name[GIVES_BACK] = self.extract
             self.extract()
             return
-        photos = [self.reader[i] for i in range(len(paths))]
-        self.of_name["torch"] = partial(self.extract, "torch")
-        self.of_name["torch" + ALONE] = partial(self.torch_alone, list(batches_by_shape(photos, 8, 64)))
+        self.photos = [self.reader[i] for i in range(len(paths))]
+        self.of_name["torch"] = self.extract
+        self.of_name["torch" + ALONE] = self.torch_alone
         self.of_name[READING] = self.read
-        expected = self.extract("torch")
-        difference = float(np.abs(expected - self.of_name["torch" + ALONE]()).max())
+        self.expected = self.extract()
+        difference = float(np.abs(self.expected - self.torch_alone()).max())
         if difference > 1e-5:
             raise SystemExit(f"descriptors differ by {difference} from the bare network's: nothing is timed")
-        for name, entry in RUNTIMES.items():
-            if entry.is_per_photo and entry.is_installed:
-                cosine = float((expected * self.extract(name)).sum(axis=1).min())
-                if not cosine >= LEAST_COSINE:
-                    print(f"{name} does not agree with torch (cosine {cosine}) and is left out", file=sys.stderr)
-                    continue
-                self.cosines[name] = cosine
-                self.of_name[name] = partial(self.extract, name)
-                self.of_name[name + ALONE] = partial(self.alone, name, photos)
-                self.of_name[name + ALONE]()
+        others: list[RuntimeName] = [
+            name for name, entry in RUNTIMES.items() if entry.is_per_photo and entry.is_installed
+        ]
+        for name in others:
+            self.add(name, "float32")
+        if "bfloat16" in self.extractions:
+            for name in ("torch", *(name for name in others if name in self.of_name)):
+                self.add(name, "bfloat16")
 
-    def extract(self, runtime: str = "torch") -> np.ndarray:
+    def add(self, name: RuntimeName, precision: Precision) -> None:
+        """The rows of a runtime that takes the network in a precision and agrees with torch; else says why not."""
+        row = name + (IN_BFLOAT16 if precision == "bfloat16" else "")
+        try:
+            cosine = float((self.expected * self.extract(name, precision)).sum(axis=1).min())
+        except UltronError as error:
+            print(f"{row} is left out: {error.message}", file=sys.stderr)
+            return
+        if not cosine >= LEAST_COSINES[precision]:
+            print(f"{row} does not agree with torch (cosine {cosine}) and is left out", file=sys.stderr)
+            return
+        self.cosines[row] = cosine
+        self.of_name[row] = partial(self.extract, name, precision)
+        alone = partial(self.torch_alone, precision) if name == "torch" else partial(self.alone, name, precision)
+        self.of_name[row + ALONE] = alone
+        alone()
+
+    def extract(self, name: RuntimeName = "torch", precision: Precision = "float32") -> np.ndarray:
         """As `ultron extract` does it, to the file and back."""
-        self.extraction.use(self.runtime(runtime))
-        with DescriptorFile(extract_file(self.extraction, self.out).path) as stored:
+        extraction = self.extractions[precision]
+        extraction.use(self.runtime(name, precision))
+        with DescriptorFile(extract_file(extraction, self.out).path) as stored:
             return stored.read()
 
-    def runtime(self, name: str) -> ChosenRuntime:
-        self.runtimes = getattr(self, "runtimes", {})
-        if name not in self.runtimes:
-            self.runtimes[name] = open_runtime(name, self.loaded, self.extraction.config, self.work.device)
-        return self.runtimes[name]
+    def runtime(self, name: RuntimeName, precision: Precision) -> ChosenRuntime:
+        if (name, precision) not in self.runtimes:
+            config = self.extractions[precision].config
+            self.runtimes[name, precision] = open_runtime(name, self.loaded, config, self.work.device)
+        return self.runtimes[name, precision]
 
     def images(self, pixels: torch.Tensor) -> list[torch.Tensor]:
         """Of every scale, as the network takes them."""
@@ -141,34 +168,41 @@ class Rows:
             at_scale(pixels, scale, model.preprocessing, model.min_side_px) for scale in self.extraction.config.scales
         ]
 
-    def torch_alone(self, batches: list[list[LoadedPhoto]]) -> np.ndarray:
+    @cached_property
+    def batches(self) -> list[tuple[list[int], list[torch.Tensor]]]:
+        """Rows and images of every scale, of photos that torch takes together."""
+        return [
+            ([photo.row for photo in batch], self.images(torch.stack([photo.pixels for photo in batch])))
+            for batch in batches_by_shape(self.photos, 8, 64)
+        ]
+
+    def torch_alone(self, precision: Precision = "float32") -> np.ndarray:
         """The network on batches in memory, brought to their scales before."""
-        network = self.runtime("torch").network
+        network = self.runtime("torch", precision).network
         descriptors = np.empty((len(self.names), self.loaded.model.descriptor_dim), np.float32)
-        with torch.inference_mode():
-            for batch in batches:
-                if not hasattr(self, "prepared"):
-                    self.prepared = {}
-                key = batch[0].row
-                if key not in self.prepared:
-                    self.prepared[key] = self.images(torch.stack([photo.pixels for photo in batch]))
-                of_scales = torch.stack([network(images).float() for images in self.prepared[key]])
+        uses_autocast = precision != "float32"
+        with torch.inference_mode(), torch.autocast("cpu", dtype=PRECISIONS[precision], enabled=uses_autocast):
+            for rows, images_of_scales in self.batches:
+                of_scales = torch.stack([network(images).float() for images in images_of_scales])
                 joined = self.loaded.model.join_scales(of_scales) if len(of_scales) > 1 else of_scales[0]
-                descriptors[[photo.row for photo in batch]] = F.normalize(joined, dim=1).numpy()
+                descriptors[rows] = F.normalize(joined, dim=1).numpy()
         return descriptors
 
-    def alone(self, name: str, photos: list[LoadedPhoto]) -> None:
+    @cached_property
+    def images_of_photos(self) -> list[list[torch.Tensor]]:
+        """Of every photo and scale."""
+        return [self.images(photo.pixels[None]) for photo in self.photos]
+
+    def alone(self, name: RuntimeName, precision: Precision) -> None:
         """The runtime's own time: on photos in memory, as many at once as the extraction has."""
-        runtime = self.runtime(name)
-        if not hasattr(self, "prepared_photos"):
-            self.prepared_photos = [self.images(photo.pixels[None]) for photo in photos]
+        network = self.runtime(name, precision).network
+        images_of_photos = self.images_of_photos
 
         def describe(batch: list[LoadedPhoto]) -> np.ndarray:
-            return np.stack([runtime.network(images).numpy() for images in self.prepared_photos[batch[0].row]])
+            return np.stack([network(images).numpy() for images in images_of_photos[batch[0].row]])
 
-        for _ in described_by_photo(
-            (partial(photos.__getitem__, i) for i in range(len(photos))), describe, Threads(n_at_once=n_threads())
-        ):
+        readers = (partial(self.photos.__getitem__, i) for i in range(len(self.photos)))
+        for _ in described_by_photo(readers, describe, Threads(n_at_once=n_threads())):
             pass
 
     def read(self) -> None:
@@ -259,21 +293,25 @@ def share(row: str, figures: dict[str, list[dict]]) -> float:
 
 
 def measurements(arguments: argparse.Namespace, about: dict, figures: dict[str, list[dict]]) -> dict[str, Measurement]:
-    """Each runtime's extraction, beside its limits and torch as it was."""
+    """Each runtime's extraction, beside its limits and torch as it was; in bfloat16, beside itself in float32."""
     rates = {row: [about["n"] / part["seconds"] for part in rounds] for row, rounds in figures.items()}
-    return {
-        f"extraction, {arguments.backbone}, {row}": Measurement.of_rounds(
+    rows = {}
+    for row in figures:
+        if row + ALONE not in figures:
+            continue
+        in_bfloat16 = row.endswith(IN_BFLOAT16)
+        precision = "bfloat16" if in_bfloat16 else "float32"
+        in_float32, cosine = row.removesuffix(IN_BFLOAT16), about["cosines"].get(row, 1.0)
+        rows[f"extraction, {arguments.backbone}, {row}"] = Measurement.of_rounds(
             rates[row],
             unit="photos/s",
-            of=f"{about['n']} JPEG photos of {arguments.max_side} px, scales {arguments.scales}, float32",
+            of=f"{about['n']} JPEG photos of {arguments.max_side} px, scales {arguments.scales}, {precision}",
             note=f"{statistics.median(part['faults'] for part in figures[row]) / about['n']:,.0f} faults per photo",
-            others={GIVES_BACK: rates[GIVES_BACK]},
-            limits={"network alone": rates[row + ALONE], READING: rates[READING]},
-            equality=f"least cosine with torch's descriptors {about['cosines'].get(row, 1.0):.8f}",
+            others={f"{in_float32} in float32": rates[in_float32]} if in_bfloat16 else {GIVES_BACK: rates[GIVES_BACK]},
+            limits={f"network alone{IN_BFLOAT16 * in_bfloat16}": rates[row + ALONE], READING: rates[READING]},
+            equality=f"least cosine with torch's{' float32' * in_bfloat16} descriptors {cosine:.8f}",
         )
-        for row in figures
-        if row + ALONE in figures
-    }
+    return rows
 
 
 def report(arguments: argparse.Namespace, about: dict, figures: dict[str, list[dict]]) -> None:
@@ -284,17 +322,17 @@ def report(arguments: argparse.Namespace, about: dict, figures: dict[str, list[d
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "?"
     print(f"{cpu_name()}, {n_cores()} cores, {n_threads()} threads, load {load} at the end; {packages}")
     print(
-        f"{arguments.backbone}, {about['n']} photos such as {about['shapes']}, scales {arguments.scales}, float32; "
-        f"per photo: medians of {arguments.rounds} rounds"
+        f"{arguments.backbone}, {about['n']} photos such as {about['shapes']}, scales {arguments.scales}, float32 if "
+        f"nothing else is said; per photo: medians of {arguments.rounds} rounds"
     )
-    print(f"{'':<28}{'photos/s':>9}{'(from':>8}{'to)':>7}{'user ms':>9}{'system ms':>10}{'faults':>9}{'peak MiB':>10}")
+    print(f"{'':<38}{'photos/s':>9}{'(from':>8}{'to)':>7}{'user ms':>9}{'system ms':>10}{'faults':>9}{'peak MiB':>10}")
     for row, rounds in figures.items():
         rates = [about["n"] / part["seconds"] for part in rounds]
         per_photo = [
             statistics.median(part[key] for part in rounds) / about["n"] for key in ("user_s", "system_s", "faults")
         ]
         print(
-            f"{row:<28}{statistics.median(rates):>9.2f}{min(rates):>8.2f}{max(rates):>7.2f}{1000 * per_photo[0]:>9.1f}"
+            f"{row:<38}{statistics.median(rates):>9.2f}{min(rates):>8.2f}{max(rates):>7.2f}{1000 * per_photo[0]:>9.1f}"
             f"{1000 * per_photo[1]:>10.1f}{per_photo[2]:>9,.0f}{max(part['peak_mib'] for part in rounds):>10,.0f}"
         )
     for row in figures:
