@@ -1,4 +1,4 @@
-"""What no method of a kind does without, measured alone and in the same run: the limits of benchmarks' rows.
+"""What a method cannot do without, measured alone and in the same run: the limits of benchmarks' rows.
 
 Products are NumPy's in float32, on as many threads as its BLAS has.
 """
@@ -11,7 +11,7 @@ import numpy as np
 Work = Callable[[], object]
 LARGE_SIDE = 1536  # of the square matrices whose product tells how fast the machine multiplies
 LARGE_FLOPS = 2 * LARGE_SIDE**3
-ARITHMETIC = "arithmetic alone"
+ARITHMETIC = "float32 arithmetic alone"  # passed by what multiplies smaller numbers, or fewer
 
 
 def product(left: np.ndarray, right: np.ndarray) -> Work:

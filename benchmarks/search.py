@@ -7,8 +7,8 @@ product in float64 and sorts it by score and row. Faiss must give the same rows,
 the k-th score. Otherwise no times are printed and the exit code is 1. Then both sides run in turns. So do searches of
 two descriptor files in --folder that hold the same values as float16 and as float32.
 
-Limits are the multiply-adds at the speed of a large product, and reading the rows once: in memory, or from the file by
-h5py. Files are in the page cache, because all sides have read them before.
+Limits are the multiply-adds at the speed of a large float32 product, which whole numbers can pass, and reading the rows
+once: in memory, or from the file by h5py. Files are in the page cache, because they have been read before.
 
 --large also searches a float32 file of ROWS (1,000,000: 2 GB for 512 dimensions, in --folder) in a process of its own.
 It reports what the search adds to that process's peak memory, the (Q, k) result included. The descriptors are made up
