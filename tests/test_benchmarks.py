@@ -35,6 +35,7 @@ MEASURING: dict[str, tuple[str, str]] = {
         "waiting for photos",
     ),
 }
+WITHOUT_LIMITS = {"descriptors", "gpu_networks", "index_million", "models"}
 # Those that compare and check, and measure no speed.
 CHECKING: dict[str, tuple[str, str]] = {
     "gpu_check": ("--steps build", "no CUDA device here: nothing was checked"),
@@ -77,6 +78,7 @@ def test_the_smallest_form_measures(name: str, tmp_path: Path, photos: Path) -> 
     assert content["machine"]["cpu"] and content["results"]
     for title, row in content["results"].items():
         assert row["benchmark"] == name and row["equality"] and row["value"] > 0, title
+        assert ("limits" in row) == (name not in WITHOUT_LIMITS), title
     if name == "search":  # a measurement that was stopped goes on with what it has not
         completed = run("performance", f"--measure --short --only search --results {tmp_path}")
         assert f"is in {path} already" in completed.stderr, completed.stderr
