@@ -31,6 +31,7 @@ from ultron_cli.files import require_regular_file
 from ultron_cli.memory import OverBudget, check_memory
 
 SKIP = "go on without it with `skip_bad`"
+DRAFTED_FORMATS = ("JPEG", "MPO")  # which OpenPhoto.draft makes smaller
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 # Bytes per pixel at most, as measured (tests/datasets/test_photo_memory.py): of an image by its mode, else 4; beside it
 # of what makes it upright RGB, by its mode, else 8; or, before that, of the decoder of its format, else 4.
@@ -81,6 +82,19 @@ def _failures_said(source: Path | BinaryIO) -> Iterator[None]:
         raise UltronError(f"{source}: cannot be decoded ({reason}); replace it", SKIP) from error
 
 
+def draft_divisor(size: tuple[int, int], scale: float) -> int:
+    """By how much OpenPhoto.draft divides the sides of a JPEG, 1, 2, 4 or 8. size: (width, height), upright or not."""
+    if scale >= 1.0:
+        return 1
+    least = min(whole // enough for whole, enough in zip(size, _enough(size, scale), strict=True))
+    return next(divisor for divisor in (8, 4, 2, 1) if least >= divisor)
+
+
+def _enough(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(width, height) at `scale`."""
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
 class OpenPhoto:
     """A photo whose header is read, and whose pixels are not until they are asked for. A context manager."""
 
@@ -115,9 +129,8 @@ class OpenPhoto:
     def draft(self, scale: float) -> None:
         """Has a JPEG decoded at 1/2, 1/4 or 1/8 of its sides, several times faster: the smallest that is not below
         `scale`. With a scale of 1 or more, and in other formats, the photo is decoded as it is."""
-        image = self.image
-        if scale < 1.0 and self.format in ("JPEG", "MPO"):
-            image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
+        if scale < 1.0 and self.format in DRAFTED_FORMATS:
+            self.image.draft("RGB", _enough(self.image.size, scale))
 
     def decoding_bytes(self) -> int:
         """The most memory that it takes until the photo is upright RGB, by its header."""

@@ -16,6 +16,7 @@ from ultron_cli.errors import UltronError, WorkFailed
 from ultron_cli.models.weights.checkpoints import save_checkpoint
 from ultron_cli.output_files import require_space
 from ultron_cli.training.batches.choice import make_batches
+from ultron_cli.training.batches.decoded import DecodedPhotos
 from ultron_cli.training.batches.draws import training_shapes
 from ultron_cli.training.batches.hard import mine_negatives, nearest_landmarks
 from ultron_cli.training.batches.mined import MinedBatches
@@ -88,7 +89,8 @@ class Training(RunLoop[TrainConfig, Batch]):
     def _make_loader(self) -> Iterable[Batch]:
         """The batches of `self.batches`, from where they are told to begin."""
         shapes = training_shapes(self.config.side_px, self.config.group_sizes)
-        dataset = TrainingPhotos(self.photos, Augmentation(self.config.augment, shapes))
+        decoded = DecodedPhotos(len(self.photos.paths))
+        dataset = TrainingPhotos(self.photos, Augmentation(self.config.augment, shapes, decoded))
         return make_loader(dataset, self.batches, self.config.workers, pin=self.device.type == "cuda")
 
     def _make_validation(self, scored: LandmarkPhotos | None) -> RetrievalValidation | ClassificationValidation | None:

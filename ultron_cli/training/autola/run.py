@@ -23,6 +23,7 @@ from ultron_cli.models.attentions.genotype import OPERATIONS, Genotype, save_gen
 from ultron_cli.training.autola.config import AutolaConfig, as_stored
 from ultron_cli.training.autola.network import EDGES, choose_genotype
 from ultron_cli.training.autola.search import AutolaBatches, AutolaSearch, split_halves
+from ultron_cli.training.batches.decoded import DecodedPhotos
 from ultron_cli.training.batches.photos import Augmentation, Batch, TrainingPhotos, make_loader
 from ultron_cli.training.config import binding_settings
 from ultron_cli.training.run.checkpoints import State, load_latest_state
@@ -146,7 +147,8 @@ class AutolaRun(RunLoop[AutolaConfig, tuple[Batch, Batch]]):
         self.weight_batches.set_start(*divmod(self.step, self.n_batches))
         self.architecture_batches.set_start(*divmod(self.step, self.n_architecture_batches))
         side_px = self.config.side_px
-        dataset = TrainingPhotos(self.photos, Augmentation(self.config.augment, [(side_px, side_px)]))
+        augment = Augmentation(self.config.augment, [(side_px, side_px)], DecodedPhotos(len(self.photos.paths)))
+        dataset = TrainingPhotos(self.photos, augment)
         loaders = [
             make_loader(dataset, batches, self.config.workers, pin=self.device.type == "cuda")
             for batches in (self.weight_batches, self.architecture_batches)

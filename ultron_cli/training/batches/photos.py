@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import RandomResizedCrop, v2
 
 from ultron_cli.datasets.landmarks.photos import LandmarkPhotos
-from ultron_cli.datasets.photo_files import decode_photo, open_photo
 from ultron_cli.datasets.photos import worker_start
 from ultron_cli.errors import UltronError
+from ultron_cli.training.batches.decoded import DecodedPhotos, cut
 from ultron_cli.training.batches.draws import EpochBatches, PhotoDraw
 from ultron_cli.training.config import AugmentConfig
 
@@ -102,11 +102,15 @@ class Augmentation:
     """A photo file -> (3, H, W) uint8 of one of `shapes`, at random.
 
     The crop is drawn on the header alone; a JPEG is then decoded at the least of 1, 1/2, 1/4, 1/8 of its size that
-    still has the pixels the crop needs, several times faster than whole.
+    still has the pixels the crop needs, several times faster than whole. decoded: what keeps decoded photos; None
+    keeps none.
     """
 
-    def __init__(self, config: AugmentConfig, shapes: list[tuple[int, int]]) -> None:
+    def __init__(
+        self, config: AugmentConfig, shapes: list[tuple[int, int]], decoded: DecodedPhotos | None = None
+    ) -> None:
         self.config = config
+        self.decoded = decoded or DecodedPhotos(n_photos=None)
         self.shapes = shapes
         jitter = (config.brightness, config.contrast, config.saturation, config.hue)
         steps: list[torch.nn.Module] = [v2.RandomHorizontalFlip()] if config.flip else []
@@ -118,8 +122,8 @@ class Augmentation:
         height, width = self.shapes[shape]
         if self.config.pad_px:
             return self.change(self._padded(path, height, width))
-        with open_photo(path) as photo:
-            photo_width, photo_height = photo.size
+        with self.decoded.open(path) as photo:
+            (photo_width, photo_height), _ = photo.header
             aspects = [aspect * width / height for aspect in self.config.crop_aspect]
             empty = torch.empty((1, photo_height, photo_width), device="meta")  # get_params looks at the size only
             top, left, crop_height, crop_width = RandomResizedCrop.get_params(
@@ -127,23 +131,20 @@ class Augmentation:
             )
             needed = min(1.0, max(height / crop_height, width / crop_width))
             longest_px = max(photo_width, photo_height)
-            photo.draft(math.ceil(longest_px * needed) / longest_px)
-            image = photo.rgb()
-        scale_y, scale_x = image.height / photo_height, image.width / photo_width
+            whole = photo.pixels(math.ceil(longest_px * needed) / longest_px)
+        scale_y, scale_x = whole.shape[0] / photo_height, whole.shape[1] / photo_width
         left_px, top_px = round(left * scale_x), round(top * scale_y)
         width_px = max(1, round(crop_width * scale_x))
         height_px = max(1, round(crop_height * scale_y))
-        cropped = image.crop((left_px, top_px, left_px + width_px, top_px + height_px))
-        pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1)
+        pixels = torch.from_numpy(cut(whole, top_px, left_px, height_px, width_px)).permute(2, 0, 1)
         return self.change(v2.functional.resize(pixels, [height, width], antialias=True))
 
     def _padded(self, path: Path, height: int, width: int) -> torch.Tensor:
         """The whole photo in the shape, moved at random by up to pad_px in each direction over black."""
-        image = decode_photo(path, 2 * max(height, width))
+        with self.decoded.open(path) as photo:
+            whole = photo.pixels(2 * max(height, width) / max(photo.header[0]))
         pad = self.config.pad_px
-        pixels = v2.functional.resize(
-            torch.from_numpy(np.array(image)).permute(2, 0, 1), [height, width], antialias=True
-        )
+        pixels = v2.functional.resize(torch.from_numpy(whole).permute(2, 0, 1), [height, width], antialias=True)
         top, left = torch.randint(0, 2 * pad + 1, (2,)).tolist()
         return torch.nn.functional.pad(pixels, (pad, pad, pad, pad))[:, top : top + height, left : left + width]
 
