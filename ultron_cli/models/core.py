@@ -179,4 +179,7 @@ def normalise_images(pixels: torch.Tensor, preprocessing: Preprocessing) -> torc
     """(B, H, W, 3) uint8 on any device -> (B, 3, H, W) float32, channels last in memory."""
     mean = torch.tensor(preprocessing.mean, device=pixels.device) * 255.0
     sd = torch.tensor(preprocessing.sd, device=pixels.device) * 255.0
-    return pixels.float().sub_(mean).div_(sd).permute(0, 3, 1, 2)
+    # Whole rows at once: three colours alone are too short for a processor's vectors.
+    rows, width = pixels.float().flatten(2), pixels.shape[2]
+    rows = rows.sub_(mean.repeat(width)).div_(sd.repeat(width))
+    return rows.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
