@@ -41,8 +41,8 @@ def test_pixels_are_those_of_photos_decoded_anew(
     photos: LandmarkPhotos, pad_px: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, shapes = AugmentConfig(crop_area=(0.2, 1.0), pad_px=pad_px), [(40, 40)]
-    kept = DecodedPhotos(len(photos.paths))
-    anew, again = (TrainingPhotos(photos, Augmentation(config, shapes, store)) for store in (None, kept))
+    store = DecodedPhotos(len(photos.paths))
+    anew, again = (TrainingPhotos(photos, Augmentation(config, shapes, memory)) for memory in (None, store))
     n_opened = 0
 
     def counted(path: Path) -> object:
@@ -59,9 +59,9 @@ def test_pixels_are_those_of_photos_decoded_anew(
                 result = again[draw]
             assert torch.equal(result.pixels, expected.pixels) and not result.problems
             assert result.pixels.stride() == expected.pixels.stride()
-    divisors = {divisor for _, divisor in kept.pixels}
-    assert n_opened == len(kept.pixels) and (len(divisors) > 1 or pad_px)
-    assert all(divisor == 1 for path, divisor in kept.pixels if path.suffix == ".png")
+    divisors = {divisor for _, divisor in store.pixels}
+    assert n_opened == len(store.pixels) and (len(divisors) > 1 or pad_px)
+    assert all(divisor == 1 for path, divisor in store.pixels if path.suffix == ".png")
 
 
 def test_a_set_that_does_not_fit_is_not_kept(photos: LandmarkPhotos, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ class TrainingPhoto:
     def __init__(self, path: Path, decoded: DecodedPhotos) -> None:
         self.path = path
         self.decoded = decoded
-        self._opened: OpenPhoto | None = None
+        self._photo: OpenPhoto | None = None
 
     @functools.cached_property
     def header(self) -> tuple[tuple[int, int], bool]:
@@ -57,21 +57,21 @@ class TrainingPhoto:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._opened is not None:
-            self._opened.__exit__()
+        if self._photo is not None:
+            self._photo.__exit__()
 
     def _open(self) -> OpenPhoto:
-        if self._opened is None:
-            self._opened = open_photo(self.path)
-        return self._opened
+        if self._photo is None:
+            self._photo = open_photo(self.path)
+        return self._photo
 
     def pixels(self, scale: float) -> np.ndarray:
         """(H, W, 3) uint8, upright, decoded at the least size that is not below `scale`; not to be written to."""
         size, is_drafted = self.header
         divisor = draft_divisor(size, scale) if is_drafted else 1
-        kept = self.decoded.pixels.get((self.path, divisor))
-        if kept is not None:
-            return kept
+        pixels = self.decoded.pixels.get((self.path, divisor))
+        if pixels is not None:
+            return pixels
         photo = self._open()
         photo.draft(scale)
         pixels = np.array(photo.rgb())
