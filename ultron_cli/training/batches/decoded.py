@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ultron_cli.datasets.photo_files import DRAFTED_FORMATS, OpenPhoto, draft_divisor, open_photo
-from ultron_cli.machine import memory_budget
+from ultron_cli.memory import memory_budget
 
 KEPT_BYTES = 512 * 2**20  # of decoded photos in one process; and at most this share of what it may take for one file:
 KEPT_SHARE = 0.25
