@@ -340,12 +340,12 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
         of = f"{len(photos.pairs)} pairs, {photos.mean_features:.0f} features a photo"
         print(f"{of}; {cpu_name()}, {n_cores()} cores, load average {os.getloadavg()[0]:.1f}")
         print("equal: the matches of every pair, to OpenCV's BFMatcher\n")
-        print(f"{'CPU ms of a pair':22}{'runs':>5}{'median':>9}{'min':>9}{'max':>9}{'ratio':>8}")
+        print(f"{'CPU ms of a pair':28}{'runs':>5}{'median':>9}{'min':>9}{'max':>9}{'ratio':>8}")
         pair_ms = statistics.median(ms["ultron"])
         for side, rounds in ms.items():
             median = statistics.median(rounds)
             spread = f"{median:9.3f}{min(rounds):9.3f}{max(rounds):9.3f}{median / pair_ms:7.2f}x"
-            print(f"{side:22}{len(rounds):5}{spread}")
+            print(f"{side:28}{len(rounds):5}{spread}")
         print()
         for side in [side for side in sides if side not in ("ultron", PRODUCT)]:
             print(f"beside {side}: {agreement(inliers['ultron'], inliers[side])}")

@@ -205,14 +205,14 @@ def row_of(times_s: Times, cpu_s: Times, of: str, multiply_adds: int) -> Measure
     for times in (times_s, cpu_s):
         if LARGE_PRODUCT in times:
             times[ARITHMETIC] = arithmetic(2 * multiply_adds, times.pop(LARGE_PRODUCT))
-    print(f"{'':22}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}{'CPU ms':>10}{'ratio':>8}", flush=True)
+    print(f"{'':26}{'runs':>5}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>8}{'CPU ms':>10}{'ratio':>8}", flush=True)
     ours = next(iter(times_s))
     our_s, our_cpu_s = statistics.median(times_s[ours]), statistics.median(cpu_s[ours])
     for name, seconds in times_s.items():
         median_s, median_cpu_s = statistics.median(seconds), statistics.median(cpu_s[name])
         spread = f"{median_s * 1e3:11.1f}{min(seconds) * 1e3:9.1f}{max(seconds) * 1e3:9.1f}{median_s / our_s:7.2f}x"
         print(
-            f"{name:22}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / our_cpu_s:7.2f}x", flush=True
+            f"{name:26}{len(seconds):5}{spread}{median_cpu_s * 1e3:10.1f}{median_cpu_s / our_cpu_s:7.2f}x", flush=True
         )
     ms = {name: [1e3 * s for s in seconds] for name, seconds in times_s.items()}
     return Measurement.of_rounds(
