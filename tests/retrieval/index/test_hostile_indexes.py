@@ -1,6 +1,7 @@
 """Index folders from strangers, and factory strings that Faiss refuses or crashes at: one line, and no memory for what
 a file only declares."""
 
+import re
 import resource
 import struct
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.index.building import build_index
+from ultron_cli.retrieval.index.faiss_index import unsound_part
 from ultron_cli.retrieval.index.opening import open_index
 
 faiss = pytest.importorskip("faiss")
@@ -74,6 +76,36 @@ def test_what_an_index_declares_must_be_in_its_file(descriptors, tmp_path, kind)
     assert "cannot be read" in outcome(folder)
     assert n_refused > 0
     assert peak_bytes() - before_bytes < 600 << 20
+
+
+def test_an_index_without_a_part_or_with_one_of_another_size(descriptors, tmp_path):
+    """Faiss searches what a file has said, and crashes where that is not there."""
+    folder = tmp_path / "a.index"
+    path = folder / "index.faiss"
+    of_other_size = faiss.IndexFlatIP(DIM)
+    of_other_size.add(unit_rows(1, 3, DIM))
+    for kind, name in (
+        ("PCA8,Flat", "index"),
+        ("OPQ4,IVF4,PQ4x4np", "index"),
+        ("IVF4,Flat", "quantizer"),
+        ("HNSW8,Flat", "storage"),
+    ):
+        build_index(descriptors, folder, kind=kind, overwrite=True)
+        content = path.read_bytes()
+        whole = faiss.read_index(str(path))  # which holds its parts
+        part = faiss.serialize_index(faiss.downcast_index(getattr(whole, name))).tobytes()
+        assert part in content
+        path.write_bytes(content.replace(part, b"null"))
+        assert f"cannot be searched: its part {name} is missing" in outcome(folder)
+        path.write_bytes(content.replace(part, faiss.serialize_index(of_other_size).tobytes()))
+        assert re.search(f"its part {name} must hold|cannot be read", outcome(folder))  # Faiss sees some of it itself
+    path.write_bytes(b"null")
+    assert "holds no index" in outcome(folder)
+    step, flat = faiss.RandomRotationMatrix(DIM, DIM), faiss.IndexFlatIP(DIM)
+    transformed = faiss.IndexPreTransform(step, flat)
+    assert unsound_part(faiss, transformed) is None
+    step.d_in = 5
+    assert unsound_part(faiss, transformed) == "its transforms take and give [(5, 8)] dimensions, of 8"
 
 
 def test_an_index_of_another_metric_or_none(descriptors, tmp_path):

@@ -165,9 +165,36 @@ def read_faiss(path: Path) -> FaissObject:
     except (RuntimeError, MemoryError) as error:
         reason = "it declares more than it holds" if isinstance(error, MemoryError) else faiss_reason(error)
         raise UltronError(f"{path} cannot be read ({reason}); {AGAIN}") from error
+    if faiss_index is None:
+        raise UltronError(f"{path} holds no index; {AGAIN}")
     if faiss_index.metric_type != faiss.METRIC_INNER_PRODUCT or not faiss_index.is_trained:
         raise UltronError(f"{path} must be a trained index of inner products; {AGAIN}")
+    if fault := unsound_part(faiss, faiss_index):
+        raise UltronError(f"{path} cannot be searched: {fault}; {AGAIN}")
     return faiss_index
+
+
+def unsound_part(faiss: ModuleType, faiss_index: FaissObject) -> str | None:
+    """What is wrong with the indexes that an index is made of, whose absence or size Faiss takes for granted when it
+    searches; None if nothing is."""
+    chain = getattr(faiss_index, "chain", None)
+    dims = [(step.d_in, step.d_out) for step in (chain.at(i) for i in range(chain.size()))] if chain else []
+    inner_dim = dims[-1][1] if dims else faiss_index.d
+    if [faiss_index.d, *(d_out for _, d_out in dims)] != [*(d_in for d_in, _ in dims), inner_dim]:
+        return f"its transforms take and give {dims} dimensions, of {faiss_index.d}"
+    for name in ("index", "quantizer", "storage", "base_index", "refine_index"):
+        if not hasattr(faiss_index, name):
+            continue
+        part = getattr(faiss_index, name)
+        if part is None:
+            return f"its part {name} is missing"
+        part = faiss.downcast_index(part)
+        n_rows = faiss_index.nlist if name == "quantizer" else faiss_index.ntotal
+        if (part.ntotal, part.d) != (n_rows, inner_dim):
+            return f"its part {name} must hold {n_rows} rows of {inner_dim} dimensions, found {part.ntotal} of {part.d}"
+        if fault := unsound_part(faiss, part):
+            return fault
+    return None
 
 
 def faiss_reason(error: Exception) -> str:
