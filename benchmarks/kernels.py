@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from limits import ARITHMETIC, arithmetic, large_product
+from limits import ARITHMETIC, arithmetic, large_product, rest
 from models import attention_flops, cdconv_flops
 from rows import add_save, save
 from torch import Tensor
@@ -91,6 +91,7 @@ def timed(sides: dict[str, Callable[[], object]], turns: int, device: str) -> Ti
     times: Times = {name: [] for name in sides}
     for _ in range(turns):
         for name, side in sides.items():
+            rest()
             times[name].append(turn(side))
     return times
 

@@ -80,18 +80,15 @@ def cell(sides: Mapping[str, Spread], row: Measurement, *, as_share: bool) -> st
 
 
 def rows_of(files: Sequence[Results]) -> list[list[str]]:
-    """The rows of the table."""
-    is_gpu = [bool(results.machine.get("gpu")) for results in files]
+    """The rows of the table, those of a benchmark from the last of the files that has it."""
     table = []
     for names, on_gpu in ((BENCHMARKS, False), (ON_A_GPU, True)):
         for name in names:
-            measured = [
-                (title, row)
-                for results, has_gpu in zip(files, is_gpu, strict=True)
-                if has_gpu == on_gpu
-                for title, row in results.results.items()
-                if row.benchmark == name
-            ]
+            measured: list[tuple[str, Measurement]] = []
+            for results in files:
+                if bool(results.machine.get("gpu")) == on_gpu:
+                    rows = [(title, row) for title, row in results.results.items() if row.benchmark == name]
+                    measured = rows or measured
             place = " on a GPU" if on_gpu else ""
             for title, row in measured:
                 what = f"{title}{place}: {row.of}"
@@ -104,14 +101,16 @@ def rows_of(files: Sequence[Results]) -> list[list[str]]:
 
 
 def note_of(results: Results) -> str:
-    """When and where a file was measured."""
+    """What a file has, when and where it was measured."""
     commit = str(results.machine.get("git_commit", "none"))[:12]
-    return f"{str(results.machine.get('created'))[:10]}, commit {commit}: {machine_text(results.machine)}."
+    names = ", ".join(dict.fromkeys(row.benchmark for row in results.results.values()))
+    return f"{str(results.machine.get('created'))[:10]}, commit {commit} ({names}): {machine_text(results.machine)}."
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="*", metavar="RESULTS.json")
+    files_help = "rows of a benchmark are of the last file that has it (default: the newest of each machine)"
+    parser.add_argument("files", type=Path, nargs="*", metavar="RESULTS.json", help=files_help)
     parser.add_argument("--measure", action="store_true", help="run the benchmarks first; an hour of a quiet machine")
     parser.add_argument("--short", action="store_true", help="with --measure: smaller sizes, a quarter of an hour")
     parser.add_argument("--only", nargs="*", choices=list(BENCHMARKS), help="with --measure: some of them (all)")

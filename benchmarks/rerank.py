@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from limits import rest
 from rows import add_save, save
 
 from ultron_cli.machine import cpu_name
@@ -146,6 +147,7 @@ def main() -> int:
     times_s: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(max(1, options.runs)):
         for name, side in sides.items():
+            rest()
             started_s = time.perf_counter()
             side()
             times_s[name].append(time.perf_counter() - started_s)

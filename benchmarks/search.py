@@ -33,7 +33,7 @@ from typing import TypedDict, cast
 
 import h5py
 import numpy as np
-from limits import ARITHMETIC, arithmetic, large_product, product, reading
+from limits import ARITHMETIC, arithmetic, large_product, product, reading, rest
 from rows import add_save, save
 
 from ultron_cli.machine import cpu_name, n_cores, peak_mib
@@ -193,6 +193,7 @@ def timed(sides: dict[str, Callable[[], object]], runs: int) -> tuple[Times, Tim
     cpu_s: Times = {name: [] for name in sides}
     for _ in range(runs):
         for name, side in sides.items():
+            rest()
             start, start_cpu = time.perf_counter(), time.process_time()
             side()
             times_s[name].append(time.perf_counter() - start)
