@@ -14,7 +14,7 @@ from ultron_cli.machine import n_threads
 Work = Callable[[], object]
 LARGE_SIDE = 1536  # of the square matrices whose product tells how fast the machine multiplies
 LARGE_FLOPS = 2 * LARGE_SIDE**3
-REST_S = 0.05
+REST_S = 0.2
 ARITHMETIC = "float32 arithmetic alone"  # passed by what multiplies smaller numbers, or fewer
 
 
@@ -46,7 +46,7 @@ def arithmetic(flops: float, large: Sequence[float]) -> list[float]:
 
 
 def rest() -> None:
-    """Lets the threads of a BLAS, which wait spinning for some 30 ms after a product, go to sleep: they would take a
+    """Lets the threads of a BLAS, which wait spinning for a tenth of a second after a product, go to sleep: they would take a
     core from what is timed next."""
     time.sleep(REST_S)
 
