@@ -46,8 +46,8 @@ def arithmetic(flops: float, large: Sequence[float]) -> list[float]:
 
 
 def rest() -> None:
-    """Lets the threads of a BLAS, which wait spinning for a tenth of a second after a product, go to sleep: they would take a
-    core from what is timed next."""
+    """Lets the threads of a BLAS, which wait spinning for a tenth of a second after a product, go to sleep: they would
+    take a core from what is timed next."""
     time.sleep(REST_S)
 
 
