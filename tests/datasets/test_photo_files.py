@@ -297,7 +297,9 @@ def test_a_picture_of_another_size_than_its_header_is_refused() -> None:
     assert frame in content
     wider = content.replace(frame, b"clap" + struct.pack(">2L", 200, 1))
     assert photo_size(io.BytesIO(wider)) == (200, 48)
-    with pytest.raises(UltronError, match=r"\(OSError: its header says 200 x 48 pixels, it has 96 x 48\); replace it"):
+    # The second by versions of pillow-heif that look themselves.
+    words = r"\(OSError: its header says 200 x 48 pixels, it has 96 x 48\); replace it|decoded dimensions: \(96, 48\)"
+    with pytest.raises(UltronError, match=words):
         decode_photo(io.BytesIO(wider))
 
 

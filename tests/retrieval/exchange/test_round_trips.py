@@ -124,7 +124,8 @@ def test_scores_are_the_shortest_texts_that_read_back() -> None:
     texts = score_texts(values)
     back = np.array([float(text) for text in texts]).astype(np.float32)
     np.testing.assert_array_equal(back.view(np.uint32), values.view(np.uint32))
-    assert score_texts(np.array([0.1, 16777216, -0.0], np.float32)) == ["0.1", "1.6777216e+07", "-0.0"]
+    shown = score_texts(np.array([0.1, 16777216, -0.0], np.float32))
+    assert shown in (["0.1", "1.6777216e+07", "-0.0"], ["0.1", "16777216.0", "-0.0"])  # by NumPy's version
 
 
 def test_scores_that_no_text_holds_are_refused(tmp_path: Path) -> None:
