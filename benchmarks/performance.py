@@ -79,16 +79,22 @@ def cell(sides: Mapping[str, Spread], row: Measurement, *, as_share: bool) -> st
     return "; ".join(texts)
 
 
+def last_files(files: Sequence[Results]) -> dict[tuple[str, bool], Results]:
+    """The last file that has a benchmark, by its name and whether it ran on a GPU."""
+    return {
+        (row.benchmark, bool(results.machine.get("gpu"))): results
+        for results in files
+        for row in results.results.values()
+    }
+
+
 def rows_of(files: Sequence[Results]) -> list[list[str]]:
     """The rows of the table, those of a benchmark from the last of the files that has it."""
-    table = []
+    file_of, table = last_files(files), []
     for names, on_gpu in ((BENCHMARKS, False), (ON_A_GPU, True)):
         for name in names:
-            measured: list[tuple[str, Measurement]] = []
-            for results in files:
-                if bool(results.machine.get("gpu")) == on_gpu:
-                    rows = [(title, row) for title, row in results.results.items() if row.benchmark == name]
-                    measured = rows or measured
+            results = file_of.get((name, on_gpu), Results(results={}))
+            measured = [(title, row) for title, row in results.results.items() if row.benchmark == name]
             place = " on a GPU" if on_gpu else ""
             for title, row in measured:
                 what = f"{title}{place}: {row.of}"
@@ -100,11 +106,15 @@ def rows_of(files: Sequence[Results]) -> list[list[str]]:
     return table
 
 
-def note_of(results: Results) -> str:
-    """What a file has, when and where it was measured."""
-    commit = str(results.machine.get("git_commit", "none"))[:12]
-    names = ", ".join(dict.fromkeys(row.benchmark for row in results.results.values()))
-    return f"{str(results.machine.get('created'))[:10]}, commit {commit} ({names}): {machine_text(results.machine)}."
+def notes_of(files: Sequence[Results]) -> list[str]:
+    """Of each file, which benchmarks the table has of it, and when and where they were measured."""
+    file_of, notes = last_files(files), []
+    for results in files:
+        commit = str(results.machine.get("git_commit", "none"))[:12]
+        names = ", ".join(name for (name, _), of_name in file_of.items() if of_name is results)
+        day = str(results.machine.get("created"))[:10]
+        notes.append(f"{day}, commit {commit} ({names}): {machine_text(results.machine)}.")
+    return notes
 
 
 def main() -> int:
@@ -124,7 +134,7 @@ def main() -> int:
     files = [read_results(path) for path in options.files or newest_last]
     if not options.files:
         files = list({bool(results.machine.get("gpu")): results for results in files}.values())
-    text = "\n\n".join([markdown_table(COLUMNS, rows_of(files)), *map(note_of, files)])
+    text = "\n\n".join([markdown_table(COLUMNS, rows_of(files)), *notes_of(files)])
     print(text)
     if options.write:
         replace_between(options.write, BEGIN, END, text)
