@@ -240,7 +240,7 @@ def read_header(path_text: str, layout: H5Layout) -> dict[str, Any]:
     be called in a child process."""
     path = Path(path_text)
     with h5py.File(path, "r") as handle:
-        stored_attributes = handle.attrs  # each time it is asked for it opens the root
+        stored_attributes = handle.attrs
         kind = _attribute(stored_attributes, "format", object)
         is_foreign = layout.may_be_foreign and kind is None
         if kind != layout.format and not is_foreign:
