@@ -1,5 +1,6 @@
 """Damages HDF5 files as HDF5 sees them: attributes, types, shapes, chunks, filters and links, each changed soundly."""
 
+import math
 import random
 from collections.abc import Callable
 
@@ -92,8 +93,9 @@ def _change_shape(file: h5py.File, draws: random.Random) -> None:
     elif kind == 2:
         file.create_dataset(name, dtype=content.dtype, data=h5py.Empty(content.dtype))
         return
-    else:  # declared, and never written
+    else:
         shape = [draws.choice((10**4, 10**6, 10**9, 10**12)), *shape[1:]]
+    if math.prod(shape) > MOST_VALUES:  # declared, and never written
         file.create_dataset(name, shape, content.dtype, chunks=tuple(min(side, 64) or 1 for side in shape))
         return
     values = np.resize(content, shape) if content.size else np.zeros(shape, content.dtype)

@@ -30,7 +30,7 @@ from ultron_cli.memory import set_memory_budget
 
 MOST_MESSAGE = 2000  # characters of an error
 SHRINKING_TRIES = 150
-CPU_S_BEFORE_GUARD = 1.0  # of a reading without the guard, which then has its own
+CPU_S_BEFORE_GUARD = 0.25  # of a reading without the guard, which then has its own
 FILES_OF_A_CHILD = 5000  # libraries leave something behind of every damaged file
 BUDGET_BYTES = 1 << 28  # that files may declare
 

@@ -14,8 +14,8 @@ from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
 from ultron_cli.retrieval.descriptors import write_descriptors
 from ultron_cli.retrieval.index.building import build_index
-from ultron_cli.retrieval.index.faiss_index import unsound_part
 from ultron_cli.retrieval.index.opening import open_index
+from ultron_cli.retrieval.index.soundness import is_sound_graph, unsound_part
 
 faiss = pytest.importorskip("faiss")
 N, DIM = 200, 8
@@ -44,7 +44,7 @@ def outcome(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "kind", ["flat", "IVF4,SQ8", "IVF4,PQ4x4np", "OPQ4,IVF4,PQ4x4np", "HNSW8,SQfp16", "IDMap,Flat"]
+    "kind", ["flat", "IVF4,SQ8", "IVF4,PQ4x4np", "OPQ4,IVF4,PQ4x4np", "HNSW8,SQfp16", "IDMap,Flat", "PQ4x4fs"]
 )
 def test_bytes_changed_at_random(descriptors, tmp_path, kind):
     folder = tmp_path / "a.index"
@@ -106,6 +106,70 @@ def test_an_index_without_a_part_or_with_one_of_another_size(descriptors, tmp_pa
     assert unsound_part(faiss, transformed) is None
     step.d_in = 5
     assert unsound_part(faiss, transformed) == "its transforms take and give [(5, 8)] dimensions, of 8"
+
+
+def leaves_its_rows(hnsw: object, n_rows: int) -> bool:
+    """Whether some link of an HNSW graph leads to no row, or to one below the level of the link: each looked at."""
+    levels, offsets, links, starts = (
+        faiss.vector_to_array(getattr(hnsw, name)).tolist()
+        for name in ("levels", "offsets", "neighbors", "cum_nneighbor_per_level")
+    )
+    for row in range(n_rows):
+        for level in range(levels[row]):
+            for link in links[offsets[row] + starts[level] : offsets[row] + starts[level + 1]]:
+                if link != -1 and not (0 <= link < n_rows and levels[link] > level):
+                    return True
+    return False
+
+
+def test_a_graph_that_leads_out_of_its_rows():
+    """A walk of Faiss follows every link; where one led to a row without that level, Faiss crashed."""
+    index = faiss.index_factory(DIM, "HNSW4", faiss.METRIC_INNER_PRODUCT)
+    index.add(unit_rows(1, N, DIM))
+    graph = index.hnsw
+    links, draws = faiss.vector_to_array(graph.neighbors), np.random.default_rng(0)
+    outcomes = []
+    for _ in range(200):
+        changed = links.copy()
+        changed[draws.integers(len(links))] = draws.choice([-2, -1, N, draws.integers(N)])
+        faiss.copy_array_to_vector(changed, graph.neighbors)
+        outcomes.append(is_sound_graph(faiss, graph, N))
+        assert outcomes[-1] != leaves_its_rows(graph, N)
+    assert 20 < sum(outcomes) < 180
+    faiss.copy_array_to_vector(links, graph.neighbors)
+    assert unsound_part(faiss, index) is None
+    for name, value in (("max_level", graph.max_level + 1), ("max_level", -1), ("entry_point", N), ("entry_point", -1)):
+        before = getattr(graph, name)
+        setattr(graph, name, value)
+        assert unsound_part(faiss, index) == "its graph leads to rows or levels that it does not have"
+        setattr(graph, name, before)
+    for name in ("levels", "offsets", "cum_nneighbor_per_level", "neighbors"):
+        vector = getattr(graph, name)
+        before = faiss.vector_to_array(vector)
+        for changed in (before[:1], before + 1):
+            faiss.copy_array_to_vector(changed, vector)
+            assert not is_sound_graph(faiss, graph, N)
+        faiss.copy_array_to_vector(before, vector)
+
+
+def test_codes_and_transforms_that_do_not_fit():
+    rows = unit_rows(1, N, DIM)
+    scanned = faiss.index_factory(DIM, "PQ4x4fs", faiss.METRIC_INNER_PRODUCT)
+    scanned.train(rows)
+    scanned.add(rows)
+    assert unsound_part(faiss, scanned) is None
+    scanned.ntotal2 = 1 << 40
+    assert "its codes must be of 224 rows in groups of 32, found 1099511627776" in unsound_part(faiss, scanned)
+    coded = faiss.index_factory(DIM, "SQ8", faiss.METRIC_INNER_PRODUCT)
+    coded.train(rows)
+    coded.add(rows)
+    coded.code_size = 4096
+    assert unsound_part(faiss, coded) == f"its codes must be {4096 * N} bytes, found {DIM * N}"
+    padded = faiss.index_factory(DIM, "Pad16,Flat", faiss.METRIC_INNER_PRODUCT)
+    step = faiss.downcast_VectorTransform(padded.chain.at(0))
+    assert unsound_part(faiss, padded) is None
+    faiss.copy_array_to_vector(np.array([*range(15), 1 << 24], np.int32), step.map)
+    assert unsound_part(faiss, padded) == "its transform takes other dimensions than the 8 that there are"
 
 
 def test_an_index_of_another_metric_or_none(descriptors, tmp_path):

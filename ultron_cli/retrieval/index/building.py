@@ -19,7 +19,7 @@ from ultron_cli.files import file_state, part_file, sha256_of_file, whole_folder
 from ultron_cli.guarded import ReaderDied, ReaderFailed, ReaderStopped, in_child
 from ultron_cli.memory import available_bytes
 from ultron_cli.retrieval.descriptors import Descriptors
-from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, FaissObject, faiss_reason, load_faiss
+from ultron_cli.retrieval.index.faiss_index import FORMAT, VERSION, FaissIndex, faiss_reason, load_faiss
 from ultron_cli.retrieval.index.kinds import (
     INDEX_KINDS,
     POINTS_PER_CELL,
@@ -31,6 +31,7 @@ from ultron_cli.retrieval.index.kinds import (
 from ultron_cli.retrieval.index.of_users import FORMAT as USER_FORMAT
 from ultron_cli.retrieval.index.of_users import VERSION as USER_VERSION
 from ultron_cli.retrieval.index.of_users import IndexOfUser, filled_user_index, store_user_index, user_index_part
+from ultron_cli.retrieval.index.soundness import FaissObject
 from ultron_cli.retrieval.whitening import Whitening, open_descriptors
 from ultron_cli.stops import undisturbed
 

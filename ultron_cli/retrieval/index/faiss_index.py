@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from ultron_cli.retrieval.index.base import (
     refuse_stale,
 )
 from ultron_cli.retrieval.index.kinds import INDEX_KINDS, SearchSettings
+from ultron_cli.retrieval.index.soundness import FaissObject, unsound_part
 from ultron_cli.retrieval.origin import ExtractionRecord
 from ultron_cli.retrieval.rankings import RankedRows, check_search
 from ultron_cli.retrieval.whitening import read_whitening
@@ -38,8 +38,6 @@ VERSION = 1
 AGAIN = "run `ultron index --overwrite` again"
 # Beside the bytes of its file: tables that Faiss derives from them.
 DERIVED_BYTES = 1 << 28
-
-FaissObject = Any  # an index of Faiss or a part of one; Faiss declares no types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ class FaissIndex(StoredIndex):
         searched."""
         try:
             scores, rows = self.faiss_index.search(queries, k)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise UltronError(f"Faiss cannot search {self.path} ({faiss_reason(error)}); {AGAIN}") from error
         if rows.size and not (rows.min() >= -1 and rows.max() < self.n):
             raise UltronError(f"{self.path} is damaged: it names rows beyond its {self.n}; {AGAIN}")
@@ -172,29 +170,6 @@ def read_faiss(path: Path) -> FaissObject:
     if fault := unsound_part(faiss, faiss_index):
         raise UltronError(f"{path} cannot be searched: {fault}; {AGAIN}")
     return faiss_index
-
-
-def unsound_part(faiss: ModuleType, faiss_index: FaissObject) -> str | None:
-    """What is wrong with the indexes that an index is made of, whose absence or size Faiss takes for granted when it
-    searches; None if nothing is."""
-    chain = getattr(faiss_index, "chain", None)
-    dims = [(step.d_in, step.d_out) for step in (chain.at(i) for i in range(chain.size()))] if chain else []
-    inner_dim = dims[-1][1] if dims else faiss_index.d
-    if [faiss_index.d, *(d_out for _, d_out in dims)] != [*(d_in for d_in, _ in dims), inner_dim]:
-        return f"its transforms take and give {dims} dimensions, of {faiss_index.d}"
-    for name in ("index", "quantizer", "storage", "base_index", "refine_index"):
-        if not hasattr(faiss_index, name):
-            continue
-        part = getattr(faiss_index, name)
-        if part is None:
-            return f"its part {name} is missing"
-        part = faiss.downcast_index(part)
-        n_rows = faiss_index.nlist if name == "quantizer" else faiss_index.ntotal
-        if (part.ntotal, part.d) != (n_rows, inner_dim):
-            return f"its part {name} must hold {n_rows} rows of {inner_dim} dimensions, found {part.ntotal} of {part.d}"
-        if fault := unsound_part(faiss, part):
-            return fault
-    return None
 
 
 def faiss_reason(error: Exception) -> str:
