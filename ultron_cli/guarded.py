@@ -28,7 +28,7 @@ import msgspec
 from ultron_cli.errors import UltronError
 from ultron_cli.processes import end_with_parent
 
-CPU_S = 2  # a header is read in milliseconds
+CPU_S = 1  # a header is read in milliseconds
 WALL_S = 60.0  # a disk may be slow; a loop ends by its time of computing
 MEMORY_BYTES = 1 << 30
 LOOK_S = 1.0  # between two looks at what the child has answered
