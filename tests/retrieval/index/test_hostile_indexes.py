@@ -160,6 +160,8 @@ def test_codes_and_transforms_that_do_not_fit():
     assert unsound_part(faiss, scanned) is None
     scanned.ntotal2 = 1 << 40
     assert "its codes must be of 224 rows in groups of 32, found 1099511627776" in unsound_part(faiss, scanned)
+    scanned.bbs = 0
+    assert "rows in groups of 0" in unsound_part(faiss, scanned)
     coded = faiss.index_factory(DIM, "SQ8", faiss.METRIC_INNER_PRODUCT)
     coded.train(rows)
     coded.add(rows)

@@ -24,9 +24,10 @@ def unsound_part(faiss: ModuleType, faiss_index: FaissObject) -> str | None:
     if [faiss_index.d, *(d_out for _, d_out in dims)] != [*(d_in for d_in, _ in dims), inner_dim]:
         return f"its transforms take and give {dims} dimensions, of {faiss_index.d}"
     for step in steps:
-        taken = stored(faiss, step.map) if hasattr(step, "map") else np.zeros(step.d_out, np.int32)
-        if len(taken) != step.d_out or not ((taken >= -1) & (taken < step.d_in)).all():
-            return f"its transform takes other dimensions than the {step.d_in} that there are"
+        if hasattr(step, "map"):
+            taken = stored(faiss, step.map)
+            if len(taken) != step.d_out or not ((taken >= -1) & (taken < step.d_in)).all():
+                return f"its transform takes other dimensions than the {step.d_in} that there are"
     for name in ("index", "quantizer", "storage", "base_index", "refine_index"):
         if not hasattr(faiss_index, name):
             continue
@@ -54,7 +55,7 @@ def unsound_codes(faiss_index: FaissObject) -> str | None:
     n_rows, n_bytes = faiss_index.ntotal, faiss_index.codes.size()
     if hasattr(faiss_index, "bbs"):  # groups of `bbs` rows, four bits for each of M2 parts
         group = faiss_index.bbs
-        needed = n_rows + -n_rows % group
+        needed = n_rows + -n_rows % group if group > 0 else -1
         if faiss_index.ntotal2 != needed:
             return f"its codes must be of {needed} rows in groups of {group}, found {faiss_index.ntotal2}"
         n_needed = needed * faiss_index.M2 // 2
