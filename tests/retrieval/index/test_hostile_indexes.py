@@ -207,7 +207,6 @@ def test_an_index_over_the_memory_budget(descriptors, tmp_path, monkeypatch):
         ("IVF20_HNSW8,SQ8", 19, "an inverted file of 20 cells needs 20 at least"),
         ("IVF2,PQ4x5", 31, "a product quantizer of 32 centroids needs 32 at least"),
         ("PQ4x4fs", 15, "a product quantizer of 16 centroids needs 16 at least"),
-        ("HNSW8_PQ4x4", 15, "a product quantizer of 16 centroids needs 16 at least"),
         ("RQ2x2", 7, "a residual quantizer of 8 dimensions needs 8 at least"),
         ("ivfpq", 1, "needs 2 at least"),
     ],
@@ -244,6 +243,13 @@ def test_what_faiss_refuses(tmp_path, kind):
     with pytest.raises(UltronError, match=r"or a Faiss factory string that suits 50 descriptors"):
         build_index(write(tmp_path / "d.h5", 50), tmp_path / "a.index", kind=kind)
     assert not (tmp_path / "a.index").exists()
+
+
+def test_kinds_that_compare_by_distances(descriptors, tmp_path):
+    for kind in ("HNSW8_PQ4x4", "HNSW8_2x4+PQ4"):
+        with pytest.raises(UltronError, match=r"must compare by inner products, index type 'HNSW8_"):
+            build_index(descriptors, tmp_path / "a.index", kind=kind)
+        assert not (tmp_path / "a.index").exists()
 
 
 @pytest.mark.parametrize("kind", ["IDMap,Flat", "IDMap2,SQ8", "Flat,IDMap", "PCA8,IDMap,Flat", "RQ2x4", "LSQ2x4"])

@@ -200,6 +200,11 @@ def filled_index(descriptors: Descriptors, kind: str, factory: str) -> FaissObje
         if kind not in INDEX_KINDS:
             in_child(require_factory, factory, dim)
         faiss_index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        if faiss_index.metric_type != faiss.METRIC_INNER_PRODUCT:
+            raise UltronError(
+                f"an index must compare by inner products, index type {kind!r} compares by distances; take one of "
+                f"{', '.join(INDEX_KINDS)} or another Faiss factory string"
+            )
         say_memory(faiss_index, n, dim)
         if not faiss_index.is_trained:
             n_training = -(-n // step)
