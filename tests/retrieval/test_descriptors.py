@@ -256,3 +256,22 @@ def test_taking_a_damaged_row_is_refused(tmp_path):
         file.take(np.array([0]))
         with pytest.raises(UltronError, match="rows taken: descriptors must be finite"):
             file.take(np.array([0, 1]))
+
+
+@pytest.mark.parametrize("offset", [1 << 40, (1 << 63) - 1, (1 << 63) + 8, (1 << 64) - 2])
+@pytest.mark.parametrize("layout", ["chunked", "contiguous"])
+def test_rows_that_lie_outside_the_file_are_refused(tmp_path, layout, offset):
+    path = tmp_path / "d.h5"
+    write_descriptors(path, ["a", "b"], [np.eye(2, 4, dtype=np.float32)], 4, info())
+    with h5py.File(path, "r+") as handle:
+        if layout == "contiguous":
+            del handle["descriptors"]
+            handle["descriptors"] = np.eye(2, 4, dtype=np.float32)
+        stored = handle["descriptors"].id
+        place = stored.get_chunk_info(0).byte_offset if layout == "chunked" else stored.get_offset()
+    content = path.read_bytes()
+    stored_place = place.to_bytes(8, "little")
+    assert stored_place in content
+    path.write_bytes(content.replace(stored_place, offset.to_bytes(8, "little")))
+    with pytest.raises(UltronError, match=r"d\.h5"), DescriptorFile(path) as file:
+        file.take(np.array([0]))

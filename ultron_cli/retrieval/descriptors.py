@@ -79,6 +79,7 @@ LAYOUT = H5Layout(
 AGAIN = "extract it again"
 CHECKED_VALUES = 2**18  # of float16 that are float32 at once: 1 MiB stays in a cache
 SHOWN_PHOTOS = 8  # in a notebook
+MOST_OFFSET = 1 << 62  # of rows in a file; a damaged one may say more
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
 
@@ -312,7 +313,7 @@ def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
     row_bytes = dim * stored.dtype.itemsize
     if stored.chunks is None:
         offset = stored.id.get_offset()
-        return None if offset is None else offset + np.arange(n) * row_bytes
+        return None if offset is None or offset > MOST_OFFSET else offset + np.arange(n) * row_bytes
     if stored.chunks[1] != dim or not hasattr(stored.id, "chunk_iter"):
         return None
     rows_per_chunk = stored.chunks[0]
@@ -320,7 +321,7 @@ def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
 
     def note_start(chunk: h5py.h5d.StoreInfo) -> None:
         place = chunk.chunk_offset[0] // rows_per_chunk
-        if place < len(starts):
+        if place < len(starts) and chunk.byte_offset <= MOST_OFFSET:
             starts[place] = chunk.byte_offset
 
     stored.id.chunk_iter(note_start)
