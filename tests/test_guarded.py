@@ -97,6 +97,19 @@ def test_a_crash_a_loop_and_too_much_memory_end_the_child_alone():
     assert in_child(plain_data, 1) == plain_data(1)
 
 
+def test_modules_of_the_next_function_do_not_count_as_the_last_ones_time(tmp_path, monkeypatch):
+    (tmp_path / "slow_to_load.py").write_text(
+        f"import os, time\nif os.getpid() != {os.getpid()}:\n    while time.process_time() < 2.5:\n        pass\n"
+        "def answer():\n    return time.process_time()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    guarded._end_child()
+    assert in_child(plain_data, 1, cpu_s=1)  # the child stays, having computed for less than a second
+    import slow_to_load  # pyright: ignore[reportMissingImports]
+
+    assert in_child(slow_to_load.answer, cpu_s=1) >= 2.5
+
+
 def test_time_in_which_both_are_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch):
     """Ctrl-Z for an hour: one look finds nothing, and the clock is far ahead."""
     parent_pid, looks, real = os.getpid(), [], select.select

@@ -263,6 +263,8 @@ def _answer_requests(line: socket.socket, idle_s: float) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + cpu_s, hard_s))
         with limited_memory(memory_bytes, held_bytes):
             answer = _answer(function, arguments)
+        # Not while it waits, nor while it loads the modules of the next function.
+        resource.setrlimit(resource.RLIMIT_CPU, (hard_s, hard_s))
         stream.write(len(answer).to_bytes(8, "big") + answer)
         stream.flush()
 
