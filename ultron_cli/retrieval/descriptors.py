@@ -44,6 +44,7 @@ from ultron_cli.retrieval.origin import (
     StoredExtraction,
     StoredSkippedPhoto,
 )
+from ultron_cli.retrieval.row_windows import RowWindows, row_offsets, row_windows
 
 FORMAT = "ultron-descriptors"
 VERSION = 1
@@ -79,7 +80,6 @@ LAYOUT = H5Layout(
 AGAIN = "extract it again"
 CHECKED_VALUES = 2**18  # of float16 that are float32 at once: 1 MiB stays in a cache
 SHOWN_PHOTOS = 8  # in a notebook
-MOST_OFFSET = 1 << 62  # of rows in a file; a damaged one may say more
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
 
@@ -301,67 +301,6 @@ class DescriptorFile(Descriptors):
 def native(dtype: np.dtype) -> np.dtype:
     """The same numbers in the byte order of this machine."""
     return dtype.newbyteorder("=")
-
-
-def row_offsets(stored: h5py.Dataset) -> np.ndarray | None:
-    """(N,) int64 byte offsets of the rows in the file; None where their bytes are not those of the numbers (compressed
-    or byte-swapped), or the file does not say of all of them where they are."""
-    n, dim = stored.shape
-    is_plain = stored.dtype.isnative and stored.id.get_create_plist().get_nfilters() == 0
-    if not is_plain or not n:
-        return None
-    row_bytes = dim * stored.dtype.itemsize
-    if stored.chunks is None:
-        offset = stored.id.get_offset()
-        return None if offset is None or offset > MOST_OFFSET else offset + np.arange(n) * row_bytes
-    if stored.chunks[1] != dim or not hasattr(stored.id, "chunk_iter"):
-        return None
-    rows_per_chunk = stored.chunks[0]
-    starts = np.full(-(-n // rows_per_chunk), -1, np.int64)
-
-    def note_start(chunk: h5py.h5d.StoreInfo) -> None:
-        place = chunk.chunk_offset[0] // rows_per_chunk
-        if place < len(starts) and chunk.byte_offset <= MOST_OFFSET:
-            starts[place] = chunk.byte_offset
-
-    stored.id.chunk_iter(note_start)
-    if (starts < 0).any():
-        return None
-    rows = np.arange(n)
-    return starts[rows // rows_per_chunk] + rows % rows_per_chunk * row_bytes
-
-
-@dataclass(frozen=True)
-class RowWindows:
-    """The bytes of a descriptor file's rows, seen through a memory map of the file.
-
-    HDF5 reads scattered rows one selection at a time. A gather from the mapped file is many times faster, and the map
-    is kept because mapping pages anew costs more than copying them.
-    """
-
-    offsets: np.ndarray  # (N,) int64 byte offsets of the rows
-    windows: np.ndarray  # (file size - row size + 1, row size) uint8: one row's length from every offset
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """(n, row size) uint8, the bytes of (n,) rows."""
-        return self.windows[self.offsets[rows]]
-
-
-def row_windows(path: Path, stored: h5py.Dataset) -> RowWindows | None:
-    """The rows of a file through a memory map; None where the file does not hold them as plain numbers."""
-    offsets = row_offsets(stored)
-    if offsets is None:
-        return None
-    return windows_at(path, offsets, stored.shape[1] * stored.dtype.itemsize)
-
-
-def windows_at(path: Path, offsets: np.ndarray, n_bytes: int) -> RowWindows | None:
-    """Rows of n_bytes each at (N,) int64 byte offsets of a file, through a memory map; None where it ends before."""
-    content = np.memmap(path, np.uint8, "r")
-    if offsets.min() < 0 or offsets.max() + n_bytes > len(content):
-        return None  # HDF5 says what is wrong with such a file of ours
-    shape = (len(content) - n_bytes + 1, n_bytes)
-    return RowWindows(offsets, np.lib.stride_tricks.as_strided(content, shape, (1, 1), writeable=False))
 
 
 def take_rows(database: np.ndarray | Descriptors, rows: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.files import require_regular_file
-from ultron_cli.retrieval.descriptors import Role, windows_at
+from ultron_cli.retrieval.descriptors import Role
 from ultron_cli.retrieval.exchange.descriptors.rows import FLOATS, DescriptorFormat, NamedRows
 from ultron_cli.retrieval.hdf5 import (
     TEXT,
@@ -24,6 +24,7 @@ from ultron_cli.retrieval.hdf5 import (
     open_h5,
     write_h5_names,
 )
+from ultron_cli.retrieval.row_windows import windows_at
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 HLOC_DATASET = "global_descriptor"
