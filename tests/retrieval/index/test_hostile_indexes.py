@@ -158,6 +158,10 @@ def test_codes_and_transforms_that_do_not_fit():
     scanned.train(rows)
     scanned.add(rows)
     assert unsound_part(faiss, scanned) is None
+    with_factors = faiss.index_factory(DIM, "RaBitQfs", faiss.METRIC_INNER_PRODUCT)  # beside the codes of each group
+    with_factors.train(rows)
+    with_factors.add(rows)
+    assert unsound_part(faiss, with_factors) is None
     scanned.ntotal2 = 1 << 40
     assert "its codes must be of 224 rows in groups of 32, found 1099511627776" in unsound_part(faiss, scanned)
     scanned.bbs = 0

@@ -53,12 +53,15 @@ def unsound_codes(faiss_index: FaissObject) -> str | None:
     if not hasattr(faiss_index, "codes"):
         return None
     n_rows, n_bytes = faiss_index.ntotal, faiss_index.codes.size()
-    if hasattr(faiss_index, "bbs"):  # groups of `bbs` rows, four bits for each of M2 parts
+    if hasattr(faiss_index, "bbs"):
         group = faiss_index.bbs
         needed = n_rows + -n_rows % group if group > 0 else -1
         if faiss_index.ntotal2 != needed:
             return f"its codes must be of {needed} rows in groups of {group}, found {faiss_index.ntotal2}"
-        n_needed = needed * faiss_index.M2 // 2
+        # Four bits for each of M2 parts of a row; a newer Faiss has groups with more in them, and says how much.
+        has_stride = hasattr(faiss_index, "get_block_stride")
+        n_group_bytes = faiss_index.get_block_stride() if has_stride else group * faiss_index.M2 // 2
+        n_needed = needed // group * n_group_bytes
     else:
         n_needed = n_rows * faiss_index.code_size
     return None if n_bytes == n_needed else f"its codes must be {n_needed} bytes, found {n_bytes}"
