@@ -1,5 +1,7 @@
 """Descriptor files: what is written is read, and anything less than a whole, sound file is refused."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -196,14 +198,31 @@ def test_different_dimensions_are_refused(path, tmp_path):
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])
-@pytest.mark.parametrize("layout", ["chunked", "contiguous", "compressed", "one row a chunk", "other byte order"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "chunked",
+        "contiguous",
+        "compressed",
+        "one row a chunk",
+        "other byte order",
+        "chunks from last to first",
+        "user block",
+    ],
+)
 def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((700, 24)).astype(np.float32)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(storage)
     path = tmp_path / "d.h5"
     write_descriptors(path, [str(i) for i in range(700)], [rows], 24, info(storage))
-    if layout != "chunked":
+    if layout == "user block":
+        plain = path.rename(tmp_path / "plain.h5")
+        with h5py.File(plain) as old, h5py.File(path, "w", userblock_size=512) as handle:
+            for name in old:
+                old.copy(name, handle)
+            handle.attrs.update(old.attrs)
+    elif layout != "chunked":
         with h5py.File(path, "r+") as handle:
             del handle["descriptors"]
             how = {
@@ -211,15 +230,32 @@ def test_rows_are_taken_in_any_order(tmp_path, storage, layout):
                 "compressed": {"chunks": (64, 24), "compression": "gzip"},
                 "one row a chunk": {"chunks": (1, 24)},
                 "other byte order": {"dtype": rows.dtype.newbyteorder()},
+                "chunks from last to first": {"chunks": (64, 24)},
             }[layout]
-            handle.create_dataset("descriptors", data=rows, **how)
+            if layout == "chunks from last to first":
+                stored = handle.create_dataset("descriptors", rows.shape, storage, **how)
+                for start in range(640, -1, -64):
+                    stored[start : start + 64] = rows[start : start + 64]
+            else:
+                handle.create_dataset("descriptors", data=rows, **how)
     places = np.array([699, 0, 5, 5, 64, 63, 128])
     with DescriptorFile(path) as file:
         np.testing.assert_array_equal(file.take(places), rows[places].astype(np.float32))
         assert file.take(np.empty(0, np.int64)).shape == (0, 24)
         np.testing.assert_array_equal(file.take(places[::-1]), rows[places[::-1]].astype(np.float32))
-        ranked = exact_search(file.read(0, 9), file, 5)
-    np.testing.assert_array_equal(ranked.rows[:, 0], np.arange(9))
+        np.testing.assert_array_equal(file.read(60, 133), rows[60:133].astype(np.float32))
+        assert file.read(5, 5).shape == (0, 24) and file.read(690, 999).shape == (10, 24)
+        for max_memory_mib in (0.3, 768):  # some parts, and one
+            ranked = exact_search(file.read(0, 9), file, 5, max_memory_mib=max_memory_mib)
+            np.testing.assert_array_equal(ranked.rows[:, 0], np.arange(9))
+
+
+def test_a_file_that_is_cut_while_it_is_open_is_refused(path):
+    with DescriptorFile(path) as file:
+        file.read(0, 1)
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(UltronError, match="it ends within its rows"):
+            file.read()
 
 
 @pytest.mark.parametrize("storage", ["float32", "float16"])

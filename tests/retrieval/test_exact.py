@@ -93,7 +93,7 @@ def test_small_memory_gives_many_blocks():
     machine = {"n_threads": 2, "dense": False, "in_place": False, "on_cpu": True}
     sizes = block_sizes(2000, 512, 100, max_memory_mib=16, **machine)
     assert 1 < sizes.queries < 2000
-    used = sizes.queries * 512 * 20 + 3 * sizes.disk_rows * 512 * 6 + 3 * sizes.rows * (sizes.queries * 8 + 512 * 10)
+    used = sizes.queries * 512 * 20 + sizes.disk_rows * 512 * 4 + 3 * sizes.rows * (sizes.queries * 8 + 512 * 10)
     assert used < 16 * 2**20
     assert min(vars(block_sizes(2000, 512, 100, max_memory_mib=1e-4, **machine)).values()) == 1
 

@@ -42,6 +42,21 @@ def test_equals_the_rows_in_a_row(parts):
         assert [part.n for part in joined.distractors] == [7, 100]
 
 
+def test_files_of_float16_and_float32_are_searched_together(tmp_path):
+    rows, paths = [], [tmp_path / "halves.h5", tmp_path / "whole.h5"]
+    for i, (path, storage) in enumerate(zip(paths, ("float16", "float32"), strict=True)):
+        rows.append(unit_rows(i, 60, DIM).astype(storage))
+        info = dataclasses.replace(INFO, extraction=ExtractionRecord(stored={"storage": storage}))
+        write_descriptors(path, [str(row) for row in range(60)], [rows[-1]], DIM, info)
+    every, queries = np.concatenate([part.astype(np.float32) for part in rows]), unit_rows(9, 3, DIM)
+    expected = exact_search(queries, every, 20)
+    with JoinedFiles(paths[0], paths[1:]) as joined:
+        for max_memory_mib in (0.1, 768):
+            ranking = exact_search(queries, joined, 20, max_memory_mib=max_memory_mib)
+            np.testing.assert_array_equal(ranking.rows, expected.rows)
+            np.testing.assert_array_equal(ranking.scores, expected.scores)
+
+
 @pytest.mark.parametrize(
     ("change", "dim", "words"),
     [

@@ -7,6 +7,7 @@ datasets/photo_marks.py.
 """
 
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ from ultron_cli.retrieval.origin import (
     StoredExtraction,
     StoredSkippedPhoto,
 )
-from ultron_cli.retrieval.row_windows import RowWindows, row_offsets, row_windows
+from ultron_cli.retrieval.row_windows import RowReader, RowWindows, row_offsets, row_reader, row_windows
 
 FORMAT = "ultron-descriptors"
 VERSION = 1
@@ -80,6 +81,7 @@ LAYOUT = H5Layout(
 AGAIN = "extract it again"
 CHECKED_VALUES = 2**18  # of float16 that are float32 at once: 1 MiB stays in a cache
 SHOWN_PHOTOS = 8  # in a notebook
+ONE_READER = threading.Lock()  # of descriptors that say nothing else of threads
 NORM_TOLERANCE = {"float32": 1e-3, "float16": 5e-3}  # rows are unit vectors up to rounding
 
 
@@ -130,6 +132,17 @@ class Descriptors(Protocol):
         """(n, D) rows start..stop of the same values as `read` gives, float16 where they lie as such. Raises as `read`
         does."""
         return self.read(start, stop)
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """float16 where all rows lie as such, else float32: what `read_into` takes."""
+        return self.read_stored(0, 0).dtype
+
+    def read_into(self, start: int, room: np.ndarray) -> None:
+        """Fills (n, D) room of stored_dtype, whose rows lie one behind the other, with rows start..start + n. Several
+        threads may call it at once. Raises as `read` does."""
+        with ONE_READER:
+            room[:] = self.read_stored(start, start + len(room))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
@@ -218,6 +231,8 @@ class DescriptorFile(Descriptors):
         self._file = open_h5(path, LAYOUT)
         self._has_sought_windows = False  # `take` seeks them at its first call
         self._windows: RowWindows | None = None
+        self._has_sought_reader = False  # `read_into` likewise
+        self._reader: RowReader | None = None
         try:
             self._check()
         except UltronError:
@@ -270,11 +285,25 @@ class DescriptorFile(Descriptors):
 
     def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) rows start..stop as the file holds them, float32 or float16. Raises as `read` does."""
-        stop = self.n if stop is None else stop
-        with damage_said(self.path, LAYOUT.again):
-            rows = self._stored[start:stop].astype(self.dtype, copy=False)
-        check_unit_rows(rows, f"{self.path}", start, self._tolerance)
+        start, stop, _ = slice(start, stop).indices(self.n)
+        rows = np.empty((max(0, stop - start), self._stored.shape[1]), self.dtype)
+        DescriptorFile.read_into(self, start, rows)
         return rows
+
+    def read_into(self, start: int, room: np.ndarray) -> None:
+        """As Descriptors.read_into; room may be float32 where the rows are float16."""
+        if room.dtype != self.dtype:
+            room[:] = DescriptorFile.read_stored(self, start, start + len(room))
+            return
+        with damage_said(self.path, LAYOUT.again):
+            if not self._has_sought_reader:
+                self._reader = row_reader(self._stored)
+                self._has_sought_reader = True
+            if self._reader is not None:
+                self._reader.read_into(start, room)
+            elif len(room):
+                self._stored.read_direct(room, np.s_[start : start + len(room)])
+        check_unit_rows(room, f"{self.path}", start, self._tolerance)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
@@ -294,7 +323,7 @@ class DescriptorFile(Descriptors):
 
     def close(self) -> None:
         """Closes the file."""
-        self._windows = None
+        self._windows = self._reader = None
         self._file.close()
 
 

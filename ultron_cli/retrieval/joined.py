@@ -1,6 +1,6 @@
 """A database with distractors: several descriptor files read as one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,16 +72,28 @@ class JoinedFiles(Descriptors):
 
     def read_stored(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """(n, D) rows start..stop, float16 where all files hold such. Raises as DescriptorFile.read does."""
-        stop = self.n if stop is None else stop
-        parts = []
+        start, stop, _ = slice(start, stop).indices(self.n)
+        files = [file for file, _, _ in self._parts(start, stop)] or self.files[:1]
+        rows = np.empty((max(0, stop - start), self.dim), np.result_type(*(file.stored_dtype for file in files)))
+        self.read_into(start, rows)
+        return rows
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        return np.result_type(*(file.stored_dtype for file in self.files))
+
+    def read_into(self, start: int, room: np.ndarray) -> None:
+        stop = start + len(room)
+        for file, low, first_row in self._parts(start, stop):
+            begin = first_row + low - start
+            file.read_into(low, room[begin : begin + min(file.n, stop - first_row) - low])
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[DescriptorFile, int, int]]:
+        """Each file that rows start..stop are of: (file, its first row of them, its first row in the whole)."""
         for file, first_row in zip(self.files, self.starts.tolist(), strict=False):
-            low = max(start, first_row) - first_row
-            high = min(stop, first_row + file.n) - first_row
-            if low < high:
-                parts.append(file.read_stored(low, high))
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate(parts) if parts else self.files[0].read_stored(0, 0)
+            low = max(start - first_row, 0)
+            if low < file.n and first_row < stop:
+                yield file, low, first_row
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D) float32 rows in any order. Raises as DescriptorFile.take does."""

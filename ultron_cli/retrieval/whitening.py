@@ -128,6 +128,9 @@ class WhitenedFile(DescriptorFile):
         """What `read` gives: no whitened row lies in the file."""
         return self.read(start, stop)
 
+    def read_into(self, start: int, room: np.ndarray) -> None:
+        room[:] = self.read(start, start + len(room))
+
     def take(self, rows: np.ndarray) -> np.ndarray:
         """(n, D') float32 whitened rows in any order. Raises as DescriptorFile.take does."""
         return self.whitening.apply(super().take(rows))

@@ -21,6 +21,7 @@ from ultron_kernels.halves import widened
 
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
+from ultron_cli.retrieval.descriptors import Descriptors
 from ultron_cli.retrieval.exact.scores import BestKeys, QueryBlock
 from ultron_cli.retrieval.rankings import packed
 
@@ -63,7 +64,7 @@ def block_sizes(
     share = int(max_memory_mib * 2**20 * 3 / 4) // 8  # 8 shares: disk 2, dense rows 2, each of the others 1
     queries = max(1, min(n_queries, 64 if dense else 1024, share // (20 * dim)))  # float32 twice, float64 once
     most_rows = share // (queries * 8 + (0 if in_place else dim * 10))  # per score 4 bytes, a flag, few survivors
-    disk_rows = min(2 * share // (18 * dim), 2**26 // (4 * dim))  # three blocks alive, float16 beside float32
+    disk_rows = min(2 * share, 2**27) // (4 * dim)
     product_bytes = 2**22 if on_cpu else 2**26  # 4 MiB stay in a CPU's cache
     return BlockSizes(
         queries=queries,
@@ -83,10 +84,16 @@ class DatabasePart:
     rows: np.ndarray  # (n, D) float32 or float16
     first_row: int  # the first one's row in the database
     is_checked: bool  # whether the values are known to be finite and no norm above the largest known
+    source: Descriptors | None = None  # what the rows are still to be read from, by `read`, which checks them
 
     def part(self, start: int, stop: int) -> "DatabasePart":
         """Its rows start..stop."""
-        return DatabasePart(self.rows[start:stop], self.first_row + start, self.is_checked)
+        return DatabasePart(self.rows[start:stop], self.first_row + start, self.is_checked, self.source)
+
+    def read(self) -> None:
+        """Reads the rows into their place. Raises UltronError for a row that is no unit vector."""
+        if self.source is not None:
+            self.source.read_into(self.first_row, self.rows)
 
 
 @dataclass(frozen=True)
@@ -295,6 +302,8 @@ class PartSearch:
         """Merges the best of the part; returns a bound of the norms of all rows seen. dense: k is a large part of all
         rows."""
         if dense:
+            pieces = (self.part.part(start, stop) for start, stop in chunks(len(self.part.rows), self.sizes.rows))
+            list(self.workers.map(DatabasePart.read, pieces))
             self.score_all(self.part)
             return self.largest_norm
         # A block of many times k rows finds a threshold in itself; else a larger first block gives it, and the others
@@ -305,7 +314,7 @@ class PartSearch:
         for start, stop in self._scan_limits(self.sizes.first_rows if waits else self.sizes.rows):
             if self.largest_norm > hurdle.largest_norm or not np.array_equal(self.best.floor, hurdle.floor):
                 hurdle = Hurdle.of(self.queries, self.best.floor, self.largest_norm)
-            under_way.append(self.workers.submit(self.scanner.scan, self.part, start, stop, hurdle))
+            under_way.append(self.workers.submit(self.scan, start, stop, hurdle))
             if len(under_way) >= 2 * n_threads or (waits and not np.isfinite(self.best.floor).all()):
                 self.collect(under_way.popleft().result())
         for scanned in under_way:
@@ -313,6 +322,11 @@ class PartSearch:
         self.prune()
         self.rescore()
         return self.largest_norm
+
+    def scan(self, start: int, stop: int, hurdle: Hurdle) -> Scanned:
+        """Reads and scans rows start..stop, which stay in the cache of one core meanwhile."""
+        self.part.part(start, stop).read()
+        return self.scanner.scan(self.part, start, stop, hurdle)
 
     def _scan_limits(self, n_first: int) -> Iterator[tuple[int, int]]:
         """(start, stop) of the scans."""

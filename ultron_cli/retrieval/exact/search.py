@@ -16,7 +16,7 @@ result depends neither on block sizes nor on threads nor on the device. How it s
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ from ultron_kernels import search
 from ultron_cli.blocks import chunks
 from ultron_cli.errors import UltronError
 from ultron_cli.machine import n_threads
-from ultron_cli.retrieval.descriptors import Descriptors
+from ultron_cli.retrieval.descriptors import Descriptors, MemoryDescriptors
 from ultron_cli.retrieval.exact.candidates import (
     DENSE,
     UNIT_ROW_NORM,
@@ -55,8 +55,8 @@ def exact_search(
 ) -> RankedRows:
     """The k database rows of largest inner product per query, equal scores by row.
 
-    query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, which is
-    read in blocks as it is stored, with the next one read ahead. k: 1..N. max_memory_mib bounds what is used beside the
+    query_descriptors: (Q, D) float32. database: (N, D) float32 or float16 array, or an open descriptor file, of which
+    each thread reads what it goes through, as it is stored. k: 1..N. max_memory_mib bounds what is used beside the
     inputs and the (Q, k) result. Uses as many threads as machine.n_threads says. Raises UltronError if k or the
     dimensions do not fit or a value is not finite.
     """
@@ -81,14 +81,13 @@ def exact_search(
             on_cpu=on_cpu,
             max_memory_mib=max_memory_mib,
         )
-        with contextlib.closing(database_parts(database, sizes.disk_rows)) as parts:
-            for part in parts:
-                for start, stop in chunks(len(query_descriptors), sizes.queries):
-                    queries = QueryBlock(query_descriptors[start:stop], sizes.exact_rows)
-                    best = BestKeys(best_keys[start:stop], n_filled[start:stop])
-                    search = PartSearch(scanner_of(queries, k), best, part, sizes, workers, largest_norm)
-                    largest_norm = search.run(n_workers, dense=dense)
-                    part = replace(part, is_checked=True)  # by the first queries, for those after them
+        for part in database_parts(database, sizes.disk_rows):
+            for start, stop in chunks(len(query_descriptors), sizes.queries):
+                queries = QueryBlock(query_descriptors[start:stop], sizes.exact_rows)
+                best = BestKeys(best_keys[start:stop], n_filled[start:stop])
+                search = PartSearch(scanner_of(queries, k), best, part, sizes, workers, largest_norm)
+                largest_norm = search.run(n_workers, dense=dense)
+                part = replace(part, is_checked=True, source=None)  # by the first queries, for those after them
     return unpacked(best_keys)
 
 
@@ -112,7 +111,7 @@ def gives_float32_rows(database: np.ndarray | Descriptors) -> bool:
     """Whether blocks of it are float32 rows that lie one behind the other, so that a product can read them as they
     are."""
     if not isinstance(database, np.ndarray):
-        return database.read_stored(0, 0).dtype == np.float32
+        return database.stored_dtype == np.float32
     return database.dtype == np.float32 and database.flags.carray
 
 
@@ -138,16 +137,15 @@ def worker_threads() -> Iterator[tuple[int, ThreadPoolExecutor]]:
         yield n_workers, workers
 
 
-def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Generator[DatabasePart, None, None]:
-    """Consecutive parts: an array whole, a file in blocks of which a thread reads the next one ahead."""
+def database_parts(database: np.ndarray | Descriptors, rows_per_part: int) -> Iterator[DatabasePart]:
+    """Consecutive parts: rows in memory whole; others in blocks, which share their memory and are read by who scans
+    them."""
+    if isinstance(database, MemoryDescriptors):
+        yield DatabasePart(database.read_stored(), 0, is_checked=True)
+        return
     if isinstance(database, np.ndarray):
         yield DatabasePart(database, 0, is_checked=False)
         return
-    with ThreadPoolExecutor(1, "read-ahead") as reader:
-        limits = list(chunks(database.n, rows_per_part))
-        reading = reader.submit(database.read_stored, *limits[0])
-        for i, (start, _) in enumerate(limits):
-            rows = reading.result()
-            if i + 1 < len(limits):
-                reading = reader.submit(database.read_stored, *limits[i + 1])
-            yield DatabasePart(rows, start, is_checked=True)  # as they are read
+    room = np.empty((min(database.n, rows_per_part), database.dim), database.stored_dtype)
+    for start, stop in chunks(database.n, rows_per_part):
+        yield DatabasePart(room[: stop - start], start, is_checked=True, source=database)
