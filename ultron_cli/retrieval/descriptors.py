@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, Self, cast, runtime_checkable
 
@@ -229,10 +230,6 @@ class DescriptorFile(Descriptors):
         self.path = path
         self.label = str(path)
         self._file = open_h5(path, LAYOUT)
-        self._has_sought_windows = False  # `take` seeks them at its first call
-        self._windows: RowWindows | None = None
-        self._has_sought_reader = False  # `read_into` likewise
-        self._reader: RowReader | None = None
         try:
             self._check()
         except UltronError:
@@ -296,9 +293,6 @@ class DescriptorFile(Descriptors):
             room[:] = DescriptorFile.read_stored(self, start, start + len(room))
             return
         with damage_said(self.path, LAYOUT.again):
-            if not self._has_sought_reader:
-                self._reader = row_reader(self._stored)
-                self._has_sought_reader = True
             if self._reader is not None:
                 self._reader.read_into(start, room)
             elif len(room):
@@ -309,9 +303,6 @@ class DescriptorFile(Descriptors):
         """(n, D) float32 of (n,) rows in any order, with repeats. Raises as `read` does."""
         stored = self._stored
         with damage_said(self.path, LAYOUT.again):
-            if not self._has_sought_windows:
-                self._windows = row_windows(self.path, stored)
-                self._has_sought_windows = True
             if self._windows is not None:
                 descriptors = self._windows.take(rows).view(self.dtype)
             else:
@@ -321,9 +312,18 @@ class DescriptorFile(Descriptors):
         check_unit_rows(descriptors, f"{self.path}, rows taken", 0, self._tolerance)
         return widened(descriptors)
 
+    @cached_property
+    def _reader(self) -> RowReader | None:
+        return row_reader(self._stored)
+
+    @cached_property
+    def _windows(self) -> RowWindows | None:
+        return row_windows(self.path, self._stored)
+
     def close(self) -> None:
         """Closes the file."""
-        self._windows = self._reader = None
+        for of_the_open_file in ("_reader", "_windows"):
+            vars(self).pop(of_the_open_file, None)
         self._file.close()
 
 
