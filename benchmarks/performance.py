@@ -30,7 +30,7 @@ from ultron_cli.measurements import Measurement, Results, Spread, machine_text, 
 BEGIN, END = "<!-- begin: benchmarks/performance.py -->", "<!-- end: benchmarks/performance.py -->"
 # In the order of the table: a benchmark, its arguments, and those of its short form, which has as many rounds.
 BENCHMARKS = {
-    "extract": ("--scales 3 --n-photos 120", "--scales 3 --n-photos 48"),
+    "extract": ("", "--scales 3 --n-photos 48"),
     "commands": ("", "--only search evaluate compare whiten index fuse 'ranks info' 'ranks export' 'ranks import'"),
     "search": ("--large", "--large --runs 5"),
     "evaluate": ("", "--rows 505000"),
