@@ -97,7 +97,7 @@ class Stage:
         small |= {"n_train_photos": 2, "n_database_photos": 4, "n_queries_per_landmark": 1}
         named.render_toy = lambda out, config: make_toy(out, replace(config, **small), workers=1) and out
         self._make_inputs()
-        scenes = [*self._steps(), *self._pictures(), *self._data()]
+        scenes = [*self._steps(), *self._exchange(), *self._pictures(), *self._data()]
         self.scenes = [scene for scene in scenes if self._is_wanted(scene.name)]
 
     def _is_wanted(self, *names: str) -> bool:
@@ -163,6 +163,23 @@ class Stage:
             Scene("ranks-import", from_run, "r.h5", uses_workspace=False),
             Scene("sweep", ("sweep", cells, "--workers", "1"), "s", True),
         ]
+
+    def _exchange(self) -> list[Scene]:
+        both = (self.described / "queries.h5", self.database)
+        npy = self.folder / "exported.npz"
+        assert ultron("descriptors", "export", *both, "--format", "npz", "--out", npy) == 0
+        of_others = (npy, "--gnd", self.toy / "gnd_toy.json", "--model", "made-up", "--overwrite")
+        network = ("--untrained", "--model", "gem", "--backbone", BACKBONE, "--format", "state-dict")
+        leaks = ("datasets", "leaks", self.described, self.described, "-k", "2", "--workers", "1")
+        scenes = [
+            Scene("fuse", ("fuse", self.ranks[1], self.ranks[1], "--method", "combsum"), "r.h5"),
+            Scene("fuse-descriptors", ("fuse", self.described, self.described, "--weights", "1,0.5"), "x"),
+            Scene("descriptors-export", ("descriptors", "export", *both, "--format", "npz"), "d.npz"),
+            Scene("descriptors-import", ("descriptors", "import", *of_others), "x"),
+            Scene("export", ("weights", "export", *network), "w.safetensors"),
+            Scene("leaks", leaks, "l.json"),
+        ]
+        return [replace(scene, uses_workspace=False) for scene in scenes]
 
     def _pictures(self) -> list[Scene]:
         toy = ("--dataset", self.toy, "--max-side", "64")
