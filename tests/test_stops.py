@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ultron_cli.stops import (
     signals_interrupt,
     stop_behind,
     stop_line,
+    to_the_end,
     undisturbed,
     way_to_go_on,
 )
@@ -127,6 +129,22 @@ def test_a_stop_while_a_with_statement_is_entered_is_raised_inside() -> None:
         entered.append(True)
         time.sleep(5)
     assert entered == [True]
+
+
+def test_a_stop_before_the_first_step_of_clearing_away_waits_for_it() -> None:
+    steps: list[str] = []
+
+    def arrives_as_it_begins() -> None:
+        steps.append("begun")
+        handler = signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
+        handler(signal.SIGTERM, sys._getframe(1))  # as if to_the_end were about to call this
+        steps.append("taken")
+
+    with pytest.raises(StoppedBySignal), signals_interrupt():
+        to_the_end(arrives_as_it_begins)
+        time.sleep(5)  # until it is raised
+    assert steps == ["begun", "taken"]
 
 
 def test_forks_leave_signals_to_their_parent() -> None:

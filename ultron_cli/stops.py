@@ -14,6 +14,8 @@ from ultron_cli.errors import one_line
 
 SAME_REQUEST_S = 1.0  # a terminal that closes and its shell send a SIGHUP each
 TRIED_AGAIN_S = 0.002  # after a moment at which an exception would be lost
+# Files of code that is about to enter or leave a block, or to take the first step of clearing away.
+NOT_STOPPED = (contextlib.__file__, __file__)
 NOTHING_TOLD = "nothing half written is left; the same command can be run again"
 
 
@@ -98,7 +100,8 @@ def signals_interrupt() -> Iterator[list[str]]:
     """Inside, SIGTERM and SIGHUP raise StoppedBySignal in the main thread, as Ctrl-C raises KeyboardInterrupt: what is
     half written is cleared away, and a second signal that follows at once does not disturb that. A signal that the
     caller ignores (nohup) stays ignored. Not within `undisturbed`, nor where the exception would be lost: in what
-    Python calls on its own (`__del__`, after a fork) and while a with statement is entered or left.
+    Python calls on its own (`__del__`, after a fork), while a with statement is entered or left, and while `to_the_end`
+    goes from step to step.
 
     Forked processes do not hear them until they say how, as their parent does. Yields the names of the signals that
     have arrived.
@@ -128,7 +131,7 @@ def signals_interrupt() -> Iterator[list[str]]:
     def raise_now_or_later(interrupt: KeyboardInterrupt, frame: FrameType | None, is_second: bool = False) -> None:
         if _Waiting.n_blocks and not is_second:
             _Waiting.stop = interrupt
-        elif has_timer and frame is not None and frame.f_code.co_filename == contextlib.__file__:
+        elif has_timer and frame is not None and frame.f_code.co_filename in NOT_STOPPED:
             again(interrupt)
         else:
             raise interrupt
