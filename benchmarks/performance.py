@@ -61,7 +61,9 @@ def measure(options: argparse.Namespace) -> None:
             continue
         program = str(Path(__file__).with_name(f"{name}.py"))
         before, started_s = os.times(), time.perf_counter()
-        done = subprocess.run([sys.executable, program, *shlex.split(arguments), "--save", options.results])
+        done = subprocess.run(
+            [sys.executable, program, *shlex.split(arguments), "--save", os.path.relpath(options.results)]
+        )
         seconds, after = time.perf_counter() - started_s, os.times()
         cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
         print(

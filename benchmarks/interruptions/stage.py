@@ -166,9 +166,9 @@ class Stage:
 
     def _exchange(self) -> list[Scene]:
         both = (self.described / "queries.h5", self.database)
-        npy = self.folder / "exported.npz"
-        assert ultron("descriptors", "export", *both, "--format", "npz", "--out", npy) == 0
-        of_others = (npy, "--gnd", self.toy / "gnd_toy.json", "--model", "made-up", "--overwrite")
+        exported = self.folder / "exported.npz"
+        assert ultron("descriptors", "export", *both, "--format", "npz", "--out", exported) == 0
+        of_others = (exported, "--gnd", self.toy / "gnd_toy.json", "--model", "made-up", "--overwrite")
         network = ("--untrained", "--model", "gem", "--backbone", BACKBONE, "--format", "state-dict")
         leaks = ("datasets", "leaks", self.described, self.described, "-k", "2", "--workers", "1")
         scenes = [
