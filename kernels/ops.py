@@ -32,7 +32,6 @@ def standard_operators() -> Iterator[None]:
         takes_standard = before
 
 
-@torch.compiler.assume_constant_result
 def implementation(device_type: str, backend: str) -> str:
     """Returns what runs for tensors of this device: "torch" (the reference), "cpu" or "cuda".
 
@@ -60,6 +59,10 @@ def implementation(device_type: str, backend: str) -> str:
         REASONS[device_type] = str(error)
         log.warning("the reference operators run, many times slower: %s", error)
         return "torch"
+
+
+# What torch.compiler.assume_constant_result does, without importing the compiler: a second of every command's start.
+implementation._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def scala_attention(

@@ -107,8 +107,8 @@ def test_an_optimizer(name: str) -> None:
     """A step against the gradient, of the rate that the groups have; weights that decay, and biases that do not."""
     layer = torch.nn.Linear(3, 2)
     optimizer = make_optimizer(from_dict(TrainConfig, {"optimizer": name, "lr": 0.01}), layer)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.01]
-    assert optimizer.param_groups[0]["weight_decay"] > optimizer.param_groups[1]["weight_decay"] == 0
+    assert {group["lr"] for group in optimizer.param_groups} == {0.01}
+    assert optimizer.param_groups[0]["weight_decay"] > optimizer.param_groups[-1]["weight_decay"] == 0
     inputs = torch.randn(8, 3)
     before = layer(inputs).square().mean()
     before.backward()

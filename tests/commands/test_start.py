@@ -32,7 +32,7 @@ def run_all(*lines: str) -> tuple[list[int], list[str], str]:
     return json.loads(codes), json.loads(heavy.replace("'", '"')), done.stderr
 
 
-# What commands on stored results load of that -> the commands; FOLDER is one with queries.h5, database.h5 and r.h5.
+# What commands load of that -> the commands; FOLDER is one with queries.h5, database.h5 and r.h5.
 COMMANDS_OF = {
     (): (
         "search -k 5 --out FOLDER/r.h5",
@@ -74,6 +74,9 @@ COMMANDS_OF = {
         "visualize recall-speed FOLDER/s.report.json --out FOLDER/s.png",
     ),
     ("PIL", "matplotlib", "scipy", "sklearn"): ("visualize tsne --out FOLDER/t.png",),
+    ("PIL", "torch"): (
+        "extract TOY --untrained --model ultron-t --scales 1 --max-side 64 --workers 0 --out FOLDER/ultron",
+    ),
 }
 
 
@@ -92,7 +95,7 @@ def described(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("libraries", COMMANDS_OF, ids=lambda libraries: " ".join(libraries) or "none")
-def test_commands_on_stored_results_load_what_they_use(
+def test_commands_load_what_they_use(
     libraries: tuple[str, ...], described: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "faiss" in libraries:

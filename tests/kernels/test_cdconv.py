@@ -1,5 +1,8 @@
 """cdconv: the reference against torch's own dilated convolutions, the compiled versions against the reference."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -104,6 +107,16 @@ def test_compiles_into_one_graph(device: str) -> None:
     input, weight, dilation = inputs((2, 3, 5, 6), torch.float32, device)
     compiled = torch.compile(lambda a, b, c: cdconv(a + 1, b, c).relu(), fullgraph=True, backend="aot_eager")
     assert_close(compiled(input, weight, dilation), cdconv(input + 1, weight, dilation).relu())
+
+
+def test_the_first_use_of_a_process_compiles_into_one_graph() -> None:
+    """The choice of the implementation looks for a compiler and a library, which no graph can hold."""
+    program = (
+        "import sys, torch; from ultron_kernels import cdconv; assert 'torch._dynamo' not in sys.modules\n"
+        "compiled = torch.compile(lambda *inputs: cdconv(*inputs).relu(), fullgraph=True, backend='aot_eager')\n"
+        "compiled(torch.ones(1, 2, 4, 4), torch.ones(2, 1, 3, 3), torch.ones(1, 2, dtype=torch.int64))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_same_bits_every_time_and_for_any_number_of_threads() -> None:

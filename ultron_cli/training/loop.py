@@ -25,6 +25,7 @@ from ultron_cli.training.batches.tuples import TupleBatches
 from ultron_cli.training.config import TrainConfig
 from ultron_cli.training.learner import Learner
 from ultron_cli.training.losses.base import MarginLoss
+from ultron_cli.training.optimiser_table import OPTIMIZERS
 from ultron_cli.training.run.checkpoints import State, load_latest_state, remove_states, save_state, saved_steps
 from ultron_cli.training.run.folder import RESULT_FILE, continued, set_result_aside
 from ultron_cli.training.run.journal import Journal, Meter, Stopwatch
@@ -160,7 +161,8 @@ class Training(RunLoop[TrainConfig, Batch]):
         weight, and the running mean."""
         weights = [*self.model.state_dict().values(), *self.learner.loss.state_dict().values()]
         n_bytes = sum(weight.numel() * weight.element_size() for weight in weights)
-        n_moments = 2 if self.config.optimizer == "adamw" else 1
+        known = OPTIMIZERS.get(self.config.optimizer)
+        n_moments = known.n_moments if known else 2
         return n_bytes * (2 + n_moments + (self.config.ema is not None))
 
     def _start_weights(self, folder: Path, is_new: bool) -> None:

@@ -39,6 +39,9 @@ class OptimizerEntry:
     """What a name of OPTIMIZERS stands for."""
 
     function: str  # of optimisers.py: of (groups, phase, whether momentum is Nesterov's) to an optimiser
+    n_moments: int  # numbers that it keeps for each weight, at most
+    # Whether the network's matrices between channels come as a group of their own, the first, with are_matrices=True.
+    matrices_apart: bool = False
 
     def make(self, groups: Groups, phase: OptimizerPhase, nesterov: bool) -> torch.optim.Optimizer:
         """A fresh optimiser."""
@@ -83,4 +86,8 @@ def make_user_optimizer(groups: Groups, phase: OptimizerPhase, prefix: str = "")
 
 
 # Beside these an import path names an optimiser as make_user_optimizer takes it.
-OPTIMIZERS = {"adamw": OptimizerEntry("adamw"), "sgd": OptimizerEntry("sgd")}
+OPTIMIZERS = {
+    "adamw": OptimizerEntry("adamw", n_moments=2),
+    "sgd": OptimizerEntry("sgd", n_moments=1),
+    "muon": OptimizerEntry("muon", n_moments=2, matrices_apart=True),
+}

@@ -8,6 +8,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ultron_cli import distributed
 from ultron_cli.training.config import SwitchConfig, TrainConfig
+from ultron_cli.training.muon import Muon, is_matrix
 from ultron_cli.training.optimiser_table import OPTIMIZERS, Groups, OptimizerPhase, make_user_optimizer
 from ultron_cli.training.schedules import n_warmup_steps
 from ultron_cli.user_code import is_import_path
@@ -23,6 +24,11 @@ NOT_DECAYED = (
 )
 
 
+def _is_spared(name: str, parameter: torch.Tensor) -> bool:
+    """Whether a parameter is a bias, a norm's, a single exponent or a table of positions."""
+    return parameter.ndim <= 1 or name.endswith("bias") or name.rpartition(".")[2] in NOT_DECAYED
+
+
 def is_decayed(name: str, parameter: torch.Tensor, config: TrainConfig) -> bool:
     """Whether weight decay applies: not to biases, norms and single exponents, which have one dimension or none, nor to
     tables of positions.
@@ -32,12 +38,15 @@ def is_decayed(name: str, parameter: torch.Tensor, config: TrainConfig) -> bool:
     weights as others are, and the class weights, as in DOLG's code and in ArcFace's. decay_norms_and_biases: it reaches
     everything.
     """
-    spared = parameter.ndim <= 1 or name.endswith("bias") or name.rpartition(".")[2] in NOT_DECAYED
-    return config.decay_norms_and_biases or not spared
+    return config.decay_norms_and_biases or not _is_spared(name, parameter)
 
 
 def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> torch.optim.Optimizer:
-    """The optimiser of an epoch (counted from 0) over all parameters, in two groups: with weight decay and without."""
+    """The optimiser of an epoch (counted from 0) over all parameters, in two groups: with weight decay and without.
+
+    modules: the network first. An optimiser that takes matrices apart has those of the network with weight decay in a
+    group before the others.
+    """
     phase = phase_at(config, epoch)
     named = [
         (name, parameter)
@@ -45,19 +54,25 @@ def make_optimizer(config: TrainConfig, *modules: nn.Module, epoch: int = 0) -> 
         for name, parameter in module.named_parameters()
         if parameter.requires_grad
     ]
+    decayed = [parameter for name, parameter in named if is_decayed(name, parameter, config)]
+    spared = [parameter for name, parameter in named if not is_decayed(name, parameter, config)]
     groups: Groups = [
-        {
-            "params": [parameter for name, parameter in named if is_decayed(name, parameter, config)],
-            "weight_decay": phase.weight_decay,
-        },
-        {
-            "params": [parameter for name, parameter in named if not is_decayed(name, parameter, config)],
-            "weight_decay": 0.0,
-        },
+        {"params": decayed, "weight_decay": phase.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
     ]
     if is_import_path(phase.optimizer):
         return make_user_optimizer(groups, phase)
-    return OPTIMIZERS[phase.optimizer].make(groups, phase, config.nesterov)
+    entry = OPTIMIZERS[phase.optimizer]
+    if entry.matrices_apart:
+        matrices = {
+            parameter
+            for name, parameter in modules[0].named_parameters()
+            if is_matrix(parameter) and not _is_spared(name, parameter)
+        }
+        groups[0]["params"] = [parameter for parameter in decayed if parameter not in matrices]
+        apart = [parameter for parameter in decayed if parameter in matrices]
+        groups.insert(0, {"params": apart, "weight_decay": phase.weight_decay, "are_matrices": True})
+    return entry.make(groups, phase, config.nesterov)
 
 
 def sgd(groups: Groups, phase: OptimizerPhase, nesterov: bool) -> torch.optim.SGD:
@@ -68,6 +83,11 @@ def sgd(groups: Groups, phase: OptimizerPhase, nesterov: bool) -> torch.optim.SG
 def adamw(groups: Groups, phase: OptimizerPhase, nesterov: bool) -> torch.optim.AdamW:
     """Adam with decoupled weight decay."""
     return torch.optim.AdamW(groups, lr=phase.lr, fused=True)  # one pass over each tensor: four times as fast on a CPU
+
+
+def muon(groups: Groups, phase: OptimizerPhase, nesterov: bool) -> Muon:
+    """Orthogonal steps for the network's matrices, AdamW for the rest."""
+    return Muon(groups, lr=phase.lr)
 
 
 def phase_at(config: TrainConfig, epoch: int) -> TrainConfig | SwitchConfig:

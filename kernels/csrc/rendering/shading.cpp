@@ -17,6 +17,29 @@ inline float clearness(float inverse_depth, float fog) {
   return clear * clear;
 }
 
+// The colour of one sample of the frame.
+inline void shade_sample(const Shading& s, const float* albedo, int64_t place, float lit, const float* backdrop, float* colour) {
+  const int32_t face = s.face[place];
+  if (face < 0) {
+    std::copy(backdrop, backdrop + 3, colour);
+    return;
+  }
+  const uint32_t texel = s.texels[s.texel[place]];
+  const float* ambient = s.ambient + face * 3;
+  const float* direct = s.direct + face * 3;
+  if (s.panes_lit[texel >> 24]) {
+    std::copy(s.glow, s.glow + 3, colour);
+  } else {
+    for (int channel = 0; channel < 3; ++channel)
+      colour[channel] = albedo[texel >> (8 * channel) & 255] * (ambient[channel] + direct[channel] * lit);
+  }
+  if (s.fog > 0.0f) {
+    const float clear = clearness(s.inverse_depth[place], s.fog);
+    for (int channel = 0; channel < 3; ++channel)
+      colour[channel] = (colour[channel] - s.horizon[channel]) * clear + s.horizon[channel];
+  }
+}
+
 }  // namespace
 
 extern "C" void ultron_shade(const Shading* shading) {
@@ -28,29 +51,19 @@ extern "C" void ultron_shade(const Shading* shading) {
     const float value = static_cast<float>(tone) / 255.0f;
     albedo[tone] = value * value;
   }
-  for (int64_t pixel = 0; pixel < n_pixels; ++pixel) {
-    const float lit = s.lit[pixel];
-    float sums[3] = {0.0f, 0.0f, 0.0f};
-    for (int64_t sample = 0; sample < s.samples * s.samples; ++sample) {
-      const int64_t row = pixel / s.width * s.samples + sample / s.samples, column = pixel % s.width * s.samples + sample % s.samples;
-      const int64_t place = row * frame_width + column;
-      const int32_t face = s.face[place];
-      const uint32_t texel = s.texels[s.texel[place]];
-      const bool glows = s.panes_lit[texel >> 24];
-      const float clear = s.fog > 0.0f ? clearness(s.inverse_depth[place], s.fog) : 1.0f;
-      for (int channel = 0; channel < 3; ++channel) {
-        float colour;
-        if (face < 0) {
-          colour = s.backdrop[channel * n_pixels + pixel];
-        } else {
-          const float light = s.ambient[face * 3 + channel] + s.direct[face * 3 + channel] * lit;
-          colour = glows ? s.glow[channel] : albedo[texel >> (8 * channel) & 255] * light;
-          if (s.fog > 0.0f) colour = (colour - s.horizon[channel]) * clear + s.horizon[channel];
+  for (int64_t pixel = 0, first = 0; pixel < n_pixels; first += (s.samples - 1) * frame_width) {
+    for (const int64_t end = pixel + s.width; pixel < end; ++pixel, first += s.samples) {
+      const float backdrop[3] = {s.backdrop[pixel], s.backdrop[n_pixels + pixel], s.backdrop[2 * n_pixels + pixel]};
+      float sums[3] = {0.0f, 0.0f, 0.0f};
+      for (int64_t row = 0; row < s.samples; ++row) {
+        for (int64_t column = 0; column < s.samples; ++column) {
+          float colour[3];
+          shade_sample(s, albedo, first + row * frame_width + column, s.lit[pixel], backdrop, colour);
+          for (int channel = 0; channel < 3; ++channel) sums[channel] += std::min(colour[channel], kBrightest);
         }
-        sums[channel] += std::min(colour, kBrightest);
       }
+      for (int channel = 0; channel < 3; ++channel) s.total[channel * n_pixels + pixel] = sums[channel] * share;
     }
-    for (int channel = 0; channel < 3; ++channel) s.total[channel * n_pixels + pixel] = sums[channel] * share;
   }
 }
 

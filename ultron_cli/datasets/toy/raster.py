@@ -145,20 +145,22 @@ def draw(frame: Frame, camera: Camera, mesh: Mesh, atlas: Atlas, first_face: int
         return
     may_be_seen, boxes, area = _boxes(mesh, camera)
     numbers = np.flatnonzero(may_be_seen)
-    level = np.zeros(len(mesh.texture), np.int64)
+    visible, area = mesh.take(numbers), area[numbers]
+    level = np.zeros(len(numbers), np.int64)
     for step in range(N_LEVELS - 1):
-        n_texels = (atlas.width[mesh.texture, step] * atlas.height[mesh.texture, step]).astype(np.float64)
-        level = np.where((level == step) & (n_texels > 1.6 * area) & ~mesh.repeats, step + 1, level)
-    width, height = atlas.width[mesh.texture, level], atlas.height[mesh.texture, level]
+        n_texels = (atlas.width[visible.texture, step] * atlas.height[visible.texture, step]).astype(np.float64)
+        level = np.where((level == step) & (n_texels > 1.6 * area) & ~visible.repeats, step + 1, level)
     facets = np.zeros(len(numbers), rendering.FACET)
     facets["box"] = boxes[numbers]
-    facets["offset"] = atlas.offset[mesh.texture, level][numbers]
-    facets["width"], facets["height"] = width[numbers], height[numbers]
-    facets["plane"] = _planes(mesh, camera, width, height)[numbers]
-    facets["shrink"] = (mesh.shrink * (width / height)[:, None])[numbers]
+    facets["offset"] = atlas.offset[visible.texture, level]
+    facets["width"], facets["height"] = width, height = (
+        atlas.width[visible.texture, level],
+        atlas.height[visible.texture, level],
+    )
+    facets["plane"] = _planes(visible, camera, width, height)
+    facets["shrink"] = visible.shrink * (width / height)[:, None]
     facets["number"] = numbers + first_face
-    facets["texture"] = mesh.texture[numbers]
-    facets["two_sided"], facets["repeats"] = mesh.two_sided[numbers], mesh.repeats[numbers]
+    facets["texture"], facets["two_sided"], facets["repeats"] = visible.texture, visible.two_sided, visible.repeats
     draw_facets = _draw_compiled if rendering.is_ready(worth_building=False) else _draw_literally
     draw_facets(frame, facets, atlas, _level_depths(camera))
 

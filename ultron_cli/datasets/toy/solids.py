@@ -79,6 +79,10 @@ class Mesh:
             **{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__dataclass_fields__}
         )
 
+    def take(self, rows: np.ndarray) -> "Mesh":
+        """The faces of `rows`."""
+        return Mesh(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
     def corners(self) -> np.ndarray:
         """(F, 4, 3) float64: the corners of every face, in metres."""
         near_far = self.origin + self.edge_v
