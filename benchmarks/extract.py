@@ -16,11 +16,12 @@ import argparse
 import os
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
-
 from ultron_cli.allocator import keep_memory
+from ultron_cli.machine import share_cores
 
-if "--gives-back" not in sys.argv:  # before torch, as the command does
+if __name__ == "__main__":  # before torch, as the command does
+    share_cores()
+if "--gives-back" not in sys.argv:
     keep_memory()
 
 import contextlib

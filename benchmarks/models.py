@@ -14,7 +14,10 @@ of 1024 px.
 import argparse
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+from ultron_cli.machine import share_cores
+
+if __name__ == "__main__":  # before torch, as the command does
+    share_cores()
 
 import statistics
 import subprocess

@@ -17,12 +17,12 @@ import os
 import re
 import sys
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
-
 from ultron_cli.allocator import keep_memory
+from ultron_cli.machine import share_cores
 
-if __name__ == "__main__":
-    keep_memory()  # before torch, as the command does
+if __name__ == "__main__":  # before torch, as the command does
+    share_cores()
+    keep_memory()
 
 import statistics
 import time

@@ -12,9 +12,11 @@ not 0, because the scaled decoding smooths in another way than a resize does.
 """
 
 import argparse
-import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
+from ultron_cli.machine import share_cores
+
+if __name__ == "__main__":  # before torch, as the command does
+    share_cores()
 
 import statistics
 import sys

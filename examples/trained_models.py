@@ -31,10 +31,11 @@ from ultron_cli.training.presets import load_config
 from ultron_cli.workspace import Workspace
 
 RESNET = ["model.backbone=test_resnet"]
-# The quickstart trains by AdamW. Networks of convolutions learn sooner with SGD and smaller photos, senet excepted.
-WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64"]
+# Networks of convolutions learn sooner with SGD and smaller photos than with AdamW, senet excepted.
+WITH_SGD = ["optimizer=sgd", "lr=0.1", "weight_decay=0.0005", "side_px=64", "batch_size=32"]
+WITH_ADAMW = ["optimizer=adamw", "lr=0.001", "side_px=64"]
 # Transformers are trained in smaller batches, and so in more steps for the same number of photos.
-SWIN = ["model.backbone=test_swin", "side_px=64", "batch_size=16"]
+SWIN = ["model.backbone=test_swin", *WITH_ADAMW, "batch_size=16"]
 SYSTEMS: dict[str, list[str]] = {
     "ultron-t": [],
     "gem over test_resnet": ["model.name=gem", *RESNET, *WITH_SGD],
@@ -53,7 +54,8 @@ SYSTEMS: dict[str, list[str]] = {
         *RESNET,
         "model.descriptor_dim=256",
         "model.similarity_dim=32",
-        "side_px=64",
+        *WITH_ADAMW,
+        "batch_size=32",
     ],
     "dalg over test_swin": [
         "model.name=dalg",

@@ -21,7 +21,7 @@ from ultron_cli import __version__, console, user_code
 from ultron_cli.commands.flags import checked
 from ultron_cli.commands.values import refuse_output_among_inputs, with_reading
 from ultron_cli.errors import UltronError, WorkFailed, install_line
-from ultron_cli.machine import check_device_name
+from ultron_cli.machine import check_device_name, share_cores
 from ultron_cli.memory import parse_bytes, set_memory_budget
 from ultron_cli.output_files import NO_SPACE, write_failure
 from ultron_cli.stops import StoppedBySignal, signals_interrupt, stop_behind, stop_line
@@ -381,9 +381,7 @@ def _named_command(arguments: list[str]) -> str | None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command. Returns 0 done, 1 the work failed, 2 bad usage or input; an unexpected error keeps its
     traceback."""
-    # OpenMP's default is to wait spinning: with a decoding process or another program on the cores, 15 times slower.
-    # Before torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    share_cores()
     name = _named_command(sys.argv[1:] if arguments is None else arguments)
     console.reset_settings()
     user_code.forget_permissions()

@@ -227,7 +227,10 @@ def test_wrong_flags_of_extract(
         (("--set", "epoch=3"), ("unknown setting epoch", "did you mean epochs")),
         (("--set", "epochs=many"), ("epochs must be a whole number",)),
         (("--set", "epochs"), ("--set takes key=value",)),
-        (("--set", "model.name=gem", "--set", "model.backbone=resnt18"), ("unknown backbone 'resnt18'",)),
+        (
+            ("--set", "batch_size=8", "--set", "model.name=gem", "--set", "model.backbone=resnt18"),
+            ("unknown backbone 'resnt18'",),
+        ),
         (("--set", "loss.name=arcfce"), ("unknown loss 'arcfce'",)),
         (("--set", "augment.flop=true"), ("unknown setting augment.flop", "did you mean flip")),
         (("--set", "batch_size=4096"), ("fewer than a batch of 4096",)),

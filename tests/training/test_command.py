@@ -66,7 +66,7 @@ def test_runs_are_listed_and_resumed_by_command(ultron: Run, toy: Path, tmp_path
     code, _, err = ultron("train", "--dataset", toy, *QUICK, "--out", run)
     assert (code, "holds an unfinished run; go on with --resume" in err) == (2, True)
     code, _, err = ultron("train", "--resume", "--set", "lr=3")
-    assert (code, "another configuration: lr (stored 0.001, asked 3.0)" in err) == (2, True)
+    assert (code, "another configuration: lr (stored 0.01, asked 3.0)" in err) == (2, True)
     code, out, err = ultron("train", "--resume")
     assert code == 0, err
     assert "going on after step 4 of 4" in err

@@ -36,7 +36,7 @@ from ultron_cli.training.validation_classes import ClassificationValidation, pho
 
 SHOWN_PATHS = 8
 LEAST_FOR_CHANCE = 400  # photos
-# In fewer, no setting leaves chance level among hundreds of landmarks: the quickstart's first epoch has 57.
+# In fewer, no setting leaves chance level among hundreds of landmarks: the quickstart's first epoch has 28.
 STEPS_FOR_CHANCE = 150
 
 

@@ -25,7 +25,7 @@ def test_settings_come_from_preset_then_file_then_flags(tmp_path: Path) -> None:
     }
     assert explained["lr"] == (0.25, "set")
     assert explained["epochs"] == (7, str(tmp_path / "mine.toml"))
-    assert explained["side_px"] == (96, "preset quickstart")
+    assert explained["side_px"] == (80, "preset quickstart")
     assert explained["augment.contrast"] == (0.3, "default")
     assert explained["switch.epoch"] == (3, "set")
 
@@ -153,7 +153,7 @@ def test_presets_go_on_from_the_first_stage(name: str) -> None:
         ("loss.margn=0.2", r"unknown setting loss\.margn; did you mean margin"),
         ("validation.shared=0.2", r"unknown setting validation\.shared; did you mean share"),
         ("switch.epochs=3", r"unknown setting switch\.epochs; did you mean epoch"),
-        ("switch.epoch=12", "must lie before the end of 12 epochs"),
+        ("switch.epoch=7", "must lie before the end of 7 epochs"),
         ("accumulate=5", "batch_size must be a multiple of accumulate"),
         ("schedule=steps", "step_epochs goes with"),
         ("schedule=cosin", "`schedule` must be one of cosine.*did you mean cosine"),
@@ -175,7 +175,7 @@ def test_resume_only_with_the_same_settings(tmp_path: Path) -> None:
     assert resumed_config(stored, None, None, []) == config
     assert resumed_config(stored, "quickstart", None, ["epochs=3", "switch.epoch=1"]) == config
     assert resumed_config(stored, None, None, ["workers=0", "log_every=1"]).workers == 0  # how, not what
-    with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.001, asked 0.2\)"):
+    with pytest.raises(UltronError, match=r"another configuration: lr \(stored 0.01, asked 0.2\)"):
         resumed_config(stored, None, None, ["lr=0.2"])
     with pytest.raises(UltronError, match=r"was started with epochs=3, over which the cosine of its rate falls to 0"):
         resumed_config(stored, "quickstart", None, [])
