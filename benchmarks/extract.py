@@ -26,12 +26,13 @@ if "--gives-back" not in sys.argv:
 
 import contextlib
 import json
+import math
 import resource
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -62,6 +63,8 @@ from ultron_cli.retrieval.extraction.shards import ExtractWork
 from ultron_cli.retrieval.extraction.streams import described_by_photo
 
 MINIMUM_SHARE = 0.9
+# Photos whose images of every scale are held for the networks alone, 13 MB each at 640 px; these go round.
+MOST_HELD = 48
 GIVES_BACK = "torch, memory given back"
 READING = "reading photos alone"
 ALONE = ", network alone"
@@ -78,6 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8, help="of torch")
     parser.add_argument("--workers", type=int, help="decoding processes (default: as the command)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="rows with one of these words")
     add_save(parser)
     parser.add_argument("--gives-back", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -108,7 +112,7 @@ class Rows:
         paths = [dataset.photo_path(name) for name in self.names]
         self.reader = PhotoReader(list(range(len(paths))), paths, [None] * len(paths), self.extraction.shape)
         self.out = temporary / f"database-{os.getpid()}.h5"
-        self.of_name: dict[str, Callable[[], object]] = {}
+        self.of_name: dict[str, Callable[[], object]] = {}  # an int that is returned: photos, if not all
         self.cosines: dict[str, float] = {}
         self.runtimes: dict[tuple[str, str], ChosenRuntime] = {}
         if arguments.gives_back:
@@ -117,10 +121,13 @@ class Rows:
             return
         self.photos = [self.reader[i] for i in range(len(paths))]
         self.of_name["torch"] = self.extract
+        self.n_turns = math.ceil(len(self.photos) / MOST_HELD)
+        self.held = self.photos[:: self.n_turns]
         self.of_name["torch" + ALONE] = self.torch_alone
         self.of_name[READING] = self.read
         self.expected = self.extract()
-        difference = float(np.abs(self.expected - self.torch_alone()).max())
+        alone = self.torch_described(self.batches(self.photos), "float32")
+        difference = float(np.abs(self.expected - alone).max())
         if difference > 1e-5:
             raise SystemExit(f"descriptors differ by {difference} from the bare network's: nothing is timed")
         others: list[RuntimeName] = [
@@ -169,42 +176,52 @@ class Rows:
             at_scale(pixels, scale, model.preprocessing, model.min_side_px) for scale in self.extraction.config.scales
         ]
 
-    @cached_property
-    def batches(self) -> list[tuple[list[int], list[torch.Tensor]]]:
+    def batches(self, photos: list[LoadedPhoto]) -> Iterator[tuple[list[int], list[torch.Tensor]]]:
         """Rows and images of every scale, of photos that torch takes together."""
-        return [
-            ([photo.row for photo in batch], self.images(torch.stack([photo.pixels for photo in batch])))
-            for batch in batches_by_shape(self.photos, 8, 64)
-        ]
+        for batch in batches_by_shape(photos, 8, 64):
+            yield [photo.row for photo in batch], self.images(torch.stack([photo.pixels for photo in batch]))
 
-    def torch_alone(self, precision: Precision = "float32") -> np.ndarray:
+    @cached_property
+    def held_batches(self) -> list[tuple[list[int], list[torch.Tensor]]]:
+        return list(self.batches(self.held))
+
+    def torch_alone(self, precision: Precision = "float32") -> int:
         """The network on batches in memory, brought to their scales before."""
+        for _ in range(self.n_turns):
+            self.torch_described(self.held_batches, precision)
+        return self.n_turns * len(self.held)
+
+    def torch_described(
+        self, batches: Iterable[tuple[list[int], list[torch.Tensor]]], precision: Precision
+    ) -> np.ndarray:
+        """(photos, D) descriptors, in which the rows of the batches are filled."""
         network = self.runtime("torch", precision).network
         descriptors = np.empty((len(self.names), self.loaded.model.descriptor_dim), np.float32)
         uses_autocast = precision != "float32"
         with torch.inference_mode(), torch.autocast("cpu", dtype=PRECISIONS[precision], enabled=uses_autocast):
-            for rows, images_of_scales in self.batches:
+            for rows, images_of_scales in batches:
                 of_scales = torch.stack([network(images).float() for images in images_of_scales])
                 joined = self.loaded.model.join_scales(of_scales) if len(of_scales) > 1 else of_scales[0]
                 descriptors[rows] = F.normalize(joined, dim=1).numpy()
         return descriptors
 
     @cached_property
-    def images_of_photos(self) -> list[list[torch.Tensor]]:
-        """Of every photo and scale."""
-        return [self.images(photo.pixels[None]) for photo in self.photos]
+    def images_of_held(self) -> dict[int, list[torch.Tensor]]:
+        """Row -> images of every scale."""
+        return {photo.row: self.images(photo.pixels[None]) for photo in self.held}
 
-    def alone(self, name: RuntimeName, precision: Precision) -> None:
+    def alone(self, name: RuntimeName, precision: Precision) -> int:
         """The runtime's own time: on photos in memory, as many at once as the extraction has."""
         network = self.runtime(name, precision).network
-        images_of_photos = self.images_of_photos
+        images_of_held = self.images_of_held
 
         def describe(batch: list[LoadedPhoto]) -> np.ndarray:
-            return np.stack([network(images).numpy() for images in images_of_photos[batch[0].row]])
+            return np.stack([network(images).numpy() for images in images_of_held[batch[0].row]])
 
-        readers = (partial(self.photos.__getitem__, i) for i in range(len(self.photos)))
+        readers = (partial(self.held.__getitem__, i) for _ in range(self.n_turns) for i in range(len(self.held)))
         for _ in described_by_photo(readers, describe, Threads(n_at_once=n_threads())):
             pass
+        return self.n_turns * len(self.held)
 
     def read(self) -> None:
         """Decoding and sizing, on all threads."""
@@ -222,13 +239,14 @@ def work(arguments: argparse.Namespace, temporary: Path) -> None:
     sys.stdout.flush()
     for line in sys.stdin:
         before, started_s = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-        rows.of_name[line.strip()]()
+        done = rows.of_name[line.strip()]()
         seconds, after = time.perf_counter() - started_s, resource.getrusage(resource.RUSAGE_SELF)
+        of_all = len(rows.names) / done if isinstance(done, int) else 1.0
         figures = {
-            "seconds": seconds,
-            "user_s": after.ru_utime - before.ru_utime,
-            "system_s": after.ru_stime - before.ru_stime,
-            "faults": after.ru_minflt - before.ru_minflt,
+            "seconds": of_all * seconds,
+            "user_s": of_all * (after.ru_utime - before.ru_utime),
+            "system_s": of_all * (after.ru_stime - before.ru_stime),
+            "faults": of_all * (after.ru_minflt - before.ru_minflt),
             "peak_mib": peak_mib(),
         }
         print(json.dumps(figures), flush=True)
@@ -272,17 +290,20 @@ def main() -> int:
                 max_side_px=arguments.max_side,
             )
             make_toy(photos, config, workers=n_cores())
-        workers = [Worker(photos, "--gives-back"), Worker(photos)]
-        figures: dict[str, list[dict]] = {row: [] for worker in workers for row in worker.about["rows"]}
+        words = [*arguments.only, READING]
+        workers = [Worker(photos, "--gives-back")] if any(word in GIVES_BACK for word in words) else []
+        workers.append(Worker(photos))
+        timed = [[row for row in worker.about["rows"] if any(word in row for word in words)] for worker in workers]
+        figures: dict[str, list[dict]] = {row: [] for rows in timed for row in rows}
         for _ in range(arguments.rounds):
-            for worker in workers:
-                for row in worker.about["rows"]:
+            for worker, rows in zip(workers, timed, strict=True):
+                for row in rows:
                     figures[row].append(worker.time(row))
         for worker in workers:
             worker.process.stdin.close()
             worker.process.wait()
-    report(arguments, workers[1].about, figures)
-    save(arguments.save, __file__, measurements(arguments, workers[1].about, figures))
+    report(arguments, workers[-1].about, figures)
+    save(arguments.save, __file__, measurements(arguments, workers[-1].about, figures))
     shares = [share(row, figures) for row in figures if row + ALONE in figures]
     return 0 if min(shares) >= MINIMUM_SHARE else 1
 
@@ -302,13 +323,14 @@ def measurements(arguments: argparse.Namespace, about: dict, figures: dict[str, 
             continue
         in_bfloat16 = row.endswith(IN_BFLOAT16)
         precision = "bfloat16" if in_bfloat16 else "float32"
-        in_float32, cosine = row.removesuffix(IN_BFLOAT16), about["cosines"].get(row, 1.0)
+        beside, cosine = row.removesuffix(IN_BFLOAT16), about["cosines"].get(row, 1.0)
+        others = {f"{beside} in float32": rates.get(beside)} if in_bfloat16 else {GIVES_BACK: rates.get(GIVES_BACK)}
         rows[f"extraction, {arguments.backbone}, {row}"] = Measurement.of_rounds(
             rates[row],
             unit="photos/s",
             of=f"{about['n']} JPEG photos of {arguments.max_side} px, scales {arguments.scales}, {precision}",
             note=f"{statistics.median(part['faults'] for part in figures[row]) / about['n']:,.0f} faults per photo",
-            others={f"{in_float32} in float32": rates[in_float32]} if in_bfloat16 else {GIVES_BACK: rates[GIVES_BACK]},
+            others={name: other for name, other in others.items() if other is not None},
             limits={f"network alone{IN_BFLOAT16 * in_bfloat16}": rates[row + ALONE], READING: rates[READING]},
             equality=f"least cosine with torch's{' float32' * in_bfloat16} descriptors {cosine:.8f}",
         )

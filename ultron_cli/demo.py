@@ -12,6 +12,7 @@ from ultron_cli.datasets.toy import ToyConfig
 from ultron_cli.evaluation.evaluate import evaluate_ranking, find_gnd
 from ultron_cli.evaluation.result import Evaluation, percent
 from ultron_cli.files import write_text
+from ultron_cli.machine import limited_threads
 from ultron_cli.models.weights.model_choice import ModelChoice
 from ultron_cli.provenance import provenance
 from ultron_cli.retrieval.extraction.dataset import ExtractRequest, extract_dataset
@@ -67,9 +68,10 @@ def run_demo(out: Path, seed: int, device: str) -> tuple[dict[str, Any], str]:
     steps.end()
     steps.start("extract descriptors of queries and database, trained and untrained")
     request = ExtractRequest(dataset=str(toy), max_side_px=2 * run.config.side_px, overwrite=True)
-    trained = extract_dataset(request, ModelChoice(run=run.run), device, workspace)
     choice = ModelChoice(untrained=True, seed=seed, model=run.config.model_name, settings=run.config.model_settings)
-    untrained = extract_dataset(request, choice, device, workspace)
+    with limited_threads(run.config.threads):
+        trained = extract_dataset(request, ModelChoice(run=run.run), device, workspace)
+        untrained = extract_dataset(request, choice, device, workspace)
     workspace.remember("extract", Path(trained["folder"]))
     steps.end()
     steps.start("index and search")
