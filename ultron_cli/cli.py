@@ -27,8 +27,8 @@ from ultron_cli.memory import parse_bytes, set_memory_budget
 from ultron_cli.output_files import NO_SPACE, write_failure
 from ultron_cli.stops import StoppedBySignal, signals_interrupt, stop_behind, stop_line
 
-# Importing torch makes a million objects that stay. With Python's own 700 they are gone through again and again, a third
-# of a second of a training's start.
+# Importing torch makes a million objects that stay. With Python's own 700 they are gone through again and again, for a
+# third of a second of a training's start.
 OBJECTS_BETWEEN_COLLECTIONS = 50_000
 EXPERIMENTS = "Experiments"  # headings in the help
 PICTURES = "Pictures and pages"
