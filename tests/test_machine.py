@@ -8,7 +8,7 @@ from ultron_cli.machine import share_cores
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("before", "after"),
     [
         ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}),
         ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}),
@@ -16,8 +16,8 @@ from ultron_cli.machine import share_cores
     ],
 )
 def test_threads_wait_as_the_environment_says_or_sleep(
-    given: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    before: dict[str, str], after: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "environ", dict(given))
+    monkeypatch.setattr(os, "environ", dict(before))
     share_cores()
-    assert os.environ == expected
+    assert os.environ == after
