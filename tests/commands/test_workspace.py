@@ -46,7 +46,7 @@ def test_flags_count_in_every_command(ultron: Run, toy: Path, tmp_path: Path, mo
     monkeypatch.setenv("ULTRON_DATA", str(tmp_path / "file" / "data"))
     shutil.copytree(toy, tmp_path / "d" / "toy")
     where = ("--workspace", tmp_path / "w", "--data-root", tmp_path / "d", "--json")
-    settings = ("model.name=gem", "model.backbone=test_resnet", "epochs=1", "side_px=32", "workers=0")
+    settings = ("model.name=gem", "model.backbone=test_resnet", "epochs=1", "batch_size=32", "side_px=32", "workers=0")
     train = [part for setting in settings for part in ("--set", setting)]
     for command in (
         ("datasets", "info", "toy"),

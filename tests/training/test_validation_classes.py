@@ -79,7 +79,9 @@ def test_the_middle_is_scored_and_an_unreadable_photo_counts_as_wrong(tmp_path: 
     ],
 )
 def test_mistakes_are_one_line(ultron: Run, toy: Path, changes: list[str], words: str) -> None:
-    code, _, err = ultron("train", "--dataset", toy, "--set=workers=0", *(f"--set={change}" for change in changes))
+    code, _, err = ultron(
+        "train", "--dataset", toy, "--set=workers=0", "--set=batch_size=8", *(f"--set={change}" for change in changes)
+    )
     assert code == 2 and re.search(words, err), err
     assert "Traceback" not in err
 

@@ -51,7 +51,10 @@ def test_search_writes_everything_and_its_genotype_trains(ultron: Run, toy: Path
         "model.name=gem",
         "model.backbone=cifar_resnet8",
     )
-    trained = [f"--set={text}" for text in (*network, "side_px=32", "epochs=1", "workers=0", "validation.share=0")]
+    trained = [
+        f"--set={text}"
+        for text in (*network, "side_px=32", "batch_size=32", "epochs=1", "workers=0", "validation.share=0")
+    ]
     code, out, err = ultron("train", "--dataset", toy, *trained, "--out", tmp_path / "trained")
     assert code == 0, err
     assert "gem-cifar_resnet8-hoga" in out

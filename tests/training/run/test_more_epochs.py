@@ -123,7 +123,7 @@ def test_what_cannot_go_on_is_told_with_the_way_that_can(ultron: Run, toy: Path,
         "cosine after it with --set restart_epochs=1 beside --set epochs=2, or start a new run"
     )
     assert "other rates until then" in refused("epochs=2", "schedule=constant")
-    assert "lr (stored 0.001, asked 3.0)" in refused("epochs=2", "restart_epochs=1", "lr=3")
+    assert "lr (stored 0.01, asked 3.0)" in refused("epochs=2", "restart_epochs=1", "lr=3")
     assert "restart_epochs must ascend, between warmup_epochs and epochs" in refused("epochs=2", "restart_epochs=2")
     resumed = ultron("train", "--resume", "--out", run, "--set", "epochs=2", "--set", "restart_epochs=1", "--json")
     assert len(read_json(resumed)["metrics"]) == 2
