@@ -61,7 +61,7 @@ def implementation(device_type: str, backend: str) -> str:
         return "torch"
 
 
-# What torch.compiler.assume_constant_result does, without importing the compiler: a second of every command's start.
+# What torch.compiler.assume_constant_result does, without importing the compiler, which takes more than a second.
 implementation._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 

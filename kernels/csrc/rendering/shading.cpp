@@ -51,14 +51,15 @@ extern "C" void ultron_shade(const Shading* shading) {
     const float value = static_cast<float>(tone) / 255.0f;
     albedo[tone] = value * value;
   }
-  for (int64_t pixel = 0, first = 0; pixel < n_pixels; first += (s.samples - 1) * frame_width) {
-    for (const int64_t end = pixel + s.width; pixel < end; ++pixel, first += s.samples) {
+  for (int64_t row = 0; row < s.height; ++row) {
+    for (int64_t column = 0; column < s.width; ++column) {
+      const int64_t pixel = row * s.width + column, first = (row * frame_width + column) * s.samples;
       const float backdrop[3] = {s.backdrop[pixel], s.backdrop[n_pixels + pixel], s.backdrop[2 * n_pixels + pixel]};
       float sums[3] = {0.0f, 0.0f, 0.0f};
-      for (int64_t row = 0; row < s.samples; ++row) {
-        for (int64_t column = 0; column < s.samples; ++column) {
+      for (int64_t y = 0; y < s.samples; ++y) {
+        for (int64_t x = 0; x < s.samples; ++x) {
           float colour[3];
-          shade_sample(s, albedo, first + row * frame_width + column, s.lit[pixel], backdrop, colour);
+          shade_sample(s, albedo, first + y * frame_width + x, s.lit[pixel], backdrop, colour);
           for (int channel = 0; channel < 3; ++channel) sums[channel] += std::min(colour[channel], kBrightest);
         }
       }
