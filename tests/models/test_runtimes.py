@@ -1,5 +1,9 @@
 """Every runtime gives torch's descriptors, for every registered network that it takes, at any size."""
 
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "senet": ("senet-r50", SMALL_FORMS["senet-r50"]),
 }
 OTHER_IN_OPENVINO = {"gem-vit", "gem-class-token"}  # an extraction refuses what it gives for them
+needs_openvino = pytest.mark.skipif("openvino" not in EXPORTED, reason="openvino is not installed")
 pytestmark = pytest.mark.slow
 
 
@@ -79,6 +84,42 @@ def test_runtimes_agree_with_torch(network: str) -> None:
     names = [name for name in EXPORTED if name != "openvino" or network not in OTHER_IN_OPENVINO]
     cosines = {name: least_cosine(model, network_of(name, model)) for name in names}
     assert min(cosines.values()) > LEAST_COSINE, cosines
+
+
+@needs_openvino
+def test_openvino_tells_nobody_that_it_is_used(tmp_path: Path) -> None:
+    """As it does by itself where its package for that is there."""
+    program = """if True:
+        import sys
+        told = []
+        sys.addaudithook(lambda event, _: told.append(event) if event.startswith(("socket.", "os.fork")) else None)
+        from ultron_cli.models.runtimes.openvino_runtime import silent_openvino
+        silent_openvino()
+        print(told)"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert answer.stdout.strip() == "[]", answer
+    assert not (tmp_path / "intel").exists()
+
+
+@needs_openvino
+def test_openvino_infers_once_before_threads_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that do so first in a process can wait for each other for ever."""
+    from ultron_cli.models.runtimes.openvino_runtime import silent_openvino
+
+    silent_openvino()
+    openvino = sys.modules["openvino"]
+    infer = openvino.InferRequest.infer
+    threads = []
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread())
+        return infer(*arguments, **named)
+
+    monkeypatch.setattr(openvino.InferRequest, "infer", noted)
+    network_of("openvino", loaded("gem", {"backbone": "test_resnet"}))
+    assert threads == [threading.current_thread()]
 
 
 @pytest.mark.parametrize("network", core.WITHOUT_EXPORT)

@@ -15,6 +15,7 @@ from tests.mutations import mutated
 from tests.retrieval.hostile_hdf5 import declared, linked, replace_dataset, self_referring, stored_outside
 from tests.retrieval.rows_for_tests import INFO, unit_rows
 from ultron_cli.errors import UltronError
+from ultron_cli.retrieval import hdf5
 from ultron_cli.retrieval.descriptors import DescriptorFile, write_descriptors
 from ultron_cli.retrieval.hdf5 import FEW_TEXTS
 from ultron_cli.retrieval.origin import Origin
@@ -216,6 +217,32 @@ def test_a_file_that_is_being_written_is_not_called_damaged(tmp_path):
     if Path("/proc/locks").exists():
         assert f"process {writer.pid}" in message
     assert read_descriptors(path) == 40
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_only_what_others_wrote_is_read_in_a_child(tmp_path, kind, monkeypatch):
+    write, read = READERS[kind]
+    path = tmp_path / "x.h5"
+    write(path)
+    in_child = hdf5.in_child
+    functions = []
+
+    def noted(function, *arguments, **limits):
+        functions.append(function)
+        return in_child(function, *arguments, **limits)
+
+    monkeypatch.setattr(hdf5, "in_child", noted)
+    read(path)
+    assert not functions
+    content = path.read_bytes()
+    for changed in (path, tmp_path / "copy.h5"):
+        changed.write_bytes(content)
+        read(changed)
+        assert functions
+        functions.clear()
+    write(path)
+    path.write_bytes(content[:-8])
+    assert "truncated" in one_line(read, path) and functions
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -24,7 +24,6 @@ from ultron_cli.blocks import chunks
 from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
 from ultron_cli.output_files import OutputFile
 from ultron_cli.retrieval.hdf5 import (
     TEXT,
@@ -32,6 +31,7 @@ from ultron_cli.retrieval.hdf5 import (
     H5Part,
     damage_said,
     mark_parts,
+    new_h5,
     open_h5,
     read_h5_marks,
     write_h5_header,
@@ -412,7 +412,7 @@ def new_descriptors(
     marks: of the N photos, where they are known. Raises ValueError if not as many rows were put as there are names.
     """
     dtype = np.dtype(info.extraction.storage)
-    with whole_file(path) as output, h5py.File(output, "w") as handle:
+    with new_h5(path) as (handle, output):
         write_h5_names(handle, "names", names)
         write_h5_marks(handle, "photo", marks)
         rows_per_chunk = max(1, min(len(names), (1 << 18) // max(1, dim * dtype.itemsize)))
@@ -422,7 +422,7 @@ def new_descriptors(
             creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         chunks_of_rows = (rows_per_chunk, dim) if names else None
         stored = handle.create_dataset("descriptors", (len(names), dim), dtype, chunks=chunks_of_rows, dcpl=creation)
-        rows = NewDescriptors(path, cast(OutputFile, output), stored)
+        rows = NewDescriptors(path, output, stored)
         yield rows
         if rows.n_done != len(names):
             raise ValueError(f"{rows.n_done} descriptor rows for {len(names)} names")

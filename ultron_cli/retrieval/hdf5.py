@@ -3,6 +3,9 @@
 The HDF5 library crashes or loops on some damaged files, and follows references to other files. So whatever is read
 here is first looked through in a child process: it opens nothing but the file itself, reads the attributes and texts,
 and holds types, shapes and chunks against the file's length. Then only rows of plain numbers are left to read.
+
+A file that this process has written, and nobody since, needs no child: a fork of a process that holds much memory makes
+it copy, page by page, what it writes meanwhile.
 """
 
 import errno
@@ -20,8 +23,9 @@ import numpy as np
 from ultron_cli import __version__
 from ultron_cli.datasets.photo_marks import DIGEST_BYTES, PhotoMarks
 from ultron_cli.errors import UltronError
-from ultron_cli.files import lock_holder, require_regular_file
+from ultron_cli.files import lock_holder, require_regular_file, whole_file
 from ultron_cli.guarded import CPU_S, ReaderDied, ReaderFailed, in_child, one_line
+from ultron_cli.output_files import OutputFile
 from ultron_cli.provenance import utc_now
 from ultron_cli.schema.texts import parse_json
 from ultron_cli.schema.values import Misfit, fit
@@ -123,6 +127,28 @@ class H5File:
         self.close()
 
 
+_states_written: dict[str, tuple[int, ...]] = {}  # by path: the files that this process has written, as it left them
+
+
+def _file_state(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@contextmanager
+def new_h5(path: Path) -> Iterator[tuple[h5py.File, OutputFile]]:
+    """Yields a new HDF5 file of ours and the file below it; as with whole_file, it is whole at the end or absent."""
+    with whole_file(path) as output, h5py.File(output, "w") as handle:
+        yield handle, cast(OutputFile, output)
+    if path.is_file():
+        _states_written[os.path.realpath(path)] = _file_state(path)
+
+
+def _is_as_written(path: Path) -> bool:
+    state = _states_written.get(os.path.realpath(path))
+    return state is not None and path.exists() and _file_state(path) == state
+
+
 def write_h5_header(
     handle: h5py.File, format_name: str, version: int, *, created: str = "", ultron_version: str = __version__
 ) -> None:
@@ -202,8 +228,11 @@ def read_format(path_text: str) -> object:
 
 
 def asked_child(path: Path, again: str, function: Callable[..., Any], *arguments: object, cpu_s: int = CPU_S) -> Any:
-    """What a function that reads a file returns, read in a child process. Raises UltronError for whatever befalls
-    it."""
+    """What a function that reads a file returns, read in a child process unless this one has written the file. Raises
+    UltronError for whatever befalls it."""
+    if _is_as_written(path):
+        with damage_said(path, again):
+            return function(*arguments)
     try:
         return in_child(function, *arguments, cpu_s=cpu_s)
     except ReaderDied as error:

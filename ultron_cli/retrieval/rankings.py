@@ -20,13 +20,13 @@ from ultron_cli.blocks import chunks
 from ultron_cli.console import counted
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
 from ultron_cli.retrieval.hdf5 import (
     TEXT,
     H5Layout,
     H5Part,
     damage_said,
     mark_parts,
+    new_h5,
     open_h5,
     read_h5_marks,
     write_h5_header,
@@ -218,7 +218,7 @@ def write_rank_blocks(
     Raises ValueError if they do not fit the names.
     """
     n_queries, n_database = len(header.query_names), len(header.database_names)
-    with whole_file(path) as output, h5py.File(output, "w") as handle:
+    with new_h5(path) as (handle, _):
         rows = handle.create_dataset("ranks", (n_queries, k), np.int64)
         scores = handle.create_dataset("scores", (n_queries, k), np.float32)
         inliers = None

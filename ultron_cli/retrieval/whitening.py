@@ -11,14 +11,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError
-from ultron_cli.files import file_state, sha256_of_file, whole_file
+from ultron_cli.files import file_state, sha256_of_file
 from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo
-from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, new_h5, open_h5, write_h5_header
 from ultron_cli.retrieval.origin import ExtractionRecord, Json, LearnedFrom, WhiteningRecord
 
 FORMAT = "ultron-whitening"
@@ -183,7 +182,7 @@ def require_same_whitening(first: ExtractionRecord, second: ExtractionRecord, wh
 
 def write_whitening(path: Path, whitening: Whitening) -> None:
     """Writes a whitening file atomically."""
-    with whole_file(path) as output, h5py.File(output, "w") as handle:
+    with new_h5(path) as (handle, _):
         for name in ("mean", "projection", "eigenvalues"):
             handle[name] = np.asarray(getattr(whitening, name), np.float64)
         write_h5_header(handle, FORMAT, VERSION)

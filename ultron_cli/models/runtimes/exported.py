@@ -24,11 +24,12 @@ from ultron_cli.console import log
 from ultron_cli.errors import UltronError
 from ultron_cli.files import whole_file
 from ultron_cli.guarded import one_line
+from ultron_cli.models.core import RetrievalModel
 from ultron_cli.models.runtimes.same_padding import TRANSLATIONS, same_convolutions
 from ultron_cli.models.runtimes.window_padding import counted_windows
 from ultron_cli.models.weights.checkpoints import LoadedModel
 
-EXAMPLE_SIDES_PX = (192, 256)  # of the photo with which a network is traced, or its least side where that is more
+EXAMPLE_SIDES_PX = (192, 256)  # of the photo with which a network is traced, or the model's least where that is more
 CACHE_VARIABLE = "ULTRON_NETWORK_CACHE"
 INT64 = 7  # ONNX's number of the type
 DIGITS = 32  # of the hash in a file's name
@@ -65,13 +66,17 @@ def exported_network(loaded: LoadedModel) -> Path:
     return path
 
 
+def example_photo(model: RetrievalModel) -> torch.Tensor:
+    """(1, 3, H, W) float32: a black photo of few pixels that the model takes."""
+    return torch.zeros(1, 3, *(max(side, model.min_side_px) for side in EXAMPLE_SIDES_PX))
+
+
 def onnx_bytes(loaded: LoadedModel) -> bytes:
     """The ONNX model. Raises UltronError, with the exporter's reason, if it cannot be made."""
     model = loaded.model.cpu().eval()
-    sides = [max(side, model.min_side_px) for side in EXAMPLE_SIDES_PX]
     dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     try:
-        return onnx_model(model, {"images": torch.zeros(1, 3, *sides)}, {"images": dynamic}, "descriptors")
+        return onnx_model(model, {"images": example_photo(model)}, {"images": dynamic}, "descriptors")
     except CannotExport as error:
         raise UltronError(
             f"{model.label} cannot be written as ONNX for photos of any size ({error})", "use `runtime=torch`"

@@ -21,7 +21,6 @@ from ultron_cli import __version__
 from ultron_cli.blocks import chunks
 from ultron_cli.datasets.photo_marks import PhotoMarks
 from ultron_cli.errors import UltronError
-from ultron_cli.files import whole_file
 from ultron_cli.local.detectors import Comparison
 from ultron_cli.local.features import LocalFeatures
 from ultron_cli.local.projection import Projection
@@ -31,6 +30,7 @@ from ultron_cli.retrieval.hdf5 import (
     H5Part,
     damage_said,
     mark_parts,
+    new_h5,
     open_h5,
     read_h5_marks,
     write_h5_header,
@@ -320,7 +320,7 @@ def write_local_features(
     """
     dim, dtype = descriptors
     offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-    with whole_file(path) as output, h5py.File(output, "w") as handle:
+    with new_h5(path) as (handle, _):
         write_h5_names(handle, "names", names)
         write_h5_marks(handle, "photo", marks)
         handle["offsets"] = offsets

@@ -8,14 +8,12 @@ SHA-256 of all that shaped them: what is of anything else is made anew.
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ultron_cli import __version__
-from ultron_cli.files import whole_file
 from ultron_cli.local.asmk import PhotoVectors
 from ultron_cli.provenance import utc_now
-from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, open_h5, write_h5_header
+from ultron_cli.retrieval.hdf5 import H5Layout, H5Part, new_h5, open_h5, write_h5_header
 
 FORMAT = "ultron-asmk"
 VERSION = 1
@@ -44,7 +42,7 @@ class StoredWords:
 
 def write_words(path: Path, stored: StoredWords, made_of: str) -> None:
     """Writes a file of visual words atomically."""
-    with whole_file(path) as output, h5py.File(output, "w") as handle:
+    with new_h5(path) as (handle, _):
         handle["words"] = stored.words
         handle["vectors"] = stored.content.vectors
         handle["word_of_vector"] = stored.content.words
