@@ -40,6 +40,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rows import add_save, save
+from ultron_kernels import scaling
 
 from ultron_cli import console
 from ultron_cli.configs import parse_scales
@@ -93,6 +94,7 @@ class Rows:
 
     def __init__(self, arguments: argparse.Namespace, temporary: Path) -> None:
         dataset = open_dataset(str(arguments.photos), temporary)
+        scaling.is_ready(worth_building=True)
         self.loaded = ModelChoice(untrained=True, model="gem", settings={"backbone": arguments.backbone}).load()
         self.work = ExtractWork(
             device=torch.device("cpu"), batch_size=arguments.batch_size, n_workers=arguments.workers, overwrite=True

@@ -1,8 +1,8 @@
 """Builds the compiled libraries at first use and loads them.
 
-There are four: "cpu" and "cuda" have the operators, which are loaded into PyTorch; "search" has the first pass of
-exact search and the nearest features of two photos, "rendering" draws rendered landmarks, and these two know nothing of
-PyTorch, which takes seconds to import.
+There are five: "cpu" and "cuda" have the operators, which are loaded into PyTorch; "search" has the first pass of
+exact search and the nearest features of two photos, "rendering" draws rendered landmarks, "scaling" brings photos to
+the scales of a network, and these three know nothing of PyTorch, which takes seconds to import.
 
 Nothing is compiled at installation: an isolated build would download PyTorch twice. A library lies in a cache, under
 a key of everything that shapes it. A build runs in a separate process under a file lock, so that several processes that
@@ -29,7 +29,8 @@ SOURCE_SUFFIXES = (".h", ".inc", ".cpp", ".cu", ".cuh")
 COMPILED_SUFFIXES = (".cpp", ".cu")
 CUDA_ARCHITECTURES = "8.0;9.0+PTX"
 BUILD_TIMEOUT_S = 1800
-ALONE = {"search": "the search", "rendering": "the rendering"}  # the libraries that need no PyTorch, in words
+# The libraries that need no PyTorch, in words.
+ALONE = {"search": "the search", "rendering": "the rendering", "scaling": "the scaling of photos"}
 NAMES = ("cpu", "cuda", *ALONE)
 SETTINGS = ("auto", "off", "cpu", "cuda")
 LOADED: dict[str, ctypes.CDLL | None] = {}  # what this process has loaded; PyTorch keeps those of the operators
@@ -95,8 +96,8 @@ def check_buildable(name: str) -> None:
     if sys.platform == "win32":
         raise BuildError("nothing is compiled on Windows")
     compiler()
-    if name == "search" and platform.machine() not in ("x86_64", "AMD64"):
-        raise BuildError(f"the compiled search needs an x86-64 processor, this one is {platform.machine()}")
+    if name in ("search", "scaling") and platform.machine() not in ("x86_64", "AMD64"):
+        raise BuildError(f"compiling {described(name)} takes an x86-64 processor, this one is {platform.machine()}")
     if name == "cuda":
         import torch
 

@@ -10,7 +10,7 @@ from ultron_kernels.build import ALONE, COMPILED_SUFFIXES, SOURCES, compiler, so
 OPENMP = [] if sys.platform == "darwin" else ["-fopenmp"]
 CFLAGS = ["-O3", "-std=c++20", "-fno-math-errno"]
 CONTRACTED = "-ffp-contract=fast"
-ROUNDED = "-ffp-contract=off"  # as NumPy rounds
+ROUNDED = "-ffp-contract=off"  # as it is written
 NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr"]
 
 
@@ -18,7 +18,7 @@ def main(name: str, folder: str) -> None:
     """Compiles a library into `folder`, with all that the compilers say on stdout."""
     sources = [str(path) for path in source_files(name) if path.suffix in COMPILED_SUFFIXES]
     if name in ALONE:
-        rounding = ROUNDED if name == "rendering" else CONTRACTED
+        rounding = CONTRACTED if name == "search" else ROUNDED
         compile_alone([rounding, *sources], os.path.join(folder, f"ultron_{name}.so"))
     else:
         compile_operators(name, sources, folder)

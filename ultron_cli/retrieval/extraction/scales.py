@@ -12,15 +12,18 @@ were seen between two ways. So a network's preprocessing names its own:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from ultron_kernels import scaling
 
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import normalise_images
 
+WORTH_BUILDING = 300  # photos, for whose scales compiling takes no longer than it saves
 Taps = list[tuple[torch.Tensor, torch.Tensor]]  # per neighbour: its place (n,) in the input and its weight (n,)
 
 
@@ -34,15 +37,22 @@ class ScaledShape:
 
 
 def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, min_side_px: int) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px."""
+    """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px. In memory colours
+    come first or last."""
     if scale == 1.0:
-        return normalise_images(pixels, preprocessing)
-    scaling = SCALINGS[preprocessing.scaling]
-    scaled_sides = [scaling.rounded(side * scale) for side in pixels.shape[1:3]]
+        return _linear(pixels, [*pixels.shape[1:3]], None, preprocessing)
+    rule = SCALINGS[preprocessing.scaling]
+    scaled_sides = [rule.rounded(side * scale) for side in pixels.shape[1:3]]
     sides = [max(min_side_px, side) for side in scaled_sides]
-    return scaling.resampled(
-        pixels, ScaledShape(scale=scale, sides=sides, is_exact=sides == scaled_sides), preprocessing
-    )
+    return rule.resampled(pixels, ScaledShape(scale=scale, sides=sides, is_exact=sides == scaled_sides), preprocessing)
+
+
+def make_ready(n_photos: int, scales: Sequence[float], preprocessing: Preprocessing) -> None:
+    """Before at_scale is called for so many photos on one thread each: compiles what they will be scaled by, if that is
+    worth it."""
+    is_linear = SCALINGS[preprocessing.scaling].resampled in (_bilinear, _to_sides)
+    if is_linear and n_photos >= WORTH_BUILDING and any(scale != 1.0 for scale in scales):
+        scaling.is_ready(worth_building=True)
 
 
 def pixel_steps(
@@ -60,15 +70,39 @@ def pixel_steps(
 
 
 def _bilinear(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
-    images = normalise_images(pixels, preprocessing)
-    if shape.is_exact:  # steps of exactly 1 / scale, whatever was rounded away
-        return F.interpolate(images, scale_factor=shape.scale, mode="bilinear", align_corners=False)
-    return F.interpolate(images, size=shape.sides, mode="bilinear", align_corners=False)
+    # Steps of exactly 1 / scale, whatever was rounded away.
+    return _linear(pixels, shape.sides, shape.scale if shape.is_exact else None, preprocessing)
 
 
 def _to_sides(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
+    return _linear(pixels, shape.sides, None, preprocessing)
+
+
+def _linear(pixels: torch.Tensor, sides: list[int], scale: float | None, preprocessing: Preprocessing) -> torch.Tensor:
+    """scale: None takes the steps from the sides."""
+    # torch rounds otherwise on several threads.
+    if pixels.device.type == "cpu" and torch.get_num_threads() == 1 and scaling.is_ready(worth_building=False):
+        return _linear_compiled(pixels, sides, scale, preprocessing)
     images = normalise_images(pixels, preprocessing)
-    return F.interpolate(images, size=shape.sides, mode="bilinear", align_corners=False)
+    if sides == [*pixels.shape[1:3]]:
+        return images
+    if scale is None:
+        return F.interpolate(images, size=sides, mode="bilinear", align_corners=False)
+    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _linear_compiled(
+    pixels: torch.Tensor, sides: list[int], scale: float | None, preprocessing: Preprocessing
+) -> torch.Tensor:
+    """The same numbers, a photo after the other, in the memory of each colours first."""
+    mean, sd = (np.float32(255) * np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.sd))
+    photos = pixels.contiguous().numpy()
+    (height, width), (scaled_height, scaled_width) = photos.shape[1:3], sides
+    steps = (height / scaled_height, width / scaled_width) if scale is None else (1 / scale, 1 / scale)
+    images = torch.empty(len(photos), 3, scaled_height, scaled_width)
+    for photo, image in zip(photos, images.numpy(), strict=True):
+        scaling.scale_photo(photo, mean, sd, (scaled_height, scaled_width), steps, image)
+    return images
 
 
 def _antialiased(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
