@@ -64,6 +64,17 @@ def test_several_threads_of_torch_have_their_own_numbers(isa: str, monkeypatch: 
         at_scale(torch.zeros(1, 40, 50, 3, dtype=torch.uint8), 0.7, IMAGENET, 1)
 
 
+def test_what_is_exported_or_no_photo_of_bytes_is_scaled_by_torch(isa: str) -> None:
+    class Halved(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return at_scale(pixels, 0.5, IMAGENET, 1)
+
+    pixels = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
+    exported = torch.export.export(Halved(), (pixels,), strict=False).module()
+    assert torch.equal(exported(pixels), Halved()(pixels))
+    assert torch.equal(Halved()(pixels.float()), Halved()(pixels))
+
+
 def test_it_is_compiled_for_many_photos_at_several_linear_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     worth = []
     monkeypatch.setattr(scaling, "is_ready", lambda worth_building: worth.append(worth_building))

@@ -80,8 +80,9 @@ def _to_sides(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preproces
 
 def _linear(pixels: torch.Tensor, sides: list[int], scale: float | None, preprocessing: Preprocessing) -> torch.Tensor:
     """scale: None takes the steps from the sides."""
+    is_plain = pixels.device.type == "cpu" and pixels.dtype == torch.uint8 and not torch.compiler.is_compiling()
     # torch rounds otherwise on several threads.
-    if pixels.device.type == "cpu" and torch.get_num_threads() == 1 and scaling.is_ready(worth_building=False):
+    if is_plain and torch.get_num_threads() == 1 and scaling.is_ready(worth_building=False):
         return _linear_compiled(pixels, sides, scale, preprocessing)
     images = normalise_images(pixels, preprocessing)
     if sides == [*pixels.shape[1:3]]:
