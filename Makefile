@@ -20,7 +20,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@# setuptools warns at length of every editable installation
 	PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-	@$(VENV)/bin/python -c "from ultron_kernels import ops, search; ops.implementation('cpu', 'auto'); search.is_ready(worth_building=True)" # compiled now, not in the first command
+	@$(VENV)/bin/python -c "from ultron_kernels import ops, scaling, search; ops.implementation('cpu', 'auto'); search.is_ready(worth_building=True); scaling.is_ready(worth_building=True)" # compiled now, not in the first command
 	@touch $(READY)
 
 demo: $(READY)

@@ -159,6 +159,20 @@ def test_what_only_a_fork_does_not_stand_is_asked_of_a_fresh_process(monkeypatch
     assert in_child(crash_in_a_fork, 4) == 4
 
 
+def test_a_lasting_child_is_no_fork_and_stays(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[__name__], "HAS_THREADS", True)
+    monkeypatch.setattr(guarded, "FRESH_IDLE_S", 0.0)
+    with guarded.lasting_child():
+        first = in_child(process_number)
+        assert in_child(crash_in_a_fork, 3) == 3
+        assert in_child(process_number) == first
+        os.kill(first, 9)
+        assert in_child(crash_in_a_fork, 4) == 4
+        second = in_child(process_number)
+    with pytest.raises(ProcessLookupError):
+        os.kill(second, 0)
+
+
 def test_a_child_made_before_a_library_was_loaded_is_replaced(monkeypatch: pytest.MonkeyPatch):
     """It would load the library with little memory left: faiss-gpu, which maps gigabytes, fails then."""
     monkeypatch.setattr(guarded, "LIBRARIES", ("colorsys",))  # there, and loads at once

@@ -2,8 +2,9 @@
 
 The child is a fork: it starts in milliseconds and has every module. Where a fork crashes, a fresh process is asked too,
 as a library with threads of its own (gRPC) can bring a fork down. The child stays for the next file and ends when it
-has had nothing to do for a while, which is longer for a fresh one: it holds little, and takes a second to start. What
-it answers is plain data: a child that a file has taken over can lie but run nothing here.
+has had nothing to do for a while, which is longer for a fresh one: it holds little, and takes a second to start. While
+there is a fork, its parent copies each page that it writes, so that a server has a fresh child (`lasting_child`). What
+a child answers is plain data: one that a file has taken over can lie but run nothing here.
 """
 
 import contextlib
@@ -72,7 +73,8 @@ def in_child(
     request = pickle.dumps((function, arguments, cpu_s, memory_bytes, _working_folder()))
     with _lock:
         try:
-            answer = _answer_from(request, _forked if HAVE_THREADS.isdisjoint(sys.modules) else _started_fresh)
+            may_fork = not _lasts and HAVE_THREADS.isdisjoint(sys.modules)
+            answer = _answer_from(request, _forked if may_fork else _started_fresh)
         except ReaderStopped:
             raise
         except ReaderDied:
@@ -87,6 +89,26 @@ def in_child(
         _end_child()
         answer = _answer_from(request, _started_fresh)
     return _outcome(answer)
+
+
+@contextlib.contextmanager
+def lasting_child() -> Iterator[None]:
+    """Inside, the child is a fresh process, begun at once, that stays however long it has nothing to do: for a process
+    that holds much memory and computes, such as a server."""
+    global _child, _lasts
+    if not CAN_FORK:
+        yield
+        return
+    with _lock:
+        _end_child()
+        _lasts = True
+        _child = _started_fresh()
+    try:
+        yield
+    finally:
+        with _lock:
+            _lasts = False
+            _end_child()
 
 
 def _working_folder() -> str | None:
@@ -180,6 +202,7 @@ class _Child:
 
 
 _child: _Child | None = None
+_lasts = False
 _lock = threading.Lock()
 
 
@@ -213,7 +236,8 @@ def _started_fresh() -> _Child:
     libraries = _loaded_libraries()
     # Not by PYTHONPATH: a types.py beside a user's script would stand for Python's own while Python starts.
     source = f"import sys; sys.path[:] = {[path or os.getcwd() for path in sys.path]!r}; "
-    source += f"import {', '.join(['os', *libraries])}; from ultron_cli import guarded; guarded.serve_at_stdin()"
+    source += f"import {', '.join(['os', *libraries])}; from ultron_cli import guarded; "
+    source += f"guarded.serve_at_stdin({None if _lasts else FRESH_IDLE_S})"
     program = [sys.executable, "-c", source]
     at_stdin = [(os.POSIX_SPAWN_DUP2, far_end.fileno(), 0)]
     # Arrow's own allocator would take more address space than a child may have.
@@ -223,13 +247,14 @@ def _started_fresh() -> _Child:
     return _Child(pid, line, libraries)
 
 
-def serve_at_stdin() -> NoReturn:
+def serve_at_stdin(idle_s: float | None) -> NoReturn:
     """What a fresh child does; its line to the parent is its standard input."""
-    _serve(socket.socket(fileno=os.dup(0)), FRESH_IDLE_S)
+    _serve(socket.socket(fileno=os.dup(0)), idle_s)
 
 
-def _serve(line: socket.socket, idle_s: float) -> NoReturn:
-    """What the child does. It never returns into the program that it was copied from."""
+def _serve(line: socket.socket, idle_s: float | None) -> NoReturn:
+    """What the child does. It never returns into the program that it was copied from. idle_s: after which it ends, if
+    nothing is asked; None stays."""
     try:
         faulthandler.disable()  # a crash here is an answer and no bug of this program
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -243,8 +268,8 @@ def _serve(line: socket.socket, idle_s: float) -> NoReturn:
         os._exit(0)
 
 
-def _answer_requests(line: socket.socket, idle_s: float) -> None:
-    """Until the parent ends or asks nothing for so many seconds."""
+def _answer_requests(line: socket.socket, idle_s: float | None) -> None:
+    """Until the parent ends or asks nothing for so many seconds, if not None."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

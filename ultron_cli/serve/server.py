@@ -26,6 +26,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ultron_cli.console import log
 from ultron_cli.errors import UltronError, WorkFailed
+from ultron_cli.guarded import lasting_child
 from ultron_cli.serve.connections import Connections
 from ultron_cli.serve.limits import Refused
 from ultron_cli.serve.photo_search import PhotoSearch
@@ -365,7 +366,8 @@ def run(server: RetrievalServer) -> None:
     is_main = threading.current_thread() is threading.main_thread()
     earlier_handler = signal.signal(signal.SIGTERM, stop) if is_main else None
     try:
-        server.serve_forever(poll_interval=0.2)
+        with lasting_child():  # which reads uploads
+            server.serve_forever(poll_interval=0.2)
     except KeyboardInterrupt:
         server.is_stopping = True
         log.info("stopped")
