@@ -40,7 +40,7 @@ def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, m
     """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px. In memory colours
     come first or last."""
     if scale == 1.0:
-        return _linear(pixels, [*pixels.shape[1:3]], None, preprocessing)
+        return _linear(pixels, None, None, preprocessing)
     rule = SCALINGS[preprocessing.scaling]
     scaled_sides = [rule.rounded(side * scale) for side in pixels.shape[1:3]]
     sides = [max(min_side_px, side) for side in scaled_sides]
@@ -78,14 +78,16 @@ def _to_sides(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preproces
     return _linear(pixels, shape.sides, None, preprocessing)
 
 
-def _linear(pixels: torch.Tensor, sides: list[int], scale: float | None, preprocessing: Preprocessing) -> torch.Tensor:
-    """scale: None takes the steps from the sides."""
+def _linear(
+    pixels: torch.Tensor, sides: list[int] | None, scale: float | None, preprocessing: Preprocessing
+) -> torch.Tensor:
+    """sides: None leaves photos at their size. scale: None takes the steps from the sides."""
     is_plain = pixels.device.type == "cpu" and pixels.dtype == torch.uint8 and not torch.compiler.is_compiling()
     # torch rounds otherwise on several threads.
     if is_plain and torch.get_num_threads() == 1 and scaling.is_ready(worth_building=False):
-        return _linear_compiled(pixels, sides, scale, preprocessing)
+        return _linear_compiled(pixels, sides or [*pixels.shape[1:3]], scale, preprocessing)
     images = normalise_images(pixels, preprocessing)
-    if sides == [*pixels.shape[1:3]]:
+    if sides is None:
         return images
     if scale is None:
         return F.interpolate(images, size=sides, mode="bilinear", align_corners=False)
