@@ -175,7 +175,8 @@ class Rows:
         """Of every scale, as the network takes them."""
         model = self.loaded.model
         return [
-            at_scale(pixels, scale, model.preprocessing, model.min_side_px) for scale in self.extraction.config.scales
+            at_scale(pixels, scale, model.preprocessing, model.min_side_px, is_planar=True)
+            for scale in self.extraction.config.scales
         ]
 
     def batches(self, photos: list[LoadedPhoto]) -> Iterator[tuple[list[int], list[torch.Tensor]]]:

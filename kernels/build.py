@@ -108,8 +108,11 @@ def check_buildable(name: str) -> None:
 
 @functools.cache
 def version_of(program: str) -> str:
-    """What a compiler prints for --version."""
-    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    """What a compiler prints for --version. Raises BuildError if it does not answer."""
+    try:
+        result = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BuildError(f"the compiler {program} does not say its version ({error}); mend it, or set CXX") from error
     return result.stdout.strip()
 
 

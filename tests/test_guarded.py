@@ -173,6 +173,37 @@ def test_a_lasting_child_is_no_fork_and_stays(monkeypatch: pytest.MonkeyPatch):
         os.kill(second, 0)
 
 
+def keep(n_bytes: int) -> int:
+    blocks.append(bytearray(n_bytes))
+    return os.getpid()
+
+
+blocks: list[bytearray] = []
+
+
+def test_memory_that_a_child_keeps_is_not_held_against_the_next_file():
+    with guarded.lasting_child():
+        assert len({in_child(keep, 600 << 20) for _ in range(3)}) == 3
+
+
+def test_a_lasting_child_at_work_is_not_waited_for():
+    began, done = threading.Event(), threading.Event()
+    with guarded.lasting_child():
+        in_child(process_number)
+
+        def hold() -> None:
+            with guarded._lock:  # as one that waits for an answer
+                began.set()
+                done.wait(60)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert began.wait(60)
+    done.set()
+    holder.join()
+    os.kill(in_child(process_number), 9)
+
+
 def test_a_child_made_before_a_library_was_loaded_is_replaced(monkeypatch: pytest.MonkeyPatch):
     """It would load the library with little memory left: faiss-gpu, which maps gigabytes, fails then."""
     monkeypatch.setattr(guarded, "LIBRARIES", ("colorsys",))  # there, and loads at once

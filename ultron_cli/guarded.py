@@ -35,6 +35,7 @@ MEMORY_BYTES = 1 << 30
 LOOK_S = 1.0  # between two looks at what the child has answered
 IDLE_S = 2.0  # a fork holds the memory of the moment at which it was made; not for long
 FRESH_IDLE_S = 60.0
+KEPT_BYTES = 1 << 27  # of memory, at most, that a child may have kept of its earlier files
 BLOCK_BYTES = 1 << 20
 HAVE_THREADS = frozenset({"grpc", "onnxruntime"})  # of their own, which a fork would wait for
 LIBRARIES = ("faiss", "h5py", "onnxruntime", "pyarrow.parquet", "scipy.io")  # that functions read files with
@@ -99,16 +100,20 @@ def lasting_child() -> Iterator[None]:
     if not CAN_FORK:
         yield
         return
-    with _lock:
-        _end_child()
-        _lasts = True
-        _child = _started_fresh()
     try:
+        with _lock:
+            _end_child()
+            _lasts = True
+            _child = _started_fresh()
         yield
     finally:
-        with _lock:
-            _lasts = False
-            _end_child()
+        _lasts = False
+        # A child that is at work is not waited for: it ends with this process.
+        if _lock.acquire(blocking=False):
+            try:
+                _end_child()
+            finally:
+                _lock.release()
 
 
 def _working_folder() -> str | None:
@@ -292,6 +297,8 @@ def _answer_requests(line: socket.socket, idle_s: float | None) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (hard_s, hard_s))
         stream.write(len(answer).to_bytes(8, "big") + answer)
         stream.flush()
+        if (virtual_bytes() or 0) > held_bytes + KEPT_BYTES:
+            return  # the next file has a child of its own, with all the memory that one may have
 
 
 def _answer(function: Callable[..., Any], arguments: tuple[object, ...]) -> bytes:

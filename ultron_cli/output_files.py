@@ -39,6 +39,10 @@ class OutputFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
+    def status(self) -> os.stat_result:
+        """Of the file as it is now."""
+        return os.fstat(self._handle)
+
     def fileno(self) -> int:
         # Whoever asks for it would write beside this object.
         raise io.UnsupportedOperation("fileno")

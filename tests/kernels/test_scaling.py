@@ -34,7 +34,7 @@ def by_torch(
 ) -> torch.Tensor:
     with monkeypatch.context() as patch:
         patch.setattr(scaling, "is_ready", lambda worth_building: False)
-        return at_scale(pixels, scale, preprocessing, min_side_px)
+        return at_scale(pixels, scale, preprocessing, min_side_px, is_planar=True)
 
 
 @pytest.mark.parametrize("rule", ["bilinear", "bilinear-rounded"])
@@ -47,41 +47,39 @@ def test_every_number_is_that_of_torch(
     preprocessing = Preprocessing(mean=IMAGENET.mean, sd=IMAGENET.sd, scaling=rule)
     for scale in SCALES:
         for min_side_px in (1, 32):
-            scaled = at_scale(pixels, scale, preprocessing, min_side_px)
+            scaled = at_scale(pixels, scale, preprocessing, min_side_px, is_planar=True)
             assert scaled.is_contiguous()
             assert torch.equal(scaled, by_torch(pixels, scale, preprocessing, min_side_px, monkeypatch)), scale
 
 
 def test_photos_that_lie_otherwise_in_memory(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.randint(0, 256, (1, 3, 40, 50), dtype=torch.uint8).permute(0, 2, 3, 1)
-    assert torch.equal(at_scale(pixels, 0.7, IMAGENET, 1), by_torch(pixels, 0.7, IMAGENET, 1, monkeypatch))
+    assert torch.equal(
+        at_scale(pixels, 0.7, IMAGENET, 1, is_planar=True), by_torch(pixels, 0.7, IMAGENET, 1, monkeypatch)
+    )
 
 
 def test_several_threads_of_torch_have_their_own_numbers(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which stay: torch is the runtime that gives what released versions gave."""
     monkeypatch.setattr(scaling, "scale_photo", None)
     with limited_threads(2):
-        at_scale(torch.zeros(1, 40, 50, 3, dtype=torch.uint8), 0.7, IMAGENET, 1)
+        at_scale(torch.zeros(1, 40, 50, 3, dtype=torch.uint8), 0.7, IMAGENET, 1, is_planar=True)
 
 
-def test_what_is_exported_or_no_photo_of_bytes_is_scaled_by_torch(isa: str) -> None:
-    class Halved(torch.nn.Module):
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            return at_scale(pixels, 0.5, IMAGENET, 1)
-
-    pixels = torch.randint(0, 256, (1, 40, 50, 3), dtype=torch.uint8)
-    exported = torch.export.export(Halved(), (pixels,), strict=False).module()
-    assert torch.equal(exported(pixels), Halved()(pixels))
-    assert torch.equal(Halved()(pixels.float()), Halved()(pixels))
+def test_only_who_takes_planar_photos_gets_them(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling, "scale_photo", None)
+    for scale in (0.7, 1.0):
+        scaled = at_scale(torch.zeros(1, 40, 50, 3, dtype=torch.uint8), scale, IMAGENET, 1)
+        assert scaled.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_it_is_compiled_for_many_photos_at_several_linear_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     worth = []
     monkeypatch.setattr(scaling, "is_ready", lambda worth_building: worth.append(worth_building))
     antialiased = Preprocessing(mean=IMAGENET.mean, sd=IMAGENET.sd, scaling="antialias")
-    scales.make_ready(scales.WORTH_BUILDING - 1, (0.7, 1.0), IMAGENET)
-    scales.make_ready(scales.WORTH_BUILDING, (1.0,), IMAGENET)
-    scales.make_ready(scales.WORTH_BUILDING, (0.7, 1.0), antialiased)
+    scales.build_for(scales.WORTH_BUILDING - 1, (0.7, 1.0), IMAGENET)
+    scales.build_for(scales.WORTH_BUILDING, (1.0,), IMAGENET)
+    scales.build_for(scales.WORTH_BUILDING, (0.7, 1.0), antialiased)
     assert worth == []
-    scales.make_ready(scales.WORTH_BUILDING, (0.7, 1.0), IMAGENET)
+    scales.build_for(scales.WORTH_BUILDING, (0.7, 1.0), IMAGENET)
     assert worth == [True]

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -96,14 +97,22 @@ def descendants(pid: int) -> list[int]:
     return [int(child) for text in texts for child in text.split()]
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds that a process has computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_it_ends_at_once_and_cleanly(extracted: Path, tmp_path: Path, stop: signal.Signals) -> None:
     with started(extracted, tmp_path) as (process, address):
         with urllib.request.urlopen(address + "api/about", timeout=30) as reply:
             assert json.loads(reply.read())["model"]
         connection = http.client.HTTPConnection(address.split("/")[2], timeout=60)
+        (child,) = children = descendants(process.pid)
+        before_s = cpu_s(child)
         connection.request("POST", "/api/search", jpeg_of_many_scans(2000, 2000, 20_000))
-        while not (children := descendants(process.pid)):  # which decodes
+        while cpu_s(child) < before_s + 0.5:  # it decodes
             time.sleep(0.02)
         process.send_signal(stop)
         assert process.wait(timeout=5) == (0 if stop == signal.SIGINT else -stop)

@@ -130,23 +130,25 @@ class H5File:
 _states_written: dict[str, tuple[int, ...]] = {}  # by path: the files that this process has written, as it left them
 
 
-def _file_state(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
 def new_h5(path: Path) -> Iterator[tuple[h5py.File, OutputFile]]:
     """Yields a new HDF5 file of ours and the file below it; as with whole_file, it is whole at the end or absent."""
-    with whole_file(path) as output, h5py.File(output, "w") as handle:
-        yield handle, cast(OutputFile, output)
-    if path.is_file():
-        _states_written[os.path.realpath(path)] = _file_state(path)
+    with whole_file(path) as output:
+        with h5py.File(output, "w") as handle:
+            yield handle, cast(OutputFile, output)
+        state = _state(cast(OutputFile, output).status())
+    _states_written[os.path.realpath(path)] = state
 
 
 def _is_as_written(path: Path) -> bool:
-    state = _states_written.get(os.path.realpath(path))
-    return state is not None and path.exists() and _file_state(path) == state
+    try:
+        return _states_written.get(os.path.realpath(path)) == _state(path.stat())
+    except OSError:
+        return False
 
 
 def write_h5_header(

@@ -15,7 +15,7 @@ using ultron::Scaling;
 
 constexpr int64_t COLOURS = 3;
 constexpr int64_t LANES = 16;
-constexpr int64_t SPARE = 2 * LANES;  // places behind a row that may be read and are not used
+constexpr int64_t PADDING = 2 * LANES;  // behind a row, so that so many floats can be loaded from any column
 
 // Of scaled places along an axis: the two places of the photo that each lies between, and how much it has of both.
 struct Neighbours {
@@ -102,7 +102,7 @@ void scale(const Scaling& work, decltype(&normalise_avx2) normalise_row, decltyp
   }
   const Neighbours rows(work.height, work.scaled_height, work.down), columns(work.width, work.scaled_width, work.across);
   // The two rows of the photo that are in use, a row in the place of its parity.
-  const int64_t length = work.width + SPARE;
+  const int64_t length = work.width + PADDING;
   std::vector<float> held(2 * COLOURS * length);
   int64_t held_rows[2] = {-1, -1};
   const auto colours_of = [&](int64_t y) -> float* {

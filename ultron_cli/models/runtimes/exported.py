@@ -67,7 +67,7 @@ def exported_network(loaded: LoadedModel) -> Path:
 
 
 def example_photo(model: RetrievalModel) -> torch.Tensor:
-    """(1, 3, H, W) float32: a black photo of few pixels that the model takes."""
+    """(1, 3, H, W) float32: a grey photo of few pixels, normalised, that the model takes."""
     return torch.zeros(1, 3, *(max(side, model.min_side_px) for side in EXAMPLE_SIDES_PX))
 
 

@@ -7,7 +7,7 @@ the user's home. Nothing of ultron tells anyone what its users do: the package t
 import sys
 import threading
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -26,7 +26,8 @@ TELEMETRY = "openvino_telemetry"  # openvino does without it where it is not ins
 def silent_openvino() -> "type[openvino.Core]":
     """OpenVINO's entrance, imported so that it sends nothing to anyone; unless the user's own code has imported it
     before."""
-    sys.modules.setdefault(TELEMETRY, ModuleType(TELEMETRY))
+    modules = cast(dict[str, ModuleType | None], sys.modules)
+    modules.setdefault(TELEMETRY, None)  # as if it were not installed
     from openvino import Core
 
     return Core

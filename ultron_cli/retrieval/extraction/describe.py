@@ -89,14 +89,22 @@ def photo_shape(config: ExtractConfig, model: RetrievalModel) -> PhotoShape:
 
 
 def describe(
-    model: RetrievalModel, pixels: torch.Tensor, scales: tuple[float, ...], network: Network | None = None
+    model: RetrievalModel,
+    pixels: torch.Tensor,
+    scales: tuple[float, ...],
+    network: Network | None = None,
+    *,
+    is_planar: bool = False,
 ) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, D) float32: the unit descriptor of every scale, joined as the model does it (most by
     their mean), finished as it does it (most do no more) and made unit again. network: model.per_scale, made ready by a
-    runtime; None is that itself."""
+    runtime; None is that itself. is_planar: whether it takes photos colour after colour in memory as well."""
     network = network or model.per_scale
     computed = scales if model.scales_inside is None else (1.0,)
-    of_scales = [network(at_scale(pixels, scale, model.preprocessing, model.min_side_px)).float() for scale in computed]
+    images = (
+        at_scale(pixels, scale, model.preprocessing, model.min_side_px, is_planar=is_planar) for scale in computed
+    )
+    of_scales = [network(image).float() for image in images]
     return joined_scales(model, torch.stack(of_scales))
 
 
@@ -120,7 +128,8 @@ def describe_batch(
     uses_autocast = dtype != torch.float32 and config.runtime in ("torch", "compile")
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=uses_autocast):
         if RUNTIMES[config.runtime].is_per_photo:
-            descriptors = torch.cat([describe(model, photo[None], config.scales, network) for photo in pixels])
+            each = (describe(model, photo[None], config.scales, network, is_planar=True) for photo in pixels)
+            descriptors = torch.cat(list(each))
         else:
             descriptors = describe(model, pixels, config.scales, network)
     return descriptors.cpu().numpy().astype(config.storage)

@@ -21,7 +21,7 @@ from ultron_cli.retrieval.descriptors import DescriptorFile, DescriptorInfo, wri
 from ultron_cli.retrieval.extraction.describe import ExtractConfig, describe_batch, photo_shape
 from ultron_cli.retrieval.extraction.earlier import FileKind, StoredFile, StoredPhotos
 from ultron_cli.retrieval.extraction.runtime_choice import ChosenRuntime
-from ultron_cli.retrieval.extraction.scales import make_ready
+from ultron_cli.retrieval.extraction.scales import build_for
 from ultron_cli.retrieval.extraction.shards import Extraction, ExtractWork, MarkingReader, default_workers
 from ultron_cli.retrieval.extraction.streams import Described, described_by_batch, described_by_photo
 from ultron_cli.retrieval.origin import DescriptorProvenance, SkippedPhoto, WeightsSource
@@ -79,7 +79,7 @@ class DescriptorExtraction(Extraction[np.ndarray]):
             return describe_batch(self.loaded.model, batch, self.config, self.work.device, network)
 
         if RUNTIMES[name].is_per_photo:
-            make_ready(len(reader), self.config.scales, self.loaded.model.preprocessing)
+            build_for(len(reader), self.config.scales, self.loaded.model.preprocessing)
         n_workers = self.work.n_workers
         if RUNTIMES[name].is_per_photo and not n_workers:  # each thread decodes what it describes
             reads: Iterable[Callable[[], LoadedPhoto]] = (partial(reader.__getitem__, i) for i in range(len(reader)))

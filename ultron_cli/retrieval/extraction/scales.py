@@ -34,22 +34,28 @@ class ScaledShape:
     scale: float
     sides: list[int]  # in pixels; none below what the network takes
     is_exact: bool  # they are the scaled sides, none of which was too short
+    is_planar: bool = False  # whether it may lie in memory colour after colour
 
 
-def at_scale(pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, min_side_px: int) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px. In memory colours
-    come first or last."""
+def at_scale(
+    pixels: torch.Tensor, scale: float, preprocessing: Preprocessing, min_side_px: int, *, is_planar: bool = False
+) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, scale H, scale W) float32, normalised; no side below min_side_px.
+
+    is_planar: whether it may lie in memory as it is written here, which is made faster; else channels last.
+    """
     if scale == 1.0:
-        return _linear(pixels, None, None, preprocessing)
+        as_it_is = ScaledShape(scale=scale, sides=[*pixels.shape[1:3]], is_exact=True, is_planar=is_planar)
+        return _linear(pixels, as_it_is, None, preprocessing)
     rule = SCALINGS[preprocessing.scaling]
     scaled_sides = [rule.rounded(side * scale) for side in pixels.shape[1:3]]
     sides = [max(min_side_px, side) for side in scaled_sides]
-    return rule.resampled(pixels, ScaledShape(scale=scale, sides=sides, is_exact=sides == scaled_sides), preprocessing)
+    shape = ScaledShape(scale=scale, sides=sides, is_exact=sides == scaled_sides, is_planar=is_planar)
+    return rule.resampled(pixels, shape, preprocessing)
 
 
-def make_ready(n_photos: int, scales: Sequence[float], preprocessing: Preprocessing) -> None:
-    """Before at_scale is called for so many photos on one thread each: compiles what they will be scaled by, if that is
-    worth it."""
+def build_for(n_photos: int, scales: Sequence[float], preprocessing: Preprocessing) -> None:
+    """Compiles what scales planar photos, if that is worth it for so many of them."""
     is_linear = SCALINGS[preprocessing.scaling].resampled in (_bilinear, _to_sides)
     if is_linear and n_photos >= WORTH_BUILDING and any(scale != 1.0 for scale in scales):
         scaling.is_ready(worth_building=True)
@@ -71,38 +77,38 @@ def pixel_steps(
 
 def _bilinear(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
     # Steps of exactly 1 / scale, whatever was rounded away.
-    return _linear(pixels, shape.sides, shape.scale if shape.is_exact else None, preprocessing)
+    return _linear(pixels, shape, shape.scale if shape.is_exact else None, preprocessing)
 
 
 def _to_sides(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preprocessing) -> torch.Tensor:
-    return _linear(pixels, shape.sides, None, preprocessing)
+    return _linear(pixels, shape, None, preprocessing)
 
 
 def _linear(
-    pixels: torch.Tensor, sides: list[int] | None, scale: float | None, preprocessing: Preprocessing
+    pixels: torch.Tensor, shape: ScaledShape, scale: float | None, preprocessing: Preprocessing
 ) -> torch.Tensor:
-    """sides: None leaves photos at their size. scale: None takes the steps from the sides."""
-    is_plain = pixels.device.type == "cpu" and pixels.dtype == torch.uint8 and not torch.compiler.is_compiling()
+    """scale: None takes the steps from the sides."""
     # torch rounds otherwise on several threads.
-    if is_plain and torch.get_num_threads() == 1 and scaling.is_ready(worth_building=False):
-        return _linear_compiled(pixels, sides or [*pixels.shape[1:3]], scale, preprocessing)
+    may_compile = shape.is_planar and pixels.device.type == "cpu" and torch.get_num_threads() == 1
+    if may_compile and scaling.is_ready(worth_building=False):
+        return _linear_compiled(pixels, shape.sides, scale, preprocessing)
     images = normalise_images(pixels, preprocessing)
-    if sides is None:
+    if shape.scale == 1.0:
         return images
     if scale is None:
-        return F.interpolate(images, size=sides, mode="bilinear", align_corners=False)
+        return F.interpolate(images, size=shape.sides, mode="bilinear", align_corners=False)
     return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _linear_compiled(
     pixels: torch.Tensor, sides: list[int], scale: float | None, preprocessing: Preprocessing
 ) -> torch.Tensor:
-    """The same numbers, a photo after the other, in the memory of each colours first."""
+    """The same numbers, planar, a photo after the other."""
     mean, sd = (np.float32(255) * np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.sd))
     photos = pixels.contiguous().numpy()
     (height, width), (scaled_height, scaled_width) = photos.shape[1:3], sides
     steps = (height / scaled_height, width / scaled_width) if scale is None else (1 / scale, 1 / scale)
-    images = torch.empty(len(photos), 3, scaled_height, scaled_width)
+    images = torch.empty(len(photos), 3, scaled_height, scaled_width, dtype=torch.float32, device="cpu")
     for photo, image in zip(photos, images.numpy(), strict=True):
         scaling.scale_photo(photo, mean, sd, (scaled_height, scaled_width), steps, image)
     return images
