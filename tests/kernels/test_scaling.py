@@ -61,9 +61,11 @@ def test_photos_that_lie_otherwise_in_memory(isa: str, monkeypatch: pytest.Monke
 
 def test_several_threads_of_torch_have_their_own_numbers(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which stay: torch is the runtime that gives what released versions gave."""
-    monkeypatch.setattr(scaling, "scale_photo", None)
+    pixels = torch.randint(0, 256, (1, 480, 640, 3), dtype=torch.uint8)
     with limited_threads(2):
-        at_scale(torch.zeros(1, 40, 50, 3, dtype=torch.uint8), 0.7, IMAGENET, 1, is_planar=True)
+        scaled = at_scale(pixels, 0.7, IMAGENET, 1, is_planar=True)
+        assert torch.equal(scaled, by_torch(pixels, 0.7, IMAGENET, 1, monkeypatch))
+    assert scaled.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_only_who_takes_planar_photos_gets_them(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,10 +127,11 @@ class H5File:
         self.close()
 
 
-_states_written: dict[str, tuple[int, ...]] = {}  # by path: the files that this process has written, as it left them
+_states_written: dict[str, tuple[int, ...]] = {}  # by resolved path: the files that this process has written
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What is another once a file is written to or replaced; renaming it and its rights change nothing of it."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 

@@ -3,13 +3,16 @@
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from ultron_kernels import scaling
 
 from tests.conftest import Run
 from ultron_cli.datasets.photos import LoadedPhoto
@@ -87,6 +90,26 @@ def test_descriptors_are_torchs_and_say_who_made_them(
         assert stored.info.provenance.runtime_cosine == pytest.approx(1.0, abs=1e-5)
     with DescriptorFile(tmp_path / "torch" / "database.h5") as stored:
         assert stored.info.extraction.runtime == "torch" and stored.info.provenance.runtime_cosine is None
+
+
+def test_photos_are_scaled_by_the_compiled_library_on_each_thread(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not scaling.is_ready(worth_building=True):
+        pytest.skip("compiled scaling cannot be had on this machine")
+    scale_photo = scaling.scale_photo
+    threads: list[str] = []
+
+    def noted(*arguments: Any) -> None:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        scale_photo(*arguments)
+
+    monkeypatch.setattr(scaling, "scale_photo", noted)
+    with limited_threads(2):
+        extracted(photo_folder, tmp_path / "several", runtime="openvino", scales=(0.7071, 1.0))
+    names, _ = rows_of(tmp_path / "several" / "database.h5")
+    n_probed = min(len(names), runtime_choice.N_PROBED)
+    assert threads == ["describe"] * 2 * (len(names) + n_probed)
 
 
 def test_a_photo_that_cannot_be_read_is_left_out(photo_folder: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ultron_kernels import scaling
 from ultron_cli.models.backbones.preprocessing import Preprocessing
 from ultron_cli.models.core import normalise_images
 
-WORTH_BUILDING = 300  # photos, for whose scales compiling takes no longer than it saves
+WORTH_BUILDING = 300  # photos at several scales: scaling so many saves as long as compiling takes
 Taps = list[tuple[torch.Tensor, torch.Tensor]]  # per neighbour: its place (n,) in the input and its weight (n,)
 
 
@@ -87,7 +87,7 @@ def _to_sides(pixels: torch.Tensor, shape: ScaledShape, preprocessing: Preproces
 def _linear(
     pixels: torch.Tensor, shape: ScaledShape, scale: float | None, preprocessing: Preprocessing
 ) -> torch.Tensor:
-    """scale: None takes the steps from the sides."""
+    """scale: whose reciprocal is the step; None takes the steps from the sides."""
     # torch rounds otherwise on several threads.
     may_compile = shape.is_planar and pixels.device.type == "cpu" and torch.get_num_threads() == 1
     if may_compile and scaling.is_ready(worth_building=False):
@@ -103,7 +103,7 @@ def _linear(
 def _linear_compiled(
     pixels: torch.Tensor, sides: list[int], scale: float | None, preprocessing: Preprocessing
 ) -> torch.Tensor:
-    """The same numbers, planar, a photo after the other."""
+    """(B, H, W, 3) uint8 -> (B, 3, *sides) float32, contiguous, with the numbers of _linear by torch on one thread."""
     mean, sd = (np.float32(255) * np.array(values, np.float32) for values in (preprocessing.mean, preprocessing.sd))
     photos = pixels.contiguous().numpy()
     (height, width), (scaled_height, scaled_width) = photos.shape[1:3], sides
